@@ -1,0 +1,1 @@
+//! The parts of `gt`, the program inside a polecat's pod.

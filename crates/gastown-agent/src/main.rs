@@ -1,0 +1,3 @@
+//! `gt`: the program inside a polecat's pod.
+
+fn main() {}

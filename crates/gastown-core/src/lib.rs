@@ -1,0 +1,3 @@
+//! Pure decisions of the town. Facts in, plans out: no client, no clock, no randomness, no I/O.
+
+pub mod report;

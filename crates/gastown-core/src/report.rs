@@ -1,0 +1,217 @@
+//! What the containers of a polecat's pod say when they end: their termination messages.
+//!
+//! Each is one line of JSON of at most [`MAX_BYTES`], with a version. The kubelet carries it into the pod's status.
+//! `init` and `sync` are ours and believed; `run` stands beside a hostile agent and is only a claim.
+
+use gastown_names::CommitId;
+use serde::{Deserialize, Serialize};
+
+/// The kubelet keeps this much of a container's termination message.
+pub const MAX_BYTES: usize = 4096;
+
+/// The format's version; a message of another version reads as no message.
+pub const VERSION: u32 = 1;
+
+/// What `gt init` says.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct InitReport {
+    /// [`VERSION`].
+    pub v: u32,
+    /// How it ended.
+    pub result: InitResult,
+    /// One sentence for a person: what lacks, where, and what to do.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub message: String,
+    /// The target branch's commit that the work starts from.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub base: Option<CommitId>,
+    /// Where the work branch stood on the remote, if it was there.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub head: Option<CommitId>,
+}
+
+/// How `gt init` ended. All but [`InitResult::Ready`] mean that no agent was started.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub enum InitResult {
+    /// The workspace is there and pushing is allowed.
+    Ready,
+    /// A Secret, or the key in it that the URL needs, is not there.
+    SecretNotFound,
+    /// The known-hosts ConfigMap or its key is not there.
+    ConfigMapNotFound,
+    /// The remote refused the credentials.
+    BadCredentials,
+    /// The remote took the credentials for reading and refused a push.
+    PushDenied,
+    /// The host's key is not among the known ones.
+    UnknownHostKey,
+    /// The host showed another key than the known one.
+    HostKeyMismatch,
+    /// The remote has no such repository (or does not show it to us).
+    RepositoryNotFound,
+    /// The repository has no such target branch.
+    BranchNotFound,
+    /// The work branch is on the remote already and is not ours.
+    BranchExists,
+    /// No connection, a time-out, or the remote broke off.
+    RemoteUnreachable,
+    /// What the pod was told makes no sense (an invalid URL or branch).
+    InvalidConfig,
+    /// Something of ours failed (disk full, a bug).
+    Internal,
+}
+
+/// What `gt sync` says: the push record. Only this is believed about what the remote holds.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct SyncReport {
+    /// [`VERSION`].
+    pub v: u32,
+    /// Whether the remote branch was read back and holds `commit`.
+    pub result: SyncResult,
+    /// One sentence for a person.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub message: String,
+    /// The work branch's last commit that the remote was seen to hold.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub commit: Option<CommitId>,
+    /// The merge base of `commit` and the target branch.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub base: Option<CommitId>,
+    /// How many commits `commit` is ahead of the target branch.
+    #[serde(default)]
+    pub ahead: u32,
+    /// The agent's last commit when it could not be brought to the branch.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub unpushed: Option<CommitId>,
+    /// The snapshot's ref on the remote, when one was needed (dirty tree, or commits that the branch refused).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub wip: Option<String>,
+}
+
+/// How the carrying of work to the remote ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub enum SyncResult {
+    /// Everything that the agent committed is on the remote branch.
+    Pushed,
+    /// The agent committed nothing and the branch was not there.
+    NoChanges,
+    /// Another writer moved the branch; our commits are in the snapshot ref.
+    PushRace,
+    /// The remote refused the push (a hook, a protected branch, permissions).
+    PushRejected,
+    /// The agent's objects are broken or were refused by fsck.
+    BadObjects,
+    /// No connection to the end; what could not be carried is lost with the pod.
+    RemoteUnreachable,
+    /// Something of ours failed.
+    Internal,
+}
+
+/// What `gt run` says. The agent could have written it.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct RunReport {
+    /// [`VERSION`].
+    pub v: u32,
+    /// How the agent ended.
+    pub exit: AgentExit,
+    /// One sentence for a person.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub message: String,
+    /// The agent's exit code, when it had one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub code: Option<i32>,
+    /// When a rate limit ends, in seconds since 1970.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reset_at: Option<i64>,
+    /// The model that answered.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub model: Option<String>,
+    /// What the agent used.
+    #[serde(default)]
+    pub usage: Usage,
+}
+
+/// How the agent ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub enum AgentExit {
+    /// It says that the task is done.
+    Completed,
+    /// It says that it cannot do the task (`gt done --exit failed`).
+    GaveUp,
+    /// It ended with an error of its own.
+    Failed,
+    /// It was ended by a signal that was not ours, or its stream broke off.
+    Crashed,
+    /// Its time was up; the work was saved.
+    Deadline,
+    /// A drain was asked for; the work was saved.
+    Drained,
+    /// A limit of `spec.budget` was reached; the work was saved.
+    BudgetExceeded,
+    /// The model's service asked to wait.
+    RateLimited,
+    /// The model's service refused the credentials.
+    BadCredentials,
+    /// The image lacks something of the contract; the message names it.
+    ImageLacks,
+}
+
+/// Tokens and money of one attempt.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct Usage {
+    /// Turns of the conversation.
+    pub turns: u64,
+    /// Input tokens.
+    pub input_tokens: u64,
+    /// Output tokens.
+    pub output_tokens: u64,
+    /// Tokens read from the prompt cache.
+    pub cache_read_tokens: u64,
+    /// Tokens written to the prompt cache.
+    pub cache_write_tokens: u64,
+    /// US dollars, as the agent reckons them.
+    pub cost_usd: f64,
+}
+
+/// Reads a termination message as a stranger's: `None` when it is not exactly one valid record of this version.
+pub fn parse<T: serde::de::DeserializeOwned + Versioned>(text: &str) -> Option<T> {
+    if text.len() > MAX_BYTES {
+        return None;
+    }
+    serde_json::from_str::<T>(text.trim()).ok().filter(|r| r.version() == VERSION)
+}
+
+/// Writes a record as one line of at most [`MAX_BYTES`], shortening its message where it must.
+pub fn render<T: Serialize + Versioned>(record: &mut T) -> String {
+    loop {
+        let text = serde_json::to_string(record).unwrap_or_default();
+        if text.len() <= MAX_BYTES || record.message_mut().is_empty() {
+            return text;
+        }
+        let keep = record.message_mut().chars().count() / 2;
+        let short: String = record.message_mut().chars().take(keep).collect();
+        *record.message_mut() = short;
+    }
+}
+
+/// A record that says which version of the format it is, and has a message that may be cut.
+pub trait Versioned {
+    /// The version that it claims.
+    fn version(&self) -> u32;
+    /// Its message.
+    fn message_mut(&mut self) -> &mut String;
+}
+
+macro_rules! versioned {
+    ($($t:ty),*) => {$(
+        impl Versioned for $t {
+            fn version(&self) -> u32 { self.v }
+            fn message_mut(&mut self) -> &mut String { &mut self.message }
+        }
+    )*};
+}
+versioned!(InitReport, SyncReport, RunReport);

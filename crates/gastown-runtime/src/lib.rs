@@ -1,0 +1,1 @@
+//! What every controller shares: arguments, telemetry, client, admin server, leases, apply, gRPC plumbing.

@@ -1,0 +1,3 @@
+//! Cluster launcher, git servers, scripted Messages API and fixtures, for tests and the demo.
+
+pub mod ground;

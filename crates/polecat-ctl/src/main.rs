@@ -1,0 +1,3 @@
+//! Starts polecat-ctl.
+
+fn main() {}

@@ -1,0 +1,3 @@
+//! Starts refinery-ctl.
+
+fn main() {}

@@ -1,0 +1,3 @@
+//! Starts rig-ctl.
+
+fn main() {}

@@ -1,0 +1,71 @@
+//! `cargo xtask lint`: everything that can be said about the tree without running it.
+
+use std::process::Command;
+
+use anyhow::{Context, Result};
+
+use crate::util;
+
+/// Flags of `cargo xtask lint`.
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    /// Let rustfmt and gen write instead of complaining.
+    #[arg(long)]
+    fix: bool,
+}
+
+/// Runs every check and stops at the first that fails.
+pub async fn run(args: &Args) -> Result<()> {
+    step("rustfmt");
+    let mut fmt = util::cargo();
+    fmt.args(["fmt", "--all"]);
+    if !args.fix {
+        fmt.arg("--check");
+    }
+    util::run(&mut fmt)?;
+    step("generated files");
+    crate::generate::run(&crate::generate::Args { check: !args.fix })?;
+    step("clippy");
+    util::run(util::cargo().args(["clippy", "--workspace", "--all-targets", "--quiet", "--", "-D", "warnings"]))?;
+    step("cargo-deny");
+    deny()?;
+    step("shellcheck");
+    shellcheck()?;
+    step("helm lint");
+    helm_lint().await?;
+    println!("lint: all checks passed");
+    Ok(())
+}
+
+fn step(name: &str) {
+    println!("lint: {name}");
+}
+
+/// Bans, licences and sources; advisories need a database that a closed network does not have.
+fn deny() -> Result<()> {
+    if !util::has("cargo-deny") {
+        println!("installing cargo-deny (cargo install cargo-deny --locked)");
+        // Away from the workspace, so that its target and flags do not apply.
+        util::run(util::cargo().current_dir("/").args(["install", "cargo-deny", "--locked", "--quiet"]))?;
+    }
+    util::run(util::cargo().args(["deny", "--offline", "--log-level", "error", "check", "bans", "licenses", "sources"]))
+}
+
+fn shellcheck() -> Result<()> {
+    util::need_debian(&[("shellcheck", "shellcheck")])?;
+    let listed = util::output(Command::new("git").args(["ls-files", "-z"]).current_dir(util::root()))?;
+    let is_script = |name: &&str| {
+        let text = std::fs::read(util::root().join(name)).unwrap_or_default();
+        text.starts_with(b"#!/bin/sh") || text.starts_with(b"#!/bin/bash") || text.starts_with(b"#!/usr/bin/env bash")
+    };
+    let scripts: Vec<&str> = listed.split('\0').filter(|n| !n.is_empty()).filter(is_script).collect();
+    if scripts.is_empty() {
+        return Ok(());
+    }
+    util::run(Command::new("shellcheck").args(&scripts).current_dir(util::root()))
+}
+
+async fn helm_lint() -> Result<()> {
+    let helm = gastown_testkit::ground::helm().await.context("finding helm")?;
+    util::run(Command::new(helm).args(["lint", "--strict", "charts/gastown-operator"]).current_dir(util::root()))
+}

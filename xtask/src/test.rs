@@ -1,0 +1,68 @@
+//! `cargo xtask test`: every tier, or one.
+
+use anyhow::{Result, bail};
+use clap::ValueEnum;
+
+use crate::util;
+
+/// Flags of `cargo xtask test`.
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    /// One tier only; all of them when absent.
+    #[arg(value_enum)]
+    tier: Option<Tier>,
+    /// Further words for `cargo test` and the test programs, such as a part of a test's name.
+    #[arg(last = true)]
+    rest: Vec<String>,
+}
+
+/// What a test needs to run.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum Tier {
+    /// Nothing: pure functions.
+    Unit,
+    /// Programs on this machine: git, sshd.
+    Process,
+    /// A real control plane without a node.
+    Plane,
+    /// A real cluster.
+    E2e,
+}
+
+/// Runs the tiers in the order of what they cost.
+pub async fn run(args: &Args) -> Result<()> {
+    let tiers = args.tier.map_or_else(|| vec![Tier::Unit, Tier::Process, Tier::Plane, Tier::E2e], |t| vec![t]);
+    prepare(&tiers).await?;
+    for tier in tiers {
+        println!("test: {tier:?}");
+        util::run(util::cargo().args(command(tier)).args(&args.rest))?;
+    }
+    Ok(())
+}
+
+/// Fetches what the tiers need before the first test runs, so that a test never waits for a build of it.
+async fn prepare(tiers: &[Tier]) -> Result<()> {
+    if tiers.contains(&Tier::Process) {
+        util::need_debian(&[("git", "git"), ("sshd", "openssh-server")])?;
+    }
+    if tiers.contains(&Tier::Plane) || tiers.contains(&Tier::E2e) {
+        gastown_testkit::ground::control_plane_binaries().await?;
+    }
+    let data = std::env::var_os("GASTOWN_TEST_DATA").map_or_else(|| util::root().join("../shared/data"), Into::into);
+    if !data.is_dir() {
+        println!("test: not run: tests that read outside data; {} is not there (set GASTOWN_TEST_DATA)", data.display());
+        if std::env::var("CI").is_ok_and(|v| v == "true") {
+            bail!("under CI=true every test must run: provide GASTOWN_TEST_DATA");
+        }
+    }
+    Ok(())
+}
+
+fn command(tier: Tier) -> Vec<&'static str> {
+    match tier {
+        Tier::Unit => vec!["test", "--workspace", "--exclude", "e2e", "--lib", "--bins"],
+        Tier::Process => vec!["test", "--workspace", "--exclude", "e2e", "--test", "process"],
+        Tier::Plane => vec!["test", "--workspace", "--exclude", "e2e", "--test", "plane"],
+        Tier::E2e => vec!["test", "--package", "e2e", "--", "--test-threads", "1"],
+    }
+}
