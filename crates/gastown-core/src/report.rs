@@ -215,3 +215,54 @@ macro_rules! versioned {
     )*};
 }
 versioned!(InitReport, SyncReport, RunReport);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn run(message: &str) -> RunReport {
+        RunReport {
+            v: VERSION,
+            exit: AgentExit::Completed,
+            message: message.into(),
+            code: Some(0),
+            reset_at: None,
+            model: None,
+            usage: Usage::default(),
+        }
+    }
+
+    #[test]
+    fn a_record_comes_back_as_it_was_written() {
+        let mut r = run("fine");
+        assert_eq!(parse::<RunReport>(&render(&mut r)), Some(r));
+    }
+
+    #[test]
+    fn a_long_message_is_cut_so_that_the_kubelet_keeps_the_whole_record() {
+        let text = render(&mut run(&"\u{1F980}\n".repeat(5000)));
+        assert!(text.len() <= MAX_BYTES);
+        assert_eq!(parse::<RunReport>(&text).map(|r| r.exit), Some(AgentExit::Completed));
+    }
+
+    #[test]
+    fn another_version_or_a_longer_text_is_no_record() {
+        let mut r = run("");
+        r.v = 2;
+        assert_eq!(parse::<RunReport>(&render(&mut r)), None);
+        assert_eq!(parse::<RunReport>(&format!("{}{}", render(&mut run("")), " ".repeat(MAX_BYTES))), None);
+        assert_eq!(parse::<SyncReport>(r#"{"v":1,"result":"Pushed","commit":"HEAD"}"#), None);
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn no_text_panics(s in "\\PC{0,200}") {
+            let _ = (parse::<InitReport>(&s), parse::<SyncReport>(&s), parse::<RunReport>(&s));
+        }
+
+        #[test]
+        fn any_message_fits(message in "\\PC{0,9000}") {
+            proptest::prop_assert!(render(&mut run(&message)).len() <= MAX_BYTES);
+        }
+    }
+}

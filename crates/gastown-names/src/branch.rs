@@ -144,4 +144,14 @@ mod tests {
         }
         assert!("x".repeat(245).parse::<BranchName>().is_err());
     }
+
+    proptest::proptest! {
+        #[test]
+        fn no_text_panics_and_whatever_parses_is_a_ref_below_heads(s in "\\PC{0,40}") {
+            if let Ok(b) = s.parse::<BranchName>() {
+                proptest::prop_assert!(b.full().starts_with("refs/heads/"));
+                proptest::prop_assert!(!b.as_str().starts_with('-') && !b.as_str().contains(".."));
+            }
+        }
+    }
 }

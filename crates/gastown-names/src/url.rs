@@ -231,4 +231,33 @@ mod tests {
             assert!(s.parse::<GitUrl>().is_err(), "{s:?}");
         }
     }
+
+    #[test]
+    fn a_url_survives_its_text_form() {
+        for s in ["git@github.com:org/repo.git", "ssh://git@host:2222/r.git", "http://git.svc:8080/a/b", "file:///srv/r"] {
+            let json = serde_json::to_string(&url(s)).unwrap();
+            assert_eq!(serde_json::from_str::<GitUrl>(&json).unwrap(), url(s));
+        }
+        assert!(serde_json::from_str::<GitUrl>("\"ext::sh\"").is_err());
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn no_text_panics_and_whatever_parses_is_harmless_on_a_command_line(s in "\\PC{0,60}") {
+            if let Ok(u) = s.parse::<GitUrl>() {
+                proptest::prop_assert!(!u.as_str().starts_with('-'));
+                proptest::prop_assert!(!u.as_str().contains("::"));
+                proptest::prop_assert!(!u.host().starts_with('-'));
+                proptest::prop_assert!(!u.as_str().chars().any(|c| c.is_control() || c.is_whitespace()));
+            }
+        }
+
+        #[test]
+        fn normalising_ignores_a_final_slash_and_git(host in "[a-z]{1,8}", path in "[a-z]{1,8}/[a-z]{1,8}") {
+            let plain = url(&format!("https://{host}/{path}"));
+            for s in [format!("https://{host}/{path}.git"), format!("git@{host}:{path}"), format!("ssh://u@{host}:22/{path}.git/")] {
+                proptest::prop_assert_eq!(url(&s).normalised(), plain.normalised());
+            }
+        }
+    }
 }
