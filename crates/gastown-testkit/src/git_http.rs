@@ -1,0 +1,292 @@
+//! A real git server over smart HTTP: git's own `http-backend` behind a router, over a folder of bare repositories.
+//!
+//! Anonymous reading and writing unless a user is set. Objects are checked when they arrive; every branch may be
+//! deleted or moved backwards, as on a forge without protected branches. A test may refuse pushes to a ref,
+//! and take the server away from its port and bring it back.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::process::Stdio;
+use std::sync::Arc;
+
+use anyhow::{Context, Result, bail};
+use axum::Router;
+use axum::body::Body;
+use axum::extract::{Path as UrlPath, Request, State};
+use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use axum::routing::{get, put};
+use base64::Engine as _;
+use base64::prelude::BASE64_STANDARD as BASE64;
+use futures::StreamExt;
+use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
+use tokio::net::TcpListener;
+use tokio::process::{ChildStdin, ChildStdout, Command};
+use tokio::task::JoinHandle;
+use tokio_util::io::ReaderStream;
+
+/// The file in a bare repository that lists the refs that no push may touch, one a line.
+const REFUSED: &str = "refused-refs";
+
+/// Refuses what [`REFUSED`] lists, in git's own words for a declined ref.
+const UPDATE_HOOK: &str = r#"#!/bin/sh
+[ -f "$GIT_DIR/refused-refs" ] || exit 0
+while read -r ref; do
+    if [ "$ref" = "$1" ]; then
+        echo "$1 is protected" >&2
+        exit 1
+    fi
+done <"$GIT_DIR/refused-refs"
+"#;
+
+/// What a server needs to know.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// The folder that holds the bare repositories, `NAME.git`.
+    pub dir: PathBuf,
+    /// User and password that every request must carry; none asked for when absent.
+    pub login: Option<(String, String)>,
+}
+
+/// A git server on a free port of the loopback interface, gone when dropped.
+#[derive(Debug)]
+pub struct GitHttp {
+    config: Config,
+    address: SocketAddr,
+    task: Option<JoinHandle<()>>,
+}
+
+impl GitHttp {
+    /// Serves the repositories of `dir` to everybody.
+    pub async fn start(dir: impl Into<PathBuf>) -> Result<Self> {
+        Self::start_with(Config { dir: dir.into(), login: None }).await
+    }
+
+    /// Serves the repositories of `config.dir`.
+    pub async fn start_with(config: Config) -> Result<Self> {
+        let (address, task) = serve("127.0.0.1:0".parse()?, &config).await?;
+        Ok(Self { config, address, task: Some(task) })
+    }
+
+    /// `http://127.0.0.1:PORT`, without a slash at its end and without a user.
+    pub fn url(&self) -> String {
+        format!("http://{}", self.address)
+    }
+
+    /// The URL of one repository.
+    pub fn repository(&self, name: &str) -> String {
+        format!("http://{}/{name}.git", self.address)
+    }
+
+    /// The folder of one bare repository.
+    pub fn path(&self, name: &str) -> PathBuf {
+        self.config.dir.join(format!("{name}.git"))
+    }
+
+    /// Makes an empty bare repository with `main` as its first branch.
+    pub async fn create(&self, name: &str) -> Result<PathBuf> {
+        create_repository(&self.config.dir, name).await
+    }
+
+    /// From now on pushes to these full ref names of a repository are declined; an empty list allows all again.
+    pub fn refuse(&self, name: &str, refs: &[&str]) -> Result<()> {
+        let lines: String = refs.iter().map(|r| format!("{r}\n")).collect();
+        std::fs::write(self.path(name).join(REFUSED), lines).context("writing the list of refused refs")
+    }
+
+    /// Leaves the port: connections are refused until [`GitHttp::up`].
+    pub async fn down(&mut self) {
+        if let Some(task) = self.task.take() {
+            task.abort();
+            // Only when the task is gone its listener is closed.
+            let _ = task.await;
+        }
+    }
+
+    /// Serves again on the same port.
+    pub async fn up(&mut self) -> Result<()> {
+        if self.task.is_none() {
+            self.task = Some(serve(self.address, &self.config).await?.1);
+        }
+        Ok(())
+    }
+}
+
+impl Drop for GitHttp {
+    fn drop(&mut self) {
+        if let Some(task) = &self.task {
+            task.abort();
+        }
+    }
+}
+
+async fn serve(address: SocketAddr, config: &Config) -> Result<(SocketAddr, JoinHandle<()>)> {
+    let listener = TcpListener::bind(address).await.with_context(|| format!("listening on {address}"))?;
+    let address = listener.local_addr()?;
+    let app = router(config.clone());
+    let task = tokio::spawn(async move {
+        if let Err(e) = axum::serve(listener, app).await {
+            tracing::error!(error = %e, "the git server ended");
+        }
+    });
+    Ok((address, task))
+}
+
+/// Makes an empty bare repository `NAME.git` in `dir`; one that is there is left as it is.
+pub async fn create_repository(dir: &Path, name: &str) -> Result<PathBuf> {
+    let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_');
+    if name.is_empty() || !name.chars().all(plain) {
+        bail!("{name:?} is no repository name: letters, digits, - and _ only");
+    }
+    let path = dir.join(format!("{name}.git"));
+    if path.join("HEAD").is_file() {
+        return Ok(path);
+    }
+    let out = git(dir).args(["init", "--quiet", "--bare", "--initial-branch=main"]).arg(&path).output().await?;
+    if !out.status.success() {
+        bail!("git init {}: {}", path.display(), String::from_utf8_lossy(&out.stderr).trim());
+    }
+    let hooks = path.join("hooks");
+    std::fs::create_dir_all(&hooks)?;
+    let hook = hooks.join("update");
+    std::fs::write(&hook, UPDATE_HOOK)?;
+    std::fs::set_permissions(&hook, std::os::unix::fs::PermissionsExt::from_mode(0o755))?;
+    Ok(path)
+}
+
+/// `git` in `dir` with nothing of the machine's own configuration.
+fn git(dir: &Path) -> Command {
+    let mut command = Command::new("git");
+    let settings = [
+        ("http.receivepack", "true"),
+        ("receive.fsckObjects", "true"),
+        ("receive.denyNonFastForwards", "false"),
+        ("receive.denyDeletes", "false"),
+        ("receive.denyDeleteCurrent", "ignore"),
+        ("receive.autogc", "false"),
+        ("uploadpack.allowFilter", "true"),
+        ("safe.directory", "*"),
+    ];
+    command.current_dir(dir).env_clear().env("PATH", std::env::var_os("PATH").unwrap_or_default());
+    command.env("HOME", dir).env("GIT_CONFIG_NOSYSTEM", "1").env("GIT_CONFIG_GLOBAL", "/dev/null");
+    command.env("GIT_CONFIG_COUNT", settings.len().to_string());
+    for (i, (key, value)) in settings.iter().enumerate() {
+        command.env(format!("GIT_CONFIG_KEY_{i}"), key).env(format!("GIT_CONFIG_VALUE_{i}"), value);
+    }
+    command.kill_on_drop(true);
+    command
+}
+
+/// The server's routes: the repositories, and `/admin/repos` to list and to make them.
+pub fn router(config: Config) -> Router {
+    Router::new()
+        .route("/admin/repos", get(list))
+        .route("/admin/repos/{name}", put(create).post(create))
+        .route("/admin/healthz", get(async || "ok"))
+        .fallback(backend)
+        .with_state(Arc::new(config))
+}
+
+async fn list(State(config): State<Arc<Config>>) -> Response {
+    let entries = std::fs::read_dir(&config.dir).into_iter().flatten().flatten();
+    let mut names: Vec<String> = entries.filter_map(|e| Some(e.file_name().to_str()?.strip_suffix(".git")?.to_owned())).collect();
+    names.sort();
+    axum::Json(names).into_response()
+}
+
+async fn create(State(config): State<Arc<Config>>, UrlPath(name): UrlPath<String>) -> Response {
+    match create_repository(&config.dir, &name).await {
+        Ok(_) => StatusCode::CREATED.into_response(),
+        Err(e) => (StatusCode::BAD_REQUEST, format!("{e:#}\n")).into_response(),
+    }
+}
+
+async fn backend(State(config): State<Arc<Config>>, request: Request) -> Response {
+    if !authorized(config.login.as_ref(), request.headers()) {
+        let challenge = [(header::WWW_AUTHENTICATE, "Basic realm=\"git\"")];
+        return (StatusCode::UNAUTHORIZED, challenge, "a user and a password are needed\n").into_response();
+    }
+    cgi(&config, request).await.unwrap_or_else(|e| {
+        tracing::error!(error = format!("{e:#}"), "git http-backend");
+        (StatusCode::INTERNAL_SERVER_ERROR, "the git server failed\n").into_response()
+    })
+}
+
+fn authorized(login: Option<&(String, String)>, headers: &HeaderMap) -> bool {
+    let Some((user, password)) = login else { return true };
+    let given = headers.get(header::AUTHORIZATION).and_then(|v| v.to_str().ok()).and_then(|v| v.strip_prefix("Basic "));
+    given.is_some_and(|given| given == BASE64.encode(format!("{user}:{password}")))
+}
+
+/// Runs `git http-backend` for one request, streaming both ways.
+async fn cgi(config: &Config, request: Request) -> Result<Response> {
+    let (parts, body) = request.into_parts();
+    let mut command = git(&config.dir);
+    command.arg("http-backend").env("GIT_PROJECT_ROOT", &config.dir).env("GIT_HTTP_EXPORT_ALL", "1");
+    command.env("REQUEST_METHOD", parts.method.as_str()).env("PATH_INFO", parts.uri.path());
+    command.env("QUERY_STRING", parts.uri.query().unwrap_or_default()).env("REMOTE_ADDR", "127.0.0.1");
+    let passed = BTreeMap::from([
+        ("content-type", "CONTENT_TYPE"),
+        ("content-length", "CONTENT_LENGTH"),
+        ("content-encoding", "HTTP_CONTENT_ENCODING"),
+        ("git-protocol", "GIT_PROTOCOL"),
+        ("accept", "HTTP_ACCEPT"),
+    ]);
+    for (name, variable) in passed {
+        if let Some(value) = parts.headers.get(name).and_then(|v| v.to_str().ok()) {
+            command.env(variable, value);
+        }
+    }
+    let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::inherit()).spawn()?;
+    let stdin = child.stdin.take().context("no stdin")?;
+    let stdout = child.stdout.take().context("no stdout")?;
+    let upload = tokio::spawn(feed(stdin, body));
+    let mut output = BufReader::new(stdout);
+    let mut response = Response::new(Body::empty());
+    let head = read_head(&mut output, &mut response).await;
+    // The rest streams while the child lives; it is waited for when its output has ended.
+    let rest = ReaderStream::new(output).chain(futures::stream::once(async move {
+        upload.abort();
+        let status = child.wait().await?;
+        if !status.success() {
+            tracing::warn!(%status, "git http-backend");
+        }
+        Ok(bytes::Bytes::new())
+    }));
+    head?;
+    *response.body_mut() = Body::from_stream(rest);
+    Ok(response)
+}
+
+async fn feed(mut stdin: ChildStdin, body: Body) {
+    let mut body = body.into_data_stream();
+    while let Some(Ok(chunk)) = body.next().await {
+        // The backend may answer an error without reading everything.
+        if stdin.write_all(&chunk).await.is_err() {
+            return;
+        }
+    }
+    let _ = stdin.shutdown().await;
+}
+
+/// Reads a CGI answer's header lines.
+async fn read_head(output: &mut BufReader<ChildStdout>, response: &mut Response) -> Result<()> {
+    loop {
+        let mut line = String::new();
+        if output.read_line(&mut line).await? == 0 {
+            bail!("git http-backend ended before its answer");
+        }
+        let line = line.trim_end();
+        if line.is_empty() {
+            return Ok(());
+        }
+        let (name, value) = line.split_once(':').with_context(|| format!("no header: {line:?}"))?;
+        if name.eq_ignore_ascii_case("status") {
+            let code = value.split_whitespace().next().unwrap_or_default();
+            *response.status_mut() = code.parse().with_context(|| format!("no status: {line:?}"))?;
+        } else {
+            response.headers_mut().insert(HeaderName::try_from(name)?, HeaderValue::try_from(value.trim())?);
+        }
+    }
+}
