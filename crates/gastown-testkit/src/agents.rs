@@ -12,6 +12,9 @@ const CLAUDE_CODE_PACKAGE: &str = "@anthropic-ai/claude-code-linux-x64";
 
 /// The Claude Code program, one file of about 250 MB that runs without Node. Fetched with npm when it is not in the cache.
 pub async fn claude_code() -> Result<PathBuf> {
+    // One fetch serves all that ask at the same time.
+    static FETCHING: tokio::sync::Mutex<()> = tokio::sync::Mutex::const_new(());
+    let _turn = FETCHING.lock().await;
     let folder = cache_folder()?.join(format!("claude-code-{CLAUDE_CODE_VERSION}"));
     let program = folder.join("node_modules").join(CLAUDE_CODE_PACKAGE).join("claude");
     if program.is_file() {

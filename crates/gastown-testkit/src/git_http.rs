@@ -91,7 +91,11 @@ impl GitHttp {
 
     /// From now on pushes to these full ref names of a repository are declined; an empty list allows all again.
     pub fn refuse(&self, name: &str, refs: &[&str]) -> Result<()> {
-        let lines: String = refs.iter().map(|r| format!("{r}\n")).collect();
+        let mut lines = refs.join("\n");
+        if !lines.is_empty() {
+            // The hook reads whole lines only.
+            lines.push('\n');
+        }
         std::fs::write(self.path(name).join(REFUSED), lines).context("writing the list of refused refs")
     }
 

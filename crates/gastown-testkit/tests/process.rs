@@ -123,6 +123,8 @@ async fn claude(api: &MessagesApi, key: &str, prompt: &str) -> (TempDir, Vec<ser
     let mut command = tokio::process::Command::new(program);
     command.current_dir(&repo).env_clear().env("PATH", std::env::var_os("PATH").unwrap()).env("HOME", home.path());
     command.env("ANTHROPIC_BASE_URL", api.url()).env("ANTHROPIC_API_KEY", key).env("CLAUDE_CODE_DISABLE_NONESSENTIAL_TRAFFIC", "1");
+    // Else it would ask ten times, with pauses that double, before it reports a refusal.
+    command.env("CLAUDE_CODE_MAX_RETRIES", "1");
     command.env("GIT_AUTHOR_NAME", "A Person").env("GIT_AUTHOR_EMAIL", "person@example.com");
     command.env("GIT_COMMITTER_NAME", "A Person").env("GIT_COMMITTER_EMAIL", "person@example.com");
     // It refuses to skip permission prompts as root; a test runs as anybody, so the one tool is allowed by name.

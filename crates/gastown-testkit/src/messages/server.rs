@@ -233,6 +233,7 @@ fn streamed(message: &Value) -> Response {
                "usage": {"output_tokens": message["usage"]["output_tokens"]}}),
         json!({"type": "message_stop"}),
     ];
-    let text: String = events.iter().map(|e| format!("event: {}\ndata: {e}\n\n", e["type"].as_str().unwrap_or_default())).collect();
+    let shown = events.iter().map(|e| format!("event: {}\ndata: {e}\n\n", e["type"].as_str().unwrap_or_default()));
+    let text = shown.collect::<Vec<_>>().concat();
     ([(header::CONTENT_TYPE, "text/event-stream"), (header::CACHE_CONTROL, "no-cache")], text).into_response()
 }
