@@ -1,1 +1,40 @@
-//! Custom resource types of gastown.gastown.io, with no Kubernetes client in their tree.
+//! Custom resource types of `gastown.gastown.io/v1alpha1`: what a person may write, what `kubectl get` shows.
+//!
+//! The schema that the API server enforces is made from these types ([`crds`]); its rules are CEL, so that there is no
+//! webhook to run or to lose. The Rust types are as lenient as they can be: durations, URLs and branches are strings here,
+//! read by `gastown-names` and [`duration`] where they are used, so that an object stored before a rule existed still reads.
+//! This crate knows no Kubernetes client.
+
+// Clippy takes the columns of one `#[kube]` for repetitions of each other.
+#![allow(clippy::duplicated_attributes)]
+
+mod bead_store;
+pub mod conditions;
+mod convoy;
+mod crd;
+pub mod duration;
+mod merge_request;
+pub mod names;
+mod pod;
+mod polecat;
+mod polecat_pod;
+mod polecat_status;
+pub mod rbac;
+mod refinery;
+mod rig;
+mod schema;
+mod shared;
+mod witness;
+
+pub use bead_store::{BeadStore, BeadStorePhase, BeadStoreSpec, BeadStoreStatus};
+pub use convoy::{Convoy, ConvoyPhase, ConvoySpec, ConvoyStatus};
+pub use crd::crds;
+pub use merge_request::{MergeAttempt, MergePhase, MergeRequest, MergeRequestSpec, MergeRequestStatus, PolecatReference, Rejection};
+pub use pod::{PodVolume, ProjectedSource, ProjectedVolume};
+pub use polecat::{AgentConfig, AgentKind, Budget, DesiredState, ExecutionMode, ModelProvider, Polecat, PolecatSpec, Provider};
+pub use polecat_pod::{KubernetesSpec, StrictHostKeyChecking};
+pub use polecat_status::{Outcome, PolecatPhase, PolecatStatus, Usage};
+pub use refinery::{GateTemplate, MergesSummary, Refinery, RefineryPhase, RefinerySpec, RefineryStatus, RefineryTemplate};
+pub use rig::{PolecatCounts, Rig, RigPhase, RigSettings, RigSpec, RigStatus};
+pub use shared::{JsonObject, ObjectName, SecretKeyRef};
+pub use witness::{PolecatsSummary, Witness, WitnessPhase, WitnessSpec, WitnessStatus, WitnessTemplate};

@@ -1,0 +1,246 @@
+//! Parts of the CRDs' schemas that types alone do not say: rules in CEL, bounds, and pod-shaped pieces.
+//!
+//! Texts are checked by rules rather than by `pattern`, because a pattern's refusal shows a regular expression and a
+//! rule's says what to write instead.
+
+use schemars::{Schema, SchemaGenerator, json_schema};
+use serde_json::{Value, json};
+
+/// Rules for `x-kubernetes-validations`, as (expression, message).
+pub fn rules(list: &[(&str, &str)]) -> Value {
+    list.iter().map(|(rule, message)| json!({ "rule": rule, "message": message })).collect()
+}
+
+/// A repository's URL: `git@host:path`, `ssh://`, `https://`, `http://`, `file:///`. The same set as `gastown_names::GitUrl`.
+pub fn git_url() -> Value {
+    rules(&[(
+        r"self.matches('^([A-Za-z0-9_.][A-Za-z0-9_.-]*@[A-Za-z0-9_][A-Za-z0-9_.-]*:/*|ssh://([A-Za-z0-9_.][A-Za-z0-9_.-]*@)?[A-Za-z0-9_][A-Za-z0-9_.-]*(:[1-9][0-9]{0,4})?/+|https?://[A-Za-z0-9_][A-Za-z0-9_.-]*(:[1-9][0-9]{0,4})?/+|file:///+)[A-Za-z0-9._~+@%][A-Za-z0-9._~+@%/-]*$') && !self.matches('[/:][.][.](/|$)')",
+        "must be a repository URL: git@host:path, ssh://[user@]host[:port]/path, https://host[:port]/path, http://host[:port]/path or file:///path, without credentials (put them into a Secret and name it in gitSecretRef)",
+    )])
+}
+
+/// A branch's short name.
+pub fn branch() -> Value {
+    rules(&[(
+        r"self.matches('^[A-Za-z0-9_][A-Za-z0-9_./@#+=-]*$') && !self.matches('[.][.]|//|/[.]|@[{]|[.]lock(/|$)|[./]$') && self != 'HEAD' && !self.startsWith('refs/')",
+        "must be a branch's short name, such as main or feature/x: letters, digits and . _ / @ # + = -, without refs/, `..`, `//` or an ending in .lock",
+    )])
+}
+
+/// A bead's id; empty means none.
+pub fn bead_id() -> Value {
+    rules(&[(
+        r"self == '' || (self.matches('^[A-Za-z0-9_][A-Za-z0-9_.-]*$') && !self.contains('..') && !self.endsWith('.'))",
+        "must be a bead id such as gt-a1b2 or gt-a1b2.3: letters, digits, `.`, `_` and `-`, without `..` or `/`",
+    )])
+}
+
+/// A list of beads, at least one.
+pub fn bead_ids(_: &mut SchemaGenerator) -> Schema {
+    json_schema!({
+        "type": "array",
+        "minItems": 1,
+        "maxItems": 1000,
+        "items": { "type": "string", "minLength": 1, "maxLength": 255, "x-kubernetes-validations": bead_id() },
+    })
+}
+
+/// A commit's full object id.
+pub fn commit() -> Value {
+    rules(&[("self.matches('^([0-9a-f]{40}|[0-9a-f]{64})$')", "must be a commit's full id: 40 or 64 lowercase hexadecimal digits")])
+}
+
+/// A duration in Go's form.
+pub fn duration() -> Value {
+    rules(&[(r"self.matches('^(0|([0-9]+([.][0-9]+)?(ns|us|µs|ms|s|m|h))+)$')", "must be a duration such as 30s, 15m or 1h30m")])
+}
+
+/// A point in time.
+pub fn time(_: &mut SchemaGenerator) -> Schema {
+    time_schema()
+}
+
+fn time_schema() -> Schema {
+    json_schema!({ "type": "string", "format": "date-time", "maxLength": 64 })
+}
+
+/// Conditions, one of a type, so that several controllers own one each.
+pub fn conditions(_: &mut SchemaGenerator) -> Schema {
+    json_schema!({
+        "type": "array",
+        "maxItems": 32,
+        "x-kubernetes-list-type": "map",
+        "x-kubernetes-list-map-keys": ["type"],
+        "items": {
+            "type": "object",
+            "required": ["type", "status", "reason", "message", "lastTransitionTime"],
+            "properties": {
+                "type": { "type": "string", "minLength": 1, "maxLength": 316 },
+                "status": { "type": "string", "enum": ["True", "False", "Unknown"] },
+                "reason": { "type": "string", "minLength": 1, "maxLength": 1024 },
+                "message": { "type": "string", "maxLength": 32768 },
+                "observedGeneration": { "type": "integer", "format": "int64", "minimum": 0 },
+                "lastTransitionTime": time_schema(),
+            },
+        },
+    })
+}
+
+fn quantities() -> Value {
+    json!({
+        "type": "object",
+        "maxProperties": 16,
+        "additionalProperties": {
+            "x-kubernetes-int-or-string": true,
+            "anyOf": [{ "type": "integer" }, { "type": "string" }],
+            "pattern": r"^\+?([0-9]+(\.[0-9]*)?|\.[0-9]+)([KMGTPE]i|[numkMGTPE]|[eE][+-]?[0-9]+)?$",
+            "maxLength": 32,
+        },
+    })
+}
+
+/// Requests and limits of a container.
+pub fn resources(_: &mut SchemaGenerator) -> Schema {
+    let exceeds = |name: &str| {
+        json!({
+            "rule": format!(
+                "!has(self.requests) || !has(self.limits) || !('{name}' in self.requests) || !('{name}' in self.limits) || \
+                 quantity(string(self.requests['{name}'])).compareTo(quantity(string(self.limits['{name}']))) <= 0"
+            ),
+            "message": format!("{name} request exceeds limit: lower requests.{name} or raise limits.{name}"),
+        })
+    };
+    json_schema!({
+        "type": "object",
+        "properties": {
+            "requests": quantities(),
+            "limits": quantities(),
+            "claims": {
+                "type": "array",
+                "maxItems": 16,
+                "x-kubernetes-list-type": "map",
+                "x-kubernetes-list-map-keys": ["name"],
+                "items": {
+                    "type": "object",
+                    "required": ["name"],
+                    "properties": {
+                        "name": { "type": "string", "minLength": 1, "maxLength": 253 },
+                        "request": { "type": "string", "maxLength": 253 },
+                    },
+                },
+            },
+        },
+        "x-kubernetes-validations": [exceeds("cpu"), exceeds("memory"), exceeds("ephemeral-storage")],
+    })
+}
+
+fn key_ref() -> Value {
+    json!({
+        "type": "object",
+        "required": ["key"],
+        "properties": {
+            "name": { "type": "string", "maxLength": 253 },
+            "key": { "type": "string", "minLength": 1, "maxLength": 253 },
+            "optional": { "type": "boolean" },
+        },
+    })
+}
+
+/// Environment variables of a container.
+pub fn env(_: &mut SchemaGenerator) -> Schema {
+    json_schema!({
+        "type": "array",
+        "maxItems": 100,
+        "x-kubernetes-list-type": "map",
+        "x-kubernetes-list-map-keys": ["name"],
+        "items": {
+            "type": "object",
+            "required": ["name"],
+            "properties": {
+                "name": { "type": "string", "minLength": 1, "maxLength": 256 },
+                "value": { "type": "string", "maxLength": 32768 },
+                "valueFrom": {
+                    "type": "object",
+                    "properties": {
+                        "configMapKeyRef": key_ref(),
+                        "secretKeyRef": key_ref(),
+                        "fieldRef": {
+                            "type": "object",
+                            "required": ["fieldPath"],
+                            "properties": {
+                                "apiVersion": { "type": "string", "maxLength": 64 },
+                                "fieldPath": { "type": "string", "maxLength": 512 },
+                            },
+                        },
+                        "resourceFieldRef": {
+                            "type": "object",
+                            "required": ["resource"],
+                            "properties": {
+                                "containerName": { "type": "string", "maxLength": 63 },
+                                "resource": { "type": "string", "maxLength": 253 },
+                                "divisor": { "type": "string", "maxLength": 32 },
+                            },
+                        },
+                    },
+                },
+            },
+            "x-kubernetes-validations": rules(&[
+                ("self.name.matches('^[A-Za-z_.-][A-Za-z0-9_.-]*$')", "env[].name must be a variable's name: letters, digits, `_`, `-` and `.`, not beginning with a digit"),
+                ("!has(self.value) || !has(self.valueFrom)", "env[] takes value or valueFrom, not both"),
+            ]),
+        },
+    })
+}
+
+/// Tolerations of a pod.
+pub fn tolerations(_: &mut SchemaGenerator) -> Schema {
+    json_schema!({
+        "type": "array",
+        "maxItems": 32,
+        "x-kubernetes-list-type": "atomic",
+        "items": {
+            "type": "object",
+            "properties": {
+                "key": { "type": "string", "maxLength": 317 },
+                "operator": { "type": "string", "enum": ["Exists", "Equal"] },
+                "value": { "type": "string", "maxLength": 63 },
+                "effect": { "type": "string", "enum": ["NoSchedule", "PreferNoSchedule", "NoExecute"] },
+                "tolerationSeconds": { "type": "integer", "format": "int64" },
+            },
+        },
+    })
+}
+
+/// Volume mounts of a container.
+pub fn volume_mounts(_: &mut SchemaGenerator) -> Schema {
+    json_schema!({
+        "type": "array",
+        "maxItems": 16,
+        "x-kubernetes-list-type": "map",
+        "x-kubernetes-list-map-keys": ["mountPath"],
+        "items": {
+            "type": "object",
+            "required": ["name", "mountPath"],
+            "properties": {
+                "name": { "type": "string", "minLength": 1, "maxLength": 63 },
+                "mountPath": { "type": "string", "minLength": 1, "maxLength": 1024 },
+                "readOnly": { "type": "boolean" },
+                "subPath": { "type": "string", "maxLength": 1024 },
+            },
+        },
+    })
+}
+
+/// Labels that a node must have.
+pub fn node_selector(_: &mut SchemaGenerator) -> Schema {
+    json_schema!({
+        "type": "object",
+        "maxProperties": 32,
+        "additionalProperties": { "type": "string", "maxLength": 63 },
+    })
+}
+
+/// An object that is passed on to the pod as it is written.
+pub fn any_object(_: &mut SchemaGenerator) -> Schema {
+    json_schema!({ "type": "object", "x-kubernetes-preserve-unknown-fields": true })
+}
