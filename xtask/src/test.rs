@@ -60,9 +60,9 @@ async fn prepare(tiers: &[Tier]) -> Result<()> {
 
 fn command(tier: Tier) -> Vec<&'static str> {
     match tier {
-        Tier::Unit => vec!["test", "--workspace", "--exclude", "e2e", "--lib", "--bins"],
-        Tier::Process => vec!["test", "--workspace", "--exclude", "e2e", "--test", "process"],
-        Tier::Plane => vec!["test", "--workspace", "--exclude", "e2e", "--test", "plane"],
-        Tier::E2e => vec!["test", "--package", "e2e", "--", "--test-threads", "1"],
+        Tier::Unit => vec!["test", "--workspace", "--lib", "--bins"],
+        Tier::Process => vec!["test", "--workspace", "--test", "process"],
+        Tier::Plane => vec!["test", "--workspace", "--test", "plane"],
+        Tier::E2e => vec!["test", "--workspace", "--test", "e2e", "--", "--test-threads", "1"],
     }
 }
