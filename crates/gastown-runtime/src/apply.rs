@@ -1,0 +1,313 @@
+//! Writes that own their fields, and no write where nothing of ours would change.
+
+use std::fmt::Debug;
+
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
+use kube::api::{DeleteParams, Patch, PatchParams, Preconditions};
+use kube::{Api, Resource, ResourceExt as _};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use serde_json::{Map, Value, json};
+use sha2::{Digest as _, Sha256};
+
+use crate::controller::{Class, Classify};
+
+/// Annotation on children: which version of their manifest they were applied from.
+pub const APPLIED: &str = "gastown.io/applied";
+
+/// Why a write did not happen.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The API server refused, or could not be asked.
+    #[error("{verb} {kind} {name}")]
+    Api {
+        /// What was attempted.
+        verb: &'static str,
+        /// The kind.
+        kind: String,
+        /// Namespace and name.
+        name: String,
+        /// Why not.
+        #[source]
+        source: Box<kube::Error>,
+    },
+    /// The object is not from the API server, or is no object.
+    #[error("{kind} {name} has no {what}")]
+    Incomplete {
+        /// The kind.
+        kind: String,
+        /// Its name.
+        name: String,
+        /// What lacks.
+        what: &'static str,
+    },
+    /// It does not serialise.
+    #[error("serialising {kind}")]
+    Serialise {
+        /// The kind.
+        kind: String,
+        /// Why not.
+        #[source]
+        source: serde_json::Error,
+    },
+}
+
+impl Classify for Error {
+    fn class(&self) -> Class {
+        match self {
+            Self::Api { source, .. } => Class::of(source),
+            Self::Incomplete { .. } | Self::Serialise { .. } => Class::Fatal,
+        }
+    }
+}
+
+impl Error {
+    /// The API server's own sentence, for a condition's message.
+    pub fn refusal(&self) -> Option<&str> {
+        match self {
+            Self::Api { source, .. } => match source.as_ref() {
+                kube::Error::Api(status) => Some(&status.message),
+                _ => None,
+            },
+            _ => None,
+        }
+    }
+
+    /// Whether the object was not there.
+    pub fn is_not_found(&self) -> bool {
+        matches!(self, Self::Api { source, .. } if matches!(source.as_ref(), kube::Error::Api(status) if status.code == 404))
+    }
+}
+
+fn api_error<K: Resource<DynamicType = ()>>(verb: &'static str, object: &K) -> impl FnOnce(kube::Error) -> Error {
+    let kind = K::kind(&()).into_owned();
+    let name = match object.namespace() {
+        Some(namespace) => format!("{namespace}/{}", object.name_any()),
+        None => object.name_any(),
+    };
+    move |source| Error::Api { verb, kind, name, source: Box::new(source) }
+}
+
+fn uid<K: Resource<DynamicType = ()>>(object: &K) -> Result<String, Error> {
+    object.uid().ok_or_else(|| Error::Incomplete { kind: K::kind(&()).into_owned(), name: object.name_any(), what: "uid" })
+}
+
+fn to_value<K: Resource<DynamicType = ()>>(value: &impl Serialize) -> Result<Value, Error> {
+    serde_json::to_value(value).map_err(|source| Error::Serialise { kind: K::kind(&()).into_owned(), source })
+}
+
+/// Which part of a status a controller owns; what it does not name it neither writes nor compares.
+#[derive(Clone, Copy, Debug)]
+pub struct StatusOwner {
+    /// The field manager.
+    pub manager: &'static str,
+    /// Fields directly under `status`, as in manifests, without `conditions`.
+    pub fields: &'static [&'static str],
+    /// Types of its conditions.
+    pub conditions: &'static [&'static str],
+}
+
+impl StatusOwner {
+    /// Our part of a status.
+    fn part(&self, status: &Value) -> Map<String, Value> {
+        let mut part = Map::new();
+        for field in self.fields {
+            if let Some(value) = status.get(field).filter(|value| !value.is_null()) {
+                part.insert((*field).to_owned(), value.clone());
+            }
+        }
+        let ours = |condition: &&Value| self.conditions.iter().any(|kind| condition["type"] == *kind);
+        let all = status.get("conditions").and_then(Value::as_array);
+        let mut conditions: Vec<Value> = all.into_iter().flatten().filter(ours).cloned().collect();
+        conditions.sort_by(|a, b| a["type"].as_str().cmp(&b["type"].as_str()));
+        if !conditions.is_empty() {
+            part.insert("conditions".to_owned(), Value::Array(conditions));
+        }
+        part
+    }
+
+    /// Applies our part of `status` to `object`, which is as the cache shows it. Returns whether anything was sent.
+    ///
+    /// The uid is part of the call: a status never lands on an object that took the name since. Transition times
+    /// must come from [`crate::conditions::settle`], or every call is a change.
+    pub async fn apply<K>(&self, api: &Api<K>, object: &K, status: &impl Serialize) -> Result<bool, Error>
+    where
+        K: Resource<DynamicType = ()> + Clone + Debug + Serialize + DeserializeOwned,
+    {
+        let wanted = self.part(&to_value::<K>(status)?);
+        let present = to_value::<K>(object)?;
+        if wanted == self.part(present.get("status").unwrap_or(&Value::Null)) {
+            return Ok(false);
+        }
+        let body = json!({
+            "apiVersion": K::api_version(&()),
+            "kind": K::kind(&()),
+            "metadata": { "name": object.name_any(), "uid": uid(object)? },
+            "status": wanted,
+        });
+        let params = PatchParams::apply(self.manager).force();
+        api.patch_status(&object.name_any(), &params, &Patch::Apply(&body)).await.map_err(api_error("applying the status of", object))?;
+        Ok(true)
+    }
+}
+
+/// An owner reference of a controller that blocks nothing; only from an object that has a uid.
+pub fn owner<K: Resource<DynamicType = ()>>(parent: &K) -> Result<OwnerReference, Error> {
+    Ok(OwnerReference {
+        api_version: K::api_version(&()).into_owned(),
+        kind: K::kind(&()).into_owned(),
+        name: parent.name_any(),
+        uid: uid(parent)?,
+        controller: Some(true),
+        block_owner_deletion: Some(true),
+    })
+}
+
+/// Whether `child` is controlled by exactly this parent: the uid counts, not the name.
+pub fn is_owned_by<C: Resource, P: Resource>(child: &C, parent: &P) -> bool {
+    let parent = parent.meta().uid.as_deref();
+    let mut owners = child.meta().owner_references.iter().flatten();
+    parent.is_some() && owners.any(|owner| owner.controller == Some(true) && Some(owner.uid.as_str()) == parent)
+}
+
+/// Applies a child, unless `present` (from the cache) was applied from the same manifest and still has all of it.
+/// Returns whether anything was sent. Owner references are the caller's ([`owner`]).
+///
+/// When `present` is given its uid is part of the call, so that a child that was deleted meanwhile is not made
+/// again half; the next reconcile makes it whole.
+pub async fn child<K>(api: &Api<K>, manager: &str, present: Option<&K>, wanted: &K) -> Result<bool, Error>
+where
+    K: Resource<DynamicType = ()> + Clone + Debug + Serialize + DeserializeOwned,
+{
+    let mut body = to_value::<K>(wanted)?;
+    body["apiVersion"] = json!(K::api_version(&()));
+    body["kind"] = json!(K::kind(&()));
+    if let Some(body) = body.as_object_mut() {
+        body.remove("status");
+    }
+    prune(&mut body);
+    let digest = hex(&Sha256::digest(body.to_string().as_bytes())[..8]);
+    if let Some(metadata) = body["metadata"].as_object_mut() {
+        let annotations = metadata.entry("annotations").or_insert_with(|| json!({}));
+        annotations[APPLIED] = json!(digest);
+    }
+    if let Some(present) = present {
+        if contains(&to_value::<K>(present)?, &body) {
+            return Ok(false);
+        }
+        body["metadata"]["uid"] = json!(uid(present)?);
+    }
+    let params = PatchParams::apply(manager).force();
+    api.patch(&wanted.name_any(), &params, &Patch::Apply(&body)).await.map_err(api_error("applying", wanted))?;
+    Ok(true)
+}
+
+/// Removes nulls and empty maps: an apply would own them.
+fn prune(value: &mut Value) {
+    if let Value::Object(map) = value {
+        map.values_mut().for_each(prune);
+        map.retain(|_, value| !value.is_null());
+    } else if let Value::Array(items) = value {
+        items.iter_mut().for_each(prune);
+    }
+}
+
+/// Whether everything in `wanted` is in `present`; the server's defaults may be there besides.
+fn contains(present: &Value, wanted: &Value) -> bool {
+    match (present, wanted) {
+        (Value::Object(present), Value::Object(wanted)) => wanted.iter().all(|(key, wanted)| {
+            let empty = wanted.as_object().is_some_and(Map::is_empty);
+            present.get(key).map_or(empty, |present| contains(present, wanted))
+        }),
+        (Value::Array(present), Value::Array(wanted)) => {
+            present.len() == wanted.len() && present.iter().zip(wanted).all(|(present, wanted)| contains(present, wanted))
+        }
+        (present, wanted) => present == wanted,
+    }
+}
+
+fn hex(bytes: &[u8]) -> String {
+    use std::fmt::Write as _;
+    bytes.iter().fold(String::new(), |mut text, byte| {
+        let _ = write!(text, "{byte:02x}");
+        text
+    })
+}
+
+/// Guards a metadata patch by uid and resourceVersion: it is about the object that we looked at, or a conflict.
+fn guard<K: Resource<DynamicType = ()>>(object: &K, mut metadata: Value) -> Result<Value, Error> {
+    metadata["uid"] = json!(uid(object)?);
+    metadata["resourceVersion"] = json!(object.resource_version());
+    Ok(json!({ "metadata": metadata }))
+}
+
+async fn patch_metadata<K>(api: &Api<K>, manager: &str, object: &K, metadata: Value, verb: &'static str) -> Result<K, Error>
+where
+    K: Resource<DynamicType = ()> + Clone + Debug + DeserializeOwned,
+{
+    let patch = guard(object, metadata)?;
+    let params = PatchParams { field_manager: Some(manager.to_owned()), ..PatchParams::default() };
+    api.patch(&object.name_any(), &params, &Patch::Merge(&patch)).await.map_err(api_error(verb, object))
+}
+
+/// Sets annotations (or removes them, by `None`). Returns the object as it is then, or nothing when it was so before.
+pub async fn annotate<K>(api: &Api<K>, manager: &str, object: &K, annotations: &[(&str, Option<&str>)]) -> Result<Option<K>, Error>
+where
+    K: Resource<DynamicType = ()> + Clone + Debug + DeserializeOwned,
+{
+    let changed: Map<String, Value> = annotations
+        .iter()
+        .filter(|(key, value)| object.annotations().get(*key).map(String::as_str) != *value)
+        .map(|(key, value)| ((*key).to_owned(), json!(value)))
+        .collect();
+    if changed.is_empty() {
+        return Ok(None);
+    }
+    patch_metadata(api, manager, object, json!({ "annotations": changed }), "annotating").await.map(Some)
+}
+
+/// Adds a finalizer. Returns the object as it is then, or nothing when it had it.
+pub async fn add_finalizer<K>(api: &Api<K>, manager: &str, object: &K, finalizer: &str) -> Result<Option<K>, Error>
+where
+    K: Resource<DynamicType = ()> + Clone + Debug + DeserializeOwned,
+{
+    if object.finalizers().iter().any(|present| present == finalizer) {
+        return Ok(None);
+    }
+    let finalizers: Vec<_> = object.finalizers().iter().map(String::as_str).chain([finalizer]).collect();
+    patch_metadata(api, manager, object, json!({ "finalizers": finalizers }), "adding a finalizer to").await.map(Some)
+}
+
+/// Removes a finalizer. An object that is gone is as wanted. Returns whether anything was sent.
+pub async fn remove_finalizer<K>(api: &Api<K>, manager: &str, object: &K, finalizer: &str) -> Result<bool, Error>
+where
+    K: Resource<DynamicType = ()> + Clone + Debug + DeserializeOwned,
+{
+    if !object.finalizers().iter().any(|present| present == finalizer) {
+        return Ok(false);
+    }
+    let finalizers: Vec<_> = object.finalizers().iter().filter(|present| *present != finalizer).collect();
+    match patch_metadata(api, manager, object, json!({ "finalizers": finalizers }), "removing a finalizer from").await {
+        Ok(_) => Ok(true),
+        Err(error) if error.is_not_found() => Ok(false),
+        Err(error) => Err(error),
+    }
+}
+
+/// Deletes exactly this object, by uid. One that is gone, or has another uid by now, is as wanted: false.
+pub async fn delete<K>(api: &Api<K>, object: &K) -> Result<bool, Error>
+where
+    K: Resource<DynamicType = ()> + Clone + Debug + DeserializeOwned,
+{
+    let preconditions = Preconditions { uid: Some(uid(object)?), resource_version: None };
+    let params = DeleteParams { preconditions: Some(preconditions), ..DeleteParams::background() };
+    match api.delete(&object.name_any(), &params).await {
+        Ok(_) => Ok(true),
+        Err(kube::Error::Api(status)) if status.is_not_found() || status.is_conflict() => Ok(false),
+        Err(error) => Err(api_error("deleting", object)(error)),
+    }
+}
+
+#[cfg(test)]
+#[path = "apply_tests.rs"]
+mod tests;

@@ -1,0 +1,200 @@
+//! Server certificates from a folder that may change under us, and connections over them.
+
+use std::io;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use parking_lot::RwLock;
+use rustls::ServerConfig;
+use rustls::server::{ClientHello, ResolvesServerCert};
+use rustls::sign::CertifiedKey;
+use rustls_pki_types::pem::PemObject as _;
+use rustls_pki_types::{CertificateDer, PrivateKeyDer};
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::{Semaphore, mpsc};
+use tokio_rustls::TlsAcceptor;
+use tokio_util::sync::CancellationToken;
+
+/// How often the files are looked at.
+const LOOK: Duration = Duration::from_secs(30);
+/// A client that has not finished its handshake by then is cut off.
+const HANDSHAKE: Duration = Duration::from_secs(10);
+/// How many handshakes run at a time.
+const HANDSHAKES: usize = 64;
+
+/// Why there is no certificate to serve with.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// A file cannot be read.
+    #[error("reading {0}")]
+    Read(PathBuf, #[source] io::Error),
+    /// A file is no PEM of its kind.
+    #[error("reading PEM from {0}")]
+    Pem(PathBuf, #[source] rustls_pki_types::pem::Error),
+    /// The key and the certificate cannot be used.
+    #[error("using the certificate in {0}")]
+    Use(PathBuf, #[source] rustls::Error),
+}
+
+/// The certificate of `tls.crt` and `tls.key` in a folder.
+#[derive(Clone, Debug)]
+pub struct Tls {
+    resolver: Arc<Resolver>,
+}
+
+#[derive(Debug)]
+struct Resolver {
+    folder: PathBuf,
+    present: RwLock<(Vec<u8>, Arc<CertifiedKey>)>,
+}
+
+impl ResolvesServerCert for Resolver {
+    fn resolve(&self, _: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
+        Some(self.present.read().1.clone())
+    }
+}
+
+impl Tls {
+    /// Reads the folder, and looks at it again every half minute until `stop`. A folder that became unreadable
+    /// or wrong leaves the certificate as it was, and is logged.
+    pub fn load(folder: &Path, stop: CancellationToken) -> Result<Self, Error> {
+        let resolver = Arc::new(Resolver { folder: folder.to_owned(), present: RwLock::new(read(folder)?) });
+        let watched = resolver.clone();
+        tokio::spawn(async move {
+            loop {
+                tokio::select! {
+                    () = tokio::time::sleep(LOOK) => {}
+                    () = stop.cancelled() => return,
+                }
+                watched.reload();
+            }
+        });
+        Ok(Self { resolver })
+    }
+
+    /// Looks at the folder now.
+    pub fn reload(&self) {
+        self.resolver.reload();
+    }
+
+    fn acceptor(&self, protocols: &[&[u8]]) -> TlsAcceptor {
+        let mut config = ServerConfig::builder().with_no_client_auth().with_cert_resolver(self.resolver.clone());
+        config.alpn_protocols = protocols.iter().map(|protocol| protocol.to_vec()).collect();
+        TlsAcceptor::from(Arc::new(config))
+    }
+}
+
+impl Resolver {
+    fn reload(&self) {
+        match read(&self.folder) {
+            Ok(fresh) => {
+                if self.present.read().0 != fresh.0 {
+                    *self.present.write() = fresh;
+                    tracing::info!(folder = %self.folder.display(), "the server's certificate has changed");
+                }
+            }
+            Err(error) => tracing::warn!(error = &error as &dyn std::error::Error, "the server's certificate could not be read again"),
+        }
+    }
+}
+
+fn read(folder: &Path) -> Result<(Vec<u8>, Arc<CertifiedKey>), Error> {
+    let file = |name: &str| {
+        let path = folder.join(name);
+        std::fs::read(&path).map(|bytes| (path.clone(), bytes)).map_err(|error| Error::Read(path, error))
+    };
+    let (chain_path, chain) = file("tls.crt")?;
+    let (key_path, key) = file("tls.key")?;
+    let certificates: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(&chain).collect();
+    let certificates = certificates.map_err(|error| Error::Pem(chain_path, error))?;
+    let private = PrivateKeyDer::from_pem_slice(&key).map_err(|error| Error::Pem(key_path, error))?;
+    let provider = rustls::crypto::aws_lc_rs::default_provider();
+    let certified = CertifiedKey::from_der(certificates, private, &provider).map_err(|error| Error::Use(folder.to_owned(), error))?;
+    let both = [chain, key].concat();
+    Ok((both, Arc::new(certified)))
+}
+
+/// An accepted TLS connection.
+#[derive(Debug)]
+pub struct Connection {
+    stream: tokio_rustls::server::TlsStream<TcpStream>,
+    /// The other end.
+    pub peer: SocketAddr,
+}
+
+/// Accepts connections and does their handshakes beside each other, until `stop`. `protocols` are offered by ALPN.
+pub fn accept(listener: TcpListener, tls: &Tls, protocols: &[&[u8]], stop: CancellationToken) -> mpsc::Receiver<io::Result<Connection>> {
+    let acceptor = tls.acceptor(protocols);
+    let (ready, accepted) = mpsc::channel(HANDSHAKES);
+    let slots = Arc::new(Semaphore::new(HANDSHAKES));
+    tokio::spawn(async move {
+        loop {
+            let (slot, incoming) = tokio::select! {
+                () = stop.cancelled() => return,
+                () = ready.closed() => return,
+                incoming = async { (slots.clone().acquire_owned().await, listener.accept().await) } => incoming,
+            };
+            let (stream, peer) = match incoming {
+                Ok(incoming) => incoming,
+                Err(error) => {
+                    // Out of descriptors, most likely: closing connections give some back.
+                    tracing::warn!(error = &error as &dyn std::error::Error, "a connection could not be accepted");
+                    tokio::time::sleep(Duration::from_millis(200)).await;
+                    continue;
+                }
+            };
+            let (acceptor, ready) = (acceptor.clone(), ready.clone());
+            tokio::spawn(async move {
+                let _slot = slot;
+                let _ = stream.set_nodelay(true);
+                match tokio::time::timeout(HANDSHAKE, acceptor.accept(stream)).await {
+                    Ok(Ok(stream)) => drop(ready.send(Ok(Connection { stream, peer })).await),
+                    Ok(Err(error)) => tracing::debug!(%peer, error = &error as &dyn std::error::Error, "a TLS handshake failed"),
+                    Err(_) => tracing::debug!(%peer, "a TLS handshake took too long"),
+                }
+            });
+        }
+    });
+    accepted
+}
+
+impl AsyncRead for Connection {
+    fn poll_read(mut self: Pin<&mut Self>, context: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_read(context, buffer)
+    }
+}
+
+impl AsyncWrite for Connection {
+    fn poll_write(mut self: Pin<&mut Self>, context: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.stream).poll_write(context, bytes)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_flush(context)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_shutdown(context)
+    }
+
+    fn poll_write_vectored(mut self: Pin<&mut Self>, context: &mut Context<'_>, bytes: &[io::IoSlice<'_>]) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.stream).poll_write_vectored(context, bytes)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.stream.is_write_vectored()
+    }
+}
+
+impl tonic::transport::server::Connected for Connection {
+    type ConnectInfo = SocketAddr;
+
+    fn connect_info(&self) -> SocketAddr {
+        self.peer
+    }
+}
