@@ -1,1 +1,201 @@
-//! What each controller may do.
+//! What each controller may do, and why: the one source of the chart's roles and of the page that shows them.
+//!
+//! Nobody has `*`, nobody may bind roles or make tokens, and polecat-ctl has no permission on Secrets at all. What a
+//! controller needs in the release namespace only is in [`namespace_rules`]; Secrets and known hosts of a Refinery are
+//! read in the release namespace and in those namespaces that the chart's `refinery.secretNamespaces` names
+//! ([`secret_rules`]).
+
+use k8s_openapi::api::rbac::v1::PolicyRule;
+
+/// A controller with a service account of its own.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Controller {
+    /// rig-ctl.
+    Rig,
+    /// polecat-ctl.
+    Polecat,
+    /// refinery-ctl.
+    Refinery,
+}
+
+impl Controller {
+    /// All of them.
+    pub const ALL: [Self; 3] = [Self::Rig, Self::Polecat, Self::Refinery];
+
+    /// The program's name.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Rig => "rig-ctl",
+            Self::Polecat => "polecat-ctl",
+            Self::Refinery => "refinery-ctl",
+        }
+    }
+}
+
+/// One row: what may be done, and what for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Grant {
+    /// The API group; empty for the core group.
+    pub group: &'static str,
+    /// Resources and subresources.
+    pub resources: &'static [&'static str],
+    /// Verbs.
+    pub verbs: &'static [&'static str],
+    /// What for.
+    pub why: &'static str,
+}
+
+const READ: &[&str] = &["get", "list", "watch"];
+const OURS: &str = crate::names::GROUP;
+
+const fn grant(group: &'static str, resources: &'static [&'static str], verbs: &'static [&'static str], why: &'static str) -> Grant {
+    Grant { group, resources, verbs, why }
+}
+
+const EVENTS: Grant = grant("events.k8s.io", &["events"], &["create", "patch"], "says once what happened");
+
+const LEASE: Grant = grant(
+    "coordination.k8s.io",
+    &["leases"],
+    &["get", "list", "watch", "create", "update", "patch"],
+    "one replica writes; the others are ready to take over",
+);
+
+const RIG: &[Grant] = &[
+    grant(OURS, &["rigs"], &["get", "list", "watch", "patch"], "its own kind; the finalizer is a patch"),
+    grant(OURS, &["rigs/status"], &["patch"], "phase, counts and conditions"),
+    grant(OURS, &["rigs/finalizers"], &["update"], "being a blocking owner of its children"),
+    grant(OURS, &["polecats", "convoys"], READ, "counts by phase; what must drain before a Rig goes"),
+    grant(OURS, &["witnesses", "refineries"], READ, "readiness of children; adopting one that a user wrote, wherever it is"),
+    EVENTS,
+];
+
+const RIG_RELEASE: &[Grant] =
+    &[grant(OURS, &["witnesses", "refineries"], &["create", "patch", "delete"], "the children that it makes here"), LEASE];
+
+const POLECAT: &[Grant] = &[
+    grant(
+        OURS,
+        &["polecats"],
+        &["get", "list", "watch", "patch", "delete"],
+        "its own kind: ledger and finalizer are patches; finished ones go after their time",
+    ),
+    grant(OURS, &["polecats/status"], &["patch"], "phase, outcome and conditions"),
+    grant(OURS, &["polecats/finalizers"], &["update"], "being a blocking owner of pods and prompts"),
+    grant(OURS, &["rigs", "refineries", "mergerequests"], READ, "capacity, served branches, what became of submitted work"),
+    grant("", &["pods"], &["get", "list", "watch", "create", "patch", "delete"], "agents' pods: drain and finalizer are patches"),
+    grant("", &["configmaps"], &["get", "create", "patch", "delete"], "an attempt's prompt"),
+    grant("", &["nodes"], &["get"], "whether the node of a silent pod is gone"),
+    EVENTS,
+];
+
+const POLECAT_RELEASE: &[Grant] = &[LEASE];
+
+const REFINERY: &[Grant] = &[
+    grant(OURS, &["refineries"], READ, "its own kind"),
+    grant(OURS, &["refineries/status"], &["patch"], "phase, counts and conditions"),
+    grant(OURS, &["refineries/finalizers"], &["update"], "being a blocking owner of gates"),
+    grant(
+        OURS,
+        &["mergerequests"],
+        &["get", "list", "watch", "create", "patch", "delete"],
+        "the queue: verdicts are patches; ended ones go after their time",
+    ),
+    grant(OURS, &["mergerequests/status"], &["patch"], "phase, position and attempts"),
+    grant(OURS, &["rigs", "polecats"], READ, "repository, allowed namespaces, authors"),
+    grant(OURS, &["polecats/status"], &["patch"], "the condition Merged, and nothing else"),
+    grant("batch", &["jobs"], &["get", "list", "watch", "create", "patch", "delete"], "gates"),
+    grant("", &["pods"], READ, "why a gate ended"),
+    grant("", &["pods/log"], &["get"], "a gate's evidence"),
+    grant("authentication.k8s.io", &["tokenreviews"], &["create"], "who calls its gRPC and git servers"),
+    EVENTS,
+];
+
+const REFINERY_SECRETS: &[Grant] = &[
+    grant("", &["secrets"], &["get"], "credentials that a Refinery here names"),
+    grant("", &["configmaps"], &["get"], "known hosts that a Refinery here names"),
+];
+
+const REFINERY_RELEASE: &[Grant] = &[REFINERY_SECRETS[0], REFINERY_SECRETS[1], LEASE];
+
+/// What a controller may do in every namespace and on what has none.
+pub fn cluster_grants(controller: Controller) -> &'static [Grant] {
+    match controller {
+        Controller::Rig => RIG,
+        Controller::Polecat => POLECAT,
+        Controller::Refinery => REFINERY,
+    }
+}
+
+/// What it may do in the release namespace besides.
+pub fn namespace_grants(controller: Controller) -> &'static [Grant] {
+    match controller {
+        Controller::Rig => RIG_RELEASE,
+        Controller::Polecat => POLECAT_RELEASE,
+        Controller::Refinery => REFINERY_RELEASE,
+    }
+}
+
+/// What it may do in each namespace of `refinery.secretNamespaces`.
+pub fn secret_grants(controller: Controller) -> &'static [Grant] {
+    match controller {
+        Controller::Rig | Controller::Polecat => &[],
+        Controller::Refinery => REFINERY_SECRETS,
+    }
+}
+
+/// [`cluster_grants`] as a ClusterRole's rules.
+pub fn cluster_rules(controller: Controller) -> Vec<PolicyRule> {
+    cluster_grants(controller).iter().map(rule).collect()
+}
+
+/// [`namespace_grants`] as a Role's rules.
+pub fn namespace_rules(controller: Controller) -> Vec<PolicyRule> {
+    namespace_grants(controller).iter().map(rule).collect()
+}
+
+/// [`secret_grants`] as a Role's rules.
+pub fn secret_rules(controller: Controller) -> Vec<PolicyRule> {
+    secret_grants(controller).iter().map(rule).collect()
+}
+
+fn rule(grant: &Grant) -> PolicyRule {
+    let Grant { group, resources, verbs, why: _ } = grant;
+    let texts = |list: &[&str]| list.iter().map(|s| (*s).to_owned()).collect::<Vec<_>>();
+    PolicyRule {
+        api_groups: Some(texts(&[group])),
+        resources: Some(texts(resources)),
+        verbs: texts(verbs),
+        resource_names: None,
+        non_resource_urls: None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn all(controller: Controller) -> impl Iterator<Item = &'static Grant> {
+        [cluster_grants(controller), namespace_grants(controller), secret_grants(controller)].into_iter().flatten()
+    }
+
+    #[test]
+    fn nobody_has_a_star_or_a_way_to_more_power() {
+        for grant in Controller::ALL.into_iter().flat_map(all) {
+            let words = || grant.resources.iter().chain(grant.verbs).chain([&grant.group]);
+            assert!(!words().any(|w| w.contains('*')), "{grant:?}");
+            assert!(!grant.verbs.iter().any(|v| ["bind", "escalate", "impersonate"].contains(v)), "{grant:?}");
+            assert!(!grant.resources.iter().any(|r| ["pods/exec", "serviceaccounts/token"].contains(r)), "{grant:?}");
+        }
+    }
+
+    #[test]
+    fn secrets_are_read_by_refinery_ctl_alone_and_never_everywhere() {
+        let secrets = |grants: &[Grant]| grants.iter().any(|g| g.resources.contains(&"secrets"));
+        for controller in Controller::ALL {
+            assert!(!secrets(cluster_grants(controller)), "{controller:?}");
+            let here = secrets(namespace_grants(controller)) || secrets(secret_grants(controller));
+            assert_eq!(here, controller == Controller::Refinery, "{controller:?}");
+        }
+    }
+}
