@@ -1,0 +1,158 @@
+//! What is in an image: `images/<name>/image.yaml`.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use anyhow::{Context, Result, bail};
+use serde::Deserialize;
+
+/// The user and group of every container.
+pub const USER: u64 = 65532;
+
+/// One image, as its file describes it.
+#[derive(Clone, Debug, Deserialize, PartialEq)]
+#[serde(deny_unknown_fields, rename_all = "camelCase")]
+pub struct Recipe {
+    /// What it is for, in a sentence.
+    pub summary: String,
+    /// Only a root file system for others to stand on, no image.
+    #[serde(default)]
+    pub base: bool,
+    /// The recipe whose root file system is the first layer. Without it the image begins empty.
+    #[serde(default)]
+    pub from: Option<String>,
+    /// Debian packages, beyond those of `from`.
+    #[serde(default)]
+    pub packages: Vec<String>,
+    /// Programs of this workspace and where they go.
+    #[serde(default)]
+    pub binaries: BTreeMap<String, String>,
+    /// Files of npm packages.
+    #[serde(default)]
+    pub npm: Vec<Npm>,
+    /// Files out of another recipe's root file system, to the same place.
+    #[serde(default)]
+    pub copy: Vec<Copy>,
+    /// Variables beyond `HOME` and `PATH`.
+    #[serde(default)]
+    pub env: BTreeMap<String, String>,
+    /// What a container runs.
+    #[serde(default)]
+    pub entrypoint: Vec<String>,
+}
+
+/// One file of an npm package.
+#[derive(Clone, Debug, Deserialize, PartialEq)]
+#[serde(deny_unknown_fields)]
+pub struct Npm {
+    /// The package's name.
+    pub package: String,
+    /// The exact version.
+    pub version: String,
+    /// Which file of the package.
+    pub file: String,
+    /// Where it goes.
+    pub path: String,
+}
+
+/// One file of another root file system.
+#[derive(Clone, Debug, Deserialize, PartialEq)]
+#[serde(deny_unknown_fields)]
+pub struct Copy {
+    /// The recipe that has it.
+    pub from: String,
+    /// Where it is, and will be.
+    pub path: String,
+}
+
+impl Recipe {
+    fn parse(text: &str) -> Result<Self> {
+        let recipe: Self = serde_norway::from_str(text)?;
+        let paths = recipe.binaries.values().chain(recipe.npm.iter().map(|n| &n.path)).chain(recipe.copy.iter().map(|c| &c.path));
+        if let Some(path) = paths.into_iter().find(|p| !p.starts_with('/') || p.contains("..")) {
+            bail!("`{path}` is not an absolute path");
+        }
+        let whole = |v: &str| !v.is_empty() && v.chars().all(|c| c.is_ascii_alphanumeric() || ".-+".contains(c));
+        if let Some(npm) = recipe.npm.iter().find(|n| !whole(&n.version) || n.package.starts_with('-')) {
+            bail!("`{}` needs one exact version, not `{}`: images are reproducible", npm.package, npm.version);
+        }
+        if let Some(package) =
+            recipe.packages.iter().find(|p| p.is_empty() || !p.chars().all(|c| c.is_ascii_alphanumeric() || "+-.".contains(c)))
+        {
+            bail!("`{package}` is not the name of a Debian package");
+        }
+        if recipe.base && (recipe.from.is_some() || !recipe.binaries.is_empty() || !recipe.npm.is_empty()) {
+            bail!("a base holds packages only");
+        }
+        if !recipe.base && recipe.from.is_none() && !recipe.packages.is_empty() {
+            bail!("packages need a `from`: the root file system that they are added to");
+        }
+        Ok(recipe)
+    }
+}
+
+/// All recipes of a folder, by name.
+pub fn read_all(folder: &Path) -> Result<BTreeMap<String, Recipe>> {
+    let mut all = BTreeMap::new();
+    for entry in std::fs::read_dir(folder).with_context(|| format!("reading {}", folder.display()))? {
+        let path = entry?.path().join("image.yaml");
+        let Some(name) = path.parent().and_then(Path::file_name).and_then(|n| n.to_str()) else { continue };
+        if !path.is_file() {
+            continue;
+        }
+        let text = std::fs::read_to_string(&path)?;
+        all.insert(name.to_owned(), Recipe::parse(&text).with_context(|| format!("{}", path.display()))?);
+    }
+    let known = |name: &str| all.get(name).is_some_and(|r| r.base);
+    for (name, recipe) in &all {
+        if let Some(other) = recipe.from.iter().chain(recipe.copy.iter().map(|c| &c.from)).find(|o| !known(o)) {
+            bail!("image {name} stands on `{other}`, which is no base");
+        }
+    }
+    Ok(all)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_recipes_of_this_project_are_understood() {
+        let all = read_all(&crate::util::root().join("images")).unwrap();
+        for controller in ["rig-ctl", "polecat-ctl"] {
+            assert_eq!(all[controller].from, None, "{controller} needs no shell");
+        }
+        assert!(all["polecat-agent"].npm.iter().any(|n| n.path == "/usr/local/bin/claude"));
+        assert!(all.values().all(|r| r.summary.ends_with('.')));
+    }
+
+    #[test]
+    fn an_unknown_word_is_refused() {
+        let error = Recipe::parse("{summary: x, form: base-git}").unwrap_err().to_string();
+        assert!(error.contains("form"), "{error}");
+    }
+
+    #[test]
+    fn what_would_not_be_reproducible_or_leave_the_image_is_refused() {
+        for (text, why) in [
+            ("{summary: x, npm: [{package: a, version: latest || 1, file: f, path: /f}]}", "exact version"),
+            ("{summary: x, npm: [{package: --x, version: '1', file: f, path: /f}]}", "exact version"),
+            ("{summary: x, binaries: {a: ../etc/passwd}}", "absolute"),
+            ("{summary: x, binaries: {a: /usr/../etc/passwd}}", "absolute"),
+            ("{summary: x, from: b, packages: ['git;reboot']}", "Debian package"),
+            ("{summary: x, packages: [git]}", "need a `from`"),
+            ("{summary: x, base: true, packages: [git], binaries: {a: /a}}", "packages only"),
+        ] {
+            let error = Recipe::parse(text).unwrap_err().to_string();
+            assert!(error.contains(why), "{text}: {error}");
+        }
+    }
+
+    #[test]
+    fn an_image_stands_on_bases_only() {
+        let dir = tempfile::tempdir().unwrap();
+        std::fs::create_dir(dir.path().join("a")).unwrap();
+        std::fs::write(dir.path().join("a/image.yaml"), "{summary: x., from: a}").unwrap();
+        assert!(read_all(dir.path()).unwrap_err().to_string().contains("no base"));
+    }
+}
