@@ -1,0 +1,139 @@
+//! Questions about a repository's history, answered in process. All of it blocks: call it from a blocking thread.
+
+use std::path::Path;
+
+use gastown_names::CommitId;
+use gix::ObjectId;
+
+use crate::candidate::TRAILER;
+use crate::error::{Class, GitError};
+
+/// A bare repository opened for reading and building. Cheap to open (a millisecond); open it anew after a fetch.
+pub struct Objects {
+    pub(crate) repo: gix::Repository,
+}
+
+pub(crate) fn fault(doing: &str) -> impl Fn(gix::Error) -> GitError + '_ {
+    move |e| {
+        let class = match () {
+            () if e.is_not_found() => Class::RefNotFound,
+            () if e.is_corrupted() => Class::Corrupt,
+            () => Class::Local,
+        };
+        let detail: Vec<String> = e.iter_errors().map(ToString::to_string).take(4).collect();
+        GitError::new(class, doing, detail.join(": "))
+    }
+}
+
+pub(crate) fn oid(id: &CommitId) -> Result<ObjectId, GitError> {
+    ObjectId::from_hex(id.as_str().as_bytes()).map_err(|e| GitError::local("read a commit id", e))
+}
+
+pub(crate) fn commit_id(id: ObjectId) -> Result<CommitId, GitError> {
+    id.to_string().parse().map_err(|e| GitError::local("write a commit id", e))
+}
+
+impl Objects {
+    /// Opens a bare repository without any configuration but its own.
+    pub fn open(path: &Path) -> Result<Self, GitError> {
+        let what = format!("open {}", path.display());
+        let opened = gix::open_opts(path, gix::open::Options::isolated());
+        let mut repo = opened.map_err(|e| GitError { class: Class::Corrupt, ..fault(&what)(e) })?;
+        repo.object_cache_size_if_unset(16 << 20);
+        Ok(Self { repo })
+    }
+
+    /// Whether the commit is here.
+    pub fn has(&self, id: &CommitId) -> bool {
+        oid(id).is_ok_and(|id| self.repo.find_commit(id).is_ok())
+    }
+
+    /// The best common ancestor, or `None` for unrelated histories.
+    pub fn merge_base(&self, a: &CommitId, b: &CommitId) -> Result<Option<CommitId>, GitError> {
+        self.present(a)?;
+        self.present(b)?;
+        let base = self.repo.merge_base(oid(a)?, oid(b)?).map_err(fault("find a merge base"))?;
+        base.map(|id| commit_id(id.detach())).transpose()
+    }
+
+    /// Whether `a` is `b` or an ancestor of it.
+    pub fn is_ancestor(&self, a: &CommitId, b: &CommitId) -> Result<bool, GitError> {
+        Ok(a == b && self.has(a) || self.merge_base(a, b)?.as_ref() == Some(a))
+    }
+
+    /// How many commits `tip` has that `base` has not.
+    pub fn ahead_count(&self, base: &CommitId, tip: &CommitId) -> Result<usize, GitError> {
+        let mut count = 0;
+        self.walk(tip, Some(base), |_, _| {
+            count += 1;
+            true
+        })?;
+        Ok(count)
+    }
+
+    /// The commit of `target`, newest first and not reachable from `since`, that we made of the request `uid`:
+    /// one with its trailer whose committer is ours.
+    pub fn contains_trailer(&self, target: &CommitId, since: Option<&CommitId>, uid: &str) -> Result<Option<CommitId>, GitError> {
+        let wanted = format!("{TRAILER}: {uid}");
+        let mut found = None;
+        self.walk(target, since, |id, data| {
+            if crate::candidate::is_ours(data) && crate::candidate::message(data).lines().any(|l| l.trim_end() == wanted) {
+                found = Some(id);
+            }
+            found.is_none()
+        })?;
+        found.map(commit_id).transpose()
+    }
+
+    /// The subject (first line of the message) of a commit.
+    pub fn subject(&self, id: &CommitId) -> Result<String, GitError> {
+        let commit = self.repo.find_commit(oid(id)?).map_err(fault("read a commit"))?;
+        Ok(crate::candidate::message(&commit.data).lines().next().unwrap_or_default().to_owned())
+    }
+
+    /// The id of the commit's tree.
+    pub fn tree_of(&self, id: &CommitId) -> Result<String, GitError> {
+        let commit = self.repo.find_commit(oid(id)?).map_err(fault("read a commit"))?;
+        Ok(commit.tree_id().map_err(fault("read a commit"))?.to_string())
+    }
+
+    /// The commit that a ref of this repository names, if there is one.
+    pub fn resolve(&self, name: &str) -> Result<Option<CommitId>, GitError> {
+        let found = self.repo.try_find_reference(name).map_err(fault("read a ref"))?;
+        found.and_then(|r| r.try_id().map(gix::Id::detach)).map(commit_id).transpose()
+    }
+
+    pub(crate) fn present(&self, id: &CommitId) -> Result<(), GitError> {
+        self.repo.find_commit(oid(id)?).map(drop).map_err(|e| {
+            let mut e = fault("read a commit")(e);
+            if e.class != Class::Corrupt {
+                e = GitError::new(Class::RefNotFound, format!("read the commit {}", id.short()), "");
+            }
+            e
+        })
+    }
+
+    /// Visits commits until the visitor says `false`.
+    pub(crate) fn walk(
+        &self,
+        tip: &CommitId,
+        hidden: Option<&CommitId>,
+        mut visit: impl FnMut(ObjectId, &[u8]) -> bool,
+    ) -> Result<(), GitError> {
+        self.present(tip)?;
+        let mut hide = Vec::new();
+        if let Some(id) = hidden {
+            self.present(id)?;
+            hide.push(oid(id)?);
+        }
+        let walk = self.repo.rev_walk([oid(tip)?]).with_hidden(hide).all().map_err(fault("walk the history"))?;
+        for info in walk {
+            let info = info.map_err(fault("walk the history"))?;
+            let commit = self.repo.find_commit(info.id).map_err(fault("read a commit"))?;
+            if !visit(info.id, &commit.data) {
+                break;
+            }
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,133 @@
+//! A mirror served read-only over git's smart HTTP, one commit at a time.
+//!
+//! The server is git's own `upload-pack` with every ref hidden but one. Protocol version 2 is not offered:
+//! there a client may ask for any object by its id, while versions 0 and 1 give only what is advertised.
+
+use std::io::Read as _;
+use std::path::Path;
+use std::pin::Pin;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use gastown_names::CommitId;
+use tokio::io::{AsyncRead, ReadBuf};
+use tokio::process::ChildStdout;
+use tokio::time::Sleep;
+
+use crate::error::{Class, GitError};
+use crate::mirror::CANDIDATES;
+use crate::spawn::{Call, Git, Running};
+
+/// The content type of an advertisement.
+pub const ADVERTISEMENT: &str = "application/x-git-upload-pack-advertisement";
+/// The content type of a result.
+pub const RESULT: &str = "application/x-git-upload-pack-result";
+/// The longest request that is read, unpacked.
+pub const MAX_REQUEST: usize = 4 << 20;
+
+fn upload_pack(git: &Git, mirror: &Path, candidate: &CommitId, args: &[&str]) -> Call {
+    let mut all = vec!["upload-pack", "--strict", "--stateless-rpc"];
+    all.extend(args);
+    all.push(".");
+    git.call(all)
+        .repo(mirror)
+        // Only ours decides what is shown; the last matching line wins.
+        .config("uploadpack.hideRefs", "refs/")
+        .config("uploadpack.hideRefs", format!("!{CANDIDATES}{candidate}"))
+        .config("uploadpack.allowTipSHA1InWant", "false")
+        .config("uploadpack.allowReachableSHA1InWant", "false")
+        .config("uploadpack.allowAnySHA1InWant", "false")
+        .config("uploadpack.allowFilter", "false")
+        .config("safe.directory", "*")
+        .doing("serve a candidate")
+}
+
+/// The body of `GET info/refs?service=git-upload-pack`: exactly one ref.
+pub async fn advertise(git: &Git, mirror: &Path, candidate: &CommitId) -> Result<Vec<u8>, GitError> {
+    let call = upload_pack(git, mirror, candidate, &["--http-backend-info-refs"]);
+    let out = call.deadline(Duration::from_secs(30)).limit(1 << 20).output().await?;
+    let mut body = b"001e# service=git-upload-pack\n0000".to_vec();
+    body.extend(out.stdout);
+    Ok(body)
+}
+
+/// A request's body as git reads it, unpacked when the client packed it.
+pub fn decode(body: &[u8], gzip: bool) -> Result<Vec<u8>, GitError> {
+    let too_long = || GitError::new(Class::TooMuchOutput, "read a fetch request", format!("more than {MAX_REQUEST} bytes"));
+    if !gzip {
+        return if body.len() > MAX_REQUEST { Err(too_long()) } else { Ok(body.to_vec()) };
+    }
+    let mut plain = Vec::new();
+    let limit = u64::try_from(MAX_REQUEST).unwrap_or(u64::MAX) + 1;
+    let read = flate2::read::MultiGzDecoder::new(body).take(limit).read_to_end(&mut plain);
+    read.map_err(|e| GitError::new(Class::Corrupt, "unpack a fetch request", e.to_string()))?;
+    if plain.len() > MAX_REQUEST { Err(too_long()) } else { Ok(plain) }
+}
+
+/// Answers `POST git-upload-pack`; `request` is the decoded body. The answer is read as git makes it, for at most `deadline`.
+pub fn answer(git: &Git, mirror: &Path, candidate: &CommitId, request: Vec<u8>, deadline: Duration) -> Result<Pack, GitError> {
+    let mut call = upload_pack(git, mirror, candidate, &[]).stdin(request);
+    let mut running = call.start()?;
+    let input = call.stdin_bytes();
+    let stdin = running.child.stdin.take();
+    let stdout = running.child.stdout.take().ok_or_else(|| GitError::local("serve a candidate", "no pipe"))?;
+    let stderr = running.child.stderr.take();
+    tokio::spawn(async move {
+        use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+        if let (Some(mut pipe), Some(bytes)) = (stdin, input) {
+            let _ = pipe.write_all(&bytes).await;
+            let _ = pipe.shutdown().await;
+        }
+        // Read to the end, so that a talkative git does not stall; progress is of no use to anyone.
+        if let Some(mut err) = stderr {
+            let mut said = Vec::new();
+            let _ = (&mut err).take(4096).read_to_end(&mut said).await;
+            let _ = tokio::io::copy(&mut err, &mut tokio::io::sink()).await;
+            if !said.is_empty() {
+                tracing::debug!(stderr = %String::from_utf8_lossy(&said), "upload-pack");
+            }
+        }
+    });
+    Ok(Pack { running, stdout, deadline: Box::pin(tokio::time::sleep(deadline)) })
+}
+
+/// What `upload-pack` answers. Dropped early, its git is killed.
+pub struct Pack {
+    running: Running,
+    stdout: ChildStdout,
+    deadline: Pin<Box<Sleep>>,
+}
+
+impl AsyncRead for Pack {
+    fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<std::io::Result<()>> {
+        let this = self.get_mut();
+        if this.deadline.as_mut().poll(cx).is_ready() {
+            return Poll::Ready(Err(std::io::Error::new(std::io::ErrorKind::TimedOut, "the fetch took longer than its deadline")));
+        }
+        let before = buf.filled().len();
+        let done = Pin::new(&mut this.stdout).poll_read(cx, buf);
+        if matches!(done, Poll::Ready(Ok(()))) && buf.filled().len() == before {
+            // Its output is closed; the child ends by itself and tokio reaps it.
+            this.running.ended = true;
+        }
+        done
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_packed_request_is_unpacked_and_a_bomb_is_not() {
+        use std::io::Write as _;
+        let pack = |bytes: &[u8]| {
+            let mut z = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::best());
+            z.write_all(bytes).unwrap();
+            z.finish().unwrap()
+        };
+        assert_eq!(decode(&pack(b"0000"), true).unwrap(), b"0000");
+        assert_eq!(decode(&pack(&vec![0; MAX_REQUEST + 1]), true).unwrap_err().class, Class::TooMuchOutput);
+        assert_eq!(decode(b"junk", true).unwrap_err().class, Class::Corrupt);
+    }
+}

@@ -1,0 +1,395 @@
+//! The only place that starts git.
+//!
+//! A git that we start sees none of our environment but an allow-list, no configuration but ours (given
+//! through variables, so nothing secret stands on a command line), runs no hook, asks nobody, and ends: by
+//! its deadline, or when its caller goes away, with all of its children.
+
+use std::ffi::{OsStr, OsString};
+use std::path::{Path, PathBuf};
+use std::process::{ExitStatus, Stdio};
+use std::time::Duration;
+
+use gastown_names::{GitUrl, Scheme};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWriteExt};
+use tokio::process::{Child, Command};
+
+use crate::error::{Class, GitError, classify, tail};
+
+/// What of our own environment a git may see.
+const ALLOWED: [&str; 12] = [
+    "PATH",
+    "TMPDIR",
+    "SSL_CERT_FILE",
+    "SSL_CERT_DIR",
+    "GIT_SSL_CAINFO",
+    "GIT_SSL_CAPATH",
+    "http_proxy",
+    "https_proxy",
+    "no_proxy",
+    "HTTP_PROXY",
+    "HTTPS_PROXY",
+    "NO_PROXY",
+];
+
+/// Configuration that every git gets, whatever repository it runs in.
+const FIXED: [(&str, &str); 24] = [
+    ("core.hooksPath", "/dev/null"),
+    ("core.fsmonitor", "false"),
+    ("core.untrackedCache", "false"),
+    ("core.askPass", ""),
+    ("core.sshCommand", ""),
+    ("core.logAllRefUpdates", "false"),
+    ("gc.auto", "0"),
+    ("maintenance.auto", "false"),
+    ("credential.helper", ""),
+    ("credential.interactive", "false"),
+    ("submodule.recurse", "false"),
+    ("fetch.recurseSubmodules", "false"),
+    ("push.recurseSubmodules", "no"),
+    ("fetch.writeCommitGraph", "false"),
+    ("transfer.fsckObjects", "true"),
+    // Faults of old tools that real histories hold and that harm nobody.
+    ("fetch.fsck.zeroPaddedFilemode", "ignore"),
+    ("fetch.fsck.missingSpaceBeforeDate", "ignore"),
+    ("fetch.fsck.missingSpaceBeforeEmail", "ignore"),
+    ("fetch.fsck.badTimezone", "ignore"),
+    ("fetch.fsck.zeroPaddedDate", "ignore"),
+    ("protocol.allow", "never"),
+    ("protocol.version", "2"),
+    ("http.lowSpeedLimit", "100"),
+    ("http.lowSpeedTime", "60"),
+];
+
+/// Which git is run, and its bounds.
+#[derive(Clone, Debug)]
+pub struct Git {
+    program: PathBuf,
+    ssh: PathBuf,
+    deadline: Duration,
+    limit: usize,
+}
+
+/// What a git said before it ended well.
+#[derive(Clone, Debug)]
+pub struct Output {
+    /// How it ended. [`Call::output`] returns only successes unless told otherwise.
+    pub status: ExitStatus,
+    /// Its standard output.
+    pub stdout: Vec<u8>,
+    /// The end of its error output.
+    pub stderr: Vec<u8>,
+}
+
+fn find(name: &str, variable: &str) -> PathBuf {
+    if let Some(path) = std::env::var_os(variable).filter(|p| !p.is_empty()) {
+        return PathBuf::from(path);
+    }
+    let dirs = std::env::var_os("PATH").unwrap_or_else(|| OsString::from("/usr/local/bin:/usr/bin:/bin"));
+    let found = std::env::split_paths(&dirs).filter(|d| d.is_absolute()).map(|d| d.join(name)).find(|p| p.is_file());
+    found.unwrap_or_else(|| Path::new("/usr/bin").join(name))
+}
+
+impl Git {
+    /// The git and ssh of `GASTOWN_GIT` and `GASTOWN_SSH`, else the first on the `PATH`; ten minutes and 64 MiB a call.
+    pub fn from_env() -> Self {
+        Self { program: find("git", "GASTOWN_GIT"), ssh: find("ssh", "GASTOWN_SSH"), deadline: Duration::from_secs(600), limit: 64 << 20 }
+    }
+
+    /// The same with another deadline for each call.
+    #[must_use]
+    pub fn with_deadline(mut self, deadline: Duration) -> Self {
+        self.deadline = deadline;
+        self
+    }
+
+    pub(crate) fn ssh_program(&self) -> &Path {
+        &self.ssh
+    }
+
+    /// A call with these arguments; nothing runs yet.
+    pub fn call<A: AsRef<OsStr>>(&self, args: impl IntoIterator<Item = A>) -> Call {
+        Call {
+            git: self.clone(),
+            args: args.into_iter().map(|a| a.as_ref().to_owned()).collect(),
+            repo: None,
+            env: Vec::new(),
+            config: Vec::new(),
+            stdin: None,
+            doing: String::new(),
+            any_exit: false,
+        }
+    }
+}
+
+/// One git call being put together.
+#[derive(Clone, Debug)]
+pub struct Call {
+    git: Git,
+    args: Vec<OsString>,
+    repo: Option<PathBuf>,
+    env: Vec<(OsString, OsString)>,
+    config: Vec<(String, String)>,
+    stdin: Option<Vec<u8>>,
+    doing: String,
+    any_exit: bool,
+}
+
+impl Call {
+    /// Runs in this bare repository (`GIT_DIR`); without one git may find none at all.
+    #[must_use]
+    pub fn repo(mut self, git_dir: &Path) -> Self {
+        self.repo = Some(git_dir.to_owned());
+        self
+    }
+
+    /// One more variable for git, such as `GIT_ALTERNATE_OBJECT_DIRECTORIES`.
+    #[must_use]
+    pub fn env(mut self, name: impl Into<OsString>, value: impl Into<OsString>) -> Self {
+        self.env.push((name.into(), value.into()));
+        self
+    }
+
+    /// One more line of configuration, stronger than the fixed ones and than the repository's own.
+    #[must_use]
+    pub fn config(mut self, key: impl Into<String>, value: impl Into<String>) -> Self {
+        self.config.push((key.into(), value.into()));
+        self
+    }
+
+    /// Allows the one transport that `url` needs.
+    #[must_use]
+    pub fn allow(self, url: &GitUrl) -> Self {
+        let scheme = match url.scheme() {
+            Scheme::Ssh => "ssh",
+            Scheme::Http => "http",
+            Scheme::Https => "https",
+            Scheme::File => "file",
+        };
+        self.config(format!("protocol.{scheme}.allow"), "always")
+    }
+
+    /// What git reads.
+    #[must_use]
+    pub fn stdin(mut self, bytes: Vec<u8>) -> Self {
+        self.stdin = Some(bytes);
+        self
+    }
+
+    /// What this call is for, in errors (`fetch from git@host:org/repo`).
+    #[must_use]
+    pub fn doing(mut self, text: impl Into<String>) -> Self {
+        self.doing = text.into();
+        self
+    }
+
+    /// Another deadline for this call.
+    #[must_use]
+    pub fn deadline(mut self, deadline: Duration) -> Self {
+        self.git.deadline = deadline;
+        self
+    }
+
+    /// At most this many bytes of standard output; more is [`Class::TooMuchOutput`].
+    #[must_use]
+    pub fn limit(mut self, bytes: usize) -> Self {
+        self.git.limit = bytes;
+        self
+    }
+
+    /// Returns the output whatever the exit code is.
+    #[must_use]
+    pub fn any_exit(mut self) -> Self {
+        self.any_exit = true;
+        self
+    }
+
+    fn what(&self) -> String {
+        if self.doing.is_empty() {
+            format!("git {}", self.args.first().map(|a| a.to_string_lossy()).unwrap_or_default())
+        } else {
+            self.doing.clone()
+        }
+    }
+
+    fn command(&self) -> Command {
+        let mut c = Command::new(&self.git.program);
+        c.args(&self.args).env_clear();
+        for name in ALLOWED {
+            if let Some(value) = std::env::var_os(name) {
+                c.env(name, value);
+            }
+        }
+        c.env("LC_ALL", "C")
+            .env("HOME", "/nonexistent")
+            .env("GIT_TERMINAL_PROMPT", "0")
+            .env("GIT_CONFIG_NOSYSTEM", "1")
+            .env("GIT_CONFIG_GLOBAL", "/dev/null")
+            .env("GIT_ATTR_NOSYSTEM", "1")
+            .env("GIT_NO_LAZY_FETCH", "1")
+            .env("GIT_OPTIONAL_LOCKS", "0");
+        match &self.repo {
+            Some(dir) => c.env("GIT_DIR", dir).current_dir(dir),
+            // Never a repository that happens to lie above.
+            None => c.env("GIT_DIR", "/nonexistent").current_dir(std::env::temp_dir()),
+        };
+        let config: Vec<(&str, &str)> = FIXED.iter().copied().chain(self.config.iter().map(|(k, v)| (k.as_str(), v.as_str()))).collect();
+        c.env("GIT_CONFIG_COUNT", config.len().to_string());
+        for (i, (key, value)) in config.iter().enumerate() {
+            c.env(format!("GIT_CONFIG_KEY_{i}"), key).env(format!("GIT_CONFIG_VALUE_{i}"), value);
+        }
+        for (name, value) in &self.env {
+            c.env(name, value);
+        }
+        c.stdin(if self.stdin.is_some() { Stdio::piped() } else { Stdio::null() })
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .process_group(0)
+            .kill_on_drop(true);
+        c
+    }
+
+    pub(crate) fn start(&self) -> Result<Running, GitError> {
+        let mut command = self.command();
+        let child = command.spawn().map_err(|e| GitError::local(self.what(), format_args!("{}: {e}", self.git.program.display())))?;
+        Ok(Running { child, ended: false })
+    }
+
+    pub(crate) fn stdin_bytes(&mut self) -> Option<Vec<u8>> {
+        self.stdin.take()
+    }
+
+    /// Runs git to its end.
+    pub async fn output(mut self) -> Result<Output, GitError> {
+        let what = self.what();
+        let mut running = self.start()?;
+        let input = self.stdin.take();
+        let (limit, deadline) = (self.git.limit, self.git.deadline);
+        let work = async {
+            let child = &mut running.child;
+            let (Some(out), Some(err)) = (child.stdout.take(), child.stderr.take()) else {
+                return Err(GitError::local(&what, "no pipes"));
+            };
+            let feed = feed(child.stdin.take(), input);
+            let ((), stdout, stderr, status) = tokio::join!(feed, read_all(out, limit), read_tail(err), child.wait());
+            let status = status.map_err(|e| GitError::local(&what, e))?;
+            let stdout = stdout.map_err(|e| GitError::local(&what, e))?;
+            let stderr = stderr.map_err(|e| GitError::local(&what, e))?;
+            match stdout {
+                Some(stdout) => Ok(Output { status, stdout, stderr }),
+                None => Err(GitError::new(Class::TooMuchOutput, &what, format!("more than {limit} bytes"))),
+            }
+        };
+        let done = tokio::time::timeout(deadline, work).await;
+        let output = match done {
+            Ok(Ok(output)) => {
+                running.ended = true;
+                output
+            }
+            Ok(Err(e)) => return Err(e),
+            Err(_) => return Err(GitError::new(Class::Timeout, what, format!("{} s", deadline.as_secs()))),
+        };
+        if self.any_exit || output.status.success() {
+            return Ok(output);
+        }
+        Err(failure(&what, &output))
+    }
+}
+
+pub(crate) fn failure(what: &str, output: &Output) -> GitError {
+    GitError::new(classify(&String::from_utf8_lossy(&output.stderr)), what, tail(&output.stderr, 600))
+}
+
+async fn feed(stdin: Option<tokio::process::ChildStdin>, input: Option<Vec<u8>>) {
+    if let (Some(mut pipe), Some(bytes)) = (stdin, input) {
+        // A git that ends early closes the pipe; its exit code tells why.
+        let _ = pipe.write_all(&bytes).await;
+        let _ = pipe.shutdown().await;
+    }
+}
+
+/// All of it, or `None` (and the rest thrown away) when it is more than `limit`.
+async fn read_all(mut from: impl AsyncRead + Unpin, limit: usize) -> std::io::Result<Option<Vec<u8>>> {
+    let (mut all, mut chunk, mut over) = (Vec::new(), vec![0u8; 64 << 10], false);
+    loop {
+        let n = from.read(&mut chunk).await?;
+        if n == 0 {
+            return Ok((!over).then_some(all));
+        }
+        over |= all.len() + n > limit;
+        if !over {
+            all.extend_from_slice(&chunk[..n]);
+        }
+    }
+}
+
+/// The last 16 KiB.
+async fn read_tail(mut from: impl AsyncRead + Unpin) -> std::io::Result<Vec<u8>> {
+    const KEEP: usize = 16 << 10;
+    let (mut all, mut chunk) = (Vec::new(), vec![0u8; 8 << 10]);
+    loop {
+        let n = from.read(&mut chunk).await?;
+        if n == 0 {
+            return Ok(all);
+        }
+        all.extend_from_slice(&chunk[..n]);
+        if all.len() > KEEP {
+            all.drain(..all.len() - KEEP);
+        }
+    }
+}
+
+/// A started git. Dropped before its end, it is killed with all of its children (ssh, remote helpers).
+pub(crate) struct Running {
+    pub(crate) child: Child,
+    pub(crate) ended: bool,
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        if self.ended {
+            return;
+        }
+        let pid = self.child.id().and_then(|id| i32::try_from(id).ok()).and_then(rustix::process::Pid::from_raw);
+        if let Some(pid) = pid {
+            // Its own group, by `process_group(0)`. A group that is gone already is no fault.
+            let _ = rustix::process::kill_process_group(pid, rustix::process::Signal::KILL);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn git_runs_without_our_environment_and_with_our_configuration() {
+        let out = Git::from_env().call(["config", "--list", "--show-scope"]).output().await.unwrap();
+        let text = String::from_utf8(out.stdout).unwrap();
+        assert!(text.lines().all(|l| l.starts_with("command")), "{text}");
+        assert!(text.contains("core.hookspath=/dev/null"));
+        assert!(text.contains("protocol.allow=never"));
+    }
+
+    #[tokio::test]
+    async fn more_output_than_allowed_and_a_passed_deadline_are_typed() {
+        let git = Git::from_env();
+        let e = git.call(["config", "--list"]).limit(10).output().await.unwrap_err();
+        assert_eq!(e.class, Class::TooMuchOutput);
+        // Reading a pipe that nobody writes never ends by itself.
+        let dir = tempfile::tempdir().unwrap();
+        let pipe = dir.path().join("pipe");
+        rustix::fs::mknodat(rustix::fs::CWD, &pipe, rustix::fs::FileType::Fifo, 0o600.into(), 0).unwrap();
+        let call = git.call(["config".as_ref(), "--list".as_ref(), "--file".as_ref(), pipe.as_os_str()]);
+        let e = call.deadline(Duration::from_millis(50)).output().await.unwrap_err();
+        assert_eq!(e.class, Class::Timeout);
+    }
+
+    #[tokio::test]
+    async fn a_missing_git_is_told_by_its_path() {
+        let mut git = Git::from_env();
+        git.program = PathBuf::from("/nonexistent/git");
+        let e = git.call(["version"]).output().await.unwrap_err();
+        assert_eq!(e.class, Class::Local);
+        assert!(e.to_string().contains("/nonexistent/git"), "{e}");
+    }
+}
