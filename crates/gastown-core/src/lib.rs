@@ -1,3 +1,6 @@
 //! Pure decisions of the town. Facts in, plans out: no client, no clock, no randomness, no I/O.
 
+pub mod admission;
+pub mod polecat;
 pub mod report;
+pub mod retry;

@@ -1,0 +1,153 @@
+//! Facts for tests: constructors with modifiers.
+
+use gastown_api::{KubernetesSpec, Polecat, PolecatSpec};
+use jiff::Timestamp;
+
+use super::*;
+use crate::admission::Slot;
+use crate::report::{AgentExit, InitReport, InitResult, RunReport, SyncReport, SyncResult, Usage};
+
+pub const UID: &str = "0a1b2c3d-0000-4000-8000-000000000001";
+pub const URL: &str = "git@github.com:org/repo.git";
+
+pub fn at(second: i64) -> Timestamp {
+    Timestamp::from_second(1_700_000_000 + second).unwrap()
+}
+
+pub fn commit(n: u8) -> gastown_names::CommitId {
+    format!("{:040x}", u32::from(n) + 1).parse().unwrap()
+}
+
+pub fn polecat(task: &str) -> Polecat {
+    let mut spec = PolecatSpec::of_rig("web");
+    spec.task_description = Some(task.to_owned());
+    spec.kubernetes = Some(KubernetesSpec::of_repository(URL));
+    Polecat::new("toast", spec)
+}
+
+pub fn valid(task: &str) -> ValidPolecat {
+    ValidPolecat::try_from(&polecat(task)).unwrap()
+}
+
+pub fn snapshot() -> Snapshot {
+    Snapshot {
+        namespace: "dev".into(),
+        name: "toast".into(),
+        uid: UID.into(),
+        created: at(0),
+        deleting: false,
+        finalizer: false,
+        labelled: false,
+        force_delete: false,
+        retry: None,
+        ledger: Ok(Ledger::default()),
+        desired: Desired::Working,
+        ttl_seconds: None,
+        spec: Ok(valid("make it so")),
+        rig: RigFacts::Present {
+            name: "web".into(),
+            parked: false,
+            deleting: false,
+            admits_namespace: true,
+            repository: Some("github.com/org/repo".into()),
+        },
+        pods: Vec::new(),
+        requests: Vec::new(),
+        slot: Slot::Granted,
+        submit: SubmitFacts::Untried,
+    }
+}
+
+pub fn pod(attempt: u32) -> PodFacts {
+    PodFacts {
+        name: pod_name("toast", UID, attempt),
+        uid: format!("pod-{attempt}"),
+        attempt,
+        branch: Some("polecat/toast".parse().unwrap()),
+        asked: Some(valid("make it so").hash),
+        created: at(1),
+        phase: PodPhase::Pending,
+        scheduled: true,
+        deletion: None,
+        finalizer: true,
+        drain: None,
+        agent_started: false,
+        started: Some(at(1)),
+        ended: None,
+        init: None,
+        sync: None,
+        run: None,
+        oom: false,
+        disruption: None,
+        waiting: None,
+        failure: None,
+    }
+}
+
+pub fn init(result: InitResult) -> InitReport {
+    InitReport { v: 1, result, message: format!("init says {result:?}"), base: Some(commit(200)), head: None }
+}
+
+pub fn sync(result: SyncResult, commit: Option<gastown_names::CommitId>, ahead: u32) -> SyncReport {
+    SyncReport {
+        v: 1,
+        result,
+        message: String::new(),
+        base: commit.as_ref().map(|_| self::commit(200)),
+        commit,
+        ahead,
+        unpushed: None,
+        wip: None,
+    }
+}
+
+pub fn run(exit: AgentExit) -> RunReport {
+    RunReport {
+        v: 1,
+        exit,
+        message: String::new(),
+        code: None,
+        reset_at: None,
+        model: Some("model".into()),
+        usage: Usage { turns: 3, ..Usage::default() },
+    }
+}
+
+impl PodFacts {
+    pub fn running(mut self) -> Self {
+        self.phase = PodPhase::Running;
+        self.agent_started = true;
+        self.init = Some(init(InitResult::Ready));
+        self
+    }
+
+    pub fn ended(mut self, exit: Option<AgentExit>, sync: Option<SyncReport>) -> Self {
+        self = self.running();
+        self.phase = if exit == Some(AgentExit::Completed) { PodPhase::Succeeded } else { PodPhase::Failed };
+        self.run = exit.map(run);
+        self.sync = sync;
+        self.ended = Some(at(100));
+        self
+    }
+
+    pub fn init_failed(mut self, result: InitResult) -> Self {
+        self.phase = PodPhase::Failed;
+        self.init = Some(init(result));
+        self.ended = Some(at(100));
+        self
+    }
+}
+
+pub fn request(n: u8, attempt: u32, phase: RequestPhase) -> RequestFacts {
+    RequestFacts {
+        name: format!("request-{n}"),
+        created: at(100),
+        branch: "polecat/toast".parse().unwrap(),
+        commit: commit(n),
+        attempt,
+        phase,
+        reason: "GateFailed".into(),
+        evidence: "assert 1 == 2".into(),
+        landed_at: (phase == RequestPhase::Landed).then(|| at(150)),
+    }
+}

@@ -1,0 +1,389 @@
+//! The machine against a world that does anything: pods die in every way, the controller is killed between deeds,
+//! people toggle the spec, requests come back, the ledger is all that is remembered.
+
+use jiff::Timestamp;
+use proptest::prelude::*;
+
+use super::fixtures::{self, UID, commit, snapshot, sync};
+use super::*;
+use crate::admission::Slot;
+use crate::report::{AgentExit, InitResult, SyncResult};
+
+#[derive(Clone, Debug)]
+enum Event {
+    /// Seconds pass.
+    Tick(u16),
+    /// The controller decides and carries out this many deeds before it is killed.
+    Reconcile {
+        deeds: usize,
+        submit_works: bool,
+    },
+    /// The agent's container starts.
+    AgentStarts,
+    /// The live pod ends: how the agent says, what the sidecar says.
+    PodEnds {
+        exit: Option<AgentExit>,
+        sync: Option<SyncResult>,
+        new_commit: bool,
+        disrupted: bool,
+        oom: bool,
+    },
+    InitFails(InitResult),
+    /// Somebody deletes the live pod; its node may be silent.
+    PodDeleted {
+        scheduled: bool,
+    },
+    Desired(Desired),
+    TaskChanges(u8),
+    RetryAsked(u8),
+    Request(RequestPhase),
+    Rig {
+        there: bool,
+        parked: bool,
+    },
+    Slot(bool),
+    Delete,
+}
+
+fn events() -> impl Strategy<Value = Event> {
+    let exit = prop_oneof![
+        4 => Just(Some(AgentExit::Completed)),
+        1 => Just(None),
+        1 => prop::sample::select(vec![
+            AgentExit::GaveUp, AgentExit::Failed, AgentExit::Crashed, AgentExit::Deadline, AgentExit::Drained,
+            AgentExit::BudgetExceeded, AgentExit::RateLimited, AgentExit::BadCredentials, AgentExit::ImageLacks,
+        ]).prop_map(Some),
+    ];
+    let carried = prop_oneof![
+        4 => Just(Some(SyncResult::Pushed)),
+        1 => Just(None),
+        1 => prop::sample::select(vec![
+            SyncResult::NoChanges, SyncResult::PushRace, SyncResult::PushRejected, SyncResult::BadObjects,
+            SyncResult::RemoteUnreachable, SyncResult::Internal,
+        ]).prop_map(Some),
+    ];
+    let init = prop::sample::select(vec![
+        InitResult::SecretNotFound,
+        InitResult::BadCredentials,
+        InitResult::BranchExists,
+        InitResult::RemoteUnreachable,
+        InitResult::InvalidConfig,
+        InitResult::Internal,
+    ]);
+    let phases = prop::sample::select(vec![
+        RequestPhase::Queued,
+        RequestPhase::Testing,
+        RequestPhase::Landed,
+        RequestPhase::Rework,
+        RequestPhase::Rejected,
+        RequestPhase::Superseded,
+    ]);
+    let ends = (exit, carried, any::<bool>(), prop::bool::weighted(0.1), prop::bool::weighted(0.1));
+    prop_oneof![
+        6 => (1u16..1200).prop_map(Event::Tick),
+        12 => (0usize..7, any::<bool>()).prop_map(|(deeds, submit_works)| Event::Reconcile { deeds, submit_works }),
+        5 => Just(Event::AgentStarts),
+        6 => ends.prop_map(|(exit, sync, new_commit, disrupted, oom)| Event::PodEnds { exit, sync, new_commit, disrupted, oom }),
+        1 => init.prop_map(Event::InitFails),
+        1 => any::<bool>().prop_map(|scheduled| Event::PodDeleted { scheduled }),
+        2 => prop::sample::select(vec![Desired::Idle, Desired::Working, Desired::Working, Desired::Terminated]).prop_map(Event::Desired),
+        1 => (0u8..3).prop_map(Event::TaskChanges),
+        1 => (0u8..3).prop_map(Event::RetryAsked),
+        3 => phases.prop_map(Event::Request),
+        1 => (prop::bool::weighted(0.8), prop::bool::weighted(0.2)).prop_map(|(there, parked)| Event::Rig { there, parked }),
+        1 => prop::bool::weighted(0.8).prop_map(Event::Slot),
+        1 => prop::bool::weighted(0.15).prop_map(|d| if d { Event::Delete } else { Event::Tick(1) }),
+    ]
+}
+
+struct World {
+    s: Snapshot,
+    now: Timestamp,
+    /// The Polecat is still there.
+    exists: bool,
+    /// Commits that a new one is numbered from.
+    commits: u8,
+    pods_made: u32,
+    highest_attempt: u32,
+    people_asked: u32,
+}
+
+impl World {
+    fn new(ttl: Option<i64>) -> Self {
+        let s = Snapshot { ttl_seconds: ttl, ..snapshot() };
+        Self { s, now: fixtures::at(10), exists: true, commits: 0, pods_made: 0, highest_attempt: 0, people_asked: 0 }
+    }
+
+    fn live(&mut self) -> Option<&mut PodFacts> {
+        let now = self.now;
+        self.s.pods.iter_mut().find(|p| !p.over(now) && !p.terminal())
+    }
+
+    fn happen(&mut self, event: Event) {
+        let now = self.now;
+        match event {
+            Event::Tick(seconds) => self.now = Timestamp::from_second(now.as_second() + i64::from(seconds)).unwrap(),
+            Event::Reconcile { deeds, submit_works } => {
+                self.reconcile(deeds, submit_works);
+            }
+            Event::AgentStarts => {
+                if let Some(pod) = self.live().filter(|p| p.scheduled) {
+                    pod.phase = PodPhase::Running;
+                    pod.agent_started = true;
+                    pod.init = Some(fixtures::init(InitResult::Ready));
+                }
+            }
+            Event::PodEnds { exit, sync, new_commit, disrupted, oom } => self.end_pod(exit, sync, new_commit, disrupted, oom),
+            Event::InitFails(result) => {
+                if let Some(pod) = self.live().filter(|p| !p.agent_started && p.scheduled) {
+                    pod.init = Some(fixtures::init(result));
+                    pod.phase = PodPhase::Failed;
+                    pod.ended = Some(now);
+                }
+            }
+            Event::PodDeleted { scheduled } => {
+                if let Some(pod) = self.live().filter(|p| p.deletion.is_none()) {
+                    pod.scheduled &= scheduled || pod.agent_started;
+                    pod.deletion = Some(now);
+                }
+            }
+            Event::Desired(desired) => {
+                self.people_asked += 1;
+                self.s.desired = desired;
+            }
+            Event::TaskChanges(n) => {
+                self.people_asked += 1;
+                self.s.spec = Ok(fixtures::valid(&format!("task {n}")));
+            }
+            Event::RetryAsked(n) => {
+                self.people_asked += 1;
+                self.s.retry = Some(n.to_string());
+            }
+            Event::Request(phase) => {
+                if let Some(request) =
+                    self.s.requests.last_mut().filter(|r| !matches!(r.phase, RequestPhase::Landed | RequestPhase::Rejected))
+                {
+                    request.phase = phase;
+                    request.landed_at = (phase == RequestPhase::Landed).then_some(now);
+                }
+            }
+            Event::Rig { there, parked } => {
+                let RigFacts::Present { repository, .. } = snapshot().rig else { unreachable!() };
+                self.s.rig = if there {
+                    RigFacts::Present { name: "web".into(), parked, deleting: false, admits_namespace: true, repository }
+                } else {
+                    RigFacts::Missing { name: "web".into() }
+                };
+            }
+            Event::Slot(free) => self.s.slot = if free { Slot::Granted } else { Slot::AtCapacity { used: 1, cap: 1, position: 1 } },
+            Event::Delete => self.s.deleting = self.exists,
+        }
+        self.collect();
+    }
+
+    /// The API server removes what is deleted and has no finalizer.
+    fn collect(&mut self) {
+        self.s.pods.retain(|p| p.finalizer || p.deletion.is_none() || (p.agent_started && !p.terminal()));
+        if self.s.deleting && !self.s.finalizer {
+            self.exists = false;
+        }
+    }
+
+    fn end_pod(&mut self, exit: Option<AgentExit>, carried: Option<SyncResult>, new_commit: bool, disrupted: bool, oom: bool) {
+        let now = self.now;
+        self.commits = self.commits.saturating_add(u8::from(new_commit));
+        let tip = commit(self.commits);
+        if let Some(pod) = self.live().filter(|p| p.agent_started) {
+            let sync = carried.map(|result| {
+                let tip = (result == SyncResult::Pushed).then_some(tip);
+                sync(result, tip, u32::from(result == SyncResult::Pushed))
+            });
+            let mut ended = pod.clone().ended(exit, sync);
+            ended.ended = Some(now);
+            ended.oom = oom;
+            ended.disruption = disrupted.then(|| "Evicted".to_owned());
+            *pod = ended;
+        }
+    }
+
+    /// Returns whether anything was left to do.
+    fn reconcile(&mut self, deeds: usize, submit_works: bool) -> Plan {
+        let mut plan = decide(self.now, &self.s);
+        if !self.exists {
+            plan.deeds.clear();
+            return plan;
+        }
+        assert_eq!(plan, decide(self.now, &self.s), "decide is deterministic");
+        for deed in plan.deeds.iter().take(deeds) {
+            self.carry_out(deed, submit_works);
+        }
+        plan
+    }
+
+    fn carry_out(&mut self, deed: &Deed, submit_works: bool) {
+        let now = self.now;
+        let known = self.s.ledger.clone().unwrap();
+        let find = |s: &Snapshot, uid: &str| s.pods.iter().position(|p| p.uid == uid).expect("a plan names pods that exist");
+        match deed {
+            Deed::Record { ledger, finalizer } => {
+                if self.s.finalizer && !finalizer {
+                    assert!(self.s.live(now).next().is_none(), "the finalizer goes only when nothing runs");
+                }
+                assert!(!self.s.deleting || !finalizer || self.s.finalizer, "nothing gets a finalizer while it is deleted");
+                self.s.finalizer = *finalizer;
+                self.s.labelled = true;
+                if let Some(ledger) = ledger {
+                    let text = ledger.render();
+                    assert!(text.len() <= MAX_BYTES);
+                    let read = Ledger::parse(&text).expect("what is written can be read");
+                    assert_eq!(&read, ledger.as_ref());
+                    assert!(read.attempt >= known.attempt && read.usage.turns >= known.usage.turns);
+                    self.s.ledger = Ok(read);
+                }
+            }
+            Deed::Start(inputs) => {
+                assert!(self.s.pods.iter().all(|p| p.over(now)), "two live pods");
+                assert!(self.s.pods.iter().all(|p| p.name != inputs.name), "the name is taken");
+                assert!(self.s.finalizer && !self.s.deleting && self.s.desired == Desired::Working);
+                assert!(self.s.pods.iter().all(|p| known.accounts_for(&p.uid)), "a start before the last end is written down");
+                let sent_back = known.commit.as_ref().and_then(|c| self.s.request_for(c)).is_some_and(|r| r.phase == RequestPhase::Rework);
+                assert!(!known.finished() || (known.end() == Some(End::Done) && sent_back), "finished work is not repeated");
+                assert!(inputs.attempt <= known.forgiven + 8, "attempts are bounded");
+                if sent_back {
+                    assert!(inputs.rework.is_some(), "a rework is told why");
+                }
+                self.highest_attempt = self.highest_attempt.max(inputs.attempt);
+                self.pods_made += 1;
+                let mut pod = fixtures::pod(inputs.attempt);
+                pod.uid = format!("pod-{}", self.pods_made);
+                pod.asked = Some(inputs.spec.hash.clone());
+                pod.created = now;
+                self.s.pods.push(pod);
+            }
+            Deed::Drain { uid, why, .. } => {
+                let i = find(&self.s, uid);
+                self.s.pods[i].drain = Some((*why).to_owned());
+            }
+            Deed::Release { uid, .. } => {
+                let i = find(&self.s, uid);
+                assert!(self.s.pods[i].over(now), "a live pod keeps its finalizer");
+                assert!(known.accounts_for(uid), "its outcome is in the ledger first");
+                self.s.pods[i].finalizer = false;
+            }
+            Deed::DeletePod { uid, force, .. } => {
+                // with its finalizer a pod that was being deleted is gone already
+                let Some(i) = self.s.pods.iter().position(|p| &p.uid == uid) else { return };
+                let pod = &mut self.s.pods[i];
+                if pod.over(now) {
+                    assert!(known.accounts_for(uid) && !pod.finalizer);
+                    self.s.pods.remove(i);
+                } else {
+                    assert!(!force && !pod.agent_started, "a pod with work is drained, never deleted");
+                    pod.deletion = Some(now);
+                }
+            }
+            Deed::Submit(inputs) => {
+                assert!(known.end() == Some(End::Done) && Some(&inputs.commit) == known.commit.as_ref());
+                assert!(self.s.request_for(&inputs.commit).is_none(), "a request is made once");
+                if submit_works {
+                    let name = format!("request-{}", self.s.requests.len());
+                    let mut request = fixtures::request(0, inputs.attempt, RequestPhase::Queued);
+                    (request.name, request.commit) = (name, inputs.commit.clone());
+                    self.s.requests.push(request);
+                    self.s.submit = SubmitFacts::Untried;
+                } else {
+                    let until = Timestamp::from_second(now.as_second() + 5).unwrap();
+                    let (reason, message) = ("Unavailable".to_owned(), String::new());
+                    self.s.submit = SubmitFacts::Failed { commit: inputs.commit.clone(), reason, message, until };
+                }
+            }
+            Deed::DeletePolecat => {
+                assert!(self.s.ttl_seconds.is_some() && self.s.live(now).next().is_none());
+                self.s.deleting = true;
+            }
+        }
+        self.collect();
+    }
+
+    /// From here on everything works; agents finish, requests land. Everything comes to rest.
+    fn settles(&mut self) {
+        self.s.slot = Slot::Granted;
+        self.s.rig = snapshot().rig;
+        for _ in 0..400 {
+            let plan = self.reconcile(usize::MAX, true);
+            self.collect();
+            if !self.exists {
+                return;
+            }
+            if !plan.deeds.is_empty() {
+                continue;
+            }
+            if let Some(request) = self.s.requests.iter_mut().find(|r| matches!(r.phase, RequestPhase::Queued | RequestPhase::Testing)) {
+                request.phase = RequestPhase::Landed;
+                request.landed_at = Some(self.now);
+            } else if self.live().is_some() {
+                self.happen(Event::AgentStarts);
+                let drained = self.live().is_some_and(|p| p.drain.is_some());
+                let exit = if drained { AgentExit::Drained } else { AgentExit::Completed };
+                self.end_pod(Some(exit), Some(SyncResult::Pushed), true, false, false);
+                if let Some(pod) = self.live() {
+                    // deleted before it ran, on a node that never answers
+                    pod.deletion.get_or_insert(Timestamp::UNIX_EPOCH);
+                }
+            } else if let Some(wake) = plan.wake {
+                assert!(wake > self.now);
+                self.now = wake;
+            } else {
+                self.assert_at_rest(&plan);
+                return;
+            }
+        }
+        panic!("does not come to rest: {:#?}", decide(self.now, &self.s));
+    }
+
+    fn assert_at_rest(&self, plan: &Plan) {
+        let ledger = self.s.ledger.as_ref().unwrap();
+        assert!(self.s.pods.iter().all(|p| !p.finalizer && ledger.accounts_for(&p.uid)));
+        match self.s.desired {
+            Desired::Idle => assert_eq!(plan.view.phase, Phase::Idle),
+            Desired::Terminated => assert_eq!(plan.view.phase, Phase::Terminated),
+            Desired::Working => assert!(matches!(plan.view.phase, Phase::Done | Phase::Stuck), "{:?}", plan.view),
+        }
+        assert!(self.highest_attempt <= 8 * (1 + self.people_asked), "attempts are bounded by what people ask");
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 20_000, failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn whatever_happens_no_work_is_lost_or_repeated_and_everything_comes_to_rest(
+        ttl in prop::option::weighted(0.3, prop::sample::select(vec![0, 60, 1_000_000])),
+        events in prop::collection::vec(events(), 0..120),
+    ) {
+        let mut world = World::new(ttl);
+        for event in events {
+            world.happen(event);
+            if !world.exists { break; }
+        }
+        if world.exists {
+            world.settles();
+        }
+    }
+
+    #[test]
+    fn no_text_breaks_the_ledger(text in ".{0,200}", json in "\\{(\"[a-z]{1,8}\":([0-9]{1,30}|\"x\"|\\[\\]|\\{\\})(,)?){0,6}\\}") {
+        for text in [text, json] {
+            if let Ok(ledger) = Ledger::parse(&text) {
+                prop_assert_eq!(Ledger::parse(&ledger.render()).unwrap(), ledger);
+            }
+        }
+    }
+
+    #[test]
+    fn a_pods_name_says_its_attempt(name in "[a-z][a-z0-9-]{0,50}[a-z0-9]", attempt in 1u32..100_000) {
+        let pod = pod_name(&name, UID, attempt);
+        prop_assert!(pod.len() <= 8 + 52 + 7 + 5);
+        prop_assert_eq!(attempt_of(&pod, &name, UID), Some(attempt));
+    }
+}
