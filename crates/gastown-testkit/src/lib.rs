@@ -1,6 +1,8 @@
 //! Cluster launcher, git servers, scripted Messages API and fixtures, for tests and the demo.
 
 pub mod agents;
+pub mod demo;
+pub mod cluster;
 pub mod control_plane;
 pub mod git_http;
 pub mod ground;
@@ -8,3 +10,16 @@ pub mod http_client;
 pub mod kubelet;
 pub mod messages;
 pub mod oci;
+
+/// A folder of the outside test data (`GASTOWN_TEST_DATA`, by default `../shared/data` beside the workspace), or a line that
+/// says what is not run for the lack of it. Under `CI=true` `cargo xtask test` refuses to start without the data.
+pub fn outside_data(folder: &str) -> Option<std::path::PathBuf> {
+    let beside = || std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../../../shared/data");
+    let data = std::env::var_os("GASTOWN_TEST_DATA").map_or_else(beside, Into::into).join(folder);
+    if !data.is_dir() {
+        println!("not run: outside data is not at {}", data.display());
+        return None;
+    }
+    Some(data)
+}
+pub mod sshd;
