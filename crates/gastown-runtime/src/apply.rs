@@ -129,7 +129,7 @@ impl StatusOwner {
     /// Applies our part of `status` to `object`, which is as the cache shows it. Returns whether anything was sent.
     ///
     /// The uid is part of the call: a status never lands on an object that took the name since. Transition times
-    /// must come from [`crate::conditions::settle`], or every call is a change.
+    /// must be kept while the status is the same (`gastown_api::conditions::set` does), or every call is a change.
     pub async fn apply<K>(&self, api: &Api<K>, object: &K, status: &impl Serialize) -> Result<bool, Error>
     where
         K: Resource<DynamicType = ()> + Clone + Debug + Serialize + DeserializeOwned,

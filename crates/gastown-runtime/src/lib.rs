@@ -7,7 +7,6 @@ pub mod apply;
 pub mod args;
 pub mod auth;
 pub mod client;
-pub mod conditions;
 pub mod controller;
 pub mod events;
 pub mod grpc;

@@ -1,3 +1,5 @@
 //! Starts rig-ctl.
 
-fn main() {}
+fn main() -> std::process::ExitCode {
+    gastown_runtime::run("rig-ctl", rig_ctl::start)
+}
