@@ -1,3 +1,117 @@
 //! `gt`: the program inside a polecat's pod.
 
-fn main() {}
+use std::process::ExitCode;
+use std::time::Duration;
+
+use clap::{Parser, Subcommand};
+use gastown_agent::paths::Paths;
+use gastown_agent::settings::{self, Carry};
+use gastown_agent::socket::{self, Request};
+use gastown_agent::verdict::{Exit, Verdict};
+use gastown_agent::{fetch, init, run, sync};
+
+#[derive(Parser)]
+#[command(name = "gt", version, about = "The program inside a polecat's pod")]
+struct Args {
+    #[command(subcommand)]
+    command: Deed,
+}
+
+#[derive(Subcommand)]
+enum Deed {
+    /// Check credentials and repository, and lay out the workspace
+    Init,
+    /// Carry the work branch to the remote (the sidecar)
+    Sync,
+    /// Start the agent and save its work
+    Run {
+        /// The agent's command, when it is not the preset one
+        #[arg(last = true)]
+        agent: Vec<String>,
+    },
+    /// Print the task again
+    Prime,
+    /// Say that the task is done, or cannot be
+    Done {
+        /// How it ended
+        #[arg(long, value_enum, default_value_t = Exit::Completed)]
+        exit: Exit,
+        /// What a person should know
+        #[arg(long, default_value = "")]
+        message: String,
+    },
+    /// Save the commits and the uncommitted changes now
+    Checkpoint,
+    /// Take a merge candidate (a gate's init container)
+    Fetch,
+}
+
+fn main() -> ExitCode {
+    // Logs go to stderr: the agent's own stream is the container's stdout.
+    let filter = tracing_subscriber::EnvFilter::try_from_env("GASTOWN_LOG").unwrap_or_else(|_| "info".into());
+    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_ansi(false).init();
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    let ended = runtime.map_err(Into::into).and_then(|rt| rt.block_on(deed(Args::parse().command)));
+    match ended {
+        Ok(code) => code,
+        Err(e) => {
+            tracing::error!("{e:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+async fn deed(command: Deed) -> anyhow::Result<ExitCode> {
+    let paths = Paths::from_env();
+    match command {
+        Deed::Init => {
+            let ready = init::run(&paths).await?;
+            Ok(if ready { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+        }
+        Deed::Sync => sync::run(Carry::from_env()?, &paths).await.map(|()| ExitCode::SUCCESS),
+        Deed::Run { .. } if run::reaper::is_wanted() => run::reaper::run().await,
+        Deed::Run { agent } => run::run(&settings::Run::from_env()?, &paths, &agent).await,
+        Deed::Prime => prime(),
+        Deed::Done { exit, message } => {
+            Verdict { exit, message }.leave(&paths)?;
+            println!("Noted. End your turn now.");
+            Ok(ExitCode::SUCCESS)
+        }
+        Deed::Checkpoint => checkpoint(&paths).await,
+        Deed::Fetch => fetch_candidate(&paths).await,
+    }
+}
+
+fn prime() -> anyhow::Result<ExitCode> {
+    use std::io::Write as _;
+    let prompt = std::fs::read(settings::prompt_file())?;
+    std::io::stdout().write_all(&prompt)?;
+    Ok(ExitCode::SUCCESS)
+}
+
+async fn checkpoint(paths: &Paths) -> anyhow::Result<ExitCode> {
+    let answer = socket::ask(&paths.socket(), Request::Checkpoint, Duration::from_secs(300)).await?;
+    if !answer.ok {
+        anyhow::bail!("not saved: {}", answer.message);
+    }
+    let commit = answer.commit.map_or_else(|| "no commits yet".to_owned(), |c| format!("commit {c}"));
+    let wip = answer.wip.map(|w| format!(", uncommitted changes in {w}")).unwrap_or_default();
+    println!("The remote holds {commit}{wip}.");
+    Ok(ExitCode::SUCCESS)
+}
+
+async fn fetch_candidate(paths: &Paths) -> anyhow::Result<ExitCode> {
+    let order = fetch::Order::from_env()?;
+    let mut pause = Duration::from_secs(1);
+    for tries_left in (0..6).rev() {
+        match fetch::run(paths, &order).await {
+            Ok(()) => return Ok(ExitCode::SUCCESS),
+            // The endpoint may be changing hands.
+            Err(fetch::FetchError::Unreachable(why)) if tries_left > 0 => tracing::warn!(why, "trying again"),
+            Err(e) => return Err(e.into()),
+        }
+        tokio::time::sleep(pause).await;
+        pause *= 2;
+    }
+    Ok(ExitCode::FAILURE)
+}

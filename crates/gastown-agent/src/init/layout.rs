@@ -1,0 +1,140 @@
+//! The folders and repositories of the pod.
+//!
+//! Objects lie once: the fetched ones in `upstream.git`, which the agent may read and never write. The sidecar's own
+//! repository, the agent's origin and the agent's clone name it as their alternate, so a large repository is written
+//! once and the workspace stands in the time of a checkout.
+
+use std::fs;
+use std::io;
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
+
+use gastown_git::{Git, GitError};
+use gastown_names::CommitId;
+
+use crate::paths::Paths;
+use crate::settings::Carry;
+
+/// Where a work branch that is continued is kept in `upstream.git`.
+pub const RESUMED: &str = "refs/gastown/resumed";
+
+/// Makes the folders, and clears what an interrupted init left.
+pub fn folders(paths: &Paths) -> io::Result<()> {
+    for stale in [paths.private_repo(), paths.upstream_repo(), paths.origin_repo(), paths.worktree(), paths.state()] {
+        let gone = match fs::symlink_metadata(&stale) {
+            Ok(m) if m.is_dir() => fs::remove_dir_all(&stale),
+            Ok(_) => fs::remove_file(&stale),
+            Err(_) => Ok(()),
+        };
+        gone?;
+    }
+    for folder in
+        [paths.private_home(), paths.private_tmp(), paths.upstream_repo(), paths.private_repo(), paths.worktree(), paths.tools_bin()]
+    {
+        fs::create_dir_all(folder)?;
+    }
+    // Credentials pass through here for the length of a call.
+    fs::set_permissions(paths.private_tmp(), fs::Permissions::from_mode(0o700))
+}
+
+/// Makes `upstream.git` and, beside it, the sidecar's own repository.
+pub async fn repositories(paths: &Paths, git: &Git, sha256: bool) -> Result<(), LayoutError> {
+    gastown_git::remote::init_bare(git, &paths.upstream_repo(), sha256).await?;
+    gastown_git::remote::init_bare(git, &paths.private_repo(), sha256).await?;
+    borrow(&paths.private_repo(), paths)?;
+    Ok(())
+}
+
+/// Why the workspace cannot be made.
+#[derive(Debug, thiserror::Error)]
+pub enum LayoutError {
+    /// git said no.
+    #[error("{0}")]
+    Git(#[from] GitError),
+    /// The disk said no.
+    #[error("{0}")]
+    Io(#[from] io::Error),
+}
+
+fn borrow(git_dir: &Path, paths: &Paths) -> io::Result<()> {
+    let info = git_dir.join("objects/info");
+    fs::create_dir_all(&info)?;
+    fs::write(info.join("alternates"), format!("{}\n", paths.upstream_repo().join("objects").display()))
+}
+
+/// A value in a git configuration file.
+fn quoted(value: &str) -> String {
+    format!("\"{}\"", value.replace('\\', "\\\\").replace('"', "\\\""))
+}
+
+/// Makes the agent's origin and its clone, on the work branch.
+pub async fn workspace(settings: &Carry, paths: &Paths, git: &Git, base: &CommitId, resumed: Option<&CommitId>) -> Result<(), LayoutError> {
+    let start = resumed.unwrap_or(base);
+    let sha256 = base.as_str().len() == 64;
+    let origin = paths.origin_repo();
+    gastown_git::remote::init_bare(git, &origin, sha256).await?;
+    borrow(&origin, paths)?;
+    append(&origin.join("config"), "[gc]\n\tauto = 0\n")?;
+    let mut refs = vec![(settings.target.full(), base)];
+    refs.extend(resumed.map(|r| (settings.work.full(), r)));
+    write_refs(git, &origin, &refs, &settings.target.full()).await?;
+
+    let clone = paths.worktree();
+    let git_dir = clone.join(".git");
+    let format = if sha256 { "--object-format=sha256" } else { "--object-format=sha1" };
+    let tree = |call: gastown_git::Call| call.repo(&git_dir).env("GIT_WORK_TREE", &clone);
+    fs::create_dir_all(&git_dir)?;
+    tree(git.call(["init", "--quiet", "--template=", format, "--initial-branch=none"])).output().await?;
+    borrow(&git_dir, paths)?;
+    append(&git_dir.join("config"), &config(settings, &origin))?;
+    let remote = |branch: &str| format!("refs/remotes/origin/{branch}");
+    let mut refs = vec![(settings.work.full(), start), (remote(settings.target.as_str()), base)];
+    refs.extend(resumed.map(|r| (remote(settings.work.as_str()), r)));
+    write_refs(git, &git_dir, &refs, &settings.work.full()).await?;
+    git.call(["symbolic-ref", "refs/remotes/origin/HEAD", &remote(settings.target.as_str())]).repo(&git_dir).output().await?;
+    tree(git.call(["reset", "--hard", "--quiet"])).doing("check the work branch out").output().await?;
+    Ok(())
+}
+
+fn append(path: &Path, text: &str) -> io::Result<()> {
+    use io::Write as _;
+    fs::OpenOptions::new().append(true).open(path)?.write_all(text.as_bytes())
+}
+
+/// What makes `git commit`, `git push` and `git pull` do the right thing without a thought.
+fn config(settings: &Carry, origin: &Path) -> String {
+    format!(
+        "[user]\n\tname = Gas Town Polecat\n\temail = polecat@gastown.io\n[gc]\n\tauto = 0\n\
+         [remote \"origin\"]\n\turl = {}\n\tfetch = +refs/heads/*:refs/remotes/origin/*\n\
+         [branch {}]\n\tremote = origin\n\tmerge = {}\n[push]\n\tautoSetupRemote = true\n",
+        quoted(&origin.display().to_string()),
+        quoted(settings.work.as_str()),
+        quoted(&settings.work.full()),
+    )
+}
+
+async fn write_refs(git: &Git, repo: &Path, refs: &[(String, &CommitId)], head: &str) -> Result<(), GitError> {
+    let lines: String = refs.iter().map(|(name, id)| format!("create {name} {id}\n")).collect();
+    git.call(["update-ref", "--stdin"]).repo(repo).stdin(lines.into_bytes()).output().await?;
+    git.call(["symbolic-ref", "HEAD", head]).repo(repo).output().await.map(drop)
+}
+
+/// Copies this very program, and the preset agent when asked, to where the agent's container finds them.
+pub fn tools(paths: &Paths, agent: bool) -> io::Result<()> {
+    copy(&std::env::current_exe()?, &paths.tools_bin().join("gt"))?;
+    if agent {
+        let claude = crate::which::find("claude").ok_or_else(|| io::Error::other("this image has no claude to copy"))?;
+        // A link in a PATH folder leads to the program itself.
+        copy(&fs::canonicalize(claude)?, &paths.tools_bin().join("claude"))?;
+    }
+    Ok(())
+}
+
+fn copy(from: &Path, to: &Path) -> io::Result<()> {
+    match fs::remove_file(to) {
+        Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(e),
+        _ => {}
+    }
+    fs::copy(from, to)?;
+    fs::set_permissions(to, fs::Permissions::from_mode(0o755))
+}

@@ -1,0 +1,168 @@
+//! `gt init`: checks everything that can be wrong before an agent costs anything, and lays out the workspace.
+
+mod layout;
+
+use gastown_core::report::{InitReport, InitResult, VERSION};
+use gastown_git::{Class, Git, GitError, PushOutcome, RefUpdate, Refusal, Remote};
+use gastown_names::CommitId;
+
+use crate::creds::{self, Lacking};
+use crate::paths::Paths;
+use crate::record;
+use crate::settings::{BadSetting, Carry};
+use crate::state::State;
+
+/// Why the work cannot begin.
+#[derive(Debug, thiserror::Error)]
+#[error("{message}")]
+struct Stop {
+    result: InitResult,
+    message: String,
+}
+
+impl Stop {
+    fn new(result: InitResult, message: impl Into<String>) -> Self {
+        Self { result, message: message.into() }
+    }
+
+    fn internal(e: impl std::fmt::Display) -> Self {
+        Self::new(InitResult::Internal, e.to_string())
+    }
+}
+
+impl From<Lacking> for Stop {
+    fn from(e: Lacking) -> Self {
+        Self::new(e.result, e.message)
+    }
+}
+
+impl From<BadSetting> for Stop {
+    fn from(e: BadSetting) -> Self {
+        Self::new(InitResult::InvalidConfig, e.to_string())
+    }
+}
+
+/// What was found and made.
+struct Found {
+    base: CommitId,
+    head: Option<CommitId>,
+}
+
+/// Runs and writes the record; `true` when the workspace is ready.
+pub async fn run(paths: &Paths) -> anyhow::Result<bool> {
+    let mut report = match attempt(paths).await {
+        Ok(found) => {
+            let (base, head) = (Some(found.base), found.head);
+            InitReport { v: VERSION, result: InitResult::Ready, message: String::new(), base, head }
+        }
+        Err(stop) => InitReport { v: VERSION, result: stop.result, message: stop.message, base: None, head: None },
+    };
+    let ready = report.result == InitResult::Ready;
+    if ready {
+        tracing::info!(base = ?report.base, head = ?report.head, "the workspace is ready");
+    } else {
+        tracing::error!(result = ?report.result, message = report.message, "the work cannot begin");
+    }
+    record::write(paths, &mut report)?;
+    Ok(ready)
+}
+
+async fn attempt(paths: &Paths) -> Result<Found, Stop> {
+    let settings = Carry::from_env()?;
+    layout::folders(paths).map_err(Stop::internal)?;
+    tempfile::env::override_temp_dir(&paths.private_tmp()).ok();
+    let remote = creds::remote(&settings, paths)?;
+    let git = Git::from_env();
+    let found = probe(&settings, &remote, &git).await?;
+    let tools = layout::tools(paths, settings.copy_agent);
+    fetch(&settings, paths, &remote, &git, &found).await?;
+    push_allowed(&settings, paths, &remote, &git, &found).await?;
+    layout::workspace(&settings, paths, &git, &found.base, found.work.as_ref()).await.map_err(Stop::internal)?;
+    tools.map_err(|e| Stop::new(InitResult::Internal, format!("copy the tools: {e}")))?;
+    let state = State { base: found.base.clone(), work: found.work.clone(), pushing: None, wip: found.wip };
+    state.save(&paths.state()).map_err(Stop::internal)?;
+    Ok(Found { base: found.base, head: found.work })
+}
+
+/// What the remote has of ours.
+struct Refs {
+    base: CommitId,
+    work: Option<CommitId>,
+    wip: Option<CommitId>,
+}
+
+async fn probe(settings: &Carry, remote: &Remote, git: &Git) -> Result<Refs, Stop> {
+    let (target, work) = (settings.target.full(), settings.work.full());
+    let names = [target.clone(), work.clone(), settings.wip_ref.clone()];
+    let held = remote.ls_remote(git, &names).await.map_err(|e| stop(settings, &e))?;
+    let Some(base) = held.get(&target).cloned() else {
+        return Err(Stop::new(InitResult::BranchNotFound, format!("{} has no branch {}", settings.url, settings.target)));
+    };
+    let work = held.get(&work).cloned();
+    if let Some(there) = work.as_ref().filter(|_| !settings.resume) {
+        let message = format!(
+            "the branch {} is on the remote already, at {}, and is not known to be this polecat's; \
+             delete it, choose another, or set spec.kubernetes.resumeBranch",
+            settings.work,
+            there.short()
+        );
+        return Err(Stop::new(InitResult::BranchExists, message));
+    }
+    Ok(Refs { base, work, wip: held.get(&settings.wip_ref).cloned() })
+}
+
+/// Takes the target branch, and a work branch that is continued, into `upstream.git`.
+async fn fetch(settings: &Carry, paths: &Paths, remote: &Remote, git: &Git, found: &Refs) -> Result<(), Stop> {
+    layout::repositories(paths, git, found.base.as_str().len() == 64).await.map_err(Stop::internal)?;
+    let mut refspecs = vec![format!("+{0}:{0}", settings.target.full())];
+    if found.work.is_some() {
+        refspecs.push(format!("+{}:{}", settings.work.full(), layout::RESUMED));
+    }
+    remote.fetch(git, &paths.upstream_repo(), &refspecs).await.map_err(|e| stop(settings, &e))?;
+    // The branches may have moved since they were listed; the commits must be here in any case.
+    for commit in std::iter::once(&found.base).chain(found.work.as_ref()) {
+        let check = git.call(["cat-file", "-e", &format!("{commit}^{{commit}}")]).repo(&paths.upstream_repo()).output().await;
+        check.map_err(|_| Stop::new(InitResult::RemoteUnreachable, "a branch was rewritten while it was fetched"))?;
+    }
+    Ok(())
+}
+
+/// Whether the remote would take our branch, as far as it tells beforehand.
+async fn push_allowed(settings: &Carry, paths: &Paths, remote: &Remote, git: &Git, found: &Refs) -> Result<(), Stop> {
+    let new = Some(found.work.clone().unwrap_or_else(|| found.base.clone()));
+    let update = RefUpdate { name: settings.work.full(), expected: found.work.clone(), new };
+    let outcomes = remote.push_dry_run(git, &paths.private_repo(), &[update]).await.map_err(|e| match e.class {
+        // The credentials were taken a moment ago, for reading.
+        Class::AuthFailed | Class::PermissionDenied | Class::RepositoryNotFound => {
+            Stop::new(InitResult::PushDenied, format!("{} may be read and not pushed to: {}", settings.url, e.detail))
+        }
+        _ => stop(settings, &e),
+    })?;
+    match outcomes.into_iter().next() {
+        Some(PushOutcome::Rejected(Refusal::Stale, said)) => {
+            Err(Stop::new(InitResult::BranchExists, format!("the branch {} moved while it was looked at: {said}", settings.work)))
+        }
+        Some(PushOutcome::Rejected(_, said)) => Err(Stop::new(InitResult::PushDenied, said)),
+        _ => Ok(()),
+    }
+}
+
+/// The record's word for git's fault, with who is to mend it.
+fn stop(settings: &Carry, e: &GitError) -> Stop {
+    let secret = settings.secret.as_ref().map_or_else(|| "no secret".to_owned(), |s| format!("secret {s}"));
+    let (result, hint) = match e.class {
+        Class::AuthFailed | Class::PermissionDenied | Class::BadCredentials => (InitResult::BadCredentials, format!(" [{secret}]")),
+        Class::UnknownHostKey => {
+            let hint =
+                "; add the host's key to the configmap of spec.kubernetes.sshKnownHostsConfigMapRef, or as known_hosts to the secret";
+            (InitResult::UnknownHostKey, hint.to_owned())
+        }
+        Class::HostKeyMismatch => (InitResult::HostKeyMismatch, String::new()),
+        Class::RepositoryNotFound => (InitResult::RepositoryNotFound, String::new()),
+        Class::RefNotFound => (InitResult::BranchNotFound, String::new()),
+        Class::Unreachable | Class::Timeout => (InitResult::RemoteUnreachable, String::new()),
+        Class::Rejected(_) => (InitResult::PushDenied, String::new()),
+        Class::Corrupt | Class::TooMuchOutput | Class::Local => (InitResult::Internal, String::new()),
+    };
+    Stop::new(result, format!("{e}{hint}"))
+}

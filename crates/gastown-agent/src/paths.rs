@@ -1,0 +1,103 @@
+//! Where everything lies in the pod (the volume table of `docs/contracts.md`).
+
+use std::path::{Path, PathBuf};
+
+/// The pod's folders, all under one root so that a test can run the real program beside others.
+#[derive(Clone, Debug)]
+pub struct Paths {
+    root: PathBuf,
+    termination_log: PathBuf,
+}
+
+impl Paths {
+    /// From `GASTOWN_ROOT` (default `/`) and `GASTOWN_TERMINATION_LOG` (default `/dev/termination-log`, never under the root).
+    pub fn from_env() -> Self {
+        let set = |key| std::env::var_os(key).filter(|v| !v.is_empty()).map(PathBuf::from);
+        Self {
+            root: set("GASTOWN_ROOT").unwrap_or_else(|| PathBuf::from("/")),
+            termination_log: set("GASTOWN_TERMINATION_LOG").unwrap_or_else(|| PathBuf::from("/dev/termination-log")),
+        }
+    }
+
+    /// Everything under `root`, the record at `termination_log`.
+    pub fn under(root: &Path, termination_log: &Path) -> Self {
+        Self { root: root.to_owned(), termination_log: termination_log.to_owned() }
+    }
+
+    fn at(&self, path: &str) -> PathBuf {
+        self.root.join(path)
+    }
+
+    /// The container's record.
+    pub fn termination_log(&self) -> &Path {
+        &self.termination_log
+    }
+    /// The sidecar's own bare repository.
+    pub fn private_repo(&self) -> PathBuf {
+        self.at("gastown/private/repo.git")
+    }
+    /// HOME of everything that the sidecar starts.
+    pub fn private_home(&self) -> PathBuf {
+        self.at("gastown/private/home")
+    }
+    /// Room for what is only looked at: copies of the agent's objects, packs on their way.
+    pub fn private_tmp(&self) -> PathBuf {
+        self.at("gastown/private/tmp")
+    }
+    /// What init found and sync pushed.
+    pub fn state(&self) -> PathBuf {
+        self.at("gastown/private/state.json")
+    }
+    /// The target branch, kept fresh; read-only for the agent.
+    pub fn upstream_repo(&self) -> PathBuf {
+        self.at("gastown/upstream/upstream.git")
+    }
+    /// The volume that the agent writes.
+    pub fn workspace(&self) -> PathBuf {
+        self.at("workspace")
+    }
+    /// The agent's `origin`.
+    pub fn origin_repo(&self) -> PathBuf {
+        self.at("workspace/origin.git")
+    }
+    /// The agent's clone.
+    pub fn worktree(&self) -> PathBuf {
+        self.at("workspace/repo")
+    }
+    /// The folder of socket and verdict, shared by the sidecar and the agent.
+    pub fn run_dir(&self) -> PathBuf {
+        self.at("gastown/run")
+    }
+    /// The sidecar's socket.
+    pub fn socket(&self) -> PathBuf {
+        self.at("gastown/run/sync.sock")
+    }
+    /// What `gt done` leaves for `gt run`.
+    pub fn verdict(&self) -> PathBuf {
+        self.at("gastown/run/verdict.json")
+    }
+    /// Our programs, for the agent's container.
+    pub fn tools_bin(&self) -> PathBuf {
+        self.at("gastown/tools/bin")
+    }
+    /// Why the agent must stop now; empty or missing while it need not.
+    pub fn drain(&self) -> PathBuf {
+        self.at("gastown/pod/drain")
+    }
+    /// The Secret with the git credentials.
+    pub fn git_creds(&self) -> PathBuf {
+        self.at("git-creds")
+    }
+    /// The ConfigMap with further known hosts.
+    pub fn known_hosts_dir(&self) -> PathBuf {
+        self.at("ssh-known-hosts")
+    }
+    /// The Secret with the agent's credentials.
+    pub fn claude_creds(&self) -> PathBuf {
+        self.at("claude-creds/.credentials.json")
+    }
+    /// The agent's HOME.
+    pub fn agent_home(&self) -> PathBuf {
+        self.at("home/nonroot")
+    }
+}

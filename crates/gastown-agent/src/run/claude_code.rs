@@ -1,0 +1,232 @@
+//! Claude Code: stream-json both ways.
+//!
+//! Events are read as a stranger's: what is unknown is passed over, numbers only ever count up to what the stream says.
+
+use std::collections::HashMap;
+use std::path::Path;
+use std::process::ExitStatus;
+
+use gastown_core::report::{AgentExit, Usage};
+use serde::Deserialize;
+
+use super::adapter::{Adapter, Ending, Launch, ended_how};
+use crate::settings::Run;
+
+/// Messages whose usage is kept apart, so that parts of one message are not counted twice.
+const MESSAGES_MAX: usize = 10_000;
+/// Of an error's text.
+const TEXT_MAX: usize = 600;
+
+/// What the stream told so far.
+#[derive(Default)]
+pub struct ClaudeCode {
+    model: Option<String>,
+    messages: HashMap<String, Tokens>,
+    result: Option<Outcome>,
+    /// The last error that the model's service gave, as the stream told it in passing.
+    error: Option<String>,
+}
+
+#[derive(Clone, Copy, Default, Deserialize)]
+#[serde(default)]
+struct Tokens {
+    input_tokens: u64,
+    output_tokens: u64,
+    cache_read_input_tokens: u64,
+    cache_creation_input_tokens: u64,
+}
+
+#[derive(Deserialize)]
+struct Event {
+    #[serde(rename = "type")]
+    kind: String,
+    #[serde(default)]
+    subtype: Option<String>,
+    #[serde(default)]
+    model: Option<String>,
+    #[serde(default)]
+    message: Option<Message>,
+    #[serde(default)]
+    is_error: bool,
+    #[serde(default)]
+    api_error_status: Option<u16>,
+    #[serde(default)]
+    error: Option<serde_json::Value>,
+    #[serde(default)]
+    num_turns: u64,
+    #[serde(default)]
+    total_cost_usd: f64,
+    #[serde(default)]
+    usage: Option<Tokens>,
+    #[serde(default)]
+    result: Option<String>,
+}
+
+#[derive(Deserialize)]
+struct Message {
+    #[serde(default)]
+    id: String,
+    #[serde(default)]
+    model: Option<String>,
+    #[serde(default)]
+    usage: Option<Tokens>,
+}
+
+/// The `result` event.
+struct Outcome {
+    subtype: String,
+    is_error: bool,
+    status: Option<u16>,
+    text: String,
+    turns: u64,
+    cost: f64,
+    usage: Option<Tokens>,
+}
+
+impl ClaudeCode {
+    fn assistant(&mut self, event: Event) {
+        if let Some(error) = event.error.as_ref().and_then(serde_json::Value::as_str) {
+            self.error = Some(error.to_owned());
+        }
+        let Some(message) = event.message else { return };
+        // A made-up message, by which the agent shows an error of the service, is no turn.
+        if message.model.as_deref() == Some("<synthetic>") {
+            return;
+        }
+        if message.model.is_some() {
+            self.model = message.model;
+        }
+        if self.messages.len() < MESSAGES_MAX || self.messages.contains_key(&message.id) {
+            self.messages.insert(message.id, message.usage.unwrap_or_default());
+        }
+    }
+
+    fn service_error(&self, outcome: &Outcome) -> Option<Ending> {
+        let text = &outcome.text;
+        let lower = text.to_ascii_lowercase();
+        let named = self.error.as_deref().unwrap_or_default();
+        let status = outcome.status.or_else(|| status_in(text));
+        let ending = |exit| Some(Ending { exit, message: text.clone(), reset_at: None });
+        match status {
+            Some(401 | 403) => return ending(AgentExit::BadCredentials),
+            Some(429) => return Some(Ending { exit: AgentExit::RateLimited, message: text.clone(), reset_at: reset_in(text) }),
+            // Overloaded: waiting helps, and it is nobody's fault.
+            Some(503 | 529) => return ending(AgentExit::RateLimited),
+            Some(s) if s >= 500 => return ending(AgentExit::Crashed),
+            _ => {}
+        }
+        if named == "authentication_failed" || lower.contains("invalid api key") || lower.contains("please run /login") {
+            return ending(AgentExit::BadCredentials);
+        }
+        if named == "rate_limit" || lower.contains("usage limit reached") || lower.contains("rate limit") {
+            return Some(Ending { exit: AgentExit::RateLimited, message: text.clone(), reset_at: reset_in(text) });
+        }
+        if named == "server_error" || lower.contains("overloaded") {
+            return ending(AgentExit::RateLimited);
+        }
+        None
+    }
+}
+
+/// The status of `API Error: 429 …`.
+fn status_in(text: &str) -> Option<u16> {
+    let (_, after) = text.split_once("API Error: ")?;
+    after.get(..3)?.parse().ok()
+}
+
+/// The end of a usage limit, as `…|1735689600` tells it.
+fn reset_in(text: &str) -> Option<i64> {
+    let (_, after) = text.rsplit_once('|')?;
+    let digits: String = after.trim().chars().take_while(char::is_ascii_digit).collect();
+    digits.parse().ok().filter(|t| (1_000_000_000..100_000_000_000).contains(t))
+}
+
+impl Adapter for ClaudeCode {
+    fn launch(&self, settings: &Run, command: &[String], prompt: &[u8], _: &Path) -> Launch {
+        let mut words = command.iter().cloned();
+        let program = words.next().unwrap_or_else(|| "claude".into());
+        let mut args: Vec<String> = words.collect();
+        let fixed =
+            ["-p", "--input-format", "stream-json", "--output-format", "stream-json", "--verbose", "--dangerously-skip-permissions"];
+        args.extend(fixed.map(str::to_owned));
+        if let Some(model) = &settings.model {
+            args.extend(["--model".to_owned(), model.clone()]);
+        }
+        args.extend(settings.agent_args.iter().cloned());
+        let text = String::from_utf8_lossy(prompt);
+        let message = serde_json::json!({"type": "user", "message": {"role": "user", "content": [{"type": "text", "text": text}]}});
+        Launch { program, args, env: Vec::new(), stdin: format!("{message}\n").into_bytes(), keep_stdin: true }
+    }
+
+    fn line(&mut self, line: &[u8]) -> bool {
+        let Ok(event) = serde_json::from_slice::<Event>(line) else { return false };
+        match event.kind.as_str() {
+            "system" if event.subtype.as_deref() == Some("init") => {
+                self.model = self.model.take().or(event.model);
+                false
+            }
+            "assistant" => {
+                self.assistant(event);
+                false
+            }
+            "result" => {
+                self.result = Some(Outcome {
+                    subtype: event.subtype.unwrap_or_default(),
+                    is_error: event.is_error,
+                    status: event.api_error_status,
+                    text: event.result.unwrap_or_default().chars().take(TEXT_MAX).collect(),
+                    turns: event.num_turns,
+                    cost: event.total_cost_usd,
+                    usage: event.usage,
+                });
+                true
+            }
+            _ => false,
+        }
+    }
+
+    fn usage(&self) -> Usage {
+        let mut sum = Tokens::default();
+        for t in self.messages.values() {
+            sum.input_tokens = sum.input_tokens.saturating_add(t.input_tokens);
+            sum.output_tokens = sum.output_tokens.saturating_add(t.output_tokens);
+            sum.cache_read_input_tokens = sum.cache_read_input_tokens.saturating_add(t.cache_read_input_tokens);
+            sum.cache_creation_input_tokens = sum.cache_creation_input_tokens.saturating_add(t.cache_creation_input_tokens);
+        }
+        let (mut turns, mut cost) = (self.messages.len() as u64, 0.0);
+        if let Some(result) = &self.result {
+            sum = result.usage.unwrap_or(sum);
+            turns = result.turns;
+            cost = result.cost;
+        }
+        Usage {
+            turns,
+            input_tokens: sum.input_tokens,
+            output_tokens: sum.output_tokens,
+            cache_read_tokens: sum.cache_read_input_tokens,
+            cache_write_tokens: sum.cache_creation_input_tokens,
+            cost_usd: if cost.is_finite() { cost.max(0.0) } else { 0.0 },
+        }
+    }
+
+    fn model(&self) -> Option<String> {
+        self.model.as_ref().map(|m| m.chars().take(100).collect())
+    }
+
+    fn ending(&self, status: ExitStatus) -> Ending {
+        let Some(outcome) = &self.result else {
+            return Ending::new(AgentExit::Crashed, format!("{} before it told a result", ended_how(status)));
+        };
+        if outcome.subtype == "error_max_turns" || outcome.subtype == "error_max_budget_usd" {
+            return Ending::new(AgentExit::BudgetExceeded, format!("the agent stopped: {}", outcome.subtype));
+        }
+        if outcome.subtype == "success" && !outcome.is_error {
+            return Ending::new(AgentExit::Completed, "");
+        }
+        if let Some(ending) = self.service_error(outcome) {
+            return ending;
+        }
+        let text = if outcome.text.is_empty() { &outcome.subtype } else { &outcome.text };
+        Ending::new(AgentExit::Failed, text.clone())
+    }
+}

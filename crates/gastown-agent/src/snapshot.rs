@@ -1,0 +1,336 @@
+//! The dirty tree as a git tree, built without git: no filter, no hook, no attribute and no link has a say.
+//!
+//! Only blobs and trees are written, into the sidecar's own repository. A file that cannot be taken (too large,
+//! unreadable, no plain file) keeps what HEAD has for it and is named, so that nobody takes its absence for a deletion.
+
+use std::collections::{BTreeMap, HashMap};
+use std::os::fd::{AsFd, OwnedFd};
+use std::path::Path;
+
+use gix::ObjectId;
+use gix::objs::tree::{Entry, EntryKind, EntryMode};
+use ignore::gitignore::{Gitignore, GitignoreBuilder};
+use rustix::fs::{FileType, Stat};
+
+use crate::hostile::{self, Unreadable};
+
+/// Bounds of one snapshot.
+#[derive(Clone, Copy, Debug)]
+pub struct Limits {
+    /// Bytes of one file.
+    pub file: u64,
+    /// Bytes of all that is new.
+    pub total: u64,
+    /// Files and folders looked at.
+    pub entries: usize,
+    /// Folders within folders.
+    pub depth: usize,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self { file: 50 << 20, total: 512 << 20, entries: 500_000, depth: 128 }
+    }
+}
+
+/// Why no snapshot could be made.
+#[derive(Debug, thiserror::Error)]
+pub enum SnapshotError {
+    /// Our own repository failed us.
+    #[error("the snapshot's objects: {0}")]
+    Store(String),
+    /// The worktree itself cannot be read.
+    #[error("the worktree: {0}")]
+    Worktree(#[from] Unreadable),
+}
+
+fn store(e: impl std::fmt::Display) -> SnapshotError {
+    SnapshotError::Store(e.to_string())
+}
+
+/// A tree that was written.
+#[derive(Debug)]
+pub struct Tree {
+    /// Its id.
+    pub id: ObjectId,
+    /// What was left out, with the reason; bounded.
+    pub skipped: Vec<String>,
+    /// How many were left out in all.
+    pub skipped_count: usize,
+}
+
+/// What a file was when it was last hashed, so that an unchanged one is not read again.
+#[derive(Clone, Copy, PartialEq, Eq)]
+struct Stamp {
+    ino: u64,
+    size: i64,
+    changed: (i64, i64),
+    modified: (i64, i64),
+}
+
+impl Stamp {
+    fn of(stat: &Stat) -> Self {
+        Self {
+            ino: stat.st_ino,
+            size: stat.st_size,
+            changed: (stat.st_ctime, stat.st_ctime_nsec as i64),
+            modified: (stat.st_mtime, stat.st_mtime_nsec as i64),
+        }
+    }
+}
+
+/// Hashes of files that did not change between two snapshots.
+#[derive(Default)]
+pub struct Cache(HashMap<Vec<u8>, (Stamp, ObjectId)>);
+
+/// Names kept of what was left out.
+const SKIPPED_MAX: usize = 20;
+/// A longer `.gitignore` is not read.
+const IGNORE_MAX: u64 = 1 << 20;
+
+struct Walk<'a> {
+    repo: &'a gix::Repository,
+    limits: Limits,
+    old: HashMap<Vec<u8>, (Stamp, ObjectId)>,
+    new: HashMap<Vec<u8>, (Stamp, ObjectId)>,
+    ignores: Vec<(usize, Gitignore)>,
+    entries: usize,
+    bytes: u64,
+    now: i64,
+    skipped: Vec<String>,
+    skipped_count: usize,
+}
+
+/// One folder on the way.
+struct Folder<'f> {
+    fd: &'f OwnedFd,
+    /// Its path from the worktree, with a final slash; empty for the worktree itself.
+    path: Vec<u8>,
+    /// What HEAD has there.
+    head: BTreeMap<Vec<u8>, (EntryMode, ObjectId)>,
+    /// It lies in an ignored folder: only what HEAD has counts.
+    ignored: bool,
+    depth: usize,
+}
+
+/// Writes the tree of the worktree at `root`. `head` is the tree of its HEAD, which must be in `repo`.
+pub fn take(repo: &gix::Repository, root: &Path, head: Option<ObjectId>, cache: &mut Cache, limits: Limits) -> Result<Tree, SnapshotError> {
+    let fd = hostile::open_root(root)?;
+    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).map_or(0, |d| d.as_secs() as i64);
+    let mut walk = Walk {
+        repo,
+        limits,
+        old: std::mem::take(&mut cache.0),
+        new: HashMap::new(),
+        ignores: Vec::new(),
+        entries: 0,
+        bytes: 0,
+        now,
+        skipped: Vec::new(),
+        skipped_count: 0,
+    };
+    if let Ok(bytes) = hostile::read_below(&fd, ".git/info/exclude", IGNORE_MAX) {
+        walk.ignores.push((0, matcher(&bytes)));
+    }
+    let folder = Folder { fd: &fd, path: Vec::new(), head: walk.head_entries(head)?, ignored: false, depth: 0 };
+    let id = match walk.folder(&folder)? {
+        Some(id) => id,
+        None => walk.repo.write_object(gix::objs::Tree::empty()).map_err(store)?.detach(),
+    };
+    cache.0 = walk.new;
+    Ok(Tree { id, skipped: walk.skipped, skipped_count: walk.skipped_count })
+}
+
+fn matcher(bytes: &[u8]) -> Gitignore {
+    let mut builder = GitignoreBuilder::new("");
+    for line in String::from_utf8_lossy(bytes).lines() {
+        // A pattern that makes no sense matches nothing, as in git.
+        let _ = builder.add_line(None, line);
+    }
+    builder.build().unwrap_or_else(|_| Gitignore::empty())
+}
+
+/// Names that git itself takes for its own folder, on any file system: no tree may hold them.
+fn is_git_folder(name: &[u8]) -> bool {
+    name.eq_ignore_ascii_case(b".git") || name.eq_ignore_ascii_case(b"git~1")
+}
+
+impl Walk<'_> {
+    fn head_entries(&self, tree: Option<ObjectId>) -> Result<BTreeMap<Vec<u8>, (EntryMode, ObjectId)>, SnapshotError> {
+        let Some(id) = tree else { return Ok(BTreeMap::new()) };
+        let tree = self.repo.find_tree(id).map_err(store)?;
+        let entries = tree.iter().map(|e| e.map(|e| (e.filename().to_vec(), (e.mode(), e.object_id()))).map_err(store));
+        entries.collect()
+    }
+
+    fn skip(&mut self, path: &[u8], why: impl std::fmt::Display) {
+        self.skipped_count += 1;
+        if self.skipped.len() < SKIPPED_MAX {
+            let name: String = String::from_utf8_lossy(path).chars().filter(|c| !c.is_control()).take(200).collect();
+            self.skipped.push(format!("{name}: {why}"));
+        }
+    }
+
+    fn is_ignored(&self, path: &[u8], is_dir: bool) -> bool {
+        for (prefix, rules) in self.ignores.iter().rev() {
+            let verdict = rules.matched(hostile::name(&path[*prefix..]), is_dir);
+            if !verdict.is_none() {
+                return verdict.is_ignore();
+            }
+        }
+        false
+    }
+
+    fn folder(&mut self, folder: &Folder<'_>) -> Result<Option<ObjectId>, SnapshotError> {
+        let own_rules = hostile::read_file(folder.fd, hostile::name(b".gitignore"), IGNORE_MAX).ok();
+        if let Some((bytes, _)) = &own_rules {
+            self.ignores.push((folder.path.len(), matcher(bytes)));
+        }
+        let (names, cut) = hostile::list(folder.fd, self.limits.entries.saturating_sub(self.entries))?;
+        let mut tree = gix::objs::Tree::empty();
+        for name in &names {
+            if is_git_folder(name) {
+                continue;
+            }
+            self.entries += 1;
+            if let Some((mode, oid)) = self.entry(folder, name)? {
+                tree.entries.push(Entry { mode, filename: name.as_slice().into(), oid });
+            }
+        }
+        if cut {
+            self.skip(&folder.path, "too many files; the rest is as in HEAD");
+            let seen: std::collections::HashSet<&Vec<u8>> = names.iter().collect();
+            let rest = folder.head.iter().filter(|(name, _)| !seen.contains(name));
+            tree.entries.extend(rest.map(|(n, (mode, oid))| Entry { mode: *mode, filename: n.as_slice().into(), oid: *oid }));
+        }
+        if own_rules.is_some() {
+            self.ignores.pop();
+        }
+        if tree.entries.is_empty() {
+            return Ok(None);
+        }
+        tree.entries.sort();
+        Ok(Some(self.repo.write_object(&tree).map_err(store)?.detach()))
+    }
+
+    /// What the snapshot has for `name`: the present state, HEAD's where that cannot be taken, or nothing.
+    fn entry(&mut self, folder: &Folder<'_>, name: &[u8]) -> Result<Option<(EntryMode, ObjectId)>, SnapshotError> {
+        let mut path = folder.path.clone();
+        path.extend_from_slice(name);
+        let head = folder.head.get(name).copied();
+        let stat = match hostile::look(folder.fd, hostile::name(name)) {
+            Ok(stat) => stat,
+            Err(Unreadable::Missing) => return Ok(None),
+            Err(e) => {
+                self.skip(&path, e);
+                return Ok(head);
+            }
+        };
+        let kind = FileType::from_raw_mode(stat.st_mode);
+        let ignored = folder.ignored || self.is_ignored(&path, kind == FileType::Directory);
+        if ignored && head.is_none() {
+            return Ok(None);
+        }
+        let taken = match kind {
+            // A submodule's folder is another repository: its commit is what HEAD says.
+            FileType::Directory if head.is_some_and(|(m, _)| m.is_commit()) => return Ok(head),
+            FileType::Directory => return self.subfolder(folder, name, path, ignored),
+            FileType::RegularFile => self.file(folder.fd, name, &path),
+            FileType::Symlink => self.link(folder.fd, name),
+            _ => Ok(Err(Unreadable::NotPlain)),
+        }?;
+        match taken {
+            Ok(entry) => Ok(Some(entry)),
+            Err(Unreadable::Missing) => Ok(None),
+            Err(e) => {
+                self.skip(&path, e);
+                Ok(head)
+            }
+        }
+    }
+
+    fn subfolder(
+        &mut self,
+        above: &Folder<'_>,
+        name: &[u8],
+        mut path: Vec<u8>,
+        ignored: bool,
+    ) -> Result<Option<(EntryMode, ObjectId)>, SnapshotError> {
+        let head = above.head.get(name).copied();
+        let fd = match hostile::open_dir(above.fd, hostile::name(name)) {
+            Ok(fd) if above.depth < self.limits.depth => fd,
+            Ok(_) => {
+                self.skip(&path, "folders too deep");
+                return Ok(head);
+            }
+            Err(e) => {
+                self.skip(&path, e);
+                return Ok(head);
+            }
+        };
+        let tree = head.filter(|(mode, _)| mode.is_tree()).map(|(_, id)| id);
+        let entries = self.head_entries(tree)?;
+        path.push(b'/');
+        let folder = Folder { fd: &fd, path, head: entries, ignored, depth: above.depth + 1 };
+        match self.folder(&folder) {
+            Ok(id) => Ok(id.map(|id| (EntryKind::Tree.into(), id))),
+            // A folder that may be entered and not listed is as unreadable as a file.
+            Err(SnapshotError::Worktree(e)) => {
+                self.skip(&folder.path, e);
+                Ok(head)
+            }
+            Err(e) => Err(e),
+        }
+    }
+
+    fn file(&mut self, dir: impl AsFd, name: &[u8], path: &[u8]) -> Taken {
+        let read = || -> Result<(std::fs::File, Stat), Unreadable> { hostile::open_file(&dir, hostile::name(name)) };
+        let stat = match read() {
+            Ok((_, stat)) => stat,
+            Err(e) => return Ok(Err(e)),
+        };
+        let kind = if stat.st_mode & 0o100 == 0 { EntryKind::Blob } else { EntryKind::BlobExecutable };
+        let stamp = Stamp::of(&stat);
+        if let Some((was, id)) = self.old.get(path).filter(|(was, _)| *was == stamp) {
+            self.new.insert(path.to_vec(), (*was, *id));
+            return Ok(Ok((kind.into(), *id)));
+        }
+        let bytes = match hostile::read_file(&dir, hostile::name(name), self.limits.file) {
+            Ok((bytes, _)) => bytes,
+            Err(e) => return Ok(Err(e)),
+        };
+        match self.blob(&bytes)? {
+            Ok(id) => {
+                // Changed within the clock's grain, it could change once more under the same stamp.
+                if stat.st_ctime + 2 < self.now {
+                    self.new.insert(path.to_vec(), (stamp, id));
+                }
+                Ok(Ok((kind.into(), id)))
+            }
+            Err(e) => Ok(Err(e)),
+        }
+    }
+
+    fn link(&mut self, dir: impl AsFd, name: &[u8]) -> Taken {
+        match hostile::read_link(&dir, hostile::name(name)) {
+            Ok(to) => Ok(self.blob(&to)?.map(|id| (EntryKind::Link.into(), id))),
+            Err(e) => Ok(Err(e)),
+        }
+    }
+
+    fn blob(&mut self, bytes: &[u8]) -> Result<Result<ObjectId, Unreadable>, SnapshotError> {
+        let id = gix::objs::compute_hash(self.repo.object_hash(), gix::objs::Kind::Blob, bytes).map_err(store)?;
+        if !self.repo.has_object(id) {
+            // Only what is new counts: a large repository is mostly what HEAD has already.
+            if self.bytes + bytes.len() as u64 > self.limits.total {
+                return Ok(Err(Unreadable::TooLarge(self.limits.total - self.bytes)));
+            }
+            self.bytes += bytes.len() as u64;
+            self.repo.write_blob(bytes).map_err(store)?;
+        }
+        Ok(Ok(id))
+    }
+}
+
+/// An entry, or why it could not be taken; the outer error is ours.
+type Taken = Result<Result<(EntryMode, ObjectId), Unreadable>, SnapshotError>;

@@ -1,0 +1,143 @@
+//! One attempt from the clone to the push record.
+
+use std::fs;
+
+use gastown_core::report::{AgentExit, InitResult, SyncResult};
+
+use crate::pod::{Origin, Pod, WIP, git, git_ok, until};
+
+const COMMIT: &str = "echo work > work.txt; git add work.txt; git commit -q -m work\n";
+
+#[test]
+fn a_commit_of_the_agent_is_on_the_remote_and_in_the_record() {
+    let origin = Origin::new();
+    let pod = Pod::new(&origin.url());
+    let base = pod.ready().base.unwrap();
+    let sync = pod.sync();
+    let (code, run) = pod.end_run(pod.agent(COMMIT));
+    assert_eq!((code, run.exit), (Some(0), AgentExit::Completed), "{run:?}\n{}", pod.log("run"));
+    // The agent's side waited until the remote held it.
+    let head = git(&pod.repo(), &["rev-parse", "HEAD"]);
+    assert_eq!(origin.at("polecat/toast").as_deref(), Some(head.as_str()), "{}", pod.log("sync"));
+    let record = pod.end_sync(sync);
+    assert_eq!(record.result, SyncResult::Pushed, "{record:?}");
+    assert_eq!(record.commit.unwrap().as_str(), head);
+    assert_eq!((record.ahead, record.base.unwrap(), record.wip), (1, base, None));
+    let author = git(&pod.repo(), &["log", "-1", "--format=%an <%ae>"]);
+    assert_eq!(author, "Gas Town Polecat <polecat@gastown.io>");
+}
+
+#[test]
+fn an_agent_without_commits_changes_nothing() {
+    let origin = Origin::new();
+    let pod = Pod::new(&origin.url());
+    pod.ready();
+    let sync = pod.sync();
+    let (code, _) = pod.end_run(pod.agent("true\n"));
+    assert_eq!(code, Some(0));
+    let record = pod.end_sync(sync);
+    assert_eq!((record.result, record.commit, record.wip), (SyncResult::NoChanges, None, None));
+    assert_eq!(origin.refs(), ["refs/heads/main"]);
+}
+
+#[test]
+fn uncommitted_changes_are_saved_beside_the_branch_and_not_committed_for_the_agent() {
+    let origin = Origin::new();
+    let pod = Pod::new(&origin.url());
+    pod.ready();
+    let sync = pod.sync();
+    let dirty = "echo changed >> README; echo new > new.txt; echo noise > x.log; mkdir build; echo b > build/b; ln -s /etc/passwd link\n";
+    pod.end_run(pod.agent(&format!("{COMMIT}{dirty}")));
+    let record = pod.end_sync(sync);
+    assert_eq!((record.result, record.wip.as_deref()), (SyncResult::Pushed, Some(WIP)), "{}", pod.log("sync"));
+    let files = git(&origin.path(), &["ls-tree", "-r", "--name-only", WIP]);
+    assert_eq!(files.lines().collect::<Vec<_>>(), [".gitignore", "README", "link", "new.txt", "work.txt"]);
+    assert_eq!(git(&origin.path(), &["show", &format!("{WIP}:link")]), "/etc/passwd");
+    assert_eq!(git(&origin.path(), &["ls-tree", WIP, "link"]).split(' ').next(), Some("120000"));
+    assert_eq!(origin.at(&format!("{WIP}^")), origin.at("polecat/toast"));
+    assert!(!git(&origin.path(), &["ls-tree", "-r", "--name-only", "polecat/toast"]).contains("new.txt"));
+}
+
+#[test]
+fn every_commit_is_carried_while_the_agent_works() {
+    let origin = Origin::new();
+    let pod = Pod::new(&origin.url());
+    pod.ready();
+    let sync = pod.sync();
+    let run =
+        pod.agent(&format!("{COMMIT}while [ ! -e go ]; do sleep 0.05; done; rm go; echo 2 > two; git add two; git commit -q -m two\n"));
+    until("the first commit is on the remote", || origin.at("polecat/toast").is_some());
+    fs::write(pod.repo().join("go"), "").unwrap();
+    let (code, _) = pod.end_run(run);
+    assert_eq!(code, Some(0));
+    let record = pod.end_sync(sync);
+    assert_eq!((record.result, record.ahead), (SyncResult::Pushed, 2));
+}
+
+#[test]
+fn a_drain_saves_commits_and_the_dirty_tree() {
+    let origin = Origin::new();
+    let pod = Pod::new(&origin.url());
+    pod.ready();
+    let sync = pod.sync();
+    let run = pod.agent(&format!("{COMMIT}echo half > half.txt; touch started; sleep 600\n"));
+    until("the agent is in the midst of it", || pod.repo().join("started").exists());
+    pod.put("gastown/pod/drain", "Terminated");
+    let (code, report) = pod.end_run(run);
+    assert_eq!((code, report.exit, report.message.as_str()), (Some(3), AgentExit::Drained, "Terminated"));
+    assert_eq!(git(&origin.path(), &["show", &format!("{WIP}:half.txt")]), "half");
+    assert!(git_ok(&origin.path(), &["show", "polecat/toast:work.txt"]));
+    assert_eq!(pod.end_sync(sync).wip.as_deref(), Some(WIP));
+}
+
+#[test]
+fn a_run_that_was_killed_has_its_work_carried_by_the_sidecars_end() {
+    let origin = Origin::new();
+    let pod = Pod::new(&origin.url());
+    pod.ready();
+    let sync = pod.sync();
+    // Pushed by the agent itself, with nobody left to ask for it.
+    let mut run = pod.agent(&format!("{COMMIT}git push -q origin HEAD; echo dirty > dirty.txt; touch started; sleep 600\n"));
+    until("the agent is in the midst of it", || pod.repo().join("started").exists());
+    run.child.kill().unwrap();
+    run.wait();
+    let record = pod.end_sync(sync);
+    assert_eq!((record.result, record.ahead), (SyncResult::Pushed, 1), "{record:?}\n{}", pod.log("sync"));
+    assert_eq!(git(&origin.path(), &["show", &format!("{WIP}:dirty.txt")]), "dirty");
+}
+
+#[test]
+fn a_branch_that_is_there_is_continued_only_when_it_is_ours() {
+    let origin = Origin::new();
+    let theirs = origin.another_writer("polecat/toast");
+    let mut pod = Pod::new(&origin.url());
+    let report = pod.init();
+    assert_eq!(report.result, InitResult::BranchExists, "{report:?}");
+    pod.set("GASTOWN_RESUME", "true");
+    let report = pod.ready();
+    assert_eq!(report.head.unwrap().as_str(), theirs);
+    assert_eq!(git(&pod.repo(), &["rev-parse", "HEAD"]), theirs);
+    assert_eq!(git(&pod.repo(), &["status", "--porcelain"]), "");
+    // A rework rewrites its branch: its own, by compare-and-swap.
+    let sync = pod.sync();
+    let (code, _) = pod.end_run(pod.agent("git reset -q --hard origin/main; echo again > again; git add again; git commit -q -m again\n"));
+    assert_eq!(code, Some(0));
+    let record = pod.end_sync(sync);
+    assert_eq!((record.result, record.ahead), (SyncResult::Pushed, 1), "{}", pod.log("sync"));
+    assert!(git_ok(&origin.path(), &["show", "polecat/toast:again"]));
+    assert!(!git_ok(&origin.path(), &["merge-base", "--is-ancestor", &theirs, "polecat/toast"]));
+}
+
+#[test]
+fn the_agents_fetch_finds_the_fresh_target() {
+    let origin = Origin::new();
+    let mut pod = Pod::new(&origin.url());
+    pod.set("GASTOWN_REFRESH_SECONDS", "1");
+    pod.ready();
+    let sync = pod.sync();
+    let run = pod.agent("while ! git cat-file -e origin/main:other 2>/dev/null; do git fetch -q origin; sleep 0.1; done\n");
+    origin.another_writer("main");
+    let (code, report) = pod.end_run(run);
+    assert_eq!(code, Some(0), "{report:?}");
+    pod.end_sync(sync);
+}
