@@ -5,6 +5,8 @@ use std::path::PathBuf;
 use anyhow::{Context, Result, bail};
 use tokio::process::Command;
 
+use crate::ground::cache_dir;
+
 /// The version of Claude Code that the images hold and the tests run.
 pub const CLAUDE_CODE_VERSION: &str = "2.1.330";
 
@@ -15,12 +17,12 @@ pub async fn claude_code() -> Result<PathBuf> {
     // One fetch serves all that ask at the same time.
     static FETCHING: tokio::sync::Mutex<()> = tokio::sync::Mutex::const_new(());
     let _turn = FETCHING.lock().await;
-    let folder = cache_folder()?.join(format!("claude-code-{CLAUDE_CODE_VERSION}"));
+    let folder = cache_dir()?.join(format!("claude-code-{CLAUDE_CODE_VERSION}"));
     let program = folder.join("node_modules").join(CLAUDE_CODE_PACKAGE).join("claude");
     if program.is_file() {
         return Ok(program);
     }
-    let parent = cache_folder()?;
+    let parent = cache_dir()?;
     std::fs::create_dir_all(&parent).with_context(|| format!("making {}", parent.display()))?;
     let fresh = tempfile::Builder::new().prefix("claude-code-").tempdir_in(&parent)?;
     println!("fetching Claude Code {CLAUDE_CODE_VERSION} with npm");
@@ -39,11 +41,4 @@ pub async fn claude_code() -> Result<PathBuf> {
         bail!("{CLAUDE_CODE_PACKAGE} {CLAUDE_CODE_VERSION} has no program `claude`");
     }
     Ok(program)
-}
-
-/// The project's folder in the user's cache.
-fn cache_folder() -> Result<PathBuf> {
-    let base = std::env::var_os("XDG_CACHE_HOME").map(PathBuf::from).filter(|p| p.is_absolute());
-    let base = base.or_else(|| std::env::var_os("HOME").map(|home| PathBuf::from(home).join(".cache")));
-    Ok(base.context("neither HOME nor XDG_CACHE_HOME is set")?.join("gastown-operator"))
 }

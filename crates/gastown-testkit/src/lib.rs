@@ -10,6 +10,7 @@ pub mod http_client;
 pub mod kubelet;
 pub mod messages;
 pub mod oci;
+pub mod sshd;
 
 /// A folder of the outside test data (`GASTOWN_TEST_DATA`, by default `../shared/data` beside the workspace), or a line that
 /// says what is not run for the lack of it. Under `CI=true` `cargo xtask test` refuses to start without the data.
@@ -22,4 +23,3 @@ pub fn outside_data(folder: &str) -> Option<std::path::PathBuf> {
     }
     Some(data)
 }
-pub mod sshd;

@@ -5,6 +5,7 @@
 use std::path::Path;
 use std::process::{Command, Output};
 
+use gastown_testkit::demo::{Plan, Story};
 use gastown_testkit::git_http::{Config, GitHttp};
 use gastown_testkit::messages::{Attempt, MessagesApi, Script, Step};
 use gastown_testkit::{agents, http_client};
@@ -114,14 +115,20 @@ async fn objects_that_fsck_dislikes_are_refused() {
 
 /// Runs the real agent on a prompt, in an empty repository, and returns the folder and what the agent printed.
 async fn claude(api: &MessagesApi, key: &str, prompt: &str) -> (TempDir, Vec<serde_json::Value>) {
-    let program = agents::claude_code().await.expect("Claude Code");
     let home = TempDir::new().unwrap();
     let repo = home.path().join("repo");
     std::fs::create_dir(&repo).unwrap();
     ok(&repo, &["init", "-q", "-b", "main"]);
     ok(&repo, &["commit", "-q", "--allow-empty", "-m", "first"]);
+    let lines = claude_in(home.path(), &repo, api, key, prompt).await;
+    (home, lines)
+}
+
+/// Runs the real agent on a prompt in a repository and returns what it printed.
+async fn claude_in(home: &Path, repo: &Path, api: &MessagesApi, key: &str, prompt: &str) -> Vec<serde_json::Value> {
+    let program = agents::claude_code().await.expect("Claude Code");
     let mut command = tokio::process::Command::new(program);
-    command.current_dir(&repo).env_clear().env("PATH", std::env::var_os("PATH").unwrap()).env("HOME", home.path());
+    command.current_dir(repo).env_clear().env("PATH", std::env::var_os("PATH").unwrap()).env("HOME", home);
     command.env("ANTHROPIC_BASE_URL", api.url()).env("ANTHROPIC_API_KEY", key).env("CLAUDE_CODE_DISABLE_NONESSENTIAL_TRAFFIC", "1");
     // Else it would ask ten times, with pauses that double, before it reports a refusal.
     command.env("CLAUDE_CODE_MAX_RETRIES", "1");
@@ -131,8 +138,7 @@ async fn claude(api: &MessagesApi, key: &str, prompt: &str) -> (TempDir, Vec<ser
     command.args(["-p", prompt, "--output-format", "stream-json", "--verbose", "--allowedTools", "Bash"]);
     let deadline = std::time::Duration::from_secs(120);
     let out = tokio::time::timeout(deadline, command.kill_on_drop(true).output()).await.expect("Claude Code ends").unwrap();
-    let lines = String::from_utf8_lossy(&out.stdout).lines().filter_map(|l| serde_json::from_str(l).ok()).collect();
-    (home, lines)
+    String::from_utf8_lossy(&out.stdout).lines().filter_map(|l| serde_json::from_str(l).ok()).collect()
 }
 
 fn script() -> Vec<Script> {
@@ -175,4 +181,62 @@ async fn a_wrong_key_is_an_error_of_the_agent() {
     let (_, lines) = claude(&api, "other", "Change: note").await;
     assert_eq!(lines.last().expect("its stream")["is_error"], true, "{lines:#?}");
     assert!(api.log().is_empty());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_real_agent_makes_every_change_of_the_default_project() {
+    let story = Story::default_project().await.unwrap();
+    let api = MessagesApi::start(story.scripts(), None).await.unwrap();
+    for change in &story.changes {
+        let home = TempDir::new().unwrap();
+        let repo = home.path().join("repo");
+        ok(home.path(), &["clone", "-q", story.path().to_str().unwrap(), "repo"]);
+        ok(&repo, &["checkout", "-q", "-B", "work", &story.base]);
+        let mut prompt = change.task();
+        for (number, attempt) in change.tries.iter().enumerate() {
+            if let Some(evidence) = &attempt.evidence {
+                prompt.push_str(&format!("\n## Rework\nThe gate failed:\nE   {evidence}\n"));
+            }
+            let lines = claude_in(home.path(), &repo, &api, "any", &prompt).await;
+            assert_eq!(ok(&repo, &["log", "-1", "--format=%B"]), attempt.message, "{}/{number}: {lines:#?}", change.bead);
+            assert_eq!(ok(&repo, &["status", "--porcelain"]), "");
+        }
+        assert_eq!(ok(&repo, &["rev-parse", "HEAD^{tree}"]), ok(&story.path(), &["rev-parse", &format!("{}^{{tree}}", change.commit)]));
+    }
+    assert_eq!(api.log().iter().filter(|e| e.evidence && e.called).count(), 1, "one change is reworked");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_commands_second_run_changes_nothing() {
+    let story = Story::default_project().await.unwrap();
+    let script = &story.scripts()[0];
+    let repo = story.path();
+    ok(&repo, &["checkout", "-q", "-B", "work", &story.base]);
+    let run = || {
+        let mut command = Command::new("bash");
+        command.current_dir(&repo).env("GIT_AUTHOR_NAME", "A").env("GIT_AUTHOR_EMAIL", "a@example.com");
+        command.env("GIT_COMMITTER_NAME", "A").env("GIT_COMMITTER_EMAIL", "a@example.com");
+        let out = command.arg("-c").arg(&script.attempts[0].steps[0].bash).output().unwrap();
+        assert!(out.status.success(), "{}", String::from_utf8_lossy(&out.stderr));
+        ok(&repo, &["rev-parse", "HEAD"])
+    };
+    assert_eq!(run(), run());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_changes_of_a_real_repository_make_its_tree() {
+    let Some(data) = gastown_testkit::outside_data("boltons") else { return };
+    let story = Story::load(data.join("boltons.bundle").to_str().unwrap(), &data.join("replay.json")).await.unwrap();
+    let plan: Plan = serde_json::from_slice(&std::fs::read(data.join("replay.json")).unwrap()).unwrap();
+    let work = TempDir::new().unwrap();
+    ok(work.path(), &["clone", "-q", story.path().to_str().unwrap(), "."]);
+    ok(work.path(), &["checkout", "-q", "-B", "work", &story.base]);
+    for script in story.scripts() {
+        let mut command = Command::new("bash");
+        command.current_dir(work.path()).env("GIT_AUTHOR_NAME", "A").env("GIT_AUTHOR_EMAIL", "a@example.com");
+        command.env("GIT_COMMITTER_NAME", "A").env("GIT_COMMITTER_EMAIL", "a@example.com");
+        let out = command.arg("-c").arg(&script.attempts[0].steps[0].bash).output().unwrap();
+        assert!(out.status.success(), "{}: {}", script.key, String::from_utf8_lossy(&out.stderr));
+    }
+    assert_eq!(Some(ok(work.path(), &["rev-parse", "HEAD^{tree}"])), plan.tip_tree);
 }

@@ -1,0 +1,21 @@
+//! The main job, from a repository and a plan to landed branches, on whatever cluster has the operator.
+//!
+//! A [`Story`] is a git repository and the changes that the scripted model makes in it. [`run`] puts the git server and the
+//! Messages API into a namespace, makes a Rig and a Polecat for each change, and watches until every branch is landed.
+//! The controllers, the agent, git and the gates are the real ones; only the model is scripted.
+
+mod git;
+mod kubectl;
+mod objects;
+mod project;
+mod report;
+mod stage;
+mod story;
+mod watch;
+
+pub use git::git;
+pub use kubectl::{Forward, Kubectl};
+pub use report::{ChangeReport, Report, Target};
+pub use stage::{Settings, Stage, clear, run};
+pub use story::{Change, Plan, PlannedChange, RedFirst, Story, Try};
+pub use watch::{Failure, SYSTEM, Snapshot};

@@ -1,0 +1,136 @@
+//! The objects of the demo, as a person would write them.
+
+use std::collections::BTreeMap;
+
+use anyhow::Result;
+use gastown_api::{
+    AgentConfig, DesiredState, GateTemplate, KubernetesSpec, ModelProvider, Polecat, PolecatSpec, Provider, RefineryTemplate, Rig,
+    RigSettings, RigSpec, SecretKeyRef,
+};
+use k8s_openapi::api::core::v1::{Namespace, Pod, ResourceRequirements, Secret, Service};
+use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
+use kube::api::ObjectMeta;
+use serde_json::json;
+
+use super::stage::Settings;
+
+/// The pod and the Service of the git server and the Messages API.
+pub const SERVERS: &str = "demo-servers";
+/// The git server's port.
+pub const GIT_PORT: u16 = 8080;
+/// The Messages API's port.
+pub const MESSAGES_PORT: u16 = 8081;
+/// The repository on the git server.
+pub const REPOSITORY: &str = "project";
+
+const SECRET: &str = "model-api-key";
+const SECRET_KEY: &str = "api-key";
+/// The key that the scripted API asks for.
+const API_KEY: &str = "scripted-api-key";
+
+/// The namespace, with the strictest pod security: everything of ours runs under it.
+pub fn namespace(settings: &Settings) -> Result<Namespace> {
+    Ok(serde_json::from_value(json!({
+        "metadata": {"name": settings.namespace, "labels": {"pod-security.kubernetes.io/enforce": "restricted"}},
+    }))?)
+}
+
+/// The key for the model's API.
+pub fn secret(settings: &Settings) -> Result<Secret> {
+    Ok(serde_json::from_value(json!({
+        "metadata": {"name": SECRET, "namespace": settings.namespace}, "stringData": {SECRET_KEY: API_KEY},
+    }))?)
+}
+
+/// The servers.
+pub fn servers(settings: &Settings) -> Result<Pod> {
+    let probe = json!({"httpGet": {"path": "/admin/healthz", "port": GIT_PORT}, "periodSeconds": 1, "failureThreshold": 60});
+    Ok(serde_json::from_value(json!({
+        "metadata": {"name": SERVERS, "namespace": settings.namespace, "labels": {"app": SERVERS}},
+        "spec": {
+            "automountServiceAccountToken": false, "enableServiceLinks": false, "terminationGracePeriodSeconds": 2,
+            "securityContext": {"runAsNonRoot": true, "runAsUser": 65532, "runAsGroup": 65532, "fsGroup": 65532,
+                                "seccompProfile": {"type": "RuntimeDefault"}},
+            "containers": [{
+                "name": "servers", "image": settings.servers_image, "imagePullPolicy": "IfNotPresent",
+                "env": [{"name": "GASTOWN_DEMO_API_KEY", "value": API_KEY}],
+                "ports": [{"name": "git", "containerPort": GIT_PORT}, {"name": "messages", "containerPort": MESSAGES_PORT}],
+                "resources": {"requests": {"cpu": "20m", "memory": "32Mi"}, "limits": {"memory": "512Mi"}},
+                "readinessProbe": probe,
+                "securityContext": {"allowPrivilegeEscalation": false, "readOnlyRootFilesystem": true, "capabilities": {"drop": ["ALL"]}},
+                "volumeMounts": [{"name": "data", "mountPath": "/data"}, {"name": "tmp", "mountPath": "/tmp"}],
+            }],
+            "volumes": [{"name": "data", "emptyDir": {}}, {"name": "tmp", "emptyDir": {}}],
+        },
+    }))?)
+}
+
+/// The servers' name and address in the cluster.
+pub fn service(settings: &Settings) -> Result<Service> {
+    Ok(serde_json::from_value(json!({
+        "metadata": {"name": SERVERS, "namespace": settings.namespace},
+        "spec": {"selector": {"app": SERVERS}, "ports": [
+            {"name": "git", "port": GIT_PORT, "targetPort": "git"}, {"name": "messages", "port": MESSAGES_PORT, "targetPort": "messages"},
+        ]},
+    }))?)
+}
+
+/// The repository's URL inside the cluster.
+pub fn repository(settings: &Settings) -> String {
+    format!("http://{SERVERS}.{}.svc:{GIT_PORT}/{REPOSITORY}.git", settings.namespace)
+}
+
+/// The Rig.
+pub fn rig(settings: &Settings, test: &str) -> Rig {
+    let gate = GateTemplate {
+        image: Some(settings.gate_image.clone()),
+        resources: Some(resources("100m", "128Mi", "512Mi")),
+        ..GateTemplate::default()
+    };
+    let refinery = RefineryTemplate { test_command: Some(test.to_owned()), gate_template: Some(gate), ..RefineryTemplate::default() };
+    let mut rig = Rig::new(
+        &settings.rig,
+        RigSpec {
+            git_url: repository(settings),
+            beads_prefix: "gt".to_owned(),
+            settings: RigSettings { max_polecats: settings.max_polecats, ..RigSettings::default() },
+            refinery: Some(refinery),
+            ..RigSpec::default()
+        },
+    );
+    rig.metadata.labels = Some(BTreeMap::from([("app.kubernetes.io/part-of".to_owned(), "gastown-demo".to_owned())]));
+    rig
+}
+
+/// A Polecat at work on a task.
+pub fn polecat(settings: &Settings, name: &str, task: &str) -> Polecat {
+    let provider = ModelProvider {
+        endpoint: Some(format!("http://{SERVERS}.{}.svc:{MESSAGES_PORT}", settings.namespace)),
+        api_key_secret_ref: Some(SecretKeyRef { name: SECRET.to_owned(), key: SECRET_KEY.to_owned() }),
+    };
+    let agent = AgentConfig { provider: Provider::Anthropic, model_provider: Some(provider), ..AgentConfig::default() };
+    let mut kubernetes = KubernetesSpec::of_repository(repository(settings));
+    kubernetes.resources = Some(resources("100m", "256Mi", "1Gi"));
+    let mut polecat = Polecat::new(
+        name,
+        PolecatSpec {
+            desired_state: DesiredState::Working,
+            bead_id: Some(name.to_owned()),
+            task_description: Some(task.to_owned()),
+            agent_config: Some(agent),
+            kubernetes: Some(kubernetes),
+            ..PolecatSpec::of_rig(&settings.rig)
+        },
+    );
+    polecat.metadata = ObjectMeta { namespace: Some(settings.namespace.clone()), ..polecat.metadata };
+    polecat
+}
+
+fn resources(cpu: &str, memory: &str, limit: &str) -> ResourceRequirements {
+    let quantities = |of: &[(&str, &str)]| of.iter().map(|&(k, v)| (k.to_owned(), Quantity(v.to_owned()))).collect();
+    ResourceRequirements {
+        requests: Some(quantities(&[("cpu", cpu), ("memory", memory)])),
+        limits: Some(quantities(&[("memory", limit)])),
+        ..ResourceRequirements::default()
+    }
+}

@@ -1,0 +1,1 @@
+"""Small helpers for people who keep a ship's log."""

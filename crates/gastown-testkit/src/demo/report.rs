@@ -1,0 +1,163 @@
+//! What came out, as a table for a person and as JSON for a program.
+
+use anyhow::{Context, Result, bail};
+use gastown_api::MergeRequest;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+use kube::ResourceExt;
+use serde::{Deserialize, Serialize};
+
+use super::git::{git, line};
+use super::stage::Stage;
+use super::story::{Change, Story};
+use super::watch::Snapshot;
+
+/// A demo in which everything landed.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Report {
+    /// The changes, in the plan's order.
+    pub changes: Vec<ChangeReport>,
+    /// The target branch at the end.
+    pub target: Target,
+    /// Whether the target's tree is the one that the plan names; absent when it names none.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub tree_as_planned: Option<bool>,
+    /// From the first object to the last landed change.
+    pub seconds: f64,
+}
+
+/// One landed change.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ChangeReport {
+    /// The plan's name for it.
+    pub bead: String,
+    /// The Polecat that made it.
+    pub polecat: String,
+    /// The branch that it was pushed to.
+    pub branch: String,
+    /// The branch's commit that was asked to be landed.
+    pub commit: String,
+    /// The commit that passed the gate.
+    pub tested_commit: String,
+    /// The commit that the target branch was moved to.
+    pub landed_commit: String,
+    /// The MergeRequest that landed.
+    pub merge_request: String,
+    /// How many attempts the Polecat needed.
+    pub attempts: i32,
+    /// How many of its requests were sent back.
+    pub reworks: usize,
+    /// How long its requests waited before their gates began, in seconds.
+    pub waiting_seconds: f64,
+    /// How long its gates took, in seconds.
+    pub testing_seconds: f64,
+}
+
+/// A branch.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Target {
+    /// Its name.
+    pub branch: String,
+    /// Its commit.
+    pub commit: String,
+    /// The commit's tree.
+    pub tree: String,
+}
+
+impl Report {
+    /// Reads the result off the cluster and the git server.
+    pub async fn new(stage: &Stage, story: &Story, snapshot: &Snapshot) -> Result<Self> {
+        let seconds = stage.started.elapsed().as_secs_f64();
+        let changes = story.changes.iter().map(|c| change(c, snapshot)).collect::<Result<Vec<_>>>()?;
+        let dir = story.path();
+        let fetched = "refs/gastown-demo/landed";
+        git(&dir, &["fetch", "--quiet", &stage.repository_here(), &format!("+refs/heads/main:{fetched}")]).await?;
+        let commit = line(&dir, &["rev-parse", fetched]).await?;
+        let tree = line(&dir, &["rev-parse", &format!("{fetched}^{{tree}}")]).await?;
+        for change in &changes {
+            let inside = git(&dir, &["merge-base", "--is-ancestor", &change.landed_commit, &commit]).await;
+            inside.with_context(|| format!("{}: {} is not on main", change.bead, change.landed_commit))?;
+        }
+        let tree_as_planned = story.tip_tree.as_ref().map(|planned| *planned == tree);
+        Ok(Self { changes, target: Target { branch: "main".to_owned(), commit, tree }, tree_as_planned, seconds })
+    }
+
+    /// What contradicts the promise, if anything: a change that landed untested, or another tree than the plan's.
+    pub fn check(&self) -> Result<()> {
+        if let Some(change) = self.changes.iter().find(|c| c.tested_commit != c.landed_commit) {
+            bail!("{}: tested {} but landed {}", change.bead, change.tested_commit, change.landed_commit);
+        }
+        if self.tree_as_planned == Some(false) {
+            bail!("everything landed, but the tree is {} and not the plan's", self.target.tree);
+        }
+        Ok(())
+    }
+
+    /// A table for the terminal.
+    pub fn table(&self) -> String {
+        let head = ["POLECAT", "BRANCH", "COMMIT", "TESTED", "LANDED", "ATTEMPTS", "WAITING", "TESTING"].map(str::to_owned);
+        let short = |c: &str| c.chars().take(10).collect::<String>();
+        let rows = self.changes.iter().map(|c| {
+            [
+                c.polecat.clone(),
+                c.branch.clone(),
+                short(&c.commit),
+                short(&c.tested_commit),
+                short(&c.landed_commit),
+                c.attempts.to_string(),
+                format!("{:.0} s", c.waiting_seconds),
+                format!("{:.0} s", c.testing_seconds),
+            ]
+        });
+        let rows: Vec<[String; 8]> = std::iter::once(head).chain(rows).collect();
+        let width = |i: usize| rows.iter().map(|r| r[i].len()).max().unwrap_or_default();
+        let widths: Vec<usize> = (0..8).map(width).collect();
+        let line = |row: &[String; 8]| {
+            let cells: Vec<String> = row.iter().zip(&widths).map(|(cell, width)| format!("{cell:<width$}")).collect();
+            format!("{}\n", cells.join("  ").trim_end())
+        };
+        let table: Vec<String> = rows.iter().map(line).collect();
+        let planned = if self.tree_as_planned == Some(true) { ", the tree that the plan names" } else { "" };
+        let Target { branch, commit, tree } = &self.target;
+        let count = self.changes.len();
+        format!("{}\n{count} landed in {:.0} s; {branch} is {commit}, tree {tree}{planned}", table.concat(), self.seconds)
+    }
+}
+
+fn change(change: &Change, snapshot: &Snapshot) -> Result<ChangeReport> {
+    let bead = &change.bead;
+    let landed = snapshot.landed(bead).with_context(|| format!("{bead} has not landed"))?;
+    let status = landed.status.clone().unwrap_or_default();
+    let requests = snapshot.requests_of(bead);
+    let polecat = snapshot.polecat(bead).and_then(|p| p.status.clone()).unwrap_or_default();
+    Ok(ChangeReport {
+        bead: bead.clone(),
+        polecat: bead.clone(),
+        branch: landed.spec.source_branch.clone(),
+        commit: landed.spec.commit.clone(),
+        tested_commit: status.tested_commit.unwrap_or_default(),
+        landed_commit: status.landed_commit.unwrap_or_default(),
+        merge_request: landed.name_any(),
+        attempts: polecat.attempts.unwrap_or(landed.spec.attempt),
+        reworks: requests.len() - 1,
+        waiting_seconds: requests.iter().map(|r| waiting(r)).sum(),
+        testing_seconds: requests.iter().map(|r| testing(r)).sum(),
+    })
+}
+
+fn waiting(request: &MergeRequest) -> f64 {
+    let Some(status) = &request.status else { return 0.0 };
+    let first = status.attempts.iter().find_map(|a| a.started_at.as_ref());
+    seconds(status.queued_at.as_ref(), first.or(status.started_testing_at.as_ref()))
+}
+
+fn testing(request: &MergeRequest) -> f64 {
+    let attempts = request.status.iter().flat_map(|s| &s.attempts);
+    attempts.map(|a| seconds(a.started_at.as_ref(), a.finished_at.as_ref())).sum()
+}
+
+fn seconds(from: Option<&Time>, to: Option<&Time>) -> f64 {
+    let span = from.zip(to).map(|(from, to)| to.0.duration_since(from.0));
+    span.map_or(0.0, |s| s.as_secs_f64().max(0.0))
+}

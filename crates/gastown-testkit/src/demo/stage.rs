@@ -1,0 +1,221 @@
+//! Setting the stage on a cluster, and playing a story on it.
+
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result};
+use gastown_api::{MergeRequest, Polecat, Rig};
+use http::Method;
+use k8s_openapi::api::core::v1::{Namespace, Pod, Secret, Service};
+use kube::api::{Api, DeleteParams, ListParams, Patch, PatchParams, PostParams};
+use kube::{Client, Resource, ResourceExt};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+use super::git::git;
+use super::objects::{self, GIT_PORT, MESSAGES_PORT, REPOSITORY, SERVERS};
+use super::report::Report;
+use super::story::{Change, Story};
+use super::watch::{self, Failure, Snapshot};
+use super::{Forward, Kubectl};
+use crate::http_client;
+use crate::messages::{Entry, Script};
+
+/// How often the cluster is looked at.
+const PACE: Duration = Duration::from_millis(500);
+/// How long a single object may take to appear or to go.
+const OBJECT_DEADLINE: Duration = Duration::from_secs(300);
+
+/// Where and how the demo runs.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// The cluster.
+    pub kubeconfig: PathBuf,
+    /// A namespace of its own; made new.
+    pub namespace: String,
+    /// The Rig's name; made new.
+    pub rig: String,
+    /// How many polecats work at a time.
+    pub max_polecats: i32,
+    /// The image of the git server and the Messages API.
+    pub servers_image: String,
+    /// The image that gates run in.
+    pub gate_image: String,
+    /// How long everything may take.
+    pub deadline: Duration,
+}
+
+/// A namespace with the servers and a Rig, ready for Polecats.
+#[derive(Debug)]
+pub struct Stage {
+    /// Where and how.
+    pub settings: Settings,
+    /// kubectl for the cluster.
+    pub kubectl: Kubectl,
+    git: Forward,
+    messages: Forward,
+    polecats: Api<Polecat>,
+    requests: Api<MergeRequest>,
+    /// When the Rig was made: the first object that the controllers see.
+    pub started: Instant,
+}
+
+impl Stage {
+    /// Makes everything but the Polecats. What an earlier run left under the same names is deleted first.
+    pub async fn set(client: &Client, settings: Settings, repository: &Path, base: &str, test: &str, scripts: &[Script]) -> Result<Self> {
+        let kubectl = Kubectl::find(&settings.kubeconfig).await?;
+        clear(client, &settings).await?;
+        let name = settings.namespace.as_str();
+        apply(&Api::all(client.clone()), &objects::namespace(&settings)?).await?;
+        apply(&Api::<Secret>::namespaced(client.clone(), name), &objects::secret(&settings)?).await?;
+        apply(&Api::<Service>::namespaced(client.clone(), name), &objects::service(&settings)?).await?;
+        let pods = Api::<Pod>::namespaced(client.clone(), name);
+        apply(&pods, &objects::servers(&settings)?).await?;
+        await_ready(&pods, SERVERS).await?;
+        let target = format!("pod/{SERVERS}");
+        let git = kubectl.forward(name, &target, GIT_PORT).await?;
+        let messages = kubectl.forward(name, &target, MESSAGES_PORT).await?;
+        let polecats = Api::namespaced(client.clone(), name);
+        let requests = Api::namespaced(client.clone(), name);
+        let mut stage = Self { kubectl, git, messages, polecats, requests, started: Instant::now(), settings };
+        stage.furnish(repository, base, scripts).await?;
+        stage.started = Instant::now();
+        let rig = objects::rig(&stage.settings, test);
+        Api::<Rig>::all(client.clone()).create(&PostParams::default(), &rig).await.context("creating the Rig")?;
+        Ok(stage)
+    }
+
+    async fn furnish(&self, repository: &Path, base: &str, scripts: &[Script]) -> Result<()> {
+        let admin = format!("http://127.0.0.1:{}/admin/repos/{REPOSITORY}", self.git.port);
+        http_client::send(Method::PUT, &admin, Vec::new()).await?;
+        let refspec = format!("{base}:refs/heads/main");
+        git(repository, &["push", "--quiet", &self.repository_here(), &refspec]).await.context("pushing the repository")?;
+        let admin = format!("http://127.0.0.1:{}/admin/scripts", self.messages.port);
+        http_client::send(Method::POST, &admin, serde_json::to_vec(scripts)?).await?;
+        Ok(())
+    }
+
+    /// The repository's URL on this machine, through the tunnel.
+    pub fn repository_here(&self) -> String {
+        format!("http://127.0.0.1:{}/{REPOSITORY}.git", self.git.port)
+    }
+
+    /// What the model was asked, oldest first.
+    pub async fn messages_log(&self) -> Result<Vec<Entry>> {
+        http_client::get_json(&format!("http://127.0.0.1:{}/admin/log", self.messages.port)).await
+    }
+
+    /// Starts a Polecat on a task.
+    pub async fn start(&self, name: &str, task: &str) -> Result<Polecat> {
+        let polecat = objects::polecat(&self.settings, name, task);
+        self.polecats.create(&PostParams::default(), &polecat).await.with_context(|| format!("creating Polecat {name}"))
+    }
+
+    /// All Polecats and MergeRequests of the namespace.
+    pub async fn snapshot(&self) -> Result<Snapshot> {
+        let all = ListParams::default();
+        let (polecats, requests) = tokio::try_join!(self.polecats.list(&all), self.requests.list(&all))?;
+        Ok(Snapshot { polecats: polecats.items, requests: requests.items })
+    }
+
+    /// Looks at the cluster until `done` says something, or time is up.
+    pub async fn until<T>(&self, what: &str, limit: Duration, mut done: impl FnMut(&Snapshot) -> Option<T>) -> Result<T> {
+        let deadline = Instant::now() + limit;
+        loop {
+            let snapshot = self.snapshot().await?;
+            if let Some(found) = done(&snapshot) {
+                return Ok(found);
+            }
+            if Instant::now() > deadline {
+                let failure = Failure { what: format!("{what}: not in {} s", limit.as_secs()) };
+                return Err(failure.diagnose(self, &snapshot).await);
+            }
+            tokio::time::sleep(PACE).await;
+        }
+    }
+}
+
+/// Plays the story: starts each change when those that it depends on have landed, until all have. `tell` gets a line for
+/// everything that changes.
+pub async fn run(client: &Client, settings: Settings, story: &Story, mut tell: impl FnMut(&str)) -> Result<(Stage, Report)> {
+    tell(&format!("setting the stage in namespace {}", settings.namespace));
+    let stage = Stage::set(client, settings, &story.path(), &story.base, &story.test, &story.scripts()).await?;
+    let mut waiting: Vec<&Change> = story.changes.iter().collect();
+    let mut news = watch::News::default();
+    let mut patience = watch::Patience::new(stage.settings.deadline);
+    loop {
+        let snapshot = stage.snapshot().await?;
+        for line in news.of(&snapshot) {
+            tell(&line);
+            patience.renew();
+        }
+        for change in std::mem::take(&mut waiting) {
+            if change.depends_on.iter().all(|d| snapshot.landed(d).is_some()) {
+                stage.start(&change.bead, &change.task()).await?;
+            } else {
+                waiting.push(change);
+            }
+        }
+        let landed = story.changes.iter().filter(|c| snapshot.is_finished(&c.bead)).count();
+        if landed == story.changes.len() {
+            let report = Report::new(&stage, story, &snapshot).await?;
+            return Ok((stage, report));
+        }
+        if let Some(failure) = patience.is_over(&snapshot, landed, story.changes.len()) {
+            return Err(failure.diagnose(&stage, &snapshot).await);
+        }
+        tokio::time::sleep(PACE).await;
+    }
+}
+
+/// Deletes what has the stage's names, and waits until it is gone.
+pub async fn clear(client: &Client, settings: &Settings) -> Result<()> {
+    let polecats = Api::<Polecat>::namespaced(client.clone(), &settings.namespace);
+    for polecat in polecats.list(&ListParams::default()).await.map(|l| l.items).unwrap_or_default() {
+        delete(&polecats, &polecat.name_any()).await?;
+    }
+    delete(&Api::<Rig>::all(client.clone()), &settings.rig).await?;
+    delete(&Api::<Namespace>::all(client.clone()), &settings.namespace).await
+}
+
+async fn delete<K>(api: &Api<K>, name: &str) -> Result<()>
+where
+    K: Resource + Clone + DeserializeOwned + std::fmt::Debug,
+{
+    match api.delete(name, &DeleteParams::background()).await {
+        Err(kube::Error::Api(status)) if status.code == 404 => return Ok(()),
+        other => drop(other.with_context(|| format!("deleting {name}"))?),
+    }
+    let deadline = Instant::now() + OBJECT_DEADLINE;
+    while api.get_opt(name).await?.is_some() {
+        anyhow::ensure!(Instant::now() < deadline, "{name} of an earlier run does not go; its finalizers may wait for a controller");
+        tokio::time::sleep(PACE).await;
+    }
+    Ok(())
+}
+
+async fn apply<K>(api: &Api<K>, object: &K) -> Result<()>
+where
+    K: Resource + Clone + Serialize + DeserializeOwned + std::fmt::Debug,
+{
+    let name = object.name_any();
+    let params = PatchParams::apply("gastown-demo").force();
+    api.patch(&name, &params, &Patch::Apply(object)).await.with_context(|| format!("applying {name}"))?;
+    Ok(())
+}
+
+async fn await_ready(pods: &Api<Pod>, name: &str) -> Result<()> {
+    let deadline = Instant::now() + OBJECT_DEADLINE;
+    loop {
+        let pod = pods.get(name).await?;
+        let conditions = pod.status.as_ref().and_then(|s| s.conditions.as_deref()).unwrap_or_default();
+        if conditions.iter().any(|c| c.type_ == "Ready" && c.status == "True") {
+            return Ok(());
+        }
+        if Instant::now() > deadline {
+            let waiting = watch::pod_says(&pod);
+            anyhow::bail!("pod {name} is not ready: {waiting}");
+        }
+        tokio::time::sleep(PACE).await;
+    }
+}

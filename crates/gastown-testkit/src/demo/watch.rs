@@ -1,0 +1,214 @@
+//! What the cluster shows: news for the terminal, patience, and a diagnosis when it ends.
+
+use std::collections::BTreeMap;
+use std::fmt::Write as _;
+use std::time::{Duration, Instant};
+
+use gastown_api::{MergePhase, MergeRequest, Polecat, PolecatPhase, conditions};
+use k8s_openapi::api::core::v1::Pod;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
+use kube::ResourceExt;
+
+use super::stage::Stage;
+
+/// Nothing may stay unchanged for longer.
+const QUIET: Duration = Duration::from_secs(600);
+/// When only Stuck polecats are left, nothing more is awaited for longer.
+const STUCK: Duration = Duration::from_secs(45);
+
+/// All Polecats and MergeRequests of a stage.
+#[derive(Clone, Debug, Default)]
+pub struct Snapshot {
+    /// The Polecats.
+    pub polecats: Vec<Polecat>,
+    /// The MergeRequests.
+    pub requests: Vec<MergeRequest>,
+}
+
+impl Snapshot {
+    /// A Polecat by its name.
+    pub fn polecat(&self, name: &str) -> Option<&Polecat> {
+        self.polecats.iter().find(|p| p.name_any() == name)
+    }
+
+    /// A Polecat's requests, oldest attempt first.
+    pub fn requests_of(&self, polecat: &str) -> Vec<&MergeRequest> {
+        let of = |r: &&MergeRequest| r.spec.polecat_ref.as_ref().is_some_and(|p| p.name == polecat);
+        let mut requests: Vec<&MergeRequest> = self.requests.iter().filter(of).collect();
+        requests.sort_by_key(|r| r.spec.attempt);
+        requests
+    }
+
+    /// The request of a Polecat that has landed.
+    pub fn landed(&self, polecat: &str) -> Option<&MergeRequest> {
+        self.requests_of(polecat).into_iter().find(|r| merge_phase(r) == Some(MergePhase::Landed))
+    }
+
+    /// Whether a Polecat's work has landed and the Polecat says so too.
+    pub fn is_finished(&self, polecat: &str) -> bool {
+        let told = self.polecat(polecat).is_some_and(|p| conditions::is_true(polecat_conditions(p), "Merged"));
+        told && self.landed(polecat).is_some()
+    }
+}
+
+fn merge_phase(request: &MergeRequest) -> Option<MergePhase> {
+    request.status.as_ref()?.phase
+}
+
+fn polecat_conditions(polecat: &Polecat) -> &[Condition] {
+    polecat.status.as_ref().map(|s| s.conditions.as_slice()).unwrap_or_default()
+}
+
+/// Turns snapshots into lines, one for each thing that changed.
+#[derive(Debug, Default)]
+pub struct News {
+    told: BTreeMap<String, String>,
+}
+
+impl News {
+    /// What is new in this snapshot.
+    pub fn of(&mut self, snapshot: &Snapshot) -> Vec<String> {
+        let polecats = snapshot.polecats.iter().map(|p| (format!("polecat {}", p.name_any()), say_polecat(p)));
+        let requests = snapshot.requests.iter().map(|r| {
+            let author = r.spec.polecat_ref.as_ref().map_or("nobody", |p| p.name.as_str());
+            (format!("request {author}/{}", r.spec.attempt), say_request(r))
+        });
+        let now: Vec<(String, String)> = polecats.chain(requests).collect();
+        let mut lines = Vec::new();
+        for (who, what) in now {
+            if self.told.get(&who) != Some(&what) {
+                lines.push(format!("{who:<24} {what}"));
+                self.told.insert(who, what);
+            }
+        }
+        lines
+    }
+}
+
+fn say_polecat(polecat: &Polecat) -> String {
+    let status = polecat.status.clone().unwrap_or_default();
+    if conditions::is_true(&status.conditions, "Merged") {
+        return "Done, merged".to_owned();
+    }
+    let attempt = status.attempts.filter(|n| *n > 1).map_or_else(String::new, |n| format!(" (attempt {n})"));
+    let phase = status.phase.map_or_else(|| "new".to_owned(), |p| format!("{p:?}"));
+    let why = match status.phase {
+        Some(PolecatPhase::Working | PolecatPhase::Done) => None,
+        _ => reason(&status.conditions),
+    };
+    format!("{phase}{attempt}{}", why.map_or_else(String::new, |w| format!(": {w}")))
+}
+
+fn say_request(request: &MergeRequest) -> String {
+    let status = request.status.clone().unwrap_or_default();
+    let phase = status.phase.map_or_else(|| "new".to_owned(), |p| format!("{p:?}"));
+    let why = status.reason.filter(|r| !r.is_empty()).map_or_else(String::new, |r| format!(": {r}"));
+    let commit = status.landed_commit.map_or_else(String::new, |c| format!(" as {}", c.chars().take(12).collect::<String>()));
+    format!("{phase}{why}{commit}")
+}
+
+/// The first condition that says why something waits.
+fn reason(all: &[Condition]) -> Option<String> {
+    let order = ["Admitted", "Submitted", "Merged", "Ready", "Available", "Working"];
+    let of = |type_: &&str| conditions::find(all, type_).filter(|c| c.status == "False" && !c.message.is_empty());
+    order.iter().find_map(of).map(|c| format!("{}: {}", c.reason, c.message))
+}
+
+/// How long it is worth waiting.
+#[derive(Debug)]
+pub struct Patience {
+    end: Instant,
+    last_news: Instant,
+    limit: Duration,
+}
+
+impl Patience {
+    /// Patience for so long in all.
+    pub fn new(limit: Duration) -> Self {
+        let now = Instant::now();
+        Self { end: now + limit, last_news: now, limit }
+    }
+
+    /// Something happened.
+    pub fn renew(&mut self) {
+        self.last_news = Instant::now();
+    }
+
+    /// Why it makes no sense to wait longer.
+    pub fn is_over(&self, snapshot: &Snapshot, landed: usize, all: usize) -> Option<Failure> {
+        let quiet = self.last_news.elapsed();
+        let stuck = snapshot.polecats.iter().filter(|p| p.status.as_ref().and_then(|s| s.phase) == Some(PolecatPhase::Stuck));
+        let stuck: Vec<String> = stuck.map(ResourceExt::name_any).collect();
+        let why = if Instant::now() > self.end {
+            format!("{} s are up", self.limit.as_secs())
+        } else if quiet > QUIET {
+            format!("nothing changed for {} s", QUIET.as_secs())
+        } else if quiet > STUCK && !stuck.is_empty() && stuck.len() + landed >= snapshot.polecats.len() {
+            format!("stuck: {}", stuck.join(", "))
+        } else {
+            return None;
+        };
+        Some(Failure { what: format!("{landed} of {all} landed; {why}") })
+    }
+}
+
+/// Why the demo ended without success.
+#[derive(Debug)]
+pub struct Failure {
+    /// In a sentence.
+    pub what: String,
+}
+
+impl Failure {
+    /// The error, with everything that a person would look at next.
+    pub async fn diagnose(self, stage: &Stage, snapshot: &Snapshot) -> anyhow::Error {
+        let mut text = self.what;
+        for polecat in snapshot.polecats.iter().filter(|p| !snapshot.is_finished(&p.name_any())) {
+            let _ = write!(text, "\n\npolecat {}: {}", polecat.name_any(), say_polecat(polecat));
+            text.push_str(&list(polecat_conditions(polecat)));
+            for request in snapshot.requests_of(&polecat.name_any()) {
+                let _ = write!(text, "\n  request {}: {}", request.name_any(), say_request(request));
+                text.push_str(&list(request.status.as_ref().map(|s| s.conditions.as_slice()).unwrap_or_default()));
+            }
+        }
+        let namespace = stage.settings.namespace.as_str();
+        let asked: [(&str, &[&str]); 4] = [
+            ("rigs and refineries", &["get", "rigs,refineries", "-A", "-o", "wide"]),
+            ("pods and jobs", &["get", "pods,jobs", "-A", "-o", "wide"]),
+            ("events", &["get", "events", "-n", namespace, "--sort-by=.lastTimestamp"]),
+            ("events of gates", &["get", "events", "-n", SYSTEM, "--sort-by=.lastTimestamp"]),
+        ];
+        for (what, args) in asked {
+            let said = stage.kubectl.output(args).await.unwrap_or_else(|e| format!("{e:#}"));
+            let _ = write!(text, "\n\n{what}:\n{}", tail(&said, 30));
+        }
+        for controller in ["rig-ctl", "polecat-ctl", "refinery-ctl"] {
+            let selector = format!("app.kubernetes.io/component={controller}");
+            let args = ["logs", "-n", SYSTEM, "-l", &selector, "--tail", "25", "--all-containers"];
+            let said = stage.kubectl.output(&args).await.unwrap_or_else(|e| format!("{e:#}"));
+            let _ = write!(text, "\n\nlog of {controller}:\n{}", said.trim_end());
+        }
+        anyhow::anyhow!(text)
+    }
+}
+
+/// Where the chart installs the controllers.
+pub const SYSTEM: &str = "gastown-system";
+
+fn list(conditions: &[Condition]) -> String {
+    conditions.iter().map(|c| format!("\n    {}={} {}: {}", c.type_, c.status, c.reason, c.message)).collect::<Vec<_>>().concat()
+}
+
+fn tail(text: &str, lines: usize) -> String {
+    let all: Vec<&str> = text.lines().collect();
+    all[all.len().saturating_sub(lines)..].join("\n")
+}
+
+/// Why a pod is not ready, in the kubelet's words.
+pub fn pod_says(pod: &Pod) -> String {
+    let Some(status) = &pod.status else { return "it has no status".to_owned() };
+    let containers = status.container_statuses.iter().flatten().filter_map(|c| c.state.as_ref()?.waiting.as_ref());
+    let waiting = containers.map(|w| format!("{}: {}", w.reason.as_deref().unwrap_or("?"), w.message.as_deref().unwrap_or_default()));
+    let conditions = status.conditions.iter().flatten().filter(|c| c.status != "True").filter_map(|c| c.message.clone());
+    waiting.chain(conditions).collect::<Vec<_>>().join("; ")
+}
