@@ -4,3 +4,5 @@ pub mod admission;
 pub mod polecat;
 pub mod report;
 pub mod retry;
+pub mod rig;
+pub mod train;
