@@ -79,3 +79,52 @@ pub fn remove(conditions: &mut Vec<Condition>, type_: &str) {
 fn whole_seconds(t: Timestamp) -> Timestamp {
     Timestamp::from_second(t.as_second()).unwrap_or(t)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn at(second: i64) -> Timestamp {
+        Timestamp::from_second(second).unwrap()
+    }
+
+    #[test]
+    fn the_time_moves_only_when_the_status_flips() {
+        let mut all = Vec::new();
+        set(&mut all, "Ready", true, "Up", "It is up.", Some(1), at(10));
+        set(&mut all, "Ready", true, "Still", "It is still up.", Some(2), at(20));
+        let ready = find(&all, "Ready").unwrap();
+        assert_eq!((ready.reason.as_str(), ready.observed_generation), ("Still", Some(2)));
+        assert_eq!(ready.last_transition_time, Time(at(10)));
+        set(&mut all, "Ready", Status::Unknown, "Lost", "", Some(2), at(30));
+        assert_eq!(find(&all, "Ready").unwrap().last_transition_time, Time(at(30)));
+        assert!(!is_true(&all, "Ready"));
+    }
+
+    #[test]
+    fn saying_the_same_again_changes_nothing() {
+        let mut all = Vec::new();
+        set(&mut all, "Ready", false, "No", "Not yet.", None, at(10));
+        let before = all.clone();
+        set(&mut all, "Ready", false, "No", "Not yet.", None, at(99));
+        assert_eq!(all, before);
+    }
+
+    #[test]
+    fn another_type_is_left_alone() {
+        let mut all = Vec::new();
+        set(&mut all, "Ready", true, "A", "", None, at(1));
+        set(&mut all, "Merged", true, "B", "", None, at(2));
+        remove(&mut all, "Ready");
+        assert!(find(&all, "Ready").is_none());
+        assert!(is_true(&all, "Merged"));
+    }
+
+    #[test]
+    fn times_are_whole_seconds_and_messages_bounded() {
+        let mut all = Vec::new();
+        set(&mut all, "Ready", true, "A", &"日".repeat(40_000), None, Timestamp::from_millisecond(1_500).unwrap());
+        assert_eq!(all[0].last_transition_time, Time(at(1)));
+        assert_eq!(all[0].message.chars().count(), MAX_MESSAGE);
+    }
+}

@@ -13,6 +13,8 @@ pub mod conditions;
 mod convoy;
 mod crd;
 pub mod duration;
+#[cfg(test)]
+mod fixtures;
 mod merge_request;
 pub mod names;
 mod pod;

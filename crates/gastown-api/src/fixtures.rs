@@ -1,0 +1,175 @@
+//! Fixtures for this crate's unit tests: the manifests of `tests/fixtures`, read and kept whole.
+
+use std::collections::BTreeSet;
+
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use crate::{BeadStore, Convoy, MergeRequest, Polecat, Refinery, Rig, Witness, crds};
+
+const MANIFESTS: [&str; 2] = [include_str!("../tests/fixtures/go-operator.yaml"), include_str!("../tests/fixtures/additions.yaml")];
+const STATUSES: &str = include_str!("../tests/fixtures/statuses.yaml");
+
+fn manifests() -> Vec<Value> {
+    MANIFESTS.iter().flat_map(|text| documents(text)).collect()
+}
+
+fn documents(text: &str) -> Vec<Value> {
+    serde_norway::Deserializer::from_str(text).map(|d| Value::deserialize(d).unwrap()).collect()
+}
+
+/// The typed object written again.
+fn again(object: &Value) -> Value {
+    fn through<T: DeserializeOwned + Serialize>(object: &Value) -> Value {
+        serde_json::to_value(serde_json::from_value::<T>(object.clone()).unwrap()).unwrap()
+    }
+    match object["kind"].as_str().unwrap() {
+        "Rig" => through::<Rig>(object),
+        "Polecat" => through::<Polecat>(object),
+        "Convoy" => through::<Convoy>(object),
+        "Witness" => through::<Witness>(object),
+        "Refinery" => through::<Refinery>(object),
+        "BeadStore" => through::<BeadStore>(object),
+        "MergeRequest" => through::<MergeRequest>(object),
+        other => panic!("no kind {other}"),
+    }
+}
+
+/// Where `after` lacks or differs from something of `before`; more is allowed, since defaults are filled in, and so is
+/// a quantity written as text instead of a number.
+fn lost(before: &Value, after: &Value, path: &str) -> Vec<String> {
+    match (before, after) {
+        (Value::Object(b), Value::Object(a)) => b
+            .iter()
+            .flat_map(|(k, v)| a.get(k).map_or_else(|| vec![format!("{path}/{k} is gone")], |w| lost(v, w, &format!("{path}/{k}"))))
+            .collect(),
+        (Value::Array(b), Value::Array(a)) if a.len() == b.len() => {
+            b.iter().zip(a).enumerate().flat_map(|(i, (v, w))| lost(v, w, &format!("{path}/{i}"))).collect()
+        }
+        (Value::Number(n), Value::String(s)) if n.to_string() == *s => Vec::new(),
+        (b, a) if a == b => Vec::new(),
+        (b, a) => vec![format!("{path}: {b} became {a}")],
+    }
+}
+
+/// Paths of all fields in a schema or an object; a list's items are one place.
+fn schema_paths(schema: &Value, path: &str, found: &mut BTreeSet<String>) {
+    for (name, field) in schema["properties"].as_object().into_iter().flatten() {
+        let at = format!("{path}/{name}");
+        found.insert(at.clone());
+        schema_paths(if field["items"].is_object() { &field["items"] } else { field }, &at, found);
+    }
+}
+
+fn object_paths(object: &Value, path: &str, found: &mut BTreeSet<String>) {
+    match object {
+        Value::Object(fields) => {
+            for (name, field) in fields {
+                let at = format!("{path}/{name}");
+                found.insert(at.clone());
+                object_paths(field, &at, found);
+            }
+        }
+        Value::Array(items) => items.iter().for_each(|item| object_paths(item, path, found)),
+        _ => {}
+    }
+}
+
+/// What of a kind's schema the given objects do not use.
+fn unused(kind: &str, part: &str, objects: &[Value]) -> Vec<String> {
+    let crd = crds().into_iter().find(|c| c.spec.names.kind == kind).unwrap();
+    let schema = serde_json::to_value(crd.spec.versions[0].schema.as_ref().unwrap()).unwrap();
+    let mut wanted = BTreeSet::new();
+    schema_paths(&schema["openAPIV3Schema"]["properties"][part], "", &mut wanted);
+    let mut used = BTreeSet::new();
+    objects.iter().for_each(|o| object_paths(o, "", &mut used));
+    wanted.difference(&used).cloned().collect()
+}
+
+#[test]
+fn a_manifest_goes_through_the_types_and_loses_nothing() {
+    for manifest in manifests() {
+        let written = again(&manifest);
+        assert_eq!(lost(&manifest, &written, ""), Vec::<String>::new(), "{}", manifest["metadata"]["name"]);
+        assert_eq!(again(&written), written, "a second time changes nothing");
+    }
+}
+
+#[test]
+fn the_manifests_use_every_field_of_every_spec() {
+    for crd in crds() {
+        let kind = crd.spec.names.kind;
+        let specs: Vec<Value> = manifests().into_iter().filter(|m| m["kind"] == *kind).map(|m| m["spec"].clone()).collect();
+        assert_eq!(unused(&kind, "spec", &specs), Vec::<String>::new(), "{kind}");
+    }
+}
+
+#[test]
+fn a_whole_status_goes_through_the_types_and_the_fixtures_use_every_field() {
+    let statuses: Value = serde_norway::from_str(STATUSES).unwrap();
+    for mut manifest in manifests() {
+        let kind = manifest["kind"].as_str().unwrap().to_owned();
+        let status = statuses[&kind].clone();
+        assert_eq!(unused(&kind, "status", std::slice::from_ref(&status)), Vec::<String>::new(), "{kind}");
+        manifest["status"] = status.clone();
+        assert_eq!(again(&manifest)["status"], status, "{kind}");
+    }
+}
+
+#[test]
+fn what_an_older_schema_let_in_still_reads() {
+    let polecat = serde_json::json!({
+        "apiVersion": "gastown.gastown.io/v1alpha1", "kind": "Polecat", "metadata": { "name": "x".repeat(200) },
+        "spec": {
+            "rig": "", "beadID": "a b/c", "ttlSecondsAfterFinished": -1, "maxIdleSeconds": -1, "agentConfig": {},
+            "resources": { "requests": { "cpu": 3 }, "limits": { "cpu": 1 } },
+            "kubernetes": { "gitRepository": "nonsense", "gitBranch": "-x", "activeDeadlineSeconds": 0, "gitSecretRef": { "name": "" } },
+        },
+    });
+    let read: Polecat = serde_json::from_value(polecat).unwrap();
+    assert_eq!(read.spec.resources.unwrap().requests.unwrap()["cpu"].0, "3");
+    let witness = serde_json::json!({
+        "apiVersion": "gastown.gastown.io/v1alpha1", "kind": "Witness", "metadata": { "name": "w" },
+        "spec": { "rigRef": "", "stuckThreshold": "soon" },
+    });
+    let read: Witness = serde_json::from_value(witness).unwrap();
+    assert_eq!(crate::duration::parse(&read.spec.stuck_threshold), None);
+}
+
+#[test]
+fn an_empty_status_writes_nothing_that_another_controller_owns() {
+    assert_eq!(serde_json::to_value(crate::PolecatStatus::default()).unwrap(), serde_json::json!({}));
+    assert_eq!(serde_json::to_value(crate::MergeRequestStatus::default()).unwrap(), serde_json::json!({}));
+}
+
+#[test]
+fn a_spec_made_in_code_has_the_defaults_of_the_schema() {
+    let read: Polecat = serde_json::from_value(serde_json::json!({
+        "apiVersion": "gastown.gastown.io/v1alpha1", "kind": "Polecat", "metadata": {},
+        "spec": { "rig": "r", "kubernetes": { "gitRepository": "u" } },
+    }))
+    .unwrap();
+    let made = crate::PolecatSpec { kubernetes: Some(crate::KubernetesSpec::of_repository("u")), ..crate::PolecatSpec::of_rig("r") };
+    assert_eq!(read.spec, made);
+    let refinery: crate::RefinerySpec = serde_json::from_value(serde_json::json!({ "rigRef": "r" })).unwrap();
+    assert_eq!(refinery, crate::RefinerySpec::of_rig("r"));
+    let witness: crate::WitnessSpec = serde_json::from_value(serde_json::json!({ "rigRef": "r" })).unwrap();
+    assert_eq!(witness, crate::WitnessSpec::of_rig("r"));
+}
+
+#[test]
+fn the_columns_are_those_that_people_know() {
+    let columns = |kind: &str| {
+        let crd = crds().into_iter().find(|c| c.spec.names.kind == kind).unwrap();
+        let columns = crd.spec.versions[0].additional_printer_columns.clone().unwrap();
+        columns.into_iter().map(|c| c.name).collect::<Vec<_>>().join(" ")
+    };
+    assert_eq!(columns("Rig"), "Phase Polecats Convoys Age");
+    assert_eq!(columns("Polecat"), "Rig Phase Bead Pod Active Model Age");
+    assert_eq!(columns("Convoy"), "Phase Progress Age");
+    assert_eq!(columns("Witness"), "Rig Phase Running Stuck Age");
+    assert_eq!(columns("Refinery"), "Rig Phase Queue Current Age");
+    assert_eq!(columns("BeadStore"), "Rig Prefix Phase Issues Age");
+    assert_eq!(columns("MergeRequest"), "Rig Branch Phase Pos Reason Age");
+}

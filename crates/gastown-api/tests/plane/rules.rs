@@ -1,0 +1,212 @@
+//! Rules of all kinds but the Polecat's own.
+
+use gastown_api::duration;
+use gastown_names::{BranchName, CommitId, GitUrl};
+use serde_json::{Value, json};
+
+use crate::ground::{Ground, bead_store, convoy, merge_request, polecat, refinery, rig, with, without, witness};
+
+/// At this place of this object, the texts are taken or refused as said, and a refusal holds the words.
+async fn texts(ground: &Ground, base: &Value, place: &str, good: &[&str], bad: &[&str], words: &[&str]) {
+    for text in good {
+        ground.accepts(&with(base.clone(), place, json!(text))).await;
+    }
+    let field = place.replace('/', ".");
+    for text in bad {
+        let words: Vec<&str> = words.iter().copied().chain([field.as_str()]).collect();
+        ground.refuses(&with(base.clone(), place, json!(text)), &words).await;
+    }
+}
+
+/// The same for numbers.
+async fn numbers(ground: &Ground, base: &Value, place: &str, good: &[i64], bad: &[i64]) {
+    for n in good {
+        ground.accepts(&with(base.clone(), place, json!(n))).await;
+    }
+    for n in bad {
+        ground.refuses(&with(base.clone(), place, json!(n)), &[&place.replace('/', ".")]).await;
+    }
+}
+
+const URLS: [&str; 12] = [
+    "git@github.com:org/repo.git",
+    "git@host_1.example:repo",
+    "ssh://git@host:2222/org/repo.git",
+    "ssh://host/repo",
+    "https://github.com/org/repo",
+    "https://github.com/org/repo.git/",
+    "https://host:8443/org/repo",
+    "http://git.demo.svc:8080/repo.git",
+    "file:///srv/git/repo.git",
+    "https://host/~user/a+b@c%20d",
+    "git@host:/srv/repo",
+    "https://h/a..b/c",
+];
+
+const NO_URLS: [&str; 20] = [
+    "-u",
+    "--upload-pack=touch x",
+    "ext::sh -c x",
+    "ftp://h/r",
+    "git@-oProxyCommand=x:r",
+    "ssh://-oProxyCommand=x/r",
+    "git@h:-r",
+    "https://user:pw@h/r",
+    "https://tok@h/r",
+    "https://h",
+    "https://h/",
+    "https:///r",
+    "git@h:",
+    "ssh://h:0/r",
+    "https://h/a b",
+    "https://h/a\nb",
+    "file://host/r",
+    "/srv/r",
+    "https://h/../r",
+    "https://h/$(id)",
+];
+
+#[tokio::test]
+async fn repository_urls_are_those_that_the_controllers_read() {
+    let ground = Ground::new().await;
+    for url in URLS {
+        assert!(url.parse::<GitUrl>().is_ok(), "{url}");
+    }
+    for url in NO_URLS {
+        assert!(url.parse::<GitUrl>().is_err(), "{url}");
+    }
+    texts(&ground, &rig(), "spec/gitURL", &URLS, &NO_URLS, &["must be a repository URL"]).await;
+    texts(&ground, &polecat(), "spec/kubernetes/gitRepository", &URLS, &NO_URLS, &["must be a repository URL"]).await;
+    ground.refuses(&with(rig(), "spec/gitURL", json!(format!("https://h/{}", "a".repeat(2048)))), &["spec.gitURL", "2048"]).await;
+}
+
+#[tokio::test]
+async fn branches_are_those_that_the_controllers_read() {
+    let ground = Ground::new().await;
+    let good = ["main", "feature/gt-1.2", "release/2.x", "user@work", "a", "fix-#12", "v1+2=3", "_x"];
+    let bad = [
+        "",
+        "-D",
+        "a b",
+        "a..b",
+        "/a",
+        "a/",
+        "a//b",
+        ".a",
+        "a/.b",
+        "a.lock",
+        "a.lock/b",
+        "a.",
+        "HEAD",
+        "a@{1}",
+        "refs/heads/a",
+        "a~1",
+        "a^",
+        "a:b",
+        "a*",
+        "a\nb",
+        "a\\b",
+        "a?",
+        "a[",
+    ];
+    for branch in good {
+        assert!(branch.parse::<BranchName>().is_ok(), "{branch}");
+    }
+    let places = [
+        (polecat(), "spec/kubernetes/gitBranch"),
+        (polecat(), "spec/kubernetes/workBranch"),
+        (refinery(), "spec/targetBranch"),
+        (merge_request(), "spec/sourceBranch"),
+        (merge_request(), "spec/targetBranch"),
+        (with(rig(), "spec/refinery", json!({})), "spec/refinery/targetBranch"),
+    ];
+    for (base, place) in places {
+        texts(&ground, &base, place, &good, &bad, &[]).await;
+        ground.refuses(&with(base, place, json!("a..b")), &["must be a branch's short name"]).await;
+    }
+}
+
+#[tokio::test]
+async fn durations_are_those_that_the_controllers_read() {
+    let ground = Ground::new().await;
+    let good = ["30s", "15m", "1h30m", "1.5h", "250ms", "0", "10us"];
+    let bad = ["", "30", "s", "-5s", "5 s", "5d", "1h30", "soon"];
+    assert!(good.iter().all(|d| duration::parse(d).is_some()) && bad.iter().all(|d| duration::parse(d).is_none()));
+    let template = with(rig(), "spec/witness", json!({}));
+    for (base, place) in [
+        (witness(), "spec/healthCheckInterval"),
+        (witness(), "spec/stuckThreshold"),
+        (bead_store(), "spec/syncInterval"),
+        (template.clone(), "spec/witness/healthCheckInterval"),
+        (template, "spec/witness/stuckThreshold"),
+    ] {
+        texts(&ground, &base, place, &good, &bad, &["must be a duration such as 30s"]).await;
+    }
+}
+
+#[tokio::test]
+async fn beads_are_whatever_makes_a_branch_and_a_path() {
+    let ground = Ground::new().await;
+    let good = ["", "gt-1", "gt-a1b2.3", "my-long-prefix-x1", "BUG_7", "7"];
+    let bad = ["a/b", "..", "a..b", "-a", ".a", "a b", "a.", "a;b", "a\nb"];
+    for (base, place) in [(polecat(), "spec/beadID"), (merge_request(), "spec/beadID")] {
+        texts(&ground, &base, place, &good, &bad, &["must be a bead id"]).await;
+        ground.accepts(&with(base.clone(), place, json!("b".repeat(255)))).await;
+        ground.refuses(&with(base, place, json!("b".repeat(256))), &["spec.beadID", "255"]).await;
+    }
+    for bad in bad {
+        ground.refuses(&with(convoy(), "spec/trackedBeads", json!(["gt-1", bad])), &["must be a bead id", "trackedBeads[1]"]).await;
+    }
+}
+
+#[tokio::test]
+async fn a_rig_has_a_repository_a_prefix_a_theme_and_a_limit() {
+    let ground = Ground::new().await;
+    ground.accepts(&rig()).await;
+    for field in ["spec/gitURL", "spec/beadsPrefix"] {
+        ground.refuses(&without(rig(), field), &["Required", &field.replace('/', ".")]).await;
+    }
+    let bad = ["", "a", "abcdefghijk", "Gt", "g1", "gt-"];
+    texts(&ground, &rig(), "spec/beadsPrefix", &["gt", "abcdefghij"], &bad, &["2 to 10 lowercase letters"]).await;
+    texts(&ground, &rig(), "spec/beadsPrefix", &[], &["hq", "system", "default"], &["reserved"]).await;
+    let themes = ["mad-max", "minerals", "wasteland"];
+    texts(&ground, &rig(), "spec/settings/namepoolTheme", &themes, &["", "star-wars"], &["one of mad-max"]).await;
+    numbers(&ground, &rig(), "spec/settings/maxPolecats", &[1, 8, 100], &[0, -1, 101]).await;
+    let twice = with(rig(), "spec/allowedNamespaces", json!(["a", "a"]));
+    ground.refuses(&twice, &["allowedNamespaces", "Duplicate"]).await;
+    ground.refuses(&with(rig(), "spec/allowedNamespaces", json!(["a".repeat(64)])), &["allowedNamespaces[0]"]).await;
+}
+
+#[tokio::test]
+async fn the_smaller_kinds_have_what_they_need() {
+    let ground = Ground::new().await;
+    for base in [witness(), refinery(), bead_store(), merge_request()] {
+        ground.accepts(&base).await;
+        ground.refuses(&without(base.clone(), "spec/rigRef"), &["spec.rigRef", "Required"]).await;
+        ground.refuses(&with(base, "spec/rigRef", json!("")), &["spec.rigRef"]).await;
+    }
+    ground.refuses(&with(convoy(), "spec/description", json!("")), &["spec.description"]).await;
+    ground.refuses(&with(convoy(), "spec/trackedBeads", json!([])), &["spec.trackedBeads"]).await;
+    numbers(&ground, &convoy(), "spec/parallelism", &[0, 3], &[-1]).await;
+    numbers(&ground, &refinery(), "spec/parallelism", &[1, 100], &[0, -1, 101]).await;
+    let bad = ["", "9-", "Gt-", "g/", "-"];
+    texts(&ground, &bead_store(), "spec/prefix", &["gt-", "gt", "my.app_2-x-"], &bad, &[]).await;
+    for base in [refinery(), bead_store()] {
+        ground.refuses(&with(base.clone(), "spec/gitSecretRef", json!({ "name": "" })), &["spec.gitSecretRef.name"]).await;
+        ground.refuses(&with(base, "spec/gitSecretRef", json!({})), &["spec.gitSecretRef.name", "Required"]).await;
+    }
+}
+
+#[tokio::test]
+async fn a_merge_request_names_one_commit() {
+    let ground = Ground::new().await;
+    let (sha1, sha256) = ("a".repeat(40), "0123456789abcdef".repeat(4));
+    let bad = ["", "HEAD", "main", &"A".repeat(40), &"a".repeat(39), &"a".repeat(41), &"g".repeat(40)];
+    assert!([&sha1, &sha256].iter().all(|c| c.parse::<CommitId>().is_ok()));
+    texts(&ground, &merge_request(), "spec/commit", &[&sha1, &sha256], &bad, &["40 or 64 lowercase hexadecimal digits"]).await;
+    numbers(&ground, &merge_request(), "spec/priority", &[0, 4], &[-1, 5]).await;
+    numbers(&ground, &merge_request(), "spec/attempt", &[1, 9], &[0]).await;
+    numbers(&ground, &merge_request(), "spec/retry", &[0, 9], &[-1]).await;
+    ground.refuses(&with(merge_request(), "spec/rejected", json!({ "by": "maya" })), &["spec.rejected.reason"]).await;
+    ground.refuses(&with(merge_request(), "spec/polecatRef", json!({ "name": "a" })), &["spec.polecatRef.uid"]).await;
+}
