@@ -12,6 +12,7 @@ use std::process::Command;
 use std::time::Instant;
 
 use anyhow::{Context, Result, bail};
+use gastown_testkit::cluster::{self, Cluster};
 use gastown_testkit::oci::{self, Digest, ImageBuilder, Layer};
 
 use crate::util;
@@ -88,8 +89,17 @@ pub async fn build(names: &[String], refresh: bool) -> Result<Vec<Built>> {
 
 /// Puts images on the node of the cluster in `dir`, but for those that it has.
 pub async fn load(built: &[Built], dir: Option<&Path>) -> Result<()> {
-    let _ = (built, dir);
-    bail!("loading waits for the cluster")
+    let dir = dir.map_or_else(cluster::default_dir, |d| Ok(d.to_owned()))?;
+    let Some(cluster) = Cluster::find(&dir).await? else {
+        bail!("no cluster is up in {}; `cargo xtask cluster up` starts one", dir.display())
+    };
+    for image in built {
+        let start = Instant::now();
+        if cluster.load_image(&image.path).await? {
+            println!("images: loaded {} in {:.1} s", image.reference, start.elapsed().as_secs_f32());
+        }
+    }
+    Ok(())
 }
 
 fn build_all(names: &[String], refresh: bool) -> Result<Vec<Built>> {
@@ -121,9 +131,9 @@ fn binaries(wanted: BTreeSet<&str>) -> Result<BTreeMap<String, PathBuf>> {
         return Ok(BTreeMap::new());
     }
     println!("images: compiling {}", wanted.iter().copied().collect::<Vec<_>>().join(", "));
-    // The whole workspace is selected, so that dependencies get the features that the tests compile them with.
+    // The whole workspace is selected, so that features are those of every other build and nothing is compiled twice.
     let mut cargo = util::cargo();
-    cargo.args(["build", "--quiet", "--workspace", "--exclude", "xtask", "--target", TRIPLE]);
+    cargo.args(["build", "--quiet"]);
     util::run(cargo.args(wanted.iter().flat_map(|name| ["--bin", name])))?;
     let from = util::root().join("target").join(TRIPLE).join("debug");
     let to = util::root().join("target/images/bin");
