@@ -20,7 +20,7 @@ mod machine;
 mod tests;
 
 pub use decide::{attempt_of, decide, pod_name, wants_slot};
-pub use facts::{Desired, NODE_LOST_SECONDS, PodFacts, PodPhase, RequestFacts, RequestPhase, RigFacts, Snapshot, SubmitFacts};
+pub use facts::{Desired, NODE_LOST_SECONDS, PodFacts, PodPhase, Refused, RequestFacts, RequestPhase, RigFacts, Snapshot, SubmitFacts};
 pub use ledger::{End, Landed, Last, Ledger, LedgerError, MAX_BYTES, Respawns, VERSION, tame};
 pub use outcome::{Expected, Fault, Outcome, judge};
 pub use plan::{Deed, Phase, Plan, PodInputs, Rework, Shown, SubmitInputs, Told, View};

@@ -1,1 +1,148 @@
-//! The polecat controller.
+//! The polecat controller: one pod for each attempt at a task, until its branch is on the remote and submitted.
+//!
+//! The rules are in `gastown_core::polecat`; here are the objects. It must not know how work is tested or landed.
+
+mod act;
+mod context;
+mod fresh;
+mod gather;
+mod index;
+mod orphans;
+pub mod pod;
+mod reconcile;
+mod report;
+mod seats;
+
+use std::sync::{Arc, OnceLock};
+
+use gastown_api::names::label;
+use gastown_api::{MergeRequest, Polecat, Rig};
+use gastown_runtime::Runtime;
+use gastown_runtime::controller::Controller;
+use gastown_runtime::grpc::Remote;
+use gastown_runtime::watch::{Triggers, Watch, triggers};
+use k8s_openapi::api::core::v1::Pod;
+use kube::ResourceExt as _;
+use kube::runtime::reflector::{ObjectRef, Store};
+
+use crate::context::{Context, Memories, reference};
+use crate::fresh::Fresh;
+use crate::index::Index;
+use crate::pod::Images;
+use crate::seats::Seats;
+
+/// What this controller alone is told.
+#[derive(clap::Args, Clone, Debug)]
+pub struct PolecatArgs {
+    /// The image of agents and of the containers beside them
+    #[arg(long, env = "GASTOWN_AGENT_IMAGE")]
+    pub agent_image: String,
+    /// Another image for git-init and git-sync
+    #[arg(long, env = "GASTOWN_GIT_IMAGE")]
+    pub git_image: Option<String>,
+    /// Another image for agents that name none
+    #[arg(long, env = "GASTOWN_CLAUDE_IMAGE")]
+    pub claude_image: Option<String>,
+    /// Where refinery-ctl serves the merge queue; by default its Service in the installation's namespace
+    #[arg(long, env = "GASTOWN_MERGE_QUEUE")]
+    pub merge_queue: Option<String>,
+    /// Leave user and group ids of pods to the platform (OpenShift)
+    #[arg(long, env = "GASTOWN_PLATFORM_IDS")]
+    pub platform_ids: bool,
+}
+
+impl PolecatArgs {
+    fn images(&self) -> Images {
+        let image = |other: &Option<String>| other.clone().filter(|i| !i.is_empty()).unwrap_or_else(|| self.agent_image.clone());
+        Images { git: image(&self.git_image), agent: image(&self.claude_image), fixed_ids: !self.platform_ids }
+    }
+
+    fn merge_queue(&self, namespace: &str) -> String {
+        self.merge_queue.clone().filter(|u| !u.is_empty()).unwrap_or_else(|| format!("https://refinery-ctl.{namespace}.svc:9443"))
+    }
+}
+
+/// Runs until the runtime drains.
+pub async fn start(runtime: Runtime, args: PolecatArgs) -> anyhow::Result<()> {
+    let (context, polecats, pods) = watch(&runtime, &args);
+    let looks = Controller { name: "polecat", store: context.polecats.clone(), triggers: polecats };
+    let sweep = Controller { name: "polecat-orphans", store: context.pods.clone(), triggers: pods };
+    tokio::join!(looks.run(&runtime, context.clone(), reconcile::reconcile), sweep.run(&runtime, context.clone(), orphans::reconcile));
+    Ok(())
+}
+
+fn watch(runtime: &Runtime, args: &PolecatArgs) -> (Arc<Context>, Triggers<Polecat>, Triggers<Pod>) {
+    let (trigger, triggered) = triggers::<Polecat>();
+    let (sweep, swept) = triggers::<Pod>();
+    let (pods_of, requests_of) = (Index::<Pod>::default(), Index::<MergeRequest>::default());
+
+    let (seats, memory) = (Arc::<Seats>::default(), Arc::<Memories>::default());
+    let store = Arc::<OnceLock<Store<Polecat>>>::default();
+    let (gone, slots, memories) = (store.clone(), seats.clone(), memory.clone());
+    let polecats = Watch::<Polecat>::all(runtime)
+        .notify_self(&trigger)
+        .notify(&trigger, move |polecat: &Polecat| {
+            let there = gone.get().and_then(|s| s.get(&ObjectRef::from_obj(polecat)));
+            let uid = polecat.uid().unwrap_or_default();
+            if gone.get().is_none() || there.is_some_and(|p| p.uid().as_deref() == Some(&uid)) {
+                return Vec::new();
+            }
+            memories.lock().remove(&uid);
+            slots.forget(&polecat.spec.rig, &uid).iter().filter_map(|key| reference(key)).collect()
+        })
+        .start();
+    // set before anything can be deleted: the list comes first
+    let _ = store.set(polecats.clone());
+    let by_rig = polecats.clone();
+    let rigs = Watch::<Rig>::all(runtime)
+        .notify(&trigger, move |rig: &Rig| {
+            let name = rig.name_any();
+            let of_rig = |p: &Arc<Polecat>| p.spec.rig == name;
+            by_rig.state().iter().filter(|p| of_rig(p)).map(|p| ObjectRef::from_obj(p.as_ref())).collect::<Vec<_>>()
+        })
+        .start();
+    let index = pods_of.clone();
+    let pods = Watch::<Pod>::all(runtime)
+        .labels(label::POLECAT)
+        .notify(&trigger, move |pod: &Pod| polecat_of(pod, &index))
+        .notify(&sweep, |pod: &Pod| [ObjectRef::from_obj(pod)])
+        .start();
+    let index = requests_of.clone();
+    let requests = Watch::<MergeRequest>::all(runtime)
+        .notify(&trigger, move |request: &MergeRequest| {
+            request.spec.polecat_ref.as_ref().map(|author| {
+                index.note(&author.uid, request);
+                ObjectRef::<Polecat>::new(&author.name).within(&request.namespace().unwrap_or_default())
+            })
+        })
+        .start();
+
+    let queue =
+        Remote::new(&args.merge_queue(&runtime.args.namespace), &runtime.args.tls_dir, &runtime.args.token_file, act::SUBMIT_DEADLINE);
+    let context = Context {
+        runtime: runtime.clone(),
+        images: args.images(),
+        queue,
+        polecats,
+        rigs,
+        pods,
+        requests,
+        pods_of,
+        requests_of,
+        fresh_polecats: Fresh::default(),
+        fresh_pods: Fresh::default(),
+        seats,
+        seated: parking_lot::Mutex::default(),
+        memory,
+        trigger,
+    };
+    (Arc::new(context), triggered, swept)
+}
+
+/// The Polecat whose pod this is; notes the pod under it.
+fn polecat_of(pod: &Pod, index: &Index<Pod>) -> Option<ObjectRef<Polecat>> {
+    let uid = gather::owner_uid(pod)?;
+    index.note(uid, pod);
+    let owner = pod.owner_references().iter().find(|o| o.uid == uid)?;
+    Some(ObjectRef::new(&owner.name).within(&pod.namespace()?))
+}

@@ -1,3 +1,7 @@
 //! Starts polecat-ctl.
 
-fn main() {}
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    gastown_runtime::run("polecat-ctl", polecat_ctl::start)
+}

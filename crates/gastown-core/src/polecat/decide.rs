@@ -208,6 +208,10 @@ fn may_start(now: Timestamp, s: &Snapshot, ledger: &Ledger, spec: &ValidPolecat)
         RigFacts::Present { name, parked: true, .. } => return wait("RigSuspended", format!("rig {name} is parked (spec.suspend)")),
         RigFacts::Present { .. } => {}
     }
+    if let Some(refused) = s.refused.as_ref().filter(|r| r.until > now) {
+        let (reason, message) = ("PodCreateFailed".to_owned(), refused.message.clone());
+        return Next::Wait { reason, message, until: Some(refused.until.as_second()) };
+    }
     let Some(last) = &ledger.last else { return Next::Start };
     let unchanged = ledger.spec.is_empty() || ledger.spec == spec.hash;
     match last.until {

@@ -58,6 +58,17 @@ pub struct Snapshot {
     pub slot: Slot,
     /// What became of submitting.
     pub submit: SubmitFacts,
+    /// The API server refused the last pod.
+    pub refused: Option<Refused>,
+}
+
+/// Why there is no pod although there could be, as far as this process remembers.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Refused {
+    /// The API server's words (a quota, a policy, an admission webhook).
+    pub message: String,
+    /// Not again before this time.
+    pub until: Timestamp,
 }
 
 impl Snapshot {

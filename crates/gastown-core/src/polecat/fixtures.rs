@@ -55,6 +55,7 @@ pub fn snapshot() -> Snapshot {
         requests: Vec::new(),
         slot: Slot::Granted,
         submit: SubmitFacts::Untried,
+        refused: None,
     }
 }
 
@@ -114,14 +115,14 @@ pub fn run(exit: AgentExit) -> RunReport {
 }
 
 impl PodFacts {
-    pub fn running(mut self) -> Self {
+    pub(super) fn running(mut self) -> Self {
         self.phase = PodPhase::Running;
         self.agent_started = true;
         self.init = Some(init(InitResult::Ready));
         self
     }
 
-    pub fn ended(mut self, exit: Option<AgentExit>, sync: Option<SyncReport>) -> Self {
+    pub(super) fn ended(mut self, exit: Option<AgentExit>, sync: Option<SyncReport>) -> Self {
         self = self.running();
         self.phase = if exit == Some(AgentExit::Completed) { PodPhase::Succeeded } else { PodPhase::Failed };
         self.run = exit.map(run);
@@ -130,7 +131,7 @@ impl PodFacts {
         self
     }
 
-    pub fn init_failed(mut self, result: InitResult) -> Self {
+    pub(super) fn init_failed(mut self, result: InitResult) -> Self {
         self.phase = PodPhase::Failed;
         self.init = Some(init(result));
         self.ended = Some(at(100));

@@ -9,7 +9,7 @@ use super::*;
 use crate::admission::Slot;
 use crate::report::{AgentExit, InitResult, SyncResult};
 
-#[derive(Clone, Debug)]
+#[derive(Clone, Copy, Debug)]
 enum Event {
     /// Seconds pass.
     Tick(u16),

@@ -2,6 +2,7 @@
 //! and `resources` is settled here.
 
 use std::collections::BTreeMap;
+use std::fmt::Write as _;
 
 use gastown_api::names::reason;
 use gastown_api::{AgentKind, Budget, DesiredState, KubernetesSpec, Polecat, PolecatSpec, Provider, SecretKeyRef};
@@ -195,7 +196,10 @@ fn hash(spec: &PolecatSpec) -> String {
     asked.priority = None;
     (asked.max_retries, asked.max_attempts) = (0, 0);
     let digest = Sha256::digest(serde_json::to_vec(&asked).unwrap_or_default());
-    digest.iter().take(8).map(|b| format!("{b:02x}")).collect()
+    digest.iter().take(8).fold(String::new(), |mut text, byte| {
+        let _ = write!(text, "{byte:02x}");
+        text
+    })
 }
 
 fn settings(spec: &PolecatSpec, kubernetes: &KubernetesSpec) -> Result<PodSettings, InvalidSpec> {

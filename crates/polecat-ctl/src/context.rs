@@ -1,0 +1,116 @@
+//! What one process knows: stores, indices, own writes, seats, what submitting came to.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use gastown_api::{MergeRequest, Polecat, Rig};
+use gastown_core::polecat::{Refused, SubmitFacts};
+use gastown_runtime::Runtime;
+use gastown_runtime::grpc::Remote;
+use gastown_runtime::watch::Trigger;
+use k8s_openapi::api::core::v1::Pod;
+use kube::ResourceExt as _;
+use kube::runtime::reflector::{ObjectRef, Store};
+use parking_lot::Mutex;
+
+use crate::fresh::Fresh;
+use crate::index::Index;
+use crate::pod::Images;
+use crate::seats::Seats;
+
+/// What this process remembers of one Polecat; losing it costs a repeated call.
+#[derive(Clone, Debug, Default)]
+pub struct Memory {
+    /// Submitting.
+    pub submit: SubmitFacts,
+    /// How often in a row it failed.
+    pub submit_failures: u32,
+    /// A refused pod.
+    pub refused: Option<Refused>,
+    /// How often in a row.
+    pub refusals: u32,
+    /// The version of the object and the hash of the status that were last applied: the watch may lag.
+    pub applied: Option<(u64, u64)>,
+}
+
+/// What is remembered, by uid.
+pub type Memories = Mutex<HashMap<String, Memory>>;
+
+/// The Polecat of a key, `namespace/name`.
+pub fn reference(key: &str) -> Option<ObjectRef<Polecat>> {
+    let (namespace, name) = key.split_once('/')?;
+    Some(ObjectRef::new(name).within(namespace))
+}
+
+/// Shared by all reconciles.
+pub struct Context {
+    /// The common shell.
+    pub runtime: Runtime,
+    /// What pods are made of.
+    pub images: Images,
+    /// refinery-ctl.
+    pub queue: Remote,
+    /// Polecats.
+    pub polecats: Store<Polecat>,
+    /// Rigs.
+    pub rigs: Store<Rig>,
+    /// Agents' pods.
+    pub pods: Store<Pod>,
+    /// MergeRequests.
+    pub requests: Store<MergeRequest>,
+    /// Pods by the uid of their Polecat.
+    pub pods_of: Index<Pod>,
+    /// MergeRequests by the uid of their Polecat.
+    pub requests_of: Index<MergeRequest>,
+    /// Own writes of Polecats.
+    pub fresh_polecats: Fresh<Polecat>,
+    /// Own writes of pods.
+    pub fresh_pods: Fresh<Pod>,
+    /// Slots.
+    pub seats: Arc<Seats>,
+    /// For which holding of the lease the seats are complete.
+    pub seated: Mutex<Option<i32>>,
+    /// By uid.
+    pub memory: Arc<Memories>,
+    /// Has Polecats looked at.
+    pub trigger: Trigger<Polecat>,
+}
+
+impl Context {
+    /// The Polecat's pods as they are known to be.
+    pub fn pods(&self, polecat_uid: &str) -> Vec<Arc<Pod>> {
+        let cached = self.pods_of.of(polecat_uid, &self.pods);
+        let seen: Vec<String> = cached.iter().filter_map(|p| p.uid()).collect();
+        let mut pods: Vec<Arc<Pod>> = cached.into_iter().filter_map(|p| self.fresh_pods.newest(p)).collect();
+        let ours = |p: &Pod| crate::gather::owner_uid(p) == Some(polecat_uid);
+        pods.extend(self.fresh_pods.unseen(ours, |uid| seen.iter().any(|s| s == uid)));
+        pods
+    }
+
+    /// One of them.
+    pub fn pod(&self, polecat_uid: &str, pod_uid: &str) -> Option<Arc<Pod>> {
+        self.pods(polecat_uid).into_iter().find(|p| p.uid().as_deref() == Some(pod_uid))
+    }
+
+    /// The rig of a name.
+    pub fn rig(&self, name: &str) -> Option<Arc<Rig>> {
+        self.rigs.get(&ObjectRef::new(name))
+    }
+
+    /// What is remembered of a Polecat.
+    pub fn recall(&self, uid: &str) -> Memory {
+        self.memory.lock().get(uid).cloned().unwrap_or_default()
+    }
+
+    /// Changes what is remembered.
+    pub fn remember(&self, uid: &str, change: impl FnOnce(&mut Memory)) {
+        change(self.memory.lock().entry(uid.to_owned()).or_default());
+    }
+
+    /// Has the Polecats of these keys (`namespace/name`) looked at. A full queue drops them: the next look comes anyway.
+    pub fn wake(&self, keys: &[String]) {
+        for polecat in keys.iter().filter_map(|key| reference(key)) {
+            self.trigger.try_send(polecat);
+        }
+    }
+}

@@ -1,0 +1,81 @@
+//! What we wrote and the watch has not shown yet: a decision never looks at less than its own deeds.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use kube::{Resource, ResourceExt as _};
+use parking_lot::Mutex;
+
+/// A watch that has not shown a write after this long never will: the object has been deleted meanwhile.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+enum Known<K> {
+    /// It is at least this new.
+    Is(Arc<K>),
+    /// It is gone.
+    Gone,
+}
+
+/// Own writes by uid.
+pub struct Fresh<K>(Mutex<HashMap<String, (Known<K>, Instant)>>);
+
+impl<K> Default for Fresh<K> {
+    fn default() -> Self {
+        Self(Mutex::default())
+    }
+}
+
+impl<K: Resource> Fresh<K> {
+    /// Notes what the API server answered.
+    pub fn note(&self, object: K) {
+        if let Some(uid) = object.uid() {
+            self.put(uid, Known::Is(Arc::new(object)));
+        }
+    }
+
+    /// Notes that an object is gone.
+    pub fn gone(&self, uid: &str) {
+        self.put(uid.to_owned(), Known::Gone);
+    }
+
+    fn put(&self, uid: String, known: Known<K>) {
+        let mut map = self.0.lock();
+        if map.len() > 4096 {
+            map.retain(|_, (_, since)| since.elapsed() < PATIENCE);
+        }
+        map.insert(uid, (known, Instant::now()));
+    }
+
+    /// The newer of the cached object and our own write.
+    pub fn newest(&self, cached: Arc<K>) -> Option<Arc<K>> {
+        let Some(uid) = cached.uid() else { return Some(cached) };
+        let mut map = self.0.lock();
+        match map.get(&uid) {
+            Some((Known::Gone, since)) if since.elapsed() < PATIENCE => None,
+            Some((Known::Is(own), _)) if version(own.as_ref()) > version(cached.as_ref()) => Some(own.clone()),
+            Some(_) => {
+                map.remove(&uid);
+                Some(cached)
+            }
+            None => Some(cached),
+        }
+    }
+
+    /// Own writes that the cache shows nothing of: objects that we made.
+    pub fn unseen(&self, mut wanted: impl FnMut(&K) -> bool, seen: impl Fn(&str) -> bool) -> Vec<Arc<K>> {
+        let map = self.0.lock();
+        let fresh = map.iter().filter(|(uid, (_, since))| since.elapsed() < PATIENCE && !seen(uid));
+        fresh
+            .filter_map(|(_, (known, _))| match known {
+                Known::Is(own) if wanted(own) => Some(own.clone()),
+                _ => None,
+            })
+            .collect()
+    }
+}
+
+/// Resource versions of one kind grow; the API promises it since 1.35 and etcd always did.
+pub fn version<K: Resource>(object: &K) -> u64 {
+    object.resource_version().and_then(|v| v.parse().ok()).unwrap_or(0)
+}

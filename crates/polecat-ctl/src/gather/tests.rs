@@ -1,0 +1,1 @@
+//! Facts from objects as the API server shows them.

@@ -1,0 +1,25 @@
+//! `git-sync`: carries the work branch to the remote. A native sidecar: it ends after the agent has.
+
+use k8s_openapi::api::core::v1::Container;
+
+use super::{Build, GIT_SYNC, carrying, resources, var, volumes};
+
+/// A dirty tree is saved this often, in seconds.
+const SNAPSHOT_SECONDS: u32 = 300;
+
+pub(super) fn container(b: &Build) -> Container {
+    let mut env = carrying(b);
+    env.extend([
+        var("GASTOWN_SNAPSHOT_SECONDS", SNAPSHOT_SECONDS.to_string()),
+        var("GASTOWN_DEADLINE_SECONDS", b.inputs.spec.pod.deadline_seconds.to_string()),
+    ]);
+    Container {
+        command: Some(vec!["/usr/local/bin/gt".to_owned()]),
+        args: Some(vec!["sync".to_owned()]),
+        restart_policy: Some("Always".to_owned()),
+        env: Some(env),
+        volume_mounts: Some(volumes::of_sync(b)),
+        resources: Some(resources(&[("cpu", "50m"), ("memory", "64Mi")], &[("cpu", "1"), ("memory", "1Gi")])),
+        ..super::container(GIT_SYNC, &b.images.git, b.images)
+    }
+}

@@ -1,0 +1,115 @@
+//! The volumes of `docs/contracts.md`, and the user's.
+
+use k8s_openapi::api::core::v1::{
+    ConfigMapVolumeSource, DownwardAPIVolumeFile, DownwardAPIVolumeSource, EmptyDirVolumeSource, KeyToPath, ObjectFieldSelector,
+    SecretVolumeSource, Volume, VolumeMount,
+};
+use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
+
+use super::Build;
+
+fn empty(name: &str, limit: &str) -> Volume {
+    let source = EmptyDirVolumeSource { size_limit: Some(Quantity(limit.to_owned())), medium: None };
+    Volume { name: name.to_owned(), empty_dir: Some(source), ..Volume::default() }
+}
+
+/// Optional: what lacks is `gt init`'s to say, in words, instead of a pod that never starts.
+fn secret(name: &str, secret: &str, key: Option<&str>) -> Volume {
+    let items = key.map(|k| vec![KeyToPath { key: k.to_owned(), path: k.to_owned(), mode: None }]);
+    let source = SecretVolumeSource { secret_name: Some(secret.to_owned()), optional: Some(true), default_mode: Some(0o400), items };
+    Volume { name: name.to_owned(), secret: Some(source), ..Volume::default() }
+}
+
+fn config_map(name: &str, map: &str, key: &str, optional: bool) -> Volume {
+    let items = Some(vec![KeyToPath { key: key.to_owned(), path: key.to_owned(), mode: None }]);
+    let source = ConfigMapVolumeSource { name: map.to_owned(), optional: Some(optional), items, default_mode: None };
+    Volume { name: name.to_owned(), config_map: Some(source), ..Volume::default() }
+}
+
+fn podinfo() -> Volume {
+    let field = ObjectFieldSelector { field_path: "metadata.annotations['gastown.io/drain']".to_owned(), api_version: None };
+    let file = DownwardAPIVolumeFile { path: "drain".to_owned(), field_ref: Some(field), ..DownwardAPIVolumeFile::default() };
+    let source = DownwardAPIVolumeSource { items: Some(vec![file]), default_mode: None };
+    Volume { name: "podinfo".to_owned(), downward_api: Some(source), ..Volume::default() }
+}
+
+pub(super) fn all(b: &Build) -> Vec<Volume> {
+    let settings = &b.inputs.spec.pod;
+    let mut volumes = vec![
+        empty("private", "20Gi"),
+        empty("upstream", "20Gi"),
+        empty("workspace", "40Gi"),
+        empty("run", "16Mi"),
+        empty("tools", "2Gi"),
+        empty("home", "10Gi"),
+        empty("tmp", "10Gi"),
+        podinfo(),
+        config_map("prompt", &b.inputs.name, "prompt.md", false),
+    ];
+    if let Some(name) = &settings.git_secret {
+        volumes.push(secret("git-creds", name, None));
+    }
+    if let Some(name) = &settings.known_hosts {
+        volumes.push(config_map("ssh-known-hosts", name, "known_hosts", true));
+    }
+    if let Some(name) = &settings.claude_creds {
+        volumes.push(secret("claude-creds", name, Some(".credentials.json")));
+    }
+    volumes.extend(settings.volumes.iter().cloned());
+    volumes
+}
+
+fn mount(name: &str, path: &str, read_only: bool) -> VolumeMount {
+    VolumeMount { name: name.to_owned(), mount_path: path.to_owned(), read_only: read_only.then_some(true), ..VolumeMount::default() }
+}
+
+/// Git credentials, for the two containers that may hold them.
+fn credentials(b: &Build) -> Vec<VolumeMount> {
+    let settings = &b.inputs.spec.pod;
+    let git = settings.git_secret.as_ref().map(|_| mount("git-creds", "/git-creds", true));
+    let hosts = settings.known_hosts.as_ref().map(|_| mount("ssh-known-hosts", "/ssh-known-hosts", true));
+    git.into_iter().chain(hosts).collect()
+}
+
+pub(super) fn of_init(b: &Build) -> Vec<VolumeMount> {
+    let mut mounts = vec![
+        mount("private", "/gastown/private", false),
+        mount("upstream", "/gastown/upstream", false),
+        mount("workspace", "/workspace", false),
+        mount("tools", "/gastown/tools", false),
+    ];
+    mounts.extend(credentials(b));
+    mounts
+}
+
+pub(super) fn of_sync(b: &Build) -> Vec<VolumeMount> {
+    let mut mounts = vec![
+        mount("private", "/gastown/private", false),
+        mount("upstream", "/gastown/upstream", false),
+        mount("workspace", "/workspace", true),
+        mount("run", "/gastown/run", false),
+        mount("podinfo", "/gastown/pod", true),
+    ];
+    mounts.extend(credentials(b));
+    mounts
+}
+
+/// No private repository, no git credentials.
+pub(super) fn of_claude(b: &Build) -> Vec<VolumeMount> {
+    let settings = &b.inputs.spec.pod;
+    let mut mounts = vec![
+        mount("upstream", "/gastown/upstream", true),
+        mount("workspace", "/workspace", false),
+        mount("run", "/gastown/run", false),
+        mount("tools", "/gastown/tools", true),
+        mount("podinfo", "/gastown/pod", true),
+        mount("prompt", "/gastown/prompt", true),
+        mount("home", "/home/nonroot", false),
+        mount("tmp", "/tmp", false),
+    ];
+    if settings.claude_creds.is_some() {
+        mounts.push(mount("claude-creds", "/claude-creds", true));
+    }
+    mounts.extend(settings.mounts.iter().cloned());
+    mounts
+}
