@@ -79,7 +79,7 @@ fn host_sources() -> Vec<PathBuf> {
 
 /// This machine's settings of apt that say how to reach the network.
 fn host_options() -> Vec<String> {
-    let dump = util::output(&mut Command::new("apt-config").arg("dump")).unwrap_or_default();
+    let dump = util::output(Command::new("apt-config").arg("dump")).unwrap_or_default();
     let reach = |l: &&str| ["Acquire::http::", "Acquire::https::", "Acquire::Check-"].iter().any(|p| l.starts_with(p));
     dump.lines().filter(reach).map(str::to_owned).collect()
 }

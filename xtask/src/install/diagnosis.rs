@@ -74,7 +74,7 @@ async fn log(api: &Api<Pod>, pod: &Pod) -> String {
         .any(|c| c.restart_count > 0 && c.state.as_ref().is_some_and(|s| s.running.is_none()));
     let how = LogParams { tail_lines: Some(15), previous: restarted, ..LogParams::default() };
     match api.logs(&pod.name_any(), &how).await {
-        Ok(log) => log.lines().map(|line| format!("    | {line}\n")).collect(),
+        Ok(log) => log.lines().flat_map(|line| ["    | ", line, "\n"]).collect(),
         Err(error) => format!("    no log: {error}\n"),
     }
 }
