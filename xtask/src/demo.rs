@@ -1,10 +1,184 @@
-//! `cargo xtask demo`.
+//! `cargo xtask demo`: the main job, from an empty machine to landed branches.
+
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail};
+use gastown_testkit::cluster::{Cluster, Nodes, Options, default_dir};
+use gastown_testkit::demo::{self, Report, Settings, Stage, Story};
+use kube::Client;
+
+use crate::{images, install};
+
+/// The demo's namespace.
+const NAMESPACE: &str = "gastown-demo";
+/// The demo's Rig.
+const RIG: &str = "demo";
+/// What the demo takes for granted beside the time of its changes: the first pull of images into pods, a cold start.
+const HEAD_START: Duration = Duration::from_secs(900);
+/// A generous time for one change on a slow machine.
+const PER_CHANGE: Duration = Duration::from_secs(180);
 
 /// Flags of `cargo xtask demo`.
 #[derive(Debug, clap::Args)]
-pub struct Args {}
+pub struct Args {
+    /// A git repository or bundle instead of the small project that the demo brings along; needs --plan.
+    #[arg(long, requires = "plan")]
+    repo: Option<String>,
+    /// The changes to make in it: a JSON file with `base`, `test` and `changes` (README).
+    #[arg(long, requires = "repo")]
+    plan: Option<PathBuf>,
+    /// How many polecats work at a time.
+    #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(i32).range(1..=100))]
+    polecats: i32,
+    /// Leave the cluster and everything on it.
+    #[arg(long)]
+    keep: bool,
+    /// Write the result as JSON to this file.
+    #[arg(long)]
+    json: Option<PathBuf>,
+    /// A cluster that is there already and can run the images that `cargo xtask images` names; else one is started.
+    #[arg(long, conflicts_with = "dir")]
+    kubeconfig: Option<PathBuf>,
+    /// The folder of the cluster that is started; by default the one in the user's cache folder.
+    #[arg(long)]
+    dir: Option<PathBuf>,
+}
 
 /// Runs it.
-pub async fn run(_args: Args) -> anyhow::Result<()> {
-    anyhow::bail!("placeholder: its owner replaces this file")
+pub async fn run(args: Args) -> Result<()> {
+    let story = match (&args.repo, &args.plan) {
+        (Some(repo), Some(plan)) => Story::load(repo, plan).await?,
+        _ => Story::default_project().await?,
+    };
+    let clock = Clock::start();
+    let mut ground = Ground::choose(args.kubeconfig.clone(), args.dir.clone()).await?;
+    let played = tokio::select! {
+        played = play(&mut ground, &story, args.polecats, &clock) => played.map(|(_, report)| report),
+        stopped = tokio::signal::ctrl_c() => Err(stopped.err().map_or_else(|| anyhow::anyhow!("interrupted"), Into::into)),
+    };
+    let told = played.and_then(|report| tell(&report, args.json.as_deref()));
+    if let Err(e) = &told {
+        eprintln!("\n{e:#}\n");
+    }
+    let cleaned = ground.leave(args.keep, args.polecats).await;
+    if told.is_err() {
+        bail!("the demo did not land everything");
+    }
+    cleaned
+}
+
+fn tell(report: &Report, json: Option<&Path>) -> Result<()> {
+    println!("\n{}\n", report.table());
+    if let Some(path) = json {
+        std::fs::write(path, serde_json::to_vec_pretty(report)?).with_context(|| format!("writing {}", path.display()))?;
+    }
+    report.check()
+}
+
+/// Cluster, images, controllers, and the story on them.
+pub async fn play(ground: &mut Ground, story: &Story, polecats: i32, clock: &Clock) -> Result<(Stage, Report)> {
+    let client = ground.prepare(clock).await?;
+    let settings = ground.settings(polecats, story.changes.len())?;
+    demo::run(&client, settings, story, |line| clock.say(line)).await
+}
+
+/// Seconds since the start, before every line.
+#[derive(Debug)]
+pub struct Clock {
+    start: Instant,
+}
+
+impl Clock {
+    /// Begins to count.
+    pub fn start() -> Self {
+        Self { start: Instant::now() }
+    }
+
+    /// Prints a line.
+    pub fn say(&self, line: &str) {
+        println!("{:>5}s  {line}", self.start.elapsed().as_secs());
+    }
+}
+
+/// The cluster that the demo runs on.
+#[derive(Debug)]
+pub struct Ground {
+    kubeconfig: PathBuf,
+    /// The folder of our own cluster; none on somebody else's.
+    own: Option<PathBuf>,
+    /// Whether it was us who started it.
+    started: bool,
+}
+
+impl Ground {
+    /// Somebody's cluster by its kubeconfig, or our own, which is not started yet.
+    pub async fn choose(kubeconfig: Option<PathBuf>, dir: Option<PathBuf>) -> Result<Self> {
+        if let Some(kubeconfig) = kubeconfig {
+            return Ok(Self { kubeconfig, own: None, started: false });
+        }
+        let dir = dir.map_or_else(default_dir, Ok)?;
+        let started = Cluster::find(&dir).await?.is_none();
+        Ok(Self { kubeconfig: dir.join("kubeconfig"), own: Some(dir), started })
+    }
+
+    /// Starts the cluster if it is ours, brings the images there, and installs the controllers.
+    pub async fn prepare(&mut self, clock: &Clock) -> Result<Client> {
+        if let Some(dir) = &self.own {
+            clock.say("cluster");
+            let options = Options { dir: dir.clone(), nodes: Nodes::Kubelet };
+            let cluster = Cluster::up(options, &|line| clock.say(line)).await?;
+            self.kubeconfig = cluster.kubeconfig();
+            clock.say("images");
+            let built = images::build(&[], false).await?;
+            images::load(&built, Some(dir)).await?;
+        }
+        clock.say("controllers");
+        install::install(&self.kubeconfig, &[]).await?;
+        self.client().await
+    }
+
+    /// A client of the cluster.
+    pub async fn client(&self) -> Result<Client> {
+        let kubeconfig = kube::config::Kubeconfig::read_from(&self.kubeconfig)?;
+        let config = kube::Config::from_custom_kubeconfig(kubeconfig, &kube::config::KubeConfigOptions::default()).await?;
+        Ok(Client::try_from(config)?)
+    }
+
+    /// Where the cluster's kubeconfig is.
+    pub fn kubeconfig(&self) -> &Path {
+        &self.kubeconfig
+    }
+
+    /// What the demo needs to know of it.
+    pub fn settings(&self, polecats: i32, changes: usize) -> Result<Settings> {
+        Ok(Settings {
+            kubeconfig: self.kubeconfig.clone(),
+            namespace: NAMESPACE.to_owned(),
+            rig: RIG.to_owned(),
+            max_polecats: polecats,
+            servers_image: images::reference("demo-servers")?,
+            gate_image: images::reference("gate-python")?,
+            deadline: HEAD_START + PER_CHANGE * u32::try_from(changes)?,
+        })
+    }
+
+    /// Ends the run: keeps everything and says how to look at it, or takes the cluster down when it was started for this, or
+    /// else deletes the demo's objects.
+    pub async fn leave(&self, keep: bool, polecats: i32) -> Result<()> {
+        if keep {
+            println!("kept; look with: kubectl --kubeconfig {} get polecats,mergerequests -n {NAMESPACE}", self.kubeconfig.display());
+            if self.own.is_some() {
+                println!("stop the cluster with: cargo xtask cluster down");
+            }
+            return Ok(());
+        }
+        if let (Some(dir), true) = (&self.own, self.started) {
+            println!("taking the cluster down (--keep leaves it)");
+            Cluster::down(dir, &|_| {}).await?;
+            return Ok(());
+        }
+        println!("deleting the demo's objects (--keep leaves them)");
+        demo::clear(&self.client().await?, &self.settings(polecats, 0)?).await
+    }
 }
