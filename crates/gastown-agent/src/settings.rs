@@ -155,3 +155,19 @@ impl Run {
 pub fn prompt_file() -> std::path::PathBuf {
     text("GASTOWN_PROMPT_FILE").unwrap_or_else(|| "/gastown/prompt/prompt.md".into()).into()
 }
+
+/// Settings of a run with nothing special about it.
+#[cfg(test)]
+pub(crate) fn test_run() -> Run {
+    Run {
+        agent: "claude-code".into(),
+        model: None,
+        agent_args: Vec::new(),
+        prompt_file: "/gastown/prompt/prompt.md".into(),
+        work: gastown_names::BranchName::from_str("polecat/a").unwrap(),
+        target: gastown_names::BranchName::from_str("main").unwrap(),
+        deadline: None,
+        budget: Budget::default(),
+        grace: Duration::from_secs(580),
+    }
+}

@@ -25,6 +25,8 @@ pub struct ClaudeCode {
     result: Option<Outcome>,
     /// The last error that the model's service gave, as the stream told it in passing.
     error: Option<String>,
+    /// When the limit that refused a request ends.
+    reset_at: Option<i64>,
 }
 
 #[derive(Clone, Copy, Default, Deserialize)]
@@ -60,6 +62,17 @@ struct Event {
     usage: Option<Tokens>,
     #[serde(default)]
     result: Option<String>,
+    #[serde(default)]
+    rate_limit_info: Option<RateLimit>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct RateLimit {
+    #[serde(default)]
+    status: String,
+    #[serde(default)]
+    resets_at: Option<i64>,
 }
 
 #[derive(Deserialize)]
@@ -109,17 +122,32 @@ impl ClaudeCode {
         let ending = |exit| Some(Ending { exit, message: text.clone(), reset_at: None });
         match status {
             Some(401 | 403) => return ending(AgentExit::BadCredentials),
-            Some(429) => return Some(Ending { exit: AgentExit::RateLimited, message: text.clone(), reset_at: reset_in(text) }),
+            Some(429) => {
+                return Some(Ending {
+                    exit: AgentExit::RateLimited,
+                    message: text.clone(),
+                    reset_at: self.reset_at.or_else(|| reset_in(text)),
+                });
+            }
             // Overloaded: waiting helps, and it is nobody's fault.
             Some(503 | 529) => return ending(AgentExit::RateLimited),
             Some(s) if s >= 500 => return ending(AgentExit::Crashed),
             _ => {}
         }
-        if named == "authentication_failed" || lower.contains("invalid api key") || lower.contains("please run /login") {
+        // An account without credit is as good as none until somebody sees to it.
+        if named == "authentication_failed"
+            || named == "billing_error"
+            || lower.contains("invalid api key")
+            || lower.contains("please run /login")
+        {
             return ending(AgentExit::BadCredentials);
         }
         if named == "rate_limit" || lower.contains("usage limit reached") || lower.contains("rate limit") {
-            return Some(Ending { exit: AgentExit::RateLimited, message: text.clone(), reset_at: reset_in(text) });
+            return Some(Ending {
+                exit: AgentExit::RateLimited,
+                message: text.clone(),
+                reset_at: self.reset_at.or_else(|| reset_in(text)),
+            });
         }
         if named == "server_error" || lower.contains("overloaded") {
             return ending(AgentExit::RateLimited);
@@ -138,7 +166,12 @@ fn status_in(text: &str) -> Option<u16> {
 fn reset_in(text: &str) -> Option<i64> {
     let (_, after) = text.rsplit_once('|')?;
     let digits: String = after.trim().chars().take_while(char::is_ascii_digit).collect();
-    digits.parse().ok().filter(|t| (1_000_000_000..100_000_000_000).contains(t))
+    digits.parse().ok().filter(|t| is_time(*t))
+}
+
+/// Seconds since 1970 that a clock of this age could show.
+fn is_time(seconds: i64) -> bool {
+    (1_000_000_000..100_000_000_000).contains(&seconds)
 }
 
 impl Adapter for ClaudeCode {
@@ -151,6 +184,13 @@ impl Adapter for ClaudeCode {
         args.extend(fixed.map(str::to_owned));
         if let Some(model) = &settings.model {
             args.extend(["--model".to_owned(), model.clone()]);
+        }
+        // Its own limits are exact; ours, read off the stream, are the second line.
+        if let Some(turns) = settings.budget.turns {
+            args.extend(["--max-turns".to_owned(), turns.to_string()]);
+        }
+        if let Some(cost) = settings.budget.cost_usd {
+            args.extend(["--max-budget-usd".to_owned(), cost.to_string()]);
         }
         args.extend(settings.agent_args.iter().cloned());
         let text = String::from_utf8_lossy(prompt);
@@ -167,6 +207,11 @@ impl Adapter for ClaudeCode {
             }
             "assistant" => {
                 self.assistant(event);
+                false
+            }
+            "rate_limit_event" => {
+                let refused = event.rate_limit_info.filter(|i| i.status == "rejected");
+                self.reset_at = refused.and_then(|i| i.resets_at).filter(|t| is_time(*t)).or(self.reset_at);
                 false
             }
             "result" => {
@@ -228,5 +273,126 @@ impl Adapter for ClaudeCode {
         }
         let text = if outcome.text.is_empty() { &outcome.subtype } else { &outcome.text };
         Ending::new(AgentExit::Failed, text.clone())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::process::ExitStatusExt as _;
+
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn fed(stream: &str) -> ClaudeCode {
+        let mut adapter = ClaudeCode::default();
+        for line in stream.lines() {
+            adapter.line(line.as_bytes());
+        }
+        adapter
+    }
+
+    fn ended(stream: &str) -> Ending {
+        fed(stream).ending(ExitStatus::from_raw(1 << 8))
+    }
+
+    const COMPLETED: &str = include_str!("captured/completed.jsonl");
+
+    #[test]
+    fn a_captured_run_is_completed_with_its_usage() {
+        let mut adapter = ClaudeCode::default();
+        let ends: Vec<bool> = COMPLETED.lines().map(|l| adapter.line(l.as_bytes())).collect();
+        assert_eq!(ends.iter().filter(|e| **e).count(), 1);
+        assert!(ends.last().unwrap());
+        assert_eq!(adapter.ending(ExitStatus::from_raw(0)), Ending::new(AgentExit::Completed, ""));
+        assert_eq!(adapter.model().as_deref(), Some("claude-opus-5-5"));
+        let u = adapter.usage();
+        assert_eq!((u.turns, u.input_tokens, u.output_tokens, u.cache_read_tokens, u.cache_write_tokens), (3, 300, 49, 21, 15));
+        assert!(u.cost_usd > 0.002);
+    }
+
+    #[test]
+    fn usage_grows_while_it_runs() {
+        let half: Vec<&str> = COMPLETED.lines().take(4).collect();
+        let u = fed(&half.join("\n")).usage();
+        assert_eq!((u.turns, u.input_tokens), (2, 200));
+        // The parts of one message are one turn.
+        let twice = format!("{0}\n{0}", half[1]);
+        assert_eq!(fed(&twice).usage().turns, 1);
+    }
+
+    #[test]
+    fn captured_errors_of_the_service_have_their_classes() {
+        let cases = [
+            (include_str!("captured/status-401.jsonl"), AgentExit::BadCredentials),
+            (include_str!("captured/status-403.jsonl"), AgentExit::BadCredentials),
+            (include_str!("captured/no-credit.jsonl"), AgentExit::BadCredentials),
+            (include_str!("captured/status-429.jsonl"), AgentExit::RateLimited),
+            (include_str!("captured/status-529.jsonl"), AgentExit::RateLimited),
+            (include_str!("captured/status-500.jsonl"), AgentExit::Crashed),
+            (include_str!("captured/max-turns.jsonl"), AgentExit::BudgetExceeded),
+        ];
+        for (stream, want) in cases {
+            let ending = ended(stream);
+            assert_eq!(ending.exit, want, "{ending:?}");
+            assert!(!ending.message.is_empty());
+        }
+    }
+
+    #[test]
+    fn the_end_of_a_limit_is_told_when_it_is_known() {
+        let event = r#"{"type":"rate_limit_event","rate_limit_info":{"status":"rejected","resetsAt":1893456000}}"#;
+        let stream = format!("{event}\n{}", include_str!("captured/status-429.jsonl"));
+        assert_eq!(ended(&stream).reset_at, Some(1_893_456_000));
+        let old = r#"{"type":"result","subtype":"success","is_error":true,"result":"Claude AI usage limit reached|1893456000"}"#;
+        assert_eq!(
+            ended(old),
+            Ending {
+                exit: AgentExit::RateLimited,
+                message: "Claude AI usage limit reached|1893456000".into(),
+                reset_at: Some(1_893_456_000)
+            }
+        );
+    }
+
+    #[test]
+    fn a_stream_that_breaks_off_is_a_crash() {
+        assert_eq!(ended("").exit, AgentExit::Crashed);
+        let half: Vec<&str> = COMPLETED.lines().take(4).collect();
+        assert_eq!(fed(&half.join("\n")).ending(ExitStatus::from_raw(9)).exit, AgentExit::Crashed);
+    }
+
+    #[test]
+    fn the_prompt_goes_through_standard_input_alone() {
+        let settings = Run { model: Some("m".into()), agent_args: vec!["--verbose".into()], ..crate::settings::test_run() };
+        let launch = ClaudeCode::default().launch(&settings, &[], b"say \"hi\" $(id)", Path::new("/p"));
+        assert!(launch.args.iter().all(|a| !a.contains("hi")));
+        assert!(launch.args.windows(2).any(|w| w == ["--model", "m"]));
+        let line: serde_json::Value = serde_json::from_slice(&launch.stdin).unwrap();
+        assert_eq!(line["message"]["content"][0]["text"], "say \"hi\" $(id)");
+        assert!(launch.keep_stdin && launch.stdin.ends_with(b"\n"));
+    }
+
+    proptest! {
+        #[test]
+        fn no_line_breaks_the_adapter(lines in proptest::collection::vec(proptest::collection::vec(any::<u8>(), 0..80), 0..5)) {
+            let mut adapter = ClaudeCode::default();
+            for line in &lines {
+                adapter.line(line);
+            }
+            adapter.ending(ExitStatus::from_raw(0));
+        }
+
+        #[test]
+        fn no_numbers_of_the_stream_overflow(a in any::<u64>(), b in any::<u64>(), turns in any::<u64>(), cost in any::<f64>()) {
+            let mut adapter = ClaudeCode::default();
+            for (id, n) in [("a", a), ("b", b)] {
+                let event = serde_json::json!({"type": "assistant", "message": {"id": id, "model": "m", "usage": {"input_tokens": n, "output_tokens": n}}});
+                adapter.line(event.to_string().as_bytes());
+            }
+            adapter.usage();
+            adapter.line(serde_json::json!({"type": "result", "num_turns": turns, "total_cost_usd": cost}).to_string().as_bytes());
+            prop_assert!(adapter.usage().cost_usd >= 0.0);
+        }
     }
 }

@@ -43,3 +43,31 @@ impl Adapter for Generic {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::process::ExitStatusExt as _;
+
+    use super::*;
+
+    #[test]
+    fn any_command_is_started_with_its_arguments_and_the_prompt_on_its_input() {
+        let settings = Run { agent_args: vec!["-x".into()], ..crate::settings::test_run() };
+        let launch = Generic.launch(&settings, &["tool".into(), "a b".into()], b"prompt", Path::new("/p.md"));
+        assert_eq!((launch.program.as_str(), launch.args), ("tool", vec!["a b".to_owned(), "-x".to_owned()]));
+        assert_eq!((launch.stdin, launch.keep_stdin), (b"prompt".to_vec(), false));
+        assert_eq!(launch.env, [("GASTOWN_PROMPT_FILE".to_owned(), "/p.md".into())]);
+        let from_args = Generic.launch(&settings, &[], b"", Path::new("/p.md"));
+        assert_eq!(from_args.program, "-x");
+    }
+
+    #[test]
+    fn its_exit_code_decides() {
+        let cases = [(0, AgentExit::Completed), (1 << 8, AgentExit::Failed), (9, AgentExit::Crashed)];
+        for (raw, want) in cases {
+            assert_eq!(Generic.ending(ExitStatus::from_raw(raw)).exit, want);
+        }
+        let mut adapter = Generic;
+        assert!(!adapter.line(br#"{"type":"result"}"#));
+    }
+}

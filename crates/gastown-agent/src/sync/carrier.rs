@@ -30,14 +30,14 @@ impl Trouble {
     fn of(e: &GitError) -> Self {
         let (result, transient) = match e.class {
             Class::Unreachable | Class::Timeout => (SyncResult::RemoteUnreachable, true),
+            Class::Rejected(Refusal::Stale) => (SyncResult::PushRace, false),
             Class::AuthFailed
             | Class::PermissionDenied
             | Class::BadCredentials
             | Class::RepositoryNotFound
             | Class::UnknownHostKey
-            | Class::HostKeyMismatch => (SyncResult::PushRejected, false),
-            Class::Rejected(Refusal::Stale) => (SyncResult::PushRace, false),
-            Class::Rejected(_) => (SyncResult::PushRejected, false),
+            | Class::HostKeyMismatch
+            | Class::Rejected(_) => (SyncResult::PushRejected, false),
             Class::Corrupt => (SyncResult::BadObjects, false),
             Class::RefNotFound | Class::TooMuchOutput | Class::Local => (SyncResult::Internal, true),
         };
@@ -164,10 +164,10 @@ impl Carrier {
         let cut = Trouble { result: SyncResult::RemoteUnreachable, message: "the time ended while it was carried".into(), transient: true };
         let before = std::mem::replace(&mut self.carried, Err(cut));
         self.carried = self.try_carry().await;
-        if let Err(t) = &self.carried {
-            if self.carried != before {
-                tracing::warn!(result = ?t.result, message = t.message, "the work branch is not on the remote");
-            }
+        if let Err(t) = &self.carried
+            && self.carried != before
+        {
+            tracing::warn!(result = ?t.result, message = t.message, "the work branch is not on the remote");
         }
         self.carried.clone()
     }
@@ -243,10 +243,10 @@ impl Carrier {
     /// Saves the dirty tree, and commits that the branch does not hold, when there are any.
     pub async fn save(&mut self) -> Done {
         let done = self.try_save().await;
-        if let Err(t) = &done {
-            if self.tree != done {
-                tracing::warn!(result = ?t.result, message = t.message, "the working tree is not saved");
-            }
+        if let Err(t) = &done
+            && self.tree != done
+        {
+            tracing::warn!(result = ?t.result, message = t.message, "the working tree is not saved");
         }
         self.tree.clone_from(&done);
         done
@@ -280,7 +280,7 @@ impl Carrier {
         }
         // Nothing uncommitted: the commit itself is the snapshot.
         let plain = tree == head_tree && parents.len() == 1 && skipped.is_empty();
-        let commit = if plain { base } else { self.write_commit(tree, parents, &skipped)? };
+        let commit = if plain { base } else { self.write_commit(&tree, &parents, &skipped)? };
         self.push_wip(commit).await?;
         self.saved = Some(this);
         self.wip = true;
@@ -326,14 +326,14 @@ impl Carrier {
         Ok((tree, skipped, head_tree))
     }
 
-    fn write_commit(&self, tree: String, parents: Vec<CommitId>, skipped: &[String]) -> Result<CommitId, Trouble> {
+    fn write_commit(&self, tree: &str, parents: &[CommitId], skipped: &[String]) -> Result<CommitId, Trouble> {
         let repo = open(&self.paths.private_repo())?;
         let id = |text: &str| gix::ObjectId::from_hex(text.as_bytes()).map_err(Trouble::internal);
         let mut message = format!("Snapshot of the working tree on {}\n", self.settings.work);
         if !skipped.is_empty() {
             message.push_str("\nLeft out (as in the parent):\n");
             for line in skipped {
-                message.push_str(&format!("- {line}\n"));
+                message.extend(["- ", line, "\n"]);
             }
         }
         let seconds = jiff::Timestamp::now().as_second();
@@ -343,7 +343,7 @@ impl Carrier {
             time: gix::date::Time { seconds, offset: 0 },
         };
         let commit = gix::objs::Commit {
-            tree: id(&tree)?,
+            tree: id(tree)?,
             parents: parents.iter().map(|p| id(p.as_str())).collect::<Result<_, _>>()?,
             author: who.clone(),
             committer: who,
@@ -414,7 +414,7 @@ impl Carrier {
         }
         if let Err(t) = &self.tree {
             let space = if report.message.is_empty() { "" } else { "; " };
-            report.message.push_str(&format!("{space}the working tree could not be saved: {}", t.message));
+            report.message.extend([space, "the working tree could not be saved: ", &t.message]);
         }
         report
     }

@@ -1,4 +1,6 @@
 //! `gt init`, `gt sync` and `gt run` as processes, against real git and a real sshd.
 
+mod isolation;
 mod life;
 mod pod;
+mod remotes;

@@ -1,0 +1,185 @@
+//! What a remote can do to us: each its typed outcome, with a sentence that names what to mend.
+
+use std::fs;
+
+use gastown_core::report::{InitResult, SyncResult};
+use gastown_testkit::sshd::Sshd;
+
+use crate::pod::{Origin, Pod, WIP, git, git_ok, until};
+
+/// A pod whose repository is behind ssh, with everything right.
+fn over_ssh(sshd: &Sshd, origin: &Origin) -> Pod {
+    let mut pod = Pod::new(&sshd.url(&origin.path()));
+    pod.set("GASTOWN_GIT_SECRET", "git-creds");
+    pod.put("git-creds/ssh-privatekey", &sshd.user_key().unwrap());
+    pod.put("git-creds/known_hosts", &sshd.known_hosts().unwrap());
+    pod
+}
+
+fn stops(pod: &Pod, want: InitResult, words: &[&str]) {
+    let report = pod.init();
+    assert_eq!(report.result, want, "{report:?}");
+    for word in words {
+        assert!(report.message.contains(word), "{word:?} is not in {:?}", report.message);
+    }
+}
+
+#[test]
+fn a_key_in_the_secret_carries_the_work_over_ssh() {
+    let (sshd, origin) = (Sshd::start().unwrap(), Origin::new());
+    let pod = over_ssh(&sshd, &origin);
+    pod.ready();
+    let sync = pod.sync();
+    let (code, _) = pod.end_run(pod.agent("echo work > w; git add w; git commit -q -m work\n"));
+    assert_eq!(code, Some(0), "{}", pod.log("sync"));
+    let record = pod.end_sync(sync);
+    assert_eq!((record.result, record.ahead), (SyncResult::Pushed, 1));
+    // The key stays where it was mounted: no copy outlives a call.
+    let key = sshd.user_key().unwrap();
+    let body = key.lines().nth(1).unwrap();
+    let found = std::process::Command::new("grep").args(["-rl", body]).arg(pod.dir.path()).output().unwrap();
+    let found = String::from_utf8(found.stdout).unwrap();
+    assert_eq!(found.lines().collect::<Vec<_>>(), [pod.path("git-creds/ssh-privatekey").to_str().unwrap()]);
+}
+
+#[test]
+fn what_is_wrong_with_the_credentials_is_told_apart() {
+    let (sshd, origin) = (Sshd::start().unwrap(), Origin::new());
+    let pod = over_ssh(&sshd, &origin);
+    pod.put("git-creds/ssh-privatekey", &sshd.stranger_key().unwrap());
+    stops(&pod, InitResult::BadCredentials, &["secret git-creds"]);
+    pod.put("git-creds/ssh-privatekey", "no key at all\n");
+    stops(&pod, InitResult::BadCredentials, &["secret git-creds"]);
+    fs::remove_file(pod.path("git-creds/ssh-privatekey")).unwrap();
+    stops(&pod, InitResult::SecretNotFound, &["secret git-creds has no key ssh-privatekey"]);
+    fs::remove_file(pod.path("git-creds/known_hosts")).unwrap();
+    stops(&pod, InitResult::SecretNotFound, &["secret git-creds not found"]);
+}
+
+#[test]
+fn a_host_that_is_not_known_or_not_itself_gets_no_key() {
+    let (sshd, origin) = (Sshd::start().unwrap(), Origin::new());
+    let mut pod = over_ssh(&sshd, &origin);
+    pod.put("git-creds/known_hosts", "");
+    stops(&pod, InitResult::UnknownHostKey, &["known_hosts"]);
+    pod.put("git-creds/known_hosts", &sshd.wrong_known_hosts().unwrap());
+    stops(&pod, InitResult::HostKeyMismatch, &[]);
+    assert!(!sshd.log().contains("Accepted publickey"), "{}", sshd.log());
+    pod.put("git-creds/known_hosts", "");
+    pod.set("GASTOWN_KNOWN_HOSTS_CONFIGMAP", "hosts");
+    stops(&pod, InitResult::ConfigMapNotFound, &["configmap hosts"]);
+    pod.put("ssh-known-hosts/known_hosts", &sshd.known_hosts().unwrap());
+    pod.ready();
+}
+
+#[test]
+fn a_repository_or_branch_that_is_not_there_is_named() {
+    let (sshd, origin) = (Sshd::start().unwrap(), Origin::new());
+    let mut pod = over_ssh(&sshd, &origin);
+    pod.set("GASTOWN_TARGET_BRANCH", "release");
+    stops(&pod, InitResult::BranchNotFound, &["release"]);
+    pod.set("GASTOWN_REPOSITORY", &sshd.url(&origin.path().with_file_name("gone.git")));
+    stops(&pod, InitResult::RepositoryNotFound, &["gone.git"]);
+    pod.set("GASTOWN_REPOSITORY", &format!("file://{}", origin.path().with_file_name("gone.git").display()));
+    stops(&pod, InitResult::RepositoryNotFound, &["gone.git"]);
+}
+
+#[test]
+fn a_remote_that_does_not_answer_is_unreachable_and_nonsense_is_invalid() {
+    let (mut sshd, origin) = (Sshd::start().unwrap(), Origin::new());
+    let mut pod = over_ssh(&sshd, &origin);
+    sshd.stop();
+    stops(&pod, InitResult::RemoteUnreachable, &[]);
+    pod.set("GASTOWN_REPOSITORY", "ext::sh -c id");
+    stops(&pod, InitResult::InvalidConfig, &["GASTOWN_REPOSITORY"]);
+    pod.set("GASTOWN_REPOSITORY", &origin.url()).set("GASTOWN_WORK_BRANCH", "--exec=id");
+    stops(&pod, InitResult::InvalidConfig, &["GASTOWN_WORK_BRANCH"]);
+}
+
+#[test]
+fn another_writers_push_is_never_overwritten_and_ours_is_in_the_snapshot() {
+    let origin = Origin::new();
+    let pod = Pod::new(&origin.url());
+    pod.ready();
+    let sync = pod.sync();
+    let theirs = origin.another_writer("polecat/toast");
+    let (code, run) = pod.end_run(pod.agent("echo mine > mine; git add mine; git commit -q -m mine; echo half > half\n"));
+    assert_eq!(code, Some(0), "{run:?}");
+    assert!(run.message.contains("another writer"), "{run:?}");
+    let record = pod.end_sync(sync);
+    assert_eq!(record.result, SyncResult::PushRace, "{record:?}");
+    let mine = git(&pod.repo(), &["rev-parse", "HEAD"]);
+    assert_eq!(record.unpushed.as_ref().map(ToString::to_string), Some(mine.clone()));
+    assert_eq!((record.commit, record.wip.as_deref()), (None, Some(WIP)));
+    assert_eq!(origin.at("polecat/toast"), Some(theirs));
+    assert_eq!(git(&origin.path(), &["show", &format!("{WIP}:half")]), "half");
+    assert!(git_ok(&origin.path(), &["merge-base", "--is-ancestor", &mine, WIP]));
+}
+
+#[test]
+fn a_remote_that_was_down_gets_the_work_when_it_is_up() {
+    let (mut sshd, origin) = (Sshd::start().unwrap(), Origin::new());
+    let pod = over_ssh(&sshd, &origin);
+    pod.ready();
+    let sync = pod.sync();
+    sshd.stop();
+    let run = pod.agent("echo w > w; git add w; git commit -q -m w; echo dirty > d\n");
+    until("the sidecar has met the closed door", || pod.log("sync").contains("RemoteUnreachable"));
+    sshd.resume().unwrap();
+    let (code, _) = pod.end_run(run);
+    assert_eq!(code, Some(0), "{}", pod.log("sync"));
+    let record = pod.end_sync(sync);
+    assert_eq!((record.result, record.ahead, record.wip.as_deref()), (SyncResult::Pushed, 1, Some(WIP)), "{}", pod.log("sync"));
+}
+
+#[test]
+fn a_remote_that_stays_down_is_told_when_the_grace_is_over() {
+    let (mut sshd, origin) = (Sshd::start().unwrap(), Origin::new());
+    let mut pod = over_ssh(&sshd, &origin);
+    pod.set("GASTOWN_GRACE_SECONDS", "4");
+    pod.ready();
+    let sync = pod.sync();
+    sshd.stop();
+    pod.end_run(pod.agent("echo w > w; git add w; git commit -q -m w\n"));
+    let record = pod.end_sync(sync);
+    let head = git(&pod.repo(), &["rev-parse", "HEAD"]);
+    assert_eq!((record.result, record.unpushed.unwrap().to_string(), record.commit), (SyncResult::RemoteUnreachable, head, None));
+}
+
+#[test]
+fn a_branch_that_the_remote_protects_is_told_and_the_work_is_in_the_snapshot() {
+    let origin = Origin::new();
+    let pod = Pod::new(&origin.url());
+    pod.ready();
+    let hook = origin.path().join("hooks/update");
+    fs::write(&hook, "#!/bin/sh\ncase \"$1\" in refs/heads/*) echo no entry >&2; exit 1;; esac\n").unwrap();
+    fs::set_permissions(&hook, std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
+    let sync = pod.sync();
+    pod.end_run(pod.agent("echo w > w; git add w; git commit -q -m w\n"));
+    let record = pod.end_sync(sync);
+    let head = git(&pod.repo(), &["rev-parse", "HEAD"]);
+    assert_eq!((record.result, record.wip.as_deref()), (SyncResult::PushRejected, Some(WIP)), "{record:?}");
+    assert!(record.message.contains("no entry"), "{record:?}");
+    // A clean tree needs no commit of ours around it.
+    assert_eq!(origin.at(WIP), Some(head));
+}
+
+#[test]
+fn a_sidecar_that_was_killed_takes_up_where_it_was() {
+    let origin = Origin::new();
+    let pod = Pod::new(&origin.url());
+    pod.ready();
+    let mut sync = pod.sync();
+    let (code, _) = pod.end_run(pod.agent("echo 1 > w; git add w; git commit -q -m 1; echo d > d\n"));
+    assert_eq!(code, Some(0));
+    sync.child.kill().unwrap();
+    sync.wait();
+    fs::remove_file(pod.path("gastown/run/sync.sock")).unwrap();
+    let sync = pod.sync();
+    let (code, _) = pod.end_run(pod.agent("git commit -q --amend -m 2; echo e > d\n"));
+    assert_eq!(code, Some(0), "{}", pod.log("sync"));
+    let record = pod.end_sync(sync);
+    assert_eq!((record.result, record.ahead), (SyncResult::Pushed, 1), "{record:?}");
+    assert_eq!(git(&origin.path(), &["log", "-1", "--format=%s", "polecat/toast"]), "2");
+    assert_eq!(git(&origin.path(), &["show", &format!("{WIP}:d")]), "e");
+}
