@@ -77,6 +77,10 @@ async fn down(dir: PathBuf) -> Result<()> {
     } else {
         println!("no cluster in {}", dir.display());
     }
+    let left = Cluster::leftovers(&dir).await;
+    if !left.is_empty() {
+        bail!("still on this machine:\n  {}", left.join("\n  "));
+    }
     Ok(())
 }
 

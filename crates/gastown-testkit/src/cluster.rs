@@ -106,8 +106,7 @@ impl Cluster {
                 progress(&format!("the cluster in {} is up", dir.display()));
                 return Ok(cluster);
             }
-            let missing = state.missing().join(", ");
-            progress(&format!("the cluster in {} is not whole ({missing}); starting it anew", dir.display()));
+            progress(&format!("the cluster in {} {}; starting it anew", dir.display(), trouble(&state)));
             stop::tear_down(&dir, &state).await?;
             drop(lock);
             return Box::pin(Self::up(options, progress)).await;
@@ -250,6 +249,18 @@ async fn reuse(dir: &Path, state: &State, nodes: Nodes) -> Result<Option<Cluster
         bail!("the cluster in {} has other nodes ({:?}, wanted {nodes:?}); stop it first", dir.display(), state.nodes);
     }
     Ok(Some(Cluster { paths: Paths { dir: dir.to_owned(), bin: state.bin.clone() }, nodes }))
+}
+
+/// Why a cluster is of no use.
+fn trouble(state: &State) -> String {
+    if state.boot != boot_id() {
+        return "is from before this machine's start".into();
+    }
+    match state.missing().as_slice() {
+        [] if state.complete => "does not answer".into(),
+        [] => "was not started to the end".into(),
+        missing => format!("has lost {}", missing.join(", ")),
+    }
 }
 
 async fn is_whole(dir: &Path, state: &State) -> bool {

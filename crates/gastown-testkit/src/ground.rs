@@ -7,14 +7,16 @@
 mod host;
 mod parts;
 
+use std::collections::VecDeque;
 use std::ffi::OsString;
 use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 use sha2::{Digest, Sha256};
+use tokio::io::{AsyncBufReadExt, BufReader};
 use tokio::process::Command;
 
 pub use host::{need_debian, need_node_tools};
@@ -22,6 +24,9 @@ use parts::{CNI, CONTAINERD, CONTROL_PLANE, COREDNS, ETCD, HELM, NODE, Part, RUN
 
 /// The version that the Kubernetes binaries report, and that nodes show.
 pub use parts::KUBERNETES_VERSION;
+
+/// How often a long build says that it goes on.
+const TELL_EVERY: Duration = Duration::from_secs(10);
 
 /// The helm program: the one on the search path, or ours.
 pub async fn helm() -> Result<PathBuf> {
@@ -114,10 +119,7 @@ async fn build(part: &Part, ground: &Path, bin: &Path) -> Result<()> {
     go.current_dir(module.path()).env("CGO_ENABLED", if part.cgo { "1" } else { "0" });
     // A workspace or flags of the user's own must not change what is built.
     go.env("GOWORK", "off").env("GOFLAGS", "-mod=readonly").stdin(Stdio::null()).kill_on_drop(true);
-    let built = go.output().await.context("starting go")?;
-    if !built.status.success() {
-        bail!("building {} failed ({}):\n{}", part.name, built.status, tail(&String::from_utf8_lossy(&built.stderr), 30));
-    }
+    run_with_progress(go, part.name).await?;
     for (made, wanted) in part.binaries() {
         let from = out.join(made);
         tokio::fs::rename(&from, bin.join(wanted)).await.with_context(|| format!("go build made no {}", from.display()))?;
@@ -126,12 +128,36 @@ async fn build(part: &Part, ground: &Path, bin: &Path) -> Result<()> {
     Ok(())
 }
 
+/// Runs `go build -v`, which names each package that it compiles: the count tells that it has not stopped.
+async fn run_with_progress(mut go: Command, name: &str) -> Result<()> {
+    let mut child = go.stdout(Stdio::null()).stderr(Stdio::piped()).spawn().context("starting go")?;
+    let mut said = BufReader::new(child.stderr.take().context("go has no standard error")?).lines();
+    let (mut last, mut count, mut told) = (VecDeque::new(), 0_u32, Instant::now());
+    while let Some(line) = said.next_line().await? {
+        count += 1;
+        if told.elapsed() >= TELL_EVERY {
+            told = Instant::now();
+            eprintln!("  {name}: {count} packages compiled");
+        }
+        last.push_back(line);
+        if last.len() > 30 {
+            last.pop_front();
+        }
+    }
+    let status = child.wait().await?;
+    if !status.success() {
+        bail!("building {name} failed ({status}):\n{}", Vec::from(last).join("\n"));
+    }
+    Ok(())
+}
+
 fn go_arguments(part: &Part, out: &Path) -> Vec<OsString> {
     let mut ldflags = String::from("-s -w");
     if !part.ldflags.is_empty() {
         ldflags = format!("{ldflags} {}", part.ldflags);
     }
-    let mut arguments: Vec<OsString> = ["build", "-trimpath", "-buildvcs=false", "-ldflags", &ldflags].iter().map(Into::into).collect();
+    let mut arguments: Vec<OsString> =
+        ["build", "-v", "-trimpath", "-buildvcs=false", "-ldflags", &ldflags].iter().map(Into::into).collect();
     if !part.tags.is_empty() {
         arguments.extend(["-tags".into(), part.tags.into()]);
     }
@@ -156,7 +182,7 @@ mod tests {
     fn one_package_is_built_into_a_folder_with_its_flags() {
         let arguments = go_arguments(&RUNC, Path::new("/x/bin"));
         let text: Vec<_> = arguments.iter().map(|a| a.to_string_lossy().into_owned()).collect();
-        assert_eq!(text, ["build", "-trimpath", "-buildvcs=false", "-ldflags", "-s -w", "-tags", "seccomp", "-o", "/x/bin/"]);
+        assert_eq!(text, ["build", "-v", "-trimpath", "-buildvcs=false", "-ldflags", "-s -w", "-tags", "seccomp", "-o", "/x/bin/"]);
     }
 
     #[test]

@@ -124,6 +124,8 @@ pub fn kubelet(paths: &Paths, resolv_conf: &Path) -> String {
         "cgroupDriver": "cgroupfs",
         "failCgroupV1": false,
         "failSwapOn": false,
+        // kube-proxy works with nftables; nobody needs the kubelet's chains of iptables.
+        "makeIPTablesUtilChains": false,
         "clusterDNS": [DNS_ADDRESS],
         "clusterDomain": "cluster.local",
         "resolvConf": resolv_conf,

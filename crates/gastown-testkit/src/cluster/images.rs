@@ -13,7 +13,7 @@ use crate::oci::{self, ImageBuilder};
 
 /// Builds and loads the sandbox's image and the name server's.
 pub async fn load_own(paths: &Paths, snapshotter: &str) -> Result<()> {
-    let pause = pause_program().await?;
+    let pause = pause_program(&paths.bin).await?;
     load_program(paths, snapshotter, PAUSE_IMAGE, &pause, "pause").await?;
     load_program(paths, snapshotter, dns::IMAGE, &paths.bin.join("coredns"), "coredns").await
 }
@@ -52,8 +52,21 @@ pub async fn ctr(paths: &Paths, arguments: &[&str]) -> Result<String> {
     host::output(&program, &all).await
 }
 
-/// The sandbox's program, built by the cargo that builds this workspace.
-async fn pause_program() -> Result<PathBuf> {
+/// The sandbox's program: built by the cargo that builds this workspace, once for each text of it, and kept beside the
+/// other binaries.
+async fn pause_program(bin: &Path) -> Result<PathBuf> {
+    let text = oci::Digest::of(include_bytes!("../bin/pause.rs"));
+    let hash: String = text.as_str().chars().rev().take(12).collect();
+    let kept = bin.join(format!("pause-{hash}"));
+    if !kept.is_file() {
+        let new = bin.join(format!("pause-{hash}.{}", std::process::id()));
+        std::fs::copy(build_pause().await?, &new).context("keeping the pause program")?;
+        std::fs::rename(&new, &kept).context("keeping the pause program")?;
+    }
+    Ok(kept)
+}
+
+async fn build_pause() -> Result<PathBuf> {
     let mut cargo = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
     cargo.args(["build", "--package", "gastown-testkit", "--bin", "pause", "--message-format", "json-render-diagnostics"]);
     cargo.current_dir(env!("CARGO_MANIFEST_DIR")).stdin(Stdio::null()).stderr(Stdio::piped()).kill_on_drop(true);

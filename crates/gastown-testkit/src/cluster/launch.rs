@@ -60,8 +60,7 @@ impl Launch<'_> {
         self.spawn("kube-controller-manager", &flags::controller_manager(layout))?;
         // Without it a pod of the default namespace would be refused.
         let accounts: Api<ServiceAccount> = Api::namespaced(client.clone(), "default");
-        self.wait_for("the default service account", await_condition(accounts, "default", |a: Option<&ServiceAccount>| a.is_some()))
-            .await?;
+        self.wait_for("the default service account", Box::pin(await_condition(accounts, "default", is_there))).await?;
         Ok(client)
     }
 
@@ -93,9 +92,9 @@ impl Launch<'_> {
         self.spawn("kube-proxy", &[format!("--config={}", self.file("kube-proxy.json"))])?;
         self.spawn("kubelet", &self.kubelet_flags())?;
         dns::apply(client, &resolv_conf).await?;
-        self.wait_for("the node", await_condition(Api::<Node>::all(client.clone()), NODE, is_ready)).await?;
+        self.wait_for("the node", Box::pin(await_condition(Api::<Node>::all(client.clone()), NODE, is_ready))).await?;
         (self.progress)("node is Ready; waiting for cluster DNS");
-        self.wait_for("cluster DNS", dns::wait(client)).await
+        self.wait_for("cluster DNS", Box::pin(dns::wait(client))).await
     }
 
     fn write_node_configuration(&self, resolv_conf: &Path) -> Result<()> {
@@ -214,6 +213,10 @@ pub fn log_of(dir: &Path, name: &str) -> PathBuf {
 
 fn log_tail(dir: &Path, name: &str) -> String {
     ground::tail(&std::fs::read_to_string(log_of(dir, name)).unwrap_or_default(), 15)
+}
+
+fn is_there(account: Option<&ServiceAccount>) -> bool {
+    account.is_some()
 }
 
 fn is_ready(node: Option<&Node>) -> bool {
