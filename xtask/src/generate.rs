@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
 use serde::Serialize;
+use serde_json::Value;
 
 use crate::util;
 
@@ -62,7 +63,10 @@ fn all() -> Result<Vec<Made>> {
     let crds = gastown_api::crds();
     let mut files = Vec::new();
     for crd in &crds {
-        files.push(Made { path: format!("deploy/crds/{}.yaml", crd.spec.names.plural).into(), text: yaml(crd)? });
+        files.push(Made {
+            path: format!("deploy/crds/{}.yaml", crd.spec.names.plural).into(),
+            text: yaml(&whole_numbers(serde_json::to_value(crd)?))?,
+        });
     }
     files.push(Made { path: "docs/api-reference.md".into(), text: reference::page(&crds)? });
     files.push(Made { path: "docs/rbac.md".into(), text: roles::page() });
@@ -74,6 +78,19 @@ fn all() -> Result<Vec<Made>> {
 
 fn yaml(value: &impl Serialize) -> Result<String> {
     Ok(format!("# Made by `cargo xtask gen` from crates/gastown-api; edit that.\n{}", serde_norway::to_string(value)?))
+}
+
+/// The schema's type keeps bounds as floating-point numbers; `minimum: 1.0` would puzzle readers.
+fn whole_numbers(value: Value) -> Value {
+    match value {
+        Value::Object(fields) => fields.into_iter().map(|(name, field)| (name, whole_numbers(field))).collect(),
+        Value::Array(items) => items.into_iter().map(whole_numbers).collect(),
+        Value::Number(n) => match n.as_f64() {
+            Some(f) if n.is_f64() && f.fract() == 0.0 && f.abs() < 1e15 => Value::from(f as i64),
+            _ => Value::Number(n),
+        },
+        other => other,
+    }
 }
 
 fn write(path: &Path, text: &str) -> Result<()> {

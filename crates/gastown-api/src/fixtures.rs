@@ -83,7 +83,9 @@ fn unused(kind: &str, part: &str, objects: &[Value]) -> Vec<String> {
     let mut wanted = BTreeSet::new();
     schema_paths(&schema["openAPIV3Schema"]["properties"][part], "", &mut wanted);
     let mut used = BTreeSet::new();
-    objects.iter().for_each(|o| object_paths(o, "", &mut used));
+    for object in objects {
+        object_paths(object, "", &mut used);
+    }
     wanted.difference(&used).cloned().collect()
 }
 
@@ -172,4 +174,48 @@ fn the_columns_are_those_that_people_know() {
     assert_eq!(columns("Refinery"), "Rig Phase Queue Current Age");
     assert_eq!(columns("BeadStore"), "Rig Prefix Phase Issues Age");
     assert_eq!(columns("MergeRequest"), "Rig Branch Phase Pos Reason Age");
+}
+
+/// Strings, lists and maps of a schema that have no end, by path.
+fn endless(schema: &Value, path: &str, found: &mut Vec<String>) {
+    let bounded = |limit: &str| schema[limit].is_number();
+    let open = match schema["type"].as_str() {
+        Some("string") => schema["enum"].is_null() && !bounded("maxLength"),
+        Some("array") => !bounded("maxItems"),
+        Some("object") => schema["additionalProperties"].is_object() && !bounded("maxProperties"),
+        _ => schema["x-kubernetes-int-or-string"] == true && !bounded("maxLength"),
+    };
+    if open {
+        found.push(path.to_owned());
+    }
+    for (name, field) in schema["properties"].as_object().into_iter().flatten() {
+        endless(field, &format!("{path}.{name}"), found);
+    }
+    for part in ["items", "additionalProperties"] {
+        if schema[part].is_object() {
+            endless(&schema[part], &format!("{path}[]"), found);
+        }
+    }
+}
+
+#[test]
+fn every_string_list_and_map_has_an_end() {
+    for crd in crds() {
+        let schema = serde_json::to_value(crd.spec.versions[0].schema.as_ref().unwrap()).unwrap();
+        let mut found = Vec::new();
+        for part in ["spec", "status"] {
+            endless(&schema["openAPIV3Schema"]["properties"][part], part, &mut found);
+        }
+        assert_eq!(found, Vec::<String>::new(), "{}", crd.spec.names.kind);
+    }
+}
+
+#[test]
+fn no_field_may_be_null_and_no_number_has_a_format_that_kubernetes_does_not_know() {
+    for crd in crds() {
+        let text = serde_json::to_string(&crd).unwrap();
+        for bad in ["nullable", "uint", "\"format\":\"float\""] {
+            assert!(!text.contains(bad), "{bad} in {}", crd.spec.names.kind);
+        }
+    }
 }

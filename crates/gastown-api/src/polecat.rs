@@ -28,7 +28,7 @@ use crate::shared::{ObjectName, SecretKeyRef, yes};
     printcolumn(name = "Active", type_ = "boolean", json_path = ".status.podActive"),
     printcolumn(name = "Model", type_ = "string", json_path = ".status.agentModel", priority = 1),
     printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp"),
-    validation = Rule::new("self.metadata.name.size() <= 55")
+    validation = Rule::new("oldSelf.hasValue() || self.metadata.name.size() <= 55").optional_old_self(true)
         .message("metadata.name must be at most 55 characters, so that its pod's name fits: shorten it")
 )]
 #[serde(rename_all = "camelCase")]

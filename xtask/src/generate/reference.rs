@@ -12,7 +12,8 @@ pub fn page(crds: &[CustomResourceDefinition]) -> Result<String> {
         "<!-- Made by `cargo xtask gen` from crates/gastown-api; edit that. -->\n\
          # API reference\n\n\
          Group `gastown.gastown.io`, version `v1alpha1`, category `gastown` (`kubectl get gastown -A` lists everything).\n\
-         A field in **bold** is required. Fields under `[]` are those of a list's items.\n",
+         A field in **bold** is required where its parent is there. Fields under `[]` are those of a list's items. Conditions, environment\n\
+         variables, resources, tolerations and volume mounts are as in Kubernetes.\n",
     );
     for crd in crds {
         kind(&mut page, crd).with_context(|| format!("describing {}", crd.spec.names.kind))?;
@@ -66,10 +67,25 @@ fn fields(page: &mut String, schema: &Value, path: &str) {
     for (name, field) in schema.get("properties").and_then(Value::as_object).into_iter().flatten() {
         let at = format!("{path}{name}");
         row(page, &at, field, required.contains(&name.as_str()));
+        if known(name).is_some() {
+            continue;
+        }
         match field.get("items") {
             Some(items) => fields(page, items, &format!("{at}[].")),
             None => fields(page, field, &format!("{at}.")),
         }
+    }
+}
+
+/// Parts that are as they are everywhere in Kubernetes and are not spelled out again.
+fn known(name: &str) -> Option<&'static str> {
+    match name {
+        "conditions" => Some("list of conditions"),
+        "env" => Some("list of environment variables"),
+        "resources" => Some("resource requests and limits"),
+        "tolerations" => Some("list of tolerations"),
+        "volumeMounts" => Some("list of volume mounts"),
+        _ => None,
     }
 }
 
@@ -78,16 +94,10 @@ fn row(page: &mut String, path: &str, field: &Value, required: bool) {
     let default = field.get("default").map(|d| format!("`{}`", scalar(d))).unwrap_or_default();
     let mut meaning: Vec<String> = Some(text(field, "description").replace('\n', " ")).filter(|d| !d.is_empty()).into_iter().collect();
     meaning.extend(bounds(field));
-    meaning.extend(messages(field).into_iter().map(sentence));
-    if let Some(items) = field.get("items") {
-        meaning.extend(messages(items).into_iter().map(sentence));
-    }
-    let _ = writeln!(page, "| {name} | {} | {default} | {} |", type_of(field), meaning.join(" ").replace('|', "\\|"));
-}
-
-fn sentence(message: &str) -> String {
-    let mut chars = message.chars();
-    chars.next().map(|first| format!("{}{}.", first.to_uppercase(), chars.as_str())).unwrap_or_default()
+    let rules = messages(field).into_iter().chain(field.get("items").into_iter().flat_map(messages));
+    meaning.extend(rules.map(|message| format!("Rule: {message}.")));
+    let kind = path.rsplit('.').next().and_then(known).map_or_else(|| type_of(field), ToOwned::to_owned);
+    let _ = writeln!(page, "| {name} | {kind} | {default} | {} |", meaning.join(" ").replace('|', "\\|"));
 }
 
 fn scalar(value: &Value) -> String {

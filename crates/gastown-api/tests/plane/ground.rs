@@ -33,7 +33,12 @@ impl Ground {
         &self.namespace
     }
 
-    fn api(&self, object: &Value) -> Api<DynamicObject> {
+    /// The same for a plane of one's own, whose CRDs are the caller's matter.
+    pub async fn on(plane: &ControlPlane) -> Self {
+        Self { client: plane.client().unwrap(), namespace: plane.namespace().await.unwrap() }
+    }
+
+    pub fn api(&self, object: &Value) -> Api<DynamicObject> {
         let kind = object["kind"].as_str().unwrap();
         let crd = gastown_api::crds().into_iter().find(|c| c.spec.names.kind == kind).unwrap();
         let gvk = GroupVersionKind::gvk("gastown.gastown.io", "v1alpha1", kind);
@@ -76,11 +81,10 @@ impl Ground {
         }
     }
 
+    /// A plain create: an apply answers a repeated key of a list with an internal error before any rule is asked.
     async fn refusal(&self, object: &Value) -> String {
-        // A plain create: an apply answers a repeated key of a list with an internal error before any rule is asked.
         let params = PostParams { dry_run: true, ..PostParams::default() };
-        let object: DynamicObject = serde_json::from_value(object.clone()).unwrap();
-        match self.api(&serde_json::to_value(&object).unwrap()).create(&params, &object).await {
+        match self.api(object).create(&params, &serde_json::from_value(object.clone()).unwrap()).await {
             Ok(taken) => panic!("taken, and should not be: {taken:#?}"),
             Err(Error::Api(status)) => {
                 assert_eq!(status.code, 422, "{status:?}");
@@ -107,7 +111,8 @@ impl Ground {
     }
 }
 
-async fn install(client: Client) {
+/// Puts the CRDs of the code under test on a server and waits until they are served.
+pub async fn install(client: Client) {
     use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
     use kube::runtime::wait::{await_condition, conditions};
     let api: Api<CustomResourceDefinition> = Api::all(client);

@@ -1,0 +1,164 @@
+//! The roles on a real API server: each controller is asked, as its own service account, what it may do.
+
+use gastown_api::rbac::{Controller, cluster_rules, namespace_rules, secret_rules};
+use gastown_testkit::control_plane::ControlPlane;
+use k8s_openapi::api::authorization::v1::SelfSubjectAccessReview;
+use k8s_openapi::api::rbac::v1::PolicyRule;
+use kube::Client;
+use kube::api::{Api, DynamicObject, Patch, PatchParams, PostParams};
+use kube::core::{ApiResource, GroupVersionKind};
+use serde_json::json;
+
+use crate::ground::Ground;
+
+/// A controller's service account in a release namespace, with its roles bound there and in one secret namespace.
+struct Account {
+    release: String,
+    secrets: String,
+    client: Client,
+}
+
+async fn apply(client: &Client, kind: &str, namespace: Option<&str>, name: &str, rest: serde_json::Value) {
+    let resource = ApiResource::from_gvk(&GroupVersionKind::gvk("rbac.authorization.k8s.io", "v1", kind));
+    let api: Api<DynamicObject> = match namespace {
+        Some(namespace) => Api::namespaced_with(client.clone(), namespace, &resource),
+        None => Api::all_with(client.clone(), &resource),
+    };
+    let mut object = json!({ "apiVersion": "rbac.authorization.k8s.io/v1", "kind": kind, "metadata": { "name": name } });
+    object.as_object_mut().unwrap().append(&mut rest.as_object().unwrap().clone());
+    api.patch(name, &PatchParams::apply("tests"), &Patch::Apply(&object)).await.unwrap();
+}
+
+async fn bind(client: &Client, namespace: Option<&str>, name: &str, rules: Vec<PolicyRule>, account: &serde_json::Value) {
+    let (role, binding) = if namespace.is_some() { ("Role", "RoleBinding") } else { ("ClusterRole", "ClusterRoleBinding") };
+    apply(client, role, namespace, name, json!({ "rules": rules })).await;
+    let reference = json!({ "apiGroup": "rbac.authorization.k8s.io", "kind": role, "name": name });
+    apply(client, binding, namespace, name, json!({ "roleRef": reference, "subjects": [account] })).await;
+}
+
+impl Account {
+    async fn of(controller: Controller) -> Self {
+        let ground = Ground::new().await;
+        let plane = ControlPlane::shared().await.unwrap();
+        let (client, release) = (ground.client(), ground.namespace().to_owned());
+        let secrets = plane.namespace().await.unwrap();
+        let account = json!({ "kind": "ServiceAccount", "name": controller.name(), "namespace": release });
+        let unique = format!("{}-{release}", controller.name());
+        bind(&client, None, &unique, cluster_rules(controller), &account).await;
+        bind(&client, Some(&release), &unique, namespace_rules(controller), &account).await;
+        bind(&client, Some(&secrets), &unique, secret_rules(controller), &account).await;
+        let user = format!("system:serviceaccount:{release}:{}", controller.name());
+        Self { release, secrets, client: plane.client_as(&user).unwrap() }
+    }
+
+    async fn may(&self, verb: &str, group: &str, resource: &str, namespace: &str) -> bool {
+        let (resource, sub) = resource.split_once('/').unwrap_or((resource, ""));
+        let asked = json!({ "spec": { "resourceAttributes": {
+            "verb": verb, "group": group, "resource": resource, "subresource": sub, "namespace": namespace,
+        } } });
+        let review: SelfSubjectAccessReview = serde_json::from_value(asked).unwrap();
+        let api: Api<SelfSubjectAccessReview> = Api::all(self.client.clone());
+        api.create(&PostParams::default(), &review).await.unwrap().status.unwrap().allowed
+    }
+
+    /// A fresh role reaches the authoriser through a watch, so the first answer may be too early.
+    async fn until_bound(&self) {
+        let bound = async {
+            while !self.may("create", "coordination.k8s.io", "leases", &self.release).await {
+                tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+            }
+        };
+        tokio::time::timeout(std::time::Duration::from_secs(60), bound).await.unwrap();
+    }
+
+    async fn expect(&self, allowed: bool, asked: &[(&str, &str, &str, &str)]) {
+        for (verb, group, resource, namespace) in asked {
+            assert_eq!(self.may(verb, group, resource, namespace).await, allowed, "{verb} {resource} in {namespace:?}");
+        }
+    }
+}
+
+const OURS: &str = "gastown.gastown.io";
+
+#[tokio::test]
+async fn polecat_ctl_makes_pods_anywhere_and_sees_no_secret() {
+    let account = Account::of(Controller::Polecat).await;
+    account.until_bound().await;
+    let (here, other) = (account.release.as_str(), account.secrets.as_str());
+    account
+        .expect(
+            true,
+            &[
+                ("create", "", "pods", other),
+                ("patch", "", "pods", other),
+                ("create", "", "configmaps", other),
+                ("patch", OURS, "polecats/status", other),
+                ("list", OURS, "rigs", ""),
+            ],
+        )
+        .await;
+    account
+        .expect(
+            false,
+            &[
+                ("get", "", "secrets", here),
+                ("list", "", "secrets", other),
+                ("create", "", "secrets", here),
+                ("list", "", "configmaps", other),
+                ("create", "", "pods/exec", other),
+                ("create", "coordination.k8s.io", "leases", other),
+                ("patch", OURS, "mergerequests", other),
+                ("create", "rbac.authorization.k8s.io", "clusterroles", ""),
+            ],
+        )
+        .await;
+}
+
+#[tokio::test]
+async fn refinery_ctl_reads_secrets_where_it_is_told_and_nowhere_else() {
+    let account = Account::of(Controller::Refinery).await;
+    account.until_bound().await;
+    let (here, told) = (account.release.as_str(), account.secrets.as_str());
+    account
+        .expect(
+            true,
+            &[
+                ("get", "", "secrets", here),
+                ("get", "", "secrets", told),
+                ("create", "batch", "jobs", "default"),
+                ("get", "", "pods/log", "default"),
+                ("create", "authentication.k8s.io", "tokenreviews", ""),
+                ("patch", OURS, "polecats/status", "default"),
+            ],
+        )
+        .await;
+    account
+        .expect(
+            false,
+            &[
+                ("get", "", "secrets", "default"),
+                ("list", "", "secrets", here),
+                ("create", "", "pods", here),
+                ("patch", OURS, "polecats", "default"),
+                ("create", "", "serviceaccounts/token", here),
+            ],
+        )
+        .await;
+}
+
+#[tokio::test]
+async fn rig_ctl_makes_children_in_the_release_namespace_alone() {
+    let account = Account::of(Controller::Rig).await;
+    account.until_bound().await;
+    let (here, other) = (account.release.as_str(), account.secrets.as_str());
+    account
+        .expect(true, &[("create", OURS, "refineries", here), ("delete", OURS, "witnesses", here), ("list", OURS, "refineries", other)])
+        .await;
+    let denied = [
+        ("create", OURS, "refineries", other),
+        ("delete", OURS, "polecats", here),
+        ("get", "", "secrets", here),
+        ("list", "", "pods", here),
+    ];
+    account.expect(false, &denied).await;
+}
