@@ -1,5 +1,6 @@
 //! `cargo xtask cluster`: a real Kubernetes on this machine.
 
+use std::io::Write;
 use std::path::PathBuf;
 
 use anyhow::{Result, bail};
@@ -62,7 +63,7 @@ impl From<NodesArg> for Nodes {
 pub async fn run(command: Command) -> Result<()> {
     match command {
         Command::Up { place, nodes } => {
-            Cluster::up(Options { dir: place.dir()?, nodes: nodes.into() }, &|line| println!("{line}")).await?;
+            Cluster::up(Options { dir: place.dir()?, nodes: nodes.into() }, &say).await?;
             Ok(())
         }
         Command::Down(place) => down(place.dir()?).await,
@@ -71,8 +72,13 @@ pub async fn run(command: Command) -> Result<()> {
     }
 }
 
+/// A progress line. Who reads them may stop reading; the work goes on.
+fn say(line: &str) {
+    drop(writeln!(std::io::stdout(), "{line}"));
+}
+
 async fn down(dir: PathBuf) -> Result<()> {
-    if Cluster::down(&dir, &|line| println!("{line}")).await? {
+    if Cluster::down(&dir, &say).await? {
         println!("stopped");
     } else {
         println!("no cluster in {}", dir.display());

@@ -126,9 +126,9 @@ impl TestKubelet {
         let spec = pod.spec.as_ref().context("the pod has no spec")?;
         let inits = spec.init_containers.iter().flatten().map(|c| {
             let state = if is_sidecar(c) { running() } else { init.0.get(&c.name).unwrap_or(&done).state() };
-            status_of(c, &state, true)
+            status_of(c, &state)
         });
-        let containers = spec.containers.iter().map(|c| status_of(c, &running(), true));
+        let containers = spec.containers.iter().map(|c| status_of(c, &running()));
         let status = json!({
             "phase": "Running", "startTime": now(), "hostIP": "198.18.0.1", "podIP": "198.18.0.9",
             "conditions": [condition("Ready", "True", "")],
@@ -250,8 +250,8 @@ fn ended(pod: &Pod, outcome: &Outcome) -> Result<Value> {
         exit.map_or_else(|| waiting.clone(), Exit::state)
     };
     let init_statuses: Vec<Value> =
-        inits.iter().enumerate().map(|(at, c)| status_of(c, &state(c, failed_at.is_none_or(|failed| at < failed)), false)).collect();
-    let statuses: Vec<Value> = spec.containers.iter().map(|c| status_of(c, &state(c, failed_at.is_none()), false)).collect();
+        inits.iter().enumerate().map(|(at, c)| status_of(c, &state(c, failed_at.is_none_or(|failed| at < failed)))).collect();
+    let statuses: Vec<Value> = spec.containers.iter().map(|c| ended_status(c, &state(c, failed_at.is_none()))).collect();
     // A sidecar's own exit code does not count.
     let container_failed = spec.containers.iter().any(|c| outcome.0.get(&c.name).is_some_and(|e| e.code != 0));
     let phase = if failed_at.is_some() || container_failed { "Failed" } else { "Succeeded" };
@@ -276,11 +276,21 @@ fn condition(kind: &str, status: &str, reason: &str) -> Value {
     json!({"type": kind, "status": status, "reason": reason, "lastTransitionTime": now()})
 }
 
-fn status_of(container: &Container, state: &Value, ready: bool) -> Value {
+/// A container's status. An ordinary init container that ended well counts as ready, what ended otherwise never does.
+fn status_of(container: &Container, state: &Value) -> Value {
+    let started = state.get("running").is_some();
+    let done = state["terminated"]["reason"] == "Completed" && container.restart_policy.is_none();
     json!({
-        "name": container.name, "image": container.image, "imageID": "sha256:0", "ready": ready,
-        "restartCount": 0, "started": ready, "state": state,
+        "name": container.name, "image": container.image, "imageID": "sha256:0", "ready": started || done,
+        "restartCount": 0, "started": started, "state": state,
     })
+}
+
+/// As [`status_of`], of an ordinary container whose pod has ended: never ready.
+fn ended_status(container: &Container, state: &Value) -> Value {
+    let mut status = status_of(container, state);
+    status["ready"] = false.into();
+    status
 }
 
 /// The API server's format of this moment.
@@ -312,6 +322,10 @@ mod tests {
         assert_eq!(message(&status, "initContainerStatuses", 0), "init");
         assert_eq!(message(&status, "initContainerStatuses", 1), "sync");
         assert_eq!(message(&status, "containerStatuses", 0), "run");
+        let ready = |list: &str, at: usize| status[list][at]["ready"].as_bool();
+        assert_eq!(ready("initContainerStatuses", 0), Some(true));
+        assert_eq!(ready("initContainerStatuses", 1), Some(false));
+        assert_eq!(ready("containerStatuses", 0), Some(false));
     }
 
     #[test]

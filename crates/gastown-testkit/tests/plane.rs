@@ -1,5 +1,9 @@
 //! The control plane of tests, on the real thing.
 
+use std::io::{BufRead, BufReader};
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
+
 use anyhow::{Context, Result};
 use gastown_testkit::control_plane::{ControlPlane, Options};
 use gastown_testkit::kubelet::{Exit, Outcome, TestKubelet};
@@ -128,6 +132,48 @@ async fn eviction_and_a_lost_node_look_as_they_do_on_a_cluster() -> Result<()> {
     kubelet.node_lost(&pod).await?;
     let node = pods.get("polecat-a").await?.spec.and_then(|s| s.node_name).context("a node's name")?;
     assert!(Api::<Node>::all(client).get_opt(&node).await?.is_none());
+    Ok(())
+}
+
+#[tokio::test]
+async fn the_projects_crds_are_served() -> Result<()> {
+    let (plane, client, _) = ground().await?;
+    plane.install_crds().await?;
+    let groups = client.list_api_groups().await?.groups;
+    assert!(groups.iter().any(|g| g.name == "gastown.gastown.io"), "{groups:?}");
+    // A second time changes nothing and is no error.
+    plane.install_crds().await
+}
+
+#[tokio::test]
+#[ignore = "the process that the next test kills"]
+async fn a_process_with_a_plane() -> Result<()> {
+    let plane = ControlPlane::shared().await?;
+    println!("pids {}", plane.pids().iter().map(ToString::to_string).collect::<Vec<_>>().join(" "));
+    // Ends when whoever started it is gone.
+    std::io::stdin().read_line(&mut String::new())?;
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_plane_dies_with_the_process_that_started_it() -> Result<()> {
+    let mut command = Command::new(std::env::current_exe()?);
+    command.args(["--ignored", "--exact", "--nocapture", "a_process_with_a_plane"]);
+    let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn()?;
+    let lines = BufReader::new(child.stdout.take().context("its output")?).lines();
+    let said = lines.map_while(Result::ok).find_map(|line| line.split_once("pids ").map(|(_, pids)| pids.to_owned()));
+    let said = said.context("the process started no plane")?;
+    let pids: Vec<u32> = said.split(' ').map(str::parse).collect::<Result<_, _>>()?;
+    assert_eq!(pids.len(), 3);
+    let running = |pid: &u32| std::fs::read(format!("/proc/{pid}/cmdline")).is_ok_and(|line| !line.is_empty());
+    assert!(pids.iter().all(running));
+    child.kill()?;
+    child.wait()?;
+    let deadline = Instant::now() + Duration::from_secs(60);
+    while pids.iter().any(running) {
+        assert!(Instant::now() < deadline, "of {pids:?} some still run");
+        tokio::task::yield_now().await;
+    }
     Ok(())
 }
 
