@@ -43,9 +43,12 @@ pub struct PolecatArgs {
     /// Another image for agents that name none
     #[arg(long, env = "GASTOWN_CLAUDE_IMAGE")]
     pub claude_image: Option<String>,
+    /// When images that the installation names are pulled
+    #[arg(long, env = "GASTOWN_AGENT_PULL_POLICY")]
+    pub agent_pull_policy: Option<String>,
     /// Where refinery-ctl serves the merge queue; by default its Service in the installation's namespace
-    #[arg(long, env = "GASTOWN_MERGE_QUEUE")]
-    pub merge_queue: Option<String>,
+    #[arg(long, env = "GASTOWN_REFINERY_ENDPOINT")]
+    pub refinery_endpoint: Option<String>,
     /// Leave user and group ids of pods to the platform (OpenShift)
     #[arg(long, env = "GASTOWN_PLATFORM_IDS")]
     pub platform_ids: bool,
@@ -54,11 +57,11 @@ pub struct PolecatArgs {
 impl PolecatArgs {
     fn images(&self) -> Images {
         let image = |other: &Option<String>| other.clone().filter(|i| !i.is_empty()).unwrap_or_else(|| self.agent_image.clone());
-        Images { git: image(&self.git_image), agent: image(&self.claude_image), fixed_ids: !self.platform_ids }
+        Images { git: image(&self.git_image), agent: image(&self.claude_image), pull: self.agent_pull_policy.clone().filter(|p| !p.is_empty()), fixed_ids: !self.platform_ids }
     }
 
-    fn merge_queue(&self, namespace: &str) -> String {
-        self.merge_queue.clone().filter(|u| !u.is_empty()).unwrap_or_else(|| format!("https://refinery-ctl.{namespace}.svc:9443"))
+    fn refinery(&self, namespace: &str) -> String {
+        self.refinery_endpoint.clone().filter(|u| !u.is_empty()).unwrap_or_else(|| format!("https://refinery-ctl.{namespace}.svc:9443"))
     }
 }
 
@@ -118,7 +121,7 @@ fn watch(runtime: &Runtime, args: &PolecatArgs) -> (Arc<Context>, Triggers<Polec
         .start();
 
     let queue =
-        Remote::new(&args.merge_queue(&runtime.args.namespace), &runtime.args.tls_dir, &runtime.args.token_file, act::SUBMIT_DEADLINE);
+        Remote::new(&args.refinery(&runtime.args.namespace), &runtime.args.tls_dir, &runtime.args.token_file, act::SUBMIT_DEADLINE);
     let context = Context {
         runtime: runtime.clone(),
         images: args.images(),

@@ -35,6 +35,8 @@ pub struct Images {
     pub git: String,
     /// Of `claude` when the Polecat names none.
     pub agent: String,
+    /// When these two are pulled; the API server's default when absent.
+    pub pull: Option<String>,
     /// Run as 65532; false where the platform gives the ids (OpenShift).
     pub fixed_ids: bool,
 }
@@ -147,9 +149,11 @@ fn resources(requests: &[(&str, &str)], limits: &[(&str, &str)]) -> ResourceRequ
 
 /// What every container has.
 fn container(name: &str, image: &str, images: &Images) -> Container {
+    let ours = image == images.git || image == images.agent;
     Container {
         name: name.to_owned(),
         image: Some(image.to_owned()),
+        image_pull_policy: images.pull.clone().filter(|_| ours),
         security_context: Some(security::container(images)),
         termination_message_path: Some("/dev/termination-log".to_owned()),
         // never the log's end: a record is a record, or there is none

@@ -56,7 +56,7 @@ pub fn text(polecat: &Snapshot, inputs: &PodInputs) -> String {
          - Your branch is tested and merged into `{target}` for you. Do not push to `{target}`.\n\
          - When `{target}` has moved: `git fetch origin && git rebase origin/{target}`, then go on; rewriting your own branch is allowed.\n\
          - Run the project's tests before you say that you are done.\n\
-         - When you are done, end. When you cannot do the task, run `gt done --exit failed` and say why.\n\
+         - When you are done, end. When you cannot do the task, run `gt done --exit failed --message WHY`.\n\
          - `gt prime` shows this again; `gt checkpoint` saves what is not committed yet.\n"
     );
     out

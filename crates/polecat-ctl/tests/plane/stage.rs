@@ -1,0 +1,401 @@
+//! polecat-ctl in this process, as the chart's own service account, against a real control plane; the test plays the
+//! kubelet and refinery-ctl.
+
+use std::collections::BTreeSet;
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::Duration;
+
+use gastown_api::names::annotation;
+use gastown_api::rbac::{Controller, cluster_rules, namespace_rules};
+use gastown_api::{
+    DesiredState, KubernetesSpec, MergeRequest, MergeRequestSpec, Polecat, PolecatReference, PolecatSpec, PolecatStatus, Rig, RigSettings,
+    RigSpec, conditions,
+};
+use gastown_core::report::{AgentExit, InitReport, InitResult, RunReport, SyncReport, SyncResult, Usage, render};
+use gastown_proto::v1::merge_queue_server::{MergeQueue, MergeQueueServer};
+use gastown_proto::v1::{self, SubmitRequest, SubmitResponse};
+use gastown_runtime::auth::TokenReviewer;
+use gastown_runtime::lease::Claims;
+use gastown_runtime::metrics::Metrics;
+use gastown_runtime::tls::Tls;
+use gastown_runtime::{AUDIENCE, Runtime, RuntimeArgs, client, grpc};
+use gastown_testkit::control_plane::ControlPlane;
+use gastown_testkit::kubelet::{Exit, Outcome, TestKubelet};
+use k8s_openapi::api::core::v1::{ConfigMap, Pod};
+use kube::api::{Api, DeleteParams, ListParams, ObjectMeta, Patch, PatchParams, PostParams};
+use kube::config::{KubeConfigOptions, Kubeconfig};
+use kube::{Client, Config, ResourceExt as _};
+use serde_json::{Value, json};
+use tokio::sync::{Mutex, MutexGuard};
+use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
+use tonic::{Request, Response, Status};
+
+pub const IMAGE: &str = "polecat-agent:test";
+const URL: &str = "ssh://git@forge.example:2222/org/web.git";
+/// How long a slow machine may take for what should come at once.
+const PATIENCE: Duration = Duration::from_secs(90);
+
+/// One controller at a time: it watches all namespaces.
+static TURN: Mutex<()> = Mutex::const_new(());
+
+pub struct Stage {
+    pub admin: Client,
+    pub namespace: String,
+    pub rig: String,
+    pub kubelet: TestKubelet,
+    pub metrics: Metrics,
+    port: u16,
+    folder: tempfile::TempDir,
+    running: Option<(Runtime, JoinHandle<()>)>,
+    server: Option<(CancellationToken, JoinHandle<()>)>,
+    _turn: MutexGuard<'static, ()>,
+}
+
+impl Stage {
+    /// A namespace, the roles, a token; nothing runs yet.
+    pub async fn set() -> Self {
+        let turn = TURN.lock().await;
+        let _ = rustls_provider();
+        let plane = ControlPlane::shared().await.unwrap();
+        let admin = plane.client().unwrap();
+        plane.install_crds().await.unwrap();
+        let namespace = plane.namespace().await.unwrap();
+        let folder = tempfile::tempdir().unwrap();
+        certificates(folder.path());
+        grant(&admin, &namespace).await;
+        std::fs::write(folder.path().join("token"), token(&admin, &namespace).await).unwrap();
+        let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+        Self {
+            kubelet: TestKubelet::new(admin.clone()),
+            rig: format!("rig-{namespace}"),
+            admin,
+            namespace,
+            metrics: Metrics::default(),
+            port,
+            folder,
+            running: None,
+            server: None,
+            _turn: turn,
+        }
+    }
+
+    /// The controller and refinery-ctl's part run, and the rig is there.
+    pub async fn open(max_polecats: i32) -> Self {
+        let mut stage = Self::set().await;
+        stage.make_rig(max_polecats).await;
+        stage.start_server().await;
+        stage.start_controller().await;
+        stage
+    }
+
+    pub async fn start_controller(&mut self) {
+        let plane = ControlPlane::shared().await.unwrap();
+        let file = Kubeconfig::read_from(plane.kubeconfig()).unwrap();
+        let mut config = Config::from_custom_kubeconfig(file, &KubeConfigOptions::default()).await.unwrap();
+        config.auth_info.impersonate = Some(format!("system:serviceaccount:{}:polecat-ctl", self.namespace));
+        let mut args = RuntimeArgs::from_env().unwrap();
+        args.namespace.clone_from(&self.namespace);
+        args.tls_dir = self.folder.path().to_owned();
+        args.token_file = self.folder.path().join("token");
+        let client = client::with_config(config, "polecat-ctl", &self.metrics).unwrap();
+        let runtime = Runtime::new("polecat-ctl", client, args, self.metrics.clone(), Claims::always("test"));
+        let own = polecat_ctl::PolecatArgs {
+            agent_image: IMAGE.into(),
+            git_image: None,
+            claude_image: None,
+            agent_pull_policy: None,
+            refinery_endpoint: Some(format!("https://localhost:{}", self.port)),
+            platform_ids: false,
+        };
+        let work = tokio::spawn({
+            let runtime = runtime.clone();
+            async move { polecat_ctl::start(runtime, own).await.unwrap() }
+        });
+        self.running = Some((runtime, work));
+    }
+
+    /// Ends the controller; what it remembered is lost.
+    pub async fn stop_controller(&mut self) {
+        if let Some((runtime, work)) = self.running.take() {
+            runtime.shutdown();
+            work.await.unwrap();
+        }
+    }
+
+    pub async fn start_server(&mut self) {
+        let stop = CancellationToken::new();
+        let tls = Tls::load(self.folder.path(), stop.clone()).unwrap();
+        let listener = grpc::listen(([127, 0, 0, 1], self.port).into()).await.unwrap();
+        let service = MergeQueueServer::new(Refinery { admin: self.admin.clone(), made: Arc::default() });
+        let routes = tonic::service::Routes::new(service);
+        let reviewer = TokenReviewer::new(self.admin.clone(), AUDIENCE);
+        let caller = self.namespace.clone();
+        let policy: grpc::Policy = Arc::new(move |_, who| {
+            if who.namespace == caller && who.service_account == "polecat-ctl" { Ok(()) } else { Err("not polecat-ctl".into()) }
+        });
+        let drain = stop.clone();
+        let task = tokio::spawn(async move {
+            grpc::serve(listener, &tls, routes, v1::DESCRIPTORS, reviewer, policy, drain).await.unwrap();
+        });
+        self.server = Some((stop, task));
+    }
+
+    pub async fn make_rig(&self, max_polecats: i32) {
+        let spec = RigSpec {
+            git_url: URL.into(),
+            beads_prefix: "web".into(),
+            settings: RigSettings { max_polecats, ..RigSettings::default() },
+            ..RigSpec::default()
+        };
+        Api::<Rig>::all(self.admin.clone()).create(&PostParams::default(), &Rig::new(&self.rig, spec)).await.unwrap();
+    }
+
+    pub fn polecats(&self) -> Api<Polecat> {
+        Api::namespaced(self.admin.clone(), &self.namespace)
+    }
+
+    pub fn pods(&self) -> Api<Pod> {
+        Api::namespaced(self.admin.clone(), &self.namespace)
+    }
+
+    pub fn requests(&self) -> Api<MergeRequest> {
+        Api::namespaced(self.admin.clone(), &self.namespace)
+    }
+
+    /// A Polecat that is wanted to work.
+    pub async fn sling(&self, name: &str, change: impl FnOnce(&mut PolecatSpec)) -> Polecat {
+        let mut spec = PolecatSpec::of_rig(&self.rig);
+        spec.desired_state = DesiredState::Working;
+        spec.task_description = Some("make it so".into());
+        spec.kubernetes = Some(KubernetesSpec::of_repository(URL));
+        change(&mut spec);
+        self.polecats().create(&PostParams::default(), &Polecat::new(name, spec)).await.unwrap()
+    }
+
+    pub async fn patch(&self, name: &str, patch: Value) {
+        self.polecats().patch(name, &PatchParams::default(), &Patch::Merge(&patch)).await.unwrap();
+    }
+
+    /// Waits for a Polecat that answers to the predicate.
+    pub async fn wait(&self, name: &str, what: &str, wanted: impl Fn(&PolecatStatus) -> bool) -> Polecat {
+        let api = self.polecats();
+        let condition = |polecat: Option<&Polecat>| polecat.and_then(|p| p.status.as_ref()).is_some_and(&wanted);
+        let waiting = kube::runtime::wait::await_condition(api.clone(), name, condition);
+        match tokio::time::timeout(PATIENCE, waiting).await {
+            Ok(found) => found.unwrap().unwrap(),
+            Err(_) => panic!("{name} is not {what}: {:#?}", api.get_opt(name).await.unwrap().map(|p| (p.metadata.annotations, p.status))),
+        }
+    }
+
+    /// Waits for the reason of a condition.
+    pub async fn wait_reason(&self, name: &str, kind: &str, reason: &str) -> Polecat {
+        self.wait(name, reason, |status| conditions::find(&status.conditions, kind).is_some_and(|c| c.reason == reason)).await
+    }
+
+    pub async fn wait_phase(&self, name: &str, phase: &str) -> Polecat {
+        self.wait(name, phase, |status| status.phase.is_some_and(|p| format!("{p:?}") == phase)).await
+    }
+
+    /// Waits for a pod of this name, other than those that were there before.
+    pub async fn pod(&self, name: &str, not: &[&Pod]) -> Pod {
+        let old: BTreeSet<_> = not.iter().filter_map(|p| p.uid()).collect();
+        let found = |pod: &Pod| pod.name_any() == name && pod.uid().is_some_and(|u| !old.contains(&u));
+        self.kubelet.wait_pod(&self.namespace, found).await.unwrap()
+    }
+
+    pub async fn all_pods(&self) -> Vec<Pod> {
+        self.pods().list(&ListParams::default()).await.unwrap().items
+    }
+
+    pub async fn prompt(&self, pod: &Pod) -> String {
+        let maps: Api<ConfigMap> = Api::namespaced(self.admin.clone(), &self.namespace);
+        maps.get(&pod.name_any()).await.unwrap().data.unwrap().remove("prompt.md").unwrap()
+    }
+
+    /// The one MergeRequest of this commit.
+    pub async fn request(&self, commit: &str) -> MergeRequest {
+        let deadline = tokio::time::Instant::now() + PATIENCE;
+        loop {
+            let all = self.requests().list(&ListParams::default()).await.unwrap().items;
+            if let Some(found) = all.into_iter().find(|r| r.spec.commit == commit) {
+                return found;
+            }
+            assert!(tokio::time::Instant::now() < deadline, "no MergeRequest of {commit}");
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    }
+
+    pub async fn request_status(&self, name: &str, status: Value) {
+        self.requests().patch_status(name, &PatchParams::default(), &Patch::Merge(&json!({ "status": status }))).await.unwrap();
+    }
+
+    /// Takes a whole status away, as a restore from a backup does.
+    pub async fn erase_status(&self, name: &str) {
+        let patch = json!([{ "op": "remove", "path": "/status" }]);
+        let patch: Patch<()> = Patch::Json(serde_json::from_value(patch).unwrap());
+        self.polecats().patch_status(name, &PatchParams::default(), &patch).await.unwrap();
+    }
+
+    pub async fn ledger(&self, name: &str) -> Value {
+        let polecat = self.polecats().get(name).await.unwrap();
+        serde_json::from_str(&polecat.annotations()[annotation::LEDGER]).unwrap()
+    }
+
+    /// Deletes what this test made, so that the next controller has nothing to do with it.
+    pub async fn close(mut self) {
+        self.stop_controller().await;
+        let all = ListParams::default();
+        let off = json!({ "metadata": { "finalizers": null } });
+        self.polecats().delete_collection(&DeleteParams::default(), &all).await.unwrap();
+        for polecat in self.polecats().list(&all).await.unwrap() {
+            let _ = self.polecats().patch(&polecat.name_any(), &PatchParams::default(), &Patch::Merge(&off)).await;
+        }
+        for pod in self.all_pods().await {
+            let _ = self.pods().patch(&pod.name_any(), &PatchParams::default(), &Patch::Merge(&off)).await;
+            let now = DeleteParams { grace_period_seconds: Some(0), ..DeleteParams::default() };
+            let _ = self.pods().delete(&pod.name_any(), &now).await;
+        }
+        if let Some((stop, task)) = self.server.take() {
+            stop.cancel();
+            let _ = task.await;
+        }
+    }
+
+    /// How many writes the controller has sent, by kind of object, Events apart.
+    pub fn writes(&self, resource: &str) -> u64 {
+        let text = self.metrics.encode().unwrap();
+        let lines = text.lines().filter(|l| l.contains("requests_total{") && l.contains(&format!("resource=\"{resource}\"")));
+        let writes = lines.filter(|l| ["create", "patch", "delete", "update", "post", "put"].iter().any(|v| l.to_lowercase().contains(&format!("verb=\"{v}\""))));
+        writes.map(|l| l.rsplit(' ').next().unwrap().parse::<f64>().unwrap() as u64).sum()
+    }
+}
+
+fn rustls_provider() -> Result<(), impl std::fmt::Debug> {
+    rustls::crypto::aws_lc_rs::default_provider().install_default()
+}
+
+fn certificates(folder: &Path) {
+    let key = rcgen::KeyPair::generate().unwrap();
+    let certificate = rcgen::CertificateParams::new(vec!["localhost".to_owned()]).unwrap().self_signed(&key).unwrap();
+    std::fs::write(folder.join("ca.crt"), certificate.pem()).unwrap();
+    std::fs::write(folder.join("tls.crt"), certificate.pem()).unwrap();
+    std::fs::write(folder.join("tls.key"), key.serialize_pem()).unwrap();
+}
+
+async fn grant(admin: &Client, namespace: &str) {
+    use k8s_openapi::api::core::v1::ServiceAccount;
+    use k8s_openapi::api::rbac::v1::{ClusterRole, ClusterRoleBinding, Role, RoleBinding};
+    let post = PostParams::default();
+    let account: ServiceAccount = serde_json::from_value(json!({ "metadata": { "name": "polecat-ctl" } })).unwrap();
+    Api::namespaced(admin.clone(), namespace).create(&post, &account).await.unwrap();
+    let name = format!("polecat-ctl-{namespace}");
+    let meta = |name: &str| ObjectMeta { name: Some(name.to_owned()), ..ObjectMeta::default() };
+    let cluster = ClusterRole { metadata: meta(&name), rules: Some(cluster_rules(Controller::Polecat)), ..ClusterRole::default() };
+    Api::all(admin.clone()).create(&post, &cluster).await.unwrap();
+    let role = Role { metadata: meta(&name), rules: Some(namespace_rules(Controller::Polecat)) };
+    Api::namespaced(admin.clone(), namespace).create(&post, &role).await.unwrap();
+    let subject = json!([{ "kind": "ServiceAccount", "name": "polecat-ctl", "namespace": namespace }]);
+    let group = "rbac.authorization.k8s.io";
+    let to = |kind: &str| json!({ "metadata": { "name": name }, "subjects": subject, "roleRef": { "apiGroup": group, "kind": kind, "name": name } });
+    let all: ClusterRoleBinding = serde_json::from_value(to("ClusterRole")).unwrap();
+    Api::all(admin.clone()).create(&post, &all).await.unwrap();
+    let own: RoleBinding = serde_json::from_value(to("Role")).unwrap();
+    Api::namespaced(admin.clone(), namespace).create(&post, &own).await.unwrap();
+}
+
+/// A token as the kubelet projects it.
+async fn token(admin: &Client, namespace: &str) -> String {
+    use k8s_openapi::api::authentication::v1::TokenRequest;
+    use k8s_openapi::api::core::v1::ServiceAccount;
+    let accounts: Api<ServiceAccount> = Api::namespaced(admin.clone(), namespace);
+    let wanted: TokenRequest = serde_json::from_value(json!({ "metadata": {}, "spec": { "audiences": [AUDIENCE] } })).unwrap();
+    accounts.create_token_request("polecat-ctl", &PostParams::default(), &wanted).await.unwrap().status.unwrap().token
+}
+
+/// refinery-ctl's Submit: a write to the API server, then the acknowledgement.
+struct Refinery {
+    admin: Client,
+    made: Arc<AtomicU32>,
+}
+
+#[tonic::async_trait]
+impl MergeQueue for Refinery {
+    async fn submit(&self, request: Request<SubmitRequest>) -> Result<Response<SubmitResponse>, Status> {
+        let asked = request.into_inner();
+        if asked.source_branch.contains("unserved") {
+            return Err(Status::failed_precondition("NoRefinery: no Refinery serves main"));
+        }
+        let n = self.made.fetch_add(1, Ordering::SeqCst);
+        let name = format!("{}-{}-{n}", asked.polecat, &asked.commit[..8]);
+        let spec = MergeRequestSpec {
+            rig_ref: asked.rig,
+            source_branch: asked.source_branch,
+            commit: asked.commit,
+            target_branch: asked.target_branch,
+            polecat_ref: Some(PolecatReference { name: asked.polecat, uid: asked.polecat_uid }),
+            attempt: i32::try_from(asked.attempt).unwrap(),
+            previous: Some(asked.previous).filter(|p| !p.is_empty()),
+            bead_id: Some(asked.bead).filter(|b| !b.is_empty()),
+            priority: i32::try_from(asked.priority).unwrap(),
+            hold: false,
+            retry: 0,
+            rejected: None,
+        };
+        let api: Api<MergeRequest> = Api::namespaced(self.admin.clone(), &asked.namespace);
+        api.create(&PostParams::default(), &MergeRequest::new(&name, spec)).await.map_err(|e| Status::unavailable(e.to_string()))?;
+        Ok(Response::new(SubmitResponse { namespace: asked.namespace, name, created: true }))
+    }
+
+    async fn get(&self, _: Request<v1::GetRequest>) -> Result<Response<v1::MergeRequestView>, Status> {
+        Err(Status::unimplemented("polecat-ctl only submits"))
+    }
+
+    async fn list(&self, _: Request<v1::ListRequest>) -> Result<Response<v1::ListResponse>, Status> {
+        Err(Status::unimplemented("polecat-ctl only submits"))
+    }
+}
+
+pub fn commit(n: u32) -> String {
+    format!("{:040x}", 0xabc0_0000_u64 + u64::from(n))
+}
+
+fn ready() -> Exit {
+    let base = Some(commit(0).parse().unwrap());
+    let mut report = InitReport { v: 1, result: InitResult::Ready, message: String::new(), base, head: None };
+    Exit::new(0, render(&mut report))
+}
+
+pub fn init_failed(result: InitResult, message: &str) -> Outcome {
+    let mut report = InitReport { v: 1, result, message: message.into(), base: None, head: None };
+    Outcome::init_failed(Exit::new(1, render(&mut report)))
+}
+
+fn run(exit: AgentExit) -> Exit {
+    let usage = Usage { turns: 2, input_tokens: 10, output_tokens: 5, cost_usd: 0.5, ..Usage::default() };
+    let model = Some("claude-test".to_owned());
+    let mut report = RunReport { v: 1, exit, message: String::new(), code: Some(0), reset_at: None, model, usage };
+    let code = match exit {
+        AgentExit::Completed => 0,
+        AgentExit::Drained | AgentExit::Deadline | AgentExit::BudgetExceeded => 3,
+        _ => 1,
+    };
+    Exit::new(code, render(&mut report))
+}
+
+/// The agent ended so; the remote holds commit `n`, if any.
+pub fn ended(exit: AgentExit, n: Option<u32>) -> Outcome {
+    let commit = n.map(|n| self::commit(n).parse().unwrap());
+    let base = commit.as_ref().map(|_| self::commit(0).parse().unwrap());
+    let result = if n.is_some() { SyncResult::Pushed } else { SyncResult::NoChanges };
+    let ahead = u32::from(n.is_some());
+    let mut sync = SyncReport { v: 1, result, message: String::new(), commit, base, ahead, unpushed: None, wip: None };
+    Outcome::polecat(ready(), Exit::new(0, render(&mut sync)), run(exit))
+}
+
+/// Finished, with commit `n` on the remote.
+pub fn done(n: u32) -> Outcome {
+    ended(AgentExit::Completed, Some(n))
+}
