@@ -1,3 +1,5 @@
-//! Starts refinery-ctl.
+//! The refinery controller's program.
 
-fn main() {}
+fn main() -> std::process::ExitCode {
+    gastown_runtime::run("refinery-ctl", refinery_ctl::start)
+}

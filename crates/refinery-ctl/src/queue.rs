@@ -1,0 +1,223 @@
+//! The gRPC service MergeQueue: every call that changes something ends in a write to the API server.
+
+use std::sync::Arc;
+
+use gastown_api::names::manager;
+use gastown_api::{MergePhase, MergeRequest, MergeRequestSpec, Polecat, PolecatReference, Rig};
+use gastown_core::train::request_name;
+use gastown_names::{BranchName, CommitId};
+use gastown_proto::v1::merge_queue_server::MergeQueue;
+use gastown_proto::v1::{GetRequest, ListRequest, ListResponse, MergeRequestView, SubmitRequest, SubmitResponse};
+use gastown_runtime::auth::Identity;
+use gastown_runtime::grpc::Policy;
+use kube::api::PostParams;
+use kube::runtime::reflector::ObjectRef;
+use kube::{Api, ResourceExt as _};
+use tonic::{Request, Response, Status};
+
+use crate::context::Context;
+use crate::gather::allows;
+use crate::place::server;
+
+/// Who may call what, by the service account's name; all of them in the release namespace.
+const CALLERS: &[(&str, &[&str])] = &[
+    ("Submit", &["polecat-ctl"]),
+    ("Get", &["polecat-ctl", "rig-ctl", "convoy-ctl", "witness-ctl", "beadstore-ctl"]),
+    ("List", &["polecat-ctl", "rig-ctl", "convoy-ctl", "witness-ctl", "beadstore-ctl"]),
+];
+
+/// The table as the server asks it.
+pub(crate) fn policy(release_namespace: &str) -> Policy {
+    let namespace = release_namespace.to_owned();
+    Arc::new(move |path: &str, caller: &Identity| {
+        let method = path.strip_prefix("/gastown.v1.MergeQueue/").unwrap_or_default();
+        let allowed = CALLERS.iter().find(|(m, _)| *m == method).map(|(_, who)| *who).unwrap_or_default();
+        if caller.namespace == namespace && allowed.contains(&caller.service_account.as_str()) {
+            return Ok(());
+        }
+        Err(format!("{}:{} may not call {path}", caller.namespace, caller.service_account))
+    })
+}
+
+pub(crate) struct Queue(pub Arc<Context>);
+
+fn refused(error: &kube::Error, what: &str) -> Status {
+    match error {
+        kube::Error::Api(status) if matches!(status.code, 400 | 422) => Status::invalid_argument(format!("{what}: {}", status.message)),
+        kube::Error::Api(status) if status.code == 404 => Status::not_found(format!("{what}: {}", status.message)),
+        kube::Error::Api(status) if status.code == 403 => Status::failed_precondition(format!("Forbidden: {what}: {}", status.message)),
+        error => Status::unavailable(format!("{what}: {error}")),
+    }
+}
+
+fn spec(r: &SubmitRequest) -> Result<(String, MergeRequestSpec), Status> {
+    let wrong = |field: &str, why: &dyn std::fmt::Display| Status::invalid_argument(format!("{field}: {why}"));
+    let source: BranchName = r.source_branch.parse().map_err(|e| wrong("source_branch", &e))?;
+    let target: BranchName = r.target_branch.parse().map_err(|e| wrong("target_branch", &e))?;
+    let commit: CommitId = r.commit.parse().map_err(|e| wrong("commit", &e))?;
+    if source == target {
+        return Err(wrong("source_branch", &"it is the target branch"));
+    }
+    if r.namespace.is_empty() || r.rig.is_empty() || r.polecat.is_empty() || r.polecat_uid.is_empty() {
+        return Err(Status::invalid_argument("namespace, rig, polecat and polecat_uid must be there"));
+    }
+    if r.attempt == 0 || r.priority > 4 {
+        return Err(Status::invalid_argument("attempt counts from 1, priority goes from 0 to 4"));
+    }
+    let some = |text: &str| (!text.is_empty()).then(|| text.to_owned());
+    let spec = MergeRequestSpec {
+        rig_ref: r.rig.clone(),
+        source_branch: source.to_string(),
+        commit: commit.to_string(),
+        target_branch: target.to_string(),
+        polecat_ref: Some(PolecatReference { name: r.polecat.clone(), uid: r.polecat_uid.clone() }),
+        attempt: i32::try_from(r.attempt).unwrap_or(i32::MAX),
+        previous: some(&r.previous),
+        bead_id: some(&r.bead),
+        priority: i32::try_from(r.priority).unwrap_or(4),
+        hold: false,
+        retry: 0,
+        rejected: None,
+    };
+    Ok((request_name(&r.rig, &source, &commit, r.attempt), spec))
+}
+
+impl Queue {
+    /// Why no refinery takes work of this namespace for this branch; nothing when one does.
+    fn admits(&self, r: &SubmitRequest) -> Result<(), Status> {
+        let Some(rig) = self.0.rigs.get(&ObjectRef::<Rig>::new(&r.rig)) else {
+            return Err(Status::failed_precondition(format!("RigNotFound: Rig {} does not exist", r.rig)));
+        };
+        if !allows(&rig, &r.namespace) {
+            let why = format!("NamespaceNotAllowed: Rig {} does not admit namespace {}", r.rig, r.namespace);
+            return Err(Status::failed_precondition(why));
+        }
+        if server(&self.0.refineries.state(), &r.rig, &r.target_branch).is_none() {
+            let why = format!("NoRefinery: no Refinery serves branch {} of rig {}", r.target_branch, r.rig);
+            return Err(Status::failed_precondition(why));
+        }
+        Ok(())
+    }
+}
+
+#[tonic::async_trait]
+impl MergeQueue for Queue {
+    async fn submit(&self, request: Request<SubmitRequest>) -> Result<Response<SubmitResponse>, Status> {
+        let r = request.into_inner();
+        let (name, spec) = spec(&r)?;
+        self.admits(&r)?;
+        let client = &self.0.runtime.client;
+        let polecat = Api::<Polecat>::namespaced(client.clone(), &r.namespace).get_opt(&r.polecat).await;
+        let polecat = polecat.map_err(|e| refused(&e, "reading the polecat"))?;
+        if polecat.and_then(|p| p.uid()).as_deref() != Some(r.polecat_uid.as_str()) {
+            return Err(Status::failed_precondition(format!("PolecatNotFound: {}/{} is not the one that submits", r.namespace, r.polecat)));
+        }
+        let api = Api::<MergeRequest>::namespaced(client.clone(), &r.namespace);
+        let wanted = MergeRequest::new(&name, spec);
+        let params = PostParams { field_manager: Some(manager::REFINERY.into()), ..PostParams::default() };
+        let created = match api.create(&params, &wanted).await {
+            Ok(_) => true,
+            Err(kube::Error::Api(status)) if status.code == 409 => {
+                let found = api.get(&name).await.map_err(|e| refused(&e, "reading the request"))?;
+                let same = found.spec.commit == wanted.spec.commit && found.spec.polecat_ref == wanted.spec.polecat_ref;
+                if !same {
+                    return Err(Status::failed_precondition(format!("NameTaken: {}/{name} is another's request", r.namespace)));
+                }
+                false
+            }
+            Err(error) => return Err(refused(&error, "creating the request")),
+        };
+        Ok(Response::new(SubmitResponse { namespace: r.namespace, name, created }))
+    }
+
+    async fn get(&self, request: Request<GetRequest>) -> Result<Response<MergeRequestView>, Status> {
+        let r = request.into_inner();
+        let api = Api::<MergeRequest>::namespaced(self.0.runtime.client.clone(), &r.namespace);
+        let found = api.get(&r.name).await.map_err(|e| refused(&e, "reading the request"))?;
+        Ok(Response::new(view(&found)))
+    }
+
+    async fn list(&self, request: Request<ListRequest>) -> Result<Response<ListResponse>, Status> {
+        let r = request.into_inner();
+        let fits = |m: &MergeRequest| m.spec.rig_ref == r.rig && (r.target_branch.is_empty() || m.spec.target_branch == r.target_branch);
+        let all = self.0.requests.state();
+        let mut requests: Vec<MergeRequestView> = all.iter().filter(|m| fits(m.as_ref())).map(|m| view(m.as_ref())).collect();
+        requests.sort_by_key(|v| (v.position == 0, v.position, v.namespace.clone(), v.name.clone()));
+        Ok(Response::new(ListResponse { requests }))
+    }
+}
+
+fn view(m: &MergeRequest) -> MergeRequestView {
+    let status = m.status.clone().unwrap_or_default();
+    let phase = status.phase.unwrap_or(MergePhase::Queued);
+    MergeRequestView {
+        namespace: m.namespace().unwrap_or_default(),
+        name: m.name_any(),
+        rig: m.spec.rig_ref.clone(),
+        source_branch: m.spec.source_branch.clone(),
+        commit: m.spec.commit.clone(),
+        target_branch: m.spec.target_branch.clone(),
+        phase: format!("{phase:?}"),
+        reason: status.reason.unwrap_or_default(),
+        position: status.position.and_then(|p| u32::try_from(p).ok()).unwrap_or_default(),
+        tested_commit: status.tested_commit.unwrap_or_default(),
+        landed_commit: status.landed_commit.unwrap_or_default(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn asked() -> SubmitRequest {
+        SubmitRequest {
+            namespace: "work".into(),
+            rig: "web".into(),
+            polecat: "toast".into(),
+            polecat_uid: "u".into(),
+            source_branch: "feature/bl-01".into(),
+            commit: "a".repeat(40),
+            target_branch: "main".into(),
+            attempt: 1,
+            ..SubmitRequest::default()
+        }
+    }
+
+    #[test]
+    fn a_name_is_the_same_for_the_same_words_and_another_for_another_attempt() {
+        let name = |attempt| spec(&SubmitRequest { attempt, ..asked() }).unwrap().0;
+        assert_eq!(name(1), name(1));
+        assert_ne!(name(1), name(2));
+    }
+
+    #[test]
+    fn what_cannot_be_is_refused() {
+        for wrong in [
+            SubmitRequest { source_branch: "main".into(), ..asked() },
+            SubmitRequest { source_branch: "-D".into(), ..asked() },
+            SubmitRequest { commit: "HEAD".into(), ..asked() },
+            SubmitRequest { attempt: 0, ..asked() },
+            SubmitRequest { priority: 5, ..asked() },
+            SubmitRequest { polecat_uid: String::new(), ..asked() },
+        ] {
+            assert_eq!(spec(&wrong).unwrap_err().code(), tonic::Code::InvalidArgument, "{wrong:?}");
+        }
+    }
+
+    #[test]
+    fn only_polecat_ctl_of_the_release_submits() {
+        let policy = policy("gastown-system");
+        let who = |namespace: &str, account: &str| Identity {
+            namespace: namespace.into(),
+            service_account: account.into(),
+            pod_name: None,
+            pod_uid: None,
+        };
+        let submit = "/gastown.v1.MergeQueue/Submit";
+        assert!(policy(submit, &who("gastown-system", "polecat-ctl")).is_ok());
+        assert!(policy(submit, &who("gastown-system", "rig-ctl")).is_err());
+        assert!(policy(submit, &who("other", "polecat-ctl")).is_err());
+        assert!(policy("/gastown.v1.MergeQueue/List", &who("gastown-system", "rig-ctl")).is_ok());
+        assert!(policy("/gastown.v1.MergeQueue/Freeze", &who("gastown-system", "polecat-ctl")).is_err());
+    }
+}
