@@ -7,6 +7,7 @@
 
 mod config;
 mod dns;
+mod firewall;
 mod host;
 mod images;
 mod launch;

@@ -95,7 +95,10 @@ pub(crate) async fn lock(path: &Path) -> Result<File> {
     let path = path.to_owned();
     tokio::task::spawn_blocking(move || {
         let file = File::options().create(true).append(true).open(&path).with_context(|| format!("opening {}", path.display()))?;
-        file.lock().with_context(|| format!("locking {}", path.display()))?;
+        if file.try_lock().is_err() {
+            eprintln!("waiting for another process, which holds {}", path.display());
+            file.lock().with_context(|| format!("locking {}", path.display()))?;
+        }
         Ok(file)
     })
     .await?

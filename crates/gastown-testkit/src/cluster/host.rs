@@ -9,6 +9,7 @@ use tokio::io::AsyncWriteExt;
 use tokio::process::Command;
 
 use super::config::{BRIDGE, NODE_ADDRESS, TABLE, outward};
+use super::firewall;
 use super::state::Setting;
 
 /// Folders that kubelet, containerd and the CNI library make at fixed places.
@@ -82,7 +83,8 @@ pub async fn plug_in(dir: &Path) -> Result<()> {
     run("ip", &["address", "add", &address, "dev", BRIDGE]).await?;
     run("ip", &["link", "set", BRIDGE, "up"]).await?;
     std::fs::write("/proc/sys/net/ipv4/ip_forward", "1").context("allowing packets to be forwarded")?;
-    feed("nft", &["-f", "-"], &outward()).await
+    feed("nft", &["-f", "-"], &outward()).await?;
+    firewall::open().await
 }
 
 /// The folder of the cluster that the bridge belongs to; `None` without a bridge.
@@ -120,6 +122,7 @@ pub async fn unplug(dir: &Path) -> Result<()> {
         drop(run("ip", &["link", "delete", &port]).await);
     }
     run("ip", &["link", "delete", BRIDGE]).await?;
+    firewall::close().await?;
     for (family, name) in tables().await {
         run("nft", &["delete", "table", family, name]).await?;
     }
@@ -214,6 +217,7 @@ pub async fn leftovers(dir: &Path) -> Vec<String> {
     }
     if bridge_owner().is_none() {
         found.extend(tables().await.iter().map(|(family, name)| format!("nft table {family} {name}")));
+        found.extend(firewall::leftovers().await);
         let groups = pod_cgroups().into_iter().filter(|group| group.exists());
         found.extend(groups.map(|group| format!("cgroup {}", group.display())));
     }
