@@ -85,7 +85,6 @@ const POLECAT: &[Grant] = &[
     grant(OURS, &["rigs", "refineries", "mergerequests"], READ, "capacity, served branches, what became of submitted work"),
     grant("", &["pods"], &["get", "list", "watch", "create", "patch", "delete"], "agents' pods: drain and finalizer are patches"),
     grant("", &["configmaps"], &["get", "create", "patch", "delete"], "an attempt's prompt"),
-    grant("", &["nodes"], &["get"], "whether the node of a silent pod is gone"),
     EVENTS,
 ];
 

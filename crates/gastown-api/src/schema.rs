@@ -13,16 +13,18 @@ pub fn rules(list: &[(&str, &str)]) -> Value {
 
 /// A repository's URL: `git@host:path`, `ssh://`, `https://`, `http://`, `file:///`. The same set as `gastown_names::GitUrl`.
 pub fn git_url() -> Value {
-    rules(&[(
-        r"self.matches('^([A-Za-z0-9_.][A-Za-z0-9_.-]*@[A-Za-z0-9_][A-Za-z0-9_.-]*:/*|ssh://([A-Za-z0-9_.][A-Za-z0-9_.-]*@)?[A-Za-z0-9_][A-Za-z0-9_.-]*(:[1-9][0-9]{0,4})?/+|https?://[A-Za-z0-9_][A-Za-z0-9_.-]*(:[1-9][0-9]{0,4})?/+|file:///+)[A-Za-z0-9._~+@%][A-Za-z0-9._~+@%/-]*$') && !self.matches('[/:][.][.](/|$)')",
-        "must be a repository URL: git@host:path, ssh://[user@]host[:port]/path, https://host[:port]/path, http://host[:port]/path or file:///path, without credentials (put them into a Secret and name it in gitSecretRef)",
-    )])
+    let form = r"self.matches('^([A-Za-z0-9_.][A-Za-z0-9_.-]*@[A-Za-z0-9_][A-Za-z0-9_.-]*:/?|ssh://([A-Za-z0-9_.][A-Za-z0-9_.-]*@)?[A-Za-z0-9_][A-Za-z0-9_.-]*(:[1-9][0-9]{0,4})?/+|https?://[A-Za-z0-9_][A-Za-z0-9_.-]*(:[1-9][0-9]{0,4})?/+|file:///+)[A-Za-z0-9._~+@%][A-Za-z0-9._~+@%/-]*$')";
+    let no_parent = "!self.matches('[/:][.][.](/|$)')";
+    let port = "!self.matches('^[a-z]+://[^/]*:(6553[6-9]|655[4-9][0-9]|65[6-9][0-9]{2}|6[6-9][0-9]{3}|[7-9][0-9]{4})/')";
+    let message = "must be a repository URL: git@host:path, ssh://[user@]host[:port]/path, https://host[:port]/path, http://host[:port]/path \
+                   or file:///path, without credentials (put them into a Secret and name it in gitSecretRef)";
+    rules(&[(&format!("{form} && {no_parent} && {port}"), message)])
 }
 
 /// A branch's short name.
 pub fn branch() -> Value {
     rules(&[(
-        r"self.matches('^[A-Za-z0-9_][A-Za-z0-9_./@#+=-]*$') && !self.matches('[.][.]|//|/[.]|@[{]|[.]lock(/|$)|[./]$') && self != 'HEAD' && !self.startsWith('refs/')",
+        r"self.matches('^[A-Za-z0-9_][A-Za-z0-9_./@#+=-]*$') && !self.matches('[.][.]|//|/[.]|@[{]|[.](?i:lock)(/|$)|[./]$') && self != 'HEAD' && !self.startsWith('refs/')",
         "must be a branch's short name, such as main or feature/x: letters, digits and . _ / @ # + = -, without refs/, `..`, `//` or an ending in .lock",
     )])
 }

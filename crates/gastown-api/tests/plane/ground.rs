@@ -73,6 +73,15 @@ impl Ground {
         self.defaulted(object).await;
     }
 
+    /// Whether the object is taken.
+    pub async fn takes(&self, object: &Value) -> bool {
+        match self.send(object, true).await {
+            Ok(_) => true,
+            Err(Error::Api(status)) if status.code == 422 => false,
+            Err(other) => panic!("{other}"),
+        }
+    }
+
     /// The object is refused with a message that holds all these words, and that message is one that a person can use.
     pub async fn refuses(&self, object: &Value, words: &[&str]) {
         let message = self.refusal(object).await;

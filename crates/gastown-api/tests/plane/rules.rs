@@ -43,7 +43,7 @@ const URLS: [&str; 12] = [
     "https://h/a..b/c",
 ];
 
-const NO_URLS: [&str; 20] = [
+const NO_URLS: [&str; 22] = [
     "-u",
     "--upload-pack=touch x",
     "ext::sh -c x",
@@ -58,6 +58,8 @@ const NO_URLS: [&str; 20] = [
     "https:///r",
     "git@h:",
     "ssh://h:0/r",
+    "ssh://h:99999/r",
+    "a@b://c",
     "https://h/a b",
     "https://h/a\nb",
     "file://host/r",
@@ -78,6 +80,48 @@ async fn repository_urls_are_those_that_the_controllers_read() {
     texts(&ground, &rig(), "spec/gitURL", &URLS, &NO_URLS, &["must be a repository URL"]).await;
     texts(&ground, &polecat(), "spec/kubernetes/gitRepository", &URLS, &NO_URLS, &["must be a repository URL"]).await;
     ground.refuses(&with(rig(), "spec/gitURL", json!(format!("https://h/{}", "a".repeat(2048)))), &["spec.gitURL", "2048"]).await;
+}
+
+/// Texts made of parts, the same ones every time.
+fn chance(parts: &[&[&str]], count: usize) -> Vec<String> {
+    let mut state = 7_u64;
+    let mut draw = |n: usize| {
+        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        (state >> 33) as usize % n
+    };
+    (0..count).map(|_| parts.iter().map(|choices| choices[draw(choices.len())]).collect()).collect()
+}
+
+/// Whatever the API server takes at a place, the controllers read too; `parts` make texts of both sorts.
+async fn taken_means_read(ground: &Ground, base: &Value, place: &str, parts: &[&[&str]], reads: impl Fn(&str) -> bool) {
+    let mut taken = 0;
+    let texts = chance(parts, 400);
+    for text in &texts {
+        if ground.takes(&with(base.clone(), place, json!(text))).await {
+            assert!(reads(text), "taken, and no controller reads it: {text:?}");
+            taken += 1;
+        }
+    }
+    assert!((20..380).contains(&taken), "the texts say little: {taken} of {} were taken", texts.len());
+}
+
+#[tokio::test]
+async fn a_url_or_branch_that_is_taken_is_one_that_is_read() {
+    let ground = Ground::new().await;
+    let url: [&[&str]; 6] = [
+        &["https://", "http://", "ssh://", "ssh://git@", "git@", "file://", "", "ssh://-x@", "https://u:p@", "git://"],
+        &["host", "h.example", "1", "_h", "H-1", "-h", "", "h:"],
+        &["/", "/", "/", ":", ":22/", ":65535/", ":65536/", ":70000/", ":0/", "//", ""],
+        &["repo", "a/b", "a..b", "~u", "%20", "a+b@c", "..", "a/../b", ".", "-r", "a b", ""],
+        &["", "", "", ".git", "/", "/..", "/-", "\n"],
+        &["", "", "", "/x", ":1", ";"],
+    ];
+    taken_means_read(&ground, &rig(), "spec/gitURL", &url, |t| t.parse::<GitUrl>().is_ok()).await;
+    let first: &[&str] = &["", "a", "b", "_", "B1", "a/b", ".", "-", "@", "refs/", "HEAD"];
+    let part: &[&str] = &["", "", "a", "a", "B1", ".", "..", "-", "@", "@{", "/", "/", "//", ".lock", ".LOCK", ".lock/", "=", "~", " "];
+    let branch: [&[&str]; 4] = [first, part, part, part];
+    let place = "spec/sourceBranch";
+    taken_means_read(&ground, &merge_request(), place, &branch, |t| t.parse::<BranchName>().is_ok()).await;
 }
 
 #[tokio::test]
