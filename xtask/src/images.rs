@@ -16,7 +16,7 @@ use gastown_testkit::cluster::{self, Cluster};
 use gastown_testkit::oci::{self, Digest, ImageBuilder, Layer};
 
 use crate::util;
-use recipe::{Recipe, USER};
+use recipe::{Agent, Recipe, USER};
 
 /// What stands before every image's name.
 pub const REGISTRY: &str = "ghcr.io/gastown-operator";
@@ -82,9 +82,21 @@ pub fn layout(name: &str) -> PathBuf {
 
 /// Builds the named images, or all; those whose inputs have not changed are left as they are.
 pub async fn build(names: &[String], refresh: bool) -> Result<Vec<Built>> {
-    let names = names.to_vec();
+    let recipes = recipe::read_all(&util::root().join("images"))?;
+    let wanted: BTreeMap<String, Recipe> = if names.is_empty() {
+        recipes.clone().into_iter().filter(|(_, r)| !r.base).collect()
+    } else {
+        names.iter().map(|name| pick(&recipes, name)).collect::<Result<_>>()?
+    };
+    let mut agents = BTreeMap::new();
+    for agent in wanted.values().flat_map(|r| r.agents.keys().copied()).collect::<BTreeSet<_>>() {
+        let program = match agent {
+            Agent::ClaudeCode => gastown_testkit::agents::claude_code().await?,
+        };
+        agents.insert(agent, program);
+    }
     // Other programs do the work, and the caller may want to react to a signal meanwhile.
-    tokio::task::spawn_blocking(move || build_all(&names, refresh)).await?
+    tokio::task::spawn_blocking(move || build_all(&recipes, &wanted, &agents, refresh)).await?
 }
 
 /// Puts images on the node of the cluster in `dir`, but for those that it has.
@@ -102,22 +114,22 @@ pub async fn load(built: &[Built], dir: Option<&Path>) -> Result<()> {
     Ok(())
 }
 
-fn build_all(names: &[String], refresh: bool) -> Result<Vec<Built>> {
-    let recipes = recipe::read_all(&util::root().join("images"))?;
-    let wanted: BTreeMap<&str, &Recipe> = if names.is_empty() {
-        recipes.iter().filter(|(_, r)| !r.base).map(|(n, r)| (n.as_str(), r)).collect()
-    } else {
-        names.iter().map(|name| pick(&recipes, name)).collect::<Result<_>>()?
-    };
+fn build_all(
+    recipes: &BTreeMap<String, Recipe>,
+    wanted: &BTreeMap<String, Recipe>,
+    agents: &BTreeMap<Agent, PathBuf>,
+    refresh: bool,
+) -> Result<Vec<Built>> {
     util::need_debian(&[("strip", "binutils")])?;
     let binaries = binaries(wanted.values().flat_map(|r| r.binaries.keys()).map(String::as_str).collect())?;
-    let bases = bases(&recipes, &wanted, refresh)?;
-    wanted.iter().map(|(name, recipe)| build_one(name, recipe, &Parts { binaries: &binaries, bases: &bases, refresh })).collect()
+    let bases = bases(recipes, wanted, refresh)?;
+    let parts = Parts { binaries: &binaries, agents, bases: &bases, refresh };
+    wanted.iter().map(|(name, recipe)| build_one(name, recipe, &parts)).collect()
 }
 
-fn pick<'a>(recipes: &'a BTreeMap<String, Recipe>, name: &str) -> Result<(&'a str, &'a Recipe)> {
-    match recipes.get_key_value(name) {
-        Some((name, recipe)) if !recipe.base => Ok((name, recipe)),
+fn pick(recipes: &BTreeMap<String, Recipe>, name: &str) -> Result<(String, Recipe)> {
+    match recipes.get(name) {
+        Some(recipe) if !recipe.base => Ok((name.to_owned(), recipe.clone())),
         _ => {
             let known: Vec<&str> = recipes.iter().filter(|(_, r)| !r.base).map(|(n, _)| n.as_str()).collect();
             bail!("there is no image `{name}`; there are: {}", known.join(", "))
@@ -157,7 +169,7 @@ struct Base {
     rootfs: PathBuf,
 }
 
-fn bases<'a>(all: &'a BTreeMap<String, Recipe>, wanted: &BTreeMap<&str, &'a Recipe>, refresh: bool) -> Result<BTreeMap<&'a str, Base>> {
+fn bases<'a>(all: &BTreeMap<String, Recipe>, wanted: &'a BTreeMap<String, Recipe>, refresh: bool) -> Result<BTreeMap<&'a str, Base>> {
     let needed: BTreeSet<&str> =
         wanted.values().flat_map(|r| r.from.iter().chain(r.copy.iter().map(|c| &c.from))).map(String::as_str).collect();
     let base = |name: &'a str| {
@@ -170,6 +182,7 @@ fn bases<'a>(all: &'a BTreeMap<String, Recipe>, wanted: &BTreeMap<&str, &'a Reci
 /// What images are put together from.
 struct Parts<'a> {
     binaries: &'a BTreeMap<String, PathBuf>,
+    agents: &'a BTreeMap<Agent, PathBuf>,
     bases: &'a BTreeMap<&'a str, Base>,
     refresh: bool,
 }
@@ -224,17 +237,19 @@ fn assemble(reference: &str, recipe: &Recipe, parts: &Parts<'_>) -> Result<Assem
         }
         top = top.dir("/home/nonroot", 0o770, (USER, 0)).dir("/tmp", 0o1777, (0, 0));
     }
+    // Where the runtime mounts its own: root file systems come without.
+    top = top.dir("/dev", 0o755, (0, 0));
     for copy in &recipe.copy {
         top = top.bytes(&copy.path, rootfs::file_of(&parts.bases[copy.from.as_str()].rootfs, &copy.path)?, 0o644);
     }
     // The agent is large and changes seldom, our programs are small and change often: a layer each.
     let mut fetched = Layer::new();
-    for npm in &recipe.npm {
-        let file = rootfs::npm(npm)?;
+    for (agent, path) in &recipe.agents {
+        let file = parts.agents[agent].clone();
         files.insert(file.clone());
-        fetched = fetched.file(&npm.path, file, 0o755);
+        fetched = fetched.file(path, file, 0o755);
     }
-    if !recipe.npm.is_empty() {
+    if !recipe.agents.is_empty() {
         builder = builder.layer(fetched);
     }
     for (name, path) in &recipe.binaries {
@@ -242,9 +257,7 @@ fn assemble(reference: &str, recipe: &Recipe, parts: &Parts<'_>) -> Result<Assem
         files.insert(file.clone());
         top = top.file(path, file, 0o755);
     }
-    if recipe.from.is_none() || !recipe.binaries.is_empty() || !recipe.copy.is_empty() {
-        builder = builder.layer(top);
-    }
+    builder = builder.layer(top);
     Ok(Assembled { builder, files })
 }
 

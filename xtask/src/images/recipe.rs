@@ -27,9 +27,9 @@ pub struct Recipe {
     /// Programs of this workspace and where they go.
     #[serde(default)]
     pub binaries: BTreeMap<String, String>,
-    /// Files of npm packages.
+    /// Coding agents, of the version that the tests run, and where they go.
     #[serde(default)]
-    pub npm: Vec<Npm>,
+    pub agents: BTreeMap<Agent, String>,
     /// Files out of another recipe's root file system, to the same place.
     #[serde(default)]
     pub copy: Vec<Copy>,
@@ -41,18 +41,12 @@ pub struct Recipe {
     pub entrypoint: Vec<String>,
 }
 
-/// One file of an npm package.
-#[derive(Clone, Debug, Deserialize, PartialEq)]
-#[serde(deny_unknown_fields)]
-pub struct Npm {
-    /// The package's name.
-    pub package: String,
-    /// The exact version.
-    pub version: String,
-    /// Which file of the package.
-    pub file: String,
-    /// Where it goes.
-    pub path: String,
+/// A coding agent that is one program.
+#[derive(Clone, Copy, Debug, Deserialize, PartialEq, Eq, PartialOrd, Ord)]
+#[serde(rename_all = "kebab-case")]
+pub enum Agent {
+    /// The real one, unmodified, as its makers publish it.
+    ClaudeCode,
 }
 
 /// One file of another root file system.
@@ -68,20 +62,16 @@ pub struct Copy {
 impl Recipe {
     fn parse(text: &str) -> Result<Self> {
         let recipe: Self = serde_norway::from_str(text)?;
-        let paths = recipe.binaries.values().chain(recipe.npm.iter().map(|n| &n.path)).chain(recipe.copy.iter().map(|c| &c.path));
+        let paths = recipe.binaries.values().chain(recipe.agents.values()).chain(recipe.copy.iter().map(|c| &c.path));
         if let Some(path) = paths.into_iter().find(|p| !p.starts_with('/') || p.contains("..")) {
             bail!("`{path}` is not an absolute path");
-        }
-        let whole = |v: &str| !v.is_empty() && v.chars().all(|c| c.is_ascii_alphanumeric() || ".-+".contains(c));
-        if let Some(npm) = recipe.npm.iter().find(|n| !whole(&n.version) || n.package.starts_with('-')) {
-            bail!("`{}` needs one exact version, not `{}`: images are reproducible", npm.package, npm.version);
         }
         if let Some(package) =
             recipe.packages.iter().find(|p| p.is_empty() || !p.chars().all(|c| c.is_ascii_alphanumeric() || "+-.".contains(c)))
         {
             bail!("`{package}` is not the name of a Debian package");
         }
-        if recipe.base && (recipe.from.is_some() || !recipe.binaries.is_empty() || !recipe.npm.is_empty()) {
+        if recipe.base && (recipe.from.is_some() || !recipe.binaries.is_empty() || !recipe.agents.is_empty()) {
             bail!("a base holds packages only");
         }
         if !recipe.base && recipe.from.is_none() && !recipe.packages.is_empty() {
@@ -122,7 +112,7 @@ mod tests {
         for controller in ["rig-ctl", "polecat-ctl"] {
             assert_eq!(all[controller].from, None, "{controller} needs no shell");
         }
-        assert!(all["polecat-agent"].npm.iter().any(|n| n.path == "/usr/local/bin/claude"));
+        assert_eq!(all["polecat-agent"].agents[&Agent::ClaudeCode], "/usr/local/bin/claude");
         assert!(all.values().all(|r| r.summary.ends_with('.')));
     }
 
@@ -130,13 +120,12 @@ mod tests {
     fn an_unknown_word_is_refused() {
         let error = Recipe::parse("{summary: x, form: base-git}").unwrap_err().to_string();
         assert!(error.contains("form"), "{error}");
+        assert!(Recipe::parse("{summary: x, agents: {claude: /claude}}").is_err());
     }
 
     #[test]
-    fn what_would_not_be_reproducible_or_leave_the_image_is_refused() {
+    fn what_would_leave_the_image_or_reach_a_shell_is_refused() {
         for (text, why) in [
-            ("{summary: x, npm: [{package: a, version: latest || 1, file: f, path: /f}]}", "exact version"),
-            ("{summary: x, npm: [{package: --x, version: '1', file: f, path: /f}]}", "exact version"),
             ("{summary: x, binaries: {a: ../etc/passwd}}", "absolute"),
             ("{summary: x, binaries: {a: /usr/../etc/passwd}}", "absolute"),
             ("{summary: x, from: b, packages: ['git;reboot']}", "Debian package"),

@@ -1,5 +1,5 @@
-//! Root file systems out of Debian packages, and files out of npm packages. Both are kept in the user's cache folder,
-//! under a key of all that they are made from, so that a second build takes no time and a fresh checkout finds them.
+//! Root file systems out of Debian packages. They are kept in the user's cache folder, under a key of all that they are
+//! made from, so that a second build takes no time and a fresh checkout finds them.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
@@ -7,10 +7,10 @@ use std::io::{BufReader, BufWriter, Read, Write};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result};
 use gastown_testkit::oci::Digest;
 
-use super::recipe::{Npm, USER};
+use super::recipe::USER;
 use crate::util;
 
 /// The Debian release that images stand on.
@@ -22,7 +22,7 @@ const LEFT_OUT: &[&str] = &["doc/*", "man/*", "locale/*", "info/*", "lintian/*",
 /// Run by the host on the finished tree.
 const FINISH: &str = include_str!("finish.sh");
 
-/// The cache folder for root file systems and packages.
+/// The cache folder for root file systems and layers.
 fn cache() -> Result<PathBuf> {
     let dir = gastown_testkit::ground::cache_dir()?.join("images");
     std::fs::create_dir_all(&dir).with_context(|| format!("making {}", dir.display()))?;
@@ -193,34 +193,6 @@ pub fn file_of(rootfs: &Path, wanted: &str) -> Result<Vec<u8>> {
         Ok(())
     })?;
     found.with_context(|| format!("{wanted} is no file of {}", rootfs.display()))
-}
-
-/// One file of an npm package. No script of the package is run; npm checks what it fetched.
-pub fn npm(wanted: &Npm) -> Result<PathBuf> {
-    let plain = |s: &str| s.replace(['/', '@'], "-").trim_matches('-').to_owned();
-    let path = cache()?.join(format!("npm-{}-{}-{}", plain(&wanted.package), wanted.version, plain(&wanted.file)));
-    if path.is_file() {
-        return Ok(path);
-    }
-    if !util::has("npm") {
-        bail!("missing on this machine: npm, which comes with Node.js (on Debian: apt-get install -y npm)");
-    }
-    println!("images: fetching {} {}", wanted.package, wanted.version);
-    let dir = tempfile::tempdir_in(cache()?)?;
-    let package = format!("{}@{}", wanted.package, wanted.version);
-    util::output(Command::new("npm").args(["pack", "--silent", &package, "--pack-destination"]).arg(dir.path()).current_dir(dir.path()))?;
-    let packed = std::fs::read_dir(dir.path())?.next().context("npm pack wrote nothing")??.path();
-    let mut archive = tar::Archive::new(flate2::read::GzDecoder::new(BufReader::new(File::open(&packed)?)));
-    for entry in archive.entries()? {
-        let mut entry = entry?;
-        if entry.path()?.as_ref() == Path::new("package").join(&wanted.file) {
-            let mut temporary = tempfile::NamedTempFile::new_in(cache()?)?;
-            std::io::copy(&mut entry, &mut BufWriter::with_capacity(1 << 20, &mut temporary))?;
-            temporary.persist(&path)?;
-            return Ok(path);
-        }
-    }
-    bail!("{package} holds no file {}", wanted.file)
 }
 
 fn short(digest: &Digest) -> &str {
