@@ -1,1 +1,4 @@
-//! Scenarios on a real cluster.
+//! Scenarios on a real cluster: `tests/e2e`. The library holds what they share, the ground that they stand on.
+
+pub mod ground;
+pub mod refs;

@@ -1,0 +1,118 @@
+//! The cluster of the scenarios, with the operator on it.
+
+use std::path::{Path, PathBuf};
+use std::process::Stdio;
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail, ensure};
+use gastown_testkit::cluster::{Cluster, Nodes, Options, default_dir};
+use gastown_testkit::demo::{Kubectl, SYSTEM, Settings};
+use k8s_openapi::api::core::v1::Pod;
+use kube::api::{Api, ListParams};
+use kube::{Client, ResourceExt};
+use tokio::process::Command;
+
+/// The controllers, by their names.
+pub const CONTROLLERS: [&str; 3] = ["rig-ctl", "polecat-ctl", "refinery-ctl"];
+
+/// Our own cluster. One that was up already is used and left.
+pub struct Ground {
+    /// The cluster.
+    pub cluster: Cluster,
+    /// A client with all permissions.
+    pub client: Client,
+    /// kubectl for it.
+    pub kubectl: Kubectl,
+    dir: PathBuf,
+    started: bool,
+}
+
+impl Ground {
+    /// Starts the cluster, loads the images and installs the controllers, with the commands that a person uses.
+    pub async fn up() -> Result<Self> {
+        let dir = default_dir()?;
+        let started = Cluster::find(&dir).await?.is_none();
+        let options = Options { dir: dir.clone(), nodes: Nodes::Kubelet };
+        let cluster = Cluster::up(options, &|line| println!("{line}")).await?;
+        xtask(&["images", "--load"]).await?;
+        let kubeconfig = cluster.kubeconfig();
+        xtask(&["install", "--kubeconfig", text(&kubeconfig)?]).await?;
+        let client = cluster.client().await?;
+        let kubectl = Kubectl::find(&kubeconfig).await?;
+        Ok(Self { cluster, client, kubectl, dir, started })
+    }
+
+    /// Takes down what [`Ground::up`] started and checks that nothing of it is left on the machine.
+    pub async fn down(self) -> Result<()> {
+        if !self.started {
+            println!("the cluster was up before; it stays");
+            return Ok(());
+        }
+        Cluster::down(&self.dir, &|line| println!("{line}")).await?;
+        let left = Cluster::leftovers(&self.dir).await;
+        ensure!(left.is_empty(), "left behind: {left:#?}");
+        Ok(())
+    }
+
+    /// Where a scenario of this name plays.
+    pub fn settings(&self, name: &str, deadline: Duration) -> Settings {
+        let image = |of: &str| format!("ghcr.io/gastown-operator/{of}:{}", env!("CARGO_PKG_VERSION"));
+        Settings {
+            kubeconfig: self.cluster.kubeconfig(),
+            namespace: format!("e2e-{name}"),
+            rig: format!("e2e-{name}"),
+            max_polecats: 3,
+            servers_image: image("demo-servers"),
+            gate_image: image("gate-python"),
+            deadline,
+        }
+    }
+
+    /// Kills a controller's process as a crash would, without a signal that it could handle.
+    pub async fn kill(&self, controller: &str) -> Result<()> {
+        let pod = self.controller(controller).await?;
+        let statuses = pod.status.and_then(|s| s.container_statuses).unwrap_or_default();
+        let id = statuses.first().and_then(|s| s.container_id.clone()).with_context(|| format!("{controller} has no container"))?;
+        let id = id.trim_start_matches("containerd://");
+        let mut ctr = Command::new(self.cluster.bin().join("ctr"));
+        ctr.arg("-a").arg(self.dir.join("containerd.sock")).args(["-n", "k8s.io", "tasks", "kill", "--signal", "SIGKILL", id]);
+        let out = ctr.stdin(Stdio::null()).output().await?;
+        ensure!(out.status.success(), "killing {controller}: {}", String::from_utf8_lossy(&out.stderr));
+        Ok(())
+    }
+
+    /// How often a controller's container was started again.
+    pub async fn restarts(&self, controller: &str) -> Result<i32> {
+        let statuses = self.controller(controller).await?.status.and_then(|s| s.container_statuses).unwrap_or_default();
+        Ok(statuses.iter().map(|s| s.restart_count).sum())
+    }
+
+    async fn controller(&self, name: &str) -> Result<Pod> {
+        let pods = Api::<Pod>::namespaced(self.client.clone(), SYSTEM);
+        let selector = ListParams::default().labels(&format!("app.kubernetes.io/component={name}"));
+        let found = pods.list(&selector).await?.items.into_iter().find(|p| p.metadata.deletion_timestamp.is_none());
+        found.with_context(|| format!("no pod of {name}"))
+    }
+
+    /// The names of a namespace's pods.
+    pub async fn pods(&self, namespace: &str) -> Result<Vec<String>> {
+        let pods = Api::<Pod>::namespaced(self.client.clone(), namespace);
+        Ok(pods.list(&ListParams::default()).await?.iter().map(ResourceExt::name_any).collect())
+    }
+}
+
+/// Runs `cargo xtask` with our own output.
+pub async fn xtask(args: &[&str]) -> Result<()> {
+    let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
+    let status = Command::new(cargo).current_dir(root).arg("xtask").args(args).kill_on_drop(true).status().await?;
+    if !status.success() {
+        bail!("cargo xtask {} ended with {status}", args.join(" "));
+    }
+    Ok(())
+}
+
+/// A path that is text.
+pub fn text(path: &Path) -> Result<&str> {
+    path.to_str().with_context(|| format!("{} is not text", path.display()))
+}

@@ -1,0 +1,85 @@
+//! The main job: branches land.
+
+use std::time::Duration;
+
+use anyhow::{Context, Result, ensure};
+use e2e::ground::{CONTROLLERS, Ground, text, xtask};
+use gastown_api::{MergePhase, MergeRequest};
+use gastown_testkit::demo::{Report, Settings, Story, clear, run};
+use gastown_testkit::http_client;
+use gastown_testkit::messages::Entry;
+use gastown_testkit::outside_data;
+use kube::Api;
+use kube::api::ListParams;
+
+/// The port of the Messages API in the demo's pod.
+const MESSAGES_PORT: u16 = 8081;
+
+/// `cargo xtask demo` itself, as a person runs it.
+pub async fn default(ground: &Ground) -> Result<()> {
+    let folder = tempfile::TempDir::new()?;
+    let json = folder.path().join("demo.json");
+    let kubeconfig = ground.cluster.kubeconfig();
+    xtask(&["demo", "--keep", "--json", text(&json)?, "--kubeconfig", text(&kubeconfig)?]).await?;
+    let report: Report = serde_json::from_slice(&std::fs::read(&json)?)?;
+    report.check()?;
+    ensure!(report.changes.len() == 3, "{} of 3 landed", report.changes.len());
+    let reworked: Vec<&str> = report.changes.iter().filter(|c| c.reworks == 1).map(|c| c.bead.as_str()).collect();
+    ensure!(reworked == ["gt-2"], "reworked: {reworked:?}");
+    // The scripted model makes the right change only when the prompt holds the failing test's output; its log says that it did.
+    let tunnel = ground.kubectl.forward("gastown-demo", "pod/demo-servers", MESSAGES_PORT).await?;
+    let log: Vec<Entry> = http_client::get_json(&format!("http://127.0.0.1:{}/admin/log", tunnel.port)).await?;
+    let told = |e: &&Entry| e.key.as_deref() == Some("Change: gt-2") && e.attempt == Some(2) && e.evidence && e.called;
+    ensure!(log.iter().find(told).is_some(), "no prompt of gt-2 held the failing test's output: {log:#?}");
+    let mut settings = ground.settings("demo", Duration::ZERO);
+    "gastown-demo".clone_into(&mut settings.namespace);
+    "demo".clone_into(&mut settings.rig);
+    clear(&ground.client, &settings).await
+}
+
+/// 21 real changes, while each controller is killed once.
+pub async fn real_repository(ground: &Ground) -> Result<()> {
+    let Some(data) = outside_data("boltons") else { return Ok(()) };
+    let bundle = data.join("boltons.bundle");
+    let story = Story::load(text(&bundle)?, &data.join("replay.json")).await?;
+    let settings = ground.settings("boltons", Duration::from_secs(60 * 60));
+    let mut before = Vec::new();
+    for controller in CONTROLLERS {
+        before.push(ground.restarts(controller).await?);
+    }
+    let killing = kill_each(ground, &settings, story.changes.len());
+    let playing = run(&ground.client, settings.clone(), &story, |line| println!("  {line}"));
+    let (stage, report) = tokio::select! {
+        played = playing => played?,
+        killed = async { killing.await?; std::future::pending::<Result<()>>().await } => { killed?; anyhow::bail!("unreachable") }
+    };
+    println!("{}", report.table());
+    report.check()?;
+    ensure!(report.changes.len() == 21, "{} of 21 landed", report.changes.len());
+    ensure!(report.tree_as_planned == Some(true), "the landed tree is {}", report.target.tree);
+    for (controller, before) in CONTROLLERS.into_iter().zip(before) {
+        let after = ground.restarts(controller).await?;
+        ensure!(after == before + 1, "{controller} was started again {} times", after - before);
+    }
+    drop(stage);
+    clear(&ground.client, &settings).await
+}
+
+/// Kills each controller once, spread over the run: when a quarter, a half, and three quarters have landed.
+async fn kill_each(ground: &Ground, settings: &Settings, changes: usize) -> Result<()> {
+    let requests = Api::<MergeRequest>::namespaced(ground.client.clone(), &settings.namespace);
+    for (n, controller) in CONTROLLERS.into_iter().enumerate() {
+        let at = changes * (n + 1) / (CONTROLLERS.len() + 1);
+        loop {
+            let list = requests.list(&ListParams::default()).await.context("listing requests")?;
+            let landed = |r: &&MergeRequest| r.status.as_ref().and_then(|s| s.phase) == Some(MergePhase::Landed);
+            if list.iter().filter(landed).count() >= at {
+                break;
+            }
+            tokio::time::sleep(Duration::from_millis(300)).await;
+        }
+        println!("  killing {controller}");
+        ground.kill(controller).await?;
+    }
+    Ok(())
+}

@@ -1,0 +1,74 @@
+//! Scenarios on a real cluster: kubelet, chart, images, the real agent. They share one cluster and run in this order.
+//!
+//! Words on the command line choose the scenarios whose names hold one of them.
+
+mod demo;
+mod hostile;
+mod saved;
+
+use std::time::Instant;
+
+use anyhow::Result;
+use e2e::ground::Ground;
+
+const SCENARIOS: [&str; 4] = [
+    "the_default_demo_lands_all_one_after_a_rework_with_its_evidence",
+    "all_changes_of_a_real_repository_land_while_controllers_are_killed",
+    "work_is_saved_when_a_polecat_is_terminated_or_deleted",
+    "what_an_agent_plants_is_neither_executed_nor_read_nor_pushed",
+];
+
+#[tokio::main]
+async fn main() -> Result<()> {
+    let words: Vec<String> = words(std::env::args().skip(1));
+    let chosen: Vec<&str> = SCENARIOS.into_iter().filter(|s| words.is_empty() || words.iter().any(|w| s.contains(w.as_str()))).collect();
+    if chosen.is_empty() {
+        println!("no scenario has such a name");
+        return Ok(());
+    }
+    let ground = Ground::up().await?;
+    let mut failed = Vec::new();
+    for name in &chosen {
+        println!("\nscenario {name}");
+        let start = Instant::now();
+        let played = tokio::select! {
+            played = play(&ground, name) => played,
+            _ = tokio::signal::ctrl_c() => Err(anyhow::anyhow!("interrupted")),
+        };
+        let seconds = start.elapsed().as_secs();
+        match played {
+            Ok(()) => println!("scenario {name} ... ok ({seconds} s)"),
+            Err(e) => {
+                println!("scenario {name} ... FAILED ({seconds} s)\n{e:?}");
+                failed.push(*name);
+            }
+        }
+    }
+    ground.down().await?;
+    anyhow::ensure!(failed.is_empty(), "{} of {} scenarios failed: {}", failed.len(), chosen.len(), failed.join(", "));
+    println!("\n{} scenarios passed", chosen.len());
+    Ok(())
+}
+
+async fn play(ground: &Ground, name: &str) -> Result<()> {
+    match SCENARIOS.iter().position(|s| *s == name) {
+        Some(0) => demo::default(ground).await,
+        Some(1) => Box::pin(demo::real_repository(ground)).await,
+        Some(2) => saved::work_is_saved(ground).await,
+        _ => hostile::planted(ground).await,
+    }
+}
+
+/// The words among the arguments; the flags that `cargo test` programs take are not for us.
+fn words(args: impl Iterator<Item = String>) -> Vec<String> {
+    let mut args = args;
+    let mut words = Vec::new();
+    while let Some(arg) = args.next() {
+        if arg == "--test-threads" {
+            args.next();
+        } else if !arg.starts_with('-') {
+            words.push(arg);
+        }
+    }
+    words
+}

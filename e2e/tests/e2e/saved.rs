@@ -1,0 +1,79 @@
+//! A polecat that is stopped while its agent works loses nothing.
+
+use std::time::Duration;
+
+use anyhow::{Context, Result, ensure};
+use e2e::ground::Ground;
+use e2e::refs::Remote;
+use gastown_api::{Polecat, PolecatPhase};
+use gastown_testkit::demo::{Stage, Story, clear};
+use gastown_testkit::messages::{Attempt, Script, Step};
+use kube::Api;
+use kube::api::{DeleteParams, Patch, PatchParams};
+use serde_json::json;
+
+const LIMIT: Duration = Duration::from_secs(300);
+
+/// Setting Terminated, and deleting.
+pub async fn work_is_saved(ground: &Ground) -> Result<()> {
+    let settings = ground.settings("saved", LIMIT);
+    let story = Story::default_project().await?;
+    let scripts = [half_done("ended"), half_done("deleted")];
+    let stage = Stage::set(&ground.client, settings.clone(), &story.path(), &story.base, "true", &scripts).await?;
+    for name in ["ended", "deleted"] {
+        stage.start(name, &format!("Do a long thing.\n\nChange: {name}\n")).await?;
+    }
+    for name in ["ended", "deleted"] {
+        await_at_work(&stage, name, 1).await?;
+    }
+    let polecats = Api::<Polecat>::namespaced(ground.client.clone(), &settings.namespace);
+    let wish = Patch::Merge(json!({"spec": {"desiredState": "Terminated"}}));
+    polecats.patch("ended", &PatchParams::default(), &wish).await?;
+    polecats.delete("deleted", &DeleteParams::default()).await?;
+    let phase = |p: &Polecat| p.status.as_ref().and_then(|s| s.phase);
+    stage.until("Terminated", LIMIT, |s| s.polecat("ended").filter(|p| phase(p) == Some(PolecatPhase::Terminated)).map(|_| ())).await?;
+    stage.until("deletion", LIMIT, |s| s.polecat("deleted").is_none().then_some(())).await?;
+    let remote = Remote::read(&stage).await?;
+    for name in ["ended", "deleted"] {
+        check(&remote, &settings.namespace, name).await.with_context(|| format!("{name}: {:#?}", remote.refs))?;
+    }
+    let pods = ground.pods(&settings.namespace).await?;
+    ensure!(!pods.iter().any(|p| p.starts_with("polecat-")), "pods are left: {pods:?}");
+    drop(stage);
+    clear(&ground.client, &settings).await
+}
+
+/// Commits a part, leaves another uncommitted, and then works on for as long as it may.
+fn half_done(name: &str) -> Script {
+    let step = |bash: &str, timeout_ms| Step { bash: bash.to_owned(), timeout_ms };
+    let part = "echo one >committed && git add committed && git commit -qm 'The first part' && echo two >uncommitted";
+    let steps = vec![step(part, None), step("tail -f /dev/null", Some(600_000))];
+    Script { key: format!("Change: {name}"), attempts: vec![Attempt { prompt_contains: None, steps, text: "Done.".to_owned() }] }
+}
+
+/// Waits until the agent was told to run this command of its script, so that those before it have ended.
+pub async fn await_at_work(stage: &Stage, name: &str, step: usize) -> Result<()> {
+    let key = format!("Change: {name}");
+    let end = std::time::Instant::now() + LIMIT;
+    loop {
+        let log = stage.messages_log().await?;
+        if log.iter().any(|e| e.key.as_ref() == Some(&key) && e.step == step && e.called) {
+            return Ok(());
+        }
+        if std::time::Instant::now() > end {
+            // Says what the cluster shows.
+            return stage.until(&format!("agent {name} at work"), Duration::ZERO, |_| None).await;
+        }
+        tokio::time::sleep(Duration::from_millis(300)).await;
+    }
+}
+
+async fn check(remote: &Remote, namespace: &str, name: &str) -> Result<()> {
+    let branch = format!("refs/heads/feature/{name}");
+    ensure!(remote.refs.contains_key(&branch), "no branch {branch}");
+    ensure!(remote.subjects("refs/heads/main", &branch).await? == ["The first part"], "the branch lacks the commit");
+    let wip = remote.find(&format!("refs/gastown/wip/{namespace}/{name}/")).context("no snapshot")?;
+    ensure!(remote.file(wip, "uncommitted").await? == "two\n", "the snapshot lacks the uncommitted file");
+    ensure!(remote.file(wip, "committed").await? == "one\n", "the snapshot lacks the committed file");
+    Ok(())
+}
