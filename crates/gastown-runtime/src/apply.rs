@@ -15,6 +15,9 @@ use crate::controller::{Class, Classify};
 /// Annotation on children: which version of their manifest they were applied from.
 pub const APPLIED: &str = "gastown.io/applied";
 
+/// How often a status is applied against writes of others.
+const STATUS_TRIES: u32 = 4;
+
 /// Why a write did not happen.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
@@ -128,26 +131,50 @@ impl StatusOwner {
 
     /// Applies our part of `status` to `object`, which is as the cache shows it. Returns whether anything was sent.
     ///
-    /// The uid is part of the call: a status never lands on an object that took the name since. Transition times
-    /// must be kept while the status is the same (`gastown_api::conditions::set` does), or every call is a change.
+    /// A status never lands on a namesake: the API server ignores a uid here, so the resourceVersion is part of the
+    /// call, and where it is an old one the uid is compared before the next. An object that is gone takes nothing.
+    /// Transition times must be kept while the status is the same (`gastown_api::conditions::set` does), or every
+    /// call is a change.
     pub async fn apply<K>(&self, api: &Api<K>, object: &K, status: &impl Serialize) -> Result<bool, Error>
+    where
+        K: Resource<DynamicType = ()> + Clone + Debug + Serialize + DeserializeOwned,
+    {
+        self.applied(api, object, status).await.map(|written| written.is_some())
+    }
+
+    /// As [`StatusOwner::apply`]; returns the object as it is then, or nothing when it was so before.
+    pub async fn applied<K>(&self, api: &Api<K>, object: &K, status: &impl Serialize) -> Result<Option<K>, Error>
     where
         K: Resource<DynamicType = ()> + Clone + Debug + Serialize + DeserializeOwned,
     {
         let wanted = self.part(&to_value::<K>(status)?);
         let present = to_value::<K>(object)?;
         if wanted == self.part(present.get("status").unwrap_or(&Value::Null)) {
-            return Ok(false);
+            return Ok(None);
         }
-        let body = json!({
-            "apiVersion": K::api_version(&()),
-            "kind": K::kind(&()),
-            "metadata": { "name": object.name_any(), "uid": uid(object)? },
-            "status": wanted,
-        });
+        let (name, expected) = (object.name_any(), uid(object)?);
         let params = PatchParams::apply(self.manager).force();
-        api.patch_status(&object.name_any(), &params, &Patch::Apply(&body)).await.map_err(api_error("applying the status of", object))?;
-        Ok(true)
+        let mut version = object.resource_version();
+        for attempt in 1.. {
+            let body = json!({
+                "apiVersion": K::api_version(&()),
+                "kind": K::kind(&()),
+                "metadata": { "name": name, "resourceVersion": version },
+                "status": wanted,
+            });
+            match api.patch_status(&name, &params, &Patch::Apply(&body)).await {
+                Ok(written) => return Ok(Some(written)),
+                Err(kube::Error::Api(status)) if status.is_not_found() => return Ok(None),
+                Err(kube::Error::Api(status)) if status.is_conflict() && attempt < STATUS_TRIES => {}
+                Err(error) => return Err(api_error("applying the status of", object)(error)),
+            }
+            let present = api.get_metadata_opt(&name).await.map_err(api_error("reading", object))?;
+            match present.filter(|present| present.metadata.uid.as_deref() == Some(&expected)) {
+                Some(present) => version = present.metadata.resource_version,
+                None => return Ok(None),
+            }
+        }
+        Ok(None)
     }
 }
 

@@ -4,6 +4,7 @@
 //! renewal that succeeded; a candidate takes over when it has *seen no change* for [`Config::duration`], both on
 //! their own monotonic clock. The second is longer than the first, so at most one believes in itself.
 
+use std::future::Future;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -165,7 +166,9 @@ impl Keeper {
         loop {
             let held = self.step().await;
             self.metrics.lease_held.set(i64::from(held));
-            let wait = crate::jittered(if held { self.config.renew } else { self.config.retry });
+            // A holder whose renewal failed has little time left.
+            let retry = if self.still_valid() { self.config.retry / 4 } else { self.config.retry };
+            let wait = crate::jittered(if held { self.config.renew } else { retry });
             tokio::select! {
                 () = tokio::time::sleep(wait) => {}
                 () = stop.cancelled() => break,
@@ -177,10 +180,7 @@ impl Keeper {
 
     /// One attempt; true after a renewal that succeeded.
     async fn step(&mut self) -> bool {
-        let sent = Instant::now();
-        // Two attempts must fit into what is left between a renewal that fails and the deadline.
-        let patience = self.config.retry.max(Duration::from_secs(1));
-        let attempt = tokio::time::timeout(patience, self.attempt(sent)).await.unwrap_or(Err(Error::Timeout(patience)));
+        let attempt = self.attempt().await;
         match attempt {
             Ok(held) => held,
             Err(error) => {
@@ -192,13 +192,16 @@ impl Keeper {
         }
     }
 
-    async fn attempt(&mut self, sent: Instant) -> Result<bool, Error> {
+    async fn attempt(&mut self) -> Result<bool, Error> {
         if !self.ours {
             self.look().await?;
         }
         let Some((lease, since)) = self.seen.clone() else {
             let fresh = self.record(None, 0);
-            return self.write(sent, self.api.create(&PostParams::default(), &fresh).await);
+            let sent = Instant::now();
+            let params = PostParams::default();
+            let answer = self.within(self.api.create(&params, &fresh)).await?;
+            return self.write(sent, answer);
         };
         let spec = lease.spec.clone().unwrap_or_default();
         let holder = spec.holder_identity.clone().unwrap_or_default();
@@ -213,7 +216,16 @@ impl Keeper {
             self.publish(&holder, transitions, Instant::now());
             return Ok(false);
         };
-        self.write(sent, self.api.replace(&self.config.name, &PostParams::default(), &wanted).await)
+        let sent = Instant::now();
+        let params = PostParams::default();
+        let answer = self.within(self.api.replace(&self.config.name, &params, &wanted)).await?;
+        self.write(sent, answer)
+    }
+
+    /// A request that is not answered in a quarter of the renew deadline has failed: there must be time for another.
+    async fn within<T>(&self, request: impl Future<Output = T>) -> Result<T, Error> {
+        let patience = self.config.renew_deadline / 4;
+        tokio::time::timeout(patience, request).await.map_err(|_| Error::Timeout(patience))
     }
 
     /// How long another's claim stands unchanged: what its holder wrote, but never less than our own measure.
@@ -228,7 +240,7 @@ impl Keeper {
     }
 
     async fn look(&mut self) -> Result<(), Error> {
-        let Some(lease) = self.api.get_opt(&self.config.name).await? else {
+        let Some(lease) = self.within(self.api.get_opt(&self.config.name)).await?? else {
             self.seen = None;
             return Ok(());
         };

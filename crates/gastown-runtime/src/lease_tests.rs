@@ -1,1 +1,222 @@
+//! Candidates against an API server that keeps one Lease with real optimistic concurrency, and can be cut off.
 
+use std::collections::HashSet;
+
+use http::{Method, Request, Response};
+use kube::client::Body;
+use parking_lot::Mutex;
+use serde_json::{Value, json};
+
+use super::*;
+
+#[derive(Default)]
+struct Server {
+    lease: Option<Value>,
+    version: u64,
+    writes: Vec<String>,
+    /// Candidates whose requests get no answer (and have no effect).
+    cut_off: HashSet<&'static str>,
+    /// Candidates whose requests take effect but whose answers are lost.
+    deaf: HashSet<&'static str>,
+    /// Candidates whose answers take a second and a half.
+    slow: HashSet<&'static str>,
+}
+
+impl Server {
+    fn answer(&mut self, method: &Method, body: &[u8]) -> (u16, Value) {
+        let wanted: Value = serde_json::from_slice(body).unwrap_or_default();
+        let failure = |code: u16, reason: &str| {
+            (code, json!({"kind": "Status", "status": "Failure", "code": code, "reason": reason, "message": reason}))
+        };
+        match (method, &self.lease) {
+            (&Method::GET, Some(lease)) => (200, lease.clone()),
+            (&Method::GET | &Method::PUT, None) => failure(404, "NotFound"),
+            (&Method::POST, Some(_)) => failure(409, "AlreadyExists"),
+            (&Method::PUT, Some(lease)) if lease["metadata"]["resourceVersion"] != wanted["metadata"]["resourceVersion"] => {
+                failure(409, "Conflict")
+            }
+            _ => {
+                self.version += 1;
+                let mut stored = wanted;
+                stored["metadata"]["resourceVersion"] = json!(self.version.to_string());
+                stored["metadata"]["uid"] = json!("uid");
+                self.writes.push(stored["spec"]["holderIdentity"].as_str().unwrap_or_default().to_owned());
+                self.lease = Some(stored.clone());
+                (200, stored)
+            }
+        }
+    }
+}
+
+type Shared = Arc<Mutex<Server>>;
+
+fn client(server: &Shared, who: &'static str) -> kube::Client {
+    let server = server.clone();
+    let fake = tower::service_fn(move |request: Request<Body>| {
+        let server = server.clone();
+        async move {
+            let (parts, body) = request.into_parts();
+            let body = body.collect_bytes().await.map_err(|error| error.to_string())?;
+            if server.lock().cut_off.contains(who) {
+                std::future::pending::<()>().await;
+            }
+            let (code, answer) = server.lock().answer(&parts.method, &body);
+            if server.lock().deaf.contains(who) {
+                std::future::pending::<()>().await;
+            }
+            if server.lock().slow.contains(who) {
+                tokio::time::sleep(Duration::from_millis(1_500)).await;
+            }
+            Response::builder().status(code).body(Body::from(answer.to_string().into_bytes())).map_err(|error| error.to_string())
+        }
+    });
+    kube::Client::new(tower::ServiceBuilder::new().map_err(|error: String| -> tower::BoxError { error.into() }).service(fake), "ns")
+}
+
+/// A candidate, and what ends it.
+fn candidate(server: &Shared, who: &'static str) -> (Claims, CancellationToken, tokio::task::JoinHandle<()>) {
+    let stop = CancellationToken::new();
+    let config = Config::new("ns", "gastown-test", who);
+    let (claims, task) = spawn(client(server, who), config, &Metrics::default(), stop.clone());
+    (claims, stop, task)
+}
+
+/// The token of a claim that comes within a minute; with paused time a claim that never comes would spin for ever.
+async fn acquired(claims: &Claims) -> i32 {
+    tokio::time::timeout(Duration::from_secs(60), claims.acquired()).await.expect("no claim within a minute")
+}
+
+/// Lets time pass in small steps, and checks at each that at most one believes in itself.
+async fn pass(seconds: u64, candidates: &[&Claims]) {
+    for _ in 0..seconds * 10 {
+        tokio::time::sleep(Duration::from_millis(100)).await;
+        let holders = candidates.iter().filter(|claims| claims.held().is_some()).count();
+        assert!(holders <= 1, "{holders} hold the lease at once");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_first_candidate_gets_it_and_the_second_waits() {
+    let server = Shared::default();
+    let (a, ..) = candidate(&server, "a");
+    acquired(&a).await;
+    let (b, ..) = candidate(&server, "b");
+    pass(60, &[&a, &b]).await;
+    assert!(a.held().is_some() && b.held().is_none());
+    assert_eq!(b.holder().as_deref(), Some("a"));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_release_hands_over_at_once_with_a_new_token() {
+    let server = Shared::default();
+    let (a, stop, task) = candidate(&server, "a");
+    let first = acquired(&a).await;
+    let (b, ..) = candidate(&server, "b");
+    pass(5, &[&a, &b]).await;
+    stop.cancel();
+    task.await.unwrap();
+    assert!(a.held().is_none());
+    let released = Instant::now();
+    let second = acquired(&b).await;
+    assert!(released.elapsed() <= Duration::from_millis(2_300), "{:?}", released.elapsed());
+    assert!(second > first);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_holder_cut_off_gives_up_before_another_takes_over() {
+    let server = Shared::default();
+    let (a, ..) = candidate(&server, "a");
+    acquired(&a).await;
+    let (b, ..) = candidate(&server, "b");
+    pass(7, &[&a, &b]).await;
+    server.lock().cut_off.insert("a");
+    pass(40, &[&a, &b]).await;
+    assert!(a.held().is_none() && b.held().is_some());
+    server.lock().cut_off.clear();
+    pass(40, &[&a, &b]).await;
+    assert!(a.held().is_none() && b.held().is_some(), "who comes back does not push the holder out");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_renewal_whose_answer_is_lost_does_not_prolong_the_claim() {
+    let server = Shared::default();
+    let (a, ..) = candidate(&server, "a");
+    acquired(&a).await;
+    server.lock().deaf.insert("a");
+    pass(16, &[&a]).await;
+    assert!(a.held().is_none());
+    server.lock().deaf.clear();
+    pass(5, &[&a]).await;
+    assert!(a.held().is_some());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_slow_server_is_no_reason_to_change_hands() {
+    let server = Shared::default();
+    server.lock().slow.extend(["a", "b"]);
+    let (a, ..) = candidate(&server, "a");
+    let first = acquired(&a).await;
+    let (b, ..) = candidate(&server, "b");
+    pass(120, &[&a, &b]).await;
+    assert_eq!(a.held(), Some(first));
+}
+
+#[tokio::test(start_paused = true)]
+async fn two_candidates_at_once_make_one_holder() {
+    let server = Shared::default();
+    let (a, ..) = candidate(&server, "a");
+    let (b, ..) = candidate(&server, "b");
+    pass(30, &[&a, &b]).await;
+    assert!(a.held().is_some() != b.held().is_some());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_process_that_follows_under_the_same_name_goes_on_at_once_with_a_new_token() {
+    let server = Shared::default();
+    let (a, _, task) = candidate(&server, "a");
+    let first = acquired(&a).await;
+    task.abort();
+    let (again, ..) = candidate(&server, "a");
+    let started = Instant::now();
+    let second = acquired(&again).await;
+    assert!(started.elapsed() < Duration::from_secs(1));
+    assert!(second > first);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_wrong_clock_in_the_record_does_not_matter() {
+    let server = Shared::default();
+    let (a, ..) = candidate(&server, "a");
+    acquired(&a).await;
+    let (b, ..) = candidate(&server, "b");
+    for _ in 0..30 {
+        // As from a holder whose clock is a year behind: b must not take it for expired.
+        if let Some(lease) = server.lock().lease.as_mut() {
+            lease["spec"]["renewTime"] = json!("2001-01-01T00:00:00.000000Z");
+        }
+        pass(1, &[&a, &b]).await;
+    }
+    assert!(a.held().is_some());
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_idle_holder_writes_a_dozen_times_a_minute() {
+    let server = Shared::default();
+    let (a, ..) = candidate(&server, "a");
+    acquired(&a).await;
+    server.lock().writes.clear();
+    pass(60, &[&a]).await;
+    let writes = server.lock().writes.len();
+    assert!((10..=14).contains(&writes), "{writes}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_waits_for_the_loss_wakes_at_the_end_of_the_claim() {
+    let server = Shared::default();
+    let (a, ..) = candidate(&server, "a");
+    acquired(&a).await;
+    server.lock().cut_off.insert("a");
+    let cut = Instant::now();
+    a.lost().await;
+    assert!(cut.elapsed() <= Duration::from_millis(10_100), "{:?}", cut.elapsed());
+}

@@ -41,6 +41,13 @@ pub fn triggers<K: Resource<DynamicType = ()>>() -> (Trigger<K>, Triggers<K>) {
     (Trigger(sender), Triggers(receiver))
 }
 
+impl<K: Resource<DynamicType = ()>> Triggers<K> {
+    /// The next reference, for who does without a [`crate::controller::Controller`]; nothing when all triggers are gone.
+    pub async fn recv(&mut self) -> Option<ObjectRef<K>> {
+        self.0.recv().await
+    }
+}
+
 impl<K: Resource<DynamicType = ()>> Trigger<K> {
     /// Queues one, waiting while the queue is full.
     pub async fn send(&self, object: ObjectRef<K>) {
