@@ -157,8 +157,11 @@ fn binaries(wanted: BTreeSet<&str>) -> Result<BTreeMap<String, PathBuf>> {
 fn stripped(from: &Path, to: &Path) -> Result<PathBuf> {
     let built = std::fs::metadata(from).with_context(|| format!("looking for {}", from.display()))?.modified()?;
     if std::fs::metadata(to).and_then(|m| m.modified()).ok() != Some(built) {
-        util::run(Command::new("strip").arg("--strip-all").arg("-o").arg(to).arg(from))?;
-        std::fs::File::options().write(true).open(to)?.set_modified(built)?;
+        // Put in place whole: another build may read it.
+        let partial = to.with_extension(format!("{}.partial", std::process::id()));
+        util::run(Command::new("strip").arg("--strip-all").arg("-o").arg(&partial).arg(from))?;
+        std::fs::File::options().write(true).open(&partial)?.set_modified(built)?;
+        std::fs::rename(&partial, to)?;
     }
     Ok(to.to_owned())
 }

@@ -53,6 +53,8 @@ fn env(objects: &[Value], controller: &str, variable: &str) -> Option<String> {
 async fn every_pod_is_restricted_with_and_without_ids() {
     for (set, ids) in [(vec![], true), (vec!["openshift=true"], false)] {
         let objects = render(&set).await;
+        // Polecats' pods follow suit.
+        assert_eq!(env(&objects, "polecat-ctl", "GASTOWN_PLATFORM_IDS").is_none(), ids);
         let deployments = of_kind(&objects, "Deployment");
         assert_eq!(deployments.len(), 3);
         for deployment in deployments {

@@ -66,15 +66,17 @@ fn about_container(container: &ContainerStatus) -> Option<String> {
     Some(format!("  container {}, {} restarts: {said}", container.name, container.restart_count))
 }
 
+/// The end of the log of a pod whose container has run; nothing for one that has not.
 async fn log(api: &Api<Pod>, pod: &Pod) -> String {
-    let restarted = pod
-        .status
-        .iter()
-        .flat_map(|s| s.container_statuses.iter().flatten())
-        .any(|c| c.restart_count > 0 && c.state.as_ref().is_some_and(|s| s.running.is_none()));
-    let how = LogParams { tail_lines: Some(15), previous: restarted, ..LogParams::default() };
-    match api.logs(&pod.name_any(), &how).await {
+    let containers = || pod.status.iter().flat_map(|s| s.container_statuses.iter().flatten());
+    let runs = |c: &ContainerStatus| c.state.as_ref().is_some_and(|s| s.running.is_some() || s.terminated.is_some());
+    let previous = !containers().any(runs) && containers().any(|c| c.restart_count > 0);
+    if !previous && !containers().any(runs) {
+        return String::new();
+    }
+    match api.logs(&pod.name_any(), &LogParams { tail_lines: Some(15), previous, ..LogParams::default() }).await {
         Ok(log) => log.lines().flat_map(|line| ["    | ", line, "\n"]).collect(),
+        Err(kube::Error::Api(status)) => format!("    no log: {}\n", status.message),
         Err(error) => format!("    no log: {error}\n"),
     }
 }
