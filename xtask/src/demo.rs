@@ -53,15 +53,20 @@ pub async fn run(args: Args) -> Result<()> {
     };
     let clock = Clock::start();
     let mut ground = Ground::choose(args.kubeconfig.clone(), args.dir.clone()).await?;
+    let mut interrupted = false;
     let played = tokio::select! {
         played = play(&mut ground, &story, args.polecats, &clock) => played.map(|(_, report)| report),
-        stopped = tokio::signal::ctrl_c() => Err(stopped.err().map_or_else(|| anyhow::anyhow!("interrupted"), Into::into)),
+        _ = tokio::signal::ctrl_c() => { interrupted = true; Err(anyhow::anyhow!("interrupted")) }
     };
     let told = played.and_then(|report| tell(&report, args.json.as_deref()));
     if let Err(e) = &told {
         eprintln!("\n{e:#}\n");
     }
     let cleaned = ground.leave(args.keep, args.polecats).await;
+    if interrupted {
+        // A compiler that still runs is not waited for.
+        std::process::exit(130);
+    }
     if told.is_err() {
         bail!("the demo did not land everything");
     }

@@ -102,7 +102,9 @@ fn say_polecat(polecat: &Polecat) -> String {
 fn say_request(request: &MergeRequest) -> String {
     let status = request.status.clone().unwrap_or_default();
     let phase = status.phase.map_or_else(|| "new".to_owned(), |p| format!("{p:?}"));
-    let why = status.reason.filter(|r| !r.is_empty()).map_or_else(String::new, |r| format!(": {r}"));
+    // While a gate runs the reason tells of its pod, which comes and goes within a second.
+    let telling = |r: &String| !r.is_empty() && status.phase != Some(MergePhase::Testing);
+    let why = status.reason.filter(telling).map_or_else(String::new, |r| format!(": {r}"));
     let commit = status.landed_commit.map_or_else(String::new, |c| format!(" as {}", c.chars().take(12).collect::<String>()));
     format!("{phase}{why}{commit}")
 }
@@ -111,7 +113,10 @@ fn say_request(request: &MergeRequest) -> String {
 fn reason(all: &[Condition]) -> Option<String> {
     let order = ["Admitted", "Submitted", "Merged", "Ready", "Available", "Working"];
     let of = |type_: &&str| conditions::find(all, type_).filter(|c| c.status == "False" && !c.message.is_empty());
-    order.iter().find_map(of).map(|c| format!("{}: {}", c.reason, c.message))
+    let found = order.iter().find_map(of)?;
+    // The message has the place in the queue, which moves all the time.
+    let alone = found.reason == "AtCapacity";
+    Some(if alone { found.reason.clone() } else { format!("{}: {}", found.reason, found.message) })
 }
 
 /// How long it is worth waiting.
