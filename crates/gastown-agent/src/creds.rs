@@ -71,15 +71,14 @@ fn known_hosts(settings: &Carry, paths: &Paths) -> Result<String, Lacking> {
         }
     };
     let dir = paths.known_hosts_dir();
-    if let Some(name) = settings.known_hosts.as_ref().filter(|_| settings.url.scheme() == Scheme::Ssh) {
-        if read(&dir, "known_hosts").is_none() {
-            let message = if dir_is_empty(&dir) {
-                format!("configmap {name} not found (it should hold known_hosts)")
-            } else {
-                format!("configmap {name} has no key known_hosts")
-            };
-            return Err(Lacking { result: InitResult::ConfigMapNotFound, message });
-        }
+    let named = settings.known_hosts.as_ref().filter(|_| settings.url.scheme() == Scheme::Ssh);
+    if let Some(name) = named.filter(|_| read(&dir, "known_hosts").is_none()) {
+        let message = if dir_is_empty(&dir) {
+            format!("configmap {name} not found (it should hold known_hosts)")
+        } else {
+            format!("configmap {name} has no key known_hosts")
+        };
+        return Err(Lacking { result: InitResult::ConfigMapNotFound, message });
     }
     add(read(&dir, "known_hosts"));
     add(read(&paths.git_creds(), "known_hosts"));

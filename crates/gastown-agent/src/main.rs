@@ -70,7 +70,10 @@ async fn deed(command: Deed) -> anyhow::Result<ExitCode> {
         }
         Deed::Sync => sync::run(Carry::from_env()?, &paths).await.map(|()| ExitCode::SUCCESS),
         Deed::Run { .. } if run::reaper::is_wanted() => run::reaper::run().await,
-        Deed::Run { agent } => run::run(&settings::Run::from_env()?, &paths, &agent).await,
+        Deed::Run { agent } => {
+            run::reaper::bind_to_parent()?;
+            run::run(&settings::Run::from_env()?, &paths, &agent).await
+        }
         Deed::Prime => prime(),
         Deed::Done { exit, message } => {
             Verdict { exit, message }.leave(&paths)?;

@@ -139,7 +139,7 @@ impl Quarantine {
         fs::create_dir_all(&out).map_err(ours)?;
         let mut wanted = format!("{commit}\n");
         for have in known {
-            wanted.push_str(&format!("^{have}\n"));
+            wanted.extend(["^", have.as_str(), "\n"]);
         }
         let base = out.join("pack");
         let call = self
@@ -153,7 +153,7 @@ impl Quarantine {
             .stdin(wanted.into_bytes())
             .doing("collect the agent's objects")
             .deadline(Duration::from_secs(300));
-        call.output().await.map_err(bad)?;
+        call.output().await.map_err(|e| bad(&e))?;
         for file in fs::read_dir(&out).map_err(ours)? {
             let path = file.map_err(ours)?.path();
             if path.extension().is_some_and(|e| e == "idx") {
@@ -165,7 +165,7 @@ impl Quarantine {
             let check: [&std::ffi::OsStr; 4] = ["index-pack".as_ref(), "--strict".as_ref(), "--fsck-objects".as_ref(), path.as_os_str()];
             if path.extension().is_some_and(|e| e == "pack") {
                 let check = self.git.call(check).repo(&self.repo).doing("check the agent's objects").config("core.bigFileThreshold", "32m");
-                check.output().await.map_err(bad)?;
+                check.output().await.map_err(|e| bad(&e))?;
                 self.adopt(&path)?;
             }
         }
@@ -244,7 +244,7 @@ impl Quarantine {
 }
 
 /// git's verdict on the agent's objects. What it says of a full disk is ours; nearly all else is the objects'.
-fn bad(e: GitError) -> ImportError {
+fn bad(e: &GitError) -> ImportError {
     let disk = e.detail.contains("No space left");
     if e.class == Class::Timeout || disk { ImportError::Ours(e.to_string()) } else { ImportError::Bad(e.to_string()) }
 }

@@ -123,6 +123,8 @@ pub struct Run {
     pub budget: Budget,
     /// How long saving may take when the pod must go.
     pub grace: Duration,
+    /// How long the agent may take to end by itself after it said that it is done.
+    pub soft: Duration,
 }
 
 impl Run {
@@ -147,6 +149,7 @@ impl Run {
                 cost_usd: parsed("GASTOWN_MAX_COST_USD")?,
             },
             grace: seconds("GASTOWN_GRACE_SECONDS", 580)?,
+            soft: seconds("GASTOWN_SOFT_SECONDS", 60)?,
         })
     }
 }
@@ -169,5 +172,6 @@ pub(crate) fn test_run() -> Run {
         deadline: None,
         budget: Budget::default(),
         grace: Duration::from_secs(580),
+        soft: Duration::from_secs(60),
     }
 }

@@ -114,8 +114,8 @@ fn config(settings: &Carry, origin: &Path) -> String {
 }
 
 async fn write_refs(git: &Git, repo: &Path, refs: &[(String, &CommitId)], head: &str) -> Result<(), GitError> {
-    let lines: String = refs.iter().map(|(name, id)| format!("create {name} {id}\n")).collect();
-    git.call(["update-ref", "--stdin"]).repo(repo).stdin(lines.into_bytes()).output().await?;
+    let lines: Vec<String> = refs.iter().map(|(name, id)| format!("create {name} {id}\n")).collect();
+    git.call(["update-ref", "--stdin"]).repo(repo).stdin(lines.concat().into_bytes()).output().await?;
     git.call(["symbolic-ref", "HEAD", head]).repo(repo).output().await.map(drop)
 }
 

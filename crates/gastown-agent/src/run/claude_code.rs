@@ -32,10 +32,14 @@ pub struct ClaudeCode {
 #[derive(Clone, Copy, Default, Deserialize)]
 #[serde(default)]
 struct Tokens {
-    input_tokens: u64,
-    output_tokens: u64,
-    cache_read_input_tokens: u64,
-    cache_creation_input_tokens: u64,
+    #[serde(rename = "input_tokens")]
+    input: u64,
+    #[serde(rename = "output_tokens")]
+    output: u64,
+    #[serde(rename = "cache_read_input_tokens")]
+    cache_read: u64,
+    #[serde(rename = "cache_creation_input_tokens")]
+    cache_write: u64,
 }
 
 #[derive(Deserialize)]
@@ -233,10 +237,10 @@ impl Adapter for ClaudeCode {
     fn usage(&self) -> Usage {
         let mut sum = Tokens::default();
         for t in self.messages.values() {
-            sum.input_tokens = sum.input_tokens.saturating_add(t.input_tokens);
-            sum.output_tokens = sum.output_tokens.saturating_add(t.output_tokens);
-            sum.cache_read_input_tokens = sum.cache_read_input_tokens.saturating_add(t.cache_read_input_tokens);
-            sum.cache_creation_input_tokens = sum.cache_creation_input_tokens.saturating_add(t.cache_creation_input_tokens);
+            sum.input = sum.input.saturating_add(t.input);
+            sum.output = sum.output.saturating_add(t.output);
+            sum.cache_read = sum.cache_read.saturating_add(t.cache_read);
+            sum.cache_write = sum.cache_write.saturating_add(t.cache_write);
         }
         let (mut turns, mut cost) = (self.messages.len() as u64, 0.0);
         if let Some(result) = &self.result {
@@ -246,10 +250,10 @@ impl Adapter for ClaudeCode {
         }
         Usage {
             turns,
-            input_tokens: sum.input_tokens,
-            output_tokens: sum.output_tokens,
-            cache_read_tokens: sum.cache_read_input_tokens,
-            cache_write_tokens: sum.cache_creation_input_tokens,
+            input_tokens: sum.input,
+            output_tokens: sum.output,
+            cache_read_tokens: sum.cache_read,
+            cache_write_tokens: sum.cache_write,
             cost_usd: if cost.is_finite() { cost.max(0.0) } else { 0.0 },
         }
     }

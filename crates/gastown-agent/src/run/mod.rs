@@ -43,7 +43,7 @@ pub async fn run(settings: &Run, paths: &Paths, command: &[String]) -> anyhow::R
             Verdict::forget(paths);
             let mut workspace = Workspace::new(paths, &settings.work, &settings.target);
             let mut term = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate())?;
-            let mut session = Session::start(adapter, &launch, paths)?;
+            let mut session = Session::start(adapter, &launch, paths, settings.soft)?;
             let stop = session.watch(settings, paths, &mut workspace, &mut term, started).await;
             let status = session.end(&stop).await;
             let ending = judge(&stop, &session, status, Verdict::read(paths));
@@ -72,7 +72,8 @@ fn note(report: &mut RunReport, ending: Ending) {
 }
 
 fn lacks(what: impl std::fmt::Display) -> Ending {
-    Ending::new(AgentExit::ImageLacks, format!("ImageLacks: {what}"))
+    // The word alone: it stands behind the reason, as in `ImageLacks: git`.
+    Ending::new(AgentExit::ImageLacks, what.to_string())
 }
 
 /// Checks the image contract and lays out the agent's home.

@@ -21,8 +21,6 @@ use crate::verdict::Verdict;
 const LINE_MAX: usize = 8 << 20;
 /// How often HEAD, the drain file and the verdict are looked at.
 const LOOK: Duration = Duration::from_millis(500);
-/// How long an agent may take to end by itself after it said that it is done.
-const SOFT: Duration = Duration::from_secs(30);
 /// How long it may take after SIGTERM.
 const HARD: Duration = Duration::from_secs(10);
 
@@ -48,15 +46,17 @@ pub struct Session {
     group: Option<Pid>,
     output: Option<BufReader<ChildStdout>>,
     line: Vec<u8>,
+    /// How long it may take to end by itself after it said that it is done.
+    soft: Duration,
     /// Dropped, it closes the agent's standard input.
     stdin: Option<oneshot::Sender<()>>,
 }
 
 impl Session {
     /// Starts it in the clone, in a process group of its own.
-    pub fn start(adapter: Box<dyn Adapter>, launch: &Launch, paths: &Paths) -> anyhow::Result<Self> {
+    pub fn start(adapter: Box<dyn Adapter>, launch: &Launch, paths: &Paths, soft: Duration) -> anyhow::Result<Self> {
         let mut command = Command::new(&launch.program);
-        command.args(&launch.args).envs(launch.env.iter().map(|(k, v)| (k, v))).current_dir(paths.worktree());
+        command.args(&launch.args).env_remove("GASTOWN_INNER").envs(launch.env.iter().map(|(k, v)| (k, v))).current_dir(paths.worktree());
         command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::inherit()).process_group(0).kill_on_drop(true);
         let mut child = command.spawn().map_err(|e| anyhow::anyhow!("start {}: {e}", launch.program))?;
         let group = child.id().and_then(|id| i32::try_from(id).ok()).and_then(Pid::from_raw);
@@ -74,7 +74,7 @@ impl Session {
             });
         }
         tracing::info!(program = launch.program, "the agent runs");
-        Ok(Self { adapter, child, group, output, line: Vec::new(), stdin: Some(keep) })
+        Ok(Self { adapter, child, group, output, line: Vec::new(), soft, stdin: Some(keep) })
     }
 
     /// What the stream told.
@@ -97,7 +97,7 @@ impl Session {
         loop {
             tokio::select! {
                 more = read(&mut self.output, &mut self.line) => {
-                    if let Some(stop) = self.took(more, settings) {
+                    if let Some(stop) = self.took(&more, settings) {
                         return stop;
                     }
                 }
@@ -116,14 +116,14 @@ impl Session {
                         return Stop::Done;
                     }
                     workspace.refresh().await;
-                    workspace.push().await;
+                    workspace.push_settled().await;
                 }
             }
         }
     }
 
     /// Takes in what was read; a reason to stop, if it holds one.
-    fn took(&mut self, more: std::io::Result<Option<()>>, settings: &Run) -> Option<Stop> {
+    fn took(&mut self, more: &std::io::Result<Option<()>>, settings: &Run) -> Option<Stop> {
         if !matches!(more, Ok(Some(()))) {
             // The stream's end: the program's end tells what it means.
             self.output = None;
@@ -158,11 +158,11 @@ impl Session {
     /// Ends the program as softly as the reason allows; how it ended.
     pub async fn end(&mut self, stop: &Stop) -> Option<ExitStatus> {
         self.stdin = None;
-        if matches!(stop, Stop::Done) {
-            if let Ok(status) = timeout(SOFT, self.drain_to_end()).await {
-                self.signal(Signal::KILL);
-                return status;
-            }
+        if matches!(stop, Stop::Done)
+            && let Ok(status) = timeout(self.soft, self.drain_to_end()).await
+        {
+            self.signal(Signal::KILL);
+            return status;
         }
         if !matches!(stop, Stop::Ended) {
             self.signal(Signal::TERM);

@@ -12,14 +12,24 @@ use crate::hostile;
 use crate::paths::Paths;
 use crate::refs::{self, Head};
 
+/// What the clone's refs say.
+#[derive(Clone, PartialEq, Eq)]
+struct Seen {
+    head: Option<Head>,
+    commit: Option<CommitId>,
+    work: Option<CommitId>,
+}
+
 /// The clone, its origin and the target's mirror.
 pub struct Workspace {
     paths: Paths,
     git: Git,
     work: BranchName,
     target: BranchName,
-    /// HEAD as it was last carried, or refused.
-    seen: Option<(Option<Head>, CommitId)>,
+    /// The clone as it was last carried.
+    seen: Option<Seen>,
+    /// The clone at the last look.
+    settling: Option<Seen>,
     /// The target as it was last taken.
     fresh: Option<CommitId>,
 }
@@ -28,12 +38,16 @@ impl Workspace {
     /// Nothing is looked at yet.
     pub fn new(paths: &Paths, work: &BranchName, target: &BranchName) -> Self {
         let git = Git::from_env().with_deadline(Duration::from_secs(120));
-        Self { paths: paths.clone(), git, work: work.clone(), target: target.clone(), seen: None, fresh: None }
+        Self { paths: paths.clone(), git, work: work.clone(), target: target.clone(), seen: None, settling: None, fresh: None }
     }
 
-    fn head(&self) -> Option<(Option<Head>, CommitId)> {
+    fn look(&self) -> Option<Seen> {
         let git = hostile::descend(hostile::open_root(&self.paths.worktree()).ok()?, ".git").ok()?;
-        Some((refs::head(&git).ok().flatten(), refs::head_commit(&git).ok().flatten()?))
+        Some(Seen {
+            head: refs::head(&git).ok().flatten(),
+            commit: refs::head_commit(&git).ok().flatten(),
+            work: refs::branch(&git, &self.work).ok().flatten(),
+        })
     }
 
     /// A rebase or bisection is under way: HEAD is nobody's result.
@@ -42,27 +56,47 @@ impl Workspace {
         ["rebase-merge", "rebase-apply", "BISECT_LOG"].iter().any(|n| git.join(n).symlink_metadata().is_ok())
     }
 
-    /// Pushes HEAD to the local origin when it moved.
+    /// [`Workspace::push`] once the refs have stood still between two calls: an agent that pushes right after its commit
+    /// does so without meeting our lock.
+    pub async fn push_settled(&mut self) {
+        let now = self.look();
+        if now.is_some() && now == self.settling {
+            self.push().await;
+        }
+        self.settling = now;
+    }
+
+    /// Pushes the work branch to the local origin when it moved, or a HEAD elsewhere that continues it.
     pub async fn push(&mut self) {
-        let Some(now) = self.head() else { return };
+        let Some(now) = self.look() else { return };
         if self.seen.as_ref() == Some(&now) {
             return;
         }
-        let commit = if now.0 == Some(Head::Branch(self.work.clone())) {
-            Some(now.1.clone())
-        } else if self.is_between() {
-            None
-        } else {
-            self.elsewhere(&now.1).await
+        // A branch that stands still is not pushed again: the agent may have pushed another to its place.
+        let moved = match (&self.seen, now.work.clone()) {
+            (Some(seen), work) if seen.work == work => None,
+            (None, Some(work)) if self.is_in_origin(&work).await => None,
+            (_, work) => work,
         };
-        if let Some(commit) = commit {
-            if !self.push_commit(&commit).await {
-                return;
-            }
-        } else if self.is_between() {
+        let on_branch = now.head == Some(Head::Branch(self.work.clone()));
+        let between = !on_branch && self.is_between();
+        let elsewhere = match &now.commit {
+            Some(head) if !on_branch && !between => self.elsewhere(head).await,
+            _ => None,
+        };
+        if let Some(commit) = elsewhere.or(moved)
+            && !self.push_commit(&commit).await
+        {
             return;
         }
         self.seen = Some(now);
+    }
+
+    /// Whether the local origin's branch holds the commit already.
+    async fn is_in_origin(&self, commit: &CommitId) -> bool {
+        let origin = self.paths.origin_repo();
+        let call = self.git.call(["merge-base", "--is-ancestor", commit.as_str(), &self.work.full()]).repo(&origin);
+        call.any_exit().output().await.is_ok_and(|o| o.status.success())
     }
 
     /// HEAD is not on the work branch: it counts when it continues it, so that looking at an old commit loses nothing.

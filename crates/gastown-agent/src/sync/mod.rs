@@ -161,9 +161,9 @@ async fn last_carry(carrier: &mut Carrier, grace: Duration) {
     let mut pause = Duration::from_secs(1);
     loop {
         let both = async {
-            let carried = carrier.carry().await;
-            let saved = carrier.save().await;
-            carried.and(saved)
+            let branch = carrier.carry().await;
+            let tree = carrier.save().await;
+            branch.and(tree)
         };
         match tokio::time::timeout_at(end, both).await {
             Err(_) => return,

@@ -85,6 +85,9 @@ fn nothing_planted_in_the_repositories_runs() {
     assert_eq!(git(&s.origin.path(), &["show", &format!("{WIP}:dirty")]), "dirty");
     assert!(!ran.exists(), "planted code ran: {}", fs::read_to_string(&ran).unwrap());
     assert_eq!(s.origin.refs(), [WIP, "refs/heads/main", "refs/heads/polecat/toast"]);
+    // The trap is a real one: any git in there runs it.
+    git_ok(&s.pod.repo(), &["status"]);
+    assert!(ran.exists());
 }
 
 #[test]

@@ -12,15 +12,19 @@ const COMMIT: &str = "echo work > work.txt; git add work.txt; git commit -q -m w
 fn a_commit_of_the_agent_is_on_the_remote_and_in_the_record() {
     let origin = Origin::new();
     let pod = Pod::new(&origin.url());
-    let base = pod.ready().base.unwrap();
+    let ready = pod.ready();
+    pod.golden("init-ready", &ready);
+    let base = ready.base.unwrap();
     let sync = pod.sync();
     let (code, run) = pod.end_run(pod.agent(COMMIT));
     assert_eq!((code, run.exit), (Some(0), AgentExit::Completed), "{run:?}\n{}", pod.log("run"));
+    pod.golden("run-completed", &run);
     // The agent's side waited until the remote held it.
     let head = git(&pod.repo(), &["rev-parse", "HEAD"]);
     assert_eq!(origin.at("polecat/toast").as_deref(), Some(head.as_str()), "{}", pod.log("sync"));
     let record = pod.end_sync(sync);
     assert_eq!(record.result, SyncResult::Pushed, "{record:?}");
+    pod.golden("sync-pushed", &record);
     assert_eq!(record.commit.unwrap().as_str(), head);
     assert_eq!((record.ahead, record.base.unwrap(), record.wip), (1, base, None));
     let author = git(&pod.repo(), &["log", "-1", "--format=%an <%ae>"]);
@@ -36,6 +40,7 @@ fn an_agent_without_commits_changes_nothing() {
     let (code, _) = pod.end_run(pod.agent("true\n"));
     assert_eq!(code, Some(0));
     let record = pod.end_sync(sync);
+    pod.golden("sync-no-changes", &record);
     assert_eq!((record.result, record.commit, record.wip), (SyncResult::NoChanges, None, None));
     assert_eq!(origin.refs(), ["refs/heads/main"]);
 }
@@ -80,14 +85,17 @@ fn a_drain_saves_commits_and_the_dirty_tree() {
     let pod = Pod::new(&origin.url());
     pod.ready();
     let sync = pod.sync();
-    let run = pod.agent(&format!("{COMMIT}echo half > half.txt; touch started; sleep 600\n"));
+    let run = pod.agent(&format!("{COMMIT}echo half > half.txt; touch started; while [ -d . ] && [ -e \"$PWD\" ]; do sleep 0.1; done\n"));
     until("the agent is in the midst of it", || pod.repo().join("started").exists());
     pod.put("gastown/pod/drain", "Terminated");
     let (code, report) = pod.end_run(run);
     assert_eq!((code, report.exit, report.message.as_str()), (Some(3), AgentExit::Drained, "Terminated"));
+    pod.golden("run-drained", &report);
     assert_eq!(git(&origin.path(), &["show", &format!("{WIP}:half.txt")]), "half");
     assert!(git_ok(&origin.path(), &["show", "polecat/toast:work.txt"]));
-    assert_eq!(pod.end_sync(sync).wip.as_deref(), Some(WIP));
+    let record = pod.end_sync(sync);
+    pod.golden("sync-pushed-with-snapshot", &record);
+    assert_eq!(record.wip.as_deref(), Some(WIP));
 }
 
 #[test]
@@ -97,9 +105,11 @@ fn a_run_that_was_killed_has_its_work_carried_by_the_sidecars_end() {
     pod.ready();
     let sync = pod.sync();
     // Pushed by the agent itself, with nobody left to ask for it.
-    let mut run = pod.agent(&format!("{COMMIT}git push -q origin HEAD; echo dirty > dirty.txt; touch started; sleep 600\n"));
+    let mut run = pod.agent(&format!(
+        "{COMMIT}git push -q origin HEAD; echo dirty > dirty.txt; touch started; while [ -d . ] && [ -e \"$PWD\" ]; do sleep 0.1; done\n"
+    ));
     until("the agent is in the midst of it", || pod.repo().join("started").exists());
-    run.child.kill().unwrap();
+    run.signal(rustix::process::Signal::KILL);
     run.wait();
     let record = pod.end_sync(sync);
     assert_eq!((record.result, record.ahead), (SyncResult::Pushed, 1), "{record:?}\n{}", pod.log("sync"));
@@ -113,6 +123,7 @@ fn a_branch_that_is_there_is_continued_only_when_it_is_ours() {
     let mut pod = Pod::new(&origin.url());
     let report = pod.init();
     assert_eq!(report.result, InitResult::BranchExists, "{report:?}");
+    pod.golden("init-branch-exists", &report);
     pod.set("GASTOWN_RESUME", "true");
     let report = pod.ready();
     assert_eq!(report.head.unwrap().as_str(), theirs);

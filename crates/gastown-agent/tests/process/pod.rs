@@ -121,7 +121,7 @@ impl Running {
         status.unwrap().code()
     }
 
-    fn record<T: serde::de::DeserializeOwned + report::Versioned>(&self) -> T {
+    pub fn record<T: serde::de::DeserializeOwned + report::Versioned>(&self) -> T {
         let text = fs::read_to_string(&self.log).unwrap();
         report::parse(&text).unwrap_or_else(|| panic!("no record: {text:?}"))
     }
@@ -228,8 +228,13 @@ impl Pod {
     }
 
     /// SIGTERM, as after the agent's container ended; the push record.
-    pub fn end_sync(&self, mut sync: Running) -> SyncReport {
+    pub fn end_sync(&self, sync: Running) -> SyncReport {
         sync.signal(rustix::process::Signal::TERM);
+        self.end_sync_started(sync)
+    }
+
+    /// The push record of a sidecar that was told to end.
+    pub fn end_sync_started(&self, mut sync: Running) -> SyncReport {
         assert_eq!(sync.wait(), Some(0), "{}", self.log("sync"));
         sync.record()
     }
@@ -243,6 +248,38 @@ impl Pod {
     pub fn end_run(&self, mut run: Running) -> (Option<i32>, RunReport) {
         let code = run.wait();
         (code, run.record())
+    }
+
+    /// Compares a record with the one that is kept, from which other tests replay it. What differs from run to run is
+    /// replaced: commits by their order, folders, and git's own words. `GASTOWN_GOLDEN=write` keeps the new ones.
+    pub fn golden<T: serde::Serialize>(&self, name: &str, record: &T) {
+        let mut text = serde_json::to_string_pretty(record).unwrap();
+        let mut commits: Vec<String> = Vec::new();
+        for word in text.split(|c: char| !c.is_ascii_hexdigit()).filter(|w| w.len() == 40) {
+            if !commits.iter().any(|c| c == word) {
+                commits.push(word.to_owned());
+            }
+        }
+        for (i, commit) in commits.iter().enumerate() {
+            text = text.replace(commit, &char::from_digit(i as u32 + 1, 16).unwrap().to_string().repeat(40));
+        }
+        let url = self.env["GASTOWN_REPOSITORY"].clone();
+        text = text.replace(&url, "ssh://git@forge/r.git").replace(&self.dir.path().display().to_string(), "/pod");
+        if let Some((before, rest)) = text.clone().split_once(" (")
+            && let Some((_, after)) = rest.rsplit_once(')')
+        {
+            text = format!("{before}{after}");
+        }
+        let short: Vec<&str> = text.split(|c: char| !c.is_ascii_hexdigit()).filter(|w| w.len() == 12).collect();
+        for word in short.iter().map(ToString::to_string).collect::<Vec<_>>() {
+            text = text.replace(&word, &"1".repeat(12));
+        }
+        let file = Path::new(env!("CARGO_MANIFEST_DIR")).join(format!("tests/golden/{name}.json"));
+        if std::env::var("GASTOWN_GOLDEN").is_ok_and(|v| v == "write") {
+            fs::write(&file, format!("{text}\n")).unwrap();
+        }
+        let kept = fs::read_to_string(&file).unwrap_or_default();
+        assert_eq!(kept.trim(), text, "{} (GASTOWN_GOLDEN=write keeps the new one)", file.display());
     }
 
     /// Asks the sidecar for something from a shell's point of view.

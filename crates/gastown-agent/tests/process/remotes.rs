@@ -2,7 +2,7 @@
 
 use std::fs;
 
-use gastown_core::report::{InitResult, SyncResult};
+use gastown_core::report::{InitReport, InitResult, SyncResult};
 use gastown_testkit::sshd::Sshd;
 
 use crate::pod::{Origin, Pod, WIP, git, git_ok, until};
@@ -16,12 +16,13 @@ fn over_ssh(sshd: &Sshd, origin: &Origin) -> Pod {
     pod
 }
 
-fn stops(pod: &Pod, want: InitResult, words: &[&str]) {
+fn stops(pod: &Pod, want: InitResult, words: &[&str]) -> InitReport {
     let report = pod.init();
     assert_eq!(report.result, want, "{report:?}");
     for word in words {
         assert!(report.message.contains(word), "{word:?} is not in {:?}", report.message);
     }
+    report
 }
 
 #[test]
@@ -47,11 +48,12 @@ fn what_is_wrong_with_the_credentials_is_told_apart() {
     let (sshd, origin) = (Sshd::start().unwrap(), Origin::new());
     let pod = over_ssh(&sshd, &origin);
     pod.put("git-creds/ssh-privatekey", &sshd.stranger_key().unwrap());
-    stops(&pod, InitResult::BadCredentials, &["secret git-creds"]);
+    pod.golden("init-bad-credentials", &stops(&pod, InitResult::BadCredentials, &["secret git-creds"]));
     pod.put("git-creds/ssh-privatekey", "no key at all\n");
     stops(&pod, InitResult::BadCredentials, &["secret git-creds"]);
     fs::remove_file(pod.path("git-creds/ssh-privatekey")).unwrap();
-    stops(&pod, InitResult::SecretNotFound, &["secret git-creds has no key ssh-privatekey"]);
+    let report = stops(&pod, InitResult::SecretNotFound, &["secret git-creds has no key ssh-privatekey"]);
+    pod.golden("init-secret-not-found", &report);
     fs::remove_file(pod.path("git-creds/known_hosts")).unwrap();
     stops(&pod, InitResult::SecretNotFound, &["secret git-creds not found"]);
 }
@@ -61,9 +63,9 @@ fn a_host_that_is_not_known_or_not_itself_gets_no_key() {
     let (sshd, origin) = (Sshd::start().unwrap(), Origin::new());
     let mut pod = over_ssh(&sshd, &origin);
     pod.put("git-creds/known_hosts", "");
-    stops(&pod, InitResult::UnknownHostKey, &["known_hosts"]);
+    pod.golden("init-unknown-host-key", &stops(&pod, InitResult::UnknownHostKey, &["known_hosts"]));
     pod.put("git-creds/known_hosts", &sshd.wrong_known_hosts().unwrap());
-    stops(&pod, InitResult::HostKeyMismatch, &[]);
+    pod.golden("init-host-key-mismatch", &stops(&pod, InitResult::HostKeyMismatch, &[]));
     assert!(!sshd.log().contains("Accepted publickey"), "{}", sshd.log());
     pod.put("git-creds/known_hosts", "");
     pod.set("GASTOWN_KNOWN_HOSTS_CONFIGMAP", "hosts");
@@ -77,9 +79,9 @@ fn a_repository_or_branch_that_is_not_there_is_named() {
     let (sshd, origin) = (Sshd::start().unwrap(), Origin::new());
     let mut pod = over_ssh(&sshd, &origin);
     pod.set("GASTOWN_TARGET_BRANCH", "release");
-    stops(&pod, InitResult::BranchNotFound, &["release"]);
+    pod.golden("init-branch-not-found", &stops(&pod, InitResult::BranchNotFound, &["release"]));
     pod.set("GASTOWN_REPOSITORY", &sshd.url(&origin.path().with_file_name("gone.git")));
-    stops(&pod, InitResult::RepositoryNotFound, &["gone.git"]);
+    pod.golden("init-repository-not-found", &stops(&pod, InitResult::RepositoryNotFound, &["gone.git"]));
     pod.set("GASTOWN_REPOSITORY", &format!("file://{}", origin.path().with_file_name("gone.git").display()));
     stops(&pod, InitResult::RepositoryNotFound, &["gone.git"]);
 }
@@ -89,7 +91,7 @@ fn a_remote_that_does_not_answer_is_unreachable_and_nonsense_is_invalid() {
     let (mut sshd, origin) = (Sshd::start().unwrap(), Origin::new());
     let mut pod = over_ssh(&sshd, &origin);
     sshd.stop();
-    stops(&pod, InitResult::RemoteUnreachable, &[]);
+    pod.golden("init-remote-unreachable", &stops(&pod, InitResult::RemoteUnreachable, &[]));
     pod.set("GASTOWN_REPOSITORY", "ext::sh -c id");
     stops(&pod, InitResult::InvalidConfig, &["GASTOWN_REPOSITORY"]);
     pod.set("GASTOWN_REPOSITORY", &origin.url()).set("GASTOWN_WORK_BRANCH", "--exec=id");
@@ -108,6 +110,7 @@ fn another_writers_push_is_never_overwritten_and_ours_is_in_the_snapshot() {
     assert!(run.message.contains("another writer"), "{run:?}");
     let record = pod.end_sync(sync);
     assert_eq!(record.result, SyncResult::PushRace, "{record:?}");
+    pod.golden("sync-push-race", &record);
     let mine = git(&pod.repo(), &["rev-parse", "HEAD"]);
     assert_eq!(record.unpushed.as_ref().map(ToString::to_string), Some(mine.clone()));
     assert_eq!((record.commit, record.wip.as_deref()), (None, Some(WIP)));
@@ -142,6 +145,7 @@ fn a_remote_that_stays_down_is_told_when_the_grace_is_over() {
     sshd.stop();
     pod.end_run(pod.agent("echo w > w; git add w; git commit -q -m w\n"));
     let record = pod.end_sync(sync);
+    pod.golden("sync-remote-unreachable", &record);
     let head = git(&pod.repo(), &["rev-parse", "HEAD"]);
     assert_eq!((record.result, record.unpushed.unwrap().to_string(), record.commit), (SyncResult::RemoteUnreachable, head, None));
 }
