@@ -113,7 +113,13 @@ impl Cluster {
             return Box::pin(Self::up(options, progress)).await;
         }
         refuse_strange_folder(&dir)?;
-        Self::start(dir, options.nodes, progress).await
+        let started = Self::start(dir.clone(), options.nodes, progress).await;
+        if started.is_err() && State::read(&dir)?.is_none() {
+            // Nothing was started, so nobody will come to stop it. A folder that holds anything stays.
+            drop(std::fs::remove_file(dir.join(LOCK)));
+            drop(std::fs::remove_dir(&dir));
+        }
+        started
     }
 
     async fn start(dir: PathBuf, nodes: Nodes, progress: Progress<'_>) -> Result<Self> {

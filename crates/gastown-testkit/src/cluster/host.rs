@@ -154,10 +154,21 @@ fn mounts_below(dir: &Path) -> Vec<PathBuf> {
     text.lines().filter_map(mount_point).filter(|point| point.starts_with(dir)).collect()
 }
 
-/// The mount point of a line of proc(5)'s mountinfo; blanks in it are written in octal.
+/// The mount point of a line of proc(5)'s mountinfo; the kernel writes blanks and backslashes in octal.
 fn mount_point(line: &str) -> Option<PathBuf> {
-    let field = line.split(' ').nth(4)?;
-    Some(PathBuf::from(field.replace("\\040", " ").replace("\\011", "\t").replace("\\012", "\n").replace("\\134", "\\")))
+    let mut parts = line.split(' ').nth(4)?.split('\\');
+    let mut point = parts.next()?.to_owned();
+    for part in parts {
+        let code = part.get(..3).and_then(|octal| u8::from_str_radix(octal, 8).ok());
+        match code {
+            Some(code) => {
+                point.push(char::from(code));
+                point.push_str(&part[3..]);
+            }
+            None => point.push_str(part),
+        }
+    }
+    Some(PathBuf::from(point))
 }
 
 /// Whether a folder's file system is an overlay, on which another overlay cannot be put.
@@ -286,6 +297,16 @@ mod tests {
         let line = "36 35 98:0 /mnt1 /mnt\\0402/x rw,noatime master:1 - ext3 /dev/root rw";
         assert_eq!(mount_point(line), Some(PathBuf::from("/mnt 2/x")));
         assert_eq!(mount_point("short line"), None);
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn any_mount_point_is_read_back(name in "[ a-z\\\\\\t\\n0-9]{1,20}") {
+            // As the kernel writes it: the escape character first.
+            let written = name.replace('\\', "\\134").replace(' ', "\\040").replace('\t', "\\011").replace('\n', "\\012");
+            let line = format!("36 35 98:0 / /{written} rw - ext3 /dev/root rw");
+            proptest::prop_assert_eq!(mount_point(&line), Some(PathBuf::from(format!("/{name}"))));
+        }
     }
 
     #[test]

@@ -91,6 +91,19 @@ mod tests {
         }
     }
 
+    proptest::proptest! {
+        #[test]
+        fn whatever_a_program_calls_itself_its_start_time_is_found(name in "\\PC{0,15}", started in 0_u64..=u64::MAX) {
+            let stat = format!("1 ({name}) S 1 1 1 0 -1 4194560 5 0 0 0 0 0 0 0 20 0 1 0 {started} 2650112 222");
+            proptest::prop_assert_eq!(parse_stat(&stat), Some(started));
+        }
+
+        #[test]
+        fn no_text_is_too_strange(text in "\\PC*") {
+            parse_stat(&text);
+        }
+    }
+
     #[test]
     fn another_start_time_is_another_process() {
         let me = Identity::of(std::process::id()).unwrap();
