@@ -29,8 +29,6 @@ pub struct Memory {
     pub refused: Option<Refused>,
     /// How often in a row.
     pub refusals: u32,
-    /// The version of the object and the hash of the status that were last applied: the watch may lag.
-    pub applied: Option<(u64, u64)>,
 }
 
 /// What is remembered, by uid.

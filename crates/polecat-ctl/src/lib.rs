@@ -57,7 +57,12 @@ pub struct PolecatArgs {
 impl PolecatArgs {
     fn images(&self) -> Images {
         let image = |other: &Option<String>| other.clone().filter(|i| !i.is_empty()).unwrap_or_else(|| self.agent_image.clone());
-        Images { git: image(&self.git_image), agent: image(&self.claude_image), pull: self.agent_pull_policy.clone().filter(|p| !p.is_empty()), fixed_ids: !self.platform_ids }
+        Images {
+            git: image(&self.git_image),
+            agent: image(&self.claude_image),
+            pull: self.agent_pull_policy.clone().filter(|p| !p.is_empty()),
+            fixed_ids: !self.platform_ids,
+        }
     }
 
     fn refinery(&self, namespace: &str) -> String {
@@ -120,8 +125,7 @@ fn watch(runtime: &Runtime, args: &PolecatArgs) -> (Arc<Context>, Triggers<Polec
         })
         .start();
 
-    let queue =
-        Remote::new(&args.refinery(&runtime.args.namespace), &runtime.args.tls_dir, &runtime.args.token_file, act::SUBMIT_DEADLINE);
+    let queue = Remote::new(&args.refinery(&runtime.args.namespace), &runtime.args.tls_dir, &runtime.args.token_file, act::SUBMIT_DEADLINE);
     let context = Context {
         runtime: runtime.clone(),
         images: args.images(),

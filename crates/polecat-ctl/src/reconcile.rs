@@ -1,14 +1,13 @@
 //! One look at one Polecat: gather → decide → act until nothing is left to do → report.
 
-use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 use std::sync::Arc;
 use std::time::Duration;
 
 use gastown_api::names::condition;
 use gastown_api::{Polecat, conditions};
+use gastown_core::admission::Slot;
 use gastown_core::polecat::{Deed, Plan, Refused, RigFacts, Snapshot, SubmitFacts, View, decide, wants_slot};
 use gastown_core::retry::call_delay;
-use gastown_runtime::controller::resync;
 use gastown_runtime::events::Note;
 use jiff::{SignedDuration, Timestamp};
 use kube::runtime::controller::Action;
@@ -16,7 +15,7 @@ use kube::{Api, ResourceExt as _};
 
 use crate::act::{Done, Error, act};
 use crate::context::Context;
-use crate::{fresh, gather, report};
+use crate::{gather, report};
 
 /// Deeds of one look: more rounds than any plan needs, so that a mistake of ours cannot spin.
 const MAX_ROUNDS: usize = 8;
@@ -34,7 +33,7 @@ pub async fn reconcile(polecat: Arc<Polecat>, cx: Arc<Context>) -> Result<Action
         let plan = decide(now, &s);
         if plan.deeds.is_empty() {
             show(&cx, &polecat, &s, &plan.view, now).await?;
-            return Ok(again(&plan, now));
+            return Ok(again(&s, &plan, now));
         }
         for deed in &plan.deeds {
             carry_out(&cx, &polecat, &s, deed, now).await?;
@@ -120,20 +119,14 @@ fn take_seats(cx: &Context) {
 /// Applies the status where it differs, and tells a changed reason once.
 async fn show(cx: &Context, polecat: &Polecat, s: &Snapshot, view: &View, now: Timestamp) -> Result<(), Error> {
     let status = report::status(polecat, s, view, &cx.images.agent, now);
-    let mut hasher = DefaultHasher::new();
-    serde_json::to_string(&status).unwrap_or_default().hash(&mut hasher);
-    let written = (fresh::version(polecat), hasher.finish());
-    if cx.recall(&s.uid).applied == Some(written) {
-        return Ok(());
-    }
     let api: Api<Polecat> = Api::namespaced(cx.runtime.client.clone(), &s.namespace);
-    match report::OWNER.apply(&api, polecat, &status).await {
-        Ok(true) => {
-            cx.remember(&s.uid, |m| m.applied = Some(written));
+    match report::OWNER.applied(&api, polecat, &status).await {
+        Ok(Some(written)) => {
+            cx.fresh_polecats.note(written);
             tell(cx, polecat, view);
             Ok(())
         }
-        Ok(false) => Ok(()),
+        Ok(None) => Ok(()),
         // deleted meanwhile
         Err(error) if error.is_not_found() => Ok(()),
         Err(error) => Err(error.into()),
@@ -150,13 +143,18 @@ fn tell(cx: &Context, polecat: &Polecat, view: &View) {
     cx.runtime.events.say(polecat, note(condition::READY, told.reason.clone(), told.note.clone()));
 }
 
-fn again(plan: &Plan, now: Timestamp) -> Action {
+fn again(s: &Snapshot, plan: &Plan, now: Timestamp) -> Action {
+    let most = match s.slot {
+        // a freed slot wakes the first in line; this is for a call that was lost
+        Slot::AtCapacity { .. } => Duration::from_secs(60),
+        _ => Duration::from_secs(600),
+    };
     match plan.wake {
         Some(wake) => {
             let left = wake.duration_since(now).unsigned_abs();
             // whole seconds are compared: a moment later, not a moment earlier
-            Action::requeue(left.min(Duration::from_secs(600)) + Duration::from_millis(50))
+            Action::requeue(left.min(most) + Duration::from_millis(50))
         }
-        None => resync(),
+        None => Action::requeue(gastown_runtime::jittered(most)),
     }
 }

@@ -1,1 +1,97 @@
 //! Facts from objects as the API server shows them.
+
+use gastown_api::{KubernetesSpec, PolecatSpec};
+use gastown_core::report::SyncResult;
+use serde_json::{Value, json};
+
+use super::*;
+
+fn polecat() -> Polecat {
+    let mut spec = PolecatSpec::of_rig("web");
+    spec.task_description = Some("make it so".into());
+    spec.kubernetes = Some(KubernetesSpec::of_repository("git@forge.example:org/web.git"));
+    let mut polecat = Polecat::new("toast", spec);
+    polecat.metadata.uid = Some("0a1b2c3d".into());
+    polecat.metadata.namespace = Some("dev".into());
+    polecat
+}
+
+// literals are handed over
+#[allow(clippy::needless_pass_by_value)]
+fn facts(status: Value) -> PodFacts {
+    let pod: Pod = serde_json::from_value(json!({
+        "metadata": { "name": "polecat-toast-0a1b2-3", "uid": "p", "finalizers": ["gastown.io/outcome"] },
+        "spec": { "nodeName": "n", "containers": [], "initContainers": [
+            { "name": "git-init", "env": [{ "name": "GASTOWN_WORK_BRANCH", "value": "feature/a$$b" }] },
+        ]},
+        "status": status,
+    }))
+    .unwrap();
+    pod_facts(&pod, &polecat()).unwrap()
+}
+
+fn ended(name: &str, code: i32, message: &str) -> Value {
+    json!({ "name": name, "image": "i", "imageID": "", "ready": false, "restartCount": 0,
+        "state": { "terminated": { "exitCode": code, "reason": "Error", "message": message, "finishedAt": "2026-01-01T00:00:07Z" } } })
+}
+
+fn waits(name: &str, reason: &str, message: &str) -> Value {
+    json!({ "name": name, "image": "img:1", "imageID": "", "ready": false, "restartCount": 0,
+        "state": { "waiting": { "reason": reason, "message": message } } })
+}
+
+#[test]
+fn records_are_read_from_where_the_kubelet_puts_them() {
+    let sync = r#"{"v":1,"result":"NoChanges"}"#;
+    let run = r#"{"v":1,"exit":"Completed","message":"x"}"#;
+    let pod = facts(json!({ "phase": "Succeeded",
+        "initContainerStatuses": [ended("git-init", 0, r#"{"v":1,"result":"Ready"}"#), ended("git-sync", 0, sync)],
+        "containerStatuses": [ended("claude", 0, run)] }));
+    assert_eq!((pod.attempt, pod.branch.unwrap().as_str().to_owned()), (3, "feature/a$b".to_owned()));
+    assert_eq!(pod.sync.unwrap().result, SyncResult::NoChanges);
+    assert!(pod.run.is_some() && pod.init.is_some() && pod.agent_started && pod.finalizer);
+    assert_eq!(pod.ended.unwrap().to_string(), "2026-01-01T00:00:07Z");
+}
+
+#[test]
+fn a_sidecar_that_was_started_again_has_said_it_before() {
+    let mut sync = waits("git-sync", "CrashLoopBackOff", "");
+    sync["lastState"] = ended("git-sync", 1, r#"{"v":1,"result":"Internal"}"#)["state"].clone();
+    let pod = facts(json!({ "phase": "Failed", "initContainerStatuses": [sync] }));
+    assert_eq!(pod.sync.unwrap().result, SyncResult::Internal);
+}
+
+#[test]
+fn the_platforms_own_word_is_kept() {
+    let target = json!([{ "type": "DisruptionTarget", "status": "True", "reason": "PreemptionByScheduler" }]);
+    assert_eq!(facts(json!({ "phase": "Failed", "conditions": target })).disruption.as_deref(), Some("PreemptionByScheduler"));
+    assert_eq!(facts(json!({ "phase": "Failed", "reason": "Evicted", "conditions": target })).disruption.as_deref(), Some("Evicted"));
+}
+
+#[test]
+fn what_keeps_a_pod_from_starting_is_said_without_flapping() {
+    let of = |status: Value| facts(json!({ "phase": "Pending", "containerStatuses": [status] })).waiting;
+    let first = of(waits("claude", "ErrImagePull", "rpc error: not found"));
+    assert_eq!(first, of(waits("claude", "ImagePullBackOff", "Back-off pulling image")));
+    assert_eq!(first.unwrap().0, "ImagePullBackOff");
+    let secret = of(waits("claude", "CreateContainerConfigError", "secret \"key\" not found"));
+    assert_eq!(secret, Some(("SecretNotFound".into(), "secret \"key\" not found".into())));
+    assert_eq!(of(waits("claude", "PodInitializing", "")), None);
+    let full = json!({ "phase": "Pending", "conditions": [
+        { "type": "PodScheduled", "status": "False", "reason": "Unschedulable", "message": "0/1 nodes are available" }] });
+    assert_eq!(facts(full).waiting.unwrap().0, "Unschedulable");
+}
+
+#[test]
+fn a_bad_end_without_a_record_is_told_in_the_runtimes_words() {
+    let pod = facts(json!({ "phase": "Failed", "containerStatuses": [ended("claude", 127, "no such file\u{7}")] }));
+    assert_eq!(pod.failure.as_deref(), Some("container claude ended with code 127 (Error) no such file"));
+    assert!(pod.run.is_none());
+}
+
+#[test]
+fn pods_of_other_names_or_owners_are_nobodys() {
+    let pod: Pod = serde_json::from_value(json!({ "metadata": { "name": "polecat-toast-ffff-2", "uid": "p" } })).unwrap();
+    assert!(pod_facts(&pod, &polecat()).is_none());
+    assert_eq!(owner_uid(&pod), None);
+}

@@ -1,5 +1,8 @@
 //! polecat-ctl on a real control plane.
 
+// A test that fails says where: helpers may panic as tests do.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
 mod stage;
 
 use std::collections::BTreeSet;
@@ -91,9 +94,9 @@ async fn a_life_from_pod_to_landed_costs_few_writes_and_survives_the_loss_of_eve
     stage.request_status(&request.name_any(), json!({ "phase": "Landed", "landedAt": "2026-01-01T00:00:00Z" })).await;
     wait_landed(&stage, "toast").await;
 
-    let writes = stage.writes("polecats") + stage.writes("polecats/status") + stage.writes("pods");
-    println!("writes to the Polecat and its pod in a life: {writes}\n{}", stage.metrics.encode().unwrap().lines().filter(|l| l.contains("requests_total{")).collect::<Vec<_>>().join("\n"));
-    assert!((1..=8).contains(&writes), "{writes} writes");
+    let writes = stage.writes(&["polecats", "polecats/status", "pods"]);
+    println!("writes to the Polecat and its pod in a life: {writes}");
+    assert!((5..=8).contains(&writes), "{writes} writes: {}", stage.metrics.encode().unwrap());
 
     stage.sling("nux", |_| {}).await;
     let working = stage.pod("polecat-nux", &[]).await;

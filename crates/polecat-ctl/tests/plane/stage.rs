@@ -98,7 +98,7 @@ impl Stage {
         config.auth_info.impersonate = Some(format!("system:serviceaccount:{}:polecat-ctl", self.namespace));
         let mut args = RuntimeArgs::from_env().unwrap();
         args.namespace.clone_from(&self.namespace);
-        args.tls_dir = self.folder.path().to_owned();
+        self.folder.path().clone_into(&mut args.tls_dir);
         args.token_file = self.folder.path().join("token");
         let client = client::with_config(config, "polecat-ctl", &self.metrics).unwrap();
         let runtime = Runtime::new("polecat-ctl", client, args, self.metrics.clone(), Claims::always("test"));
@@ -133,9 +133,12 @@ impl Stage {
         let routes = tonic::service::Routes::new(service);
         let reviewer = TokenReviewer::new(self.admin.clone(), AUDIENCE);
         let caller = self.namespace.clone();
-        let policy: grpc::Policy = Arc::new(move |_, who| {
-            if who.namespace == caller && who.service_account == "polecat-ctl" { Ok(()) } else { Err("not polecat-ctl".into()) }
-        });
+        let policy: grpc::Policy =
+            Arc::new(
+                move |_, who| {
+                    if who.namespace == caller && who.service_account == "polecat-ctl" { Ok(()) } else { Err("not polecat-ctl".into()) }
+                },
+            );
         let drain = stop.clone();
         let task = tokio::spawn(async move {
             grpc::serve(listener, &tls, routes, v1::DESCRIPTORS, reviewer, policy, drain).await.unwrap();
@@ -184,10 +187,10 @@ impl Stage {
         let api = self.polecats();
         let condition = |polecat: Option<&Polecat>| polecat.and_then(|p| p.status.as_ref()).is_some_and(&wanted);
         let waiting = kube::runtime::wait::await_condition(api.clone(), name, condition);
-        match tokio::time::timeout(PATIENCE, waiting).await {
-            Ok(found) => found.unwrap().unwrap(),
-            Err(_) => panic!("{name} is not {what}: {:#?}", api.get_opt(name).await.unwrap().map(|p| (p.metadata.annotations, p.status))),
+        if let Ok(found) = tokio::time::timeout(PATIENCE, waiting).await {
+            return found.unwrap().unwrap();
         }
+        panic!("{name} is not {what}: {:#?}", api.get_opt(name).await.unwrap().map(|p| (p.metadata.annotations, p.status)))
     }
 
     /// Waits for the reason of a condition.
@@ -264,12 +267,14 @@ impl Stage {
         }
     }
 
-    /// How many writes the controller has sent, by kind of object, Events apart.
-    pub fn writes(&self, resource: &str) -> u64 {
+    /// The writes that the API server took from the controller for these resources.
+    pub fn writes(&self, resources: &[&str]) -> u64 {
         let text = self.metrics.encode().unwrap();
-        let lines = text.lines().filter(|l| l.contains("requests_total{") && l.contains(&format!("resource=\"{resource}\"")));
-        let writes = lines.filter(|l| ["create", "patch", "delete", "update", "post", "put"].iter().any(|v| l.to_lowercase().contains(&format!("verb=\"{v}\""))));
-        writes.map(|l| l.rsplit(' ').next().unwrap().parse::<f64>().unwrap() as u64).sum()
+        let is = |line: &str, key: &str, value: &str| line.contains(&format!("{key}=\"{value}\""));
+        let write = |l: &&str| ["create", "patch", "apply", "update", "delete"].iter().any(|v| is(l, "verb", v));
+        let lines = text.lines().filter(|l| l.contains("requests_total{") && l.contains("code=\"2"));
+        let ours = lines.filter(write).filter(|l| resources.iter().any(|r| is(l, "resource", r)));
+        ours.map(|l| l.rsplit(' ').next().unwrap().parse::<u64>().unwrap()).sum()
     }
 }
 
