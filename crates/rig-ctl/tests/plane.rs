@@ -1,0 +1,325 @@
+//! rig-ctl as the chart runs it: its own service account, its own roles, a real API server.
+
+use std::collections::BTreeMap;
+use std::sync::OnceLock;
+use std::time::Duration;
+
+use anyhow::{Context as _, Result, bail, ensure};
+use gastown_api::names::{condition, finalizer, label};
+use gastown_api::{
+    DesiredState, Polecat, PolecatPhase, PolecatSpec, Refinery, RefinerySpec, RefineryTemplate, Rig, RigPhase, RigSpec, Witness,
+    conditions, rbac,
+};
+use gastown_runtime::lease::Claims;
+use gastown_runtime::metrics::Metrics;
+use gastown_runtime::{NoArgs, Runtime, RuntimeArgs, client};
+use gastown_testkit::control_plane::ControlPlane;
+use k8s_openapi::api::core::v1::Namespace;
+use k8s_openapi::api::rbac::v1::{ClusterRole, ClusterRoleBinding, Role, RoleBinding, RoleRef, Subject};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
+use kube::api::{DeleteParams, ObjectMeta, Patch, PatchParams, PostParams};
+use kube::config::{KubeConfigOptions, Kubeconfig};
+use kube::{Api, Client, Config, ResourceExt as _};
+use serde_json::json;
+
+/// Nothing here takes longer on a machine that works.
+const PATIENCE: Duration = Duration::from_secs(60);
+const NAMESPACE: &str = "gastown-system";
+const ACCOUNT: &str = "rig-ctl";
+
+/// What the chart makes for rig-ctl.
+async fn install(client: &Client) -> Result<()> {
+    let name = |name: &str| ObjectMeta { name: Some(name.to_owned()), ..ObjectMeta::default() };
+    let role = |kind: &str| RoleRef { api_group: "rbac.authorization.k8s.io".into(), kind: kind.into(), name: ACCOUNT.into() };
+    let account = Subject { kind: "ServiceAccount".into(), name: ACCOUNT.into(), namespace: Some(NAMESPACE.into()), api_group: None };
+    let params = PostParams::default();
+    Api::all(client.clone()).create(&params, &Namespace { metadata: name(NAMESPACE), ..Namespace::default() }).await?;
+    let rules = Some(rbac::cluster_rules(rbac::Controller::Rig));
+    Api::all(client.clone()).create(&params, &ClusterRole { metadata: name(ACCOUNT), rules, aggregation_rule: None }).await?;
+    let binding = ClusterRoleBinding { metadata: name(ACCOUNT), role_ref: role("ClusterRole"), subjects: Some(vec![account.clone()]) };
+    Api::all(client.clone()).create(&params, &binding).await?;
+    let rules = Some(rbac::namespace_rules(rbac::Controller::Rig));
+    Api::namespaced(client.clone(), NAMESPACE).create(&params, &Role { metadata: name(ACCOUNT), rules }).await?;
+    let binding = RoleBinding { metadata: name(ACCOUNT), role_ref: role("Role"), subjects: Some(vec![account]) };
+    Api::namespaced(client.clone(), NAMESPACE).create(&params, &binding).await?;
+    Ok(())
+}
+
+/// Runs the controller for the whole of this test program, on a thread that outlives each test's own runtime.
+async fn serve() -> Result<()> {
+    let plane = ControlPlane::shared().await?;
+    plane.install_crds().await?;
+    install(&plane.client()?).await?;
+    let kubeconfig = Kubeconfig::read_from(plane.kubeconfig())?;
+    let mut config = Config::from_custom_kubeconfig(kubeconfig, &KubeConfigOptions::default()).await?;
+    config.auth_info.impersonate = Some(format!("system:serviceaccount:{NAMESPACE}:{ACCOUNT}"));
+    let metrics = Metrics::default();
+    let client = client::with_config(config, ACCOUNT, &metrics)?;
+    let args = RuntimeArgs { namespace: NAMESPACE.into(), ..RuntimeArgs::from_env()? };
+    let runtime = Runtime::new(ACCOUNT, client, args, metrics, Claims::always(ACCOUNT));
+    let started = runtime.clone();
+    tokio::spawn(rig_ctl::start(runtime, NoArgs {}));
+    started.readiness.ready().await;
+    Ok(())
+}
+
+static CONTROLLER: OnceLock<std::result::Result<(), String>> = OnceLock::new();
+
+/// A client with all permissions, the controller at work, and a namespace for this test.
+async fn ground() -> Result<(Client, String)> {
+    let start = || {
+        let (tell, told) = std::sync::mpsc::channel();
+        std::thread::spawn(move || {
+            // Without a runtime the sender is dropped, which is told below.
+            let Ok(runtime) = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build() else { return };
+            runtime.block_on(async move {
+                drop(tell.send(serve().await.map_err(|error| format!("{error:#}"))));
+                std::future::pending::<()>().await;
+            });
+        });
+        told.recv().unwrap_or_else(|_| Err("the controller's thread ended".to_owned()))
+    };
+    let started = tokio::task::spawn_blocking(move || CONTROLLER.get_or_init(start).clone()).await?;
+    if let Err(error) = started {
+        bail!("the controller did not start: {error}");
+    }
+    let plane = ControlPlane::shared().await?;
+    Ok((plane.client()?, plane.namespace().await?))
+}
+
+/// Looks until `want` sees what it wants; says what there was when it does not come.
+async fn until<K, T>(api: &Api<K>, name: &str, what: &str, want: impl Fn(Option<&K>) -> Option<T>) -> Result<T>
+where
+    K: kube::Resource + Clone + serde::de::DeserializeOwned + std::fmt::Debug,
+{
+    let deadline = tokio::time::Instant::now() + PATIENCE;
+    loop {
+        let present = api.get_opt(name).await?;
+        if let Some(seen) = want(present.as_ref()) {
+            return Ok(seen);
+        }
+        if tokio::time::Instant::now() > deadline {
+            bail!("{name}: {what} did not come; there is {present:#?}");
+        }
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+}
+
+fn rigs(client: &Client) -> Api<Rig> {
+    Api::all(client.clone())
+}
+
+fn refineries(client: &Client, namespace: &str) -> Api<Refinery> {
+    Api::namespaced(client.clone(), namespace)
+}
+
+fn spec() -> RigSpec {
+    RigSpec { git_url: "https://example.com/a/b".into(), beads_prefix: "web".into(), ..RigSpec::default() }
+}
+
+async fn make(client: &Client, name: &str, spec: RigSpec) -> Result<Rig> {
+    Ok(rigs(client).create(&PostParams::default(), &Rig::new(name, spec)).await?)
+}
+
+fn ready(rig: Option<&Rig>) -> Option<Condition> {
+    conditions::find(&rig?.status.as_ref()?.conditions, condition::READY).cloned()
+}
+
+/// As refinery-ctl says it.
+async fn say_ready(api: &Api<Refinery>, name: &str, is_ready: bool, reason: &str, message: &str) -> Result<()> {
+    let generation = api.get(name).await?.metadata.generation;
+    let status = if is_ready { "True" } else { "False" };
+    let condition = json!({
+        "type": "Ready", "status": status, "reason": reason, "message": message,
+        "observedGeneration": generation, "lastTransitionTime": "2026-01-01T00:00:00Z",
+    });
+    let patch = json!({"status": {"queueLength": 0, "conditions": [condition]}});
+    api.patch_status(name, &PatchParams::default(), &Patch::Merge(patch)).await?;
+    Ok(())
+}
+
+async fn polecat(client: &Client, namespace: &str, name: &str, rig: &str, phase: Option<PolecatPhase>) -> Result<Polecat> {
+    let api: Api<Polecat> = Api::namespaced(client.clone(), namespace);
+    let spec = PolecatSpec { desired_state: DesiredState::Working, ..PolecatSpec::of_rig(rig) };
+    let made = api.create(&PostParams::default(), &Polecat::new(name, spec)).await?;
+    if let Some(phase) = phase {
+        api.patch_status(name, &PatchParams::default(), &Patch::Merge(json!({"status": {"phase": phase}}))).await?;
+    }
+    Ok(made)
+}
+
+#[tokio::test]
+async fn a_rig_gets_its_children_and_is_ready_when_its_refinery_is() -> Result<()> {
+    let (client, namespace) = ground().await?;
+    let name = format!("plain-{namespace}");
+    let rig = make(&client, &name, spec()).await?;
+    let own = format!("{name}-refinery");
+    let api = refineries(&client, NAMESPACE);
+    let refinery = until(&api, &own, "the Refinery", |refinery| Some(refinery?.clone())).await?;
+    let labels = BTreeMap::from([(label::RIG_OWNER.into(), name.clone()), (label::MANAGED_BY.into(), label::MANAGED_BY_RIG.into())]);
+    ensure!(refinery.metadata.labels == Some(labels), "{:?}", refinery.metadata.labels);
+    ensure!(refinery.owner_references().iter().any(|owner| Some(&owner.uid) == rig.metadata.uid.as_ref()));
+    ensure!(refinery.spec == RefinerySpec::of_rig(&name));
+    let witnesses: Api<Witness> = Api::namespaced(client.clone(), NAMESPACE);
+    until(&witnesses, &format!("{name}-witness"), "the Witness", |witness| witness.map(|_| ())).await?;
+
+    let waits =
+        until(&rigs(&client), &name, "a word about the wait", |rig| ready(rig).filter(|ready| ready.reason == "RefineryNotReady")).await?;
+    ensure!(waits.status == "False" && waits.message.contains("not been looked at"), "{waits:?}");
+    say_ready(&api, &own, false, "SecretNotFound", "secret git-creds has no key ssh-privatekey").await?;
+    let broken = |rig: Option<&Rig>| ready(rig).filter(|ready| ready.message.contains("SecretNotFound: secret git-creds"));
+    until(&rigs(&client), &name, "the Refinery's trouble", broken).await?;
+    say_ready(&api, &own, true, "Idle", "").await?;
+    until(&rigs(&client), &name, "readiness", |rig| ready(rig).filter(|ready| ready.status == "True")).await?;
+    let status = rigs(&client).get(&name).await?.status.context("no status")?;
+    ensure!(status.phase == Some(RigPhase::Ready) && status.refinery_created && status.witness_created);
+    ensure!(status.child_namespace.as_deref() == Some(NAMESPACE));
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_changed_template_reaches_the_child_and_a_deleted_child_returns() -> Result<()> {
+    let (client, namespace) = ground().await?;
+    let name = format!("template-{namespace}");
+    let template = RefineryTemplate { test_command: Some("make test".into()), ..RefineryTemplate::default() };
+    make(&client, &name, RigSpec { refinery: Some(template), ..spec() }).await?;
+    let (own, api) = (format!("{name}-refinery"), refineries(&client, NAMESPACE));
+    let command = |wanted: Option<&'static str>| {
+        move |refinery: Option<&Refinery>| refinery.filter(|refinery| refinery.spec.test_command.as_deref() == wanted).cloned()
+    };
+    let first = until(&api, &own, "the gate", command(Some("make test"))).await?;
+    let patch = json!({"spec": {"refinery": {"testCommand": "make check"}}});
+    rigs(&client).patch(&name, &PatchParams::default(), &Patch::Merge(patch)).await?;
+    until(&api, &own, "the new gate", command(Some("make check"))).await?;
+    rigs(&client).patch(&name, &PatchParams::default(), &Patch::Merge(json!({"spec": {"refinery": null}}))).await?;
+    until(&api, &own, "no gate", command(None)).await?;
+    api.delete(&own, &DeleteParams::default()).await?;
+    until(&api, &own, "the Refinery's return", |refinery| refinery.filter(|refinery| refinery.uid() != first.uid()).map(|_| ())).await?;
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_refinery_that_a_person_wrote_is_used_wherever_it_is() -> Result<()> {
+    let (client, namespace) = ground().await?;
+    let name = format!("adopting-{namespace}");
+    let theirs = refineries(&client, &namespace);
+    theirs.create(&PostParams::default(), &Refinery::new("mine", RefinerySpec::of_rig(&name))).await?;
+    say_ready(&theirs, "mine", true, "Idle", "").await?;
+    make(&client, &name, spec()).await?;
+    let ready = until(&rigs(&client), &name, "readiness", |rig| ready(rig).filter(|ready| ready.status == "True")).await?;
+    ensure!(ready.message == format!("Refinery {namespace}/mine is ready"), "{ready:?}");
+    ensure!(refineries(&client, NAMESPACE).get_opt(&format!("{name}-refinery")).await?.is_none(), "none is made beside it");
+
+    rigs(&client).delete(&name, &DeleteParams::default()).await?;
+    until(&rigs(&client), &name, "the Rig's end", |rig| rig.is_none().then_some(())).await?;
+    ensure!(theirs.get_opt("mine").await?.is_some(), "what a person wrote stays");
+    Ok(())
+}
+
+#[tokio::test]
+async fn ours_withdraws_when_a_person_writes_one() -> Result<()> {
+    let (client, namespace) = ground().await?;
+    let name = format!("withdrawing-{namespace}");
+    make(&client, &name, spec()).await?;
+    let (own, api) = (format!("{name}-refinery"), refineries(&client, NAMESPACE));
+    until(&api, &own, "ours", |refinery| refinery.map(|_| ())).await?;
+    let theirs = refineries(&client, &namespace);
+    theirs.create(&PostParams::default(), &Refinery::new("mine", RefinerySpec::of_rig(&name))).await?;
+    until(&api, &own, "ours withdrawn", |refinery| refinery.is_none().then_some(())).await?;
+    theirs.delete("mine", &DeleteParams::default()).await?;
+    until(&api, &own, "ours again", |refinery| refinery.map(|_| ())).await?;
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_foreign_object_of_the_childs_name_is_left_alone_and_named() -> Result<()> {
+    let (client, namespace) = ground().await?;
+    let name = format!("taken-{namespace}");
+    let (own, api) = (format!("{name}-refinery"), refineries(&client, NAMESPACE));
+    let other = RefinerySpec { target_branch: "releases".into(), ..RefinerySpec::of_rig(&name) };
+    let before = api.create(&PostParams::default(), &Refinery::new(&own, other)).await?;
+    make(&client, &name, spec()).await?;
+    let said = until(&rigs(&client), &name, "the trouble", |rig| ready(rig).filter(|ready| ready.reason == "ChildCreationFailed")).await?;
+    ensure!(said.message.contains(&own), "{said:?}");
+    ensure!(api.get(&own).await?.resource_version() == before.resource_version());
+    Ok(())
+}
+
+#[tokio::test]
+async fn an_erased_status_comes_back() -> Result<()> {
+    let (client, namespace) = ground().await?;
+    let name = format!("erased-{namespace}");
+    make(&client, &name, spec()).await?;
+    polecat(&client, &namespace, "a", &name, Some(PolecatPhase::Working)).await?;
+    let counted = |rig: Option<&Rig>| rig?.status.clone().filter(|status| status.polecats.is_some_and(|polecats| polecats.working == 1));
+    let before = until(&rigs(&client), &name, "the count", counted).await?;
+    rigs(&client).patch_status(&name, &PatchParams::default(), &Patch::Merge(json!({"status": null}))).await?;
+    let after = until(&rigs(&client), &name, "the count again", counted).await?;
+    ensure!((after.phase, after.polecat_count, after.refinery_created) == (before.phase, 1, true), "{after:?}");
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_child_that_the_server_refuses_is_shown_in_its_words() -> Result<()> {
+    let (client, namespace) = ground().await?;
+    // With its suffix the child's name is longer than a name may be.
+    let name = format!("long-{namespace}-{}", "x".repeat(250))[..250].to_owned();
+    make(&client, &name, spec()).await?;
+    let degraded =
+        until(&rigs(&client), &name, "the refusal", |rig| ready(rig).filter(|ready| ready.reason == "ChildCreationFailed")).await?;
+    ensure!(degraded.message.contains("must be no more than 253"), "{degraded:?}");
+    ensure!(rigs(&client).get(&name).await?.status.and_then(|status| status.phase) == Some(RigPhase::Degraded));
+    Ok(())
+}
+
+#[tokio::test]
+async fn polecats_are_counted_by_phase_in_all_namespaces() -> Result<()> {
+    let (client, namespace) = ground().await?;
+    let name = format!("counting-{namespace}");
+    make(&client, &name, RigSpec { suspend: true, ..spec() }).await?;
+    let phases = [None, Some(PolecatPhase::Working), Some(PolecatPhase::Done), Some(PolecatPhase::Stuck), Some(PolecatPhase::Terminated)];
+    for (index, phase) in phases.into_iter().enumerate() {
+        polecat(&client, &namespace, &format!("p{index}"), &name, phase).await?;
+    }
+    let plane = ControlPlane::shared().await?;
+    polecat(&client, &plane.namespace().await?, "elsewhere", &name, Some(PolecatPhase::Done)).await?;
+    let counted = |rig: Option<&Rig>| {
+        let status = rig?.status.clone()?;
+        let counts = status.polecats?;
+        let seen = [status.polecat_count, counts.idle, counts.queued, counts.working, counts.done, counts.stuck];
+        (seen == [6, 0, 1, 1, 2, 1]).then_some(status)
+    };
+    let status = until(&rigs(&client), &name, "the counts", counted).await?;
+    let available = |status: &gastown_api::RigStatus| conditions::find(&status.conditions, condition::AVAILABLE).cloned();
+    ensure!(available(&status).is_some_and(|available| available.status == "False"), "not ready yet");
+    say_ready(&refineries(&client, NAMESPACE), &format!("{name}-refinery"), true, "Idle", "").await?;
+    let parked = |rig: Option<&Rig>| available(rig?.status.as_ref()?).filter(|available| available.reason == "RigSuspended");
+    until(&rigs(&client), &name, "parked", parked).await?;
+    ensure!(ready(Some(&rigs(&client).get(&name).await?)).is_some_and(|ready| ready.status == "True"), "a parked rig is ready");
+    Ok(())
+}
+
+#[tokio::test]
+async fn deletion_waits_for_polecats_at_work_and_takes_the_children_along() -> Result<()> {
+    let (client, namespace) = ground().await?;
+    let name = format!("ending-{namespace}");
+    make(&client, &name, spec()).await?;
+    let (own, api) = (format!("{name}-refinery"), refineries(&client, NAMESPACE));
+    until(&api, &own, "the Refinery", |refinery| refinery.map(|_| ())).await?;
+    polecat(&client, &namespace, "busy", &name, Some(PolecatPhase::Working)).await?;
+    let counted = |rig: Option<&Rig>| rig?.status.as_ref()?.polecats.filter(|polecats| polecats.working == 1);
+    until(&rigs(&client), &name, "the count", counted).await?;
+
+    rigs(&client).delete(&name, &DeleteParams::default()).await?;
+    let waits = until(&rigs(&client), &name, "the wait", |rig| ready(rig).filter(|ready| ready.reason == "WaitingForPolecats")).await?;
+    ensure!(waits.message == format!("deletion waits for 1 polecat: {namespace}/busy"), "{waits:?}");
+    let held = rigs(&client).get(&name).await?;
+    ensure!(held.finalizers() == [finalizer::RIG] && api.get_opt(&own).await?.is_some());
+
+    let polecats: Api<Polecat> = Api::namespaced(client.clone(), &namespace);
+    polecats.patch_status("busy", &PatchParams::default(), &Patch::Merge(json!({"status": {"phase": "Done"}}))).await?;
+    until(&rigs(&client), &name, "the Rig's end", |rig| rig.is_none().then_some(())).await?;
+    ensure!(api.get_opt(&own).await?.is_none(), "the Refinery went before the Rig");
+    ensure!(polecats.get_opt("busy").await?.is_some(), "polecats are their own");
+    Ok(())
+}
