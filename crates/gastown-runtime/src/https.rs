@@ -45,3 +45,7 @@ pub async fn serve(listener: TcpListener, tls: &Tls, router: Router, drain: Canc
     let connections = tls::accept(listener, tls, &[b"http/1.1"], drain.clone());
     axum::serve(Accepted { connections, local }, router).with_graceful_shutdown(drain.cancelled_owned()).await
 }
+
+#[cfg(test)]
+#[path = "https_tests.rs"]
+mod tests;

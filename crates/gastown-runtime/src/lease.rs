@@ -294,7 +294,7 @@ impl Keeper {
     fn publish(&self, holder: &str, transitions: i32, valid_until: Instant) {
         let before = self.sender.send_replace(Arc::new(Claim { holder: holder.to_owned(), transitions, valid_until }));
         if before.holder != holder || before.transitions != transitions {
-            tracing::info!(lease = self.config.name, holder, transitions, "the lease has a holder");
+            tracing::info!(lease = self.config.name, holder, transitions, "the holder of the lease has changed");
         }
     }
 
