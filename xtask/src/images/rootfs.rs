@@ -214,7 +214,9 @@ mod tests {
     fn tar_of(dir: &Path, name: &str, entries: &[Entry]) -> PathBuf {
         let path = dir.join(name);
         let mut tar = tar::Builder::new(File::create(&path).unwrap());
-        entries.iter().for_each(|e| e.append(&mut tar).unwrap());
+        for entry in entries {
+            entry.append(&mut tar).unwrap();
+        }
         tar.finish().unwrap();
         path
     }
