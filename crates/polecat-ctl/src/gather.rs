@@ -32,8 +32,8 @@ pub fn snapshot(polecat: &Polecat, rig: Option<&Rig>, pods: &[&Pod], requests: &
         desired: polecat.spec.desired_state.into(),
         ttl_seconds: polecat.spec.ttl_seconds_after_finished.map(i64::from),
         rig: rig_facts(&polecat.spec.rig, rig, &namespace),
-        pods: pods.iter().filter_map(|pod| pod_facts(pod, polecat)).collect(),
-        requests: requests.iter().filter_map(|r| request_facts(r)).collect(),
+        pods: pods.iter().filter(|pod| pod.namespace().as_deref() == Some(&namespace)).filter_map(|pod| pod_facts(pod, polecat)).collect(),
+        requests: requests.iter().filter(|r| is_of(r, polecat, &namespace)).filter_map(|r| request_facts(r)).collect(),
         slot: gastown_core::admission::Slot::Unasked,
         refused: None,
         namespace,
@@ -58,6 +58,14 @@ fn rig_facts(name: &str, rig: Option<&Rig>, namespace: &str) -> RigFacts {
             repository: rig.spec.git_url.parse::<GitUrl>().ok().map(|url| url.normalised()),
         },
     }
+}
+
+/// A uid is no secret: a request of another namespace or rig that names it is not this Polecat's.
+fn is_of(request: &MergeRequest, polecat: &Polecat, namespace: &str) -> bool {
+    let author = request.spec.polecat_ref.as_ref();
+    request.namespace().as_deref() == Some(namespace)
+        && request.spec.rig_ref == polecat.spec.rig
+        && author.is_some_and(|a| Some(&a.uid) == polecat.metadata.uid.as_ref())
 }
 
 /// `None` where the commit or branch is none: such a request is nobody's.

@@ -1,6 +1,8 @@
 //! The machine against a world that does anything: pods die in every way, the controller is killed between deeds,
 //! people toggle the spec, requests come back, the ledger is all that is remembered.
 
+use std::collections::BTreeSet;
+
 use jiff::Timestamp;
 use proptest::prelude::*;
 
@@ -106,12 +108,23 @@ struct World {
     pods_made: u32,
     highest_attempt: u32,
     people_asked: u32,
+    /// What has happened, so that a test can tell that it did.
+    seen: BTreeSet<String>,
 }
 
 impl World {
     fn new(ttl: Option<i64>) -> Self {
         let s = Snapshot { ttl_seconds: ttl, ..snapshot() };
-        Self { s, now: fixtures::at(10), exists: true, commits: 0, pods_made: 0, highest_attempt: 0, people_asked: 0 }
+        Self {
+            s,
+            now: fixtures::at(10),
+            exists: true,
+            commits: 0,
+            pods_made: 0,
+            highest_attempt: 0,
+            people_asked: 0,
+            seen: BTreeSet::new(),
+        }
     }
 
     fn live(&mut self) -> Option<&mut PodFacts> {
@@ -223,6 +236,7 @@ impl World {
     fn carry_out(&mut self, deed: &Deed, submit_works: bool) {
         let now = self.now;
         let known = self.s.ledger.clone().unwrap();
+        self.note(deed);
         let find = |s: &Snapshot, uid: &str| s.pods.iter().position(|p| p.uid == uid).expect("a plan names pods that exist");
         match deed {
             Deed::Record { ledger, finalizer } => {
@@ -303,6 +317,16 @@ impl World {
             }
         }
         self.collect();
+    }
+
+    fn note(&mut self, deed: &Deed) {
+        let name = match deed {
+            Deed::Record { ledger: Some(ledger), .. } => format!("{:?}", ledger.end()),
+            Deed::Start(inputs) if inputs.rework.is_some() => "rework".to_owned(),
+            Deed::DeletePod { force, .. } => format!("delete, force {force}"),
+            other => format!("{other:?}").split([' ', '(']).next().unwrap_or_default().to_owned(),
+        };
+        self.seen.insert(name);
     }
 
     /// From here on everything works; agents finish, requests land. Everything comes to rest.
@@ -386,4 +410,45 @@ proptest! {
         prop_assert!(pod.len() <= 8 + 52 + 7 + 5);
         prop_assert_eq!(attempt_of(&pod, &name, UID), Some(attempt));
     }
+}
+
+/// The invariants above are worth what the worlds that they were tried on have lived through.
+#[test]
+fn the_worlds_of_chance_live_through_everything() {
+    use proptest::strategy::ValueTree as _;
+    use proptest::test_runner::TestRunner;
+    let mut runner = TestRunner::deterministic();
+    let mut seen = BTreeSet::new();
+    for i in 0..3000 {
+        let mut world = World::new((i % 4 == 0).then_some(60));
+        let events = prop::collection::vec(events(), 60).new_tree(&mut runner).unwrap().current();
+        for event in events {
+            world.happen(event);
+            if !world.exists {
+                break;
+            }
+        }
+        if world.exists {
+            world.settles();
+        }
+        seen.extend(world.seen);
+    }
+    let wanted = [
+        "Start",
+        "rework",
+        "Drain",
+        "Release",
+        "Submit",
+        "DeletePolecat",
+        "delete, force true",
+        "delete, force false",
+        "Some(Done)",
+        "Some(Stuck)",
+        "Some(Waits)",
+        "Some(Drained)",
+        "Some(Retries)",
+        "Some(Later)",
+    ];
+    let missing: Vec<_> = wanted.iter().filter(|w| !seen.contains(**w)).collect();
+    assert!(missing.is_empty(), "never happened: {missing:?} in {seen:?}");
 }

@@ -95,3 +95,23 @@ fn pods_of_other_names_or_owners_are_nobodys() {
     assert!(pod_facts(&pod, &polecat()).is_none());
     assert_eq!(owner_uid(&pod), None);
 }
+
+#[test]
+fn a_uid_is_no_secret_so_a_strangers_request_is_not_ours() {
+    let request = |namespace: &str, rig: &str, uid: &str| -> MergeRequest {
+        serde_json::from_value(json!({
+            "apiVersion": "gastown.gastown.io/v1alpha1", "kind": "MergeRequest", "metadata": { "name": "r", "namespace": namespace },
+            "spec": { "rigRef": rig, "sourceBranch": "b", "commit": "a".repeat(40), "targetBranch": "main", "attempt": 1, "priority": 2,
+                "polecatRef": { "name": "toast", "uid": uid } },
+        }))
+        .unwrap()
+    };
+    let all = [
+        request("dev", "web", "0a1b2c3d"),
+        request("evil", "web", "0a1b2c3d"),
+        request("dev", "other", "0a1b2c3d"),
+        request("dev", "web", "x"),
+    ];
+    let s = snapshot(&polecat(), None, &[], &all.iter().collect::<Vec<_>>(), SubmitFacts::Untried);
+    assert_eq!(s.requests.len(), 1);
+}
