@@ -257,12 +257,14 @@ async fn an_object_that_does_not_decode_is_skipped_and_stops_nobody() -> Result<
     Ok(())
 }
 
+/// A kind that nobody has installed.
+#[derive(kube::CustomResource, Clone, Debug, serde::Deserialize, serde::Serialize)]
+#[kube(group = "absent.example.com", version = "v1", kind = "Absent", schema = "disabled")]
+struct AbsentSpec {}
+
 #[tokio::test]
 async fn readiness_names_a_definition_that_is_missing() -> Result<()> {
     let (_, client, _) = ground().await?;
-    #[derive(kube::CustomResource, Clone, Debug, serde::Deserialize, serde::Serialize)]
-    #[kube(group = "absent.example.com", version = "v1", kind = "Absent", schema = "disabled")]
-    struct AbsentSpec {}
     let runtime = runtime(client)?;
     let _store = Watch::<Absent>::all(&runtime).start();
     until("the complaint", || {
