@@ -452,3 +452,43 @@ fn the_worlds_of_chance_live_through_everything() {
     let missing: Vec<_> = wanted.iter().filter(|w| !seen.contains(**w)).collect();
     assert!(missing.is_empty(), "never happened: {missing:?} in {seen:?}");
 }
+
+/// A world with one pod that works, and one deed that no plan may hold.
+fn forged(deed: impl FnOnce(&World) -> Deed) {
+    let mut world = World::new(None);
+    for _ in 0..3 {
+        world.reconcile(usize::MAX, true);
+    }
+    world.happen(Event::AgentStarts);
+    let deed = deed(&world);
+    world.carry_out(&deed, true);
+}
+
+#[test]
+#[should_panic(expected = "two live pods")]
+fn the_world_refuses_a_second_pod() {
+    forged(|world| {
+        let (ledger, spec) = (Ledger::default(), fixtures::valid("make it so"));
+        let name = pod_name("toast", UID, ledger.next_attempt());
+        Deed::Start(Box::new(PodInputs {
+            name,
+            attempt: 1,
+            resume: false,
+            rework: None,
+            before: None,
+            spec: world.s.spec.clone().unwrap_or(spec),
+        }))
+    });
+}
+
+#[test]
+#[should_panic(expected = "a live pod keeps its finalizer")]
+fn the_world_refuses_to_let_a_working_pod_go() {
+    forged(|world| Deed::Release { pod: world.s.pods[0].name.clone(), uid: world.s.pods[0].uid.clone() });
+}
+
+#[test]
+#[should_panic(expected = "a pod with work is drained, never deleted")]
+fn the_world_refuses_to_delete_a_working_pod() {
+    forged(|world| Deed::DeletePod { pod: world.s.pods[0].name.clone(), uid: world.s.pods[0].uid.clone(), force: false });
+}
