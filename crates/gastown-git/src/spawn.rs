@@ -214,7 +214,12 @@ impl Call {
     fn command(&self) -> Command {
         let mut c = Command::new(&self.git.program);
         c.args(&self.args).env_clear();
+        // A variable would win over the configuration, and a CA that was chosen is the only one.
+        let own_ca = self.config.iter().any(|(key, _)| key == "http.sslCAInfo");
         for name in ALLOWED {
+            if own_ca && name.starts_with("GIT_SSL_") {
+                continue;
+            }
             if let Some(value) = std::env::var_os(name) {
                 c.env(name, value);
             }

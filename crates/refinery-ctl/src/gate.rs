@@ -144,6 +144,8 @@ fn pod(refinery: &Refinery, args: &RefineryArgs, recipe: &JobRecipe, ca: &str, t
     let url = format!("{}/git/{}/{}", args.git_endpoint.trim_end_matches('/'), refinery.spec.rig_ref, refinery.spec.target_branch);
     json!({
         "restartPolicy": "Never",
+        // By name: a projected token needs one that is written down, wherever the API server fills none in.
+        "serviceAccountName": "default",
         "automountServiceAccountToken": false,
         "enableServiceLinks": false,
         "terminationGracePeriodSeconds": 5,
@@ -317,3 +319,7 @@ pub(crate) fn evidence(log: &str, max: usize) -> String {
     let from = clean.len().saturating_sub(max);
     clean[from..].iter().collect::<String>().trim().to_owned()
 }
+
+#[cfg(test)]
+#[path = "gate_tests.rs"]
+mod tests;

@@ -1,0 +1,117 @@
+//! The servers: who may submit, and which pod gets which candidate.
+
+use std::path::Path;
+use std::time::Duration;
+
+use anyhow::{Context as _, Result, ensure};
+use gastown_git::Git;
+use gastown_names::GitUrl;
+use gastown_proto::v1::SubmitRequest;
+use gastown_proto::v1::merge_queue_client::MergeQueueClient;
+use gastown_runtime::grpc::Remote;
+use k8s_openapi::api::authentication::v1::{BoundObjectReference, TokenRequest, TokenRequestSpec};
+use k8s_openapi::api::core::v1::{Pod, ServiceAccount};
+use kube::api::PostParams;
+use kube::{Api, Client, ResourceExt as _};
+
+use crate::ground::{NAMESPACE, Town, shared};
+
+/// A projected token, as the kubelet would ask for it.
+async fn token(client: &Client, namespace: &str, account: &str, pod: Option<&Pod>) -> Result<String> {
+    let bound = pod.map(|p| BoundObjectReference {
+        api_version: Some("v1".into()),
+        kind: Some("Pod".into()),
+        name: p.metadata.name.clone(),
+        uid: p.metadata.uid.clone(),
+    });
+    let spec = TokenRequestSpec { audiences: vec!["gastown".into()], bound_object_ref: bound, expiration_seconds: None };
+    let request = TokenRequest { spec, ..TokenRequest::default() };
+    let api = Api::<ServiceAccount>::namespaced(client.clone(), namespace);
+    let made = api.create_token_request(account, &PostParams::default(), &request).await?;
+    Ok(made.status.context("a token")?.token)
+}
+
+fn asked(town: &Town, polecat: &gastown_api::Polecat, commit: &str) -> SubmitRequest {
+    SubmitRequest {
+        namespace: town.namespace.clone(),
+        rig: town.rig.clone(),
+        polecat: polecat.name_any(),
+        polecat_uid: polecat.uid().unwrap_or_default(),
+        source_branch: "feature/q".into(),
+        commit: commit.into(),
+        target_branch: "main".into(),
+        attempt: 1,
+        priority: 2,
+        ..SubmitRequest::default()
+    }
+}
+
+#[tokio::test]
+async fn submitting_twice_makes_one_request_and_strangers_may_not() -> Result<()> {
+    let (_, server) = shared().await?;
+    let town = Town::new().await?;
+    let polecat = town.polecat("capable").await?;
+    let commit = town.branch("feature/q", "a", "1\n");
+    let uri = format!("https://localhost:{}", server.grpc);
+    let caller = async |account: &str| -> Result<_> {
+        let file = town.dir.path().join(account);
+        std::fs::write(&file, token(&town.client, NAMESPACE, account, None).await?)?;
+        let remote = Remote::new(&uri, &server.tls, &file, Duration::from_secs(10));
+        Ok(MergeQueueClient::new(remote.channel()?))
+    };
+    let mut ours = caller("polecat-ctl").await?;
+    let first = ours.submit(asked(&town, &polecat, &commit)).await?.into_inner();
+    ensure!(first.created && town.requests().get(&first.name).await?.spec.commit == commit);
+    let second = ours.submit(asked(&town, &polecat, &commit)).await?.into_inner();
+    ensure!(!second.created && second.name == first.name);
+    let elsewhere = SubmitRequest { target_branch: "release".into(), ..asked(&town, &polecat, &commit) };
+    let refused = ours.submit(elsewhere).await.unwrap_err();
+    ensure!(refused.code() == tonic::Code::FailedPrecondition && refused.message().starts_with("NoRefinery: "), "{refused:?}");
+    let unknown = SubmitRequest { rig: "nowhere".into(), ..asked(&town, &polecat, &commit) };
+    ensure!(ours.submit(unknown).await.unwrap_err().message().starts_with("RigNotFound: "));
+    let refused = caller("rig-ctl").await?.submit(asked(&town, &polecat, &commit)).await.unwrap_err();
+    ensure!(refused.code() == tonic::Code::PermissionDenied, "{refused:?}");
+    Ok(())
+}
+
+/// As `gt fetch` does it.
+async fn fetch(into: &Path, url: &GitUrl, ca: &Path, token: &str, id: &str) -> Result<(), gastown_git::GitError> {
+    let git = Git::from_env();
+    std::fs::create_dir_all(into).unwrap();
+    git.call(["init", "--bare", "--quiet", "."]).repo(into).output().await?;
+    let call = git.call(["fetch", "--quiet", "--no-tags", "--", url.as_str(), id]).repo(into).allow(url);
+    let call = call.config("http.sslCAInfo", ca.display().to_string());
+    let call = call.config(format!("http.{url}.extraHeader"), format!("Authorization: Bearer {token}"));
+    call.output().await.map(drop)
+}
+
+#[tokio::test]
+async fn a_gate_s_pod_gets_its_own_candidate_and_nobody_else_does() -> Result<()> {
+    let (_, server) = shared().await?;
+    let (town, other) = (Town::new().await?, Town::new().await?);
+    let base = town.remote_head("main").context("main")?;
+    let source = town.branch("feature/e", "a", "1\n");
+    let foreign = other.branch("feature/f", "a", "1\n");
+    town.ask("mr-e", "feature/e", &source, None).await?;
+    other.ask("mr-f", "feature/f", &foreign, None).await?;
+    let (pod, stranger) = (town.gate(&[]).await?, other.gate(&[]).await?);
+    let init = &pod.spec.as_ref().context("a spec")?.init_containers.as_ref().context("fetch")?[0];
+    let env = |name: &str| init.env.iter().flatten().find(|e| e.name == name).and_then(|e| e.value.clone()).unwrap_or_default();
+    let url: GitUrl = env("GASTOWN_GIT_URL").parse()?;
+    ensure!(url.as_str() == format!("https://localhost:{}/git/{}/main", server.git, town.rig));
+    ensure!(env("GASTOWN_CANDIDATE") == source && env("GASTOWN_CA").contains("BEGIN CERTIFICATE"));
+    let ca = server.tls.join("ca.crt");
+    let mine = token(&town.client, &town.namespace, "default", Some(&pod)).await?;
+    let into = town.dir.path().join("fetched.git");
+    fetch(&into, &url, &ca, &mine, &source).await?;
+    ensure!(crate::ground::git(&into, &["cat-file", "-t", &source]) == "commit");
+    // Its base came as history; as a want of its own it is not offered.
+    let elsewhere = town.dir.path().join("nothing.git");
+    ensure!(fetch(&elsewhere, &url, &ca, &mine, &base).await.is_err(), "another commit was served");
+    let theirs = token(&other.client, &other.namespace, "default", Some(&stranger)).await?;
+    ensure!(fetch(&elsewhere, &url, &ca, &theirs, &source).await.is_err(), "another pod was served");
+    let nobody = token(&town.client, &town.namespace, "default", None).await?;
+    ensure!(fetch(&elsewhere, &url, &ca, &nobody, &source).await.is_err(), "a token without a pod was served");
+    ensure!(fetch(&elsewhere, &url, &ca, "junk", &source).await.is_err());
+    Ok(())
+}

@@ -1,0 +1,353 @@
+//! What the tests stand on: a plane, the controller, and for each test a rig with a repository of its own.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::Duration;
+
+use anyhow::{Context as _, Result, bail};
+use gastown_api::{MergeRequest, MergeRequestSpec, Polecat, PolecatReference, Refinery, RefinerySpec, Rig, rbac};
+use gastown_runtime::lease::Claims;
+use gastown_runtime::metrics::Metrics;
+use gastown_runtime::{Runtime, RuntimeArgs, client, grpc};
+use gastown_testkit::control_plane::ControlPlane;
+use gastown_testkit::kubelet::{Exit, Outcome, TestKubelet};
+use k8s_openapi::api::batch::v1::Job;
+use k8s_openapi::api::core::v1::{Namespace, Pod, ServiceAccount};
+use k8s_openapi::api::rbac::v1::{ClusterRole, ClusterRoleBinding, Role, RoleBinding, RoleRef, Subject};
+use kube::api::{ListParams, ObjectMeta, PostParams};
+use kube::config::{KubeConfigOptions, Kubeconfig};
+use kube::{Api, Client, Config, ResourceExt as _};
+use refinery_ctl::RefineryArgs;
+use serde_json::json;
+
+/// Nothing here takes longer on a machine that works.
+pub const PATIENCE: Duration = Duration::from_secs(90);
+pub const NAMESPACE: &str = "gastown-system";
+pub const ACCOUNT: &str = "refinery-ctl";
+
+/// A controller at work.
+pub struct Controller {
+    pub runtime: Runtime,
+    pub grpc: u16,
+    pub git: u16,
+    pub tls: PathBuf,
+    work: tokio::task::JoinHandle<anyhow::Result<()>>,
+    _dir: tempfile::TempDir,
+}
+
+impl Controller {
+    /// Ends it as a rollout does.
+    pub async fn stop(self) {
+        self.runtime.shutdown();
+        let _ = self.work.await;
+    }
+
+    pub async fn start(plane: &ControlPlane) -> Result<Self> {
+        let dir = tempfile::tempdir()?;
+        let tls = dir.path().join("tls");
+        std::fs::create_dir(&tls)?;
+        certificates(&tls)?;
+        let kubeconfig = Kubeconfig::read_from(plane.kubeconfig())?;
+        let mut config = Config::from_custom_kubeconfig(kubeconfig, &KubeConfigOptions::default()).await?;
+        config.auth_info.impersonate = Some(format!("system:serviceaccount:{NAMESPACE}:{ACCOUNT}"));
+        let metrics = Metrics::default();
+        let client = client::with_config(config, ACCOUNT, &metrics)?;
+        let args = RuntimeArgs { namespace: NAMESPACE.into(), tls_dir: tls.clone(), ..RuntimeArgs::from_env()? };
+        let runtime = Runtime::new(ACCOUNT, client, args, metrics, Claims::always(ACCOUNT));
+        let calls = grpc::listen("127.0.0.1:0".parse()?).await?;
+        let pages = grpc::listen("127.0.0.1:0".parse()?).await?;
+        let (grpc_port, git_port) = (calls.local_addr()?.port(), pages.local_addr()?.port());
+        let own = RefineryArgs {
+            agent_image: "agent:test".into(),
+            agent_pull_policy: "IfNotPresent".into(),
+            git_endpoint: format!("https://localhost:{git_port}"),
+            git_addr: "127.0.0.1:0".parse()?,
+            data_dir: dir.path().join("data"),
+            gate_seconds: 600,
+        };
+        let started = runtime.clone();
+        let work = tokio::spawn(async move {
+            let ended = Box::pin(refinery_ctl::serve(started, own, calls, pages)).await;
+            if let Err(error) = &ended {
+                eprintln!("the controller ended: {error:#}");
+            }
+            ended
+        });
+        runtime.readiness.ready().await;
+        Ok(Self { runtime, grpc: grpc_port, git: git_port, tls, work, _dir: dir })
+    }
+}
+
+/// A CA, and a server's certificate for `localhost`.
+fn certificates(folder: &Path) -> Result<()> {
+    let ca_key = rcgen::KeyPair::generate()?;
+    let mut ca = rcgen::CertificateParams::new(Vec::<String>::new())?;
+    ca.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
+    ca.distinguished_name.push(rcgen::DnType::CommonName, "test ca");
+    let ca_pem = ca.self_signed(&ca_key)?.pem();
+    let issuer = rcgen::Issuer::new(ca, ca_key);
+    let key = rcgen::KeyPair::generate()?;
+    let cert = rcgen::CertificateParams::new(vec!["localhost".to_owned()])?.signed_by(&key, &issuer)?;
+    std::fs::write(folder.join("ca.crt"), ca_pem)?;
+    std::fs::write(folder.join("tls.crt"), cert.pem())?;
+    std::fs::write(folder.join("tls.key"), key.serialize_pem())?;
+    Ok(())
+}
+
+/// What the chart makes for refinery-ctl.
+pub async fn install(plane: &ControlPlane) -> Result<()> {
+    plane.install_crds().await?;
+    let client = plane.client()?;
+    let name = |name: &str| ObjectMeta { name: Some(name.to_owned()), ..ObjectMeta::default() };
+    let role = |kind: &str| RoleRef { api_group: "rbac.authorization.k8s.io".into(), kind: kind.into(), name: ACCOUNT.into() };
+    let account = Subject { kind: "ServiceAccount".into(), name: ACCOUNT.into(), namespace: Some(NAMESPACE.into()), api_group: None };
+    let params = PostParams::default();
+    Api::all(client.clone()).create(&params, &Namespace { metadata: name(NAMESPACE), ..Namespace::default() }).await?;
+    for name_of in ["polecat-ctl", "rig-ctl"] {
+        let account = ServiceAccount { metadata: name(name_of), ..ServiceAccount::default() };
+        Api::namespaced(client.clone(), NAMESPACE).create(&params, &account).await?;
+    }
+    let rules = Some(rbac::cluster_rules(rbac::Controller::Refinery));
+    Api::all(client.clone()).create(&params, &ClusterRole { metadata: name(ACCOUNT), rules, aggregation_rule: None }).await?;
+    let binding = ClusterRoleBinding { metadata: name(ACCOUNT), role_ref: role("ClusterRole"), subjects: Some(vec![account.clone()]) };
+    Api::all(client.clone()).create(&params, &binding).await?;
+    let rules = Some(rbac::namespace_rules(rbac::Controller::Refinery));
+    Api::namespaced(client.clone(), NAMESPACE).create(&params, &Role { metadata: name(ACCOUNT), rules }).await?;
+    let binding = RoleBinding { metadata: name(ACCOUNT), role_ref: role("Role"), subjects: Some(vec![account]) };
+    Api::namespaced(client, NAMESPACE).create(&params, &binding).await?;
+    Ok(())
+}
+
+/// Where the shared controller listens, and its certificates.
+#[derive(Clone, Debug)]
+pub struct Shared {
+    pub grpc: u16,
+    pub git: u16,
+    pub tls: PathBuf,
+}
+
+static CONTROLLER: OnceLock<std::result::Result<Shared, String>> = OnceLock::new();
+
+/// The controller of this test program, on a thread that outlives each test's own runtime.
+pub async fn shared() -> Result<(&'static ControlPlane, Shared)> {
+    let serve = async || {
+        let plane = ControlPlane::shared().await?;
+        install(plane).await?;
+        Controller::start(plane).await
+    };
+    let start = move || {
+        let (tell, told) = std::sync::mpsc::channel();
+        std::thread::spawn(move || {
+            let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
+            runtime.block_on(async move {
+                let started = serve().await;
+                let shared = started.as_ref().map(|c| Shared { grpc: c.grpc, git: c.git, tls: c.tls.clone() });
+                drop(tell.send(shared.map_err(|error| format!("{error:#}"))));
+                std::future::pending::<()>().await;
+                drop(started);
+            });
+        });
+        told.recv().unwrap_or_else(|_| Err("the controller's thread ended".to_owned()))
+    };
+    let started = tokio::task::spawn_blocking(move || CONTROLLER.get_or_init(start).clone()).await?;
+    match started {
+        Ok(shared) => Ok((ControlPlane::shared().await?, shared)),
+        Err(error) => bail!("the controller did not start: {error}"),
+    }
+}
+
+/// A rig with a repository, a Refinery and a namespace of its own.
+pub struct Town {
+    pub client: Client,
+    pub namespace: String,
+    pub rig: String,
+    pub kubelet: TestKubelet,
+    pub dir: tempfile::TempDir,
+}
+
+static TOWNS: AtomicU32 = AtomicU32::new(0);
+
+impl Town {
+    /// A town whose Refinery has a gate, on the shared controller.
+    pub async fn new() -> Result<Self> {
+        let (plane, _) = shared().await?;
+        let town = Self::on(plane).await?;
+        town.refinery(Some("run the tests")).await?;
+        Ok(town)
+    }
+
+    /// A town without a Refinery.
+    pub async fn on(plane: &ControlPlane) -> Result<Self> {
+        let (client, namespace) = (plane.client()?, plane.namespace().await?);
+        let rig = format!("rig-{}", TOWNS.fetch_add(1, Ordering::Relaxed));
+        let dir = tempfile::tempdir()?;
+        let town = Self { kubelet: TestKubelet::new(client.clone()), client, namespace, rig, dir };
+        std::fs::create_dir(town.remote())?;
+        std::fs::create_dir(town.work())?;
+        git(&town.remote(), &["init", "-q", "--bare", "-b", "main"]);
+        git(&town.work(), &["init", "-q", "-b", "main"]);
+        git(&town.work(), &["remote", "add", "origin", town.remote().to_str().context("a path")?]);
+        town.commit("root", &[("file", "1\n2\n3\n")]);
+        town.push("main");
+        let spec = json!({"gitURL": format!("file://{}", town.remote().display()), "beadsPrefix": "bl"});
+        let rig = Rig::new(&town.rig, serde_json::from_value(spec)?);
+        Api::all(town.client.clone()).create(&PostParams::default(), &rig).await?;
+        Ok(town)
+    }
+
+    pub fn remote(&self) -> PathBuf {
+        self.dir.path().join("remote.git")
+    }
+
+    pub fn work(&self) -> PathBuf {
+        self.dir.path().join("work")
+    }
+
+    pub async fn refinery(&self, gate: Option<&str>) -> Result<Refinery> {
+        let spec = RefinerySpec { test_command: gate.map(str::to_owned), ..RefinerySpec::of_rig(&self.rig) };
+        self.refinery_with("refinery", spec).await
+    }
+
+    pub async fn refinery_with(&self, name: &str, spec: RefinerySpec) -> Result<Refinery> {
+        Ok(self.refineries().create(&PostParams::default(), &Refinery::new(name, spec)).await?)
+    }
+
+    pub fn refineries(&self) -> Api<Refinery> {
+        Api::namespaced(self.client.clone(), &self.namespace)
+    }
+
+    pub fn requests(&self) -> Api<MergeRequest> {
+        Api::namespaced(self.client.clone(), &self.namespace)
+    }
+
+    pub fn jobs(&self) -> Api<Job> {
+        Api::namespaced(self.client.clone(), &self.namespace)
+    }
+
+    pub async fn polecat(&self, name: &str) -> Result<Polecat> {
+        let polecat = Polecat::new(name, serde_json::from_value(json!({"rig": self.rig, "desiredState": "Working"}))?);
+        let api = Api::<Polecat>::namespaced(self.client.clone(), &self.namespace);
+        Ok(api.create(&PostParams::default(), &polecat).await?)
+    }
+
+    /// Writes files and commits them on the current branch.
+    pub fn commit(&self, message: &str, files: &[(&str, &str)]) -> String {
+        for (path, text) in files {
+            std::fs::write(self.work().join(path), text).unwrap();
+        }
+        git(&self.work(), &["add", "-A"]);
+        git(&self.work(), &["commit", "-q", "-m", message]);
+        git(&self.work(), &["rev-parse", "HEAD"])
+    }
+
+    pub fn checkout(&self, branch: &str, from: &str) {
+        git(&self.work(), &["checkout", "-q", "-B", branch, from]);
+    }
+
+    pub fn push(&self, branch: &str) {
+        git(&self.work(), &["push", "-q", "origin", branch]);
+    }
+
+    /// A branch off the first commit that changes one file.
+    pub fn branch(&self, name: &str, file: &str, text: &str) -> String {
+        self.checkout(name, "main~0");
+        let commit = self.commit(&format!("work on {name}"), &[(file, text)]);
+        self.push(name);
+        git(&self.work(), &["checkout", "-q", "main"]);
+        commit
+    }
+
+    pub fn remote_head(&self, branch: &str) -> Option<String> {
+        let out = Command::new("git").arg("-C").arg(self.remote()).args(["rev-parse", "-q", "--verify", branch]).output().unwrap();
+        out.status.success().then(|| String::from_utf8(out.stdout).unwrap().trim().to_owned())
+    }
+
+    /// A request for `commit` of `branch`, of a Polecat when one is given.
+    pub async fn ask(&self, name: &str, branch: &str, commit: &str, polecat: Option<&Polecat>) -> Result<MergeRequest> {
+        let spec = MergeRequestSpec {
+            rig_ref: self.rig.clone(),
+            source_branch: branch.into(),
+            commit: commit.into(),
+            target_branch: "main".into(),
+            polecat_ref: polecat.map(|p| PolecatReference { name: p.name_any(), uid: p.uid().unwrap_or_default() }),
+            attempt: 1,
+            previous: None,
+            bead_id: None,
+            priority: 2,
+            hold: false,
+            retry: 0,
+            rejected: None,
+        };
+        Ok(self.requests().create(&PostParams::default(), &MergeRequest::new(name, spec)).await?)
+    }
+
+    /// The pod that tests this request's candidate, whose Job is not in `but`.
+    pub async fn gate(&self, but: &[String]) -> Result<Pod> {
+        let fresh = |p: &Pod| p.status.as_ref().and_then(|s| s.phase.as_deref()) == Some("Pending") && !but.contains(&p.name_any());
+        self.kubelet.wait_pod(&self.namespace, fresh).await
+    }
+
+    /// Has the gate end with a code and some output.
+    pub async fn gate_ends(&self, pod: &Pod, code: i32, said: &str) -> Result<()> {
+        let pod = self.kubelet.running(pod).await?;
+        self.kubelet.finish(&pod, &Outcome::new().with("fetch", Exit::new(0, "")).with("gate", Exit::new(code, said))).await?;
+        Ok(())
+    }
+
+    /// Waits until a request is in a phase.
+    pub async fn phase(&self, name: &str, phase: &str) -> Result<MergeRequest> {
+        until(&self.requests(), name, phase, |m| {
+            let now = format!("{:?}", m?.status.as_ref()?.phase?);
+            (now == phase).then(|| m.cloned()).flatten()
+        })
+        .await
+    }
+
+    /// Waits until no gate's Job is there.
+    pub async fn no_jobs(&self) -> Result<()> {
+        let deadline = tokio::time::Instant::now() + PATIENCE;
+        loop {
+            let jobs = self.jobs().list(&ListParams::default()).await?;
+            if jobs.items.is_empty() {
+                return Ok(());
+            }
+            if tokio::time::Instant::now() > deadline {
+                bail!("Jobs stay: {:?}", jobs.items.iter().map(kube::ResourceExt::name_any).collect::<Vec<_>>());
+            }
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    }
+}
+
+/// Looks until `want` sees what it wants; says what there was when it does not come.
+pub async fn until<K, T>(api: &Api<K>, name: &str, what: &str, want: impl Fn(Option<&K>) -> Option<T>) -> Result<T>
+where
+    K: kube::Resource + Clone + serde::de::DeserializeOwned + std::fmt::Debug,
+{
+    let deadline = tokio::time::Instant::now() + PATIENCE;
+    loop {
+        let present = api.get_opt(name).await?;
+        if let Some(seen) = want(present.as_ref()) {
+            return Ok(seen);
+        }
+        if tokio::time::Instant::now() > deadline {
+            bail!("{name}: {what} did not come; there is {present:#?}");
+        }
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+}
+
+pub fn git(dir: &Path, args: &[&str]) -> String {
+    let out = Command::new("git")
+        .current_dir(dir)
+        .args(["-c", "user.name=Ann Author", "-c", "user.email=ann@example.org", "-c", "commit.gpgSign=false"])
+        .args(args)
+        .env("GIT_CONFIG_GLOBAL", "/dev/null")
+        .env("GIT_CONFIG_NOSYSTEM", "1")
+        .output()
+        .unwrap();
+    assert!(out.status.success(), "git {args:?}: {}", String::from_utf8_lossy(&out.stderr));
+    String::from_utf8(out.stdout).unwrap().trim().to_owned()
+}
