@@ -44,9 +44,14 @@ pub async fn run(args: &Args) -> Result<()> {
 async fn prepare(tiers: &[Tier]) -> Result<()> {
     if tiers.contains(&Tier::Process) {
         util::need_debian(&[("git", "git"), ("sshd", "openssh-server")])?;
+        gastown_testkit::ground::helm().await?;
+        gastown_testkit::agents::claude_code().await?;
     }
     if tiers.contains(&Tier::Plane) || tiers.contains(&Tier::E2e) {
         gastown_testkit::ground::control_plane_binaries().await?;
+    }
+    if tiers.contains(&Tier::E2e) {
+        gastown_testkit::ground::node_binaries().await?;
     }
     let data = std::env::var_os("GASTOWN_TEST_DATA").map_or_else(|| util::root().join("../shared/data"), Into::into);
     if !data.is_dir() {
