@@ -115,7 +115,7 @@ fn pod_facts(pod: &Pod, polecat: &Polecat) -> Option<PodFacts> {
         branch: variable(pod, "GASTOWN_WORK_BRANCH").and_then(|b| b.parse().ok()),
         asked: pod.annotations().get(ASKED).cloned(),
         created: created(pod),
-        phase: phase(status.phase.as_deref()),
+        phase: phase(pod, status, sync),
         scheduled: pod.spec.as_ref().and_then(|s| s.node_name.as_deref()).is_some_and(|n| !n.is_empty()),
         deletion: pod.metadata.deletion_timestamp.as_ref().map(|t| t.0),
         finalizer: pod.finalizers().iter().any(|f| f == finalizer::OUTCOME),
@@ -133,8 +133,13 @@ fn pod_facts(pod: &Pod, polecat: &Polecat) -> Option<PodFacts> {
     })
 }
 
-fn phase(text: Option<&str>) -> PodPhase {
-    match text {
+/// `status.phase`, except that a pod is not over while its sidecar is shown to run: its record, which alone decides what
+/// the remote holds, is still to come. A platform that ended the pod may never say more.
+fn phase(pod: &Pod, status: &PodStatus, sync: Option<&ContainerStatus>) -> PodPhase {
+    let carrying = sync.and_then(|c| c.state.as_ref()).is_some_and(|s| s.running.is_some());
+    let ended_here = disruption(status).is_none() && pod.metadata.deletion_timestamp.is_none();
+    match status.phase.as_deref() {
+        Some("Succeeded" | "Failed") if carrying && ended_here => PodPhase::Running,
         Some("Running") => PodPhase::Running,
         Some("Succeeded") => PodPhase::Succeeded,
         Some("Failed") => PodPhase::Failed,

@@ -115,3 +115,13 @@ fn a_uid_is_no_secret_so_a_strangers_request_is_not_ours() {
     let s = snapshot(&polecat(), None, &[], &all.iter().collect::<Vec<_>>(), SubmitFacts::Untried);
     assert_eq!(s.requests.len(), 1);
 }
+
+#[test]
+fn a_pod_is_not_over_before_its_sidecar_is() {
+    let sync = json!({ "name": "git-sync", "image": "i", "imageID": "", "ready": true, "restartCount": 0, "state": { "running": {} } });
+    let status = json!({ "phase": "Succeeded", "initContainerStatuses": [sync] });
+    assert_eq!(facts(status.clone()).phase, PodPhase::Running);
+    let mut evicted = status;
+    (evicted["phase"], evicted["reason"]) = (json!("Failed"), json!("Evicted"));
+    assert_eq!(facts(evicted).phase, PodPhase::Failed);
+}
