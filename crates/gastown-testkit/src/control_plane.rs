@@ -35,6 +35,9 @@ const READY_WITHIN: Duration = Duration::from_secs(120);
 /// How often a condition of the outside world is looked at again.
 const LOOK_AGAIN: Duration = Duration::from_millis(50);
 
+/// The parts, in the order of starting.
+const NAMES: [&str; 3] = ["etcd", "kube-apiserver", "kube-controller-manager"];
+
 const FOLDER_PREFIX: &str = "gastown-plane-";
 
 /// What a plane may be asked to be.
@@ -91,9 +94,11 @@ impl ControlPlane {
         let kubeconfig = write_credentials(&layout, &[IpAddr::V4(Ipv4Addr::LOCALHOST)])?;
         let mut plane = Self { children: Vec::new(), config: load(&kubeconfig).await?, kubeconfig, folder };
         plane.spawn(binaries, "etcd", flags::etcd(&layout))?;
+        plane.wait(async || listens(layout.etcd_port).await).await?;
         let apiserver = flags::apiserver(&layout).into_iter().chain(options.apiserver_flags.iter().cloned()).collect();
         plane.spawn(binaries, "kube-apiserver", apiserver)?;
-        plane.wait_ready().await?;
+        let client = plane.client()?;
+        plane.wait(async || ready(&client).await).await?;
         plane.spawn(binaries, "kube-controller-manager", flags::controller_manager(&layout))?;
         Ok(plane)
     }
@@ -110,21 +115,23 @@ impl ControlPlane {
         self.folder.join(format!("{name}.log"))
     }
 
-    async fn wait_ready(&mut self) -> Result<()> {
-        let client = self.client()?;
+    /// Asks again until the answer is yes; a part that ends meanwhile is an error with the end of its log.
+    async fn wait(&mut self, done: impl AsyncFn() -> bool) -> Result<()> {
         let deadline = Instant::now() + READY_WITHIN;
         loop {
-            if ready(&client).await {
+            if done().await {
                 return Ok(());
             }
-            for (child, name) in self.children.iter_mut().zip(["etcd", "kube-apiserver"]) {
-                if let Some(status) = child.try_wait()? {
-                    let log = std::fs::read_to_string(self.folder.join(format!("{name}.log"))).unwrap_or_default();
-                    bail!("{name} ended with {status}:\n{}", ground::tail(&log, 15));
-                }
-            }
-            if Instant::now() > deadline {
-                bail!("the API server was not ready after {READY_WITHIN:?}; its log is {}", self.log("kube-apiserver").display());
+            let last = NAMES.get(self.children.len().saturating_sub(1)).copied().unwrap_or_default();
+            let late = (Instant::now() > deadline).then(|| format!("{last} was not ready after {READY_WITHIN:?}"));
+            let ended = self.children.iter_mut().zip(NAMES).find_map(|(child, name)| {
+                let status = child.try_wait().ok()??;
+                Some((name, format!("{name} ended with {status}")))
+            });
+            // The folder goes with this plane, so the message takes along what the log says.
+            if let Some((name, why)) = ended.or(late.map(|why| (last, why))) {
+                let log = std::fs::read_to_string(self.folder.join(format!("{name}.log"))).unwrap_or_default();
+                bail!("{why}:\n{}", ground::tail(&log, 15));
             }
             sleep(LOOK_AGAIN).await;
         }
@@ -180,6 +187,12 @@ impl Drop for ControlPlane {
 pub(crate) async fn ready(client: &Client) -> bool {
     let Ok(request) = http::Request::get("/readyz").body(Vec::new()) else { return false };
     client.request_text(request).await.is_ok_and(|text| text == "ok")
+}
+
+/// Whether something listens on this port of loopback. The API server is started only when etcd does: one that finds
+/// nobody there at first backs off before it looks again.
+pub(crate) async fn listens(port: u16) -> bool {
+    tokio::net::TcpStream::connect((Ipv4Addr::LOCALHOST, port)).await.is_ok()
 }
 
 /// Writes the certificates and keys of a control plane and answers with the administrator's kubeconfig.

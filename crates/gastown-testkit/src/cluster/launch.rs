@@ -19,7 +19,7 @@ use super::{Nodes, Progress, dns, host, images};
 use crate::control_plane::flags::{self, Kind, Layout};
 use crate::control_plane::identity::Identity;
 use crate::control_plane::pki::{Authority, write_private};
-use crate::control_plane::{kubeconfig, load, ready, write_credentials_of};
+use crate::control_plane::{kubeconfig, listens, load, ready, write_credentials_of};
 use crate::ground;
 
 const PART_WITHIN: Duration = Duration::from_secs(180);
@@ -54,6 +54,7 @@ impl Launch<'_> {
 
     async fn control_plane(&mut self, layout: &Layout, admin: &Path) -> Result<Client> {
         self.spawn("etcd", &flags::etcd(layout))?;
+        self.wait("etcd", async || listens(layout.etcd_port).await).await?;
         self.spawn("kube-apiserver", &flags::apiserver(layout))?;
         let client = Client::try_from(load(admin).await?)?;
         self.wait("the API server", async || ready(&client).await).await?;
