@@ -46,11 +46,26 @@ enum Deed {
     Fetch,
 }
 
+/// Without `HOME`, libraries ask the user database for it, and a statically linked glibc crashes on a user that is not in
+/// there. A process cannot set its own variables safely, so it starts itself once more with one.
+fn with_home() -> std::io::Result<()> {
+    use std::os::unix::process::CommandExt as _;
+    if std::env::var_os("HOME").is_some_and(|home| !home.is_empty()) {
+        return Ok(());
+    }
+    let mut again = std::process::Command::new(std::env::current_exe()?);
+    Err(again.args(std::env::args_os().skip(1)).env("HOME", Paths::from_env().private_home()).exec())
+}
+
 fn main() -> ExitCode {
     // Logs go to stderr: the agent's own stream is the container's stdout.
     let filter = tracing_subscriber::EnvFilter::try_from_env("GASTOWN_LOG").unwrap_or_else(|_| "info".into());
     tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_ansi(false).init();
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    if let Err(e) = with_home() {
+        tracing::error!("start again with a HOME: {e}");
+        return ExitCode::FAILURE;
+    }
     let ended = runtime.map_err(Into::into).and_then(|rt| rt.block_on(deed(Args::parse().command)));
     match ended {
         Ok(code) => code,

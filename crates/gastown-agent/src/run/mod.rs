@@ -174,6 +174,7 @@ async fn save(
 ) {
     workspace.push().await;
     let socket = paths.socket();
+    let mut pause = Duration::from_secs(1);
     loop {
         let now = Instant::now();
         let asked = socket::ask(&socket, Request::Finish, end.saturating_duration_since(now));
@@ -193,12 +194,13 @@ async fn save(
             Ok(a) => a.message,
             Err(e) => e.to_string(),
         };
-        if Instant::now() + Duration::from_secs(1) >= end {
+        if Instant::now() + pause >= end {
             add(report, &trouble);
             return;
         }
         tracing::info!(trouble, "the work is not saved yet");
-        tokio::time::sleep(Duration::from_secs(1)).await;
+        tokio::time::sleep(pause).await;
+        pause = (pause * 2).min(Duration::from_secs(8));
     }
 }
 

@@ -64,6 +64,18 @@ fn uncommitted_changes_are_saved_beside_the_branch_and_not_committed_for_the_age
 }
 
 #[test]
+fn no_container_of_ours_is_without_a_home() {
+    // A static glibc asked for the home of a user without a passwd entry crashes.
+    let origin = Origin::new();
+    let pod = Pod::new(&origin.url());
+    pod.ready();
+    let sync = pod.sync();
+    let environ = fs::read_to_string(format!("/proc/{}/environ", sync.child.id())).unwrap();
+    assert!(environ.split('\0').any(|v| v.starts_with("HOME=/")), "{environ}");
+    pod.end_sync(sync);
+}
+
+#[test]
 fn every_commit_is_carried_while_the_agent_works() {
     let origin = Origin::new();
     let pod = Pod::new(&origin.url());
