@@ -109,8 +109,11 @@ fn say_request(request: &MergeRequest) -> String {
     format!("{phase}{why}{commit}")
 }
 
-/// The first condition that says why something waits.
+/// The first condition that says why something failed or waits.
 fn reason(all: &[Condition]) -> Option<String> {
+    if let Some(failed) = conditions::find(all, "Degraded").filter(|c| c.status == "True") {
+        return Some(format!("{}: {}", failed.reason, failed.message));
+    }
     let order = ["Admitted", "Submitted", "Merged", "Ready", "Available", "Working"];
     let of = |type_: &&str| conditions::find(all, type_).filter(|c| c.status == "False" && !c.message.is_empty());
     let found = order.iter().find_map(of)?;
@@ -173,15 +176,20 @@ impl Failure {
             text.push_str(&list(polecat_conditions(polecat)));
             for request in snapshot.requests_of(&polecat.name_any()) {
                 let _ = write!(text, "\n  request {}: {}", request.name_any(), say_request(request));
-                text.push_str(&list(request.status.as_ref().map(|s| s.conditions.as_slice()).unwrap_or_default()));
+                let status = request.status.clone().unwrap_or_default();
+                text.push_str(&list(&status.conditions));
+                for attempt in status.attempts {
+                    let evidence = attempt.evidence.unwrap_or_default().replace('\n', "\n      ");
+                    let _ = write!(text, "\n    {}: {}", attempt.result.unwrap_or_default(), tail(&evidence, 15));
+                }
             }
         }
         let namespace = stage.settings.namespace.as_str();
         let asked: [(&str, &[&str]); 4] = [
             ("rigs and refineries", &["get", "rigs,refineries", "-A", "-o", "wide"]),
             ("pods and jobs", &["get", "pods,jobs", "-A", "-o", "wide"]),
-            ("events", &["get", "events", "-n", namespace, "--sort-by=.lastTimestamp"]),
-            ("events of gates", &["get", "events", "-n", SYSTEM, "--sort-by=.lastTimestamp"]),
+            ("warnings", &["get", "events", "-n", namespace, "--field-selector", "type=Warning", "--sort-by=.lastTimestamp"]),
+            ("warnings of gates", &["get", "events", "-n", SYSTEM, "--field-selector", "type=Warning", "--sort-by=.lastTimestamp"]),
         ];
         for (what, args) in asked {
             let said = stage.kubectl.output(args).await.unwrap_or_else(|e| format!("{e:#}"));
