@@ -18,10 +18,13 @@ struct Order {
 
 static KEEPER: OnceLock<Sender<Order>> = OnceLock::new();
 
+/// Run when the kernel has been told to kill: had the parent died before that, nobody would, so it must still be there.
+const GO_ON: &str = r#"[ "$PPID" = "$1" ] || exit 1; shift; exec "$@""#;
+
 /// A command that dies with the thread that starts it; give it to [`spawn`].
 pub fn mortal(program: &std::path::Path) -> Command {
     let mut command = Command::new("setpriv");
-    command.args(["--pdeathsig", "KILL", "--"]).arg(program);
+    command.args(["--pdeathsig", "KILL", "--", "sh", "-c", GO_ON, "keeper", &std::process::id().to_string()]).arg(program);
     command
 }
 
@@ -49,5 +52,28 @@ fn keep(inbox: &Receiver<Order>) {
             drop(child.kill());
             drop(child.wait());
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_program_gets_its_arguments_as_they_are() {
+        let mut command = mortal(std::path::Path::new("printf"));
+        let nasty = "it's $HOME \"quoted\" *";
+        command.args(["%s", nasty]).stdout(std::process::Stdio::piped());
+        let out = spawn(command).unwrap().wait_with_output().unwrap();
+        assert_eq!(String::from_utf8_lossy(&out.stdout), nasty);
+    }
+
+    #[test]
+    fn an_orphan_does_not_start() {
+        let mut command = Command::new("sh");
+        // No process has pid 0, so this stands for a parent that is gone.
+        command.args(["-c", GO_ON, "keeper", "0", "printf", "started"]).stdout(std::process::Stdio::piped());
+        let out = spawn(command).unwrap().wait_with_output().unwrap();
+        assert_eq!((out.status.code(), out.stdout), (Some(1), Vec::new()));
     }
 }
