@@ -173,9 +173,9 @@ async fn a_dead_process_s_locks_and_a_broken_mirror_are_no_obstacle() {
     for pack in ["objects", "HEAD"] {
         let path = mirror.path().join(pack);
         if path.is_dir() {
-            std::fs::remove_dir_all(path).unwrap()
+            std::fs::remove_dir_all(path).unwrap();
         } else {
-            std::fs::remove_file(path).unwrap()
+            std::fs::remove_file(path).unwrap();
         }
         let at = mirror.refresh(&g.to(), &[branch("main")]).await.unwrap();
         assert_eq!(at[&branch("main")], second);
@@ -431,9 +431,9 @@ fn apply(dir: &Path, e: &Edit) {
             let mut lines: Vec<String> = text.lines().map(str::to_owned).collect();
             let at = usize::from(e.line).min(lines.len());
             if at < lines.len() && e.kind < 7 {
-                lines[at] = format!("w{}", e.word)
+                lines[at] = format!("w{}", e.word);
             } else {
-                lines.insert(at, format!("n{}", e.word))
+                lines.insert(at, format!("n{}", e.word));
             }
             std::fs::write(&path, lines.join("\n") + "\n").unwrap();
         }
@@ -449,7 +449,7 @@ proptest! {
     fn a_candidate_is_what_git_rebase_makes(ours in edits(4), theirs in edits(4)) {
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
         let g = Ground::new();
-        let lines: String = (0..12).map(|i| format!("line {i}\n")).collect();
+        let lines = (0..12).map(|i| format!("line {i}")).collect::<Vec<_>>().join("\n") + "\n";
         let files: Vec<(String, String)> = (0..3).map(|i| (format!("f{i}"), format!("file {i}\n{lines}"))).collect();
         let files: Vec<(&str, &str)> = files.iter().map(|(a, b)| (a.as_str(), b.as_str())).collect();
         g.commit("root", &files);
