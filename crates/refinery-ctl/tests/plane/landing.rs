@@ -200,8 +200,7 @@ async fn without_statuses_nothing_runs_twice_and_phases_come_back() -> Result<()
     town.phase("bad", "Rework").await?;
     until(&town.refineries(), "refinery", "its status", |r| r?.status.as_ref()?.phase).await?;
     // A Job made meanwhile would show in a watch from before.
-    let mut params = kube::api::WatchParams::default();
-    params.timeout = Some(2);
+    let params = kube::api::WatchParams { timeout: Some(2), ..kube::api::WatchParams::default() };
     let mut events = Box::pin(town.jobs().watch(&params, &seen.unwrap_or_default()).await?);
     while let Some(event) = futures::StreamExt::next(&mut events).await {
         ensure!(!matches!(event?, kube::api::WatchEvent::Added(_)), "a gate ran again");
