@@ -147,7 +147,7 @@ fn binaries(wanted: BTreeSet<&str>) -> Result<BTreeMap<String, PathBuf>> {
     let mut cargo = util::cargo();
     cargo.args(["build", "--quiet"]);
     util::run(cargo.args(wanted.iter().flat_map(|name| ["--bin", name])))?;
-    let from = util::root().join("target").join(TRIPLE).join("debug");
+    let from = util::target_dir().join(TRIPLE).join("debug");
     let to = util::root().join("target/images/bin");
     std::fs::create_dir_all(&to)?;
     wanted.into_iter().map(|name| Ok((name.to_owned(), stripped(&from.join(name), &to.join(name))?))).collect()

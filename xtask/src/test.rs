@@ -33,9 +33,11 @@ enum Tier {
 pub async fn run(args: &Args) -> Result<()> {
     let tiers = args.tier.map_or_else(|| vec![Tier::Unit, Tier::Process, Tier::Plane, Tier::E2e], |t| vec![t]);
     prepare(&tiers).await?;
+    // The scenarios call commands of ours; this program is one that is built already.
+    let us = std::env::current_exe()?;
     for tier in tiers {
         println!("test: {tier:?}");
-        util::run(util::cargo().args(command(tier)).args(&args.rest))?;
+        util::run(util::cargo().env("GASTOWN_XTASK", &us).args(command(tier)).args(&args.rest))?;
     }
     Ok(())
 }

@@ -1,9 +1,9 @@
 //! Cluster launcher, git servers, scripted Messages API and fixtures, for tests and the demo.
 
 pub mod agents;
-pub mod demo;
 pub mod cluster;
 pub mod control_plane;
+pub mod demo;
 pub mod git_http;
 pub mod ground;
 pub mod http_client;

@@ -195,7 +195,7 @@ async fn the_real_agent_makes_every_change_of_the_default_project() {
         let mut prompt = change.task();
         for (number, attempt) in change.tries.iter().enumerate() {
             if let Some(evidence) = &attempt.evidence {
-                prompt.push_str(&format!("\n## Rework\nThe gate failed:\nE   {evidence}\n"));
+                prompt = format!("{prompt}\n## Rework\nThe gate failed:\nE   {evidence}\n");
             }
             let lines = claude_in(home.path(), &repo, &api, "any", &prompt).await;
             assert_eq!(ok(&repo, &["log", "-1", "--format=%B"]), attempt.message, "{}/{number}: {lines:#?}", change.bead);

@@ -46,7 +46,7 @@ async fn main() -> Result<()> {
     }
     ground.down().await?;
     anyhow::ensure!(failed.is_empty(), "{} of {} scenarios failed: {}", failed.len(), chosen.len(), failed.join(", "));
-    println!("\n{} scenarios passed", chosen.len());
+    println!("\n{} passed, 0 failed", chosen.len());
     Ok(())
 }
 

@@ -27,7 +27,7 @@ fn an_open_repository_needs_no_secret() {
     let pod = Pod::new(&http.repository("r"));
     pod.ready();
     let sync = pod.sync();
-    let (code, _) = pod.end_run(pod.agent(COMMIT));
+    let (code, _) = Pod::end_run(pod.agent(COMMIT));
     assert_eq!(code, Some(0), "{}", pod.log("sync"));
     assert_eq!(pod.end_sync(sync).result, SyncResult::Pushed);
 }
@@ -48,7 +48,7 @@ fn a_password_comes_from_the_secret_and_a_wrong_one_is_told() {
     pod.put("git-creds/password", "p:w/%\n");
     pod.ready();
     let sync = pod.sync();
-    let (code, _) = pod.end_run(pod.agent(COMMIT));
+    let (code, _) = Pod::end_run(pod.agent(COMMIT));
     assert_eq!(code, Some(0), "{}", pod.log("sync"));
     assert_eq!(pod.end_sync(sync).result, SyncResult::Pushed);
     for container in ["init", "sync", "run"] {

@@ -16,7 +16,7 @@ fn a_commit_of_the_agent_is_on_the_remote_and_in_the_record() {
     pod.golden("init-ready", &ready);
     let base = ready.base.unwrap();
     let sync = pod.sync();
-    let (code, run) = pod.end_run(pod.agent(COMMIT));
+    let (code, run) = Pod::end_run(pod.agent(COMMIT));
     assert_eq!((code, run.exit), (Some(0), AgentExit::Completed), "{run:?}\n{}", pod.log("run"));
     pod.golden("run-completed", &run);
     // The agent's side waited until the remote held it.
@@ -37,7 +37,7 @@ fn an_agent_without_commits_changes_nothing() {
     let pod = Pod::new(&origin.url());
     pod.ready();
     let sync = pod.sync();
-    let (code, _) = pod.end_run(pod.agent("true\n"));
+    let (code, _) = Pod::end_run(pod.agent("true\n"));
     assert_eq!(code, Some(0));
     let record = pod.end_sync(sync);
     pod.golden("sync-no-changes", &record);
@@ -52,7 +52,7 @@ fn uncommitted_changes_are_saved_beside_the_branch_and_not_committed_for_the_age
     pod.ready();
     let sync = pod.sync();
     let dirty = "echo changed >> README; echo new > new.txt; echo noise > x.log; mkdir build; echo b > build/b; ln -s /etc/passwd link\n";
-    pod.end_run(pod.agent(&format!("{COMMIT}{dirty}")));
+    Pod::end_run(pod.agent(&format!("{COMMIT}{dirty}")));
     let record = pod.end_sync(sync);
     assert_eq!((record.result, record.wip.as_deref()), (SyncResult::Pushed, Some(WIP)), "{}", pod.log("sync"));
     let files = git(&origin.path(), &["ls-tree", "-r", "--name-only", WIP]);
@@ -85,7 +85,7 @@ fn every_commit_is_carried_while_the_agent_works() {
         pod.agent(&format!("{COMMIT}while [ ! -e go ]; do sleep 0.05; done; rm go; echo 2 > two; git add two; git commit -q -m two\n"));
     until("the first commit is on the remote", || origin.at("polecat/toast").is_some());
     fs::write(pod.repo().join("go"), "").unwrap();
-    let (code, _) = pod.end_run(run);
+    let (code, _) = Pod::end_run(run);
     assert_eq!(code, Some(0));
     let record = pod.end_sync(sync);
     assert_eq!((record.result, record.ahead), (SyncResult::Pushed, 2));
@@ -100,7 +100,7 @@ fn a_drain_saves_commits_and_the_dirty_tree() {
     let run = pod.agent(&format!("{COMMIT}echo half > half.txt; touch started; while [ -d . ] && [ -e \"$PWD\" ]; do sleep 0.1; done\n"));
     until("the agent is in the midst of it", || pod.repo().join("started").exists());
     pod.put("gastown/pod/drain", "Terminated");
-    let (code, report) = pod.end_run(run);
+    let (code, report) = Pod::end_run(run);
     assert_eq!((code, report.exit, report.message.as_str()), (Some(3), AgentExit::Drained, "Terminated"));
     pod.golden("run-drained", &report);
     assert_eq!(git(&origin.path(), &["show", &format!("{WIP}:half.txt")]), "half");
@@ -143,7 +143,7 @@ fn a_branch_that_is_there_is_continued_only_when_it_is_ours() {
     assert_eq!(git(&pod.repo(), &["status", "--porcelain"]), "");
     // A rework rewrites its branch: its own, by compare-and-swap.
     let sync = pod.sync();
-    let (code, _) = pod.end_run(pod.agent("git reset -q --hard origin/main; echo again > again; git add again; git commit -q -m again\n"));
+    let (code, _) = Pod::end_run(pod.agent("git reset -q --hard origin/main; echo again > again; git add again; git commit -q -m again\n"));
     assert_eq!(code, Some(0));
     let record = pod.end_sync(sync);
     assert_eq!((record.result, record.ahead), (SyncResult::Pushed, 1), "{}", pod.log("sync"));
@@ -160,7 +160,7 @@ fn the_agents_fetch_finds_the_fresh_target() {
     let sync = pod.sync();
     let run = pod.agent("while ! git cat-file -e origin/main:other 2>/dev/null; do git fetch -q origin; sleep 0.1; done\n");
     origin.another_writer("main");
-    let (code, report) = pod.end_run(run);
+    let (code, report) = Pod::end_run(run);
     assert_eq!(code, Some(0), "{report:?}");
     pod.end_sync(sync);
 }

@@ -245,7 +245,8 @@ impl Pod {
         self.start("run", &["run", "--", "sh", self.path("agent.sh").to_str().unwrap()])
     }
 
-    pub fn end_run(&self, mut run: Running) -> (Option<i32>, RunReport) {
+    /// Waits for `gt run` to end.
+    pub fn end_run(mut run: Running) -> (Option<i32>, RunReport) {
         let code = run.wait();
         (code, run.record())
     }

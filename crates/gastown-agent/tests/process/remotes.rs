@@ -31,7 +31,7 @@ fn a_key_in_the_secret_carries_the_work_over_ssh() {
     let pod = over_ssh(&sshd, &origin);
     pod.ready();
     let sync = pod.sync();
-    let (code, _) = pod.end_run(pod.agent("echo work > w; git add w; git commit -q -m work\n"));
+    let (code, _) = Pod::end_run(pod.agent("echo work > w; git add w; git commit -q -m work\n"));
     assert_eq!(code, Some(0), "{}", pod.log("sync"));
     let record = pod.end_sync(sync);
     assert_eq!((record.result, record.ahead), (SyncResult::Pushed, 1));
@@ -105,7 +105,7 @@ fn another_writers_push_is_never_overwritten_and_ours_is_in_the_snapshot() {
     pod.ready();
     let sync = pod.sync();
     let theirs = origin.another_writer("polecat/toast");
-    let (code, run) = pod.end_run(pod.agent("echo mine > mine; git add mine; git commit -q -m mine; echo half > half\n"));
+    let (code, run) = Pod::end_run(pod.agent("echo mine > mine; git add mine; git commit -q -m mine; echo half > half\n"));
     assert_eq!(code, Some(0), "{run:?}");
     assert!(run.message.contains("another writer"), "{run:?}");
     let record = pod.end_sync(sync);
@@ -129,7 +129,7 @@ fn a_remote_that_was_down_gets_the_work_when_it_is_up() {
     let run = pod.agent("echo w > w; git add w; git commit -q -m w; echo dirty > d\n");
     until("the sidecar has met the closed door", || pod.log("sync").contains("RemoteUnreachable"));
     sshd.resume().unwrap();
-    let (code, _) = pod.end_run(run);
+    let (code, _) = Pod::end_run(run);
     assert_eq!(code, Some(0), "{}", pod.log("sync"));
     let record = pod.end_sync(sync);
     assert_eq!((record.result, record.ahead, record.wip.as_deref()), (SyncResult::Pushed, 1, Some(WIP)), "{}", pod.log("sync"));
@@ -143,7 +143,7 @@ fn a_remote_that_stays_down_is_told_when_the_grace_is_over() {
     pod.ready();
     let sync = pod.sync();
     sshd.stop();
-    pod.end_run(pod.agent("echo w > w; git add w; git commit -q -m w\n"));
+    Pod::end_run(pod.agent("echo w > w; git add w; git commit -q -m w\n"));
     let record = pod.end_sync(sync);
     pod.golden("sync-remote-unreachable", &record);
     let head = git(&pod.repo(), &["rev-parse", "HEAD"]);
@@ -159,7 +159,7 @@ fn a_branch_that_the_remote_protects_is_told_and_the_work_is_in_the_snapshot() {
     fs::write(&hook, "#!/bin/sh\ncase \"$1\" in refs/heads/*) echo no entry >&2; exit 1;; esac\n").unwrap();
     fs::set_permissions(&hook, std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
     let sync = pod.sync();
-    pod.end_run(pod.agent("echo w > w; git add w; git commit -q -m w\n"));
+    Pod::end_run(pod.agent("echo w > w; git add w; git commit -q -m w\n"));
     let record = pod.end_sync(sync);
     let head = git(&pod.repo(), &["rev-parse", "HEAD"]);
     assert_eq!((record.result, record.wip.as_deref()), (SyncResult::PushRejected, Some(WIP)), "{record:?}");
@@ -174,13 +174,13 @@ fn a_sidecar_that_was_killed_takes_up_where_it_was() {
     let pod = Pod::new(&origin.url());
     pod.ready();
     let mut sync = pod.sync();
-    let (code, _) = pod.end_run(pod.agent("echo 1 > w; git add w; git commit -q -m 1; echo d > d\n"));
+    let (code, _) = Pod::end_run(pod.agent("echo 1 > w; git add w; git commit -q -m 1; echo d > d\n"));
     assert_eq!(code, Some(0));
     sync.child.kill().unwrap();
     sync.wait();
     fs::remove_file(pod.path("gastown/run/sync.sock")).unwrap();
     let sync = pod.sync();
-    let (code, _) = pod.end_run(pod.agent("git commit -q --amend -m 2; echo e > d\n"));
+    let (code, _) = Pod::end_run(pod.agent("git commit -q --amend -m 2; echo e > d\n"));
     assert_eq!(code, Some(0), "{}", pod.log("sync"));
     let record = pod.end_sync(sync);
     assert_eq!((record.result, record.ahead), (SyncResult::Pushed, 1), "{record:?}");

@@ -23,7 +23,7 @@ fn the_agent_says_that_it_is_done_and_is_ended_softly() {
         let (origin, mut pod, sync) = working();
         pod.set("GASTOWN_SOFT_SECONDS", "1");
         let script = format!("echo w > w; git add w; git commit -q -m w; gt done --exit {exit} --message 'as asked'\n{FOREVER}");
-        let (got, report) = pod.end_run(pod.agent(&script));
+        let (got, report) = Pod::end_run(pod.agent(&script));
         assert_eq!((got, report.exit, report.message.as_str()), (Some(code), want, "as asked"));
         assert!(git_ok(&origin.path(), &["show", "polecat/toast:w"]));
         pod.end_sync(sync);
@@ -34,7 +34,7 @@ fn the_agent_says_that_it_is_done_and_is_ended_softly() {
 fn the_deadline_stops_the_agent_early_enough_to_save() {
     let (origin, mut pod, sync) = working();
     pod.set("GASTOWN_DEADLINE_SECONDS", "3");
-    let (code, report) = pod.end_run(pod.agent(&format!("echo half > half\n{FOREVER}")));
+    let (code, report) = Pod::end_run(pod.agent(&format!("echo half > half\n{FOREVER}")));
     assert_eq!((code, report.exit), (Some(3), AgentExit::Deadline));
     assert_eq!(git(&origin.path(), &["show", &format!("{WIP}:half")]), "half");
     pod.end_sync(sync);
@@ -46,7 +46,7 @@ fn sigterm_saves_the_work_as_a_drain_does() {
     let run = pod.agent(&format!("echo half > half\n{FOREVER}"));
     until("the agent works", || pod.repo().join("started").exists());
     run.signal(rustix::process::Signal::TERM);
-    let (code, report) = pod.end_run(run);
+    let (code, report) = Pod::end_run(run);
     assert_eq!((code, report.exit), (Some(3), AgentExit::Drained));
     assert_eq!(git(&origin.path(), &["show", &format!("{WIP}:half")]), "half");
     pod.end_sync(sync);
@@ -58,7 +58,7 @@ fn an_agent_that_ignores_sigterm_is_ended_all_the_same() {
     let run = pod.agent(&format!("trap '' TERM; echo half > half\n{FOREVER}"));
     until("the agent works", || pod.repo().join("started").exists());
     pod.put("gastown/pod/drain", "Idle");
-    let (code, report) = pod.end_run(run);
+    let (code, report) = Pod::end_run(run);
     assert_eq!((code, report.exit, report.code), (Some(3), AgentExit::Drained, None));
     assert_eq!(git(&origin.path(), &["show", &format!("{WIP}:half")]), "half");
     pod.end_sync(sync);
@@ -67,9 +67,9 @@ fn an_agent_that_ignores_sigterm_is_ended_all_the_same() {
 #[test]
 fn an_exit_code_of_the_agent_is_told() {
     let (_origin, pod, sync) = working();
-    let (code, report) = pod.end_run(pod.agent("exit 7\n"));
+    let (code, report) = Pod::end_run(pod.agent("exit 7\n"));
     assert_eq!((code, report.exit, report.code), (Some(1), AgentExit::Failed, Some(7)));
-    let (code, report) = pod.end_run(pod.agent("kill -9 $$\n"));
+    let (code, report) = Pod::end_run(pod.agent("kill -9 $$\n"));
     assert_eq!((code, report.exit, report.code), (Some(1), AgentExit::Crashed, None));
     pod.golden("run-crashed", &report);
     pod.end_sync(sync);
@@ -159,7 +159,7 @@ fn a_refused_key_of_the_model_is_told_apart_from_a_failure() {
 fn the_agents_credentials_are_a_private_copy_in_its_home() {
     let (_origin, pod, sync) = working();
     pod.put("claude-creds/.credentials.json", "{\"k\":1}");
-    let (code, _) = pod.end_run(pod.agent("stat -c %a ~/.claude/.credentials.json > mode; cat ~/.claude/.credentials.json > copy\n"));
+    let (code, _) = Pod::end_run(pod.agent("stat -c %a ~/.claude/.credentials.json > mode; cat ~/.claude/.credentials.json > copy\n"));
     assert_eq!(code, Some(0));
     assert_eq!(fs::read_to_string(pod.repo().join("mode")).unwrap().trim(), "600");
     assert_eq!(fs::read_to_string(pod.repo().join("copy")).unwrap(), "{\"k\":1}");
@@ -172,7 +172,7 @@ fn orphans_of_the_agent_are_reaped() {
     // The child of a child that ended at once belongs to the first process; as a zombie it would stay in the table.
     let script = "sh -c 'sh -c \"echo \\$\\$ > orphan\" & '; while [ ! -s orphan ]; do sleep 0.05; done\n\
                   while [ -e /proc/$(cat orphan) ]; do sleep 0.05; done; touch reaped\n";
-    let (code, _) = pod.end_run(pod.agent(script));
+    let (code, _) = Pod::end_run(pod.agent(script));
     assert_eq!(code, Some(0));
     assert!(pod.repo().join("reaped").exists());
     pod.end_sync(sync);
@@ -182,13 +182,13 @@ fn orphans_of_the_agent_are_reaped() {
 fn looking_at_an_old_commit_loses_nothing_and_another_branch_that_goes_on_counts() {
     let (origin, pod, sync) = working();
     let look = "echo 1 > a; git add a; git commit -q -m 1; git checkout -q --detach origin/main\n";
-    pod.end_run(pod.agent(look));
+    Pod::end_run(pod.agent(look));
     assert!(git_ok(&origin.path(), &["show", "polecat/toast:a"]), "{}", pod.log("run"));
     let other = "git checkout -q -b mine polecat/toast; echo 2 > b; git add b; git commit -q -m 2\n";
-    pod.end_run(pod.agent(other));
+    Pod::end_run(pod.agent(other));
     assert!(git_ok(&origin.path(), &["show", "polecat/toast:b"]));
     let aside = "git checkout -q -b aside origin/main; echo 3 > c; git add c; git commit -q -m 3\n";
-    pod.end_run(pod.agent(aside));
+    Pod::end_run(pod.agent(aside));
     assert!(git_ok(&origin.path(), &["show", "polecat/toast:b"]));
     // Work aside of the branch is in the snapshot at least.
     assert!(git_ok(&origin.path(), &["show", &format!("{WIP}:c")]));
@@ -198,7 +198,7 @@ fn looking_at_an_old_commit_loses_nothing_and_another_branch_that_goes_on_counts
 #[test]
 fn prime_prints_the_prompt_and_checkpoint_saves_on_the_spot() {
     let (origin, pod, sync) = working();
-    let (code, _) = pod.end_run(pod.agent("gt prime > primed; gt checkpoint > said; test $(cat primed | wc -l) = 1\n"));
+    let (code, _) = Pod::end_run(pod.agent("gt prime > primed; gt checkpoint > said; test $(cat primed | wc -l) = 1\n"));
     assert_eq!(code, Some(0), "{}", pod.log("run"));
     assert_eq!(fs::read_to_string(pod.repo().join("primed")).unwrap(), "Do the task.\n");
     assert!(fs::read_to_string(pod.repo().join("said")).unwrap().contains(WIP));
