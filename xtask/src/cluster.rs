@@ -92,10 +92,10 @@ async fn down(dir: PathBuf) -> Result<()> {
 
 async fn status(dir: PathBuf) -> Result<()> {
     let Some(status) = Cluster::status(&dir).await? else { bail!("no cluster in {}", dir.display()) };
-    println!("{}  nodes: {:?}  {}", status.server, status.nodes, if status.ready { "ready" } else { "not ready" });
+    print(&format!("{}  nodes: {:?}  {}", status.server, status.nodes, if status.ready { "ready" } else { "not ready" }));
     for part in &status.parts {
         let state = if part.running { "running" } else { "ended" };
-        println!("  {:<24} {:>8}  {state:<8} {}", part.name, part.pid, part.log.display());
+        print(&format!("  {:<24} {:>8}  {state:<8} {}", part.name, part.pid, part.log.display()));
     }
     if !status.ready {
         bail!("the cluster in {} is not whole; `cargo xtask cluster up` starts it anew", dir.display());
@@ -106,9 +106,14 @@ async fn status(dir: PathBuf) -> Result<()> {
 async fn env(dir: PathBuf) -> Result<()> {
     let Some(cluster) = Cluster::find(&dir).await? else { bail!("no cluster is up in {}", dir.display()) };
     for (name, value) in cluster.env() {
-        println!("export {name}={}", quoted(&value));
+        print(&format!("export {name}={}", quoted(&value)));
     }
     Ok(())
+}
+
+/// A line for a reader who may have seen enough: `| head -1` is no fault.
+fn print(line: &str) {
+    let _ = writeln!(std::io::stdout(), "{line}");
 }
 
 /// A word that a shell takes as it is.

@@ -170,6 +170,8 @@ spec:
           args: {{- toYaml . | nindent 12 }}
           {{- end }}
           env:
+            # A statically linked program has no other way to learn it where the user has no passwd entry.
+            - {name: HOME, value: /tmp}
             - {name: GASTOWN_NAMESPACE, valueFrom: {fieldRef: {fieldPath: metadata.namespace}}}
             - {name: GASTOWN_POD_NAME, valueFrom: {fieldRef: {fieldPath: metadata.name}}}
             - {name: GASTOWN_LOG_FORMAT, value: {{ $root.Values.log.format }}}

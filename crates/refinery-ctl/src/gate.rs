@@ -23,6 +23,10 @@ pub(crate) const GATE: &str = "test";
 const FETCH: &str = "fetch";
 /// The container that runs the gate's command.
 pub(crate) const CONTAINER: &str = "gate";
+/// What is said of a run that is on its way.
+const STARTS: &str = "its pod starts";
+/// Seconds after which a Job without a pod is told apart from one whose pod starts.
+const NO_POD_WITHIN: i64 = 15;
 /// Seconds after which a container that cannot start is a broken run.
 const START_WITHIN: i64 = 60;
 
@@ -229,11 +233,14 @@ fn without_pod(job: &Job, now: Timestamp) -> RunState {
             _ => {}
         }
     }
-    RunState::Running("it has no pod yet".into())
+    // A Job has its pod within a moment; only one that does not is worth another word (and another write).
+    let age = job.creation_timestamp().map_or(0, |t| now.as_second() - t.0.as_second());
+    let said = if age < NO_POD_WITHIN { STARTS } else { "it has no pod yet; its events say why" };
+    RunState::Running(said.to_owned())
 }
 
 fn of_pod(pod: &Pod, now: Timestamp) -> RunState {
-    let Some(status) = &pod.status else { return RunState::Running("its pod is new".into()) };
+    let Some(status) = &pod.status else { return RunState::Running(STARTS.to_owned()) };
     let container = |name: &str| {
         let all = status.init_container_statuses.iter().flatten().chain(status.container_statuses.iter().flatten());
         all.into_iter().find(|c| c.name == name)
@@ -300,16 +307,16 @@ fn cannot_start(pod: &Pod, container: &ContainerStatus, now: Timestamp) -> Optio
     Some(RunState::Broken(format!("container {} does not start: {reason} {said}", container.name).trim().to_owned()))
 }
 
-/// What a pod waits for; empty when its gate runs.
+/// What a pod waits for; empty when its gate runs, or has ended and the pod is about to.
 fn pending(pod: &Pod, gate: Option<&ContainerStatus>) -> String {
-    if gate.and_then(|g| g.state.as_ref()).is_some_and(|s| s.running.is_some()) {
+    if gate.and_then(|g| g.state.as_ref()).is_some_and(|s| s.running.is_some() || s.terminated.is_some()) {
         return String::new();
     }
     let conditions = pod.status.as_ref().and_then(|s| s.conditions.as_ref());
     let unscheduled = conditions.into_iter().flatten().find(|c| c.type_ == "PodScheduled" && c.status == "False");
     match unscheduled {
         Some(c) => format!("its pod has no node: {}", c.message.clone().unwrap_or_default()),
-        None => "its pod starts".to_owned(),
+        None => STARTS.to_owned(),
     }
 }
 

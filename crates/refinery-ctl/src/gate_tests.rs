@@ -152,3 +152,19 @@ fn another_command_or_image_is_another_gate() {
 fn evidence_is_the_end_of_the_log_without_control_characters() {
     assert_eq!(evidence("first\nlast \u{1b}[31mred\n", 8), "[31mred");
 }
+
+#[test]
+fn a_run_on_its_way_is_told_in_two_words_and_not_in_one_for_each_step() {
+    let fresh = |seconds: i64| {
+        let at = Timestamp::from_second(now().as_second() - seconds).unwrap();
+        let job = json!({"metadata": {"name": "gate-1", "creationTimestamp": at.to_string()}});
+        state(&serde_json::from_value(job).unwrap(), None, now())
+    };
+    let starts = RunState::Running("its pod starts".into());
+    assert_eq!(fresh(1), starts);
+    assert_eq!(with_pod(&json!({"phase": "Pending"})), starts);
+    assert_eq!(fresh(60), RunState::Running("it has no pod yet; its events say why".into()));
+    // Its containers have ended, the pod's phase follows.
+    let ending = json!({"phase": "Running", "containerStatuses": [ended("gate", 0, "Completed")]});
+    assert_eq!(with_pod(&ending), RunState::Running(String::new()));
+}

@@ -2,7 +2,8 @@
 
 use gastown_api::names::{condition, reason};
 use gastown_api::{MergePhase, MergeRequestStatus, MergesSummary, RefineryPhase, RefineryStatus};
-use gastown_core::train::{EndPhase, Facts, RequestId, RunState, Source, Target, queue};
+use gastown_core::train::{Built, EndPhase, Facts, Judgement, RequestId, RunState, Source, Target, Verdict, queue};
+use gastown_names::CommitId;
 use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use kube::ResourceExt as _;
@@ -50,8 +51,23 @@ fn situation(facts: &Facts, id: &RequestId, e: &Entry, trouble: Option<&(String,
     }
     match (&e.note, e.not_before) {
         (Some((reason, message)), Some(t)) if t > facts.now => queued(reason, message.clone()),
+        // Between the gate's word and the push; said as one step with the test, so that it does not look queued again.
+        _ if let Some(commit) = about_to_land(facts, id) => {
+            (MergePhase::Testing, "GatePassed".into(), format!("{commit} passed its gate and lands next"))
+        }
         _ => queued("Waiting", "it waits for its turn".into()),
     }
+}
+
+/// The request's candidate on the present tip, when its gate has passed it.
+fn about_to_land<'a>(facts: &'a Facts, id: &RequestId) -> Option<&'a CommitId> {
+    let Target::At { tip, .. } = &facts.target else { return None };
+    let request = facts.requests.iter().find(|r| r.id == *id)?;
+    let build = request.build.as_ref().filter(|b| b.base == *tip)?;
+    let Built::Candidate(commit) = &build.built else { return None };
+    let gate = facts.gate.as_ref()?;
+    let passed = |v: &Verdict| v.candidate == *commit && v.gate == *gate && v.result == Judgement::Pass;
+    request.verdicts.iter().any(passed).then_some(commit)
 }
 
 /// A request's status.

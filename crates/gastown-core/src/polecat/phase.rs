@@ -58,7 +58,8 @@ pub(super) fn view(state: &State) -> View {
     let line = line(state);
     let newest = live.iter().copied().max_by_key(|p| p.attempt).or_else(|| s.pods.iter().max_by_key(|p| (p.attempt, p.created)));
     let last_at = ledger.last.as_ref().and_then(|l| Timestamp::from_second(l.at).ok());
-    let started = ledger.started.and_then(|t| Timestamp::from_second(t).ok()).or_else(|| newest.and_then(|p| p.started));
+    let begun = newest.filter(|p| p.phase != PodPhase::Pending);
+    let started = ledger.started.and_then(|t| Timestamp::from_second(t).ok()).or_else(|| begun.and_then(|p| p.started));
     let at_rest = matches!(line.phase, Phase::Done | Phase::Stuck | Phase::Terminated);
     View {
         phase: line.phase,
@@ -77,8 +78,17 @@ pub(super) fn view(state: &State) -> View {
         model: ledger.model.clone(),
         started,
         finished: last_at.filter(|_| at_rest),
-        activity: newest.and_then(|p| p.ended.or(p.started)).or(last_at),
+        activity: newest.and_then(settled).or(last_at),
         conditions: conditions(state, line),
+    }
+}
+
+/// The pod's last step that is worth a write: its start once it runs, its end once it is over, and none between.
+fn settled(pod: &PodFacts) -> Option<Timestamp> {
+    match pod.phase {
+        PodPhase::Succeeded | PodPhase::Failed => pod.ended.or(pod.started),
+        PodPhase::Running | PodPhase::Unknown => pod.started,
+        PodPhase::Pending => None,
     }
 }
 

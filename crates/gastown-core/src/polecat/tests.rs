@@ -357,3 +357,26 @@ fn a_spec_is_read_once_and_says_what_is_wrong_with_it() {
     assert_eq!(same, read(|_| ()).unwrap().hash, "how often and when is not what");
     assert_ne!(same, valid("another task").hash);
 }
+
+#[test]
+fn a_pod_s_life_is_told_in_three_views_and_not_in_one_for_each_container() {
+    let mut s = snapshot();
+    let mut steps = vec![pod(1)];
+    // The kubelet notes the start, init ends, the agent runs, the agent ends and the sidecar is still at work.
+    steps.push(PodFacts { started: Some(at(5)), ..pod(1) });
+    steps.push(PodFacts { started: Some(at(5)), ended: Some(at(7)), ..pod(1) });
+    let running = PodFacts { phase: PodPhase::Running, started: Some(at(5)), ended: Some(at(7)), agent_started: true, ..pod(1) };
+    steps.push(running.clone());
+    steps.push(PodFacts { ended: Some(at(9)), ..running });
+    let mut views: Vec<View> = Vec::new();
+    for step in steps {
+        s.pods = vec![step];
+        let view = settle(&mut s, NOW).view;
+        if views.last() != Some(&view) {
+            views.push(view);
+        }
+    }
+    assert_eq!(views.len(), 2, "{views:#?}");
+    s.pods = vec![finished(1)];
+    assert_eq!(settle(&mut s, NOW).view.phase, Phase::Done);
+}
