@@ -44,6 +44,14 @@ pub enum Error {
         /// What lacks.
         what: &'static str,
     },
+    /// The name is taken by an object that the parent did not make.
+    #[error("making {kind} {name}: one that is somebody else's has this name")]
+    Taken {
+        /// The kind.
+        kind: String,
+        /// Its name.
+        name: String,
+    },
     /// It does not serialise.
     #[error("serialising {kind}")]
     Serialise {
@@ -59,6 +67,8 @@ impl Classify for Error {
     fn class(&self) -> Class {
         match self {
             Self::Api { source, .. } => Class::of(source),
+            // The cache was behind; the next look knows the object.
+            Self::Taken { .. } => Class::Conflict,
             Self::Incomplete { .. } | Self::Serialise { .. } => Class::Fatal,
         }
     }
@@ -201,7 +211,8 @@ pub fn is_owned_by<C: Resource, P: Resource>(child: &C, parent: &P) -> bool {
 /// Returns whether anything was sent. Owner references are the caller's ([`owner`]).
 ///
 /// When `present` is given its uid is part of the call, so that a child that was deleted meanwhile is not made
-/// again half; the next reconcile makes it whole.
+/// again half; the next reconcile makes it whole. When it is not, the cache may only be behind: an object of that
+/// name with another controller is [`Error::Taken`], and nothing of it is overwritten.
 pub async fn child<K>(api: &Api<K>, manager: &str, present: Option<&K>, wanted: &K) -> Result<bool, Error>
 where
     K: Resource<DynamicType = ()> + Clone + Debug + Serialize + DeserializeOwned,
@@ -218,15 +229,33 @@ where
         let annotations = metadata.entry("annotations").or_insert_with(|| json!({}));
         annotations[APPLIED] = json!(digest);
     }
-    if let Some(present) = present {
+    let live = match present {
+        Some(_) => None,
+        None => api.get_opt(&wanted.name_any()).await.map_err(api_error("looking for", wanted))?,
+    };
+    if live.as_ref().is_some_and(|live| !same_controller(live, wanted)) {
+        return Err(Error::Taken { kind: K::kind(&()).into_owned(), name: wanted.name_any() });
+    }
+    let mut params = PatchParams::apply(manager);
+    if let Some(present) = present.or(live.as_ref()) {
         if contains(&to_value::<K>(present)?, &body) {
             return Ok(false);
         }
         body["metadata"]["uid"] = json!(uid(present)?);
+        // What is ours stays as the manifest says; what somebody makes at this very moment is not forced.
+        params = params.force();
     }
-    let params = PatchParams::apply(manager).force();
     api.patch(&wanted.name_any(), &params, &Patch::Apply(&body)).await.map_err(api_error("applying", wanted))?;
     Ok(true)
+}
+
+/// Whether both name the same controlling parent, by uid.
+fn same_controller<K: Resource>(one: &K, other: &K) -> bool {
+    let controller = |object: &K| {
+        let owners = object.meta().owner_references.clone().unwrap_or_default();
+        owners.into_iter().find(|owner| owner.controller == Some(true)).map(|owner| owner.uid)
+    };
+    controller(one).is_some() && controller(one) == controller(other)
 }
 
 /// Removes nulls and empty maps: an apply would own them.

@@ -22,6 +22,7 @@ use gastown_testkit::control_plane::ControlPlane;
 use jiff::Timestamp;
 use k8s_openapi::api::authentication::v1::{TokenRequest, TokenRequestSpec};
 use k8s_openapi::api::core::v1::{ConfigMap, ServiceAccount};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
 use kube::api::{DeleteParams, ObjectMeta, Patch, PatchParams, PostParams};
 use kube::config::{KubeConfigOptions, Kubeconfig};
 use kube::core::NamespaceResourceScope;
@@ -144,6 +145,31 @@ async fn a_child_is_written_once_and_again_when_its_manifest_or_the_child_change
     maps.delete("child", &DeleteParams::default()).await?;
     let stale = apply::child(&maps, "test", Some(&present), &less).await;
     ensure!(stale.is_err() && maps.get_opt("child").await?.is_none(), "a deleted child is not made again half: {stale:?}");
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_child_never_overwrites_an_object_that_the_cache_has_not_shown_yet() -> Result<()> {
+    let (_, client, namespace) = ground().await?;
+    let maps: Api<ConfigMap> = Api::namespaced(client, &namespace);
+    let parent = maps.create(&PostParams::default(), &config_map("parent", &[])).await?;
+    let mut wanted = config_map("child", &[("a", "1")]);
+    wanted.metadata.owner_references = Some(vec![OwnerReference {
+        api_version: "v1".into(),
+        kind: "ConfigMap".into(),
+        name: "parent".into(),
+        uid: parent.uid().unwrap_or_default(),
+        controller: Some(true),
+        block_owner_deletion: None,
+    }]);
+    let foreign = maps.create(&PostParams::default(), &config_map("child", &[("a", "a person's")])).await?;
+    let refused = apply::child(&maps, "test", None, &wanted).await;
+    ensure!(matches!(refused, Err(apply::Error::Taken { .. })), "{refused:?}");
+    ensure!(maps.get("child").await?.resource_version() == foreign.resource_version(), "it was touched");
+    // One of our own that the cache has not shown yet is brought to its manifest, not refused.
+    maps.delete("child", &DeleteParams::default()).await?;
+    ensure!(apply::child(&maps, "test", None, &wanted).await?);
+    ensure!(!apply::child(&maps, "test", None, &wanted).await?, "it is there already");
     Ok(())
 }
 
