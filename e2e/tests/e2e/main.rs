@@ -2,6 +2,7 @@
 //!
 //! Words on the command line choose the scenarios whose names hold one of them.
 
+mod cluster;
 mod demo;
 mod hostile;
 mod saved;
@@ -11,7 +12,8 @@ use std::time::Instant;
 use anyhow::Result;
 use e2e::ground::Ground;
 
-const SCENARIOS: [&str; 4] = [
+const SCENARIOS: [&str; 5] = [
+    "the_cluster_answers_as_any_other",
     "the_default_demo_lands_all_one_after_a_rework_with_its_evidence",
     "all_changes_of_a_real_repository_land_while_controllers_are_killed",
     "work_is_saved_when_a_polecat_is_terminated_or_deleted",
@@ -52,9 +54,10 @@ async fn main() -> Result<()> {
 
 async fn play(ground: &Ground, name: &str) -> Result<()> {
     match SCENARIOS.iter().position(|s| *s == name) {
-        Some(0) => demo::default(ground).await,
-        Some(1) => Box::pin(demo::real_repository(ground)).await,
-        Some(2) => saved::work_is_saved(ground).await,
+        Some(0) => cluster::answers(ground).await,
+        Some(1) => demo::default(ground).await,
+        Some(2) => Box::pin(demo::real_repository(ground)).await,
+        Some(3) => saved::work_is_saved(ground).await,
         _ => hostile::planted(ground).await,
     }
 }
