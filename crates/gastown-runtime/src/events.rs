@@ -29,17 +29,26 @@ pub struct Note {
     pub reason: String,
     /// One sentence.
     pub message: String,
+    /// Another object that it is about. Events of one object and reason are told apart by it: without one they are
+    /// counted as the same event, with the first one's words.
+    pub related: Option<ObjectReference>,
 }
 
 impl Note {
     /// Good news.
     pub fn normal(topic: &'static str, reason: impl Into<String>, message: impl Into<String>) -> Self {
-        Self { warning: false, topic, reason: reason.into(), message: message.into() }
+        Self { warning: false, topic, reason: reason.into(), message: message.into(), related: None }
     }
 
     /// Something to worry about.
     pub fn warning(topic: &'static str, reason: impl Into<String>, message: impl Into<String>) -> Self {
         Self { warning: true, ..Self::normal(topic, reason, message) }
+    }
+
+    /// The same about another object.
+    #[must_use]
+    pub fn about<K: Resource<DynamicType = ()>>(self, object: &K) -> Self {
+        Self { related: Some(object.object_ref(&())), ..self }
     }
 }
 
@@ -66,7 +75,7 @@ impl Events {
                     action: note.topic.to_owned(),
                     reason: note.reason,
                     note: Some(cut(note.message)),
-                    secondary: None,
+                    secondary: note.related,
                 };
                 if let Err(error) = recorder.publish(&event, &object).await {
                     tracing::debug!(error = &error as &dyn std::error::Error, "an event was not published");

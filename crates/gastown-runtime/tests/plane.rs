@@ -12,6 +12,7 @@ use gastown_proto::v1::merge_queue_server::{MergeQueue, MergeQueueServer};
 use gastown_proto::v1::{GetRequest, ListRequest, ListResponse, MergeRequestView, SubmitRequest, SubmitResponse};
 use gastown_runtime::apply::{self, StatusOwner};
 use gastown_runtime::auth::{self, TokenReviewer};
+use gastown_runtime::events::{Events, Note};
 use gastown_runtime::grpc::{self, Remote};
 use gastown_runtime::lease::{self, Claims};
 use gastown_runtime::metrics::Metrics;
@@ -22,8 +23,9 @@ use gastown_testkit::control_plane::ControlPlane;
 use jiff::Timestamp;
 use k8s_openapi::api::authentication::v1::{TokenRequest, TokenRequestSpec};
 use k8s_openapi::api::core::v1::{ConfigMap, ServiceAccount};
+use k8s_openapi::api::events::v1::Event;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
-use kube::api::{DeleteParams, ObjectMeta, Patch, PatchParams, PostParams};
+use kube::api::{DeleteParams, ListParams, ObjectMeta, Patch, PatchParams, PostParams};
 use kube::config::{KubeConfigOptions, Kubeconfig};
 use kube::core::NamespaceResourceScope;
 use kube::runtime::reflector::ObjectRef;
@@ -405,4 +407,30 @@ async fn a_call_needs_a_token_of_somebody_who_may() -> Result<()> {
     drain.cancel();
     within("the server's end", server).await???;
     Ok(())
+}
+
+#[tokio::test]
+async fn events_about_different_objects_keep_their_own_words() -> Result<()> {
+    let (_, client, namespace) = ground().await?;
+    let maps: Api<ConfigMap> = Api::namespaced(client.clone(), &namespace);
+    let mut made = Vec::new();
+    for name in ["queue", "one", "two"] {
+        made.push(maps.create(&PostParams::default(), &config_map(name, &[])).await?);
+    }
+    let events = Events::start(client.clone(), "test", "test-0", &Metrics::default());
+    for about in &made[1..] {
+        events.say(&made[0], Note::normal("landing", "Landed", format!("landed {}", about.name_any())).about(about));
+    }
+    let api: Api<Event> = Api::namespaced(client, &namespace);
+    let all = ["landed one", "landed two"];
+    let said = async {
+        loop {
+            let notes: Vec<String> = api.list(&ListParams::default()).await?.items.into_iter().filter_map(|e| e.note).collect();
+            if all.iter().all(|note| notes.iter().any(|n| n == note)) {
+                return Ok(());
+            }
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    };
+    within("an event of each", said).await?
 }

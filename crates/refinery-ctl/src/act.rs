@@ -266,8 +266,8 @@ impl Pass<'_> {
             PushOutcome::Rejected(why, said) => {
                 e.not_before = Some(in_seconds(60));
                 e.note = Some(("PushRejected".to_owned(), format!("the remote refused the push ({why:?}): {said}")));
-                let note = Note::warning("landing", reason::MERGE_FAILED, format!("Merge failed for {}: {said}", author(&e.object)));
-                self.ctx.runtime.events.say(self.refinery.as_ref(), note);
+                let (object, said) = (e.object.clone(), format!("Merge failed for {}: {said}", author(&e.object)));
+                self.tell(&object, Note::warning("landing", reason::MERGE_FAILED, said));
             }
         }
         Ok(())
@@ -321,9 +321,14 @@ impl Pass<'_> {
             let seconds = Timestamp::now().duration_since(t.0).as_secs_f64();
             self.ctx.metrics.merge_seconds.get_or_create(&self.labels()).observe(seconds);
         }
-        let note = Note::normal("landing", reason::MERGE_SUCCEEDED, format!("Successfully merged {}", author(&object)));
-        self.ctx.runtime.events.say(self.refinery.as_ref(), note);
+        self.tell(&object, Note::normal("landing", reason::MERGE_SUCCEEDED, format!("Successfully merged {}", author(&object))));
         Ok(())
+    }
+
+    /// Says it of the request, and of the Refinery about the request.
+    fn tell(&self, request: &MergeRequest, note: Note) {
+        self.ctx.runtime.events.say(self.refinery.as_ref(), note.clone().about(request));
+        self.ctx.runtime.events.say(request, note);
     }
 
     /// Deletes a landed branch that nobody has moved since. What cannot be deleted stays, and is no fault.
@@ -389,8 +394,10 @@ impl Pass<'_> {
         if why == "Conflict" {
             self.ctx.metrics.conflicts.get_or_create(&self.labels()).inc();
         }
-        let note = Note::warning("landing", reason::MERGE_FAILED, format!("Merge failed for {}: {why}: {message}", author(&object)));
-        self.ctx.runtime.events.say(self.refinery.as_ref(), note);
+        self.tell(
+            &object,
+            Note::warning("landing", reason::MERGE_FAILED, format!("Merge failed for {}: {why}: {message}", author(&object))),
+        );
         Ok(())
     }
 
