@@ -48,6 +48,8 @@ fn deny() -> Result<()> {
         // Away from the workspace, so that its target and flags do not apply.
         util::run(util::cargo().current_dir("/").args(["install", "cargo-deny", "--locked", "--quiet"]))?;
     }
+    // The whole graph is read, crates of other platforms too, which no build of ours has fetched.
+    util::run(util::cargo().args(["fetch", "--locked", "--quiet"]))?;
     util::run(util::cargo().args(["deny", "--offline", "--log-level", "error", "check", "bans", "licenses", "sources"]))
 }
 
