@@ -124,7 +124,8 @@ pub struct MergeRequestStatus {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 1024))]
     pub reason: Option<String>,
-    /// Its place in the queue, from 1; absent when it does not wait.
+    /// Its place in the queue, from 1; absent when it does not wait. Never less than the true place and at most twice it: a queue that
+    /// moves up by one does not rewrite everyone behind.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub position: Option<i32>,
     /// The commit that passed the gates.

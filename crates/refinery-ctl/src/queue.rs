@@ -4,12 +4,13 @@ use std::sync::Arc;
 
 use gastown_api::names::manager;
 use gastown_api::{MergePhase, MergeRequest, MergeRequestSpec, Polecat, PolecatReference, Rig};
-use gastown_core::train::request_name;
+use gastown_core::train::{request_name, score};
 use gastown_names::{BranchName, CommitId};
 use gastown_proto::v1::merge_queue_server::MergeQueue;
 use gastown_proto::v1::{GetRequest, ListRequest, ListResponse, MergeRequestView, SubmitRequest, SubmitResponse};
 use gastown_runtime::auth::Identity;
 use gastown_runtime::grpc::Policy;
+use jiff::Timestamp;
 use kube::api::PostParams;
 use kube::runtime::reflector::ObjectRef;
 use kube::{Api, ResourceExt as _};
@@ -141,10 +142,25 @@ impl MergeQueue for Queue {
         let r = request.into_inner();
         let fits = |m: &MergeRequest| m.spec.rig_ref == r.rig && (r.target_branch.is_empty() || m.spec.target_branch == r.target_branch);
         let all = self.0.requests.state();
-        let mut requests: Vec<MergeRequestView> = all.iter().filter(|m| fits(m.as_ref())).map(|m| view(m.as_ref())).collect();
-        requests.sort_by_key(|v| (v.position == 0, v.position, v.namespace.clone(), v.name.clone()));
+        let mut listed: Vec<_> = all.iter().filter(|m| fits(m.as_ref())).collect();
+        let now = Timestamp::now();
+        listed.sort_by_key(|m| place(now, m));
+        let requests = listed.into_iter().map(|m| view(m.as_ref())).collect();
         Ok(Response::new(ListResponse { requests }))
     }
+}
+
+/// Where a request stands in a list: the one under test, those that wait in the order of the queue, those that have ended. The status
+/// is not asked for the place, since the shown one may lag behind.
+fn place(now: Timestamp, m: &MergeRequest) -> (u8, i64, Option<String>, String) {
+    let kind = match m.status.as_ref().and_then(|s| s.phase).unwrap_or(MergePhase::Queued) {
+        MergePhase::Testing => 0,
+        MergePhase::Queued => 1,
+        MergePhase::Landed | MergePhase::Rework | MergePhase::Rejected | MergePhase::Superseded => 2,
+    };
+    let created = m.creation_timestamp().map_or(now, |t| t.0);
+    let priority = u8::try_from(m.spec.priority).unwrap_or(4);
+    (kind, -score(now, created, priority), m.namespace(), m.name_any())
 }
 
 fn view(m: &MergeRequest) -> MergeRequestView {
@@ -188,6 +204,31 @@ mod tests {
         let name = |attempt| spec(&SubmitRequest { attempt, ..asked() }).unwrap().0;
         assert_eq!(name(1), name(1));
         assert_ne!(name(1), name(2));
+    }
+
+    #[test]
+    fn a_list_has_the_order_of_the_queue_whatever_place_is_shown() {
+        let now: Timestamp = "2026-01-02T03:00:00Z".parse().unwrap();
+        let request = |name: &str, priority: i32, age: i64, status: serde_json::Value| -> MergeRequest {
+            let created = now - jiff::SignedDuration::from_secs(age);
+            serde_json::from_value(serde_json::json!({
+                "metadata": {"name": name, "namespace": "work", "creationTimestamp": created.to_string()},
+                "spec": {"rigRef": "r", "sourceBranch": "b", "commit": "a".repeat(40), "targetBranch": "main", "priority": priority},
+                "status": status,
+            }))
+            .unwrap()
+        };
+        let mut listed = [
+            request("landed", 0, 900, serde_json::json!({"phase": "Landed"})),
+            request("young", 2, 0, serde_json::json!({"phase": "Queued", "position": 1})),
+            request("old", 2, 7200, serde_json::json!({"phase": "Queued", "position": 4})),
+            request("urgent", 0, 0, serde_json::json!({"phase": "Queued", "position": 2})),
+            request("new", 2, 3600, serde_json::Value::Null),
+            request("tested", 4, 0, serde_json::json!({"phase": "Testing", "position": 1})),
+        ];
+        listed.sort_by_key(|m| place(now, m));
+        let names: Vec<String> = listed.iter().map(kube::ResourceExt::name_any).collect();
+        assert_eq!(names, ["tested", "urgent", "old", "new", "young", "landed"]);
     }
 
     #[test]

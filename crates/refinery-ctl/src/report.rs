@@ -2,6 +2,7 @@
 
 use gastown_api::names::{condition, reason};
 use gastown_api::{MergePhase, MergeRequestStatus, MergesSummary, RefineryPhase, RefineryStatus};
+use gastown_core::admission::shown_position;
 use gastown_core::train::{Built, EndPhase, Facts, Judgement, RequestId, RunState, Source, Target, Verdict, queue};
 use gastown_names::CommitId;
 use jiff::Timestamp;
@@ -74,7 +75,9 @@ fn about_to_land<'a>(facts: &'a Facts, id: &RequestId) -> Option<&'a CommitId> {
 pub(crate) fn request_status(facts: &Facts, train: &Train, id: &RequestId, e: &Entry) -> MergeRequestStatus {
     let (phase, reason, message) = situation(facts, id, e, train.trouble.as_ref());
     let end = e.ledger.end.as_ref();
-    let position = queue(facts).iter().position(|r| r.id == *id).and_then(|p| i32::try_from(p + 1).ok());
+    let shown = e.object.status.as_ref().and_then(|s| s.position).and_then(|p| usize::try_from(p).ok());
+    let actual = queue(facts).iter().position(|r| r.id == *id).map(|p| shown_position(shown, p + 1));
+    let position = actual.and_then(|p| i32::try_from(p).ok());
     let under_way = phase == MergePhase::Testing;
     let wanted = [
         condition(condition::READY, phase == MergePhase::Landed, &reason, &message, e.object.metadata.generation),
