@@ -8,12 +8,13 @@ use anyhow::{Context, Result, bail, ensure};
 use gastown_testkit::cluster::{Cluster, Nodes, Options, default_dir};
 use gastown_testkit::demo::{Kubectl, SYSTEM, Settings};
 use k8s_openapi::api::core::v1::Pod;
-use kube::api::{Api, ListParams};
-use kube::{Client, ResourceExt};
+use k8s_openapi::api::events::v1::Event;
+use kube::api::{Api, ListParams, Patch, PatchParams};
+use kube::{Client, Resource, ResourceExt};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use serde_json::json;
 use tokio::process::Command;
-
-/// The controllers, by their names.
-pub const CONTROLLERS: [&str; 3] = ["rig-ctl", "polecat-ctl", "refinery-ctl"];
 
 /// Our own cluster. One that was up already is used and left.
 pub struct Ground {
@@ -83,6 +84,29 @@ impl Ground {
         let out = ctr.stdin(Stdio::null()).output().await?;
         ensure!(out.status.success(), "killing {controller}: {}", String::from_utf8_lossy(&out.stderr));
         Ok(())
+    }
+
+    /// Erases the status of every object, as if it had never had one.
+    pub async fn erase<K>(&self, api: &Api<K>) -> Result<()>
+    where
+        K: Resource + Clone + Serialize + DeserializeOwned + std::fmt::Debug,
+    {
+        let erased = Patch::Merge(json!({"status": null}));
+        for object in api.list(&ListParams::default()).await?.items {
+            let name = object.name_any();
+            match api.patch_status(&name, &PatchParams::default(), &erased).await {
+                Err(kube::Error::Api(status)) if status.code == 404 => {}
+                other => drop(other.with_context(|| format!("erasing the status of {name}"))?),
+            }
+        }
+        Ok(())
+    }
+
+    /// The reasons of the events about objects of a kind, one for each event.
+    pub async fn events(&self, namespace: &str, kind: &str) -> Result<Vec<String>> {
+        let events = Api::<Event>::namespaced(self.client.clone(), namespace).list(&ListParams::default()).await?;
+        let of = events.items.into_iter().filter(|e| e.regarding.as_ref().is_some_and(|r| r.kind.as_deref() == Some(kind)));
+        Ok(of.filter_map(|e| e.reason).collect())
     }
 
     /// How often a controller's container was started again.

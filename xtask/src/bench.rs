@@ -7,7 +7,7 @@ use std::path::PathBuf;
 
 use anyhow::{Context, Result, bail};
 use clap::ValueEnum;
-use gastown_testkit::demo::{Kubectl, Report, SYSTEM, Story};
+use gastown_testkit::demo::{CONTROLLERS, Kubectl, Report, SYSTEM, Story};
 use gastown_testkit::http_client;
 use http::Method;
 use serde::Serialize;
@@ -15,8 +15,6 @@ use serde::Serialize;
 use crate::demo::{Clock, Ground};
 use crate::{images, util};
 
-/// The controllers, by the names of their Deployments.
-const CONTROLLERS: [&str; 3] = ["rig-ctl", "polecat-ctl", "refinery-ctl"];
 /// The admin server's port.
 const ADMIN_PORT: u16 = 8080;
 /// The verbs that write.

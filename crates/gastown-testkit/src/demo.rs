@@ -1,9 +1,11 @@
 //! The main job, from a repository and a plan to landed branches, on whatever cluster has the operator.
 //!
 //! A [`Story`] is a git repository and the changes that the scripted model makes in it. [`run`] puts the git server and the
-//! Messages API into a namespace, makes a Rig and a Polecat for each change, and watches until every branch is landed.
+//! Messages API into a namespace and the changes as beads into the repository, makes a Rig, a BeadStore and one Convoy, and watches
+//! until every bead is closed.
 //! The controllers, the agent, git and the gates are the real ones; only the model is scripted.
 
+mod beads;
 mod git;
 mod kubectl;
 mod objects;
@@ -15,7 +17,8 @@ mod watch;
 
 pub use git::git;
 pub use kubectl::{Forward, Kubectl};
-pub use report::{ChangeReport, Report, Target};
+pub use beads::BeadState;
+pub use report::{ChangeReport, ConvoyReport, Report, Target};
 pub use stage::{Settings, Stage, clear, run};
 pub use story::{Change, Plan, PlannedChange, RedFirst, Story, Try};
-pub use watch::{Failure, SYSTEM, Snapshot};
+pub use watch::{CONTROLLERS, Failure, SYSTEM, Snapshot};

@@ -3,9 +3,9 @@
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
-use e2e::ground::{CONTROLLERS, Ground, text, xtask};
-use gastown_api::{MergePhase, MergeRequest};
-use gastown_testkit::demo::{Report, Settings, Story, clear, run};
+use e2e::ground::{Ground, text, xtask};
+use gastown_api::{BeadStore, Convoy, MergePhase, MergeRequest, Polecat, Refinery, Rig, Witness};
+use gastown_testkit::demo::{CONTROLLERS, Report, SYSTEM, Settings, Story, clear, run};
 use gastown_testkit::http_client;
 use gastown_testkit::messages::Entry;
 use gastown_testkit::outside_data;
@@ -37,7 +37,7 @@ pub async fn default(ground: &Ground) -> Result<()> {
     clear(&ground.client, &settings).await
 }
 
-/// 21 real changes, while each controller is killed once.
+/// 21 real changes as the beads of one Convoy, while each controller is killed once and every status is erased.
 pub async fn real_repository(ground: &Ground) -> Result<()> {
     let Some(data) = outside_data("boltons") else { return Ok(()) };
     let bundle = data.join("boltons.bundle");
@@ -47,11 +47,11 @@ pub async fn real_repository(ground: &Ground) -> Result<()> {
     for controller in CONTROLLERS {
         before.push(ground.restarts(controller).await?);
     }
-    let killing = kill_each(ground, &settings, story.changes.len());
+    let harming = harm(ground, &settings, story.changes.len());
     let playing = run(&ground.client, settings.clone(), &story, |line| println!("  {line}"));
     let (stage, report) = tokio::select! {
         played = playing => played?,
-        killed = async { killing.await?; std::future::pending::<Result<()>>().await } => { killed?; anyhow::bail!("unreachable") }
+        harmed = async { harming.await?; std::future::pending::<Result<()>>().await } => { harmed?; anyhow::bail!("unreachable") }
     };
     println!("{}", report.table());
     report.check()?;
@@ -61,25 +61,53 @@ pub async fn real_repository(ground: &Ground) -> Result<()> {
         let after = ground.restarts(controller).await?;
         ensure!(after == before + 1, "{controller} was started again {} times", after - before);
     }
+    // A first prompt is a conversation that holds no command yet.
+    let log = stage.messages_log().await?;
+    for change in &story.changes {
+        let key = change.key();
+        let begun = log.iter().filter(|e| e.key.as_ref() == Some(&key) && e.step == 0 && e.called).count();
+        ensure!(begun == 1, "{} was begun {begun} times", change.bead);
+    }
+    let told = ground.events(&settings.namespace, "Convoy").await?;
+    let complete = told.iter().filter(|reason| *reason == "Complete").count();
+    ensure!(complete == 1, "the convoy's completion was told {complete} times: {told:?}");
     drop(stage);
     clear(&ground.client, &settings).await
 }
 
-/// Kills each controller once, spread over the run: when a quarter, a half, and three quarters have landed.
-async fn kill_each(ground: &Ground, settings: &Settings, changes: usize) -> Result<()> {
-    let requests = Api::<MergeRequest>::namespaced(ground.client.clone(), &settings.namespace);
+/// Kills each controller once, spread over the run, and erases every status when half have landed.
+async fn harm(ground: &Ground, settings: &Settings, changes: usize) -> Result<()> {
     for (n, controller) in CONTROLLERS.into_iter().enumerate() {
-        let at = changes * (n + 1) / (CONTROLLERS.len() + 1);
-        loop {
-            let list = requests.list(&ListParams::default()).await.context("listing requests")?;
-            let landed = |r: &&MergeRequest| r.status.as_ref().and_then(|s| s.phase) == Some(MergePhase::Landed);
-            if list.iter().filter(landed).count() >= at {
-                break;
-            }
-            tokio::time::sleep(Duration::from_millis(300)).await;
-        }
+        await_landed(ground, settings, changes * (n + 1) / (CONTROLLERS.len() + 1)).await?;
         println!("  killing {controller}");
         ground.kill(controller).await?;
+        if n + 1 == CONTROLLERS.len() / 2 {
+            println!("  erasing every status");
+            erase(ground, settings).await?;
+        }
     }
     Ok(())
+}
+
+async fn await_landed(ground: &Ground, settings: &Settings, at: usize) -> Result<()> {
+    let requests = Api::<MergeRequest>::namespaced(ground.client.clone(), &settings.namespace);
+    loop {
+        let list = requests.list(&ListParams::default()).await.context("listing requests")?;
+        let landed = |r: &&MergeRequest| r.status.as_ref().and_then(|s| s.phase) == Some(MergePhase::Landed);
+        if list.iter().filter(landed).count() >= at {
+            return Ok(());
+        }
+        tokio::time::sleep(Duration::from_millis(300)).await;
+    }
+}
+
+async fn erase(ground: &Ground, settings: &Settings) -> Result<()> {
+    let (client, namespace) = (&ground.client, settings.namespace.as_str());
+    ground.erase::<Rig>(&Api::all(client.clone())).await?;
+    ground.erase::<Refinery>(&Api::namespaced(client.clone(), SYSTEM)).await?;
+    ground.erase::<Witness>(&Api::namespaced(client.clone(), SYSTEM)).await?;
+    ground.erase::<BeadStore>(&Api::namespaced(client.clone(), namespace)).await?;
+    ground.erase::<Convoy>(&Api::namespaced(client.clone(), namespace)).await?;
+    ground.erase::<Polecat>(&Api::namespaced(client.clone(), namespace)).await?;
+    ground.erase::<MergeRequest>(&Api::namespaced(client.clone(), namespace)).await
 }

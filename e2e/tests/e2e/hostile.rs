@@ -58,10 +58,11 @@ const STAY: &str = "tail -f /dev/null";
 /// Traps in one polecat, a symlinked worktree in the other; both are stopped, which makes the sidecar save all it can.
 pub async fn planted(ground: &Ground) -> Result<()> {
     let settings = ground.settings("hostile", LIMIT);
-    let story = Story::default_project().await?;
+    let mut story = Story::default_project().await?;
+    "true".clone_into(&mut story.test);
     let url = format!("http://demo-servers.{}.svc:8080/project.git", settings.namespace);
     let scripts = [script("planter", &[&TRAP.replace("@URL@", &url), LINKS, STAY]), script("linker", &["true", SYMLINKED, STAY])];
-    let stage = Stage::set(&ground.client, settings.clone(), &story.path(), &story.base, "true", &scripts).await?;
+    let stage = Stage::set(&ground.client, settings.clone(), &story, &scripts).await?;
     for name in ["planter", "linker"] {
         stage.start(name, &format!("Plant traps.\n\nChange: {name}\n")).await?;
     }

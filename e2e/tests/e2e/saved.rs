@@ -17,9 +17,10 @@ const LIMIT: Duration = Duration::from_secs(300);
 /// Setting Terminated, and deleting.
 pub async fn work_is_saved(ground: &Ground) -> Result<()> {
     let settings = ground.settings("saved", LIMIT);
-    let story = Story::default_project().await?;
+    let mut story = Story::default_project().await?;
+    "true".clone_into(&mut story.test);
     let scripts = [half_done("ended"), half_done("deleted")];
-    let stage = Stage::set(&ground.client, settings.clone(), &story.path(), &story.base, "true", &scripts).await?;
+    let stage = Stage::set(&ground.client, settings.clone(), &story, &scripts).await?;
     for name in ["ended", "deleted"] {
         stage.start(name, &format!("Do a long thing.\n\nChange: {name}\n")).await?;
     }

@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 
 use anyhow::Result;
 use gastown_api::{
-    AgentConfig, DesiredState, GateTemplate, KubernetesSpec, ModelProvider, Polecat, PolecatSpec, Provider, RefineryTemplate, Rig,
-    RigSettings, RigSpec, SecretKeyRef,
+    AgentConfig, BeadStore, BeadStoreSpec, Convoy, ConvoySpec, DesiredState, GateTemplate, KubernetesSpec, ModelProvider, Polecat,
+    PolecatSpec, PolecatTemplate, Provider, RefineryTemplate, Rig, RigSettings, RigSpec, SecretKeyRef,
 };
 use k8s_openapi::api::core::v1::{Namespace, Pod, ResourceRequirements, Secret, Service};
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
@@ -13,6 +13,7 @@ use kube::api::ObjectMeta;
 use serde_json::json;
 
 use super::stage::Settings;
+use super::story::Change;
 
 /// The pod and the Service of the git server and the Messages API.
 pub const SERVERS: &str = "demo-servers";
@@ -20,6 +21,8 @@ pub const SERVERS: &str = "demo-servers";
 pub const GIT_PORT: u16 = 8080;
 /// The Messages API's port.
 pub const MESSAGES_PORT: u16 = 8081;
+/// The convoy.
+pub const CONVOY: &str = "everything";
 /// The repository on the git server.
 pub const REPOSITORY: &str = "project";
 
@@ -81,7 +84,7 @@ pub fn repository(settings: &Settings) -> String {
 }
 
 /// The Rig.
-pub fn rig(settings: &Settings, test: &str) -> Rig {
+pub fn rig(settings: &Settings, test: &str, prefix: &str) -> Rig {
     let gate = GateTemplate {
         image: Some(settings.gate_image.clone()),
         resources: Some(resources("100m", "128Mi", "512Mi")),
@@ -92,7 +95,8 @@ pub fn rig(settings: &Settings, test: &str) -> Rig {
         &settings.rig,
         RigSpec {
             git_url: repository(settings),
-            beads_prefix: "gt".to_owned(),
+            beads_prefix: prefix.to_owned(),
+            polecat_template: Some(template(settings)),
             settings: RigSettings { max_polecats: settings.max_polecats, ..RigSettings::default() },
             refinery: Some(refinery),
             ..RigSpec::default()
@@ -102,28 +106,64 @@ pub fn rig(settings: &Settings, test: &str) -> Rig {
     rig
 }
 
-/// A Polecat at work on a task.
-pub fn polecat(settings: &Settings, name: &str, task: &str) -> Polecat {
+/// How the rig's polecats run.
+fn template(settings: &Settings) -> PolecatTemplate {
+    PolecatTemplate { agent_config: Some(agent(settings)), kubernetes: Some(kubernetes(settings)), ..PolecatTemplate::default() }
+}
+
+fn agent(settings: &Settings) -> AgentConfig {
     let provider = ModelProvider {
         endpoint: Some(format!("http://{SERVERS}.{}.svc:{MESSAGES_PORT}", settings.namespace)),
         api_key_secret_ref: Some(SecretKeyRef { name: SECRET.to_owned(), key: SECRET_KEY.to_owned() }),
     };
-    let agent = AgentConfig { provider: Provider::Anthropic, model_provider: Some(provider), ..AgentConfig::default() };
+    AgentConfig { provider: Provider::Anthropic, model_provider: Some(provider), ..AgentConfig::default() }
+}
+
+fn kubernetes(settings: &Settings) -> KubernetesSpec {
     let mut kubernetes = KubernetesSpec::of_repository(repository(settings));
     kubernetes.resources = Some(resources("100m", "256Mi", "1Gi"));
+    kubernetes
+}
+
+/// A Polecat at work on a task, made by hand. Its bead is of no store.
+pub fn polecat(settings: &Settings, name: &str, task: &str) -> Polecat {
     let mut polecat = Polecat::new(
         name,
         PolecatSpec {
             desired_state: DesiredState::Working,
             bead_id: Some(name.to_owned()),
             task_description: Some(task.to_owned()),
-            agent_config: Some(agent),
-            kubernetes: Some(kubernetes),
+            agent_config: Some(agent(settings)),
+            kubernetes: Some(kubernetes(settings)),
             ..PolecatSpec::of_rig(&settings.rig)
         },
     );
     polecat.metadata = ObjectMeta { namespace: Some(settings.namespace.clone()), ..polecat.metadata };
     polecat
+}
+
+/// The store of the rig's beads: in the rig's own repository.
+pub fn bead_store(settings: &Settings, prefix: &str) -> BeadStore {
+    let mut store =
+        BeadStore::new(&settings.rig, BeadStoreSpec { rig_ref: settings.rig.clone(), prefix: prefix.to_owned(), ..BeadStoreSpec::default() });
+    store.metadata.namespace = Some(settings.namespace.clone());
+    store
+}
+
+/// The convoy of all changes.
+pub fn convoy(settings: &Settings, changes: &[Change]) -> Convoy {
+    let mut convoy = Convoy::new(
+        CONVOY,
+        ConvoySpec {
+            description: "All changes of the plan".to_owned(),
+            tracked_beads: changes.iter().map(|c| c.bead.clone()).collect(),
+            rig_ref: Some(settings.rig.clone()),
+            dispatch: true,
+            ..ConvoySpec::default()
+        },
+    );
+    convoy.metadata.namespace = Some(settings.namespace.clone());
+    convoy
 }
 
 fn resources(cpu: &str, memory: &str, limit: &str) -> ResourceRequirements {

@@ -1,12 +1,16 @@
 //! What came out, as a table for a person and as JSON for a program.
 
+use std::collections::BTreeMap;
+
 use anyhow::{Context, Result, bail};
 use gastown_api::MergeRequest;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use kube::ResourceExt;
 use serde::{Deserialize, Serialize};
 
+use super::beads::BeadState;
 use super::git::{git, line};
+use super::objects::CONVOY;
 use super::stage::Stage;
 use super::story::{Change, Story};
 use super::watch::Snapshot;
@@ -17,6 +21,8 @@ use super::watch::Snapshot;
 pub struct Report {
     /// The changes, in the plan's order.
     pub changes: Vec<ChangeReport>,
+    /// The convoy that carried them.
+    pub convoy: ConvoyReport,
     /// The target branch at the end.
     pub target: Target,
     /// Whether the target's tree is the one that the plan names; absent when it names none.
@@ -32,6 +38,11 @@ pub struct Report {
 pub struct ChangeReport {
     /// The plan's name for it.
     pub bead: String,
+    /// The bead's status in the store.
+    pub bead_status: String,
+    /// Why the bead was closed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub bead_close_reason: Option<String>,
     /// The Polecat that made it.
     pub polecat: String,
     /// The branch that it was pushed to.
@@ -54,6 +65,17 @@ pub struct ChangeReport {
     pub testing_seconds: f64,
 }
 
+/// The convoy at the end.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct ConvoyReport {
+    /// Its name.
+    pub name: String,
+    /// Its phase.
+    pub phase: String,
+    /// `done/total`.
+    pub progress: String,
+}
+
 /// A branch.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Target {
@@ -67,9 +89,13 @@ pub struct Target {
 
 impl Report {
     /// Reads the result off the cluster and the git server.
-    pub async fn new(stage: &Stage, story: &Story, snapshot: &Snapshot) -> Result<Self> {
+    pub async fn new(stage: &Stage, story: &Story, snapshot: &Snapshot, beads: &BTreeMap<String, BeadState>) -> Result<Self> {
         let seconds = stage.started.elapsed().as_secs_f64();
-        let changes = story.changes.iter().map(|c| change(c, snapshot)).collect::<Result<Vec<_>>>()?;
+        let changes = story.changes.iter().map(|c| change(c, snapshot, beads)).collect::<Result<Vec<_>>>()?;
+        let convoy = snapshot.convoy(CONVOY).context("the convoy is gone")?;
+        let status = convoy.status.clone().unwrap_or_default();
+        let phase = status.phase.map(|p| format!("{p:?}")).unwrap_or_default();
+        let convoy = ConvoyReport { name: convoy.name_any(), phase, progress: status.progress.unwrap_or_default() };
         let dir = story.path();
         let fetched = "refs/gastown-demo/landed";
         git(&dir, &["fetch", "--quiet", &stage.repository_here(), &format!("+refs/heads/main:{fetched}")]).await?;
@@ -80,13 +106,24 @@ impl Report {
             inside.with_context(|| format!("{}: {} is not on main", change.bead, change.landed_commit))?;
         }
         let tree_as_planned = story.tip_tree.as_ref().map(|planned| *planned == tree);
-        Ok(Self { changes, target: Target { branch: "main".to_owned(), commit, tree }, tree_as_planned, seconds })
+        Ok(Self { changes, convoy, target: Target { branch: "main".to_owned(), commit, tree }, tree_as_planned, seconds })
     }
 
-    /// What contradicts the promise, if anything: a change that landed untested, or another tree than the plan's.
+    /// What contradicts the promises, if anything: a change that landed untested, a bead that does not say what landed, a convoy
+    /// that is not complete, or another tree than the plan's.
     pub fn check(&self) -> Result<()> {
         if let Some(change) = self.changes.iter().find(|c| c.tested_commit != c.landed_commit) {
             bail!("{}: tested {} but landed {}", change.bead, change.tested_commit, change.landed_commit);
+        }
+        for change in &self.changes {
+            let reason = format!("merged {}", change.landed_commit);
+            if change.bead_status != "closed" || change.bead_close_reason.as_deref() != Some(&reason) {
+                let said = change.bead_close_reason.as_deref().unwrap_or("nothing");
+                bail!("bead {} is {} and says {said:?}, not {reason:?}", change.bead, change.bead_status);
+            }
+        }
+        if self.convoy.phase != "Complete" {
+            bail!("everything landed, but convoy {} is {} ({})", self.convoy.name, self.convoy.phase, self.convoy.progress);
         }
         if self.tree_as_planned == Some(false) {
             bail!("everything landed, but the tree is {} and not the plan's", self.target.tree);
@@ -96,10 +133,12 @@ impl Report {
 
     /// A table for the terminal.
     pub fn table(&self) -> String {
-        let head = ["POLECAT", "BRANCH", "COMMIT", "TESTED", "LANDED", "ATTEMPTS", "WAITING", "TESTING"].map(str::to_owned);
+        let head = ["BEAD", "STATUS", "POLECAT", "BRANCH", "COMMIT", "TESTED", "LANDED", "ATTEMPTS", "WAITING", "TESTING"].map(str::to_owned);
         let short = |c: &str| c.chars().take(10).collect::<String>();
         let rows = self.changes.iter().map(|c| {
             [
+                c.bead.clone(),
+                c.bead_status.clone(),
                 c.polecat.clone(),
                 c.branch.clone(),
                 short(&c.commit),
@@ -110,30 +149,35 @@ impl Report {
                 format!("{:.0} s", c.testing_seconds),
             ]
         });
-        let rows: Vec<[String; 8]> = std::iter::once(head).chain(rows).collect();
+        let rows: Vec<[String; 10]> = std::iter::once(head).chain(rows).collect();
         let width = |i: usize| rows.iter().map(|r| r[i].len()).max().unwrap_or_default();
-        let widths: Vec<usize> = (0..8).map(width).collect();
-        let line = |row: &[String; 8]| {
+        let widths: Vec<usize> = (0..10).map(width).collect();
+        let line = |row: &[String; 10]| {
             let cells: Vec<String> = row.iter().zip(&widths).map(|(cell, width)| format!("{cell:<width$}")).collect();
             format!("{}\n", cells.join("  ").trim_end())
         };
         let table: Vec<String> = rows.iter().map(line).collect();
         let planned = if self.tree_as_planned == Some(true) { ", the tree that the plan names" } else { "" };
         let Target { branch, commit, tree } = &self.target;
-        let count = self.changes.len();
-        format!("{}\n{count} landed in {:.0} s; {branch} is {commit}, tree {tree}{planned}", table.concat(), self.seconds)
+        let (count, convoy) = (self.changes.len(), &self.convoy);
+        let convoy = format!("convoy {} is {} ({})", convoy.name, convoy.phase, convoy.progress);
+        format!("{}\n{count} landed in {:.0} s; {convoy}; {branch} is {commit}, tree {tree}{planned}", table.concat(), self.seconds)
     }
 }
 
-fn change(change: &Change, snapshot: &Snapshot) -> Result<ChangeReport> {
+fn change(change: &Change, snapshot: &Snapshot, beads: &BTreeMap<String, BeadState>) -> Result<ChangeReport> {
     let bead = &change.bead;
     let landed = snapshot.landed(bead).with_context(|| format!("{bead} has not landed"))?;
     let status = landed.status.clone().unwrap_or_default();
-    let requests = snapshot.requests_of(bead);
-    let polecat = snapshot.polecat(bead).and_then(|p| p.status.clone()).unwrap_or_default();
+    let requests = snapshot.requests_for(bead);
+    let author = snapshot.author(bead).with_context(|| format!("{bead} has no Polecat"))?;
+    let polecat = author.status.clone().unwrap_or_default();
+    let state = beads.get(bead).cloned().unwrap_or_default();
     Ok(ChangeReport {
         bead: bead.clone(),
-        polecat: bead.clone(),
+        bead_status: state.status,
+        bead_close_reason: state.close_reason,
+        polecat: author.name_any(),
         branch: landed.spec.source_branch.clone(),
         commit: landed.spec.commit.clone(),
         tested_commit: status.tested_commit.unwrap_or_default(),

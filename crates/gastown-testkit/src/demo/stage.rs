@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
-use gastown_api::{MergeRequest, Polecat, Rig};
+use gastown_api::{BeadStore, Convoy, ConvoyPhase, MergeRequest, Polecat, Rig};
 use http::Method;
 use k8s_openapi::api::core::v1::{Namespace, Pod, Secret, Service};
 use kube::api::{Api, DeleteParams, ListParams, Patch, PatchParams, PostParams};
@@ -12,10 +12,11 @@ use kube::{Client, Resource, ResourceExt};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
+use super::beads;
 use super::git::git;
-use super::objects::{self, GIT_PORT, MESSAGES_PORT, REPOSITORY, SERVERS};
+use super::objects::{self, CONVOY, GIT_PORT, MESSAGES_PORT, REPOSITORY, SERVERS};
 use super::report::Report;
-use super::story::{Change, Story};
+use super::story::Story;
 use super::watch::{self, Failure, Snapshot};
 use super::{Forward, Kubectl};
 use crate::http_client;
@@ -54,6 +55,7 @@ pub struct Stage {
     pub kubectl: Kubectl,
     git: Forward,
     messages: Forward,
+    convoys: Api<Convoy>,
     polecats: Api<Polecat>,
     requests: Api<MergeRequest>,
     /// When the Rig was made: the first object that the controllers see.
@@ -61,8 +63,8 @@ pub struct Stage {
 }
 
 impl Stage {
-    /// Makes everything but the Polecats. What an earlier run left under the same names is deleted first.
-    pub async fn set(client: &Client, settings: Settings, repository: &Path, base: &str, test: &str, scripts: &[Script]) -> Result<Self> {
+    /// Makes everything but the Polecats and the beads. What an earlier run left under the same names is deleted first.
+    pub async fn set(client: &Client, settings: Settings, story: &Story, scripts: &[Script]) -> Result<Self> {
         let kubectl = Kubectl::find(&settings.kubeconfig).await?;
         clear(client, &settings).await?;
         let name = settings.namespace.as_str();
@@ -75,12 +77,13 @@ impl Stage {
         let target = format!("pod/{SERVERS}");
         let git = kubectl.forward(name, &target, GIT_PORT).await?;
         let messages = kubectl.forward(name, &target, MESSAGES_PORT).await?;
+        let convoys = Api::namespaced(client.clone(), name);
         let polecats = Api::namespaced(client.clone(), name);
         let requests = Api::namespaced(client.clone(), name);
-        let mut stage = Self { kubectl, git, messages, polecats, requests, started: Instant::now(), settings };
-        stage.furnish(repository, base, scripts).await?;
+        let mut stage = Self { kubectl, git, messages, convoys, polecats, requests, started: Instant::now(), settings };
+        stage.furnish(&story.path(), &story.base, scripts).await?;
         stage.started = Instant::now();
-        let rig = objects::rig(&stage.settings, test);
+        let rig = objects::rig(&stage.settings, &story.test, story.prefix());
         Api::<Rig>::all(client.clone()).create(&PostParams::default(), &rig).await.context("creating the Rig")?;
         Ok(stage)
     }
@@ -100,6 +103,17 @@ impl Stage {
         format!("http://127.0.0.1:{}/{REPOSITORY}.git", self.git.port)
     }
 
+    /// Puts the story's beads beside the code, and sends one Convoy of them off.
+    async fn send(&self, client: &Client, story: &Story) -> Result<()> {
+        beads::push(&story.path(), &story.base, &self.repository_here(), &story.changes).await?;
+        let store = objects::bead_store(&self.settings, story.prefix());
+        let stores = Api::<BeadStore>::namespaced(client.clone(), &self.settings.namespace);
+        stores.create(&PostParams::default(), &store).await.context("creating the BeadStore")?;
+        let convoy = objects::convoy(&self.settings, &story.changes);
+        self.convoys.create(&PostParams::default(), &convoy).await.context("creating the Convoy")?;
+        Ok(())
+    }
+
     /// What the model was asked, oldest first.
     pub async fn messages_log(&self) -> Result<Vec<Entry>> {
         http_client::get_json(&format!("http://127.0.0.1:{}/admin/log", self.messages.port)).await
@@ -111,11 +125,11 @@ impl Stage {
         self.polecats.create(&PostParams::default(), &polecat).await.with_context(|| format!("creating Polecat {name}"))
     }
 
-    /// All Polecats and MergeRequests of the namespace.
+    /// All Convoys, Polecats and MergeRequests of the namespace.
     pub async fn snapshot(&self) -> Result<Snapshot> {
         let all = ListParams::default();
-        let (polecats, requests) = tokio::try_join!(self.polecats.list(&all), self.requests.list(&all))?;
-        Ok(Snapshot { polecats: polecats.items, requests: requests.items })
+        let (convoys, polecats, requests) = tokio::try_join!(self.convoys.list(&all), self.polecats.list(&all), self.requests.list(&all))?;
+        Ok(Snapshot { convoys: convoys.items, polecats: polecats.items, requests: requests.items })
     }
 
     /// Looks at the cluster until `done` says something, or time is up.
@@ -135,12 +149,12 @@ impl Stage {
     }
 }
 
-/// Plays the story: starts each change when those that it depends on have landed, until all have. `tell` gets a line for
-/// everything that changes.
+/// Plays the story: puts its changes into the bead store, sends one Convoy off, and watches until every change has landed, every
+/// bead is closed and the Convoy is complete. `tell` gets a line for everything that changes.
 pub async fn run(client: &Client, settings: Settings, story: &Story, mut tell: impl FnMut(&str)) -> Result<(Stage, Report)> {
     tell(&format!("setting the stage in namespace {}", settings.namespace));
-    let stage = Stage::set(client, settings, &story.path(), &story.base, &story.test, &story.scripts()).await?;
-    let mut waiting: Vec<&Change> = story.changes.iter().collect();
+    let stage = Stage::set(client, settings, story, &story.scripts()).await?;
+    stage.send(client, story).await?;
     let mut news = watch::News::default();
     let mut patience = watch::Patience::new(stage.settings.deadline);
     loop {
@@ -149,17 +163,14 @@ pub async fn run(client: &Client, settings: Settings, story: &Story, mut tell: i
             tell(&line);
             patience.renew();
         }
-        for change in std::mem::take(&mut waiting) {
-            if change.depends_on.iter().all(|d| snapshot.landed(d).is_some()) {
-                stage.start(&change.bead, &change.task()).await?;
-            } else {
-                waiting.push(change);
-            }
-        }
         let landed = story.changes.iter().filter(|c| snapshot.is_finished(&c.bead)).count();
-        if landed == story.changes.len() {
-            let report = Report::new(&stage, story, &snapshot).await?;
-            return Ok((stage, report));
+        let complete = snapshot.convoy(CONVOY).and_then(|c| c.status.as_ref()?.phase) == Some(ConvoyPhase::Complete);
+        if landed == story.changes.len() && complete {
+            let beads = beads::read(&story.path(), &stage.repository_here()).await?;
+            if story.changes.iter().all(|c| beads.get(&c.bead).is_some_and(|b| b.status == "closed")) {
+                let report = Report::new(&stage, story, &snapshot, &beads).await?;
+                return Ok((stage, report));
+            }
         }
         if let Some(failure) = patience.is_over(&snapshot, landed, story.changes.len()) {
             return Err(failure.diagnose(&stage, &snapshot).await);
@@ -170,6 +181,9 @@ pub async fn run(client: &Client, settings: Settings, story: &Story, mut tell: i
 
 /// Deletes what has the stage's names, and waits until it is gone.
 pub async fn clear(client: &Client, settings: &Settings) -> Result<()> {
+    // The convoy first: it would start anew what is deleted.
+    let convoys = Api::<Convoy>::namespaced(client.clone(), &settings.namespace);
+    delete(&convoys, CONVOY).await?;
     let polecats = Api::<Polecat>::namespaced(client.clone(), &settings.namespace);
     for polecat in polecats.list(&ListParams::default()).await.map(|l| l.items).unwrap_or_default() {
         delete(&polecats, &polecat.name_any()).await?;

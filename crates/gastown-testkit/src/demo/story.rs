@@ -77,13 +77,13 @@ pub struct Story {
 /// One change of a [`Story`].
 #[derive(Clone, Debug)]
 pub struct Change {
-    /// Its name, and its Polecat's.
+    /// Its name.
     pub bead: String,
     /// The commit whose change it is.
     pub commit: String,
     /// What is to be done, in one line.
     pub title: String,
-    /// The changes that must have landed before.
+    /// The changes that must have landed before it is begun.
     pub depends_on: Vec<String>,
     /// What the model does in its attempts.
     pub tries: Vec<Try>,
@@ -136,6 +136,12 @@ impl Story {
             changes.push(Change { bead: change.bead, commit: change.commit, title: change.title, depends_on: change.depends_on, tries });
         }
         Ok(Self { folder, base: plan.base, tip_tree: plan.tip_tree, test: plan.test, changes })
+    }
+
+    /// What the beads' names begin with.
+    pub fn prefix(&self) -> &str {
+        let first = self.changes.first().map_or("gt", |c| c.bead.as_str());
+        first.rsplit_once('-').map_or(first, |(prefix, _)| prefix)
     }
 
     /// The repository's folder.
@@ -193,9 +199,9 @@ impl Change {
         format!("Change: {}", self.bead)
     }
 
-    /// The task, in words for the agent.
-    pub fn task(&self) -> String {
-        format!("{}\n\nMake the change, with its tests, and commit it.\n\n{}\n", self.title, self.key())
+    /// What the bead says beside its title.
+    pub fn description(&self) -> String {
+        format!("Make the change, with its tests, and commit it.\n\n{}\n", self.key())
     }
 
     fn script(&self) -> Script {

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::time::{Duration, Instant};
 
-use gastown_api::{MergePhase, MergeRequest, Polecat, PolecatPhase, conditions};
+use gastown_api::{Convoy, MergePhase, MergeRequest, Polecat, PolecatPhase, conditions};
 use k8s_openapi::api::core::v1::Pod;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use kube::ResourceExt;
@@ -16,9 +16,11 @@ const QUIET: Duration = Duration::from_secs(600);
 /// When only Stuck polecats are left, nothing more is awaited for longer.
 const STUCK: Duration = Duration::from_secs(45);
 
-/// All Polecats and MergeRequests of a stage.
+/// All Convoys, Polecats and MergeRequests of a stage.
 #[derive(Clone, Debug, Default)]
 pub struct Snapshot {
+    /// The Convoys.
+    pub convoys: Vec<Convoy>,
     /// The Polecats.
     pub polecats: Vec<Polecat>,
     /// The MergeRequests.
@@ -31,24 +33,44 @@ impl Snapshot {
         self.polecats.iter().find(|p| p.name_any() == name)
     }
 
+    /// A Convoy by its name.
+    pub fn convoy(&self, name: &str) -> Option<&Convoy> {
+        self.convoys.iter().find(|c| c.name_any() == name)
+    }
+
+    /// The Polecat that works on a bead.
+    pub fn author(&self, bead: &str) -> Option<&Polecat> {
+        self.polecats.iter().find(|p| p.spec.bead_id.as_deref() == Some(bead))
+    }
+
+    /// A bead's requests, oldest attempt first.
+    pub fn requests_for(&self, bead: &str) -> Vec<&MergeRequest> {
+        let mut requests: Vec<&MergeRequest> = self.requests.iter().filter(|r| r.spec.bead_id.as_deref() == Some(bead)).collect();
+        requests.sort_by_key(|r| r.spec.attempt);
+        requests
+    }
+
     /// A Polecat's requests, oldest attempt first.
-    pub fn requests_of(&self, polecat: &str) -> Vec<&MergeRequest> {
+    fn requests_of(&self, polecat: &str) -> Vec<&MergeRequest> {
         let of = |r: &&MergeRequest| r.spec.polecat_ref.as_ref().is_some_and(|p| p.name == polecat);
         let mut requests: Vec<&MergeRequest> = self.requests.iter().filter(of).collect();
         requests.sort_by_key(|r| r.spec.attempt);
         requests
     }
 
-    /// The request of a Polecat that has landed.
-    pub fn landed(&self, polecat: &str) -> Option<&MergeRequest> {
-        self.requests_of(polecat).into_iter().find(|r| merge_phase(r) == Some(MergePhase::Landed))
+    /// The request that landed a bead.
+    pub fn landed(&self, bead: &str) -> Option<&MergeRequest> {
+        self.requests_for(bead).into_iter().find(|r| merge_phase(r) == Some(MergePhase::Landed))
     }
 
-    /// Whether a Polecat's work has landed and the Polecat says so too.
-    pub fn is_finished(&self, polecat: &str) -> bool {
-        let told = self.polecat(polecat).is_some_and(|p| conditions::is_true(polecat_conditions(p), "Merged"));
-        told && self.landed(polecat).is_some()
+    /// Whether a bead's work has landed and its Polecat says so too.
+    pub fn is_finished(&self, bead: &str) -> bool {
+        self.author(bead).is_some_and(is_merged) && self.landed(bead).is_some()
     }
+}
+
+fn is_merged(polecat: &Polecat) -> bool {
+    conditions::is_true(polecat_conditions(polecat), "Merged")
 }
 
 fn merge_phase(request: &MergeRequest) -> Option<MergePhase> {
@@ -73,7 +95,8 @@ impl News {
             let author = r.spec.polecat_ref.as_ref().map_or("nobody", |p| p.name.as_str());
             (format!("request {author}/{}", r.spec.attempt), say_request(r))
         });
-        let now: Vec<(String, String)> = polecats.chain(requests).collect();
+        let convoys = snapshot.convoys.iter().map(|c| (format!("convoy {}", c.name_any()), say_convoy(c)));
+        let now: Vec<(String, String)> = polecats.chain(requests).chain(convoys).collect();
         let mut lines = Vec::new();
         for (who, what) in now {
             if self.told.get(&who) != Some(&what) {
@@ -85,9 +108,15 @@ impl News {
     }
 }
 
+fn say_convoy(convoy: &Convoy) -> String {
+    let status = convoy.status.clone().unwrap_or_default();
+    let phase = status.phase.map_or_else(|| "new".to_owned(), |p| format!("{p:?}"));
+    format!("{phase} {}", status.progress.unwrap_or_default()).trim_end().to_owned()
+}
+
 fn say_polecat(polecat: &Polecat) -> String {
     let status = polecat.status.clone().unwrap_or_default();
-    if conditions::is_true(&status.conditions, "Merged") {
+    if is_merged(polecat) {
         return "Done, merged".to_owned();
     }
     let attempt = status.attempts.filter(|n| *n > 1).map_or_else(String::new, |n| format!(" (attempt {n})"));
@@ -171,7 +200,11 @@ impl Failure {
     /// The error, with everything that a person would look at next.
     pub async fn diagnose(self, stage: &Stage, snapshot: &Snapshot) -> anyhow::Error {
         let mut text = self.what;
-        for polecat in snapshot.polecats.iter().filter(|p| !snapshot.is_finished(&p.name_any())) {
+        for convoy in &snapshot.convoys {
+            let _ = write!(text, "\n\nconvoy {}: {}", convoy.name_any(), say_convoy(convoy));
+            text.push_str(&list(convoy.status.as_ref().map(|s| s.conditions.as_slice()).unwrap_or_default()));
+        }
+        for polecat in snapshot.polecats.iter().filter(|p| !is_merged(p)) {
             let _ = write!(text, "\n\npolecat {}: {}", polecat.name_any(), say_polecat(polecat));
             text.push_str(&list(polecat_conditions(polecat)));
             for request in snapshot.requests_of(&polecat.name_any()) {
@@ -186,7 +219,7 @@ impl Failure {
         }
         let namespace = stage.settings.namespace.as_str();
         let asked: [(&str, &[&str]); 4] = [
-            ("rigs and refineries", &["get", "rigs,refineries", "-A", "-o", "wide"]),
+            ("the town", &["get", "gastown", "-A", "-o", "wide"]),
             ("pods and jobs", &["get", "pods,jobs", "-A", "-o", "wide"]),
             ("warnings", &["get", "events", "-n", namespace, "--field-selector", "type=Warning", "--sort-by=.lastTimestamp"]),
             ("warnings of gates", &["get", "events", "-n", SYSTEM, "--field-selector", "type=Warning", "--sort-by=.lastTimestamp"]),
@@ -195,7 +228,7 @@ impl Failure {
             let said = stage.kubectl.output(args).await.unwrap_or_else(|e| format!("{e:#}"));
             let _ = write!(text, "\n\n{what}:\n{}", tail(&said, 30));
         }
-        for controller in ["rig-ctl", "polecat-ctl", "refinery-ctl"] {
+        for controller in CONTROLLERS {
             let selector = format!("app.kubernetes.io/component={controller}");
             let args = ["logs", "-n", SYSTEM, "-l", &selector, "--tail", "25", "--all-containers"];
             let said = stage.kubectl.output(&args).await.unwrap_or_else(|e| format!("{e:#}"));
@@ -204,6 +237,9 @@ impl Failure {
         anyhow::anyhow!(text)
     }
 }
+
+/// The controllers, by the names of their Deployments.
+pub const CONTROLLERS: [&str; 6] = ["rig-ctl", "polecat-ctl", "convoy-ctl", "witness-ctl", "refinery-ctl", "beadstore-ctl"];
 
 /// Where the chart installs the controllers.
 pub const SYSTEM: &str = "gastown-system";
