@@ -6,6 +6,7 @@ pub mod control_plane;
 pub mod demo;
 pub mod git_http;
 pub mod ground;
+pub mod hooks;
 pub mod http_client;
 pub mod kubelet;
 pub mod messages;

@@ -1,11 +1,11 @@
-//! The demo's servers in one process: a git server and the scripted Messages API.
+//! The demo's servers in one process: a git server, the scripted Messages API and a receiver of webhooks.
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use anyhow::{Context, Result};
 use clap::Parser;
-use gastown_testkit::{git_http, messages};
+use gastown_testkit::{git_http, hooks, messages};
 use tokio::net::TcpListener;
 
 #[derive(Parser)]
@@ -20,6 +20,9 @@ struct Args {
     /// Where the Messages API is served.
     #[arg(long, env = "GASTOWN_DEMO_MESSAGES", default_value = "0.0.0.0:8081")]
     messages: SocketAddr,
+    /// Where webhooks are received.
+    #[arg(long, env = "GASTOWN_DEMO_HOOKS", default_value = "0.0.0.0:8082")]
+    hooks: SocketAddr,
     /// The API key that clients of the Messages API must show; any when absent.
     #[arg(long, env = "GASTOWN_DEMO_API_KEY")]
     api_key: Option<String>,
@@ -32,12 +35,14 @@ async fn main() -> Result<()> {
     std::fs::create_dir_all(&args.dir).with_context(|| format!("making {}", args.dir.display()))?;
     let git = TcpListener::bind(args.git).await.with_context(|| format!("listening on {}", args.git))?;
     let api = TcpListener::bind(args.messages).await.with_context(|| format!("listening on {}", args.messages))?;
+    let received = TcpListener::bind(args.hooks).await.with_context(|| format!("listening on {}", args.hooks))?;
     let git_router = git_http::router(git_http::Config { dir: args.dir, login: None });
     let api_router = messages::router(args.api_key);
     let mut term = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate())?;
     tokio::select! {
         ended = async { axum::serve(git, git_router).await } => ended.context("the git server")?,
         ended = async { axum::serve(api, api_router).await } => ended.context("the Messages API")?,
+        ended = async { axum::serve(received, hooks::router()).await } => ended.context("the receiver of webhooks")?,
         _ = term.recv() => {}
         interrupted = tokio::signal::ctrl_c() => interrupted?,
     }

@@ -23,6 +23,8 @@ pub const GIT_PORT: u16 = 8080;
 pub const MESSAGES_PORT: u16 = 8081;
 /// The convoy.
 pub const CONVOY: &str = "everything";
+/// The port that webhooks are received on.
+pub const HOOKS_PORT: u16 = 8082;
 /// The repository on the git server.
 pub const REPOSITORY: &str = "project";
 
@@ -57,7 +59,8 @@ pub fn servers(settings: &Settings) -> Result<Pod> {
             "containers": [{
                 "name": "servers", "image": settings.servers_image, "imagePullPolicy": "IfNotPresent",
                 "env": [{"name": "GASTOWN_DEMO_API_KEY", "value": API_KEY}],
-                "ports": [{"name": "git", "containerPort": GIT_PORT}, {"name": "messages", "containerPort": MESSAGES_PORT}],
+                "ports": [{"name": "git", "containerPort": GIT_PORT}, {"name": "messages", "containerPort": MESSAGES_PORT},
+                          {"name": "hooks", "containerPort": HOOKS_PORT}],
                 "resources": {"requests": {"cpu": "20m", "memory": "32Mi"}, "limits": {"memory": "512Mi"}},
                 "readinessProbe": probe,
                 "securityContext": {"allowPrivilegeEscalation": false, "readOnlyRootFilesystem": true, "capabilities": {"drop": ["ALL"]}},
@@ -74,6 +77,7 @@ pub fn service(settings: &Settings) -> Result<Service> {
         "metadata": {"name": SERVERS, "namespace": settings.namespace},
         "spec": {"selector": {"app": SERVERS}, "ports": [
             {"name": "git", "port": GIT_PORT, "targetPort": "git"}, {"name": "messages", "port": MESSAGES_PORT, "targetPort": "messages"},
+            {"name": "hooks", "port": HOOKS_PORT, "targetPort": "hooks"},
         ]},
     }))?)
 }
