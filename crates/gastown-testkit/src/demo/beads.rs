@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 use tempfile::TempDir;
 
 use super::git::{git, line};
-use super::story::Change;
+use super::story::Story;
 
 /// The branch that holds them, beside the code.
 pub const BRANCH: &str = "beads-sync";
@@ -28,34 +28,36 @@ pub struct BeadState {
 }
 
 /// One line a bead, sorted by id, in the format of bd 0.49.
-pub fn lines(changes: &[Change]) -> Result<String> {
+fn lines(story: &Story) -> Result<String> {
     let first: Timestamp = FIRST.parse()?;
     let mut lines = BTreeMap::new();
-    for (n, change) in changes.iter().enumerate() {
+    let changes = story.changes.iter().map(|c| (&c.bead, &c.title, c.description(), c.depends_on.as_slice()));
+    let hopeless = story.hopeless.iter().map(|h| (&h.bead, &h.title, h.description(), [].as_slice()));
+    for (n, (id, title, description, depends_on)) in changes.chain(hopeless).enumerate() {
         let at = first.checked_add(SignedDuration::from_mins(i64::try_from(n)?))?.to_string();
         let mut bead = json!({
-            "id": change.bead, "title": change.title, "description": change.description(), "status": "open", "priority": 2,
+            "id": id, "title": title, "description": description, "status": "open", "priority": 2,
             "issue_type": "task", "created_at": at, "created_by": "demo", "updated_at": at,
         });
-        if !change.depends_on.is_empty() {
-            let on = |d: &String| json!({"issue_id": change.bead, "depends_on_id": d, "type": "blocks", "created_at": at, "created_by": "demo"});
-            bead["dependencies"] = change.depends_on.iter().map(on).collect();
+        if !depends_on.is_empty() {
+            let on = |d: &String| json!({"issue_id": id, "depends_on_id": d, "type": "blocks", "created_at": at, "created_by": "demo"});
+            bead["dependencies"] = depends_on.iter().map(on).collect();
         }
-        lines.insert(change.bead.clone(), format!("{bead}\n"));
+        lines.insert(id.clone(), format!("{bead}\n"));
     }
     Ok(lines.into_values().collect())
 }
 
-/// Begins the branch at `base` and pushes it.
-pub async fn push(repository: &Path, base: &str, remote: &str, changes: &[Change]) -> Result<()> {
+/// Begins the branch at the story's base and pushes it.
+pub async fn push(story: &Story, remote: &str) -> Result<()> {
     let folder = TempDir::new().context("a temporary folder")?;
     let dir = folder.path();
     git(dir, &["init", "--quiet", "--initial-branch", BRANCH]).await?;
-    let from = repository.to_str().context("a path of text")?;
-    git(dir, &["fetch", "--quiet", "--depth=1", from, base]).await?;
+    let from = story.path();
+    git(dir, &["fetch", "--quiet", from.to_str().context("a path of text")?, &story.base]).await?;
     git(dir, &["checkout", "--quiet", "-B", BRANCH, "FETCH_HEAD"]).await?;
     std::fs::create_dir_all(dir.join(".beads")).context("making .beads")?;
-    std::fs::write(dir.join(FILE), lines(changes)?).with_context(|| format!("writing {FILE}"))?;
+    std::fs::write(dir.join(FILE), lines(story)?).with_context(|| format!("writing {FILE}"))?;
     git(dir, &["add", "--", FILE]).await?;
     git(dir, &["commit", "--quiet", "--message", "List what is to be done"]).await?;
     git(dir, &["push", "--quiet", remote, &format!("HEAD:refs/heads/{BRANCH}")]).await.context("pushing the beads")?;
@@ -82,22 +84,15 @@ pub async fn read(dir: &Path, remote: &str) -> Result<BTreeMap<String, BeadState
 mod tests {
     use super::*;
 
-    #[test]
-    fn a_bead_is_one_line_with_its_dependencies() {
-        let change = |bead: &str, depends_on: &[&str]| Change {
-            bead: bead.to_owned(),
-            commit: "c".to_owned(),
-            title: "a \"title\"".to_owned(),
-            depends_on: depends_on.iter().map(|&d| d.to_owned()).collect(),
-            tries: Vec::new(),
-        };
-        let text = lines(&[change("b-2", &[]), change("b-1", &["b-2"])]).unwrap();
-        let beads: Vec<Value> = text.lines().map(|l| serde_json::from_str(l).unwrap()).collect();
-        assert_eq!(beads.len(), 2);
-        assert_eq!((&beads[0]["id"], &beads[1]["id"]), (&json!("b-1"), &json!("b-2")));
-        assert_eq!(beads[0]["dependencies"][0]["depends_on_id"], "b-2");
-        assert!(beads[0]["created_at"].as_str() > beads[1]["created_at"].as_str());
-        assert!(beads[1].get("dependencies").is_none());
-        assert!(beads[1]["description"].as_str().unwrap().ends_with("\nChange: b-2\n"));
+    #[tokio::test]
+    async fn a_bead_is_one_line_with_its_dependencies() {
+        let story = Story::default_project().await.unwrap();
+        let beads: Vec<Value> = lines(&story).unwrap().lines().map(|l| serde_json::from_str(l).unwrap()).collect();
+        let ids: Vec<&str> = beads.iter().filter_map(|b| b["id"].as_str()).collect();
+        assert_eq!(ids, ["gt-1", "gt-2", "gt-3", "gt-4", "gt-5"]);
+        assert_eq!(beads[3]["dependencies"][0]["depends_on_id"], "gt-1");
+        assert!(beads[0].get("dependencies").is_none());
+        assert!(beads[0]["created_at"].as_str() < beads[1]["created_at"].as_str());
+        assert!(beads[0]["description"].as_str().unwrap().ends_with("\nChange: gt-1\n"));
     }
 }

@@ -1,12 +1,12 @@
-//! The default project: a small Python package of our own with real tests, and three changes to it. The first try of one is
-//! wrong, and a test that comes with it says so.
+//! The default project: a small Python package of our own with real tests, and four changes to it. The first try of one is
+//! wrong, and a test that comes with it says so; at another one the model falls silent first. A fifth change is never made.
 
 use std::path::Path;
 
 use anyhow::{Context, Result};
 
 use super::git::{git, line};
-use super::story::{Plan, PlannedChange, RedFirst};
+use super::story::{Hopeless, Plan, PlannedChange, RedFirst};
 
 /// A file's path in the project and its text.
 type Files = &'static [(&'static str, &'static str)];
@@ -21,6 +21,7 @@ const DURATIONS: Files = files!("gt-1": "crew/durations.py", "tests/test_duratio
 const MEDIAN_FIRST: Files = files!("gt-2-first": "crew/stats.py", "tests/test_stats.py");
 const MEDIAN: Files = files!("gt-2": "crew/stats.py");
 const NOTES: Files = files!("gt-3": "crew/notes.py", "tests/test_notes.py");
+const ROSTER: Files = files!("gt-4": "crew/roster.py", "tests/test_roster.py");
 
 /// What pytest says about the wrong median.
 const EVIDENCE: &str = "assert 3 == 2.5";
@@ -33,20 +34,28 @@ pub async fn create(dir: &Path) -> Result<Plan> {
     let first = commit(dir, Some(&base), MEDIAN_FIRST, "Add the median").await?;
     let median = commit(dir, Some(&first), MEDIAN, "Take the mean of the two in the middle of an even count").await?;
     let notes = commit(dir, Some(&base), NOTES, "Make file names of titles").await?;
-    let change = |bead: &str, title: &str, commit: String, red_first| PlannedChange {
+    let roster = commit(dir, Some(&base), ROSTER, "Say who is on watch").await?;
+    let change = |bead: &str, title: &str, commit: String| PlannedChange {
         bead: bead.to_owned(),
         title: title.to_owned(),
         commit,
         depends_on: Vec::new(),
-        red_first,
+        red_first: None,
+        mute_first: false,
     };
     let red = RedFirst { commit: first, evidence: EVIDENCE.to_owned() };
     let changes = vec![
-        change("gt-1", "durations: show seconds the shortest way", durations, None),
-        change("gt-2", "stats: add the median", median, Some(red)),
-        change("gt-3", "notes: make file names of titles", notes, None),
+        change("gt-1", "durations: show seconds the shortest way", durations),
+        PlannedChange { red_first: Some(red), ..change("gt-2", "stats: add the median", median) },
+        change("gt-3", "notes: make file names of titles", notes),
+        PlannedChange {
+            depends_on: vec!["gt-1".to_owned()],
+            mute_first: true,
+            ..change("gt-4", "roster: say who is on watch", roster)
+        },
     ];
-    Ok(Plan { base, tip_tree: None, test: "python3 -m pytest -q tests".to_owned(), changes })
+    let hopeless = vec![Hopeless { bead: "gt-5".to_owned(), title: "weather: say what it will be tomorrow".to_owned() }];
+    Ok(Plan { base, tip_tree: None, test: "python3 -m pytest -q tests".to_owned(), changes, hopeless })
 }
 
 async fn commit(dir: &Path, parent: Option<&str>, files: Files, message: &str) -> Result<String> {

@@ -105,7 +105,7 @@ impl Stage {
 
     /// Puts the story's beads beside the code, and sends one Convoy of them off.
     async fn send(&self, client: &Client, story: &Story) -> Result<()> {
-        beads::push(&story.path(), &story.base, &self.repository_here(), &story.changes).await?;
+        beads::push(story, &self.repository_here()).await?;
         let store = objects::bead_store(&self.settings, story.prefix());
         let stores = Api::<BeadStore>::namespaced(client.clone(), &self.settings.namespace);
         stores.create(&PostParams::default(), &store).await.context("creating the BeadStore")?;

@@ -17,6 +17,9 @@ use crate::messages::{Attempt, Script, Step};
 /// The longest patch that one command may carry, in bytes: an argument of a program holds 128 KiB at most.
 const MAX_PATCH: usize = 64 << 10;
 
+/// What the prompt of an attempt holds that comes after one that did not end well.
+const RESTARTED: &str = "# The attempt before";
+
 /// A list of real commits of a repository that are to be made again and landed.
 #[derive(Clone, Debug, Deserialize, Serialize)]
 #[serde(rename_all = "camelCase")]
@@ -30,6 +33,40 @@ pub struct Plan {
     pub test: String,
     /// The changes, in the order in which they are started.
     pub changes: Vec<PlannedChange>,
+    /// What the model does not know how to do; it ends with a person.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub hopeless: Vec<Hopeless>,
+}
+
+/// A task that nothing comes of.
+#[derive(Clone, Debug, Deserialize, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Hopeless {
+    /// Its name.
+    pub bead: String,
+    /// What was to be done, in one line.
+    pub title: String,
+}
+
+impl Hopeless {
+    /// The line of the task by which the scripted model knows that it does not know.
+    fn key(&self) -> String {
+        key(&self.bead)
+    }
+
+    /// What the bead says beside its title.
+    pub fn description(&self) -> String {
+        format!("{}\n", self.key())
+    }
+
+    fn script(&self) -> Script {
+        let text = "I do not know how to do that.".to_owned();
+        Script { key: self.key(), attempts: vec![Attempt { text, ..Attempt::default() }] }
+    }
+}
+
+fn key(bead: &str) -> String {
+    format!("Change: {bead}")
 }
 
 /// One change of a [`Plan`].
@@ -48,6 +85,9 @@ pub struct PlannedChange {
     /// A first try that the gate refuses; `commit` is then made on top of it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub red_first: Option<RedFirst>,
+    /// In the first attempt the model falls silent and stays so.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub mute_first: bool,
 }
 
 /// A first try that is wrong.
@@ -72,6 +112,8 @@ pub struct Story {
     pub test: String,
     /// The changes, in the order in which they are started.
     pub changes: Vec<Change>,
+    /// What nothing comes of.
+    pub hopeless: Vec<Hopeless>,
 }
 
 /// One change of a [`Story`].
@@ -85,6 +127,8 @@ pub struct Change {
     pub title: String,
     /// The changes that must have landed before it is begun.
     pub depends_on: Vec<String>,
+    /// The model falls silent in the first attempt, before any of its tries.
+    pub mute_first: bool,
     /// What the model does in its attempts.
     pub tries: Vec<Try>,
 }
@@ -128,14 +172,15 @@ impl Story {
         for change in plan.changes {
             let mut tries = Vec::new();
             let mut evidence = None;
-            if let Some(red) = change.red_first {
+            if let Some(red) = &change.red_first {
                 tries.push(make_try(dir, &red.commit, None).await?);
-                evidence = Some(red.evidence);
+                evidence = Some(red.evidence.clone());
             }
             tries.push(make_try(dir, &change.commit, evidence).await?);
-            changes.push(Change { bead: change.bead, commit: change.commit, title: change.title, depends_on: change.depends_on, tries });
+            let PlannedChange { bead, title, commit, depends_on, mute_first, red_first: _ } = change;
+            changes.push(Change { bead, commit, title, depends_on, mute_first, tries });
         }
-        Ok(Self { folder, base: plan.base, tip_tree: plan.tip_tree, test: plan.test, changes })
+        Ok(Self { folder, base: plan.base, tip_tree: plan.tip_tree, test: plan.test, changes, hopeless: plan.hopeless })
     }
 
     /// What the beads' names begin with.
@@ -151,7 +196,7 @@ impl Story {
 
     /// What the model does, for the scripted API.
     pub fn scripts(&self) -> Vec<Script> {
-        self.changes.iter().map(Change::script).collect()
+        self.changes.iter().map(Change::script).chain(self.hopeless.iter().map(Hopeless::script)).collect()
     }
 }
 
@@ -174,18 +219,23 @@ fn check(plan: &Plan) -> Result<()> {
     if plan.changes.is_empty() {
         bail!("the plan has no changes");
     }
-    for change in &plan.changes {
-        let allowed = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-';
-        let bead = change.bead.as_str();
+    let allowed = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-';
+    for bead in plan.changes.iter().map(|c| &c.bead).chain(plan.hopeless.iter().map(|h| &h.bead)) {
         if !bead.starts_with(|c: char| c.is_ascii_lowercase()) || bead.len() > 40 || bead.ends_with('-') || !bead.chars().all(allowed) {
             bail!("{bead:?} is no name for a change: at most 40 lower-case letters, digits and hyphens, a letter first");
         }
+    }
+    for change in &plan.changes {
+        let bead = change.bead.as_str();
         if let Some(missing) = change.depends_on.iter().find(|d| !known.contains(d.as_str())) {
             bail!("{bead} depends on {missing}, which is not a change before it");
         }
         if !known.insert(bead) {
             bail!("{bead} is in the plan twice");
         }
+    }
+    if let Some(twice) = plan.hopeless.iter().find(|h| !known.insert(&h.bead)) {
+        bail!("{} is in the plan twice", twice.bead);
     }
     let hexadecimal = |c: &str| c.len() >= 40 && c.chars().all(|c| c.is_ascii_hexdigit());
     let reds = plan.changes.iter().filter_map(|c| c.red_first.as_ref().map(|r| &r.commit));
@@ -196,7 +246,7 @@ fn check(plan: &Plan) -> Result<()> {
 impl Change {
     /// The line of the task by which the scripted model knows what to do.
     pub fn key(&self) -> String {
-        format!("Change: {}", self.bead)
+        key(&self.bead)
     }
 
     /// What the bead says beside its title.
@@ -207,10 +257,17 @@ impl Change {
     fn script(&self) -> Script {
         let attempt = |t: &Try| Attempt {
             prompt_contains: t.evidence.clone(),
-            steps: vec![Step { bash: t.command(), timeout_ms: None }],
+            steps: vec![Step::bash(t.command())],
             text: format!("I made the change and committed it: {}", t.message.lines().next().unwrap_or_default()),
         };
-        Script { key: self.key(), attempts: self.tries.iter().map(attempt).collect() }
+        let mut attempts: Vec<Attempt> = self.tries.iter().map(attempt).collect();
+        if self.mute_first {
+            if let Some(first) = attempts.first_mut() {
+                first.prompt_contains = Some(RESTARTED.to_owned());
+            }
+            attempts.insert(0, Attempt { steps: vec![Step::hang()], ..Attempt::default() });
+        }
+        Script { key: self.key(), attempts }
     }
 }
 
@@ -254,9 +311,10 @@ mod tests {
             commit: "a".repeat(40),
             depends_on: depends_on.iter().map(|&d| d.to_owned()).collect(),
             red_first: None,
+            mute_first: false,
         };
         let changes = vec![change("a-1", &[]), change("a-2", &["a-1"])];
-        Plan { base: "b".repeat(40), tip_tree: None, test: "true".to_owned(), changes }
+        Plan { base: "b".repeat(40), tip_tree: None, test: "true".to_owned(), changes, hopeless: Vec::new() }
     }
 
     #[test]
