@@ -23,7 +23,11 @@ pub async fn default(ground: &Ground) -> Result<()> {
     xtask(&["demo", "--keep", "--json", text(&json)?, "--kubeconfig", text(&kubeconfig)?]).await?;
     let report: Report = serde_json::from_slice(&std::fs::read(&json)?)?;
     report.check()?;
-    ensure!(report.changes.len() == 3, "{} of 3 landed", report.changes.len());
+    ensure!(report.changes.len() == 4, "{} of 4 landed", report.changes.len());
+    ensure!(report.convoy.phase == "Complete" && report.convoy.progress == "4/4", "{:?}", report.convoy);
+    let mute = report.changes.iter().find(|c| c.bead == "gt-4").context("gt-4 is not in the report")?;
+    ensure!(mute.attempts == 2 && mute.reworks == 0, "the mute agent was not restarted once: {mute:?}");
+    ensure!(report.escalations.iter().map(|e| e.bead.as_str()).eq(["gt-5"]), "escalations: {:?}", report.escalations);
     let reworked: Vec<&str> = report.changes.iter().filter(|c| c.reworks == 1).map(|c| c.bead.as_str()).collect();
     ensure!(reworked == ["gt-2"], "reworked: {reworked:?}");
     // The scripted model makes the right change only when the prompt holds the failing test's output; its log says that it did.

@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 
 use anyhow::Result;
 use gastown_api::{
-    AgentConfig, BeadStore, BeadStoreSpec, Convoy, ConvoySpec, DesiredState, GateTemplate, KubernetesSpec, ModelProvider, Polecat,
-    PolecatSpec, PolecatTemplate, Provider, RefineryTemplate, Rig, RigSettings, RigSpec, SecretKeyRef,
+    AgentConfig, BeadStore, BeadStoreSpec, Channel, Convoy, ConvoySpec, DesiredState, GateTemplate, KubernetesSpec, ModelProvider, Polecat,
+    PolecatSpec, PolecatTemplate, Provider, RefineryTemplate, Rig, RigSettings, RigSpec, Route, SecretKeyRef, WebhookChannel, WitnessTemplate,
 };
 use k8s_openapi::api::core::v1::{Namespace, Pod, ResourceRequirements, Secret, Service};
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
@@ -13,7 +13,8 @@ use kube::api::ObjectMeta;
 use serde_json::json;
 
 use super::stage::Settings;
-use super::story::Change;
+use super::story::Story;
+use super::watch::SYSTEM;
 
 /// The pod and the Service of the git server and the Messages API.
 pub const SERVERS: &str = "demo-servers";
@@ -21,8 +22,12 @@ pub const SERVERS: &str = "demo-servers";
 pub const GIT_PORT: u16 = 8080;
 /// The Messages API's port.
 pub const MESSAGES_PORT: u16 = 8081;
-/// The convoy.
+/// The convoy of all changes.
 pub const CONVOY: &str = "everything";
+/// The convoy of what nothing comes of.
+pub const HOPELESS: &str = "hopeless";
+/// The key of the webhook's URL in its Secret.
+const HOOK_KEY: &str = "url";
 /// The port that webhooks are received on.
 pub const HOOKS_PORT: u16 = 8082;
 /// The repository on the git server.
@@ -87,19 +92,48 @@ pub fn repository(settings: &Settings) -> String {
     format!("http://{SERVERS}.{}.svc:{GIT_PORT}/{REPOSITORY}.git", settings.namespace)
 }
 
+/// Where the Witness posts Escalations to. It lives where the Witness does.
+pub fn hook_secret(settings: &Settings) -> Result<Secret> {
+    let url = format!("http://{SERVERS}.{}.svc:{HOOKS_PORT}/hooks/{}", settings.namespace, settings.rig);
+    Ok(serde_json::from_value(json!({
+        "metadata": {"name": hook_name(settings), "namespace": SYSTEM}, "stringData": {HOOK_KEY: url},
+    }))?)
+}
+
+/// The name of [`hook_secret`].
+pub fn hook_name(settings: &Settings) -> String {
+    format!("{}-hook", settings.rig)
+}
+
+/// A Witness that posts Escalations; where an agent of the story falls silent, one with little patience.
+fn witness(settings: &Settings, story: &Story) -> WitnessTemplate {
+    let url_secret_ref = SecretKeyRef { name: hook_name(settings), key: HOOK_KEY.to_owned() };
+    let webhook = Some(WebhookChannel { url_secret_ref });
+    let route = Route { channel: Channel::Webhook, webhook, ..Route::mayor() };
+    let mut witness = WitnessTemplate { routes: vec![route], ..WitnessTemplate::default() };
+    if story.changes.iter().any(|c| c.mute_first) {
+        witness.health_check_interval = Some("2s".to_owned());
+        witness.quiet_threshold = Some("10s".to_owned());
+        witness.stuck_threshold = Some("20s".to_owned());
+        witness.restart_after = Some("5s".to_owned());
+    }
+    witness
+}
+
 /// The Rig.
-pub fn rig(settings: &Settings, test: &str, prefix: &str) -> Rig {
+pub fn rig(settings: &Settings, story: &Story) -> Rig {
     let gate = GateTemplate {
         image: Some(settings.gate_image.clone()),
         resources: Some(resources("100m", "128Mi", "512Mi")),
         ..GateTemplate::default()
     };
-    let refinery = RefineryTemplate { test_command: Some(test.to_owned()), gate_template: Some(gate), ..RefineryTemplate::default() };
+    let refinery = RefineryTemplate { test_command: Some(story.test.clone()), gate_template: Some(gate), ..RefineryTemplate::default() };
     let mut rig = Rig::new(
         &settings.rig,
         RigSpec {
             git_url: repository(settings),
-            beads_prefix: prefix.to_owned(),
+            beads_prefix: story.prefix().to_owned(),
+            witness: Some(witness(settings, story)),
             polecat_template: Some(template(settings)),
             settings: RigSettings { max_polecats: settings.max_polecats, ..RigSettings::default() },
             refinery: Some(refinery),
@@ -154,13 +188,13 @@ pub fn bead_store(settings: &Settings, prefix: &str) -> BeadStore {
     store
 }
 
-/// The convoy of all changes.
-pub fn convoy(settings: &Settings, changes: &[Change]) -> Convoy {
+/// A convoy of some beads.
+pub fn convoy(settings: &Settings, name: &str, description: &str, beads: Vec<String>) -> Convoy {
     let mut convoy = Convoy::new(
-        CONVOY,
+        name,
         ConvoySpec {
-            description: "All changes of the plan".to_owned(),
-            tracked_beads: changes.iter().map(|c| c.bead.clone()).collect(),
+            description: description.to_owned(),
+            tracked_beads: beads,
             rig_ref: Some(settings.rig.clone()),
             dispatch: true,
             ..ConvoySpec::default()

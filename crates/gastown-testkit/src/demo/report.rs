@@ -23,6 +23,9 @@ pub struct Report {
     pub changes: Vec<ChangeReport>,
     /// The convoy that carried them.
     pub convoy: ConvoyReport,
+    /// What ended with a person.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub escalations: Vec<EscalationReport>,
     /// The target branch at the end.
     pub target: Target,
     /// Whether the target's tree is the one that the plan names; absent when it names none.
@@ -65,6 +68,22 @@ pub struct ChangeReport {
     pub testing_seconds: f64,
 }
 
+/// An Escalation that was delivered to the webhook.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct EscalationReport {
+    /// The bead that nothing came of.
+    pub bead: String,
+    /// Its Polecat.
+    pub polecat: String,
+    /// The Escalation.
+    pub name: String,
+    /// How bad it is.
+    pub severity: String,
+    /// What it says.
+    pub summary: String,
+}
+
 /// The convoy at the end.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct ConvoyReport {
@@ -105,8 +124,9 @@ impl Report {
             let inside = git(&dir, &["merge-base", "--is-ancestor", &change.landed_commit, &commit]).await;
             inside.with_context(|| format!("{}: {} is not on main", change.bead, change.landed_commit))?;
         }
+        let escalations = story.hopeless.iter().filter_map(|h| escalation(&h.bead, snapshot)).collect();
         let tree_as_planned = story.tip_tree.as_ref().map(|planned| *planned == tree);
-        Ok(Self { changes, convoy, target: Target { branch: "main".to_owned(), commit, tree }, tree_as_planned, seconds })
+        Ok(Self { changes, convoy, escalations, target: Target { branch: "main".to_owned(), commit, tree }, tree_as_planned, seconds })
     }
 
     /// What contradicts the promises, if anything: a change that landed untested, a bead that does not say what landed, a convoy
@@ -161,8 +181,21 @@ impl Report {
         let Target { branch, commit, tree } = &self.target;
         let (count, convoy) = (self.changes.len(), &self.convoy);
         let convoy = format!("convoy {} is {} ({})", convoy.name, convoy.phase, convoy.progress);
-        format!("{}\n{count} landed in {:.0} s; {convoy}; {branch} is {commit}, tree {tree}{planned}", table.concat(), self.seconds)
+        let told = |e: &EscalationReport| format!("\nescalated: {} ({}, {}) {}", e.bead, e.polecat, e.severity, e.summary);
+        let told = self.escalations.iter().map(told).collect::<Vec<_>>().concat();
+        format!("{}\n{count} landed in {:.0} s; {convoy}; {branch} is {commit}, tree {tree}{planned}{told}", table.concat(), self.seconds)
     }
+}
+
+fn escalation(bead: &str, snapshot: &Snapshot) -> Option<EscalationReport> {
+    let escalation = snapshot.escalation(bead)?;
+    Some(EscalationReport {
+        bead: bead.to_owned(),
+        polecat: snapshot.author(bead)?.name_any(),
+        name: escalation.name_any(),
+        severity: escalation.spec.severity.as_str().to_owned(),
+        summary: escalation.spec.summary.clone(),
+    })
 }
 
 fn change(change: &Change, snapshot: &Snapshot, beads: &BTreeMap<String, BeadState>) -> Result<ChangeReport> {

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
-use gastown_api::{BeadStore, Convoy, ConvoyPhase, MergeRequest, Polecat, Rig};
+use gastown_api::{BeadStore, Convoy, ConvoyPhase, Escalation, MergeRequest, Polecat, Rig};
 use http::Method;
 use k8s_openapi::api::core::v1::{Namespace, Pod, Secret, Service};
 use kube::api::{Api, DeleteParams, ListParams, Patch, PatchParams, PostParams};
@@ -14,11 +14,12 @@ use serde::de::DeserializeOwned;
 
 use super::beads;
 use super::git::git;
-use super::objects::{self, CONVOY, GIT_PORT, MESSAGES_PORT, REPOSITORY, SERVERS};
+use super::objects::{self, CONVOY, GIT_PORT, HOOKS_PORT, HOPELESS, MESSAGES_PORT, REPOSITORY, SERVERS};
 use super::report::Report;
 use super::story::Story;
-use super::watch::{self, Failure, Snapshot};
+use super::watch::{self, Failure, SYSTEM, Snapshot};
 use super::{Forward, Kubectl};
+use crate::hooks::Delivery;
 use crate::http_client;
 use crate::messages::{Entry, Script};
 
@@ -55,6 +56,8 @@ pub struct Stage {
     pub kubectl: Kubectl,
     git: Forward,
     messages: Forward,
+    hooks: Forward,
+    escalations: Api<Escalation>,
     convoys: Api<Convoy>,
     polecats: Api<Polecat>,
     requests: Api<MergeRequest>,
@@ -77,13 +80,17 @@ impl Stage {
         let target = format!("pod/{SERVERS}");
         let git = kubectl.forward(name, &target, GIT_PORT).await?;
         let messages = kubectl.forward(name, &target, MESSAGES_PORT).await?;
+        let hooks = kubectl.forward(name, &target, HOOKS_PORT).await?;
+        let secrets = Api::<Secret>::namespaced(client.clone(), SYSTEM);
+        apply(&secrets, &objects::hook_secret(&settings)?).await?;
         let convoys = Api::namespaced(client.clone(), name);
+        let escalations = Api::namespaced(client.clone(), name);
         let polecats = Api::namespaced(client.clone(), name);
         let requests = Api::namespaced(client.clone(), name);
-        let mut stage = Self { kubectl, git, messages, convoys, polecats, requests, started: Instant::now(), settings };
+        let mut stage = Self { kubectl, git, messages, hooks, escalations, convoys, polecats, requests, started: Instant::now(), settings };
         stage.furnish(&story.path(), &story.base, scripts).await?;
         stage.started = Instant::now();
-        let rig = objects::rig(&stage.settings, &story.test, story.prefix());
+        let rig = objects::rig(&stage.settings, story);
         Api::<Rig>::all(client.clone()).create(&PostParams::default(), &rig).await.context("creating the Rig")?;
         Ok(stage)
     }
@@ -103,15 +110,38 @@ impl Stage {
         format!("http://127.0.0.1:{}/{REPOSITORY}.git", self.git.port)
     }
 
-    /// Puts the story's beads beside the code, and sends one Convoy of them off.
+    /// Puts the story's beads beside the code, and sends one Convoy of them off, and a second one of those that are hopeless.
     async fn send(&self, client: &Client, story: &Story) -> Result<()> {
         beads::push(story, &self.repository_here()).await?;
         let store = objects::bead_store(&self.settings, story.prefix());
         let stores = Api::<BeadStore>::namespaced(client.clone(), &self.settings.namespace);
         stores.create(&PostParams::default(), &store).await.context("creating the BeadStore")?;
-        let convoy = objects::convoy(&self.settings, &story.changes);
+        let everything = story.changes.iter().map(|c| c.bead.clone()).collect();
+        let convoy = objects::convoy(&self.settings, CONVOY, "All changes of the plan", everything);
         self.convoys.create(&PostParams::default(), &convoy).await.context("creating the Convoy")?;
+        let hopeless: Vec<String> = story.hopeless.iter().map(|h| h.bead.clone()).collect();
+        if !hopeless.is_empty() {
+            let convoy = objects::convoy(&self.settings, HOPELESS, "What nobody knows how to do", hopeless);
+            self.convoys.create(&PostParams::default(), &convoy).await.context("creating the second Convoy")?;
+        }
         Ok(())
+    }
+
+    /// Whether the webhook was told of everything that is hopeless.
+    async fn told_of(&self, story: &Story, snapshot: &Snapshot) -> Result<bool> {
+        let open = story.hopeless.iter().map(|h| snapshot.escalation(&h.bead));
+        let causes: Option<Vec<&str>> = open.map(|e| e.map(|e| e.spec.cause.as_str())).collect();
+        let Some(causes) = causes else { return Ok(false) };
+        if causes.is_empty() {
+            return Ok(true);
+        }
+        let deliveries = self.deliveries().await?;
+        Ok(causes.iter().all(|cause| deliveries.iter().any(|d| d.body["cause"] == **cause)))
+    }
+
+    /// What the webhook got, oldest first.
+    pub async fn deliveries(&self) -> Result<Vec<Delivery>> {
+        http_client::get_json(&format!("http://127.0.0.1:{}/admin/deliveries", self.hooks.port)).await
     }
 
     /// What the model was asked, oldest first.
@@ -125,11 +155,17 @@ impl Stage {
         self.polecats.create(&PostParams::default(), &polecat).await.with_context(|| format!("creating Polecat {name}"))
     }
 
-    /// All Convoys, Polecats and MergeRequests of the namespace.
+    /// All Convoys, Polecats, MergeRequests and Escalations of the namespace.
     pub async fn snapshot(&self) -> Result<Snapshot> {
         let all = ListParams::default();
-        let (convoys, polecats, requests) = tokio::try_join!(self.convoys.list(&all), self.polecats.list(&all), self.requests.list(&all))?;
-        Ok(Snapshot { convoys: convoys.items, polecats: polecats.items, requests: requests.items })
+        let (convoys, polecats, requests, escalations) = tokio::try_join!(
+            self.convoys.list(&all),
+            self.polecats.list(&all),
+            self.requests.list(&all),
+            self.escalations.list(&all)
+        )?;
+        let (convoys, polecats) = (convoys.items, polecats.items);
+        Ok(Snapshot { convoys, polecats, requests: requests.items, escalations: escalations.items })
     }
 
     /// Looks at the cluster until `done` says something, or time is up.
@@ -165,7 +201,7 @@ pub async fn run(client: &Client, settings: Settings, story: &Story, mut tell: i
         }
         let landed = story.changes.iter().filter(|c| snapshot.is_finished(&c.bead)).count();
         let complete = snapshot.convoy(CONVOY).and_then(|c| c.status.as_ref()?.phase) == Some(ConvoyPhase::Complete);
-        if landed == story.changes.len() && complete {
+        if landed == story.changes.len() && complete && stage.told_of(story, &snapshot).await? {
             let beads = beads::read(&story.path(), &stage.repository_here()).await?;
             if story.changes.iter().all(|c| beads.get(&c.bead).is_some_and(|b| b.status == "closed")) {
                 let report = Report::new(&stage, story, &snapshot, &beads).await?;
@@ -181,9 +217,12 @@ pub async fn run(client: &Client, settings: Settings, story: &Story, mut tell: i
 
 /// Deletes what has the stage's names, and waits until it is gone.
 pub async fn clear(client: &Client, settings: &Settings) -> Result<()> {
-    // The convoy first: it would start anew what is deleted.
+    // The convoys first: they would start anew what is deleted.
     let convoys = Api::<Convoy>::namespaced(client.clone(), &settings.namespace);
-    delete(&convoys, CONVOY).await?;
+    for convoy in [CONVOY, HOPELESS] {
+        delete(&convoys, convoy).await?;
+    }
+    delete(&Api::<Secret>::namespaced(client.clone(), SYSTEM), &objects::hook_name(settings)).await?;
     let polecats = Api::<Polecat>::namespaced(client.clone(), &settings.namespace);
     for polecat in polecats.list(&ListParams::default()).await.map(|l| l.items).unwrap_or_default() {
         delete(&polecats, &polecat.name_any()).await?;

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::time::{Duration, Instant};
 
-use gastown_api::{Convoy, MergePhase, MergeRequest, Polecat, PolecatPhase, conditions};
+use gastown_api::{Convoy, Escalation, MergePhase, MergeRequest, Polecat, PolecatPhase, conditions};
 use k8s_openapi::api::core::v1::Pod;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use kube::ResourceExt;
@@ -16,7 +16,7 @@ const QUIET: Duration = Duration::from_secs(600);
 /// When only Stuck polecats are left, nothing more is awaited for longer.
 const STUCK: Duration = Duration::from_secs(45);
 
-/// All Convoys, Polecats and MergeRequests of a stage.
+/// All Convoys, Polecats, MergeRequests and Escalations of a stage.
 #[derive(Clone, Debug, Default)]
 pub struct Snapshot {
     /// The Convoys.
@@ -25,6 +25,8 @@ pub struct Snapshot {
     pub polecats: Vec<Polecat>,
     /// The MergeRequests.
     pub requests: Vec<MergeRequest>,
+    /// The Escalations.
+    pub escalations: Vec<Escalation>,
 }
 
 impl Snapshot {
@@ -36,6 +38,13 @@ impl Snapshot {
     /// A Convoy by its name.
     pub fn convoy(&self, name: &str) -> Option<&Convoy> {
         self.convoys.iter().find(|c| c.name_any() == name)
+    }
+
+    /// The Escalation about the Polecat that works on a bead.
+    pub fn escalation(&self, bead: &str) -> Option<&Escalation> {
+        let polecat = self.author(bead)?.name_any();
+        let about = |e: &&Escalation| e.spec.related_object.as_ref().is_some_and(|o| o.kind == "Polecat" && o.name == polecat);
+        self.escalations.iter().find(about)
     }
 
     /// The Polecat that works on a bead.
@@ -96,7 +105,8 @@ impl News {
             (format!("request {author}/{}", r.spec.attempt), say_request(r))
         });
         let convoys = snapshot.convoys.iter().map(|c| (format!("convoy {}", c.name_any()), say_convoy(c)));
-        let now: Vec<(String, String)> = polecats.chain(requests).chain(convoys).collect();
+        let escalations = snapshot.escalations.iter().map(|e| (format!("escalation {}", e.name_any()), say_escalation(e)));
+        let now: Vec<(String, String)> = polecats.chain(requests).chain(convoys).chain(escalations).collect();
         let mut lines = Vec::new();
         for (who, what) in now {
             if self.told.get(&who) != Some(&what) {
@@ -112,6 +122,11 @@ fn say_convoy(convoy: &Convoy) -> String {
     let status = convoy.status.clone().unwrap_or_default();
     let phase = status.phase.map_or_else(|| "new".to_owned(), |p| format!("{p:?}"));
     format!("{phase} {}", status.progress.unwrap_or_default()).trim_end().to_owned()
+}
+
+fn say_escalation(escalation: &Escalation) -> String {
+    let phase = escalation.status.as_ref().and_then(|s| s.phase).map_or_else(|| "new".to_owned(), |p| format!("{p:?}"));
+    format!("{phase} {}: {}", escalation.spec.severity.as_str(), escalation.spec.summary)
 }
 
 fn say_polecat(polecat: &Polecat) -> String {
