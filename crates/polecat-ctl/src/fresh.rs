@@ -39,6 +39,15 @@ impl<K: Resource> Fresh<K> {
         self.put(uid.to_owned(), Known::Gone);
     }
 
+    /// The watch has shown this version, or that it is gone: an own write that is no newer has served its time.
+    pub fn seen(&self, shown: &K) {
+        let Some(uid) = shown.uid() else { return };
+        let mut map = self.0.lock();
+        if matches!(map.get(&uid), Some((Known::Is(own), _)) if version(own.as_ref()) <= version(shown)) {
+            map.remove(&uid);
+        }
+    }
+
     fn put(&self, uid: String, known: Known<K>) {
         let mut map = self.0.lock();
         if map.len() > 4096 {

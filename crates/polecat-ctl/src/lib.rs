@@ -3,6 +3,8 @@
 //! The rules are in `gastown_core::polecat`; here are the objects. It must not know how work is tested or landed.
 
 mod act;
+mod beads;
+mod claims;
 mod context;
 mod fresh;
 mod gather;
@@ -16,11 +18,12 @@ mod seats;
 use std::sync::{Arc, OnceLock};
 
 use gastown_api::names::label;
-use gastown_api::{MergeRequest, Polecat, Rig};
+use gastown_api::{BeadStore, MergeRequest, Polecat, Rig};
 use gastown_runtime::Runtime;
 use gastown_runtime::controller::Controller;
 use gastown_runtime::grpc::Remote;
 use gastown_runtime::watch::{Triggers, Watch, triggers};
+use k8s_openapi::api::coordination::v1::Lease;
 use k8s_openapi::api::core::v1::Pod;
 use kube::ResourceExt as _;
 use kube::runtime::reflector::{ObjectRef, Store};
@@ -49,6 +52,9 @@ pub struct PolecatArgs {
     /// Where refinery-ctl serves the merge queue; by default its Service in the installation's namespace
     #[arg(long, env = "GASTOWN_REFINERY_ENDPOINT")]
     pub refinery_endpoint: Option<String>,
+    /// Where beadstore-ctl serves beads; by default its Service in the installation's namespace
+    #[arg(long, env = "GASTOWN_BEADSTORE_ENDPOINT")]
+    pub beadstore_endpoint: Option<String>,
     /// Leave user and group ids of pods to the platform (OpenShift)
     #[arg(long, env = "GASTOWN_PLATFORM_IDS")]
     pub platform_ids: bool,
@@ -66,29 +72,61 @@ impl PolecatArgs {
     }
 
     fn refinery(&self, namespace: &str) -> String {
-        self.refinery_endpoint.clone().filter(|u| !u.is_empty()).unwrap_or_else(|| format!("https://refinery-ctl.{namespace}.svc:9443"))
+        endpoint(self.refinery_endpoint.as_ref(), "refinery-ctl", namespace)
     }
+
+    fn bead_store(&self, namespace: &str) -> String {
+        endpoint(self.beadstore_endpoint.as_ref(), "beadstore-ctl", namespace)
+    }
+}
+
+fn endpoint(said: Option<&String>, service: &str, namespace: &str) -> String {
+    said.filter(|u| !u.is_empty()).cloned().unwrap_or_else(|| format!("https://{service}.{namespace}.svc:9443"))
+}
+
+/// What is to be looked at.
+struct Queues {
+    polecats: Triggers<Polecat>,
+    pods: Triggers<Pod>,
+    claims: Triggers<Lease>,
 }
 
 /// Runs until the runtime drains.
 pub async fn start(runtime: Runtime, args: PolecatArgs) -> anyhow::Result<()> {
-    let (context, polecats, pods) = watch(&runtime, &args);
-    let looks = Controller { name: "polecat", store: context.polecats.clone(), triggers: polecats };
-    let sweep = Controller { name: "polecat-orphans", store: context.pods.clone(), triggers: pods };
-    tokio::join!(looks.run(&runtime, context.clone(), reconcile::reconcile), sweep.run(&runtime, context.clone(), orphans::reconcile));
+    let (context, queues) = watch(&runtime, &args);
+    let looks = Controller { name: "polecat", store: context.polecats.clone(), triggers: queues.polecats };
+    let sweep = Controller { name: "polecat-orphans", store: context.pods.clone(), triggers: queues.pods };
+    let claims = Controller { name: "polecat-claims", store: context.claims.clone(), triggers: queues.claims };
+    tokio::join!(
+        looks.run(&runtime, context.clone(), reconcile::reconcile),
+        sweep.run(&runtime, context.clone(), orphans::reconcile),
+        claims.run(&runtime, context.clone(), claims::sweep),
+    );
     Ok(())
 }
 
-fn watch(runtime: &Runtime, args: &PolecatArgs) -> (Arc<Context>, Triggers<Polecat>, Triggers<Pod>) {
+fn watch(runtime: &Runtime, args: &PolecatArgs) -> (Arc<Context>, Queues) {
     let (trigger, triggered) = triggers::<Polecat>();
     let (sweep, swept) = triggers::<Pod>();
+    let (claim, claimed) = triggers::<Lease>();
+    let town = runtime.args.namespace.clone();
+    let wants = Index::<Polecat>::default();
     let (pods_of, requests_of) = (Index::<Pod>::default(), Index::<MergeRequest>::default());
 
     let (seats, memory) = (Arc::<Seats>::default(), Arc::<Memories>::default());
     let store = Arc::<OnceLock<Store<Polecat>>>::default();
     let (gone, slots, memories) = (store.clone(), seats.clone(), memory.clone());
+    let (who, index, namespace) = (store.clone(), wants.clone(), town.clone());
     let polecats = Watch::<Polecat>::all(runtime)
         .notify_self(&trigger)
+        .notify(&claim, move |polecat: &Polecat| {
+            let name = claims::name_for(polecat)?;
+            index.note(&name, polecat);
+            let there = who.get().and_then(|s| s.get(&ObjectRef::from_obj(polecat)));
+            let gone = there.is_none_or(|p| p.uid() != polecat.uid());
+            // a claim of one that is gone is taken away; who waits for it hears of that
+            gone.then(|| ObjectRef::<Lease>::new(&name).within(&namespace))
+        })
         .notify(&trigger, move |polecat: &Polecat| {
             let there = gone.get().and_then(|s| s.get(&ObjectRef::from_obj(polecat)));
             let uid = polecat.uid().unwrap_or_default();
@@ -125,25 +163,43 @@ fn watch(runtime: &Runtime, args: &PolecatArgs) -> (Arc<Context>, Triggers<Polec
         })
         .start();
 
+    let bead_stores = Watch::<BeadStore>::all(runtime).trim(|store: &mut BeadStore| store.status = None).start();
+    let fresh_claims = Arc::<Fresh<Lease>>::default();
+    let (shown, by_claim) = (fresh_claims.clone(), polecats.clone());
+    let claims = Watch::<Lease>::namespaced(runtime, &town)
+        .labels(claims::SELECTOR)
+        .notify_self(&claim)
+        .notify(&trigger, move |lease: &Lease| {
+            shown.seen(lease);
+            let waiting = wants.of(&lease.name_any(), &by_claim);
+            waiting.iter().map(|p| ObjectRef::from_obj(p.as_ref())).collect::<Vec<_>>()
+        })
+        .start();
+
+    let beads = Remote::new(&args.bead_store(&town), &runtime.args.tls_dir, &runtime.args.token_file, beads::DEADLINE);
     let queue = Remote::new(&args.refinery(&runtime.args.namespace), &runtime.args.tls_dir, &runtime.args.token_file, act::SUBMIT_DEADLINE);
     let context = Context {
         runtime: runtime.clone(),
         images: args.images(),
         queue,
+        beads,
         polecats,
         rigs,
         pods,
         requests,
+        bead_stores,
+        claims,
         pods_of,
         requests_of,
         fresh_polecats: Fresh::default(),
         fresh_pods: Fresh::default(),
+        fresh_claims,
         seats,
         seated: parking_lot::Mutex::default(),
         memory,
         trigger,
     };
-    (Arc::new(context), triggered, swept)
+    (Arc::new(context), Queues { polecats: triggered, pods: swept, claims: claimed })
 }
 
 /// The Polecat whose pod this is; notes the pod under it.

@@ -3,6 +3,8 @@
 // A test that fails says where: helpers may panic as tests do.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
+mod beads;
+mod claims;
 mod stage;
 
 use std::collections::BTreeSet;
