@@ -7,16 +7,21 @@ use std::sync::Arc;
 use gastown_api::Polecat;
 use gastown_api::names::{annotation, label, manager};
 use gastown_core::polecat::{ClaimFacts, ClaimRecord, Snapshot, claim_name, tame};
+use gastown_runtime::Runtime;
 use gastown_runtime::controller::resync;
+use gastown_runtime::watch::{Trigger, Watch};
 use jiff::Timestamp;
 use k8s_openapi::api::coordination::v1::{Lease, LeaseSpec};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::MicroTime;
 use kube::api::{DeleteParams, ObjectMeta, PostParams, Preconditions};
 use kube::runtime::controller::Action;
+use kube::runtime::reflector::{ObjectRef, Store};
 use kube::{Api, ResourceExt};
 
 use crate::act::{Error, api_error};
 use crate::context::{Context, reference};
+use crate::fresh::Fresh;
+use crate::index::Index;
 
 /// What claims are selected by.
 pub const SELECTOR: &str = "gastown.io/claim=true";
@@ -50,6 +55,7 @@ fn record(cx: &Context, lease: &Lease) -> ClaimRecord {
     }
 }
 
+/// The holder's uid; empty when nobody holds it.
 fn holder(lease: &Lease) -> &str {
     lease.spec.as_ref().and_then(|s| s.holder_identity.as_deref()).unwrap_or_default()
 }
@@ -179,6 +185,52 @@ async fn is_there(cx: &Context, lease: &Lease) -> Result<bool, Error> {
     let api: Api<Polecat> = Api::namespaced(cx.runtime.client.clone(), polecat.namespace.as_deref().unwrap_or_default());
     let found = api.get_opt(&polecat.name).await.map_err(api_error("reading polecat", &polecat.name))?;
     Ok(found.is_some_and(|p| p.uid().as_deref() == Some(uid)))
+}
+
+/// The claims that a Polecat of this uid left behind.
+pub fn left_by(uid: &str, leases: &Store<Lease>) -> Vec<ObjectRef<Lease>> {
+    leases.state().iter().filter(|lease| holder(lease) == uid).map(|lease| ObjectRef::from_obj(lease.as_ref())).collect()
+}
+
+/// What leads from claims to the Polecats that want them. Clones share.
+#[derive(Clone)]
+pub struct Links {
+    /// Own writes of claims, and what the API server said of others.
+    pub fresh: Arc<Fresh<Lease>>,
+    /// Polecats by the name of the claim that they need.
+    wants: Index<Polecat>,
+    trigger: Trigger<Lease>,
+}
+
+impl Links {
+    /// Nothing is known yet. `trigger` has claims looked at.
+    pub fn new(trigger: Trigger<Lease>) -> Self {
+        Self { fresh: Arc::default(), wants: Index::default(), trigger }
+    }
+
+    /// Notes which claim a Polecat needs. One that is gone from the store needs none; the name of its claim is returned.
+    pub fn note(&self, polecat: &Polecat, gone: Option<&Store<Polecat>>) -> Option<String> {
+        let name = name_for(polecat)?;
+        match gone {
+            None => self.wants.note(&name, polecat),
+            Some(store) => drop(self.wants.of(&name, store)),
+        }
+        gone.map(|_| name)
+    }
+
+    /// Starts the watch: a claim that changes or goes has all who want it looked at.
+    pub fn watch(&self, runtime: &Runtime, polecats: &Store<Polecat>, trigger: &Trigger<Polecat>) -> Store<Lease> {
+        let (links, polecats) = (self.clone(), polecats.clone());
+        Watch::<Lease>::namespaced(runtime, &runtime.args.namespace)
+            .labels(SELECTOR)
+            .notify_self(&self.trigger)
+            .notify(trigger, move |lease: &Lease| {
+                links.fresh.seen(lease);
+                let waiting = links.wants.of(&lease.name_any(), &polecats);
+                waiting.iter().map(|p| ObjectRef::from_obj(p.as_ref())).collect::<Vec<_>>()
+            })
+            .start()
+    }
 }
 
 /// Looks at one claim: one whose holder is gone without giving it back is taken away, whether or not anybody waits for it.

@@ -72,7 +72,7 @@ pub struct Context {
     /// Own writes of Polecats.
     pub fresh_polecats: Fresh<Polecat>,
     /// Own writes of pods.
-    pub fresh_pods: Fresh<Pod>,
+    pub fresh_pods: Arc<Fresh<Pod>>,
     /// Own writes of claims, and what the API server said of others.
     pub fresh_claims: Arc<Fresh<Lease>>,
     /// Slots.

@@ -28,6 +28,7 @@ use k8s_openapi::api::core::v1::Pod;
 use kube::ResourceExt as _;
 use kube::runtime::reflector::{ObjectRef, Store};
 
+use crate::claims::Links;
 use crate::context::{Context, Memories, reference};
 use crate::fresh::Fresh;
 use crate::index::Index;
@@ -109,23 +110,19 @@ fn watch(runtime: &Runtime, args: &PolecatArgs) -> (Arc<Context>, Queues) {
     let (trigger, triggered) = triggers::<Polecat>();
     let (sweep, swept) = triggers::<Pod>();
     let (claim, claimed) = triggers::<Lease>();
-    let town = runtime.args.namespace.clone();
-    let wants = Index::<Polecat>::default();
+    let links = Links::new(claim.clone());
     let (pods_of, requests_of) = (Index::<Pod>::default(), Index::<MergeRequest>::default());
 
     let (seats, memory) = (Arc::<Seats>::default(), Arc::<Memories>::default());
     let store = Arc::<OnceLock<Store<Polecat>>>::default();
     let (gone, slots, memories) = (store.clone(), seats.clone(), memory.clone());
-    let (who, index, namespace) = (store.clone(), wants.clone(), town.clone());
+    let (who, wants, town) = (store.clone(), links.clone(), runtime.args.namespace.clone());
     let polecats = Watch::<Polecat>::all(runtime)
         .notify_self(&trigger)
         .notify(&claim, move |polecat: &Polecat| {
-            let name = claims::name_for(polecat)?;
-            index.note(&name, polecat);
             let there = who.get().and_then(|s| s.get(&ObjectRef::from_obj(polecat)));
-            let gone = there.is_none_or(|p| p.uid() != polecat.uid());
-            // a claim of one that is gone is taken away; who waits for it hears of that
-            gone.then(|| ObjectRef::<Lease>::new(&name).within(&namespace))
+            let gone = who.get().filter(|_| there.is_none_or(|p| p.uid() != polecat.uid()));
+            wants.note(polecat, gone).map(|name| ObjectRef::<Lease>::new(&name).within(&town))
         })
         .notify(&trigger, move |polecat: &Polecat| {
             let there = gone.get().and_then(|s| s.get(&ObjectRef::from_obj(polecat)));
@@ -147,11 +144,22 @@ fn watch(runtime: &Runtime, args: &PolecatArgs) -> (Arc<Context>, Queues) {
             by_rig.state().iter().filter(|p| of_rig(p)).map(|p| ObjectRef::from_obj(p.as_ref())).collect::<Vec<_>>()
         })
         .start();
-    let index = pods_of.clone();
+    let claims = links.watch(runtime, &polecats, &trigger);
+    let fresh_pods = Arc::<Fresh<Pod>>::default();
+    let (index, shown) = (pods_of.clone(), fresh_pods.clone());
+    let (authors, leases) = (polecats.clone(), claims.clone());
     let pods = Watch::<Pod>::all(runtime)
         .labels(label::POLECAT)
-        .notify(&trigger, move |pod: &Pod| polecat_of(pod, &index))
+        .notify(&trigger, move |pod: &Pod| {
+            shown.seen(pod);
+            polecat_of(pod, &index)
+        })
         .notify(&sweep, |pod: &Pod| [ObjectRef::from_obj(pod)])
+        .notify(&claim, move |pod: &Pod| {
+            let orphan = polecat_at(pod).is_none_or(|at| authors.get(&at).is_none());
+            let uid = gather::owner_uid(pod).filter(|_| orphan);
+            uid.map(|uid| claims::left_by(uid, &leases)).unwrap_or_default()
+        })
         .start();
     let index = requests_of.clone();
     let requests = Watch::<MergeRequest>::all(runtime)
@@ -162,22 +170,11 @@ fn watch(runtime: &Runtime, args: &PolecatArgs) -> (Arc<Context>, Queues) {
             })
         })
         .start();
-
     let bead_stores = Watch::<BeadStore>::all(runtime).trim(|store: &mut BeadStore| store.status = None).start();
-    let fresh_claims = Arc::<Fresh<Lease>>::default();
-    let (shown, by_claim) = (fresh_claims.clone(), polecats.clone());
-    let claims = Watch::<Lease>::namespaced(runtime, &town)
-        .labels(claims::SELECTOR)
-        .notify_self(&claim)
-        .notify(&trigger, move |lease: &Lease| {
-            shown.seen(lease);
-            let waiting = wants.of(&lease.name_any(), &by_claim);
-            waiting.iter().map(|p| ObjectRef::from_obj(p.as_ref())).collect::<Vec<_>>()
-        })
-        .start();
 
-    let beads = Remote::new(&args.bead_store(&town), &runtime.args.tls_dir, &runtime.args.token_file, beads::DEADLINE);
-    let queue = Remote::new(&args.refinery(&runtime.args.namespace), &runtime.args.tls_dir, &runtime.args.token_file, act::SUBMIT_DEADLINE);
+    let remote = |uri: &str, deadline| Remote::new(uri, &runtime.args.tls_dir, &runtime.args.token_file, deadline);
+    let beads = remote(&args.bead_store(&runtime.args.namespace), beads::DEADLINE);
+    let queue = remote(&args.refinery(&runtime.args.namespace), act::SUBMIT_DEADLINE);
     let context = Context {
         runtime: runtime.clone(),
         images: args.images(),
@@ -192,8 +189,8 @@ fn watch(runtime: &Runtime, args: &PolecatArgs) -> (Arc<Context>, Queues) {
         pods_of,
         requests_of,
         fresh_polecats: Fresh::default(),
-        fresh_pods: Fresh::default(),
-        fresh_claims,
+        fresh_pods,
+        fresh_claims: links.fresh,
         seats,
         seated: parking_lot::Mutex::default(),
         memory,
@@ -204,8 +201,12 @@ fn watch(runtime: &Runtime, args: &PolecatArgs) -> (Arc<Context>, Queues) {
 
 /// The Polecat whose pod this is; notes the pod under it.
 fn polecat_of(pod: &Pod, index: &Index<Pod>) -> Option<ObjectRef<Polecat>> {
+    index.note(gather::owner_uid(pod)?, pod);
+    polecat_at(pod)
+}
+
+fn polecat_at(pod: &Pod) -> Option<ObjectRef<Polecat>> {
     let uid = gather::owner_uid(pod)?;
-    index.note(uid, pod);
     let owner = pod.owner_references().iter().find(|o| o.uid == uid)?;
     Some(ObjectRef::new(&owner.name).within(&pod.namespace()?))
 }

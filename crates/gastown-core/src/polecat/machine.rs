@@ -249,7 +249,9 @@ impl World {
                 self.s.remark = if submit_works { RemarkFacts::Acknowledged { text } } else { RemarkFacts::Failed { text, tries, until } };
             }
             // the API server is asked once more before the pod is made
-            Deed::Start(_) if self.s.bead.is_some() && self.desk.borrow().holder.as_ref() != Some(&self.s.uid) => {}
+            Deed::Start(_) if self.s.bead.is_some() && self.desk.borrow().holder.as_ref() != Some(&self.s.uid) => {
+                assert!(self.blind, "a pod without the claim");
+            }
             Deed::Start(inputs) => {
                 assert!(self.s.pods.iter().all(|p| p.over(now)), "two live pods");
                 assert!(self.desk.borrow().working.is_empty(), "two polecats at work on one bead");
