@@ -138,7 +138,7 @@ async fn record(cx: &Context, polecat: &Polecat, s: &Snapshot, ledger: Option<&L
 async fn start(cx: &Context, polecat: &Polecat, s: &Snapshot, inputs: &PodInputs) -> Result<(), Error> {
     let owner = apply::owner(polecat)?;
     put_prompt(cx, s, &pod::prompt::config_map(s, inputs, owner.clone())).await?;
-    let wanted = pod::build(s, inputs, &cx.images, owner);
+    let wanted = pod::build(s, inputs, &cx.images(), owner);
     let post = PostParams { field_manager: Some(manager::POLECAT.to_owned()), ..PostParams::default() };
     match pods(cx, s).create(&post, &wanted).await {
         Ok(pod) => {
