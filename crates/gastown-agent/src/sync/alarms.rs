@@ -111,10 +111,10 @@ impl Alarms {
         self.queue.lock().waiting.front().map(|k| k.request.clone())
     }
 
-    /// The first one is done with, in one way or the other.
-    fn settle(&self, cause: &str, outcome: &Result<RaiseResponse, Status>) {
+    /// The first one is done with, in one way or the other. One that was changed while it was on its way stays: it is told anew.
+    fn settle(&self, sent: &RaiseRequest, outcome: &Result<RaiseResponse, Status>) {
         let mut queue = self.queue.lock();
-        if queue.waiting.front().is_some_and(|k| k.request.cause == cause)
+        if queue.waiting.front().is_some_and(|k| k.request == *sent)
             && let Some(done) = queue.waiting.pop_front()
         {
             for tell in done.tell {
@@ -144,8 +144,8 @@ impl Alarms {
     /// Raises one; `false` when it must be tried again.
     async fn raise(&self, request: RaiseRequest) -> bool {
         let Some(witness) = &self.witness else { return false };
-        let cause = request.cause.clone();
-        let outcome = witness.raise(request).await;
+        let outcome = witness.raise(request.clone()).await;
+        let cause = &request.cause;
         match &outcome {
             Ok(made) => tracing::info!(cause, escalation = made.name, "the witness has heard the agent's alarm"),
             Err(e) if is_final(e) => tracing::warn!(cause, error = %e, "the witness refuses the agent's alarm"),
@@ -154,7 +154,7 @@ impl Alarms {
                 return false;
             }
         }
-        self.settle(&cause, &outcome);
+        self.settle(&request, &outcome);
         true
     }
 
@@ -278,8 +278,7 @@ mod tests {
         let told = async |outcome: Result<RaiseResponse, Status>| {
             let settle = async {
                 alarms.more.notified().await;
-                let cause = alarms.first().unwrap().cause;
-                alarms.settle(&cause, &outcome);
+                alarms.settle(&alarms.first().unwrap(), &outcome);
             };
             tokio::join!(alarms.escalate(alarm("help")), settle).0
         };
@@ -292,13 +291,29 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn what_is_said_again_while_it_is_on_its_way_is_told_too() {
+        let alarms = alarms();
+        let keep = |details: &str| {
+            let alarm = Alarm { details: details.into(), ..alarm("help") };
+            alarms.keep(request(&who(), &alarm).unwrap(), oneshot::channel().0).unwrap();
+        };
+        keep("at noon");
+        let sent = alarms.first().unwrap();
+        keep("still");
+        alarms.settle(&sent, &Ok(RaiseResponse::default()));
+        assert_eq!(alarms.first().unwrap().details, "still");
+        keep("still");
+        alarms.settle(&alarms.first().unwrap(), &Ok(RaiseResponse::default()));
+        assert!(alarms.first().is_none(), "the same words are one alarm");
+    }
+
+    #[tokio::test]
     async fn an_attempt_has_a_bound_of_different_alarms() {
         let alarms = alarms();
         let tell = || oneshot::channel().0;
         for n in 0..DIFFERENT {
             alarms.keep(request(&who(), &alarm(&format!("{n}"))).unwrap(), tell()).unwrap();
-            let cause = alarms.first().unwrap().cause;
-            alarms.settle(&cause, &Err(Status::invalid_argument("")));
+            alarms.settle(&alarms.first().unwrap(), &Err(Status::invalid_argument("")));
         }
         assert!(alarms.keep(request(&who(), &alarm("new")).unwrap(), tell()).is_err());
         assert!(alarms.keep(request(&who(), &alarm("3")).unwrap(), tell()).is_ok());
