@@ -170,7 +170,7 @@ async fn start(cx: &Context, polecat: &Polecat, s: &Snapshot, inputs: &PodInputs
     let bead = beads::read(cx, polecat, inputs).await?;
     put_prompt(cx, s, &pod::prompt::config_map(s, inputs, bead.as_ref(), owner.clone())).await?;
     claims::confirm(cx, polecat).await?;
-    let wanted = pod::build(s, inputs, &cx.images, owner);
+    let wanted = pod::build(s, inputs, &cx.images(), owner);
     let post = PostParams { field_manager: Some(manager::POLECAT.to_owned()), ..PostParams::default() };
     match pods(cx, s).create(&post, &wanted).await {
         Ok(pod) => {

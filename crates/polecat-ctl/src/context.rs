@@ -16,7 +16,7 @@ use parking_lot::Mutex;
 
 use crate::fresh::Fresh;
 use crate::index::Index;
-use crate::pod::Images;
+use crate::pod::{Images, Witness};
 use crate::seats::Seats;
 
 /// What this process remembers of one Polecat; losing it costs a repeated call.
@@ -49,6 +49,8 @@ pub struct Context {
     pub runtime: Runtime,
     /// What pods are made of.
     pub images: Images,
+    /// Where witness-ctl is, if there is one.
+    pub witness: Option<String>,
     /// refinery-ctl.
     pub queue: Remote,
     /// beadstore-ctl.
@@ -143,5 +145,20 @@ impl Context {
         for polecat in keys.iter().filter_map(|key| reference(key)) {
             self.trigger.try_send(polecat);
         }
+    }
+}
+
+impl Context {
+    /// What a pod is made of now. A witness whose authority cannot be told holds no pod back: the work comes first.
+    pub fn images(&self) -> Images {
+        let file = self.runtime.args.tls_dir.join("ca.crt");
+        let witness = self.witness.as_ref().and_then(|endpoint| match std::fs::read_to_string(&file) {
+            Ok(ca) => Some(Witness { endpoint: endpoint.clone(), ca }),
+            Err(error) => {
+                tracing::warn!(%error, file = %file.display(), "a pod is made that cannot tell the witness what its agent does");
+                None
+            }
+        });
+        Images { witness, ..self.images.clone() }
     }
 }

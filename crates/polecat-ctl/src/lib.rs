@@ -56,6 +56,10 @@ pub struct PolecatArgs {
     /// Where beadstore-ctl serves beads; by default its Service in the installation's namespace
     #[arg(long, env = "GASTOWN_BEADSTORE_ENDPOINT")]
     pub beadstore_endpoint: Option<String>,
+    /// Where witness-ctl is heard by agents' pods, such as https://witness-ctl.gastown-system.svc:9443; without it nobody is told
+    /// what agents do
+    #[arg(long, env = "GASTOWN_WITNESS_ENDPOINT")]
+    pub witness_endpoint: Option<String>,
     /// Leave user and group ids of pods to the platform (OpenShift)
     #[arg(long, env = "GASTOWN_PLATFORM_IDS")]
     pub platform_ids: bool,
@@ -69,6 +73,8 @@ impl PolecatArgs {
             agent: image(&self.claude_image),
             pull: self.agent_pull_policy.clone().filter(|p| !p.is_empty()),
             fixed_ids: !self.platform_ids,
+            // its authority's certificate is read for each pod
+            witness: None,
         }
     }
 
@@ -178,6 +184,7 @@ fn watch(runtime: &Runtime, args: &PolecatArgs) -> (Arc<Context>, Queues) {
     let context = Context {
         runtime: runtime.clone(),
         images: args.images(),
+        witness: args.witness_endpoint.clone().filter(|u| !u.is_empty()),
         queue,
         beads,
         polecats,

@@ -5,7 +5,7 @@ use std::process::ExitStatus;
 
 use gastown_core::report::{AgentExit, Usage};
 
-use super::adapter::{Adapter, Ending, Launch, ended_how};
+use super::adapter::{Adapter, Doing, Ending, Launch, ended_how};
 use crate::settings::Run;
 
 /// The command is all there is.
@@ -24,6 +24,18 @@ impl Adapter for Generic {
     }
 
     fn line(&mut self, _: &[u8]) -> bool {
+        false
+    }
+
+    fn doing(&self) -> Doing {
+        Doing::default()
+    }
+
+    fn nudge(&mut self, _: &str) -> Option<Vec<u8>> {
+        None
+    }
+
+    fn is_between(&self) -> bool {
         false
     }
 
@@ -69,5 +81,6 @@ mod tests {
         }
         let mut adapter = Generic;
         assert!(!adapter.line(br#"{"type":"result"}"#));
+        assert_eq!(adapter.nudge("are you there?"), None, "its input is closed after the prompt");
     }
 }

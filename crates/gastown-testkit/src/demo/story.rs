@@ -201,7 +201,7 @@ impl Change {
     fn script(&self) -> Script {
         let attempt = |t: &Try| Attempt {
             prompt_contains: t.evidence.clone(),
-            steps: vec![Step { bash: t.command(), timeout_ms: None }],
+            steps: vec![Step::bash(t.command())],
             text: format!("I made the change and committed it: {}", t.message.lines().next().unwrap_or_default()),
         };
         Script { key: self.key(), attempts: self.tries.iter().map(attempt).collect() }

@@ -68,6 +68,8 @@ pub fn text(polecat: &Snapshot, inputs: &PodInputs, bead: Option<&Bead>) -> Stri
          - When `{target}` has moved: `git fetch origin && git rebase origin/{target}`, then go on; rewriting your own branch is allowed.\n\
          - Run the project's tests before you say that you are done.\n\
          - When you are done, end. When you cannot do the task, run `gt done --exit failed --message WHY`.\n\
+         - When something stands in your way that only a person can remove, run `gt escalate -s high \"WHAT, IN A SENTENCE\" --details WHY`\n  \
+           (severities: low, medium, high, critical), then go on with what you can do.\n\
          - `gt prime` shows this again; `gt checkpoint` saves what is not committed yet.\n"
     );
     out

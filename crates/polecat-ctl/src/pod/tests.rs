@@ -32,8 +32,12 @@ fn inputs(polecat: &Polecat, rework: Option<Rework>) -> (Snapshot, PodInputs) {
 }
 
 fn built(change: impl FnOnce(&mut PolecatSpec)) -> Pod {
+    built_with(None, change)
+}
+
+fn built_with(witness: Option<Witness>, change: impl FnOnce(&mut PolecatSpec)) -> Pod {
     let (s, inputs) = inputs(&polecat(change), None);
-    let images = Images { git: "git:1".into(), agent: "agent:1".into(), pull: Some("Never".into()), fixed_ids: true };
+    let images = Images { git: "git:1".into(), agent: "agent:1".into(), pull: Some("Never".into()), fixed_ids: true, witness };
     build(&s, &inputs, &images, OwnerReference::default())
 }
 
@@ -66,6 +70,29 @@ fn the_agent_holds_no_git_credentials_and_no_private_repository() {
     for volume in volumes.iter().filter_map(|v| v.empty_dir.as_ref()) {
         assert!(volume.size_limit.is_some());
     }
+}
+
+#[test]
+fn the_witness_knows_the_sidecar_by_a_token_that_no_other_container_sees() {
+    let witness = Witness { endpoint: "https://witness-ctl.gastown-system.svc:9443".into(), ca: "PEM $(HOME)".into() };
+    let spec = built_with(Some(witness), |_| ()).spec.unwrap();
+    let projected: Vec<_> = spec.volumes.iter().flatten().filter(|v| v.projected.is_some()).collect();
+    assert_eq!(projected.len(), 1);
+    let sources = projected[0].projected.as_ref().unwrap().sources.as_ref().unwrap();
+    let token = sources[0].service_account_token.as_ref().unwrap();
+    assert_eq!((sources.len(), token.audience.as_deref(), token.path.as_str()), (1, Some("gastown"), "token"));
+    assert!(gastown_core::polecat::OWN_VOLUMES.contains(&projected[0].name.as_str()), "a user's mount could name it");
+    for c in spec.init_containers.iter().flatten().chain(&spec.containers) {
+        let sees = mounts(c).contains(&(projected[0].name.as_str(), true));
+        assert_eq!(sees, c.name == GIT_SYNC, "{}", c.name);
+        assert_eq!(env(c, "GASTOWN_WITNESS_ENDPOINT").is_some(), c.name == GIT_SYNC, "{}", c.name);
+        if c.name == GIT_SYNC {
+            let mount = c.volume_mounts.iter().flatten().find(|m| m.name == projected[0].name).unwrap();
+            assert_eq!(env(c, "GASTOWN_TOKEN_FILE").unwrap(), format!("{}/token", mount.mount_path));
+            assert_eq!(env(c, "GASTOWN_CA").unwrap(), "PEM $$(HOME)");
+        }
+    }
+    assert_eq!(spec.automount_service_account_token, Some(false));
 }
 
 #[test]
