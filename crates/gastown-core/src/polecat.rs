@@ -4,6 +4,7 @@
 //! Polecat waits, runs, retries or rests.
 
 mod account;
+mod alarm;
 mod claim;
 mod decide;
 mod facts;
@@ -23,6 +24,7 @@ mod rivals;
 #[cfg(test)]
 mod tests;
 
+pub use alarm::{ALARM_TRIES, AlarmCall, AlarmFacts, AlarmInputs};
 pub use claim::{ClaimFacts, ClaimRecord, claim_name};
 pub use decide::{attempt_of, decide, pod_name, wants_slot};
 pub use facts::{Desired, NODE_LOST_SECONDS, PodFacts, PodPhase, Refused, RequestFacts, RequestPhase, RigFacts, Snapshot, SubmitFacts};

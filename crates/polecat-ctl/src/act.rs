@@ -15,7 +15,7 @@ use kube::{Api, Resource, ResourceExt as _};
 use serde_json::{Value, json};
 
 use crate::context::Context;
-use crate::{beads, claims, pod};
+use crate::{alarm, beads, claims, pod};
 
 /// A call to refinery-ctl ends within this time.
 pub const SUBMIT_DEADLINE: Duration = Duration::from_secs(10);
@@ -58,6 +58,14 @@ pub enum Error {
         /// One sentence.
         message: String,
     },
+    /// The witness was not told.
+    #[error("telling the witness of {cause}: {message}")]
+    Alarm {
+        /// What it is about.
+        cause: String,
+        /// One sentence.
+        message: String,
+    },
     /// The bead was not commented on.
     #[error("commenting on bead {bead}: {message}")]
     Comment {
@@ -89,7 +97,9 @@ impl Classify for Error {
             Self::Api { source, .. } => Class::of(source),
             Self::Write(error) => error.class(),
             Self::Claim { .. } => Class::Conflict,
-            Self::Refused { .. } | Self::Submit { .. } | Self::Bead { .. } | Self::Comment { .. } => Class::Retry { after: None },
+            Self::Refused { .. } | Self::Submit { .. } | Self::Bead { .. } | Self::Comment { .. } | Self::Alarm { .. } => {
+                Class::Retry { after: None }
+            }
         }
     }
 }
@@ -115,6 +125,7 @@ pub async fn act(cx: &Context, polecat: &Polecat, s: &Snapshot, deed: &Deed) -> 
         Deed::Claim => claims::take(cx, polecat).await?,
         Deed::ReleaseClaim => claims::release(cx, polecat, s).await?,
         Deed::Comment(inputs) => beads::comment(cx, inputs).await?,
+        Deed::Alarm(inputs) => alarm::tell(cx, s, inputs).await?,
         Deed::Start(inputs) => start(cx, polecat, s, inputs).await?,
         Deed::Drain { pod, uid, why } => {
             patch_pod(cx, s, pod, uid, json!({ "annotations": { annotation::DRAIN: why } }), "draining pod").await?;

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use gastown_api::{BeadStore, MergeRequest, Polecat, Rig};
-use gastown_core::polecat::{Refused, RemarkFacts, SubmitFacts};
+use gastown_core::polecat::{AlarmFacts, Refused, RemarkFacts, SubmitFacts};
 use gastown_runtime::Runtime;
 use gastown_runtime::grpc::Remote;
 use gastown_runtime::watch::Trigger;
@@ -32,6 +32,8 @@ pub struct Memory {
     pub refusals: u32,
     /// Commenting on the bead.
     pub remark: RemarkFacts,
+    /// Telling the witness.
+    pub alarm: AlarmFacts,
 }
 
 /// What is remembered, by uid.
@@ -51,6 +53,8 @@ pub struct Context {
     pub images: Images,
     /// Where witness-ctl is, if there is one.
     pub witness: Option<String>,
+    /// witness-ctl, if there is one.
+    pub alarms: Option<Remote>,
     /// refinery-ctl.
     pub queue: Remote,
     /// beadstore-ctl.

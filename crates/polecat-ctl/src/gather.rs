@@ -1,10 +1,10 @@
 //! From objects to facts. No judgement, no waiting: stores and what this process remembers.
 
 use gastown_api::names::{annotation, condition, finalizer, reason};
-use gastown_api::{MergePhase, MergeRequest, Polecat, Rig, conditions};
+use gastown_api::{MergePhase, MergeRequest, Polecat, PolecatPhase, Rig, conditions};
 use gastown_core::polecat::{
-    ClaimFacts, Ledger, PodFacts, PodPhase, RemarkFacts, RequestFacts, RequestPhase, RigFacts, Snapshot, SubmitFacts, ValidPolecat,
-    attempt_of, tame,
+    AlarmFacts, ClaimFacts, Ledger, PodFacts, PodPhase, RemarkFacts, RequestFacts, RequestPhase, RigFacts, Snapshot, SubmitFacts,
+    ValidPolecat, attempt_of, tame,
 };
 use gastown_core::report;
 use gastown_names::GitUrl;
@@ -43,6 +43,9 @@ pub fn snapshot(polecat: &Polecat, rig: Option<&Rig>, pods: &[&Pod], requests: &
         bead,
         bead_store: false,
         remark: RemarkFacts::Untried,
+        witness: false,
+        alarm: AlarmFacts::Untried,
+        shown_stuck: polecat.status.as_ref().is_some_and(|s| s.phase == Some(PolecatPhase::Stuck)),
         unhealthy: unhealthy(polecat).map(str::to_owned),
         namespace,
         spec,

@@ -3,6 +3,7 @@
 //! The rules are in `gastown_core::polecat`; here are the objects. It must not know how work is tested or landed.
 
 mod act;
+mod alarm;
 mod beads;
 mod claims;
 mod context;
@@ -80,6 +81,10 @@ impl PolecatArgs {
 
     fn refinery(&self, namespace: &str) -> String {
         endpoint(self.refinery_endpoint.as_ref(), "refinery-ctl", namespace)
+    }
+
+    fn witness(&self) -> Option<String> {
+        self.witness_endpoint.clone().filter(|u| !u.is_empty())
     }
 
     fn bead_store(&self, namespace: &str) -> String {
@@ -184,7 +189,8 @@ fn watch(runtime: &Runtime, args: &PolecatArgs) -> (Arc<Context>, Queues) {
     let context = Context {
         runtime: runtime.clone(),
         images: args.images(),
-        witness: args.witness_endpoint.clone().filter(|u| !u.is_empty()),
+        alarms: args.witness().map(|uri| remote(&uri, alarm::DEADLINE)),
+        witness: args.witness(),
         queue,
         beads,
         polecats,

@@ -7,7 +7,8 @@ use gastown_api::names::{condition, reason};
 use gastown_api::{Polecat, conditions};
 use gastown_core::admission::Slot;
 use gastown_core::polecat::{
-    ClaimFacts, Deed, Plan, REMARK_TRIES, Refused, RemarkFacts, RemarkInputs, RigFacts, Snapshot, SubmitFacts, View, decide, wants_slot,
+    AlarmFacts, AlarmInputs, ClaimFacts, Deed, Plan, REMARK_TRIES, Refused, RemarkFacts, RemarkInputs, RigFacts, Snapshot, SubmitFacts,
+    View, decide, wants_slot,
 };
 use gastown_core::retry::call_delay;
 use gastown_runtime::events::Note;
@@ -71,6 +72,8 @@ async fn carry_out(cx: &Context, polecat: &Polecat, s: &Snapshot, deed: &Deed, n
         (Err(Error::Bead { reason, message }), _) => refused(cx, s, reason, &message, now),
         (Ok(_), Deed::Comment(inputs)) => cx.remember(&s.uid, |m| m.remark = RemarkFacts::Acknowledged { text: inputs.text.clone() }),
         (Err(error @ Error::Comment { .. }), Deed::Comment(inputs)) => unsaid(cx, s, inputs, &error, now),
+        (Ok(_), Deed::Alarm(inputs)) => cx.remember(&s.uid, |m| m.alarm = AlarmFacts::Acknowledged(inputs.call.clone())),
+        (Err(error @ Error::Alarm { .. }), Deed::Alarm(inputs)) => untold(cx, s, inputs, &error, now),
         (Ok(_), Deed::Start(_)) => cx.remember(&s.uid, |m| (m.refusals, m.refused) = (0, None)),
         (ended, _) => return ended.map(|_| ()),
     }
@@ -101,6 +104,19 @@ fn unsaid(cx: &Context, s: &Snapshot, inputs: &RemarkInputs, error: &Error, now:
     });
 }
 
+/// An alarm that was not taken is no failure of anything else.
+fn untold(cx: &Context, s: &Snapshot, inputs: &AlarmInputs, error: &Error, now: Timestamp) {
+    tracing::warn!(error = error as &dyn std::error::Error, "not told to the witness");
+    cx.remember(&s.uid, |m| {
+        let before = match &m.alarm {
+            AlarmFacts::Failed { call, tries, .. } if *call == inputs.call => *tries,
+            _ => 0,
+        };
+        let tries = before.saturating_add(1);
+        m.alarm = AlarmFacts::Failed { call: inputs.call.clone(), tries, until: after(now, call_delay(tries)) };
+    });
+}
+
 fn after(now: Timestamp, seconds: i64) -> Timestamp {
     now.checked_add(SignedDuration::from_secs(seconds)).unwrap_or(now)
 }
@@ -115,7 +131,8 @@ fn look(cx: &Context, polecat: &Polecat, now: Timestamp, ask: bool) -> Snapshot 
     let pods: Vec<_> = pods.iter().map(AsRef::as_ref).collect();
     let requests: Vec<_> = requests.iter().map(AsRef::as_ref).collect();
     let mut s = gather::snapshot(polecat, rig.as_deref(), &pods, &requests, memory.submit);
-    (s.refused, s.remark) = (memory.refused, memory.remark);
+    (s.refused, s.remark, s.alarm) = (memory.refused, memory.remark, memory.alarm);
+    s.witness = cx.witness.is_some();
     (s.claim, s.bead_store) = (claims::facts(cx, polecat), cx.has_beads(&polecat.spec.rig));
     let wants = wants_slot(now, &s);
     let live = s.live(now).next().is_some();

@@ -3,6 +3,7 @@
 use jiff::Timestamp;
 
 use super::account::remember;
+use super::alarm::{Alarm, alarm};
 use super::claim::{self, ClaimFacts, Wanted};
 use super::facts::{Desired, PodFacts, RequestFacts, RequestPhase, RigFacts, Snapshot, SubmitFacts};
 use super::ledger::{End, Ledger};
@@ -59,7 +60,11 @@ pub fn decide(now: Timestamp, s: &Snapshot) -> Plan {
     if let Remark::Due(inputs) = &remark {
         deeds.push(Deed::Comment(inputs.clone()));
     }
-    if s.deleting && s.finalizer && live.is_empty() && remark == Remark::Nothing {
+    let alarm = alarm(now, s, &ledger, &next, !live.is_empty());
+    if let Alarm::Due(inputs) = &alarm {
+        deeds.push(Deed::Alarm(inputs.clone()));
+    }
+    if s.deleting && s.finalizer && live.is_empty() && remark == Remark::Nothing && alarm == Alarm::Nothing {
         deeds.push(Deed::Record { ledger: None, finalizer: false });
     }
     if starts && let Ok(spec) = &s.spec {
@@ -75,7 +80,8 @@ pub fn decide(now: Timestamp, s: &Snapshot) -> Plan {
     let state = State { s, ledger: &ledger, live: &live, next: &next, drain, submit: &submit };
     let wake = wake(now, s, &next, &submit, &live, expiry);
     let again = if let Remark::Later(until) = remark { Some(until) } else { None };
-    Plan { deeds, view: phase::view(&state), wake: wake.into_iter().chain(again).min() }
+    let told = if let Alarm::Later(until) = alarm { Some(until) } else { None };
+    Plan { deeds, view: phase::view(&state), wake: wake.into_iter().chain(again).chain(told).min() }
 }
 
 /// Whether the Polecat would start a pod now, were there a slot for it.

@@ -3,6 +3,7 @@
 use gastown_names::{BranchName, CommitId};
 use jiff::Timestamp;
 
+use super::alarm::AlarmFacts;
 use super::claim::ClaimFacts;
 use super::ledger::{Ledger, LedgerError};
 use super::remark::RemarkFacts;
@@ -70,6 +71,12 @@ pub struct Snapshot {
     pub bead_store: bool,
     /// What became of commenting on the bead.
     pub remark: RemarkFacts,
+    /// There is a witness to be told.
+    pub witness: bool,
+    /// What became of telling it.
+    pub alarm: AlarmFacts,
+    /// The status says Stuck.
+    pub shown_stuck: bool,
     /// The uid of the pod that the witness wants restarted.
     pub unhealthy: Option<String>,
 }

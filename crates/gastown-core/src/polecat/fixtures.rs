@@ -60,6 +60,9 @@ pub fn snapshot() -> Snapshot {
         claim: ClaimFacts::NotNeeded,
         bead_store: false,
         remark: RemarkFacts::Untried,
+        witness: false,
+        alarm: AlarmFacts::Untried,
+        shown_stuck: false,
         unhealthy: None,
     }
 }

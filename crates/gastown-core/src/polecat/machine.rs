@@ -59,7 +59,7 @@ pub(super) struct World {
 
 impl World {
     fn new(ttl: Option<i64>) -> Self {
-        Self::of(Snapshot { ttl_seconds: ttl, ..snapshot() }, Rc::default())
+        Self::of(Snapshot { ttl_seconds: ttl, witness: true, ..snapshot() }, Rc::default())
     }
 
     pub fn of(s: Snapshot, desk: Rc<RefCell<Desk>>) -> Self {
@@ -247,6 +247,12 @@ impl World {
                 let (text, until) = (inputs.text.clone(), Timestamp::from_second(now.as_second() + 5).unwrap());
                 let tries = if let RemarkFacts::Failed { tries, .. } = self.s.remark { tries + 1 } else { 1 };
                 self.s.remark = if submit_works { RemarkFacts::Acknowledged { text } } else { RemarkFacts::Failed { text, tries, until } };
+            }
+            Deed::Alarm(inputs) => {
+                assert!(self.s.alarm != AlarmFacts::Acknowledged(inputs.call.clone()), "it is told once");
+                let (call, until) = (inputs.call.clone(), Timestamp::from_second(now.as_second() + 5).unwrap());
+                let tries = if let AlarmFacts::Failed { tries, .. } = self.s.alarm { tries + 1 } else { 1 };
+                self.s.alarm = if submit_works { AlarmFacts::Acknowledged(call) } else { AlarmFacts::Failed { call, tries, until } };
             }
             // the API server is asked once more before the pod is made
             Deed::Start(_) if self.s.bead.is_some() && self.desk.borrow().holder.as_ref() != Some(&self.s.uid) => {

@@ -3,6 +3,7 @@
 use gastown_names::{BranchName, CommitId};
 use jiff::Timestamp;
 
+use super::alarm::AlarmInputs;
 use super::ledger::Ledger;
 use super::remark::RemarkInputs;
 use super::valid::ValidPolecat;
@@ -35,6 +36,8 @@ pub enum Deed {
     ReleaseClaim,
     /// Comment on its bead.
     Comment(RemarkInputs),
+    /// Tell the witness.
+    Alarm(AlarmInputs),
     /// Create the prompt and then the pod.
     Start(Box<PodInputs>),
     /// Annotate the pod, so that the agent stops and everything is saved.

@@ -29,7 +29,9 @@ fn settle(s: &mut Snapshot, now: i64) -> Plan {
                 Deed::DeletePod { uid, .. } => s.pods.retain(|p| &p.uid != uid),
                 Deed::Claim => s.claim = ClaimFacts::Held,
                 Deed::ReleaseClaim => s.claim = ClaimFacts::Free,
-                Deed::Start(_) | Deed::Drain { .. } | Deed::Submit(_) | Deed::Comment(_) | Deed::DeletePolecat => return plan,
+                Deed::Start(_) | Deed::Drain { .. } | Deed::Submit(_) | Deed::Comment(_) | Deed::Alarm(_) | Deed::DeletePolecat => {
+                    return plan;
+                }
             }
         }
     }

@@ -3,6 +3,7 @@
 // A test that fails says where: helpers may panic as tests do.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
+mod alarms;
 mod beads;
 mod claims;
 mod stage;

@@ -16,6 +16,7 @@ use gastown_api::{
 use gastown_core::report::{AgentExit, InitReport, InitResult, RunReport, SyncReport, SyncResult, Usage, render};
 use gastown_proto::v1::beads_server::BeadsServer;
 use gastown_proto::v1::merge_queue_server::{MergeQueue, MergeQueueServer};
+use gastown_proto::v1::witness_server::WitnessServer;
 use gastown_proto::v1::{self, SubmitRequest, SubmitResponse};
 use gastown_runtime::auth::TokenReviewer;
 use gastown_runtime::lease::Claims;
@@ -34,6 +35,7 @@ use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use tonic::{Request, Response, Status};
 
+use crate::alarms::Alarms;
 use crate::beads::Store;
 
 pub const IMAGE: &str = "polecat-agent:test";
@@ -51,6 +53,7 @@ pub struct Stage {
     pub kubelet: TestKubelet,
     pub metrics: Metrics,
     pub beads: Store,
+    pub alarms: Alarms,
     port: u16,
     folder: tempfile::TempDir,
     running: Vec<(Runtime, JoinHandle<()>)>,
@@ -80,6 +83,7 @@ impl Stage {
             metrics: Metrics::default(),
             port,
             beads: Store::default(),
+            alarms: Alarms::default(),
             folder,
             running: Vec::new(),
             server: None,
@@ -115,6 +119,7 @@ impl Stage {
             agent_pull_policy: None,
             refinery_endpoint: Some(format!("https://localhost:{}", self.port)),
             beadstore_endpoint: Some(format!("https://localhost:{}", self.port)),
+            witness_endpoint: Some(format!("https://localhost:{}", self.port)),
             platform_ids: false,
         };
         let work = tokio::spawn({
@@ -137,7 +142,9 @@ impl Stage {
         let tls = Tls::load(self.folder.path(), stop.clone()).unwrap();
         let listener = grpc::listen(([127, 0, 0, 1], self.port).into()).await.unwrap();
         let service = MergeQueueServer::new(Refinery { admin: self.admin.clone(), made: Arc::default() });
-        let routes = tonic::service::Routes::new(service).add_service(BeadsServer::new(self.beads.clone()));
+        let routes = tonic::service::Routes::new(service)
+            .add_service(BeadsServer::new(self.beads.clone()))
+            .add_service(WitnessServer::new(self.alarms.clone()));
         let reviewer = TokenReviewer::new(self.admin.clone(), AUDIENCE);
         let caller = self.namespace.clone();
         let policy: grpc::Policy =
@@ -169,6 +176,11 @@ impl Stage {
     /// Waits for so many comments.
     pub async fn wait_comments(&self, n: usize) -> Vec<v1::CommentRequest> {
         self.poll("comments", || async { Some(self.beads.0.lock().await.comments.clone()).filter(|c| c.len() >= n) }).await
+    }
+
+    /// Waits for what the open alarms are to be.
+    pub async fn wait_alarm<T>(&self, found: impl Fn(&[v1::RaiseRequest]) -> Option<T>) -> T {
+        self.poll("alarm", || async { found(&self.alarms.0.lock().await.open) }).await
     }
 
     /// Waits until a comment was asked for so often.
