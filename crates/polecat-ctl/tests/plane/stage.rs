@@ -108,6 +108,8 @@ impl Stage {
             claude_image: None,
             agent_pull_policy: None,
             refinery_endpoint: Some(format!("https://localhost:{}", self.port)),
+            // nobody is there: pods must be made and end all the same
+            witness_endpoint: Some("https://witness-ctl.gastown-system.svc:9443".into()),
             platform_ids: false,
         };
         let work = tokio::spawn({
