@@ -9,7 +9,7 @@ use std::process::ExitStatus;
 use gastown_core::report::{AgentExit, Usage};
 use serde::Deserialize;
 
-use super::adapter::{Adapter, Doing, Ending, Launch, ended_how};
+use super::adapter::{Adapter, Doing, Ending, Launch, Said, ended_how};
 use super::turn::Turn;
 use crate::settings::Run;
 
@@ -237,22 +237,15 @@ impl Adapter for ClaudeCode {
         Launch { program, args, env: Vec::new(), stdin: super::turn::user_message(&text, None), keep_stdin: true }
     }
 
-    fn line(&mut self, line: &[u8]) -> bool {
-        self.turn.line(line);
-        let Ok(event) = serde_json::from_slice::<Event>(line) else { return false };
+    fn line(&mut self, line: &[u8]) -> Said {
+        let said = if self.turn.line(line) { Said::Alive } else { Said::Nothing };
+        let Ok(event) = serde_json::from_slice::<Event>(line) else { return said };
         match event.kind.as_str() {
-            "system" if event.subtype.as_deref() == Some("init") => {
-                self.model = self.model.take().or(event.model);
-                false
-            }
-            "assistant" => {
-                self.assistant(event);
-                false
-            }
+            "system" if event.subtype.as_deref() == Some("init") => self.model = self.model.take().or(event.model),
+            "assistant" => self.assistant(event),
             "rate_limit_event" => {
                 let refused = event.rate_limit_info.filter(|i| i.status == "rejected");
                 self.reset_at = refused.and_then(|i| i.resets_at).filter(|t| is_time(*t)).or(self.reset_at);
-                false
             }
             "result" => {
                 self.end_turn(event.num_turns, event.usage, event.total_cost_usd);
@@ -262,10 +255,17 @@ impl Adapter for ClaudeCode {
                     status: event.api_error_status,
                     text: event.result.unwrap_or_default().chars().take(TEXT_MAX).collect(),
                 });
-                !self.is_between()
+                if !self.is_between() {
+                    return Said::Ended;
+                }
             }
-            _ => false,
+            _ => {}
         }
+        said
+    }
+
+    fn has_free_output(&self) -> bool {
+        false
     }
 
     fn doing(&self) -> Doing {
@@ -343,7 +343,7 @@ mod tests {
     #[test]
     fn a_captured_run_is_completed_with_its_usage() {
         let mut adapter = ClaudeCode::default();
-        let ends: Vec<bool> = COMPLETED.lines().map(|l| adapter.line(l.as_bytes())).collect();
+        let ends: Vec<bool> = COMPLETED.lines().map(|l| adapter.line(l.as_bytes()) == Said::Ended).collect();
         assert_eq!(ends.iter().filter(|e| **e).count(), 1);
         assert!(ends.last().unwrap());
         assert_eq!(adapter.ending(ExitStatus::from_raw(0)), Ending::new(AgentExit::Completed, ""));
@@ -420,7 +420,7 @@ mod tests {
         let mut adapter = ClaudeCode::default();
         let result = |turns: u64, input: u64, cost: f64| serde_json::json!({"type": "result", "subtype": "success", "num_turns": turns, "usage": {"input_tokens": input}, "total_cost_usd": cost});
         adapter.nudge("go on").unwrap();
-        assert!(!adapter.line(result(2, 10, 0.1).to_string().as_bytes()), "the nudge is not taken yet");
+        assert_eq!(adapter.line(result(2, 10, 0.1).to_string().as_bytes()), Said::Alive, "the nudge is not taken yet");
         assert!(adapter.is_between());
         let message = serde_json::json!({"type": "assistant", "message": {"id": "x", "model": "m", "usage": {"input_tokens": 5}}});
         adapter.line(message.to_string().as_bytes());

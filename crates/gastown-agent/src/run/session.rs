@@ -10,7 +10,7 @@ use tokio::process::{Child, Command};
 use tokio::sync::mpsc;
 use tokio::time::{Instant, interval, timeout};
 
-use super::adapter::{Adapter, Doing, Launch};
+use super::adapter::{Adapter, Doing, Launch, Said};
 use super::input::{self, Say};
 use super::lines::{self, Output};
 use super::reporter::{Reporter, Seen};
@@ -137,9 +137,9 @@ impl Session {
         }
         let line = std::mem::take(&mut self.line);
         tell(&line);
-        let ended = self.adapter.line(&line);
-        self.see();
-        if ended {
+        let said = self.adapter.line(&line);
+        self.see(said);
+        if said == Said::Ended {
             return Some(Stop::Done);
         }
         self.linger = self.adapter.is_between().then(|| Instant::now() + LINGER);
@@ -147,7 +147,7 @@ impl Session {
     }
 
     /// Reports what the stream told.
-    fn see(&mut self) {
+    fn see(&mut self, said: Said) {
         let Doing { tool, waiting } = self.adapter.doing();
         let now = crate::now_ms();
         let same = tool.as_ref().map(|(id, _)| id) == self.call.as_ref();
@@ -155,13 +155,16 @@ impl Session {
             self.seen.tool = tool.as_ref().map(|(_, name)| Tool { name: name.clone(), since_ms: now });
             self.call = tool.map(|(id, _)| id);
         }
-        (self.seen.last_event_ms, self.seen.waiting) = (now, waiting);
+        if said != Said::Nothing {
+            self.seen.last_event_ms = now;
+        }
+        self.seen.waiting = waiting;
         self.reporter.see(self.seen.clone());
     }
 
-    /// Bytes without a line's end are a sign of life too.
+    /// Bytes without a line's end are a sign of life too, where lines mean nothing.
     fn notice(&mut self) {
-        if self.output.as_mut().is_some_and(|o| o.get_mut().has_grown()) {
+        if self.adapter.has_free_output() && self.output.as_mut().is_some_and(|o| o.get_mut().has_grown()) {
             self.seen.last_event_ms = crate::now_ms();
             self.reporter.see(self.seen.clone());
         }

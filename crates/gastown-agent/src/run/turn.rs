@@ -91,9 +91,10 @@ enum Input {
 }
 
 impl Turn {
-    /// Takes in one line of the stream.
-    pub fn line(&mut self, line: &[u8]) {
-        let Ok(event) = serde_json::from_slice::<Event>(line) else { return };
+    /// Takes in one line of the stream; whether it is a sign of life. That a nudge was read is none: an agent whose model is
+    /// mute reads it as well.
+    pub fn line(&mut self, line: &[u8]) -> bool {
+        let Ok(event) = serde_json::from_slice::<Event>(line) else { return true };
         match event.kind.as_str() {
             "assistant" | "user" => {
                 self.begin();
@@ -119,8 +120,10 @@ impl Turn {
                 self.calls.clear();
                 (self.asks, self.ended) = (false, true);
             }
+            "command_lifecycle" | "keep_alive" => return false,
             _ => {}
         }
+        true
     }
 
     fn begin(&mut self) {
@@ -248,7 +251,7 @@ mod tests {
         let line: Value = serde_json::from_slice(&turn.nudge("say \"hi\"")).unwrap();
         let uuid = line["uuid"].as_str().unwrap().to_owned();
         assert_eq!(line["message"]["content"][0]["text"], "say \"hi\"");
-        fed(&mut turn, &lifecycle(&uuid, "queued"));
+        assert!(!turn.line(lifecycle(&uuid, "queued").to_string().as_bytes()), "to have read it is no sign of life");
         fed(&mut turn, &json!({"type": "result"}));
         assert!(turn.is_between());
         fed(&mut turn, &lifecycle(&uuid, "started"));

@@ -78,15 +78,20 @@ fn a_mute_agent_is_nudged_in_vain_saved_and_ended() {
     pod.put("gastown/prompt/prompt.md", "Fall silent.\n\nChange: watched\n");
     let run = pod.start("run", &["run"]);
     until("the model hangs", || api.log().iter().any(|e| e.step == 1));
-    let beat = town.beat("it is in no tool any more", |b| b.last_event_ms > 0 && b.in_tool_since_ms == 0 && b.now_ms > 0);
-    assert!(!beat.waiting_for_human);
-
-    town.command(1, What::Nudge("Are you there?".to_owned()));
-    assert!(town.result(1).ok, "it was said");
-    town.command(2, What::Checkpoint("silent".to_owned()));
-    let saved = town.result(2);
+    town.command(1, What::Checkpoint("silent".to_owned()));
+    let saved = town.result(1);
     assert!(saved.ok && saved.message.contains(WIP), "{saved:?}");
     assert_eq!(git(&origin.path(), &["show", &format!("{WIP}:half")]), "half");
+
+    let nudged = jiff::Timestamp::now().as_millisecond();
+    town.command(2, What::Nudge("Are you there?".to_owned()));
+    assert!(town.result(2).ok, "it was said");
+    let read = r#""command_uuid":"00000000-0000-4000-8000-000000000001","state":"queued""#;
+    until("the agent has read it", || fs::read_to_string(pod.path("logs/run.out")).unwrap().contains(read));
+    town.command(3, What::Checkpoint("still silent".to_owned()));
+    let last = town.beat("it is saved again", |b| b.results.iter().any(|r| r.number == 3));
+    assert!(last.last_event_ms < nudged, "to have read a nudge is no sign of life: {last:?}");
+    assert!(last.in_tool_since_ms == 0 && !last.waiting_for_human, "{last:?}");
 
     pod.put("gastown/pod/drain", "Wedged");
     let (code, report) = Pod::end_run(run);
