@@ -109,6 +109,8 @@ mod tests {
             snapshot_every: Duration::from_secs(300),
             refresh_every: Duration::from_secs(60),
             grace: Duration::from_secs(1),
+            who: crate::sync::witness::Who::default(),
+            witness: None,
         }
     }
 

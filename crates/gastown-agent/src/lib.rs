@@ -20,3 +20,8 @@ pub mod state;
 pub mod sync;
 pub mod verdict;
 mod which;
+
+/// Now, in milliseconds since 1970.
+fn now_ms() -> i64 {
+    jiff::Timestamp::now().as_millisecond()
+}

@@ -6,9 +6,12 @@ use std::time::Duration;
 use clap::{Parser, Subcommand};
 use gastown_agent::paths::Paths;
 use gastown_agent::settings::{self, Carry};
-use gastown_agent::socket::{self, Request};
+use gastown_agent::socket::{self, Alarm, Request, Severity};
 use gastown_agent::verdict::{Exit, Verdict};
 use gastown_agent::{fetch, init, run, sync};
+
+/// Of an alarm's text: as JSON it may grow sixfold, and must fit a line of the socket.
+const ALARM_MAX: usize = socket::MAX_LINE / 6 - 100;
 
 #[derive(Parser)]
 #[command(name = "gt", version, about = "The program inside a polecat's pod")]
@@ -42,6 +45,17 @@ enum Deed {
     },
     /// Save the commits and the uncommitted changes now
     Checkpoint,
+    /// Tell a person what only a person can help with, and go on
+    Escalate {
+        /// How much it matters
+        #[arg(short, long, value_enum, ignore_case = true, default_value_t)]
+        severity: Severity,
+        /// What is wrong, in one sentence: the same sentence is the same trouble
+        summary: String,
+        /// What was tried, and all that helps to judge it
+        #[arg(long, default_value = "")]
+        details: String,
+    },
     /// Take a merge candidate (a gate's init container)
     Fetch,
 }
@@ -96,6 +110,7 @@ async fn deed(command: Deed) -> anyhow::Result<ExitCode> {
             Ok(ExitCode::SUCCESS)
         }
         Deed::Checkpoint => checkpoint(&paths).await,
+        Deed::Escalate { severity, summary, details } => escalate(&paths, Alarm { severity, summary, details }).await,
         Deed::Fetch => fetch_candidate(&paths).await,
     }
 }
@@ -115,6 +130,18 @@ async fn checkpoint(paths: &Paths) -> anyhow::Result<ExitCode> {
     let commit = answer.commit.map_or_else(|| "no commits yet".to_owned(), |c| format!("commit {c}"));
     let wip = answer.wip.map(|w| format!(", uncommitted changes in {w}")).unwrap_or_default();
     println!("The remote holds {commit}{wip}.");
+    Ok(ExitCode::SUCCESS)
+}
+
+async fn escalate(paths: &Paths, alarm: Alarm) -> anyhow::Result<ExitCode> {
+    if alarm.summary.len() + alarm.details.len() > ALARM_MAX {
+        anyhow::bail!("not escalated: summary and details are longer than {ALARM_MAX} bytes together");
+    }
+    let answer = socket::ask(&paths.socket(), Request::Escalate(alarm), Duration::from_secs(30)).await?;
+    if !answer.ok {
+        anyhow::bail!("not escalated: {}", answer.message);
+    }
+    println!("{}", answer.message);
     Ok(ExitCode::SUCCESS)
 }
 

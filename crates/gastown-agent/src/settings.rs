@@ -5,6 +5,8 @@ use std::time::Duration;
 
 use gastown_names::{BranchName, GitUrl};
 
+use crate::sync::witness::{Ca, Who, Witness};
+
 /// A variable that is not what it must be.
 #[derive(Debug, thiserror::Error)]
 #[error("{name}: {why}")]
@@ -64,6 +66,25 @@ pub struct Carry {
     pub refresh_every: Duration,
     /// How long it goes on trying after SIGTERM.
     pub grace: Duration,
+    /// Whose work it is.
+    pub who: Who,
+    /// Who is told what the agent does, if anybody.
+    pub witness: Option<Witness>,
+}
+
+/// `GASTOWN_WITNESS_ENDPOINT`, with the CA's certificate in `GASTOWN_CA` or the file `GASTOWN_CA_FILE`, and the token in the
+/// file (or in `token` of the folder) `GASTOWN_TOKEN_FILE`.
+fn witness() -> Result<Option<Witness>, BadSetting> {
+    let Some(endpoint) = text("GASTOWN_WITNESS_ENDPOINT") else { return Ok(None) };
+    let why = |why: &str| BadSetting { name: "GASTOWN_WITNESS_ENDPOINT", why: why.to_owned() };
+    // Over plain HTTP the token would be anybody's.
+    if !endpoint.starts_with("https://") {
+        return Err(why("it must begin with https://"));
+    }
+    let ca = text("GASTOWN_CA").map(Ca::Text).or_else(|| text("GASTOWN_CA_FILE").map(|f| Ca::File(f.into())));
+    let ca = ca.ok_or_else(|| why("neither GASTOWN_CA nor GASTOWN_CA_FILE says whom to trust"))?;
+    let token_file = text("GASTOWN_TOKEN_FILE").unwrap_or_else(|| "/var/run/gastown/token".into()).into();
+    Ok(Some(Witness { endpoint, ca, token_file }))
 }
 
 impl Carry {
@@ -75,18 +96,27 @@ impl Carry {
             if plain { Ok(value) } else { Err(BadSetting { name, why: format!("{value:?} is no Kubernetes name") }) }
         };
         let attempt: u32 = required("GASTOWN_ATTEMPT")?;
+        let who =
+            Who { namespace: part("GASTOWN_NAMESPACE")?, polecat: part("GT_POLECAT")?, rig: text("GT_RIG").unwrap_or_default(), attempt };
+        // A mistake in how the witness is reached must not keep the work from being carried.
+        let witness = witness().unwrap_or_else(|e| {
+            tracing::error!(error = %e, "the witness cannot be told of this agent");
+            None
+        });
         Ok(Self {
             url: required("GASTOWN_REPOSITORY")?,
             target: required("GASTOWN_TARGET_BRANCH")?,
             work: required("GASTOWN_WORK_BRANCH")?,
             resume: flag("GASTOWN_RESUME"),
-            wip_ref: format!("refs/gastown/wip/{}/{}/{attempt}", part("GASTOWN_NAMESPACE")?, part("GT_POLECAT")?),
+            wip_ref: format!("refs/gastown/wip/{}/{}/{attempt}", who.namespace, who.polecat),
             secret: text("GASTOWN_GIT_SECRET"),
             known_hosts: text("GASTOWN_KNOWN_HOSTS_CONFIGMAP"),
             copy_agent: flag("GASTOWN_COPY_AGENT"),
             snapshot_every: seconds("GASTOWN_SNAPSHOT_SECONDS", 300)?,
             refresh_every: seconds("GASTOWN_REFRESH_SECONDS", 60)?,
             grace: seconds("GASTOWN_GRACE_SECONDS", 580)?,
+            who,
+            witness,
         })
     }
 }

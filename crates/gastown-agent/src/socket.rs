@@ -2,8 +2,10 @@
 //!
 //! The folder of the socket is writable by both, so both ends read as from a stranger: lines are bounded, unknown
 //! requests are refused, idle connections are closed, and nothing that is said here is believed about the remote.
+//! An agent that speaks for its `gt run` can make its own report wrong, take its own nudges, and nothing else.
 
 use std::path::Path;
+use std::sync::Arc;
 use std::time::Duration;
 
 use gastown_core::report::SyncResult;
@@ -13,6 +15,8 @@ use tokio::io::{AsyncBufRead, AsyncBufReadExt, AsyncWriteExt, BufReader};
 use tokio::net::{UnixListener, UnixStream};
 use tokio::sync::{Semaphore, mpsc, oneshot};
 
+use crate::sync::{Alarms, Board};
+
 /// The longest line.
 pub const MAX_LINE: usize = 64 << 10;
 /// Connections served at a time.
@@ -21,7 +25,7 @@ const MAX_CONNECTIONS: usize = 8;
 const IDLE: Duration = Duration::from_secs(30);
 
 /// What the agent's side asks for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "op", rename_all = "lowercase")]
 pub enum Request {
     /// Carry the work branch now.
@@ -30,6 +34,100 @@ pub enum Request {
     Checkpoint,
     /// As checkpoint, and say only then yes when the remote holds all.
     Finish,
+    /// What the agent does; the answer may bring a nudge for it.
+    Activity(Activity),
+    /// A person is needed.
+    Escalate(Alarm),
+}
+
+/// What `gt run` sees of its agent. Times are milliseconds since 1970.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct Activity {
+    /// When it last did anything; 0 = nothing yet.
+    pub last_event_ms: i64,
+    /// The tool call that it is in.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub tool: Option<Tool>,
+    /// It waits for a person.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub waiting: bool,
+    /// CPU seconds that its container has used.
+    pub cpu_seconds: f64,
+    /// What came of nudges since the last report that was answered.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub results: Vec<Nudged>,
+}
+
+/// A tool call.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct Tool {
+    /// What it is.
+    pub name: String,
+    /// Since when.
+    pub since_ms: i64,
+}
+
+/// Text for the agent, as if a person had written it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Nudge {
+    /// The sidecar's number for it. It comes again until its result is told.
+    pub id: u64,
+    /// The text.
+    pub text: String,
+}
+
+/// What came of a nudge.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Nudged {
+    /// Of the nudge.
+    pub id: u64,
+    /// The agent has it.
+    pub ok: bool,
+    /// Why not.
+    pub message: String,
+}
+
+/// How much a person is needed.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
+#[serde(rename_all = "lowercase")]
+pub enum Severity {
+    /// When there is time.
+    Low,
+    /// Today.
+    #[default]
+    Medium,
+    /// Soon: the task stands still.
+    High,
+    /// Now: something is being broken.
+    Critical,
+}
+
+impl Severity {
+    /// The protocol's word.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Low => "low",
+            Self::Medium => "medium",
+            Self::High => "high",
+            Self::Critical => "critical",
+        }
+    }
+}
+
+/// What the agent wants a person to know.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Alarm {
+    /// How much it matters.
+    #[serde(default)]
+    pub severity: Severity,
+    /// One sentence.
+    pub summary: String,
+    /// All of it.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub details: String,
 }
 
 /// What the sidecar answers.
@@ -49,6 +147,20 @@ pub struct Answer {
     /// One sentence.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub message: String,
+    /// What to tell the agent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub nudge: Option<Nudge>,
+}
+
+/// Who answers what is asked: git work has one worker, and nothing else waits for it.
+#[derive(Clone)]
+pub struct Desks {
+    /// Pushes and checkpoints.
+    pub git: mpsc::Sender<Asked>,
+    /// Reports.
+    pub board: Arc<Board>,
+    /// Alarms.
+    pub alarms: Arc<Alarms>,
 }
 
 /// A request and where its answer goes.
@@ -100,9 +212,9 @@ pub fn bind(path: &Path) -> std::io::Result<UnixListener> {
     UnixListener::bind(path)
 }
 
-/// Accepts for ever and hands each request to `to`.
-pub async fn serve(listener: UnixListener, to: mpsc::Sender<Asked>) {
-    let seats = std::sync::Arc::new(Semaphore::new(MAX_CONNECTIONS));
+/// Accepts for ever and hands each request to whom it concerns.
+pub async fn serve(listener: UnixListener, to: Desks) {
+    let seats = Arc::new(Semaphore::new(MAX_CONNECTIONS));
     loop {
         let Ok(seat) = seats.clone().acquire_owned().await else { return };
         match listener.accept().await {
@@ -124,14 +236,19 @@ pub async fn serve(listener: UnixListener, to: mpsc::Sender<Asked>) {
     }
 }
 
-async fn converse(stream: UnixStream, to: &mpsc::Sender<Asked>) -> std::io::Result<()> {
+async fn converse(stream: UnixStream, to: &Desks) -> std::io::Result<()> {
     let (read, mut write) = stream.into_split();
     let mut read = BufReader::new(read);
     loop {
         let Ok(line) = tokio::time::timeout(IDLE, read_line(&mut read, MAX_LINE)).await else { return Ok(()) };
         let Some(line) = line? else { return Ok(()) };
         let answer = match serde_json::from_slice::<Request>(&line) {
-            Ok(request) => relay(request, to).await,
+            Ok(Request::Activity(activity)) => {
+                let nudge = to.board.heard(activity, crate::now_ms());
+                Answer { ok: true, nudge, ..Answer::default() }
+            }
+            Ok(Request::Escalate(alarm)) => to.alarms.escalate(alarm).await,
+            Ok(request) => carry(request, &to.git).await,
             Err(e) => Answer { message: format!("no such request: {e}"), ..Answer::default() },
         };
         let mut text = serde_json::to_vec(&answer)?;
@@ -140,7 +257,7 @@ async fn converse(stream: UnixStream, to: &mpsc::Sender<Asked>) -> std::io::Resu
     }
 }
 
-async fn relay(request: Request, to: &mpsc::Sender<Asked>) -> Answer {
+async fn carry(request: Request, to: &mpsc::Sender<Asked>) -> Answer {
     let (reply, answer) = oneshot::channel();
     let ending = || Answer { reason: Some(SyncResult::Internal), message: "the sidecar is ending".into(), ..Answer::default() };
     if to.send((request, reply)).await.is_err() {
@@ -170,10 +287,22 @@ mod tests {
 
     use super::*;
 
+    fn desks(git: mpsc::Sender<Asked>) -> Desks {
+        let alarms = Alarms::new(crate::sync::witness::Who::default(), None);
+        Desks { git, board: Arc::new(Board::new(1)), alarms: Arc::new(alarms) }
+    }
+
     #[test]
     fn the_wire_is_what_the_contract_says() {
         let text = serde_json::to_string(&Request::Finish).unwrap();
         assert_eq!(text, r#"{"op":"finish"}"#);
+        let tool = Some(Tool { name: "Bash".into(), since_ms: 2 });
+        let report = Request::Activity(Activity { last_event_ms: 1, tool, cpu_seconds: 0.5, ..Activity::default() });
+        let wire = r#"{"op":"activity","lastEventMs":1,"tool":{"name":"Bash","sinceMs":2},"cpuSeconds":0.5}"#;
+        assert_eq!(serde_json::to_string(&report).unwrap(), wire);
+        assert_eq!(serde_json::from_str::<Request>(wire).unwrap(), report);
+        let alarm = Request::Escalate(Alarm { severity: Severity::High, summary: "s".into(), details: String::new() });
+        assert_eq!(serde_json::to_string(&alarm).unwrap(), r#"{"op":"escalate","severity":"high","summary":"s"}"#);
         let no = Answer { reason: Some(SyncResult::PushRace), message: "m".into(), ..Answer::default() };
         assert_eq!(serde_json::to_string(&no).unwrap(), r#"{"ok":false,"reason":"PushRace","message":"m"}"#);
     }
@@ -183,7 +312,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("s");
         let (to, mut asked) = mpsc::channel::<Asked>(1);
-        tokio::spawn(serve(bind(&path).unwrap(), to));
+        tokio::spawn(serve(bind(&path).unwrap(), desks(to)));
         tokio::spawn(async move {
             while let Some((request, reply)) = asked.recv().await {
                 let _ = reply.send(Answer { ok: request == Request::Push, ..Answer::default() });
@@ -203,11 +332,27 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn reports_and_alarms_do_not_wait_for_git_work() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("s");
+        // Nobody takes this one, as while a push hangs.
+        let (to, _busy) = mpsc::channel::<Asked>(1);
+        let desks = desks(to);
+        tokio::spawn(serve(bind(&path).unwrap(), desks.clone()));
+        let patience = Duration::from_secs(30);
+        let activity = Activity { last_event_ms: 7, ..Activity::default() };
+        assert!(ask(&path, Request::Activity(activity), patience).await.unwrap().ok);
+        assert_eq!(desks.board.beat(10).last_event_ms, 7);
+        let alarm = Alarm { summary: "help".into(), ..Alarm::default() };
+        assert!(ask(&path, Request::Escalate(alarm), patience).await.unwrap().message.contains("no witness"));
+    }
+
+    #[tokio::test]
     async fn an_endless_line_ends_the_connection() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("s");
         let (to, _asked) = mpsc::channel::<Asked>(1);
-        tokio::spawn(serve(bind(&path).unwrap(), to));
+        tokio::spawn(serve(bind(&path).unwrap(), desks(to)));
         let (read, mut write) = UnixStream::connect(&path).await.unwrap().into_split();
         // The other side may close before all is written.
         let _ = write.write_all(&vec![b'x'; MAX_LINE + 2]).await;
@@ -231,6 +376,19 @@ mod tests {
         fn no_bytes_break_the_parsers(bytes in proptest::collection::vec(any::<u8>(), 0..300)) {
             let _ = serde_json::from_slice::<Request>(&bytes);
             let _ = serde_json::from_slice::<Answer>(&bytes);
+        }
+
+        #[test]
+        fn requests_come_back_as_they_went(event in any::<i64>(), name in ".{0,40}", since in any::<i64>(), waiting in any::<bool>(), id in any::<u64>(), ok in any::<bool>()) {
+            let results = vec![Nudged { id, ok, message: name.clone() }];
+            let tool = Some(Tool { name: name.clone(), since_ms: since });
+            let report = Request::Activity(Activity { last_event_ms: event, tool, waiting, cpu_seconds: 0.25, results });
+            let alarm = Request::Escalate(Alarm { severity: Severity::Critical, summary: name.clone(), details: name });
+            for request in [report, alarm] {
+                let wire = serde_json::to_vec(&request).unwrap();
+                prop_assert!(!wire.contains(&b'\n'));
+                prop_assert_eq!(serde_json::from_slice::<Request>(&wire).unwrap(), request);
+            }
         }
     }
 }

@@ -27,7 +27,7 @@ pub mod finalizer {
     pub const OUTCOME: &str = "gastown.io/outcome";
 }
 
-/// Labels. They are for people: nothing selects or trusts by them.
+/// Labels. They are for people, except [`label::CLAIM`]: nothing else selects by them, and nothing trusts them.
 pub mod label {
     /// The Polecat's name.
     pub const POLECAT: &str = "gastown.io/polecat";
@@ -37,6 +37,8 @@ pub mod label {
     pub const BEAD: &str = "gastown.io/bead";
     /// The attempt's number.
     pub const ATTEMPT: &str = "gastown.io/attempt";
+    /// `"true"` on a Lease that is a claim on a bead: such Leases are watched by it.
+    pub const CLAIM: &str = "gastown.io/claim";
     /// The Rig that made a Witness or a Refinery.
     pub const RIG_OWNER: &str = "gastown.io/rig-owner";
     /// Who manages an object.
@@ -59,6 +61,12 @@ pub mod annotation {
     pub const VERDICTS: &str = "gastown.io/verdicts";
     /// On a Job: how its candidate is built again, as compact JSON.
     pub const RECIPE: &str = "gastown.io/recipe";
+    /// On a claim's Lease: the rig.
+    pub const CLAIM_RIG: &str = "gastown.io/claim-rig";
+    /// On a claim's Lease: the bead's id.
+    pub const CLAIM_BEAD: &str = "gastown.io/claim-bead";
+    /// On a claim's Lease: the holder, as `namespace/name`.
+    pub const CLAIM_POLECAT: &str = "gastown.io/claim-polecat";
     /// On a Secret of Claude's credentials: when it was written, as the Go operator's command line does.
     pub const LAST_SYNC: &str = "gastown.io/last-sync";
 }
@@ -75,6 +83,10 @@ pub mod condition {
     pub const AVAILABLE: &str = "Available";
     /// Something of it failed.
     pub const DEGRADED: &str = "Degraded";
+    /// Polecat: its bead is its own.
+    pub const CLAIMED: &str = "Claimed";
+    /// Polecat: its agent gets on; set by witness-ctl.
+    pub const HEALTHY: &str = "Healthy";
     /// Polecat: it has a slot of its rig.
     pub const ADMITTED: &str = "Admitted";
     /// Polecat: its work is in the merge queue.
@@ -151,6 +163,22 @@ pub mod reason {
         AT_CAPACITY = "AtCapacity";
         /// It has a slot.
         ADMITTED = "Admitted";
+        /// The bead is this Polecat's.
+        CLAIMED = "Claimed";
+        /// The bead is another Polecat's.
+        ALREADY_CLAIMED = "AlreadyClaimed";
+        /// The bead is nobody's.
+        NOT_CLAIMED = "NotClaimed";
+        /// What stands for the claim on a bead is none.
+        CLAIM_UNREADABLE = "ClaimUnreadable";
+        /// The bead's text cannot be read, and there is no other task.
+        BEAD_UNAVAILABLE = "BeadUnavailable";
+        /// The store has no such bead.
+        BEAD_NOT_FOUND = "BeadNotFound";
+        /// The bead is closed: it is not begun again.
+        BEAD_CLOSED = "BeadClosed";
+        /// The witness wants the pod that its message names restarted.
+        RESTART_WANTED = "RestartWanted";
         /// Another object serves the same rig and branch.
         DUPLICATE = "Duplicate";
         /// A Secret or its key is not there.

@@ -83,12 +83,14 @@ const POLECAT: &[Grant] = &[
     grant(OURS, &["polecats/status"], &["patch"], "phase, outcome and conditions"),
     grant(OURS, &["polecats/finalizers"], &["update"], "being a blocking owner of pods and prompts"),
     grant(OURS, &["rigs", "refineries", "mergerequests"], READ, "capacity, served branches, what became of submitted work"),
+    grant(OURS, &["beadstores"], READ, "whether a rig has beads to read and to comment on"),
     grant("", &["pods"], &["get", "list", "watch", "create", "patch", "delete"], "agents' pods: drain and finalizer are patches"),
     grant("", &["configmaps"], &["get", "create", "patch", "delete"], "an attempt's prompt"),
     EVENTS,
 ];
 
-const POLECAT_RELEASE: &[Grant] = &[LEASE];
+const POLECAT_RELEASE: &[Grant] =
+    &[LEASE, grant("coordination.k8s.io", &["leases"], &["delete"], "claims of beads, given back or left behind")];
 
 const REFINERY: &[Grant] = &[
     grant(OURS, &["refineries"], READ, "its own kind"),

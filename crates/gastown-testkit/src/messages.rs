@@ -34,15 +34,31 @@ pub struct Attempt {
     pub text: String,
 }
 
-/// One command for the agent's Bash tool.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+/// One command for the agent's Bash tool, or none for ever.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Step {
     /// The command's text.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
     pub bash: String,
     /// How long the tool may take, in milliseconds; the agent's own default when absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub timeout_ms: Option<u64>,
+    /// The model answers nothing, for as long as it is waited for: the agent falls silent.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub hang: bool,
+}
+
+impl Step {
+    /// A command.
+    pub fn bash(command: impl Into<String>) -> Self {
+        Self { bash: command.into(), ..Self::default() }
+    }
+
+    /// No answer.
+    pub fn hang() -> Self {
+        Self { hang: true, ..Self::default() }
+    }
 }
 
 /// What the model answers to one request.
@@ -70,6 +86,8 @@ pub enum Action {
     Run(Step),
     /// Ends its turn with a text.
     Say(String),
+    /// Answers nothing.
+    Hang,
 }
 
 /// Decides the answer. The task's text is what the user said, tool results left out.
@@ -81,21 +99,25 @@ pub fn answer(scripts: &[Script], request: &Value) -> Answer {
     let script = scripts.iter().find(|s| prompt.lines().any(|line| line.trim() == s.key));
     let Some(script) = script.filter(|_| has_tools) else { return Answer::Aside };
     let calls = count_calls(request);
-    let attempt = choose(script, &prompt);
+    let attempt = choose(script, &prompt, &interjected(request));
     let action = match (attempt, failed_result(request)) {
         (None, _) => Action::Say("I was asked to work on this again, but nothing in the task says what went wrong.".to_owned()),
         (Some(_), Some(output)) => Action::Say(format!("A command failed and I do not know how to go on: {output}")),
         (Some(n), None) => {
             let attempt = &script.attempts[n];
-            attempt.steps.get(calls).cloned().map_or_else(|| Action::Say(attempt.text.clone()), Action::Run)
+            match attempt.steps.get(calls) {
+                Some(step) if step.hang => Action::Hang,
+                Some(step) => Action::Run(step.clone()),
+                None => Action::Say(attempt.text.clone()),
+            }
         }
     };
     Answer::Turn { key: script.key.clone(), attempt: attempt.map(|n| n + 1), step: calls, action }
 }
 
 /// The last attempt whose evidence the prompt holds; else the first one, if that needs none and the prompt is no rework's.
-fn choose(script: &Script, prompt: &str) -> Option<usize> {
-    let holds = |a: &Attempt| a.prompt_contains.as_deref().is_some_and(|text| prompt.contains(text));
+fn choose(script: &Script, prompt: &str, interjected: &str) -> Option<usize> {
+    let holds = |a: &Attempt| a.prompt_contains.as_deref().is_some_and(|text| prompt.contains(text) || interjected.contains(text));
     let with_evidence = script.attempts.iter().rposition(holds);
     with_evidence.or_else(|| script.attempts.iter().position(|a| a.prompt_contains.is_none()).filter(|_| !is_rework(prompt)))
 }
@@ -107,9 +129,18 @@ fn is_rework(prompt: &str) -> bool {
 
 /// Everything that the user said, a part a line.
 fn prompt(request: &Value) -> String {
+    said(request, "user")
+}
+
+/// What the agent was told while it worked: it hands that on beside the next tool result, in a message of the system's that
+/// says so.
+fn interjected(request: &Value) -> String {
+    said(request, "system")
+}
+
+fn said(request: &Value, role: &str) -> String {
     let mut text = String::new();
-    let of_user = messages(request).filter(|m| m["role"] == "user");
-    for message in of_user {
+    for message in messages(request).filter(|m| m["role"] == role) {
         let whole = message["content"].as_str();
         let parts = message["content"].as_array().into_iter().flatten().filter(|p| p["type"] == "text");
         for part in whole.into_iter().chain(parts.filter_map(|p| p["text"].as_str())) {
@@ -149,7 +180,7 @@ mod tests {
     use serde_json::json;
 
     fn step(bash: &str) -> Step {
-        Step { bash: bash.to_owned(), timeout_ms: None }
+        Step::bash(bash)
     }
 
     fn scripts() -> Vec<Script> {
@@ -202,6 +233,30 @@ mod tests {
         let mut told = called("a", false);
         told[1]["content"][0]["content"] = json!("assert 3 == 2.5");
         assert_eq!(action(&request("Change: gt-1", &told)), (Some(1), Action::Run(step("two"))));
+    }
+
+    #[test]
+    fn a_step_that_hangs_is_never_answered() {
+        let script: Script = serde_json::from_value(json!({
+            "key": "Change: mute", "attempts": [{"steps": [{"bash": "one"}, {"hang": true}, {"bash": "never"}], "text": "no"}]
+        }))
+        .unwrap();
+        let asked = |further: &[Value]| match answer(std::slice::from_ref(&script), &request("Change: mute", further)) {
+            Answer::Turn { action, .. } => action,
+            Answer::Aside => panic!("an aside"),
+        };
+        assert_eq!(asked(&[]), Action::Run(step("one")));
+        assert_eq!(asked(&called("a", false)), Action::Hang);
+        assert_eq!(script.attempts[0].steps[1], Step::hang());
+    }
+
+    #[test]
+    fn what_is_said_while_it_works_chooses_an_attempt_and_holds_no_key() {
+        let told =
+            json!({"role": "system", "content": "The user sent a new message while you were working:\nassert 3 == 2.5\nChange: gt-9"});
+        let further = [called("a", false).as_slice(), &[told]].concat();
+        assert_eq!(action(&request("Change: gt-1", &further)).0, Some(2));
+        assert_eq!(answer(&scripts(), &request("Change: gt-10", &further)), Answer::Aside);
     }
 
     #[test]

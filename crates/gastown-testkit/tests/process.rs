@@ -144,7 +144,7 @@ async fn claude_in(home: &Path, repo: &Path, api: &MessagesApi, key: &str, promp
 fn script() -> Vec<Script> {
     let commit = "cat >note <<'END_OF_NOTE'\nit's $HOME\nEND_OF_NOTE\ngit add -A && git commit -qm 'Add a note'";
     let fix = "echo better >note && git add -A && git commit -qm 'Fix the note'";
-    let step = |bash: &str| Step { bash: bash.to_owned(), timeout_ms: None };
+    let step = |bash: &str| Step::bash(bash);
     let first = Attempt { prompt_contains: None, steps: vec![step(commit), step("git status --short")], text: "Done.".to_owned() };
     let evidence = Some("assert 3 == 2.5".to_owned());
     let second = Attempt { prompt_contains: evidence, steps: vec![step(fix)], text: "Fixed.".to_owned() };

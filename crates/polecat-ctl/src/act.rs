@@ -15,7 +15,7 @@ use kube::{Api, Resource, ResourceExt as _};
 use serde_json::{Value, json};
 
 use crate::context::Context;
-use crate::pod;
+use crate::{alarm, beads, claims, pod};
 
 /// A call to refinery-ctl ends within this time.
 pub const SUBMIT_DEADLINE: Duration = Duration::from_secs(10);
@@ -42,6 +42,40 @@ pub enum Error {
         /// Its words.
         message: String,
     },
+    /// The claim on the bead is not as it was seen.
+    #[error("claim {name}: {message}")]
+    Claim {
+        /// The Lease.
+        name: String,
+        /// One sentence.
+        message: String,
+    },
+    /// The bead's text cannot be had, or forbids to begin.
+    #[error("{reason}: {message}")]
+    Bead {
+        /// One word.
+        reason: &'static str,
+        /// One sentence.
+        message: String,
+    },
+    /// The witness was not told.
+    #[error("telling the witness of {cause}: {message}")]
+    Alarm {
+        /// What it is about.
+        cause: String,
+        /// One sentence.
+        message: String,
+    },
+    /// The bead was not commented on.
+    #[error("commenting on bead {bead}: {message}")]
+    Comment {
+        /// The bead.
+        bead: String,
+        /// Asking again soon changes nothing.
+        refused: bool,
+        /// One sentence.
+        message: String,
+    },
     /// A shared write failed.
     #[error(transparent)]
     Write(#[from] apply::Error),
@@ -62,12 +96,15 @@ impl Classify for Error {
         match self {
             Self::Api { source, .. } => Class::of(source),
             Self::Write(error) => error.class(),
-            Self::Refused { .. } | Self::Submit { .. } => Class::Retry { after: None },
+            Self::Claim { .. } => Class::Conflict,
+            Self::Refused { .. } | Self::Submit { .. } | Self::Bead { .. } | Self::Comment { .. } | Self::Alarm { .. } => {
+                Class::Retry { after: None }
+            }
         }
     }
 }
 
-fn api_error(doing: &'static str, name: &str) -> impl FnOnce(kube::Error) -> Error {
+pub(crate) fn api_error(doing: &'static str, name: &str) -> impl FnOnce(kube::Error) -> Error {
     let name = name.to_owned();
     move |source| Error::Api { doing, name, source: Box::new(source) }
 }
@@ -85,6 +122,10 @@ pub enum Done {
 pub async fn act(cx: &Context, polecat: &Polecat, s: &Snapshot, deed: &Deed) -> Result<Done, Error> {
     match deed {
         Deed::Record { ledger, finalizer } => record(cx, polecat, s, ledger.as_deref(), *finalizer).await?,
+        Deed::Claim => claims::take(cx, polecat).await?,
+        Deed::ReleaseClaim => claims::release(cx, polecat, s).await?,
+        Deed::Comment(inputs) => beads::comment(cx, inputs).await?,
+        Deed::Alarm(inputs) => alarm::tell(cx, s, inputs).await?,
         Deed::Start(inputs) => start(cx, polecat, s, inputs).await?,
         Deed::Drain { pod, uid, why } => {
             patch_pod(cx, s, pod, uid, json!({ "annotations": { annotation::DRAIN: why } }), "draining pod").await?;
@@ -137,8 +178,10 @@ async fn record(cx: &Context, polecat: &Polecat, s: &Snapshot, ledger: Option<&L
 
 async fn start(cx: &Context, polecat: &Polecat, s: &Snapshot, inputs: &PodInputs) -> Result<(), Error> {
     let owner = apply::owner(polecat)?;
-    put_prompt(cx, s, &pod::prompt::config_map(s, inputs, owner.clone())).await?;
-    let wanted = pod::build(s, inputs, &cx.images, owner);
+    let bead = beads::read(cx, polecat, inputs).await?;
+    put_prompt(cx, s, &pod::prompt::config_map(s, inputs, bead.as_ref(), owner.clone())).await?;
+    claims::confirm(cx, polecat).await?;
+    let wanted = pod::build(s, inputs, &cx.images(), owner);
     let post = PostParams { field_manager: Some(manager::POLECAT.to_owned()), ..PostParams::default() };
     match pods(cx, s).create(&post, &wanted).await {
         Ok(pod) => {

@@ -3,11 +3,12 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use gastown_api::{MergeRequest, Polecat, Rig};
-use gastown_core::polecat::{Refused, SubmitFacts};
+use gastown_api::{BeadStore, MergeRequest, Polecat, Rig};
+use gastown_core::polecat::{AlarmFacts, Refused, RemarkFacts, SubmitFacts};
 use gastown_runtime::Runtime;
 use gastown_runtime::grpc::Remote;
 use gastown_runtime::watch::Trigger;
+use k8s_openapi::api::coordination::v1::Lease;
 use k8s_openapi::api::core::v1::Pod;
 use kube::ResourceExt as _;
 use kube::runtime::reflector::{ObjectRef, Store};
@@ -15,7 +16,7 @@ use parking_lot::Mutex;
 
 use crate::fresh::Fresh;
 use crate::index::Index;
-use crate::pod::Images;
+use crate::pod::{Images, Witness};
 use crate::seats::Seats;
 
 /// What this process remembers of one Polecat; losing it costs a repeated call.
@@ -29,6 +30,10 @@ pub struct Memory {
     pub refused: Option<Refused>,
     /// How often in a row.
     pub refusals: u32,
+    /// Commenting on the bead.
+    pub remark: RemarkFacts,
+    /// Telling the witness.
+    pub alarm: AlarmFacts,
 }
 
 /// What is remembered, by uid.
@@ -46,8 +51,14 @@ pub struct Context {
     pub runtime: Runtime,
     /// What pods are made of.
     pub images: Images,
+    /// Where witness-ctl is, if there is one.
+    pub witness: Option<String>,
+    /// witness-ctl, if there is one.
+    pub alarms: Option<Remote>,
     /// refinery-ctl.
     pub queue: Remote,
+    /// beadstore-ctl.
+    pub beads: Remote,
     /// Polecats.
     pub polecats: Store<Polecat>,
     /// Rigs.
@@ -56,6 +67,10 @@ pub struct Context {
     pub pods: Store<Pod>,
     /// MergeRequests.
     pub requests: Store<MergeRequest>,
+    /// BeadStores.
+    pub bead_stores: Store<BeadStore>,
+    /// Claims on beads.
+    pub claims: Store<Lease>,
     /// Pods by the uid of their Polecat.
     pub pods_of: Index<Pod>,
     /// MergeRequests by the uid of their Polecat.
@@ -63,7 +78,9 @@ pub struct Context {
     /// Own writes of Polecats.
     pub fresh_polecats: Fresh<Polecat>,
     /// Own writes of pods.
-    pub fresh_pods: Fresh<Pod>,
+    pub fresh_pods: Arc<Fresh<Pod>>,
+    /// Own writes of claims, and what the API server said of others.
+    pub fresh_claims: Arc<Fresh<Lease>>,
     /// Slots.
     pub seats: Arc<Seats>,
     /// For which holding of the lease the seats are complete.
@@ -95,6 +112,28 @@ impl Context {
         self.rigs.get(&ObjectRef::new(name))
     }
 
+    /// Whether a rig has beads to be read.
+    pub fn has_beads(&self, rig: &str) -> bool {
+        self.bead_stores.state().iter().any(|store| store.spec.rig_ref == rig && store.metadata.deletion_timestamp.is_none())
+    }
+
+    /// A claim as it is known to be.
+    pub fn claim(&self, name: &str) -> Option<Arc<Lease>> {
+        let cached = self.claims.get(&ObjectRef::new(name).within(&self.runtime.args.namespace));
+        let seen = cached.as_ref().and_then(|lease| lease.uid());
+        let known = cached.and_then(|lease| self.fresh_claims.newest(lease));
+        known.or_else(|| self.fresh_claims.unseen(|lease| lease.name_any() == name, |uid| seen.as_deref() == Some(uid)).pop())
+    }
+
+    /// Whether there is a Polecat of this uid (at `key`, most likely), or a pod of it that may still work.
+    pub fn knows(&self, key: &str, uid: &str) -> bool {
+        let is = |polecat: &Arc<Polecat>| polecat.uid().as_deref() == Some(uid);
+        let over = |pod: &Pod| matches!(pod.status.as_ref().and_then(|s| s.phase.as_deref()), Some("Succeeded" | "Failed"));
+        reference(key).and_then(|at| self.polecats.get(&at)).as_ref().is_some_and(is)
+            || self.polecats.state().iter().any(is)
+            || self.pods(uid).iter().any(|pod| !over(pod))
+    }
+
     /// What is remembered of a Polecat.
     pub fn recall(&self, uid: &str) -> Memory {
         self.memory.lock().get(uid).cloned().unwrap_or_default()
@@ -110,5 +149,20 @@ impl Context {
         for polecat in keys.iter().filter_map(|key| reference(key)) {
             self.trigger.try_send(polecat);
         }
+    }
+}
+
+impl Context {
+    /// What a pod is made of now. A witness whose authority cannot be told holds no pod back: the work comes first.
+    pub fn images(&self) -> Images {
+        let file = self.runtime.args.tls_dir.join("ca.crt");
+        let witness = self.witness.as_ref().and_then(|endpoint| match std::fs::read_to_string(&file) {
+            Ok(ca) => Some(Witness { endpoint: endpoint.clone(), ca }),
+            Err(error) => {
+                tracing::warn!(%error, file = %file.display(), "a pod is made that cannot tell the witness what its agent does");
+                None
+            }
+        });
+        Images { witness, ..self.images.clone() }
     }
 }

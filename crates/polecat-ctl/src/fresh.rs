@@ -39,6 +39,15 @@ impl<K: Resource> Fresh<K> {
         self.put(uid.to_owned(), Known::Gone);
     }
 
+    /// The watch has shown this version, or that it is gone: an own write that is no newer has served its time.
+    pub fn seen(&self, shown: &K) {
+        let Some(uid) = shown.uid() else { return };
+        let mut map = self.0.lock();
+        if matches!(map.get(&uid), Some((Known::Is(own), _)) if version(own.as_ref()) <= version(shown)) {
+            map.remove(&uid);
+        }
+    }
+
     fn put(&self, uid: String, known: Known<K>) {
         let mut map = self.0.lock();
         if map.len() > 4096 {
@@ -78,4 +87,32 @@ impl<K: Resource> Fresh<K> {
 /// Resource versions of one kind grow; the API promises it since 1.35 and etcd always did.
 pub fn version<K: Resource>(object: &K) -> u64 {
     object.resource_version().and_then(|v| v.parse().ok()).unwrap_or(0)
+}
+
+#[cfg(test)]
+mod tests {
+    use k8s_openapi::api::coordination::v1::Lease;
+
+    use super::*;
+
+    fn lease(version: &str) -> Lease {
+        let mut lease = Lease::default();
+        (lease.metadata.uid, lease.metadata.resource_version) = (Some("u".into()), Some(version.into()));
+        lease
+    }
+
+    #[test]
+    fn an_own_write_counts_until_the_watch_has_shown_it() {
+        let fresh = Fresh::default();
+        let unseen = |fresh: &Fresh<Lease>| fresh.unseen(|_| true, |_| false).len();
+        fresh.note(lease("9"));
+        fresh.seen(&lease("8"));
+        assert_eq!(unseen(&fresh), 1, "the watch is behind");
+        assert_eq!(fresh.newest(Arc::new(lease("8"))).map(|l| version(l.as_ref())), Some(9));
+        fresh.seen(&lease("10"));
+        assert_eq!(unseen(&fresh), 0, "shown, or shown as deleted");
+        fresh.gone("u");
+        fresh.seen(&lease("10"));
+        assert!(fresh.newest(Arc::new(lease("10"))).is_none(), "what is gone stays gone");
+    }
 }

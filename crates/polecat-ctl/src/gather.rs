@@ -1,9 +1,10 @@
 //! From objects to facts. No judgement, no waiting: stores and what this process remembers.
 
-use gastown_api::names::{annotation, condition, finalizer};
-use gastown_api::{MergePhase, MergeRequest, Polecat, Rig};
+use gastown_api::names::{annotation, condition, finalizer, reason};
+use gastown_api::{MergePhase, MergeRequest, Polecat, PolecatPhase, Rig, conditions};
 use gastown_core::polecat::{
-    Ledger, PodFacts, PodPhase, RequestFacts, RequestPhase, RigFacts, Snapshot, SubmitFacts, ValidPolecat, attempt_of, tame,
+    AlarmFacts, ClaimFacts, Ledger, PodFacts, PodPhase, RemarkFacts, RequestFacts, RequestPhase, RigFacts, Snapshot, SubmitFacts,
+    ValidPolecat, attempt_of, tame,
 };
 use gastown_core::report;
 use gastown_names::GitUrl;
@@ -11,6 +12,7 @@ use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{ContainerStateTerminated, ContainerStatus, Pod, PodStatus};
 use kube::{Resource, ResourceExt as _};
 
+use crate::claims;
 use crate::pod::{ASKED, CLAUDE, GIT_INIT, GIT_SYNC, wanted_labels};
 
 /// The facts about one Polecat.
@@ -18,6 +20,7 @@ pub fn snapshot(polecat: &Polecat, rig: Option<&Rig>, pods: &[&Pod], requests: &
     let annotations = polecat.annotations();
     let namespace = polecat.namespace().unwrap_or_default();
     let spec = ValidPolecat::try_from(polecat);
+    let bead = claims::bead(polecat).map(str::to_owned);
     let wanted = wanted_labels(&polecat.name_any(), &polecat.spec.rig, polecat.spec.bead_id.as_deref());
     Snapshot {
         created: created(polecat),
@@ -36,10 +39,26 @@ pub fn snapshot(polecat: &Polecat, rig: Option<&Rig>, pods: &[&Pod], requests: &
         requests: requests.iter().filter(|r| is_of(r, polecat, &namespace)).filter_map(|r| request_facts(r)).collect(),
         slot: gastown_core::admission::Slot::Unasked,
         refused: None,
+        claim: if bead.is_some() { ClaimFacts::Unknown("it was not looked at".to_owned()) } else { ClaimFacts::NotNeeded },
+        bead,
+        bead_store: false,
+        remark: RemarkFacts::Untried,
+        witness: false,
+        alarm: AlarmFacts::Untried,
+        shown_stuck: polecat.status.as_ref().is_some_and(|s| s.phase == Some(PolecatPhase::Stuck)),
+        unhealthy: unhealthy(polecat).map(str::to_owned),
         namespace,
         spec,
         submit,
     }
+}
+
+/// The pod that witness-ctl wants restarted: `Healthy=False/RestartWanted`, whose message begins with `pod <uid>: `.
+fn unhealthy(polecat: &Polecat) -> Option<&str> {
+    let verdict = conditions::find(&polecat.status.as_ref()?.conditions, condition::HEALTHY)?;
+    let wanted = verdict.status == "False" && verdict.reason == reason::RESTART_WANTED;
+    let (uid, _) = verdict.message.strip_prefix("pod ").filter(|_| wanted)?.split_once(": ")?;
+    (!uid.is_empty()).then_some(uid)
 }
 
 fn created<K: Resource>(object: &K) -> Timestamp {
@@ -230,12 +249,13 @@ fn failure(status: &PodStatus) -> Option<String> {
 }
 
 /// The conditions that this controller owns.
-pub const CONDITIONS: [&str; 7] = [
+pub const CONDITIONS: [&str; 8] = [
     condition::READY,
     condition::WORKING,
     condition::PROGRESSING,
     condition::AVAILABLE,
     condition::DEGRADED,
+    condition::CLAIMED,
     condition::ADMITTED,
     condition::SUBMITTED,
 ];

@@ -39,6 +39,17 @@ pub struct Images {
     pub pull: Option<String>,
     /// Run as 65532; false where the platform gives the ids (OpenShift).
     pub fixed_ids: bool,
+    /// Who is told what agents do.
+    pub witness: Option<Witness>,
+}
+
+/// Where the sidecar finds witness-ctl.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Witness {
+    /// `https://host:port`; the host is a name in its certificate.
+    pub endpoint: String,
+    /// The certificate of its authority, PEM: the pod may be in any namespace, and a Secret could not follow it.
+    pub ca: String,
 }
 
 /// What a builder looks at.

@@ -3,10 +3,13 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use gastown_api::names::condition;
+use gastown_api::names::{condition, reason};
 use gastown_api::{Polecat, conditions};
 use gastown_core::admission::Slot;
-use gastown_core::polecat::{Deed, Plan, Refused, RigFacts, Snapshot, SubmitFacts, View, decide, wants_slot};
+use gastown_core::polecat::{
+    AlarmFacts, AlarmInputs, ClaimFacts, Deed, Plan, REMARK_TRIES, Refused, RemarkFacts, RemarkInputs, RigFacts, Snapshot, SubmitFacts,
+    View, decide, wants_slot,
+};
 use gastown_core::retry::call_delay;
 use gastown_runtime::events::Note;
 use jiff::{SignedDuration, Timestamp};
@@ -15,13 +18,16 @@ use kube::{Api, ResourceExt as _};
 
 use crate::act::{Done, Error, act};
 use crate::context::Context;
-use crate::{gather, report};
+use crate::{claims, gather, report};
 
 /// Deeds of one look: more rounds than any plan needs, so that a mistake of ours cannot spin.
 const MAX_ROUNDS: usize = 8;
 
 /// An acknowledged request that the watch does not show after this long is asked for again.
 const VISIBLE_SECONDS: i64 = 30;
+
+/// A comment that the store refuses is offered again after this long: its permissions or its branch may have changed.
+const REFUSED_COMMENT_SECONDS: i64 = 600;
 
 /// Looks at one Polecat.
 pub async fn reconcile(polecat: Arc<Polecat>, cx: Arc<Context>) -> Result<Action, Error> {
@@ -62,15 +68,53 @@ async fn carry_out(cx: &Context, polecat: &Polecat, s: &Snapshot, deed: &Deed, n
             let until = after(now, call_delay(m.submit_failures));
             m.submit = SubmitFacts::Failed { commit: inputs.commit.clone(), reason, message, until };
         }),
-        (Err(Error::Refused { message, .. }), _) => cx.remember(&s.uid, |m| {
-            m.refusals = m.refusals.saturating_add(1);
-            let until = after(now, 2 * call_delay(m.refusals));
-            m.refused = Some(Refused { message: gastown_core::polecat::tame(&message), until });
-        }),
+        (Err(Error::Refused { message, .. }), _) => refused(cx, s, reason::POD_CREATE_FAILED, &message, now),
+        (Err(Error::Bead { reason, message }), _) => refused(cx, s, reason, &message, now),
+        (Ok(_), Deed::Comment(inputs)) => cx.remember(&s.uid, |m| m.remark = RemarkFacts::Acknowledged { text: inputs.text.clone() }),
+        (Err(error @ Error::Comment { .. }), Deed::Comment(inputs)) => unsaid(cx, s, inputs, &error, now),
+        (Ok(_), Deed::Alarm(inputs)) => cx.remember(&s.uid, |m| m.alarm = AlarmFacts::Acknowledged(inputs.call.clone())),
+        (Err(error @ Error::Alarm { .. }), Deed::Alarm(inputs)) => untold(cx, s, inputs, &error, now),
         (Ok(_), Deed::Start(_)) => cx.remember(&s.uid, |m| (m.refusals, m.refused) = (0, None)),
         (ended, _) => return ended.map(|_| ()),
     }
     Ok(())
+}
+
+/// No pod for now: said in a condition, tried again later.
+fn refused(cx: &Context, s: &Snapshot, reason: &str, message: &str, now: Timestamp) {
+    cx.remember(&s.uid, |m| {
+        m.refusals = m.refusals.saturating_add(1);
+        let until = after(now, 2 * call_delay(m.refusals));
+        m.refused = Some(Refused { reason: reason.to_owned(), message: gastown_core::polecat::tame(message), until });
+    });
+}
+
+/// A comment that was not taken is no failure of anything else.
+fn unsaid(cx: &Context, s: &Snapshot, inputs: &RemarkInputs, error: &Error, now: Timestamp) {
+    let refused = matches!(error, Error::Comment { refused: true, .. });
+    tracing::warn!(error = error as &dyn std::error::Error, refused, "not told to the bead");
+    cx.remember(&s.uid, |m| {
+        let before = match &m.remark {
+            RemarkFacts::Failed { text, tries, .. } if *text == inputs.text => *tries,
+            _ => 0,
+        };
+        let tries = before.saturating_add(1).max(if refused { REMARK_TRIES } else { 1 });
+        let until = after(now, if refused { REFUSED_COMMENT_SECONDS } else { call_delay(tries) });
+        m.remark = RemarkFacts::Failed { text: inputs.text.clone(), tries, until };
+    });
+}
+
+/// An alarm that was not taken is no failure of anything else.
+fn untold(cx: &Context, s: &Snapshot, inputs: &AlarmInputs, error: &Error, now: Timestamp) {
+    tracing::warn!(error = error as &dyn std::error::Error, "not told to the witness");
+    cx.remember(&s.uid, |m| {
+        let before = match &m.alarm {
+            AlarmFacts::Failed { call, tries, .. } if *call == inputs.call => *tries,
+            _ => 0,
+        };
+        let tries = before.saturating_add(1);
+        m.alarm = AlarmFacts::Failed { call: inputs.call.clone(), tries, until: after(now, call_delay(tries)) };
+    });
 }
 
 fn after(now: Timestamp, seconds: i64) -> Timestamp {
@@ -87,7 +131,9 @@ fn look(cx: &Context, polecat: &Polecat, now: Timestamp, ask: bool) -> Snapshot 
     let pods: Vec<_> = pods.iter().map(AsRef::as_ref).collect();
     let requests: Vec<_> = requests.iter().map(AsRef::as_ref).collect();
     let mut s = gather::snapshot(polecat, rig.as_deref(), &pods, &requests, memory.submit);
-    s.refused = memory.refused;
+    (s.refused, s.remark, s.alarm) = (memory.refused, memory.remark, memory.alarm);
+    s.witness = cx.witness.is_some();
+    (s.claim, s.bead_store) = (claims::facts(cx, polecat), cx.has_beads(&polecat.spec.rig));
     let wants = wants_slot(now, &s);
     let live = s.live(now).next().is_some();
     let woken = cx.seats.observe(&polecat.spec.rig, &uid, live, wants.clone());
@@ -147,6 +193,8 @@ fn again(s: &Snapshot, plan: &Plan, now: Timestamp) -> Action {
     let most = match s.slot {
         // a freed slot wakes the first in line; this is for a call that was lost
         Slot::AtCapacity { .. } => Duration::from_secs(60),
+        // a released claim wakes who waits for it; this is for one whose holder's last pod has just ended
+        _ if matches!(s.claim, ClaimFacts::HeldBy { .. } | ClaimFacts::Unknown(_)) => Duration::from_secs(60),
         _ => Duration::from_secs(600),
     };
     match plan.wake {

@@ -86,7 +86,7 @@ pub async fn planted(ground: &Ground) -> Result<()> {
 }
 
 fn script(name: &str, commands: &[&str]) -> Script {
-    let steps = commands.iter().map(|c| Step { bash: (*c).to_owned(), timeout_ms: Some(600_000) }).collect();
+    let steps = commands.iter().map(|c| Step { bash: (*c).to_owned(), timeout_ms: Some(600_000), ..Step::default() }).collect();
     Script { key: format!("Change: {name}"), attempts: vec![Attempt { prompt_contains: None, steps, text: "Done.".to_owned() }] }
 }
 

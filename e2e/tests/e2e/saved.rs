@@ -46,7 +46,7 @@ pub async fn work_is_saved(ground: &Ground) -> Result<()> {
 
 /// Commits a part, leaves another uncommitted, and then works on for as long as it may.
 fn half_done(name: &str) -> Script {
-    let step = |bash: &str, timeout_ms| Step { bash: bash.to_owned(), timeout_ms };
+    let step = |bash: &str, timeout_ms| Step { bash: bash.to_owned(), timeout_ms, ..Step::default() };
     let part = "echo one >committed && git add committed && git commit -qm 'The first part' && echo two >uncommitted";
     let steps = vec![step(part, None), step("tail -f /dev/null", Some(600_000))];
     Script { key: format!("Change: {name}"), attempts: vec![Attempt { prompt_contains: None, steps, text: "Done.".to_owned() }] }

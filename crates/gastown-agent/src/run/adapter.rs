@@ -41,12 +41,41 @@ impl Ending {
     }
 }
 
+/// What an agent's stream says that it does now.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Doing {
+    /// The tool call that it is in: what tells it from other calls, and its name.
+    pub tool: Option<(String, String)>,
+    /// It waits for a person.
+    pub waiting: bool,
+}
+
+/// What a line of an agent's output means.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Said {
+    /// Nothing about the agent: an echo of what it was told.
+    Nothing,
+    /// It is alive.
+    Alive,
+    /// It has ended its task.
+    Ended,
+}
+
 /// One kind of agent.
 pub trait Adapter: Send {
     /// How it is started with this prompt.
     fn launch(&self, settings: &Run, command: &[String], prompt: &[u8], prompt_file: &Path) -> Launch;
-    /// Takes in one line of its standard output; `true` when the agent says that it has ended its task.
-    fn line(&mut self, line: &[u8]) -> bool;
+    /// Takes in one line of its standard output.
+    fn line(&mut self, line: &[u8]) -> Said;
+    /// Whether bytes that are no line yet are a sign of life.
+    fn has_free_output(&self) -> bool;
+    /// What it does now.
+    fn doing(&self) -> Doing;
+    /// What it reads when it is nudged with this text; `None` when it reads nothing after its prompt. The agent has not ended
+    /// its task before it has taken the text.
+    fn nudge(&mut self, text: &str) -> Option<Vec<u8>>;
+    /// Whether it ended its turn and nudges wait for it that it has not begun with.
+    fn is_between(&self) -> bool;
     /// What it used so far.
     fn usage(&self) -> Usage;
     /// The model that answered.

@@ -9,7 +9,8 @@ use std::process::ExitStatus;
 use gastown_core::report::{AgentExit, Usage};
 use serde::Deserialize;
 
-use super::adapter::{Adapter, Ending, Launch, ended_how};
+use super::adapter::{Adapter, Doing, Ending, Launch, Said, ended_how};
+use super::turn::Turn;
 use crate::settings::Run;
 
 /// Messages whose usage is kept apart, so that parts of one message are not counted twice.
@@ -21,12 +22,24 @@ const TEXT_MAX: usize = 600;
 #[derive(Default)]
 pub struct ClaudeCode {
     model: Option<String>,
+    /// Of the present turn; a turn's result replaces them.
     messages: HashMap<String, Tokens>,
+    /// Of the turns that have ended.
+    ended: Spent,
     result: Option<Outcome>,
+    turn: Turn,
     /// The last error that the model's service gave, as the stream told it in passing.
     error: Option<String>,
     /// When the limit that refused a request ends.
     reset_at: Option<i64>,
+}
+
+/// What the results told.
+#[derive(Clone, Copy, Default)]
+struct Spent {
+    turns: u64,
+    tokens: Tokens,
+    cost: f64,
 }
 
 #[derive(Clone, Copy, Default, Deserialize)]
@@ -40,6 +53,15 @@ struct Tokens {
     cache_read: u64,
     #[serde(rename = "cache_creation_input_tokens")]
     cache_write: u64,
+}
+
+impl Tokens {
+    fn add(&mut self, more: Self) {
+        self.input = self.input.saturating_add(more.input);
+        self.output = self.output.saturating_add(more.output);
+        self.cache_read = self.cache_read.saturating_add(more.cache_read);
+        self.cache_write = self.cache_write.saturating_add(more.cache_write);
+    }
 }
 
 #[derive(Deserialize)]
@@ -95,9 +117,6 @@ struct Outcome {
     is_error: bool,
     status: Option<u16>,
     text: String,
-    turns: u64,
-    cost: f64,
-    usage: Option<Tokens>,
 }
 
 impl ClaudeCode {
@@ -115,6 +134,23 @@ impl ClaudeCode {
         }
         if self.messages.len() < MESSAGES_MAX || self.messages.contains_key(&message.id) {
             self.messages.insert(message.id, message.usage.unwrap_or_default());
+        }
+    }
+
+    /// A result tells its own turn's numbers, and the cost of all.
+    fn end_turn(&mut self, turns: u64, usage: Option<Tokens>, cost: f64) {
+        let messages = std::mem::take(&mut self.messages);
+        let tokens = usage.unwrap_or_else(|| {
+            let mut sum = Tokens::default();
+            for t in messages.values() {
+                sum.add(*t);
+            }
+            sum
+        });
+        self.ended.tokens.add(tokens);
+        self.ended.turns = self.ended.turns.saturating_add(turns);
+        if cost > self.ended.cost {
+            self.ended.cost = cost;
         }
     }
 
@@ -198,58 +234,60 @@ impl Adapter for ClaudeCode {
         }
         args.extend(settings.agent_args.iter().cloned());
         let text = String::from_utf8_lossy(prompt);
-        let message = serde_json::json!({"type": "user", "message": {"role": "user", "content": [{"type": "text", "text": text}]}});
-        Launch { program, args, env: Vec::new(), stdin: format!("{message}\n").into_bytes(), keep_stdin: true }
+        Launch { program, args, env: Vec::new(), stdin: super::turn::user_message(&text, None), keep_stdin: true }
     }
 
-    fn line(&mut self, line: &[u8]) -> bool {
-        let Ok(event) = serde_json::from_slice::<Event>(line) else { return false };
+    fn line(&mut self, line: &[u8]) -> Said {
+        let said = if self.turn.line(line) { Said::Alive } else { Said::Nothing };
+        let Ok(event) = serde_json::from_slice::<Event>(line) else { return said };
         match event.kind.as_str() {
-            "system" if event.subtype.as_deref() == Some("init") => {
-                self.model = self.model.take().or(event.model);
-                false
-            }
-            "assistant" => {
-                self.assistant(event);
-                false
-            }
+            "system" if event.subtype.as_deref() == Some("init") => self.model = self.model.take().or(event.model),
+            "assistant" => self.assistant(event),
             "rate_limit_event" => {
                 let refused = event.rate_limit_info.filter(|i| i.status == "rejected");
                 self.reset_at = refused.and_then(|i| i.resets_at).filter(|t| is_time(*t)).or(self.reset_at);
-                false
             }
             "result" => {
+                self.end_turn(event.num_turns, event.usage, event.total_cost_usd);
                 self.result = Some(Outcome {
                     subtype: event.subtype.unwrap_or_default(),
                     is_error: event.is_error,
                     status: event.api_error_status,
                     text: event.result.unwrap_or_default().chars().take(TEXT_MAX).collect(),
-                    turns: event.num_turns,
-                    cost: event.total_cost_usd,
-                    usage: event.usage,
                 });
-                true
+                if !self.is_between() {
+                    return Said::Ended;
+                }
             }
-            _ => false,
+            _ => {}
         }
+        said
+    }
+
+    fn has_free_output(&self) -> bool {
+        false
+    }
+
+    fn doing(&self) -> Doing {
+        self.turn.doing()
+    }
+
+    fn nudge(&mut self, text: &str) -> Option<Vec<u8>> {
+        Some(self.turn.nudge(text))
+    }
+
+    fn is_between(&self) -> bool {
+        self.turn.is_between()
     }
 
     fn usage(&self) -> Usage {
-        let mut sum = Tokens::default();
+        let mut sum = self.ended.tokens;
         for t in self.messages.values() {
-            sum.input = sum.input.saturating_add(t.input);
-            sum.output = sum.output.saturating_add(t.output);
-            sum.cache_read = sum.cache_read.saturating_add(t.cache_read);
-            sum.cache_write = sum.cache_write.saturating_add(t.cache_write);
+            sum.add(*t);
         }
-        let (mut turns, mut cost) = (self.messages.len() as u64, 0.0);
-        if let Some(result) = &self.result {
-            sum = result.usage.unwrap_or(sum);
-            turns = result.turns;
-            cost = result.cost;
-        }
+        let cost = self.ended.cost;
         Usage {
-            turns,
+            turns: self.ended.turns.saturating_add(self.messages.len() as u64),
             input_tokens: sum.input,
             output_tokens: sum.output,
             cache_read_tokens: sum.cache_read,
@@ -305,7 +343,7 @@ mod tests {
     #[test]
     fn a_captured_run_is_completed_with_its_usage() {
         let mut adapter = ClaudeCode::default();
-        let ends: Vec<bool> = COMPLETED.lines().map(|l| adapter.line(l.as_bytes())).collect();
+        let ends: Vec<bool> = COMPLETED.lines().map(|l| adapter.line(l.as_bytes()) == Said::Ended).collect();
         assert_eq!(ends.iter().filter(|e| **e).count(), 1);
         assert!(ends.last().unwrap());
         assert_eq!(adapter.ending(ExitStatus::from_raw(0)), Ending::new(AgentExit::Completed, ""));
@@ -375,6 +413,18 @@ mod tests {
         let line: serde_json::Value = serde_json::from_slice(&launch.stdin).unwrap();
         assert_eq!(line["message"]["content"][0]["text"], "say \"hi\" $(id)");
         assert!(launch.keep_stdin && launch.stdin.ends_with(b"\n"));
+    }
+
+    #[test]
+    fn the_turns_of_a_nudged_agent_are_added_up() {
+        let mut adapter = ClaudeCode::default();
+        let result = |turns: u64, input: u64, cost: f64| serde_json::json!({"type": "result", "subtype": "success", "num_turns": turns, "usage": {"input_tokens": input}, "total_cost_usd": cost});
+        adapter.nudge("go on").unwrap();
+        assert_eq!(adapter.line(result(2, 10, 0.1).to_string().as_bytes()), Said::Alive, "the nudge is not taken yet");
+        assert!(adapter.is_between());
+        let message = serde_json::json!({"type": "assistant", "message": {"id": "x", "model": "m", "usage": {"input_tokens": 5}}});
+        adapter.line(message.to_string().as_bytes());
+        assert_eq!((adapter.usage().turns, adapter.usage().input_tokens), (3, 15));
     }
 
     proptest! {

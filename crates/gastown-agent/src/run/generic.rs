@@ -5,7 +5,7 @@ use std::process::ExitStatus;
 
 use gastown_core::report::{AgentExit, Usage};
 
-use super::adapter::{Adapter, Ending, Launch, ended_how};
+use super::adapter::{Adapter, Doing, Ending, Launch, Said, ended_how};
 use crate::settings::Run;
 
 /// The command is all there is.
@@ -23,7 +23,23 @@ impl Adapter for Generic {
         }
     }
 
-    fn line(&mut self, _: &[u8]) -> bool {
+    fn line(&mut self, _: &[u8]) -> Said {
+        Said::Alive
+    }
+
+    fn has_free_output(&self) -> bool {
+        true
+    }
+
+    fn doing(&self) -> Doing {
+        Doing::default()
+    }
+
+    fn nudge(&mut self, _: &str) -> Option<Vec<u8>> {
+        None
+    }
+
+    fn is_between(&self) -> bool {
         false
     }
 
@@ -68,6 +84,7 @@ mod tests {
             assert_eq!(Generic.ending(ExitStatus::from_raw(raw)).exit, want);
         }
         let mut adapter = Generic;
-        assert!(!adapter.line(br#"{"type":"result"}"#));
+        assert_eq!(adapter.line(br#"{"type":"result"}"#), Said::Alive);
+        assert_eq!(adapter.nudge("are you there?"), None, "its input is closed after the prompt");
     }
 }

@@ -1,6 +1,41 @@
 //! Lines of an agent's output, whatever it writes.
 
-use tokio::io::{AsyncBufRead, AsyncBufReadExt};
+use std::pin::Pin;
+use std::task::{Context, Poll};
+
+use tokio::io::{AsyncBufRead, AsyncBufReadExt, AsyncRead, BufReader, ReadBuf};
+use tokio::process::ChildStdout;
+
+/// An agent's standard output.
+pub type Output = BufReader<Counted>;
+
+/// Knows whether anything came, be it a whole line or not.
+#[derive(Debug)]
+pub struct Counted {
+    from: ChildStdout,
+    grown: bool,
+}
+
+impl Counted {
+    /// Nothing came yet.
+    pub fn new(from: ChildStdout) -> Self {
+        Self { from, grown: false }
+    }
+
+    /// Whether anything came since this was asked last.
+    pub fn has_grown(&mut self) -> bool {
+        std::mem::take(&mut self.grown)
+    }
+}
+
+impl AsyncRead for Counted {
+    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<std::io::Result<()>> {
+        let before = buf.filled().len();
+        let read = Pin::new(&mut self.from).poll_read(cx, buf);
+        self.grown |= buf.filled().len() > before;
+        read
+    }
+}
 
 /// The next line without its end, or `None` at the end of the stream. Of a line longer than `max` only the fact
 /// remains: it comes back empty, and the rest of it is passed over.

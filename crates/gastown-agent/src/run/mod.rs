@@ -2,10 +2,14 @@
 
 pub mod adapter;
 mod claude_code;
+mod cpu;
 mod generic;
+mod input;
 pub mod lines;
 pub mod reaper;
+mod reporter;
 mod session;
+mod turn;
 mod workspace;
 
 use std::os::unix::fs::OpenOptionsExt as _;
@@ -22,6 +26,7 @@ use crate::socket::{self, Request};
 use crate::verdict::{Exit, Verdict};
 use crate::{record, which};
 use adapter::{Ending, Launch};
+use reporter::Reporter;
 use session::{Session, Stop};
 use workspace::Workspace;
 
@@ -43,7 +48,8 @@ pub async fn run(settings: &Run, paths: &Paths, command: &[String]) -> anyhow::R
             Verdict::forget(paths);
             let mut workspace = Workspace::new(paths, &settings.work, &settings.target);
             let mut term = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate())?;
-            let mut session = Session::start(adapter, &launch, paths, settings.soft)?;
+            let reporter = Reporter::start(paths.socket());
+            let mut session = Session::start(adapter, &launch, paths, settings.soft, reporter)?;
             let stop = session.watch(settings, paths, &mut workspace, &mut term, started).await;
             let status = session.end(&stop).await;
             let ending = judge(&stop, &session, status, Verdict::read(paths));

@@ -5,16 +5,19 @@ use std::process::{ExitStatus, Stdio};
 use std::time::Duration;
 
 use rustix::process::{Pid, Signal, kill_process_group};
-use tokio::io::{AsyncWriteExt, BufReader};
-use tokio::process::{Child, ChildStdout, Command};
-use tokio::sync::oneshot;
+use tokio::io::BufReader;
+use tokio::process::{Child, Command};
+use tokio::sync::mpsc;
 use tokio::time::{Instant, interval, timeout};
 
-use super::adapter::{Adapter, Launch};
-use super::lines;
+use super::adapter::{Adapter, Doing, Launch, Said};
+use super::input::{self, Say};
+use super::lines::{self, Output};
+use super::reporter::{Reporter, Seen};
 use super::workspace::Workspace;
 use crate::paths::Paths;
 use crate::settings::Run;
+use crate::socket::{Nudge, Nudged, Tool};
 use crate::verdict::Verdict;
 
 /// A longer line of output is no event.
@@ -23,6 +26,9 @@ const LINE_MAX: usize = 8 << 20;
 const LOOK: Duration = Duration::from_millis(500);
 /// How long it may take after SIGTERM.
 const HARD: Duration = Duration::from_secs(10);
+/// An agent whose turn has ended and that has not begun with a nudge by then will not: its version tells nothing of nudges, or
+/// took this one within the turn.
+const LINGER: Duration = Duration::from_secs(10);
 
 /// Why watching ended.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -44,37 +50,34 @@ pub struct Session {
     adapter: Box<dyn Adapter>,
     child: Child,
     group: Option<Pid>,
-    output: Option<BufReader<ChildStdout>>,
+    output: Option<Output>,
     line: Vec<u8>,
     /// How long it may take to end by itself after it said that it is done.
     soft: Duration,
     /// Dropped, it closes the agent's standard input.
-    stdin: Option<oneshot::Sender<()>>,
+    stdin: Option<mpsc::Sender<Say>>,
+    reporter: Reporter,
+    seen: Seen,
+    /// The tool call that was reported last.
+    call: Option<String>,
+    /// Until when a nudged agent may begin with another turn.
+    linger: Option<Instant>,
 }
 
 impl Session {
     /// Starts it in the clone, in a process group of its own.
-    pub fn start(adapter: Box<dyn Adapter>, launch: &Launch, paths: &Paths, soft: Duration) -> anyhow::Result<Self> {
+    pub fn start(adapter: Box<dyn Adapter>, launch: &Launch, paths: &Paths, soft: Duration, reporter: Reporter) -> anyhow::Result<Self> {
         let mut command = Command::new(&launch.program);
         command.args(&launch.args).env_remove("GASTOWN_INNER").envs(launch.env.iter().map(|(k, v)| (k, v))).current_dir(paths.worktree());
         command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::inherit()).process_group(0).kill_on_drop(true);
         let mut child = command.spawn().map_err(|e| anyhow::anyhow!("start {}: {e}", launch.program))?;
         let group = child.id().and_then(|id| i32::try_from(id).ok()).and_then(Pid::from_raw);
-        let output = child.stdout.take().map(|o| BufReader::with_capacity(64 << 10, o));
-        let (keep, closed) = oneshot::channel::<()>();
-        if let Some(mut pipe) = child.stdin.take() {
-            let (bytes, stays) = (launch.stdin.clone(), launch.keep_stdin);
-            tokio::spawn(async move {
-                // An agent that does not read closes the pipe; how it ends tells the rest.
-                let _ = pipe.write_all(&bytes).await;
-                let _ = pipe.flush().await;
-                if stays {
-                    let _ = closed.await;
-                }
-            });
-        }
+        let output = child.stdout.take().map(|o| BufReader::with_capacity(64 << 10, lines::Counted::new(o)));
+        let stdin = child.stdin.take().map(|pipe| input::feed(pipe, launch, reporter.results()));
         tracing::info!(program = launch.program, "the agent runs");
-        Ok(Self { adapter, child, group, output, line: Vec::new(), soft, stdin: Some(keep) })
+        let (seen, call, linger) = (Seen { last_event_ms: crate::now_ms(), ..Seen::default() }, None, None);
+        reporter.see(seen.clone());
+        Ok(Self { adapter, child, group, output, line: Vec::new(), soft, stdin, reporter, seen, call, linger })
     }
 
     /// What the stream told.
@@ -108,7 +111,10 @@ impl Session {
                 }
                 _ = term.recv() => return Stop::Drained("the pod was told to end".into()),
                 () = until(stop_at) => return Stop::Deadline,
+                () = until(self.linger) => return Stop::Done,
+                Some(nudge) = self.reporter.nudge() => self.nudge(&nudge),
                 _ = look.tick() => {
+                    self.notice();
                     if let Some(why) = drain(paths) {
                         return Stop::Drained(why);
                     }
@@ -131,11 +137,57 @@ impl Session {
         }
         let line = std::mem::take(&mut self.line);
         tell(&line);
-        let ended = self.adapter.line(&line);
-        if ended {
+        let said = self.adapter.line(&line);
+        self.see(said);
+        if said == Said::Ended {
             return Some(Stop::Done);
         }
+        self.linger = self.adapter.is_between().then(|| Instant::now() + LINGER);
         over_budget(settings, self.adapter.as_ref()).map(Stop::Budget)
+    }
+
+    /// Reports what the stream told.
+    fn see(&mut self, said: Said) {
+        let Doing { tool, waiting } = self.adapter.doing();
+        let now = crate::now_ms();
+        let same = tool.as_ref().map(|(id, _)| id) == self.call.as_ref();
+        if !same {
+            self.seen.tool = tool.as_ref().map(|(_, name)| Tool { name: name.clone(), since_ms: now });
+            self.call = tool.map(|(id, _)| id);
+        }
+        if said != Said::Nothing {
+            self.seen.last_event_ms = now;
+        }
+        self.seen.waiting = waiting;
+        self.reporter.see(self.seen.clone());
+    }
+
+    /// Bytes without a line's end are a sign of life too, where lines mean nothing.
+    fn notice(&mut self) {
+        if self.adapter.has_free_output() && self.output.as_mut().is_some_and(|o| o.get_mut().has_grown()) {
+            self.seen.last_event_ms = crate::now_ms();
+            self.reporter.see(self.seen.clone());
+        }
+    }
+
+    /// Says it to the agent, or says why not.
+    fn nudge(&mut self, nudge: &Nudge) {
+        let room = self.stdin.as_ref().map(mpsc::Sender::try_reserve);
+        let refused = match room {
+            Some(Ok(room)) => match self.adapter.nudge(&nudge.text) {
+                Some(bytes) => {
+                    tracing::info!(id = nudge.id, "the agent is nudged");
+                    room.send(Say { id: nudge.id, bytes });
+                    return;
+                }
+                None => "this agent takes no nudges: its input is closed after the prompt",
+            },
+            Some(Err(mpsc::error::TrySendError::Full(()))) => "the agent does not read its input",
+            // A generic agent's input is closed after its prompt.
+            Some(Err(mpsc::error::TrySendError::Closed(()))) | None => "this agent takes no nudges: its input is closed",
+        };
+        // Full of results that nobody took: the sidecar is gone, and with it who asked.
+        let _ = self.reporter.results().try_send(Nudged { id: nudge.id, ok: false, message: refused.to_owned() });
     }
 
     /// What the program wrote before it ended.
@@ -158,6 +210,7 @@ impl Session {
     /// Ends the program as softly as the reason allows; how it ended.
     pub async fn end(&mut self, stop: &Stop) -> Option<ExitStatus> {
         self.stdin = None;
+        self.reporter.close();
         if matches!(stop, Stop::Done)
             && let Ok(status) = timeout(self.soft, self.drain_to_end()).await
         {
@@ -203,7 +256,7 @@ impl Session {
     }
 }
 
-async fn read(output: &mut Option<BufReader<ChildStdout>>, line: &mut Vec<u8>) -> std::io::Result<Option<()>> {
+async fn read(output: &mut Option<Output>, line: &mut Vec<u8>) -> std::io::Result<Option<()>> {
     match output {
         Some(output) => lines::next(output, LINE_MAX, line).await,
         None => std::future::pending().await,

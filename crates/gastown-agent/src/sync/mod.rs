@@ -1,42 +1,72 @@
-//! `gt sync`: the sidecar that carries the agent's work to the remote. It alone holds the git credentials.
+//! `gt sync`: the sidecar that carries the agent's work to the remote. It alone holds the git credentials, and it alone
+//! speaks with the witness.
 
+mod alarms;
+mod board;
 mod carrier;
+pub mod witness;
 
+use std::fmt::Write as _;
+use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{mpsc, oneshot};
+use tokio::task::JoinSet;
 use tokio::time::{Instant, MissedTickBehavior, interval};
 
+pub use alarms::Alarms;
+pub use board::{Board, cut};
 pub use carrier::{Carrier, Trouble};
 
 use crate::paths::Paths;
 use crate::record;
 use crate::settings::Carry;
-use crate::socket::{self, Answer, Asked, Request};
+use crate::socket::{self, Answer, Asked, Desks, Request};
+use witness::Link;
 
 /// How often the agent's branch is looked at.
 const LOOK: Duration = Duration::from_millis(500);
 /// The longest pause between two tries.
 const PAUSE_MAX: Duration = Duration::from_secs(30);
+/// How long alarms that the witness has not heard may hold up the end.
+const LAST_ALARMS: Duration = Duration::from_secs(10);
 
 /// Runs until SIGTERM, then carries what is left and writes the record.
 pub async fn run(settings: Carry, paths: &Paths) -> anyhow::Result<()> {
     tempfile::env::override_temp_dir(&paths.private_tmp()).ok();
     let mut term = signal(SignalKind::terminate())?;
-    let (to, asked) = mpsc::channel(8);
+    let (git, asked) = mpsc::channel(8);
     let listener = socket::bind(&paths.socket())?;
-    let server = tokio::spawn(socket::serve(listener, to));
+    let board = Arc::new(Board::new(crate::now_ms().unsigned_abs()));
+    let alarms = Arc::new(Alarms::new(settings.who.clone(), settings.witness.clone()));
+    let mut server = JoinSet::new();
+    server.spawn(socket::serve(listener, Desks { git: git.clone(), board: board.clone(), alarms: alarms.clone() }));
+    // Beside the git work, which waits for none of it; gone when this function ends.
+    let mut beside = JoinSet::new();
+    let mut raising = JoinSet::new();
+    if let Some(witness) = settings.witness.clone() {
+        beside.spawn(Link { witness, who: settings.who.clone(), board: board.clone(), git }.run());
+        let alarms = alarms.clone();
+        raising.spawn(async move { alarms.run().await });
+    }
     let grace = settings.grace;
     let mut carrier = Carrier::open(settings.clone(), paths.clone())?;
     tracing::info!(branch = %settings.work, "carrying the work branch");
     tokio::select! {
-        () = serve(&mut carrier, &settings, paths, asked) => {}
+        () = serve(&mut carrier, &settings, paths, asked, &board) => {}
         _ = term.recv() => tracing::info!("ending: the last carry"),
     }
-    server.abort();
-    last_carry(&mut carrier, grace).await;
+    server.abort_all();
+    raising.shutdown().await;
+    board.note(carrier.holds().0, true, crate::now_ms());
+    let until = Instant::now() + LAST_ALARMS.min(grace / 4);
+    let ((), unheard) = tokio::join!(last_carry(&mut carrier, grace), alarms.last_try(until));
     let mut report = carrier.report().await;
+    if unheard > 0 {
+        let space = if report.message.is_empty() { "" } else { "; " };
+        let _ = write!(report.message, "{space}the witness was away: alarms of the agent that nobody heard: {unheard}");
+    }
     tracing::info!(result = ?report.result, commit = ?report.commit, ahead = report.ahead, wip = ?report.wip, "ended");
     record::write(paths, &mut report)?;
     Ok(())
@@ -74,14 +104,16 @@ fn ticker(every: Duration) -> tokio::time::Interval {
     ticker
 }
 
-async fn serve(carrier: &mut Carrier, settings: &Carry, paths: &Paths, mut asked: mpsc::Receiver<Asked>) {
+async fn serve(carrier: &mut Carrier, settings: &Carry, paths: &Paths, mut asked: mpsc::Receiver<Asked>, board: &Board) {
     let (mut look, mut snapshot, mut refresh) = (ticker(LOOK), ticker(settings.snapshot_every), ticker(settings.refresh_every));
     let mut pause = Pause::new();
     let mut finishing: Vec<oneshot::Sender<Answer>> = Vec::new();
     let mut drained = false;
     loop {
+        board.note(carrier.holds().0, !finishing.is_empty(), crate::now_ms());
         tokio::select! {
             Some((request, reply)) = asked.recv() => {
+                board.note(carrier.holds().0, !finishing.is_empty() || request == Request::Finish, crate::now_ms());
                 let retry = answer(carrier, request, reply, &mut finishing).await;
                 pause.note(retry);
             }
@@ -151,7 +183,7 @@ fn told(carrier: &Carrier, done: Result<(), Trouble>) -> Answer {
     let (commit, wip) = carrier.holds();
     match done {
         Ok(()) => Answer { ok: true, commit, wip, ..Answer::default() },
-        Err(t) => Answer { ok: false, commit, wip, reason: Some(t.result), message: t.message },
+        Err(t) => Answer { ok: false, commit, wip, reason: Some(t.result), message: t.message, nudge: None },
     }
 }
 

@@ -8,3 +8,5 @@ mod life;
 mod pod;
 mod remotes;
 mod running;
+mod town;
+mod witness;

@@ -198,7 +198,8 @@ impl Pod {
         let _ = fs::remove_file(&log);
         let mut c = Command::new(env!("CARGO_BIN_EXE_gt"));
         c.args(args).env_clear().env("PATH", std::env::var_os("PATH").unwrap()).envs(&self.env);
-        c.env("GASTOWN_TERMINATION_LOG", &log).env("GASTOWN_LOG", "debug").stdin(Stdio::null()).stdout(Stdio::null());
+        c.env("GASTOWN_TERMINATION_LOG", &log).env("GASTOWN_LOG", "debug").stdin(Stdio::null());
+        c.stdout(fs::File::create(self.path(&format!("logs/{name}.out"))).unwrap());
         c.stderr(fs::File::create(self.path(&format!("logs/{name}.log"))).unwrap());
         Running { child: c.spawn().unwrap(), log }
     }

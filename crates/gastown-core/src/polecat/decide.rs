@@ -3,10 +3,14 @@
 use jiff::Timestamp;
 
 use super::account::remember;
+use super::alarm::{Alarm, alarm};
+use super::claim::{self, ClaimFacts, Wanted};
 use super::facts::{Desired, PodFacts, RequestFacts, RequestPhase, RigFacts, Snapshot, SubmitFacts};
 use super::ledger::{End, Ledger};
+use super::outcome::UNHEALTHY;
 use super::phase::{self, State};
 use super::plan::{Deed, Phase, Plan, PodInputs, Rework, SubmitInputs};
+use super::remark::{Remark, remark};
 use super::valid::ValidPolecat;
 use crate::admission::{Candidate, Slot};
 
@@ -15,12 +19,14 @@ use crate::admission::{Candidate, Slot};
 pub(super) enum Next {
     /// The next attempt may start as soon as there is a slot.
     Start,
+    /// Its bead is free, and is claimed before anything starts.
+    Claim,
     /// It waits for something, perhaps until a time.
     Wait { reason: String, message: String, until: Option<i64> },
     /// It is finished; what its merge does is shown elsewhere.
     Finished,
-    /// A person is needed.
-    Stuck { reason: String, message: String },
+    /// A person is needed. `spent`: it has given up, and holds its bead no longer.
+    Stuck { reason: String, message: String, spent: bool },
 }
 
 /// Decides. Deterministic: the same snapshot at the same time gives the same plan.
@@ -36,18 +42,34 @@ pub fn decide(now: Timestamp, s: &Snapshot) -> Plan {
     let drain = why_drain(s);
     let live: Vec<&PodFacts> = s.live(now).collect();
     let next = next(now, s, &mut ledger);
+    let submit = submission(now, s, &ledger);
+    let wanted = claim::wanted(s, &ledger, &next, &submit, !live.is_empty());
+    let claims = s.claim == ClaimFacts::Free && wanted == Wanted::Have;
 
     let starts = live.is_empty() && drain.is_none() && next == Next::Start && name_is_free(s, &ledger) && s.slot == Slot::Granted;
-    record(s, &known, &ledger, !live.is_empty() || needed_later(&next, drain), &mut deeds);
+    let finalizer = !live.is_empty() || needed_later(&next, drain) || claims || s.claim == ClaimFacts::Held;
+    record(s, &known, &ledger, finalizer, &mut deeds);
     bury(now, s, &ledger, drain, &live, &mut deeds);
     stop(s, drain, &live, &mut deeds);
-    if s.deleting && s.finalizer && live.is_empty() {
+    if claims {
+        deeds.push(Deed::Claim);
+    } else if s.claim == ClaimFacts::Held && wanted == Wanted::GiveBack {
+        deeds.push(Deed::ReleaseClaim);
+    }
+    let remark = remark(now, s, &ledger, &next, &submit, !live.is_empty());
+    if let Remark::Due(inputs) = &remark {
+        deeds.push(Deed::Comment(inputs.clone()));
+    }
+    let alarm = alarm(now, s, &ledger, &next, !live.is_empty());
+    if let Alarm::Due(inputs) = &alarm {
+        deeds.push(Deed::Alarm(inputs.clone()));
+    }
+    if s.deleting && s.finalizer && live.is_empty() && remark == Remark::Nothing && alarm == Alarm::Nothing {
         deeds.push(Deed::Record { ledger: None, finalizer: false });
     }
     if starts && let Ok(spec) = &s.spec {
         deeds.push(Deed::Start(Box::new(pod_inputs(s, &ledger, spec))));
     }
-    let submit = submission(now, s, &ledger);
     if let Submission::Due(inputs) = &submit {
         deeds.push(Deed::Submit(inputs.clone()));
     }
@@ -57,7 +79,9 @@ pub fn decide(now: Timestamp, s: &Snapshot) -> Plan {
     }
     let state = State { s, ledger: &ledger, live: &live, next: &next, drain, submit: &submit };
     let wake = wake(now, s, &next, &submit, &live, expiry);
-    Plan { deeds, view: phase::view(&state), wake }
+    let again = if let Remark::Later(until) = remark { Some(until) } else { None };
+    let told = if let Alarm::Later(until) = alarm { Some(until) } else { None };
+    Plan { deeds, view: phase::view(&state), wake: wake.into_iter().chain(again).chain(told).min() }
 }
 
 /// Whether the Polecat would start a pod now, were there a slot for it.
@@ -72,7 +96,7 @@ pub fn wants_slot(now: Timestamp, s: &Snapshot) -> Option<Candidate> {
 /// The ledger cannot be read: nothing is started, stopped or recorded until a person has looked.
 fn frozen(now: Timestamp, s: &Snapshot, error: &str) -> Plan {
     let message = format!("the annotation gastown.io/ledger cannot be read: {error}; remove it to begin again");
-    let next = Next::Stuck { reason: "LedgerUnreadable".to_owned(), message };
+    let next = Next::Stuck { reason: "LedgerUnreadable".to_owned(), message, spent: false };
     let live: Vec<&PodFacts> = s.live(now).collect();
     let ledger = Ledger::default();
     let state = State { s, ledger: &ledger, live: &live, next: &next, drain: None, submit: &Submission::Nothing };
@@ -96,7 +120,7 @@ fn why_drain(s: &Snapshot) -> Option<&'static str> {
 
 /// The finalizer is held while a pod may hold work, and while another is to come.
 fn needed_later(next: &Next, drain: Option<&str>) -> bool {
-    drain.is_none() && matches!(next, Next::Start | Next::Wait { .. })
+    drain.is_none() && matches!(next, Next::Start | Next::Claim | Next::Wait { .. })
 }
 
 /// One patch for labels, finalizer and ledger.
@@ -137,7 +161,9 @@ fn stop(s: &Snapshot, drain: Option<&'static str>, live: &[&PodFacts], deeds: &m
             continue;
         }
         let duplicate = oldest != Some(pod.uid.as_str());
-        let Some(why) = drain.or(duplicate.then_some("Duplicate")) else { continue };
+        // a verdict on another pod of its is one that has been acted on
+        let unhealthy = s.unhealthy.as_ref() == Some(&pod.uid);
+        let Some(why) = drain.or(duplicate.then_some("Duplicate")).or(unhealthy.then_some(UNHEALTHY)) else { continue };
         if pod.drain.is_none() {
             deeds.push(Deed::Drain { pod: name, uid, why });
         } else if !pod.agent_started && pod.deletion.is_none() {
@@ -158,8 +184,11 @@ fn next(now: Timestamp, s: &Snapshot, ledger: &mut Ledger) -> Next {
         return next;
     }
     match &s.spec {
-        Err(invalid) => Next::Stuck { reason: invalid.reason.to_owned(), message: invalid.message.clone() },
-        Ok(spec) => may_start(now, s, ledger, spec),
+        Err(invalid) => Next::Stuck { reason: invalid.reason.to_owned(), message: invalid.message.clone(), spent: false },
+        Ok(spec) => match may_start(now, s, ledger, spec) {
+            Next::Start => claim::gate(s),
+            waits => waits,
+        },
     }
 }
 
@@ -172,7 +201,8 @@ fn asked_again(s: &Snapshot, ledger: &Ledger) -> bool {
 /// What follows from the ledger and the merge.
 fn follow(s: &Snapshot, ledger: &Ledger) -> Next {
     let Some(last) = &ledger.last else { return Next::Start };
-    let stuck = |reason: &str, message: String| Next::Stuck { reason: reason.to_owned(), message };
+    let stuck = |reason: &str, message: String| Next::Stuck { reason: reason.to_owned(), message, spent: false };
+    let spent = |reason: &str, message: String| Next::Stuck { reason: reason.to_owned(), message, spent: true };
     match last.end {
         End::DoneWithoutChanges => return Next::Finished,
         End::Done if ledger.landed.is_some() => return Next::Finished,
@@ -188,10 +218,10 @@ fn follow(s: &Snapshot, ledger: &Ledger) -> Next {
     }
     let (retries, attempts) = s.spec.as_ref().map_or((3, 8), |spec| (spec.max_retries, spec.max_attempts));
     if last.end == End::Retries && ledger.respawns.total() > retries {
-        return stuck(&last.reason, format!("{}; all {retries} retries are spent", last.message));
+        return spent(&last.reason, format!("{}; all {retries} retries are spent", last.message));
     }
     if ledger.next_attempt() > ledger.attempt && ledger.spent() >= attempts {
-        return stuck("AttemptsSpent", format!("all {attempts} attempts are spent; the last one: {}", last.message));
+        return spent("AttemptsSpent", format!("all {attempts} attempts are spent; the last one: {}", last.message));
     }
     Next::Start
 }
@@ -209,7 +239,7 @@ fn may_start(now: Timestamp, s: &Snapshot, ledger: &Ledger, spec: &ValidPolecat)
         RigFacts::Present { .. } => {}
     }
     if let Some(refused) = s.refused.as_ref().filter(|r| r.until > now) {
-        let (reason, message) = ("PodCreateFailed".to_owned(), refused.message.clone());
+        let (reason, message) = (refused.reason.clone(), refused.message.clone());
         return Next::Wait { reason, message, until: Some(refused.until.as_second()) };
     }
     let Some(last) = &ledger.last else { return Next::Start };

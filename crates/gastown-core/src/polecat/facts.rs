@@ -3,7 +3,10 @@
 use gastown_names::{BranchName, CommitId};
 use jiff::Timestamp;
 
+use super::alarm::AlarmFacts;
+use super::claim::ClaimFacts;
 use super::ledger::{Ledger, LedgerError};
+use super::remark::RemarkFacts;
 use super::valid::{InvalidSpec, ValidPolecat};
 use crate::admission::Slot;
 use crate::report::{InitReport, RunReport, SyncReport};
@@ -58,14 +61,32 @@ pub struct Snapshot {
     pub slot: Slot,
     /// What became of submitting.
     pub submit: SubmitFacts,
-    /// The API server refused the last pod.
+    /// The last pod could not be made.
     pub refused: Option<Refused>,
+    /// `spec.beadID`, unless it is empty.
+    pub bead: Option<String>,
+    /// Whose the bead is.
+    pub claim: ClaimFacts,
+    /// The rig has a BeadStore.
+    pub bead_store: bool,
+    /// What became of commenting on the bead.
+    pub remark: RemarkFacts,
+    /// There is a witness to be told.
+    pub witness: bool,
+    /// What became of telling it.
+    pub alarm: AlarmFacts,
+    /// The status says Stuck.
+    pub shown_stuck: bool,
+    /// The uid of the pod that the witness wants restarted.
+    pub unhealthy: Option<String>,
 }
 
 /// Why there is no pod although there could be, as far as this process remembers.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Refused {
-    /// The API server's words (a quota, a policy, an admission webhook).
+    /// One word: `PodCreateFailed`, `BeadUnavailable`, …
+    pub reason: String,
+    /// The API server's words (a quota, a policy, an admission webhook), or what lacks.
     pub message: String,
     /// Not again before this time.
     pub until: Timestamp,

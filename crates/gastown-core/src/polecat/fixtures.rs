@@ -56,7 +56,22 @@ pub fn snapshot() -> Snapshot {
         slot: Slot::Granted,
         submit: SubmitFacts::Untried,
         refused: None,
+        bead: None,
+        claim: ClaimFacts::NotNeeded,
+        bead_store: false,
+        remark: RemarkFacts::Untried,
+        witness: false,
+        alarm: AlarmFacts::Untried,
+        shown_stuck: false,
+        unhealthy: None,
     }
+}
+
+/// Of a Polecat with this bead, which nobody has claimed.
+pub fn with_bead(bead: &str) -> Snapshot {
+    let mut p = polecat("make it so");
+    p.spec.bead_id = Some(bead.to_owned());
+    Snapshot { spec: Ok(ValidPolecat::try_from(&p).unwrap()), bead: Some(bead.to_owned()), claim: ClaimFacts::Free, ..snapshot() }
 }
 
 pub fn pod(attempt: u32) -> PodFacts {

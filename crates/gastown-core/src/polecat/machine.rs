@@ -1,7 +1,11 @@
 //! The machine against a world that does anything: pods die in every way, the controller is killed between deeds,
 //! people toggle the spec, requests come back, the ledger is all that is remembered.
 
+mod events;
+
+use std::cell::RefCell;
 use std::collections::BTreeSet;
+use std::rc::Rc;
 
 use jiff::Timestamp;
 use proptest::prelude::*;
@@ -11,114 +15,61 @@ use super::*;
 use crate::admission::Slot;
 use crate::report::{AgentExit, InitResult, SyncResult};
 
-#[derive(Clone, Copy, Debug)]
-enum Event {
-    /// Seconds pass.
-    Tick(u16),
-    /// The controller decides and carries out this many deeds before it is killed.
-    Reconcile {
-        deeds: usize,
-        submit_works: bool,
-    },
-    /// The agent's container starts.
-    AgentStarts,
-    /// The live pod ends: how the agent says, what the sidecar says.
-    PodEnds {
-        exit: Option<AgentExit>,
-        sync: Option<SyncResult>,
-        new_commit: bool,
-        disrupted: bool,
-        oom: bool,
-    },
-    InitFails(InitResult),
-    /// Somebody deletes the live pod; its node may be silent.
-    PodDeleted {
-        scheduled: bool,
-    },
-    Desired(Desired),
-    TaskChanges(u8),
-    RetryAsked(u8),
-    Request(RequestPhase),
-    Rig {
-        there: bool,
-        parked: bool,
-    },
-    Slot(bool),
-    Delete,
+pub(super) use events::{Event, events};
+
+/// What the API server has of the one bead: the claim's holder, which Polecats there are, and who has a live pod.
+#[derive(Debug, Default)]
+pub(super) struct Desk {
+    pub holder: Option<String>,
+    pub there: BTreeSet<String>,
+    pub working: BTreeSet<String>,
 }
 
-fn events() -> impl Strategy<Value = Event> {
-    let exit = prop_oneof![
-        4 => Just(Some(AgentExit::Completed)),
-        1 => Just(None),
-        1 => prop::sample::select(vec![
-            AgentExit::GaveUp, AgentExit::Failed, AgentExit::Crashed, AgentExit::Deadline, AgentExit::Drained,
-            AgentExit::BudgetExceeded, AgentExit::RateLimited, AgentExit::BadCredentials, AgentExit::ImageLacks,
-        ]).prop_map(Some),
-    ];
-    let carried = prop_oneof![
-        4 => Just(Some(SyncResult::Pushed)),
-        1 => Just(None),
-        1 => prop::sample::select(vec![
-            SyncResult::NoChanges, SyncResult::PushRace, SyncResult::PushRejected, SyncResult::BadObjects,
-            SyncResult::RemoteUnreachable, SyncResult::Internal,
-        ]).prop_map(Some),
-    ];
-    let init = prop::sample::select(vec![
-        InitResult::SecretNotFound,
-        InitResult::BadCredentials,
-        InitResult::BranchExists,
-        InitResult::RemoteUnreachable,
-        InitResult::InvalidConfig,
-        InitResult::Internal,
-    ]);
-    let phases = prop::sample::select(vec![
-        RequestPhase::Queued,
-        RequestPhase::Testing,
-        RequestPhase::Landed,
-        RequestPhase::Rework,
-        RequestPhase::Rejected,
-        RequestPhase::Superseded,
-    ]);
-    let ends = (exit, carried, any::<bool>(), prop::bool::weighted(0.1), prop::bool::weighted(0.1));
-    prop_oneof![
-        6 => (1u16..1200).prop_map(Event::Tick),
-        12 => (0usize..7, any::<bool>()).prop_map(|(deeds, submit_works)| Event::Reconcile { deeds, submit_works }),
-        5 => Just(Event::AgentStarts),
-        6 => ends.prop_map(|(exit, sync, new_commit, disrupted, oom)| Event::PodEnds { exit, sync, new_commit, disrupted, oom }),
-        1 => init.prop_map(Event::InitFails),
-        1 => any::<bool>().prop_map(|scheduled| Event::PodDeleted { scheduled }),
-        2 => prop::sample::select(vec![Desired::Idle, Desired::Working, Desired::Working, Desired::Terminated]).prop_map(Event::Desired),
-        1 => (0u8..3).prop_map(Event::TaskChanges),
-        1 => (0u8..3).prop_map(Event::RetryAsked),
-        3 => phases.prop_map(Event::Request),
-        1 => (prop::bool::weighted(0.8), prop::bool::weighted(0.2)).prop_map(|(there, parked)| Event::Rig { there, parked }),
-        1 => prop::bool::weighted(0.8).prop_map(Event::Slot),
-        1 => prop::bool::weighted(0.15).prop_map(|d| if d { Event::Delete } else { Event::Tick(1) }),
-    ]
+impl Desk {
+    /// What a look at the API server says of the claim to this Polecat.
+    fn read(&self, uid: &str, bead: &str) -> ClaimFacts {
+        let record = self.holder.as_ref().map(|holder| ClaimRecord {
+            rig: "web".into(),
+            bead: bead.into(),
+            holder: holder.clone(),
+            polecat: format!("dev/{holder}"),
+            abandoned: !self.there.contains(holder) && !self.working.contains(holder),
+        });
+        ClaimFacts::read(uid, "web", bead, record.as_ref())
+    }
 }
 
-struct World {
-    s: Snapshot,
-    now: Timestamp,
+pub(super) struct World {
+    pub s: Snapshot,
+    pub now: Timestamp,
     /// The Polecat is still there.
-    exists: bool,
+    pub exists: bool,
+    /// What it shares with those who want the same bead.
+    pub desk: Rc<RefCell<Desk>>,
+    /// The cache does not show the claim as it is.
+    pub blind: bool,
     /// Commits that a new one is numbered from.
     commits: u8,
     pods_made: u32,
     highest_attempt: u32,
     people_asked: u32,
     /// What has happened, so that a test can tell that it did.
-    seen: BTreeSet<String>,
+    pub seen: BTreeSet<String>,
 }
 
 impl World {
     fn new(ttl: Option<i64>) -> Self {
-        let s = Snapshot { ttl_seconds: ttl, ..snapshot() };
+        Self::of(Snapshot { ttl_seconds: ttl, witness: true, ..snapshot() }, Rc::default())
+    }
+
+    pub fn of(s: Snapshot, desk: Rc<RefCell<Desk>>) -> Self {
+        desk.borrow_mut().there.insert(s.uid.clone());
         Self {
             s,
             now: fixtures::at(10),
             exists: true,
+            desk,
+            blind: false,
             commits: 0,
             pods_made: 0,
             highest_attempt: 0,
@@ -127,12 +78,12 @@ impl World {
         }
     }
 
-    fn live(&mut self) -> Option<&mut PodFacts> {
+    pub fn live(&mut self) -> Option<&mut PodFacts> {
         let now = self.now;
         self.s.pods.iter_mut().find(|p| !p.over(now) && !p.terminal())
     }
 
-    fn happen(&mut self, event: Event) {
+    pub fn happen(&mut self, event: Event) {
         let now = self.now;
         match event {
             Event::Tick(seconds) => self.now = Timestamp::from_second(now.as_second() + i64::from(seconds)).unwrap(),
@@ -189,9 +140,20 @@ impl World {
                 };
             }
             Event::Slot(free) => self.s.slot = if free { Slot::Granted } else { Slot::AtCapacity { used: 1, cap: 1, position: 1 } },
+            Event::Unhealthy { live } => {
+                let uid = self.live().filter(|_| live).map_or_else(|| "pod-0".to_owned(), |p| p.uid.clone());
+                self.s.unhealthy = Some(uid);
+            }
             Event::Delete => self.s.deleting = self.exists,
         }
         self.collect();
+    }
+
+    /// The cache catches up with the claim.
+    fn look(&mut self) {
+        if let Some(bead) = self.s.bead.as_deref().filter(|_| !self.blind) {
+            self.s.claim = self.desk.borrow().read(&self.s.uid, bead);
+        }
     }
 
     /// The API server removes what is deleted and has no finalizer.
@@ -199,6 +161,15 @@ impl World {
         self.s.pods.retain(|p| p.finalizer || p.deletion.is_none() || (p.agent_started && !p.terminal()));
         if self.s.deleting && !self.s.finalizer {
             self.exists = false;
+        }
+        let mut desk = self.desk.borrow_mut();
+        if self.s.live(self.now).next().is_some() {
+            desk.working.insert(self.s.uid.clone());
+        } else {
+            desk.working.remove(&self.s.uid);
+        }
+        if !self.exists {
+            desk.there.remove(&self.s.uid);
         }
     }
 
@@ -220,7 +191,8 @@ impl World {
     }
 
     /// Returns whether anything was left to do.
-    fn reconcile(&mut self, deeds: usize, submit_works: bool) -> Plan {
+    pub fn reconcile(&mut self, deeds: usize, submit_works: bool) -> Plan {
+        self.look();
         let mut plan = decide(self.now, &self.s);
         if !self.exists {
             plan.deeds.clear();
@@ -255,8 +227,40 @@ impl World {
                     self.s.ledger = Ok(read);
                 }
             }
+            Deed::Claim => {
+                assert!(self.s.finalizer && !self.s.deleting, "what is claimed can be given back");
+                let mut desk = self.desk.borrow_mut();
+                // the API server takes it from nobody who is there
+                if desk.read(&self.s.uid, "web-1") == ClaimFacts::Free {
+                    desk.holder = Some(self.s.uid.clone());
+                }
+            }
+            Deed::ReleaseClaim => {
+                assert!(self.s.live(now).next().is_none(), "a working polecat keeps its claim");
+                let queued = |r: &RequestFacts| matches!(r.phase, RequestPhase::Queued | RequestPhase::Testing | RequestPhase::Landed);
+                assert!(self.s.deleting || !self.s.requests.iter().any(queued), "nobody starts again what is to land or has");
+                let mut desk = self.desk.borrow_mut();
+                desk.holder = desk.holder.take().filter(|h| *h != self.s.uid);
+            }
+            Deed::Comment(inputs) => {
+                assert!(self.s.remark != RemarkFacts::Acknowledged { text: inputs.text.clone() }, "it is said once");
+                let (text, until) = (inputs.text.clone(), Timestamp::from_second(now.as_second() + 5).unwrap());
+                let tries = if let RemarkFacts::Failed { tries, .. } = self.s.remark { tries + 1 } else { 1 };
+                self.s.remark = if submit_works { RemarkFacts::Acknowledged { text } } else { RemarkFacts::Failed { text, tries, until } };
+            }
+            Deed::Alarm(inputs) => {
+                assert!(self.s.alarm != AlarmFacts::Acknowledged(inputs.call.clone()), "it is told once");
+                let (call, until) = (inputs.call.clone(), Timestamp::from_second(now.as_second() + 5).unwrap());
+                let tries = if let AlarmFacts::Failed { tries, .. } = self.s.alarm { tries + 1 } else { 1 };
+                self.s.alarm = if submit_works { AlarmFacts::Acknowledged(call) } else { AlarmFacts::Failed { call, tries, until } };
+            }
+            // the API server is asked once more before the pod is made
+            Deed::Start(_) if self.s.bead.is_some() && self.desk.borrow().holder.as_ref() != Some(&self.s.uid) => {
+                assert!(self.blind, "a pod without the claim");
+            }
             Deed::Start(inputs) => {
                 assert!(self.s.pods.iter().all(|p| p.over(now)), "two live pods");
+                assert!(self.desk.borrow().working.is_empty(), "two polecats at work on one bead");
                 assert!(self.s.pods.iter().all(|p| p.name != inputs.name), "the name is taken");
                 assert!(self.s.finalizer && !self.s.deleting && self.s.desired == Desired::Working);
                 assert!(self.s.pods.iter().all(|p| known.accounts_for(&p.uid)), "a start before the last end is written down");
@@ -270,12 +274,16 @@ impl World {
                 self.pods_made += 1;
                 let mut pod = fixtures::pod(inputs.attempt);
                 pod.uid = format!("pod-{}", self.pods_made);
+                pod.name.clone_from(&inputs.name);
                 pod.asked = Some(inputs.spec.hash.clone());
                 pod.created = now;
                 self.s.pods.push(pod);
             }
             Deed::Drain { uid, why, .. } => {
                 let i = find(&self.s, uid);
+                if *why == UNHEALTHY {
+                    assert_eq!(self.s.unhealthy.as_ref(), Some(uid), "the verdict is on this pod");
+                }
                 self.s.pods[i].drain = Some((*why).to_owned());
             }
             Deed::Release { uid, .. } => {
@@ -324,13 +332,15 @@ impl World {
             Deed::Record { ledger: Some(ledger), .. } => format!("{:?}", ledger.end()),
             Deed::Start(inputs) if inputs.rework.is_some() => "rework".to_owned(),
             Deed::DeletePod { force, .. } => format!("delete, force {force}"),
+            Deed::Drain { why, .. } => format!("Drain {why}"),
             other => format!("{other:?}").split([' ', '(']).next().unwrap_or_default().to_owned(),
         };
         self.seen.insert(name);
     }
 
     /// From here on everything works; agents finish, requests land. Everything comes to rest.
-    fn settles(&mut self) {
+    pub fn settles(&mut self) {
+        self.blind = false;
         self.s.slot = Slot::Granted;
         self.s.rig = snapshot().rig;
         for _ in 0..400 {
@@ -371,6 +381,7 @@ impl World {
         match self.s.desired {
             Desired::Idle => assert_eq!(plan.view.phase, Phase::Idle),
             Desired::Terminated => assert_eq!(plan.view.phase, Phase::Terminated),
+            Desired::Working if matches!(self.s.claim, ClaimFacts::HeldBy { .. }) => {}
             Desired::Working => assert!(matches!(plan.view.phase, Phase::Done | Phase::Stuck), "{:?}", plan.view),
         }
         assert!(self.highest_attempt <= 8 * (1 + self.people_asked), "attempts are bounded by what people ask");
@@ -436,7 +447,8 @@ fn the_worlds_of_chance_live_through_everything() {
     let wanted = [
         "Start",
         "rework",
-        "Drain",
+        "Drain Terminated",
+        "Drain Unhealthy",
         "Release",
         "Submit",
         "DeletePolecat",

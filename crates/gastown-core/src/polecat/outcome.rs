@@ -7,6 +7,9 @@ use super::facts::PodFacts;
 use super::ledger::{End, tame};
 use crate::report::{AgentExit, InitResult, SyncReport, SyncResult};
 
+/// Why a pod is drained that the witness wants restarted, and the reason of its end.
+pub const UNHEALTHY: &str = "Unhealthy";
+
 /// What the judge needs to know beside the pod.
 #[derive(Clone, Debug, Default)]
 pub struct Expected {
@@ -66,11 +69,15 @@ pub fn judge(pod: &PodFacts, expected: &Expected, now: Timestamp) -> Outcome {
     if let Some(done) = finished(pod, expected) {
         return done;
     }
-    if pod.drain.is_some() {
+    let unhealthy = pod.drain.as_deref() == Some(UNHEALTHY);
+    if pod.drain.is_some() && !unhealthy {
         return Outcome::new(End::Drained, "Drained", &drained_message(pod));
     }
     if let Some(refused) = pod.sync.as_ref().and_then(refused) {
         return refused;
+    }
+    if unhealthy {
+        return Outcome::retry(Fault::Crashed, UNHEALTHY, &drained_message(pod));
     }
     if !pod.terminal() {
         let lost = pod.lost(now) && pod.scheduled;

@@ -3,6 +3,7 @@
 use gastown_api::names::{condition, reason};
 use jiff::Timestamp;
 
+use super::claim::ClaimFacts;
 use super::decide::{Next, Submission, rest_phase};
 use super::facts::{Desired, PodFacts, PodPhase, RequestPhase, Snapshot};
 use super::ledger::{End, Ledger};
@@ -108,8 +109,9 @@ fn line(state: &State) -> Line {
     }
     match next {
         Next::Finished => done(ledger),
-        Next::Stuck { reason, message } => stuck(reason, message, ledger.attempt > 0),
+        Next::Stuck { reason, message, .. } => stuck(reason, message, ledger.attempt > 0),
         Next::Wait { reason, message, .. } => waiting(reason, message),
+        Next::Claim => Line { warning: false, ..waiting("Claiming", "its bead is being claimed") },
         Next::Start => match &s.slot {
             Slot::AtCapacity { used, cap, position } => {
                 let text = format!("{used} of {cap} polecats of rig {}, position {position}", s.rig.name());
@@ -194,8 +196,21 @@ fn conditions(state: &State, line: Line) -> Vec<Shown> {
         shown(condition::DEGRADED, degraded, degraded_message),
         shown(condition::ADMITTED, (line.admitted.0, line.admitted.1), &line.admitted.2),
     ];
+    all.extend(claimed(state.s));
     all.extend(submitted(state.submit));
     all
+}
+
+fn claimed(s: &Snapshot) -> Option<Shown> {
+    let bead = s.bead.as_deref()?;
+    let (status, reason, message) = match &s.claim {
+        ClaimFacts::NotNeeded => return None,
+        ClaimFacts::Held => (true, reason::CLAIMED, format!("bead {bead} is this Polecat's")),
+        ClaimFacts::Free => (false, reason::NOT_CLAIMED, format!("bead {bead} is nobody's")),
+        ClaimFacts::HeldBy { polecat, .. } => (false, reason::ALREADY_CLAIMED, format!("bead {bead} is claimed by Polecat {polecat}")),
+        ClaimFacts::Unknown(why) => (false, reason::CLAIM_UNREADABLE, format!("the claim on bead {bead} cannot be read: {why}")),
+    };
+    Some(Shown { kind: condition::CLAIMED, status, reason: reason.to_owned(), message })
 }
 
 fn submitted(submit: &Submission) -> Option<Shown> {

@@ -3,7 +3,9 @@
 use gastown_names::{BranchName, CommitId};
 use jiff::Timestamp;
 
+use super::alarm::AlarmInputs;
 use super::ledger::Ledger;
+use super::remark::RemarkInputs;
 use super::valid::ValidPolecat;
 use crate::report::Usage;
 
@@ -28,6 +30,14 @@ pub enum Deed {
         /// Whether our finalizer is to be on it.
         finalizer: bool,
     },
+    /// Take the claim on its bead, if it is free by the API server's own word.
+    Claim,
+    /// Give the claim on its bead back.
+    ReleaseClaim,
+    /// Comment on its bead.
+    Comment(RemarkInputs),
+    /// Tell the witness.
+    Alarm(AlarmInputs),
     /// Create the prompt and then the pod.
     Start(Box<PodInputs>),
     /// Annotate the pod, so that the agent stops and everything is saved.

@@ -1,5 +1,7 @@
 //! The rules, one a test.
 
+mod beads;
+
 use super::fixtures::{at, commit, pod, polecat, request, snapshot, sync, valid};
 use super::*;
 use crate::admission::Slot;
@@ -25,7 +27,11 @@ fn settle(s: &mut Snapshot, now: i64) -> Plan {
                 }
                 Deed::Release { uid, .. } => s.pods.iter_mut().filter(|p| &p.uid == uid).for_each(|p| p.finalizer = false),
                 Deed::DeletePod { uid, .. } => s.pods.retain(|p| &p.uid != uid),
-                Deed::Start(_) | Deed::Drain { .. } | Deed::Submit(_) | Deed::DeletePolecat => return plan,
+                Deed::Claim => s.claim = ClaimFacts::Held,
+                Deed::ReleaseClaim => s.claim = ClaimFacts::Free,
+                Deed::Start(_) | Deed::Drain { .. } | Deed::Submit(_) | Deed::Comment(_) | Deed::Alarm(_) | Deed::DeletePolecat => {
+                    return plan;
+                }
             }
         }
     }
@@ -379,4 +385,27 @@ fn a_pod_s_life_is_told_in_three_views_and_not_in_one_for_each_container() {
     assert_eq!(views.len(), 2, "{views:#?}");
     s.pods = vec![finished(1)];
     assert_eq!(settle(&mut s, NOW).view.phase, Phase::Done);
+}
+
+#[test]
+fn a_verdict_restarts_the_pod_that_it_names_and_no_other() {
+    let mut s = snapshot();
+    (s.labelled, s.finalizer, s.pods) = (true, true, vec![pod(1).running()]);
+    s.unhealthy = Some("pod-0".into());
+    assert!(decide(at(NOW), &s).deeds.is_empty(), "that one is gone");
+    s.unhealthy = Some("pod-1".into());
+    assert_eq!(decide(at(NOW), &s).deeds, [Deed::Drain { pod: "polecat-toast".into(), uid: "pod-1".into(), why: UNHEALTHY }]);
+
+    let saved = Some(sync(SyncResult::Pushed, Some(commit(1)), 1));
+    s.pods = vec![PodFacts { drain: Some(UNHEALTHY.into()), ended: Some(at(NOW)), ..pod(1).ended(Some(AgentExit::Drained), saved) }];
+    let plan = settle(&mut s, NOW);
+    assert_eq!((ledger(&s).end(), ledger(&s).respawns.crashed), (Some(End::Retries), 1));
+    assert_eq!(ledger(&s).last.as_ref().unwrap().reason, "Unhealthy");
+    assert_eq!(shown(&plan, "Ready").reason, "BackOff");
+    let next = settle(&mut s, NOW + 60);
+    assert_eq!(starts(&next).map(|i| (i.attempt, i.resume)), Some((2, true)), "it goes on with what was saved");
+
+    let mut s = snapshot();
+    s.pods = vec![PodFacts { drain: Some(UNHEALTHY.into()), ..finished(1) }];
+    assert_eq!(settle(&mut s, NOW).view.phase, Phase::Done, "it came to its end after all");
 }

@@ -155,6 +155,10 @@ async fn messages(State(shared): State<Shared>, headers: HeaderMap, body: Bytes)
         book.log.push_back(entry);
         answer
     });
+    if matches!(answer, Answer::Turn { action: Action::Hang, .. }) {
+        // Until the client gives up, which drops this.
+        std::future::pending::<()>().await;
+    }
     let message = message(&answer, &model, body.len());
     if request["stream"] == true { streamed(&message) } else { Json(message).into_response() }
 }
@@ -190,7 +194,9 @@ fn tokens(bytes: usize) -> usize {
 /// The whole answer, as the API gives it without streaming.
 fn message(answer: &Answer, model: &str, request_bytes: usize) -> Value {
     let (block, stop, id) = match answer {
-        Answer::Aside => (json!({"type": "text", "text": "Scripted task"}), "end_turn", "aside".to_owned()),
+        Answer::Aside | Answer::Turn { action: Action::Hang, .. } => {
+            (json!({"type": "text", "text": "Scripted task"}), "end_turn", "aside".to_owned())
+        }
         Answer::Turn { action: Action::Say(text), step, .. } => (json!({"type": "text", "text": text}), "end_turn", step.to_string()),
         Answer::Turn { action: Action::Run(command), step, .. } => {
             let mut input = json!({"command": command.bash, "description": "The next step of the task"});

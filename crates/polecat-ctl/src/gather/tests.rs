@@ -125,3 +125,20 @@ fn a_pod_is_not_over_before_its_sidecar_is() {
     (evicted["phase"], evicted["reason"]) = (json!("Failed"), json!("Evicted"));
     assert_eq!(facts(evicted).phase, PodPhase::Failed);
 }
+
+#[test]
+fn a_verdict_counts_where_it_is_one_and_names_a_pod() {
+    let verdict = |status: &str, reason: &str, message: &str| {
+        let mut polecat = polecat();
+        let condition = json!({ "type": "Healthy", "status": status, "reason": reason, "message": message,
+            "lastTransitionTime": "2026-01-01T00:00:00Z" });
+        polecat.status = serde_json::from_value(json!({ "conditions": [condition] })).unwrap();
+        snapshot(&polecat, None, &[], &[], SubmitFacts::Untried).unhealthy
+    };
+    assert_eq!(verdict("False", "RestartWanted", "pod 0a1b-2: nothing for 15m: pod x: y").as_deref(), Some("0a1b-2"));
+    assert_eq!(verdict("True", "RestartWanted", "pod 0a1b-2: "), None);
+    assert_eq!(verdict("False", "Wedged", "pod 0a1b-2: nothing for 15m"), None);
+    for message in ["", "pod ", "pod : x", "pod 0a1b-2", "the pod 0a1b-2: x"] {
+        assert_eq!(verdict("False", "RestartWanted", message), None, "{message}");
+    }
+}

@@ -13,6 +13,13 @@ pub(super) fn container(b: &Build) -> Container {
         var("GASTOWN_SNAPSHOT_SECONDS", SNAPSHOT_SECONDS.to_string()),
         var("GASTOWN_DEADLINE_SECONDS", b.inputs.spec.pod.deadline_seconds.to_string()),
     ]);
+    if let Some(witness) = &b.images.witness {
+        env.extend([
+            var("GASTOWN_WITNESS_ENDPOINT", &witness.endpoint),
+            var("GASTOWN_CA", &witness.ca),
+            var("GASTOWN_TOKEN_FILE", format!("{}/token", volumes::TOKEN_DIR)),
+        ]);
+    }
     Container {
         command: Some(vec!["/usr/local/bin/gt".to_owned()]),
         args: Some(vec!["sync".to_owned()]),

@@ -2,11 +2,16 @@
 
 use k8s_openapi::api::core::v1::{
     ConfigMapVolumeSource, DownwardAPIVolumeFile, DownwardAPIVolumeSource, EmptyDirVolumeSource, KeyToPath, ObjectFieldSelector,
-    SecretVolumeSource, Volume, VolumeMount,
+    ProjectedVolumeSource, SecretVolumeSource, ServiceAccountTokenProjection, Volume, VolumeMount, VolumeProjection,
 };
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 
 use super::Build;
+
+/// Where the sidecar finds its token.
+pub(super) const TOKEN_DIR: &str = "/var/run/gastown/token";
+/// The kubelet makes a new token well before this time is over.
+const TOKEN_SECONDS: i64 = 3600;
 
 fn empty(name: &str, limit: &str) -> Volume {
     let source = EmptyDirVolumeSource { size_limit: Some(Quantity(limit.to_owned())), medium: None };
@@ -33,6 +38,15 @@ fn podinfo() -> Volume {
     Volume { name: "podinfo".to_owned(), downward_api: Some(source), ..Volume::default() }
 }
 
+/// Says to witness-ctl which pod it is, and is good for nothing else.
+fn token() -> Volume {
+    let audience = Some(gastown_runtime::AUDIENCE.to_owned());
+    let token = ServiceAccountTokenProjection { audience, expiration_seconds: Some(TOKEN_SECONDS), path: "token".to_owned() };
+    let source = VolumeProjection { service_account_token: Some(token), ..VolumeProjection::default() };
+    let projected = ProjectedVolumeSource { sources: Some(vec![source]), default_mode: None };
+    Volume { name: "token".to_owned(), projected: Some(projected), ..Volume::default() }
+}
+
 pub(super) fn all(b: &Build) -> Vec<Volume> {
     let settings = &b.inputs.spec.pod;
     let mut volumes = vec![
@@ -54,6 +68,9 @@ pub(super) fn all(b: &Build) -> Vec<Volume> {
     }
     if let Some(name) = &settings.claude_creds {
         volumes.push(secret("claude-creds", name, Some(".credentials.json")));
+    }
+    if b.images.witness.is_some() {
+        volumes.push(token());
     }
     volumes.extend(settings.volumes.iter().cloned());
     volumes
@@ -91,6 +108,9 @@ pub(super) fn of_sync(b: &Build) -> Vec<VolumeMount> {
         mount("podinfo", "/gastown/pod", true),
     ];
     mounts.extend(credentials(b));
+    if b.images.witness.is_some() {
+        mounts.push(mount("token", TOKEN_DIR, true));
+    }
     mounts
 }
 

@@ -3,6 +3,9 @@
 // A test that fails says where: helpers may panic as tests do.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
+mod alarms;
+mod beads;
+mod claims;
 mod stage;
 
 use std::collections::BTreeSet;
@@ -78,6 +81,8 @@ async fn a_life_from_pod_to_landed_costs_few_writes_and_survives_the_loss_of_eve
     let mut stage = Stage::open(3).await;
     stage.sling("toast", |spec| spec.bead_id = Some("web-1".into())).await;
     let pod = stage.pod("polecat-toast", &[]).await;
+    let volumes = &pod.spec.as_ref().unwrap().volumes;
+    assert!(volumes.iter().flatten().any(|v| v.name == "token" && v.projected.is_some()), "the witness could not know its sidecar");
     stage.kubelet.running(&pod).await.unwrap();
     stage.wait_reason("toast", condition::READY, "PodRunning").await;
     stage.kubelet.finish(&pod, &done(1)).await.unwrap();

@@ -10,11 +10,13 @@ use std::time::Duration;
 use gastown_api::names::annotation;
 use gastown_api::rbac::{Controller, cluster_rules, namespace_rules};
 use gastown_api::{
-    DesiredState, KubernetesSpec, MergeRequest, MergeRequestSpec, Polecat, PolecatReference, PolecatSpec, PolecatStatus, Rig, RigSettings,
-    RigSpec, conditions,
+    BeadStore, DesiredState, KubernetesSpec, MergeRequest, MergeRequestSpec, Polecat, PolecatReference, PolecatSpec, PolecatStatus, Rig,
+    RigSettings, RigSpec, conditions,
 };
 use gastown_core::report::{AgentExit, InitReport, InitResult, RunReport, SyncReport, SyncResult, Usage, render};
+use gastown_proto::v1::beads_server::BeadsServer;
 use gastown_proto::v1::merge_queue_server::{MergeQueue, MergeQueueServer};
+use gastown_proto::v1::witness_server::WitnessServer;
 use gastown_proto::v1::{self, SubmitRequest, SubmitResponse};
 use gastown_runtime::auth::TokenReviewer;
 use gastown_runtime::lease::Claims;
@@ -33,6 +35,9 @@ use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use tonic::{Request, Response, Status};
 
+use crate::alarms::Alarms;
+use crate::beads::Store;
+
 pub const IMAGE: &str = "polecat-agent:test";
 const URL: &str = "ssh://git@forge.example:2222/org/web.git";
 /// How long a slow machine may take for what should come at once.
@@ -47,9 +52,11 @@ pub struct Stage {
     pub rig: String,
     pub kubelet: TestKubelet,
     pub metrics: Metrics,
+    pub beads: Store,
+    pub alarms: Alarms,
     port: u16,
     folder: tempfile::TempDir,
-    running: Option<(Runtime, JoinHandle<()>)>,
+    running: Vec<(Runtime, JoinHandle<()>)>,
     server: Option<(CancellationToken, JoinHandle<()>)>,
     _turn: MutexGuard<'static, ()>,
 }
@@ -75,14 +82,16 @@ impl Stage {
             namespace,
             metrics: Metrics::default(),
             port,
+            beads: Store::default(),
+            alarms: Alarms::default(),
             folder,
-            running: None,
+            running: Vec::new(),
             server: None,
             _turn: turn,
         }
     }
 
-    /// The controller and refinery-ctl's part run, and the rig is there.
+    /// The controller, refinery-ctl's part and beadstore-ctl's run, and the rig is there.
     pub async fn open(max_polecats: i32) -> Self {
         let mut stage = Self::set().await;
         stage.make_rig(max_polecats).await;
@@ -91,6 +100,7 @@ impl Stage {
         stage
     }
 
+    /// One replica more, which believes that it may write.
     pub async fn start_controller(&mut self) {
         let plane = ControlPlane::shared().await.unwrap();
         let file = Kubeconfig::read_from(plane.kubeconfig()).unwrap();
@@ -108,18 +118,20 @@ impl Stage {
             claude_image: None,
             agent_pull_policy: None,
             refinery_endpoint: Some(format!("https://localhost:{}", self.port)),
+            beadstore_endpoint: Some(format!("https://localhost:{}", self.port)),
+            witness_endpoint: Some(format!("https://localhost:{}", self.port)),
             platform_ids: false,
         };
         let work = tokio::spawn({
             let runtime = runtime.clone();
             async move { polecat_ctl::start(runtime, own).await.unwrap() }
         });
-        self.running = Some((runtime, work));
+        self.running.push((runtime, work));
     }
 
-    /// Ends the controller; what it remembered is lost.
+    /// Ends all replicas; what they remembered is lost.
     pub async fn stop_controller(&mut self) {
-        if let Some((runtime, work)) = self.running.take() {
+        for (runtime, work) in self.running.drain(..) {
             runtime.shutdown();
             work.await.unwrap();
         }
@@ -130,7 +142,9 @@ impl Stage {
         let tls = Tls::load(self.folder.path(), stop.clone()).unwrap();
         let listener = grpc::listen(([127, 0, 0, 1], self.port).into()).await.unwrap();
         let service = MergeQueueServer::new(Refinery { admin: self.admin.clone(), made: Arc::default() });
-        let routes = tonic::service::Routes::new(service);
+        let routes = tonic::service::Routes::new(service)
+            .add_service(BeadsServer::new(self.beads.clone()))
+            .add_service(WitnessServer::new(self.alarms.clone()));
         let reviewer = TokenReviewer::new(self.admin.clone(), AUDIENCE);
         let caller = self.namespace.clone();
         let policy: grpc::Policy =
@@ -144,6 +158,54 @@ impl Stage {
             grpc::serve(listener, &tls, routes, v1::DESCRIPTORS, reviewer, policy, drain).await.unwrap();
         });
         self.server = Some((stop, task));
+    }
+
+    pub async fn stop_server(&mut self) {
+        if let Some((stop, task)) = self.server.take() {
+            stop.cancel();
+            task.await.unwrap();
+        }
+    }
+
+    pub async fn make_bead_store(&self) {
+        let spec = serde_json::from_value(json!({ "rigRef": self.rig, "prefix": "web" })).unwrap();
+        let api: Api<BeadStore> = Api::namespaced(self.admin.clone(), &self.namespace);
+        api.create(&PostParams::default(), &BeadStore::new("web-beads", spec)).await.unwrap();
+    }
+
+    /// Waits for so many comments.
+    pub async fn wait_comments(&self, n: usize) -> Vec<v1::CommentRequest> {
+        self.poll("comments", || async { Some(self.beads.0.lock().await.comments.clone()).filter(|c| c.len() >= n) }).await
+    }
+
+    /// Waits for what the open alarms are to be.
+    pub async fn wait_alarm<T>(&self, found: impl Fn(&[v1::RaiseRequest]) -> Option<T>) -> T {
+        self.poll("alarm", || async { found(&self.alarms.0.lock().await.open) }).await
+    }
+
+    /// Waits until a comment was asked for so often.
+    pub async fn wait_asked(&self, n: u32) {
+        self.poll("calls", || async { (self.beads.0.lock().await.asked >= n).then_some(()) }).await;
+    }
+
+    /// Waits for an Event about a Polecat.
+    pub async fn wait_event(&self, name: &str, reason: &str) {
+        use k8s_openapi::api::events::v1::Event;
+        let api: Api<Event> = Api::namespaced(self.admin.clone(), &self.namespace);
+        let about =
+            |e: &Event| e.reason.as_deref() == Some(reason) && e.regarding.as_ref().is_some_and(|r| r.name.as_deref() == Some(name));
+        self.poll(reason, || async { api.list(&ListParams::default()).await.unwrap().items.iter().any(about).then_some(()) }).await;
+    }
+
+    async fn poll<T, F: Future<Output = Option<T>>>(&self, what: &str, mut look: impl FnMut() -> F) -> T {
+        let deadline = tokio::time::Instant::now() + PATIENCE;
+        loop {
+            if let Some(found) = look().await {
+                return found;
+            }
+            assert!(tokio::time::Instant::now() < deadline, "no {what}");
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
     }
 
     pub async fn make_rig(&self, max_polecats: i32) {
@@ -220,15 +282,9 @@ impl Stage {
 
     /// The one MergeRequest of this commit.
     pub async fn request(&self, commit: &str) -> MergeRequest {
-        let deadline = tokio::time::Instant::now() + PATIENCE;
-        loop {
-            let all = self.requests().list(&ListParams::default()).await.unwrap().items;
-            if let Some(found) = all.into_iter().find(|r| r.spec.commit == commit) {
-                return found;
-            }
-            assert!(tokio::time::Instant::now() < deadline, "no MergeRequest of {commit}");
-            tokio::time::sleep(Duration::from_millis(50)).await;
-        }
+        let of_commit = |r: &MergeRequest| r.spec.commit == commit;
+        let look = || async { self.requests().list(&ListParams::default()).await.unwrap().items.into_iter().find(of_commit) };
+        self.poll(&format!("MergeRequest of {commit}"), look).await
     }
 
     pub async fn request_status(&self, name: &str, status: Value) {
@@ -261,10 +317,7 @@ impl Stage {
             let now = DeleteParams { grace_period_seconds: Some(0), ..DeleteParams::default() };
             let _ = self.pods().delete(&pod.name_any(), &now).await;
         }
-        if let Some((stop, task)) = self.server.take() {
-            stop.cancel();
-            let _ = task.await;
-        }
+        self.stop_server().await;
     }
 
     /// The writes that the API server took from the controller for these resources.
