@@ -172,7 +172,7 @@ fn the_columns_are_those_that_people_know() {
     assert_eq!(columns("Convoy"), "Phase Progress Age");
     assert_eq!(columns("Witness"), "Rig Phase Running Stuck Age");
     assert_eq!(columns("Refinery"), "Rig Phase Queue Current Age");
-    assert_eq!(columns("BeadStore"), "Rig Prefix Phase Issues Age");
+    assert_eq!(columns("BeadStore"), "Rig Prefix Phase Issues Ready Writable Age");
     assert_eq!(columns("MergeRequest"), "Rig Branch Phase Pos Reason Age");
 }
 

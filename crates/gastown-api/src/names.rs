@@ -13,6 +13,8 @@ pub mod manager {
     pub const POLECAT: &str = "gastown-polecat-ctl";
     /// refinery-ctl.
     pub const REFINERY: &str = "gastown-refinery-ctl";
+    /// beadstore-ctl.
+    pub const BEAD_STORE: &str = "gastown-beadstore-ctl";
 }
 
 /// Finalizers.
@@ -27,8 +29,10 @@ pub mod finalizer {
     pub const OUTCOME: &str = "gastown.io/outcome";
 }
 
-/// Labels. They are for people: nothing selects or trusts by them.
+/// Labels. They are for people: nothing selects or trusts by them, but claims are found by [`label::CLAIM`].
 pub mod label {
+    /// `"true"` on the Lease that is a claim on a bead.
+    pub const CLAIM: &str = "gastown.io/claim";
     /// The Polecat's name.
     pub const POLECAT: &str = "gastown.io/polecat";
     /// The Rig's name.
@@ -55,6 +59,12 @@ pub mod annotation {
     pub const FORCE_DELETE: &str = "gastown.io/force-delete";
     /// On a Polecat: any new value re-arms a Stuck one.
     pub const RETRY: &str = "gastown.io/retry";
+    /// On a claim's Lease: the rig of its bead.
+    pub const CLAIM_RIG: &str = "gastown.io/claim-rig";
+    /// On a claim's Lease: the bead.
+    pub const CLAIM_BEAD: &str = "gastown.io/claim-bead";
+    /// On a claim's Lease: the Polecat that holds it, as namespace/name.
+    pub const CLAIM_POLECAT: &str = "gastown.io/claim-polecat";
     /// On a MergeRequest: verdicts per candidate and gate as compact JSON.
     pub const VERDICTS: &str = "gastown.io/verdicts";
     /// On a Job: how its candidate is built again, as compact JSON.
@@ -85,6 +95,12 @@ pub mod condition {
     pub const GATED: &str = "Gated";
     /// Refinery: it tests or lands.
     pub const PROCESSING: &str = "Processing";
+    /// BeadStore: it was read, and lately.
+    pub const SYNCED: &str = "Synced";
+    /// BeadStore: the file is the truth, not an export of a database.
+    pub const AUTHORITATIVE: &str = "Authoritative";
+    /// BeadStore: claims and closes reach the repository.
+    pub const WRITABLE: &str = "Writable";
 }
 
 /// Reasons of conditions and events that more than one part writes or reads, or that the Go operator had.
