@@ -1,0 +1,186 @@
+//! What `bd ready` would list, and why it would not list the rest.
+
+use std::{cmp::Reverse, collections::VecDeque};
+
+use jiff::{SignedDuration, Timestamp};
+
+use crate::{
+    dialect::Dialect,
+    edges::Edges,
+    issue::{DependencyKind, Gate, Issue, Status},
+    set::IssueSet,
+};
+
+/// Types that are never work.
+const NOT_WORK: &[&str] = &["merge-request", "gate", "molecule", "message", "agent", "role", "rig"];
+
+/// Fields that say whether an issue is ready; one that cannot be read leaves the question open, and then it is not.
+const DECIDING: &[&str] = &["status", "dependencies", "defer_until", "issue_type", "pinned", "ephemeral", "is_template"];
+
+/// `bd` up to 0.49 lists what is younger than this first, by priority, and what is older after it, by age.
+const RECENT: SignedDuration = SignedDuration::from_hours(48);
+
+/// Why an issue is ready or not: the first of these that holds.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Standing<'a> {
+    /// It may be claimed and worked on.
+    Ready,
+    /// It is done.
+    Closed,
+    /// Somebody has it in progress or on a hook.
+    Claimed {
+        /// Who, where the file says so.
+        by: Option<&'a str>,
+    },
+    /// Its status is one that is neither work nor done.
+    NotOpen {
+        /// The word.
+        status: &'a str,
+    },
+    /// It is not a piece of work: pinned, ephemeral, a template, or of a type that never is.
+    NotWork {
+        /// Which of them.
+        what: &'a str,
+    },
+    /// A field that decides cannot be read.
+    Unreadable {
+        /// The field.
+        field: &'static str,
+    },
+    /// It, or a parent, waits for these.
+    Blocked {
+        /// Their ids.
+        by: Vec<&'a str>,
+    },
+    /// It, or a direct parent, is put off.
+    Deferred {
+        /// Until then.
+        until: Timestamp,
+    },
+}
+
+/// The standing of all issues of a set at one time.
+pub struct Readiness<'a> {
+    edges: Edges<'a>,
+    dialect: Dialect,
+    now: Timestamp,
+    /// Of each issue that is blocked: the issue whose own blockers block it (itself or an ancestor).
+    cause: Vec<Option<usize>>,
+    /// Of each issue: what itself waits for.
+    direct: Vec<Vec<usize>>,
+}
+
+/// The issues that `bd ready` would list at `now`, in its order.
+pub fn ready<T: AsRef<IssueSet>>(issues: &T, now: Timestamp) -> Vec<&Issue> {
+    Readiness::of(issues, now).ready()
+}
+
+impl<'a> Readiness<'a> {
+    /// Looks at all issues once, in time that grows with the number of issues and edges.
+    pub fn of<T: AsRef<IssueSet>>(issues: &'a T, now: Timestamp) -> Self {
+        let set = issues.as_ref();
+        let edges = Edges::of(set);
+        let direct: Vec<Vec<usize>> = (0..edges.issues.len()).map(|place| direct_blockers(&edges, place)).collect();
+        let cause = spread(&edges, &direct);
+        Self { edges, dialect: set.dialect(), now, cause, direct }
+    }
+
+    /// What is ready, best first: as `bd` from 1.0 on by priority and then the youngest, as `bd` up to 0.49 what is younger than 48 h by
+    /// priority and then the rest by age.
+    pub fn ready(&self) -> Vec<&'a Issue> {
+        let mut ready: Vec<&Issue> = (0..self.edges.issues.len())
+            .filter(|place| self.standing_at(*place) == Standing::Ready)
+            .map(|place| self.edges.issues[place])
+            .collect();
+        match self.dialect {
+            Dialect::Export => ready.sort_by_key(|issue| (issue.priority, Reverse(issue.created_at), &issue.id)),
+            Dialect::Classic | Dialect::Br => {
+                let since = self.now.checked_sub(RECENT).unwrap_or(Timestamp::MIN);
+                ready.sort_by_key(|issue| {
+                    let recent = issue.created_at.is_some_and(|at| at >= since);
+                    (!recent, if recent { issue.priority } else { 0 }, issue.created_at, &issue.id)
+                });
+            }
+        }
+        ready
+    }
+
+    /// Whether an issue waits for another one, or inherits that from a parent. What is done or unknown is not blocked.
+    pub fn is_blocked(&self, id: &str) -> bool {
+        self.edges.index.get(id).is_some_and(|place| self.cause[*place].is_some())
+    }
+
+    /// Why an issue is ready or not; none where there is no such issue.
+    pub fn standing(&self, id: &str) -> Option<Standing<'a>> {
+        self.edges.index.get(id).map(|place| self.standing_at(*place))
+    }
+
+    fn standing_at(&self, place: usize) -> Standing<'a> {
+        let issue = self.edges.issues[place];
+        if let Some(field) = issue.unreadable.iter().find(|field| DECIDING.contains(field)) {
+            return Standing::Unreadable { field };
+        }
+        match &issue.status {
+            Status::Open => {}
+            Status::Closed => return Standing::Closed,
+            Status::InProgress | Status::Hooked => return Standing::Claimed { by: issue.assignee.as_deref() },
+            status => return Standing::NotOpen { status: status.as_str() },
+        }
+        let flags = [(issue.pinned, "pinned"), (issue.ephemeral, "ephemeral"), (issue.is_template, "a template")];
+        if let Some((_, what)) = flags.iter().find(|(set, _)| *set) {
+            return Standing::NotWork { what };
+        }
+        if NOT_WORK.contains(&issue.issue_type.as_str()) {
+            return Standing::NotWork { what: &issue.issue_type };
+        }
+        if let Some(cause) = self.cause[place] {
+            return Standing::Blocked { by: self.direct[cause].iter().map(|blocker| self.edges.issues[*blocker].id.as_str()).collect() };
+        }
+        let parents = self.edges.parents[place].iter().map(|parent| self.edges.issues[*parent]);
+        let put_off = std::iter::once(issue).chain(parents).filter_map(|each| each.defer_until).max();
+        match put_off.filter(|until| *until > self.now) {
+            Some(until) => Standing::Deferred { until },
+            None => Standing::Ready,
+        }
+    }
+}
+
+/// What keeps one issue itself from being ready: targets that are not done, and children that a `waits-for` edge still waits for.
+fn direct_blockers(edges: &Edges<'_>, place: usize) -> Vec<usize> {
+    let mut out = Vec::new();
+    for (edge, target) in &edges.blockers[place] {
+        if edge.kind == DependencyKind::WaitsFor {
+            let open = edges.children[*target].iter().copied().filter(|child| !edges.issues[*child].is_done());
+            let open: Vec<usize> = open.collect();
+            if edge.gate() == Gate::AllChildren || open.len() == edges.children[*target].len() {
+                out.extend(open);
+            }
+        } else if !edges.issues[*target].is_done() {
+            out.push(*target);
+        }
+    }
+    out.sort_unstable();
+    out.dedup();
+    out
+}
+
+/// Hands being blocked down from parents to children; what is done is not blocked and hands nothing down.
+fn spread(edges: &Edges<'_>, direct: &[Vec<usize>]) -> Vec<Option<usize>> {
+    let mut cause = vec![None; direct.len()];
+    let mut queue = VecDeque::new();
+    for place in 0..direct.len() {
+        if !direct[place].is_empty() && !edges.issues[place].is_done() {
+            cause[place] = Some(place);
+            queue.push_back(place);
+        }
+    }
+    while let Some(parent) = queue.pop_front() {
+        for child in &edges.children[parent] {
+            if cause[*child].is_none() && !edges.issues[*child].is_done() {
+                cause[*child] = cause[parent];
+                queue.push_back(*child);
+            }
+        }
+    }
+    cause
+}
