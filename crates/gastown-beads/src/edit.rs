@@ -6,7 +6,7 @@ use jiff::{SignedDuration, Timestamp};
 
 use crate::{
     comment,
-    dialect::TimeStyle,
+    dialect::{Dialect, TimeStyle},
     issue::{Issue, Status},
     json,
     line::{self, Line},
@@ -82,7 +82,9 @@ impl Store {
             Status::Open => return Err(not_claimable("template")),
             ref status => return Err(not_claimable(status.as_str())),
         }
-        let starts = self.dialect().has_started_at() && issue.started_at.is_none();
+        // A writer that does not know the key would drop it at its next write.
+        let known = self.dialect() == Dialect::Export || self.issues.iter_any().any(|issue| issue.started_at.is_some());
+        let starts = known && issue.started_at.is_none();
         self.edit(place, now, |draft| {
             draft.text("status", "in_progress")?;
             draft.text("assignee", assignee)?;

@@ -1,0 +1,9 @@
+//! What the crate promises, seen from outside.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+mod common;
+mod edits;
+mod fuzz;
+mod ready;
+mod stores;
