@@ -104,16 +104,22 @@ const KINDS: &[&str] =
 
 /// Up to 12 issues with edges between any of them, to nowhere and to other projects; `tame` leaves out circles of parents.
 fn graphs(tame: bool) -> impl Strategy<Value = Vec<Issue>> {
-    let issue =
-        (0..STATUSES.len(), 0..5_u8, 0..4_i64, prop_oneof![8 => Just(""), 1 => Just("gate"), 1 => Just("epic")], 0..40_u8, -2..3_i64);
+    let issue = (
+        0..STATUSES.len(),
+        0..5_u8,
+        0..4_i64,
+        prop_oneof![8 => Just(""), 1 => Just("gate"), 1 => Just("epic")],
+        0..40_u8,
+        proptest::option::weighted(0.3, -2..3_i64),
+    );
     let edge = (0..12_usize, 0..14_usize, 0..KINDS.len(), any::<bool>());
-    (proptest::collection::vec(issue, 0..12), proptest::collection::vec(edge, 0..24)).prop_map(move |(issues, edges)| {
+    (proptest::collection::vec(issue, 0..=12), proptest::collection::vec(edge, 0..40)).prop_map(move |(issues, edges)| {
         let mut out: Vec<Issue> = Vec::new();
         for (number, (status, priority, created, issue_type, flags, defer)) in issues.into_iter().enumerate() {
             let mut made = self::issue(&format!("a-{number}"), STATUSES[status], &[]);
             made.priority = priority;
             made.created_at = (created > 0).then(|| at(NOW) - SignedDuration::from_hours(created * 30));
-            made.defer_until = (defer != 0).then(|| at(NOW) + SignedDuration::from_hours(defer));
+            made.defer_until = defer.map(|hours| at(NOW) + SignedDuration::from_hours(hours));
             made.issue_type = if issue_type.is_empty() { "task".into() } else { issue_type.into() };
             made.pinned = flags == 0;
             made.ephemeral = flags == 1;
@@ -252,6 +258,26 @@ fn a_graph_names_what_leads_nowhere_and_one_cycle() {
 
     let landed = Graph::with_done(&issues, |issue| issue.is_done() || issue.id == "a-3");
     assert_eq!((landed.cycle(), landed.layers()), (None, vec![vec!["a-1", "a-2"], vec!["a-4", "a-5"]]));
+}
+
+#[test]
+fn a_gate_of_any_children_opens_with_the_first_and_one_of_all_with_the_last() {
+    let gate = |metadata| Issue { dependencies: vec![edge("w-1", "p-1", "waits-for", metadata)], ..issue("w-1", "open", &[]) };
+    let parent = issue("p-1", "closed", &[]);
+    let child = |id: &str, status: &str| issue(id, status, &[("p-1", "parent-child")]);
+    let any = Some(r#"{"gate":"any-children"}"#);
+    for (metadata, one, other, waits) in [
+        (any, "open", "open", vec!["p-1.1", "p-1.2"]),
+        (any, "closed", "open", vec![]),
+        (None, "closed", "open", vec!["p-1.2"]),
+        (None, "closed", "closed", vec![]),
+    ] {
+        let issues = set(Dialect::Export, vec![gate(metadata), parent.clone(), child("p-1.1", one), child("p-1.2", other)]);
+        assert_eq!(Graph::new(&issues).waits_for("w-1"), waits);
+        assert_eq!(Readiness::of(&issues, at(NOW)).is_blocked("w-1"), !waits.is_empty());
+    }
+    let alone = set(Dialect::Export, vec![gate(None), parent.clone()]);
+    assert_eq!(ready_ids(&alone), ["w-1"], "a target without children does not block");
 }
 
 #[test]
