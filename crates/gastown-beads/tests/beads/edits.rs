@@ -341,6 +341,11 @@ fn a_later_line_is_adopted_in_place_and_an_older_one_is_not() {
     let mut write = newer.clone();
     assert_eq!(write.adopt(&older, "a-1"), Ok(Change::NotNeeded));
     assert_eq!(write.write(), newer.write());
+    let deleted = parse("{\"id\":\"a-1\",\"status\":\"tombstone\",\"updated_at\":\"2026-06-02T00:00:00Z\"}\n");
+    assert_eq!(write.adopt(&deleted, "a-1"), Err(EditError::NotFound("a-1".into())));
+    assert_eq!(write.adopt(&older, "b-1"), Ok(Change::NotNeeded), "only ours has it");
+    let mut full = Store::parse("", &Options { max_issues: 0, ..Options::default() });
+    assert!(matches!(full.adopt(&newer, "a-1"), Err(EditError::NotEditable { .. })));
     let broken = parse("{\"id\":\"a-1\",\"updated_at\":\"2026-06-02T00:00:00Z\"}\n<<<<<<<\n");
     assert!(matches!(write.adopt(&broken, "a-1"), Err(EditError::NotWritable(_))));
 }

@@ -5,5 +5,6 @@
 mod common;
 mod edits;
 mod fuzz;
+mod large;
 mod ready;
 mod stores;
