@@ -296,6 +296,17 @@ fn an_edge_belongs_to_the_issue_that_it_names() {
 }
 
 #[test]
+fn many_that_wait_for_the_same_many_cost_their_sum() {
+    const MANY: usize = 20_000;
+    let mut issues = vec![issue("p-1", "open", &[])];
+    issues.extend((0..MANY).map(|number| issue(&format!("c-{number}"), "open", &[("p-1", "parent-child")])));
+    issues.extend((0..MANY).map(|number| issue(&format!("w-{number}"), "open", &[("p-1", "waits-for")])));
+    let issues = set(Dialect::Export, issues);
+    let layers: Vec<usize> = Graph::new(&issues).layers().iter().map(Vec::len).collect();
+    assert_eq!((ready_ids(&issues).len(), layers), (MANY + 1, vec![MANY + 1, MANY]));
+}
+
+#[test]
 fn a_long_chain_is_no_deep_recursion() {
     let mut issues = vec![issue("a-0", "open", &[])];
     for number in 1..20_000 {
