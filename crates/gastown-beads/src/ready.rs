@@ -1,4 +1,9 @@
 //! What `bd ready` would list, and why it would not list the rest.
+//!
+//! The rules are those of `bd` from 1.0 on for every dialect: an issue waits for the targets of `blocks` and `conditional-blocks` that are
+//! neither closed nor pinned, for the children that a `waits-for` edge names, and for what its parents wait for, over any depth. `bd` up to
+//! 0.49 knew fewer kinds of edges, so it never wrote the others. Only the order of the list is the dialect's own. Templates, which `bd`
+//! lists, are never work here.
 
 use std::{
     cmp::Reverse,

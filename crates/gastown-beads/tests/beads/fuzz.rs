@@ -1,6 +1,6 @@
 //! Any bytes at all, and any edit of any store.
 
-use gastown_beads::{Change, EditError, Options, Status, Store};
+use gastown_beads::{Change, EditError, Metadata, Options, Status, Store, discover, is_valid_id, prefix_of};
 use jiff::Timestamp;
 use proptest::prelude::*;
 use serde_json::{Map, Value};
@@ -180,12 +180,11 @@ fn object(line: &str) -> Map<String, Value> {
 
 /// The members other than `keys` as text; the order of the lines shows that their order is kept.
 fn others(line: &str, keys: &[&str]) -> Vec<(String, Value)> {
-    let all: Vec<(usize, String, Value)> = object(line)
+    let mut all: Vec<(usize, String, Value)> = object(line)
         .into_iter()
         .filter(|(key, _)| !keys.contains(&key.as_str()))
         .map(|(key, value)| (line.find(&format!("\"{key}\"")).unwrap(), key, value))
         .collect();
-    let mut all = all;
     all.sort_by_key(|(place, ..)| *place);
     all.into_iter().map(|(_, key, value)| (key, value)).collect()
 }
@@ -275,6 +274,24 @@ proptest! {
         for issue in read.issues().iter() {
             prop_assert_eq!(read.raw(&issue.id), store.raw(&issue.id));
         }
+    }
+
+    #[test]
+    fn whatever_lies_beside_the_issues_leads_nowhere_else(names in proptest::collection::vec("[a-z./\\\\-]{0,6}(\\.jsonl)?", 0..5), export in any::<String>(), bytes in proptest::collection::vec(any::<u8>(), 0..60)) {
+        let names: Vec<&str> = names.iter().map(String::as_str).collect();
+        let configured = Value::from(Map::from_iter([("jsonl_export".to_owned(), Value::from(export))])).to_string();
+        for metadata in [None, Some(configured.as_bytes()), Some(bytes.as_slice())] {
+            if let Ok(name) = discover(&names, metadata) {
+                prop_assert!(names.contains(&name.as_str()) && !name.contains(['/', '\\']) && !name.starts_with('.'), "{}", name);
+            }
+        }
+        let _ = Metadata::parse(&bytes);
+    }
+
+    #[test]
+    fn a_prefix_is_the_beginning_of_its_id(id in "[a-z0-9.é-]{0,20}") {
+        prop_assert!(id.starts_with(prefix_of(&id)));
+        prop_assert!(!is_valid_id(&id) || !prefix_of(&id).is_empty());
     }
 
     /// An issue taken over from the other branch is then edited as if it had always been here.
