@@ -156,17 +156,15 @@ impl Dialect {
         }
     }
 
-    /// Whether the writer knows `started_at`; where it does not, the key would vanish at its next write.
-    pub(crate) fn has_started_at(self) -> bool {
-        self == Self::Export
-    }
-
-    /// The style of a line's times, from one of them where there is one. Export times are whole seconds even where a hand wrote more.
+    /// The style of a line's times, from one of them where there is one. Export times are whole seconds even where a hand wrote more; a time
+    /// without a fraction in another file was not written by a clock of nanoseconds, so the next one has none either.
     pub(crate) fn time_style(self, example: Option<&str>) -> TimeStyle {
+        let offset = example.and_then(offset_of);
         match self {
             Self::Export => TimeStyle { offset: None, fraction: Fraction::None },
-            Self::Classic => TimeStyle { offset: example.and_then(offset_of), fraction: Fraction::Trimmed },
-            Self::Br => TimeStyle { offset: example.and_then(offset_of), fraction: Fraction::Thousands },
+            _ if example.is_some_and(|text| !text.contains('.')) => TimeStyle { offset, fraction: Fraction::None },
+            Self::Classic => TimeStyle { offset, fraction: Fraction::Trimmed },
+            Self::Br => TimeStyle { offset, fraction: Fraction::Thousands },
         }
     }
 
@@ -295,6 +293,7 @@ mod tests {
         assert_eq!(Dialect::Classic.time_style(Some("2026-01-01T00:00:00.5+02:00")).format(now), "2026-05-02T10:00:00.12+02:00");
         assert_eq!(Dialect::Classic.time_style(Some("2026-01-01T00:00:00.5-08:30")).format(now), "2026-05-01T23:30:00.12-08:30");
         assert_eq!(Dialect::Classic.time_style(Some("2026-01-01T00:00:00.5Z")).format(now), "2026-05-02T08:00:00.12Z");
+        assert_eq!(Dialect::Classic.time_style(Some("2026-01-01T00:00:00+02:00")).format(now), "2026-05-02T10:00:00+02:00");
         assert_eq!(Dialect::Classic.time_style(None).format(at("2026-05-02T08:00:00Z")), "2026-05-02T08:00:00Z");
         assert_eq!(Dialect::Br.time_style(None).format(now), "2026-05-02T08:00:00.120Z");
         assert_eq!(Dialect::Br.time_style(None).format(at("2026-05-02T08:00:00.000001Z")), "2026-05-02T08:00:00.000001Z");

@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 
 use crate::{
-    issue::{Dependency, DependencyKind, Issue},
+    issue::{Dependency, DependencyKind, Gate, Issue},
     set::IssueSet,
 };
 
@@ -46,5 +46,12 @@ impl<'a> Edges<'a> {
             }
         }
         Self { issues, index, blockers, parents, children, external, dangling }
+    }
+
+    /// The children of `target` that a gate on it still waits for, with `done` saying what is done; none where it is open.
+    pub(crate) fn awaited(&self, target: usize, gate: Gate, done: impl Fn(usize) -> bool) -> Vec<usize> {
+        let children = &self.children[target];
+        let open: Vec<usize> = children.iter().copied().filter(|child| !done(*child)).collect();
+        if gate == Gate::AnyChildren && open.len() < children.len() { Vec::new() } else { open }
     }
 }

@@ -6,7 +6,7 @@ use jiff::{SignedDuration, Timestamp};
 
 use crate::{
     comment,
-    dialect::TimeStyle,
+    dialect::{Dialect, TimeStyle},
     issue::{Issue, Status},
     json,
     line::{self, Line},
@@ -82,7 +82,9 @@ impl Store {
             Status::Open => return Err(not_claimable("template")),
             ref status => return Err(not_claimable(status.as_str())),
         }
-        let starts = self.dialect().has_started_at() && issue.started_at.is_none();
+        // A writer that does not know the key would drop it at its next write.
+        let known = self.dialect() == Dialect::Export || self.issues.iter_any().any(|issue| issue.started_at.is_some());
+        let starts = known && issue.started_at.is_none();
         self.edit(place, now, |draft| {
             draft.text("status", "in_progress")?;
             draft.text("assignee", assignee)?;
@@ -151,14 +153,22 @@ impl Store {
 
     /// Takes over the line of an issue from another version of the file, byte for byte, where that one's is later or ours is missing.
     ///
-    /// A new line goes where a file sorted by id has it, else to the end.
+    /// A new line goes where a file sorted by id has it, else to the end. A later deletion is not taken over: there is nothing to edit then.
     pub fn adopt(&mut self, other: &Self, id: &str) -> Result<Change, EditError> {
         self.writable()?;
         other.writable()?;
-        let (Some(theirs), Some(line)) = (other.issues.get_any(id), other.raw(id)) else { return Err(EditError::NotFound(id.to_owned())) };
+        let not_found = || EditError::NotFound(shown(id));
+        let ours = self.issues.get_any(id);
+        let Some(theirs) = other.issues.get_any(id) else { return if ours.is_some() { Ok(Change::NotNeeded) } else { Err(not_found()) } };
+        if ours.is_some_and(|ours| ours.updated_at >= theirs.updated_at) {
+            return Ok(Change::NotNeeded);
+        }
+        let line = other.raw(id).filter(|_| theirs.status != Status::Tombstone).ok_or_else(not_found)?;
         if let Some(place) = self.issues.place(id) {
-            let is_later = self.issues.get_any(id).is_some_and(|ours| theirs.updated_at > ours.updated_at);
-            return if is_later { self.replace(place, line) } else { Ok(Change::NotNeeded) };
+            return self.replace(place, line);
+        }
+        if line.len() > self.options.max_line || self.records.len() >= self.options.max_issues {
+            return Err(EditError::NotEditable { id: id.to_owned(), why: "the file has no room for its line".to_owned() });
         }
         let sorted = self.issues.iter_any().zip(self.issues.iter_any().skip(1)).all(|(one, next)| one.id < next.id);
         let behind = self.issues.iter_any().position(|issue| sorted && issue.id.as_str() > id).and_then(|place| self.records.get(place));

@@ -19,8 +19,9 @@ use crate::{
 pub struct Graph {
     ids: Vec<String>,
     index: HashMap<String, usize>,
+    /// Of the issues, and behind them of the gates: one each for all that wait for the same children, or this would grow with their product.
     needs: Vec<Vec<Need>>,
-    /// The layer of each issue; none for what is done, and for what can never go.
+    /// The layer of each; none for what is done, and for what can never go.
     layer: Vec<Option<usize>>,
     done: Vec<bool>,
     dangling: Vec<(String, String)>,
@@ -34,7 +35,7 @@ enum Need {
     Done(usize),
     /// One of these must be done.
     AnyDone(Vec<usize>),
-    /// This parent must not be blocked.
+    /// This parent must not be blocked, or this gate must be open.
     Free(usize),
 }
 
@@ -47,8 +48,9 @@ impl Graph {
     /// The graph in which `done` says what is done, for a caller who knows of landed work that the store does not show yet.
     pub fn with_done<T: AsRef<IssueSet>>(issues: &T, done: impl Fn(&Issue) -> bool) -> Self {
         let edges = Edges::of(issues.as_ref());
-        let done: Vec<bool> = edges.issues.iter().map(|issue| done(issue)).collect();
-        let needs: Vec<Vec<Need>> = (0..done.len()).map(|place| needs(&edges, &done, place)).collect();
+        let mut done: Vec<bool> = edges.issues.iter().map(|issue| done(issue)).collect();
+        let needs = needs(&edges, &done);
+        done.resize(needs.len(), false);
         let layer = layers(&needs, &done);
         let ids: Vec<String> = edges.issues.iter().map(|issue| issue.id.clone()).collect();
         let pairs = |edges: &[&Dependency]| edges.iter().map(|edge| (edge.issue_id.clone(), edge.depends_on_id.clone())).collect();
@@ -67,12 +69,12 @@ impl Graph {
     /// in none.
     pub fn layers(&self) -> Vec<Vec<&str>> {
         let mut out = Vec::new();
-        for (place, layer) in self.layer.iter().enumerate() {
+        for (id, layer) in self.ids.iter().zip(&self.layer) {
             let Some(layer) = *layer else { continue };
             if out.len() <= layer {
                 out.resize(layer + 1, Vec::new());
             }
-            out[layer].push(self.ids[place].as_str());
+            out[layer].push(id.as_str());
         }
         out
     }
@@ -84,7 +86,7 @@ impl Graph {
         let mut path = Vec::new();
         loop {
             if let Some(start) = seen.insert(place, path.len()) {
-                return Some(path.drain(start..).map(|place: usize| self.ids[place].as_str()).collect());
+                return Some(path.drain(start..).filter_map(|place: usize| self.ids.get(place)).map(String::as_str).collect());
             }
             path.push(place);
             // Something that can never go always waits for another such thing.
@@ -100,8 +102,13 @@ impl Graph {
     /// What an issue itself waits for, apart from what it inherits; empty for an unknown id.
     pub fn waits_for(&self, id: &str) -> Vec<&str> {
         let needs = self.index.get(id).map(|place| self.needs[*place].as_slice()).unwrap_or_default();
-        let places = needs.iter().filter(|need| !matches!(need, Need::Free(_))).flat_map(Need::places);
-        let mut ids: Vec<&str> = places.map(|place| self.ids[place].as_str()).collect();
+        let gates = needs
+            .iter()
+            .filter_map(|need| if let Need::Free(gate) = need { Some(*gate) } else { None })
+            .filter(|gate| *gate >= self.ids.len());
+        let own = needs.iter().filter(|need| !matches!(need, Need::Free(_)));
+        let places = own.chain(gates.flat_map(|gate| &self.needs[gate])).flat_map(Need::places);
+        let mut ids: Vec<&str> = places.filter_map(|place| self.ids.get(place)).map(String::as_str).collect();
         ids.sort_unstable();
         ids.dedup();
         ids
@@ -132,25 +139,32 @@ impl Need {
     }
 }
 
-fn needs(edges: &Edges<'_>, done: &[bool], place: usize) -> Vec<Need> {
-    if done[place] {
-        return Vec::new();
-    }
-    let mut needs = Vec::new();
-    for (edge, target) in &edges.blockers[place] {
-        if edge.kind == DependencyKind::WaitsFor {
-            let children = &edges.children[*target];
-            let open: Vec<usize> = children.iter().copied().filter(|child| !done[*child]).collect();
-            if edge.gate() == Gate::AllChildren {
-                needs.extend(open.into_iter().map(Need::Done));
-            } else if !open.is_empty() && open.len() == children.len() {
-                needs.push(Need::AnyDone(open));
+/// What each issue waits for, and behind the issues what each gate does.
+fn needs(edges: &Edges<'_>, done: &[bool]) -> Vec<Vec<Need>> {
+    let mut needs: Vec<Vec<Need>> = vec![Vec::new(); done.len()];
+    let mut gates: HashMap<(usize, Gate), Option<usize>> = HashMap::new();
+    for place in (0..done.len()).filter(|place| !done[*place]) {
+        for (edge, target) in &edges.blockers[place] {
+            if edge.kind != DependencyKind::WaitsFor {
+                needs[place].extend(Some(Need::Done(*target)).filter(|_| !done[*target]));
+                continue;
             }
-        } else if !done[*target] {
-            needs.push(Need::Done(*target));
+            let gate = *gates.entry((*target, edge.gate())).or_insert_with_key(|(target, gate)| {
+                let awaited = edges.awaited(*target, *gate, |child| done[child]);
+                let closed = !awaited.is_empty();
+                closed.then(|| {
+                    needs.push(if *gate == Gate::AnyChildren {
+                        vec![Need::AnyDone(awaited)]
+                    } else {
+                        awaited.into_iter().map(Need::Done).collect()
+                    });
+                    needs.len() - 1
+                })
+            });
+            needs[place].extend(gate.map(Need::Free));
         }
+        needs[place].extend(edges.parents[place].iter().filter(|parent| !done[**parent]).map(|parent| Need::Free(*parent)));
     }
-    needs.extend(edges.parents[place].iter().filter(|parent| !done[**parent]).map(|parent| Need::Free(*parent)));
     needs
 }
 

@@ -106,7 +106,7 @@ pub enum DependencyKind {
 }
 
 /// How many children a `waits-for` edge waits for.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub enum Gate {
     /// All of them.
     #[default]

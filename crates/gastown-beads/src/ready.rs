@@ -1,13 +1,21 @@
 //! What `bd ready` would list, and why it would not list the rest.
+//!
+//! The rules are those of `bd` from 1.0 on for every dialect: an issue waits for the targets of `blocks` and `conditional-blocks` that are
+//! neither closed nor pinned, for the children that a `waits-for` edge names, and for what its parents wait for, over any depth. `bd` up to
+//! 0.49 knew fewer kinds of edges, so it never wrote the others. Only the order of the list is the dialect's own. Templates, which `bd`
+//! lists, are never work here.
 
-use std::{cmp::Reverse, collections::VecDeque};
+use std::{
+    cmp::Reverse,
+    collections::{HashMap, VecDeque},
+};
 
 use jiff::{SignedDuration, Timestamp};
 
 use crate::{
     dialect::Dialect,
     edges::Edges,
-    issue::{DependencyKind, Gate, Issue, Status},
+    issue::{Dependency, DependencyKind, Gate, Issue, Status},
     set::IssueSet,
 };
 
@@ -66,8 +74,6 @@ pub struct Readiness<'a> {
     now: Timestamp,
     /// Of each issue that is blocked: the issue whose own blockers block it (itself or an ancestor).
     cause: Vec<Option<usize>>,
-    /// Of each issue: what itself waits for.
-    direct: Vec<Vec<usize>>,
 }
 
 /// The issues that `bd ready` would list at `now`, in its order.
@@ -80,18 +86,15 @@ impl<'a> Readiness<'a> {
     pub fn of<T: AsRef<IssueSet>>(issues: &'a T, now: Timestamp) -> Self {
         let set = issues.as_ref();
         let edges = Edges::of(set);
-        let direct: Vec<Vec<usize>> = (0..edges.issues.len()).map(|place| direct_blockers(&edges, place)).collect();
-        let cause = spread(&edges, &direct);
-        Self { edges, dialect: set.dialect(), now, cause, direct }
+        let cause = spread(&edges, &blocked_directly(&edges));
+        Self { edges, dialect: set.dialect(), now, cause }
     }
 
     /// What is ready, best first: as `bd` from 1.0 on by priority and then the youngest, as `bd` up to 0.49 what is younger than 48 h by
     /// priority and then the rest by age.
     pub fn ready(&self) -> Vec<&'a Issue> {
-        let mut ready: Vec<&Issue> = (0..self.edges.issues.len())
-            .filter(|place| self.standing_at(*place) == Standing::Ready)
-            .map(|place| self.edges.issues[place])
-            .collect();
+        let is_ready = |place: &usize| self.cause[*place].is_none() && self.standing_at(*place) == Standing::Ready;
+        let mut ready: Vec<&Issue> = (0..self.edges.issues.len()).filter(is_ready).map(|place| self.edges.issues[place]).collect();
         match self.dialect {
             Dialect::Export => ready.sort_by_key(|issue| (issue.priority, Reverse(issue.created_at), &issue.id)),
             Dialect::Classic | Dialect::Br => {
@@ -134,7 +137,8 @@ impl<'a> Readiness<'a> {
             return Standing::NotWork { what: &issue.issue_type };
         }
         if let Some(cause) = self.cause[place] {
-            return Standing::Blocked { by: self.direct[cause].iter().map(|blocker| self.edges.issues[*blocker].id.as_str()).collect() };
+            let blockers = direct_blockers(&self.edges, cause);
+            return Standing::Blocked { by: blockers.into_iter().map(|blocker| self.edges.issues[blocker].id.as_str()).collect() };
         }
         let parents = self.edges.parents[place].iter().map(|parent| self.edges.issues[*parent]);
         let put_off = std::iter::once(issue).chain(parents).filter_map(|each| each.defer_until).max();
@@ -147,15 +151,12 @@ impl<'a> Readiness<'a> {
 
 /// What keeps one issue itself from being ready: targets that are not done, and children that a `waits-for` edge still waits for.
 fn direct_blockers(edges: &Edges<'_>, place: usize) -> Vec<usize> {
+    let done = |place: usize| edges.issues[place].is_done();
     let mut out = Vec::new();
     for (edge, target) in &edges.blockers[place] {
         if edge.kind == DependencyKind::WaitsFor {
-            let open = edges.children[*target].iter().copied().filter(|child| !edges.issues[*child].is_done());
-            let open: Vec<usize> = open.collect();
-            if edge.gate() == Gate::AllChildren || open.len() == edges.children[*target].len() {
-                out.extend(open);
-            }
-        } else if !edges.issues[*target].is_done() {
+            out.extend(edges.awaited(*target, edge.gate(), done));
+        } else if !done(*target) {
             out.push(*target);
         }
     }
@@ -164,12 +165,25 @@ fn direct_blockers(edges: &Edges<'_>, place: usize) -> Vec<usize> {
     out
 }
 
+/// Whether each issue has blockers of its own. Each gate is looked at once, however many wait for it.
+fn blocked_directly(edges: &Edges<'_>) -> Vec<bool> {
+    let done = |place: usize| edges.issues[place].is_done();
+    let mut gates = HashMap::new();
+    let mut waits =
+        |target: usize, gate: Gate| *gates.entry((target, gate)).or_insert_with(|| !edges.awaited(target, gate, done).is_empty());
+    let mut holds = |edge: &Dependency, target: usize| match edge.kind {
+        DependencyKind::WaitsFor => waits(target, edge.gate()),
+        _ => !done(target),
+    };
+    edges.blockers.iter().map(|blockers| blockers.iter().any(|(edge, target)| holds(edge, *target))).collect()
+}
+
 /// Hands being blocked down from parents to children; what is done is not blocked and hands nothing down.
-fn spread(edges: &Edges<'_>, direct: &[Vec<usize>]) -> Vec<Option<usize>> {
+fn spread(edges: &Edges<'_>, direct: &[bool]) -> Vec<Option<usize>> {
     let mut cause = vec![None; direct.len()];
     let mut queue = VecDeque::new();
     for place in 0..direct.len() {
-        if !direct[place].is_empty() && !edges.issues[place].is_done() {
+        if direct[place] && !edges.issues[place].is_done() {
             cause[place] = Some(place);
             queue.push_back(place);
         }
