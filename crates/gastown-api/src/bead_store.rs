@@ -131,20 +131,56 @@ fn default_path() -> String {
     ".beads".to_owned()
 }
 
+/// A [`BeadStoreSpec`] without its rig and without defaults.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct BeadStoreTemplate {
+    /// Further prefixes whose beads may be written, beside the rig's `beadsPrefix`.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 16), inner(length(min = 1, max = 64)), extend("x-kubernetes-list-type" = "set"))]
+    pub allowed_prefixes: Vec<String>,
+    /// Where in git they are.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub git: Option<BeadGit>,
+    /// What may be written.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub write_policy: Option<WritePolicy>,
+    /// Neither read again nor written; what was read last still serves.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub suspend: Option<bool>,
+    /// A ConfigMap whose key `known_hosts` holds further host keys.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ssh_known_hosts_config_map_ref: Option<ObjectName>,
+    /// Credentials for the repository.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub git_secret_ref: Option<ObjectName>,
+    /// How often it is read again, at most every 5 s.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 64), extend("x-kubernetes-validations" = schema::duration()))]
+    pub sync_interval: Option<String>,
+}
+
 impl BeadStoreSpec {
     /// The store of a rig that asks for nothing special.
     pub fn of_rig(rig: impl Into<String>, prefix: impl Into<String>) -> Self {
-        Self {
+        BeadStoreTemplate::default().for_rig(rig, prefix)
+    }
+}
+
+impl BeadStoreTemplate {
+    /// The spec of a rig's BeadStore, the schema's defaults filled in.
+    pub fn for_rig(&self, rig: impl Into<String>, prefix: impl Into<String>) -> BeadStoreSpec {
+        BeadStoreSpec {
             rig_ref: rig.into(),
             prefix: prefix.into(),
-            allowed_prefixes: Vec::new(),
+            allowed_prefixes: self.allowed_prefixes.clone(),
             backend: BeadBackend::default(),
-            git: BeadGit::default(),
-            write_policy: WritePolicy::default(),
-            suspend: false,
-            ssh_known_hosts_config_map_ref: None,
-            git_secret_ref: None,
-            sync_interval: default_interval(),
+            git: self.git.clone().unwrap_or_default(),
+            write_policy: self.write_policy.unwrap_or_default(),
+            suspend: self.suspend.unwrap_or_default(),
+            ssh_known_hosts_config_map_ref: self.ssh_known_hosts_config_map_ref.clone(),
+            git_secret_ref: self.git_secret_ref.clone(),
+            sync_interval: self.sync_interval.clone().unwrap_or_else(default_interval),
         }
     }
 }

@@ -158,6 +158,8 @@ fn a_spec_made_in_code_has_the_defaults_of_the_schema() {
     assert_eq!(refinery, crate::RefinerySpec::of_rig("r"));
     let witness: crate::WitnessSpec = serde_json::from_value(serde_json::json!({ "rigRef": "r" })).unwrap();
     assert_eq!(witness, crate::WitnessSpec::of_rig("r"));
+    let beads: crate::BeadStoreSpec = serde_json::from_value(serde_json::json!({"rigRef": "r", "prefix": "gt"})).unwrap();
+    assert_eq!(beads, crate::BeadStoreSpec::of_rig("r", "gt"));
 }
 
 #[test]

@@ -78,12 +78,12 @@ const RIG: &[Grant] = &[
     grant(OURS, &["rigs/status"], &["patch"], "phase, counts and conditions"),
     grant(OURS, &["rigs/finalizers"], &["update"], "being a blocking owner of its children"),
     grant(OURS, &["polecats", "convoys"], READ, "counts by phase; what must drain before a Rig goes"),
-    grant(OURS, &["witnesses", "refineries"], READ, "readiness of children; adopting one that a user wrote, wherever it is"),
+    grant(OURS, &["witnesses", "refineries", "beadstores"], READ, "readiness of children; adopting one that a user wrote, wherever it is"),
     EVENTS,
 ];
 
 const RIG_RELEASE: &[Grant] =
-    &[grant(OURS, &["witnesses", "refineries"], &["create", "patch", "delete"], "the children that it makes here"), LEASE];
+    &[grant(OURS, &["witnesses", "refineries", "beadstores"], &["create", "patch", "delete"], "the children that it makes here"), LEASE];
 
 const POLECAT: &[Grant] = &[
     grant(
