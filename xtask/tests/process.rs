@@ -121,11 +121,13 @@ fn secret_readers(objects: &[Value]) -> BTreeSet<(String, String)> {
 }
 
 #[tokio::test]
-async fn only_refinery_ctl_reads_secrets_and_only_where_the_values_say() {
-    let at = |namespaces: &[&str]| namespaces.iter().map(|n| ("refinery-ctl".to_owned(), (*n).to_owned())).collect::<BTreeSet<_>>();
-    assert_eq!(secret_readers(&render(&[]).await), at(&[NAMESPACE]));
-    let set = "refinery.secretNamespaces={team-a,team-b,gastown-system}";
-    assert_eq!(secret_readers(&render(&[set]).await), at(&[NAMESPACE, "team-a", "team-b"]));
+async fn only_who_asks_remotes_reads_secrets_and_only_where_the_values_say() {
+    let at = |all: &[(&str, &str)]| all.iter().map(|(who, n)| ((*who).to_owned(), (*n).to_owned())).collect::<BTreeSet<_>>();
+    let (refinery, beads) = ("refinery-ctl", "beadstore-ctl");
+    assert_eq!(secret_readers(&render(&[]).await), at(&[(refinery, NAMESPACE), (beads, NAMESPACE)]));
+    let set = ["refinery.secretNamespaces={team-a,team-b,gastown-system}", "beadstore.secretNamespaces={team-c}"];
+    let readers = [(refinery, NAMESPACE), (refinery, "team-a"), (refinery, "team-b"), (beads, NAMESPACE), (beads, "team-c")];
+    assert_eq!(secret_readers(&render(&set).await), at(&readers));
 }
 
 #[tokio::test]
@@ -149,7 +151,7 @@ async fn each_controller_has_its_own_image_replicas_and_place() {
     assert_eq!(container(&objects, "polecat-ctl")["args"][0], "--concurrency=2");
     assert_eq!(env(&objects, "polecat-ctl", "X").as_deref(), Some("y"));
     assert_eq!(of_kind(&objects, "PodDisruptionBudget").into_iter().map(name).collect::<Vec<_>>(), ["polecat-ctl"]);
-    for other in ["rig-ctl", "refinery-ctl"] {
+    for other in ["rig-ctl", "refinery-ctl", "beadstore-ctl"] {
         let other_deployment = object(&objects, "Deployment", other);
         assert_eq!(other_deployment["spec"]["replicas"], 1);
         assert!(other_deployment["spec"]["template"]["spec"]["nodeSelector"].is_null());
@@ -171,6 +173,7 @@ async fn controllers_are_told_where_the_others_and_the_agents_image_are() {
         service["spec"]["ports"].as_array().unwrap().iter().map(|p| (p["name"].as_str().unwrap(), p["port"].as_i64().unwrap())).collect();
     assert_eq!(ports, BTreeMap::from([("metrics", 8080), ("grpc", 9443), ("git", 9418)]));
     assert_eq!(env(&objects, "polecat-ctl", "GASTOWN_REFINERY_ENDPOINT").unwrap(), "https://refinery-ctl.gastown-system.svc:9443");
+    assert_eq!(env(&objects, "polecat-ctl", "GASTOWN_BEADSTORE_ENDPOINT").unwrap(), "https://beadstore-ctl.gastown-system.svc:9443");
     assert_eq!(env(&objects, "refinery-ctl", "GASTOWN_GIT_ENDPOINT").unwrap(), "https://refinery-ctl.gastown-system.svc:9418");
     assert_eq!(env(&objects, "rig-ctl", "GASTOWN_AGENT_IMAGE"), None);
 }
@@ -194,14 +197,17 @@ async fn the_certificate_names_the_server_and_clients_do_not_get_its_key() {
     let decode = |text: &str| base64::engine::general_purpose::STANDARD.decode(text).unwrap();
     let pem = String::from_utf8(decode(secret["data"]["tls.crt"].as_str().unwrap())).unwrap();
     let der = decode(&pem.lines().filter(|l| !l.starts_with("-----")).collect::<String>());
-    let server = b"refinery-ctl.gastown-system.svc";
-    assert!(der.windows(server.len()).any(|w| w == server));
+    for server in ["refinery-ctl.gastown-system.svc", "beadstore-ctl.gastown-system.svc"] {
+        assert!(der.windows(server.len()).any(|w| w == server.as_bytes()), "{server}");
+    }
     let tls = |controller: &str| {
         let volumes = object(&objects, "Deployment", controller)["spec"]["template"]["spec"]["volumes"].as_array().cloned();
         volumes.into_iter().flatten().find(|v| v["name"] == "tls").map(|v| v["secret"].clone())
     };
     assert_eq!(tls("polecat-ctl").unwrap()["items"], serde_json::json!([{"key": "ca.crt", "path": "ca.crt"}]));
-    assert!(tls("refinery-ctl").unwrap().get("items").is_none());
+    for server in ["refinery-ctl", "beadstore-ctl"] {
+        assert!(tls(server).unwrap().get("items").is_none(), "{server}");
+    }
     assert_eq!(tls("rig-ctl"), None);
 }
 

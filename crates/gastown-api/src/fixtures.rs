@@ -158,6 +158,8 @@ fn a_spec_made_in_code_has_the_defaults_of_the_schema() {
     assert_eq!(refinery, crate::RefinerySpec::of_rig("r"));
     let witness: crate::WitnessSpec = serde_json::from_value(serde_json::json!({ "rigRef": "r" })).unwrap();
     assert_eq!(witness, crate::WitnessSpec::of_rig("r"));
+    let beads: crate::BeadStoreSpec = serde_json::from_value(serde_json::json!({"rigRef": "r", "prefix": "gt"})).unwrap();
+    assert_eq!(beads, crate::BeadStoreSpec::of_rig("r", "gt"));
 }
 
 #[test]
@@ -172,7 +174,7 @@ fn the_columns_are_those_that_people_know() {
     assert_eq!(columns("Convoy"), "Phase Progress Age");
     assert_eq!(columns("Witness"), "Rig Phase Running Stuck Age");
     assert_eq!(columns("Refinery"), "Rig Phase Queue Current Age");
-    assert_eq!(columns("BeadStore"), "Rig Prefix Phase Issues Age");
+    assert_eq!(columns("BeadStore"), "Rig Prefix Phase Issues Ready Writable Age");
     assert_eq!(columns("MergeRequest"), "Rig Branch Phase Pos Reason Age");
 }
 

@@ -28,7 +28,7 @@ mod schema;
 mod shared;
 mod witness;
 
-pub use bead_store::{BeadStore, BeadStorePhase, BeadStoreSpec, BeadStoreStatus};
+pub use bead_store::{BeadBackend, BeadGit, BeadStore, BeadStorePhase, BeadStoreSpec, BeadStoreStatus, BeadStoreTemplate, WritePolicy};
 pub use convoy::{Convoy, ConvoyPhase, ConvoySpec, ConvoyStatus};
 pub use crd::crds;
 pub use merge_request::{MergeAttempt, MergePhase, MergeRequest, MergeRequestSpec, MergeRequestStatus, PolecatReference, Rejection};

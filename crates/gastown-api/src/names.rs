@@ -13,6 +13,8 @@ pub mod manager {
     pub const POLECAT: &str = "gastown-polecat-ctl";
     /// refinery-ctl.
     pub const REFINERY: &str = "gastown-refinery-ctl";
+    /// beadstore-ctl.
+    pub const BEAD_STORE: &str = "gastown-beadstore-ctl";
 }
 
 /// Finalizers.
@@ -97,6 +99,12 @@ pub mod condition {
     pub const GATED: &str = "Gated";
     /// Refinery: it tests or lands.
     pub const PROCESSING: &str = "Processing";
+    /// BeadStore: it was read, and lately.
+    pub const SYNCED: &str = "Synced";
+    /// BeadStore: the file is the truth, not an export of a database.
+    pub const AUTHORITATIVE: &str = "Authoritative";
+    /// BeadStore: claims and closes reach the repository.
+    pub const WRITABLE: &str = "Writable";
 }
 
 /// Reasons of conditions and events that more than one part writes or reads, or that the Go operator had.

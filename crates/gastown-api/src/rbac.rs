@@ -1,9 +1,9 @@
 //! What each controller may do, and why: the one source of the chart's roles and of the page that shows them.
 //!
 //! Nobody has `*`, nobody may bind roles or make tokens, and polecat-ctl has no permission on Secrets at all. What a
-//! controller needs in the release namespace only is in [`namespace_rules`]; Secrets and known hosts of a Refinery are
-//! read in the release namespace and in those namespaces that the chart's `refinery.secretNamespaces` names
-//! ([`secret_rules`]).
+//! controller needs in the release namespace only is in [`namespace_rules`]; Secrets and known hosts that a
+//! Refinery or a BeadStore names are read in the release namespace and in those namespaces that the chart's
+//! `refinery.secretNamespaces` and `beadstore.secretNamespaces` name ([`secret_rules`]).
 
 use k8s_openapi::api::rbac::v1::PolicyRule;
 
@@ -16,11 +16,13 @@ pub enum Controller {
     Polecat,
     /// refinery-ctl.
     Refinery,
+    /// beadstore-ctl.
+    BeadStore,
 }
 
 impl Controller {
     /// All of them.
-    pub const ALL: [Self; 3] = [Self::Rig, Self::Polecat, Self::Refinery];
+    pub const ALL: [Self; 4] = [Self::Rig, Self::Polecat, Self::Refinery, Self::BeadStore];
 
     /// The program's name.
     pub fn name(self) -> &'static str {
@@ -28,6 +30,16 @@ impl Controller {
             Self::Rig => "rig-ctl",
             Self::Polecat => "polecat-ctl",
             Self::Refinery => "refinery-ctl",
+            Self::BeadStore => "beadstore-ctl",
+        }
+    }
+
+    /// The chart's value that names the namespaces of [`secret_rules`].
+    pub fn secret_namespaces(self) -> Option<&'static str> {
+        match self {
+            Self::Rig | Self::Polecat => None,
+            Self::Refinery => Some("refinery.secretNamespaces"),
+            Self::BeadStore => Some("beadstore.secretNamespaces"),
         }
     }
 }
@@ -66,12 +78,12 @@ const RIG: &[Grant] = &[
     grant(OURS, &["rigs/status"], &["patch"], "phase, counts and conditions"),
     grant(OURS, &["rigs/finalizers"], &["update"], "being a blocking owner of its children"),
     grant(OURS, &["polecats", "convoys"], READ, "counts by phase; what must drain before a Rig goes"),
-    grant(OURS, &["witnesses", "refineries"], READ, "readiness of children; adopting one that a user wrote, wherever it is"),
+    grant(OURS, &["witnesses", "refineries", "beadstores"], READ, "readiness of children; adopting one that a user wrote, wherever it is"),
     EVENTS,
 ];
 
 const RIG_RELEASE: &[Grant] =
-    &[grant(OURS, &["witnesses", "refineries"], &["create", "patch", "delete"], "the children that it makes here"), LEASE];
+    &[grant(OURS, &["witnesses", "refineries", "beadstores"], &["create", "patch", "delete"], "the children that it makes here"), LEASE];
 
 const POLECAT: &[Grant] = &[
     grant(
@@ -119,12 +131,37 @@ const REFINERY_SECRETS: &[Grant] = &[
 
 const REFINERY_RELEASE: &[Grant] = &[REFINERY_SECRETS[0], REFINERY_SECRETS[1], LEASE];
 
+const BEAD_STORE: &[Grant] = &[
+    grant(OURS, &["beadstores"], &["get", "list", "watch", "patch"], "its own kind; the Go operator's finalizer is taken off by a patch"),
+    grant(OURS, &["beadstores/status"], &["patch"], "phase, counts and conditions"),
+    grant(OURS, &["rigs", "refineries", "mergerequests"], READ, "repository, target branches, what landed"),
+    grant("authentication.k8s.io", &["tokenreviews"], &["create"], "who calls its gRPC server"),
+    EVENTS,
+];
+
+const BEAD_STORE_SECRETS: &[Grant] = &[
+    grant("", &["secrets"], &["get"], "credentials that a BeadStore here names"),
+    grant("", &["configmaps"], &["get"], "known hosts that a BeadStore here names"),
+];
+
+const BEAD_STORE_RELEASE: &[Grant] = &[
+    BEAD_STORE_SECRETS[0],
+    BEAD_STORE_SECRETS[1],
+    grant(
+        "coordination.k8s.io",
+        &["leases"],
+        &["get", "list", "watch", "create", "update", "patch"],
+        "one replica writes; claims on beads are Leases that it copies into the store",
+    ),
+];
+
 /// What a controller may do in every namespace and on what has none.
 pub fn cluster_grants(controller: Controller) -> &'static [Grant] {
     match controller {
         Controller::Rig => RIG,
         Controller::Polecat => POLECAT,
         Controller::Refinery => REFINERY,
+        Controller::BeadStore => BEAD_STORE,
     }
 }
 
@@ -134,14 +171,16 @@ pub fn namespace_grants(controller: Controller) -> &'static [Grant] {
         Controller::Rig => RIG_RELEASE,
         Controller::Polecat => POLECAT_RELEASE,
         Controller::Refinery => REFINERY_RELEASE,
+        Controller::BeadStore => BEAD_STORE_RELEASE,
     }
 }
 
-/// What it may do in each namespace of `refinery.secretNamespaces`.
+/// What it may do in each namespace of [`Controller::secret_namespaces`].
 pub fn secret_grants(controller: Controller) -> &'static [Grant] {
     match controller {
         Controller::Rig | Controller::Polecat => &[],
         Controller::Refinery => REFINERY_SECRETS,
+        Controller::BeadStore => BEAD_STORE_SECRETS,
     }
 }
 
@@ -191,12 +230,12 @@ mod tests {
     }
 
     #[test]
-    fn secrets_are_read_by_refinery_ctl_alone_and_never_everywhere() {
+    fn secrets_are_read_by_those_who_ask_remotes_alone_and_never_everywhere() {
         let secrets = |grants: &[Grant]| grants.iter().any(|g| g.resources.contains(&"secrets"));
         for controller in Controller::ALL {
             assert!(!secrets(cluster_grants(controller)), "{controller:?}");
             let here = secrets(namespace_grants(controller)) || secrets(secret_grants(controller));
-            assert_eq!(here, controller == Controller::Refinery, "{controller:?}");
+            assert_eq!(here, controller.secret_namespaces().is_some(), "{controller:?}");
         }
     }
 }

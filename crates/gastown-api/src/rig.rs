@@ -3,6 +3,7 @@ use kube::CustomResource;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use crate::bead_store::BeadStoreTemplate;
 use crate::refinery::RefineryTemplate;
 use crate::schema;
 use crate::witness::WitnessTemplate;
@@ -55,6 +56,9 @@ pub struct RigSpec {
     /// What the Witness that this rig creates is like.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub witness: Option<WitnessTemplate>,
+    /// What the BeadStore that this rig creates is like. Without it none is created; one that a person wrote serves.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub beads: Option<BeadStoreTemplate>,
 }
 
 /// Limits and tastes of a rig.

@@ -106,6 +106,10 @@ pub struct Snapshot {
     pub refineries: Vec<Child>,
     /// The same of Witnesses.
     pub witnesses: Vec<Child>,
+    /// The same of BeadStores.
+    pub bead_stores: Vec<Child>,
+    /// It wants a BeadStore of its own: `spec.beads`.
+    pub wants_beads: bool,
     /// Polecats that name it.
     pub polecats: Vec<PolecatFact>,
 }
@@ -125,6 +129,11 @@ pub enum ChildPlan {
         /// The one to be changed, if it changes.
         present: Option<ChildRef>,
     },
+    /// None is wanted: take ours away.
+    Withdraw {
+        /// Ours.
+        ours: Vec<ChildRef>,
+    },
     /// Ours is being deleted: it comes back when it has gone.
     AwaitDeletion,
     /// The name of ours is taken by something else.
@@ -136,6 +145,8 @@ pub enum ChildPlan {
 
 /// What to do about a rig.
 #[derive(Clone, Debug, PartialEq, Eq)]
+// One lives at a time, for one reconcile.
+#[allow(clippy::large_enum_variant)]
 pub enum Plan {
     /// Take the finalizer first: nothing is made that could be left behind.
     AddFinalizer,
@@ -145,6 +156,8 @@ pub enum Plan {
         refinery: ChildPlan,
         /// The Witness.
         witness: ChildPlan,
+        /// The BeadStore.
+        beads: ChildPlan,
     },
     /// It is being deleted, and polecats are still at work.
     AwaitPolecats {
@@ -157,6 +170,8 @@ pub enum Plan {
         refineries: Vec<ChildRef>,
         /// Witnesses.
         witnesses: Vec<ChildRef>,
+        /// BeadStores.
+        bead_stores: Vec<ChildRef>,
     },
     /// Nothing of it is left: let it go.
     RemoveFinalizer,
@@ -190,6 +205,11 @@ pub fn decide(rig: &Snapshot) -> Plan {
         (false, true) => Plan::Keep {
             refinery: child(&rig.refineries, &rig.namespace, &format!("{}-refinery", rig.name)),
             witness: child(&rig.witnesses, &rig.namespace, &format!("{}-witness", rig.name)),
+            beads: if rig.wants_beads {
+                child(&rig.bead_stores, &rig.namespace, &format!("{}-beads", rig.name))
+            } else {
+                ChildPlan::Withdraw { ours: ours(&rig.bead_stores) }
+            },
         },
     }
 }
@@ -200,12 +220,16 @@ fn end(rig: &Snapshot) -> Plan {
         polecats.sort();
         return Plan::AwaitPolecats { polecats };
     }
-    let ours = |children: &[Child]| children.iter().filter(|child| child.ours).map(|child| child.reference.clone()).collect::<Vec<_>>();
-    let (refineries, witnesses) = (ours(&rig.refineries), ours(&rig.witnesses));
-    if refineries.is_empty() && witnesses.is_empty() {
+    let (refineries, witnesses, bead_stores) = (ours(&rig.refineries), ours(&rig.witnesses), ours(&rig.bead_stores));
+    if refineries.is_empty() && witnesses.is_empty() && bead_stores.is_empty() {
         return Plan::RemoveFinalizer;
     }
-    Plan::DeleteChildren { refineries, witnesses }
+    Plan::DeleteChildren { refineries, witnesses, bead_stores }
+}
+
+/// Those that the rig made.
+fn ours(children: &[Child]) -> Vec<ChildRef> {
+    children.iter().filter(|child| child.ours).map(|child| child.reference.clone()).collect()
 }
 
 /// A polecat whose pod may be writing. One that only waits for a slot loses nothing when its rig goes.
@@ -305,10 +329,10 @@ pub fn judge(rig: &Snapshot, plan: &Plan, result: Acted<'_>) -> Verdict {
     }
     match trouble(rig, plan, result) {
         Ok(serving) => fine(rig, serving),
-        Err(Trouble::Waits(message)) => Verdict {
-            ready: (false, "RefineryNotReady", message.clone()),
-            available: (false, "RefineryNotReady", message.clone()),
-            progressing: (true, "RefineryNotReady", message),
+        Err(Trouble::Waits(reason, message)) => Verdict {
+            ready: (false, reason, message.clone()),
+            available: (false, reason, message.clone()),
+            progressing: (true, reason, message),
             degraded: (false, "Healthy", String::new()),
         },
         Err(Trouble::Broken(reason, message)) => Verdict {
@@ -320,8 +344,11 @@ pub fn judge(rig: &Snapshot, plan: &Plan, result: Acted<'_>) -> Verdict {
     }
 }
 
+const REFINERY_NOT_READY: &str = "RefineryNotReady";
+const BEAD_STORE_NOT_READY: &str = "BeadStoreNotReady";
+
 enum Trouble {
-    Waits(String),
+    Waits(&'static str, String),
     Broken(&'static str, String),
 }
 
@@ -344,30 +371,37 @@ fn fine(rig: &Snapshot, serving: String) -> Verdict {
     }
 }
 
-/// The Refinery that serves, in a sentence, or what is wrong. The Witness is made, but not waited for: no
+/// The Refinery and the BeadStore that serve, in a sentence, or what is wrong. The Witness is made, but not waited for: no
 /// controller looks at it yet.
 fn trouble(rig: &Snapshot, plan: &Plan, result: Acted<'_>) -> Result<String, Trouble> {
-    let Plan::Keep { refinery, witness } = plan else {
-        return Err(Trouble::Waits("nothing is made yet".to_owned()));
+    let Plan::Keep { refinery, witness, beads } = plan else {
+        return Err(Trouble::Waits(REFINERY_NOT_READY, "nothing is made yet".to_owned()));
     };
     if let Acted::Refused(message) = result {
         return Err(Trouble::Broken("ChildCreationFailed", message.to_owned()));
     }
-    for (kind, child) in [("Refinery", refinery), ("Witness", witness)] {
+    for (kind, child) in [("Refinery", refinery), ("Witness", witness), ("BeadStore", beads)] {
         if let ChildPlan::Blocked { message } = child {
             return Err(Trouble::Broken("ChildCreationFailed", format!("{kind} {message}")));
         }
     }
-    let (ChildPlan::Use { child: serving, .. } | ChildPlan::Apply { present: Some(serving) }) = refinery else {
-        return Err(Trouble::Waits("the Refinery is being made".to_owned()));
+    let mut serving = serves("Refinery", REFINERY_NOT_READY, refinery, &rig.refineries)?;
+    if !matches!(beads, ChildPlan::Withdraw { .. }) {
+        serving = format!("{serving}, {}", serves("BeadStore", BEAD_STORE_NOT_READY, beads, &rig.bead_stores)?);
+    }
+    Ok(serving)
+}
+
+/// The child that serves, in a sentence, or why none does.
+fn serves(kind: &str, not_ready: &'static str, plan: &ChildPlan, children: &[Child]) -> Result<String, Trouble> {
+    let (ChildPlan::Use { child: serving, .. } | ChildPlan::Apply { present: Some(serving) }) = plan else {
+        return Err(Trouble::Waits(not_ready, format!("the {kind} is being made")));
     };
-    let readiness = rig.refineries.iter().find(|child| child.reference == *serving).map(|child| &child.readiness);
+    let readiness = children.iter().find(|child| child.reference == *serving).map(|child| &child.readiness);
     match readiness {
-        Some(Readiness::Ready) => Ok(format!("Refinery {serving} is ready")),
-        Some(Readiness::NotReady { reason, message }) => {
-            Err(Trouble::Broken("RefineryNotReady", format!("Refinery {serving}: {reason}: {message}")))
-        }
-        Some(Readiness::Unknown) | None => Err(Trouble::Waits(format!("Refinery {serving} has not been looked at yet"))),
+        Some(Readiness::Ready) => Ok(format!("{kind} {serving} is ready")),
+        Some(Readiness::NotReady { reason, message }) => Err(Trouble::Broken(not_ready, format!("{kind} {serving}: {reason}: {message}"))),
+        Some(Readiness::Unknown) | None => Err(Trouble::Waits(not_ready, format!("{kind} {serving} has not been looked at yet"))),
     }
 }
 

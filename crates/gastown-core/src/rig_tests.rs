@@ -39,7 +39,34 @@ fn nothing_is_made_before_the_finalizer_is_there() {
 #[test]
 fn a_rig_without_children_makes_both() {
     let make = ChildPlan::Apply { present: None };
-    assert_eq!(decide(&rig()), Plan::Keep { refinery: make.clone(), witness: make });
+    assert_eq!(decide(&rig()), Plan::Keep { refinery: make.clone(), witness: make, beads: ChildPlan::Withdraw { ours: vec![] } });
+}
+
+#[test]
+fn a_bead_store_is_made_only_where_it_is_wanted_and_goes_when_it_is_not() {
+    let plan = |rig: &Snapshot| match decide(rig) {
+        Plan::Keep { beads, .. } => beads,
+        plan => panic!("{plan:?}"),
+    };
+    assert_eq!(plan(&Snapshot { wants_beads: true, ..rig() }), ChildPlan::Apply { present: None });
+    let own = ours("web-beads");
+    let unwanted = Snapshot { bead_stores: vec![own.clone(), child("mine")], ..rig() };
+    assert_eq!(plan(&unwanted), ChildPlan::Withdraw { ours: vec![own.reference] });
+}
+
+#[test]
+fn a_wanted_bead_store_is_waited_for_and_named() {
+    let judged = |readiness| {
+        let bead_stores = vec![Child { readiness, ..ours("web-beads") }];
+        let rig = Snapshot { wants_beads: true, bead_stores, refineries: vec![ours("web-refinery")], ..rig() };
+        judge(&rig, &decide(&rig), Acted::Done)
+    };
+    assert!(judged(Readiness::Ready).ready.0);
+    let unknown = judged(Readiness::Unknown);
+    assert_eq!((unknown.ready.1, unknown.progressing.0, unknown.degraded.0), ("BeadStoreNotReady", true, false));
+    let broken = judged(Readiness::NotReady { reason: "NoJsonl".into(), message: "there is none".into() });
+    assert_eq!(broken.degraded.1, "BeadStoreNotReady");
+    assert!(broken.ready.2.ends_with("NoJsonl: there is none"), "{}", broken.ready.2);
 }
 
 #[test]
@@ -116,7 +143,7 @@ fn deletion_does_not_wait_for_a_polecat_without_a_slot() {
 fn deletion_takes_only_what_the_rig_made() {
     let own = ours("web-refinery");
     let rig = Snapshot { deleting: true, refineries: vec![own.clone(), child("mine")], ..rig() };
-    assert_eq!(decide(&rig), Plan::DeleteChildren { refineries: vec![own.reference], witnesses: vec![] });
+    assert_eq!(decide(&rig), Plan::DeleteChildren { refineries: vec![own.reference], witnesses: vec![], bead_stores: vec![] });
 }
 
 #[test]

@@ -119,7 +119,12 @@ pub(crate) fn message(data: &[u8]) -> String {
 
 /// Whether we are its committer.
 pub(crate) fn is_ours(data: &[u8]) -> bool {
-    header(split_at_blank_line(data).0, "committer").is_some_and(|c| c.starts_with(COMMITTER))
+    is_by(data, COMMITTER)
+}
+
+/// Whether its committer is this one (`Name <mail>`).
+pub(crate) fn is_by(data: &[u8], committer: &[u8]) -> bool {
+    header(split_at_blank_line(data).0, "committer").is_some_and(|c| c.starts_with(committer))
 }
 
 fn parse(data: &[u8]) -> Option<Parts<'_>> {

@@ -7,7 +7,6 @@ mod act;
 mod args;
 mod conditions;
 mod context;
-mod credentials;
 mod endpoint;
 mod gate;
 mod gather;

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use gastown_access::{Named, reason_of};
 use gastown_api::names::reason;
 use gastown_api::{MergeRequest, Refinery, Rig};
 use gastown_core::train::{Facts, Step, decide};
@@ -16,7 +17,6 @@ use kube::runtime::reflector::ObjectRef;
 
 use crate::act::Fault;
 use crate::context::{Context, Error, doing};
-use crate::credentials;
 use crate::gather::{Pass, allows, requests_of};
 use crate::memory::Train;
 use crate::place::{Place, place};
@@ -71,10 +71,17 @@ impl Pass<'_> {
             *train = Train { term: Some(term), refinery: uid, ..Train::default() };
         }
         self.tell_strangers().await?;
-        let remote = match credentials::remote(&self.ctx.runtime.client, &self.refinery, &self.url).await {
+        let namespace = self.refinery.namespace().unwrap_or_default();
+        let named = Named {
+            namespace: &namespace,
+            secret: self.refinery.spec.git_secret_ref.as_ref().map(|r| r.name.as_str()),
+            known_hosts: self.refinery.spec.ssh_known_hosts_config_map_ref.as_ref().map(|r| r.name.as_str()),
+            chart_value: "refinery.secretNamespaces",
+        };
+        let remote = match gastown_access::remote(&self.ctx.runtime.client, named, &self.url).await {
             Ok(remote) => remote,
-            Err(credentials::Error::Kube(error)) => return Err(doing("reading credentials")(error)),
-            Err(credentials::Error::Told(reason, message)) => return self.troubled(&mut train, reason, message).await,
+            Err(gastown_access::Error::Kube(error)) => return Err(doing("reading credentials")(error)),
+            Err(gastown_access::Error::Told(reason, message)) => return self.troubled(&mut train, reason, message).await,
         };
         match self.steps(&mut train, &remote).await {
             Ok(until) => {
@@ -186,20 +193,4 @@ fn is_told(step: &Step) -> bool {
             | Supersede { .. }
             | Reopen(_)
     )
-}
-
-/// The condition's reason of a fault, in the words that Polecats use for the same.
-fn reason_of(class: Class) -> &'static str {
-    match class {
-        Class::AuthFailed | Class::BadCredentials => "BadCredentials",
-        Class::PermissionDenied => "PermissionDenied",
-        Class::UnknownHostKey => "UnknownHostKey",
-        Class::HostKeyMismatch => "HostKeyMismatch",
-        Class::RepositoryNotFound => "RepositoryNotFound",
-        Class::RefNotFound => "BranchNotFound",
-        Class::Unreachable | Class::Timeout => "RemoteUnreachable",
-        Class::Rejected(_) => "PushRejected",
-        Class::Corrupt => "MirrorBroken",
-        Class::TooMuchOutput | Class::Local => "Internal",
-    }
 }

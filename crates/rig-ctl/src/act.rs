@@ -5,7 +5,7 @@ use std::fmt::Debug;
 use std::sync::Arc;
 
 use gastown_api::names::{finalizer, label, manager};
-use gastown_api::{Refinery, Rig, Witness};
+use gastown_api::{BeadStore, Refinery, Rig, Witness};
 use gastown_core::rig::{ChildPlan, ChildRef, Plan, Snapshot};
 use gastown_runtime::apply;
 use gastown_runtime::events::Note;
@@ -23,18 +23,23 @@ pub async fn carry_out(rig: &Rig, snapshot: &Snapshot, plan: &Plan, context: &Co
     let rigs: Api<Rig> = Api::all(context.runtime.client.clone());
     match plan {
         Plan::AddFinalizer => apply::add_finalizer(&rigs, manager::RIG, rig, finalizer::RIG).await.map(drop),
-        Plan::Keep { refinery, witness } => {
+        Plan::Keep { refinery, witness, beads } => {
             let metadata = |suffix: &str| metadata(rig, snapshot, suffix);
             let template = rig.spec.refinery.clone().unwrap_or_default();
             let wanted = Refinery { metadata: metadata("refinery")?, spec: template.for_rig(&snapshot.name), status: None };
             keep(rig, refinery, &wanted, &context.refineries, context).await?;
             let template = rig.spec.witness.clone().unwrap_or_default();
             let wanted = Witness { metadata: metadata("witness")?, spec: template.for_rig(&snapshot.name), status: None };
-            keep(rig, witness, &wanted, &context.witnesses, context).await
+            keep(rig, witness, &wanted, &context.witnesses, context).await?;
+            let template = rig.spec.beads.clone().unwrap_or_default();
+            let spec = template.for_rig(&snapshot.name, &rig.spec.beads_prefix);
+            let wanted = BeadStore { metadata: metadata("beads")?, spec, status: None };
+            keep(rig, beads, &wanted, &context.bead_stores, context).await
         }
-        Plan::DeleteChildren { refineries, witnesses } => {
+        Plan::DeleteChildren { refineries, witnesses, bead_stores } => {
             delete(refineries, &context.refineries, context).await?;
-            delete(witnesses, &context.witnesses, context).await
+            delete(witnesses, &context.witnesses, context).await?;
+            delete(bead_stores, &context.bead_stores, context).await
         }
         Plan::RemoveFinalizer => apply::remove_finalizer(&rigs, manager::RIG, rig, finalizer::RIG).await.map(drop),
         Plan::AwaitPolecats { .. } | Plan::Nothing => Ok(()),
@@ -87,6 +92,7 @@ where
             }
             delete(withdraw, store, context).await
         }
+        ChildPlan::Withdraw { ours } => delete(ours, store, context).await,
         ChildPlan::AwaitDeletion | ChildPlan::Blocked { .. } => Ok(()),
     }
 }

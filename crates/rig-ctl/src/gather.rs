@@ -1,9 +1,10 @@
 //! Reads the stores into one [`Snapshot`]; no judgement.
 
 use gastown_api::names::condition;
-use gastown_api::{ConvoyPhase, DesiredState, Polecat, PolecatPhase, Refinery, RefineryPhase, Rig, conditions, names};
+use gastown_api::{BeadStore, ConvoyPhase, DesiredState, Polecat, PolecatPhase, RefineryPhase, Rig, conditions, names};
 use gastown_core::rig::{Child, ChildRef, Phase, PolecatFact, Readiness, Snapshot};
 use gastown_runtime::apply;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use kube::{Resource, ResourceExt as _};
 
 use crate::Context;
@@ -23,6 +24,9 @@ pub fn snapshot(rig: &Rig, context: &Context) -> Snapshot {
     let witnesses = context.witnesses.state_filter(|child| {
         child.spec.rig_ref == name || apply::is_owned_by(child, rig) || is_own_name(&|| (child.namespace(), child.name_any()), "witness")
     });
+    let bead_stores = context.bead_stores.state_filter(|child| {
+        child.spec.rig_ref == name || apply::is_owned_by(child, rig) || is_own_name(&|| (child.namespace(), child.name_any()), "beads")
+    });
     let polecats = context.polecats.state_filter(|polecat| polecat.spec.rig == name);
     Snapshot {
         namespace: namespace.clone(),
@@ -34,7 +38,7 @@ pub fn snapshot(rig: &Rig, context: &Context) -> Snapshot {
             .map(|refinery| Child {
                 same_duty: refinery.spec.rig_ref == name && refinery.spec.target_branch == branch,
                 busy: refinery.status.as_ref().is_some_and(|status| status.phase == Some(RefineryPhase::Processing)),
-                readiness: readiness(refinery),
+                readiness: readiness(refinery.as_ref(), refinery.status.as_ref().map(|status| &status.conditions)),
                 ..child(refinery.as_ref(), rig)
             })
             .collect(),
@@ -42,6 +46,15 @@ pub fn snapshot(rig: &Rig, context: &Context) -> Snapshot {
             .iter()
             .map(|witness| Child { same_duty: witness.spec.rig_ref == name, ..child(witness.as_ref(), rig) })
             .collect(),
+        bead_stores: bead_stores
+            .iter()
+            .map(|store: &std::sync::Arc<BeadStore>| Child {
+                same_duty: store.spec.rig_ref == name,
+                readiness: readiness(store.as_ref(), store.status.as_ref().map(|status| &status.conditions)),
+                ..child(store.as_ref(), rig)
+            })
+            .collect(),
+        wants_beads: rig.spec.beads.is_some(),
         polecats: polecats.iter().map(|polecat| fact(polecat)).collect(),
         name,
     }
@@ -73,10 +86,9 @@ fn child<K: Resource<DynamicType = ()>>(child: &K, rig: &Rig) -> Child {
 }
 
 /// A verdict about an older spec says nothing about this one.
-fn readiness(refinery: &Refinery) -> Readiness {
-    let conditions = refinery.status.as_ref().map_or(&[][..], |status| &status.conditions);
-    let current = conditions::find(conditions, condition::READY)
-        .filter(|ready| ready.observed_generation.is_none() || ready.observed_generation == refinery.metadata.generation);
+fn readiness<K: Resource<DynamicType = ()>>(child: &K, conditions: Option<&Vec<Condition>>) -> Readiness {
+    let current = conditions::find(conditions.map_or(&[][..], Vec::as_slice), condition::READY)
+        .filter(|ready| ready.observed_generation.is_none() || ready.observed_generation == child.meta().generation);
     match current {
         Some(ready) if ready.status == "True" => Readiness::Ready,
         Some(ready) if ready.status == "False" => Readiness::NotReady { reason: ready.reason.clone(), message: ready.message.clone() },

@@ -8,7 +8,7 @@ mod report;
 
 use std::sync::Arc;
 
-use gastown_api::{Convoy, Polecat, PolecatSpec, Refinery, Rig, Witness};
+use gastown_api::{BeadStore, Convoy, Polecat, PolecatSpec, Refinery, Rig, Witness};
 use gastown_core::rig::{self, Acted, Plan};
 use gastown_runtime::controller::{Class, Classify, Controller, resync};
 use gastown_runtime::watch::{self, Watch};
@@ -23,6 +23,7 @@ struct Context {
     runtime: Runtime,
     refineries: Store<Refinery>,
     witnesses: Store<Witness>,
+    bead_stores: Store<BeadStore>,
     polecats: Store<Polecat>,
     convoys: Store<Convoy>,
     pace: report::Pace,
@@ -62,13 +63,15 @@ pub async fn start(runtime: Runtime, NoArgs {}: NoArgs) -> anyhow::Result<()> {
         .trim(|child| child.status = None)
         .notify(&trigger, move |child| of_rig(&child.spec.rig_ref))
         .start();
+    let bead_stores = Watch::<BeadStore>::all(&runtime).notify(&trigger, move |child| of_rig(&child.spec.rig_ref)).start();
     let polecats = Watch::<Polecat>::all(&runtime).trim(trim).notify(&trigger, move |polecat| of_rig(&polecat.spec.rig)).start();
     let convoys = Watch::<Convoy>::all(&runtime)
         .trim(|convoy| convoy.spec.tracked_beads.clear())
         .notify(&trigger, move |convoy| convoy.spec.rig_ref.as_deref().map(ObjectRef::<Rig>::new))
         .start();
     let rigs = Watch::<Rig>::all(&runtime).notify_self(&trigger).start();
-    let context = Context { runtime: runtime.clone(), refineries, witnesses, polecats, convoys, pace: report::Pace::default() };
+    let context =
+        Context { runtime: runtime.clone(), refineries, witnesses, bead_stores, polecats, convoys, pace: report::Pace::default() };
     Controller { name: "rig", store: rigs, triggers }.run(&runtime, Arc::new(context), reconcile).await;
     Ok(())
 }

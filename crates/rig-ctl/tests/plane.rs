@@ -7,8 +7,8 @@ use std::time::Duration;
 use anyhow::{Context as _, Result, bail, ensure};
 use gastown_api::names::{condition, finalizer, label};
 use gastown_api::{
-    DesiredState, Polecat, PolecatPhase, PolecatSpec, Refinery, RefinerySpec, RefineryTemplate, Rig, RigPhase, RigSpec, Witness,
-    conditions, rbac,
+    BeadStore, BeadStoreTemplate, DesiredState, Polecat, PolecatPhase, PolecatSpec, Refinery, RefinerySpec, RefineryTemplate, Rig,
+    RigPhase, RigSpec, Witness, conditions, rbac,
 };
 use gastown_runtime::lease::Claims;
 use gastown_runtime::metrics::Metrics;
@@ -385,4 +385,19 @@ async fn the_program_waits_for_its_kinds_serves_its_pages_and_gives_its_lease_ba
     ensure!(ended.success(), "{ended}");
     let free = |lease: Option<&Lease>| lease?.spec.as_ref()?.holder_identity.is_none().then_some(());
     until(&leases, "gastown-rig-ctl", "the release", free).await
+}
+
+#[tokio::test]
+async fn a_bead_store_comes_and_goes_with_the_wish_for_one() -> Result<()> {
+    let (client, namespace) = ground().await?;
+    let name = format!("{namespace}-beads");
+    let beads = BeadStoreTemplate { sync_interval: Some("1m".into()), ..BeadStoreTemplate::default() };
+    make(&client, &name, RigSpec { beads: Some(beads), ..spec() }).await?;
+    let stores: Api<BeadStore> = Api::namespaced(client.clone(), NAMESPACE);
+    let child = format!("{name}-beads");
+    let made = until(&stores, &child, "the store", |store| store.map(|store| store.spec.clone())).await?;
+    ensure!((made.rig_ref.as_str(), made.prefix.as_str(), made.sync_interval.as_str()) == (name.as_str(), "web", "1m"), "{made:?}");
+    let unwanted = json!({"spec": {"beads": null}});
+    rigs(&client).patch(&name, &PatchParams::default(), &Patch::Merge(&unwanted)).await?;
+    until(&stores, &child, "its end", |store| store.is_none().then_some(())).await
 }

@@ -22,14 +22,16 @@ pub fn page() -> String {
     let mut page = String::from(
         "<!-- Made by `cargo xtask gen` from crates/gastown-api/src/rbac.rs; edit that. -->\n\
          # What each controller may do\n\n\
-         Every controller has a service account of its own. Nobody has `*`, and only refinery-ctl reads Secrets: in the release\n\
-         namespace and in the namespaces that the chart's `refinery.secretNamespaces` names.\n",
+         Every controller has a service account of its own. Nobody has `*`, and only refinery-ctl and beadstore-ctl read Secrets: in\n\
+         the release namespace and in the namespaces that the chart's `refinery.secretNamespaces` and `beadstore.secretNamespaces` name.\n",
     );
     for controller in Controller::ALL {
         let _ = write!(page, "\n## {}\n", controller.name());
         table(&mut page, "Everywhere", cluster_grants(controller));
         table(&mut page, "In the release namespace", namespace_grants(controller));
-        table(&mut page, "In each namespace of `refinery.secretNamespaces`", secret_grants(controller));
+        if let Some(value) = controller.secret_namespaces() {
+            table(&mut page, &format!("In each namespace of `{value}`"), secret_grants(controller));
+        }
     }
     page
 }

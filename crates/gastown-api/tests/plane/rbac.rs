@@ -162,3 +162,27 @@ async fn rig_ctl_makes_children_in_the_release_namespace_alone() {
     ];
     account.expect(false, &denied).await;
 }
+
+#[tokio::test]
+async fn beadstore_ctl_reads_what_it_copies_and_writes_its_own_kind_alone() {
+    let account = Account::of(Controller::BeadStore).await;
+    account.until_bound().await;
+    let (here, told) = (account.release.as_str(), account.secrets.as_str());
+    let allowed = [
+        ("get", "", "secrets", told),
+        ("patch", OURS, "beadstores/status", "default"),
+        ("watch", "coordination.k8s.io", "leases", here),
+        ("list", OURS, "mergerequests", ""),
+    ];
+    account.expect(true, &allowed).await;
+    let denied = [
+        ("get", "", "secrets", "default"),
+        ("list", "", "secrets", here),
+        ("patch", OURS, "mergerequests", "default"),
+        ("patch", OURS, "polecats/status", "default"),
+        ("list", "coordination.k8s.io", "leases", "default"),
+        ("delete", "coordination.k8s.io", "leases", here),
+        ("create", "", "pods", here),
+    ];
+    account.expect(false, &denied).await;
+}

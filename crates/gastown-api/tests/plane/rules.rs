@@ -254,3 +254,17 @@ async fn a_merge_request_names_one_commit() {
     ground.refuses(&with(merge_request(), "spec/rejected", json!({ "by": "maya" })), &["spec.rejected.reason"]).await;
     ground.refuses(&with(merge_request(), "spec/polecatRef", json!({ "name": "a" })), &["spec.polecatRef.uid"]).await;
 }
+
+#[tokio::test]
+async fn where_a_bead_store_s_beads_are_is_a_plain_place() {
+    let ground = Ground::new().await;
+    let base = bead_store();
+    texts(&ground, &base, "spec/git/url", &URLS, &NO_URLS, &[]).await;
+    texts(&ground, &base, "spec/git/branch", &["beads-sync", "sync/beads"], &["-D", "a..b", "refs/heads/x"], &[]).await;
+    let (good, bad) = ([".beads", "a/.beads", "a.b/c"], ["/etc", "../x", "a/../b", "a//b", "a/", ".", ".git", "a/.GIT/b", "a b"]);
+    texts(&ground, &base, "spec/git/path", &good, &bad, &["such as .beads"]).await;
+    let (good, bad) = (["Gastown Beads <beads@example.org>", "b <b@h>"], ["beads", "<b@h.org>", "a <b@h> <c@h>", "a\nb <c@h>", "a <b c>"]);
+    texts(&ground, &base, "spec/git/commitAuthor", &good, &bad, &["name and an address"]).await;
+    texts(&ground, &base, "spec/writePolicy", &["ReadOnly", "Write", "AllowExportOnly"], &["Force"], &[]).await;
+    texts(&ground, &base, "spec/backend", &["GitJsonl"], &["HttpV0"], &[]).await;
+}

@@ -1,11 +1,14 @@
-//! From the names in a Refinery's spec to a remote that can be asked. Read anew each time: nothing secret is cached.
+//! From the Secret and the known hosts that an object names to a git remote that can be asked, and the words in which
+//! conditions tell of a remote's faults.
+//!
+//! Read anew each time: nothing secret is cached. It knows no controller; who may read which Secret is the API server's
+//! to say.
 
-use gastown_api::Refinery;
 use gastown_api::names::reason;
-use gastown_git::{Credentials, Remote, Secret};
+use gastown_git::{Class, Credentials, Remote, Secret};
 use gastown_names::{GitUrl, Scheme};
 use k8s_openapi::api::core::v1::{ConfigMap, Secret as KubeSecret};
-use kube::{Api, Client, ResourceExt as _};
+use kube::{Api, Client};
 
 /// The keys of a Secret that may hold an ssh key, in the Go operator's order.
 const SSH_KEYS: [&str; 4] = ["ssh-privatekey", "id_rsa", "id_ed25519", "identity"];
@@ -14,20 +17,32 @@ const PASSWORDS: [&str; 2] = ["password", "token"];
 
 /// Why there is no remote.
 #[derive(Debug)]
-pub(crate) enum Error {
+pub enum Error {
     /// Something to be told in a condition: (reason, message).
     Told(&'static str, String),
     /// The API server could not be asked.
     Kube(kube::Error),
 }
 
-/// The remote of a Refinery whose rig's repository is at `url`.
-pub(crate) async fn remote(client: &Client, refinery: &Refinery, url: &GitUrl) -> Result<Remote, Error> {
-    let namespace = refinery.namespace().unwrap_or_default();
+/// What an object says about the repository that it works with.
+#[derive(Clone, Copy, Debug)]
+pub struct Named<'a> {
+    /// The object's namespace.
+    pub namespace: &'a str,
+    /// The Secret with the credentials.
+    pub secret: Option<&'a str>,
+    /// The ConfigMap with further host keys.
+    pub known_hosts: Option<&'a str>,
+    /// The chart's value that opens further namespaces, such as `refinery.secretNamespaces`.
+    pub chart_value: &'static str,
+}
+
+/// The remote at `url` with what `named` gives.
+pub async fn remote(client: &Client, named: Named<'_>, url: &GitUrl) -> Result<Remote, Error> {
     let mut remote = Remote::anonymous(url.clone());
-    if let Some(name) = refinery.spec.git_secret_ref.as_ref().map(|r| r.name.as_str()) {
-        let secret = Api::<KubeSecret>::namespaced(client.clone(), &namespace).get(name).await;
-        let secret = secret.map_err(|e| absent(e, "secret", name, &namespace, reason::SECRET_NOT_FOUND))?;
+    if let Some(name) = named.secret {
+        let secret = Api::<KubeSecret>::namespaced(client.clone(), named.namespace).get(name).await;
+        let secret = secret.map_err(|e| absent(e, "secret", name, &named, reason::SECRET_NOT_FOUND))?;
         let data = secret.data.unwrap_or_default();
         let value = |key: &str| data.get(key).map(|v| v.0.clone()).filter(|v| !v.is_empty());
         remote.credentials = credentials(url.scheme(), name, value)?;
@@ -35,9 +50,9 @@ pub(crate) async fn remote(client: &Client, refinery: &Refinery, url: &GitUrl) -
             remote.known_hosts = String::from_utf8_lossy(&known).into_owned();
         }
     }
-    if let Some(name) = refinery.spec.ssh_known_hosts_config_map_ref.as_ref().map(|r| r.name.as_str()) {
-        let map = Api::<ConfigMap>::namespaced(client.clone(), &namespace).get(name).await;
-        let map = map.map_err(|e| absent(e, "configmap", name, &namespace, reason::CONFIG_MAP_NOT_FOUND))?;
+    if let Some(name) = named.known_hosts {
+        let map = Api::<ConfigMap>::namespaced(client.clone(), named.namespace).get(name).await;
+        let map = map.map_err(|e| absent(e, "configmap", name, &named, reason::CONFIG_MAP_NOT_FOUND))?;
         let Some(known) = map.data.unwrap_or_default().remove("known_hosts") else {
             return Err(Error::Told(reason::CONFIG_MAP_NOT_FOUND, format!("configmap {name} has no key known_hosts")));
         };
@@ -47,11 +62,12 @@ pub(crate) async fn remote(client: &Client, refinery: &Refinery, url: &GitUrl) -
     Ok(remote)
 }
 
-fn absent(error: kube::Error, what: &str, name: &str, namespace: &str, missing: &'static str) -> Error {
+fn absent(error: kube::Error, what: &str, name: &str, named: &Named<'_>, missing: &'static str) -> Error {
+    let namespace = named.namespace;
     match &error {
         kube::Error::Api(status) if status.code == 404 => Error::Told(missing, format!("{what} {name} is not in namespace {namespace}")),
         kube::Error::Api(status) if matches!(status.code, 401 | 403) => {
-            let advice = format!("add {namespace} to the chart's refinery.secretNamespaces");
+            let advice = format!("add {namespace} to the chart's {}", named.chart_value);
             Error::Told(reason::SECRET_FORBIDDEN, format!("{what} {name} in namespace {namespace} may not be read: {advice}"))
         }
         _ => Error::Kube(error),
@@ -71,6 +87,22 @@ fn credentials(scheme: Scheme, name: &str, value: impl Fn(&str) -> Option<Vec<u8
             Ok(Credentials::Basic { username, password: Secret::new(password) })
         }
         Scheme::File => Ok(Credentials::None),
+    }
+}
+
+/// The condition's reason of a fault, in the words that Polecats use for the same.
+pub fn reason_of(class: Class) -> &'static str {
+    match class {
+        Class::AuthFailed | Class::BadCredentials => "BadCredentials",
+        Class::PermissionDenied => "PermissionDenied",
+        Class::UnknownHostKey => "UnknownHostKey",
+        Class::HostKeyMismatch => "HostKeyMismatch",
+        Class::RepositoryNotFound => "RepositoryNotFound",
+        Class::RefNotFound => "BranchNotFound",
+        Class::Unreachable | Class::Timeout => "RemoteUnreachable",
+        Class::Rejected(_) => "PushRejected",
+        Class::Corrupt => "MirrorBroken",
+        Class::TooMuchOutput | Class::Local => "Internal",
     }
 }
 

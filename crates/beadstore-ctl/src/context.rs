@@ -1,0 +1,114 @@
+//! What every part of the controller is given.
+
+use std::sync::Arc;
+
+use gastown_access::Named;
+use gastown_api::{BeadStore, MergeRequest, Refinery, Rig};
+use gastown_git::Remote;
+use gastown_runtime::Runtime;
+use gastown_runtime::apply;
+use gastown_runtime::controller::{Class, Classify};
+use k8s_openapi::api::coordination::v1::Lease;
+use kube::ResourceExt as _;
+use kube::runtime::reflector::{ObjectRef, Store};
+
+use crate::desk::{Desks, Fault};
+use crate::folder::Lack;
+use crate::place::{Place, Setting, place};
+
+pub(crate) struct Context {
+    pub runtime: Runtime,
+    pub stores: Store<BeadStore>,
+    pub rigs: Store<Rig>,
+    pub refineries: Store<Refinery>,
+    pub requests: Store<MergeRequest>,
+    /// Claims, of the release namespace.
+    pub claims: Store<Lease>,
+    pub desks: Desks,
+}
+
+/// Why a pass over a BeadStore failed.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum Error {
+    /// The API server refused, or could not be asked.
+    #[error("reading the credentials of bead store {name}")]
+    Credentials {
+        /// The BeadStore.
+        name: String,
+        /// Why not.
+        #[source]
+        source: Box<kube::Error>,
+    },
+    /// A write to the API server failed.
+    #[error("{doing} bead store {name}")]
+    Apply {
+        /// What was attempted.
+        doing: &'static str,
+        /// The BeadStore.
+        name: String,
+        /// Why not.
+        #[source]
+        source: apply::Error,
+    },
+    /// The repository could not be read or written; it is in the status too.
+    #[error("serving bead store {name}")]
+    Store {
+        /// The BeadStore.
+        name: String,
+        /// Why not.
+        #[source]
+        source: Fault,
+    },
+}
+
+impl Classify for Error {
+    fn class(&self) -> Class {
+        match self {
+            Self::Credentials { source, .. } => Class::of(source),
+            Self::Apply { source, .. } => source.class(),
+            Self::Store { source: Fault::Contended(_), .. } => Class::Conflict,
+            Self::Store { .. } => Class::Retry { after: None },
+        }
+    }
+}
+
+/// Why there is no remote to be asked.
+pub(crate) enum NoRemote {
+    /// For conditions.
+    Told(Fault),
+    /// The API server could not be asked.
+    Kube(kube::Error),
+}
+
+impl Context {
+    /// What a BeadStore is to do.
+    pub(crate) fn place(&self, store: &BeadStore) -> Place {
+        let rig = self.rigs.get(&ObjectRef::<Rig>::new(&store.spec.rig_ref));
+        place(store, &self.stores.state(), rig.as_deref(), &self.refineries.state(), &self.rigs.state())
+    }
+
+    /// The remote of a store, with credentials that are read anew each time.
+    pub(crate) async fn remote(&self, store: &BeadStore, setting: &Setting) -> Result<Remote, NoRemote> {
+        let namespace = store.namespace().unwrap_or_default();
+        let named = Named {
+            namespace: &namespace,
+            secret: store.spec.git_secret_ref.as_ref().map(|r| r.name.as_str()),
+            known_hosts: store.spec.ssh_known_hosts_config_map_ref.as_ref().map(|r| r.name.as_str()),
+            chart_value: "beadstore.secretNamespaces",
+        };
+        gastown_access::remote(&self.runtime.client, named, &setting.url).await.map_err(|error| match error {
+            gastown_access::Error::Told(reason, message) => NoRemote::Told(Fault::Lack(Lack { reason, message })),
+            gastown_access::Error::Kube(error) => NoRemote::Kube(error),
+        })
+    }
+
+    /// The stores that the beads of a rig may be in.
+    pub(crate) fn of_rig(stores: &Store<BeadStore>, rig: &str) -> Vec<ObjectRef<BeadStore>> {
+        stores
+            .state()
+            .iter()
+            .filter(|store| store.spec.rig_ref == rig)
+            .map(|store: &Arc<BeadStore>| ObjectRef::from_obj(store.as_ref()))
+            .collect()
+    }
+}

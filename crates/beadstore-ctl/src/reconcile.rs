@@ -1,0 +1,102 @@
+//! One pass over a BeadStore: read when it is time, write what is wanted, say how it stands.
+
+use std::sync::Arc;
+
+use gastown_api::BeadStore;
+use gastown_api::names::{finalizer, manager};
+use gastown_git::Remote;
+use gastown_runtime::apply;
+use gastown_runtime::controller::resync;
+use gastown_runtime::events::Note;
+
+use kube::runtime::controller::Action;
+use kube::{Api, ResourceExt as _};
+
+use crate::context::{Context, Error, NoRemote};
+use crate::desk::{Desk, Fault};
+use crate::gather;
+use crate::place::{Place, Setting};
+use crate::plan::{Plan, plan};
+use crate::report::{self, State};
+use crate::view::View;
+
+pub(crate) async fn reconcile(store: Arc<BeadStore>, context: Arc<Context>) -> Result<Action, Error> {
+    let uid = store.uid().unwrap_or_default();
+    if store.metadata.deletion_timestamp.is_some() {
+        context.desks.forget(&uid);
+        let api = Api::<BeadStore>::namespaced(context.runtime.client.clone(), &store.namespace().unwrap_or_default());
+        let name = store.name_any();
+        let removed = apply::remove_finalizer(&api, manager::BEAD_STORE, store.as_ref(), finalizer::BEAD_STORE).await;
+        removed.map_err(|source| Error::Apply { doing: "taking the Go operator's finalizer off", name, source })?;
+        return Ok(Action::await_change());
+    }
+    match context.place(&store) {
+        Place::Stands { reason, message } => {
+            context.desks.forget(&uid);
+            report::publish(&context, &store, &State::Stands { reason, message }).await?;
+            Ok(resync())
+        }
+        Place::Serves(setting) => serve(&context, &store, &setting, &context.desks.of(&uid)).await,
+    }
+}
+
+async fn serve(context: &Context, store: &BeadStore, setting: &Setting, desk: &Desk) -> Result<Action, Error> {
+    if store.spec.suspend {
+        report::publish(context, store, &State::Suspended { seen: desk.seen(setting) }).await?;
+        return Ok(resync());
+    }
+    let fault = match context.remote(store, setting).await {
+        Ok(remote) => pass(context, store, setting, desk, &remote).await.err(),
+        Err(NoRemote::Told(fault)) => Some(fault),
+        Err(NoRemote::Kube(error)) => {
+            return Err(Error::Credentials { name: store.name_any(), source: Box::new(error) });
+        }
+    };
+    let seen = desk.seen(setting);
+    let left = seen.as_ref().map(|seen| wanted(context, setting, &seen.view)).unwrap_or_default();
+    say(context, store, &left, fault.as_ref());
+    report::publish(context, store, &State::Serves { setting, seen: seen.clone(), left, fault: fault.clone() }).await?;
+    match fault {
+        // Only a change of the repository or of the spec helps, and both are looked for anyway.
+        None | Some(Fault::Lack(_) | Fault::NotWritable(..)) => {
+            let age = seen.map(|seen| seen.at.elapsed()).unwrap_or_default();
+            let wait = setting.interval.saturating_sub(age).max(std::time::Duration::from_secs(1));
+            Ok(Action::requeue(gastown_runtime::jittered(wait)))
+        }
+        Some(source) => Err(Error::Store { name: store.name_any(), source }),
+    }
+}
+
+/// What is wanted and not in the store.
+fn wanted(context: &Context, setting: &Setting, view: &View) -> Plan {
+    plan(&setting.rig, &gather::wanted(context, &setting.rig), view.issues(), &view.ledger, &setting.prefixes)
+}
+
+async fn pass(context: &Context, store: &BeadStore, setting: &Setting, desk: &Desk, remote: &Remote) -> Result<(), Fault> {
+    let seen = desk.read(setting, remote, setting.interval).await?;
+    // Without a wish there is nothing to ask the remote for between two readings.
+    if wanted(context, setting, &seen.view).deeds.is_empty() || seen.view.writable(setting.policy).is_err() {
+        return Ok(());
+    }
+    let written = desk.write(setting, remote, |view| wanted(context, setting, view).deeds).await?;
+    for (deed, error) in &written.applied.refused {
+        tracing::warn!(deed = deed.words(), %error, "the store does not take it");
+    }
+    if let Some(commit) = written.commit {
+        let words: Vec<String> = written.applied.done.iter().map(|(deed, _)| deed.words()).collect();
+        tracing::info!(%commit, deeds = words.join("; "), "the store was written");
+        context.runtime.events.say(store, Note::normal("Writes", "BeadsWritten", format!("{} ({})", words.join("; "), commit.short())));
+    }
+    Ok(())
+}
+
+/// An event for what stands against the town's wishes, once until it changes.
+fn say(context: &Context, store: &BeadStore, left: &Plan, fault: Option<&Fault>) {
+    if let Some(fault) = fault {
+        context.runtime.events.say(store, Note::warning("Store", fault.reason(), fault.message()));
+    }
+    if !left.against.is_empty() {
+        let words: Vec<&str> = left.against.iter().take(5).map(|(_, why)| why.as_str()).collect();
+        context.runtime.events.say(store, Note::warning("Contended", "Contended", words.join("; ")));
+    }
+}

@@ -1,0 +1,402 @@
+//! beadstore-ctl as the chart runs it: its own service account, its own roles, a real API server, real git.
+
+#![allow(clippy::unwrap_used, clippy::panic)]
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::Duration;
+
+use anyhow::{Context as _, Result, bail, ensure};
+use beadstore_ctl::BeadStoreArgs;
+use gastown_api::names::{annotation, condition, finalizer, label};
+use gastown_api::{BeadStore, BeadStorePhase, BeadStoreSpec, MergeRequest, Rig, conditions, rbac};
+use gastown_proto::v1::beads_client::BeadsClient;
+use gastown_proto::v1::{ClaimRequest, CommentRequest, GetBeadsRequest, ReadyRequest, WatchBeadsRequest};
+use gastown_runtime::grpc::{AuthChannel, Remote};
+use gastown_runtime::lease::Claims;
+use gastown_runtime::metrics::Metrics;
+use gastown_runtime::{Runtime, RuntimeArgs, client, grpc};
+use gastown_testkit::control_plane::ControlPlane;
+use k8s_openapi::api::authentication::v1::{TokenRequest, TokenRequestSpec};
+use k8s_openapi::api::coordination::v1::{Lease, LeaseSpec};
+use k8s_openapi::api::core::v1::{Namespace, ServiceAccount};
+use k8s_openapi::api::rbac::v1::{ClusterRole, ClusterRoleBinding, Role, RoleBinding, RoleRef, Subject};
+use kube::api::{DeleteParams, ObjectMeta, Patch, PatchParams, PostParams};
+use kube::config::{KubeConfigOptions, Kubeconfig};
+use kube::{Api, Client, Config};
+use serde_json::json;
+
+/// Nothing here takes longer on a machine that works.
+const PATIENCE: Duration = Duration::from_secs(90);
+const NAMESPACE: &str = "gastown-system";
+const ACCOUNT: &str = "beadstore-ctl";
+
+/// A CA, and a server's certificate for `localhost`.
+fn certificates(folder: &Path) -> Result<()> {
+    let ca_key = rcgen::KeyPair::generate()?;
+    let mut ca = rcgen::CertificateParams::new(Vec::<String>::new())?;
+    ca.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
+    ca.distinguished_name.push(rcgen::DnType::CommonName, "test ca");
+    let ca_pem = ca.self_signed(&ca_key)?.pem();
+    let issuer = rcgen::Issuer::new(ca, ca_key);
+    let key = rcgen::KeyPair::generate()?;
+    let cert = rcgen::CertificateParams::new(vec!["localhost".to_owned()])?.signed_by(&key, &issuer)?;
+    std::fs::write(folder.join("ca.crt"), ca_pem)?;
+    std::fs::write(folder.join("tls.crt"), cert.pem())?;
+    std::fs::write(folder.join("tls.key"), key.serialize_pem())?;
+    Ok(())
+}
+
+/// What the chart makes for beadstore-ctl.
+async fn install(client: &Client) -> Result<()> {
+    let name = |name: &str| ObjectMeta { name: Some(name.to_owned()), ..ObjectMeta::default() };
+    let role = |kind: &str| RoleRef { api_group: "rbac.authorization.k8s.io".into(), kind: kind.into(), name: ACCOUNT.into() };
+    let account = Subject { kind: "ServiceAccount".into(), name: ACCOUNT.into(), namespace: Some(NAMESPACE.into()), api_group: None };
+    let params = PostParams::default();
+    Api::all(client.clone()).create(&params, &Namespace { metadata: name(NAMESPACE), ..Namespace::default() }).await?;
+    for caller in ["polecat-ctl", "convoy-ctl"] {
+        let account = ServiceAccount { metadata: name(caller), ..ServiceAccount::default() };
+        Api::namespaced(client.clone(), NAMESPACE).create(&params, &account).await?;
+    }
+    let rules = Some(rbac::cluster_rules(rbac::Controller::BeadStore));
+    Api::all(client.clone()).create(&params, &ClusterRole { metadata: name(ACCOUNT), rules, aggregation_rule: None }).await?;
+    let binding = ClusterRoleBinding { metadata: name(ACCOUNT), role_ref: role("ClusterRole"), subjects: Some(vec![account.clone()]) };
+    Api::all(client.clone()).create(&params, &binding).await?;
+    let rules = Some(rbac::namespace_rules(rbac::Controller::BeadStore));
+    Api::namespaced(client.clone(), NAMESPACE).create(&params, &Role { metadata: name(ACCOUNT), rules }).await?;
+    let binding = RoleBinding { metadata: name(ACCOUNT), role_ref: role("Role"), subjects: Some(vec![account]) };
+    Api::namespaced(client.clone(), NAMESPACE).create(&params, &binding).await?;
+    Ok(())
+}
+
+/// Where the controller listens, and its certificates.
+#[derive(Clone, Debug)]
+struct Server {
+    port: u16,
+    tls: PathBuf,
+}
+
+/// Runs the controller for the whole of this test program, on a thread that outlives each test's own runtime.
+async fn serve() -> Result<Server> {
+    let plane = ControlPlane::shared().await?;
+    plane.install_crds().await?;
+    install(&plane.client()?).await?;
+    let dir = tempfile::tempdir()?.keep();
+    let tls = dir.join("tls");
+    std::fs::create_dir(&tls)?;
+    certificates(&tls)?;
+    let kubeconfig = Kubeconfig::read_from(plane.kubeconfig())?;
+    let mut config = Config::from_custom_kubeconfig(kubeconfig, &KubeConfigOptions::default()).await?;
+    config.auth_info.impersonate = Some(format!("system:serviceaccount:{NAMESPACE}:{ACCOUNT}"));
+    let metrics = Metrics::default();
+    let client = client::with_config(config, ACCOUNT, &metrics)?;
+    let args = RuntimeArgs { namespace: NAMESPACE.into(), tls_dir: tls.clone(), ..RuntimeArgs::from_env()? };
+    let runtime = Runtime::new(ACCOUNT, client, args, metrics, Claims::always(ACCOUNT));
+    let listener = grpc::listen("127.0.0.1:0".parse()?).await?;
+    let port = listener.local_addr()?.port();
+    let started = runtime.clone();
+    let own = BeadStoreArgs { data_dir: dir.join("data") };
+    tokio::spawn(async move {
+        if let Err(error) = Box::pin(beadstore_ctl::serve(runtime, own, listener)).await {
+            eprintln!("the controller ended: {error:#}");
+        }
+    });
+    started.readiness.ready().await;
+    Ok(Server { port, tls })
+}
+
+static CONTROLLER: OnceLock<std::result::Result<Server, String>> = OnceLock::new();
+
+async fn shared() -> Result<(&'static ControlPlane, Server)> {
+    let start = || {
+        let (tell, told) = std::sync::mpsc::channel();
+        std::thread::spawn(move || {
+            let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
+            runtime.block_on(async move {
+                drop(tell.send(serve().await.map_err(|error| format!("{error:#}"))));
+                std::future::pending::<()>().await;
+            });
+        });
+        told.recv().unwrap_or_else(|_| Err("the controller's thread ended".to_owned()))
+    };
+    let started = tokio::task::spawn_blocking(move || CONTROLLER.get_or_init(start).clone()).await?;
+    match started {
+        Ok(server) => Ok((ControlPlane::shared().await?, server)),
+        Err(error) => bail!("the controller did not start: {error}"),
+    }
+}
+
+static TOWNS: AtomicU32 = AtomicU32::new(0);
+
+/// A rig with a repository of beads and a namespace of its own.
+struct Town {
+    client: Client,
+    server: Server,
+    namespace: String,
+    rig: String,
+    dir: tempfile::TempDir,
+}
+
+fn bead(id: &str, title: &str) -> String {
+    let time = "2026-01-02T03:04:05.123456789+01:00";
+    format!(
+        r#"{{"id":"{id}","title":"{title}","status":"open","priority":1,"issue_type":"task","created_at":"{time}","updated_at":"{time}"}}"#
+    )
+}
+
+fn git(dir: &Path, args: &[&str]) -> Option<String> {
+    let out = Command::new("git")
+        .current_dir(dir)
+        .args(["-c", "user.name=Ann Author", "-c", "user.email=ann@example.org", "-c", "commit.gpgSign=false"])
+        .args(args)
+        .env("GIT_CONFIG_GLOBAL", "/dev/null")
+        .env("GIT_CONFIG_NOSYSTEM", "1")
+        .output()
+        .unwrap();
+    out.status.success().then(|| String::from_utf8_lossy(&out.stdout).into_owned())
+}
+
+impl Town {
+    async fn new() -> Result<Self> {
+        let (plane, server) = shared().await?;
+        let (client, namespace) = (plane.client()?, plane.namespace().await?);
+        let rig = format!("rig-{}", TOWNS.fetch_add(1, Ordering::Relaxed));
+        let town = Self { client, server, namespace, rig, dir: tempfile::tempdir()? };
+        std::fs::create_dir(town.remote())?;
+        std::fs::create_dir(town.work())?;
+        git(&town.remote(), &["init", "-q", "--bare", "-b", "main"]).context("init")?;
+        git(&town.work(), &["init", "-q", "-b", "main"]).context("init")?;
+        town.push(&[&bead("gt-1", "First"), &bead("gt-2", "Second")])?;
+        Ok(town)
+    }
+
+    fn remote(&self) -> PathBuf {
+        self.dir.path().join("remote.git")
+    }
+
+    fn work(&self) -> PathBuf {
+        self.dir.path().join("work")
+    }
+
+    /// Somebody puts these beads on main.
+    fn push(&self, lines: &[&str]) -> Result<()> {
+        std::fs::create_dir_all(self.work().join(".beads"))?;
+        std::fs::write(self.work().join(".beads/issues.jsonl"), lines.join("\n") + "\n")?;
+        git(&self.work(), &["add", "-A"]).context("add")?;
+        git(&self.work(), &["commit", "-q", "-m", "beads"]).context("commit")?;
+        let remote = self.remote();
+        git(&self.work(), &["push", "-q", remote.to_str().context("a path")?, "HEAD:refs/heads/main"]).context("push")?;
+        Ok(())
+    }
+
+    async fn make_rig(&self) -> Result<()> {
+        let spec = json!({"gitURL": format!("file://{}", self.remote().display()), "beadsPrefix": "gt"});
+        Api::all(self.client.clone()).create(&PostParams::default(), &Rig::new(&self.rig, serde_json::from_value(spec)?)).await?;
+        Ok(())
+    }
+
+    fn stores(&self) -> Api<BeadStore> {
+        Api::namespaced(self.client.clone(), &self.namespace)
+    }
+
+    async fn make_store(&self, name: &str) -> Result<BeadStore> {
+        let spec = BeadStoreSpec { sync_interval: "5s".into(), ..BeadStoreSpec::of_rig(&self.rig, "gt-") };
+        Ok(self.stores().create(&PostParams::default(), &BeadStore::new(name, spec)).await?)
+    }
+
+    fn leases(&self) -> Api<Lease> {
+        Api::namespaced(self.client.clone(), NAMESPACE)
+    }
+
+    /// As polecat-ctl claims.
+    async fn claim(&self, bead: &str, polecat: &str) -> Result<String> {
+        let name = format!("claim-{}-{bead}", self.rig);
+        let annotations = BTreeMap::from([
+            (annotation::CLAIM_RIG.to_owned(), self.rig.clone()),
+            (annotation::CLAIM_BEAD.to_owned(), bead.to_owned()),
+            (annotation::CLAIM_POLECAT.to_owned(), format!("{}/{polecat}", self.namespace)),
+        ]);
+        let lease = Lease {
+            metadata: ObjectMeta {
+                name: Some(name.clone()),
+                labels: Some(BTreeMap::from([(label::CLAIM.to_owned(), "true".to_owned())])),
+                annotations: Some(annotations),
+                ..ObjectMeta::default()
+            },
+            spec: Some(LeaseSpec { holder_identity: Some(format!("uid-of-{polecat}")), ..LeaseSpec::default() }),
+        };
+        self.leases().create(&PostParams::default(), &lease).await?;
+        Ok(name)
+    }
+
+    /// As refinery-ctl tells of a landing.
+    async fn land(&self, bead: &str) -> Result<()> {
+        let api = Api::<MergeRequest>::namespaced(self.client.clone(), &self.namespace);
+        let spec = json!({"rigRef": self.rig, "sourceBranch": "b", "commit": "a".repeat(40), "targetBranch": "main", "beadID": bead});
+        api.create(&PostParams::default(), &MergeRequest::new("landed", serde_json::from_value(spec)?)).await?;
+        let status = json!({"status": {"phase": "Landed", "landedCommit": "c".repeat(40), "landedAt": "2026-01-05T00:00:00Z"}});
+        api.patch_status("landed", &PatchParams::default(), &Patch::Merge(&status)).await?;
+        Ok(())
+    }
+
+    /// Waits until the write branch says this of a bead.
+    async fn written(&self, bead: &str, words: &str) -> Result<String> {
+        let deadline = tokio::time::Instant::now() + PATIENCE;
+        loop {
+            let file = git(&self.remote(), &["show", "beads-sync:.beads/issues.jsonl"]).unwrap_or_default();
+            let line = file.lines().find(|line| line.contains(&format!("\"id\":\"{bead}\""))).unwrap_or_default();
+            if line.contains(words) {
+                return Ok(line.to_owned());
+            }
+            if tokio::time::Instant::now() > deadline {
+                bail!("{bead}: {words} did not come; there is {file}");
+            }
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    }
+
+    async fn until<T>(&self, name: &str, what: &str, want: impl Fn(Option<&BeadStore>) -> Option<T>) -> Result<T> {
+        let deadline = tokio::time::Instant::now() + PATIENCE;
+        loop {
+            let present = self.stores().get_opt(name).await?;
+            if let Some(seen) = want(present.as_ref()) {
+                return Ok(seen);
+            }
+            if tokio::time::Instant::now() > deadline {
+                bail!("{name}: {what} did not come; there is {present:#?}");
+            }
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    }
+
+    /// Waits for a condition's status and reason.
+    async fn says(&self, name: &str, kind: &str, status: &str, reason: &str) -> Result<String> {
+        let what = format!("{kind}={status}/{reason}");
+        self.until(name, &what, |store| {
+            let status_of = store?.status.as_ref()?;
+            let found = conditions::find(&status_of.conditions, kind)?;
+            (found.status == status && found.reason == reason).then(|| found.message.clone())
+        })
+        .await
+    }
+
+    async fn caller(&self, account: &str) -> Result<BeadsClient<AuthChannel>> {
+        let spec = TokenRequestSpec { audiences: vec!["gastown".into()], bound_object_ref: None, expiration_seconds: None };
+        let api = Api::<ServiceAccount>::namespaced(self.client.clone(), NAMESPACE);
+        let asked = TokenRequest { spec, ..TokenRequest::default() };
+        let made = api.create_token_request(account, &PostParams::default(), &asked).await?;
+        let file = self.dir.path().join(account);
+        std::fs::write(&file, made.status.context("a token")?.token)?;
+        let remote = Remote::new(&format!("https://localhost:{}", self.server.port), &self.server.tls, &file, Duration::from_secs(20));
+        Ok(BeadsClient::new(remote.channel()?))
+    }
+}
+
+#[tokio::test]
+async fn claims_and_landings_reach_the_store_and_the_target_never_moves() -> Result<()> {
+    let town = Town::new().await?;
+    town.make_rig().await?;
+    town.make_store("beads").await?;
+    town.says("beads", condition::WRITABLE, "True", "Writable").await?;
+    let main = git(&town.remote(), &["rev-parse", "main"]);
+    let lease = town.claim("gt-1", "nux").await?;
+    town.written("gt-1", &format!("\"assignee\":\"{}/polecats/nux\"", town.rig)).await?;
+    let other = town.claim("gt-2", "slit").await?;
+    town.written("gt-2", "in_progress").await?;
+    town.leases().delete(&other, &DeleteParams::default()).await?;
+    let line = town.written("gt-2", "\"status\":\"open\"").await?;
+    ensure!(!line.contains("assignee"), "{line}");
+    town.land("gt-1").await?;
+    town.written("gt-1", &format!("\"close_reason\":\"merged {}\"", "c".repeat(40))).await?;
+    town.leases().delete(&lease, &DeleteParams::default()).await?;
+    town.until("beads", "one closed and one ready bead", |store| {
+        let status = store?.status.as_ref()?;
+        let counts = (status.by_status.get("closed"), status.by_status.get("open"), status.ready_count, status.pending_writes);
+        (counts == (Some(&1), Some(&1), Some(1), Some(0))).then_some(())
+    })
+    .await?;
+    ensure!(git(&town.remote(), &["rev-parse", "main"]) == main, "main moved");
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_store_says_what_it_waits_for_and_goes_on_by_itself() -> Result<()> {
+    let town = Town::new().await?;
+    town.make_store("beads").await?;
+    let message = town.says("beads", condition::READY, "False", "RigNotFound").await?;
+    ensure!(message.contains(&town.rig), "{message}");
+    town.make_rig().await?;
+    town.says("beads", condition::SYNCED, "True", "UpToDate").await?;
+    town.make_store("second").await?;
+    let message = town.says("second", condition::READY, "False", "Duplicate").await?;
+    ensure!(message.contains("/beads"), "{message}");
+    town.push(&["<<<<<<< HEAD", &bead("gt-1", "First")])?;
+    let message = town.says("beads", condition::WRITABLE, "False", "ConflictMarkers").await?;
+    ensure!(message.contains("line 1"), "{message}");
+    town.says("beads", condition::SYNCED, "True", "UpToDate").await?;
+    let secret = json!({"spec": {"gitSecretRef": {"name": "missing"}, "git": {"branch": "beads"}}});
+    town.stores().patch("beads", &PatchParams::default(), &Patch::Merge(&secret)).await?;
+    // Its namespace is none of the chart's beadstore.secretNamespaces.
+    let message = town.says("beads", condition::READY, "False", "SecretForbidden").await?;
+    ensure!(message.contains("beadstore.secretNamespaces"), "{message}");
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_status_that_is_erased_comes_back_and_the_go_operator_s_finalizer_goes() -> Result<()> {
+    let town = Town::new().await?;
+    town.make_rig().await?;
+    town.make_store("beads").await?;
+    town.says("beads", condition::READY, "True", "Ready").await?;
+    let status = json!({"status": null});
+    town.stores().patch_status("beads", &PatchParams::default(), &Patch::Merge(&status)).await?;
+    town.until("beads", "the status", |store| {
+        let status = store?.status.as_ref()?;
+        (status.phase == Some(BeadStorePhase::Synced) && status.issue_count == 2).then_some(())
+    })
+    .await?;
+    let held = json!({"metadata": {"finalizers": [finalizer::BEAD_STORE]}});
+    town.stores().patch("beads", &PatchParams::default(), &Patch::Merge(&held)).await?;
+    town.stores().delete("beads", &DeleteParams::default()).await?;
+    town.until("beads", "its end", |store| store.is_none().then_some(())).await
+}
+
+#[tokio::test]
+async fn callers_read_and_comment_and_hear_of_it() -> Result<()> {
+    let town = Town::new().await?;
+    town.make_rig().await?;
+    let mut polecat = town.caller("polecat-ctl").await?;
+    let rig = town.rig.clone();
+    let refused = polecat.get(GetBeadsRequest { rig: rig.clone(), ids: vec![] }).await.unwrap_err();
+    ensure!(refused.message().starts_with("NoBeadStore"), "{refused}");
+    town.make_store("beads").await?;
+    town.says("beads", condition::READY, "True", "Ready").await?;
+
+    let found = polecat.get(GetBeadsRequest { rig: rig.clone(), ids: vec!["gt-2".into(), "gt-9".into()] }).await?.into_inner();
+    ensure!(found.beads.len() == 1 && found.beads[0].title == "Second" && found.beads[0].ready, "{found:?}");
+    let ready = polecat.ready(ReadyRequest { rig: rig.clone(), limit: 1 }).await?.into_inner();
+    ensure!(ready.beads.len() == 1, "{ready:?}");
+
+    let mut news = town.caller("convoy-ctl").await?.watch(WatchBeadsRequest { rig: rig.clone() }).await?.into_inner();
+    let first = news.message().await?.context("a revision at once")?;
+    let say = CommentRequest { rig: rig.clone(), id: "gt-1".into(), author: "polecat".into(), text: "gave up".into() };
+    let answer = polecat.comment(say.clone()).await?.into_inner();
+    ensure!(answer.changed && answer.bead.is_some_and(|bead| bead.comments.len() == 1), "the comment is there");
+    let next = news.message().await?.context("the next revision")?;
+    ensure!(next.number > first.number && next.write_commit != first.write_commit, "{first:?} {next:?}");
+    ensure!(!polecat.comment(say).await?.into_inner().changed, "said once");
+    let unknown = CommentRequest { rig: rig.clone(), id: "gt-9".into(), author: "polecat".into(), text: "?".into() };
+    ensure!(polecat.comment(unknown).await.unwrap_err().code() == tonic::Code::NotFound, "an unknown bead");
+
+    let claim = ClaimRequest { rig: rig.clone(), id: "gt-1".into(), assignee: "someone".into() };
+    let denied = town.caller("convoy-ctl").await?.claim(claim.clone()).await.unwrap_err();
+    ensure!(denied.code() == tonic::Code::PermissionDenied, "{denied}");
+    town.claim("gt-1", "nux").await?;
+    town.written("gt-1", "in_progress").await?;
+    let taken = polecat.claim(claim).await.unwrap_err();
+    ensure!(taken.message().starts_with("AlreadyClaimed"), "{taken}");
+    Ok(())
+}

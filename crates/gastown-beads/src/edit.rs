@@ -1,0 +1,323 @@
+//! Edits of one line. Each looks at what is there first, so asking again changes nothing.
+
+use std::sync::Arc;
+
+use jiff::{SignedDuration, Timestamp};
+
+use crate::{
+    comment,
+    dialect::{Dialect, TimeStyle},
+    issue::{Issue, Status},
+    json,
+    line::{self, Line},
+    problem::{NotWritable, Problem, shown},
+    store::{Store, is_ambiguous},
+};
+
+/// Whether an edit changed the file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Change {
+    /// One line is another one now.
+    Made,
+    /// The file already said so, or says something later that the edit gives way to.
+    NotNeeded,
+}
+
+/// Why an edit was not made. The file is as it was.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum EditError {
+    /// No such issue, or it is deleted.
+    #[error("there is no bead {0}")]
+    NotFound(String),
+    /// Somebody else has it.
+    #[error("{id} is claimed by {by}")]
+    AlreadyClaimed {
+        /// The issue.
+        id: String,
+        /// Who has it.
+        by: String,
+    },
+    /// It is not open.
+    #[error("{id} is {status}, not open")]
+    NotClaimable {
+        /// The issue.
+        id: String,
+        /// Its status, or `template`.
+        status: String,
+    },
+    /// The file is not edited at all.
+    #[error(transparent)]
+    NotWritable(#[from] NotWritable),
+    /// This issue is not edited: what the edit turns on cannot be read, or the line has no room for it.
+    #[error("{id} cannot be edited: {why}")]
+    NotEditable {
+        /// The issue.
+        id: String,
+        /// What is wrong with it.
+        why: String,
+    },
+    /// What should be written is nothing that the store could keep.
+    #[error("{0} must not be empty")]
+    Empty(&'static str),
+}
+
+impl Store {
+    /// Makes an open issue `in_progress` for `assignee`: where nobody has it, or the same one.
+    ///
+    /// As `bd update --claim`: no change where the same one already has it in progress; a `hooked` or closed issue cannot be claimed.
+    pub fn claim(&mut self, id: &str, assignee: &str, now: Timestamp) -> Result<Change, EditError> {
+        if assignee.trim().is_empty() {
+            return Err(EditError::Empty("the assignee"));
+        }
+        let (place, issue) = self.editable(id, &["status", "assignee"])?;
+        let not_claimable = |status: &str| EditError::NotClaimable { id: id.to_owned(), status: shown(status) };
+        let ours = match issue.assignee.as_deref() {
+            _ if issue.status == Status::Closed => return Err(not_claimable(issue.status.as_str())),
+            Some(by) if by != assignee => return Err(EditError::AlreadyClaimed { id: id.to_owned(), by: shown(by) }),
+            holder => holder.is_some(),
+        };
+        match issue.status {
+            Status::InProgress if ours => return Ok(Change::NotNeeded),
+            Status::Open if !issue.is_template => {}
+            Status::Open => return Err(not_claimable("template")),
+            ref status => return Err(not_claimable(status.as_str())),
+        }
+        // A writer that does not know the key would drop it at its next write.
+        let known = self.dialect() == Dialect::Export || self.issues.iter_any().any(|issue| issue.started_at.is_some());
+        let starts = known && issue.started_at.is_none();
+        self.edit(place, now, |draft| {
+            draft.text("status", "in_progress")?;
+            draft.text("assignee", assignee)?;
+            draft.touch()?;
+            if starts { draft.time("started_at") } else { Ok(()) }
+        })
+    }
+
+    /// Gives an issue back that `assignee` has: the assignee goes, `in_progress` and `hooked` become `open`, another status stays.
+    ///
+    /// No change where somebody else has it, nobody has it, or it is closed.
+    pub fn release(&mut self, id: &str, assignee: &str, now: Timestamp) -> Result<Change, EditError> {
+        let (place, issue) = self.editable(id, &["status", "assignee"])?;
+        if issue.assignee.as_deref() != Some(assignee) || issue.status == Status::Closed {
+            return Ok(Change::NotNeeded);
+        }
+        let opens = matches!(issue.status, Status::InProgress | Status::Hooked);
+        self.edit(place, now, |draft| {
+            if opens {
+                draft.text("status", "open")?;
+            }
+            draft.remove("assignee")?;
+            draft.touch()
+        })
+    }
+
+    /// Closes an issue with a reason (`Closed` where it is empty), whatever its status and its blockers: the caller knows that it is done.
+    ///
+    /// The first close wins: no change where it is closed already, for whatever reason.
+    pub fn close(&mut self, id: &str, reason: &str, now: Timestamp) -> Result<Change, EditError> {
+        let (place, issue) = self.editable(id, &["status"])?;
+        if issue.status == Status::Closed {
+            return Ok(Change::NotNeeded);
+        }
+        let reason = if reason.trim().is_empty() { "Closed" } else { reason };
+        self.edit(place, now, |draft| {
+            draft.text("status", "closed")?;
+            draft.touch()?;
+            draft.time("closed_at")?;
+            draft.text("close_reason", reason)
+        })
+    }
+
+    /// Adds a comment, once for the same author and text.
+    pub fn comment(&mut self, id: &str, author: &str, text: &str, now: Timestamp) -> Result<Change, EditError> {
+        if author.trim().is_empty() {
+            return Err(EditError::Empty("the author"));
+        }
+        if text.trim().is_empty() {
+            return Err(EditError::Empty("the comment"));
+        }
+        let (place, issue) = self.editable(id, &["comments"])?;
+        if issue.comments.iter().any(|comment| comment.author == author && comment.text == text) {
+            return Ok(Change::NotNeeded);
+        }
+        let count = issue.comments.len() + 1;
+        let new_id = comment::new_id(&self.issues, id, author, text, now)
+            .ok_or_else(|| EditError::NotEditable { id: id.to_owned(), why: "there is no number left for a comment".to_owned() })?;
+        let written = self.dialect().comment_time_style(self.value(place, "updated_at").as_deref()).format(now);
+        self.edit(place, now, |draft| {
+            draft.comment(&new_id, id, author, text, &written)?;
+            draft.touch()?;
+            if draft.has("comment_count")? { draft.set("comment_count", &count.to_string()) } else { Ok(()) }
+        })
+    }
+
+    /// Takes over the line of an issue from another version of the file, byte for byte, where that one's is later or ours is missing.
+    ///
+    /// A new line goes where a file sorted by id has it, else to the end. A later deletion is not taken over: there is nothing to edit then.
+    pub fn adopt(&mut self, other: &Self, id: &str) -> Result<Change, EditError> {
+        self.writable()?;
+        other.writable()?;
+        let not_found = || EditError::NotFound(shown(id));
+        let ours = self.issues.get_any(id);
+        let Some(theirs) = other.issues.get_any(id) else { return if ours.is_some() { Ok(Change::NotNeeded) } else { Err(not_found()) } };
+        if ours.is_some_and(|ours| ours.updated_at >= theirs.updated_at) {
+            return Ok(Change::NotNeeded);
+        }
+        let line = other.raw(id).filter(|_| theirs.status != Status::Tombstone).ok_or_else(not_found)?;
+        if let Some(place) = self.issues.place(id) {
+            return self.replace(place, line);
+        }
+        if line.len() > self.options.max_line || self.records.len() >= self.options.max_issues {
+            return Err(EditError::NotEditable { id: id.to_owned(), why: "the file has no room for its line".to_owned() });
+        }
+        let sorted = self.issues.iter_any().zip(self.issues.iter_any().skip(1)).all(|(one, next)| one.id < next.id);
+        let behind = self.issues.iter_any().position(|issue| sorted && issue.id.as_str() > id).and_then(|place| self.records.get(place));
+        let (at, text) = match behind {
+            Some(record) => (record.span.start, format!("{line}\n")),
+            None if self.bytes.is_empty() || self.bytes.ends_with(b"\n") => (self.bytes.len(), format!("{line}\n")),
+            None => (self.bytes.len(), format!("\n{line}")),
+        };
+        let mut bytes = std::mem::take(&mut self.bytes);
+        bytes.splice(at..at, text.bytes());
+        *self = Self::parse(bytes, &self.options);
+        Ok(Change::Made)
+    }
+
+    /// The place of an issue of which `fields` can be read and edited.
+    fn editable(&self, id: &str, fields: &[&str]) -> Result<(usize, Arc<Issue>), EditError> {
+        self.writable()?;
+        let not_found = || EditError::NotFound(shown(id));
+        let issue = Arc::clone(self.issues.get(id).ok_or_else(not_found)?);
+        let place = self.issues.place(id).ok_or_else(not_found)?;
+        let not_editable = |why: String| EditError::NotEditable { id: id.to_owned(), why };
+        if self.records.get(place).is_none_or(|record| record.ambiguous) {
+            return Err(not_editable("a key is there twice".to_owned()));
+        }
+        match issue.unreadable.iter().find(|field| fields.contains(field)) {
+            Some(field) => Err(not_editable(format!("its `{field}` cannot be read"))),
+            None => Ok((place, issue)),
+        }
+    }
+
+    /// Makes the edit on a copy of the line, and takes the copy only when all of it went well.
+    fn edit(&mut self, place: usize, now: Timestamp, make: impl FnOnce(&mut Draft<'_>) -> Result<(), String>) -> Result<Change, EditError> {
+        let id = self.issues.at(place).map(|issue| issue.id.clone()).unwrap_or_default();
+        let line = self.raw(&id).unwrap_or_default().to_owned();
+        let mut draft = Draft { store: self, line, stamp: String::new() };
+        self.stamp(place, now)
+            .and_then(|stamp| {
+                draft.stamp = stamp;
+                make(&mut draft)
+            })
+            .map_err(|why| EditError::NotEditable { id, why })?;
+        let line = draft.line;
+        self.replace(place, &line)
+    }
+
+    /// The next `updated_at` of a line: now, but at least a second past the old one, since that is the precision of what compares them.
+    fn stamp(&self, place: usize, now: Timestamp) -> Result<String, String> {
+        let old = self.issues.at(place).and_then(|issue| issue.updated_at);
+        let style = self.dialect().time_style(self.value(place, "updated_at").as_deref());
+        let Some(old) = old else { return Ok(style.format(now)) };
+        let least = later(old, style).ok_or("its `updated_at` is at the end of time")?;
+        Ok(style.format(now.max(least)))
+    }
+
+    /// A string of a line.
+    fn value(&self, place: usize, key: &str) -> Option<String> {
+        let record = self.records.get(place)?;
+        let text = std::str::from_utf8(self.bytes.get(record.span.clone())?).ok()?;
+        let member = json::members(text).ok()?.into_iter().find(|member| member.key == key)?;
+        json::decode(text.get(member.value_span)?).ok()
+    }
+
+    /// Puts a line in the place of an issue's.
+    fn replace(&mut self, place: usize, line: &str) -> Result<Change, EditError> {
+        let Some(old) = self.issues.at(place).map(Arc::clone) else { return Ok(Change::NotNeeded) };
+        let not_editable = |why: &str| EditError::NotEditable { id: old.id.clone(), why: why.to_owned() };
+        if line.len() > self.options.max_line {
+            return Err(not_editable("its line would be longer than can be read"));
+        }
+        let Line::Issue(read) = line::read(line.as_bytes()) else { return Err(not_editable("the line would be none of an issue")) };
+        let Some(record) = self.records.get_mut(place).filter(|_| read.issue.id == old.id) else {
+            return Err(not_editable("the line would be of another issue"));
+        };
+        let (number, span) = (record.line, record.span.clone());
+        self.problems.forget_fields(number, record.defects);
+        record.defects = read.defects.len();
+        record.ambiguous = is_ambiguous(&read.defects);
+        for defect in read.defects {
+            self.problems.add(Problem { line: number, defect });
+        }
+        self.bytes.splice(span.clone(), line.bytes());
+        for record in &mut self.records {
+            if record.span.start > span.start {
+                record.span = record.span.start + line.len() - span.len()..record.span.end + line.len() - span.len();
+            } else if record.span.start == span.start {
+                record.span.end = span.start + line.len();
+            }
+        }
+        self.issues.insert(Arc::new(read.issue));
+        Ok(Change::Made)
+    }
+}
+
+/// At least a second past `old`, as the style can write it.
+fn later(old: Timestamp, style: TimeStyle) -> Option<Timestamp> {
+    let second = SignedDuration::from_secs(1);
+    let least = old.checked_add(second).ok()?;
+    if style.round(least) < least { style.round(least).checked_add(second).ok() } else { Some(least) }
+}
+
+/// A line in the making.
+struct Draft<'a> {
+    store: &'a Store,
+    line: String,
+    stamp: String,
+}
+
+impl Draft<'_> {
+    fn set(&mut self, key: &str, raw: &str) -> Result<(), String> {
+        self.line = json::set(&self.line, key, raw, self.store.dialect().key_order())?;
+        Ok(())
+    }
+
+    fn text(&mut self, key: &str, value: &str) -> Result<(), String> {
+        self.set(key, &json::string(value, self.store.escaping))
+    }
+
+    fn remove(&mut self, key: &str) -> Result<(), String> {
+        self.line = json::remove(&self.line, key)?;
+        Ok(())
+    }
+
+    fn has(&self, key: &str) -> Result<bool, String> {
+        Ok(json::members(&self.line)?.iter().any(|member| member.key == key))
+    }
+
+    /// The time of this edit.
+    fn time(&mut self, key: &str) -> Result<(), String> {
+        self.set(key, &format!("\"{}\"", self.stamp))
+    }
+
+    fn touch(&mut self) -> Result<(), String> {
+        self.time("updated_at")
+    }
+
+    fn comment(&mut self, comment_id: &str, id: &str, author: &str, text: &str, at: &str) -> Result<(), String> {
+        let members = json::members(&self.line)?;
+        let (colon, comma) = json::separators(&self.line, &members);
+        let string = |value: &str| json::string(value, self.store.escaping);
+        let pairs = [
+            ("id", comment_id.to_owned()),
+            ("issue_id", string(id)),
+            ("author", string(author)),
+            ("text", string(text)),
+            ("created_at", string(at)),
+        ];
+        let element = pairs.map(|(key, value)| format!("\"{key}\"{colon}{value}")).join(comma);
+        let present = members.iter().find(|member| member.key == "comments").map_or("null", |member| &self.line[member.value_span.clone()]);
+        let comments = json::push(present, &format!("{{{element}}}"), comma)?;
+        self.set("comments", &comments)
+    }
+}

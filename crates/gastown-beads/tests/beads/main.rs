@@ -1,0 +1,10 @@
+//! What the crate promises, seen from outside.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+mod common;
+mod edits;
+mod fuzz;
+mod large;
+mod ready;
+mod stores;
