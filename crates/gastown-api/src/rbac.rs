@@ -16,11 +16,13 @@ pub enum Controller {
     Polecat,
     /// refinery-ctl.
     Refinery,
+    /// convoy-ctl.
+    Convoy,
 }
 
 impl Controller {
     /// All of them.
-    pub const ALL: [Self; 3] = [Self::Rig, Self::Polecat, Self::Refinery];
+    pub const ALL: [Self; 4] = [Self::Rig, Self::Polecat, Self::Refinery, Self::Convoy];
 
     /// The program's name.
     pub fn name(self) -> &'static str {
@@ -28,6 +30,7 @@ impl Controller {
             Self::Rig => "rig-ctl",
             Self::Polecat => "polecat-ctl",
             Self::Refinery => "refinery-ctl",
+            Self::Convoy => "convoy-ctl",
         }
     }
 }
@@ -117,12 +120,23 @@ const REFINERY_SECRETS: &[Grant] = &[
 
 const REFINERY_RELEASE: &[Grant] = &[REFINERY_SECRETS[0], REFINERY_SECRETS[1], LEASE];
 
+const CONVOY: &[Grant] = &[
+    grant(OURS, &["convoys"], &["get", "list", "watch", "patch"], "its own kind; what counted and what was told are patches"),
+    grant(OURS, &["convoys/status"], &["patch"], "phase, progress and conditions"),
+    grant(OURS, &["rigs", "beadstores", "mergerequests"], READ, "capacity and template, where beads are, what landed"),
+    grant(OURS, &["polecats"], &["get", "list", "watch", "create"], "who works on a bead; the one that it starts for a bead"),
+    EVENTS,
+];
+
+const CONVOY_RELEASE: &[Grant] = &[LEASE];
+
 /// What a controller may do in every namespace and on what has none.
 pub fn cluster_grants(controller: Controller) -> &'static [Grant] {
     match controller {
         Controller::Rig => RIG,
         Controller::Polecat => POLECAT,
         Controller::Refinery => REFINERY,
+        Controller::Convoy => CONVOY,
     }
 }
 
@@ -132,13 +146,14 @@ pub fn namespace_grants(controller: Controller) -> &'static [Grant] {
         Controller::Rig => RIG_RELEASE,
         Controller::Polecat => POLECAT_RELEASE,
         Controller::Refinery => REFINERY_RELEASE,
+        Controller::Convoy => CONVOY_RELEASE,
     }
 }
 
 /// What it may do in each namespace of `refinery.secretNamespaces`.
 pub fn secret_grants(controller: Controller) -> &'static [Grant] {
     match controller {
-        Controller::Rig | Controller::Polecat => &[],
+        Controller::Rig | Controller::Polecat | Controller::Convoy => &[],
         Controller::Refinery => REFINERY_SECRETS,
     }
 }
