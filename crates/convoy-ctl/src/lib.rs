@@ -168,16 +168,15 @@ async fn reconcile(object: Arc<Convoy>, context: Arc<Context>) -> Result<Action,
         context.beads.forget(&object);
         return Ok(Action::await_change());
     }
-    let acted = act::carry_out(&object, &known, &plan, &context).await;
+    let acted = match act::carry_out(&object, &known, &plan, &context).await {
+        Ok(present) => act::tell(&present, &plan, &context).await,
+        Err(error) => Err(error),
+    };
     drop(held);
     let refused = acted.as_ref().err().and_then(act::refusal);
     let status = report::status(&object, &plan.verdict, refused.as_deref(), Timestamp::now());
     let reported = report::publish(&object, &status, &plan.verdict, &context).await;
-    let told = match acted {
-        Ok(convoy) => act::tell(&convoy, &plan, &context).await,
-        Err(error) => Err(error),
-    };
+    acted?;
     reported.map_err(|source| Error::Report { convoy: object.name_any(), source })?;
-    told?;
     Ok(if plan.verdict.phase == Phase::Complete { resync() } else { Action::requeue(jittered(RESYNC)) })
 }
