@@ -144,7 +144,11 @@ impl Beads {
         let mut next: Vec<String> = asked.iter().cloned().collect();
         while !next.is_empty() {
             let beads = self.source.get(rig.to_owned(), std::mem::take(&mut next)).await?;
-            for bead in beads.into_iter().filter(|bead| asked.contains(&bead.id)) {
+            for bead in beads {
+                // A server that answers what nobody asked is not followed there.
+                if !asked.contains(&bead.id) {
+                    continue;
+                }
                 let (id, task, fact) = (bead.id.clone(), task(&bead), fact(bead));
                 for dependency in fact.dependencies.iter().filter(|dependency| dependency.blocks() || dependency.is_parent()) {
                     if asked.len() >= MOST {
