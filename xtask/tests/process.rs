@@ -151,7 +151,7 @@ async fn each_controller_has_its_own_image_replicas_and_place() {
     assert_eq!(container(&objects, "polecat-ctl")["args"][0], "--concurrency=2");
     assert_eq!(env(&objects, "polecat-ctl", "X").as_deref(), Some("y"));
     assert_eq!(of_kind(&objects, "PodDisruptionBudget").into_iter().map(name).collect::<Vec<_>>(), ["polecat-ctl"]);
-    for other in ["rig-ctl", "refinery-ctl", "beadstore-ctl"] {
+    for other in ["rig-ctl", "refinery-ctl", "convoy-ctl", "beadstore-ctl"] {
         let other_deployment = object(&objects, "Deployment", other);
         assert_eq!(other_deployment["spec"]["replicas"], 1);
         assert!(other_deployment["spec"]["template"]["spec"]["nodeSelector"].is_null());
@@ -175,6 +175,7 @@ async fn controllers_are_told_where_the_others_and_the_agents_image_are() {
     assert_eq!(env(&objects, "polecat-ctl", "GASTOWN_REFINERY_ENDPOINT").unwrap(), "https://refinery-ctl.gastown-system.svc:9443");
     assert_eq!(env(&objects, "polecat-ctl", "GASTOWN_BEADSTORE_ENDPOINT").unwrap(), "https://beadstore-ctl.gastown-system.svc:9443");
     assert_eq!(env(&objects, "refinery-ctl", "GASTOWN_GIT_ENDPOINT").unwrap(), "https://refinery-ctl.gastown-system.svc:9418");
+    assert_eq!(env(&objects, "convoy-ctl", "GASTOWN_BEADSTORE_ENDPOINT").unwrap(), "https://beadstore-ctl.gastown-system.svc:9443");
     assert_eq!(env(&objects, "rig-ctl", "GASTOWN_AGENT_IMAGE"), None);
 }
 
@@ -204,7 +205,9 @@ async fn the_certificate_names_the_server_and_clients_do_not_get_its_key() {
         let volumes = object(&objects, "Deployment", controller)["spec"]["template"]["spec"]["volumes"].as_array().cloned();
         volumes.into_iter().flatten().find(|v| v["name"] == "tls").map(|v| v["secret"].clone())
     };
-    assert_eq!(tls("polecat-ctl").unwrap()["items"], serde_json::json!([{"key": "ca.crt", "path": "ca.crt"}]));
+    for client in ["polecat-ctl", "convoy-ctl"] {
+        assert_eq!(tls(client).unwrap()["items"], serde_json::json!([{"key": "ca.crt", "path": "ca.crt"}]), "{client}");
+    }
     for server in ["refinery-ctl", "beadstore-ctl"] {
         assert!(tls(server).unwrap().get("items").is_none(), "{server}");
     }

@@ -23,6 +23,10 @@ use crate::schema;
     printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp")
 )]
 #[serde(rename_all = "camelCase")]
+#[schemars(extend("x-kubernetes-validations" = schema::rules(&[
+    ("!has(self.dispatch) || !self.dispatch || (has(self.rigRef) && self.rigRef != '')",
+     "spec.rigRef is required when spec.dispatch is true: name the rig whose polecats are to do the beads"),
+])))]
 pub struct ConvoySpec {
     /// What it is for.
     #[schemars(length(min = 1, max = 4096))]
@@ -38,6 +42,25 @@ pub struct ConvoySpec {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 253))]
     pub rig_ref: Option<String>,
+    /// Start a Polecat for each bead when nothing blocks it; otherwise the beads are only followed.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub dispatch: bool,
+    /// What a failed bead means for those that are not started yet.
+    #[serde(default)]
+    pub failure_policy: FailurePolicy,
+    /// Nothing more is started; what runs goes on.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub suspend: bool,
+}
+
+/// What a failed bead means for those that are not started yet.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub enum FailurePolicy {
+    /// What does not depend on it is started.
+    #[default]
+    Continue,
+    /// Nothing more is started.
+    Stop,
 }
 
 /// How far it is.
@@ -60,6 +83,14 @@ pub struct ConvoyStatus {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 1000), inner(length(max = 255)))]
     pub pending_beads: Vec<String>,
+    /// Each bead; of a large convoy those that are not done, as many as there is room for.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 200))]
+    pub beads: Vec<ConvoyBead>,
+    /// Beads that are set aside because their Polecat stopped or their work was rejected.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 1000), inner(length(max = 255)))]
+    pub failed_beads: Vec<String>,
     /// When it began.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "schema::time")]
@@ -72,6 +103,55 @@ pub struct ConvoyStatus {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(schema_with = "schema::conditions")]
     pub conditions: Vec<Condition>,
+}
+
+impl ConvoyStatus {
+    /// How many beads are told of one by one: the object stays far below what the API server takes.
+    pub const MAX_BEADS: usize = 200;
+}
+
+/// One bead of a convoy.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct ConvoyBead {
+    /// Its id.
+    #[schemars(length(max = 255))]
+    pub id: String,
+    /// Where it is.
+    pub phase: ConvoyBeadPhase,
+    /// The Polecat that works on it: its name, or namespace/name where that is not the convoy's namespace.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 320))]
+    pub polecat: Option<String>,
+    /// The MergeRequest of its work, named in the same way.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 320))]
+    pub merge_request: Option<String>,
+    /// Why it is there: a word, and what it waits for after a colon.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 512))]
+    pub reason: Option<String>,
+}
+
+/// Where a bead of a convoy is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub enum ConvoyBeadPhase {
+    /// Nobody could tell: the store was not read, or does not hold it.
+    Unknown,
+    /// Open, and nobody works on it.
+    Open,
+    /// It waits for other beads.
+    Blocked,
+    /// Nothing blocks it; it waits for its turn.
+    Ready,
+    /// A Polecat has it.
+    Working,
+    /// Its work is finished and has not landed.
+    Submitted,
+    /// It counts.
+    Done,
+    /// It is set aside.
+    Failed,
 }
 
 /// A convoy as a whole.

@@ -15,6 +15,8 @@ pub mod manager {
     pub const REFINERY: &str = "gastown-refinery-ctl";
     /// beadstore-ctl.
     pub const BEAD_STORE: &str = "gastown-beadstore-ctl";
+    /// convoy-ctl.
+    pub const CONVOY: &str = "gastown-convoy-ctl";
 }
 
 /// Finalizers.
@@ -37,6 +39,8 @@ pub mod label {
     pub const RIG: &str = "gastown.io/rig";
     /// The bead's id, where it is a label value.
     pub const BEAD: &str = "gastown.io/bead";
+    /// The Convoy that started a Polecat.
+    pub const CONVOY: &str = "gastown.io/convoy";
     /// The attempt's number.
     pub const ATTEMPT: &str = "gastown.io/attempt";
     /// `"true"` on a Lease that is a claim on a bead: such Leases are watched by it.
@@ -69,6 +73,10 @@ pub mod annotation {
     pub const CLAIM_BEAD: &str = "gastown.io/claim-bead";
     /// On a claim's Lease: the holder, as `namespace/name`.
     pub const CLAIM_POLECAT: &str = "gastown.io/claim-polecat";
+    /// On a Convoy: the beads that counted once, as compact JSON; they count as long as the Convoy is there.
+    pub const CONVOY_COUNTED: &str = "gastown.io/convoy-counted";
+    /// On a Convoy: which end of which beads was told.
+    pub const CONVOY_TOLD: &str = "gastown.io/convoy-told";
     /// On a Secret of Claude's credentials: when it was written, as the Go operator's command line does.
     pub const LAST_SYNC: &str = "gastown.io/last-sync";
 }
@@ -95,6 +103,10 @@ pub mod condition {
     pub const SUBMITTED: &str = "Submitted";
     /// Polecat: its work has landed; set by refinery-ctl.
     pub const MERGED: &str = "Merged";
+    /// Convoy: all its beads are done (the Go operator's condition).
+    pub const COMPLETE: &str = "Complete";
+    /// Convoy with `dispatch`: its beads can be worked on in some order.
+    pub const VALID: &str = "Valid";
     /// Refinery: it has gates.
     pub const GATED: &str = "Gated";
     /// Refinery: it tests or lands.
@@ -209,6 +221,18 @@ pub mod reason {
         WRONG_REPOSITORY = "WrongRepository";
         /// `gitBranch` is not one that a Refinery serves.
         WRONG_BRANCH = "WrongBranch";
+        /// Facts are as the sources have them.
+        SYNCED = "Synced";
+        /// Everything is done.
+        COMPLETE = "Complete";
+        /// Not everything is done.
+        IN_PROGRESS = "InProgress";
+        /// There is no BeadStore for the rig.
+        NO_BEAD_STORE = "NoBeadStore";
+        /// The server of the rig's beads cannot be asked, or cannot answer.
+        BEAD_STORE_UNAVAILABLE = "BeadStoreUnavailable";
+        /// Parked by its own spec.
+        SUSPENDED = "Suspended";
         /// The object does not read as its kind; the message says where.
         INVALID_OBJECT = "InvalidObject";
     }

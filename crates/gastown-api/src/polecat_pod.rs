@@ -14,14 +14,7 @@ use crate::shared::{JsonObject, ObjectName, SecretKeyRef, main_branch};
 /// mount the git credentials that are kept from it.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
-#[schemars(extend("x-kubernetes-validations" = schema::rules(&[
-    ("!has(self.volumes) || self.volumes.all(v, !(v.name in ['private', 'upstream', 'workspace', 'run', 'tools', 'podinfo', 'prompt', 'git-creds', 'ssh-known-hosts', 'claude-creds', 'home', 'tmp', 'token', 'ca']))",
-     "kubernetes.volumes[].name is one that the operator uses itself: choose another"),
-    ("!has(self.volumeMounts) || self.volumeMounts.all(m, has(self.volumes) && self.volumes.exists(v, v.name == m.name))",
-     "kubernetes.volumeMounts[].name must be one of kubernetes.volumes: add the volume"),
-    ("!has(self.volumeMounts) || self.volumeMounts.all(m, m.mountPath.matches('^/[^:]*$') && !m.mountPath.matches('/[.][.]?(/|$)|//') && !m.mountPath.matches('^/((gastown|workspace|git-creds|claude-creds|ssh-known-hosts|tmp|proc|sys|dev|var/run/gastown)(/.*)?|home/nonroot/?|home/?)?$'))",
-     "kubernetes.volumeMounts[].mountPath must be an absolute path outside the operator's own (/gastown, /workspace, /git-creds, /claude-creds, /ssh-known-hosts, /tmp, /home/nonroot) and the system's"),
-])))]
+#[schemars(extend("x-kubernetes-validations" = volume_rules()))]
 pub struct KubernetesSpec {
     /// The repository to work on: the rig's.
     #[schemars(length(min = 1, max = 2048), extend("x-kubernetes-validations" = schema::git_url()))]
@@ -100,6 +93,24 @@ pub struct KubernetesSpec {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(schema_with = "schema::env")]
     pub env: Vec<EnvVar>,
+}
+
+/// Rules for volumes and their mounts.
+pub fn volume_rules() -> serde_json::Value {
+    schema::rules(&[
+        (
+            "!has(self.volumes) || self.volumes.all(v, !(v.name in ['private', 'upstream', 'workspace', 'run', 'tools', 'podinfo', 'prompt', 'git-creds', 'ssh-known-hosts', 'claude-creds', 'home', 'tmp', 'token', 'ca']))",
+            "kubernetes.volumes[].name is one that the operator uses itself: choose another",
+        ),
+        (
+            "!has(self.volumeMounts) || self.volumeMounts.all(m, has(self.volumes) && self.volumes.exists(v, v.name == m.name))",
+            "kubernetes.volumeMounts[].name must be one of kubernetes.volumes: add the volume",
+        ),
+        (
+            "!has(self.volumeMounts) || self.volumeMounts.all(m, m.mountPath.matches('^/[^:]*$') && !m.mountPath.matches('/[.][.]?(/|$)|//') && !m.mountPath.matches('^/((gastown|workspace|git-creds|claude-creds|ssh-known-hosts|tmp|proc|sys|dev|var/run/gastown)(/.*)?|home/nonroot/?|home/?)?$'))",
+            "kubernetes.volumeMounts[].mountPath must be an absolute path outside the operator's own (/gastown, /workspace, /git-creds, /claude-creds, /ssh-known-hosts, /tmp, /home/nonroot) and the system's",
+        ),
+    ])
 }
 
 fn default_deadline() -> i64 {

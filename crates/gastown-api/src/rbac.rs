@@ -18,11 +18,13 @@ pub enum Controller {
     Refinery,
     /// beadstore-ctl.
     BeadStore,
+    /// convoy-ctl.
+    Convoy,
 }
 
 impl Controller {
     /// All of them.
-    pub const ALL: [Self; 4] = [Self::Rig, Self::Polecat, Self::Refinery, Self::BeadStore];
+    pub const ALL: [Self; 5] = [Self::Rig, Self::Polecat, Self::Convoy, Self::Refinery, Self::BeadStore];
 
     /// The program's name.
     pub fn name(self) -> &'static str {
@@ -30,6 +32,7 @@ impl Controller {
             Self::Rig => "rig-ctl",
             Self::Polecat => "polecat-ctl",
             Self::Refinery => "refinery-ctl",
+            Self::Convoy => "convoy-ctl",
             Self::BeadStore => "beadstore-ctl",
         }
     }
@@ -37,7 +40,7 @@ impl Controller {
     /// The chart's value that names the namespaces of [`secret_rules`].
     pub fn secret_namespaces(self) -> Option<&'static str> {
         match self {
-            Self::Rig | Self::Polecat => None,
+            Self::Rig | Self::Polecat | Self::Convoy => None,
             Self::Refinery => Some("refinery.secretNamespaces"),
             Self::BeadStore => Some("beadstore.secretNamespaces"),
         }
@@ -155,6 +158,16 @@ const BEAD_STORE_RELEASE: &[Grant] = &[
     ),
 ];
 
+const CONVOY: &[Grant] = &[
+    grant(OURS, &["convoys"], &["get", "list", "watch", "patch"], "its own kind; what counted and what was told are patches"),
+    grant(OURS, &["convoys/status"], &["patch"], "phase, progress and conditions"),
+    grant(OURS, &["rigs", "beadstores", "mergerequests"], READ, "capacity and template, where beads are, what landed"),
+    grant(OURS, &["polecats"], &["get", "list", "watch", "create"], "who works on a bead; the one that it starts for a bead"),
+    EVENTS,
+];
+
+const CONVOY_RELEASE: &[Grant] = &[LEASE];
+
 /// What a controller may do in every namespace and on what has none.
 pub fn cluster_grants(controller: Controller) -> &'static [Grant] {
     match controller {
@@ -162,6 +175,7 @@ pub fn cluster_grants(controller: Controller) -> &'static [Grant] {
         Controller::Polecat => POLECAT,
         Controller::Refinery => REFINERY,
         Controller::BeadStore => BEAD_STORE,
+        Controller::Convoy => CONVOY,
     }
 }
 
@@ -172,13 +186,14 @@ pub fn namespace_grants(controller: Controller) -> &'static [Grant] {
         Controller::Polecat => POLECAT_RELEASE,
         Controller::Refinery => REFINERY_RELEASE,
         Controller::BeadStore => BEAD_STORE_RELEASE,
+        Controller::Convoy => CONVOY_RELEASE,
     }
 }
 
 /// What it may do in each namespace of [`Controller::secret_namespaces`].
 pub fn secret_grants(controller: Controller) -> &'static [Grant] {
     match controller {
-        Controller::Rig | Controller::Polecat => &[],
+        Controller::Rig | Controller::Polecat | Controller::Convoy => &[],
         Controller::Refinery => REFINERY_SECRETS,
         Controller::BeadStore => BEAD_STORE_SECRETS,
     }

@@ -4,6 +4,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::bead_store::BeadStoreTemplate;
+use crate::polecat_template::PolecatTemplate;
 use crate::refinery::RefineryTemplate;
 use crate::schema;
 use crate::witness::WitnessTemplate;
@@ -50,6 +51,9 @@ pub struct RigSpec {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 256), inner(length(min = 1, max = 63)), extend("x-kubernetes-list-type" = "set"))]
     pub allowed_namespaces: Option<Vec<String>>,
+    /// What the Polecats that convoys and `sling` start for this rig are like; it is copied when one is started.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub polecat_template: Option<PolecatTemplate>,
     /// What the Refinery that this rig creates is like.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub refinery: Option<RefineryTemplate>,

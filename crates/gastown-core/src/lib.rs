@@ -1,6 +1,7 @@
 //! Pure decisions of the town. Facts in, plans out: no client, no clock, no randomness, no I/O.
 
 pub mod admission;
+pub mod convoy;
 pub mod polecat;
 pub mod report;
 pub mod retry;

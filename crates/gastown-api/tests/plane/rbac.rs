@@ -186,3 +186,21 @@ async fn beadstore_ctl_reads_what_it_copies_and_writes_its_own_kind_alone() {
     ];
     account.expect(false, &denied).await;
 }
+
+#[tokio::test]
+async fn convoy_ctl_starts_polecats_and_can_take_none_away() {
+    let account = Account::of(Controller::Convoy).await;
+    account.until_bound().await;
+    let (here, other) = (account.release.as_str(), account.secrets.as_str());
+    let may = [("create", OURS, "polecats", other), ("list", OURS, "beadstores", other), ("patch", OURS, "convoys", other)];
+    account.expect(true, &may).await;
+    let denied = [
+        ("delete", OURS, "polecats", here),
+        ("patch", OURS, "polecats", here),
+        ("delete", OURS, "convoys", here),
+        ("patch", OURS, "mergerequests", here),
+        ("get", "", "secrets", here),
+        ("create", "", "pods", here),
+    ];
+    account.expect(false, &denied).await;
+}

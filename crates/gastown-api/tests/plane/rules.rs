@@ -232,6 +232,15 @@ async fn the_smaller_kinds_have_what_they_need() {
     ground.refuses(&with(convoy(), "spec/description", json!("")), &["spec.description"]).await;
     ground.refuses(&with(convoy(), "spec/trackedBeads", json!([])), &["spec.trackedBeads"]).await;
     numbers(&ground, &convoy(), "spec/parallelism", &[0, 3], &[-1]).await;
+    let dispatched = with(convoy(), "spec/dispatch", json!(true));
+    ground.refuses(&dispatched, &["spec.rigRef is required when spec.dispatch is true"]).await;
+    ground.refuses(&with(dispatched.clone(), "spec/rigRef", json!("")), &["spec.rigRef is required"]).await;
+    ground.accepts(&with(dispatched, "spec/rigRef", json!("web"))).await;
+    texts(&ground, &convoy(), "spec/failurePolicy", &["Continue", "Stop"], &["", "Ignore"], &[]).await;
+    let generic = json!({ "agent": "generic" });
+    ground.refuses(&with(rig(), "spec/polecatTemplate", generic), &["agentConfig.command is required"]).await;
+    let mount = json!({ "kubernetes": { "volumeMounts": [{ "name": "git-creds", "mountPath": "/c" }] } });
+    ground.refuses(&with(rig(), "spec/polecatTemplate", mount), &["must be one of kubernetes.volumes"]).await;
     numbers(&ground, &refinery(), "spec/parallelism", &[1, 100], &[0, -1, 101]).await;
     let bad = ["", "9-", "Gt-", "g/", "-"];
     texts(&ground, &bead_store(), "spec/prefix", &["gt-", "gt", "my.app_2-x-"], &bad, &[]).await;

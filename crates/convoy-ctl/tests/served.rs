@@ -1,0 +1,137 @@
+//! Beads over the wire: a real gRPC server with TLS, lost and found again.
+
+use std::net::SocketAddr;
+use std::path::Path;
+use std::time::Duration;
+
+use anyhow::{Context as _, Result, ensure};
+use convoy_ctl::{BeadSource as _, Served};
+use futures::StreamExt as _;
+use gastown_proto::v1;
+use gastown_proto::v1::beads_server::{Beads, BeadsServer};
+use gastown_runtime::tls::{self, Tls};
+use gastown_runtime::{RuntimeArgs, grpc};
+use tokio_stream::wrappers::ReceiverStream;
+use tokio_util::sync::CancellationToken;
+use tonic::transport::Server;
+use tonic::{Code, Request, Response, Status};
+
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// A store of one bead; it answers to nobody without a token.
+struct One;
+
+type Answer<T> = std::result::Result<Response<T>, Status>;
+
+fn is_known<T>(request: &Request<T>) -> std::result::Result<(), Status> {
+    let bearer = request.metadata().get("authorization").and_then(|value| value.to_str().ok());
+    if bearer == Some("Bearer secret") { Ok(()) } else { Err(Status::unauthenticated("no token")) }
+}
+
+#[tonic::async_trait]
+impl Beads for One {
+    type WatchStream = futures::stream::BoxStream<'static, std::result::Result<v1::StoreRevision, Status>>;
+
+    async fn get(&self, request: Request<v1::GetBeadsRequest>) -> Answer<v1::BeadList> {
+        is_known(&request)?;
+        let asked = request.into_inner();
+        if asked.rig != "web" {
+            return Err(Status::failed_precondition("NoStore: no such rig"));
+        }
+        let beads = asked.ids.iter().filter(|id| *id == "gt-1").map(|id| v1::Bead { id: id.clone(), ..v1::Bead::default() });
+        Ok(Response::new(v1::BeadList { beads: beads.collect(), revision: None }))
+    }
+
+    async fn watch(&self, request: Request<v1::WatchBeadsRequest>) -> Answer<Self::WatchStream> {
+        is_known(&request)?;
+        let first = v1::StoreRevision { rig: request.into_inner().rig, number: 7, ..v1::StoreRevision::default() };
+        Ok(Response::new(futures::stream::iter([Ok(first)]).chain(futures::stream::pending()).boxed()))
+    }
+
+    async fn ready(&self, _: Request<v1::ReadyRequest>) -> Answer<v1::BeadList> {
+        Err(Status::unimplemented("not asked"))
+    }
+
+    async fn claim(&self, _: Request<v1::ClaimRequest>) -> Answer<v1::BeadChange> {
+        Err(Status::unimplemented("not asked"))
+    }
+
+    async fn release(&self, _: Request<v1::ReleaseRequest>) -> Answer<v1::BeadChange> {
+        Err(Status::unimplemented("not asked"))
+    }
+
+    async fn close(&self, _: Request<v1::CloseRequest>) -> Answer<v1::BeadChange> {
+        Err(Status::unimplemented("not asked"))
+    }
+
+    async fn comment(&self, _: Request<v1::CommentRequest>) -> Answer<v1::BeadChange> {
+        Err(Status::unimplemented("not asked"))
+    }
+}
+
+fn certificates(folder: &Path) -> Result<()> {
+    let ca_key = rcgen::KeyPair::generate()?;
+    let mut ca = rcgen::CertificateParams::new(Vec::<String>::new())?;
+    ca.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
+    ca.distinguished_name.push(rcgen::DnType::CommonName, "test ca");
+    let ca_pem = ca.self_signed(&ca_key)?.pem();
+    let issuer = rcgen::Issuer::new(ca, ca_key);
+    let key = rcgen::KeyPair::generate()?;
+    let cert = rcgen::CertificateParams::new(vec!["localhost".to_owned()])?.signed_by(&key, &issuer)?;
+    std::fs::write(folder.join("ca.crt"), ca_pem)?;
+    std::fs::write(folder.join("tls.crt"), cert.pem())?;
+    std::fs::write(folder.join("tls.key"), key.serialize_pem())?;
+    Ok(())
+}
+
+/// Serves until the token is cancelled.
+async fn serve(address: SocketAddr, folder: &Path) -> Result<(SocketAddr, CancellationToken)> {
+    let stop = CancellationToken::new();
+    let listener = grpc::listen(address).await?;
+    let bound = listener.local_addr()?;
+    let tls = Tls::load(folder, stop.clone())?;
+    let connections = ReceiverStream::new(tls::accept(listener, &tls, &[b"h2"], stop.clone()));
+    let server = Server::builder().add_service(BeadsServer::new(One));
+    let stopped = stop.clone();
+    tokio::spawn(async move {
+        tokio::select! {
+            ended = server.serve_with_incoming(connections) => drop(ended),
+            () = stopped.cancelled() => {}
+        }
+    });
+    Ok((bound, stop))
+}
+
+#[tokio::test]
+async fn beads_are_read_with_our_token_and_a_lost_server_is_found_again() -> Result<()> {
+    // Fails only where somebody installed one before: then that one serves.
+    let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
+    let dir = tempfile::tempdir()?;
+    certificates(dir.path())?;
+    let token = dir.path().join("token");
+    std::fs::write(&token, "secret\n")?;
+    let (address, stop) = serve("127.0.0.1:0".parse()?, dir.path()).await?;
+    let args = RuntimeArgs { tls_dir: dir.path().to_owned(), token_file: token, ..RuntimeArgs::from_env()? };
+    let served = Served::new(&format!("https://localhost:{}", address.port()), &args);
+
+    let beads = served.get("web".into(), vec!["gt-1".into(), "gt-2".into()]).await?;
+    ensure!(beads.iter().map(|bead| bead.id.as_str()).collect::<Vec<_>>() == ["gt-1"]);
+    let refused = served.get("other".into(), vec!["gt-1".into()]).await;
+    ensure!(refused.as_ref().is_err_and(|status| status.code() == Code::FailedPrecondition), "{refused:?}");
+    let mut revisions = served.watch("web".into()).await?;
+    let first = revisions.next().await.context("no revision")??;
+    ensure!((first.rig.as_str(), first.number) == ("web", 7), "{first:?}");
+
+    stop.cancel();
+    let ended = tokio::time::timeout(PATIENCE, revisions.next()).await.context("the loss is not noticed")?;
+    ensure!(!matches!(ended, Some(Ok(_))), "{ended:?}");
+    let lost = served.get("web".into(), vec!["gt-1".into()]).await;
+    ensure!(lost.is_err(), "{lost:?}");
+    let (_, _stop) = serve(address, dir.path()).await?;
+    let deadline = tokio::time::Instant::now() + PATIENCE;
+    while served.get("web".into(), vec!["gt-1".into()]).await.is_err() {
+        ensure!(tokio::time::Instant::now() < deadline, "the server is not found again");
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    Ok(())
+}

@@ -1,0 +1,276 @@
+use std::collections::BTreeMap;
+
+use k8s_openapi::api::core::v1::{EnvVar, ResourceRequirements, Toleration, VolumeMount};
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use crate::pod::PodVolume;
+use crate::polecat::{AgentConfig, AgentKind, Budget, DesiredState, ModelProvider, PolecatSpec, Provider};
+use crate::polecat_pod::{self, KubernetesSpec};
+use crate::schema;
+use crate::shared::{JsonObject, ObjectName, SecretKeyRef};
+
+/// What of a [`PolecatSpec`] all Polecats of a rig share, without defaults of its own. It is copied whole into each
+/// Polecat that is started: a later change concerns later Polecats.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+#[schemars(extend("x-kubernetes-validations" = schema::rules(&[
+    ("!has(self.agent) || self.agent != 'generic' || (has(self.agentConfig) && has(self.agentConfig.command) && self.agentConfig.command.size() > 0)",
+     "polecatTemplate.agentConfig.command is required when polecatTemplate.agent is generic: name the program to run"),
+])))]
+pub struct PolecatTemplate {
+    /// Which agent does it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub agent: Option<AgentKind>,
+    /// How the agent is run.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub agent_config: Option<AgentTemplate>,
+    /// The repository, the credentials and the pod.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub kubernetes: Option<KubernetesTemplate>,
+    /// Seconds after which a finished Polecat is deleted.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 0))]
+    pub ttl_seconds_after_finished: Option<i32>,
+    /// Order of admission and in the merge queue, 0 to 4; the bead's when absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 0, max = 4))]
+    pub priority: Option<i32>,
+    /// Limits of one attempt.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub budget: Option<Budget>,
+    /// How often the agent is started again after a fault.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 0, max = 100))]
+    pub max_retries: Option<i32>,
+    /// How many attempts there are in all, restarts after faults and reworks together.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1, max = 100))]
+    pub max_attempts: Option<i32>,
+}
+
+impl PolecatTemplate {
+    /// A Polecat of `rig` at work on a bead. Where the template has no repository and no branch, the rig's are taken.
+    pub fn for_bead(&self, rig: &str, bead: &str, task: Option<String>, repository: &str, branch: Option<&str>) -> PolecatSpec {
+        let plain = PolecatSpec::of_rig(rig);
+        PolecatSpec {
+            desired_state: DesiredState::Working,
+            bead_id: Some(bead.to_owned()),
+            task_description: task,
+            kubernetes: Some(self.kubernetes.clone().unwrap_or_default().for_repository(repository, branch)),
+            agent: self.agent.unwrap_or(plain.agent),
+            agent_config: self.agent_config.as_ref().map(AgentTemplate::config),
+            ttl_seconds_after_finished: self.ttl_seconds_after_finished,
+            priority: self.priority,
+            budget: self.budget,
+            max_retries: self.max_retries.unwrap_or(plain.max_retries),
+            max_attempts: self.max_attempts.unwrap_or(plain.max_attempts),
+            ..plain
+        }
+    }
+}
+
+/// An [`AgentConfig`] without defaults.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct AgentTemplate {
+    /// Who serves the model.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub provider: Option<Provider>,
+    /// The model.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 253))]
+    pub model: Option<String>,
+    /// Where the model is served.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub model_provider: Option<ModelProvider>,
+    /// The agent's image; `kubernetes.image` wins.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 1024))]
+    pub image: Option<String>,
+    /// The program and its first arguments, instead of the agent's own.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 64), inner(length(max = 16_384)))]
+    pub command: Vec<String>,
+    /// Further arguments.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 64), inner(length(max = 16_384)))]
+    pub args: Vec<String>,
+    /// A ConfigMap whose keys become environment variables of the agent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub config_map_ref: Option<ObjectName>,
+    /// Environment variables of the agent; `kubernetes.env` wins.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(schema_with = "schema::env")]
+    pub env: Vec<EnvVar>,
+}
+
+impl AgentTemplate {
+    /// The config of a Polecat, the schema's defaults filled in.
+    pub fn config(&self) -> AgentConfig {
+        AgentConfig {
+            provider: self.provider.unwrap_or_default(),
+            model: self.model.clone(),
+            model_provider: self.model_provider.clone(),
+            image: self.image.clone(),
+            command: self.command.clone(),
+            args: self.args.clone(),
+            config_map_ref: self.config_map_ref.clone(),
+            env: self.env.clone(),
+        }
+    }
+}
+
+/// A [`KubernetesSpec`] without defaults, and without the branch of the work, which each Polecat has for itself.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+#[schemars(extend("x-kubernetes-validations" = polecat_pod::volume_rules()))]
+pub struct KubernetesTemplate {
+    /// The repository to work on; the rig's when absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 2048), extend("x-kubernetes-validations" = schema::git_url()))]
+    pub git_repository: Option<String>,
+    /// The branch that the work starts from and lands on; the one of the rig's Refinery when absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 244), extend("x-kubernetes-validations" = schema::branch()))]
+    pub git_branch: Option<String>,
+    /// A Secret with `ssh-privatekey` (or `id_rsa`, `id_ed25519`, `identity`), or with `username` and `password` or `token`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub git_secret_ref: Option<ObjectName>,
+    /// A Secret with `.credentials.json` for Claude Code.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub claude_creds_secret_ref: Option<ObjectName>,
+    /// The key for the model's API.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub api_key_secret_ref: Option<SecretKeyRef>,
+    /// The image that the agent runs in; it must hold git, a shell, CA certificates and the project's tools.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 1024))]
+    pub image: Option<String>,
+    /// Requests and limits of the agent's container.
+    #[serde(default, deserialize_with = "crate::pod::resources", skip_serializing_if = "Option::is_none")]
+    #[schemars(schema_with = "schema::resources")]
+    pub resources: Option<ResourceRequirements>,
+    /// The time of one attempt; the work is saved before it is up.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1))]
+    pub active_deadline_seconds: Option<i64>,
+    /// A ConfigMap whose key `known_hosts` holds further host keys.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ssh_known_hosts_config_map_ref: Option<ObjectName>,
+    /// Secrets to pull the images with.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 16))]
+    pub image_pull_secrets: Vec<ObjectName>,
+    /// Labels that the pod's node must have.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    #[schemars(schema_with = "schema::node_selector")]
+    pub node_selector: BTreeMap<String, String>,
+    /// Taints of nodes that the pod bears.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(schema_with = "schema::tolerations")]
+    pub tolerations: Vec<Toleration>,
+    /// The pod's affinity, as in a pod.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(schema_with = "schema::any_object")]
+    pub affinity: Option<JsonObject>,
+    /// The pod's priority class.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 253))]
+    pub priority_class_name: Option<String>,
+    /// The pod's runtime class.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 253))]
+    pub runtime_class_name: Option<String>,
+    /// Further volumes of the pod.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 16), extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["name"]))]
+    pub volumes: Vec<PodVolume>,
+    /// Where the agent's container has them.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(schema_with = "schema::volume_mounts")]
+    pub volume_mounts: Vec<VolumeMount>,
+    /// Further environment variables of the agent's container.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(schema_with = "schema::env")]
+    pub env: Vec<EnvVar>,
+}
+
+impl KubernetesTemplate {
+    /// The spec of a Polecat, the schema's defaults filled in.
+    pub fn for_repository(self, repository: &str, branch: Option<&str>) -> KubernetesSpec {
+        let plain = KubernetesSpec::of_repository(self.git_repository.unwrap_or_else(|| repository.to_owned()));
+        KubernetesSpec {
+            git_branch: self.git_branch.or_else(|| branch.map(ToOwned::to_owned)).unwrap_or_else(|| plain.git_branch.clone()),
+            git_secret_ref: self.git_secret_ref,
+            claude_creds_secret_ref: self.claude_creds_secret_ref,
+            api_key_secret_ref: self.api_key_secret_ref,
+            image: self.image,
+            resources: self.resources,
+            active_deadline_seconds: self.active_deadline_seconds.unwrap_or(plain.active_deadline_seconds),
+            ssh_known_hosts_config_map_ref: self.ssh_known_hosts_config_map_ref,
+            image_pull_secrets: self.image_pull_secrets,
+            node_selector: self.node_selector,
+            tolerations: self.tolerations,
+            affinity: self.affinity,
+            priority_class_name: self.priority_class_name,
+            runtime_class_name: self.runtime_class_name,
+            volumes: self.volumes,
+            volume_mounts: self.volume_mounts,
+            env: self.env,
+            ..plain
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read(template: serde_json::Value) -> PolecatTemplate {
+        serde_json::from_value(template).unwrap()
+    }
+
+    #[test]
+    fn an_empty_template_gives_a_polecat_of_the_rigs_repository() {
+        let spec = read(serde_json::json!({})).for_bead("web", "gt-1", Some("Do it.".into()), "https://host/a/b", Some("dev"));
+        let kubernetes = KubernetesSpec { git_branch: "dev".into(), ..KubernetesSpec::of_repository("https://host/a/b") };
+        let wanted = PolecatSpec {
+            desired_state: DesiredState::Working,
+            bead_id: Some("gt-1".into()),
+            task_description: Some("Do it.".into()),
+            kubernetes: Some(kubernetes),
+            ..PolecatSpec::of_rig("web")
+        };
+        assert_eq!(spec, wanted);
+    }
+
+    #[test]
+    fn everything_in_a_template_is_in_the_polecat() {
+        let template = serde_json::json!({
+            "agent": "generic", "ttlSecondsAfterFinished": 7, "priority": 1, "maxRetries": 5, "maxAttempts": 6,
+            "budget": {"maxTurns": 9},
+            "agentConfig": {
+                "provider": "anthropic", "model": "m", "modelProvider": {"endpoint": "http://m"}, "image": "i", "command": ["c"],
+                "args": ["a"], "configMapRef": {"name": "cm"}, "env": [{"name": "A", "value": "1"}],
+            },
+            "kubernetes": {
+                "gitRepository": "https://host/c/d", "gitBranch": "next", "gitSecretRef": {"name": "g"},
+                "claudeCredsSecretRef": {"name": "cc"}, "apiKeySecretRef": {"name": "k", "key": "v"}, "image": "img",
+                "resources": {"requests": {"cpu": "1"}}, "activeDeadlineSeconds": 60, "sshKnownHostsConfigMapRef": {"name": "kh"},
+                "imagePullSecrets": [{"name": "p"}], "nodeSelector": {"a": "b"}, "tolerations": [{"key": "t"}],
+                "affinity": {"nodeAffinity": {}}, "priorityClassName": "pc", "runtimeClassName": "rc",
+                "volumes": [{"name": "v", "emptyDir": {}}], "volumeMounts": [{"name": "v", "mountPath": "/v"}],
+                "env": [{"name": "B", "value": "2"}],
+            },
+        });
+        let spec = read(template.clone()).for_bead("web", "gt-1", None, "https://host/a/b", Some("dev"));
+        let spec = serde_json::to_value(&spec).unwrap();
+        for key in template.as_object().unwrap().keys().filter(|key| *key != "kubernetes") {
+            assert_eq!(spec[key], template[key], "{key}");
+        }
+        for (key, wanted) in template["kubernetes"].as_object().unwrap() {
+            assert_eq!(&spec["kubernetes"][key], wanted, "kubernetes.{key}");
+        }
+    }
+}
