@@ -13,6 +13,7 @@ pub mod conditions;
 mod convoy;
 mod crd;
 pub mod duration;
+mod escalation;
 #[cfg(test)]
 mod fixtures;
 mod merge_request;
@@ -31,12 +32,19 @@ mod witness;
 pub use bead_store::{BeadStore, BeadStorePhase, BeadStoreSpec, BeadStoreStatus};
 pub use convoy::{Convoy, ConvoyPhase, ConvoySpec, ConvoyStatus};
 pub use crd::crds;
+pub use escalation::{
+    Acknowledgement, Closing, Delivery, DeliveryState, Escalation, EscalationPhase, EscalationSpec, EscalationStatus, RelatedObject,
+    Severity,
+};
 pub use merge_request::{MergeAttempt, MergePhase, MergeRequest, MergeRequestSpec, MergeRequestStatus, PolecatReference, Rejection};
 pub use pod::{PodVolume, ProjectedSource, ProjectedVolume};
 pub use polecat::{AgentConfig, AgentKind, Budget, DesiredState, ExecutionMode, ModelProvider, Polecat, PolecatSpec, Provider};
 pub use polecat_pod::{KubernetesSpec, StrictHostKeyChecking};
-pub use polecat_status::{Outcome, PolecatPhase, PolecatStatus, Usage};
+pub use polecat_status::{Activity, Outcome, PolecatPhase, PolecatStatus, Usage};
 pub use refinery::{GateTemplate, MergesSummary, Refinery, RefineryPhase, RefinerySpec, RefineryStatus, RefineryTemplate};
 pub use rig::{PolecatCounts, Rig, RigPhase, RigSettings, RigSpec, RigStatus};
 pub use shared::{JsonObject, ObjectName, SecretKeyRef};
-pub use witness::{PolecatsSummary, Witness, WitnessPhase, WitnessSpec, WitnessStatus, WitnessTemplate};
+pub use witness::{
+    Channel, EmailChannel, MailTls, PolecatsSummary, Route, WebhookChannel, Witness, WitnessPhase, WitnessSpec, WitnessStatus,
+    WitnessTemplate,
+};

@@ -13,6 +13,8 @@ pub mod manager {
     pub const POLECAT: &str = "gastown-polecat-ctl";
     /// refinery-ctl.
     pub const REFINERY: &str = "gastown-refinery-ctl";
+    /// witness-ctl.
+    pub const WITNESS: &str = "gastown-witness-ctl";
 }
 
 /// Finalizers.
@@ -59,6 +61,8 @@ pub mod annotation {
     pub const VERDICTS: &str = "gastown.io/verdicts";
     /// On a Job: how its candidate is built again, as compact JSON.
     pub const RECIPE: &str = "gastown.io/recipe";
+    /// On an Escalation: raises, settling and deliveries as compact JSON.
+    pub const ALARM: &str = "gastown.io/alarm";
     /// On a Secret of Claude's credentials: when it was written, as the Go operator's command line does.
     pub const LAST_SYNC: &str = "gastown.io/last-sync";
 }
@@ -75,6 +79,10 @@ pub mod condition {
     pub const AVAILABLE: &str = "Available";
     /// Something of it failed.
     pub const DEGRADED: &str = "Degraded";
+    /// Polecat: its agent gets on; set by witness-ctl.
+    pub const HEALTHY: &str = "Healthy";
+    /// Escalation: everybody who should know was told.
+    pub const DELIVERED: &str = "Delivered";
     /// Polecat: it has a slot of its rig.
     pub const ADMITTED: &str = "Admitted";
     /// Polecat: its work is in the merge queue.
@@ -151,6 +159,8 @@ pub mod reason {
         AT_CAPACITY = "AtCapacity";
         /// It has a slot.
         ADMITTED = "Admitted";
+        /// The witness wants the pod that its message names restarted.
+        RESTART_WANTED = "RestartWanted";
         /// Another object serves the same rig and branch.
         DUPLICATE = "Duplicate";
         /// A Secret or its key is not there.

@@ -2,8 +2,8 @@
 //!
 //! Nobody has `*`, nobody may bind roles or make tokens, and polecat-ctl has no permission on Secrets at all. What a
 //! controller needs in the release namespace only is in [`namespace_rules`]; Secrets and known hosts of a Refinery are
-//! read in the release namespace and in those namespaces that the chart's `refinery.secretNamespaces` names
-//! ([`secret_rules`]).
+//! read in the release namespace and in those namespaces that the chart's `refinery.secretNamespaces` names, and the
+//! Secrets of a Witness's channels in those of `witness.secretNamespaces` ([`secret_rules`]).
 
 use k8s_openapi::api::rbac::v1::PolicyRule;
 
@@ -16,11 +16,13 @@ pub enum Controller {
     Polecat,
     /// refinery-ctl.
     Refinery,
+    /// witness-ctl.
+    Witness,
 }
 
 impl Controller {
     /// All of them.
-    pub const ALL: [Self; 3] = [Self::Rig, Self::Polecat, Self::Refinery];
+    pub const ALL: [Self; 4] = [Self::Rig, Self::Polecat, Self::Refinery, Self::Witness];
 
     /// The program's name.
     pub fn name(self) -> &'static str {
@@ -28,6 +30,7 @@ impl Controller {
             Self::Rig => "rig-ctl",
             Self::Polecat => "polecat-ctl",
             Self::Refinery => "refinery-ctl",
+            Self::Witness => "witness-ctl",
         }
     }
 }
@@ -117,12 +120,34 @@ const REFINERY_SECRETS: &[Grant] = &[
 
 const REFINERY_RELEASE: &[Grant] = &[REFINERY_SECRETS[0], REFINERY_SECRETS[1], LEASE];
 
+const WITNESS: &[Grant] = &[
+    grant(OURS, &["witnesses"], READ, "its own kind"),
+    grant(OURS, &["witnesses/status"], &["patch"], "phase, counts and conditions"),
+    grant(
+        OURS,
+        &["escalations"],
+        &["get", "list", "watch", "create", "patch", "delete"],
+        "alarms: what was told is a patch; closed ones go after their time",
+    ),
+    grant(OURS, &["escalations/status"], &["patch"], "phase, severity and deliveries"),
+    grant(OURS, &["polecats"], READ, "whom to watch over"),
+    grant(OURS, &["polecats/status"], &["patch"], "activity and the condition Healthy, and nothing else"),
+    grant("", &["pods"], &["get"], "whose pod attaches"),
+    grant("authentication.k8s.io", &["tokenreviews"], &["create"], "who calls its gRPC server"),
+    EVENTS,
+];
+
+const WITNESS_SECRETS: &[Grant] = &[grant("", &["secrets"], &["get"], "URLs and passwords of channels that a Witness here names")];
+
+const WITNESS_RELEASE: &[Grant] = &[WITNESS_SECRETS[0], LEASE];
+
 /// What a controller may do in every namespace and on what has none.
 pub fn cluster_grants(controller: Controller) -> &'static [Grant] {
     match controller {
         Controller::Rig => RIG,
         Controller::Polecat => POLECAT,
         Controller::Refinery => REFINERY,
+        Controller::Witness => WITNESS,
     }
 }
 
@@ -132,14 +157,16 @@ pub fn namespace_grants(controller: Controller) -> &'static [Grant] {
         Controller::Rig => RIG_RELEASE,
         Controller::Polecat => POLECAT_RELEASE,
         Controller::Refinery => REFINERY_RELEASE,
+        Controller::Witness => WITNESS_RELEASE,
     }
 }
 
-/// What it may do in each namespace of `refinery.secretNamespaces`.
+/// What it may do in each namespace of the chart's `refinery.secretNamespaces` or `witness.secretNamespaces`.
 pub fn secret_grants(controller: Controller) -> &'static [Grant] {
     match controller {
         Controller::Rig | Controller::Polecat => &[],
         Controller::Refinery => REFINERY_SECRETS,
+        Controller::Witness => WITNESS_SECRETS,
     }
 }
 
@@ -189,12 +216,12 @@ mod tests {
     }
 
     #[test]
-    fn secrets_are_read_by_refinery_ctl_alone_and_never_everywhere() {
+    fn secrets_are_read_by_refinery_ctl_and_witness_ctl_alone_and_never_everywhere() {
         let secrets = |grants: &[Grant]| grants.iter().any(|g| g.resources.contains(&"secrets"));
         for controller in Controller::ALL {
             assert!(!secrets(cluster_grants(controller)), "{controller:?}");
             let here = secrets(namespace_grants(controller)) || secrets(secret_grants(controller));
-            assert_eq!(here, controller == Controller::Refinery, "{controller:?}");
+            assert_eq!(here, matches!(controller, Controller::Refinery | Controller::Witness), "{controller:?}");
         }
     }
 }
