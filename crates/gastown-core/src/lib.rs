@@ -1,8 +1,10 @@
 //! Pure decisions of the town. Facts in, plans out: no client, no clock, no randomness, no I/O.
 
 pub mod admission;
+pub mod escalation;
 pub mod polecat;
 pub mod report;
 pub mod retry;
 pub mod rig;
 pub mod train;
+pub mod witness;
