@@ -13,7 +13,7 @@ use kube::{Client, ResourceExt};
 use tokio::process::Command;
 
 /// The controllers, by their names.
-pub const CONTROLLERS: [&str; 3] = ["rig-ctl", "polecat-ctl", "refinery-ctl"];
+pub const CONTROLLERS: [&str; 4] = ["rig-ctl", "polecat-ctl", "refinery-ctl", "witness-ctl"];
 
 /// Our own cluster. One that was up already is used and left.
 pub struct Ground {

@@ -16,7 +16,7 @@ use crate::demo::{Clock, Ground};
 use crate::{images, util};
 
 /// The controllers, by the names of their Deployments.
-const CONTROLLERS: [&str; 3] = ["rig-ctl", "polecat-ctl", "refinery-ctl"];
+const CONTROLLERS: [&str; 4] = ["rig-ctl", "polecat-ctl", "refinery-ctl", "witness-ctl"];
 /// The admin server's port.
 const ADMIN_PORT: u16 = 8080;
 /// The verbs that write.

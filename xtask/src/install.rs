@@ -30,7 +30,8 @@ const RELEASE: &str = "gastown";
 const MANAGER: &str = "gastown-install";
 
 /// The keys of the chart's values that hold a controller, and the controller.
-const CONTROLLERS: &[(&str, &str)] = &[("rig", "rig-ctl"), ("polecat", "polecat-ctl"), ("refinery", "refinery-ctl")];
+const CONTROLLERS: &[(&str, &str)] =
+    &[("rig", "rig-ctl"), ("polecat", "polecat-ctl"), ("refinery", "refinery-ctl"), ("witness", "witness-ctl")];
 
 /// Flags of `cargo xtask install`.
 #[derive(Debug, clap::Args)]

@@ -121,11 +121,16 @@ fn secret_readers(objects: &[Value]) -> BTreeSet<(String, String)> {
 }
 
 #[tokio::test]
-async fn only_refinery_ctl_reads_secrets_and_only_where_the_values_say() {
-    let at = |namespaces: &[&str]| namespaces.iter().map(|n| ("refinery-ctl".to_owned(), (*n).to_owned())).collect::<BTreeSet<_>>();
-    assert_eq!(secret_readers(&render(&[]).await), at(&[NAMESPACE]));
+async fn only_refinery_ctl_and_witness_ctl_read_secrets_and_only_where_the_values_say() {
+    let at = |refinery: &[&str], witness: &[&str]| {
+        let of = |name: &str, all: &[&str]| all.iter().map(|n| (name.to_owned(), (*n).to_owned())).collect::<Vec<_>>();
+        [of("refinery-ctl", refinery), of("witness-ctl", witness)].concat().into_iter().collect::<BTreeSet<_>>()
+    };
+    assert_eq!(secret_readers(&render(&[]).await), at(&[NAMESPACE], &[NAMESPACE]));
     let set = "refinery.secretNamespaces={team-a,team-b,gastown-system}";
-    assert_eq!(secret_readers(&render(&[set]).await), at(&[NAMESPACE, "team-a", "team-b"]));
+    assert_eq!(secret_readers(&render(&[set]).await), at(&[NAMESPACE, "team-a", "team-b"], &[NAMESPACE]));
+    let set = "witness.secretNamespaces={team-c}";
+    assert_eq!(secret_readers(&render(&[set]).await), at(&[NAMESPACE], &[NAMESPACE, "team-c"]));
 }
 
 #[tokio::test]

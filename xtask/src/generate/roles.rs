@@ -22,14 +22,15 @@ pub fn page() -> String {
     let mut page = String::from(
         "<!-- Made by `cargo xtask gen` from crates/gastown-api/src/rbac.rs; edit that. -->\n\
          # What each controller may do\n\n\
-         Every controller has a service account of its own. Nobody has `*`, and only refinery-ctl reads Secrets: in the release\n\
-         namespace and in the namespaces that the chart's `refinery.secretNamespaces` names.\n",
+         Every controller has a service account of its own. Nobody has `*`, and only refinery-ctl and witness-ctl read Secrets: in\n\
+         the release namespace and in the namespaces that the chart's `refinery.secretNamespaces` or `witness.secretNamespaces` names.\n",
     );
     for controller in Controller::ALL {
         let _ = write!(page, "\n## {}\n", controller.name());
         table(&mut page, "Everywhere", cluster_grants(controller));
         table(&mut page, "In the release namespace", namespace_grants(controller));
-        table(&mut page, "In each namespace of `refinery.secretNamespaces`", secret_grants(controller));
+        let block = controller.name().trim_end_matches("-ctl");
+        table(&mut page, &format!("In each namespace of `{block}.secretNamespaces`"), secret_grants(controller));
     }
     page
 }

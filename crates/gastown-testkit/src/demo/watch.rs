@@ -195,7 +195,7 @@ impl Failure {
             let said = stage.kubectl.output(args).await.unwrap_or_else(|e| format!("{e:#}"));
             let _ = write!(text, "\n\n{what}:\n{}", tail(&said, 30));
         }
-        for controller in ["rig-ctl", "polecat-ctl", "refinery-ctl"] {
+        for controller in ["rig-ctl", "polecat-ctl", "refinery-ctl", "witness-ctl"] {
             let selector = format!("app.kubernetes.io/component={controller}");
             let args = ["logs", "-n", SYSTEM, "-l", &selector, "--tail", "25", "--all-containers"];
             let said = stage.kubectl.output(&args).await.unwrap_or_else(|e| format!("{e:#}"));
