@@ -72,7 +72,8 @@ async fn a_wedged_agent_is_nudged_saved_and_given_up_and_one_that_wakes_is_healt
     let uid = pod.uid().context("a uid")?;
     ensure!(condition.status == "False" && condition.message.starts_with(&format!("pod {uid}: ")), "{condition:?}");
     ensure!(given_up.status.as_ref().and_then(|s| s.phase) == Some(gastown_api::PolecatPhase::Working), "polecat-ctl's fields stay");
-    let witness = until(&town.api::<Witness>(), "watch", "one stuck", |w| {
+    let api: Api<Witness> = town.api();
+    let witness = until(&api, "watch", "one stuck", |w| {
         w.filter(|w| w.status.as_ref().and_then(|s| s.polecats_summary).is_some_and(|s| s.stuck == 1 && s.running == 1)).cloned()
     });
     let status = witness.await?.status.context("a status")?;
