@@ -123,11 +123,16 @@ fn secret_readers(objects: &[Value]) -> BTreeSet<(String, String)> {
 #[tokio::test]
 async fn only_who_asks_remotes_reads_secrets_and_only_where_the_values_say() {
     let at = |all: &[(&str, &str)]| all.iter().map(|(who, n)| ((*who).to_owned(), (*n).to_owned())).collect::<BTreeSet<_>>();
-    let (refinery, beads) = ("refinery-ctl", "beadstore-ctl");
-    assert_eq!(secret_readers(&render(&[]).await), at(&[(refinery, NAMESPACE), (beads, NAMESPACE)]));
-    let set = ["refinery.secretNamespaces={team-a,team-b,gastown-system}", "beadstore.secretNamespaces={team-c}"];
-    let readers = [(refinery, NAMESPACE), (refinery, "team-a"), (refinery, "team-b"), (beads, NAMESPACE), (beads, "team-c")];
-    assert_eq!(secret_readers(&render(&set).await), at(&readers));
+    let (refinery, beads, witness) = ("refinery-ctl", "beadstore-ctl", "witness-ctl");
+    let release = [(refinery, NAMESPACE), (beads, NAMESPACE), (witness, NAMESPACE)];
+    assert_eq!(secret_readers(&render(&[]).await), at(&release));
+    let set = [
+        "refinery.secretNamespaces={team-a,team-b,gastown-system}",
+        "beadstore.secretNamespaces={team-c}",
+        "witness.secretNamespaces={team-d}",
+    ];
+    let further = [(refinery, "team-a"), (refinery, "team-b"), (beads, "team-c"), (witness, "team-d")];
+    assert_eq!(secret_readers(&render(&set).await), at(&[release.as_slice(), &further].concat()));
 }
 
 #[tokio::test]

@@ -2,11 +2,20 @@ use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomRe
 use kube::CustomResourceExt;
 use serde_json::Value;
 
-use crate::{BeadStore, Convoy, MergeRequest, Polecat, Refinery, Rig, Witness};
+use crate::{BeadStore, Convoy, Escalation, MergeRequest, Polecat, Refinery, Rig, Witness};
 
 /// The definitions of all kinds, as they are installed.
 pub fn crds() -> Vec<CustomResourceDefinition> {
-    let all = [Rig::crd(), Polecat::crd(), Convoy::crd(), Witness::crd(), Refinery::crd(), BeadStore::crd(), MergeRequest::crd()];
+    let all = [
+        Rig::crd(),
+        Polecat::crd(),
+        Convoy::crd(),
+        Witness::crd(),
+        Refinery::crd(),
+        BeadStore::crd(),
+        MergeRequest::crd(),
+        Escalation::crd(),
+    ];
     all.into_iter().map(tidy).collect()
 }
 

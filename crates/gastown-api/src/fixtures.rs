@@ -6,7 +6,7 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use crate::{BeadStore, Convoy, MergeRequest, Polecat, Refinery, Rig, Witness, crds};
+use crate::{BeadStore, Convoy, Escalation, MergeRequest, Polecat, Refinery, Rig, Witness, crds};
 
 const MANIFESTS: [&str; 2] = [include_str!("../tests/fixtures/go-operator.yaml"), include_str!("../tests/fixtures/additions.yaml")];
 const STATUSES: &str = include_str!("../tests/fixtures/statuses.yaml");
@@ -32,6 +32,7 @@ fn again(object: &Value) -> Value {
         "Refinery" => through::<Refinery>(object),
         "BeadStore" => through::<BeadStore>(object),
         "MergeRequest" => through::<MergeRequest>(object),
+        "Escalation" => through::<Escalation>(object),
         other => panic!("no kind {other}"),
     }
 }
@@ -176,6 +177,7 @@ fn the_columns_are_those_that_people_know() {
     assert_eq!(columns("Refinery"), "Rig Phase Queue Current Age");
     assert_eq!(columns("BeadStore"), "Rig Prefix Phase Issues Ready Writable Age");
     assert_eq!(columns("MergeRequest"), "Rig Branch Phase Pos Reason Age");
+    assert_eq!(columns("Escalation"), "Severity Phase Rig Raises Summary Age");
 }
 
 /// Strings, lists and maps of a schema that have no end, by path.

@@ -13,6 +13,7 @@ pub mod conditions;
 mod convoy;
 mod crd;
 pub mod duration;
+mod escalation;
 #[cfg(test)]
 mod fixtures;
 mod merge_request;
@@ -32,13 +33,20 @@ mod witness;
 pub use bead_store::{BeadBackend, BeadGit, BeadStore, BeadStorePhase, BeadStoreSpec, BeadStoreStatus, BeadStoreTemplate, WritePolicy};
 pub use convoy::{Convoy, ConvoyBead, ConvoyBeadPhase, ConvoyPhase, ConvoySpec, ConvoyStatus, FailurePolicy};
 pub use crd::crds;
+pub use escalation::{
+    Acknowledgement, Closing, Delivery, DeliveryState, Escalation, EscalationPhase, EscalationSpec, EscalationStatus, RelatedObject,
+    Severity,
+};
 pub use merge_request::{MergeAttempt, MergePhase, MergeRequest, MergeRequestSpec, MergeRequestStatus, PolecatReference, Rejection};
 pub use pod::{PodVolume, ProjectedSource, ProjectedVolume};
 pub use polecat::{AgentConfig, AgentKind, Budget, DesiredState, ExecutionMode, ModelProvider, Polecat, PolecatSpec, Provider};
 pub use polecat_pod::{KubernetesSpec, StrictHostKeyChecking};
-pub use polecat_status::{Outcome, PolecatPhase, PolecatStatus, Usage};
+pub use polecat_status::{Activity, Outcome, PolecatPhase, PolecatStatus, Usage};
 pub use polecat_template::{AgentTemplate, KubernetesTemplate, PolecatTemplate};
 pub use refinery::{GateTemplate, MergesSummary, Refinery, RefineryPhase, RefinerySpec, RefineryStatus, RefineryTemplate};
 pub use rig::{PolecatCounts, Rig, RigPhase, RigSettings, RigSpec, RigStatus};
 pub use shared::{JsonObject, ObjectName, SecretKeyRef};
-pub use witness::{PolecatsSummary, Witness, WitnessPhase, WitnessSpec, WitnessStatus, WitnessTemplate};
+pub use witness::{
+    Channel, EmailChannel, MailTls, PolecatsSummary, Route, WebhookChannel, Witness, WitnessPhase, WitnessSpec, WitnessStatus,
+    WitnessTemplate,
+};

@@ -17,6 +17,8 @@ pub mod manager {
     pub const BEAD_STORE: &str = "gastown-beadstore-ctl";
     /// convoy-ctl.
     pub const CONVOY: &str = "gastown-convoy-ctl";
+    /// witness-ctl.
+    pub const WITNESS: &str = "gastown-witness-ctl";
 }
 
 /// Finalizers.
@@ -77,6 +79,8 @@ pub mod annotation {
     pub const CONVOY_COUNTED: &str = "gastown.io/convoy-counted";
     /// On a Convoy: which end of which beads was told.
     pub const CONVOY_TOLD: &str = "gastown.io/convoy-told";
+    /// On an Escalation: raises, settling and deliveries as compact JSON.
+    pub const ALARM: &str = "gastown.io/alarm";
     /// On a Secret of Claude's credentials: when it was written, as the Go operator's command line does.
     pub const LAST_SYNC: &str = "gastown.io/last-sync";
 }
@@ -97,6 +101,8 @@ pub mod condition {
     pub const CLAIMED: &str = "Claimed";
     /// Polecat: its agent gets on; set by witness-ctl.
     pub const HEALTHY: &str = "Healthy";
+    /// Escalation: everybody who should know was told.
+    pub const DELIVERED: &str = "Delivered";
     /// Polecat: it has a slot of its rig.
     pub const ADMITTED: &str = "Admitted";
     /// Polecat: its work is in the merge queue.

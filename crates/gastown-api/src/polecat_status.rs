@@ -39,6 +39,9 @@ pub struct PolecatStatus {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "schema::time")]
     pub last_activity: Option<Time>,
+    /// What the agent is at, as witness-ctl sees it; absent when none is at work.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub activity: Option<Activity>,
     /// The agent of the last attempt.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 64))]
@@ -92,6 +95,21 @@ pub enum PolecatPhase {
     Stuck,
     /// Stopped because that was wanted.
     Terminated,
+}
+
+/// What an agent is at.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
+pub enum Activity {
+    /// It does things.
+    Working,
+    /// It says nothing, but computes or is inside one tool call.
+    Quiet,
+    /// It has ended its turn and waits for a person.
+    WaitingForHuman,
+    /// It does nothing, for too long.
+    Wedged,
+    /// Its pod is not heard from, though others are.
+    Dead,
 }
 
 /// How an attempt ended.

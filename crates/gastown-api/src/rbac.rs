@@ -2,8 +2,8 @@
 //!
 //! Nobody has `*`, nobody may bind roles or make tokens, and polecat-ctl has no permission on Secrets at all. What a
 //! controller needs in the release namespace only is in [`namespace_rules`]; Secrets and known hosts that a
-//! Refinery or a BeadStore names are read in the release namespace and in those namespaces that the chart's
-//! `refinery.secretNamespaces` and `beadstore.secretNamespaces` name ([`secret_rules`]).
+//! Refinery, a BeadStore or a Witness names are read in the release namespace and in those namespaces that the chart's
+//! `refinery.secretNamespaces`, `beadstore.secretNamespaces` and `witness.secretNamespaces` name ([`secret_rules`]).
 
 use k8s_openapi::api::rbac::v1::PolicyRule;
 
@@ -20,11 +20,13 @@ pub enum Controller {
     BeadStore,
     /// convoy-ctl.
     Convoy,
+    /// witness-ctl.
+    Witness,
 }
 
 impl Controller {
     /// All of them.
-    pub const ALL: [Self; 5] = [Self::Rig, Self::Polecat, Self::Convoy, Self::Refinery, Self::BeadStore];
+    pub const ALL: [Self; 6] = [Self::Rig, Self::Polecat, Self::Convoy, Self::Witness, Self::Refinery, Self::BeadStore];
 
     /// The program's name.
     pub fn name(self) -> &'static str {
@@ -32,6 +34,7 @@ impl Controller {
             Self::Rig => "rig-ctl",
             Self::Polecat => "polecat-ctl",
             Self::Refinery => "refinery-ctl",
+            Self::Witness => "witness-ctl",
             Self::Convoy => "convoy-ctl",
             Self::BeadStore => "beadstore-ctl",
         }
@@ -43,6 +46,7 @@ impl Controller {
             Self::Rig | Self::Polecat | Self::Convoy => None,
             Self::Refinery => Some("refinery.secretNamespaces"),
             Self::BeadStore => Some("beadstore.secretNamespaces"),
+            Self::Witness => Some("witness.secretNamespaces"),
         }
     }
 }
@@ -168,6 +172,27 @@ const CONVOY: &[Grant] = &[
 
 const CONVOY_RELEASE: &[Grant] = &[LEASE];
 
+const WITNESS: &[Grant] = &[
+    grant(OURS, &["witnesses"], READ, "its own kind"),
+    grant(OURS, &["witnesses/status"], &["patch"], "phase, counts and conditions"),
+    grant(
+        OURS,
+        &["escalations"],
+        &["get", "list", "watch", "create", "patch", "delete"],
+        "alarms: what was told is a patch; closed ones go after their time",
+    ),
+    grant(OURS, &["escalations/status"], &["patch"], "phase, severity and deliveries"),
+    grant(OURS, &["polecats"], READ, "whom to watch over"),
+    grant(OURS, &["polecats/status"], &["patch"], "activity and the condition Healthy, and nothing else"),
+    grant("", &["pods"], &["get"], "whose pod attaches"),
+    grant("authentication.k8s.io", &["tokenreviews"], &["create"], "who calls its gRPC server"),
+    EVENTS,
+];
+
+const WITNESS_SECRETS: &[Grant] = &[grant("", &["secrets"], &["get"], "URLs and passwords of channels that a Witness here names")];
+
+const WITNESS_RELEASE: &[Grant] = &[WITNESS_SECRETS[0], LEASE];
+
 /// What a controller may do in every namespace and on what has none.
 pub fn cluster_grants(controller: Controller) -> &'static [Grant] {
     match controller {
@@ -176,6 +201,7 @@ pub fn cluster_grants(controller: Controller) -> &'static [Grant] {
         Controller::Refinery => REFINERY,
         Controller::BeadStore => BEAD_STORE,
         Controller::Convoy => CONVOY,
+        Controller::Witness => WITNESS,
     }
 }
 
@@ -185,6 +211,7 @@ pub fn namespace_grants(controller: Controller) -> &'static [Grant] {
         Controller::Rig => RIG_RELEASE,
         Controller::Polecat => POLECAT_RELEASE,
         Controller::Refinery => REFINERY_RELEASE,
+        Controller::Witness => WITNESS_RELEASE,
         Controller::BeadStore => BEAD_STORE_RELEASE,
         Controller::Convoy => CONVOY_RELEASE,
     }
@@ -196,6 +223,7 @@ pub fn secret_grants(controller: Controller) -> &'static [Grant] {
         Controller::Rig | Controller::Polecat | Controller::Convoy => &[],
         Controller::Refinery => REFINERY_SECRETS,
         Controller::BeadStore => BEAD_STORE_SECRETS,
+        Controller::Witness => WITNESS_SECRETS,
     }
 }
 

@@ -2,8 +2,10 @@
 
 pub mod admission;
 pub mod convoy;
+pub mod escalation;
 pub mod polecat;
 pub mod report;
 pub mod retry;
 pub mod rig;
 pub mod train;
+pub mod witness;

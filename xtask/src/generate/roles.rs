@@ -22,8 +22,9 @@ pub fn page() -> String {
     let mut page = String::from(
         "<!-- Made by `cargo xtask gen` from crates/gastown-api/src/rbac.rs; edit that. -->\n\
          # What each controller may do\n\n\
-         Every controller has a service account of its own. Nobody has `*`, and only refinery-ctl and beadstore-ctl read Secrets: in\n\
-         the release namespace and in the namespaces that the chart's `refinery.secretNamespaces` and `beadstore.secretNamespaces` name.\n",
+         Every controller has a service account of its own. Nobody has `*`, and only refinery-ctl, beadstore-ctl and witness-ctl read\n\
+         Secrets: in the release namespace and in the namespaces that the chart's `refinery.secretNamespaces`,\n\
+         `beadstore.secretNamespaces` and `witness.secretNamespaces` name.\n",
     );
     for controller in Controller::ALL {
         let _ = write!(page, "\n## {}\n", controller.name());

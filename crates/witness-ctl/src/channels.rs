@@ -1,0 +1,150 @@
+//! The ways to tell people. Each answers what became of one try; none keeps anything.
+
+mod http;
+mod mail;
+
+use gastown_api::{Channel, Escalation, Route, SecretKeyRef, Severity};
+use gastown_core::escalation::Outcome;
+use gastown_runtime::events::{Events, Note};
+use k8s_openapi::api::core::v1::Secret;
+use kube::{Api, Client, ResourceExt as _};
+use serde::Serialize;
+
+/// What is told.
+#[derive(Clone, Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct Letter {
+    namespace: String,
+    name: String,
+    uid: String,
+    rig: String,
+    severity: &'static str,
+    cause: String,
+    summary: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    details: Option<String>,
+    source: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    related_object: Option<gastown_api::RelatedObject>,
+    raises: u32,
+}
+
+impl Letter {
+    pub fn new(object: &Escalation, severity: Severity, raises: u32) -> Self {
+        let spec = object.spec.clone();
+        Self {
+            namespace: object.namespace().unwrap_or_default(),
+            name: object.name_any(),
+            uid: object.uid().unwrap_or_default(),
+            rig: spec.rig_ref,
+            severity: severity.as_str(),
+            cause: spec.cause,
+            summary: spec.summary,
+            details: spec.details,
+            source: spec.source,
+            related_object: spec.related_object,
+            raises,
+        }
+    }
+
+    /// The same for each try at one severity, so that a receiver knows a repetition.
+    fn id(&self) -> String {
+        format!("{}-{}", self.uid, self.severity)
+    }
+
+    /// For people.
+    fn text(&self) -> String {
+        let mut text = format!("{}\n\nrig {}, severity {}, raised by {}", self.summary, self.rig, self.severity, self.source);
+        if let Some(about) = &self.related_object {
+            let place = about.namespace.as_deref().map(|n| format!("{n}/")).unwrap_or_default();
+            text.push_str(&format!("\nabout {} {place}{}", about.kind, about.name));
+        }
+        if let Some(details) = &self.details {
+            text.push_str("\n\n");
+            text.push_str(details);
+        }
+        text.push_str(&format!("\n\nkubectl -n {} describe escalation {}", self.namespace, self.name));
+        text
+    }
+
+    fn headline(&self) -> String {
+        let words: String = self.summary.chars().map(|c| if c.is_control() { ' ' } else { c }).take(200).collect();
+        format!("[{}] {}: {words}", self.severity, self.rig)
+    }
+}
+
+pub(crate) struct Channels {
+    client: Client,
+    http: http::Poster,
+}
+
+impl Channels {
+    pub fn new(client: Client) -> anyhow::Result<Self> {
+        Ok(Self { client, http: http::Poster::new()? })
+    }
+
+    /// Tells it along a route of a Witness in `namespace`.
+    pub async fn tell(&self, route: &Route, namespace: &str, letter: &Letter, object: &Escalation, events: &Events) -> Outcome {
+        let told = match (route.channel, &route.webhook, &route.slack, &route.email) {
+            (Channel::Mayor, ..) => {
+                // A topic an object: what became worse is another message of it.
+                events.say(object, Note::warning("Escalation", "Escalated", letter.headline()));
+                Ok(Outcome::Sent)
+            }
+            (Channel::Webhook, Some(to), ..) => self.post(namespace, &to.url_secret_ref, letter, &serde_json::json!(letter)).await,
+            (Channel::Slack, _, Some(to), _) => self.post(namespace, &to.url_secret_ref, letter, &http::slack(letter)).await,
+            (Channel::Email, _, _, Some(to)) => match &to.credentials_secret_ref {
+                None => Ok(mail::send(to, None, letter).await),
+                Some(secret) => match self.credentials(namespace, &secret.name).await {
+                    Ok(login) => Ok(mail::send(to, Some(login), letter).await),
+                    Err(why) => Err(why),
+                },
+            },
+            (channel, ..) => Err(format!("the route says not how {channel:?} is reached")),
+        };
+        told.unwrap_or_else(|why| Outcome::Failed { why, after: None })
+    }
+
+    async fn post(&self, namespace: &str, url: &SecretKeyRef, letter: &Letter, body: &serde_json::Value) -> Result<Outcome, String> {
+        let url = self.value(namespace, &url.name, &url.key).await?;
+        Ok(self.http.post(url.trim(), &letter.id(), body).await)
+    }
+
+    async fn credentials(&self, namespace: &str, secret: &str) -> Result<(String, String), String> {
+        Ok((self.value(namespace, secret, "username").await?, self.value(namespace, secret, "password").await?))
+    }
+
+    /// A value of a Secret, read anew each time.
+    async fn value(&self, namespace: &str, name: &str, key: &str) -> Result<String, String> {
+        let secret = Api::<Secret>::namespaced(self.client.clone(), namespace).get(name).await.map_err(|e| match e {
+            kube::Error::Api(status) if status.code == 404 => format!("SecretNotFound: secret {name} is not in namespace {namespace}"),
+            kube::Error::Api(status) if status.code == 403 => format!(
+                "SecretForbidden: secret {name} in namespace {namespace} may not be read: add {namespace} to the chart's \
+                 witness.secretNamespaces"
+            ),
+            error => format!("reading secret {name}: {error}"),
+        })?;
+        let value = secret.data.unwrap_or_default().remove(key).map(|v| v.0).filter(|v| !v.is_empty());
+        let value = value.ok_or_else(|| format!("SecretNotFound: secret {name} has no key {key}"))?;
+        String::from_utf8(value).map_err(|_| format!("key {key} of secret {name} is no text"))
+    }
+}
+
+#[cfg(test)]
+pub(crate) fn letter() -> Letter {
+    let spec = gastown_api::EscalationSpec {
+        severity: Severity::High,
+        cause: "polecat/work/toast/AttemptsSpent".into(),
+        summary: "Toast <gave> up & left.\r\nBcc: everybody@example.com".into(),
+        details: Some("three tries".into()),
+        source: "polecat-ctl".into(),
+        rig_ref: "web".into(),
+        related_object: Some(gastown_api::RelatedObject { kind: "Polecat".into(), namespace: Some("work".into()), name: "toast".into() }),
+        acknowledged: None,
+        closed: None,
+    };
+    let mut object = Escalation::new("esc-1", spec);
+    object.metadata.namespace = Some("work".into());
+    object.metadata.uid = Some("uid-1".into());
+    Letter::new(&object, Severity::High, 2)
+}

@@ -1,0 +1,54 @@
+//! Who may call what. What an agent's pod may do is looked at once more when its request is read.
+
+use std::sync::Arc;
+
+use gastown_runtime::auth::Identity;
+use gastown_runtime::grpc::Policy;
+
+/// Controllers of the release namespace, by the service account's name.
+const CALLERS: &[(&str, &[&str])] =
+    &[("Raise", &["polecat-ctl", "refinery-ctl", "beadstore-ctl"]), ("Settle", &["polecat-ctl", "refinery-ctl", "beadstore-ctl"])];
+/// What a pod may call: one that a Polecat owns, which the call itself checks.
+const PODS: &[&str] = &["Attach", "Raise"];
+
+/// Whether the caller is one of our controllers that may call this.
+pub(crate) fn is_controller(release: &str, method: &str, caller: &Identity) -> bool {
+    let allowed = CALLERS.iter().find(|(m, _)| *m == method).map(|(_, who)| *who).unwrap_or_default();
+    caller.namespace == release && allowed.contains(&caller.service_account.as_str())
+}
+
+/// The table as the server asks it.
+pub(crate) fn policy(release: &str) -> Policy {
+    let release = release.to_owned();
+    Arc::new(move |path: &str, caller: &Identity| {
+        let method = path.strip_prefix("/gastown.v1.Witness/").unwrap_or_default();
+        let pod = caller.pod_name.is_some() && caller.pod_uid.is_some();
+        if is_controller(&release, method, caller) || (pod && PODS.contains(&method)) {
+            return Ok(());
+        }
+        Err(format!("{}:{} may not call {path}", caller.namespace, caller.service_account))
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn controllers_of_the_release_raise_and_settle_and_pods_attach_and_raise() {
+        let policy = policy("gastown-system");
+        let ask = |namespace: &str, account: &str, pod: bool, method: &str| {
+            let pod = pod.then(|| "p".to_owned());
+            let caller = Identity { namespace: namespace.into(), service_account: account.into(), pod_name: pod.clone(), pod_uid: pod };
+            policy(&format!("/gastown.v1.Witness/{method}"), &caller).is_ok()
+        };
+        for account in ["polecat-ctl", "refinery-ctl", "beadstore-ctl"] {
+            assert!(ask("gastown-system", account, false, "Raise") && ask("gastown-system", account, false, "Settle"), "{account}");
+            assert!(!ask("work", account, false, "Raise") && !ask("work", account, true, "Settle"), "{account}");
+        }
+        assert!(!ask("gastown-system", "rig-ctl", false, "Raise"));
+        assert!(ask("work", "default", true, "Attach") && ask("work", "default", true, "Raise"));
+        assert!(!ask("work", "default", false, "Attach") && !ask("work", "default", true, "Settle"));
+        assert!(!ask("gastown-system", "polecat-ctl", true, "Anything"));
+    }
+}
