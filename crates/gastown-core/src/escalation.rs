@@ -5,7 +5,8 @@
 use gastown_api::{DeliveryState, EscalationPhase, Severity};
 use jiff::{SignedDuration, Timestamp};
 use serde::{Deserialize, Serialize};
-use sha2::{Digest as _, Sha256};
+
+use crate::train::short_digest;
 
 /// What nobody acknowledges for so long becomes one severity worse.
 pub const STALE_AFTER: SignedDuration = SignedDuration::from_hours(4);
@@ -24,11 +25,7 @@ const WORDS: usize = 512;
 
 /// The name of the Escalation of a cause: the first, or the one after `previous`.
 pub fn name(cause: &str, previous: Option<&str>) -> String {
-    let mut hash = Sha256::new();
-    hash.update(cause.as_bytes());
-    hash.update([0]);
-    hash.update(previous.unwrap_or_default().as_bytes());
-    let digest: String = hash.finalize().iter().take(6).map(|b| format!("{b:02x}")).collect();
+    let digest = short_digest(&[cause, previous.unwrap_or_default()], 12);
     let mut words = String::new();
     for c in cause.chars().flat_map(char::to_lowercase) {
         if c.is_ascii_alphanumeric() {

@@ -1,7 +1,7 @@
 //! The main job, from a repository and a plan to landed branches, on whatever cluster has the operator.
 //!
 //! A [`Story`] is a git repository and the changes that the scripted model makes in it. [`run`] puts the git server and the
-//! Messages API into a namespace and the changes as beads into the repository, makes a Rig, a BeadStore and one Convoy, and watches
+//! Messages API into a namespace and the changes as beads into the repository, makes a Rig with its BeadStore and one Convoy, and watches
 //! until every bead is closed.
 //! The controllers, the agent, git and the gates are the real ones; only the model is scripted.
 
@@ -15,9 +15,9 @@ mod stage;
 mod story;
 mod watch;
 
+pub use beads::BeadState;
 pub use git::git;
 pub use kubectl::{Forward, Kubectl};
-pub use beads::BeadState;
 pub use report::{ChangeReport, ConvoyReport, EscalationReport, Report, Target};
 pub use stage::{Settings, Stage, clear, run};
 pub use story::{Change, Hopeless, Plan, PlannedChange, RedFirst, Story, Try};

@@ -110,7 +110,7 @@ async fn erase(ground: &Ground, settings: &Settings) -> Result<()> {
     ground.erase::<Rig>(&Api::all(client.clone())).await?;
     ground.erase::<Refinery>(&Api::namespaced(client.clone(), SYSTEM)).await?;
     ground.erase::<Witness>(&Api::namespaced(client.clone(), SYSTEM)).await?;
-    ground.erase::<BeadStore>(&Api::namespaced(client.clone(), namespace)).await?;
+    ground.erase::<BeadStore>(&Api::namespaced(client.clone(), SYSTEM)).await?;
     ground.erase::<Convoy>(&Api::namespaced(client.clone(), namespace)).await?;
     ground.erase::<Polecat>(&Api::namespaced(client.clone(), namespace)).await?;
     ground.erase::<MergeRequest>(&Api::namespaced(client.clone(), namespace)).await

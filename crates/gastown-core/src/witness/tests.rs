@@ -142,8 +142,8 @@ fn a_pod_is_dead_only_while_others_are_heard() {
     assert_eq!(judge(at(1000), &cut_off).unwrap().healthy, Status::Unknown);
     let just_back = Facts { others: Some((at(999), at(990))), ..facts(None) };
     assert_eq!(judge(at(1000), &just_back).unwrap().healthy, Status::Unknown);
-    let dead = judge(at(1000), &Facts { others: Some((at(999), at(0))), ..facts(None) }).unwrap();
-    assert_eq!((dead.activity, dead.healthy, dead.alarm.unwrap().cause), (Activity::Dead, Status::False, Alarm::LOST));
+    let lost = judge(at(1000), &Facts { others: Some((at(999), at(0))), ..facts(None) }).unwrap();
+    assert_eq!((lost.activity, lost.healthy, lost.alarm.unwrap().cause), (Activity::Dead, Status::False, Alarm::LOST));
 }
 
 #[test]

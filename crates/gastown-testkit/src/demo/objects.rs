@@ -4,8 +4,9 @@ use std::collections::BTreeMap;
 
 use anyhow::Result;
 use gastown_api::{
-    AgentConfig, BeadStore, BeadStoreSpec, Channel, Convoy, ConvoySpec, DesiredState, GateTemplate, KubernetesSpec, ModelProvider, Polecat,
-    PolecatSpec, PolecatTemplate, Provider, RefineryTemplate, Rig, RigSettings, RigSpec, Route, SecretKeyRef, WebhookChannel, WitnessTemplate,
+    AgentConfig, AgentTemplate, BeadStoreTemplate, Channel, Convoy, ConvoySpec, DesiredState, GateTemplate, KubernetesSpec,
+    KubernetesTemplate, ModelProvider, Polecat, PolecatSpec, PolecatTemplate, Provider, RefineryTemplate, Rig, RigSettings, RigSpec, Route,
+    SecretKeyRef, WebhookChannel, WitnessTemplate,
 };
 use k8s_openapi::api::core::v1::{Namespace, Pod, ResourceRequirements, Secret, Service};
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
@@ -134,6 +135,7 @@ pub fn rig(settings: &Settings, story: &Story) -> Rig {
             git_url: repository(settings),
             beads_prefix: story.prefix().to_owned(),
             witness: Some(witness(settings, story)),
+            beads: Some(BeadStoreTemplate::default()),
             polecat_template: Some(template(settings)),
             settings: RigSettings { max_polecats: settings.max_polecats, ..RigSettings::default() },
             refinery: Some(refinery),
@@ -146,7 +148,10 @@ pub fn rig(settings: &Settings, story: &Story) -> Rig {
 
 /// How the rig's polecats run.
 fn template(settings: &Settings) -> PolecatTemplate {
-    PolecatTemplate { agent_config: Some(agent(settings)), kubernetes: Some(kubernetes(settings)), ..PolecatTemplate::default() }
+    let AgentConfig { provider, model_provider, .. } = agent(settings);
+    let agent = AgentTemplate { provider: Some(provider), model_provider, ..AgentTemplate::default() };
+    let kubernetes = KubernetesTemplate { resources: kubernetes(settings).resources, ..KubernetesTemplate::default() };
+    PolecatTemplate { agent_config: Some(agent), kubernetes: Some(kubernetes), ..PolecatTemplate::default() }
 }
 
 fn agent(settings: &Settings) -> AgentConfig {
@@ -178,14 +183,6 @@ pub fn polecat(settings: &Settings, name: &str, task: &str) -> Polecat {
     );
     polecat.metadata = ObjectMeta { namespace: Some(settings.namespace.clone()), ..polecat.metadata };
     polecat
-}
-
-/// The store of the rig's beads: in the rig's own repository.
-pub fn bead_store(settings: &Settings, prefix: &str) -> BeadStore {
-    let mut store =
-        BeadStore::new(&settings.rig, BeadStoreSpec { rig_ref: settings.rig.clone(), prefix: prefix.to_owned(), ..BeadStoreSpec::default() });
-    store.metadata.namespace = Some(settings.namespace.clone());
-    store
 }
 
 /// A convoy of some beads.

@@ -48,11 +48,7 @@ pub async fn create(dir: &Path) -> Result<Plan> {
         change("gt-1", "durations: show seconds the shortest way", durations),
         PlannedChange { red_first: Some(red), ..change("gt-2", "stats: add the median", median) },
         change("gt-3", "notes: make file names of titles", notes),
-        PlannedChange {
-            depends_on: vec!["gt-1".to_owned()],
-            mute_first: true,
-            ..change("gt-4", "roster: say who is on watch", roster)
-        },
+        PlannedChange { depends_on: vec!["gt-1".to_owned()], mute_first: true, ..change("gt-4", "roster: say who is on watch", roster) },
     ];
     let hopeless = vec![Hopeless { bead: "gt-5".to_owned(), title: "weather: say what it will be tomorrow".to_owned() }];
     Ok(Plan { base, tip_tree: None, test: "python3 -m pytest -q tests".to_owned(), changes, hopeless })

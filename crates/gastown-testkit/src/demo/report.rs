@@ -153,7 +153,8 @@ impl Report {
 
     /// A table for the terminal.
     pub fn table(&self) -> String {
-        let head = ["BEAD", "STATUS", "POLECAT", "BRANCH", "COMMIT", "TESTED", "LANDED", "ATTEMPTS", "WAITING", "TESTING"].map(str::to_owned);
+        let head =
+            ["BEAD", "STATUS", "POLECAT", "BRANCH", "COMMIT", "TESTED", "LANDED", "ATTEMPTS", "WAITING", "TESTING"].map(str::to_owned);
         let short = |c: &str| c.chars().take(10).collect::<String>();
         let rows = self.changes.iter().map(|c| {
             [

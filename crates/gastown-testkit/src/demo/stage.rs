@@ -1,10 +1,10 @@
 //! Setting the stage on a cluster, and playing a story on it.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
-use gastown_api::{BeadStore, Convoy, ConvoyPhase, Escalation, MergeRequest, Polecat, Rig};
+use gastown_api::{Convoy, ConvoyPhase, Escalation, MergeRequest, Polecat, Rig};
 use http::Method;
 use k8s_openapi::api::core::v1::{Namespace, Pod, Secret, Service};
 use kube::api::{Api, DeleteParams, ListParams, Patch, PatchParams, PostParams};
@@ -66,7 +66,7 @@ pub struct Stage {
 }
 
 impl Stage {
-    /// Makes everything but the Polecats and the beads. What an earlier run left under the same names is deleted first.
+    /// Makes everything but the Polecats and the Convoys. What an earlier run left under the same names is deleted first.
     pub async fn set(client: &Client, settings: Settings, story: &Story, scripts: &[Script]) -> Result<Self> {
         let kubectl = Kubectl::find(&settings.kubeconfig).await?;
         clear(client, &settings).await?;
@@ -88,18 +88,19 @@ impl Stage {
         let polecats = Api::namespaced(client.clone(), name);
         let requests = Api::namespaced(client.clone(), name);
         let mut stage = Self { kubectl, git, messages, hooks, escalations, convoys, polecats, requests, started: Instant::now(), settings };
-        stage.furnish(&story.path(), &story.base, scripts).await?;
+        stage.furnish(story, scripts).await?;
         stage.started = Instant::now();
         let rig = objects::rig(&stage.settings, story);
         Api::<Rig>::all(client.clone()).create(&PostParams::default(), &rig).await.context("creating the Rig")?;
         Ok(stage)
     }
 
-    async fn furnish(&self, repository: &Path, base: &str, scripts: &[Script]) -> Result<()> {
+    async fn furnish(&self, story: &Story, scripts: &[Script]) -> Result<()> {
         let admin = format!("http://127.0.0.1:{}/admin/repos/{REPOSITORY}", self.git.port);
         http_client::send(Method::PUT, &admin, Vec::new()).await?;
-        let refspec = format!("{base}:refs/heads/main");
-        git(repository, &["push", "--quiet", &self.repository_here(), &refspec]).await.context("pushing the repository")?;
+        let refspec = format!("{}:refs/heads/main", story.base);
+        git(&story.path(), &["push", "--quiet", &self.repository_here(), &refspec]).await.context("pushing the repository")?;
+        beads::push(story, &self.repository_here()).await?;
         let admin = format!("http://127.0.0.1:{}/admin/scripts", self.messages.port);
         http_client::send(Method::POST, &admin, serde_json::to_vec(scripts)?).await?;
         Ok(())
@@ -110,12 +111,8 @@ impl Stage {
         format!("http://127.0.0.1:{}/{REPOSITORY}.git", self.git.port)
     }
 
-    /// Puts the story's beads beside the code, and sends one Convoy of them off, and a second one of those that are hopeless.
-    async fn send(&self, client: &Client, story: &Story) -> Result<()> {
-        beads::push(story, &self.repository_here()).await?;
-        let store = objects::bead_store(&self.settings, story.prefix());
-        let stores = Api::<BeadStore>::namespaced(client.clone(), &self.settings.namespace);
-        stores.create(&PostParams::default(), &store).await.context("creating the BeadStore")?;
+    /// Sends one Convoy off, and a second one of what is hopeless.
+    async fn send(&self, story: &Story) -> Result<()> {
         let everything = story.changes.iter().map(|c| c.bead.clone()).collect();
         let convoy = objects::convoy(&self.settings, CONVOY, "All changes of the plan", everything);
         self.convoys.create(&PostParams::default(), &convoy).await.context("creating the Convoy")?;
@@ -158,12 +155,8 @@ impl Stage {
     /// All Convoys, Polecats, MergeRequests and Escalations of the namespace.
     pub async fn snapshot(&self) -> Result<Snapshot> {
         let all = ListParams::default();
-        let (convoys, polecats, requests, escalations) = tokio::try_join!(
-            self.convoys.list(&all),
-            self.polecats.list(&all),
-            self.requests.list(&all),
-            self.escalations.list(&all)
-        )?;
+        let (convoys, polecats, requests, escalations) =
+            tokio::try_join!(self.convoys.list(&all), self.polecats.list(&all), self.requests.list(&all), self.escalations.list(&all))?;
         let (convoys, polecats) = (convoys.items, polecats.items);
         Ok(Snapshot { convoys, polecats, requests: requests.items, escalations: escalations.items })
     }
@@ -190,7 +183,7 @@ impl Stage {
 pub async fn run(client: &Client, settings: Settings, story: &Story, mut tell: impl FnMut(&str)) -> Result<(Stage, Report)> {
     tell(&format!("setting the stage in namespace {}", settings.namespace));
     let stage = Stage::set(client, settings, story, &story.scripts()).await?;
-    stage.send(client, story).await?;
+    stage.send(story).await?;
     let mut news = watch::News::default();
     let mut patience = watch::Patience::new(stage.settings.deadline);
     loop {
