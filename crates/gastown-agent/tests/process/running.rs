@@ -96,7 +96,7 @@ fn what_the_image_lacks_is_named() {
 }
 
 /// An agent that speaks Claude Code's stream, from a captured run.
-fn claude(pod: &mut Pod, stream: &str, first: &str) {
+pub fn claude(pod: &mut Pod, stream: &str, first: &str) {
     let captured = format!("{}/src/run/captured/{stream}.jsonl", env!("CARGO_MANIFEST_DIR"));
     let bin = pod.path("bin");
     fs::create_dir_all(&bin).unwrap();

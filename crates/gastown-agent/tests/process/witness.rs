@@ -8,6 +8,7 @@ use gastown_testkit::messages::{Attempt, MessagesApi, Script, Step};
 use tokio::runtime::Runtime;
 
 use crate::pod::{Origin, Pod, Running, WIP, git, git_ok, until};
+use crate::running;
 use crate::town::{Town, claude};
 
 fn watched(town: &Town) -> (Origin, Pod, Running) {
@@ -137,6 +138,28 @@ fn the_witness_may_go_and_come_back_and_no_work_waits_for_it() {
     assert_eq!(code, Some(0));
     let record = pod.end_sync(sync);
     assert_eq!((record.result, record.ahead), (SyncResult::Pushed, 2));
+}
+
+#[test]
+fn an_agent_that_tells_nothing_of_its_nudges_ends_all_the_same() {
+    let town = Town::new();
+    let (origin, mut pod, sync) = watched(&town);
+    // An older one: its turn ends, and nothing says that it took the nudge within it.
+    running::claude(
+        &mut pod,
+        "completed",
+        "touch ready; read -r nudge; printf '%s' \"$nudge\" > nudge; git add nudge; git commit -qm nudge",
+    );
+    let mut run = pod.start("run", &["run"]);
+    until("it has its prompt", || pod.repo().join("ready").exists());
+    until("it is attached", || !town.heard().streams.is_empty());
+    town.command(1, What::Nudge("Say \"hi\".".to_owned()));
+    assert_eq!(run.wait(), Some(0), "{}", pod.log("run"));
+    let report: RunReport = run.record();
+    assert_eq!((report.exit, report.usage.turns), (AgentExit::Completed, 3));
+    let nudge: serde_json::Value = serde_json::from_str(&git(&origin.path(), &["show", "polecat/toast:nudge"])).unwrap();
+    assert_eq!((&nudge["type"], &nudge["message"]["content"][0]["text"]), (&"user".into(), &"Say \"hi\".".into()));
+    pod.end_sync(sync);
 }
 
 #[test]
