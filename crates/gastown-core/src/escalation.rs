@@ -2,6 +2,8 @@
 //!
 //! What happened is in the [`Ledger`], an annotation of the Escalation, so that a lost status is history only.
 
+use std::fmt::Write as _;
+
 use gastown_api::{DeliveryState, EscalationPhase, Severity};
 use jiff::{SignedDuration, Timestamp};
 use serde::{Deserialize, Serialize};
@@ -28,7 +30,11 @@ pub fn name(cause: &str, previous: Option<&str>) -> String {
     hash.update(cause.as_bytes());
     hash.update([0]);
     hash.update(previous.unwrap_or_default().as_bytes());
-    let digest: String = hash.finalize().iter().take(6).map(|b| format!("{b:02x}")).collect();
+    let mut digest = String::new();
+    for byte in hash.finalize().iter().take(6) {
+        // Writing to a String cannot fail.
+        let _ = write!(digest, "{byte:02x}");
+    }
     let mut words = String::new();
     for c in cause.chars().flat_map(char::to_lowercase) {
         if c.is_ascii_alphanumeric() {
