@@ -192,7 +192,10 @@ async fn the_real_agent_makes_every_change_of_the_default_project() {
         let repo = home.path().join("repo");
         ok(home.path(), &["clone", "-q", story.path().to_str().unwrap(), "repo"]);
         ok(&repo, &["checkout", "-q", "-B", "work", &story.base]);
-        let mut prompt = change.task();
+        let mut prompt = format!("{}\n\n{}", change.title, change.description());
+        if change.mute_first {
+            prompt.push_str("\n# The attempt before\n\nIt fell silent.\n");
+        }
         for (number, attempt) in change.tries.iter().enumerate() {
             if let Some(evidence) = &attempt.evidence {
                 prompt = format!("{prompt}\n## Rework\nThe gate failed:\nE   {evidence}\n");
@@ -203,7 +206,7 @@ async fn the_real_agent_makes_every_change_of_the_default_project() {
         }
         assert_eq!(ok(&repo, &["rev-parse", "HEAD^{tree}"]), ok(&story.path(), &["rev-parse", &format!("{}^{{tree}}", change.commit)]));
     }
-    assert_eq!(api.log().iter().filter(|e| e.evidence && e.called).count(), 1, "one change is reworked");
+    assert_eq!(api.log().iter().filter(|e| e.evidence && e.called).count(), 2, "one change is reworked, one begun again");
 }
 
 #[tokio::test(flavor = "multi_thread")]

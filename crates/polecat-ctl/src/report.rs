@@ -69,6 +69,8 @@ pub fn status(polecat: &Polecat, s: &Snapshot, view: &View, default_image: &str,
         pod_name: view.pod.as_ref().map(|(name, _)| name.clone()),
         pod_active: Some(view.pod.as_ref().is_some_and(|(_, runs)| *runs)),
         last_activity: view.activity.map(time),
+        // witness-ctl's
+        activity: None,
         agent: settings.map(|p| p.agent.as_str().to_owned()),
         agent_image: settings.map(|p| p.image.clone().unwrap_or_else(|| default_image.to_owned())),
         agent_model: view.model.clone().or_else(|| settings.and_then(|p| p.model.clone())),

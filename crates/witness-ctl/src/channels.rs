@@ -3,6 +3,8 @@
 mod http;
 mod mail;
 
+use std::fmt::Write as _;
+
 use gastown_api::{Channel, Escalation, Route, SecretKeyRef, Severity};
 use gastown_core::escalation::Outcome;
 use gastown_runtime::events::{Events, Note};
@@ -57,13 +59,13 @@ impl Letter {
         let mut text = format!("{}\n\nrig {}, severity {}, raised by {}", self.summary, self.rig, self.severity, self.source);
         if let Some(about) = &self.related_object {
             let place = about.namespace.as_deref().map(|n| format!("{n}/")).unwrap_or_default();
-            text.push_str(&format!("\nabout {} {place}{}", about.kind, about.name));
+            let _ = write!(text, "\nabout {} {place}{}", about.kind, about.name);
         }
         if let Some(details) = &self.details {
             text.push_str("\n\n");
             text.push_str(details);
         }
-        text.push_str(&format!("\n\nkubectl -n {} describe escalation {}", self.namespace, self.name));
+        let _ = write!(text, "\n\nkubectl -n {} describe escalation {}", self.namespace, self.name);
         text
     }
 

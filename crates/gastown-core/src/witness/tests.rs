@@ -136,8 +136,8 @@ fn nothing_is_said_before_the_pod_was_heard_or_the_grace_is_over() {
 
 #[test]
 fn a_pod_is_dead_only_while_others_are_heard() {
-    let deaf = judge(at(1000), &facts(None)).unwrap();
-    assert_eq!((deaf.healthy, deaf.alarm), (Status::Unknown, None));
+    let nobody = judge(at(1000), &facts(None)).unwrap();
+    assert_eq!((nobody.healthy, nobody.alarm), (Status::Unknown, None));
     let cut_off = Facts { others: Some((at(100), at(0))), ..facts(None) };
     assert_eq!(judge(at(1000), &cut_off).unwrap().healthy, Status::Unknown);
     let just_back = Facts { others: Some((at(999), at(990))), ..facts(None) };
