@@ -65,7 +65,7 @@ pub(crate) fn witness(object: &Witness, summary: &Summary, now: Timestamp) -> Wi
         }),
         conditions: all,
     };
-    checked(before, status, now)
+    checked(&before, status, now)
 }
 
 /// The status of a Witness whose rig has an older one.
@@ -79,9 +79,9 @@ pub(crate) fn duplicate(object: &Witness, serving: &str, now: Timestamp) -> Witn
 }
 
 /// The time of the look is news with other news, or after a while.
-fn checked(before: WitnessStatus, mut status: WitnessStatus, now: Timestamp) -> WitnessStatus {
+fn checked(before: &WitnessStatus, mut status: WitnessStatus, now: Timestamp) -> WitnessStatus {
     let old = before.last_check_time.as_ref().is_none_or(|t| now.duration_since(t.0) >= CHECKED_EVERY);
-    if old || before != status {
+    if old || *before != status {
         status.last_check_time = Some(time(now));
     }
     status

@@ -86,14 +86,13 @@ impl Service {
         let owner = owner.ok_or_else(|| Status::permission_denied("the token's pod is no polecat's"))?;
         let reference = ObjectRef::<Polecat>::new(&owner.name).within(&caller.namespace);
         let same = |p: &Polecat| p.uid().as_deref() == Some(owner.uid.as_str());
-        let polecat = match self.0.polecats.get(&reference).filter(|p| same(p)) {
-            Some(polecat) => polecat,
-            None => {
-                // The cache may not show it yet.
-                let api = Api::<Polecat>::namespaced(self.0.runtime.client.clone(), &caller.namespace);
-                let found = api.get_opt(&owner.name).await.map_err(|e| Status::unavailable(format!("reading the polecat: {e}")))?;
-                Arc::new(found.filter(same).ok_or_else(|| Status::permission_denied("the pod's polecat is gone"))?)
-            }
+        let polecat = if let Some(polecat) = self.0.polecats.get(&reference).filter(|p| same(p)) {
+            polecat
+        } else {
+            // The cache may not show it yet.
+            let api = Api::<Polecat>::namespaced(self.0.runtime.client.clone(), &caller.namespace);
+            let found = api.get_opt(&owner.name).await.map_err(|e| Status::unavailable(format!("reading the polecat: {e}")))?;
+            Arc::new(found.filter(same).ok_or_else(|| Status::permission_denied("the pod's polecat is gone"))?)
         };
         Ok(Own { polecat, pod: name.clone(), pod_uid: uid.clone() })
     }

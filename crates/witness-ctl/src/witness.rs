@@ -117,11 +117,11 @@ async fn look(polecat: &Polecat, limits: &Thresholds, judging: Timestamp, now: T
         let sent = ctx.hub.order(now, &known.uid, order, text);
         tracing::info!(?order, sent, pod, "a wedged agent");
         if sent {
-            let (reason, words) = match order {
+            let (word, said) = match order {
                 Order::Nudge => ("Nudged", format!("{}; it is nudged", verdict.message)),
                 Order::Checkpoint => ("Saving", format!("{}; its work is to be saved before a restart", verdict.message)),
             };
-            ctx.runtime.events.say(polecat, Note::warning("Wedged", reason, words));
+            ctx.runtime.events.say(polecat, Note::warning("Wedged", word, said));
         }
     }
     let shown = show(polecat, Some(&verdict), now, ctx).await?;

@@ -133,8 +133,8 @@ async fn a_route_reads_its_url_from_a_secret_and_says_what_lacks() -> Result<()>
         let tell = tell.clone();
         async move { drop(tell.send(body).await) }
     };
-    let router = axum::Router::new().route("/hook", axum::routing::post(take));
-    tokio::spawn(async move { axum::serve(listener, router).await });
+    let app = axum::Router::new().route("/hook", axum::routing::post(take));
+    tokio::spawn(async move { axum::serve(listener, app).await });
     let secret = format!("alarms-{}", town.namespace);
     let object: Secret = serde_json::from_value(json!({ "metadata": { "name": secret }, "stringData": { "url": url } }))?;
     Api::<Secret>::namespaced(town.client.clone(), release).create(&PostParams::default(), &object).await?;
