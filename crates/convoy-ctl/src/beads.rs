@@ -128,13 +128,13 @@ impl Beads {
         }
         let known = Arc::new(self.ask(rig, &convoy.spec.tracked_beads).await.map_err(|status| why(&status))?);
         let kept = Kept { revision, tracked: convoy.spec.tracked_beads.clone(), known: known.clone() };
-        self.kept.lock().insert(uid, kept);
+        let mut all = self.kept.lock();
+        all.insert(uid, kept);
+        if all.len() > self.convoys.len() {
+            let present: BTreeSet<String> = self.convoys.state().iter().filter_map(|convoy| convoy.uid()).collect();
+            all.retain(|uid, _| present.contains(uid));
+        }
         Ok(known)
-    }
-
-    /// The convoy is gone.
-    pub fn forget(&self, convoy: &Convoy) {
-        self.kept.lock().remove(&convoy.uid().unwrap_or_default());
     }
 
     /// The beads, what they depend on, what that depends on, and so on.
@@ -150,7 +150,9 @@ impl Beads {
                     continue;
                 }
                 let (id, task, fact) = (bead.id.clone(), task(&bead), fact(bead));
-                for dependency in fact.dependencies.iter().filter(|dependency| dependency.blocks() || dependency.is_parent()) {
+                // What a closed bead waited for holds nobody any more.
+                let needed = |dependency: &&Dependency| !fact.is_closed() && (dependency.blocks() || dependency.is_parent());
+                for dependency in fact.dependencies.iter().filter(needed) {
                     if asked.len() >= MOST {
                         return Err(Status::failed_precondition(format!("TooManyBeads: the convoy depends on more than {MOST} beads")));
                     }

@@ -165,7 +165,6 @@ async fn reconcile(object: Arc<Convoy>, context: Arc<Context>) -> Result<Action,
     let plan = convoy::decide(&snapshot);
     tracing::debug!(?plan, "decided");
     if snapshot.deleting {
-        context.beads.forget(&object);
         return Ok(Action::await_change());
     }
     let acted = match act::carry_out(&object, &known, &plan, &context).await {

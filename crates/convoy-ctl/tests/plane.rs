@@ -26,7 +26,6 @@ use kube::config::{KubeConfigOptions, Kubeconfig};
 use kube::{Api, Client, Config, ResourceExt as _};
 use serde_json::json;
 use tokio::sync::watch;
-use tokio_stream::wrappers::WatchStream;
 use tonic::Status;
 
 /// Nothing here takes longer on a machine that works. It is shorter than the resync: what arrives came by a watch.
@@ -73,8 +72,15 @@ impl BeadSource for Town {
         let answer = match self.0.lock().unwrap().get(&rig) {
             None => Err(Status::failed_precondition("NoStore: nothing serves this rig")),
             Some(shelf) => {
+                let mut revisions = shelf.revision.subscribe();
+                revisions.mark_changed();
+                let next = |mut revisions: watch::Receiver<u64>| async move {
+                    revisions.changed().await.ok()?;
+                    let number = *revisions.borrow_and_update();
+                    Some((number, revisions))
+                };
                 let revision = move |number| Ok(v1::StoreRevision { rig: rig.clone(), number, ..v1::StoreRevision::default() });
-                Ok(WatchStream::new(shelf.revision.subscribe()).map(revision).boxed())
+                Ok(futures::stream::unfold(revisions, next).map(revision).boxed())
             }
         };
         Box::pin(async move { answer })

@@ -87,16 +87,20 @@ impl<'a> Graph<'a> {
         let mut finished: BTreeSet<&str> = BTreeSet::new();
         for start in from.iter().filter(|id| !self.is_over(id)) {
             let mut path: Vec<(&str, Vec<&str>)> = vec![(start, self.blockers(start))];
+            let mut on_path = BTreeSet::from([*start]);
             while let Some((id, rest)) = path.last_mut() {
                 let Some(next) = rest.pop() else {
                     finished.insert(id);
+                    on_path.remove(*id);
                     path.pop();
                     continue;
                 };
-                if let Some(place) = path.iter().position(|(on, _)| *on == next) {
-                    return Some(round(path[place..].iter().map(|(on, _)| (*on).to_owned()).collect()));
+                if on_path.contains(next) {
+                    let cycle = path.iter().map(|(on, _)| *on).skip_while(|on| *on != next);
+                    return Some(round(cycle.map(ToOwned::to_owned).collect()));
                 }
                 if !finished.contains(next) {
+                    on_path.insert(next);
                     path.push((next, self.blockers(next)));
                 }
             }
