@@ -76,7 +76,7 @@ pub(crate) struct Ask<'a> {
 #[derive(Debug)]
 pub(crate) struct Refusal {
     pub(crate) status: StatusCode,
-    pub(crate) problem: Problem,
+    pub(crate) problem: Box<Problem>,
 }
 
 /// A whole answer.
@@ -114,7 +114,7 @@ impl Wire {
         let code = Code::new(&problem.code);
         let status = answer.status.as_u16();
         match status {
-            400 | 404 | 409 | 410 => Ok(Err(Refusal { status: answer.status, problem })),
+            400 | 404 | 409 | 410 => Ok(Err(Refusal { status: answer.status, problem: Box::new(problem) })),
             300..400 => Err(Error::Redirected { operation, status }),
             401 => Err(Error::Unauthenticated { operation }),
             403 => Err(Error::Forbidden { operation }),
