@@ -106,9 +106,13 @@ impl Wire {
         let answer = self.exchange(ask).await?;
         tracing::trace!(operation, status = answer.status.as_u16(), bytes = answer.body.len(), "answered");
         if answer.status.is_success() {
-            let read = serde_json::from_slice(&answer.body);
-            let why = |error: serde_json::Error| Error::NotBeads { operation, why: self.tame(&error.to_string()) };
-            return read.map(|read| Ok((read, answer.body.len()))).map_err(why);
+            let not_beads = |why: &str| Error::NotBeads { operation, why: self.tame(why) };
+            // A list of the right length would be read as the members of an answer, in their order.
+            if !answer.body.trim_ascii_start().starts_with(b"{") {
+                return Err(not_beads("no JSON object"));
+            }
+            let read = serde_json::from_slice(&answer.body).map_err(|error| not_beads(&error.to_string()))?;
+            return Ok(Ok((read, answer.body.len())));
         }
         let problem = self.problem(&answer.body);
         let code = Code::new(&problem.code);

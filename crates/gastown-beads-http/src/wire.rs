@@ -134,14 +134,12 @@ pub(crate) struct Record {
 /// What a claim says back.
 #[derive(Debug, Deserialize)]
 pub(crate) struct Claimed {
-    #[serde(default)]
     pub(crate) already_claimed: bool,
 }
 
 /// What a close says back.
 #[derive(Debug, Deserialize)]
 pub(crate) struct Closed {
-    #[serde(default)]
     pub(crate) already_closed: bool,
 }
 

@@ -200,11 +200,13 @@ async fn what_is_no_bd_serve_is_named() {
 }
 
 #[tokio::test]
-async fn a_page_of_a_proxy_is_not_taken_for_the_absence_of_a_bead() {
+async fn a_page_of_a_proxy_is_neither_a_claim_nor_the_absence_of_a_bead() {
     let server = Server::with_issues(1).await;
     let session = server.session().await;
-    server.fault(":claim", Fault::Answer(404, vec![], "404 page not found".into()));
-    assert!(matches!(session.claim("gt-1", NUX).await, Err(Error::NotBeads { .. })));
+    for (status, body) in [(404, "404 page not found"), (200, "{}"), (200, "[true]")] {
+        server.fault(":claim", Fault::Answer(status, vec![], body.into()));
+        assert!(matches!(session.claim("gt-1", NUX).await, Err(Error::NotBeads { .. })), "{status} {body}");
+    }
 }
 
 #[tokio::test]
