@@ -134,12 +134,13 @@ impl Session {
             Err(refusal) if refusal.is_not_found() => return Err(not_found()),
             Err(refusal) => return Err(refusal.error(operation, self.project())),
         };
-        let edges = self.edges(&[id]).await?.remove(id).unwrap_or_default();
+        let mut edges = HashMap::new();
+        self.edges(&[id], &mut edges).await?;
         let not_beads = |why: String| Error::NotBeads { operation, why };
         if row.get("comments_omitted").and_then(Value::as_bool) == Some(true) {
             return Err(not_beads("it leaves out the comments that were asked for".to_owned()));
         }
-        let (issue, revision) = wire::detail(row, edges).map_err(not_beads)?;
+        let (issue, revision) = wire::detail(row, edges.remove(id).unwrap_or_default()).map_err(not_beads)?;
         if issue.id == id { Ok((issue, revision)) } else { Err(not_beads("it is another issue".to_owned())) }
     }
 
@@ -206,36 +207,39 @@ impl Session {
     async fn with_edges(&self, mut rows: Vec<Value>) -> Result<Vec<Value>, Error> {
         let id = |row: &Value| row.get("id").and_then(Value::as_str).filter(|id| is_valid_id(id)).map(str::to_owned);
         let lacking: Vec<String> = rows.iter().filter(|row| wire::lacks_edges(row)).filter_map(id).collect();
+        let (mut edges, mut bytes) = (HashMap::new(), 0);
         for ids in lacking.chunks(EDGES_AT_ONCE) {
             let ids: Vec<&str> = ids.iter().map(String::as_str).collect();
-            let mut edges = self.edges(&ids).await?;
-            for row in rows.iter_mut().filter(|row| wire::lacks_edges(row)) {
-                let found = id(row).and_then(|id| edges.remove(&id));
-                if let (Some(found), Some(members)) = (found, row.as_object_mut()) {
-                    members.insert("dependencies".to_owned(), Value::Array(found));
-                }
+            bytes += self.edges(&ids, &mut edges).await?;
+            if bytes > self.wire.options.max_store {
+                return Err(Error::TooLarge { operation: "dependencies", limit: self.wire.options.max_store });
+            }
+        }
+        for row in rows.iter_mut().filter(|row| wire::lacks_edges(row)) {
+            let found = id(row).and_then(|id| edges.remove(&id));
+            if let (Some(found), Some(members)) = (found, row.as_object_mut()) {
+                members.insert("dependencies".to_owned(), Value::Array(found));
             }
         }
         Ok(rows)
     }
 
-    /// The edges of issues as they are stored, by issue.
-    async fn edges(&self, ids: &[&str]) -> Result<HashMap<String, Vec<Value>>, Error> {
+    /// Adds the edges of these issues, as they are stored, to those of others; gives the size of the answer in bytes.
+    async fn edges(&self, ids: &[&str], by_issue: &mut HashMap<String, Vec<Value>>) -> Result<usize, Error> {
         let operation = "dependencies";
         let mut path = String::from("dependencies?");
         for (place, id) in ids.iter().enumerate() {
             // Writing to a string cannot fail.
             let _ = write!(path, "{}issue_id={}", if place > 0 { "&" } else { "" }, encoded(id));
         }
-        let said = self.wire.ask::<Edges>(self.read(operation, &path)).await?;
-        let edges = said.map_err(|refusal| refusal.error(operation, self.project()))?;
-        let mut by_issue: HashMap<String, Vec<Value>> = HashMap::new();
+        let said = self.wire.ask_sized::<Edges>(self.read(operation, &path)).await?;
+        let (edges, size) = said.map_err(|refusal| refusal.error(operation, self.project()))?;
         for edge in edges.items {
-            let Some(from) = edge.get("issue_id").and_then(Value::as_str) else {
-                return Err(Error::NotBeads { operation, why: "an edge of no issue".to_owned() });
-            };
-            by_issue.entry(from.to_owned()).or_default().push(edge);
+            match edge.get("issue_id").and_then(Value::as_str) {
+                Some(from) if ids.contains(&from) => by_issue.entry(from.to_owned()).or_default().push(edge),
+                _ => return Err(Error::NotBeads { operation, why: "an edge of another issue".to_owned() }),
+            }
         }
-        Ok(by_issue)
+        Ok(size)
     }
 }

@@ -3,11 +3,11 @@
 use std::time::Duration;
 
 use gastown_beads::Change;
-use gastown_beads_http::{Blockers, Class, Client, Code, Endpoint, Error, Options};
+use gastown_beads_http::{Blockers, Class, Client, Code, Endpoint, Error, Options, Token};
 use proptest::prelude::*;
 use serde_json::json;
 
-use crate::server::{Fault, PROJECT, Server, problem, row};
+use crate::server::{Fault, PROJECT, Server, TOKEN, problem, row};
 
 const NUX: &str = "web/polecats/nux";
 
@@ -228,15 +228,21 @@ async fn a_server_that_is_not_there_is_unreachable() {
 }
 
 #[tokio::test]
-async fn a_server_without_a_certificate_that_is_trusted_gets_no_token() {
-    let server = Server::start().await;
-    let key = rcgen::generate_simple_self_signed(vec!["127.0.0.1".to_owned()]).unwrap();
-    let mut roots = rustls::RootCertStore::empty();
-    roots.add(key.cert.der().clone()).unwrap();
-    let options = Options { trust: Some(roots.into()), ..impatient() };
-    let client = Client::new(Endpoint::parse(&format!("https://{}", server.address)).unwrap(), None, options).unwrap();
-    assert!(matches!(client.connect(None).await, Err(Error::Unreachable { .. })));
-    assert!(server.asked("").is_empty());
+async fn a_token_goes_over_tls_only_to_a_server_that_is_trusted() {
+    let (server, roots) = Server::start_secure().await;
+    let (plain, others) = (Server::start().await, Server::start_secure().await.1);
+    let client = |address, roots: &rustls::RootCertStore| {
+        let options = Options { trust: Some(roots.clone().into()), ..Options::default() };
+        let token = Token::parse(TOKEN.as_bytes()).unwrap();
+        Client::new(Endpoint::parse(&format!("https://{address}")).unwrap(), Some(token), options).unwrap()
+    };
+    assert_eq!(client(server.address, &roots).connect(None).await.unwrap().project(), PROJECT);
+    for stranger in [client(server.address, &others), client(plain.address, &roots)] {
+        assert!(matches!(stranger.connect(None).await, Err(Error::Unreachable { .. })));
+    }
+    assert_eq!((server.asked("").len(), plain.asked("").len()), (1, 0));
+    let nobody = Options { trust: Some(rustls::RootCertStore::empty().into()), ..Options::default() };
+    assert!(matches!(Client::new(Endpoint::parse("https://beads").unwrap(), None, nobody), Err(Error::Tls(_))));
 }
 
 proptest! {

@@ -13,9 +13,11 @@ use hyper::body::{Bytes, Frame, Incoming};
 use hyper::{Request, Response};
 use hyper_util::rt::TokioIo;
 use parking_lot::Mutex;
+use rustls_pki_types::PrivateKeyDer;
 use serde_json::{Value, json};
 use tokio::net::TcpListener;
 use tokio::task::JoinSet;
+use tokio_rustls::TlsAcceptor;
 
 use self::town::{Said, Town};
 
@@ -64,6 +66,22 @@ type Body = BoxBody<Bytes, io::Error>;
 
 impl Server {
     pub async fn start() -> Self {
+        Self::start_on(None).await
+    }
+
+    /// A server that speaks TLS, and whom to trust for it.
+    pub async fn start_secure() -> (Self, rustls::RootCertStore) {
+        let own = rcgen::generate_simple_self_signed(vec!["127.0.0.1".to_owned()]).unwrap();
+        let mut roots = rustls::RootCertStore::empty();
+        roots.add(own.cert.der().clone()).unwrap();
+        let key = PrivateKeyDer::try_from(own.signing_key.serialize_der()).unwrap();
+        let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+        let config = rustls::ServerConfig::builder_with_provider(provider).with_safe_default_protocol_versions().unwrap();
+        let config = config.with_no_client_auth().with_single_cert(vec![own.cert.der().clone()], key).unwrap();
+        (Self::start_on(Some(TlsAcceptor::from(Arc::new(config)))).await, roots)
+    }
+
+    async fn start_on(tls: Option<TlsAcceptor>) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let shared = Arc::new(Shared {
@@ -73,7 +91,7 @@ impl Server {
             meanwhile: Mutex::default(),
         });
         let mut tasks = JoinSet::new();
-        tasks.spawn(accept(listener, shared.clone()));
+        tasks.spawn(accept(listener, tls, shared.clone()));
         Self { address, shared, _tasks: tasks }
     }
 
@@ -119,14 +137,22 @@ impl Server {
     }
 }
 
-async fn accept(listener: TcpListener, shared: Arc<Shared>) {
+async fn accept(listener: TcpListener, tls: Option<TlsAcceptor>, shared: Arc<Shared>) {
     let mut connections = JoinSet::new();
     while let Ok((stream, _)) = listener.accept().await {
-        let shared = shared.clone();
+        let (shared, tls) = (shared.clone(), tls.clone());
         connections.spawn(async move {
             let service = hyper::service::service_fn(move |request| answer(shared.clone(), request));
+            let http = hyper::server::conn::http1::Builder::new();
             // An error is a fault that was asked for, or a client that went away.
-            let _ = hyper::server::conn::http1::Builder::new().serve_connection(TokioIo::new(stream), service).await;
+            match tls {
+                None => drop(http.serve_connection(TokioIo::new(stream), service).await),
+                Some(tls) => {
+                    if let Ok(stream) = tls.accept(stream).await {
+                        drop(http.serve_connection(TokioIo::new(stream), service).await);
+                    }
+                }
+            }
         });
     }
 }
