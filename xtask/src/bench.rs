@@ -218,6 +218,7 @@ mod tests {
         let before = BTreeMap::from([(key("create"), 2), (key("get"), 1)]);
         let after = BTreeMap::from([(key("create"), 5), (key("get"), 9), (key("delete"), 0)]);
         let target = gastown_testkit::demo::Target { branch: String::new(), commit: String::new(), tree: String::new() };
+        let convoy = gastown_testkit::demo::ConvoyReport { name: String::new(), phase: String::new(), progress: String::new() };
         let report = Report { changes: Vec::new(), convoy, escalations: Vec::new(), target, tree_as_planned: None, seconds: 1.0 };
         let writes = difference(&before, &after, &report);
         assert_eq!(writes.iter().map(|w| (w.verb.as_str(), w.count)).collect::<Vec<_>>(), [("create", 3)]);

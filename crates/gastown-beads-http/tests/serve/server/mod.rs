@@ -1,0 +1,222 @@
+//! A server that follows the published rules of `bd serve` v0, on a real socket, with faults on demand.
+
+use std::collections::VecDeque;
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use futures::stream::{self, StreamExt as _};
+use gastown_beads_http::{Client, Endpoint, Options, Session, Token};
+use http_body_util::combinators::BoxBody;
+use http_body_util::{BodyExt as _, Full, StreamBody};
+use hyper::body::{Bytes, Frame, Incoming};
+use hyper::{Request, Response};
+use hyper_util::rt::TokioIo;
+use parking_lot::Mutex;
+use rustls_pki_types::PrivateKeyDer;
+use serde_json::{Value, json};
+use tokio::net::TcpListener;
+use tokio::task::JoinSet;
+use tokio_rustls::TlsAcceptor;
+
+use self::town::{Said, Town};
+
+mod town;
+
+pub const PROJECT: &str = "proj-web";
+pub const TOKEN: &str = "s3cret-token";
+
+/// What happens to a request instead of its answer.
+#[derive(Clone, Debug)]
+pub enum Fault {
+    /// An answer with these headers and this body; the request is not done.
+    Answer(u16, Vec<(&'static str, String)>, String),
+    /// The connection ends; the request is not done.
+    CutBefore,
+    /// The connection ends; the request is done.
+    CutAfter,
+    /// The request is done, and half of its answer is sent.
+    CutMidway,
+    /// The request is done, and its answer never ends.
+    NeverEnds,
+    /// A body without an end, as fast as it is read.
+    Flood,
+}
+
+/// What the server knows and was asked.
+pub struct Shared {
+    pub town: Mutex<Town>,
+    faults: Queue<Fault>,
+    asked: Mutex<Vec<String>>,
+    /// Done between a request's arrival and its being carried out: what others do meanwhile.
+    meanwhile: Queue<fn(&mut Town)>,
+}
+
+/// A running server; it ends with this value.
+pub struct Server {
+    pub address: SocketAddr,
+    pub shared: Arc<Shared>,
+    _tasks: JoinSet<()>,
+}
+
+/// What is to happen to the next request whose line holds the text.
+type Queue<T> = Mutex<VecDeque<(&'static str, T)>>;
+
+type Body = BoxBody<Bytes, io::Error>;
+
+impl Server {
+    pub async fn start() -> Self {
+        Self::start_on(None).await
+    }
+
+    /// A server that speaks TLS, and whom to trust for it.
+    pub async fn start_secure() -> (Self, rustls::RootCertStore) {
+        let own = rcgen::generate_simple_self_signed(vec!["127.0.0.1".to_owned()]).unwrap();
+        let mut roots = rustls::RootCertStore::empty();
+        roots.add(own.cert.der().clone()).unwrap();
+        let key = PrivateKeyDer::try_from(own.signing_key.serialize_der()).unwrap();
+        let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+        let config = rustls::ServerConfig::builder_with_provider(provider).with_safe_default_protocol_versions().unwrap();
+        let config = config.with_no_client_auth().with_single_cert(vec![own.cert.der().clone()], key).unwrap();
+        (Self::start_on(Some(TlsAcceptor::from(Arc::new(config)))).await, roots)
+    }
+
+    async fn start_on(tls: Option<TlsAcceptor>) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let shared = Arc::new(Shared {
+            town: Mutex::new(Town::new()),
+            faults: Mutex::default(),
+            asked: Mutex::default(),
+            meanwhile: Mutex::default(),
+        });
+        let mut tasks = JoinSet::new();
+        tasks.spawn(accept(listener, tls, shared.clone()));
+        Self { address, shared, _tasks: tasks }
+    }
+
+    /// A server with issues `gt-1`, `gt-2`, …, all open.
+    pub async fn with_issues(count: usize) -> Self {
+        let server = Self::start().await;
+        for number in 1..=count {
+            server.town(|town| town.add(json!({"id": format!("gt-{number}"), "title": format!("issue {number}")})));
+        }
+        server
+    }
+
+    pub fn town<T>(&self, work: impl FnOnce(&mut Town) -> T) -> T {
+        work(&mut self.shared.town.lock())
+    }
+
+    /// The next request whose line holds `part` meets this fault.
+    pub fn fault(&self, part: &'static str, fault: Fault) {
+        self.shared.faults.lock().push_back((part, fault));
+    }
+
+    /// Before the next request whose line holds `part` is carried out, somebody else does this.
+    pub fn meanwhile(&self, part: &'static str, deed: fn(&mut Town)) {
+        self.shared.meanwhile.lock().push_back((part, deed));
+    }
+
+    /// The requests so far that hold `part`, as `METHOD target`.
+    pub fn asked(&self, part: &str) -> Vec<String> {
+        self.shared.asked.lock().iter().filter(|line| line.contains(part)).cloned().collect()
+    }
+
+    pub fn client(&self, options: Options) -> Client {
+        let endpoint = Endpoint::parse(&format!("http://{}", self.address)).unwrap();
+        Client::new(endpoint, Some(Token::parse(TOKEN.as_bytes()).unwrap()), options).unwrap()
+    }
+
+    pub async fn session(&self) -> Session {
+        self.session_with(Options::default()).await
+    }
+
+    pub async fn session_with(&self, options: Options) -> Session {
+        self.client(options).connect(Some(PROJECT)).await.unwrap()
+    }
+}
+
+async fn accept(listener: TcpListener, tls: Option<TlsAcceptor>, shared: Arc<Shared>) {
+    let mut connections = JoinSet::new();
+    while let Ok((stream, _)) = listener.accept().await {
+        let (shared, tls) = (shared.clone(), tls.clone());
+        connections.spawn(async move {
+            let service = hyper::service::service_fn(move |request| answer(shared.clone(), request));
+            let http = hyper::server::conn::http1::Builder::new();
+            // An error is a fault that was asked for, or a client that went away.
+            match tls {
+                None => drop(http.serve_connection(TokioIo::new(stream), service).await),
+                Some(tls) => {
+                    if let Ok(stream) = tls.accept(stream).await {
+                        drop(http.serve_connection(TokioIo::new(stream), service).await);
+                    }
+                }
+            }
+        });
+    }
+}
+
+async fn answer(shared: Arc<Shared>, request: Request<Incoming>) -> Result<Response<Body>, io::Error> {
+    let cut = || io::Error::other("cut on purpose");
+    let (parts, body) = request.into_parts();
+    let body = body.collect().await.map_err(io::Error::other)?.to_bytes();
+    let line = format!("{} {}", parts.method, parts.uri);
+    shared.asked.lock().push(line.clone());
+    let fault = take(&shared.faults, &line);
+    match &fault {
+        Some(Fault::CutBefore) => return Err(cut()),
+        Some(Fault::Answer(status, headers, body)) => {
+            let mut response = Response::builder().status(*status);
+            for (name, value) in headers {
+                response = response.header(*name, value);
+            }
+            return Ok(response.body(whole(body.clone())).unwrap());
+        }
+        Some(Fault::Flood) => {
+            let chunk = || Ok(Frame::data(Bytes::from_static(&[b' '; 8192])));
+            return Ok(Response::new(BoxBody::new(StreamBody::new(stream::repeat_with(chunk)))));
+        }
+        _ => {}
+    }
+    if let Some(deed) = take(&shared.meanwhile, &line) {
+        deed(&mut shared.town.lock());
+    }
+    let Said { status, headers, body } = shared.town.lock().answer(&parts, &body);
+    let half = Bytes::from(body.as_bytes()[..body.len() / 2].to_vec());
+    let body = match fault {
+        Some(Fault::CutAfter) => return Err(cut()),
+        Some(Fault::CutMidway) => BoxBody::new(StreamBody::new(stream::iter([Ok(Frame::data(half)), Err(cut())]))),
+        Some(Fault::NeverEnds) => {
+            let first = stream::iter([Ok(Frame::data(half))]);
+            BoxBody::new(StreamBody::new(first.chain(stream::pending())))
+        }
+        _ => whole(body),
+    };
+    let kind = if status == 200 { "application/json; charset=utf-8" } else { "application/problem+json" };
+    let mut response = Response::builder().status(status).header("content-type", kind);
+    for (name, value) in headers {
+        response = response.header(name, value);
+    }
+    Ok(response.body(body).unwrap())
+}
+
+fn whole(body: String) -> Body {
+    BoxBody::new(Full::new(Bytes::from(body)).map_err(|never| match never {}))
+}
+
+fn take<T>(queue: &Queue<T>, line: &str) -> Option<T> {
+    let mut queue = queue.lock();
+    let place = queue.iter().position(|(part, _)| line.contains(part))?;
+    queue.remove(place).map(|(_, deed)| deed)
+}
+
+/// A problem document with a code.
+pub fn problem(code: &str) -> String {
+    json!({"type": "about:blank", "code": code, "title": code, "detail": "in the server's words"}).to_string()
+}
+
+/// An issue as the server keeps it.
+pub fn row(server: &Server, id: &str) -> Value {
+    server.town(|town| town.row(id).cloned().unwrap())
+}
