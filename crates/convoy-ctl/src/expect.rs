@@ -61,7 +61,7 @@ mod tests {
         let expected = Expected::default();
         let made = Made { namespace: "n".into(), name: "p".into(), rig: "r".into(), bead: "b".into() };
         expected.add(made.clone());
-        assert_eq!(expected.missing(|_| false), [made.clone()]);
+        assert_eq!(expected.missing(|_| false), std::slice::from_ref(&made));
         assert_eq!(expected.missing(|shown| *shown == made), []);
         assert_eq!(expected.missing(|_| false), [], "what was shown once is expected no more");
     }

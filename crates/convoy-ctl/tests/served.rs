@@ -109,7 +109,7 @@ async fn beads_are_read_with_our_token_and_a_lost_server_is_found_again() -> Res
     certificates(dir.path())?;
     let token = dir.path().join("token");
     std::fs::write(&token, "secret\n")?;
-    let (address, server) = serve("127.0.0.1:0".parse()?, dir.path()).await?;
+    let (address, first) = serve("127.0.0.1:0".parse()?, dir.path()).await?;
     let args = RuntimeArgs { tls_dir: dir.path().to_owned(), token_file: token, ..RuntimeArgs::from_env()? };
     let served = Served::new(&format!("https://localhost:{}", address.port()), &args);
 
@@ -118,10 +118,10 @@ async fn beads_are_read_with_our_token_and_a_lost_server_is_found_again() -> Res
     let refused = served.get("other".into(), vec!["gt-1".into()]).await;
     ensure!(refused.as_ref().is_err_and(|status| status.code() == Code::FailedPrecondition), "{refused:?}");
     let mut revisions = served.watch("web".into()).await?;
-    let first = revisions.next().await.context("no revision")??;
-    ensure!((first.rig.as_str(), first.number) == ("web", 7), "{first:?}");
+    let revision = revisions.next().await.context("no revision")??;
+    ensure!((revision.rig.as_str(), revision.number) == ("web", 7), "{revision:?}");
 
-    server.shutdown_background();
+    first.shutdown_background();
     let ended = tokio::time::timeout(PATIENCE, revisions.next()).await.context("the loss is not noticed")?;
     ensure!(!matches!(ended, Some(Ok(_))), "{ended:?}");
     let lost = served.get("web".into(), vec!["gt-1".into()]).await;
