@@ -2,7 +2,7 @@
 //! memory; what other controllers would write is written by the tests.
 
 use std::collections::{BTreeMap, HashMap};
-use std::sync::{Arc, LazyLock, Mutex, OnceLock};
+use std::sync::{Arc, LazyLock, OnceLock};
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail, ensure};
@@ -24,6 +24,7 @@ use k8s_openapi::api::rbac::v1::{ClusterRole, ClusterRoleBinding, RoleRef, Subje
 use kube::api::{DeleteParams, ListParams, ObjectMeta, Patch, PatchParams, PostParams};
 use kube::config::{KubeConfigOptions, Kubeconfig};
 use kube::{Api, Client, Config, ResourceExt as _};
+use parking_lot::Mutex;
 use serde_json::json;
 use tokio::sync::watch;
 use tonic::Status;
@@ -47,12 +48,12 @@ static TOWN: LazyLock<Arc<Town>> = LazyLock::new(Arc::default);
 
 impl Town {
     fn put(&self, rig: &str, beads: std::result::Result<Vec<v1::Bead>, Status>) {
-        let mut shelves = self.0.lock().unwrap();
+        let mut shelves = self.0.lock();
         let beads = beads.map(|beads| beads.into_iter().map(|bead| (bead.id.clone(), bead)).collect());
         match shelves.get_mut(rig) {
-            Some(shelf) => {
-                shelf.beads = beads;
-                shelf.revision.send_modify(|number| *number += 1);
+            Some(store) => {
+                store.beads = beads;
+                store.revision.send_modify(|number| *number += 1);
             }
             None => drop(shelves.insert(rig.to_owned(), Shelf { beads, revision: watch::channel(1).0 })),
         }
@@ -61,18 +62,18 @@ impl Town {
 
 impl BeadSource for Town {
     fn get(&self, rig: String, ids: Vec<String>) -> BoxFuture<'_, std::result::Result<Vec<v1::Bead>, Status>> {
-        let answer = match self.0.lock().unwrap().get(&rig) {
+        let answer = match self.0.lock().get(&rig) {
             None => Err(Status::failed_precondition("NoStore: nothing serves this rig")),
-            Some(shelf) => shelf.beads.clone().map(|beads| ids.iter().filter_map(|id| beads.get(id).cloned()).collect()),
+            Some(store) => store.beads.clone().map(|beads| ids.iter().filter_map(|id| beads.get(id).cloned()).collect()),
         };
         Box::pin(async move { answer })
     }
 
     fn watch(&self, rig: String) -> BoxFuture<'_, std::result::Result<Revisions, Status>> {
-        let answer = match self.0.lock().unwrap().get(&rig) {
+        let answer = match self.0.lock().get(&rig) {
             None => Err(Status::failed_precondition("NoStore: nothing serves this rig")),
-            Some(shelf) => {
-                let mut revisions = shelf.revision.subscribe();
+            Some(store) => {
+                let mut revisions = store.revision.subscribe();
                 revisions.mark_changed();
                 let next = |mut revisions: watch::Receiver<u64>| async move {
                     revisions.changed().await.ok()?;
@@ -226,7 +227,7 @@ impl Ground {
 
     /// The Polecat that the controller makes for a bead.
     async fn made(&self, bead: &str) -> Result<Polecat> {
-        until(&self.polecats(), &polecat_name(&self.namespace, bead), "its Polecat", |polecat| polecat.cloned()).await
+        until(&self.polecats(), &polecat_name(&self.namespace, bead), "its Polecat", |polecat| Some(polecat?.clone())).await
     }
 
     async fn count(&self) -> Result<usize> {

@@ -11,6 +11,7 @@ use gastown_proto::v1;
 use gastown_proto::v1::beads_server::{Beads, BeadsServer};
 use gastown_runtime::tls::{self, Tls};
 use gastown_runtime::{RuntimeArgs, grpc};
+use tokio::runtime::Runtime;
 use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::sync::CancellationToken;
 use tonic::transport::Server;
@@ -84,22 +85,20 @@ fn certificates(folder: &Path) -> Result<()> {
     Ok(())
 }
 
-/// Serves until the token is cancelled.
-async fn serve(address: SocketAddr, folder: &Path) -> Result<(SocketAddr, CancellationToken)> {
-    let stop = CancellationToken::new();
-    let listener = grpc::listen(address).await?;
-    let bound = listener.local_addr()?;
-    let tls = Tls::load(folder, stop.clone())?;
-    let connections = ReceiverStream::new(tls::accept(listener, &tls, &[b"h2"], stop.clone()));
-    let server = Server::builder().add_service(BeadsServer::new(One));
-    let stopped = stop.clone();
-    tokio::spawn(async move {
-        tokio::select! {
-            ended = server.serve_with_incoming(connections) => drop(ended),
-            () = stopped.cancelled() => {}
-        }
+/// A server on an executor of its own: when that ends, its connections are cut as those of a killed process are.
+async fn serve(address: SocketAddr, folder: &Path) -> Result<(SocketAddr, Runtime)> {
+    let executor = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build()?;
+    let folder = folder.to_owned();
+    let begun = executor.spawn(async move {
+        let stop = CancellationToken::new();
+        let listener = grpc::listen(address).await?;
+        let bound = listener.local_addr()?;
+        let tls = Tls::load(&folder, stop.clone())?;
+        let connections = ReceiverStream::new(tls::accept(listener, &tls, &[b"h2"], stop));
+        tokio::spawn(Server::builder().add_service(BeadsServer::new(One)).serve_with_incoming(connections));
+        anyhow::Ok(bound)
     });
-    Ok((bound, stop))
+    Ok((begun.await??, executor))
 }
 
 #[tokio::test]
@@ -110,7 +109,7 @@ async fn beads_are_read_with_our_token_and_a_lost_server_is_found_again() -> Res
     certificates(dir.path())?;
     let token = dir.path().join("token");
     std::fs::write(&token, "secret\n")?;
-    let (address, stop) = serve("127.0.0.1:0".parse()?, dir.path()).await?;
+    let (address, first) = serve("127.0.0.1:0".parse()?, dir.path()).await?;
     let args = RuntimeArgs { tls_dir: dir.path().to_owned(), token_file: token, ..RuntimeArgs::from_env()? };
     let served = Served::new(&format!("https://localhost:{}", address.port()), &args);
 
@@ -119,19 +118,20 @@ async fn beads_are_read_with_our_token_and_a_lost_server_is_found_again() -> Res
     let refused = served.get("other".into(), vec!["gt-1".into()]).await;
     ensure!(refused.as_ref().is_err_and(|status| status.code() == Code::FailedPrecondition), "{refused:?}");
     let mut revisions = served.watch("web".into()).await?;
-    let first = revisions.next().await.context("no revision")??;
-    ensure!((first.rig.as_str(), first.number) == ("web", 7), "{first:?}");
+    let revision = revisions.next().await.context("no revision")??;
+    ensure!((revision.rig.as_str(), revision.number) == ("web", 7), "{revision:?}");
 
-    stop.cancel();
+    first.shutdown_background();
     let ended = tokio::time::timeout(PATIENCE, revisions.next()).await.context("the loss is not noticed")?;
     ensure!(!matches!(ended, Some(Ok(_))), "{ended:?}");
     let lost = served.get("web".into(), vec!["gt-1".into()]).await;
     ensure!(lost.is_err(), "{lost:?}");
-    let (_, _stop) = serve(address, dir.path()).await?;
+    let (_, again) = serve(address, dir.path()).await?;
     let deadline = tokio::time::Instant::now() + PATIENCE;
     while served.get("web".into(), vec!["gt-1".into()]).await.is_err() {
         ensure!(tokio::time::Instant::now() < deadline, "the server is not found again");
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
+    again.shutdown_background();
     Ok(())
 }
