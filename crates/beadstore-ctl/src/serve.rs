@@ -12,8 +12,7 @@ use gastown_proto::v1::{
     Bead, BeadChange, BeadComment, BeadDependency, BeadList, ClaimRequest, CloseRequest, CommentRequest, GetBeadsRequest, ReadyRequest,
     ReleaseRequest, StoreRevision, WatchBeadsRequest,
 };
-use gastown_runtime::auth::Identity;
-use gastown_runtime::grpc::Policy;
+use gastown_runtime::grpc::{self, Callers, Policy};
 use jiff::Timestamp;
 use kube::ResourceExt as _;
 use kube::runtime::reflector::ObjectRef;
@@ -29,7 +28,7 @@ use crate::view::View;
 const READERS: &[&str] = &["polecat-ctl", "convoy-ctl", "witness-ctl", "refinery-ctl", "rig-ctl"];
 /// Who may call what, by the service account's name; all of them in the release namespace. A claim is decided by a
 /// Lease that polecat-ctl writes, so nobody else asks for one here.
-const CALLERS: &[(&str, &[&str])] = &[
+const CALLERS: Callers = &[
     ("Ready", READERS),
     ("Get", READERS),
     ("Watch", READERS),
@@ -45,15 +44,7 @@ const MAX_TEXT: usize = 64 << 10;
 
 /// The table as the server asks it.
 pub(crate) fn policy(release_namespace: &str) -> Policy {
-    let namespace = release_namespace.to_owned();
-    Arc::new(move |path: &str, caller: &Identity| {
-        let method = path.strip_prefix("/gastown.v1.Beads/").unwrap_or_default();
-        let allowed = CALLERS.iter().find(|(m, _)| *m == method).map(|(_, who)| *who).unwrap_or_default();
-        if caller.namespace == namespace && allowed.contains(&caller.service_account.as_str()) {
-            return Ok(());
-        }
-        Err(format!("{}:{} may not call {path}", caller.namespace, caller.service_account))
-    })
+    grpc::table("gastown.v1.Beads", release_namespace, CALLERS)
 }
 
 pub(crate) struct Beads(pub Arc<Context>);
@@ -319,23 +310,29 @@ impl Beads {
 
 #[cfg(test)]
 mod tests {
+    use gastown_proto::v1::DESCRIPTORS;
+    use gastown_runtime::auth::Identity;
+    use gastown_testkit::callers;
+
     use super::*;
 
     #[test]
-    fn each_controller_may_call_what_it_needs_and_no_more() {
+    fn every_pair_of_caller_and_method_is_as_written() {
         let policy = policy("gastown-system");
-        let may = |namespace: &str, account: &str, method: &str| {
-            let who = Identity { namespace: namespace.into(), service_account: account.into(), pod_name: None, pod_uid: None };
-            policy(&format!("/gastown.v1.Beads/{method}"), &who).is_ok()
-        };
-        assert!(may("gastown-system", "convoy-ctl", "Ready"));
-        assert!(may("gastown-system", "polecat-ctl", "Claim"));
-        assert!(may("gastown-system", "witness-ctl", "Comment"));
-        assert!(may("gastown-system", "refinery-ctl", "Close"));
-        assert!(!may("gastown-system", "witness-ctl", "Close"));
-        assert!(!may("gastown-system", "convoy-ctl", "Claim"));
-        assert!(!may("team", "polecat-ctl", "Get"));
-        assert!(!may("gastown-system", "polecat-ctl", "Drop"));
+        // rig, polecat, convoy, witness, refinery, beadstore
+        let rows = [
+            ("Ready", "xxxxx-"),
+            ("Get", "xxxxx-"),
+            ("Watch", "xxxxx-"),
+            ("Claim", "-x----"),
+            ("Release", "-x----"),
+            ("Close", "--x-x-"),
+            ("Comment", "-xxxx-"),
+        ];
+        callers::check(DESCRIPTORS, "gastown.v1.Beads", &rows, "gastown-system", |method, namespace, account| {
+            let (namespace, service_account) = (namespace.into(), account.into());
+            policy(&format!("/gastown.v1.Beads/{method}"), &Identity { namespace, service_account, pod_name: None, pod_uid: None }).is_ok()
+        });
     }
 
     #[test]

@@ -30,6 +30,27 @@ const HEALTH: &str = "/grpc.health.v1.Health/";
 /// Who may call what: `Err` says why not. The path is `/package.Service/Method`.
 pub type Policy = Arc<dyn Fn(&str, &Identity) -> Result<(), String> + Send + Sync>;
 
+/// Methods of a service, and the service accounts that may call each.
+pub type Callers = &'static [(&'static str, &'static [&'static str])];
+
+/// Whether a table lets the caller, of the namespace `release`, call a method.
+pub fn is_allowed(callers: Callers, release: &str, method: &str, caller: &Identity) -> bool {
+    let allowed = callers.iter().find(|(m, _)| *m == method).map(|(_, who)| *who).unwrap_or_default();
+    caller.namespace == release && allowed.contains(&caller.service_account.as_str())
+}
+
+/// A policy that is a table: who of the namespace `release` may call what of `service` (`package.Service`), and nobody else anything.
+pub fn table(service: &'static str, release: &str, callers: Callers) -> Policy {
+    let release = release.to_owned();
+    Arc::new(move |path: &str, caller: &Identity| {
+        let method = path.strip_prefix('/').and_then(|p| p.strip_prefix(service)).and_then(|p| p.strip_prefix('/'));
+        if method.is_some_and(|method| is_allowed(callers, &release, method, caller)) {
+            return Ok(());
+        }
+        Err(format!("{}:{} may not call {path}", caller.namespace, caller.service_account))
+    })
+}
+
 /// Why serving ended.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {

@@ -8,8 +8,7 @@ use gastown_core::train::{request_name, score};
 use gastown_names::{BranchName, CommitId};
 use gastown_proto::v1::merge_queue_server::MergeQueue;
 use gastown_proto::v1::{GetRequest, ListRequest, ListResponse, MergeRequestView, SubmitRequest, SubmitResponse};
-use gastown_runtime::auth::Identity;
-use gastown_runtime::grpc::Policy;
+use gastown_runtime::grpc::{self, Callers, Policy};
 use jiff::Timestamp;
 use kube::api::PostParams;
 use kube::runtime::reflector::ObjectRef;
@@ -21,7 +20,7 @@ use crate::gather::allows;
 use crate::place::server;
 
 /// Who may call what, by the service account's name; all of them in the release namespace.
-const CALLERS: &[(&str, &[&str])] = &[
+const CALLERS: Callers = &[
     ("Submit", &["polecat-ctl"]),
     ("Get", &["polecat-ctl", "rig-ctl", "convoy-ctl", "witness-ctl", "beadstore-ctl"]),
     ("List", &["polecat-ctl", "rig-ctl", "convoy-ctl", "witness-ctl", "beadstore-ctl"]),
@@ -29,15 +28,7 @@ const CALLERS: &[(&str, &[&str])] = &[
 
 /// The table as the server asks it.
 pub(crate) fn policy(release_namespace: &str) -> Policy {
-    let namespace = release_namespace.to_owned();
-    Arc::new(move |path: &str, caller: &Identity| {
-        let method = path.strip_prefix("/gastown.v1.MergeQueue/").unwrap_or_default();
-        let allowed = CALLERS.iter().find(|(m, _)| *m == method).map(|(_, who)| *who).unwrap_or_default();
-        if caller.namespace == namespace && allowed.contains(&caller.service_account.as_str()) {
-            return Ok(());
-        }
-        Err(format!("{}:{} may not call {path}", caller.namespace, caller.service_account))
-    })
+    grpc::table("gastown.v1.MergeQueue", release_namespace, CALLERS)
 }
 
 pub(crate) struct Queue(pub Arc<Context>);
@@ -183,6 +174,10 @@ fn view(m: &MergeRequest) -> MergeRequestView {
 
 #[cfg(test)]
 mod tests {
+    use gastown_proto::v1::DESCRIPTORS;
+    use gastown_runtime::auth::Identity;
+    use gastown_testkit::callers;
+
     use super::*;
 
     fn asked() -> SubmitRequest {
@@ -246,19 +241,14 @@ mod tests {
     }
 
     #[test]
-    fn only_polecat_ctl_of_the_release_submits() {
+    fn every_pair_of_caller_and_method_is_as_written() {
         let policy = policy("gastown-system");
-        let who = |namespace: &str, account: &str| Identity {
-            namespace: namespace.into(),
-            service_account: account.into(),
-            pod_name: None,
-            pod_uid: None,
-        };
-        let submit = "/gastown.v1.MergeQueue/Submit";
-        assert!(policy(submit, &who("gastown-system", "polecat-ctl")).is_ok());
-        assert!(policy(submit, &who("gastown-system", "rig-ctl")).is_err());
-        assert!(policy(submit, &who("other", "polecat-ctl")).is_err());
-        assert!(policy("/gastown.v1.MergeQueue/List", &who("gastown-system", "rig-ctl")).is_ok());
-        assert!(policy("/gastown.v1.MergeQueue/Freeze", &who("gastown-system", "polecat-ctl")).is_err());
+        // rig, polecat, convoy, witness, refinery, beadstore
+        let rows = [("Submit", "-x----"), ("Get", "xxxx-x"), ("List", "xxxx-x")];
+        callers::check(DESCRIPTORS, "gastown.v1.MergeQueue", &rows, "gastown-system", |method, namespace, account| {
+            let (namespace, service_account) = (namespace.into(), account.into());
+            policy(&format!("/gastown.v1.MergeQueue/{method}"), &Identity { namespace, service_account, pod_name: None, pod_uid: None })
+                .is_ok()
+        });
     }
 }

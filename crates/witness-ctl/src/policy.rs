@@ -3,18 +3,17 @@
 use std::sync::Arc;
 
 use gastown_runtime::auth::Identity;
-use gastown_runtime::grpc::Policy;
+use gastown_runtime::grpc::{self, Callers, Policy};
 
 /// Controllers of the release namespace, by the service account's name.
-const CALLERS: &[(&str, &[&str])] =
+const CALLERS: Callers =
     &[("Raise", &["polecat-ctl", "refinery-ctl", "beadstore-ctl"]), ("Settle", &["polecat-ctl", "refinery-ctl", "beadstore-ctl"])];
 /// What a pod may call: one that a Polecat owns, which the call itself checks.
 const PODS: &[&str] = &["Attach", "Raise"];
 
 /// Whether the caller is one of our controllers that may call this.
 pub(crate) fn is_controller(release: &str, method: &str, caller: &Identity) -> bool {
-    let allowed = CALLERS.iter().find(|(m, _)| *m == method).map(|(_, who)| *who).unwrap_or_default();
-    caller.namespace == release && allowed.contains(&caller.service_account.as_str())
+    grpc::is_allowed(CALLERS, release, method, caller)
 }
 
 /// The table as the server asks it.
@@ -32,7 +31,22 @@ pub(crate) fn policy(release: &str) -> Policy {
 
 #[cfg(test)]
 mod tests {
+    use gastown_proto::v1::DESCRIPTORS;
+    use gastown_testkit::callers;
+
     use super::*;
+
+    #[test]
+    fn every_pair_of_controller_and_method_is_as_written() {
+        let policy = policy("gastown-system");
+        // rig, polecat, convoy, witness, refinery, beadstore
+        let rows = [("Attach", "------"), ("Raise", "-x--xx"), ("Settle", "-x--xx")];
+        callers::check(DESCRIPTORS, "gastown.v1.Witness", &rows, "gastown-system", |method, namespace, account| {
+            let (namespace, service_account) = (namespace.into(), account.into());
+            policy(&format!("/gastown.v1.Witness/{method}"), &Identity { namespace, service_account, pod_name: None, pod_uid: None })
+                .is_ok()
+        });
+    }
 
     #[test]
     fn controllers_of_the_release_raise_and_settle_and_pods_attach_and_raise() {
