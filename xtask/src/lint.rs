@@ -2,7 +2,7 @@
 
 use std::process::Command;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 
 use crate::util;
 
@@ -25,6 +25,8 @@ pub async fn run(args: &Args) -> Result<()> {
     util::run(&mut fmt)?;
     step("generated files");
     crate::generate::run(&crate::generate::Args { check: !args.fix })?;
+    step("tiers of tests");
+    tiers()?;
     step("clippy");
     util::run(util::cargo().args(["clippy", "--workspace", "--all-targets", "--quiet", "--", "-D", "warnings"]))?;
     step("cargo-deny");
@@ -39,6 +41,23 @@ pub async fn run(args: &Args) -> Result<()> {
 
 fn step(name: &str) {
     println!("lint: {name}");
+}
+
+/// Every test program has the name of a tier: `cargo xtask test` would run no other one, and nobody would notice.
+fn tiers() -> Result<()> {
+    let listed = util::output(util::cargo().args(["metadata", "--no-deps", "--format-version", "1", "--locked"]))?;
+    let listed: serde_json::Value = serde_json::from_str(&listed).context("reading cargo metadata")?;
+    let targets = listed["packages"].as_array().into_iter().flatten().flat_map(|p| p["targets"].as_array().into_iter().flatten());
+    let tests = targets.filter(|t| t["kind"].as_array().is_some_and(|kinds| kinds.iter().any(|kind| kind == "test")));
+    let named = |t: &&serde_json::Value| t["name"].as_str().is_some_and(|name| crate::test::PROGRAMS.contains(&name));
+    let strays: Vec<&str> = tests.filter(|t| !named(t)).filter_map(|t| t["src_path"].as_str()).collect();
+    ensure!(
+        strays.is_empty(),
+        "tests of no tier, which nothing would run: {}; name them {}",
+        strays.join(", "),
+        crate::test::PROGRAMS.join(", ")
+    );
+    Ok(())
 }
 
 /// Bans, licences and sources; advisories need a database that a closed network does not have.

@@ -29,6 +29,9 @@ enum Tier {
     E2e,
 }
 
+/// The names that test programs have, one a tier but the first.
+pub const PROGRAMS: [&str; 3] = ["process", "plane", "e2e"];
+
 /// Runs the tiers in the order of what they cost.
 pub async fn run(args: &Args) -> Result<()> {
     let tiers = args.tier.map_or_else(|| vec![Tier::Unit, Tier::Process, Tier::Plane, Tier::E2e], |t| vec![t]);

@@ -12,7 +12,7 @@
 //! Nothing here sleeps: a server that asks for patience is an error that says for how long. Redirects are not followed, proxies of the
 //! environment not used, answers bounded in size and time. It knows nothing of Kubernetes.
 //!
-//! Tested against a server written from the published contract (`tests/serve`), not against a live `bd serve`.
+//! Tested against a server written from the published contract (`tests/process`), not against a live `bd serve`.
 
 mod endpoint;
 mod error;
