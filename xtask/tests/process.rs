@@ -58,7 +58,7 @@ async fn every_pod_is_restricted_with_and_without_ids() {
         // Polecats' pods follow suit.
         assert_eq!(env(&objects, "polecat-ctl", "GASTOWN_PLATFORM_IDS").is_none(), ids);
         let deployments = of_kind(&objects, "Deployment");
-        assert_eq!(deployments.len(), 3);
+        assert_eq!(deployments.len(), 6);
         for deployment in deployments {
             let spec = &deployment["spec"]["template"]["spec"];
             let pod = &spec["securityContext"];

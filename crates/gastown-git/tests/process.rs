@@ -441,6 +441,57 @@ fn apply(dir: &Path, e: &Edit) {
     }
 }
 
+/// Whether the candidate of `ours` on `theirs` is what `git rebase` makes of them.
+fn compare(ours: &[Edit], theirs: &[Edit]) -> Result<(), TestCaseError> {
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
+    let g = Ground::new();
+    let lines = (0..12).map(|i| format!("line {i}")).collect::<Vec<_>>().join("\n") + "\n";
+    let files: Vec<(String, String)> = (0..3).map(|i| (format!("f{i}"), format!("file {i}\n{lines}"))).collect();
+    let files: Vec<(&str, &str)> = files.iter().map(|(a, b)| (a.as_str(), b.as_str())).collect();
+    g.commit("root", &files);
+    g.checkout("work", "main");
+    for (i, e) in ours.iter().enumerate() {
+        apply(&g.work(), e);
+        git(&g.work(), &["add", "-A"]);
+        // Commits without a change are no subject here: git keeps those that began empty.
+        let _ = try_git(&g.work(), &["commit", "-q", "-m", &format!("ours {i}")]);
+    }
+    g.push("work");
+    let source = g.head();
+    g.checkout("main", "main");
+    for e in theirs {
+        apply(&g.work(), e);
+    }
+    let base = g.commit("theirs", &[("z", "z")]);
+    g.push("main");
+    let m = g.mirror("m");
+    let ours_says = runtime.block_on(built(&g, &m, &base, &source));
+    git(&g.work(), &["checkout", "-q", "--detach", source.as_str()]);
+    let rebased =
+        try_git(&g.work(), &["-c", "merge.directoryRenames=false", "rebase", "-q", "--no-autosquash", "--empty=drop", base.as_str()]);
+    match (rebased, ours_says) {
+        (Some(_), Built::Candidate(c)) => {
+            let objects = m.objects().unwrap();
+            prop_assert_eq!(objects.tree_of(&c.commit).unwrap(), git(&g.work(), &["rev-parse", "HEAD^{tree}"]));
+            let count = git(&g.work(), &["rev-list", "--count", &format!("{base}..HEAD")]);
+            prop_assert_eq!(objects.ahead_count(&base, &c.commit).unwrap().to_string(), count);
+        }
+        (Some(_), Built::AlreadyInTarget) => {
+            prop_assert_eq!(git(&g.work(), &["rev-parse", "HEAD^{tree}"]), git(&g.work(), &["rev-parse", &format!("{base}^{{tree}}")]));
+        }
+        (None, Built::Conflict(c)) => prop_assert!(!c.paths.is_empty()),
+        (rebased, built) => prop_assert!(false, "git rebase {}, we {built:?}", if rebased.is_some() { "went through" } else { "stopped" }),
+    }
+    Ok(())
+}
+
+#[test]
+fn a_change_that_the_other_side_made_and_moved_is_no_conflict() {
+    let change = Edit { file: 0, line: 10, word: 2, kind: 7 };
+    let moved = Edit { file: 0, line: 0, word: 0, kind: 1 };
+    compare(std::slice::from_ref(&change), &[change.clone(), moved]).unwrap();
+}
+
 proptest! {
     #![proptest_config(ProptestConfig { cases: 48, failure_persistence: None, ..ProptestConfig::default() })]
 
@@ -448,42 +499,7 @@ proptest! {
     /// it stops, so do we.
     #[test]
     fn a_candidate_is_what_git_rebase_makes(ours in edits(4), theirs in edits(4)) {
-        let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
-        let g = Ground::new();
-        let lines = (0..12).map(|i| format!("line {i}")).collect::<Vec<_>>().join("\n") + "\n";
-        let files: Vec<(String, String)> = (0..3).map(|i| (format!("f{i}"), format!("file {i}\n{lines}"))).collect();
-        let files: Vec<(&str, &str)> = files.iter().map(|(a, b)| (a.as_str(), b.as_str())).collect();
-        g.commit("root", &files);
-        g.checkout("work", "main");
-        for (i, e) in ours.iter().enumerate() {
-            apply(&g.work(), e);
-            git(&g.work(), &["add", "-A"]);
-            // Commits without a change are no subject here: git keeps those that began empty.
-            let _ = try_git(&g.work(), &["commit", "-q", "-m", &format!("ours {i}")]);
-        }
-        g.push("work");
-        let source = g.head();
-        g.checkout("main", "main");
-        for e in &theirs { apply(&g.work(), e); }
-        let base = g.commit("theirs", &[("z", "z")]);
-        g.push("main");
-        let m = g.mirror("m");
-        let ours_says = runtime.block_on(built(&g, &m, &base, &source));
-        git(&g.work(), &["checkout", "-q", "--detach", source.as_str()]);
-        let rebased = try_git(&g.work(), &["-c", "merge.directoryRenames=false", "rebase", "-q", "--no-autosquash", "--empty=drop", base.as_str()]);
-        match (rebased, ours_says) {
-            (Some(_), Built::Candidate(c)) => {
-                let objects = m.objects().unwrap();
-                prop_assert_eq!(objects.tree_of(&c.commit).unwrap(), git(&g.work(), &["rev-parse", "HEAD^{tree}"]));
-                let count = git(&g.work(), &["rev-list", "--count", &format!("{base}..HEAD")]);
-                prop_assert_eq!(objects.ahead_count(&base, &c.commit).unwrap().to_string(), count);
-            }
-            (Some(_), Built::AlreadyInTarget) => {
-                prop_assert_eq!(git(&g.work(), &["rev-parse", "HEAD^{tree}"]), git(&g.work(), &["rev-parse", &format!("{base}^{{tree}}")]));
-            }
-            (None, Built::Conflict(c)) => prop_assert!(!c.paths.is_empty()),
-            (rebased, built) => prop_assert!(false, "git rebase {}, we {built:?}", if rebased.is_some() { "went through" } else { "stopped" }),
-        }
+        compare(&ours, &theirs)?;
     }
 }
 
