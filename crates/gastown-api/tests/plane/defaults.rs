@@ -26,7 +26,7 @@ async fn every_kind_gets_its_defaults_and_nothing_else() {
         ("kubernetes/sshStrictHostKeyChecking", json!("yes")),
     ];
     fills(&ground, &polecat(), &polecat_defaults).await;
-    fills(&ground, &convoy(), &[("parallelism", json!(0))]).await;
+    fills(&ground, &convoy(), &[("parallelism", json!(0)), ("failurePolicy", json!("Continue"))]).await;
     let times = [("healthCheckInterval", json!("30s")), ("stuckThreshold", json!("15m")), ("escalationTarget", json!("mayor"))];
     fills(&ground, &witness(), &times).await;
     let refinery_defaults = [("targetBranch", json!("main")), ("parallelism", json!(1)), ("deleteMergedBranches", json!(true))];

@@ -1,7 +1,7 @@
 //! Manifests and statuses with every field, through the API server and our types and back.
 
 use futures::future::join_all;
-use gastown_api::{BeadStore, Convoy, MergeRequest, Polecat, Refinery, Rig, Witness};
+use gastown_api::{BeadStore, Convoy, Escalation, MergeRequest, Polecat, Refinery, Rig, Witness};
 use kube::api::{Api, ListParams};
 use kube::core::DeserializeGuard;
 use serde::de::DeserializeOwned;
@@ -26,6 +26,7 @@ fn again(object: &Value) -> Value {
         "Rig" => through::<Rig>(object),
         "Polecat" => through::<Polecat>(object),
         "Convoy" => through::<Convoy>(object),
+        "Escalation" => through::<Escalation>(object),
         "Witness" => through::<Witness>(object),
         "Refinery" => through::<Refinery>(object),
         "BeadStore" => through::<BeadStore>(object),

@@ -268,7 +268,13 @@ impl Stage {
     pub async fn pod(&self, name: &str, not: &[&Pod]) -> Pod {
         let old: BTreeSet<_> = not.iter().filter_map(|p| p.uid()).collect();
         let found = |pod: &Pod| pod.name_any() == name && pod.uid().is_some_and(|u| !old.contains(&u));
-        self.kubelet.wait_pod(&self.namespace, found).await.unwrap()
+        match self.kubelet.wait_pod(&self.namespace, found).await {
+            Ok(pod) => pod,
+            Err(error) => {
+                let all = self.polecats().list(&ListParams::default()).await.unwrap();
+                panic!("{error:#}: {:#?}", all.iter().map(|p| (p.name_any(), &p.status)).collect::<Vec<_>>())
+            }
+        }
     }
 
     pub async fn all_pods(&self) -> Vec<Pod> {
