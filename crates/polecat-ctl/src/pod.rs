@@ -79,6 +79,8 @@ pub fn build(polecat: &Snapshot, inputs: &PodInputs, images: &Images, owner: Own
             volumes: Some(volumes::all(&b)),
             restart_policy: Some("Never".to_owned()),
             termination_grace_period_seconds: Some(GRACE_SECONDS),
+            // Said, since the sidecar's projected token is of it: without an admission that fills it in the pod would be refused.
+            service_account_name: Some("default".to_owned()),
             automount_service_account_token: Some(false),
             enable_service_links: Some(false),
             security_context: Some(security::pod(images)),
