@@ -81,11 +81,13 @@ async fn carry_out(cx: &Context, polecat: &Polecat, s: &Snapshot, deed: &Deed, n
 }
 
 /// No pod for now: said in a condition, tried again later.
-fn refused(cx: &Context, s: &Snapshot, reason: &str, message: &str, now: Timestamp) {
+fn refused(cx: &Context, s: &Snapshot, why: &str, message: &str, now: Timestamp) {
     cx.remember(&s.uid, |m| {
         m.refusals = m.refusals.saturating_add(1);
-        let until = after(now, 2 * call_delay(m.refusals));
-        m.refused = Some(Refused { reason: reason.to_owned(), message: gastown_core::polecat::tame(message), until });
+        // Asking beadstore-ctl again is cheap; a pod that the API server refuses is refused again, most likely.
+        let pause = if why == reason::POD_CREATE_FAILED { 2 } else { 1 };
+        let until = after(now, pause * call_delay(m.refusals));
+        m.refused = Some(Refused { reason: why.to_owned(), message: gastown_core::polecat::tame(message), until });
     });
 }
 
