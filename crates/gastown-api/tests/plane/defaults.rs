@@ -31,7 +31,13 @@ async fn every_kind_gets_its_defaults_and_nothing_else() {
     fills(&ground, &witness(), &times).await;
     let refinery_defaults = [("targetBranch", json!("main")), ("parallelism", json!(1)), ("deleteMergedBranches", json!(true))];
     fills(&ground, &refinery(), &refinery_defaults).await;
-    fills(&ground, &bead_store(), &[("syncInterval", json!("5m"))]).await;
+    let store_defaults = [
+        ("syncInterval", json!("5m")),
+        ("backend", json!("GitJsonl")),
+        ("git", json!({ "path": ".beads" })),
+        ("writePolicy", json!("Write")),
+    ];
+    fills(&ground, &bead_store(), &store_defaults).await;
     fills(&ground, &merge_request(), &[("attempt", json!(1)), ("priority", json!(2)), ("retry", json!(0))]).await;
 }
 
