@@ -86,13 +86,13 @@ impl Ground {
         Ok(())
     }
 
-    /// Erases the status of every object, as if it had never had one.
-    pub async fn erase<K>(&self, api: &Api<K>) -> Result<()>
+    /// Erases the status of every object that is meant, as if it had never had one.
+    pub async fn erase<K>(&self, api: &Api<K>, meant: impl Fn(&K) -> bool) -> Result<()>
     where
         K: Resource + Clone + Serialize + DeserializeOwned + std::fmt::Debug,
     {
         let erased = Patch::Merge(json!({"status": null}));
-        for object in api.list(&ListParams::default()).await?.items {
+        for object in api.list(&ListParams::default()).await?.items.into_iter().filter(meant) {
             let name = object.name_any();
             match api.patch_status(&name, &PatchParams::default(), &erased).await {
                 Err(kube::Error::Api(status)) if status.code == 404 => {}

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use e2e::ground::{Ground, text, xtask};
-use gastown_api::{BeadStore, Convoy, MergePhase, MergeRequest, Polecat, Refinery, Rig, Witness};
+use gastown_api::{BeadStore, Convoy, MergePhase, MergeRequest, Polecat, Refinery, Rig, Witness, conditions};
 use gastown_testkit::demo::{CONTROLLERS, Report, SYSTEM, Settings, Story, clear, run};
 use gastown_testkit::http_client;
 use gastown_testkit::messages::Entry;
@@ -79,14 +79,14 @@ pub async fn real_repository(ground: &Ground) -> Result<()> {
     clear(&ground.client, &settings).await
 }
 
-/// Kills each controller once, spread over the run, and erases every status when half have landed.
+/// Kills each controller once, spread over the run, and erases the statuses when half have landed.
 async fn harm(ground: &Ground, settings: &Settings, changes: usize) -> Result<()> {
     for (n, controller) in CONTROLLERS.into_iter().enumerate() {
         await_landed(ground, settings, changes * (n + 1) / (CONTROLLERS.len() + 1)).await?;
         println!("  killing {controller}");
         ground.kill(controller).await?;
         if n + 1 == CONTROLLERS.len() / 2 {
-            println!("  erasing every status");
+            println!("  erasing the statuses");
             erase(ground, settings).await?;
         }
     }
@@ -107,11 +107,13 @@ async fn await_landed(ground: &Ground, settings: &Settings, at: usize) -> Result
 
 async fn erase(ground: &Ground, settings: &Settings) -> Result<()> {
     let (client, namespace) = (&ground.client, settings.namespace.as_str());
-    ground.erase::<Rig>(&Api::all(client.clone())).await?;
-    ground.erase::<Refinery>(&Api::namespaced(client.clone(), SYSTEM)).await?;
-    ground.erase::<Witness>(&Api::namespaced(client.clone(), SYSTEM)).await?;
-    ground.erase::<BeadStore>(&Api::namespaced(client.clone(), SYSTEM)).await?;
-    ground.erase::<Convoy>(&Api::namespaced(client.clone(), namespace)).await?;
-    ground.erase::<Polecat>(&Api::namespaced(client.clone(), namespace)).await?;
-    ground.erase::<MergeRequest>(&Api::namespaced(client.clone(), namespace)).await
+    ground.erase::<Rig>(&Api::all(client.clone()), |_| true).await?;
+    ground.erase::<Refinery>(&Api::namespaced(client.clone(), SYSTEM), |_| true).await?;
+    ground.erase::<Witness>(&Api::namespaced(client.clone(), SYSTEM), |_| true).await?;
+    ground.erase::<BeadStore>(&Api::namespaced(client.clone(), SYSTEM), |_| true).await?;
+    ground.erase::<Convoy>(&Api::namespaced(client.clone(), namespace), |_| true).await?;
+    // One that has landed keeps its status: refinery-ctl says `Merged` when it lands, and not once more.
+    let at_work = |p: &Polecat| p.status.as_ref().is_some_and(|s| !conditions::is_true(&s.conditions, "Merged"));
+    ground.erase::<Polecat>(&Api::namespaced(client.clone(), namespace), at_work).await?;
+    ground.erase::<MergeRequest>(&Api::namespaced(client.clone(), namespace), |_| true).await
 }
