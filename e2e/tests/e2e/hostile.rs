@@ -102,7 +102,7 @@ async fn await_branch(stage: &Stage, branch: &str) -> Result<()> {
 async fn check(remote: &Remote, namespace: &str) -> Result<()> {
     let wip = format!("refs/gastown/wip/{namespace}/");
     let own = |name: &str| {
-        ["refs/heads/main", "refs/heads/feature/planter", "refs/heads/feature/linker"].contains(&name)
+        ["refs/heads/main", "refs/heads/beads-sync", "refs/heads/feature/planter", "refs/heads/feature/linker"].contains(&name)
             || name.starts_with(&format!("{wip}planter/"))
             || name.starts_with(&format!("{wip}linker/"))
     };
