@@ -106,7 +106,7 @@ impl Hub {
         }
         for answer in answers {
             if let Some(memory) = pod.memory.as_mut() {
-                memory.answered(now, answer);
+                memory.answered(answer);
             }
         }
     }

@@ -69,7 +69,8 @@ pub struct Memory {
     pub nudged: Option<Timestamp>,
     /// The checkpoint that was asked for last: its number, and when.
     pub asked: Option<(u64, Timestamp)>,
-    /// When its work was last saved on our request, and what was said of it.
+    /// When the checkpoint was asked for that saved its work, and what was said of it. Not when the answer came: what the agent did
+    /// in between may be missing from it.
     pub saved: Option<(Timestamp, String)>,
     /// How often saving has failed since it fell silent, and why last.
     pub failed: Option<(u32, String)>,
@@ -145,13 +146,13 @@ impl Memory {
             return;
         }
         self.active = when;
-        if self.nudged.is_some_and(|t| t < when) {
+        if self.nudged.is_some_and(|t| t <= when) {
             self.nudged = None;
         }
-        if self.asked.is_some_and(|(_, t)| t < when) {
+        if self.asked.is_some_and(|(_, t)| t <= when) {
             self.asked = None;
         }
-        if self.saved.as_ref().is_some_and(|(t, _)| *t < when) {
+        if self.saved.as_ref().is_some_and(|(t, _)| *t <= when) {
             self.saved = None;
         }
         self.failed = None;
@@ -166,13 +167,13 @@ impl Memory {
     }
 
     /// An answer came in. Only one to the checkpoint that was asked for last counts.
-    pub fn answered(&mut self, now: Timestamp, answer: &Answer) {
-        let Some((number, _)) = self.asked else { return };
+    pub fn answered(&mut self, answer: &Answer) {
+        let Some((number, asked)) = self.asked else { return };
         if number != answer.number || self.saved.is_some() {
             return;
         }
         if answer.ok {
-            self.saved = Some((now, cut(&answer.message)));
+            self.saved = Some((asked, cut(&answer.message)));
             self.failed = None;
         } else {
             let before = self.failed.as_ref().map_or(0, |(n, _)| *n);

@@ -50,7 +50,7 @@ fn silence(memory: &mut Memory, end: i64, save: impl Fn(u64) -> Option<bool>) ->
             orders.push((minute, order));
             memory.ordered(at(now), order, number);
             if let Some(ok) = save(number).filter(|_| order == Order::Checkpoint) {
-                memory.answered(at(now + 1), &Answer { number, ok, message: "wip 0123".into() });
+                memory.answered(&Answer { number, ok, message: "wip 0123".into() });
             }
         }
     }
@@ -112,10 +112,29 @@ fn a_late_answer_to_an_older_checkpoint_saves_nothing() {
     let mut memory = Memory::new(at(0), &beat(0, 0, 0.0));
     memory.ordered(at(1), Order::Checkpoint, 1);
     memory.ordered(at(2), Order::Checkpoint, 2);
-    memory.answered(at(3), &Answer { number: 1, ok: true, message: String::new() });
+    memory.answered(&Answer { number: 1, ok: true, message: String::new() });
     assert_eq!(memory.saved, None);
-    memory.answered(at(4), &Answer { number: 2, ok: true, message: String::new() });
+    memory.answered(&Answer { number: 2, ok: true, message: String::new() });
     assert!(memory.saved.is_some());
+}
+
+#[test]
+fn a_checkpoint_saves_nothing_of_what_the_agent_did_since_it_was_asked_for() {
+    for (event, saves) in [(99, true), (100, false), (101, false), (105, false)] {
+        for heard_before_the_answer in [true, false] {
+            let mut memory = Memory::new(at(0), &beat(0, 0, 0.0));
+            memory.ordered(at(100), Order::Checkpoint, 1);
+            let done = Answer { number: 1, ok: true, message: String::new() };
+            if heard_before_the_answer {
+                memory.hear(at(110), &beat(110, event, 0.0));
+                memory.answered(&done);
+            } else {
+                memory.answered(&done);
+                memory.hear(at(110), &beat(110, event, 0.0));
+            }
+            assert_eq!(memory.saved.is_some(), saves, "at {event}, heard before the answer: {heard_before_the_answer}");
+        }
+    }
 }
 
 #[test]
@@ -205,7 +224,7 @@ proptest! {
     #[test]
     fn no_pod_is_given_up_before_its_work_was_saved_in_this_silence(steps in proptest::collection::vec(step(), 1..80)) {
         let (mut now, mut number, mut attached) = (0, 0_u64, true);
-        let (mut last_event, mut saved) = (0, None);
+        let (mut last_event, mut asked, mut saved) = (0, None, None);
         let mut memory = Memory::new(at(0), &beat(0, 0, 0.0));
         for step in steps {
             match step {
@@ -219,23 +238,27 @@ proptest! {
                     memory.hear(at(now), &Beat { waiting_for_human: waiting, ..made });
                 }
                 Step::Answer(ok, back) => {
-                    if ok && back == 0 && number > 0 {
-                        saved = Some(now);
+                    let number = number.saturating_sub(back);
+                    if let Some((_, then)) = asked.filter(|(latest, _)| ok && *latest == number) {
+                        saved = Some(then);
                     }
-                    memory.answered(at(now), &Answer { number: number.saturating_sub(back), ok, message: String::new() });
+                    memory.answered(&Answer { number, ok, message: String::new() });
                 }
                 Step::Detach => attached = false,
             }
             let facts = Facts { attached, ..facts(Some(&memory)) };
             let Some(seen) = judge(at(now), &facts) else { continue };
             if seen.reason == reason::RESTART_WANTED {
-                prop_assert!(saved.is_some_and(|t| t >= last_event), "given up at {now}, saved at {saved:?}, active at {last_event}");
+                prop_assert!(saved.is_some_and(|t| t > last_event), "given up at {now}, saved as of {saved:?}, active at {last_event}");
                 prop_assert!(now - last_event >= 15 * MINUTE);
                 prop_assert!(seen.message.starts_with("pod uid-1: "));
             }
             if let Some(order) = seen.order {
                 prop_assert!(attached);
                 number += 1;
+                if order == Order::Checkpoint {
+                    asked = Some((number, now));
+                }
                 memory.ordered(at(now), order, number);
             }
         }

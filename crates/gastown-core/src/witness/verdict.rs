@@ -147,7 +147,7 @@ fn wedged(now: Timestamp, facts: &Facts, memory: &Memory, stuck: SignedDuration)
     let since = memory.still();
     let due = since.checked_add(stuck).unwrap_or(now);
     let mut said = verdict(Activity::Wedged, Status::False, "Wedged", format!("the agent does nothing since {}", seconds(since)));
-    let saved = memory.saved.as_ref().filter(|(t, _)| *t >= since);
+    let saved = memory.saved.as_ref().filter(|(t, _)| *t > since);
     if let Some((_, what)) = saved {
         said.reason = reason::RESTART_WANTED;
         said.message = format!("pod {}: the agent does nothing since {}; its work is saved: {what}", facts.pod, seconds(since));
@@ -157,8 +157,8 @@ fn wedged(now: Timestamp, facts: &Facts, memory: &Memory, stuck: SignedDuration)
         said.message.push_str("; its pod cannot be told to save the work, so that it is not restarted");
         return said;
     }
-    let nudged = memory.nudged.filter(|t| *t >= since);
-    let asked = memory.asked.filter(|(_, t)| *t >= since);
+    let nudged = memory.nudged.filter(|t| *t > since);
+    let asked = memory.asked.filter(|(_, t)| *t > since);
     match (nudged, asked) {
         (None, _) => said.order = after(now, due, limits.nudge_after).then_some(Order::Nudge),
         (Some(nudged), None) => said.order = after(now, nudged, limits.restart_after).then_some(Order::Checkpoint),
