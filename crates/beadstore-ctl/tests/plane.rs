@@ -5,14 +5,14 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail, ensure};
 use beadstore_ctl::BeadStoreArgs;
 use gastown_api::names::{annotation, condition, finalizer, label};
-use gastown_api::{BeadStore, BeadStorePhase, BeadStoreSpec, MergeRequest, Rig, conditions, rbac};
+use gastown_api::rbac::Controller;
+use gastown_api::{BeadStore, BeadStorePhase, BeadStoreSpec, MergeRequest, Rig, conditions};
 use gastown_proto::v1::beads_client::BeadsClient;
 use gastown_proto::v1::{ClaimRequest, CommentRequest, GetBeadsRequest, ReadyRequest, WatchBeadsRequest};
 use gastown_runtime::grpc::{AuthChannel, Remote};
@@ -20,57 +20,16 @@ use gastown_runtime::lease::Claims;
 use gastown_runtime::metrics::Metrics;
 use gastown_runtime::{Runtime, RuntimeArgs, client, grpc};
 use gastown_testkit::control_plane::ControlPlane;
-use k8s_openapi::api::authentication::v1::{TokenRequest, TokenRequestSpec};
+use gastown_testkit::demo::SYSTEM as NAMESPACE;
+use gastown_testkit::tenant::{self, Hosted};
 use k8s_openapi::api::coordination::v1::{Lease, LeaseSpec};
-use k8s_openapi::api::core::v1::{Namespace, ServiceAccount};
-use k8s_openapi::api::rbac::v1::{ClusterRole, ClusterRoleBinding, Role, RoleBinding, RoleRef, Subject};
 use kube::api::{DeleteParams, ObjectMeta, Patch, PatchParams, PostParams};
-use kube::config::{KubeConfigOptions, Kubeconfig};
-use kube::{Api, Client, Config};
+use kube::{Api, Client};
 use serde_json::json;
 
 /// Nothing here takes longer on a machine that works.
 const PATIENCE: Duration = Duration::from_secs(90);
-const NAMESPACE: &str = "gastown-system";
 const ACCOUNT: &str = "beadstore-ctl";
-
-/// A CA, and a server's certificate for `localhost`.
-fn certificates(folder: &Path) -> Result<()> {
-    let ca_key = rcgen::KeyPair::generate()?;
-    let mut ca = rcgen::CertificateParams::new(Vec::<String>::new())?;
-    ca.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
-    ca.distinguished_name.push(rcgen::DnType::CommonName, "test ca");
-    let ca_pem = ca.self_signed(&ca_key)?.pem();
-    let issuer = rcgen::Issuer::new(ca, ca_key);
-    let key = rcgen::KeyPair::generate()?;
-    let cert = rcgen::CertificateParams::new(vec!["localhost".to_owned()])?.signed_by(&key, &issuer)?;
-    std::fs::write(folder.join("ca.crt"), ca_pem)?;
-    std::fs::write(folder.join("tls.crt"), cert.pem())?;
-    std::fs::write(folder.join("tls.key"), key.serialize_pem())?;
-    Ok(())
-}
-
-/// What the chart makes for beadstore-ctl.
-async fn install(client: &Client) -> Result<()> {
-    let name = |name: &str| ObjectMeta { name: Some(name.to_owned()), ..ObjectMeta::default() };
-    let role = |kind: &str| RoleRef { api_group: "rbac.authorization.k8s.io".into(), kind: kind.into(), name: ACCOUNT.into() };
-    let account = Subject { kind: "ServiceAccount".into(), name: ACCOUNT.into(), namespace: Some(NAMESPACE.into()), api_group: None };
-    let params = PostParams::default();
-    Api::all(client.clone()).create(&params, &Namespace { metadata: name(NAMESPACE), ..Namespace::default() }).await?;
-    for caller in ["polecat-ctl", "convoy-ctl"] {
-        let account = ServiceAccount { metadata: name(caller), ..ServiceAccount::default() };
-        Api::namespaced(client.clone(), NAMESPACE).create(&params, &account).await?;
-    }
-    let rules = Some(rbac::cluster_rules(rbac::Controller::BeadStore));
-    Api::all(client.clone()).create(&params, &ClusterRole { metadata: name(ACCOUNT), rules, aggregation_rule: None }).await?;
-    let binding = ClusterRoleBinding { metadata: name(ACCOUNT), role_ref: role("ClusterRole"), subjects: Some(vec![account.clone()]) };
-    Api::all(client.clone()).create(&params, &binding).await?;
-    let rules = Some(rbac::namespace_rules(rbac::Controller::BeadStore));
-    Api::namespaced(client.clone(), NAMESPACE).create(&params, &Role { metadata: name(ACCOUNT), rules }).await?;
-    let binding = RoleBinding { metadata: name(ACCOUNT), role_ref: role("Role"), subjects: Some(vec![account]) };
-    Api::namespaced(client.clone(), NAMESPACE).create(&params, &binding).await?;
-    Ok(())
-}
 
 /// Where the controller listens, and its certificates.
 #[derive(Clone, Debug)]
@@ -80,19 +39,15 @@ struct Server {
 }
 
 /// Runs the controller for the whole of this test program, on a thread that outlives each test's own runtime.
-async fn serve() -> Result<Server> {
+async fn serve() -> Result<(Server, ())> {
     let plane = ControlPlane::shared().await?;
-    plane.install_crds().await?;
-    install(&plane.client()?).await?;
+    tenant::install(plane, Controller::BeadStore, &["polecat-ctl", "convoy-ctl"]).await?;
     let dir = tempfile::tempdir()?.keep();
     let tls = dir.join("tls");
     std::fs::create_dir(&tls)?;
-    certificates(&tls)?;
-    let kubeconfig = Kubeconfig::read_from(plane.kubeconfig())?;
-    let mut config = Config::from_custom_kubeconfig(kubeconfig, &KubeConfigOptions::default()).await?;
-    config.auth_info.impersonate = Some(format!("system:serviceaccount:{NAMESPACE}:{ACCOUNT}"));
+    tenant::certificates(&tls)?;
     let metrics = Metrics::default();
-    let client = client::with_config(config, ACCOUNT, &metrics)?;
+    let client = client::with_config(tenant::config(plane, Controller::BeadStore), ACCOUNT, &metrics)?;
     let args = RuntimeArgs { namespace: NAMESPACE.into(), tls_dir: tls.clone(), ..RuntimeArgs::from_env()? };
     let runtime = Runtime::new(ACCOUNT, client, args, metrics, Claims::always(ACCOUNT));
     let listener = grpc::listen("127.0.0.1:0".parse()?).await?;
@@ -105,28 +60,14 @@ async fn serve() -> Result<Server> {
         }
     });
     started.readiness.ready().await;
-    Ok(Server { port, tls })
+    Ok((Server { port, tls }, ()))
 }
 
-static CONTROLLER: OnceLock<std::result::Result<Server, String>> = OnceLock::new();
+static CONTROLLER: Hosted<Server> = Hosted::new();
 
 async fn shared() -> Result<(&'static ControlPlane, Server)> {
-    let start = || {
-        let (tell, told) = std::sync::mpsc::channel();
-        std::thread::spawn(move || {
-            let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
-            runtime.block_on(async move {
-                drop(tell.send(serve().await.map_err(|error| format!("{error:#}"))));
-                std::future::pending::<()>().await;
-            });
-        });
-        told.recv().unwrap_or_else(|_| Err("the controller's thread ended".to_owned()))
-    };
-    let started = tokio::task::spawn_blocking(move || CONTROLLER.get_or_init(start).clone()).await?;
-    match started {
-        Ok(server) => Ok((ControlPlane::shared().await?, server)),
-        Err(error) => bail!("the controller did not start: {error}"),
-    }
+    let server = tenant::hosted(&CONTROLLER, serve).await?;
+    Ok((ControlPlane::shared().await?, server))
 }
 
 static TOWNS: AtomicU32 = AtomicU32::new(0);
@@ -259,17 +200,7 @@ impl Town {
     }
 
     async fn until<T>(&self, name: &str, what: &str, want: impl Fn(Option<&BeadStore>) -> Option<T>) -> Result<T> {
-        let deadline = tokio::time::Instant::now() + PATIENCE;
-        loop {
-            let present = self.stores().get_opt(name).await?;
-            if let Some(seen) = want(present.as_ref()) {
-                return Ok(seen);
-            }
-            if tokio::time::Instant::now() > deadline {
-                bail!("{name}: {what} did not come; there is {present:#?}");
-            }
-            tokio::time::sleep(Duration::from_millis(50)).await;
-        }
+        tenant::until(PATIENCE, &self.stores(), name, what, want).await
     }
 
     /// Waits for a condition's status and reason.
@@ -284,12 +215,8 @@ impl Town {
     }
 
     async fn caller(&self, account: &str) -> Result<BeadsClient<AuthChannel>> {
-        let spec = TokenRequestSpec { audiences: vec!["gastown".into()], bound_object_ref: None, expiration_seconds: None };
-        let api = Api::<ServiceAccount>::namespaced(self.client.clone(), NAMESPACE);
-        let asked = TokenRequest { spec, ..TokenRequest::default() };
-        let made = api.create_token_request(account, &PostParams::default(), &asked).await?;
         let file = self.dir.path().join(account);
-        std::fs::write(&file, made.status.context("a token")?.token)?;
+        std::fs::write(&file, tenant::token(&self.client, NAMESPACE, account, None).await?)?;
         let remote = Remote::new(&format!("https://localhost:{}", self.server.port), &self.server.tls, &file, Duration::from_secs(20));
         Ok(BeadsClient::new(remote.channel()?))
     }

@@ -2,28 +2,28 @@
 //! memory; what other controllers would write is written by the tests.
 
 use std::collections::{BTreeMap, HashMap};
-use std::sync::{Arc, LazyLock, OnceLock};
+use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 
-use anyhow::{Context as _, Result, bail, ensure};
+use anyhow::{Context as _, Result, ensure};
 use convoy_ctl::{BeadSource, Revisions};
 use futures::StreamExt as _;
 use futures::future::BoxFuture;
 use gastown_api::names::{annotation, condition, label};
+use gastown_api::rbac::Controller;
 use gastown_api::{BeadStore, Convoy, ConvoyBeadPhase, ConvoyPhase, ConvoySpec, ConvoyStatus, DesiredState, MergeRequest};
-use gastown_api::{Polecat, PolecatSpec, PolecatTemplate, Rig, RigSettings, RigSpec, conditions, rbac};
+use gastown_api::{Polecat, PolecatSpec, PolecatTemplate, Rig, RigSettings, RigSpec, conditions};
 use gastown_core::convoy::polecat_name;
 use gastown_proto::v1;
 use gastown_runtime::lease::Claims;
 use gastown_runtime::metrics::Metrics;
 use gastown_runtime::{Runtime, RuntimeArgs, client};
 use gastown_testkit::control_plane::ControlPlane;
-use k8s_openapi::api::core::v1::Namespace;
+use gastown_testkit::demo::SYSTEM as NAMESPACE;
+use gastown_testkit::tenant::{self, Hosted, until};
 use k8s_openapi::api::events::v1::Event;
-use k8s_openapi::api::rbac::v1::{ClusterRole, ClusterRoleBinding, RoleRef, Subject};
-use kube::api::{DeleteParams, ListParams, ObjectMeta, Patch, PatchParams, PostParams};
-use kube::config::{KubeConfigOptions, Kubeconfig};
-use kube::{Api, Client, Config, ResourceExt as _};
+use kube::api::{DeleteParams, ListParams, Patch, PatchParams, PostParams};
+use kube::{Api, Client, ResourceExt as _};
 use parking_lot::Mutex;
 use serde_json::json;
 use tokio::sync::watch;
@@ -31,7 +31,6 @@ use tonic::Status;
 
 /// Nothing here takes longer on a machine that works. It is shorter than the resync: what arrives came by a watch.
 const PATIENCE: Duration = Duration::from_secs(25);
-const NAMESPACE: &str = "gastown-system";
 const ACCOUNT: &str = "convoy-ctl";
 
 /// One rig's store: its beads, or why it cannot be read, and the number of its revision.
@@ -106,58 +105,25 @@ fn bead(id: &str, blockers: &[&str]) -> v1::Bead {
     }
 }
 
-/// What the chart makes for convoy-ctl.
-async fn install(client: &Client) -> Result<()> {
-    let name = |name: &str| ObjectMeta { name: Some(name.to_owned()), ..ObjectMeta::default() };
-    let params = PostParams::default();
-    Api::all(client.clone()).create(&params, &Namespace { metadata: name(NAMESPACE), ..Namespace::default() }).await?;
-    let rules = Some(rbac::cluster_rules(rbac::Controller::Convoy));
-    Api::all(client.clone()).create(&params, &ClusterRole { metadata: name(ACCOUNT), rules, aggregation_rule: None }).await?;
-    let account = Subject { kind: "ServiceAccount".into(), name: ACCOUNT.into(), namespace: Some(NAMESPACE.into()), api_group: None };
-    let role_ref = RoleRef { api_group: "rbac.authorization.k8s.io".into(), kind: "ClusterRole".into(), name: ACCOUNT.into() };
-    let binding = ClusterRoleBinding { metadata: name(ACCOUNT), role_ref, subjects: Some(vec![account]) };
-    Api::all(client.clone()).create(&params, &binding).await?;
-    Ok(())
-}
-
 /// Runs the controller for the whole of this test program, on a thread that outlives each test's own runtime.
-async fn serve() -> Result<()> {
+async fn serve() -> Result<((), ())> {
     let plane = ControlPlane::shared().await?;
-    plane.install_crds().await?;
-    install(&plane.client()?).await?;
-    let kubeconfig = Kubeconfig::read_from(plane.kubeconfig())?;
-    let mut config = Config::from_custom_kubeconfig(kubeconfig, &KubeConfigOptions::default()).await?;
-    config.auth_info.impersonate = Some(format!("system:serviceaccount:{NAMESPACE}:{ACCOUNT}"));
+    tenant::install(plane, Controller::Convoy, &[]).await?;
     let metrics = Metrics::default();
-    let client = client::with_config(config, ACCOUNT, &metrics)?;
+    let client = client::with_config(tenant::config(plane, Controller::Convoy), ACCOUNT, &metrics)?;
     let args = RuntimeArgs { namespace: NAMESPACE.into(), ..RuntimeArgs::from_env()? };
     let runtime = Runtime::new(ACCOUNT, client, args, metrics, Claims::always(ACCOUNT));
     let started = runtime.clone();
     tokio::spawn(convoy_ctl::serve(runtime, TOWN.clone()));
     started.readiness.ready().await;
-    Ok(())
+    Ok(((), ()))
 }
 
-static CONTROLLER: OnceLock<std::result::Result<(), String>> = OnceLock::new();
+static CONTROLLER: Hosted<()> = Hosted::new();
 
 /// A client with all permissions, the controller at work, and a namespace for this test.
 async fn ground() -> Result<(Client, String)> {
-    let start = || {
-        let (tell, told) = std::sync::mpsc::channel();
-        std::thread::spawn(move || {
-            // Without a runtime the sender is dropped, which is told below.
-            let Ok(runtime) = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build() else { return };
-            runtime.block_on(async move {
-                drop(tell.send(serve().await.map_err(|error| format!("{error:#}"))));
-                std::future::pending::<()>().await;
-            });
-        });
-        told.recv().unwrap_or_else(|_| Err("the controller's thread ended".to_owned()))
-    };
-    let started = tokio::task::spawn_blocking(move || CONTROLLER.get_or_init(start).clone()).await?;
-    if let Err(error) = started {
-        bail!("the controller did not start: {error}");
-    }
+    tenant::hosted(&CONTROLLER, serve).await?;
     let plane = ControlPlane::shared().await?;
     Ok((plane.client()?, plane.namespace().await?))
 }
@@ -222,12 +188,12 @@ impl Ground {
 
     async fn until(&self, convoy: &str, what: &str, want: impl Fn(&ConvoyStatus) -> bool) -> Result<ConvoyStatus> {
         let look = |convoy: Option<&Convoy>| convoy?.status.clone().filter(|status| want(status));
-        until(&self.convoys(), convoy, what, look).await
+        until(PATIENCE, &self.convoys(), convoy, what, look).await
     }
 
     /// The Polecat that the controller makes for a bead.
     async fn made(&self, bead: &str) -> Result<Polecat> {
-        until(&self.polecats(), &polecat_name(&self.namespace, bead), "its Polecat", |polecat| Some(polecat?.clone())).await
+        until(PATIENCE, &self.polecats(), &polecat_name(&self.namespace, bead), "its Polecat", |polecat| Some(polecat?.clone())).await
     }
 
     async fn count(&self) -> Result<usize> {
@@ -261,24 +227,6 @@ impl Ground {
     }
 }
 
-/// Looks until `want` sees what it wants; says what there was when it does not come.
-async fn until<K, T>(api: &Api<K>, name: &str, what: &str, want: impl Fn(Option<&K>) -> Option<T>) -> Result<T>
-where
-    K: kube::Resource + Clone + serde::de::DeserializeOwned + std::fmt::Debug,
-{
-    let deadline = tokio::time::Instant::now() + PATIENCE;
-    loop {
-        let present = api.get_opt(name).await?;
-        if let Some(seen) = want(present.as_ref()) {
-            return Ok(seen);
-        }
-        if tokio::time::Instant::now() > deadline {
-            bail!("{name}: {what} did not come; there is {present:#?}");
-        }
-        tokio::time::sleep(Duration::from_millis(50)).await;
-    }
-}
-
 fn said(status: &ConvoyStatus, kind: &str) -> (String, String, String) {
     conditions::find(&status.conditions, kind)
         .map(|said| (said.status.clone(), said.reason.clone(), said.message.clone()))
@@ -304,7 +252,7 @@ async fn a_convoy_that_only_follows_is_as_the_go_operator_had_it() -> Result<()>
     let half = ground.until("plain", "one done", |status| status.progress.as_deref() == Some("1/2")).await?;
     ensure!(half.completed_beads == ["gt-1"] && half.pending_beads == ["gt-2"] && half.completed_at.is_none(), "{half:?}");
     let counted = |convoy: Option<&Convoy>| convoy?.annotations().get(annotation::CONVOY_COUNTED).cloned();
-    ensure!(until(&ground.convoys(), "plain", "the count", counted).await?.contains("gt-1"));
+    ensure!(until(PATIENCE, &ground.convoys(), "plain", "the count", counted).await?.contains("gt-1"));
     ground.polecats().delete("gt-1", &DeleteParams::default()).await?;
     ground.phase("gt-2", "Done", "WorkComplete").await?;
     let over = ground.until("plain", "the end", |status| status.phase == Some(ConvoyPhase::Complete)).await?;

@@ -11,6 +11,7 @@ use gastown_proto::v1;
 use gastown_proto::v1::beads_server::{Beads, BeadsServer};
 use gastown_runtime::tls::{self, Tls};
 use gastown_runtime::{RuntimeArgs, grpc};
+use gastown_testkit::tenant;
 use tokio::runtime::Runtime;
 use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::sync::CancellationToken;
@@ -70,21 +71,6 @@ impl Beads for One {
     }
 }
 
-fn certificates(folder: &Path) -> Result<()> {
-    let ca_key = rcgen::KeyPair::generate()?;
-    let mut ca = rcgen::CertificateParams::new(Vec::<String>::new())?;
-    ca.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
-    ca.distinguished_name.push(rcgen::DnType::CommonName, "test ca");
-    let ca_pem = ca.self_signed(&ca_key)?.pem();
-    let issuer = rcgen::Issuer::new(ca, ca_key);
-    let key = rcgen::KeyPair::generate()?;
-    let cert = rcgen::CertificateParams::new(vec!["localhost".to_owned()])?.signed_by(&key, &issuer)?;
-    std::fs::write(folder.join("ca.crt"), ca_pem)?;
-    std::fs::write(folder.join("tls.crt"), cert.pem())?;
-    std::fs::write(folder.join("tls.key"), key.serialize_pem())?;
-    Ok(())
-}
-
 /// A server on an executor of its own: when that ends, its connections are cut as those of a killed process are.
 async fn serve(address: SocketAddr, folder: &Path) -> Result<(SocketAddr, Runtime)> {
     let executor = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build()?;
@@ -106,7 +92,7 @@ async fn beads_are_read_with_our_token_and_a_lost_server_is_found_again() -> Res
     // Fails only where somebody installed one before: then that one serves.
     let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
     let dir = tempfile::tempdir()?;
-    certificates(dir.path())?;
+    tenant::certificates(dir.path())?;
     let token = dir.path().join("token");
     std::fs::write(&token, "secret\n")?;
     let (address, first) = serve("127.0.0.1:0".parse()?, dir.path()).await?;

@@ -144,9 +144,14 @@ impl ControlPlane {
 
     /// A client that the API server treats as this user, such as `system:serviceaccount:NAMESPACE:NAME`.
     pub fn client_as(&self, user: &str) -> Result<Client> {
+        Ok(Client::try_from(self.config_as(user))?)
+    }
+
+    /// What [`ControlPlane::client_as`] is made of.
+    pub fn config_as(&self, user: &str) -> Config {
         let mut config = self.config.clone();
         config.auth_info.impersonate = Some(user.to_owned());
-        Ok(Client::try_from(config)?)
+        config
     }
 
     /// A kubeconfig file with all permissions.

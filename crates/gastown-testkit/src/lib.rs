@@ -13,6 +13,7 @@ pub mod kubelet;
 pub mod messages;
 pub mod oci;
 pub mod sshd;
+pub mod tenant;
 
 /// A folder of the outside test data (`GASTOWN_TEST_DATA`, by default `../shared/data` beside the workspace), or a line that
 /// says what is not run for the lack of it. Under `CI=true` `cargo xtask test` refuses to start without the data.

@@ -1,109 +1,52 @@
 //! rig-ctl as the chart runs it: its own service account, its own roles, a real API server.
 
 use std::collections::BTreeMap;
-use std::sync::OnceLock;
 use std::time::Duration;
 
-use anyhow::{Context as _, Result, bail, ensure};
+use anyhow::{Context as _, Result, ensure};
 use gastown_api::names::{condition, finalizer, label};
+use gastown_api::rbac::Controller;
 use gastown_api::{
     BeadStore, BeadStoreTemplate, DesiredState, Polecat, PolecatPhase, PolecatSpec, Refinery, RefinerySpec, RefineryTemplate, Rig,
-    RigPhase, RigSpec, Witness, conditions, rbac,
+    RigPhase, RigSpec, Witness, conditions,
 };
 use gastown_runtime::lease::Claims;
 use gastown_runtime::metrics::Metrics;
 use gastown_runtime::{NoArgs, Runtime, RuntimeArgs, client};
 use gastown_testkit::control_plane::{ControlPlane, Options};
+use gastown_testkit::demo::SYSTEM as NAMESPACE;
+use gastown_testkit::tenant::{self, Hosted, until};
 use k8s_openapi::api::coordination::v1::Lease;
-use k8s_openapi::api::core::v1::Namespace;
-use k8s_openapi::api::rbac::v1::{ClusterRole, ClusterRoleBinding, Role, RoleBinding, RoleRef, Subject};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
-use kube::api::{DeleteParams, ObjectMeta, Patch, PatchParams, PostParams};
-use kube::config::{KubeConfigOptions, Kubeconfig};
-use kube::{Api, Client, Config, ResourceExt as _};
+use kube::api::{DeleteParams, Patch, PatchParams, PostParams};
+use kube::{Api, Client, ResourceExt as _};
 use serde_json::json;
 
 /// Nothing here takes longer on a machine that works.
 const PATIENCE: Duration = Duration::from_secs(60);
-const NAMESPACE: &str = "gastown-system";
 const ACCOUNT: &str = "rig-ctl";
 
-/// What the chart makes for rig-ctl.
-async fn install(client: &Client) -> Result<()> {
-    let name = |name: &str| ObjectMeta { name: Some(name.to_owned()), ..ObjectMeta::default() };
-    let role = |kind: &str| RoleRef { api_group: "rbac.authorization.k8s.io".into(), kind: kind.into(), name: ACCOUNT.into() };
-    let account = Subject { kind: "ServiceAccount".into(), name: ACCOUNT.into(), namespace: Some(NAMESPACE.into()), api_group: None };
-    let params = PostParams::default();
-    Api::all(client.clone()).create(&params, &Namespace { metadata: name(NAMESPACE), ..Namespace::default() }).await?;
-    let rules = Some(rbac::cluster_rules(rbac::Controller::Rig));
-    Api::all(client.clone()).create(&params, &ClusterRole { metadata: name(ACCOUNT), rules, aggregation_rule: None }).await?;
-    let binding = ClusterRoleBinding { metadata: name(ACCOUNT), role_ref: role("ClusterRole"), subjects: Some(vec![account.clone()]) };
-    Api::all(client.clone()).create(&params, &binding).await?;
-    let rules = Some(rbac::namespace_rules(rbac::Controller::Rig));
-    Api::namespaced(client.clone(), NAMESPACE).create(&params, &Role { metadata: name(ACCOUNT), rules }).await?;
-    let binding = RoleBinding { metadata: name(ACCOUNT), role_ref: role("Role"), subjects: Some(vec![account]) };
-    Api::namespaced(client.clone(), NAMESPACE).create(&params, &binding).await?;
-    Ok(())
-}
-
 /// Runs the controller for the whole of this test program, on a thread that outlives each test's own runtime.
-async fn serve() -> Result<()> {
+async fn serve() -> Result<((), ())> {
     let plane = ControlPlane::shared().await?;
-    plane.install_crds().await?;
-    install(&plane.client()?).await?;
-    let kubeconfig = Kubeconfig::read_from(plane.kubeconfig())?;
-    let mut config = Config::from_custom_kubeconfig(kubeconfig, &KubeConfigOptions::default()).await?;
-    config.auth_info.impersonate = Some(format!("system:serviceaccount:{NAMESPACE}:{ACCOUNT}"));
+    tenant::install(plane, Controller::Rig, &[]).await?;
     let metrics = Metrics::default();
-    let client = client::with_config(config, ACCOUNT, &metrics)?;
+    let client = client::with_config(tenant::config(plane, Controller::Rig), ACCOUNT, &metrics)?;
     let args = RuntimeArgs { namespace: NAMESPACE.into(), ..RuntimeArgs::from_env()? };
     let runtime = Runtime::new(ACCOUNT, client, args, metrics, Claims::always(ACCOUNT));
     let started = runtime.clone();
     tokio::spawn(rig_ctl::start(runtime, NoArgs {}));
     started.readiness.ready().await;
-    Ok(())
+    Ok(((), ()))
 }
 
-static CONTROLLER: OnceLock<std::result::Result<(), String>> = OnceLock::new();
+static CONTROLLER: Hosted<()> = Hosted::new();
 
 /// A client with all permissions, the controller at work, and a namespace for this test.
 async fn ground() -> Result<(Client, String)> {
-    let start = || {
-        let (tell, told) = std::sync::mpsc::channel();
-        std::thread::spawn(move || {
-            // Without a runtime the sender is dropped, which is told below.
-            let Ok(runtime) = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build() else { return };
-            runtime.block_on(async move {
-                drop(tell.send(serve().await.map_err(|error| format!("{error:#}"))));
-                std::future::pending::<()>().await;
-            });
-        });
-        told.recv().unwrap_or_else(|_| Err("the controller's thread ended".to_owned()))
-    };
-    let started = tokio::task::spawn_blocking(move || CONTROLLER.get_or_init(start).clone()).await?;
-    if let Err(error) = started {
-        bail!("the controller did not start: {error}");
-    }
+    tenant::hosted(&CONTROLLER, serve).await?;
     let plane = ControlPlane::shared().await?;
     Ok((plane.client()?, plane.namespace().await?))
-}
-
-/// Looks until `want` sees what it wants; says what there was when it does not come.
-async fn until<K, T>(api: &Api<K>, name: &str, what: &str, want: impl Fn(Option<&K>) -> Option<T>) -> Result<T>
-where
-    K: kube::Resource + Clone + serde::de::DeserializeOwned + std::fmt::Debug,
-{
-    let deadline = tokio::time::Instant::now() + PATIENCE;
-    loop {
-        let present = api.get_opt(name).await?;
-        if let Some(seen) = want(present.as_ref()) {
-            return Ok(seen);
-        }
-        if tokio::time::Instant::now() > deadline {
-            bail!("{name}: {what} did not come; there is {present:#?}");
-        }
-        tokio::time::sleep(Duration::from_millis(50)).await;
-    }
 }
 
 fn rigs(client: &Client) -> Api<Rig> {
@@ -156,22 +99,22 @@ async fn a_rig_gets_its_children_and_is_ready_when_its_refinery_is() -> Result<(
     let rig = make(&client, &name, spec()).await?;
     let own = format!("{name}-refinery");
     let api = refineries(&client, NAMESPACE);
-    let refinery = until(&api, &own, "the Refinery", |refinery| Some(refinery?.clone())).await?;
+    let refinery = until(PATIENCE, &api, &own, "the Refinery", |refinery| Some(refinery?.clone())).await?;
     let labels = BTreeMap::from([(label::RIG_OWNER.into(), name.clone()), (label::MANAGED_BY.into(), label::MANAGED_BY_RIG.into())]);
     ensure!(refinery.metadata.labels == Some(labels), "{:?}", refinery.metadata.labels);
     ensure!(refinery.owner_references().iter().any(|owner| Some(&owner.uid) == rig.metadata.uid.as_ref()));
     ensure!(refinery.spec == RefinerySpec::of_rig(&name));
     let witnesses: Api<Witness> = Api::namespaced(client.clone(), NAMESPACE);
-    until(&witnesses, &format!("{name}-witness"), "the Witness", |witness| witness.map(|_| ())).await?;
+    until(PATIENCE, &witnesses, &format!("{name}-witness"), "the Witness", |witness| witness.map(|_| ())).await?;
 
     let unseen = |rig: Option<&Rig>| ready(rig).filter(|ready| ready.message.contains("not been looked at"));
-    let waits = until(&rigs(&client), &name, "a word about the wait", unseen).await?;
+    let waits = until(PATIENCE, &rigs(&client), &name, "a word about the wait", unseen).await?;
     ensure!(waits.status == "False" && waits.reason == "RefineryNotReady", "{waits:?}");
     say_ready(&api, &own, false, "SecretNotFound", "secret git-creds has no key ssh-privatekey").await?;
     let broken = |rig: Option<&Rig>| ready(rig).filter(|ready| ready.message.contains("SecretNotFound: secret git-creds"));
-    until(&rigs(&client), &name, "the Refinery's trouble", broken).await?;
+    until(PATIENCE, &rigs(&client), &name, "the Refinery's trouble", broken).await?;
     say_ready(&api, &own, true, "Idle", "").await?;
-    until(&rigs(&client), &name, "readiness", |rig| ready(rig).filter(|ready| ready.status == "True")).await?;
+    until(PATIENCE, &rigs(&client), &name, "readiness", |rig| ready(rig).filter(|ready| ready.status == "True")).await?;
     let status = rigs(&client).get(&name).await?.status.context("no status")?;
     ensure!(status.phase == Some(RigPhase::Ready) && status.refinery_created && status.witness_created);
     ensure!(status.child_namespace.as_deref() == Some(NAMESPACE));
@@ -188,14 +131,15 @@ async fn a_changed_template_reaches_the_child_and_a_deleted_child_returns() -> R
     let command = |wanted: Option<&'static str>| {
         move |refinery: Option<&Refinery>| refinery.filter(|refinery| refinery.spec.test_command.as_deref() == wanted).cloned()
     };
-    let first = until(&api, &own, "the gate", command(Some("make test"))).await?;
+    let first = until(PATIENCE, &api, &own, "the gate", command(Some("make test"))).await?;
     let patch = json!({"spec": {"refinery": {"testCommand": "make check"}}});
     rigs(&client).patch(&name, &PatchParams::default(), &Patch::Merge(patch)).await?;
-    until(&api, &own, "the new gate", command(Some("make check"))).await?;
+    until(PATIENCE, &api, &own, "the new gate", command(Some("make check"))).await?;
     rigs(&client).patch(&name, &PatchParams::default(), &Patch::Merge(json!({"spec": {"refinery": null}}))).await?;
-    until(&api, &own, "no gate", command(None)).await?;
+    until(PATIENCE, &api, &own, "no gate", command(None)).await?;
     api.delete(&own, &DeleteParams::default()).await?;
-    until(&api, &own, "the Refinery's return", |refinery| refinery.filter(|refinery| refinery.uid() != first.uid()).map(|_| ())).await?;
+    until(PATIENCE, &api, &own, "the Refinery's return", |refinery| refinery.filter(|refinery| refinery.uid() != first.uid()).map(|_| ()))
+        .await?;
     Ok(())
 }
 
@@ -207,12 +151,12 @@ async fn a_refinery_that_a_person_wrote_is_used_wherever_it_is() -> Result<()> {
     theirs.create(&PostParams::default(), &Refinery::new("mine", RefinerySpec::of_rig(&name))).await?;
     say_ready(&theirs, "mine", true, "Idle", "").await?;
     make(&client, &name, spec()).await?;
-    let ready = until(&rigs(&client), &name, "readiness", |rig| ready(rig).filter(|ready| ready.status == "True")).await?;
+    let ready = until(PATIENCE, &rigs(&client), &name, "readiness", |rig| ready(rig).filter(|ready| ready.status == "True")).await?;
     ensure!(ready.message == format!("Refinery {namespace}/mine is ready"), "{ready:?}");
     ensure!(refineries(&client, NAMESPACE).get_opt(&format!("{name}-refinery")).await?.is_none(), "none is made beside it");
 
     rigs(&client).delete(&name, &DeleteParams::default()).await?;
-    until(&rigs(&client), &name, "the Rig's end", |rig| rig.is_none().then_some(())).await?;
+    until(PATIENCE, &rigs(&client), &name, "the Rig's end", |rig| rig.is_none().then_some(())).await?;
     ensure!(theirs.get_opt("mine").await?.is_some(), "what a person wrote stays");
     Ok(())
 }
@@ -223,12 +167,12 @@ async fn ours_withdraws_when_a_person_writes_one() -> Result<()> {
     let name = format!("withdrawing-{namespace}");
     make(&client, &name, spec()).await?;
     let (own, api) = (format!("{name}-refinery"), refineries(&client, NAMESPACE));
-    until(&api, &own, "ours", |refinery| refinery.map(|_| ())).await?;
+    until(PATIENCE, &api, &own, "ours", |refinery| refinery.map(|_| ())).await?;
     let theirs = refineries(&client, &namespace);
     theirs.create(&PostParams::default(), &Refinery::new("mine", RefinerySpec::of_rig(&name))).await?;
-    until(&api, &own, "ours withdrawn", |refinery| refinery.is_none().then_some(())).await?;
+    until(PATIENCE, &api, &own, "ours withdrawn", |refinery| refinery.is_none().then_some(())).await?;
     theirs.delete("mine", &DeleteParams::default()).await?;
-    until(&api, &own, "ours again", |refinery| refinery.map(|_| ())).await?;
+    until(PATIENCE, &api, &own, "ours again", |refinery| refinery.map(|_| ())).await?;
     Ok(())
 }
 
@@ -240,7 +184,9 @@ async fn a_foreign_object_of_the_childs_name_is_left_alone_and_named() -> Result
     let other = RefinerySpec { target_branch: "releases".into(), ..RefinerySpec::of_rig(&name) };
     let before = api.create(&PostParams::default(), &Refinery::new(&own, other)).await?;
     make(&client, &name, spec()).await?;
-    let said = until(&rigs(&client), &name, "the trouble", |rig| ready(rig).filter(|ready| ready.reason == "ChildCreationFailed")).await?;
+    let said =
+        until(PATIENCE, &rigs(&client), &name, "the trouble", |rig| ready(rig).filter(|ready| ready.reason == "ChildCreationFailed"))
+            .await?;
     ensure!(said.message.contains(&own), "{said:?}");
     ensure!(api.get(&own).await?.resource_version() == before.resource_version());
     Ok(())
@@ -253,9 +199,9 @@ async fn an_erased_status_comes_back() -> Result<()> {
     make(&client, &name, spec()).await?;
     polecat(&client, &namespace, "a", &name, Some(PolecatPhase::Working)).await?;
     let counted = |rig: Option<&Rig>| rig?.status.clone().filter(|status| status.polecats.is_some_and(|polecats| polecats.working == 1));
-    let before = until(&rigs(&client), &name, "the count", counted).await?;
+    let before = until(PATIENCE, &rigs(&client), &name, "the count", counted).await?;
     rigs(&client).patch_status(&name, &PatchParams::default(), &Patch::Merge(json!({"status": null}))).await?;
-    let after = until(&rigs(&client), &name, "the count again", counted).await?;
+    let after = until(PATIENCE, &rigs(&client), &name, "the count again", counted).await?;
     ensure!((after.phase, after.polecat_count, after.refinery_created) == (before.phase, 1, true), "{after:?}");
     Ok(())
 }
@@ -267,7 +213,8 @@ async fn a_child_that_the_server_refuses_is_shown_in_its_words() -> Result<()> {
     let name = format!("long-{namespace}-{}", "x".repeat(250))[..250].to_owned();
     make(&client, &name, spec()).await?;
     let degraded =
-        until(&rigs(&client), &name, "the refusal", |rig| ready(rig).filter(|ready| ready.reason == "ChildCreationFailed")).await?;
+        until(PATIENCE, &rigs(&client), &name, "the refusal", |rig| ready(rig).filter(|ready| ready.reason == "ChildCreationFailed"))
+            .await?;
     ensure!(degraded.message.contains("must be no more than 253"), "{degraded:?}");
     ensure!(rigs(&client).get(&name).await?.status.and_then(|status| status.phase) == Some(RigPhase::Degraded));
     Ok(())
@@ -290,12 +237,12 @@ async fn polecats_are_counted_by_phase_in_all_namespaces() -> Result<()> {
         let seen = [status.polecat_count, counts.idle, counts.queued, counts.working, counts.done, counts.stuck];
         (seen == [6, 0, 1, 1, 2, 1]).then_some(status)
     };
-    let status = until(&rigs(&client), &name, "the counts", counted).await?;
+    let status = until(PATIENCE, &rigs(&client), &name, "the counts", counted).await?;
     let available = |status: &gastown_api::RigStatus| conditions::find(&status.conditions, condition::AVAILABLE).cloned();
     ensure!(available(&status).is_some_and(|available| available.status == "False"), "not ready yet");
     say_ready(&refineries(&client, NAMESPACE), &format!("{name}-refinery"), true, "Idle", "").await?;
     let parked = |rig: Option<&Rig>| available(rig?.status.as_ref()?).filter(|available| available.reason == "RigSuspended");
-    until(&rigs(&client), &name, "parked", parked).await?;
+    until(PATIENCE, &rigs(&client), &name, "parked", parked).await?;
     ensure!(ready(Some(&rigs(&client).get(&name).await?)).is_some_and(|ready| ready.status == "True"), "a parked rig is ready");
     Ok(())
 }
@@ -306,20 +253,21 @@ async fn deletion_waits_for_polecats_at_work_and_takes_the_children_along() -> R
     let name = format!("ending-{namespace}");
     make(&client, &name, spec()).await?;
     let (own, api) = (format!("{name}-refinery"), refineries(&client, NAMESPACE));
-    until(&api, &own, "the Refinery", |refinery| refinery.map(|_| ())).await?;
+    until(PATIENCE, &api, &own, "the Refinery", |refinery| refinery.map(|_| ())).await?;
     polecat(&client, &namespace, "busy", &name, Some(PolecatPhase::Working)).await?;
     let counted = |rig: Option<&Rig>| rig?.status.as_ref()?.polecats.filter(|polecats| polecats.working == 1);
-    until(&rigs(&client), &name, "the count", counted).await?;
+    until(PATIENCE, &rigs(&client), &name, "the count", counted).await?;
 
     rigs(&client).delete(&name, &DeleteParams::default()).await?;
-    let waits = until(&rigs(&client), &name, "the wait", |rig| ready(rig).filter(|ready| ready.reason == "WaitingForPolecats")).await?;
+    let waits =
+        until(PATIENCE, &rigs(&client), &name, "the wait", |rig| ready(rig).filter(|ready| ready.reason == "WaitingForPolecats")).await?;
     ensure!(waits.message == format!("deletion waits for 1 polecat: {namespace}/busy"), "{waits:?}");
     let held = rigs(&client).get(&name).await?;
     ensure!(held.finalizers() == [finalizer::RIG] && api.get_opt(&own).await?.is_some());
 
     let polecats: Api<Polecat> = Api::namespaced(client.clone(), &namespace);
     polecats.patch_status("busy", &PatchParams::default(), &Patch::Merge(json!({"status": {"phase": "Done"}}))).await?;
-    until(&rigs(&client), &name, "the Rig's end", |rig| rig.is_none().then_some(())).await?;
+    until(PATIENCE, &rigs(&client), &name, "the Rig's end", |rig| rig.is_none().then_some(())).await?;
     ensure!(api.get_opt(&own).await?.is_none(), "the Refinery went before the Rig");
     ensure!(polecats.get_opt("busy").await?.is_some(), "polecats are their own");
     Ok(())
@@ -369,14 +317,14 @@ async fn the_program_waits_for_its_kinds_serves_its_pages_and_gives_its_lease_ba
     until_page(port, "/readyz", |ok, _| ok).await?;
     let client = plane.client()?;
     make(&client, "web", spec()).await?;
-    until(&refineries(&client, &namespace), "web-refinery", "the Refinery", |refinery| refinery.map(|_| ())).await?;
+    until(PATIENCE, &refineries(&client, &namespace), "web-refinery", "the Refinery", |refinery| refinery.map(|_| ())).await?;
     let metrics = until_page(port, "/metrics", |_, body| body.contains("gastown_reconcile_total{controller=\"rig\"")).await?;
     ensure!(metrics.contains("gastown_kube_requests_total{verb=\"apply\",resource=\"refineries\",code=\"201\"} 1"), "{metrics}");
     ensure!(page(port, "/version").await.is_some_and(|(_, body)| body.contains("rig-ctl")));
 
     let leases: Api<Lease> = Api::namespaced(client, &namespace);
     let holder = |lease: Option<&Lease>| lease?.spec.as_ref()?.holder_identity.clone();
-    ensure!(until(&leases, "gastown-rig-ctl", "the holder", holder).await? == "rig-ctl-0");
+    ensure!(until(PATIENCE, &leases, "gastown-rig-ctl", "the holder", holder).await? == "rig-ctl-0");
     let pid = program.id().context("it runs")?;
     let memory = std::fs::read_to_string(format!("/proc/{pid}/status"))?;
     println!("rig-ctl: {}", memory.lines().find(|line| line.starts_with("VmRSS")).unwrap_or_default());
@@ -384,7 +332,7 @@ async fn the_program_waits_for_its_kinds_serves_its_pages_and_gives_its_lease_ba
     let ended = tokio::time::timeout(PATIENCE, program.wait()).await??;
     ensure!(ended.success(), "{ended}");
     let free = |lease: Option<&Lease>| lease?.spec.as_ref()?.holder_identity.is_none().then_some(());
-    until(&leases, "gastown-rig-ctl", "the release", free).await
+    until(PATIENCE, &leases, "gastown-rig-ctl", "the release", free).await
 }
 
 #[tokio::test]
@@ -395,9 +343,9 @@ async fn a_bead_store_comes_and_goes_with_the_wish_for_one() -> Result<()> {
     make(&client, &name, RigSpec { beads: Some(beads), ..spec() }).await?;
     let stores: Api<BeadStore> = Api::namespaced(client.clone(), NAMESPACE);
     let child = format!("{name}-beads");
-    let made = until(&stores, &child, "the store", |store| store.map(|store| store.spec.clone())).await?;
+    let made = until(PATIENCE, &stores, &child, "the store", |store| store.map(|store| store.spec.clone())).await?;
     ensure!((made.rig_ref.as_str(), made.prefix.as_str(), made.sync_interval.as_str()) == (name.as_str(), "web", "1m"), "{made:?}");
     let unwanted = json!({"spec": {"beads": null}});
     rigs(&client).patch(&name, &PatchParams::default(), &Patch::Merge(&unwanted)).await?;
-    until(&stores, &child, "its end", |store| store.is_none().then_some(())).await
+    until(PATIENCE, &stores, &child, "its end", |store| store.is_none().then_some(())).await
 }

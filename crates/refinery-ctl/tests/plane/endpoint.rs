@@ -9,27 +9,10 @@ use gastown_names::GitUrl;
 use gastown_proto::v1::SubmitRequest;
 use gastown_proto::v1::merge_queue_client::MergeQueueClient;
 use gastown_runtime::grpc::Remote;
-use k8s_openapi::api::authentication::v1::{BoundObjectReference, TokenRequest, TokenRequestSpec};
-use k8s_openapi::api::core::v1::{Pod, ServiceAccount};
-use kube::api::PostParams;
-use kube::{Api, Client, ResourceExt as _};
+use gastown_testkit::tenant::token;
+use kube::ResourceExt as _;
 
 use crate::ground::{NAMESPACE, Town, shared};
-
-/// A projected token, as the kubelet would ask for it.
-async fn token(client: &Client, namespace: &str, account: &str, pod: Option<&Pod>) -> Result<String> {
-    let bound = pod.map(|p| BoundObjectReference {
-        api_version: Some("v1".into()),
-        kind: Some("Pod".into()),
-        name: p.metadata.name.clone(),
-        uid: p.metadata.uid.clone(),
-    });
-    let spec = TokenRequestSpec { audiences: vec!["gastown".into()], bound_object_ref: bound, expiration_seconds: None };
-    let request = TokenRequest { spec, ..TokenRequest::default() };
-    let api = Api::<ServiceAccount>::namespaced(client.clone(), namespace);
-    let made = api.create_token_request(account, &PostParams::default(), &request).await?;
-    Ok(made.status.context("a token")?.token)
-}
 
 fn asked(town: &Town, polecat: &gastown_api::Polecat, commit: &str) -> SubmitRequest {
     SubmitRequest {

@@ -2,7 +2,6 @@
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
@@ -12,19 +11,19 @@ use gastown_runtime::lease::Claims;
 use gastown_runtime::metrics::Metrics;
 use gastown_runtime::{Runtime, RuntimeArgs, client, grpc};
 use gastown_testkit::control_plane::ControlPlane;
+pub use gastown_testkit::demo::SYSTEM as NAMESPACE;
 use gastown_testkit::kubelet::{Exit, Outcome, TestKubelet};
+pub use gastown_testkit::tenant::until;
+use gastown_testkit::tenant::{self, Hosted};
 use k8s_openapi::api::batch::v1::Job;
-use k8s_openapi::api::core::v1::{Namespace, Pod, ServiceAccount};
-use k8s_openapi::api::rbac::v1::{ClusterRole, ClusterRoleBinding, Role, RoleBinding, RoleRef, Subject};
-use kube::api::{ListParams, ObjectMeta, PostParams};
-use kube::config::{KubeConfigOptions, Kubeconfig};
-use kube::{Api, Client, Config, ResourceExt as _};
+use k8s_openapi::api::core::v1::Pod;
+use kube::api::{ListParams, PostParams};
+use kube::{Api, Client, ResourceExt as _};
 use refinery_ctl::RefineryArgs;
 use serde_json::json;
 
 /// Nothing here takes longer on a machine that works.
 pub const PATIENCE: Duration = Duration::from_secs(90);
-pub const NAMESPACE: &str = "gastown-system";
 pub const ACCOUNT: &str = "refinery-ctl";
 
 /// A controller at work.
@@ -48,12 +47,9 @@ impl Controller {
         let dir = tempfile::tempdir()?;
         let tls = dir.path().join("tls");
         std::fs::create_dir(&tls)?;
-        certificates(&tls)?;
-        let kubeconfig = Kubeconfig::read_from(plane.kubeconfig())?;
-        let mut config = Config::from_custom_kubeconfig(kubeconfig, &KubeConfigOptions::default()).await?;
-        config.auth_info.impersonate = Some(format!("system:serviceaccount:{NAMESPACE}:{ACCOUNT}"));
+        tenant::certificates(&tls)?;
         let metrics = Metrics::default();
-        let client = client::with_config(config, ACCOUNT, &metrics)?;
+        let client = client::with_config(tenant::config(plane, rbac::Controller::Refinery), ACCOUNT, &metrics)?;
         let args = RuntimeArgs { namespace: NAMESPACE.into(), tls_dir: tls.clone(), ..RuntimeArgs::from_env()? };
         let runtime = Runtime::new(ACCOUNT, client, args, metrics, Claims::always(ACCOUNT));
         let calls = grpc::listen("127.0.0.1:0".parse()?).await?;
@@ -80,46 +76,6 @@ impl Controller {
     }
 }
 
-/// A CA, and a server's certificate for `localhost`.
-fn certificates(folder: &Path) -> Result<()> {
-    let ca_key = rcgen::KeyPair::generate()?;
-    let mut ca = rcgen::CertificateParams::new(Vec::<String>::new())?;
-    ca.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
-    ca.distinguished_name.push(rcgen::DnType::CommonName, "test ca");
-    let ca_pem = ca.self_signed(&ca_key)?.pem();
-    let issuer = rcgen::Issuer::new(ca, ca_key);
-    let key = rcgen::KeyPair::generate()?;
-    let cert = rcgen::CertificateParams::new(vec!["localhost".to_owned()])?.signed_by(&key, &issuer)?;
-    std::fs::write(folder.join("ca.crt"), ca_pem)?;
-    std::fs::write(folder.join("tls.crt"), cert.pem())?;
-    std::fs::write(folder.join("tls.key"), key.serialize_pem())?;
-    Ok(())
-}
-
-/// What the chart makes for refinery-ctl.
-pub async fn install(plane: &ControlPlane) -> Result<()> {
-    plane.install_crds().await?;
-    let client = plane.client()?;
-    let name = |name: &str| ObjectMeta { name: Some(name.to_owned()), ..ObjectMeta::default() };
-    let role = |kind: &str| RoleRef { api_group: "rbac.authorization.k8s.io".into(), kind: kind.into(), name: ACCOUNT.into() };
-    let account = Subject { kind: "ServiceAccount".into(), name: ACCOUNT.into(), namespace: Some(NAMESPACE.into()), api_group: None };
-    let params = PostParams::default();
-    Api::all(client.clone()).create(&params, &Namespace { metadata: name(NAMESPACE), ..Namespace::default() }).await?;
-    for name_of in ["polecat-ctl", "rig-ctl"] {
-        let account = ServiceAccount { metadata: name(name_of), ..ServiceAccount::default() };
-        Api::namespaced(client.clone(), NAMESPACE).create(&params, &account).await?;
-    }
-    let rules = Some(rbac::cluster_rules(rbac::Controller::Refinery));
-    Api::all(client.clone()).create(&params, &ClusterRole { metadata: name(ACCOUNT), rules, aggregation_rule: None }).await?;
-    let binding = ClusterRoleBinding { metadata: name(ACCOUNT), role_ref: role("ClusterRole"), subjects: Some(vec![account.clone()]) };
-    Api::all(client.clone()).create(&params, &binding).await?;
-    let rules = Some(rbac::namespace_rules(rbac::Controller::Refinery));
-    Api::namespaced(client.clone(), NAMESPACE).create(&params, &Role { metadata: name(ACCOUNT), rules }).await?;
-    let binding = RoleBinding { metadata: name(ACCOUNT), role_ref: role("Role"), subjects: Some(vec![account]) };
-    Api::namespaced(client, NAMESPACE).create(&params, &binding).await?;
-    Ok(())
-}
-
 /// Where the shared controller listens, and its certificates.
 #[derive(Clone, Debug)]
 pub struct Shared {
@@ -128,34 +84,24 @@ pub struct Shared {
     pub tls: PathBuf,
 }
 
-static CONTROLLER: OnceLock<std::result::Result<Shared, String>> = OnceLock::new();
+static CONTROLLER: Hosted<Shared> = Hosted::new();
 
-/// The controller of this test program, on a thread that outlives each test's own runtime.
+/// What the chart makes for refinery-ctl.
+pub async fn install(plane: &ControlPlane) -> Result<()> {
+    tenant::install(plane, rbac::Controller::Refinery, &["polecat-ctl", "rig-ctl"]).await
+}
+
+/// The controller of this test program.
 pub async fn shared() -> Result<(&'static ControlPlane, Shared)> {
     let serve = async || {
         let plane = ControlPlane::shared().await?;
         install(plane).await?;
-        Controller::start(plane).await
+        let started = Controller::start(plane).await?;
+        let shared = Shared { grpc: started.grpc, git: started.git, tls: started.tls.clone() };
+        Ok((shared, started))
     };
-    let start = move || {
-        let (tell, told) = std::sync::mpsc::channel();
-        std::thread::spawn(move || {
-            let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
-            runtime.block_on(async move {
-                let started = serve().await;
-                let shared = started.as_ref().map(|c| Shared { grpc: c.grpc, git: c.git, tls: c.tls.clone() });
-                drop(tell.send(shared.map_err(|error| format!("{error:#}"))));
-                std::future::pending::<()>().await;
-                drop(started);
-            });
-        });
-        told.recv().unwrap_or_else(|_| Err("the controller's thread ended".to_owned()))
-    };
-    let started = tokio::task::spawn_blocking(move || CONTROLLER.get_or_init(start).clone()).await?;
-    match started {
-        Ok(shared) => Ok((ControlPlane::shared().await?, shared)),
-        Err(error) => bail!("the controller did not start: {error}"),
-    }
+    let shared = tenant::hosted(&CONTROLLER, serve).await?;
+    Ok((ControlPlane::shared().await?, shared))
 }
 
 /// A rig with a repository, a Refinery and a namespace of its own.
@@ -298,7 +244,7 @@ impl Town {
 
     /// Waits until a request is in a phase.
     pub async fn phase(&self, name: &str, phase: &str) -> Result<MergeRequest> {
-        until(&self.requests(), name, phase, |m| {
+        until(PATIENCE, &self.requests(), name, phase, |m| {
             let now = format!("{:?}", m?.status.as_ref()?.phase?);
             (now == phase).then(|| m.cloned()).flatten()
         })
@@ -318,24 +264,6 @@ impl Town {
             }
             tokio::time::sleep(Duration::from_millis(50)).await;
         }
-    }
-}
-
-/// Looks until `want` sees what it wants; says what there was when it does not come.
-pub async fn until<K, T>(api: &Api<K>, name: &str, what: &str, want: impl Fn(Option<&K>) -> Option<T>) -> Result<T>
-where
-    K: kube::Resource + Clone + serde::de::DeserializeOwned + std::fmt::Debug,
-{
-    let deadline = tokio::time::Instant::now() + PATIENCE;
-    loop {
-        let present = api.get_opt(name).await?;
-        if let Some(seen) = want(present.as_ref()) {
-            return Ok(seen);
-        }
-        if tokio::time::Instant::now() > deadline {
-            bail!("{name}: {what} did not come; there is {present:#?}");
-        }
-        tokio::time::sleep(Duration::from_millis(50)).await;
     }
 }
 

@@ -8,7 +8,7 @@ use kube::api::{Patch, PatchParams};
 use kube::{Api, ResourceExt as _};
 use serde_json::json;
 
-use crate::ground::{Controller, Town, git, install, until};
+use crate::ground::{Controller, PATIENCE, Town, git, install, until};
 
 fn status(m: &gastown_api::MergeRequest) -> MergeRequestStatus {
     m.status.clone().unwrap_or_default()
@@ -38,13 +38,13 @@ async fn what_passes_its_gate_lands_as_it_was_tested() -> Result<()> {
     let merged = conditions::find(&merged, "Merged").context("Merged")?;
     ensure!(merged.reason == "MergeComplete" && merged.message.starts_with("Branch feature/a merged to main (commit: "), "{merged:?}");
     town.no_jobs().await?;
-    let refinery = until(&town.refineries(), "refinery", "an idle refinery", |r| {
+    let refinery = until(PATIENCE, &town.refineries(), "refinery", "an idle refinery", |r| {
         let s = r?.status.clone()?;
         (s.merges_summary?.succeeded == 1 && s.queue_length == 0 && format!("{:?}", s.phase?) == "Idle").then_some(s)
     })
     .await?;
     ensure!(refinery.last_landed_commit == status(&landed).landed_commit);
-    until(&town.requests(), "mr-a", "the deleted branch", |_| town.remote_head("feature/a").is_none().then_some(())).await
+    until(PATIENCE, &town.requests(), "mr-a", "the deleted branch", |_| town.remote_head("feature/a").is_none().then_some(())).await
 }
 
 #[tokio::test]
@@ -119,7 +119,7 @@ async fn broken_infrastructure_blames_nobody_and_is_tried_again() -> Result<()> 
     let first = town.gate(&[]).await?;
     town.kubelet.running(&first).await?;
     town.kubelet.evict(&first).await?;
-    let waits = until(&town.requests(), "mr-i", "the broken run", |m| {
+    let waits = until(PATIENCE, &town.requests(), "mr-i", "the broken run", |m| {
         let s = m?.status.clone()?;
         s.attempts.first().is_some_and(|a| a.result.as_deref() == Some("Broken")).then_some(s)
     })
@@ -173,7 +173,7 @@ async fn without_statuses_nothing_runs_twice_and_phases_come_back() -> Result<()
     let pod = town.gate(&[]).await?;
     town.gate_ends(&pod, 0, "").await?;
     town.phase("good", "Landed").await?;
-    until(&town.requests(), "good", "the deleted branch", |_| town.remote_head("feature/good").is_none().then_some(())).await?;
+    until(PATIENCE, &town.requests(), "good", "the deleted branch", |_| town.remote_head("feature/good").is_none().then_some(())).await?;
     town.ask("bad", "feature/bad", &bad, None).await?;
     let pod = town.gate(&[pod.name_any()]).await?;
     town.gate_ends(&pod, 1, "no").await?;
@@ -198,7 +198,7 @@ async fn without_statuses_nothing_runs_twice_and_phases_come_back() -> Result<()
     let landed = status(&town.phase("good", "Landed").await?);
     ensure!(landed.landed_commit == main, "{landed:?}");
     town.phase("bad", "Rework").await?;
-    until(&town.refineries(), "refinery", "its status", |r| r?.status.as_ref()?.phase).await?;
+    until(PATIENCE, &town.refineries(), "refinery", "its status", |r| r?.status.as_ref()?.phase).await?;
     // A Job made meanwhile would show in a watch from before.
     let params = kube::api::WatchParams { timeout: Some(2), ..kube::api::WatchParams::default() };
     let mut events = Box::pin(town.jobs().watch(&params, &seen.unwrap_or_default()).await?);

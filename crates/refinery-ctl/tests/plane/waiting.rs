@@ -6,14 +6,14 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use kube::api::{Patch, PatchParams};
 use serde_json::json;
 
-use crate::ground::{NAMESPACE, Town, shared, until};
+use crate::ground::{NAMESPACE, PATIENCE, Town, shared, until};
 
 async fn says(town: &Town, refinery: &str, kind: &str, reason: &str) -> Result<Condition> {
     let want = |r: Option<&gastown_api::Refinery>| {
         let c = conditions::find(&r?.status.as_ref()?.conditions, kind)?.clone();
         (c.reason == reason).then_some(c)
     };
-    until(&town.refineries(), refinery, reason, want).await
+    until(PATIENCE, &town.refineries(), refinery, reason, want).await
 }
 
 #[tokio::test]
@@ -74,7 +74,7 @@ async fn a_held_request_waits_and_an_unwanted_one_ends() -> Result<()> {
     ensure!(ready.message == "ann: not now", "{ready:?}");
     (held.source_branch, held.commit, held.hold, held.rejected) = ("feature/h".into(), source, true, None);
     api.create(&kube::api::PostParams::default(), &MergeRequest::new("mr-h", held)).await?;
-    until(&api, "mr-h", "Held", |m| (m?.status.as_ref()?.reason.as_deref() == Some("Held")).then_some(())).await?;
+    until(PATIENCE, &api, "mr-h", "Held", |m| (m?.status.as_ref()?.reason.as_deref() == Some("Held")).then_some(())).await?;
     api.patch("mr-h", &params, &Patch::Merge(&json!({"spec": {"hold": false}}))).await?;
     let pod = town.gate(&[]).await?;
     town.gate_ends(&pod, 0, "").await?;
@@ -87,8 +87,10 @@ async fn a_commit_that_is_not_on_its_branch_waits_and_holds_up_nobody() -> Resul
     let town = Town::new().await?;
     town.ask("mr-m", "feature/missing", &"b".repeat(40), None).await?;
     let source = town.branch("feature/o", "a", "1\n");
-    until(&town.requests(), "mr-m", "its reason", |m| (m?.status.as_ref()?.reason.as_deref() == Some("SourceCommitMissing")).then_some(()))
-        .await?;
+    until(PATIENCE, &town.requests(), "mr-m", "its reason", |m| {
+        (m?.status.as_ref()?.reason.as_deref() == Some("SourceCommitMissing")).then_some(())
+    })
+    .await?;
     town.ask("mr-o", "feature/o", &source, None).await?;
     let pod = town.gate(&[]).await?;
     town.gate_ends(&pod, 0, "").await?;

@@ -11,7 +11,7 @@ use serde_json::json;
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 
-use crate::ground::{Town, healthy, until};
+use crate::ground::{PATIENCE, Town, healthy, until};
 
 const HOUR: i64 = 3_600_000;
 
@@ -32,7 +32,7 @@ fn heartbeat(town: &Town, ago_ms: i64) -> Heartbeat {
 /// Until the Witness has looked.
 pub async fn ready(town: &Town, name: &str) -> Result<Witness> {
     let seen = |w: Option<&Witness>| w.filter(|w| w.status.as_ref().is_some_and(|s| !s.conditions.is_empty())).cloned();
-    until(&town.api::<Witness>(), name, "a first look", seen).await
+    until(PATIENCE, &town.api::<Witness>(), name, "a first look", seen).await
 }
 
 async fn at_work(town: &Town) -> Result<Pod> {
@@ -43,7 +43,7 @@ async fn at_work(town: &Town) -> Result<Pod> {
 }
 
 async fn verdict(town: &Town, what: &str, want: impl Fn(&Polecat) -> bool) -> Result<Polecat> {
-    until(&town.api::<Polecat>(), "toast", what, |p| p.filter(|p| want(p)).cloned()).await
+    until(PATIENCE, &town.api::<Polecat>(), "toast", what, |p| p.filter(|p| want(p)).cloned()).await
 }
 
 fn says(reason: &'static str) -> impl Fn(&Polecat) -> bool {
@@ -73,7 +73,7 @@ async fn a_wedged_agent_is_nudged_saved_and_given_up_and_one_that_wakes_is_healt
     ensure!(condition.status == "False" && condition.message.starts_with(&format!("pod {uid}: ")), "{condition:?}");
     ensure!(given_up.status.as_ref().and_then(|s| s.phase) == Some(gastown_api::PolecatPhase::Working), "polecat-ctl's fields stay");
     let api: Api<Witness> = town.api();
-    let witness = until(&api, "watch", "one stuck", |w| {
+    let witness = until(PATIENCE, &api, "watch", "one stuck", |w| {
         w.filter(|w| w.status.as_ref().and_then(|s| s.polecats_summary).is_some_and(|s| s.stuck == 1 && s.running == 1)).cloned()
     });
     let status = witness.await?.status.context("a status")?;
@@ -140,7 +140,7 @@ async fn a_rig_is_counted_and_only_its_oldest_witness_serves() -> Result<()> {
     let counts =
         |w: &Witness| w.status.as_ref().and_then(|s| s.polecats_summary).map(|s| (s.total, s.running, s.succeeded, s.failed, s.stuck));
     let api: Api<Witness> = town.api();
-    let seen = until(&api, "a-first", "the counts", |w| w.filter(|w| counts(w) == Some((5, 1, 1, 1, 1))).cloned()).await?;
+    let seen = until(PATIENCE, &api, "a-first", "the counts", |w| w.filter(|w| counts(w) == Some((5, 1, 1, 1, 1))).cloned()).await?;
     let status = seen.status.context("a status")?;
     ensure!(status.phase == Some(WitnessPhase::Degraded) && conditions::is_true(&status.conditions, condition::DEGRADED));
     town.witness(&town.namespace, "b-second", json!({})).await?;
