@@ -22,7 +22,7 @@ pub(super) enum Next {
     /// Its bead is free, and is claimed before anything starts.
     Claim,
     /// It waits for something, perhaps until a time.
-    Wait { reason: String, message: String, until: Option<i64> },
+    Wait { reason: String, message: String, until: Option<Timestamp> },
     /// It is finished; what its merge does is shown elsewhere.
     Finished,
     /// A person is needed. `spent`: it has given up, and holds its bead no longer.
@@ -240,12 +240,12 @@ fn may_start(now: Timestamp, s: &Snapshot, ledger: &Ledger, spec: &ValidPolecat)
     }
     if let Some(refused) = s.refused.as_ref().filter(|r| r.until > now) {
         let (reason, message) = (refused.reason.clone(), refused.message.clone());
-        return Next::Wait { reason, message, until: Some(refused.until.as_second()) };
+        return Next::Wait { reason, message, until: Some(refused.until) };
     }
     let Some(last) = &ledger.last else { return Next::Start };
     let unchanged = ledger.spec.is_empty() || ledger.spec == spec.hash;
-    match last.until {
-        Some(until) if unchanged && until > now.as_second() => {
+    match last.until.and_then(|t| Timestamp::from_second(t).ok()) {
+        Some(until) if unchanged && until > now => {
             let reason = if last.end == End::Retries { "BackOff" } else { &last.reason };
             let message = if last.end == End::Retries {
                 format!("tried again later after {}: {}", last.reason, last.message)
@@ -399,7 +399,7 @@ fn wake(
 ) -> Option<Timestamp> {
     let working = live.is_empty() && why_drain(s).is_none();
     let retry = match next {
-        Next::Wait { until: Some(until), .. } if working => Timestamp::from_second(*until).ok(),
+        Next::Wait { until, .. } if working => *until,
         _ => None,
     };
     let submit = match (submit, &s.submit) {

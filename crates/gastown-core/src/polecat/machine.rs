@@ -7,7 +7,7 @@ use std::cell::RefCell;
 use std::collections::BTreeSet;
 use std::rc::Rc;
 
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use proptest::prelude::*;
 
 use super::fixtures::{self, UID, commit, snapshot, sync};
@@ -86,9 +86,9 @@ impl World {
     pub fn happen(&mut self, event: Event) {
         let now = self.now;
         match event {
-            Event::Tick(seconds) => self.now = Timestamp::from_second(now.as_second() + i64::from(seconds)).unwrap(),
-            Event::Reconcile { deeds, submit_works } => {
-                self.reconcile(deeds, submit_works);
+            Event::Tick(seconds) => self.now = now + SignedDuration::from_millis(i64::from(seconds) * 1000 + 7),
+            Event::Reconcile { deeds, calls_work } => {
+                self.reconcile(deeds, calls_work);
             }
             Event::AgentStarts => {
                 if let Some(pod) = self.live().filter(|p| p.scheduled) {
@@ -191,7 +191,7 @@ impl World {
     }
 
     /// Returns whether anything was left to do.
-    pub fn reconcile(&mut self, deeds: usize, submit_works: bool) -> Plan {
+    pub fn reconcile(&mut self, deeds: usize, calls_work: bool) -> Plan {
         self.look();
         let mut plan = decide(self.now, &self.s);
         if !self.exists {
@@ -200,12 +200,12 @@ impl World {
         }
         assert_eq!(plan, decide(self.now, &self.s), "decide is deterministic");
         for deed in plan.deeds.iter().take(deeds) {
-            self.carry_out(deed, submit_works);
+            self.carry_out(deed, calls_work);
         }
         plan
     }
 
-    fn carry_out(&mut self, deed: &Deed, submit_works: bool) {
+    fn carry_out(&mut self, deed: &Deed, calls_work: bool) {
         let now = self.now;
         let known = self.s.ledger.clone().unwrap();
         self.note(deed);
@@ -246,13 +246,13 @@ impl World {
                 assert!(self.s.remark != RemarkFacts::Acknowledged { text: inputs.text.clone() }, "it is said once");
                 let (text, until) = (inputs.text.clone(), Timestamp::from_second(now.as_second() + 5).unwrap());
                 let tries = if let RemarkFacts::Failed { tries, .. } = self.s.remark { tries + 1 } else { 1 };
-                self.s.remark = if submit_works { RemarkFacts::Acknowledged { text } } else { RemarkFacts::Failed { text, tries, until } };
+                self.s.remark = if calls_work { RemarkFacts::Acknowledged { text } } else { RemarkFacts::Failed { text, tries, until } };
             }
             Deed::Alarm(inputs) => {
                 assert!(self.s.alarm != AlarmFacts::Acknowledged(inputs.call.clone()), "it is told once");
                 let (call, until) = (inputs.call.clone(), Timestamp::from_second(now.as_second() + 5).unwrap());
                 let tries = if let AlarmFacts::Failed { tries, .. } = self.s.alarm { tries + 1 } else { 1 };
-                self.s.alarm = if submit_works { AlarmFacts::Acknowledged(call) } else { AlarmFacts::Failed { call, tries, until } };
+                self.s.alarm = if calls_work { AlarmFacts::Acknowledged(call) } else { AlarmFacts::Failed { call, tries, until } };
             }
             // the API server is asked once more before the pod is made
             Deed::Start(_) if self.s.bead.is_some() && self.desk.borrow().holder.as_ref() != Some(&self.s.uid) => {
@@ -266,6 +266,12 @@ impl World {
                 assert!(self.s.pods.iter().all(|p| known.accounts_for(&p.uid)), "a start before the last end is written down");
                 let sent_back = known.commit.as_ref().and_then(|c| self.s.request_for(c)).is_some_and(|r| r.phase == RequestPhase::Rework);
                 assert!(!known.finished() || (known.end() == Some(End::Done) && sent_back), "finished work is not repeated");
+                if !calls_work {
+                    let until = now + SignedDuration::from_millis(1_493);
+                    self.s.refused = Some(Refused { reason: "BeadUnavailable".to_owned(), message: String::new(), until });
+                    return;
+                }
+                self.s.refused = None;
                 assert!(inputs.attempt <= known.forgiven + 8, "attempts are bounded");
                 if sent_back {
                     assert!(inputs.rework.is_some(), "a rework is told why");
@@ -307,7 +313,7 @@ impl World {
             Deed::Submit(inputs) => {
                 assert!(known.end() == Some(End::Done) && Some(&inputs.commit) == known.commit.as_ref());
                 assert!(self.s.request_for(&inputs.commit).is_none(), "a request is made once");
-                if submit_works {
+                if calls_work {
                     let name = format!("request-{}", self.s.requests.len());
                     let mut request = fixtures::request(0, inputs.attempt, RequestPhase::Queued);
                     (request.name, request.commit) = (name, inputs.commit.clone());

@@ -2,6 +2,8 @@
 
 mod beads;
 
+use jiff::SignedDuration;
+
 use super::fixtures::{at, commit, pod, polecat, request, snapshot, sync, valid};
 use super::*;
 use crate::admission::Slot;
@@ -113,6 +115,21 @@ fn each_way_to_end_has_its_class() {
         (SyncResult::RemoteUnreachable, End::Retries),
     ] {
         assert_eq!(outcome(pod(1).ended(Some(AgentExit::Completed), Some(sync(result, None, 0)))), (end, format!("{result:?}")));
+    }
+}
+
+#[test]
+fn a_refused_pod_is_tried_again_however_times_are_cut() {
+    for millis in [1, 493, 999, 1000] {
+        let until = at(NOW) + SignedDuration::from_millis(millis);
+        let refused = Some(Refused { reason: "BeadUnavailable".into(), message: String::new(), until });
+        let mut s = snapshot();
+        assert!(starts(&settle(&mut s, NOW)).is_some());
+        let s = Snapshot { refused, ..s };
+        for before in [at(NOW), until - SignedDuration::from_millis(1)] {
+            assert_eq!(decide(before, &s).wake, Some(until), "{millis} ms");
+        }
+        assert!(starts(&decide(until, &s)).is_some(), "{millis} ms");
     }
 }
 

@@ -12,7 +12,7 @@ pub enum Event {
     /// The controller decides and carries out this many deeds before it is killed.
     Reconcile {
         deeds: usize,
-        submit_works: bool,
+        calls_work: bool,
     },
     /// The agent's container starts.
     AgentStarts,
@@ -81,7 +81,7 @@ pub fn events() -> impl Strategy<Value = Event> {
     let ends = (exit, carried, any::<bool>(), prop::bool::weighted(0.1), prop::bool::weighted(0.1));
     prop_oneof![
         6 => (1u16..1200).prop_map(Event::Tick),
-        12 => (0usize..7, any::<bool>()).prop_map(|(deeds, submit_works)| Event::Reconcile { deeds, submit_works }),
+        12 => (0usize..7, any::<bool>()).prop_map(|(deeds, calls_work)| Event::Reconcile { deeds, calls_work }),
         5 => Just(Event::AgentStarts),
         6 => ends.prop_map(|(exit, sync, new_commit, disrupted, oom)| Event::PodEnds { exit, sync, new_commit, disrupted, oom }),
         1 => init.prop_map(Event::InitFails),
