@@ -18,9 +18,10 @@ use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status, Streaming};
 
+use crate::alarms::{self, Raiser};
 use crate::context::Context;
 use crate::hub::{Down, QUEUE, Seat};
-use crate::{alarms, policy};
+use crate::policy;
 
 /// A stream says who it is within this time.
 const FIRST: Duration = Duration::from_secs(10);
@@ -207,7 +208,8 @@ impl Witness for Service {
                 return Err(Status::resource_exhausted(format!("{open} Escalations of this agent are open")));
             }
         }
-        let (name, created) = alarms::raise(&self.0, &namespace, spec).await.map_err(|e| refused(&e))?;
+        let by = if own.is_some() { Raiser::Agent } else { Raiser::Controller };
+        let (name, created) = alarms::raise(&self.0, &namespace, spec, by).await.map_err(|e| refused(&e))?;
         Ok(Response::new(RaiseResponse { namespace, name, created }))
     }
 

@@ -11,8 +11,9 @@ use jiff::{SignedDuration, Timestamp};
 use kube::runtime::controller::Action;
 use kube::{Api, ResourceExt as _};
 
+use crate::alarms::{self, Raiser};
 use crate::context::{Context, Error, Pass};
-use crate::{alarms, gather, report};
+use crate::{gather, report};
 
 /// Polecats of a busy rig change many times a second; a rig is looked at this often at most.
 const APART: SignedDuration = SignedDuration::from_secs(1);
@@ -162,7 +163,7 @@ async fn raise(polecat: &Polecat, alarm: &Alarm, ctx: &Context) -> Result<(), Er
         acknowledged: None,
         closed: None,
     };
-    alarms::raise(ctx, &namespace, spec).await.map(drop).map_err(|e| Error::Alarm(cause, e))
+    alarms::raise(ctx, &namespace, spec, Raiser::Controller).await.map(drop).map_err(|e| Error::Alarm(cause, e))
 }
 
 /// Settles what this witness raised and what is no more.
@@ -175,7 +176,7 @@ async fn settle(polecat: &Polecat, verdict: Option<&Verdict>, ctx: &Context) -> 
             continue;
         }
         let cause = cause(polecat, what);
-        if alarms::open(ctx, &namespace, &cause).is_some() {
+        if alarms::stands(ctx, &namespace, &cause) {
             let why = verdict.map_or("its pod is not at work any more", |v| v.message.as_str());
             alarms::settle(ctx, &namespace, &cause, why).await.map_err(|e| Error::Alarm(cause, e))?;
         }

@@ -65,7 +65,7 @@ fn told(e: &Escalation) -> bool {
 }
 
 #[tokio::test]
-async fn a_person_acknowledges_and_closes_and_the_same_trouble_is_another_object() -> Result<()> {
+async fn a_person_acknowledges_and_closes_and_what_comes_again_is_another_object() -> Result<()> {
     let town = Town::new().await?;
     let mut caller = town.controller().await?;
     let name = caller.raise(asked(&town)).await?.into_inner().name;
@@ -83,8 +83,18 @@ async fn a_person_acknowledges_and_closes_and_the_same_trouble_is_another_object
     ensure!(closed.status.and_then(|s| s.closed_reason).as_deref() == Some("ada: a duplicate"));
     let refused = api.patch(&name, &params, &Patch::Merge(patch(json!({ "closed": null })))).await.unwrap_err();
     ensure!(refused.to_string().contains("spec.closed stays"), "{refused}");
-    let next = caller.raise(asked(&town)).await?.into_inner();
+    // A controller that starts again says what it said before: the person has decided about that.
+    let same = caller.raise(asked(&town)).await?.into_inner();
+    ensure!(!same.created && same.name == name, "{same:?}");
+    let worse = RaiseRequest { summary: "Toast gave up for another reason.".into(), ..asked(&town) };
+    let next = caller.raise(worse.clone()).await?.into_inner();
     ensure!(next.created && next.name != name, "{next:?}");
+    api.patch(&next.name, &params, &Patch::Merge(patch(json!({ "closed": { "by": "ada", "reason": "seen" } })))).await?;
+    town.escalation(&next.name, "its end", in_phase(EscalationPhase::Closed)).await?;
+    let settle = SettleRequest { namespace: town.namespace.clone(), cause: worse.cause.clone(), why: "it was retried".into() };
+    ensure!(caller.settle(settle).await?.into_inner().name.is_empty(), "there is nothing to close");
+    let again = caller.raise(worse).await?.into_inner();
+    ensure!(again.created && again.name != next.name, "{again:?}");
     Ok(())
 }
 
