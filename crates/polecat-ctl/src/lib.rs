@@ -189,7 +189,7 @@ fn watch(runtime: &Runtime, args: &PolecatArgs) -> (Arc<Context>, Queues) {
     let context = Context {
         runtime: runtime.clone(),
         images: args.images(),
-        alarms: args.witness().map(|uri| remote(&uri, alarm::DEADLINE)),
+        alarms: args.witness().map(|uri| remote(&uri, gastown_alarms::DEADLINE)),
         witness: args.witness(),
         queue,
         beads,
