@@ -115,6 +115,8 @@ pub mod condition {
     pub const VALID: &str = "Valid";
     /// Refinery: it has gates.
     pub const GATED: &str = "Gated";
+    /// Refinery: the gate passes on the target itself.
+    pub const TARGET_HEALTHY: &str = "TargetHealthy";
     /// Refinery: it tests or lands.
     pub const PROCESSING: &str = "Processing";
     /// BeadStore: it was read, and lately.
@@ -193,6 +195,8 @@ pub mod reason {
         CLAIMED = "Claimed";
         /// The bead is another Polecat's.
         ALREADY_CLAIMED = "AlreadyClaimed";
+        /// Work on the bead is in the merge queue already.
+        WORK_TO_LAND = "WorkToLand";
         /// The bead is nobody's.
         NOT_CLAIMED = "NotClaimed";
         /// What stands for the claim on a bead is none.

@@ -4,8 +4,8 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use gastown_api::Polecat;
 use gastown_api::names::{annotation, label, manager};
+use gastown_api::{MergePhase, MergeRequest, Polecat};
 use gastown_core::polecat::{ClaimFacts, ClaimRecord, Snapshot, claim_name, tame};
 use gastown_runtime::Runtime;
 use gastown_runtime::controller::resync;
@@ -40,7 +40,30 @@ pub fn name_for(polecat: &Polecat) -> Option<String> {
 pub fn facts(cx: &Context, polecat: &Polecat) -> ClaimFacts {
     let Some(bead) = bead(polecat) else { return ClaimFacts::NotNeeded };
     let record = cx.claim(&claim_name(&polecat.spec.rig, bead)).map(|lease| record(cx, &lease));
-    ClaimFacts::read(&polecat.uid().unwrap_or_default(), &polecat.spec.rig, bead, record.as_ref())
+    let uid = polecat.uid().unwrap_or_default();
+    let claim = ClaimFacts::read(&uid, &polecat.spec.rig, bead, record.as_ref());
+    if claim != ClaimFacts::Free {
+        return claim;
+    }
+    // Somebody else's request for the same bead: its Polecat may be gone, its work is not.
+    let own = |r: &MergeRequest| r.spec.polecat_ref.as_ref().is_some_and(|p| p.uid == uid);
+    let requests = cx.requests_of.of(&claim_name(&polecat.spec.rig, bead), &cx.requests);
+    match requests.iter().find(|r| is_to_land(r) && !own(r)) {
+        Some(r) => ClaimFacts::ToLand { request: format!("{}/{}", r.namespace().unwrap_or_default(), r.name_any()) },
+        None => claim,
+    }
+}
+
+/// Whether a request is still to land.
+pub fn is_to_land(request: &MergeRequest) -> bool {
+    let phase = request.status.as_ref().and_then(|s| s.phase).unwrap_or(MergePhase::Queued);
+    matches!(phase, MergePhase::Queued | MergePhase::Testing) && request.metadata.deletion_timestamp.is_none()
+}
+
+/// The name of the claim on a request's bead, if it has one.
+pub fn name_of(request: &MergeRequest) -> Option<String> {
+    let bead = request.spec.bead_id.as_deref().filter(|bead| !bead.is_empty())?;
+    Some(claim_name(&request.spec.rig_ref, bead))
 }
 
 fn record(cx: &Context, lease: &Lease) -> ClaimRecord {
@@ -218,6 +241,11 @@ impl Links {
         gone.map(|_| name)
     }
 
+    /// The Polecats that need a claim.
+    pub fn who_wants(&self, name: &str, polecats: &Store<Polecat>) -> Vec<ObjectRef<Polecat>> {
+        self.wants.of(name, polecats).iter().map(|p| ObjectRef::from_obj(p.as_ref())).collect()
+    }
+
     /// Starts the watch: a claim that changes or goes has all who want it looked at.
     pub fn watch(&self, runtime: &Runtime, polecats: &Store<Polecat>, trigger: &Trigger<Polecat>) -> Store<Lease> {
         let (links, polecats) = (self.clone(), polecats.clone());
@@ -226,8 +254,7 @@ impl Links {
             .notify_self(&self.trigger)
             .notify(trigger, move |lease: &Lease| {
                 links.fresh.seen(lease);
-                let waiting = links.wants.of(&lease.name_any(), &polecats);
-                waiting.iter().map(|p| ObjectRef::from_obj(p.as_ref())).collect::<Vec<_>>()
+                links.who_wants(&lease.name_any(), &polecats)
             })
             .start()
     }

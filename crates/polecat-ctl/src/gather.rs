@@ -1,7 +1,7 @@
 //! From objects to facts. No judgement, no waiting: stores and what this process remembers.
 
 use gastown_api::names::{annotation, condition, finalizer, reason};
-use gastown_api::{MergePhase, MergeRequest, Polecat, PolecatPhase, Rig, conditions};
+use gastown_api::{MergeAttempt, MergePhase, MergeRequest, Polecat, PolecatPhase, Rig, conditions};
 use gastown_core::polecat::{
     AlarmFacts, ClaimFacts, Ledger, PodFacts, PodPhase, RemarkFacts, RequestFacts, RequestPhase, RigFacts, Snapshot, SubmitFacts,
     ValidPolecat, attempt_of, tame,
@@ -98,7 +98,9 @@ fn request_facts(request: &MergeRequest) -> Option<RequestFacts> {
         Some(MergePhase::Rejected) => RequestPhase::Rejected,
         Some(MergePhase::Superseded) => RequestPhase::Superseded,
     };
-    let last = status.and_then(|s| s.attempts.last());
+    // A run of the target alone says nothing about the request.
+    let own = |a: &&MergeAttempt| a.candidate.as_ref() != Some(&a.base);
+    let last = status.and_then(|s| s.attempts.iter().rfind(own));
     let reason = status.and_then(|s| s.reason.clone()).or_else(|| last.and_then(|a| a.reason.clone())).unwrap_or_default();
     Some(RequestFacts {
         name: request.name_any(),

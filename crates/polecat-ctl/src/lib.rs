@@ -172,13 +172,18 @@ fn watch(runtime: &Runtime, args: &PolecatArgs) -> (Arc<Context>, Queues) {
             uid.map(|uid| claims::left_by(uid, &leases)).unwrap_or_default()
         })
         .start();
-    let index = requests_of.clone();
+    let (index, by_bead, wanting, all) = (requests_of.clone(), requests_of.clone(), links.clone(), polecats.clone());
     let requests = Watch::<MergeRequest>::all(runtime)
         .notify(&trigger, move |request: &MergeRequest| {
             request.spec.polecat_ref.as_ref().map(|author| {
                 index.note(&author.uid, request);
                 ObjectRef::<Polecat>::new(&author.name).within(&request.namespace().unwrap_or_default())
             })
+        })
+        .notify(&trigger, move |request: &MergeRequest| {
+            let Some(claim) = claims::name_of(request) else { return Vec::new() };
+            by_bead.note(&claim, request);
+            if claims::is_to_land(request) { Vec::new() } else { wanting.who_wants(&claim, &all) }
         })
         .start();
     let bead_stores = Watch::<BeadStore>::all(runtime).trim(|store: &mut BeadStore| store.status = None).start();

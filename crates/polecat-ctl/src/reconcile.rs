@@ -196,7 +196,7 @@ fn again(s: &Snapshot, plan: &Plan, now: Timestamp) -> Action {
         // a freed slot wakes the first in line; this is for a call that was lost
         Slot::AtCapacity { .. } => Duration::from_secs(60),
         // a released claim wakes who waits for it; this is for one whose holder's last pod has just ended
-        _ if matches!(s.claim, ClaimFacts::HeldBy { .. } | ClaimFacts::Unknown(_)) => Duration::from_secs(60),
+        _ if matches!(s.claim, ClaimFacts::HeldBy { .. } | ClaimFacts::ToLand { .. } | ClaimFacts::Unknown(_)) => Duration::from_secs(60),
         _ => Duration::from_secs(600),
     };
     match plan.wake {

@@ -24,6 +24,11 @@ pub enum ClaimFacts {
         /// The holder's uid.
         uid: String,
     },
+    /// Nobody's, but work on it is still to land: that of a Polecat which is gone, or a person's.
+    ToLand {
+        /// The MergeRequest, `namespace/name`.
+        request: String,
+    },
     /// What there is cannot be read as a claim on this bead; the text says why.
     Unknown(String),
 }
@@ -104,6 +109,11 @@ pub(super) fn lands(s: &Snapshot, ledger: &Ledger, submit: &Submission) -> bool 
     submitted || ledger.landed.is_some() || s.requests.iter().any(|r| queued(r.phase))
 }
 
+/// Why a bead that is nobody's is not begun.
+pub(super) fn to_land(bead: &str, request: &str) -> String {
+    format!("work on bead {bead} is in the merge queue already: MergeRequest {request}")
+}
+
 /// Nothing starts without the claim.
 pub(super) fn gate(s: &Snapshot) -> Next {
     let bead = s.bead.as_deref().unwrap_or_default();
@@ -112,6 +122,7 @@ pub(super) fn gate(s: &Snapshot) -> Next {
         ClaimFacts::NotNeeded | ClaimFacts::Held => Next::Start,
         ClaimFacts::Free => Next::Claim,
         ClaimFacts::HeldBy { polecat, .. } => wait(reason::ALREADY_CLAIMED, format!("bead {bead} is claimed by Polecat {polecat}")),
+        ClaimFacts::ToLand { request } => wait(reason::WORK_TO_LAND, to_land(bead, request)),
         ClaimFacts::Unknown(why) => wait(reason::CLAIM_UNREADABLE, format!("the claim on bead {bead} cannot be read: {why}")),
     }
 }

@@ -208,6 +208,7 @@ fn claimed(s: &Snapshot) -> Option<Shown> {
         ClaimFacts::Held => (true, reason::CLAIMED, format!("bead {bead} is this Polecat's")),
         ClaimFacts::Free => (false, reason::NOT_CLAIMED, format!("bead {bead} is nobody's")),
         ClaimFacts::HeldBy { polecat, .. } => (false, reason::ALREADY_CLAIMED, format!("bead {bead} is claimed by Polecat {polecat}")),
+        ClaimFacts::ToLand { request } => (false, reason::WORK_TO_LAND, super::claim::to_land(bead, request)),
         ClaimFacts::Unknown(why) => (false, reason::CLAIM_UNREADABLE, format!("the claim on bead {bead} cannot be read: {why}")),
     };
     Some(Shown { kind: condition::CLAIMED, status, reason: reason.to_owned(), message })

@@ -122,6 +122,25 @@ async fn a_claim_is_kept_while_work_lands_and_goes_with_its_polecat() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn work_of_a_deleted_polecat_that_is_still_to_land_is_not_begun_again() {
+    let stage = Stage::open(8).await;
+    stage.sling_bead("first").await;
+    let pod = stage.pod("polecat-first", &[]).await;
+    stage.kubelet.finish(&pod, &done(1)).await.unwrap();
+    stage.wait_reason("first", condition::SUBMITTED, "Submitted").await;
+    let request = stage.request(&commit(1)).await;
+    stage.polecats().delete("first", &DeleteParams::default()).await.unwrap();
+    stage.wait_gone("first").await;
+    stage.sling_bead("second").await;
+    let waiting = stage.wait_reason("second", condition::CLAIMED, "WorkToLand").await;
+    assert!(reason(&waiting, condition::CLAIMED).1.ends_with(&format!("MergeRequest {}/{}", stage.namespace, request.name_any())));
+    assert_eq!(stage.live().await.len(), 0);
+    stage.request_status(&request.name_any(), json!({ "phase": "Rejected", "reason": "AuthorGone" })).await;
+    stage.pod("polecat-second", &[]).await;
+    stage.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn two_replicas_that_both_believe_in_themselves_have_one_pod_at_a_time_on_a_bead() {
     let mut stage = Stage::open(8).await;
     stage.start_controller().await;
