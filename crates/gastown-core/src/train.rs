@@ -2,8 +2,9 @@
 //!
 //! [`decide`] looks at everything that is known and names one [`Step`]; whoever carries it out looks again and asks
 //! again, until the answer is [`Step::Wait`]. One request at a time is tested, on the tip of the target, and what
-//! lands is exactly the commit that was tested there. This module knows the order of requests, which verdict counts,
-//! and who is to blame; it knows no git and no Kubernetes.
+//! lands is exactly the commit that was tested there. A red run is blamed on a request only when the same gate then
+//! passes on the tip alone; else the target is broken, and who can land on it all the same may mend it. This module knows
+//! the order of requests, which verdict counts, and who is to blame; it knows no git and no Kubernetes.
 
 mod decide;
 mod facts;
@@ -12,7 +13,7 @@ mod order;
 #[cfg(test)]
 mod world;
 
-pub use decide::{FAULTS_WITHOUT_DELAY, LOOK_AGAIN, MISSING_FOR, decide};
+pub use decide::{BROKEN_FOR, FAULTS_WITHOUT_DELAY, LOOK_AGAIN, MISSING_FOR, decide, target_is_broken};
 pub use facts::{Author, Build, Built, Facts, Landing, Request, Run, RunState, Source, Target};
 pub use names::{gate_job_name, request_name, short_digest};
 pub use order::{queue, score};
@@ -180,7 +181,11 @@ pub enum Step {
         gate: GateId,
         /// What it said.
         result: Judgement,
+        /// Its target alone is red: on this tip the request is not to be tested again before.
+        until: Option<Timestamp>,
     },
+    /// Forget what the gates said of a request whose target was broken, and test it again.
+    Retest(RequestId),
     /// Write down that infrastructure broke a run, which is nobody's fault, and delete its Job.
     RecordFault {
         /// The Job.
@@ -217,6 +222,8 @@ pub enum Step {
         /// `Merged`, `AlreadyInTarget` or `FoundInTarget`.
         reason: &'static str,
     },
+    /// Say on the landed request's Polecat that it has landed: what was said when it landed is gone.
+    TellAuthor(RequestId),
     /// Delete the landed request's branch, if it still is at the request's commit.
     DeleteSource(RequestId),
     /// Find out whether the author is still there to take the request back.

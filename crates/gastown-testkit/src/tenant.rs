@@ -30,7 +30,11 @@ pub async fn install(plane: &ControlPlane, controller: Controller, callers: &[&s
     let role = |kind: &str| RoleRef { api_group: "rbac.authorization.k8s.io".into(), kind: kind.into(), name: account.into() };
     let subject = Subject { kind: "ServiceAccount".into(), name: account.into(), namespace: Some(SYSTEM.into()), api_group: None };
     let params = PostParams::default();
-    Api::all(client.clone()).create(&params, &Namespace { metadata: name(SYSTEM), ..Namespace::default() }).await?;
+    // Another controller's part may be there already.
+    match Api::all(client.clone()).create(&params, &Namespace { metadata: name(SYSTEM), ..Namespace::default() }).await {
+        Err(kube::Error::Api(status)) if status.code == 409 => {}
+        made => drop(made?),
+    }
     for caller in callers {
         let account = ServiceAccount { metadata: name(caller), ..ServiceAccount::default() };
         Api::namespaced(client.clone(), SYSTEM).create(&params, &account).await?;

@@ -44,7 +44,7 @@ impl From<Error> for Fault {
     }
 }
 
-fn in_seconds(seconds: i64) -> Timestamp {
+pub(crate) fn in_seconds(seconds: i64) -> Timestamp {
     let now = Timestamp::now();
     now.checked_add(SignedDuration::from_secs(seconds)).unwrap_or(now)
 }
@@ -57,14 +57,19 @@ impl Pass<'_> {
             Step::Fetch => self.fetch(train, remote).await?,
             Step::Build { request, base } => self.build(train, &request, &base).await?,
             Step::EnsureGate { car, gate, run } => self.ensure_gate(train, &car, &gate, run).await?,
-            Step::RecordVerdict { job, request, candidate, gate, result } => {
+            Step::RecordVerdict { job, request, candidate, gate, result, until } => {
                 self.record_verdict(train, &job, &request, Verdict { candidate, gate, result, evidence: String::new() }).await?;
+                if let Some(e) = train.entry(&request) {
+                    e.retest_at = until.or(e.retest_at);
+                }
             }
+            Step::Retest(request) => self.retest(train, &request).await?,
             Step::RecordFault { job, request, why, until } => self.record_fault(train, &job, &request, &why, until).await?,
             Step::ReleaseJob { job } => self.release(train, &job).await?,
             Step::Land(car) => self.land(train, remote, &car).await?,
             Step::ReadBack { request, commit } => self.read_back(train, remote, &request, commit).await?,
             Step::MarkLanded { request, commit, tested, reason } => self.mark_landed(train, &request, commit, tested, reason).await?,
+            Step::TellAuthor(request) => self.tell_author(train, &request).await?,
             Step::DeleteSource(request) => self.delete_source(train, remote, &request).await?,
             Step::AskAuthor(request) => self.ask_author(train, &request).await?,
             Step::Rework { request, reason, evidence } => self.rework(train, &request, reason, evidence).await?,
@@ -87,13 +92,17 @@ impl Pass<'_> {
         RigLabels { rig: self.refinery.spec.rig_ref.clone() }
     }
 
-    async fn ensure_gate(&self, train: &mut Train, car: &Car, gate: &GateId, run: u32) -> Result<(), Error> {
+    async fn ensure_gate(&self, train: &mut Train, car: &Car, gate: &GateId, run: u32) -> Result<(), Fault> {
+        if car.commit == car.base {
+            // The target alone, which the pod could not fetch otherwise.
+            self.ctx.mirror(&self.url).keep_candidate(&car.commit).await?;
+        }
         let Some(e) = train.entry(&car.request) else { return Ok(()) };
         let recipe = JobRecipe::new(car, &e.commit, gate, run);
         let ca = std::fs::read_to_string(self.ctx.runtime.args.tls_dir.join("ca.crt"))
             .map_err(|e| Error::Defect(format!("reading the CA's certificate: {e}")))?;
-        let job =
-            gate::job(&self.refinery, &self.ctx.args, &recipe, &ca).map_err(|e| Error::Defect(format!("making a gate's Job: {e}")))?;
+        let job = gate::job(&self.refinery, &self.ctx.args, &recipe, &ca);
+        let job = job.map_err(|e| Error::Defect(format!("making a gate's Job: {e}")))?;
         let (api, name) = (self.jobs_api(), job.name_any());
         let params = PostParams { field_manager: Some(manager::REFINERY.into()), ..PostParams::default() };
         let made = match api.create(&params, &job).await {
@@ -102,14 +111,11 @@ impl Pass<'_> {
             Err(kube::Error::Api(status)) if status.code == 409 => {
                 let found = api.get(&name).await.map_err(doing(format!("reading Job {name}")))?;
                 if JobRecipe::of(&found, &self.refinery).as_ref() != Some(&recipe) || found.metadata.deletion_timestamp.is_some() {
-                    return Err(Error::Kube {
-                        doing: format!("making Job {name}, whose name is taken"),
-                        source: Box::new(kube::Error::Api(status)),
-                    });
+                    return Err(doing(format!("making Job {name}, whose name is taken"))(kube::Error::Api(status)).into());
                 }
                 found
             }
-            Err(error) => return Err(doing(format!("making Job {name}"))(error)),
+            Err(error) => return Err(doing(format!("making Job {name}"))(error).into()),
         };
         let seen = recipe.run(&self.refinery, RunState::Running("its pod is not there yet".into()));
         if let Some(uid) = made.uid() {
@@ -312,16 +318,29 @@ impl Pass<'_> {
         let Some(e) = train.entries.get(id) else { return Ok(()) };
         let shown = commit.as_ref().or(tip.as_ref()).map(ToString::to_string).unwrap_or_default();
         // The author hears first: a crash in between finds the request landed and tells it again.
-        self.merged(e, &shown).await?;
         let message = format!("Branch {} merged to {} (commit: {shown})", e.branch, self.target);
+        let told = self.merged(e, &message).await?;
         let end = End { phase: EndPhase::Landed, reason: why.to_owned(), message, at: Timestamp::now(), tested, landed: commit };
         let (object, queued) = (e.object.clone(), e.object.creation_timestamp());
+        if let Some(e) = train.entry(id) {
+            e.told = told;
+        }
         self.end(train, id, end).await?;
         if let Some(t) = queued {
             let seconds = Timestamp::now().duration_since(t.0).as_secs_f64();
             self.ctx.metrics.merge_seconds.get_or_create(&self.labels()).observe(seconds);
         }
         self.tell(&object, Note::normal("landing", reason::MERGE_SUCCEEDED, format!("Successfully merged {}", author(&object))));
+        Ok(())
+    }
+
+    async fn tell_author(&self, train: &mut Train, id: &RequestId) -> Result<(), Error> {
+        let Some(e) = train.entries.get(id) else { return Ok(()) };
+        let Some(end) = &e.ledger.end else { return Ok(()) };
+        let told = self.merged(e, &end.message).await?;
+        if let Some(e) = train.entry(id) {
+            e.told = told;
+        }
         Ok(())
     }
 
@@ -416,7 +435,16 @@ impl Pass<'_> {
         // Another run of the same candidate is another Job.
         e.ledger.runs += 1;
         e.ledger.retried = e.object.spec.retry;
-        (e.not_before, e.build, e.landing) = (None, None, Landing::No);
+        (e.not_before, e.retest_at, e.build, e.landing) = (None, None, None, Landing::No);
+        self.ledger(train, id).await
+    }
+
+    async fn retest(&self, train: &mut Train, id: &RequestId) -> Result<(), Error> {
+        let Some(e) = train.entry(id) else { return Ok(()) };
+        e.ledger.verdicts.clear();
+        // Another run of the same commits is another Job.
+        e.ledger.runs += 1;
+        e.retest_at = None;
         self.ledger(train, id).await
     }
 

@@ -1,8 +1,14 @@
 //! A status's conditions, whole: those wanted and no others, each with the time at which it last flipped.
 
-use gastown_api::conditions::{Status, set};
+use gastown_api::conditions::{Status, is_true, set};
+use gastown_api::{Polecat, names};
 use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
+
+/// Whether a Polecat says that its work has landed.
+pub(crate) fn says_merged(polecat: &Polecat) -> bool {
+    polecat.status.as_ref().is_some_and(|s| is_true(&s.conditions, names::condition::MERGED))
+}
 
 /// A condition without its times.
 pub(crate) struct Wanted {

@@ -4,7 +4,8 @@ use std::collections::HashMap;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use gastown_api::{MergeRequest, Refinery, Rig};
+use gastown_alarms::Alarms;
+use gastown_api::{MergeRequest, Polecat, Refinery, Rig};
 use gastown_git::{Git, Mirror};
 use gastown_names::{BranchName, CommitId, GitUrl};
 use gastown_runtime::Runtime;
@@ -35,9 +36,11 @@ pub(crate) struct Context {
     pub git: Git,
     pub refineries: Store<Refinery>,
     pub requests: Store<MergeRequest>,
+    pub polecats: Store<Polecat>,
     pub rigs: Store<Rig>,
     pub jobs: Store<Job>,
     pub pods: Store<Pod>,
+    pub alarms: Arc<Alarms>,
     pub metrics: RefineryMetrics,
     pub trains: Mutex<HashMap<TrainKey, Arc<tokio::sync::Mutex<Train>>>>,
     /// One fetch at a time in each mirror.

@@ -67,7 +67,10 @@ impl JobRecipe {
     }
 
     pub(crate) fn job_name(&self, refinery: &Refinery) -> String {
-        gate_job_name(&refinery.uid().unwrap_or_default(), &self.candidate, GATE, &self.gate.0, self.run)
+        let uid = refinery.uid().unwrap_or_default();
+        // The target alone is tested for one request, and again for another.
+        let spec = if self.candidate == self.base { format!("{}/{}", self.gate.0, self.request) } else { self.gate.0.clone() };
+        gate_job_name(&uid, &self.candidate, GATE, &spec, self.run)
     }
 
     pub(crate) fn run(&self, refinery: &Refinery, state: RunState) -> Run {

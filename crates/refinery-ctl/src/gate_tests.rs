@@ -99,6 +99,7 @@ fn args() -> RefineryArgs {
         git_addr: "127.0.0.1:0".parse().unwrap(),
         data_dir: "/data".into(),
         gate_seconds: 60,
+        witness_endpoint: None,
     }
 }
 

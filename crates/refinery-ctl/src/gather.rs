@@ -3,17 +3,19 @@
 use std::collections::HashSet;
 use std::sync::Arc;
 
-use gastown_api::{MergeRequest, Refinery, Rig};
-use gastown_core::train::{Facts, Request, RequestId, Run};
+use gastown_api::{MergeRequest, Polecat, Refinery, Rig};
+use gastown_core::train::{Build, Built, Facts, Request, RequestId, Run};
 use gastown_names::{BranchName, GitUrl};
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::batch::v1::Job;
 use k8s_openapi::api::core::v1::Pod;
 use kube::ResourceExt as _;
+use kube::runtime::reflector::ObjectRef;
 
+use crate::conditions::says_merged;
 use crate::context::{Context, Served};
 use crate::gate::{self, JobRecipe};
-use crate::memory::{Entry, Train};
+use crate::memory::{Entry, Train, version};
 
 /// What one pass is about.
 pub(crate) struct Pass<'a> {
@@ -114,7 +116,8 @@ impl Pass<'_> {
         let mut served = self.ctx.served.lock();
         for seen in jobs {
             let built = train.entries.get(&seen.run.request).and_then(|e| e.build.as_ref());
-            let same = built.is_some_and(|b| b.built == gastown_core::train::Built::Candidate(seen.run.candidate.clone()));
+            let known = |b: &Build| b.base == seen.run.candidate || b.built == Built::Candidate(seen.run.candidate.clone());
+            let same = built.is_some_and(known);
             if let (true, Some(uid)) = (same, seen.job.uid()) {
                 served.entry(uid).or_insert_with(|| self.served(&seen.run));
             }
@@ -128,6 +131,14 @@ impl Pass<'_> {
             rig: self.refinery.spec.rig_ref.clone(),
             target: self.target.to_string(),
         }
+    }
+
+    /// Whether the request's Polecat says that it has landed, as far as the cache can tell; one that is gone says enough.
+    fn told(&self, e: &Entry) -> bool {
+        let Some(author) = &e.object.spec.polecat_ref else { return true };
+        let key = ObjectRef::<Polecat>::new(&author.name).within(&e.object.namespace().unwrap_or_default());
+        let Some(polecat) = self.ctx.polecats.get(&key).filter(|p| p.uid().as_deref() == Some(author.uid.as_str())) else { return true };
+        version(polecat.as_ref()) <= e.told || says_merged(&polecat)
     }
 
     fn request(&self, id: &RequestId, e: &Entry) -> Request {
@@ -153,10 +164,12 @@ impl Pass<'_> {
             faults: e.ledger.faults,
             runs_done: e.ledger.runs,
             not_before: e.not_before,
+            retest_at: e.retest_at,
             source: e.source,
             build: e.build.clone(),
             landing: e.landing.clone(),
             author: e.author,
+            told: self.told(e),
             cleaned: e.ledger.cleaned,
         }
     }

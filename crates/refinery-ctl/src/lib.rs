@@ -4,6 +4,7 @@
 //! know how work is made: a request is a commit on a branch, whoever wrote it.
 
 mod act;
+mod alarm;
 mod args;
 mod conditions;
 mod context;
@@ -22,7 +23,10 @@ mod write;
 use std::sync::{Arc, OnceLock};
 
 use anyhow::Context as _;
-use gastown_api::{MergeRequest, Refinery, Rig};
+use gastown_alarms::Alarms;
+use gastown_api::names::condition;
+use gastown_api::{MergeRequest, Polecat, PolecatSpec, PolecatStatus, Refinery, Rig};
+use gastown_core::train::EndPhase;
 use gastown_git::Git;
 use gastown_proto::v1::merge_queue_server::MergeQueueServer;
 use gastown_runtime::auth::TokenReviewer;
@@ -97,11 +101,19 @@ fn watches(runtime: &Runtime, args: RefineryArgs) -> (Arc<Context>, Controller<R
     };
     let requests = {
         let all = all.clone();
-        let map = move |m: &MergeRequest| {
-            let fits = |r: &Refinery| r.spec.rig_ref == m.spec.rig_ref && r.spec.target_branch == m.spec.target_branch;
-            all().into_iter().filter(|r| fits(r)).map(|r| ObjectRef::from_obj(r.as_ref())).collect::<Vec<_>>()
-        };
+        let map = move |m: &MergeRequest| serving(&all(), m);
         Watch::<MergeRequest>::all(runtime).notify(&trigger, map).start()
+    };
+    let polecats = {
+        let (all, requests) = (all.clone(), requests.clone());
+        // Only one that ought to say that it has landed, and does not.
+        let map = move |p: &Polecat| {
+            let uid = p.uid().filter(|_| !conditions::says_merged(p));
+            let of = |m: &MergeRequest| uid.is_some() && m.spec.polecat_ref.as_ref().map(|r| &r.uid) == uid.as_ref();
+            let request = requests.find(|m| of(m) && memory::Ledger::of(m).end.is_some_and(|e| e.phase == EndPhase::Landed));
+            request.map(|m| serving(&all(), &m)).unwrap_or_default()
+        };
+        Watch::<Polecat>::all(runtime).trim(trim).notify(&trigger, map).start()
     };
     let owner = |job: &Job| {
         let namespace = job.namespace().unwrap_or_default();
@@ -120,11 +132,13 @@ fn watches(runtime: &Runtime, args: RefineryArgs) -> (Arc<Context>, Controller<R
     };
     let context = Context {
         metrics: metrics::RefineryMetrics::new(&runtime.metrics),
+        alarms: Alarms::start(runtime, args.witness_endpoint.as_deref(), "refinery-ctl"),
         runtime: runtime.clone(),
         args,
         git: Git::from_env(),
         refineries: refineries.clone(),
         requests,
+        polecats,
         rigs,
         jobs,
         pods,
@@ -133,4 +147,21 @@ fn watches(runtime: &Runtime, args: RefineryArgs) -> (Arc<Context>, Controller<R
         served: parking_lot::Mutex::default(),
     };
     (Arc::new(context), Controller { name: "refinery", store: refineries, triggers })
+}
+
+/// The Refineries whose target a request is for.
+fn serving(refineries: &[Arc<Refinery>], m: &MergeRequest) -> Vec<ObjectRef<Refinery>> {
+    let fits = |r: &&Arc<Refinery>| r.spec.rig_ref == m.spec.rig_ref && r.spec.target_branch == m.spec.target_branch;
+    refineries.iter().filter(fits).map(|r| ObjectRef::from_obj(r.as_ref())).collect()
+}
+
+/// Leaves of a Polecat whether it says that its work has landed.
+fn trim(polecat: &mut Polecat) {
+    polecat.spec = PolecatSpec::of_rig(std::mem::take(&mut polecat.spec.rig));
+    polecat.metadata.annotations = None;
+    polecat.metadata.labels = None;
+    if let Some(mut status) = polecat.status.take() {
+        status.conditions.retain(|c| c.type_ == condition::MERGED);
+        polecat.status = Some(PolecatStatus { conditions: status.conditions, ..PolecatStatus::default() });
+    }
 }

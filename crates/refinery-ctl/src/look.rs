@@ -5,8 +5,11 @@ use std::collections::BTreeMap;
 use gastown_core::train::{Build, Built, RequestId, Source, Target};
 use gastown_git::{Class, Git, GitError, Mirror, Objects, Remote, build};
 use gastown_names::{BranchName, CommitId};
+use gastown_runtime::events::Note;
 use jiff::Timestamp;
+use kube::ResourceExt as _;
 
+use crate::act::in_seconds;
 use crate::gate::JobRecipe;
 use crate::gather::Pass;
 use crate::memory::Train;
@@ -81,7 +84,21 @@ impl Pass<'_> {
         let recipe = JobRecipe::candidate(request, base, &e.commit);
         let built = {
             let (mirror, git) = (mirror.clone(), self.ctx.git.clone());
-            blocking(move || on_tip(&git, &mirror, &recipe)).await?
+            tokio::task::spawn_blocking(move || on_tip(&git, &mirror, &recipe)).await
+        };
+        let built = match built {
+            Ok(built) => built?,
+            // A defect that this request's content brings out must not hold up everybody else.
+            Err(panic) => {
+                tracing::error!(request = e.object.name_any(), %panic, "building a candidate failed by our own fault");
+                let message = format!("building it on {base} failed by a defect of refinery-ctl; it is tried again later");
+                self.ctx.runtime.events.say(e.object.as_ref(), Note::warning("build", "BuildFailed", message.clone()));
+                if let Some(e) = train.entry(request) {
+                    e.not_before = Some(in_seconds(600));
+                    e.note = Some(("BuildFailed".to_owned(), message));
+                }
+                return Ok(());
+            }
         };
         if let Built::Candidate(commit) = &built {
             mirror.keep_candidate(commit).await?;

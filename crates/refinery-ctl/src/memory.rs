@@ -73,7 +73,10 @@ pub(crate) struct Entry {
     pub build: Option<Build>,
     pub landing: Landing,
     pub author: Author,
+    /// The version of its Polecat that says that it has landed: older ones in the cache say nothing about it.
+    pub told: u128,
     pub not_before: Option<Timestamp>,
+    pub retest_at: Option<Timestamp>,
     /// Why it waits, beyond what the decision says: (reason, message).
     pub note: Option<(String, String)>,
 }
@@ -93,7 +96,9 @@ impl Entry {
             build: None,
             landing: Landing::No,
             author: Author::Unknown,
+            told: 0,
             not_before: None,
+            retest_at: None,
             note: None,
             object,
         })
@@ -107,8 +112,8 @@ impl Entry {
     }
 }
 
-/// Versions of one object are numbers that grow.
-fn version<K: kube::Resource>(object: &K) -> u128 {
+/// Versions of one object are numbers that grow; the one of an object that has none is 0.
+pub(crate) fn version<K: kube::Resource>(object: &K) -> u128 {
     object.meta().resource_version.as_deref().and_then(|v| v.parse().ok()).unwrap_or_default()
 }
 

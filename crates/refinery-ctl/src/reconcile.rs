@@ -20,7 +20,7 @@ use crate::context::{Context, Error, doing};
 use crate::gather::{Pass, allows, requests_of};
 use crate::memory::Train;
 use crate::place::{Place, place};
-use crate::{report, write};
+use crate::{alarm, report, write};
 
 /// No pass takes more steps; what is left comes at once in the next one.
 const STEPS: usize = 200;
@@ -87,6 +87,7 @@ impl Pass<'_> {
             Ok(until) => {
                 let facts = self.facts(&mut train);
                 self.report(&mut train, &facts).await?;
+                alarm::keep(&self.ctx.alarms, &facts, &train, &self.refinery);
                 Ok(until.map_or_else(resync, |t| Action::requeue(wait_until(t))))
             }
             Err(Fault::Kube(error)) => Err(error),
@@ -180,7 +181,7 @@ fn asks_remote(step: &Step) -> bool {
 
 /// Whether a step changes what people see; statuses are written before its Job goes or the next step comes.
 fn is_told(step: &Step) -> bool {
-    use Step::{EnsureGate, Land, MarkLanded, RecordFault, RecordVerdict, Reject, Reopen, Rework, Supersede};
+    use Step::{EnsureGate, Land, MarkLanded, RecordFault, RecordVerdict, Reject, Reopen, Retest, Rework, Supersede};
     matches!(
         step,
         EnsureGate { .. }
@@ -192,5 +193,6 @@ fn is_told(step: &Step) -> bool {
             | Reject { .. }
             | Supersede { .. }
             | Reopen(_)
+            | Retest(_)
     )
 }

@@ -1,9 +1,12 @@
 //! From what is known to the statuses that people read. Pure.
 
 use gastown_api::names::{condition, reason};
-use gastown_api::{MergePhase, MergeRequestStatus, MergesSummary, RefineryPhase, RefineryStatus};
+use gastown_api::{MergePhase, MergeRequestStatus, MergesSummary, Refinery, RefineryPhase, RefineryStatus};
 use gastown_core::admission::shown_position;
-use gastown_core::train::{Built, EndPhase, Facts, Judgement, RequestId, RunState, Source, Target, Verdict, queue};
+use gastown_core::train::{
+    BROKEN_FOR, Built, EndPhase, FAULTS_WITHOUT_DELAY, Facts, Judgement, RequestId, RunState, Source, Target, Verdict, queue,
+    target_is_broken,
+};
 use gastown_names::CommitId;
 use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
@@ -34,6 +37,10 @@ fn situation(facts: &Facts, id: &RequestId, e: &Entry, trouble: Option<&(String,
     if let Some(run) = run {
         return match &run.state {
             RunState::Running(m) if !m.is_empty() => (MergePhase::Testing, "GatePending".into(), format!("Job {}: {m}", run.job)),
+            _ if e.build.as_ref().is_some_and(|b| b.base == run.candidate) => {
+                let message = format!("its gate failed; Job {} tests the target alone, to know whose fault it is", run.job);
+                (MergePhase::Testing, "TargetRunning".into(), message)
+            }
             _ => (MergePhase::Testing, "GateRunning".into(), format!("Job {} tests {}", run.job, run.candidate)),
         };
     }
@@ -50,6 +57,9 @@ fn situation(facts: &Facts, id: &RequestId, e: &Entry, trouble: Option<&(String,
         let message = format!("branch {} on the remote does not hold commit {}", e.branch, e.commit);
         return queued("SourceCommitMissing", message);
     }
+    if let (Target::At { tip, .. }, true) = (&facts.target, is_blocked(facts, id)) {
+        return queued("TargetBroken", broken(&spec.target_branch, tip));
+    }
     match (&e.note, e.not_before) {
         (Some((reason, message)), Some(t)) if t > facts.now => queued(reason, message.clone()),
         // Between the gate's word and the push; said as one step with the test, so that it does not look queued again.
@@ -58,6 +68,29 @@ fn situation(facts: &Facts, id: &RequestId, e: &Entry, trouble: Option<&(String,
         }
         _ => queued("Waiting", "it waits for its turn".into()),
     }
+}
+
+fn is_blocked(facts: &Facts, id: &RequestId) -> bool {
+    facts.requests.iter().any(|r| r.id == *id && target_is_broken(facts, r))
+}
+
+pub(crate) fn broken(branch: &str, tip: &CommitId) -> String {
+    let again = BROKEN_FOR / 60;
+    format!(
+        "the gate fails on {branch} itself at {}: nobody is blamed; it is tested again when {branch} moves, or in {again} min",
+        tip.short()
+    )
+}
+
+/// Whether the gate passes on the present tip; nothing when it has not run there.
+pub(crate) fn target_health(facts: &Facts) -> Option<bool> {
+    let (Target::At { tip, .. }, Some(gate)) = (&facts.target, &facts.gate) else { return None };
+    if facts.requests.iter().any(|r| r.end.is_none() && target_is_broken(facts, r)) {
+        return Some(false);
+    }
+    // What became the tip was tested before, and so was a tip that a request was red on.
+    let verdicts = facts.requests.iter().flat_map(|r| r.verdicts.iter());
+    verdicts.filter(|v| v.candidate == *tip && v.gate == *gate).map(|v| v.result == Judgement::Pass).max()
 }
 
 /// The request's candidate on the present tip, when its gate has passed it.
@@ -132,7 +165,8 @@ fn summary(facts: &Facts, before: Option<MergesSummary>, pending: i32) -> Merges
 }
 
 /// A serving Refinery's status.
-pub(crate) fn refinery_status(facts: &Facts, train: &Train, generation: Option<i64>, present: Option<&RefineryStatus>) -> RefineryStatus {
+pub(crate) fn refinery_status(facts: &Facts, train: &Train, refinery: &Refinery, present: Option<&RefineryStatus>) -> RefineryStatus {
+    let (generation, target) = (refinery.metadata.generation, refinery.spec.target_branch.as_str());
     let waiting = queue(facts);
     let current = waiting.iter().find(|r| facts.runs.iter().any(|run| run.request == r.id));
     let current = current.and_then(|r| train.entries.get(&r.id));
@@ -170,21 +204,33 @@ pub(crate) fn refinery_status(facts: &Facts, train: &Train, generation: Option<i
         last_landed_commit: last
             .and_then(|e| e.landed.as_ref().map(ToString::to_string))
             .or_else(|| present.and_then(|p| p.last_landed_commit.clone())),
-        conditions: settle(before, &[ready, processing, gated(facts, train, generation)], facts.now),
+        conditions: settle(before, &[ready, processing, gated(facts, train, generation), healthy(facts, target, generation)], facts.now),
     }
+}
+
+fn healthy(facts: &Facts, target: &str, generation: Option<i64>) -> Wanted {
+    let kind = condition::TARGET_HEALTHY;
+    match (target_health(facts), &facts.target) {
+        (Some(true), _) => condition(kind, true, "GatePassed", &format!("the gate passed on {target}"), generation),
+        (Some(false), Target::At { tip, .. }) => condition(kind, false, "TargetBroken", &broken(target, tip), generation),
+        _ => unknown(kind, "NotTested", &format!("the gate has not run on {target} as it is"), generation),
+    }
+}
+
+/// What keeps gates from running at all: so many runs in a row that infrastructure broke are no accident.
+pub(crate) fn gate_trouble(train: &Train) -> Option<String> {
+    let broken = |e: &&Entry| e.ledger.end.is_none() && e.ledger.faults > FAULTS_WITHOUT_DELAY;
+    let e = train.entries.values().filter(broken).min_by_key(|e| e.object.name_any())?;
+    let said = e.note.as_ref().map(|(_, m)| m.as_str()).unwrap_or_default();
+    Some(format!("{} runs of the gate on {} broke: {said}", e.ledger.faults, e.object.name_any()))
 }
 
 fn gated(facts: &Facts, train: &Train, generation: Option<i64>) -> Wanted {
     if facts.gate.is_none() {
         return condition(condition::GATED, false, reason::NO_GATES, "spec.testCommand is empty: everything lands untested", generation);
     }
-    let broken = train.entries.values().find(|e| e.ledger.end.is_none() && e.ledger.faults > gastown_core::train::FAULTS_WITHOUT_DELAY);
-    match broken {
-        Some(e) => {
-            let said = e.note.as_ref().map(|(_, m)| m.as_str()).unwrap_or_default();
-            let message = format!("{} runs of the gate on {} broke: {said}", e.ledger.faults, e.object.name_any());
-            unknown(condition::GATED, "GateBroken", &message, generation)
-        }
+    match gate_trouble(train) {
+        Some(message) => unknown(condition::GATED, "GateBroken", &message, generation),
         None => condition(condition::GATED, true, reason::GATES_DEFINED, "spec.testCommand is the gate", generation),
     }
 }

@@ -14,7 +14,7 @@ use serde_json::json;
 use crate::conditions::{condition, settle};
 use crate::context::{Error, doing};
 use crate::gather::Pass;
-use crate::memory::{Entry, Train};
+use crate::memory::{Entry, Train, version};
 use crate::report;
 
 /// What of a Polecat's status is ours.
@@ -110,7 +110,7 @@ impl Pass<'_> {
             Some((status, _)) if cached_is_ours => Some(status.clone()),
             _ => r.status.clone(),
         };
-        let status = report::refinery_status(facts, train, r.metadata.generation, present.as_ref());
+        let status = report::refinery_status(facts, train, r, present.as_ref());
         let labels = crate::metrics::RigLabels { rig: r.spec.rig_ref.clone() };
         self.ctx.metrics.queue.get_or_create(&labels).set(i64::from(status.queue_length));
         if present.as_ref() != Some(&status) {
@@ -128,17 +128,16 @@ impl Pass<'_> {
         Ok(found.filter(|p| p.uid().as_deref() == Some(author.uid.as_str())))
     }
 
-    /// Tells the author of a landed request.
-    pub(crate) async fn merged(&self, e: &Entry, commit: &str) -> Result<(), Error> {
-        let Some(polecat) = self.polecat(e).await? else { return Ok(()) };
-        let message = format!("Branch {} merged to {} (commit: {commit})", e.branch, self.target);
-        let wanted = [condition("Merged", true, "MergeComplete", &message, polecat.metadata.generation)];
+    /// Says on the Polecat of a landed request, in these words, that it has landed. Returns the version
+    /// of the Polecat that says so; of one that is gone no version says more.
+    pub(crate) async fn merged(&self, e: &Entry, message: &str) -> Result<u128, Error> {
+        let Some(polecat) = self.polecat(e).await? else { return Ok(u128::MAX) };
+        let wanted = [condition("Merged", true, "MergeComplete", message, polecat.metadata.generation)];
         let present = polecat.status.as_ref().map(|s| s.conditions.as_slice()).unwrap_or_default();
         let conditions = settle(present, &wanted, Timestamp::now());
         let api = Api::<Polecat>::namespaced(self.client(), &polecat.namespace().unwrap_or_default());
-        match MERGED.apply(&api, &polecat, &json!({"conditions": conditions})).await {
-            Ok(_) => Ok(()),
-            Err(error) if error.is_not_found() => Ok(()),
+        match MERGED.applied(&api, &polecat, &json!({"conditions": conditions})).await {
+            Ok(written) => Ok(version(&written.unwrap_or(polecat))),
             Err(source) => Err(Error::Apply { doing: format!("marking polecat {} merged", polecat.name_any()), source }),
         }
     }

@@ -112,8 +112,6 @@ async fn erase(ground: &Ground, settings: &Settings) -> Result<()> {
     ground.erase::<Witness>(&Api::namespaced(client.clone(), SYSTEM), |_| true).await?;
     ground.erase::<BeadStore>(&Api::namespaced(client.clone(), SYSTEM), |_| true).await?;
     ground.erase::<Convoy>(&Api::namespaced(client.clone(), namespace), |_| true).await?;
-    // One that has landed keeps its status: refinery-ctl says `Merged` when it lands, and not once more.
-    let at_work = |p: &Polecat| p.status.as_ref().is_some_and(|s| !conditions::is_true(&s.conditions, "Merged"));
-    ground.erase::<Polecat>(&Api::namespaced(client.clone(), namespace), at_work).await?;
+    ground.erase::<Polecat>(&Api::namespaced(client.clone(), namespace), |_| true).await?;
     ground.erase::<MergeRequest>(&Api::namespaced(client.clone(), namespace), |_| true).await
 }

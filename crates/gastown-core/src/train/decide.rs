@@ -3,9 +3,9 @@ use std::ops::ControlFlow;
 use gastown_names::CommitId;
 use jiff::{SignedDuration, Timestamp};
 
-use super::facts::{Author, Built, Facts, Landing, Request, Run, RunState, Source, Target};
+use super::facts::{Author, Build, Built, Facts, Landing, Request, Run, RunState, Source, Target};
 use super::order::{queue, under_test};
-use super::{Car, EndPhase, Judgement, KEPT_SECONDS, RequestId, Step, Tested, Verdict, Waiting};
+use super::{Car, EndPhase, GateId, Judgement, KEPT_SECONDS, RequestId, Step, Tested, Verdict, Waiting};
 
 /// Seconds after which the remote is asked again while there is something to do.
 pub const LOOK_AGAIN: i64 = 30;
@@ -13,10 +13,13 @@ pub const LOOK_AGAIN: i64 = 30;
 pub const MISSING_FOR: i64 = 300;
 /// So many broken runs are tried again soon, later ones every ten minutes.
 pub const FAULTS_WITHOUT_DELAY: u32 = 3;
+/// Seconds after which a request whose target is broken is tested again, should the target not move before.
+pub const BROKEN_FOR: i64 = 600;
 
 /// The next step. Rules stand in the order in which they apply.
 pub fn decide(facts: &Facts) -> Step {
-    let rules = [asked_by_people, finish_landings, take_results, release_jobs, replace_old_requests, tidy, know_the_remote, work];
+    let rules =
+        [asked_by_people, finish_landings, take_results, release_jobs, replace_old_requests, tell_authors, tidy, know_the_remote, work];
     for rule in rules {
         if let ControlFlow::Break(step) = rule(facts) {
             return step;
@@ -89,12 +92,14 @@ fn take_results(facts: &Facts) -> Rule {
         if verdict(r, run).is_some() {
             continue;
         }
+        let of_target = r.build.as_ref().is_some_and(|b| b.base == run.candidate);
         let record = |result| Step::RecordVerdict {
             job: run.job.clone(),
             request: r.id.clone(),
             candidate: run.candidate.clone(),
             gate: run.gate.clone(),
             result,
+            until: (of_target && result == Judgement::Fail).then(|| after(facts.now, BROKEN_FOR)),
         };
         match &run.state {
             RunState::Passed => return ControlFlow::Break(record(Judgement::Pass)),
@@ -117,7 +122,9 @@ fn release_jobs(facts: &Facts) -> Rule {
     for run in &facts.runs {
         let wanted = open(facts).find(|r| r.id == run.request).is_some_and(|r| {
             let other = match (&r.build, &facts.target) {
-                (Some(build), Target::At { tip, .. }) if build.base == *tip => build.built != Built::Candidate(run.candidate.clone()),
+                (Some(build), Target::At { tip, .. }) if build.base == *tip => {
+                    run.candidate != *tip && build.built != Built::Candidate(run.candidate.clone())
+                }
                 _ => false,
             };
             verdict(r, run).is_none() && !other && facts.gate.as_ref() == Some(&run.gate)
@@ -146,6 +153,15 @@ fn replace_old_requests(facts: &Facts) -> Rule {
     NEXT
 }
 
+/// A landed request's Polecat says so for as long as both are there, whatever became of its status.
+fn tell_authors(facts: &Facts) -> Rule {
+    let landed = |r: &&Request| r.end.as_ref().is_some_and(|e| e.phase == EndPhase::Landed);
+    match facts.requests.iter().filter(landed).find(|r| !r.told) {
+        Some(r) => ControlFlow::Break(Step::TellAuthor(r.id.clone())),
+        None => NEXT,
+    }
+}
+
 /// What is over is cleaned up: branches of landed requests, requests of last week.
 fn tidy(facts: &Facts) -> Rule {
     for r in &facts.requests {
@@ -162,7 +178,7 @@ fn tidy(facts: &Facts) -> Rule {
 
 /// The remote is asked only when there is something to do, and then not too long ago.
 fn know_the_remote(facts: &Facts) -> Rule {
-    let mut eager = open(facts).filter(|r| may_be_tried(facts, r)).peekable();
+    let mut eager = open(facts).filter(|r| may_be_tried(facts, r) || (!r.hold && target_is_broken(facts, r))).peekable();
     if eager.peek().is_none() {
         return NEXT;
     }
@@ -183,7 +199,9 @@ fn know_the_remote(facts: &Facts) -> Rule {
 }
 
 fn may_be_tried(facts: &Facts, r: &Request) -> bool {
-    !r.hold && r.not_before.is_none_or(|t| t <= facts.now)
+    let waits = |until: Option<Timestamp>| until.is_some_and(|t| t > facts.now);
+    let pauses = waits(r.not_before) || (waits(r.retest_at) && target_is_broken(facts, r));
+    !r.hold && !pauses
 }
 
 /// When a request that cannot be tried now can be.
@@ -191,11 +209,13 @@ fn wakes(facts: &Facts, r: &Request) -> Option<Timestamp> {
     if r.hold {
         return None;
     }
-    let missing = match r.source {
-        Source::Missing { looked, .. } => Some(after(looked, LOOK_AGAIN)),
-        Source::Unknown | Source::Present => None,
+    let looks = match (&r.source, &facts.target) {
+        (Source::Missing { looked, .. }, _) => Some(after(*looked, LOOK_AGAIN)),
+        // A target that moves helps sooner than another try.
+        (_, Target::At { seen, .. }) if target_is_broken(facts, r) => return Some(after(*seen, LOOK_AGAIN)),
+        _ => None,
     };
-    r.not_before.filter(|t| *t > facts.now).into_iter().chain(missing).max()
+    r.not_before.filter(|t| *t > facts.now).into_iter().chain(looks).max()
 }
 
 /// The first request in the queue that can be tried is brought one step further.
@@ -233,10 +253,13 @@ fn advance(facts: &Facts, r: &Request, tip: &CommitId, seen: Timestamp) -> Step 
     }
     // Without a gate everything is tested, so here is one.
     let Some(gate) = &facts.gate else { return Step::Wait { on: Waiting::Blocked, until: None } };
-    if let Some(red) = r.verdicts.iter().find(|v| v.candidate == *candidate && v.gate == *gate) {
-        return send_back(r, "GateFailed", red.evidence.clone());
-    }
-    match facts.runs.iter().find(|run| run.request == r.id && run.candidate == *candidate && run.gate == *gate) {
+    let car = match blame(r, candidate, tip, gate) {
+        Blame::Untested => car,
+        Blame::Unproven => Car { commit: tip.clone(), ..car },
+        Blame::Request(red) => return send_back(r, "GateFailed", red.evidence.clone()),
+        Blame::Target => return Step::Retest(request),
+    };
+    match facts.runs.iter().find(|run| run.request == r.id && run.candidate == car.commit && run.gate == *gate) {
         Some(Run { state: RunState::Running(message), .. }) => {
             let on = Waiting::Gate { request, message: message.clone() };
             Step::Wait { on, until: Some(after(seen, LOOK_AGAIN)) }
@@ -244,6 +267,38 @@ fn advance(facts: &Facts, r: &Request, tip: &CommitId, seen: Timestamp) -> Step 
         // Results were taken above; what is left here is a run that began.
         Some(_) => Step::Wait { on: Waiting::Gate { request, message: String::new() }, until: Some(after(seen, LOOK_AGAIN)) },
         None => Step::EnsureGate { car, gate: gate.clone(), run: r.runs_done + 1 },
+    }
+}
+
+/// Who a red run is to be blamed on.
+enum Blame<'a> {
+    /// There is none.
+    Untested,
+    /// Nobody yet: the gate has not run on the target alone since.
+    Unproven,
+    /// The request: the target alone is green, and was tested later.
+    Request(&'a Verdict),
+    /// The target.
+    Target,
+}
+
+fn blame<'a>(r: &'a Request, candidate: &CommitId, tip: &CommitId, gate: &GateId) -> Blame<'a> {
+    let Some(at) = r.verdicts.iter().position(|v| v.candidate == *candidate && v.gate == *gate) else { return Blame::Untested };
+    match r.verdicts[at..].iter().find(|v| v.candidate == *tip && v.gate == *gate).map(|v| v.result) {
+        None => Blame::Unproven,
+        Some(Judgement::Pass) => Blame::Request(&r.verdicts[at]),
+        Some(Judgement::Fail) => Blame::Target,
+    }
+}
+
+/// Whether the request's run on the present tip was red and so was that of the tip alone.
+pub fn target_is_broken(facts: &Facts, r: &Request) -> bool {
+    let (Some(gate), Target::At { tip, .. }) = (&facts.gate, &facts.target) else { return false };
+    match &r.build {
+        Some(Build { base, built: Built::Candidate(candidate) }) if base == tip => {
+            matches!(blame(r, candidate, tip, gate), Blame::Target)
+        }
+        _ => false,
     }
 }
 

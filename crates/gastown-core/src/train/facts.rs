@@ -78,6 +78,8 @@ pub struct Request {
     pub runs_done: u32,
     /// Not to be tried before.
     pub not_before: Option<Timestamp>,
+    /// Not to be tested again before on a tip that is broken.
+    pub retest_at: Option<Timestamp>,
     /// Whether its commit is on its branch.
     pub source: Source,
     /// What it became on a tip.
@@ -86,6 +88,8 @@ pub struct Request {
     pub landing: Landing,
     /// Whether somebody can take it back.
     pub author: Author,
+    /// Whether its Polecat says that it has landed, or there is none to say so.
+    pub told: bool,
     /// Whether its branch has been dealt with after its landing.
     pub cleaned: bool,
 }

@@ -36,10 +36,12 @@ fn request(n: u32) -> Request {
         faults: 0,
         runs_done: 0,
         not_before: None,
+        retest_at: None,
         source: Source::Unknown,
         build: None,
         landing: Landing::No,
         author: Author::Unknown,
+        told: false,
         cleaned: false,
     }
 }
@@ -56,6 +58,9 @@ struct World {
     /// Requests whose candidates never pass, or do not fit on odd tips.
     bad: BTreeSet<u32>,
     clumsy: BTreeSet<u32>,
+    /// Tips on which the gate fails whatever is built on them, but for what the mender makes.
+    sick: BTreeSet<CommitId>,
+    mender: Option<u32>,
     steps: usize,
 }
 
@@ -69,7 +74,17 @@ impl World {
             requests: (0..requests).map(request).collect(),
             runs: Vec::new(),
         };
-        Self { facts, history: vec![commit(&["root"])], landed: BTreeMap::new(), ran: BTreeMap::new(), bad, clumsy, steps: 0 }
+        Self {
+            facts,
+            history: vec![commit(&["root"])],
+            landed: BTreeMap::new(),
+            ran: BTreeMap::new(),
+            bad,
+            clumsy,
+            sick: BTreeSet::new(),
+            mender: None,
+            steps: 0,
+        }
     }
 
     fn number(id: &RequestId) -> u32 {
@@ -127,9 +142,18 @@ impl World {
                 });
                 assert_eq!(self.facts.runs.len(), 1, "one request at a time");
             }
-            Step::RecordVerdict { request, candidate, gate, result, .. } => {
+            Step::RecordVerdict { request, candidate, gate, result, until, .. } => {
                 assert_eq!(self.ran.get(&candidate), Some(&(result == Judgement::Pass)), "a verdict that no gate gave");
-                self.at(&request).verdicts.push(Verdict { candidate, gate, result, evidence: "log".into() });
+                let r = self.at(&request);
+                r.verdicts.push(Verdict { candidate, gate, result, evidence: "log".into() });
+                r.retest_at = until.or(r.retest_at);
+            }
+            Step::Retest(request) => {
+                let sick = matches!(&self.facts.target, Target::At { tip, .. } if self.sick.contains(tip));
+                assert!(sick, "a target that is well is taken for a broken one");
+                let r = self.at(&request);
+                (r.runs_done, r.retest_at) = (r.runs_done + 1, None);
+                r.verdicts.clear();
             }
             Step::RecordFault { job, request, until, .. } => {
                 self.facts.runs.retain(|r| r.job != job);
@@ -151,7 +175,9 @@ impl World {
                     assert_eq!(reason, "AlreadyInTarget");
                 }
                 self.end(&request, EndPhase::Landed, reason);
+                self.at(&request).told = true;
             }
+            Step::TellAuthor(request) => self.at(&request).told = true,
             Step::DeleteSource(request) => self.at(&request).cleaned = true,
             Step::AskAuthor(request) => self.at(&request).author = Author::Present,
             Step::Rework { request, reason, .. } => {
@@ -195,12 +221,15 @@ impl World {
     /// Something happens outside.
     fn happen(&mut self, event: u8) {
         match event {
-            0 => self.history.push(commit(&["stranger", &self.history.len().to_string()])),
+            0 => self.push(false),
+            8 => self.push(true),
             1 => self.finish(true),
             2..=4 => self.finish(false),
             // The process is killed: what it had in mind is gone; verdicts and ends are in annotations, Jobs stay.
             5 => self.forget_what_is_in_mind(),
-            6 => self.facts.now += SignedDuration::from_secs(40),
+            // Somebody erases statuses.
+            6 => self.facts.requests.iter_mut().for_each(|r| r.told = false),
+            7 => self.facts.now += SignedDuration::from_secs(40),
             _ => {}
         }
     }
@@ -209,13 +238,19 @@ impl World {
         self.facts.target = Target::Unknown;
         for r in &mut self.facts.requests {
             (r.build, r.landing, r.source, r.author) = (None, Landing::No, Source::Unknown, Author::Unknown);
+            r.retest_at = None;
         }
     }
 
     fn finish(&mut self, broken: bool) {
         for run in &mut self.facts.runs {
             if matches!(run.state, RunState::Running(_)) {
-                let pass = !self.bad.contains(&Self::number(&run.request));
+                let n = Self::number(&run.request);
+                let base = self.history.iter().find(|c| commit(&[&run.request.0, c.as_str()]) == run.candidate);
+                let pass = match base {
+                    Some(base) => !self.bad.contains(&n) && (!self.sick.contains(base) || self.mender == Some(n)),
+                    None => !self.sick.contains(&run.candidate),
+                };
                 run.state = match (broken, pass) {
                     (true, _) => RunState::Broken("evicted".into()),
                     (false, true) => RunState::Passed,
@@ -228,8 +263,20 @@ impl World {
         }
     }
 
-    /// Nothing disturbs any more: gates end, time passes.
+    /// A stranger pushes to the target.
+    fn push(&mut self, sick: bool) {
+        let pushed = commit(&["stranger", &self.history.len().to_string()]);
+        if sick {
+            self.sick.insert(pushed.clone());
+        }
+        self.history.push(pushed);
+    }
+
+    /// Nothing disturbs any more: gates end, time passes, the target is mended.
     fn settle(&mut self) {
+        if self.sick.contains(&self.tip()) {
+            self.push(false);
+        }
         for _ in 0..4000 {
             let step = decide(&self.facts);
             if let Step::Wait { on, until } = &step {
@@ -252,9 +299,11 @@ proptest! {
         bad in prop::collection::btree_set(0..7u32, 0..3),
         clumsy in prop::collection::btree_set(0..7u32, 0..3),
         gated in prop::bool::weighted(0.9),
+        mender in prop::option::of(0..7u32),
         events in prop::collection::vec(0..14u8, 0..120),
     ) {
         let mut world = World::new(requests, bad, clumsy, gated);
+        world.mender = mender;
         for event in events {
             world.happen(event);
             let step = decide(&world.facts);
@@ -266,7 +315,7 @@ proptest! {
             let end = r.end.as_ref().unwrap();
             prop_assert!(matches!(end.phase, EndPhase::Landed | EndPhase::Rework), "{end:?}");
             if end.phase == EndPhase::Landed {
-                prop_assert!(r.cleaned);
+                prop_assert!(r.cleaned && r.told);
                 prop_assert!(!gated || !world.bad.contains(&World::number(&r.id)));
             }
         }
@@ -299,6 +348,60 @@ fn a_newer_request_of_the_branch_stands_for_the_older() {
     world.facts.requests[1].branch = world.facts.requests[0].branch.clone();
     world.facts.requests[1].created += SignedDuration::from_secs(1);
     assert_eq!(decide(&world.facts), Step::Supersede { request: RequestId("uid-0".into()), by: "ns/mr-1".into() });
+}
+
+#[test]
+fn a_red_run_is_blamed_on_the_request_only_when_the_target_alone_is_green() {
+    let mut world = World::new(1, BTreeSet::from([0]), BTreeSet::new(), true);
+    while world.act(decide(&world.facts)) {}
+    world.finish(false);
+    while world.act(decide(&world.facts)) {}
+    let tip = world.tip();
+    assert_eq!(world.facts.runs.iter().map(|r| &r.candidate).collect::<Vec<_>>(), [&tip], "the target alone is not tested");
+    world.finish(false);
+    while world.act(decide(&world.facts)) {}
+    assert_eq!(world.facts.requests[0].end.as_ref().unwrap().reason, "GateFailed");
+}
+
+#[test]
+fn a_broken_target_is_nobodys_fault_and_who_mends_it_lands() {
+    let mut world = World::new(3, BTreeSet::new(), BTreeSet::new(), true);
+    world.push(true);
+    world.mender = Some(2);
+    for _ in 0..200 {
+        let step = decide(&world.facts);
+        match &step {
+            Step::Wait { on: Waiting::Gate { .. }, .. } => world.finish(false),
+            Step::Wait { on: Waiting::Idle, .. } => break,
+            Step::Wait { until, .. } => world.facts.now = until.unwrap(),
+            Step::Rework { request, .. } => panic!("{request:?} is blamed"),
+            _ => {}
+        }
+        world.act(step);
+    }
+    assert!(world.facts.requests.iter().all(|r| r.end.as_ref().is_some_and(|e| e.phase == EndPhase::Landed)));
+    assert_eq!(world.facts.now, start(), "the others waited although the target was mended");
+}
+
+#[test]
+fn on_a_broken_target_the_remote_is_looked_at_and_the_gate_asked_again_later() {
+    let mut world = World::new(1, BTreeSet::new(), BTreeSet::new(), true);
+    world.push(true);
+    let (mut fetches, mut retests) = (0, 0);
+    while retests < 2 {
+        let step = decide(&world.facts);
+        match &step {
+            Step::Wait { on: Waiting::Gate { .. }, .. } => world.finish(false),
+            Step::Wait { until, .. } => world.facts.now = until.unwrap(),
+            Step::Fetch => fetches += 1,
+            Step::Retest(_) => retests += 1,
+            _ => {}
+        }
+        world.act(step);
+    }
+    let waited = world.facts.now.as_second() - start().as_second();
+    assert!((2 * BROKEN_FOR..3 * BROKEN_FOR).contains(&waited), "{waited}");
+    assert!(fetches >= waited / LOOK_AGAIN, "{fetches} looks in {waited} s");
 }
 
 #[test]

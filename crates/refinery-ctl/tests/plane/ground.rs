@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail};
-use gastown_api::{MergeRequest, MergeRequestSpec, Polecat, PolecatReference, Refinery, RefinerySpec, Rig, rbac};
+use gastown_api::{Escalation, MergeRequest, MergeRequestSpec, Polecat, PolecatReference, Refinery, RefinerySpec, Rig, rbac};
 use gastown_runtime::lease::Claims;
 use gastown_runtime::metrics::Metrics;
 use gastown_runtime::{Runtime, RuntimeArgs, client, grpc};
@@ -44,13 +44,20 @@ impl Controller {
     }
 
     pub async fn start(plane: &ControlPlane) -> Result<Self> {
+        Self::beside(plane, false).await
+    }
+
+    /// Starts it, and witness-ctl beside it if there is to be one.
+    pub async fn beside(plane: &ControlPlane, witness: bool) -> Result<Self> {
         let dir = tempfile::tempdir()?;
         let tls = dir.path().join("tls");
         std::fs::create_dir(&tls)?;
         tenant::certificates(&tls)?;
         let metrics = Metrics::default();
         let client = client::with_config(tenant::config(plane, rbac::Controller::Refinery), ACCOUNT, &metrics)?;
-        let args = RuntimeArgs { namespace: NAMESPACE.into(), tls_dir: tls.clone(), ..RuntimeArgs::from_env()? };
+        let token_file = dir.path().join("token");
+        let args = RuntimeArgs { namespace: NAMESPACE.into(), tls_dir: tls.clone(), token_file, ..RuntimeArgs::from_env()? };
+        let witness = if witness { Some(start_witness(plane, &args).await?) } else { None };
         let runtime = Runtime::new(ACCOUNT, client, args, metrics, Claims::always(ACCOUNT));
         let calls = grpc::listen("127.0.0.1:0".parse()?).await?;
         let pages = grpc::listen("127.0.0.1:0".parse()?).await?;
@@ -60,6 +67,7 @@ impl Controller {
             agent_pull_policy: "IfNotPresent".into(),
             git_endpoint: format!("https://localhost:{git_port}"),
             git_addr: "127.0.0.1:0".parse()?,
+            witness_endpoint: witness,
             data_dir: dir.path().join("data"),
             gate_seconds: 600,
         };
@@ -76,6 +84,25 @@ impl Controller {
     }
 }
 
+/// Starts the real witness-ctl with the same certificates; where it is.
+async fn start_witness(plane: &ControlPlane, args: &RuntimeArgs) -> Result<String> {
+    tenant::install(plane, rbac::Controller::Witness, &[]).await?;
+    std::fs::write(&args.token_file, tenant::token(&plane.client()?, NAMESPACE, ACCOUNT, None).await?)?;
+    let metrics = Metrics::default();
+    let client = client::with_config(tenant::config(plane, rbac::Controller::Witness), "witness-ctl", &metrics)?;
+    let runtime = Runtime::new("witness-ctl", client, args.clone(), metrics, Claims::always("witness-ctl"));
+    let listener = grpc::listen("127.0.0.1:0".parse()?).await?;
+    let port = listener.local_addr()?.port();
+    let started = runtime.clone();
+    tokio::spawn(async move {
+        if let Err(error) = Box::pin(witness_ctl::serve(started, listener)).await {
+            eprintln!("witness-ctl ended: {error:#}");
+        }
+    });
+    runtime.readiness.ready().await;
+    Ok(format!("https://localhost:{port}"))
+}
+
 /// Where the shared controller listens, and its certificates.
 #[derive(Clone, Debug)]
 pub struct Shared {
@@ -88,7 +115,7 @@ static CONTROLLER: Hosted<Shared> = Hosted::new();
 
 /// What the chart makes for refinery-ctl.
 pub async fn install(plane: &ControlPlane) -> Result<()> {
-    tenant::install(plane, rbac::Controller::Refinery, &["polecat-ctl", "rig-ctl"]).await
+    tenant::install(plane, rbac::Controller::Refinery, &["polecat-ctl", "rig-ctl", ACCOUNT]).await
 }
 
 /// The controller of this test program.
@@ -96,7 +123,7 @@ pub async fn shared() -> Result<(&'static ControlPlane, Shared)> {
     let serve = async || {
         let plane = ControlPlane::shared().await?;
         install(plane).await?;
-        let started = Controller::start(plane).await?;
+        let started = Controller::beside(plane, true).await?;
         let shared = Shared { grpc: started.grpc, git: started.git, tls: started.tls.clone() };
         Ok((shared, started))
     };
@@ -240,6 +267,30 @@ impl Town {
         let pod = self.kubelet.running(pod).await?;
         self.kubelet.finish(&pod, &Outcome::new().with("fetch", Exit::new(0, "")).with("gate", Exit::new(code, said))).await?;
         Ok(())
+    }
+
+    /// Has the gate be red on a request, and end with `alone` on the target alone.
+    pub async fn red(&self, pod: &Pod, said: &str, alone: i32) -> Result<Pod> {
+        self.gate_ends(pod, 1, said).await?;
+        let target = self.gate(&[pod.name_any()]).await?;
+        self.gate_ends(&target, alone, "the target's own words").await?;
+        Ok(target)
+    }
+
+    /// The open or closed Escalation of a cause, when `want` is true of it.
+    pub async fn escalation(&self, cause: &str, want: impl Fn(&Escalation) -> bool) -> Result<Escalation> {
+        let api = Api::<Escalation>::namespaced(self.client.clone(), &self.namespace);
+        let deadline = tokio::time::Instant::now() + PATIENCE;
+        loop {
+            let all = api.list(&ListParams::default()).await?.items;
+            if let Some(found) = all.iter().find(|e| e.spec.cause == cause && want(e)) {
+                return Ok(found.clone());
+            }
+            if tokio::time::Instant::now() > deadline {
+                bail!("the Escalation of {cause} did not come; there is {all:#?}");
+            }
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
     }
 
     /// Waits until a request is in a phase.

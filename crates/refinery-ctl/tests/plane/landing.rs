@@ -1,7 +1,7 @@
 //! What becomes of requests.
 
 use anyhow::{Context as _, Result, ensure};
-use gastown_api::{MergeRequestStatus, Polecat, conditions};
+use gastown_api::{EscalationPhase, MergePhase, MergeRequestStatus, Polecat, Severity, conditions};
 use gastown_testkit::control_plane::{ControlPlane, Options};
 use gastown_testkit::kubelet::{Exit, Outcome};
 use kube::api::{Patch, PatchParams};
@@ -48,6 +48,31 @@ async fn what_passes_its_gate_lands_as_it_was_tested() -> Result<()> {
 }
 
 #[tokio::test]
+async fn a_landed_polecat_says_so_again_when_its_status_was_erased() -> Result<()> {
+    let town = Town::new().await?;
+    let polecat = town.polecat("toast").await?;
+    let source = town.branch("feature/a", "a", "new\n");
+    town.ask("mr-a", "feature/a", &source, Some(&polecat)).await?;
+    let pod = town.gate(&[]).await?;
+    town.gate_ends(&pod, 0, "").await?;
+    town.phase("mr-a", "Landed").await?;
+    let polecats = Api::<Polecat>::namespaced(town.client.clone(), &town.namespace);
+    let merged = async |what| {
+        until(PATIENCE, &polecats, "toast", what, |p| {
+            conditions::find(&p?.status.as_ref()?.conditions, "Merged").map(|c| (c.status.clone(), c.reason.clone(), c.message.clone()))
+        })
+        .await
+    };
+    let first = merged("the condition Merged").await?;
+    for _ in 0..2 {
+        polecats.patch_status("toast", &PatchParams::default(), &Patch::Merge(json!({"status": null}))).await?;
+        let again = merged("Merged once more").await?;
+        ensure!(again == first, "{again:?} instead of {first:?}");
+    }
+    Ok(())
+}
+
+#[tokio::test]
 async fn a_red_gate_sends_the_request_back_with_the_output() -> Result<()> {
     let town = Town::new().await?;
     let polecat = town.polecat("nux").await?;
@@ -56,12 +81,52 @@ async fn a_red_gate_sends_the_request_back_with_the_output() -> Result<()> {
     town.ask("mr-red", "feature/red", &source, Some(&polecat)).await?;
     let pod = town.gate(&[]).await?;
     town.gate_ends(&pod, 1, "E   assert 1 == 2").await?;
+    let alone = town.gate(&[pod.name_any()]).await?;
+    let testing = status(&town.phase("mr-red", "Testing").await?);
+    ensure!(testing.attempts.last().and_then(|a| a.candidate.clone()) == before, "the target alone is tested: {testing:?}");
+    town.gate_ends(&alone, 0, "").await?;
     let back = status(&town.phase("mr-red", "Rework").await?);
     ensure!(back.reason.as_deref() == Some("GateFailed"), "{back:?}");
     let evidence = back.attempts[0].evidence.clone().unwrap_or_default();
     ensure!(evidence.contains("E   assert 1 == 2") && evidence.contains("exit code 1"), "{evidence}");
     ensure!(town.remote_head("main") == before && town.remote_head("feature/red") == Some(source));
     town.no_jobs().await
+}
+
+#[tokio::test]
+async fn a_broken_target_blames_nobody_is_told_and_its_fix_lands() -> Result<()> {
+    let town = Town::new().await?;
+    let source = town.branch("feature/a", "a", "new\n");
+    town.ask("mr-a", "feature/a", &source, None).await?;
+    let pod = town.gate(&[]).await?;
+    let alone = town.red(&pod, "no", 1).await?;
+    let waits = until(PATIENCE, &town.requests(), "mr-a", "why it waits", |m| {
+        let s = m?.status.clone()?;
+        (s.reason.as_deref() == Some("TargetBroken")).then_some(s)
+    })
+    .await?;
+    ensure!(waits.phase == Some(MergePhase::Queued), "{waits:?}");
+    let healthy = async |status: &'static str| {
+        until(PATIENCE, &town.refineries(), "refinery", status, |r| {
+            conditions::find(&r?.status.as_ref()?.conditions, "TargetHealthy").filter(|c| c.status == status).cloned()
+        })
+        .await
+    };
+    ensure!(healthy("False").await?.reason == "TargetBroken");
+    let cause = format!("refinery/{}/refinery/TargetBroken", town.namespace);
+    town.escalation(&cause, |e| e.spec.severity == Severity::High).await?;
+
+    let fix = town.branch("feature/fix", "b", "fixed\n");
+    town.ask("mr-fix", "feature/fix", &fix, None).await?;
+    let mends = town.gate(&[pod.name_any(), alone.name_any()]).await?;
+    town.gate_ends(&mends, 0, "").await?;
+    town.phase("mr-fix", "Landed").await?;
+    let again = town.gate(&[pod.name_any(), alone.name_any(), mends.name_any()]).await?;
+    town.gate_ends(&again, 0, "").await?;
+    town.phase("mr-a", "Landed").await?;
+    ensure!(healthy("True").await?.reason == "GatePassed");
+    town.escalation(&cause, |e| e.status.as_ref().and_then(|s| s.phase) == Some(EscalationPhase::Closed)).await?;
+    Ok(())
 }
 
 #[tokio::test]
@@ -86,9 +151,16 @@ async fn rework_whose_author_is_gone_is_rejected() -> Result<()> {
     let source = town.branch("feature/g", "a", "bad\n");
     town.ask("mr-g", "feature/g", &source, Some(&polecat)).await?;
     let pod = town.gate(&[]).await?;
-    town.gate_ends(&pod, 1, "no").await?;
+    town.red(&pod, "no", 0).await?;
     let end = status(&town.phase("mr-g", "Rejected").await?);
     ensure!(end.reason.as_deref() == Some("AuthorGone"));
+    let cause = format!("mergerequest/{}/mr-g/AuthorGone", town.namespace);
+    let told = town.escalation(&cause, |_| true).await?;
+    ensure!(told.spec.source == "refinery-ctl" && told.spec.rig_ref == town.rig, "{told:?}");
+    // A person has it tried again as it is: the alarm is over.
+    let again = Patch::Merge(json!({"spec": {"retry": 1}}));
+    town.requests().patch("mr-g", &PatchParams::default(), &again).await?;
+    town.escalation(&cause, |e| e.status.as_ref().and_then(|s| s.phase) == Some(EscalationPhase::Closed)).await?;
     Ok(())
 }
 
@@ -176,7 +248,7 @@ async fn without_statuses_nothing_runs_twice_and_phases_come_back() -> Result<()
     until(PATIENCE, &town.requests(), "good", "the deleted branch", |_| town.remote_head("feature/good").is_none().then_some(())).await?;
     town.ask("bad", "feature/bad", &bad, None).await?;
     let pod = town.gate(&[pod.name_any()]).await?;
-    town.gate_ends(&pod, 1, "no").await?;
+    town.red(&pod, "no", 0).await?;
     town.phase("bad", "Rework").await?;
     town.no_jobs().await?;
     controller.stop().await;
