@@ -6,6 +6,7 @@
 mod alarms;
 mod beads;
 mod claims;
+mod fight;
 mod stage;
 
 use std::collections::BTreeSet;

@@ -54,8 +54,8 @@ pub struct Stage {
     pub metrics: Metrics,
     pub beads: Store,
     pub alarms: Alarms,
-    port: u16,
-    folder: tempfile::TempDir,
+    pub port: u16,
+    pub folder: tempfile::TempDir,
     running: Vec<(Runtime, JoinHandle<()>)>,
     server: Option<(CancellationToken, JoinHandle<()>)>,
     _turn: MutexGuard<'static, ()>,
@@ -197,7 +197,7 @@ impl Stage {
         self.poll(reason, || async { api.list(&ListParams::default()).await.unwrap().items.iter().any(about).then_some(()) }).await;
     }
 
-    async fn poll<T, F: Future<Output = Option<T>>>(&self, what: &str, mut look: impl FnMut() -> F) -> T {
+    pub async fn poll<T, F: Future<Output = Option<T>>>(&self, what: &str, mut look: impl FnMut() -> F) -> T {
         let deadline = tokio::time::Instant::now() + PATIENCE;
         loop {
             if let Some(found) = look().await {

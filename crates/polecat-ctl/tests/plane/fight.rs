@@ -1,0 +1,170 @@
+//! One bead, two Polecats, two replicas of each controller that both believe in themselves, and a person who pushes to the store meanwhile.
+//! beadstore-ctl is the real one.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use beadstore_ctl::BeadStoreArgs;
+use gastown_api::BeadStore;
+use gastown_api::names::condition;
+use gastown_core::report::AgentExit;
+use gastown_runtime::lease::Claims;
+use gastown_runtime::metrics::Metrics;
+use gastown_runtime::{Runtime, RuntimeArgs, grpc};
+use kube::api::{DeleteParams, PostParams};
+use kube::{Api, ResourceExt as _};
+use serde_json::json;
+use tokio::task::JoinHandle;
+
+use crate::stage::{Stage, ended};
+use crate::{is_terminal, reason};
+
+/// How often the person pushes.
+const PUSHES: usize = 8;
+
+fn git(dir: &Path, args: &[&str]) -> Option<String> {
+    let out = Command::new("git")
+        .current_dir(dir)
+        .args(["-c", "user.name=Ann Author", "-c", "user.email=ann@example.org", "-c", "commit.gpgSign=false"])
+        .args(args)
+        .env("GIT_CONFIG_GLOBAL", "/dev/null")
+        .env("GIT_CONFIG_NOSYSTEM", "1")
+        .output()
+        .unwrap();
+    out.status.success().then(|| String::from_utf8_lossy(&out.stdout).into_owned())
+}
+
+fn line(id: &str) -> String {
+    let time = "2026-01-02T03:04:05.123456789+01:00";
+    format!(
+        r#"{{"id":"{id}","title":"Of {id}","status":"open","priority":1,"issue_type":"task","created_at":"{time}","updated_at":"{time}"}}"#
+    )
+}
+
+/// A repository of beads, and a person's clone of it.
+#[derive(Clone)]
+struct Beads(PathBuf);
+
+impl Beads {
+    fn new(dir: &Path) -> Self {
+        let beads = Self(dir.to_owned());
+        std::fs::create_dir(beads.remote()).unwrap();
+        std::fs::create_dir(beads.work()).unwrap();
+        git(&beads.remote(), &["init", "-q", "--bare", "-b", "main"]).unwrap();
+        git(&beads.work(), &["init", "-q", "-b", "main"]).unwrap();
+        git(&beads.work(), &["remote", "add", "origin", beads.remote().to_str().unwrap()]).unwrap();
+        beads.add("web-1");
+        git(&beads.work(), &["push", "-q", "origin", "main"]).unwrap();
+        beads
+    }
+
+    fn remote(&self) -> PathBuf {
+        self.0.join("remote.git")
+    }
+
+    fn work(&self) -> PathBuf {
+        self.0.join("work")
+    }
+
+    fn add(&self, id: &str) {
+        let file = self.work().join(".beads/issues.jsonl");
+        std::fs::create_dir_all(file.parent().unwrap()).unwrap();
+        let text = std::fs::read_to_string(&file).unwrap_or_default();
+        std::fs::write(&file, format!("{text}{}\n", line(id))).unwrap();
+        git(&self.work(), &["add", "-A"]).unwrap();
+        git(&self.work(), &["commit", "-q", "-m", &format!("add {id}")]).unwrap();
+    }
+
+    /// The person adds a bead on the branch that the controllers write, as often as it takes.
+    fn push(&self, id: &str) {
+        loop {
+            git(&self.work(), &["fetch", "-q", "origin"]).unwrap();
+            let tip =
+                if git(&self.work(), &["rev-parse", "-q", "--verify", "origin/beads-sync"]).is_some() { "beads-sync" } else { "main" };
+            git(&self.work(), &["reset", "-q", "--hard", &format!("origin/{tip}")]).unwrap();
+            self.add(id);
+            if git(&self.work(), &["push", "-q", "origin", "HEAD:refs/heads/beads-sync"]).is_some() {
+                return;
+            }
+        }
+    }
+
+    /// The store as the branch of writes has it.
+    fn written(&self) -> String {
+        git(&self.remote(), &["show", "beads-sync:.beads/issues.jsonl"]).unwrap_or_default()
+    }
+}
+
+/// One replica of beadstore-ctl; the first one is the one that polecat-ctl asks.
+async fn bead_store(stage: &Stage, dir: &Path, first: bool) -> (Runtime, JoinHandle<()>) {
+    let mut args = RuntimeArgs::from_env().unwrap();
+    args.namespace.clone_from(&stage.namespace);
+    stage.folder.path().clone_into(&mut args.tls_dir);
+    args.token_file = stage.folder.path().join("token");
+    let runtime = Runtime::new("beadstore-ctl", stage.admin.clone(), args, Metrics::default(), Claims::always("test"));
+    let port = if first { stage.port } else { 0 };
+    let listener = grpc::listen(([127, 0, 0, 1], port).into()).await.unwrap();
+    let (started, own) = (runtime.clone(), BeadStoreArgs { data_dir: dir.join(format!("data-{first}")) });
+    let work = tokio::spawn(async move { Box::pin(beadstore_ctl::serve(started, own, listener)).await.unwrap() });
+    runtime.readiness.ready().await;
+    (runtime, work)
+}
+
+impl Stage {
+    /// Waits until the store has the bead at work for a Polecat of this name.
+    async fn wait_assignee(&self, beads: &Beads, name: &str) -> String {
+        let wanted = format!(r#""assignee":"{}/polecats/{name}""#, self.rig);
+        let claimed =
+            |text: &String| text.lines().any(|l| l.contains(r#""id":"web-1""#) && l.contains(&wanted) && l.contains("in_progress"));
+        self.poll(&wanted, || async { Some(beads.written()).filter(claimed) }).await
+    }
+
+    /// The one pod at work, and whose it is.
+    async fn winner(&self) -> (k8s_openapi::api::core::v1::Pod, String) {
+        let pod = self.kubelet.wait_pod(&self.namespace, |p| !is_terminal(p)).await.unwrap();
+        let name = pod.name_any().trim_start_matches("polecat-").to_owned();
+        (pod, name)
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn of_all_who_fight_for_a_bead_one_wins_and_nothing_of_the_persons_is_lost() {
+    let mut stage = Stage::set().await;
+    stage.make_rig(8).await;
+    let dir = tempfile::tempdir().unwrap();
+    let beads = Beads::new(dir.path());
+    let spec = json!({ "rigRef": stage.rig, "prefix": "web", "git": { "url": format!("file://{}", beads.remote().display()) }, "syncInterval": "1s" });
+    let api: Api<BeadStore> = Api::namespaced(stage.admin.clone(), &stage.namespace);
+    api.create(&PostParams::default(), &BeadStore::new("web-beads", serde_json::from_value(spec).unwrap())).await.unwrap();
+    let stores = [bead_store(&stage, dir.path(), true).await, bead_store(&stage, dir.path(), false).await];
+    stage.start_controller().await;
+    stage.start_controller().await;
+
+    let person = beads.clone();
+    let pushing = tokio::task::spawn_blocking(move || (0..PUSHES).for_each(|n| person.push(&format!("web-1{n}"))));
+    for name in ["ann", "bob"] {
+        stage.sling(name, |spec| (spec.bead_id, spec.expect_changes) = (Some("web-1".into()), false)).await;
+    }
+    let (pod, first) = stage.winner().await;
+    let second = if first == "ann" { "bob" } else { "ann" };
+    let waiting = stage.wait_reason(second, condition::CLAIMED, "AlreadyClaimed").await;
+    assert!(reason(&waiting, condition::CLAIMED).1.ends_with(&format!("/{first}")), "{waiting:?}");
+    assert_eq!(stage.all_pods().await.len(), 1, "two polecats at work on one bead");
+    pushing.await.unwrap();
+    stage.wait_assignee(&beads, &first).await;
+
+    stage.kubelet.finish(&pod, &ended(AgentExit::Completed, None)).await.unwrap();
+    stage.wait_phase(&first, "Done").await;
+    stage.polecats().delete(&first, &DeleteParams::default()).await.unwrap();
+    stage.pod(&format!("polecat-{second}"), &[&pod]).await;
+    let written = stage.wait_assignee(&beads, second).await;
+    for n in 0..PUSHES {
+        assert!(written.contains(&line(&format!("web-1{n}"))), "the person's web-1{n} is lost: {written}");
+    }
+    assert_eq!(written.lines().count(), PUSHES + 1, "{written}");
+    for (runtime, work) in stores {
+        runtime.shutdown();
+        work.await.unwrap();
+    }
+    stage.close().await;
+}
