@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use e2e::ground::{Ground, text, xtask};
-use gastown_api::{BeadStore, Convoy, MergePhase, MergeRequest, Polecat, Refinery, Rig, Witness, conditions};
+use gastown_api::{BeadStore, Convoy, MergePhase, MergeRequest, Polecat, Refinery, Rig, Witness};
 use gastown_testkit::demo::{CONTROLLERS, Report, SYSTEM, Settings, Story, clear, run};
 use gastown_testkit::http_client;
 use gastown_testkit::messages::Entry;
