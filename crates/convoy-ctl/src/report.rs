@@ -9,7 +9,6 @@ use gastown_core::convoy::{BeadPhase, Line, Phase, Said, Verdict};
 use gastown_runtime::apply::{self, StatusOwner};
 use gastown_runtime::events::Note;
 use jiff::Timestamp;
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use kube::{Api, ResourceExt as _};
 
 use crate::Context;
@@ -40,7 +39,7 @@ pub fn status(convoy: &Convoy, verdict: &Verdict, refused: Option<&str>, now: Ti
         Some(valid) => set(condition::VALID, valid),
         None => conditions::remove(&mut all, condition::VALID),
     }
-    let second = || Some(Time(Timestamp::from_second(now.as_second()).unwrap_or(now)));
+    let second = || Some(conditions::time(now));
     ConvoyStatus {
         phase: Some(match verdict.phase {
             Phase::InProgress => ConvoyPhase::InProgress,

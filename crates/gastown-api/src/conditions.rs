@@ -63,7 +63,7 @@ pub fn set(
         reason: reason.to_owned(),
         message: message.chars().take(MAX_MESSAGE).collect(),
         observed_generation: generation,
-        last_transition_time: kept.unwrap_or_else(|| Time(whole_seconds(now))),
+        last_transition_time: kept.unwrap_or_else(|| time(now)),
     };
     match conditions.iter_mut().find(|c| c.type_ == type_) {
         Some(place) => *place = condition,
@@ -76,8 +76,14 @@ pub fn remove(conditions: &mut Vec<Condition>, type_: &str) {
     conditions.retain(|c| c.type_ != type_);
 }
 
-fn whole_seconds(t: Timestamp) -> Timestamp {
+/// The second that a time is in.
+pub fn whole_seconds(t: Timestamp) -> Timestamp {
     Timestamp::from_second(t.as_second()).unwrap_or(t)
+}
+
+/// A time as objects keep it: to the second.
+pub fn time(t: Timestamp) -> Time {
+    Time(whole_seconds(t))
 }
 
 #[cfg(test)]

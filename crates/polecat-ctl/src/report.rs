@@ -1,11 +1,11 @@
 //! From a view to a status: pure, and the same again for the same view.
 
+use gastown_api::conditions::time;
 use gastown_api::names::manager;
 use gastown_api::{Outcome, Polecat, PolecatPhase, PolecatStatus, Usage, conditions};
 use gastown_core::polecat::{Desired, End, Phase, Snapshot, View};
 use gastown_runtime::apply::StatusOwner;
 use jiff::Timestamp;
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use kube::Resource as _;
 
 use crate::gather::CONDITIONS;
@@ -43,11 +43,6 @@ fn phase(phase: Phase) -> PolecatPhase {
         Phase::Stuck => PolecatPhase::Stuck,
         Phase::Terminated => PolecatPhase::Terminated,
     }
-}
-
-fn time(t: Timestamp) -> Time {
-    // objects keep whole seconds
-    Time(Timestamp::from_second(t.as_second()).unwrap_or(t))
 }
 
 /// The status that shows `view`. `image` is what agents run in that name none.

@@ -1,5 +1,6 @@
 //! Carries out one step. Judges nothing: what comes out of a step is remembered, and decided about next time.
 
+use gastown_api::conditions::time;
 use gastown_api::names::{manager, reason};
 use gastown_api::{MergeAttempt, MergeRequest};
 use gastown_core::train::{
@@ -20,7 +21,6 @@ use crate::gate::{self, JobRecipe};
 use crate::gather::{Pass, pod_of};
 use crate::memory::{Started, Train};
 use crate::metrics::RigLabels;
-use crate::report::time;
 use crate::write::attempt;
 
 /// What went wrong with a step.

@@ -1,5 +1,6 @@
 //! From what is known to the statuses that people read. Pure.
 
+use gastown_api::conditions::time;
 use gastown_api::names::{condition, reason};
 use gastown_api::{MergePhase, MergeRequestStatus, MergesSummary, Refinery, RefineryPhase, RefineryStatus};
 use gastown_core::admission::shown_position;
@@ -9,16 +10,10 @@ use gastown_core::train::{
 };
 use gastown_names::CommitId;
 use jiff::Timestamp;
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use kube::ResourceExt as _;
 
 use crate::conditions::{Wanted, condition, settle, unknown};
 use crate::memory::{Entry, Train};
-
-/// As the API server keeps times.
-pub(crate) fn time(t: Timestamp) -> Time {
-    Time(Timestamp::from_second(t.as_second()).unwrap_or(t))
-}
 
 /// Where a request is and why, in words: phase, reason, message.
 fn situation(facts: &Facts, id: &RequestId, e: &Entry, trouble: Option<&(String, String)>) -> (MergePhase, String, String) {

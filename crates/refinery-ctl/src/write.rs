@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use gastown_api::conditions::time;
 use gastown_api::names::{annotation, manager};
 use gastown_api::{MergeAttempt, MergeRequest, MergeRequestStatus, Polecat, Refinery, RefineryStatus};
 use gastown_core::train::{End, EndPhase, Facts, RequestId};
@@ -188,7 +189,7 @@ pub(crate) fn attempt<'a>(e: &'a mut Entry, base: &str, candidate: Option<&str>)
             commit: e.commit.to_string(),
             base: base.to_owned(),
             candidate: candidate.map(str::to_owned),
-            started_at: Some(report::time(Timestamp::now())),
+            started_at: Some(time(Timestamp::now())),
             ..MergeAttempt::default()
         });
         attempts.len() - 1

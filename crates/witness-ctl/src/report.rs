@@ -1,5 +1,6 @@
 //! From decisions to statuses; pure.
 
+use gastown_api::conditions::time;
 use gastown_api::names::{condition, manager, reason};
 use gastown_api::{
     Delivery, DeliveryState, Escalation, EscalationPhase, EscalationStatus, Polecat, PolecatStatus, PolecatsSummary, Route, Witness,
@@ -9,7 +10,6 @@ use gastown_core::escalation::{Ledger, Plan};
 use gastown_core::witness::{Summary, Verdict};
 use gastown_runtime::apply::StatusOwner;
 use jiff::{SignedDuration, Timestamp};
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
 pub(crate) const WITNESS: StatusOwner = StatusOwner {
     manager: manager::WITNESS,
@@ -29,11 +29,6 @@ pub(crate) const ESCALATION: StatusOwner = StatusOwner {
 const CHECKED_EVERY: SignedDuration = SignedDuration::from_mins(5);
 /// Longest closing reason that the schema takes.
 const REASON_MAX: usize = 4096;
-
-/// Objects keep whole seconds.
-fn time(t: Timestamp) -> Time {
-    Time(Timestamp::from_second(t.as_second()).unwrap_or(t))
-}
 
 fn small(count: usize) -> i32 {
     i32::try_from(count).unwrap_or(i32::MAX)

@@ -1,6 +1,6 @@
 //! The verdict about one polecat, and the next thing to try.
 
-use gastown_api::conditions::Status;
+use gastown_api::conditions::{Status, whole_seconds};
 use gastown_api::names::reason;
 use gastown_api::{Activity, Severity};
 use jiff::{SignedDuration, Timestamp};
@@ -146,11 +146,11 @@ fn wedged(now: Timestamp, facts: &Facts, memory: &Memory, stuck: SignedDuration)
     let limits = &facts.thresholds;
     let since = memory.still();
     let due = since.checked_add(stuck).unwrap_or(now);
-    let mut said = verdict(Activity::Wedged, Status::False, "Wedged", format!("the agent does nothing since {}", seconds(since)));
+    let mut said = verdict(Activity::Wedged, Status::False, "Wedged", format!("the agent does nothing since {}", whole_seconds(since)));
     let saved = memory.saved.as_ref().filter(|(t, _)| *t > since);
     if let Some((_, what)) = saved {
         said.reason = reason::RESTART_WANTED;
-        said.message = format!("pod {}: the agent does nothing since {}; its work is saved: {what}", facts.pod, seconds(since));
+        said.message = format!("pod {}: the agent does nothing since {}; its work is saved: {what}", facts.pod, whole_seconds(since));
         return said;
     }
     if !facts.attached {
@@ -186,11 +186,7 @@ fn lost(now: Timestamp, facts: &Facts) -> Option<Verdict> {
         let message = "nobody is heard from, so that nothing can be said of this one".to_owned();
         return Some(verdict(Activity::Quiet, Status::Unknown, "NotHeard", message));
     }
-    let summary = format!("its pod is not heard from since {}, though others are", seconds(heard));
+    let summary = format!("its pod is not heard from since {}, though others are", whole_seconds(heard));
     let alarm = Alarm { cause: Alarm::LOST, severity: Severity::High, summary: summary.clone() };
     Some(Verdict { alarm: Some(alarm), ..verdict(Activity::Dead, Status::False, "NotHeard", summary) })
-}
-
-fn seconds(t: Timestamp) -> Timestamp {
-    Timestamp::from_second(t.as_second()).unwrap_or(t)
 }
