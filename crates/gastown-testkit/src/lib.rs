@@ -1,6 +1,7 @@
 //! Cluster launcher, git servers, scripted Messages API and fixtures, for tests and the demo.
 
 pub mod agents;
+pub mod bd_serve;
 pub mod callers;
 pub mod cluster;
 pub mod control_plane;

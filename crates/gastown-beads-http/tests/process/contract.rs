@@ -2,16 +2,17 @@
 
 use gastown_beads::{Change, Status};
 use gastown_beads_http::{Blockers, Class, Client, Endpoint, Error, Options, Token};
+use gastown_testkit::bd_serve::{Fault, PROJECT, Server, TOKEN};
 use serde_json::json;
 
-use crate::server::{Fault, PROJECT, Server, TOKEN, row};
+use crate::ground::{client, session, session_with};
 
 const NUX: &str = "web/polecats/nux";
 
 #[tokio::test]
 async fn a_session_is_bound_to_the_project_that_is_wanted() {
     let server = Server::with_issues(1).await;
-    let client = server.client(Options::default());
+    let client = client(&server, Options::default());
     let wrong = client.connect(Some("proj-api")).await.err().unwrap();
     assert_eq!(wrong, Error::WrongProject { expected: "proj-api".into(), found: PROJECT.into() });
     assert_eq!((wrong.class(), wrong.reason()), (Class::Terminal, Some("ProjectMismatch")));
@@ -23,19 +24,19 @@ async fn a_session_is_bound_to_the_project_that_is_wanted() {
 #[tokio::test]
 async fn a_server_that_becomes_another_store_is_neither_read_nor_written() {
     let server = Server::with_issues(1).await;
-    let session = server.session().await;
+    let session = session(&server).await;
     server.town(|town| town.project = "proj-api".into());
     let wrong = Error::WrongProject { expected: PROJECT.into(), found: "proj-api".into() };
     assert_eq!(session.snapshot().await.err(), Some(wrong.clone()));
     assert_eq!(session.claim("gt-1", NUX).await.err(), Some(wrong.clone()));
     assert_eq!(session.changes(0).await.err(), Some(wrong));
-    assert_eq!(row(&server, "gt-1")["status"], "open");
+    assert_eq!(server.row("gt-1")["status"], "open");
 }
 
 #[tokio::test]
 async fn a_server_without_what_is_needed_is_named_as_such() {
     let server = Server::start().await;
-    let client = server.client(Options::default());
+    let client = client(&server, Options::default());
     server.town(|town| town.capabilities.remove("project.enforce"));
     let error = client.connect(None).await.err().unwrap();
     assert_eq!(error.to_string(), "the server (bd 1.3.0) does not offer project.enforce");
@@ -47,7 +48,7 @@ async fn a_server_without_what_is_needed_is_named_as_such() {
 async fn a_write_that_the_server_does_not_offer_is_not_tried() {
     let server = Server::with_issues(1).await;
     server.town(|town| town.capabilities.remove("issues.claim"));
-    let error = server.session().await.claim("gt-1", NUX).await.unwrap_err();
+    let error = session(&server).await.claim("gt-1", NUX).await.unwrap_err();
     assert_eq!(error.reason(), Some("SchemaUnsupported"));
     assert!(server.asked("claim").is_empty());
 }
@@ -56,7 +57,7 @@ async fn a_write_that_the_server_does_not_offer_is_not_tried() {
 async fn a_snapshot_has_every_issue_of_every_page() {
     let server = Server::with_issues(25).await;
     server.town(|town| town.change("gt-3", |row| drop(row.insert("status".into(), "closed".into()))));
-    let session = server.session_with(Options { page: 10, ..Options::default() }).await;
+    let session = session_with(&server, Options { page: 10, ..Options::default() }).await;
     let snapshot = session.snapshot().await.unwrap();
     assert_eq!((snapshot.issues.len(), snapshot.problems.total()), (25, 0));
     assert_eq!(snapshot.issues.get("gt-3").unwrap().status, Status::Closed);
@@ -67,10 +68,10 @@ async fn a_snapshot_has_every_issue_of_every_page() {
 async fn what_is_blocked_is_not_ready_though_the_list_hides_its_edges() {
     let server = Server::with_issues(2).await;
     server.town(|town| {
-        town.add(json!({"id": "gt-9", "dependencies": [{"issue_id": "gt-9", "depends_on_id": "gt-1", "type": "blocks"}]}));
+        town.add(&json!({"id": "gt-9", "dependencies": [{"issue_id": "gt-9", "depends_on_id": "gt-1", "type": "blocks"}]}));
         town.shows_edges = false;
     });
-    let snapshot = server.session().await.snapshot().await.unwrap();
+    let snapshot = session(&server).await.snapshot().await.unwrap();
     let now = "2026-11-25T12:00:00Z".parse().unwrap();
     let ready = gastown_beads::ready(&snapshot.issues, now);
     let mut ready: Vec<&str> = ready.iter().map(|issue| issue.id.as_str()).collect();
@@ -82,9 +83,9 @@ async fn what_is_blocked_is_not_ready_though_the_list_hides_its_edges() {
 #[tokio::test]
 async fn a_store_larger_than_the_bounds_is_refused_and_not_cut_short() {
     let server = Server::with_issues(25).await;
-    let session = server.session_with(Options { page: 10, max_issues: 24, ..Options::default() }).await;
+    let session = session_with(&server, Options { page: 10, max_issues: 24, ..Options::default() }).await;
     assert_eq!(session.snapshot().await.err(), Some(Error::TooMany(24)));
-    let session = server.session_with(Options { page: 10, max_store: 4000, ..Options::default() }).await;
+    let session = session_with(&server, Options { page: 10, max_store: 4000, ..Options::default() }).await;
     assert_eq!(session.snapshot().await.err(), Some(Error::TooLarge { operation: "list", limit: 4000 }));
 }
 
@@ -92,10 +93,10 @@ async fn a_store_larger_than_the_bounds_is_refused_and_not_cut_short() {
 async fn one_issue_comes_with_its_comments_and_its_edges_out_of_the_store() {
     let server = Server::start().await;
     server.town(|town| {
-        town.add(json!({"id": "gt-1", "comments": [{"id": "c1", "author": "ada", "text": "hello"}],
+        town.add(&json!({"id": "gt-1", "comments": [{"id": "c1", "author": "ada", "text": "hello"}],
             "dependencies": [{"issue_id": "gt-1", "depends_on_id": "external:api:x", "type": "blocks"}]}));
     });
-    let session = server.session().await;
+    let session = session(&server).await;
     let (issue, _) = session.get("gt-1").await.unwrap();
     assert_eq!((issue.comments[0].text.as_str(), issue.dependencies[0].depends_on_id.as_str()), ("hello", "external:api:x"));
     assert_eq!(session.get("gt-2").await.err(), Some(Error::NotFound("gt-2".into())));
@@ -105,11 +106,11 @@ async fn one_issue_comes_with_its_comments_and_its_edges_out_of_the_store() {
 #[tokio::test]
 async fn a_claim_is_won_once_and_the_loser_hears_who_has_it() {
     let server = Server::with_issues(1).await;
-    let (one, other) = (server.session().await, server.session().await);
+    let (one, other) = (session(&server).await, session(&server).await);
     let (a, b) = tokio::join!(one.claim("gt-1", NUX), other.claim("gt-1", "maya"));
     let (won, lost) = if a.is_ok() { (NUX, b) } else { ("maya", a) };
     assert_eq!(lost.unwrap_err(), Error::AlreadyClaimed { id: "gt-1".into(), by: Some(won.into()) });
-    assert_eq!(row(&server, "gt-1")["assignee"], won);
+    assert_eq!(server.row("gt-1")["assignee"], won);
     assert_eq!(one.claim("gt-1", won).await, Ok(Change::NotNeeded));
 }
 
@@ -117,10 +118,10 @@ async fn a_claim_is_won_once_and_the_loser_hears_who_has_it() {
 async fn what_cannot_be_claimed_says_why() {
     let server = Server::with_issues(1).await;
     server.town(|town| {
-        town.add(json!({"id": "gt-2", "status": "closed"}));
-        town.add(json!({"id": "gt-3", "ephemeral": true}));
+        town.add(&json!({"id": "gt-2", "status": "closed"}));
+        town.add(&json!({"id": "gt-3", "ephemeral": true}));
     });
-    let session = server.session().await;
+    let session = session(&server).await;
     let closed = session.claim("gt-2", NUX).await.unwrap_err();
     assert_eq!((closed.to_string().as_str(), closed.class()), ("gt-2 is closed, not open", Class::Replan));
     for id in ["gt-3", "gt-404", "../x"] {
@@ -133,17 +134,17 @@ async fn what_cannot_be_claimed_says_why() {
 async fn a_release_gives_back_what_is_ours_and_nothing_else() {
     let server = Server::with_issues(0).await;
     server.town(|town| {
-        town.add(json!({"id": "gt-1", "status": "in_progress", "assignee": NUX}));
-        town.add(json!({"id": "gt-2", "status": "in_progress", "assignee": "web/polecats/n-x"}));
-        town.add(json!({"id": "gt-3", "status": "hooked", "assignee": NUX}));
-        town.add(json!({"id": "gt-4", "status": "closed", "assignee": NUX}));
+        town.add(&json!({"id": "gt-1", "status": "in_progress", "assignee": NUX}));
+        town.add(&json!({"id": "gt-2", "status": "in_progress", "assignee": "web/polecats/n-x"}));
+        town.add(&json!({"id": "gt-3", "status": "hooked", "assignee": NUX}));
+        town.add(&json!({"id": "gt-4", "status": "closed", "assignee": NUX}));
     });
-    let session = server.session().await;
+    let session = session(&server).await;
     assert_eq!(session.release("gt-1", NUX, "operator").await, Ok(Change::Made));
     assert_eq!(session.release("gt-1", NUX, "operator").await, Ok(Change::NotNeeded));
     // One holder to the server, which folds separators; two to us.
     assert_eq!(session.release("gt-2", "web/polecats/n_x", "operator").await, Ok(Change::NotNeeded));
-    assert_eq!(row(&server, "gt-2")["assignee"], "web/polecats/n-x");
+    assert_eq!(server.row("gt-2")["assignee"], "web/polecats/n-x");
     let hooked = session.release("gt-3", NUX, "operator").await.unwrap_err();
     assert_eq!(hooked, Error::NotReleasable { id: "gt-3".into(), status: "hooked".into() });
     assert_eq!(session.release("gt-4", NUX, "operator").await, Ok(Change::NotNeeded));
@@ -152,61 +153,61 @@ async fn a_release_gives_back_what_is_ours_and_nothing_else() {
 #[tokio::test]
 async fn a_bead_that_changes_hands_during_a_release_stays_with_the_new_one() {
     let server = Server::start().await;
-    server.town(|town| town.add(json!({"id": "gt-1", "status": "in_progress", "assignee": NUX})));
-    let session = server.session().await;
+    server.town(|town| town.add(&json!({"id": "gt-1", "status": "in_progress", "assignee": NUX})));
+    let session = session(&server).await;
     server.meanwhile(":release", |town| town.change("gt-1", |row| drop(row.insert("assignee".into(), "maya".into()))));
     assert_eq!(session.release("gt-1", NUX, "operator").await, Ok(Change::NotNeeded));
-    assert_eq!(row(&server, "gt-1")["assignee"], "maya");
+    assert_eq!(server.row("gt-1")["assignee"], "maya");
 }
 
 #[tokio::test]
 async fn the_first_close_wins() {
     let server = Server::with_issues(1).await;
-    let session = server.session().await;
+    let session = session(&server).await;
     assert_eq!(session.close("gt-1", "operator", "merged\nabc", Blockers::Respect).await, Ok(Change::Made));
     assert_eq!(session.close("gt-1", "operator", "merged def", Blockers::Respect).await, Ok(Change::NotNeeded));
-    assert_eq!(row(&server, "gt-1")["close_reason"], "merged abc");
+    assert_eq!(server.row("gt-1")["close_reason"], "merged abc");
 }
 
 #[tokio::test]
 async fn a_close_goes_over_blockers_only_when_told_to() {
     let server = Server::with_issues(1).await;
     server.town(|town| {
-        town.add(json!({"id": "gt-2", "dependencies": [{"issue_id": "gt-2", "depends_on_id": "gt-1", "type": "blocks"}]}));
-        town.add(json!({"id": "gt-3", "dependencies": [{"issue_id": "gt-3", "depends_on_id": "gt-1", "type": "parent-child"}]}));
+        town.add(&json!({"id": "gt-2", "dependencies": [{"issue_id": "gt-2", "depends_on_id": "gt-1", "type": "blocks"}]}));
+        town.add(&json!({"id": "gt-3", "dependencies": [{"issue_id": "gt-3", "depends_on_id": "gt-1", "type": "parent-child"}]}));
     });
-    let session = server.session().await;
+    let session = session(&server).await;
     let refused = |open_children| move |id: &str| Error::NotClosable { id: id.into(), open_children };
     assert_eq!(session.close("gt-2", "operator", "", Blockers::Respect).await, Err(refused(None)("gt-2")));
     assert_eq!(session.close("gt-1", "operator", "", Blockers::Respect).await, Err(refused(Some(1))("gt-1")));
     assert_eq!(session.close("gt-1", "operator", "", Blockers::Override).await, Ok(Change::Made));
-    assert_eq!(row(&server, "gt-1")["close_reason"], "Closed");
+    assert_eq!(server.row("gt-1")["close_reason"], "Closed");
 }
 
 #[tokio::test]
 async fn a_close_follows_a_bead_that_others_edit_but_not_for_ever() {
     let server = Server::with_issues(1).await;
-    let session = server.session().await;
+    let session = session(&server).await;
     server.meanwhile(":close", |town| town.change("gt-1", |row| drop(row.insert("title".into(), "edited".into()))));
     assert_eq!(session.close("gt-1", "operator", "done", Blockers::Respect).await, Ok(Change::Made));
-    assert_eq!(row(&server, "gt-1")["title"], "edited");
-    server.town(|town| town.add(json!({"id": "gt-2"})));
+    assert_eq!(server.row("gt-1")["title"], "edited");
+    server.town(|town| town.add(&json!({"id": "gt-2"})));
     for _ in 0..4 {
         server.meanwhile("gt-2:close", |town| town.change("gt-2", |_| {}));
     }
     assert_eq!(session.close("gt-2", "operator", "done", Blockers::Respect).await, Err(Error::Moved { id: "gt-2".into() }));
-    assert_eq!(row(&server, "gt-2")["status"], "open");
+    assert_eq!(server.row("gt-2")["status"], "open");
 }
 
 #[tokio::test]
 async fn a_comment_is_said_once() {
     let server = Server::with_issues(1).await;
-    let session = server.session().await;
+    let session = session(&server).await;
     let text = " three\nlines\n";
     assert_eq!(session.comment("gt-1", NUX, text).await, Ok(Change::Made));
     assert_eq!(session.comment("gt-1", NUX, text).await, Ok(Change::NotNeeded));
-    assert_eq!(row(&server, "gt-1")["comments"].as_array().unwrap().len(), 1);
-    assert_eq!(row(&server, "gt-1")["comments"][0]["text"], text);
+    assert_eq!(server.row("gt-1")["comments"].as_array().unwrap().len(), 1);
+    assert_eq!(server.row("gt-1")["comments"][0]["text"], text);
     assert!(matches!(session.comment("gt-1", NUX, " \n").await, Err(Error::Unwritable { .. })));
     assert_eq!(session.comment("gt-404", NUX, "x").await, Err(Error::NotFound("gt-404".into())));
 }
@@ -214,7 +215,7 @@ async fn a_comment_is_said_once() {
 #[tokio::test]
 async fn changes_say_what_to_look_at_and_when_to_read_everything() {
     let server = Server::with_issues(3).await;
-    let session = server.session().await;
+    let session = session(&server).await;
     let changes = session.changes(1).await.unwrap();
     assert_eq!(
         (changes.issues.into_iter().collect::<Vec<_>>(), changes.upto, changes.more),
@@ -234,7 +235,7 @@ async fn changes_say_what_to_look_at_and_when_to_read_everything() {
 #[tokio::test]
 async fn more_changes_than_fit_an_answer_are_asked_for_again() {
     let server = Server::with_issues(1005).await;
-    let session = server.session().await;
+    let session = session(&server).await;
     let changes = session.changes(0).await.unwrap();
     assert_eq!((changes.issues.len(), changes.upto, changes.more), (1000, 1000, true));
     assert!(!session.changes(1000).await.unwrap().more);
@@ -243,14 +244,14 @@ async fn more_changes_than_fit_an_answer_are_asked_for_again() {
 #[tokio::test]
 async fn a_wrong_token_is_named_and_no_token_is_ever_shown() {
     let server = Server::with_issues(1).await;
-    let endpoint = Endpoint::parse(&format!("http://{}", server.address)).unwrap();
+    let endpoint = Endpoint::parse(&server.url()).unwrap();
     let other = Token::parse(b"another").unwrap();
     let client = Client::new(endpoint, Some(other), Options::default()).unwrap();
     let error = client.connect(None).await.err().unwrap();
     assert_eq!((error.reason(), error.class()), (Some("AuthFailed"), Class::Terminal));
     // This server says the token back in each refusal.
     server.fault("/issues?", Fault::Answer(400, vec![], json!({"code": "invalid_argument", "detail": TOKEN}).to_string()));
-    let error = server.session().await.snapshot().await.unwrap_err();
+    let error = session(&server).await.snapshot().await.unwrap_err();
     assert!(matches!(&error, Error::Refused { detail, .. } if detail == "[token]"), "{error:?}");
     assert!(!format!("{error} {error:?}").contains(TOKEN));
 }

@@ -4,10 +4,11 @@ use std::time::Duration;
 
 use gastown_beads::Change;
 use gastown_beads_http::{Blockers, Class, Client, Code, Endpoint, Error, Options, Token};
+use gastown_testkit::bd_serve::{Fault, PROJECT, Server, TOKEN, problem};
 use proptest::prelude::*;
 use serde_json::json;
 
-use crate::server::{Fault, PROJECT, Server, TOKEN, problem, row};
+use crate::ground::{client, session, session_with};
 
 const NUX: &str = "web/polecats/nux";
 
@@ -19,7 +20,7 @@ fn impatient() -> Options {
 #[tokio::test]
 async fn a_busy_server_says_for_how_long_in_both_ways() {
     let server = Server::with_issues(1).await;
-    let session = server.session().await;
+    let session = session(&server).await;
     let dates = vec![("retry-after", "Wed, 25 Nov 2026 12:00:40 GMT".to_owned()), ("date", "Wed, 25 Nov 2026 12:00:00 GMT".to_owned())];
     for (code, headers, wait) in [
         ("busy", vec![("retry-after", "7".to_owned())], Some(7)),
@@ -33,24 +34,24 @@ async fn a_busy_server_says_for_how_long_in_both_ways() {
         assert!(matches!(error.class(), Class::Wait(for_at_least) if for_at_least >= retry_after.unwrap_or_default()));
     }
     assert_eq!(server.asked(":claim").len(), 3, "a busy server was asked again");
-    assert_eq!(row(&server, "gt-1")["status"], "open");
+    assert_eq!(server.row("gt-1")["status"], "open");
 }
 
 #[tokio::test]
 async fn a_claim_whose_answer_is_lost_is_ours() {
     for fault in [Fault::CutAfter, Fault::CutMidway, Fault::CutBefore] {
         let server = Server::with_issues(1).await;
-        let session = server.session().await;
+        let session = session(&server).await;
         server.fault(":claim", fault);
         assert_eq!(session.claim("gt-1", NUX).await, Ok(Change::Made));
-        assert_eq!((row(&server, "gt-1")["assignee"].as_str(), server.asked(":claim").len()), (Some(NUX), 2));
+        assert_eq!((server.row("gt-1")["assignee"].as_str(), server.asked(":claim").len()), (Some(NUX), 2));
     }
 }
 
 #[tokio::test]
 async fn a_claim_that_another_takes_while_the_line_is_down_is_theirs() {
     let server = Server::with_issues(1).await;
-    let session = server.session().await;
+    let session = session(&server).await;
     server.fault(":claim", Fault::CutBefore);
     server.meanwhile(":claim", |town| {
         town.change("gt-1", |row| {
@@ -64,7 +65,7 @@ async fn a_claim_that_another_takes_while_the_line_is_down_is_theirs() {
 #[tokio::test]
 async fn a_line_that_stays_down_is_an_error_after_two_tries() {
     let server = Server::with_issues(1).await;
-    let session = server.session().await;
+    let session = session(&server).await;
     server.fault(":claim", Fault::CutBefore);
     server.fault(":claim", Fault::CutBefore);
     let error = session.claim("gt-1", NUX).await.unwrap_err();
@@ -76,32 +77,32 @@ async fn a_line_that_stays_down_is_an_error_after_two_tries() {
 async fn a_close_whose_answer_is_lost_is_done_once() {
     for (fault, asked) in [(Fault::CutAfter, 1), (Fault::CutMidway, 1), (Fault::CutBefore, 2)] {
         let server = Server::with_issues(1).await;
-        let session = server.session().await;
+        let session = session(&server).await;
         server.fault(":close", fault);
         assert_eq!(session.close("gt-1", "operator", "merged abc", Blockers::Respect).await, Ok(Change::Made));
-        assert_eq!((row(&server, "gt-1")["status"].as_str(), server.asked(":close").len()), (Some("closed"), asked));
+        assert_eq!((server.row("gt-1")["status"].as_str(), server.asked(":close").len()), (Some("closed"), asked));
     }
 }
 
 #[tokio::test]
 async fn a_bead_that_a_person_reopens_while_the_answer_is_lost_stays_open() {
     let server = Server::with_issues(1).await;
-    let session = server.session().await;
+    let session = session(&server).await;
     server.fault(":close", Fault::CutAfter);
     // The first look is before the close, the second one after it.
     server.meanwhile("GET /v0/beads/issues/gt-1", |_| {});
     server.meanwhile("GET /v0/beads/issues/gt-1", |town| town.change("gt-1", |row| drop(row.insert("status".into(), "open".into()))));
     let moved = session.close("gt-1", "operator", "merged abc", Blockers::Respect).await;
     assert_eq!(moved, Err(Error::Moved { id: "gt-1".into() }));
-    assert_eq!((row(&server, "gt-1")["status"].as_str(), server.asked(":close").len()), (Some("open"), 1));
+    assert_eq!((server.row("gt-1")["status"].as_str(), server.asked(":close").len()), (Some("open"), 1));
 }
 
 #[tokio::test]
 async fn a_release_whose_answer_is_lost_is_looked_at_and_not_asked_for_again() {
     for (fault, made) in [(Fault::CutAfter, true), (Fault::CutBefore, false)] {
         let server = Server::start().await;
-        server.town(|town| town.add(json!({"id": "gt-1", "status": "in_progress", "assignee": NUX})));
-        let session = server.session().await;
+        server.town(|town| town.add(&json!({"id": "gt-1", "status": "in_progress", "assignee": NUX})));
+        let session = session(&server).await;
         server.fault(":release", fault);
         let said = session.release("gt-1", NUX, "operator").await;
         assert_eq!(said == Ok(Change::Made), made, "{said:?}");
@@ -114,32 +115,32 @@ async fn a_release_whose_answer_is_lost_is_looked_at_and_not_asked_for_again() {
 async fn a_comment_whose_answer_is_lost_is_there_once() {
     for (fault, made) in [(Fault::CutAfter, true), (Fault::CutMidway, true), (Fault::CutBefore, false)] {
         let server = Server::with_issues(1).await;
-        let session = server.session().await;
+        let session = session(&server).await;
         server.fault("/comments", fault);
         let said = session.comment("gt-1", NUX, "stuck").await;
         assert_eq!(said == Ok(Change::Made), made, "{said:?}");
         // The caller asks again, and it is still there once.
         session.comment("gt-1", NUX, "stuck").await.unwrap();
-        assert_eq!(row(&server, "gt-1")["comments"].as_array().unwrap().len(), 1);
+        assert_eq!(server.row("gt-1")["comments"].as_array().unwrap().len(), 1);
     }
 }
 
 #[tokio::test]
 async fn an_answer_that_never_ends_and_one_that_is_too_large_are_errors() {
     let server = Server::with_issues(1).await;
-    let session = server.session_with(impatient()).await;
+    let session = session_with(&server, impatient()).await;
     server.fault("/issues?", Fault::NeverEnds);
     let error = session.snapshot().await.unwrap_err();
     assert!(matches!(error, Error::Cut { operation: "list", .. }), "{error:?}");
     server.fault("/issues?", Fault::Flood);
-    let session = server.session_with(Options { max_answer: 100_000, ..Options::default() }).await;
+    let session = session_with(&server, Options { max_answer: 100_000, ..Options::default() }).await;
     assert_eq!(session.snapshot().await.err(), Some(Error::TooLarge { operation: "list", limit: 100_000 }));
 }
 
 #[tokio::test]
 async fn a_cursor_that_is_forgotten_begins_the_list_anew_once() {
     let server = Server::with_issues(25).await;
-    let session = server.session_with(Options { page: 10, ..Options::default() }).await;
+    let session = session_with(&server, Options { page: 10, ..Options::default() }).await;
     server.meanwhile("cursor=", |town| town.cursors += 1);
     assert_eq!(session.snapshot().await.unwrap().issues.len(), 25);
     server.meanwhile("cursor=", |town| town.cursors += 1);
@@ -150,7 +151,7 @@ async fn a_cursor_that_is_forgotten_begins_the_list_anew_once() {
 #[tokio::test]
 async fn a_list_that_leads_in_circles_ends() {
     let server = Server::with_issues(1).await;
-    let session = server.session_with(Options { max_issues: 100, ..Options::default() }).await;
+    let session = session_with(&server, Options { max_issues: 100, ..Options::default() }).await;
     let page = |items: &str, rest: &str| Fault::Answer(200, vec![], format!(r#"{{"items":[{items}],"has_more":true{rest}}}"#));
     for pages in [
         vec![page("", r#","next_cursor":"a""#)],
@@ -171,10 +172,10 @@ async fn a_list_that_leads_in_circles_ends() {
 #[tokio::test]
 async fn a_token_is_never_taken_along_a_redirect() {
     let (server, elsewhere) = (Server::with_issues(1).await, Server::with_issues(1).await);
-    let to = format!("http://{}/v0/beads/context", elsewhere.address);
+    let to = format!("{}/v0/beads/context", elsewhere.url());
     for status in [301, 302, 307, 308] {
         server.fault("/context", Fault::Answer(status, vec![("location", to.clone())], String::new()));
-        let error = server.client(Options::default()).connect(None).await.err().unwrap();
+        let error = client(&server, Options::default()).connect(None).await.err().unwrap();
         assert_eq!((error.reason(), error), (Some("NotBeads"), Error::Redirected { operation: "context", status }));
     }
     assert!(elsewhere.asked("").is_empty());
@@ -183,7 +184,7 @@ async fn a_token_is_never_taken_along_a_redirect() {
 #[tokio::test]
 async fn what_is_no_bd_serve_is_named() {
     let server = Server::with_issues(1).await;
-    let client = server.client(Options::default());
+    let client = client(&server, Options::default());
     for (status, body, reason) in [
         (200, "<html>welcome</html>", "NotBeads"),
         (200, "", "NotBeads"),
@@ -202,7 +203,7 @@ async fn what_is_no_bd_serve_is_named() {
 #[tokio::test]
 async fn a_page_of_a_proxy_is_neither_a_claim_nor_the_absence_of_a_bead() {
     let server = Server::with_issues(1).await;
-    let session = server.session().await;
+    let session = session(&server).await;
     for (status, body) in [(404, "404 page not found"), (200, "{}"), (200, "[true]")] {
         server.fault(":claim", Fault::Answer(status, vec![], body.into()));
         assert!(matches!(session.claim("gt-1", NUX).await, Err(Error::NotBeads { .. })), "{status} {body}");
@@ -212,7 +213,7 @@ async fn a_page_of_a_proxy_is_neither_a_claim_nor_the_absence_of_a_bead() {
 #[tokio::test]
 async fn a_conflict_of_a_new_kind_is_a_conflict() {
     let server = Server::with_issues(1).await;
-    let session = server.session().await;
+    let session = session(&server).await;
     server.fault(":claim", Fault::Answer(409, vec![], problem("a_code_of_next_year")));
     let error = session.claim("gt-1", NUX).await.unwrap_err();
     assert_eq!((error.class(), error), (Class::Replan, Error::Conflict { operation: "claim", code: Code::new("a_code_of_next_year") }));
@@ -221,7 +222,7 @@ async fn a_conflict_of_a_new_kind_is_a_conflict() {
 #[tokio::test]
 async fn a_server_that_is_not_there_is_unreachable() {
     let server = Server::start().await;
-    let endpoint = Endpoint::parse(&format!("http://{}", server.address)).unwrap();
+    let endpoint = Endpoint::parse(&server.url()).unwrap();
     drop(server);
     let client = Client::new(endpoint, None, impatient()).unwrap();
     assert!(matches!(client.connect(Some(PROJECT)).await, Err(Error::Unreachable { .. })));
@@ -236,8 +237,8 @@ async fn a_token_goes_over_tls_only_to_a_server_that_is_trusted() {
         let token = Token::parse(TOKEN.as_bytes()).unwrap();
         Client::new(Endpoint::parse(&format!("https://{address}")).unwrap(), Some(token), options).unwrap()
     };
-    assert_eq!(client(server.address, &roots).connect(None).await.unwrap().project(), PROJECT);
-    for stranger in [client(server.address, &others), client(plain.address, &roots)] {
+    assert_eq!(client(server.address(), &roots).connect(None).await.unwrap().project(), PROJECT);
+    for stranger in [client(server.address(), &others), client(plain.address(), &roots)] {
         assert!(matches!(stranger.connect(None).await, Err(Error::Unreachable { .. })));
     }
     assert_eq!((server.asked("").len(), plain.asked("").len()), (1, 0));
@@ -253,7 +254,7 @@ proptest! {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
         runtime.block_on(async {
             let server = Server::with_issues(1).await;
-            let session = server.session().await;
+            let session = session(&server).await;
             let body = String::from_utf8_lossy(&body).into_owned();
             let part = ["/issues?", "/issues/gt-1", "/dependencies", "/events", ":claim"][part];
             server.fault(part, Fault::Answer(status, vec![], body));

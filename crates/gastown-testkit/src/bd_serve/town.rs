@@ -8,24 +8,29 @@ use serde_json::{Map, Value, json};
 use super::{PROJECT, TOKEN};
 
 /// An answer.
-pub struct Said {
-    pub status: u16,
-    pub headers: Vec<(&'static str, String)>,
-    pub body: String,
+pub(super) struct Said {
+    pub(super) status: u16,
+    pub(super) headers: Vec<(&'static str, String)>,
+    pub(super) body: String,
 }
 
 /// A store.
 pub struct Town {
+    /// Which store it is.
     pub project: String,
+    /// `v0`.
     pub api_version: String,
+    /// What it says that it offers.
     pub capabilities: BTreeSet<String>,
     /// Whether lists show edges, and not only how many there are.
     pub shows_edges: bool,
     /// Cursors of another encoding are not known.
     pub cursors: u32,
+    /// Whether changes are written down.
     pub journal_is_kept: bool,
+    /// The first change that is still in the journal.
     pub floor: u64,
-    pub journal: Vec<(u64, String)>,
+    journal: Vec<(u64, String)>,
     rows: Vec<Value>,
     versions: u64,
 }
@@ -35,7 +40,8 @@ type Answer = Result<Value, (u16, Value)>;
 const CAPABILITIES: &str = "dependencies.list events.list issues.addComment issues.claim issues.close issues.get issues.list issues.release project.enforce ready.list";
 
 impl Town {
-    pub fn new() -> Self {
+    /// An empty store.
+    pub(super) fn new() -> Self {
         Self {
             project: PROJECT.to_owned(),
             api_version: "v0".to_owned(),
@@ -51,7 +57,7 @@ impl Town {
     }
 
     /// Adds an issue; what is not given is as for a new one.
-    pub fn add(&mut self, given: Value) {
+    pub fn add(&mut self, given: &Value) {
         let time = "2026-11-25T12:00:00Z";
         let mut row = json!({"title": "t", "status": "open", "priority": 2, "issue_type": "task", "created_at": time, "updated_at": time,
             "dependencies": [], "comments": []});
@@ -63,6 +69,7 @@ impl Town {
         self.change(&id, |_| {});
     }
 
+    /// An issue as it is kept.
     pub fn row(&self, id: &str) -> Option<&Value> {
         self.rows.iter().find(|row| row["id"] == id)
     }
@@ -78,7 +85,7 @@ impl Town {
         self.journal.push((self.versions, id.to_owned()));
     }
 
-    pub fn answer(&mut self, parts: &Parts, body: &[u8]) -> Said {
+    pub(super) fn answer(&mut self, parts: &Parts, body: &[u8]) -> Said {
         match self.judge(parts, body) {
             Ok(body) => Said { status: 200, headers: Vec::new(), body: body.to_string() },
             Err((status, problem)) => {
@@ -232,11 +239,11 @@ impl Town {
                     return Err(no(404, "not_found"));
                 }
                 if let Some(holder) = holder.filter(|holder| *holder != actor) {
-                    return Err(with(409, "already_claimed", json!({"assignee": holder, "issue_status": status})));
+                    return Err(with(409, "already_claimed", &json!({"assignee": holder, "issue_status": status})));
                 }
                 let already = status == "in_progress" && holder.is_some();
                 if !already && status != "open" {
-                    return Err(with(409, "not_claimable", json!({"issue_status": status})));
+                    return Err(with(409, "not_claimable", &json!({"issue_status": status})));
                 }
                 if !already {
                     self.change(id, |row| {
@@ -264,7 +271,7 @@ impl Town {
             }
             _ => {
                 if body.get("expected_version").is_some_and(|version| *version != row["revision"]) {
-                    return Err(with(409, "precondition_failed", json!({"param": "expected_version"})));
+                    return Err(with(409, "precondition_failed", &json!({"param": "expected_version"})));
                 }
                 let already = status == "closed";
                 let edge = |edge: &Value, kind: &str, to: &str| edge["type"] == kind && edge["depends_on_id"] == to;
@@ -276,7 +283,7 @@ impl Town {
                     self.rows.iter().filter(open).any(|other| edges(row).iter().any(|e| edge(e, "blocks", other["id"].as_str().unwrap())));
                 let forced = body.get("force") == Some(&true.into());
                 if !already && !forced && children > 0 {
-                    return Err(with(409, "not_closable", json!({"open_children": children})));
+                    return Err(with(409, "not_closable", &json!({"open_children": children})));
                 }
                 if !already && !forced && blocked {
                     return Err(no(409, "not_closable"));
@@ -303,10 +310,10 @@ fn no(status: u16, code: &str) -> (u16, Value) {
 }
 
 fn no_because(status: u16, code: &str, param: &str, reason: &str) -> (u16, Value) {
-    with(status, code, json!({"param": param, "reason": reason}))
+    with(status, code, &json!({"param": param, "reason": reason}))
 }
 
-fn with(status: u16, code: &str, members: Value) -> (u16, Value) {
+fn with(status: u16, code: &str, members: &Value) -> (u16, Value) {
     let (status, mut problem) = no(status, code);
     for (key, value) in members.as_object().unwrap() {
         problem[key] = value.clone();

@@ -1,4 +1,9 @@
 //! A server that follows the published rules of `bd serve` v0, on a real socket, with faults on demand.
+//!
+//! It knows no client. What no client of ours may do (a request without a project, an unlimited read) ends the request in a panic, and
+//! so the test.
+
+#![allow(clippy::unwrap_used)]
 
 use std::collections::VecDeque;
 use std::io;
@@ -6,7 +11,6 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use futures::stream::{self, StreamExt as _};
-use gastown_beads_http::{Client, Endpoint, Options, Session, Token};
 use http_body_util::combinators::BoxBody;
 use http_body_util::{BodyExt as _, Full, StreamBody};
 use hyper::body::{Bytes, Frame, Incoming};
@@ -19,11 +23,14 @@ use tokio::net::TcpListener;
 use tokio::task::JoinSet;
 use tokio_rustls::TlsAcceptor;
 
-use self::town::{Said, Town};
+use self::town::Said;
+pub use self::town::Town;
 
 mod town;
 
+/// The project that the server has.
 pub const PROJECT: &str = "proj-web";
+/// The token that it takes.
 pub const TOKEN: &str = "s3cret-token";
 
 /// What happens to a request instead of its answer.
@@ -44,8 +51,8 @@ pub enum Fault {
 }
 
 /// What the server knows and was asked.
-pub struct Shared {
-    pub town: Mutex<Town>,
+struct Shared {
+    town: Mutex<Town>,
     faults: Queue<Fault>,
     asked: Mutex<Vec<String>>,
     /// Done between a request's arrival and its being carried out: what others do meanwhile.
@@ -54,9 +61,10 @@ pub struct Shared {
 
 /// A running server; it ends with this value.
 pub struct Server {
-    pub address: SocketAddr,
-    pub shared: Arc<Shared>,
-    _tasks: JoinSet<()>,
+    address: SocketAddr,
+    shared: Arc<Shared>,
+    tls: Option<TlsAcceptor>,
+    tasks: JoinSet<()>,
 }
 
 /// What is to happen to the next request whose line holds the text.
@@ -65,6 +73,7 @@ type Queue<T> = Mutex<VecDeque<(&'static str, T)>>;
 type Body = BoxBody<Bytes, io::Error>;
 
 impl Server {
+    /// A server with an empty store.
     pub async fn start() -> Self {
         Self::start_on(None).await
     }
@@ -91,19 +100,44 @@ impl Server {
             meanwhile: Mutex::default(),
         });
         let mut tasks = JoinSet::new();
-        tasks.spawn(accept(listener, tls, shared.clone()));
-        Self { address, shared, _tasks: tasks }
+        tasks.spawn(accept(listener, tls.clone(), shared.clone()));
+        Self { address, shared, tls, tasks }
     }
 
     /// A server with issues `gt-1`, `gt-2`, …, all open.
     pub async fn with_issues(count: usize) -> Self {
         let server = Self::start().await;
         for number in 1..=count {
-            server.town(|town| town.add(json!({"id": format!("gt-{number}"), "title": format!("issue {number}")})));
+            server.town(|town| town.add(&json!({"id": format!("gt-{number}"), "title": format!("issue {number}")})));
         }
         server
     }
 
+    /// `http://127.0.0.1:PORT`.
+    pub fn url(&self) -> String {
+        format!("http://{}", self.address)
+    }
+
+    /// Where it listens.
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// Leaves the port: connections are refused until [`Server::up`].
+    pub async fn down(&mut self) {
+        // Only when the tasks are gone the listener is closed.
+        self.tasks.shutdown().await;
+    }
+
+    /// Serves the same store again on the same port.
+    pub async fn up(&mut self) {
+        if self.tasks.is_empty() {
+            let listener = TcpListener::bind(self.address).await.unwrap();
+            self.tasks.spawn(accept(listener, self.tls.clone(), self.shared.clone()));
+        }
+    }
+
+    /// Looks at the store, or changes it behind the API's back.
     pub fn town<T>(&self, work: impl FnOnce(&mut Town) -> T) -> T {
         work(&mut self.shared.town.lock())
     }
@@ -123,17 +157,9 @@ impl Server {
         self.shared.asked.lock().iter().filter(|line| line.contains(part)).cloned().collect()
     }
 
-    pub fn client(&self, options: Options) -> Client {
-        let endpoint = Endpoint::parse(&format!("http://{}", self.address)).unwrap();
-        Client::new(endpoint, Some(Token::parse(TOKEN.as_bytes()).unwrap()), options).unwrap()
-    }
-
-    pub async fn session(&self) -> Session {
-        self.session_with(Options::default()).await
-    }
-
-    pub async fn session_with(&self, options: Options) -> Session {
-        self.client(options).connect(Some(PROJECT)).await.unwrap()
+    /// An issue as the server keeps it.
+    pub fn row(&self, id: &str) -> Value {
+        self.town(|town| town.row(id).cloned().unwrap())
     }
 }
 
@@ -214,9 +240,4 @@ fn take<T>(queue: &Queue<T>, line: &str) -> Option<T> {
 /// A problem document with a code.
 pub fn problem(code: &str) -> String {
     json!({"type": "about:blank", "code": code, "title": code, "detail": "in the server's words"}).to_string()
-}
-
-/// An issue as the server keeps it.
-pub fn row(server: &Server, id: &str) -> Value {
-    server.town(|town| town.row(id).cloned().unwrap())
 }
