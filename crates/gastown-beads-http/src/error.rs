@@ -262,7 +262,7 @@ impl Error {
     }
 
     /// Whether a write that failed with it may have been done all the same.
-    pub(crate) fn is_unsure(&self) -> bool {
+    pub fn is_unsure(&self) -> bool {
         matches!(self, Self::Cut { .. } | Self::Server { .. } | Self::NotBeads { .. } | Self::TooLarge { .. })
     }
 }

@@ -165,6 +165,23 @@ impl Session {
         Ok(Changes { issues: journal.records.into_iter().map(|record| record.issue_id).filter(|id| is_valid_id(id)).collect(), upto, more })
     }
 
+    /// The number of the last change, to ask [`Session::changes`] from after a snapshot; none where there is no journal.
+    ///
+    /// Asked before the snapshot, nothing that comes between is missed.
+    pub async fn position(&self) -> Result<Option<u64>, Error> {
+        if self.needs(&["events.list"]).is_err() {
+            return Ok(None);
+        }
+        let said = self.wire.ask::<Journal>(self.read("events", "events?since=0&limit=1")).await?;
+        match said.map_err(|refusal| refusal.error("events", self.project())) {
+            Ok(journal) => Ok(Some(journal.head)),
+            // It does not reach back to its beginning, and says where it ends.
+            Err(Error::Gone { head: Some(head), .. }) => Ok(Some(head)),
+            Err(Error::JournalDisabled | Error::Gone { .. }) => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
     pub(crate) fn read<'a>(&'a self, operation: &'static str, path: &'a str) -> Ask<'a> {
         Ask { operation, path, body: None, project: Some(self.project()) }
     }

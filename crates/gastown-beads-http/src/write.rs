@@ -105,11 +105,6 @@ impl Session {
     /// The first close wins: no change where it is closed already. Each request names the version of the issue that was looked at, so that a
     /// close whose answer is lost is never done over a reopening: [`Error::Moved`] where it was changed and is not closed.
     pub async fn close(&self, id: &str, by: &str, reason: &str, blockers: Blockers) -> Result<Change, Error> {
-        let operation = "close";
-        self.needs(&["issues.close"])?;
-        actor("the actor", by)?;
-        let path = action(id, ":close")?;
-        let reason = one_line(reason);
         let mut lost: Option<(Error, Revision)> = None;
         for _ in 0..TRIES {
             let (issue, revision) = match (self.get(id).await, &lost) {
@@ -124,19 +119,35 @@ impl Session {
             if lost.as_ref().is_some_and(|(_, before)| *before != revision) {
                 return Err(Error::Moved { id: id.to_owned() });
             }
-            let body = Close { actor: by, reason: &reason, force: blockers == Blockers::Override, expected_version: &revision };
-            match self.post::<Closed>(operation, &path, &body).await {
-                Ok(Ok(closed)) => return Ok(if closed.already_closed && lost.is_none() { Change::NotNeeded } else { Change::Made }),
-                Ok(Err(refusal)) if refusal.conflict() == "precondition_failed" => {}
-                Ok(Err(refusal)) if refusal.conflict() == "not_closable" => {
-                    return Err(Error::NotClosable { id: id.to_owned(), open_children: refusal.problem.open_children });
-                }
-                Ok(Err(refusal)) => return Err(self.refused(operation, id, refusal)),
+            match self.close_at(id, by, reason, blockers, &revision).await {
+                Ok(change) => return Ok(if lost.is_some() { Change::Made } else { change }),
+                Err(Error::Moved { .. }) => {}
                 Err(error) if error.is_unsure() && lost.is_none() => lost = Some((error, revision)),
                 Err(error) => return Err(error),
             }
         }
         Err(Error::Moved { id: id.to_owned() })
+    }
+
+    /// Closes an issue as [`Session::close`] does, where it still is at this version of [`Session::get`], and asks once.
+    ///
+    /// For a caller that remembers the version that it asked under: after a lost answer ([`Error::is_unsure`]), or after a life of its own,
+    /// it looks at the issue, and where that is as it was it may ask again. [`Error::Moved`] where it is not: nothing was done by this call.
+    pub async fn close_at(&self, id: &str, by: &str, reason: &str, blockers: Blockers, version: &Revision) -> Result<Change, Error> {
+        let operation = "close";
+        self.needs(&["issues.close"])?;
+        actor("the actor", by)?;
+        let path = action(id, ":close")?;
+        let body = Close { actor: by, reason: &one_line(reason), force: blockers == Blockers::Override, expected_version: version };
+        match self.post::<Closed>(operation, &path, &body).await? {
+            Ok(closed) if closed.already_closed => Ok(Change::NotNeeded),
+            Ok(_) => Ok(Change::Made),
+            Err(refusal) => Err(match refusal.conflict() {
+                "precondition_failed" => Error::Moved { id: id.to_owned() },
+                "not_closable" => Error::NotClosable { id: id.to_owned(), open_children: refusal.problem.open_children },
+                _ => self.refused(operation, id, refusal),
+            }),
+        }
     }
 
     /// Adds a comment, once for the same author and text. Never asked for twice: where the answer is lost, the issue's comments tell.

@@ -1,7 +1,7 @@
 //! The client against a server that follows the published rules.
 
 use gastown_beads::{Change, Status};
-use gastown_beads_http::{Blockers, Class, Client, Endpoint, Error, Options, Token};
+use gastown_beads_http::{Blockers, Class, Client, Endpoint, Error, Options, Revision, Token};
 use gastown_testkit::bd_serve::{Fault, PROJECT, Server, TOKEN};
 use serde_json::json;
 
@@ -254,4 +254,32 @@ async fn a_wrong_token_is_named_and_no_token_is_ever_shown() {
     let error = session(&server).await.snapshot().await.unwrap_err();
     assert!(matches!(&error, Error::Refused { detail, .. } if detail == "[token]"), "{error:?}");
     assert!(!format!("{error} {error:?}").contains(TOKEN));
+}
+
+#[tokio::test]
+async fn the_journal_s_end_is_known_before_a_snapshot_however_short_the_journal_is() {
+    let server = Server::with_issues(3).await;
+    let session = session(&server).await;
+    assert_eq!(session.position().await, Ok(Some(3)));
+    server.town(|town| town.floor = 3);
+    assert_eq!(session.position().await, Ok(Some(3)));
+    server.town(|town| town.journal_is_kept = false);
+    assert_eq!(session.position().await, Ok(None));
+}
+
+#[tokio::test]
+async fn a_close_at_a_version_is_asked_once_and_never_over_a_change() {
+    let server = Server::with_issues(1).await;
+    let session = session(&server).await;
+    let (_, before) = session.get("gt-1").await.unwrap();
+    // Kept as text over a life of the caller's.
+    let before: Revision = serde_json::from_str(&serde_json::to_string(&before).unwrap()).unwrap();
+    server.town(|town| town.change("gt-1", |row| drop(row.insert("title".into(), "edited".into()))));
+    let moved = session.close_at("gt-1", "operator", "merged abc", Blockers::Override, &before).await;
+    assert_eq!((moved, server.row("gt-1")["status"].as_str()), (Err(Error::Moved { id: "gt-1".into() }), Some("open")));
+    let (_, now) = session.get("gt-1").await.unwrap();
+    server.fault(":close", Fault::CutAfter);
+    let lost = session.close_at("gt-1", "operator", "merged abc", Blockers::Override, &now).await.unwrap_err();
+    assert!(lost.is_unsure(), "{lost:?}");
+    assert_eq!((server.row("gt-1")["status"].as_str(), server.asked(":close").len()), (Some("closed"), 2));
 }
