@@ -4,7 +4,6 @@ use std::sync::Arc;
 
 use gastown_access::Named;
 use gastown_api::{BeadStore, MergeRequest, Refinery, Rig};
-use gastown_git::Remote;
 use gastown_runtime::Runtime;
 use gastown_runtime::apply;
 use gastown_runtime::controller::{Class, Classify};
@@ -12,9 +11,9 @@ use k8s_openapi::api::coordination::v1::Lease;
 use kube::ResourceExt as _;
 use kube::runtime::reflector::{ObjectRef, Store};
 
-use crate::desk::{Desks, Fault};
+use crate::desk::{Desks, Fault, Way};
 use crate::folder::Lack;
-use crate::place::{Place, Setting, place};
+use crate::place::{Place, Setting, Source, place};
 
 pub(crate) struct Context {
     pub runtime: Runtime,
@@ -72,12 +71,21 @@ impl Classify for Error {
     }
 }
 
-/// Why there is no remote to be asked.
-pub(crate) enum NoRemote {
+/// Why there is nobody to be asked.
+pub(crate) enum NoWay {
     /// For conditions.
     Told(Fault),
     /// The API server could not be asked.
     Kube(kube::Error),
+}
+
+impl From<gastown_access::Error> for NoWay {
+    fn from(error: gastown_access::Error) -> Self {
+        match error {
+            gastown_access::Error::Told(reason, message) => Self::Told(Fault::Lack(Lack { reason, message })),
+            gastown_access::Error::Kube(error) => Self::Kube(error),
+        }
+    }
 }
 
 impl Context {
@@ -87,8 +95,8 @@ impl Context {
         place(store, &self.stores.state(), rig.as_deref(), &self.refineries.state(), &self.rigs.state())
     }
 
-    /// The remote of a store, with credentials that are read anew each time.
-    pub(crate) async fn remote(&self, store: &BeadStore, setting: &Setting) -> Result<Remote, NoRemote> {
+    /// The way to a store, with credentials that are read anew each time.
+    pub(crate) async fn way(&self, store: &BeadStore, setting: &Setting) -> Result<Way, NoWay> {
         let namespace = store.namespace().unwrap_or_default();
         let named = Named {
             namespace: &namespace,
@@ -96,10 +104,12 @@ impl Context {
             known_hosts: store.spec.ssh_known_hosts_config_map_ref.as_ref().map(|r| r.name.as_str()),
             chart_value: "beadstore.secretNamespaces",
         };
-        gastown_access::remote(&self.runtime.client, named, &setting.url).await.map_err(|error| match error {
-            gastown_access::Error::Told(reason, message) => NoRemote::Told(Fault::Lack(Lack { reason, message })),
-            gastown_access::Error::Kube(error) => NoRemote::Kube(error),
-        })
+        match &setting.source {
+            Source::Git(repository) => {
+                let remote = gastown_access::remote(&self.runtime.client, named, &repository.url).await?;
+                Ok(Way::Git(repository.clone(), remote))
+            }
+        }
     }
 
     /// The stores that the beads of a rig may be in.

@@ -4,11 +4,13 @@
 //! decided by Leases and landings by refineries: this controller copies both into the store, and never decides either.
 
 mod args;
+pub mod branches;
 mod context;
 pub mod desk;
 pub mod folder;
 mod gather;
 pub mod ledger;
+mod mirror;
 pub mod place;
 pub mod plan;
 mod reconcile;

@@ -5,13 +5,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use gastown_api::names::reason;
-use gastown_api::{BeadStore, Refinery, Rig, WritePolicy, duration};
+use gastown_api::{BeadStore, BeadStoreSpec, Refinery, Rig, WritePolicy, duration};
 use gastown_names::{BranchName, GitUrl};
 use kube::{Resource as _, ResourceExt as _};
 
+use crate::branches::DEFAULT_BRANCH;
 use crate::folder::Lack;
 use crate::plan::Prefixes;
-use crate::view::DEFAULT_BRANCH;
 
 /// A store is read at most this often.
 const MIN_INTERVAL: Duration = Duration::from_secs(5);
@@ -23,6 +23,26 @@ const DEFAULT_INTERVAL: Duration = Duration::from_secs(300);
 pub struct Setting {
     /// The rig.
     pub rig: String,
+    /// Where they are.
+    pub source: Source,
+    /// Whose beads may be written.
+    pub prefixes: Prefixes,
+    /// What may be written.
+    pub policy: WritePolicy,
+    /// How often it is read.
+    pub interval: Duration,
+}
+
+/// Where beads are.
+#[derive(Clone, Debug)]
+pub enum Source {
+    /// In files of a repository.
+    Git(Repository),
+}
+
+/// A repository with beads.
+#[derive(Clone, Debug)]
+pub struct Repository {
     /// The repository.
     pub url: GitUrl,
     /// The branch that work lands on.
@@ -35,17 +55,19 @@ pub struct Setting {
     pub path: String,
     /// Who our commits are by.
     pub author: Option<String>,
-    /// Whose beads may be written.
-    pub prefixes: Prefixes,
-    /// What may be written.
-    pub policy: WritePolicy,
-    /// How often it is read.
-    pub interval: Duration,
 }
 
 impl Setting {
     /// What was read under another one of these says nothing.
     pub fn key(&self) -> String {
+        match &self.source {
+            Source::Git(repository) => repository.key(),
+        }
+    }
+}
+
+impl Repository {
+    fn key(&self) -> String {
         let branch = self.branch.as_ref().map_or("", BranchName::as_str);
         format!("{}|{}|{branch}|{}", self.url.normalised(), self.target, self.path)
     }
@@ -99,19 +121,28 @@ pub fn place(store: &BeadStore, all: &[Arc<BeadStore>], rig: Option<&Rig>, refin
         let full = format!("{}/{}", elder.namespace().unwrap_or_default(), elder.name_any());
         return stands(reason::DUPLICATE, format!("BeadStore {full} keeps the beads of rig {name}"));
     }
-    let here = rig.spec.git_url.parse::<GitUrl>();
-    let url = match spec.git.url.as_ref().map_or(here.clone(), |url| url.parse()) {
-        Ok(url) => url,
-        Err(error) => return stands(reason::INVALID_OBJECT, format!("the repository's URL: {error}")),
+    let source = match repository(spec, rig, refineries, rigs) {
+        Ok(repository) => Source::Git(repository),
+        Err(message) => return stands(reason::INVALID_OBJECT, message),
     };
-    let target = match target_of(rig, refineries).parse::<BranchName>() {
-        Ok(target) => target,
-        Err(error) => return stands(reason::INVALID_OBJECT, format!("the target branch of rig {name}: {error}")),
-    };
-    let branch = match spec.git.branch.as_ref().map(|branch| branch.parse::<BranchName>()).transpose() {
-        Ok(branch) => branch,
-        Err(error) => return stands(reason::INVALID_OBJECT, format!("spec.git.branch: {error}")),
-    };
+    Place::Serves(Box::new(Setting {
+        rig: name.clone(),
+        source,
+        prefixes: Prefixes::new(spec.allowed_prefixes.iter().chain([&spec.prefix]).map(String::as_str)),
+        policy: spec.write_policy,
+        interval: duration::parse(&spec.sync_interval).unwrap_or(DEFAULT_INTERVAL).max(MIN_INTERVAL),
+    }))
+}
+
+/// The repository that a spec means, or what is wrong with it.
+fn repository(spec: &BeadStoreSpec, rig: &Rig, refineries: &[Arc<Refinery>], rigs: &[Arc<Rig>]) -> Result<Repository, String> {
+    let name = &spec.rig_ref;
+    let url = spec.git.url.as_ref().unwrap_or(&rig.spec.git_url).parse::<GitUrl>();
+    let url = url.map_err(|error| format!("the repository's URL: {error}"))?;
+    let target = target_of(rig, refineries).parse::<BranchName>();
+    let target = target.map_err(|error| format!("the target branch of rig {name}: {error}"))?;
+    let branch = spec.git.branch.as_ref().map(|branch| branch.parse::<BranchName>()).transpose();
+    let branch = branch.map_err(|error| format!("spec.git.branch: {error}"))?;
     let same = |rig: &Rig| rig.spec.git_url.parse::<GitUrl>().is_ok_and(|other| other.normalised() == url.normalised());
     let mut landed_on: BTreeSet<BranchName> = refineries
         .iter()
@@ -121,19 +152,7 @@ pub fn place(store: &BeadStore, all: &[Arc<BeadStore>], rig: Option<&Rig>, refin
     if same(rig) {
         landed_on.insert(target.clone());
     }
-    let prefixes = Prefixes::new(spec.allowed_prefixes.iter().chain([&spec.prefix]).map(String::as_str));
-    Place::Serves(Box::new(Setting {
-        rig: name.clone(),
-        url,
-        target,
-        landed_on,
-        branch,
-        path: spec.git.path.clone(),
-        author: spec.git.commit_author.clone(),
-        prefixes,
-        policy: spec.write_policy,
-        interval: duration::parse(&spec.sync_interval).unwrap_or(DEFAULT_INTERVAL).max(MIN_INTERVAL),
-    }))
+    Ok(Repository { url, target, landed_on, branch, path: spec.git.path.clone(), author: spec.git.commit_author.clone() })
 }
 
 /// The branch that a rig's work lands on: of its oldest Refinery, else as its own template says.
@@ -151,7 +170,7 @@ fn target_of(rig: &Rig, refineries: &[Arc<Refinery>]) -> String {
 
 #[cfg(test)]
 mod tests {
-    use gastown_api::{BeadStoreSpec, RefinerySpec, RigSpec};
+    use gastown_api::{RefinerySpec, RigSpec};
     use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
     use super::*;
@@ -177,6 +196,12 @@ mod tests {
         match place(store, &[Arc::new(store.clone())], Some(&rigs[0]), refineries, &rigs) {
             Place::Serves(setting) => *setting,
             Place::Stands { reason, message } => panic!("{reason}: {message}"),
+        }
+    }
+
+    fn repository(store: &BeadStore, refineries: &[Arc<Refinery>]) -> Repository {
+        match setting(store, refineries).source {
+            Source::Git(repository) => repository,
         }
     }
 
@@ -206,11 +231,11 @@ mod tests {
         let refineries = [refinery("web", "main"), refinery("web-too", "release"), refinery("elsewhere", "beads")];
         for (branch, allowed) in [("main", false), ("release", false), ("beads", true)] {
             written.spec.git.branch = Some(branch.into());
-            let found = setting(&written, &refineries).write_branch(None);
+            let found = repository(&written, &refineries).write_branch(None);
             assert_eq!(found.is_ok(), allowed, "{branch}");
         }
         written.spec.git.branch = None;
-        let setting = setting(&written, &refineries);
+        let setting = repository(&written, &refineries);
         assert_eq!(setting.write_branch(None).unwrap().as_str(), "beads-sync");
         assert_eq!(setting.write_branch(Some("sync")).unwrap().as_str(), "sync");
         assert_eq!(setting.write_branch(Some("main")).unwrap_err().reason, "BranchIsTarget");
@@ -222,7 +247,7 @@ mod tests {
         let mut written = store("a", "web", 1);
         written.spec.git.url = Some("https://host/beads".into());
         written.spec.git.branch = Some("main".into());
-        assert_eq!(setting(&written, &[refinery("web", "main")]).write_branch(None).unwrap().as_str(), "main");
+        assert_eq!(repository(&written, &[refinery("web", "main")]).write_branch(None).unwrap().as_str(), "main");
     }
 
     #[test]

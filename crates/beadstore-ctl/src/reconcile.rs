@@ -4,7 +4,6 @@ use std::sync::Arc;
 
 use gastown_api::BeadStore;
 use gastown_api::names::{finalizer, manager};
-use gastown_git::Remote;
 use gastown_runtime::apply;
 use gastown_runtime::controller::resync;
 use gastown_runtime::events::Note;
@@ -12,8 +11,8 @@ use gastown_runtime::events::Note;
 use kube::runtime::controller::Action;
 use kube::{Api, ResourceExt as _};
 
-use crate::context::{Context, Error, NoRemote};
-use crate::desk::{Desk, Fault};
+use crate::context::{Context, Error, NoWay};
+use crate::desk::{Desk, Fault, Way};
 use crate::gather;
 use crate::place::{Place, Setting};
 use crate::plan::{Plan, plan};
@@ -45,10 +44,10 @@ async fn serve(context: &Context, store: &BeadStore, setting: &Setting, desk: &D
         report::publish(context, store, &State::Suspended { seen: desk.seen(setting) }).await?;
         return Ok(resync());
     }
-    let fault = match context.remote(store, setting).await {
-        Ok(remote) => pass(context, store, setting, desk, &remote).await.err(),
-        Err(NoRemote::Told(fault)) => Some(fault),
-        Err(NoRemote::Kube(error)) => {
+    let fault = match context.way(store, setting).await {
+        Ok(way) => pass(context, store, setting, desk, &way).await.err(),
+        Err(NoWay::Told(fault)) => Some(fault),
+        Err(NoWay::Kube(error)) => {
             return Err(Error::Credentials { name: store.name_any(), source: Box::new(error) });
         }
     };
@@ -69,16 +68,16 @@ async fn serve(context: &Context, store: &BeadStore, setting: &Setting, desk: &D
 
 /// What is wanted and not in the store.
 fn wanted(context: &Context, setting: &Setting, view: &View) -> Plan {
-    plan(&setting.rig, &gather::wanted(context, &setting.rig), view.issues(), &view.ledger, &setting.prefixes)
+    plan(&setting.rig, &gather::wanted(context, &setting.rig), view.issues(), view.ledger(), &setting.prefixes)
 }
 
-async fn pass(context: &Context, store: &BeadStore, setting: &Setting, desk: &Desk, remote: &Remote) -> Result<(), Fault> {
-    let seen = desk.read(setting, remote, setting.interval).await?;
+async fn pass(context: &Context, store: &BeadStore, setting: &Setting, desk: &Desk, way: &Way) -> Result<(), Fault> {
+    let seen = desk.read(setting, way, setting.interval).await?;
     // Without a wish there is nothing to ask the remote for between two readings.
     if wanted(context, setting, &seen.view).deeds.is_empty() || seen.view.writable(setting.policy).is_err() {
         return Ok(());
     }
-    let written = desk.write(setting, remote, |view| wanted(context, setting, view).deeds).await?;
+    let written = desk.write(setting, way, |view| wanted(context, setting, view).deeds).await?;
     for (deed, error) in &written.applied.refused {
         tracing::warn!(deed = deed.words(), %error, "the store does not take it");
     }

@@ -11,9 +11,11 @@ use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use kube::{Api, ResourceExt as _};
 
+use crate::branches::Branches;
 use crate::context::{Context, Error};
 use crate::desk::{Fault, Seen};
-use crate::place::Setting;
+use crate::folder::Side;
+use crate::place::{Repository, Setting, Source};
 use crate::plan::Plan;
 use crate::view::View;
 
@@ -110,14 +112,15 @@ fn counts(view: &View, now: Timestamp) -> BeadStoreStatus {
         let word = if by_status.len() < MAX_STATUSES - 1 || by_status.contains_key(&word) { word } else { "other".to_owned() };
         *by_status.entry(word).or_default() += 1;
     }
+    let branches = view.branches();
     BeadStoreStatus {
         issue_count: small(view.issues().len()),
         ready_count: Some(small(ready(view.issues(), now).len())),
         by_status,
-        dialect: Some(view.dialect().as_str().to_owned()),
+        dialect: view.dialect().map(|dialect| dialect.as_str().to_owned()),
         authoritative: Some(view.is_authoritative()),
-        commit: view.base().map(|side| side.commit.to_string()),
-        branch: view.branch.as_ref().ok().map(ToString::to_string),
+        commit: branches.and_then(|branches| branches.base()).map(|side| side.commit.to_string()),
+        branch: branches.and_then(|branches| branches.branch.as_ref().ok()).map(ToString::to_string),
         project_id: view.project_id().map(|id| id.chars().filter(|c| !c.is_control()).take(255).collect()),
         malformed_lines: Some(small(view.malformed())),
         ..BeadStoreStatus::default()
@@ -168,9 +171,9 @@ fn verdicts(state: &State<'_>, seen: Option<&Seen>) -> Vec<Verdict> {
     let refused = fault.filter(|fault| fault.is_of_writing()).map(|fault| (fault.reason().to_owned(), fault.message()));
     all.push(match seen.view.writable(setting.policy).map_err(|no| refused.clone().unwrap_or(no)) {
         Err((reason, message)) => (condition::WRITABLE, Status::False, reason, message),
-        Ok(branch) => match refused {
+        Ok(place) => match refused {
             Some((reason, message)) => (condition::WRITABLE, Status::False, reason, message),
-            None => (condition::WRITABLE, Status::True, "Writable".to_owned(), format!("claims and closes go to branch {branch}")),
+            None => (condition::WRITABLE, Status::True, "Writable".to_owned(), format!("claims and closes go to {place}")),
         },
     });
     all
@@ -185,14 +188,20 @@ fn authoritative(view: &View) -> Verdict {
 }
 
 fn words(view: &View, setting: &Setting) -> String {
-    let part = |name: &str, side: Option<&crate::folder::Side>| match side {
+    match (view, &setting.source) {
+        (View::Git(branches), Source::Git(repository)) => commits(branches, repository),
+    }
+}
+
+fn commits(branches: &Branches, repository: &Repository) -> String {
+    let part = |name: &str, side: Option<&Side>| match side {
         Some(side) => format!("{name} at {}", side.commit.short()),
         None => format!("{name} (not there yet)"),
     };
-    let target = part(setting.target.as_str(), view.target.as_ref());
-    match &view.branch {
-        Ok(branch) if *branch == setting.target => target,
-        Ok(branch) => format!("{target}, {}", part(branch.as_str(), view.write.as_ref())),
+    let target = part(repository.target.as_str(), branches.target.as_ref());
+    match &branches.branch {
+        Ok(branch) if *branch == repository.target => target,
+        Ok(branch) => format!("{target}, {}", part(branch.as_str(), branches.write.as_ref())),
         Err(_) => target,
     }
 }

@@ -18,7 +18,7 @@ use kube::ResourceExt as _;
 use kube::runtime::reflector::ObjectRef;
 use tonic::{Request, Response, Status};
 
-use crate::context::{Context, NoRemote};
+use crate::context::{Context, NoWay};
 use crate::desk::{Desk, Fault, Seen};
 use crate::gather;
 use crate::place::{Place, Setting, server};
@@ -107,10 +107,10 @@ impl Context {
         if store.spec.suspend {
             return Err(Status::unavailable("Suspended: the store was not read yet"));
         }
-        let fresh = match self.remote(store, setting).await {
-            Ok(remote) => desk.read(setting, &remote, setting.interval).await,
-            Err(NoRemote::Told(fault)) => Err(fault),
-            Err(NoRemote::Kube(error)) => return Err(Status::unavailable(format!("reading credentials: {error}"))),
+        let fresh = match self.way(store, setting).await {
+            Ok(way) => desk.read(setting, &way, setting.interval).await,
+            Err(NoWay::Told(fault)) => Err(fault),
+            Err(NoWay::Kube(error)) => return Err(Status::unavailable(format!("reading credentials: {error}"))),
         };
         fresh.or_else(|fault| seen.ok_or_else(|| status(&fault)))
     }
@@ -121,11 +121,11 @@ impl Context {
         if store.spec.suspend {
             return Err(Status::failed_precondition("Suspended: spec.suspend of the BeadStore is set"));
         }
-        let remote = self.remote(store, setting).await.map_err(|error| match error {
-            NoRemote::Told(fault) => status(&fault),
-            NoRemote::Kube(error) => Status::unavailable(format!("reading credentials: {error}")),
+        let way = self.way(store, setting).await.map_err(|error| match error {
+            NoWay::Told(fault) => status(&fault),
+            NoWay::Kube(error) => Status::unavailable(format!("reading credentials: {error}")),
         })?;
-        let written = desk.write(setting, &remote, deeds).await.map_err(|fault| status(&fault))?;
+        let written = desk.write(setting, &way, deeds).await.map_err(|fault| status(&fault))?;
         if let Some((_, error)) = written.applied.refused.first() {
             return Err(refusal(error));
         }
@@ -138,11 +138,11 @@ impl Context {
 }
 
 fn revision(rig: &str, view: &View) -> StoreRevision {
-    let tips = view.tips();
+    let tips = view.branches().map(|branches| branches.tips()).unwrap_or_default();
     let text = |commit: Option<gastown_names::CommitId>| commit.map(|commit| commit.to_string()).unwrap_or_default();
     StoreRevision {
         rig: rig.to_owned(),
-        number: view.number,
+        number: view.number(),
         target_commit: text(tips.target),
         write_commit: text(tips.write),
         authoritative: view.is_authoritative(),
@@ -221,7 +221,7 @@ impl Service for Beads {
         let asked = request.into_inner();
         let (bead, assignee) = (name("id", &asked.id)?, name("assignee", &asked.assignee)?);
         let deed = move |view: &View| {
-            let holder = view.ledger.claim(&bead).filter(|claim| claim.assignee == assignee).map(|claim| claim.holder.clone());
+            let holder = view.ledger().claim(&bead).filter(|claim| claim.assignee == assignee).map(|claim| claim.holder.clone());
             vec![Deed::Release { bead: bead.clone(), holder, assignee: assignee.clone() }]
         };
         self.0.write(&asked.rig, deed).await.map(Response::new)
@@ -237,7 +237,7 @@ impl Service for Beads {
         let deed = Deed::Close { bead: bead.clone(), request: request.clone(), reason };
         // Closed once for a request: what people made of the bead since is theirs.
         let deeds = move |view: &View| {
-            let done = request.as_ref().is_some_and(|request| view.ledger.closed(&bead, request));
+            let done = request.as_ref().is_some_and(|request| view.ledger().closed(&bead, request));
             if done { Vec::new() } else { vec![deed.clone()] }
         };
         self.0.write(&asked.rig, deeds).await.map(Response::new)

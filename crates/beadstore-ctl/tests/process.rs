@@ -7,8 +7,8 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
-use beadstore_ctl::desk::{Desks, Fault, Written};
-use beadstore_ctl::place::Setting;
+use beadstore_ctl::desk::{Desks, Fault, Way, Written};
+use beadstore_ctl::place::{Repository, Setting, Source};
 use beadstore_ctl::plan::{Claim, Deed, Landed, Prefixes, Wanted, assignee, plan};
 use beadstore_ctl::view::View;
 use gastown_api::WritePolicy;
@@ -90,15 +90,21 @@ impl Ground {
         file.lines().find(|line| line.contains(&format!("\"id\":\"{bead}\""))).unwrap_or_else(|| panic!("{bead} in {file}")).to_owned()
     }
 
-    fn setting(&self) -> Setting {
-        Setting {
-            rig: "web".into(),
+    fn repository(&self) -> Repository {
+        Repository {
             url: format!("file://{}", self.remote().display()).parse().unwrap(),
             target: "main".parse().unwrap(),
             landed_on: BTreeSet::from(["main".parse().unwrap()]),
             branch: None,
             path: ".beads".into(),
             author: None,
+        }
+    }
+
+    fn setting(&self) -> Setting {
+        Setting {
+            rig: "web".into(),
+            source: Source::Git(self.repository()),
             prefixes: Prefixes::new(["gt"]),
             policy: WritePolicy::Write,
             interval: Duration::from_secs(300),
@@ -107,33 +113,35 @@ impl Ground {
 
     /// A controller that remembers nothing.
     fn desks(&self) -> Fresh {
-        Fresh { desks: Desks::new(Git::from_env(), tempfile::tempdir_in(self.dir.path()).unwrap().keep()), setting: self.setting() }
+        let desks = Desks::new(Git::from_env(), tempfile::tempdir_in(self.dir.path()).unwrap().keep());
+        Fresh { desks, repository: self.repository(), setting: self.setting() }
     }
 }
 
 struct Fresh {
     desks: Desks,
+    repository: Repository,
     setting: Setting,
 }
 
 impl Fresh {
-    fn remote(&self) -> Remote {
-        Remote::anonymous(self.setting.url.clone())
+    fn way(&self) -> Way {
+        Way::Git(self.repository.clone(), Remote::anonymous(self.repository.url.clone()))
     }
 
-    async fn read(&self) -> Result<std::sync::Arc<View>, Fault> {
-        let seen = self.desks.of("uid").read(&self.setting, &self.remote(), Duration::ZERO).await?;
+    async fn read(&self) -> Result<View, Fault> {
+        let seen = self.desks.of("uid").read(&self.setting, &self.way(), Duration::ZERO).await?;
         Ok(seen.view)
     }
 
     async fn write(&self, deeds: impl Fn(&View) -> Vec<Deed>) -> Result<Written, Fault> {
-        self.desks.of("uid").write(&self.setting, &self.remote(), deeds).await
+        self.desks.of("uid").write(&self.setting, &self.way(), deeds).await
     }
 
     /// Writes what the town wants, as a pass of the controller does.
     async fn settle(&self, wanted: &Wanted) -> Written {
         let setting = &self.setting;
-        self.write(|view| plan(&setting.rig, wanted, view.issues(), &view.ledger, &setting.prefixes).deeds).await.unwrap()
+        self.write(|view| plan(&setting.rig, wanted, view.issues(), view.ledger(), &setting.prefixes).deeds).await.unwrap()
     }
 
     async fn lack(&self) -> (String, String) {
@@ -267,11 +275,11 @@ async fn a_bead_that_comes_on_the_target_after_our_first_write_is_seen_and_can_b
     let ground = Ground::store(&[ANN]);
     let fresh = ground.desks();
     fresh.settle(&claimed("gt-1", "u1", "nux")).await;
-    let before = fresh.read().await.unwrap().number;
+    let before = fresh.read().await.unwrap().number();
     ground.push("main", &[(".beads/issues.jsonl", &text(&[ANN, BOB]))]);
     let view = fresh.read().await.unwrap();
     assert_eq!((status_of(&view, "gt-1").as_str(), status_of(&view, "gt-2").as_str()), ("in_progress", "open"));
-    assert!(view.number > before);
+    assert!(view.number() > before);
     let both = Wanted { claims: [claimed("gt-1", "u1", "nux").claims, claimed("gt-2", "u2", "slit").claims].concat(), ..Wanted::default() };
     fresh.settle(&both).await;
     assert!(ground.line("beads-sync", "gt-2").contains("web/polecats/slit"));
@@ -412,7 +420,7 @@ async fn a_mirror_that_is_gone_is_made_again() {
     let ground = Ground::store(&[ANN]);
     let fresh = ground.desks();
     fresh.settle(&claimed("gt-1", "u1", "nux")).await;
-    let mirror = gastown_git::Mirror::at(Git::from_env(), Path::new("/nonexistent"), &fresh.setting.url);
+    let mirror = gastown_git::Mirror::at(Git::from_env(), Path::new("/nonexistent"), &fresh.repository.url);
     let name = mirror.path().file_name().unwrap().to_owned();
     let folders = std::fs::read_dir(ground.dir.path()).unwrap().flatten().map(|entry| entry.path().join("mirrors").join(&name));
     let path = folders.into_iter().find(|path| path.exists()).unwrap();
@@ -431,7 +439,7 @@ async fn a_remote_that_refuses_the_branch_is_told_and_reads_go_on() {
     git(&ground.work(), &["push", "-q", server.path("web").to_str().unwrap(), "HEAD:refs/heads/main"]);
     server.refuse("web", &["refs/heads/beads-sync"]).unwrap();
     let mut fresh = ground.desks();
-    fresh.setting.url = server.repository("web").parse().unwrap();
+    fresh.repository.url = server.repository("web").parse().unwrap();
     let fault = fresh.write(|_| vec![Deed::Close { bead: "gt-1".into(), request: None, reason: "x".into() }]).await.unwrap_err();
     assert_eq!(fault.reason(), "PushRejected");
     assert!(fault.is_of_writing());
