@@ -16,6 +16,9 @@ use crate::wire::{self, Context, Edges, Journal, Page, Revision};
 /// What a session needs of a server in any case. The contract wants them asked for, not its version.
 const NEEDED: [&str; 4] = ["issues.list", "issues.get", "dependencies.list", "project.enforce"];
 
+/// The longest id of a project, in bytes.
+const MAX_PROJECT: usize = 255;
+
 /// The most issues that edges may be asked for at once.
 const EDGES_AT_ONCE: usize = 100;
 
@@ -77,6 +80,10 @@ impl Client {
         }
         if context.project_id.is_empty() {
             return Err(Error::NoProject);
+        }
+        // It goes into headers, statuses and records.
+        if context.project_id.len() > MAX_PROJECT || !context.project_id.bytes().all(|byte| byte.is_ascii_graphic()) {
+            return Err(Error::NotBeads { operation, why: format!("its project id {:?} is none", tame(&context.project_id)) });
         }
         for words in [&mut context.bd_version, &mut context.backend, &mut context.database] {
             *words = tame(words);

@@ -19,6 +19,10 @@ async fn a_session_is_bound_to_the_project_that_is_wanted() {
     assert_eq!(client.connect(None).await.unwrap().project(), PROJECT);
     server.town(|town| town.project.clear());
     assert_eq!(client.connect(None).await.err(), Some(Error::NoProject));
+    for odd in ["a b".to_owned(), "a\nb".to_owned(), "a".repeat(256)] {
+        server.town(|town| town.project = odd);
+        assert_eq!(client.connect(None).await.err().unwrap().reason(), Some("NotBeads"));
+    }
 }
 
 #[tokio::test]
