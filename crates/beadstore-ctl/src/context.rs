@@ -1,9 +1,11 @@
 //! What every part of the controller is given.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use gastown_access::Named;
 use gastown_api::{BeadStore, MergeRequest, Refinery, Rig};
+use gastown_beads_http::{Client as BeadsClient, Options, Token};
 use gastown_runtime::Runtime;
 use gastown_runtime::apply;
 use gastown_runtime::controller::{Class, Classify};
@@ -13,7 +15,13 @@ use kube::runtime::reflector::{ObjectRef, Store};
 
 use crate::desk::{Desks, Fault, Way};
 use crate::folder::Lack;
+use crate::gather;
+use crate::keeper::Annotations;
 use crate::place::{Place, Setting, Source, place};
+use crate::served::{self, Line, READING};
+
+/// How long one request to a server may take.
+const DEADLINE: Duration = Duration::from_secs(10);
 
 pub(crate) struct Context {
     pub runtime: Runtime,
@@ -49,7 +57,7 @@ pub(crate) enum Error {
         #[source]
         source: apply::Error,
     },
-    /// The repository could not be read or written; it is in the status too.
+    /// The store could not be read or written; it is in the status too.
     #[error("serving bead store {name}")]
     Store {
         /// The BeadStore.
@@ -66,7 +74,7 @@ impl Classify for Error {
             Self::Credentials { source, .. } => Class::of(source),
             Self::Apply { source, .. } => source.class(),
             Self::Store { source: Fault::Contended(_), .. } => Class::Conflict,
-            Self::Store { .. } => Class::Retry { after: None },
+            Self::Store { source, .. } => Class::Retry { after: source.patience() },
         }
     }
 }
@@ -77,6 +85,15 @@ pub(crate) enum NoWay {
     Told(Fault),
     /// The API server could not be asked.
     Kube(kube::Error),
+}
+
+/// The token in a Secret's value.
+fn token_of(secret: Option<&str>, bytes: Option<Vec<u8>>) -> Result<Option<Token>, Fault> {
+    let Some(bytes) = bytes else { return Ok(None) };
+    Token::parse(&bytes).map(Some).map_err(|error| {
+        let message = format!("key token of secret {}: {error}", secret.unwrap_or_default());
+        Lack { reason: "BadCredentials", message }.into()
+    })
 }
 
 impl From<gastown_access::Error> for NoWay {
@@ -98,18 +115,32 @@ impl Context {
     /// The way to a store, with credentials that are read anew each time.
     pub(crate) async fn way(&self, store: &BeadStore, setting: &Setting) -> Result<Way, NoWay> {
         let namespace = store.namespace().unwrap_or_default();
-        let named = Named {
-            namespace: &namespace,
-            secret: store.spec.git_secret_ref.as_ref().map(|r| r.name.as_str()),
-            known_hosts: store.spec.ssh_known_hosts_config_map_ref.as_ref().map(|r| r.name.as_str()),
-            chart_value: "beadstore.secretNamespaces",
-        };
+        let named = Named { namespace: &namespace, secret: None, known_hosts: None, chart_value: "beadstore.secretNamespaces" };
+        let client = &self.runtime.client;
         match &setting.source {
             Source::Git(repository) => {
-                let remote = gastown_access::remote(&self.runtime.client, named, &repository.url).await?;
-                Ok(Way::Git(repository.clone(), remote))
+                let secret = store.spec.git_secret_ref.as_ref().map(|r| r.name.as_str());
+                let known_hosts = store.spec.ssh_known_hosts_config_map_ref.as_ref().map(|r| r.name.as_str());
+                let remote = gastown_access::remote(client, Named { secret, known_hosts, ..named }, &repository.url).await?;
+                Ok(Way::Git(Box::new(repository.clone()), remote))
+            }
+            Source::Served(server) => {
+                let secret = store.spec.http.as_ref().and_then(|http| http.token_secret_ref.as_ref()).map(|r| r.name.as_str());
+                let token = gastown_access::token(client, Named { secret, ..named }).await?;
+                let options = Options { deadline: DEADLINE, ..Options::default() };
+                let client = token_of(secret, token).and_then(|token| {
+                    let endpoint = server.endpoint.clone();
+                    BeadsClient::new(endpoint, token, options).map_err(|error| served::fault(READING, &server.url, error))
+                });
+                let keeper = Arc::new(self.keeper(store, &setting.rig));
+                Ok(Way::Served(Line { server: server.clone(), client: client.map_err(NoWay::Told)?, keeper }))
             }
         }
+    }
+
+    fn keeper(&self, store: &BeadStore, rig: &str) -> Annotations {
+        let (client, requests) = (self.runtime.client.clone(), self.requests.clone());
+        Annotations { client, store: store.clone(), requests, held: gather::wanted(self, rig).claims }
     }
 
     /// The stores that the beads of a rig may be in.

@@ -1,6 +1,6 @@
-//! What we wrote before, read from the history of the write branch.
+//! What we wrote before, read from the history of the write branch; of a server's store from our own annotations ([`crate::records`]).
 //!
-//! Each of our commits says in trailers what it did for whom. So "a close is written once per request" and "we release
+//! In git each of our commits says in trailers what it did for whom. So "a close is written once per request" and "we release
 //! only what we claimed" hold after any loss of memory, and a record and its write cannot come apart: they are one commit.
 
 use std::collections::{BTreeMap, HashSet};
@@ -16,6 +16,15 @@ pub const TRAILER: &str = "Gastown-Bead";
 pub enum Record {
     /// A claim was copied into the store.
     Claimed {
+        /// The bead.
+        bead: String,
+        /// The uid of the Polecat that holds the claim.
+        holder: String,
+        /// Who it is in the store.
+        assignee: String,
+    },
+    /// A claim was to be copied into a store that cannot remember by itself, and is not known to be.
+    Asked {
         /// The bead.
         bead: String,
         /// The uid of the Polecat that holds the claim.
@@ -44,6 +53,8 @@ impl Record {
     pub fn text(&self) -> Option<String> {
         let parts = match self {
             Self::Claimed { bead, holder, assignee } => vec!["claim", bead, holder, assignee],
+            // In git a record and its write are one commit.
+            Self::Asked { .. } => return None,
             Self::Released { bead, holder } => vec!["release", bead, holder],
             Self::Closed { bead, request } => vec!["close", bead, request],
         };
@@ -72,6 +83,8 @@ pub struct Standing {
     pub holder: String,
     /// Who it is in the store.
     pub assignee: String,
+    /// Whether it is known to have reached the store.
+    pub sure: bool,
 }
 
 impl fmt::Debug for Standing {
@@ -92,7 +105,8 @@ impl Ledger {
     pub fn extend(&mut self, records: impl IntoIterator<Item = Record>) {
         for record in records {
             match record {
-                Record::Claimed { bead, holder, assignee } => drop(self.claims.insert(bead, Standing { holder, assignee })),
+                Record::Claimed { bead, holder, assignee } => drop(self.claims.insert(bead, Standing { holder, assignee, sure: true })),
+                Record::Asked { bead, holder, assignee } => drop(self.claims.insert(bead, Standing { holder, assignee, sure: false })),
                 Record::Released { bead, holder } => {
                     if self.claims.get(&bead).is_some_and(|claim| claim.holder == holder) {
                         self.claims.remove(&bead);

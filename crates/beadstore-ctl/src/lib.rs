@@ -1,21 +1,25 @@
 //! The bead store controller: the one writer of a rig's beads, and who is asked for them.
 //!
-//! The beads' format is in [`gastown_beads`], git is in [`gastown_git`]; here both meet the API server. Claims are
+//! The beads' format is in [`gastown_beads`], git is in [`gastown_git`], `bd serve` in [`gastown_beads_http`]; here they meet the API server. Claims are
 //! decided by Leases and landings by refineries: this controller copies both into the store, and never decides either.
 
 mod args;
 pub mod branches;
 mod context;
+mod deeds;
 pub mod desk;
 pub mod folder;
 mod gather;
+pub mod keeper;
 pub mod ledger;
 mod mirror;
 pub mod place;
 pub mod plan;
 mod reconcile;
+pub mod records;
 mod report;
 mod serve;
+pub mod served;
 pub mod view;
 
 use std::sync::{Arc, OnceLock};
@@ -109,9 +113,11 @@ fn watches(runtime: &Runtime, args: BeadStoreArgs) -> (Arc<Context>, Controller<
     (Arc::new(context), Controller { name: "beadstore", store: stores, triggers })
 }
 
-/// Leaves of a MergeRequest what closes a bead.
+/// Leaves of a MergeRequest what closes a bead, and whether it did.
 fn trim(request: &mut MergeRequest) {
-    request.metadata.annotations = None;
+    if let Some(annotations) = request.metadata.annotations.as_mut() {
+        annotations.retain(|key, _| key == annotation::BEAD_CLOSED);
+    }
     if let Some(status) = request.status.as_mut() {
         status.attempts.clear();
         status.conditions.clear();

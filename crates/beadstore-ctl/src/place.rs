@@ -5,7 +5,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use gastown_api::names::reason;
-use gastown_api::{BeadStore, BeadStoreSpec, Refinery, Rig, WritePolicy, duration};
+use gastown_api::{BeadBackend, BeadStore, BeadStoreSpec, Refinery, Rig, WritePolicy, duration};
+use gastown_beads_http::Endpoint;
 use gastown_names::{BranchName, GitUrl};
 use kube::{Resource as _, ResourceExt as _};
 
@@ -38,6 +39,19 @@ pub struct Setting {
 pub enum Source {
     /// In files of a repository.
     Git(Repository),
+    /// In a server.
+    Served(Server),
+}
+
+/// A server with beads.
+#[derive(Clone, Debug)]
+pub struct Server {
+    /// As the spec has it.
+    pub url: String,
+    /// The same, read.
+    pub endpoint: Endpoint,
+    /// The project that it must have.
+    pub project: Option<String>,
 }
 
 /// A repository with beads.
@@ -62,6 +76,7 @@ impl Setting {
     pub fn key(&self) -> String {
         match &self.source {
             Source::Git(repository) => repository.key(),
+            Source::Served(server) => format!("{}|{}", server.url, server.project.as_deref().unwrap_or_default()),
         }
     }
 }
@@ -121,8 +136,12 @@ pub fn place(store: &BeadStore, all: &[Arc<BeadStore>], rig: Option<&Rig>, refin
         let full = format!("{}/{}", elder.namespace().unwrap_or_default(), elder.name_any());
         return stands(reason::DUPLICATE, format!("BeadStore {full} keeps the beads of rig {name}"));
     }
-    let source = match repository(spec, rig, refineries, rigs) {
-        Ok(repository) => Source::Git(repository),
+    let source = match spec.backend {
+        BeadBackend::GitJsonl => repository(spec, rig, refineries, rigs).map(Source::Git),
+        BeadBackend::HttpV0 => http(spec).map(Source::Served),
+    };
+    let source = match source {
+        Ok(source) => source,
         Err(message) => return stands(reason::INVALID_OBJECT, message),
     };
     Place::Serves(Box::new(Setting {
@@ -132,6 +151,13 @@ pub fn place(store: &BeadStore, all: &[Arc<BeadStore>], rig: Option<&Rig>, refin
         policy: spec.write_policy,
         interval: duration::parse(&spec.sync_interval).unwrap_or(DEFAULT_INTERVAL).max(MIN_INTERVAL),
     }))
+}
+
+/// The server that a spec means, or what is wrong with it.
+fn http(spec: &BeadStoreSpec) -> Result<Server, String> {
+    let http = spec.http.as_ref().ok_or_else(|| "spec.http: backend HttpV0 needs the server's url".to_owned())?;
+    let endpoint = Endpoint::parse(&http.url).map_err(|error| format!("spec.http.url: {error}"))?;
+    Ok(Server { url: endpoint.to_string(), endpoint, project: http.project_id.clone() })
 }
 
 /// The repository that a spec means, or what is wrong with it.
@@ -170,7 +196,7 @@ fn target_of(rig: &Rig, refineries: &[Arc<Refinery>]) -> String {
 
 #[cfg(test)]
 mod tests {
-    use gastown_api::{RefinerySpec, RigSpec};
+    use gastown_api::{BeadHttp, RefinerySpec, RigSpec};
     use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
     use super::*;
@@ -202,6 +228,7 @@ mod tests {
     fn repository(store: &BeadStore, refineries: &[Arc<Refinery>]) -> Repository {
         match setting(store, refineries).source {
             Source::Git(repository) => repository,
+            Source::Served(server) => panic!("{server:?}"),
         }
     }
 
@@ -248,6 +275,21 @@ mod tests {
         written.spec.git.url = Some("https://host/beads".into());
         written.spec.git.branch = Some("main".into());
         assert_eq!(repository(&written, &[refinery("web", "main")]).write_branch(None).unwrap().as_str(), "main");
+    }
+
+    #[test]
+    fn a_server_is_where_the_spec_says_and_an_url_that_leads_nowhere_is_named() {
+        let mut written = store("a", "web", 1);
+        written.spec.backend = BeadBackend::HttpV0;
+        let http = |url: &str| Some(BeadHttp { url: url.into(), project_id: Some("proj-web".into()), token_secret_ref: None });
+        written.spec.http = http("http://beads:8080/");
+        let Source::Served(server) = setting(&written, &[]).source else { panic!() };
+        assert_eq!((server.url.as_str(), server.project.as_deref()), ("http://beads:8080", Some("proj-web")));
+        let all = [Arc::new(written.clone())];
+        for bad in [http("http://[::::]"), None] {
+            written.spec.http = bad;
+            assert_eq!(stands(&written, &all, Some(&rig("web"))), "InvalidObject");
+        }
     }
 
     #[test]

@@ -179,7 +179,7 @@ pub fn plan(rig: &str, wanted: &Wanted, issues: &IssueSet, ledger: &Ledger, pref
         }
     }
     for Claim { bead, holder, assignee } in &wanted.claims {
-        if ledger.claim(bead).is_some_and(|standing| standing.holder == *holder) || closing.contains(bead.as_str()) {
+        if ledger.claim(bead).is_some_and(|standing| standing.sure && standing.holder == *holder) || closing.contains(bead.as_str()) {
             continue;
         }
         let why = not_ours(bead, issues, prefixes).or_else(|| {
@@ -258,6 +258,18 @@ mod tests {
         let open = issues(&[("gt-1", "open", "")]);
         assert_eq!(words(&wanted, &open, &Ledger::default()), ["Claim gt-1 for web/polecats/nux"]);
         assert_eq!(words(&wanted, &open, &ledger(&[recorded(&wanted.claims[0])])), Vec::<String>::new());
+    }
+
+    #[test]
+    fn a_claim_whose_writing_is_not_known_is_written_again_or_given_back() {
+        let wanted = Wanted { claims: vec![claim("gt-1", "u1", "nux")], ..Wanted::default() };
+        let Claim { bead, holder, assignee } = wanted.claims[0].clone();
+        let asked = ledger(&[Record::Asked { bead, holder, assignee }]);
+        for lines in [[("gt-1", "open", "")], [("gt-1", "in_progress", "web/polecats/nux")]] {
+            assert_eq!(words(&wanted, &issues(&lines), &asked), ["Claim gt-1 for web/polecats/nux"]);
+        }
+        let taken = issues(&[("gt-1", "in_progress", "web/polecats/nux")]);
+        assert_eq!(words(&Wanted::default(), &taken, &asked), ["Release gt-1 of web/polecats/nux"]);
     }
 
     #[test]

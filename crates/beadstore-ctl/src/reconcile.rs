@@ -1,6 +1,7 @@
 //! One pass over a BeadStore: read when it is time, write what is wanted, say how it stands.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use gastown_api::BeadStore;
 use gastown_api::names::{finalizer, manager};
@@ -12,12 +13,17 @@ use kube::runtime::controller::Action;
 use kube::{Api, ResourceExt as _};
 
 use crate::context::{Context, Error, NoWay};
-use crate::desk::{Desk, Fault, Way};
+use crate::desk::{Desk, Fault, Way, Written};
 use crate::gather;
 use crate::place::{Place, Setting};
-use crate::plan::{Plan, plan};
+use crate::plan::{Deed, Plan, plan};
 use crate::report::{self, State};
 use crate::view::View;
+
+/// The shortest wait for the next reading.
+const LEAST: Duration = Duration::from_secs(1);
+/// How soon it is looked whether a person has put right what only a person can.
+const LASTING: Duration = Duration::from_secs(60);
 
 pub(crate) async fn reconcile(store: Arc<BeadStore>, context: Arc<Context>) -> Result<Action, Error> {
     let uid = store.uid().unwrap_or_default();
@@ -56,12 +62,12 @@ async fn serve(context: &Context, store: &BeadStore, setting: &Setting, desk: &D
     say(context, store, &left, fault.as_ref());
     report::publish(context, store, &State::Serves { setting, seen: seen.clone(), left, fault: fault.clone() }).await?;
     match fault {
-        // Only a change of the repository or of the spec helps, and both are looked for anyway.
-        None | Some(Fault::Lack(_) | Fault::NotWritable(..)) => {
+        None => {
             let age = seen.map(|seen| seen.at.elapsed()).unwrap_or_default();
-            let wait = setting.interval.saturating_sub(age).max(std::time::Duration::from_secs(1));
-            Ok(Action::requeue(gastown_runtime::jittered(wait)))
+            Ok(Action::requeue(gastown_runtime::jittered(setting.interval.saturating_sub(age).max(LEAST))))
         }
+        // A person must do something, which shows at the next reading.
+        Some(fault) if fault.is_lasting() => Ok(Action::requeue(gastown_runtime::jittered(setting.interval.min(LASTING)))),
         Some(source) => Err(Error::Store { name: store.name_any(), source }),
     }
 }
@@ -73,18 +79,29 @@ fn wanted(context: &Context, setting: &Setting, view: &View) -> Plan {
 
 async fn pass(context: &Context, store: &BeadStore, setting: &Setting, desk: &Desk, way: &Way) -> Result<(), Fault> {
     let seen = desk.read(setting, way, setting.interval).await?;
-    // Without a wish there is nothing to ask the remote for between two readings.
-    if wanted(context, setting, &seen.view).deeds.is_empty() || seen.view.writable(setting.policy).is_err() {
+    let deeds = |view: &View| {
+        let all = wanted(context, setting, view).deeds;
+        all.into_iter().filter(|deed| !desk.is_refused(deed, setting.interval)).collect::<Vec<Deed>>()
+    };
+    // Without a wish there is nothing to ask for between two readings.
+    if deeds(&seen.view).is_empty() || seen.view.writable(setting.policy).is_err() {
         return Ok(());
     }
-    let written = desk.write(setting, way, |view| wanted(context, setting, view).deeds).await?;
-    for (deed, error) in &written.applied.refused {
-        tracing::warn!(deed = deed.words(), %error, "the store does not take it");
+    let Written { applied, commit, .. } = desk.write(setting, way, deeds).await?;
+    let mut refused = Vec::new();
+    for (deed, error) in &applied.refused {
+        let words = deed.words();
+        tracing::warn!(deed = words, %error, "the store does not take it");
+        refused.push(format!("{words}: {error}"));
     }
-    if let Some(commit) = written.commit {
-        let words: Vec<String> = written.applied.done.iter().map(|(deed, _)| deed.words()).collect();
-        tracing::info!(%commit, deeds = words.join("; "), "the store was written");
-        context.runtime.events.say(store, Note::normal("Writes", "BeadsWritten", format!("{} ({})", words.join("; "), commit.short())));
+    if !refused.is_empty() {
+        context.runtime.events.say(store, Note::warning("Refused", "BeadsRefused", refused.join("; ")));
+    }
+    if applied.is_news() {
+        let words: Vec<String> = applied.done.iter().map(|(deed, _)| deed.words()).collect();
+        let words = commit.map_or_else(|| words.join("; "), |commit| format!("{} ({})", words.join("; "), commit.short()));
+        tracing::info!(words, "the store was written");
+        context.runtime.events.say(store, Note::normal("Writes", "BeadsWritten", words));
     }
     Ok(())
 }

@@ -168,7 +168,9 @@ fn verdicts(state: &State<'_>, seen: Option<&Seen>) -> Vec<Verdict> {
         return all;
     };
     all.push(authoritative(&seen.view));
-    let refused = fault.filter(|fault| fault.is_of_writing()).map(|fault| (fault.reason().to_owned(), fault.message()));
+    // A server that cannot be read cannot be written either; a repository may be the other way round.
+    let stops = |fault: &&Fault| fault.is_of_writing() || matches!(fault, Fault::Served { .. });
+    let refused = fault.filter(stops).map(|fault| (fault.reason().to_owned(), fault.message()));
     all.push(match seen.view.writable(setting.policy).map_err(|no| refused.clone().unwrap_or(no)) {
         Err((reason, message)) => (condition::WRITABLE, Status::False, reason, message),
         Ok(place) => match refused {
@@ -180,6 +182,10 @@ fn verdicts(state: &State<'_>, seen: Option<&Seen>) -> Vec<Verdict> {
 }
 
 fn authoritative(view: &View) -> Verdict {
+    if view.served().is_some() {
+        let message = "the server's database is what people's tools read and write";
+        return (condition::AUTHORITATIVE, Status::True, "ServerIsTruth".to_owned(), message.to_owned());
+    }
     if view.is_authoritative() {
         return (condition::AUTHORITATIVE, Status::True, "FileIsTruth".to_owned(), "the file is what people's tools read".to_owned());
     }
@@ -190,6 +196,9 @@ fn authoritative(view: &View) -> Verdict {
 fn words(view: &View, setting: &Setting) -> String {
     match (view, &setting.source) {
         (View::Git(branches), Source::Git(repository)) => commits(branches, repository),
+        (View::Served(served), _) => format!("project {} at {}", served.project, served.url),
+        // What was read under another setting is not shown.
+        (View::Git(_), Source::Served(_)) => String::new(),
     }
 }
 

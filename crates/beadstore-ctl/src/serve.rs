@@ -1,6 +1,7 @@
 //! The gRPC service Beads. Any replica answers: reads come from what was read last, and a write is safe wherever it is
-//! made, since its push is a compare-and-swap.
+//! made, since it is a compare-and-swap.
 
+use std::collections::HashMap;
 use std::pin::Pin;
 use std::sync::Arc;
 
@@ -19,7 +20,7 @@ use kube::runtime::reflector::ObjectRef;
 use tonic::{Request, Response, Status};
 
 use crate::context::{Context, NoWay};
-use crate::desk::{Desk, Fault, Seen};
+use crate::desk::{Desk, Fault, Seen, Way};
 use crate::gather;
 use crate::place::{Place, Setting, server};
 use crate::plan::Deed;
@@ -41,6 +42,8 @@ const CALLERS: Callers = &[
 /// Bounds of what callers may write.
 const MAX_NAME: usize = 255;
 const MAX_TEXT: usize = 64 << 10;
+/// The most beads whose comments are asked for at once.
+const MAX_DETAILS: usize = 16;
 
 /// The table as the server asks it.
 pub(crate) fn policy(release_namespace: &str) -> Policy {
@@ -59,7 +62,7 @@ struct Served {
 fn status(fault: &Fault) -> Status {
     let text = format!("{}: {}", fault.reason(), fault.message());
     match fault {
-        Fault::Git(_) => Status::unavailable(text),
+        Fault::Git(_) | Fault::Served { .. } | Fault::Unkept(_) => Status::unavailable(text),
         Fault::Contended(_) => Status::aborted(text),
         Fault::Lack(_) | Fault::NotWritable(..) | Fault::Refused { .. } => Status::failed_precondition(text),
     }
@@ -113,6 +116,22 @@ impl Context {
             Err(NoWay::Kube(error)) => return Err(Status::unavailable(format!("reading credentials: {error}"))),
         };
         fresh.or_else(|fault| seen.ok_or_else(|| status(&fault)))
+    }
+
+    /// Beads with the text of their comments, which a server's lists leave out; without it where the server does not answer.
+    async fn details(&self, served: &Served, seen: &Seen, ids: &[String]) -> HashMap<String, Arc<Issue>> {
+        let known: Vec<String> = ids.iter().filter(|id| seen.view.issues().get(id).is_some()).cloned().collect();
+        if seen.view.served().is_none() || served.store.spec.suspend || known.len() > MAX_DETAILS {
+            return HashMap::new();
+        }
+        let Ok(Way::Served(line)) = self.way(&served.store, &served.setting).await else { return HashMap::new() };
+        match served.desk.details(&line, &known).await {
+            Ok(details) => details.into_iter().filter_map(|(id, issue)| Some((id, issue?))).collect(),
+            Err(fault) => {
+                tracing::debug!(%fault, "beads are shown without their comments");
+                HashMap::new()
+            }
+        }
     }
 
     async fn write(&self, rig: &str, deeds: impl Fn(&View) -> Vec<Deed>) -> Result<BeadChange, Status> {
@@ -194,12 +213,15 @@ impl Service for Beads {
 
     async fn get(&self, request: Request<GetBeadsRequest>) -> Result<Response<BeadList>, Status> {
         let asked = request.into_inner();
-        let seen = self.0.read(&self.0.served(&asked.rig)?).await?;
+        let served = self.0.served(&asked.rig)?;
+        let seen = self.0.read(&served).await?;
         let (issues, readiness) = (seen.view.issues(), Readiness::of(seen.view.issues(), Timestamp::now()));
         let beads = if asked.ids.is_empty() {
             issues.iter().map(|issue| shown(issue, &readiness)).collect()
         } else {
-            asked.ids.iter().filter_map(|id| issues.get(id)).map(|issue| shown(issue, &readiness)).collect()
+            let details = self.0.details(&served, &seen, &asked.ids).await;
+            let found = asked.ids.iter().filter_map(|id| details.get(id).or_else(|| issues.get(id)));
+            found.map(|issue| shown(issue, &readiness)).collect()
         };
         Ok(Response::new(BeadList { beads, revision: Some(revision(&asked.rig, &seen.view)) }))
     }

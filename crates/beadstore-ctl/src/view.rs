@@ -9,12 +9,15 @@ use gastown_beads::{Change, Dialect, EditError, IssueSet};
 use crate::branches::Branches;
 use crate::ledger::{Ledger, TRAILER};
 use crate::plan::{Deed, Prefixes};
+use crate::served::Served;
 
 /// A store as it was read.
 #[derive(Clone, Debug)]
 pub enum View {
     /// Files in git.
     Git(Arc<Branches>),
+    /// What a server has.
+    Served(Arc<Served>),
 }
 
 impl View {
@@ -22,6 +25,7 @@ impl View {
     pub fn issues(&self) -> &IssueSet {
         match self {
             Self::Git(branches) => branches.issues(),
+            Self::Served(served) => &served.issues,
         }
     }
 
@@ -29,6 +33,7 @@ impl View {
     pub fn ledger(&self) -> &Ledger {
         match self {
             Self::Git(branches) => &branches.ledger,
+            Self::Served(served) => &served.ledger,
         }
     }
 
@@ -36,6 +41,7 @@ impl View {
     pub fn number(&self) -> u64 {
         match self {
             Self::Git(branches) => branches.number,
+            Self::Served(served) => served.number,
         }
     }
 
@@ -43,6 +49,15 @@ impl View {
     pub fn branches(&self) -> Option<&Arc<Branches>> {
         match self {
             Self::Git(branches) => Some(branches),
+            Self::Served(_) => None,
+        }
+    }
+
+    /// What a server has.
+    pub fn served(&self) -> Option<&Arc<Served>> {
+        match self {
+            Self::Git(_) => None,
+            Self::Served(served) => Some(served),
         }
     }
 
@@ -55,6 +70,7 @@ impl View {
     pub fn is_authoritative(&self) -> bool {
         match self {
             Self::Git(branches) => branches.is_authoritative(),
+            Self::Served(_) => true,
         }
     }
 
@@ -62,6 +78,7 @@ impl View {
     pub fn project_id(&self) -> Option<&str> {
         match self {
             Self::Git(branches) => branches.project_id(),
+            Self::Served(served) => Some(&served.project),
         }
     }
 
@@ -69,6 +86,7 @@ impl View {
     pub fn malformed(&self) -> usize {
         match self {
             Self::Git(branches) => branches.malformed(),
+            Self::Served(served) => served.malformed,
         }
     }
 
@@ -76,6 +94,7 @@ impl View {
     pub fn writable(&self, policy: WritePolicy) -> Result<String, (String, String)> {
         match self {
             Self::Git(branches) => branches.writable(policy).map(|branch| format!("branch {branch}")),
+            Self::Served(served) => read_only(policy).map(|()| format!("project {} at {}", served.project, served.url)),
         }
     }
 }

@@ -12,17 +12,19 @@ use anyhow::{Context as _, Result, bail, ensure};
 use beadstore_ctl::BeadStoreArgs;
 use gastown_api::names::{annotation, condition, finalizer, label};
 use gastown_api::rbac::Controller;
-use gastown_api::{BeadStore, BeadStorePhase, BeadStoreSpec, MergeRequest, Rig, conditions};
+use gastown_api::{BeadBackend, BeadHttp, BeadStore, BeadStorePhase, BeadStoreSpec, MergeRequest, ObjectName, Rig, conditions};
 use gastown_proto::v1::beads_client::BeadsClient;
 use gastown_proto::v1::{ClaimRequest, CommentRequest, GetBeadsRequest, ReadyRequest, WatchBeadsRequest};
 use gastown_runtime::grpc::{AuthChannel, Remote};
 use gastown_runtime::lease::Claims;
 use gastown_runtime::metrics::Metrics;
 use gastown_runtime::{Runtime, RuntimeArgs, client, grpc};
+use gastown_testkit::bd_serve;
 use gastown_testkit::control_plane::ControlPlane;
 use gastown_testkit::demo::SYSTEM as NAMESPACE;
 use gastown_testkit::tenant::{self, Hosted};
 use k8s_openapi::api::coordination::v1::{Lease, LeaseSpec};
+use k8s_openapi::api::core::v1::Secret;
 use kube::api::{DeleteParams, ObjectMeta, Patch, PatchParams, PostParams};
 use kube::{Api, Client};
 use serde_json::json;
@@ -148,6 +150,23 @@ impl Town {
         Ok(self.stores().create(&PostParams::default(), &BeadStore::new(name, spec)).await?)
     }
 
+    /// A store that this server has, with its token in Secret `beads-token`.
+    async fn make_served_store(&self, name: &str, server: &bd_serve::Server) -> Result<BeadStore> {
+        let token_secret_ref = Some(ObjectName::new("beads-token"));
+        let http = Some(BeadHttp { url: server.url(), token_secret_ref, project_id: None });
+        let of_rig = BeadStoreSpec::of_rig(&self.rig, "gt-");
+        let spec = BeadStoreSpec { backend: BeadBackend::HttpV0, http, sync_interval: "5s".into(), ..of_rig };
+        Ok(self.stores().create(&PostParams::default(), &BeadStore::new(name, spec)).await?)
+    }
+
+    async fn make_token(&self, token: &str) -> Result<()> {
+        let name = ObjectMeta { name: Some("beads-token".into()), ..ObjectMeta::default() };
+        let data = Some(BTreeMap::from([("token".to_owned(), token.to_owned())]));
+        let secret = Secret { metadata: name, string_data: data, ..Secret::default() };
+        Api::namespaced(self.client.clone(), &self.namespace).create(&PostParams::default(), &secret).await?;
+        Ok(())
+    }
+
     fn leases(&self) -> Api<Lease> {
         Api::namespaced(self.client.clone(), NAMESPACE)
     }
@@ -197,6 +216,28 @@ impl Town {
             }
             tokio::time::sleep(Duration::from_millis(50)).await;
         }
+    }
+
+    /// Waits until a server says this of a bead.
+    async fn served(&self, server: &bd_serve::Server, bead: &str, key: &str, value: &str) -> Result<()> {
+        let deadline = tokio::time::Instant::now() + PATIENCE;
+        while server.row(bead)[key] != value {
+            if tokio::time::Instant::now() > deadline {
+                bail!("{bead}: {key} {value} did not come; there is {}", server.row(bead));
+            }
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+        Ok(())
+    }
+
+    /// Waits for counts of open and closed beads, and of writes that wait.
+    async fn counts(&self, name: &str, counts: (i32, i32, i32)) -> Result<()> {
+        self.until(name, &format!("counts {counts:?}"), |store| {
+            let status = store?.status.as_ref()?;
+            let of = |word: &str| status.by_status.get(word).copied().unwrap_or_default();
+            ((of("open"), of("closed"), status.pending_writes?) == counts).then_some(())
+        })
+        .await
     }
 
     async fn until<T>(&self, name: &str, what: &str, want: impl Fn(Option<&BeadStore>) -> Option<T>) -> Result<T> {
@@ -269,6 +310,67 @@ async fn a_store_says_what_it_waits_for_and_goes_on_by_itself() -> Result<()> {
     // Its namespace is none of the chart's beadstore.secretNamespaces.
     let message = town.says("beads", condition::READY, "False", "SecretForbidden").await?;
     ensure!(message.contains("beadstore.secretNamespaces"), "{message}");
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_served_store_s_token_is_a_secret_as_git_s_are() -> Result<()> {
+    let (town, server) = (Town::new().await?, bd_serve::Server::with_issues(1).await);
+    town.make_rig().await?;
+    town.make_served_store("beads", &server).await?;
+    // Its namespace is none of the chart's beadstore.secretNamespaces.
+    let message = town.says("beads", condition::READY, "False", "SecretForbidden").await?;
+    ensure!(message.contains("beadstore.secretNamespaces"), "{message}");
+    ensure!(server.asked("").is_empty(), "asked without its token");
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_landing_closes_its_bead_in_a_server_that_goes_away_and_comes_back() -> Result<()> {
+    // Secrets of the release's namespace may be read.
+    let town = Town { namespace: NAMESPACE.into(), ..Town::new().await? };
+    let mut server = bd_serve::Server::with_issues(2).await;
+    town.make_rig().await?;
+    town.make_served_store("served", &server).await?;
+    let message = town.says("served", condition::READY, "False", "SecretNotFound").await?;
+    ensure!(message.contains("beads-token"), "{message}");
+    town.make_token(bd_serve::TOKEN).await?;
+    let message = town.says("served", condition::WRITABLE, "True", "Writable").await?;
+    ensure!(message.contains(bd_serve::PROJECT), "{message}");
+    town.says("served", condition::AUTHORITATIVE, "True", "ServerIsTruth").await?;
+    town.counts("served", (2, 0, 0)).await?;
+
+    let lease = town.claim("gt-1", "nux").await?;
+    town.served(&server, "gt-1", "assignee", &format!("{}/polecats/nux", town.rig)).await?;
+    server.down().await;
+    town.land("gt-1").await?;
+    let message = town.says("served", condition::READY, "False", "RemoteUnreachable").await?;
+    ensure!(message.contains(&server.url()) && message.contains("writes wait"), "{message}");
+    town.says("served", condition::WRITABLE, "False", "RemoteUnreachable").await?;
+    town.until("served", "a write that waits", |store| (store?.status.as_ref()?.pending_writes == Some(1)).then_some(())).await?;
+    let mut polecat = town.caller("polecat-ctl").await?;
+    let asked = GetBeadsRequest { rig: town.rig.clone(), ids: vec!["gt-1".into()] };
+    let found = polecat.get(asked.clone()).await?.into_inner();
+    ensure!(found.beads[0].status == "in_progress", "reads go on from what was read last: {found:?}");
+
+    server.up().await;
+    town.served(&server, "gt-1", "close_reason", &format!("merged {}", "c".repeat(40))).await?;
+    town.says("served", condition::READY, "True", "Ready").await?;
+    town.counts("served", (1, 1, 0)).await?;
+    town.leases().delete(&lease, &DeleteParams::default()).await?;
+    // A person's reopening stays, though the status that told of the close is gone.
+    server.town(|town| town.change("gt-1", |row| drop(row.insert("status".into(), "open".into()))));
+    town.counts("served", (2, 0, 0)).await?;
+    let status = json!({"status": null});
+    town.stores().patch_status("served", &PatchParams::default(), &Patch::Merge(&status)).await?;
+    town.counts("served", (2, 0, 0)).await?;
+    ensure!(server.asked("gt-1:close").len() == 1, "{:?}", server.asked("POST"));
+
+    let say = CommentRequest { rig: town.rig.clone(), id: "gt-1".into(), author: "polecat".into(), text: "gave up".into() };
+    ensure!(polecat.comment(say).await?.into_inner().changed, "said");
+    server.town(|town| town.change("gt-1", |row| row["comments"][0]["text"] = "edited".into()));
+    let found = polecat.get(asked).await?.into_inner();
+    ensure!(found.beads[0].comments[0].text == "edited", "comments are asked for: {found:?}");
     Ok(())
 }
 

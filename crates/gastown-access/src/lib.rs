@@ -1,5 +1,5 @@
-//! From the Secret and the known hosts that an object names to a git remote that can be asked, and the words in which
-//! conditions tell of a remote's faults.
+//! From the Secret and the known hosts that an object names to a git remote that can be asked, or to a server's token, and
+//! the words in which conditions tell of a remote's faults.
 //!
 //! Read anew each time: nothing secret is cached. It knows no controller; who may read which Secret is the API server's
 //! to say.
@@ -60,6 +60,15 @@ pub async fn remote(client: &Client, named: Named<'_>, url: &GitUrl) -> Result<R
         remote.known_hosts.push_str(&known);
     }
     Ok(remote)
+}
+
+/// The bearer token in key `token` of the Secret that is named; none where none is.
+pub async fn token(client: &Client, named: Named<'_>) -> Result<Option<Vec<u8>>, Error> {
+    let Some(name) = named.secret else { return Ok(None) };
+    let secret = Api::<KubeSecret>::namespaced(client.clone(), named.namespace).get(name).await;
+    let secret = secret.map_err(|e| absent(e, "secret", name, &named, reason::SECRET_NOT_FOUND))?;
+    let token = secret.data.unwrap_or_default().remove("token").map(|value| value.0).filter(|value| !value.is_empty());
+    token.map(Some).ok_or_else(|| Error::Told(reason::SECRET_NOT_FOUND, format!("secret {name} has no key token")))
 }
 
 fn absent(error: kube::Error, what: &str, name: &str, named: &Named<'_>, missing: &'static str) -> Error {

@@ -30,6 +30,7 @@ use crate::shared::ObjectName;
     printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp")
 )]
 #[serde(rename_all = "camelCase")]
+#[schemars(extend("x-kubernetes-validations" = backend_rules()))]
 pub struct BeadStoreSpec {
     /// The rig whose beads it keeps.
     #[schemars(length(min = 1, max = 253))]
@@ -47,9 +48,12 @@ pub struct BeadStoreSpec {
     /// How beads are kept.
     #[serde(default)]
     pub backend: BeadBackend,
-    /// Where in git they are.
+    /// Where in git they are, with backend GitJsonl.
     #[serde(default)]
     pub git: BeadGit,
+    /// The server that has them, with backend HttpV0.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub http: Option<BeadHttp>,
     /// What may be written.
     #[serde(default)]
     pub write_policy: WritePolicy,
@@ -78,6 +82,33 @@ pub enum BeadBackend {
     /// A file of JSON lines in a git repository.
     #[default]
     GitJsonl,
+    /// A server: `bd serve`, API v0, of bd 1.3 or later.
+    HttpV0,
+}
+
+/// What belongs to one backend alone. A store whose backend is absent is in git, which a template may leave out.
+fn backend_rules() -> serde_json::Value {
+    let served = "(has(self.backend) && self.backend == 'HttpV0')";
+    let rule = |rule: String, message: &str| (rule, message.to_owned());
+    let list = [
+        rule(
+            format!("{served} == has(self.http)"),
+            "http names the server of backend HttpV0: give http with that backend, and only with it",
+        ),
+        rule(
+            format!(
+                "!{served} || !has(self.git) || !(has(self.git.url) || has(self.git.branch) || has(self.git.commitAuthor) || \
+                 (has(self.git.path) && self.git.path != '.beads'))"
+            ),
+            "git is for backend GitJsonl: remove it, or the backend",
+        ),
+        rule(
+            format!("!{served} || !(has(self.gitSecretRef) || has(self.sshKnownHostsConfigMapRef))"),
+            "gitSecretRef and sshKnownHostsConfigMapRef are for backend GitJsonl: name the server's token in http.tokenSecretRef",
+        ),
+    ];
+    let list: Vec<(&str, &str)> = list.iter().map(|(rule, message)| (rule.as_str(), message.as_str())).collect();
+    schema::rules(&list)
 }
 
 /// What may be written into a store.
@@ -131,17 +162,40 @@ fn default_path() -> String {
     ".beads".to_owned()
 }
 
+/// A server that has beads.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct BeadHttp {
+    /// Where it is: `http://beads.town.svc:8080`, or `https://` where a proxy gives it TLS; with a path where the proxy wants one.
+    #[schemars(length(min = 8, max = 2048), extend("x-kubernetes-validations" = schema::http_url()))]
+    pub url: String,
+    /// A Secret of this namespace whose key `token` holds the server's bearer token; without one no token is sent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub token_secret_ref: Option<ObjectName>,
+    /// The project that the server must have; nothing is read or written of another one. By default the one that it has when it is first asked.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 255))]
+    pub project_id: Option<String>,
+}
+
 /// A [`BeadStoreSpec`] without its rig and without defaults.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
+#[schemars(extend("x-kubernetes-validations" = backend_rules()))]
 pub struct BeadStoreTemplate {
     /// Further prefixes whose beads may be written, beside the rig's `beadsPrefix`.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 16), inner(length(min = 1, max = 64)), extend("x-kubernetes-list-type" = "set"))]
     pub allowed_prefixes: Vec<String>,
-    /// Where in git they are.
+    /// How beads are kept; in git when absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub backend: Option<BeadBackend>,
+    /// Where in git they are, with backend GitJsonl.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub git: Option<BeadGit>,
+    /// The server that has them, with backend HttpV0.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub http: Option<BeadHttp>,
     /// What may be written.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub write_policy: Option<WritePolicy>,
@@ -174,8 +228,9 @@ impl BeadStoreTemplate {
             rig_ref: rig.into(),
             prefix: prefix.into(),
             allowed_prefixes: self.allowed_prefixes.clone(),
-            backend: BeadBackend::default(),
+            backend: self.backend.unwrap_or_default(),
             git: self.git.clone().unwrap_or_default(),
+            http: self.http.clone(),
             write_policy: self.write_policy.unwrap_or_default(),
             suspend: self.suspend.unwrap_or_default(),
             ssh_known_hosts_config_map_ref: self.ssh_known_hosts_config_map_ref.clone(),
@@ -206,11 +261,11 @@ pub struct BeadStoreStatus {
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     #[schemars(extend("maxProperties" = 32))]
     pub by_status: BTreeMap<String, i32>,
-    /// Which tool's format the file has: Classic, Br or Export.
+    /// Which tool's format the file has: Classic, Br or Export. A server has none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 64))]
     pub dialect: Option<String>,
-    /// Whether the file is the truth, and not an export of a database.
+    /// Whether what is read is the truth, and not an export of a database.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub authoritative: Option<bool>,
     /// The newest commit that was read: of the branch that is written, else of the branch that work lands on.
@@ -225,7 +280,7 @@ pub struct BeadStoreStatus {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 255))]
     pub project_id: Option<String>,
-    /// Lines that cannot be read as beads.
+    /// Lines, or rows of a server, that cannot be read as beads.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub malformed_lines: Option<i32>,
     /// Claims and closes that the store does not show yet.

@@ -30,7 +30,9 @@ mod schema;
 mod shared;
 mod witness;
 
-pub use bead_store::{BeadBackend, BeadGit, BeadStore, BeadStorePhase, BeadStoreSpec, BeadStoreStatus, BeadStoreTemplate, WritePolicy};
+pub use bead_store::{
+    BeadBackend, BeadGit, BeadHttp, BeadStore, BeadStorePhase, BeadStoreSpec, BeadStoreStatus, BeadStoreTemplate, WritePolicy,
+};
 pub use convoy::{Convoy, ConvoyBead, ConvoyBeadPhase, ConvoyPhase, ConvoySpec, ConvoyStatus, FailurePolicy};
 pub use crd::crds;
 pub use escalation::{

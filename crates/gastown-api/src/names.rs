@@ -75,6 +75,10 @@ pub mod annotation {
     pub const CLAIM_BEAD: &str = "gastown.io/claim-bead";
     /// On a claim's Lease: the holder, as `namespace/name`.
     pub const CLAIM_POLECAT: &str = "gastown.io/claim-polecat";
+    /// BeadStore of a server, by beadstore-ctl: its project and the claims that were copied into it, as compact JSON.
+    pub const BEADS_SERVED: &str = "gastown.io/beads-served";
+    /// MergeRequest, by beadstore-ctl: how far the close of its bead in a server is, as compact JSON.
+    pub const BEAD_CLOSED: &str = "gastown.io/bead-closed";
     /// On a Convoy: the beads that counted once, as compact JSON; they count as long as the Convoy is there.
     pub const CONVOY_COUNTED: &str = "gastown.io/convoy-counted";
     /// On a Convoy: which end of which beads was told.

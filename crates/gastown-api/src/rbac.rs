@@ -142,6 +142,7 @@ const BEAD_STORE: &[Grant] = &[
     grant(OURS, &["beadstores"], &["get", "list", "watch", "patch"], "its own kind; the Go operator's finalizer is taken off by a patch"),
     grant(OURS, &["beadstores/status"], &["patch"], "phase, counts and conditions"),
     grant(OURS, &["rigs", "refineries", "mergerequests"], READ, "repository, target branches, what landed"),
+    grant(OURS, &["mergerequests"], &["patch"], "one annotation, and nothing else: that its landing closed a bead of `bd serve`"),
     grant("authentication.k8s.io", &["tokenreviews"], &["create"], "who calls its gRPC server"),
     EVENTS,
 ];

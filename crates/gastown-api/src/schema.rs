@@ -21,6 +21,15 @@ pub fn git_url() -> Value {
     rules(&[(&format!("{form} && {no_parent} && {port}"), message)])
 }
 
+/// The address of a server over HTTP. The same set as the client takes, but for hosts that are no host names.
+pub fn http_url() -> Value {
+    let form = r"self.matches('^https?://([A-Za-z0-9]([A-Za-z0-9.-]*[A-Za-z0-9])?|\\[[0-9a-fA-F:.]+\\])(:[1-9][0-9]{0,4})?(/[A-Za-z0-9._~%/-]*)?$')";
+    let port = "!self.matches('^https?://[^/]*:(6553[6-9]|655[4-9][0-9]|65[6-9][0-9]{2}|6[6-9][0-9]{3}|[7-9][0-9]{4})(/|$)')";
+    let message = "must be a server's URL: http://host[:port] or https://host[:port], with a path where a proxy wants one, without a user, a \
+                   password, a query or a fragment (the token is in the Secret of tokenSecretRef)";
+    rules(&[(&format!("{form} && {port}"), message)])
+}
+
 /// A branch's short name.
 pub fn branch() -> Value {
     rules(&[(

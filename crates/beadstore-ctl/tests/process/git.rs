@@ -1,7 +1,5 @@
 //! Stores in real repositories: what is read of them, what is pushed, and what happens when somebody else pushes too.
 
-#![allow(clippy::unwrap_used, clippy::panic)]
-
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -9,13 +7,15 @@ use std::time::Duration;
 
 use beadstore_ctl::desk::{Desks, Fault, Way, Written};
 use beadstore_ctl::place::{Repository, Setting, Source};
-use beadstore_ctl::plan::{Claim, Deed, Landed, Prefixes, Wanted, assignee, plan};
+use beadstore_ctl::plan::{Deed, Prefixes, Wanted, plan};
 use beadstore_ctl::view::View;
 use gastown_api::WritePolicy;
 use gastown_beads::{Change, EditError};
 use gastown_git::{Git, Remote};
 use gastown_testkit::git_http::GitHttp;
 use tempfile::TempDir;
+
+use crate::{claimed, landed, status_of};
 
 const ANN: &str = r#"{"id":"gt-1","title":"First","status":"open","priority":1,"issue_type":"task","created_at":"2026-01-02T03:04:05.123456789+01:00","updated_at":"2026-01-02T03:04:05.123456789+01:00"}"#;
 const BOB: &str = r#"{"id":"gt-2","title":"Second, with <b> & \"quotes\"","status":"open","priority":2,"issue_type":"bug","created_at":"2026-01-03T03:04:05.123456789+01:00","updated_at":"2026-01-03T03:04:05.123456789+01:00","unknown":{"z":1,"a":[1.0]}}"#;
@@ -126,7 +126,7 @@ struct Fresh {
 
 impl Fresh {
     fn way(&self) -> Way {
-        Way::Git(self.repository.clone(), Remote::anonymous(self.repository.url.clone()))
+        Way::Git(Box::new(self.repository.clone()), Remote::anonymous(self.repository.url.clone()))
     }
 
     async fn read(&self) -> Result<View, Fault> {
@@ -164,20 +164,6 @@ fn git(dir: &Path, args: &[&str]) {
         .output()
         .unwrap();
     assert!(out.status.success(), "git {args:?}: {}", String::from_utf8_lossy(&out.stderr));
-}
-
-fn claimed(bead: &str, holder: &str, name: &str) -> Wanted {
-    let claim = Claim { bead: bead.into(), holder: holder.into(), assignee: assignee("web", name) };
-    Wanted { claims: vec![claim], ..Wanted::default() }
-}
-
-fn landed(bead: &str, request: &str) -> Wanted {
-    let landed = Landed { bead: bead.into(), request: request.into(), commit: "abc123".into() };
-    Wanted { landed: vec![landed], ..Wanted::default() }
-}
-
-fn status_of(view: &View, bead: &str) -> String {
-    view.issues().get(bead).unwrap_or_else(|| panic!("{bead}")).status.as_str().to_owned()
 }
 
 #[tokio::test]

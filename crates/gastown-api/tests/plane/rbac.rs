@@ -164,7 +164,7 @@ async fn rig_ctl_makes_children_in_the_release_namespace_alone() {
 }
 
 #[tokio::test]
-async fn beadstore_ctl_reads_what_it_copies_and_writes_its_own_kind_alone() {
+async fn beadstore_ctl_reads_what_it_copies_and_writes_its_own_kind_and_what_it_closed() {
     let account = Account::of(Controller::BeadStore).await;
     account.until_bound().await;
     let (here, told) = (account.release.as_str(), account.secrets.as_str());
@@ -173,12 +173,15 @@ async fn beadstore_ctl_reads_what_it_copies_and_writes_its_own_kind_alone() {
         ("patch", OURS, "beadstores/status", "default"),
         ("watch", "coordination.k8s.io", "leases", here),
         ("list", OURS, "mergerequests", ""),
+        ("patch", OURS, "mergerequests", "default"),
     ];
     account.expect(true, &allowed).await;
     let denied = [
         ("get", "", "secrets", "default"),
         ("list", "", "secrets", here),
-        ("patch", OURS, "mergerequests", "default"),
+        ("patch", OURS, "mergerequests/status", "default"),
+        ("create", OURS, "mergerequests", "default"),
+        ("delete", OURS, "mergerequests", "default"),
         ("patch", OURS, "polecats/status", "default"),
         ("list", "coordination.k8s.io", "leases", "default"),
         ("delete", "coordination.k8s.io", "leases", here),

@@ -275,5 +275,43 @@ async fn where_a_bead_store_s_beads_are_is_a_plain_place() {
     let (good, bad) = (["Gastown Beads <beads@example.org>", "b <b@h>"], ["beads", "<b@h.org>", "a <b@h> <c@h>", "a\nb <c@h>", "a <b c>"]);
     texts(&ground, &base, "spec/git/commitAuthor", &good, &bad, &["name and an address"]).await;
     texts(&ground, &base, "spec/writePolicy", &["ReadOnly", "Write", "AllowExportOnly"], &["Force"], &[]).await;
-    texts(&ground, &base, "spec/backend", &["GitJsonl"], &["HttpV0"], &[]).await;
+    texts(&ground, &base, "spec/backend", &["GitJsonl"], &["DoltSql"], &[]).await;
+}
+
+#[tokio::test]
+async fn a_bead_store_names_a_server_exactly_where_a_server_has_its_beads() {
+    let ground = Ground::new().await;
+    let served = with(with(bead_store(), "spec/backend", json!("HttpV0")), "spec/http", json!({ "url": "http://beads.town.svc:8080" }));
+    ground.accepts(&served).await;
+    ground.refuses(&without(served.clone(), "spec/http"), &["give http with that backend"]).await;
+    ground.refuses(&without(served.clone(), "spec/backend"), &["give http with that backend"]).await;
+    for (place, value) in [
+        ("spec/git", json!({ "branch": "beads" })),
+        ("spec/git", json!({ "url": "https://host/beads" })),
+        ("spec/git", json!({ "commitAuthor": "b <b@h>" })),
+        ("spec/git", json!({ "path": "sub/.beads" })),
+    ] {
+        ground.refuses(&with(served.clone(), place, value), &["git is for backend GitJsonl"]).await;
+    }
+    for place in ["spec/gitSecretRef", "spec/sshKnownHostsConfigMapRef"] {
+        ground.refuses(&with(served.clone(), place, json!({ "name": "git" })), &["http.tokenSecretRef"]).await;
+    }
+    let good = ["http://beads", "https://beads.example:8443/town/", "http://10.0.0.1:80", "http://[::1]:8080"];
+    let bad = [
+        "beads:8080",
+        "ftp://beads",
+        "http://",
+        "http://ada:pw@beads",
+        "http://beads/?x=1",
+        "http://beads/#x",
+        "http://beads:70000",
+        "http://a b",
+    ];
+    texts(&ground, &served, "spec/http/url", &good, &bad, &["must be a server's URL"]).await;
+    ground.refuses(&with(served.clone(), "spec/http/projectId", json!("")), &["spec.http.projectId"]).await;
+    ground.refuses(&with(served, "spec/http/tokenSecretRef", json!({})), &["spec.http.tokenSecretRef.name"]).await;
+    let template = json!({ "backend": "HttpV0", "http": { "url": "http://beads" } });
+    ground.accepts(&with(rig(), "spec/beads", template)).await;
+    ground.refuses(&with(rig(), "spec/beads", json!({ "http": { "url": "http://beads" } })), &["give http with that backend"]).await;
+    ground.refuses(&with(rig(), "spec/beads", json!({ "backend": "HttpV0" })), &["give http with that backend"]).await;
 }
