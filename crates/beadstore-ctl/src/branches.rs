@@ -85,7 +85,8 @@ impl Branches {
         let dolt = side.is_some_and(|side| side.metadata.is_dolt() || side.config.has_sync_remote);
         let message = if dolt {
             format!(
-                "{path} belongs to a Dolt database and no JSONL file is committed: turn on export.auto and export.git-add in its config.yaml"
+                "{path} belongs to a Dolt database and no JSONL file is committed: name its bd serve in spec.http (spec.backend HttpV0), or \
+                 turn on export.auto and export.git-add in its config.yaml"
             )
         } else {
             format!("there is no JSONL file of beads in {path}")

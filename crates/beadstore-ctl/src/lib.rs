@@ -1,7 +1,8 @@
 //! The bead store controller: the one writer of a rig's beads, and who is asked for them.
 //!
-//! The beads' format is in [`gastown_beads`], git is in [`gastown_git`], `bd serve` in [`gastown_beads_http`]; here they meet the API server. Claims are
-//! decided by Leases and landings by refineries: this controller copies both into the store, and never decides either.
+//! The beads' format is in [`gastown_beads`], git is in [`gastown_git`], `bd serve` in [`gastown_beads_http`]; here they meet
+//! the API server. Claims are decided by Leases and landings by refineries: this controller copies both into the store, and
+//! never decides either.
 
 mod args;
 pub mod branches;

@@ -373,7 +373,7 @@ async fn an_export_is_a_view_and_is_written_only_by_leave() {
     let bare = Ground::with(&[(".beads/metadata.json", r#"{"backend":"dolt"}"#)]);
     let (reason, message) = bare.desks().lack().await;
     assert_eq!(reason, "NoJsonl");
-    assert!(message.contains("export.auto"), "{message}");
+    assert!(message.contains("export.auto") && message.contains("HttpV0"), "{message}");
 }
 
 #[tokio::test]
