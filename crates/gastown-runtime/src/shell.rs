@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use anyhow::Context as _;
 use clap::Parser as _;
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
@@ -82,6 +83,7 @@ where
     // Fails only where somebody installed one before: then that one serves.
     let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
     let executor = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build();
+    raise_descriptors();
     let ended = executor.context("starting the async runtime").and_then(|executor| executor.block_on(live(controller, args, own, start)));
     match ended {
         Ok(()) => ExitCode::SUCCESS,
@@ -92,6 +94,14 @@ where
             ExitCode::FAILURE
         }
     }
+}
+
+/// Allows this process as many descriptors as it may have. Each caller's connection is one, a node may give 1,024 at first, and a
+/// witness has more agents than that.
+fn raise_descriptors() {
+    let limit = getrlimit(Resource::Nofile);
+    // Never more than it may be: it cannot fail, and a process that has too few says so when it runs out.
+    let _ = setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, ..limit });
 }
 
 async fn live<A, F, Fut>(controller: &'static str, args: RuntimeArgs, own: A, start: F) -> anyhow::Result<()>
@@ -156,4 +166,16 @@ async fn drain(runtime: &Runtime, time: std::time::Duration, work: impl Future<O
         return Ok(());
     };
     ended
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_controller_may_have_as_many_descriptors_as_its_node_allows() {
+        raise_descriptors();
+        let limit = getrlimit(Resource::Nofile);
+        assert_eq!(limit.current, limit.maximum);
+    }
 }
