@@ -9,6 +9,7 @@ mod context;
 mod escalation;
 mod gather;
 mod hub;
+mod metrics;
 mod policy;
 mod report;
 mod service;
@@ -33,6 +34,7 @@ use tonic::service::Routes;
 use crate::channels::Channels;
 use crate::context::Context;
 use crate::hub::Hub;
+use crate::metrics::WitnessMetrics;
 
 /// No message of ours is longer: the longest is a Raise.
 const MESSAGE_MAX: usize = 64 * 1024;
@@ -80,7 +82,7 @@ pub async fn serve(runtime: Runtime, listener: TcpListener) -> anyhow::Result<()
         witnesses: witnesses.clone(),
         polecats,
         escalations: escalations.clone(),
-        hub: Hub::default(),
+        hub: Hub::new(WitnessMetrics::new(&runtime.metrics)),
         channels,
         trigger,
         carried: Mutex::default(),

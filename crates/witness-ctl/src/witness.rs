@@ -115,7 +115,7 @@ async fn look(polecat: &Polecat, limits: &Thresholds, judging: Timestamp, now: T
     let Some(verdict) = witness::judge(now, &facts) else { return Ok(None) };
     if let (Some(order), Some(known)) = (verdict.order, &known) {
         let text = if order == Order::Nudge { NUDGE } else { CHECKPOINT };
-        let sent = ctx.hub.order(now, &known.uid, order, text);
+        let sent = ctx.hub.order(now, &uid, &known.uid, order, text);
         tracing::info!(?order, sent, pod, "a wedged agent");
         if sent {
             let (word, said) = match order {
