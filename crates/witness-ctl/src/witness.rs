@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures::StreamExt as _;
 use gastown_api::names::{condition, reason};
 use gastown_api::{EscalationSpec, Polecat, PolecatPhase, RelatedObject, Witness, WitnessStatus, conditions, duration};
 use gastown_core::witness::{self, Alarm, Facts, Order, Thresholds, Verdict};
@@ -17,6 +18,8 @@ use crate::{gather, report};
 
 /// Polecats of a busy rig change many times a second; a rig is looked at this often at most.
 const APART: SignedDuration = SignedDuration::from_secs(1);
+/// So many polecats are looked at at a time: most looks write nothing, but when a rig's agents all attach, each is written to.
+const AT_ONCE: usize = 16;
 const NUDGE: &str = "You have been silent for a while. Go on with your task; if you are through, run `gt done`; if you cannot go on, run \
                      `gt escalate -s medium` and say what you need.";
 const CHECKPOINT: &str = "the agent does nothing any more and is about to be restarted";
@@ -47,8 +50,13 @@ pub(crate) async fn reconcile(object: Arc<Witness>, ctx: Arc<Context>) -> Result
     let thresholds = gather::thresholds(&object.spec);
     let mut counted = Vec::new();
     let mut failed = None;
-    for polecat in ctx.polecats.state_filter(|p| p.spec.rig == *rig) {
-        match look(&polecat, &thresholds, pass.first, now, &ctx).await {
+    let looks = ctx.polecats.state_filter(|p| p.spec.rig == *rig).into_iter().map(|polecat| {
+        let ctx = ctx.clone();
+        async move { (look(&polecat, &thresholds, pass.first, now, &ctx).await, polecat) }
+    });
+    let mut looks = futures::stream::iter(looks).buffer_unordered(AT_ONCE);
+    while let Some((looked, polecat)) = looks.next().await {
+        match looked {
             Ok(current) => counted.push(gather::counted(current.as_ref().unwrap_or(&polecat))),
             Err(error) => {
                 // One polecat's trouble is not that of the others.
