@@ -9,12 +9,14 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use anyhow::{Context, Result, bail};
 use axum::Router;
 use axum::body::Body;
 use axum::extract::{Path as UrlPath, Request, State};
 use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
+use axum::middleware::{Next, from_fn_with_state};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, put};
 use base64::Engine as _;
@@ -55,6 +57,14 @@ pub struct GitHttp {
     config: Config,
     address: SocketAddr,
     task: Option<JoinHandle<()>>,
+    counts: Arc<Counts>,
+}
+
+/// What was asked of a server.
+#[derive(Debug, Default)]
+struct Counts {
+    requests: AtomicU64,
+    sessions: AtomicU64,
 }
 
 impl GitHttp {
@@ -65,8 +75,9 @@ impl GitHttp {
 
     /// Serves the repositories of `config.dir`.
     pub async fn start_with(config: Config) -> Result<Self> {
-        let (address, task) = serve("127.0.0.1:0".parse()?, &config).await?;
-        Ok(Self { config, address, task: Some(task) })
+        let counts = Arc::default();
+        let (address, task) = serve("127.0.0.1:0".parse()?, &config, &counts).await?;
+        Ok(Self { config, address, task: Some(task), counts })
     }
 
     /// `http://127.0.0.1:PORT`, without a slash at its end and without a user.
@@ -111,9 +122,19 @@ impl GitHttp {
     /// Serves again on the same port.
     pub async fn up(&mut self) -> Result<()> {
         if self.task.is_none() {
-            self.task = Some(serve(self.address, &self.config).await?.1);
+            self.task = Some(serve(self.address, &self.config, &self.counts).await?.1);
         }
         Ok(())
+    }
+
+    /// How many requests came so far.
+    pub fn requests(&self) -> u64 {
+        self.counts.requests.load(Ordering::Relaxed)
+    }
+
+    /// How many of them asked which refs there are, as every run of git against a remote does first.
+    pub fn sessions(&self) -> u64 {
+        self.counts.sessions.load(Ordering::Relaxed)
     }
 }
 
@@ -125,16 +146,24 @@ impl Drop for GitHttp {
     }
 }
 
-async fn serve(address: SocketAddr, config: &Config) -> Result<(SocketAddr, JoinHandle<()>)> {
+async fn serve(address: SocketAddr, config: &Config, counts: &Arc<Counts>) -> Result<(SocketAddr, JoinHandle<()>)> {
     let listener = TcpListener::bind(address).await.with_context(|| format!("listening on {address}"))?;
     let address = listener.local_addr()?;
-    let app = router(config.clone());
+    let app = router(config.clone()).layer(from_fn_with_state(counts.clone(), count));
     let task = tokio::spawn(async move {
         if let Err(e) = axum::serve(listener, app).await {
             tracing::error!(error = %e, "the git server ended");
         }
     });
     Ok((address, task))
+}
+
+async fn count(State(counts): State<Arc<Counts>>, request: Request, next: Next) -> Response {
+    counts.requests.fetch_add(1, Ordering::Relaxed);
+    if request.uri().path().ends_with("/info/refs") {
+        counts.sessions.fetch_add(1, Ordering::Relaxed);
+    }
+    next.run(request).await
 }
 
 /// Makes an empty bare repository `NAME.git` in `dir`; one that is there is left as it is.

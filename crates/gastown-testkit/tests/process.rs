@@ -63,7 +63,9 @@ async fn branches_are_pushed_cloned_moved_back_and_deleted() {
     assert_eq!(ok(clone.path(), &["rev-parse", "HEAD"]), head);
     ok(work.path(), &["push", "-q", "-f", "origin", "HEAD~1:refs/heads/topic"]);
     ok(work.path(), &["push", "-q", "origin", ":refs/heads/topic"]);
+    let before = (server.requests(), server.sessions());
     assert_eq!(ok(work.path(), &["ls-remote", "origin", "refs/heads/topic"]), "");
+    assert_eq!((server.requests() - before.0, server.sessions() - before.1), (2, 1), "which protocol, and which refs");
 }
 
 #[tokio::test(flavor = "multi_thread")]
