@@ -159,6 +159,14 @@ impl ControlPlane {
         &self.kubeconfig
     }
 
+    /// A kubeconfig file whose bearer the API server treats as this user; for a process of its own.
+    pub fn kubeconfig_as(&self, user: &str) -> Result<PathBuf> {
+        let text = std::fs::read_to_string(&self.kubeconfig).context("reading the kubeconfig")?;
+        let path = self.folder.join(format!("{}.kubeconfig", user.replace([':', '/'], "-")));
+        pki::write_private(&path, &kubeconfig::impersonating(&text, user)?)?;
+        Ok(path)
+    }
+
     /// Applies the project's CRDs and waits until they are served.
     pub async fn install_crds(&self) -> Result<()> {
         crds::install(&self.client()?).await

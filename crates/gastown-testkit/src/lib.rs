@@ -13,6 +13,7 @@ pub mod http_client;
 pub mod kubelet;
 pub mod messages;
 pub mod oci;
+pub mod process;
 pub mod sshd;
 pub mod tenant;
 

@@ -52,7 +52,12 @@ pub async fn install(plane: &ControlPlane, controller: Controller, callers: &[&s
 
 /// How a controller of the release reaches the plane: as its own service account.
 pub fn config(plane: &ControlPlane, controller: Controller) -> Config {
-    plane.config_as(&format!("system:serviceaccount:{SYSTEM}:{}", controller.name()))
+    plane.config_as(&user(controller))
+}
+
+/// Who a controller of the release is to the API server.
+pub fn user(controller: Controller) -> String {
+    format!("system:serviceaccount:{SYSTEM}:{}", controller.name())
 }
 
 /// Writes a CA (`ca.crt`) and a server's certificate for `localhost` (`tls.crt`, `tls.key`) into a folder.

@@ -1,5 +1,6 @@
 //! Kubeconfig files, with everything inside, so that one may be copied.
 
+use anyhow::{Context, Result};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use serde_json::{Value, json};
@@ -23,9 +24,26 @@ pub fn render(server: &str, authority: &str, user: &Pair) -> String {
     format!("{value:#}\n")
 }
 
+/// One of [`render`], for somebody else: its user acts as `user`.
+pub fn impersonating(kubeconfig: &str, user: &str) -> Result<String> {
+    let mut value: Value = serde_json::from_str(kubeconfig).context("a kubeconfig that is not ours")?;
+    value["users"][0]["user"]["as"] = json!(user);
+    Ok(format!("{value:#}\n"))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_client_acts_as_whom_it_is_told_to() {
+        let pair = Pair { certificate: "C".into(), key: "K".into() };
+        let text = impersonating(&render("https://127.0.0.1:1", "CA", &pair), "system:serviceaccount:a:b").unwrap();
+        let read = kube::config::Kubeconfig::from_yaml(&text).unwrap();
+        let user = read.auth_infos[0].auth_info.as_ref().unwrap();
+        assert_eq!(user.impersonate.as_deref(), Some("system:serviceaccount:a:b"));
+        assert!(user.client_key_data.is_some());
+    }
 
     #[test]
     fn a_client_reads_the_file_back() {
