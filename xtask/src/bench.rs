@@ -1,16 +1,20 @@
 //! `cargo xtask bench`: figures of a warm run, in counts, ratios and percentiles.
 //!
-//! The main job is played on a cluster: it is up, the images are on its node and the controllers have run before the clock starts.
+//! `demo` and `boltons` play the main job on a cluster: it is up, the images are on its node and the controllers have run before the
+//! clock starts. `streams` loads one controller, a process of its own on a control plane without a node.
 
 mod metrics;
 mod spread;
 mod story;
+mod streams;
 
 use std::path::PathBuf;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 use clap::Subcommand;
 use serde::Serialize;
+
+use crate::{images, util};
 
 /// Flags of `cargo xtask bench`.
 #[derive(Debug, clap::Args)]
@@ -29,6 +33,8 @@ enum Name {
     Demo(story::Args),
     /// 21 changes of a real repository, from the outside data.
     Boltons(story::Args),
+    /// Agents that report to one witness-ctl: its memory, CPU time and requests.
+    Streams(streams::Args),
 }
 
 /// What a bench found: a table for a person, and the same for a program.
@@ -50,12 +56,30 @@ pub async fn run(args: Args) -> Result<()> {
     let figures = match &args.name {
         Name::Demo(own) => story::demo(own).await?,
         Name::Boltons(own) => story::boltons(own).await?,
+        Name::Streams(own) => unless_interrupted(Box::pin(streams::run(own))).await?,
     };
     println!("\n{}", figures.table);
     if let Some(path) = &args.json {
         std::fs::write(path, serde_json::to_vec_pretty(&figures.json)?).with_context(|| format!("writing {}", path.display()))?;
     }
     figures.trouble.map_or(Ok(()), Err)
+}
+
+/// Ends early on Ctrl-C: the work is dropped, and what it started ends with it.
+async fn unless_interrupted<T>(work: impl Future<Output = Result<T>>) -> Result<T> {
+    tokio::select! {
+        done = work => done,
+        _ = tokio::signal::ctrl_c() => bail!("interrupted"),
+    }
+}
+
+/// A program of this workspace, as it is in its image.
+async fn program(name: &'static str) -> Result<PathBuf> {
+    let built = tokio::task::spawn_blocking(move || {
+        util::need_debian(&[("strip", "binutils")])?;
+        images::binaries([name].into())
+    });
+    built.await??.remove(name).with_context(|| format!("{name} was not built"))
 }
 
 fn mebibytes(bytes: u64) -> f64 {

@@ -138,7 +138,7 @@ fn pick(recipes: &BTreeMap<String, Recipe>, name: &str) -> Result<(String, Recip
 }
 
 /// Builds programs of this workspace in one go and answers with stripped copies.
-fn binaries(wanted: BTreeSet<&str>) -> Result<BTreeMap<String, PathBuf>> {
+pub fn binaries(wanted: BTreeSet<&str>) -> Result<BTreeMap<String, PathBuf>> {
     if wanted.is_empty() {
         return Ok(BTreeMap::new());
     }

@@ -30,6 +30,12 @@ pub fn since<K: Ord + Clone>(before: &BTreeMap<K, u64>, after: &BTreeMap<K, u64>
     news.filter(|(_, count)| *count > 0).collect()
 }
 
+/// The value of one series, written as `name{labels}`; 0 while it is not there.
+pub fn value(text: &str, series: &str) -> f64 {
+    let found = text.lines().find_map(|line| line.strip_prefix(series)?.strip_prefix(' '));
+    found.and_then(|value| value.trim().parse().ok()).unwrap_or_default()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -52,5 +58,14 @@ mod tests {
         let before = counted(&[("pods", "create", 2), ("pods", "get", 1), ("leases", "update", 9)]);
         let after = counted(&[("pods", "create", 5), ("pods", "get", 1), ("pods", "delete", 2), ("leases", "update", 4)]);
         assert_eq!(since(&before, &after), counted(&[("leases", "update", 4), ("pods", "create", 3), ("pods", "delete", 2)]));
+    }
+
+    #[test]
+    fn a_series_is_read_by_its_whole_name() {
+        let text =
+            "gastown_witness_streams_x 3\ngastown_witness_streams 2000\ngastown_reconcile_duration_seconds_sum{controller=\"a\"} 0.25\n";
+        assert_eq!(value(text, "gastown_witness_streams").to_string(), "2000");
+        assert_eq!(value(text, "gastown_reconcile_duration_seconds_sum{controller=\"a\"}").to_string(), "0.25");
+        assert_eq!(value(text, "gastown_witness").to_string(), "0");
     }
 }

@@ -179,7 +179,8 @@ impl Link {
         }
     }
 
-    async fn attach(&self) -> Result<(), Status> {
+    /// One stream, until it ends.
+    pub async fn attach(&self) -> Result<(), Status> {
         let mut client = self.witness.client().await?;
         let (up, beats) = mpsc::channel(1);
         let stream = self.board.attached();
