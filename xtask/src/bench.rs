@@ -1,8 +1,9 @@
 //! `cargo xtask bench`: figures of a warm run, in counts, ratios and percentiles.
 //!
 //! `demo` and `boltons` play the main job on a cluster: it is up, the images are on its node and the controllers have run before the
-//! clock starts. `streams` loads one controller, a process of its own on a control plane without a node.
+//! clock starts. `streams` and `beads` load one controller, a process of its own on a control plane without a node.
 
+mod beads;
 mod metrics;
 mod spread;
 mod story;
@@ -35,6 +36,8 @@ enum Name {
     Boltons(story::Args),
     /// Agents that report to one witness-ctl: its memory, CPU time and requests.
     Streams(streams::Args),
+    /// A large store before one beadstore-ctl: how long reads, claims and closes take.
+    Beads(beads::Args),
 }
 
 /// What a bench found: a table for a person, and the same for a program.
@@ -57,6 +60,7 @@ pub async fn run(args: Args) -> Result<()> {
         Name::Demo(own) => story::demo(own).await?,
         Name::Boltons(own) => story::boltons(own).await?,
         Name::Streams(own) => unless_interrupted(Box::pin(streams::run(own))).await?,
+        Name::Beads(own) => unless_interrupted(Box::pin(beads::run(own))).await?,
     };
     println!("\n{}", figures.table);
     if let Some(path) = &args.json {
