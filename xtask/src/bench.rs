@@ -30,7 +30,7 @@ pub struct Args {
 
 #[derive(Debug, Subcommand)]
 enum Name {
-    /// The demo's own project: three changes, one of them reworked.
+    /// The demo's own project: four changes, one of them reworked, and one agent that falls silent.
     Demo(story::Args),
     /// 21 changes of a real repository, from the outside data.
     Boltons(story::Args),
