@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use gastown_access::Named;
+use gastown_alarms::Alarms;
 use gastown_api::{BeadStore, MergeRequest, Refinery, Rig};
 use gastown_beads_http::{Client as BeadsClient, Options, Token};
 use gastown_runtime::Runtime;
@@ -31,6 +32,7 @@ pub(crate) struct Context {
     pub requests: Store<MergeRequest>,
     /// Claims, of the release namespace.
     pub claims: Store<Lease>,
+    pub alarms: Arc<Alarms>,
     pub desks: Desks,
 }
 

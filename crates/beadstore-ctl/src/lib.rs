@@ -4,6 +4,7 @@
 //! the API server. Claims are decided by Leases and landings by refineries: this controller copies both into the store, and
 //! never decides either.
 
+mod alarm;
 mod args;
 pub mod branches;
 mod context;
@@ -26,6 +27,7 @@ pub mod view;
 use std::sync::{Arc, OnceLock};
 
 use anyhow::Context as _;
+use gastown_alarms::Alarms;
 use gastown_api::names::{annotation, label};
 use gastown_api::{BeadStore, MergeRequest, Refinery, Rig};
 use gastown_git::Git;
@@ -109,8 +111,9 @@ fn watches(runtime: &Runtime, args: BeadStoreArgs) -> (Arc<Context>, Controller<
         let selector = format!("{}=true", label::CLAIM);
         Watch::<Lease>::namespaced(runtime, &runtime.args.namespace).labels(&selector).notify(&trigger, map).start()
     };
+    let alarms = Alarms::start(runtime, args.witness_endpoint.as_deref(), "beadstore-ctl");
     let desks = Desks::new(Git::from_env(), args.data_dir);
-    let context = Context { runtime: runtime.clone(), stores: stores.clone(), rigs, refineries, requests, claims, desks };
+    let context = Context { runtime: runtime.clone(), stores: stores.clone(), rigs, refineries, requests, claims, alarms, desks };
     (Arc::new(context), Controller { name: "beadstore", store: stores, triggers })
 }
 

@@ -12,6 +12,7 @@ use gastown_runtime::events::Note;
 use kube::runtime::controller::Action;
 use kube::{Api, ResourceExt as _};
 
+use crate::alarm;
 use crate::context::{Context, Error, NoWay};
 use crate::desk::{Desk, Fault, Way, Written};
 use crate::gather;
@@ -60,6 +61,7 @@ async fn serve(context: &Context, store: &BeadStore, setting: &Setting, desk: &D
     let seen = desk.seen(setting);
     let left = seen.as_ref().map(|seen| wanted(context, setting, &seen.view)).unwrap_or_default();
     say(context, store, &left, fault.as_ref());
+    context.alarms.keep(&alarm::subject(store), &alarm::CAUSES, &alarm::troubles(store, &left, fault.as_ref()));
     report::publish(context, store, &State::Serves { setting, seen: seen.clone(), left, fault: fault.clone() }).await?;
     match fault {
         None => {

@@ -76,7 +76,7 @@ fn status(store: &BeadStore, state: &State<'_>, now: Timestamp) -> BeadStoreStat
         (None, State::Serves { .. } | State::Suspended { .. }) => before.clone(),
         (None, State::Stands { .. }) => BeadStoreStatus::default(),
     };
-    status.last_sync_time = seen.map(|seen| Time(seen.time)).or_else(|| before.last_sync_time.clone()).map(|time| whole(&time));
+    status.last_sync_time = seen.map(|seen| Time(seen.time)).or_else(|| before.last_sync_time.clone()).map(|time| conditions::time(time.0));
     status.pending_writes = match state {
         State::Serves { seen: Some(_), left, .. } => Some(small(left.deeds.len() + left.against.len())),
         _ => None,
@@ -94,10 +94,6 @@ fn status(store: &BeadStore, state: &State<'_>, now: Timestamp) -> BeadStoreStat
         (old, new) => old.is_some() != new.is_some(),
     };
     if quiet && !moved { before } else { status }
-}
-
-fn whole(time: &Time) -> Time {
-    Time(Timestamp::from_second(time.0.as_second()).unwrap_or(time.0))
 }
 
 fn small(count: usize) -> i32 {

@@ -104,7 +104,7 @@ async fn bead_store(stage: &Stage, dir: &Path, first: bool) -> (Runtime, JoinHan
     let runtime = Runtime::new("beadstore-ctl", stage.admin.clone(), args, Metrics::default(), Claims::always("test"));
     let port = if first { stage.port } else { 0 };
     let listener = grpc::listen(([127, 0, 0, 1], port).into()).await.unwrap();
-    let (started, own) = (runtime.clone(), BeadStoreArgs { data_dir: dir.join(format!("data-{first}")) });
+    let (started, own) = (runtime.clone(), BeadStoreArgs { data_dir: dir.join(format!("data-{first}")), witness_endpoint: None });
     let work = tokio::spawn(async move { Box::pin(beadstore_ctl::serve(started, own, listener)).await.unwrap() });
     runtime.readiness.ready().await;
     (runtime, work)
