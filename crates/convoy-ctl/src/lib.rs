@@ -43,6 +43,7 @@ struct Context {
     requests: Store<MergeRequest>,
     beads: Arc<beads::Beads>,
     expected: expect::Expected,
+    pace: report::Pace,
 }
 
 /// Why a reconcile failed.
@@ -112,7 +113,16 @@ pub async fn serve(runtime: Runtime, source: Arc<dyn BeadSource>) -> anyhow::Res
         .notify(&trigger, move |request| concerned(&request.spec.rig_ref, request.spec.bead_id.as_deref()))
         .start();
     let beads = beads::Beads::new(&runtime, source, convoys.clone(), trigger);
-    let context = Context { runtime: runtime.clone(), rigs, stores, polecats, requests, beads, expected: expect::Expected::default() };
+    let context = Context {
+        runtime: runtime.clone(),
+        rigs,
+        stores,
+        polecats,
+        requests,
+        beads,
+        expected: expect::Expected::default(),
+        pace: report::Pace::default(),
+    };
     Controller { name: "convoy", store: convoys, triggers }.run(&runtime, Arc::new(context), reconcile).await;
     Ok(())
 }
@@ -174,6 +184,9 @@ async fn reconcile(object: Arc<Convoy>, context: Arc<Context>) -> Result<Action,
     drop(held);
     let refused = acted.as_ref().err().and_then(act::refusal);
     let status = report::status(&object, &plan.verdict, refused.as_deref(), Timestamp::now());
+    if let (Ok(()), Some(wait)) = (&acted, context.pace.wait(&object, &status)) {
+        return Ok(Action::requeue(wait));
+    }
     let reported = report::publish(&object, &status, &plan.verdict, &context).await;
     acted?;
     reported.map_err(|source| Error::Report { convoy: object.name_any(), source })?;
