@@ -13,7 +13,7 @@ mod order;
 #[cfg(test)]
 mod world;
 
-pub use decide::{BROKEN_FOR, FAULTS_WITHOUT_DELAY, LOOK_AGAIN, MISSING_FOR, decide, target_is_broken};
+pub use decide::{BROKEN_FOR, DOUBTS, FAULTS_WITHOUT_DELAY, LOOK_AGAIN, MISSING_FOR, decide, target_is_broken};
 pub use facts::{Author, Build, Built, Facts, Landing, Request, Run, RunState, Source, Target};
 pub use names::{gate_job_name, request_name, short_digest};
 pub use order::{queue, score};
@@ -184,6 +184,8 @@ pub enum Step {
         /// Its target alone is red: on this tip the request is not to be tested again before.
         until: Option<Timestamp>,
     },
+    /// Test a request whose run was red once more: a gate may fail by chance.
+    Doubt(RequestId),
     /// Forget what the gates said of a request whose target was broken, and test it again.
     Retest(RequestId),
     /// Write down that infrastructure broke a run, which is nobody's fault, and delete its Job.

@@ -63,6 +63,12 @@ impl Pass<'_> {
                     e.retest_at = until.or(e.retest_at);
                 }
             }
+            Step::Doubt(request) => {
+                if let Some(e) = train.entry(&request) {
+                    e.ledger.doubts += 1;
+                }
+                self.retest(train, &request).await?;
+            }
             Step::Retest(request) => self.retest(train, &request).await?,
             Step::RecordFault { job, request, why, until } => self.record_fault(train, &job, &request, &why, until).await?,
             Step::ReleaseJob { job } => self.release(train, &job).await?,

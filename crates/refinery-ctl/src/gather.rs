@@ -164,6 +164,7 @@ impl Pass<'_> {
             faults: e.ledger.faults,
             runs_done: e.ledger.runs,
             not_before: e.not_before,
+            doubts: e.ledger.doubts,
             retest_at: e.retest_at,
             source: e.source,
             build: e.build.clone(),

@@ -27,6 +27,9 @@ pub(crate) struct Ledger {
     pub faults: u32,
     #[serde(skip_serializing_if = "is_zero")]
     pub runs: u32,
+    /// How often a red run was doubted.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub doubts: u32,
     /// How often a person's wish to try again was heeded.
     #[serde(skip_serializing_if = "is_none")]
     pub retried: i32,

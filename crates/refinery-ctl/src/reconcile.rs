@@ -181,7 +181,7 @@ fn asks_remote(step: &Step) -> bool {
 
 /// Whether a step changes what people see; statuses are written before its Job goes or the next step comes.
 fn is_told(step: &Step) -> bool {
-    use Step::{EnsureGate, Land, MarkLanded, RecordFault, RecordVerdict, Reject, Reopen, Retest, Rework, Supersede};
+    use Step::{Doubt, EnsureGate, Land, MarkLanded, RecordFault, RecordVerdict, Reject, Reopen, Retest, Rework, Supersede};
     matches!(
         step,
         EnsureGate { .. }
@@ -194,5 +194,6 @@ fn is_told(step: &Step) -> bool {
             | Supersede { .. }
             | Reopen(_)
             | Retest(_)
+            | Doubt(_)
     )
 }

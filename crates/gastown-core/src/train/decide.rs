@@ -13,6 +13,8 @@ pub const LOOK_AGAIN: i64 = 30;
 pub const MISSING_FOR: i64 = 300;
 /// So many broken runs are tried again soon, later ones every ten minutes.
 pub const FAULTS_WITHOUT_DELAY: u32 = 3;
+/// So often in a request's life a red run is tried once more before anybody is blamed.
+pub const DOUBTS: u32 = 1;
 /// Seconds after which a request whose target is broken is tested again, should the target not move before.
 pub const BROKEN_FOR: i64 = 600;
 
@@ -255,6 +257,8 @@ fn advance(facts: &Facts, r: &Request, tip: &CommitId, seen: Timestamp) -> Step 
     let Some(gate) = &facts.gate else { return Step::Wait { on: Waiting::Blocked, until: None } };
     let car = match blame(r, candidate, tip, gate) {
         Blame::Untested => car,
+        // A gate that fails by chance costs one more run, and no author's attempt.
+        Blame::Unproven if r.doubts < DOUBTS => return Step::Doubt(request),
         Blame::Unproven => Car { commit: tip.clone(), ..car },
         Blame::Request(red) => return send_back(r, "GateFailed", red.evidence.clone()),
         Blame::Target => return Step::Retest(request),

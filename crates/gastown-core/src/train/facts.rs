@@ -78,6 +78,8 @@ pub struct Request {
     pub runs_done: u32,
     /// Not to be tried before.
     pub not_before: Option<Timestamp>,
+    /// How often a red run of it was doubted.
+    pub doubts: u32,
     /// Not to be tested again before on a tip that is broken.
     pub retest_at: Option<Timestamp>,
     /// Whether its commit is on its branch.

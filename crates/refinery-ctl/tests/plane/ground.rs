@@ -269,10 +269,12 @@ impl Town {
         Ok(())
     }
 
-    /// Has the gate be red on a request, and end with `alone` on the target alone.
+    /// Has the gate be red on a request twice, and end with `alone` on the target alone.
     pub async fn red(&self, pod: &Pod, said: &str, alone: i32) -> Result<Pod> {
         self.gate_ends(pod, 1, said).await?;
-        let target = self.gate(&[pod.name_any()]).await?;
+        let again = self.gate(&[pod.name_any()]).await?;
+        self.gate_ends(&again, 1, said).await?;
+        let target = self.gate(&[pod.name_any(), again.name_any()]).await?;
         self.gate_ends(&target, alone, "the target's own words").await?;
         Ok(target)
     }

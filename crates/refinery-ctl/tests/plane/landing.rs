@@ -81,7 +81,9 @@ async fn a_red_gate_sends_the_request_back_with_the_output() -> Result<()> {
     town.ask("mr-red", "feature/red", &source, Some(&polecat)).await?;
     let pod = town.gate(&[]).await?;
     town.gate_ends(&pod, 1, "E   assert 1 == 2").await?;
-    let alone = town.gate(&[pod.name_any()]).await?;
+    let again = town.gate(&[pod.name_any()]).await?;
+    town.gate_ends(&again, 1, "E   assert 1 == 2").await?;
+    let alone = town.gate(&[pod.name_any(), again.name_any()]).await?;
     let testing = status(&town.phase("mr-red", "Testing").await?);
     ensure!(testing.attempts.last().and_then(|a| a.candidate.clone()) == before, "the target alone is tested: {testing:?}");
     town.gate_ends(&alone, 0, "").await?;
@@ -91,6 +93,21 @@ async fn a_red_gate_sends_the_request_back_with_the_output() -> Result<()> {
     ensure!(evidence.contains("E   assert 1 == 2") && evidence.contains("exit code 1"), "{evidence}");
     ensure!(town.remote_head("main") == before && town.remote_head("feature/red") == Some(source));
     town.no_jobs().await
+}
+
+#[tokio::test]
+async fn a_gate_that_fails_once_costs_one_more_run() -> Result<()> {
+    let town = Town::new().await?;
+    let source = town.branch("feature/flaky", "a", "new\n");
+    town.ask("mr-flaky", "feature/flaky", &source, None).await?;
+    let pod = town.gate(&[]).await?;
+    town.gate_ends(&pod, 1, "by chance").await?;
+    let again = town.gate(&[pod.name_any()]).await?;
+    town.gate_ends(&again, 0, "").await?;
+    let landed = status(&town.phase("mr-flaky", "Landed").await?);
+    let results: Vec<_> = landed.attempts.iter().filter_map(|a| a.result.as_deref()).collect();
+    ensure!(results == ["Failed", "Passed"], "{landed:?}");
+    Ok(())
 }
 
 #[tokio::test]
