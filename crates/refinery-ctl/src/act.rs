@@ -99,10 +99,8 @@ impl Pass<'_> {
     }
 
     async fn ensure_gate(&self, train: &mut Train, car: &Car, gate: &GateId, run: u32) -> Result<(), Fault> {
-        if car.commit == car.base {
-            // The target alone, which the pod could not fetch otherwise.
-            self.ctx.mirror(&self.url).keep_candidate(&car.commit).await?;
-        }
+        // A former run's end has dropped its name, and the target alone never had one: without it the pod can fetch nothing.
+        self.ctx.mirror(&self.url).keep_candidate(&car.commit).await?;
         let Some(e) = train.entry(&car.request) else { return Ok(()) };
         let recipe = JobRecipe::new(car, &e.commit, gate, run);
         let ca = std::fs::read_to_string(self.ctx.runtime.args.tls_dir.join("ca.crt"))
