@@ -14,6 +14,7 @@ use std::time::Duration;
 use gastown_api::{BeadStore, Convoy, ConvoyPhase, MergeRequest, Polecat, PolecatSpec, PolecatStatus, Rig};
 use gastown_core::convoy::{self, Phase};
 use gastown_runtime::controller::{Class, Classify, Controller, resync};
+use gastown_runtime::pace::Pace;
 use gastown_runtime::watch::{self, Watch};
 use gastown_runtime::{Runtime, apply, jittered};
 use jiff::Timestamp;
@@ -43,7 +44,7 @@ struct Context {
     requests: Store<MergeRequest>,
     beads: Arc<beads::Beads>,
     expected: expect::Expected,
-    pace: report::Pace,
+    pace: Pace,
 }
 
 /// Why a reconcile failed.
@@ -121,7 +122,7 @@ pub async fn serve(runtime: Runtime, source: Arc<dyn BeadSource>) -> anyhow::Res
         requests,
         beads,
         expected: expect::Expected::default(),
-        pace: report::Pace::default(),
+        pace: Pace::new(report::DETAILS_EVERY),
     };
     Controller { name: "convoy", store: convoys, triggers }.run(&runtime, Arc::new(context), reconcile).await;
     Ok(())
@@ -184,7 +185,10 @@ async fn reconcile(object: Arc<Convoy>, context: Arc<Context>) -> Result<Action,
     drop(held);
     let refused = acted.as_ref().err().and_then(act::refusal);
     let status = report::status(&object, &plan.verdict, refused.as_deref(), Timestamp::now());
-    if let (Ok(()), Some(wait)) = (&acted, context.pace.wait(&object, &status)) {
+    if acted.is_ok()
+        && report::is_detail(object.status.as_ref(), &status)
+        && let Some(wait) = context.pace.wait(object.as_ref())
+    {
         return Ok(Action::requeue(wait));
     }
     let reported = report::publish(&object, &status, &plan.verdict, &context).await;

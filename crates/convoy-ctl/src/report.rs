@@ -1,7 +1,7 @@
 //! From the verdict to the Convoy's status, and one event a change.
 
-use std::collections::{BTreeSet, HashMap};
-use std::time::{Duration, Instant};
+use std::collections::BTreeSet;
+use std::time::Duration;
 
 use gastown_api::conditions::{self, Status};
 use gastown_api::names::{condition, manager, reason};
@@ -11,7 +11,6 @@ use gastown_runtime::apply::{self, StatusOwner};
 use gastown_runtime::events::Note;
 use jiff::Timestamp;
 use kube::{Api, ResourceExt as _};
-use parking_lot::Mutex;
 
 use crate::Context;
 
@@ -91,36 +90,17 @@ fn bead(line: &Line) -> ConvoyBead {
     }
 }
 
-/// How often a convoy is written for no more than what its beads are at.
-const DETAILS_EVERY: Duration = Duration::from_secs(3);
+/// How often a convoy is written for no more than what its beads are at: with many beads each step of each would be a write of them all.
+pub const DETAILS_EVERY: Duration = Duration::from_secs(3);
 
-/// When convoys were written last: with many beads each step of each would be a write of them all.
-#[derive(Debug, Default)]
-pub struct Pace(Mutex<HashMap<String, Instant>>);
-
-impl Pace {
-    /// How long a status has to wait; nothing when it says more than what beads are at, or enough time has gone by.
-    pub fn wait(&self, convoy: &Convoy, status: &ConvoyStatus) -> Option<Duration> {
-        convoy.status.as_ref().filter(|before| is_detail(before, status))?;
-        let last = *self.0.lock().get(&convoy.uid()?)?;
-        DETAILS_EVERY.checked_sub(last.elapsed()).filter(|left| !left.is_zero())
-    }
-
-    fn wrote(&self, convoy: &Convoy) {
-        let mut all = self.0.lock();
-        all.retain(|_, last| last.elapsed() < DETAILS_EVERY);
-        all.extend(convoy.uid().map(|uid| (uid, Instant::now())));
-    }
-}
-
-/// Whether nothing is new but what beads are at, and in which words.
-fn is_detail(before: &ConvoyStatus, after: &ConvoyStatus) -> bool {
+/// Whether nothing is new but what beads are at, and in which words. After no status at all everything is.
+pub fn is_detail(before: Option<&ConvoyStatus>, after: &ConvoyStatus) -> bool {
     let said = |status: &ConvoyStatus| {
         let said = status.conditions.iter().map(|c| (c.type_.clone(), c.status.clone(), c.reason.clone(), c.observed_generation));
         said.collect::<Vec<_>>()
     };
     let rest = |status: &ConvoyStatus| ConvoyStatus { beads: Vec::new(), conditions: Vec::new(), ..status.clone() };
-    said(before) == said(after) && rest(before) == rest(after)
+    before.is_some_and(|before| said(before) == said(after) && rest(before) == rest(after))
 }
 
 /// Writes the status if it says anything new, and events about what is wrong since.
@@ -156,21 +136,13 @@ mod tests {
     }
 
     #[test]
-    fn steps_of_beads_wait_a_little_and_news_of_the_convoy_do_not() {
-        let spec = serde_json::from_value(serde_json::json!({"description": "All", "trackedBeads": ["gt-1"]})).unwrap();
-        let mut convoy = Convoy::new("all", spec);
-        convoy.metadata.uid = Some("u".into());
+    fn steps_of_beads_are_details_and_news_of_the_convoy_are_not() {
         let shown = ConvoyStatus { progress: Some("0/1".into()), beads: beads(&[line(1, BeadPhase::Ready)]), ..ConvoyStatus::default() };
-        convoy.status = Some(shown.clone());
         let step = ConvoyStatus { beads: beads(&[line(1, BeadPhase::Working)]), ..shown.clone() };
-        let pace = Pace::default();
-        assert_eq!(pace.wait(&convoy, &step), None, "it was not written lately");
-        pace.wrote(&convoy);
-        assert!(pace.wait(&convoy, &step).is_some_and(|wait| wait <= DETAILS_EVERY));
+        assert!(is_detail(Some(&shown), &step));
         let news = ConvoyStatus { progress: Some("1/1".into()), ..step.clone() };
-        assert_eq!(pace.wait(&convoy, &news), None);
-        convoy.status = None;
-        assert_eq!(pace.wait(&convoy, &step), None, "an erased status is written at once");
+        assert!(!is_detail(Some(&shown), &news));
+        assert!(!is_detail(None, &step), "an erased status is written at once");
     }
 
     #[test]

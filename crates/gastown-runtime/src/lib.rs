@@ -13,6 +13,7 @@ pub mod grpc;
 pub mod https;
 pub mod lease;
 pub mod metrics;
+pub mod pace;
 mod shell;
 pub mod telemetry;
 pub mod tls;

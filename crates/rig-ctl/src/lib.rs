@@ -11,6 +11,7 @@ use std::sync::Arc;
 use gastown_api::{BeadStore, Convoy, Polecat, PolecatSpec, Refinery, Rig, Witness};
 use gastown_core::rig::{self, Acted, Plan};
 use gastown_runtime::controller::{Class, Classify, Controller, resync};
+use gastown_runtime::pace::Pace;
 use gastown_runtime::watch::{self, Watch};
 use gastown_runtime::{NoArgs, Runtime, apply};
 use jiff::Timestamp;
@@ -26,7 +27,7 @@ struct Context {
     bead_stores: Store<BeadStore>,
     polecats: Store<Polecat>,
     convoys: Store<Convoy>,
-    pace: report::Pace,
+    pace: Pace,
 }
 
 /// Why a reconcile failed.
@@ -71,7 +72,7 @@ pub async fn start(runtime: Runtime, NoArgs {}: NoArgs) -> anyhow::Result<()> {
         .start();
     let rigs = Watch::<Rig>::all(&runtime).notify_self(&trigger).start();
     let context =
-        Context { runtime: runtime.clone(), refineries, witnesses, bead_stores, polecats, convoys, pace: report::Pace::default() };
+        Context { runtime: runtime.clone(), refineries, witnesses, bead_stores, polecats, convoys, pace: Pace::new(report::COUNTS_EVERY) };
     Controller { name: "rig", store: rigs, triggers }.run(&runtime, Arc::new(context), reconcile).await;
     Ok(())
 }
@@ -102,7 +103,6 @@ async fn reconcile(object: Arc<Rig>, context: Arc<Context>) -> Result<Action, Er
     tracing::debug!(?plan, "decided");
     let acted = act::carry_out(&object, &snapshot, &plan, &context).await;
     if matches!(plan, Plan::RemoveFinalizer | Plan::Nothing) && acted.is_ok() {
-        context.pace.forget(&object);
         return Ok(Action::await_change());
     }
     let refused = acted.as_ref().err().map(|error| error.refusal().map_or_else(|| error.to_string(), ToOwned::to_owned));

@@ -1,8 +1,6 @@
 //! From the verdict to the Rig's status, and one event a change.
 
-use std::collections::HashMap;
-use std::sync::Mutex;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use gastown_api::names::{condition, manager};
 use gastown_api::{PolecatCounts, Rig, RigPhase, RigStatus, conditions};
@@ -10,7 +8,7 @@ use gastown_core::rig::{self, Child, Snapshot, Verdict};
 use gastown_runtime::apply::{self, StatusOwner};
 use gastown_runtime::events::Note;
 use jiff::Timestamp;
-use kube::{Api, ResourceExt as _};
+use kube::Api;
 
 use crate::{Context, gather};
 
@@ -21,32 +19,7 @@ const OWNER: StatusOwner = StatusOwner {
 };
 
 /// Counts of a busy rig change many times a second; they are written at most this often.
-const COUNTS_EVERY: Duration = Duration::from_secs(1);
-
-/// When the status of each rig was written last.
-#[derive(Default)]
-pub struct Pace(Mutex<HashMap<String, Instant>>);
-
-impl Pace {
-    /// How long counts alone must still wait.
-    fn wait(&self, rig: &Rig) -> Option<Duration> {
-        let written = self.0.lock().ok()?.get(&rig.uid()?).copied()?;
-        COUNTS_EVERY.checked_sub(written.elapsed())
-    }
-
-    fn written(&self, rig: &Rig) {
-        if let (Ok(mut written), Some(uid)) = (self.0.lock(), rig.uid()) {
-            written.insert(uid, Instant::now());
-        }
-    }
-
-    /// The rig is gone.
-    pub fn forget(&self, rig: &Rig) {
-        if let (Ok(mut written), Some(uid)) = (self.0.lock(), rig.uid()) {
-            written.remove(&uid);
-        }
-    }
-}
+pub const COUNTS_EVERY: Duration = Duration::from_secs(1);
 
 /// The status that the verdict makes.
 pub fn status(rig: &Rig, snapshot: &Snapshot, context: &Context, verdict: &Verdict, now: Timestamp) -> RigStatus {
@@ -99,7 +72,7 @@ pub async fn publish(rig: &Rig, status: &RigStatus, verdict: &Verdict, context: 
     }
     let api: Api<Rig> = Api::all(context.runtime.client.clone());
     if OWNER.apply(&api, rig, status).await? {
-        context.pace.written(rig);
+        context.pace.wrote(rig);
         say(rig, &before, verdict, context);
     }
     Ok(None)
