@@ -1,6 +1,6 @@
 //! What of a store a person is to be told of. Pure.
 
-use gastown_alarms::{Subject, Trouble};
+use gastown_alarms::Trouble;
 use gastown_api::{BeadStore, Severity};
 use kube::ResourceExt as _;
 
@@ -15,10 +15,6 @@ const WRITES_REFUSED: &str = "WritesRefused";
 const UNREADABLE: &str = "Unreadable";
 /// All of them.
 pub(crate) const CAUSES: [&str; 3] = [CONTENDED, WRITES_REFUSED, UNREADABLE];
-
-pub(crate) fn subject(store: &BeadStore) -> Subject {
-    Subject { kind: "BeadStore", namespace: store.namespace().unwrap_or_default(), name: store.name_any(), rig: store.spec.rig_ref.clone() }
-}
 
 /// What troubles a store, of what is wanted and not in it, and of what went wrong.
 pub(crate) fn troubles(store: &BeadStore, left: &Plan, fault: Option<&Fault>) -> Vec<Trouble> {

@@ -86,10 +86,6 @@ fn closing_of(request: &MergeRequest) -> Option<Closing> {
     serde_json::from_str(request.annotations().get(annotation::BEAD_CLOSED)?).ok()
 }
 
-fn is_conflict(error: &apply::Error) -> bool {
-    matches!(error, apply::Error::Api { source, .. } if matches!(source.as_ref(), kube::Error::Api(status) if status.is_conflict()))
-}
-
 /// The whole of an error, cause by cause.
 fn words(error: &dyn std::error::Error) -> String {
     std::iter::successors(Some(error), |error| error.source()).map(ToString::to_string).collect::<Vec<_>>().join(": ")
@@ -125,7 +121,7 @@ impl Keeper for Annotations {
             let text = book.text().ok_or_else(full)?;
             match apply::annotate(&api, manager::BEAD_STORE, &store, &[(annotation::BEADS_SERVED, Some(&text))]).await {
                 Ok(_) => return Ok(book),
-                Err(error) if is_conflict(&error) => {}
+                Err(error) if error.is_conflict() => {}
                 Err(error) => return Err(self.unkept(doing, &words(&error))),
             }
         }
@@ -148,7 +144,7 @@ impl Keeper for Annotations {
             }
             match apply::annotate(&api, manager::BEAD_STORE, &present, &[(annotation::BEAD_CLOSED, text.as_deref())]).await {
                 Ok(_) => return Ok(()),
-                Err(error) if is_conflict(&error) => {}
+                Err(error) if error.is_conflict() => {}
                 Err(error) => return Err(unkept(words(&error))),
             }
         }

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use gastown_alarms::Subject;
 use gastown_api::BeadStore;
 use gastown_api::names::{finalizer, manager};
 use gastown_runtime::apply;
@@ -61,7 +62,8 @@ async fn serve(context: &Context, store: &BeadStore, setting: &Setting, desk: &D
     let seen = desk.seen(setting);
     let left = seen.as_ref().map(|seen| wanted(context, setting, &seen.view)).unwrap_or_default();
     say(context, store, &left, fault.as_ref());
-    context.alarms.keep(&alarm::subject(store), &alarm::CAUSES, &alarm::troubles(store, &left, fault.as_ref()));
+    let troubles = alarm::troubles(store, &left, fault.as_ref());
+    context.alarms.keep(&Subject::of(store, &setting.rig), &alarm::CAUSES, &troubles);
     report::publish(context, store, &State::Serves { setting, seen: seen.clone(), left, fault: fault.clone() }).await?;
     match fault {
         None => {

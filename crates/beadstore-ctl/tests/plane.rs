@@ -3,8 +3,7 @@
 #![allow(clippy::unwrap_used, clippy::panic)]
 
 use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::path::PathBuf;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
@@ -22,6 +21,7 @@ use gastown_runtime::{Runtime, RuntimeArgs, client, grpc};
 use gastown_testkit::bd_serve;
 use gastown_testkit::control_plane::ControlPlane;
 use gastown_testkit::demo::SYSTEM as NAMESPACE;
+use gastown_testkit::repository::{self, git};
 use gastown_testkit::tenant::{self, Hosted};
 use k8s_openapi::api::coordination::v1::{Lease, LeaseSpec};
 use k8s_openapi::api::core::v1::Secret;
@@ -90,28 +90,13 @@ fn bead(id: &str, title: &str) -> String {
     )
 }
 
-fn git(dir: &Path, args: &[&str]) -> Option<String> {
-    let out = Command::new("git")
-        .current_dir(dir)
-        .args(["-c", "user.name=Ann Author", "-c", "user.email=ann@example.org", "-c", "commit.gpgSign=false"])
-        .args(args)
-        .env("GIT_CONFIG_GLOBAL", "/dev/null")
-        .env("GIT_CONFIG_NOSYSTEM", "1")
-        .output()
-        .unwrap();
-    out.status.success().then(|| String::from_utf8_lossy(&out.stdout).into_owned())
-}
-
 impl Town {
     async fn new() -> Result<Self> {
         let (plane, server) = shared().await?;
         let (client, namespace) = (plane.client()?, plane.namespace().await?);
         let rig = format!("rig-{}", TOWNS.fetch_add(1, Ordering::Relaxed));
         let town = Self { client, server, namespace, rig, dir: tempfile::tempdir()? };
-        std::fs::create_dir(town.remote())?;
-        std::fs::create_dir(town.work())?;
-        git(&town.remote(), &["init", "-q", "--bare", "-b", "main"]).context("init")?;
-        git(&town.work(), &["init", "-q", "-b", "main"]).context("init")?;
+        repository::make(&town.remote(), &town.work())?;
         town.push(&[&bead("gt-1", "First"), &bead("gt-2", "Second")])?;
         Ok(town)
     }
@@ -128,10 +113,9 @@ impl Town {
     fn push(&self, lines: &[&str]) -> Result<()> {
         std::fs::create_dir_all(self.work().join(".beads"))?;
         std::fs::write(self.work().join(".beads/issues.jsonl"), lines.join("\n") + "\n")?;
-        git(&self.work(), &["add", "-A"]).context("add")?;
-        git(&self.work(), &["commit", "-q", "-m", "beads"]).context("commit")?;
-        let remote = self.remote();
-        git(&self.work(), &["push", "-q", remote.to_str().context("a path")?, "HEAD:refs/heads/main"]).context("push")?;
+        git(&self.work(), &["add", "-A"])?;
+        git(&self.work(), &["commit", "-q", "-m", "beads"])?;
+        git(&self.work(), &["push", "-q", "origin", "HEAD:refs/heads/main"])?;
         Ok(())
     }
 
@@ -269,7 +253,7 @@ async fn claims_and_landings_reach_the_store_and_the_target_never_moves() -> Res
     town.make_rig().await?;
     town.make_store("beads").await?;
     town.says("beads", condition::WRITABLE, "True", "Writable").await?;
-    let main = git(&town.remote(), &["rev-parse", "main"]);
+    let main = repository::head(&town.remote(), "main");
     let lease = town.claim("gt-1", "nux").await?;
     town.written("gt-1", &format!("\"assignee\":\"{}/polecats/nux\"", town.rig)).await?;
     let other = town.claim("gt-2", "slit").await?;
@@ -286,7 +270,7 @@ async fn claims_and_landings_reach_the_store_and_the_target_never_moves() -> Res
         (counts == (Some(&1), Some(&1), Some(1), Some(0))).then_some(())
     })
     .await?;
-    ensure!(git(&town.remote(), &["rev-parse", "main"]) == main, "main moved");
+    ensure!(repository::head(&town.remote(), "main") == main, "main moved");
     Ok(())
 }
 

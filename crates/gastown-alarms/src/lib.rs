@@ -15,6 +15,7 @@ use gastown_proto::v1::{RaiseRequest, SettleRequest};
 use gastown_runtime::Runtime;
 use gastown_runtime::grpc::Remote;
 use jiff::Timestamp;
+use kube::{Resource, ResourceExt as _};
 use parking_lot::Mutex;
 use tokio::sync::Notify;
 
@@ -30,7 +31,7 @@ const IDLE: Duration = Duration::from_secs(3600);
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Subject {
     /// Its kind.
-    pub kind: &'static str,
+    pub kind: String,
     /// Its namespace; the Escalation is made there.
     pub namespace: String,
     /// Its name.
@@ -40,6 +41,12 @@ pub struct Subject {
 }
 
 impl Subject {
+    /// This object, of a rig.
+    pub fn of<K: Resource<DynamicType = ()>>(object: &K, rig: &str) -> Self {
+        let namespace = object.namespace().unwrap_or_default();
+        Self { kind: K::kind(&()).into_owned(), namespace, name: object.name_any(), rig: rig.to_owned() }
+    }
+
     /// The cause of an alarm about it: the same trouble of the same object has the same.
     pub fn cause(&self, word: &str) -> String {
         format!("{}/{}/{}/{word}", self.kind.to_lowercase(), self.namespace, self.name)
@@ -114,7 +121,7 @@ impl Alarms {
             summary: trouble.summary.chars().take(MAX_SUMMARY).collect(),
             details: trouble.details.clone(),
             source: self.source.to_owned(),
-            related_kind: subject.kind.to_owned(),
+            related_kind: subject.kind.clone(),
             related_namespace: subject.namespace.clone(),
             related_name: subject.name.clone(),
         })

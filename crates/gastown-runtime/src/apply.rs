@@ -77,18 +77,27 @@ impl Classify for Error {
 impl Error {
     /// The API server's own sentence, for a condition's message.
     pub fn refusal(&self) -> Option<&str> {
-        match self {
-            Self::Api { source, .. } => match source.as_ref() {
-                kube::Error::Api(status) => Some(&status.message),
-                _ => None,
-            },
-            _ => None,
-        }
+        self.answer().map(|status| status.message.as_str())
     }
 
     /// Whether the object was not there.
     pub fn is_not_found(&self) -> bool {
-        matches!(self, Self::Api { source, .. } if matches!(source.as_ref(), kube::Error::Api(status) if status.code == 404))
+        self.answer().is_some_and(|status| status.code == 404)
+    }
+
+    /// Whether somebody else wrote first.
+    pub fn is_conflict(&self) -> bool {
+        self.answer().is_some_and(kube::core::Status::is_conflict)
+    }
+
+    fn answer(&self) -> Option<&kube::core::Status> {
+        match self {
+            Self::Api { source, .. } => match source.as_ref() {
+                kube::Error::Api(status) => Some(status),
+                _ => None,
+            },
+            _ => None,
+        }
     }
 }
 

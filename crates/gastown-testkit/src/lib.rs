@@ -14,6 +14,7 @@ pub mod kubelet;
 pub mod messages;
 pub mod oci;
 pub mod process;
+pub mod repository;
 pub mod sshd;
 pub mod tenant;
 

@@ -1,7 +1,7 @@
 //! What of the queue a person is to be told of. Pure, but for handing it on.
 
 use gastown_alarms::{Alarms, Subject, Trouble};
-use gastown_api::{MergeRequest, Refinery, Severity};
+use gastown_api::{Refinery, Severity};
 use gastown_core::train::{EndPhase, Facts, Target};
 use kube::ResourceExt as _;
 
@@ -17,18 +17,13 @@ const AUTHOR_GONE: &str = "AuthorGone";
 
 /// Says how it stands with a Refinery and its requests.
 pub(crate) fn keep(alarms: &Alarms, facts: &Facts, train: &Train, refinery: &Refinery) {
-    let subject = Subject {
-        kind: "Refinery",
-        namespace: refinery.namespace().unwrap_or_default(),
-        name: refinery.name_any(),
-        rig: refinery.spec.rig_ref.clone(),
-    };
+    let subject = Subject::of(refinery, &refinery.spec.rig_ref);
     alarms.keep(&subject, &[TARGET_BROKEN, GATE_BROKEN], &of_refinery(facts, train, &refinery.spec.target_branch));
     for e in train.entries.values() {
         let trouble = of_request(e);
         // What nobody has given up on was never told of, unless a person asked for another try.
         if trouble.is_some() || e.ledger.retried > 0 {
-            alarms.keep(&request(&e.object), &[AUTHOR_GONE], trouble.as_slice());
+            alarms.keep(&Subject::of(e.object.as_ref(), &e.object.spec.rig_ref), &[AUTHOR_GONE], trouble.as_slice());
         }
     }
 }
@@ -57,13 +52,4 @@ fn of_request(e: &Entry) -> Option<Trouble> {
     );
     let summary = format!("MergeRequest {name} is not landed: {}", end.message);
     Some(Trouble { cause: AUTHOR_GONE, severity: Severity::Medium, summary, details })
-}
-
-fn request(object: &MergeRequest) -> Subject {
-    Subject {
-        kind: "MergeRequest",
-        namespace: object.namespace().unwrap_or_default(),
-        name: object.name_any(),
-        rig: object.spec.rig_ref.clone(),
-    }
 }

@@ -13,6 +13,7 @@ use gastown_api::WritePolicy;
 use gastown_beads::{Change, EditError};
 use gastown_git::{Git, Remote};
 use gastown_testkit::git_http::GitHttp;
+use gastown_testkit::repository::{self, git};
 use tempfile::TempDir;
 
 use crate::{claimed, landed, status_of};
@@ -29,11 +30,7 @@ impl Ground {
     /// A repository with these files in its first commit on main.
     fn with(files: &[(&str, &str)]) -> Self {
         let ground = Self { dir: tempfile::tempdir().unwrap() };
-        std::fs::create_dir(ground.remote()).unwrap();
-        std::fs::create_dir(ground.work()).unwrap();
-        git(&ground.remote(), &["init", "-q", "--bare", "-b", "main"]);
-        git(&ground.work(), &["init", "-q", "-b", "main"]);
-        git(&ground.work(), &["remote", "add", "origin", ground.remote().to_str().unwrap()]);
+        repository::make(&ground.remote(), &ground.work()).unwrap();
         ground.push("main", files);
         ground
     }
@@ -63,20 +60,19 @@ impl Ground {
 
     fn take(&self, branch: &str) {
         if self.head(branch).is_some() {
-            git(&self.work(), &["fetch", "-q", "origin", branch]);
-            git(&self.work(), &["checkout", "-q", "-f", "-B", branch, "FETCH_HEAD"]);
+            git(&self.work(), &["fetch", "-q", "origin", branch]).unwrap();
+            git(&self.work(), &["checkout", "-q", "-f", "-B", branch, "FETCH_HEAD"]).unwrap();
         }
     }
 
     fn done(&self, branch: &str) {
-        git(&self.work(), &["add", "-A"]);
-        git(&self.work(), &["commit", "-q", "--allow-empty", "-m", "by hand"]);
-        git(&self.work(), &["push", "-q", "origin", &format!("HEAD:refs/heads/{branch}")]);
+        git(&self.work(), &["add", "-A"]).unwrap();
+        git(&self.work(), &["commit", "-q", "--allow-empty", "-m", "by hand"]).unwrap();
+        git(&self.work(), &["push", "-q", "origin", &format!("HEAD:refs/heads/{branch}")]).unwrap();
     }
 
     fn head(&self, branch: &str) -> Option<String> {
-        let out = Command::new("git").arg("-C").arg(self.remote()).args(["rev-parse", "-q", "--verify", branch]).output().unwrap();
-        out.status.success().then(|| String::from_utf8(out.stdout).unwrap().trim().to_owned())
+        repository::head(&self.remote(), branch)
     }
 
     fn file(&self, branch: &str, path: &str) -> String {
@@ -152,18 +148,6 @@ impl Fresh {
 
 fn text(lines: &[&str]) -> String {
     lines.join("\n") + "\n"
-}
-
-fn git(dir: &Path, args: &[&str]) {
-    let out = Command::new("git")
-        .current_dir(dir)
-        .args(["-c", "user.name=Ann Author", "-c", "user.email=ann@example.org", "-c", "commit.gpgSign=false"])
-        .args(args)
-        .env("GIT_CONFIG_GLOBAL", "/dev/null")
-        .env("GIT_CONFIG_NOSYSTEM", "1")
-        .output()
-        .unwrap();
-    assert!(out.status.success(), "git {args:?}: {}", String::from_utf8_lossy(&out.stderr));
 }
 
 #[tokio::test]
@@ -422,7 +406,7 @@ async fn a_remote_that_refuses_the_branch_is_told_and_reads_go_on() {
     std::fs::create_dir(&folder).unwrap();
     let server = GitHttp::start(&folder).await.unwrap();
     server.create("web").await.unwrap();
-    git(&ground.work(), &["push", "-q", server.path("web").to_str().unwrap(), "HEAD:refs/heads/main"]);
+    git(&ground.work(), &["push", "-q", server.path("web").to_str().unwrap(), "HEAD:refs/heads/main"]).unwrap();
     server.refuse("web", &["refs/heads/beads-sync"]).unwrap();
     let mut fresh = ground.desks();
     fresh.repository.url = server.repository("web").parse().unwrap();

@@ -2,7 +2,6 @@
 //! beadstore-ctl is the real one.
 
 use std::path::{Path, PathBuf};
-use std::process::Command;
 
 use beadstore_ctl::BeadStoreArgs;
 use gastown_api::BeadStore;
@@ -11,6 +10,7 @@ use gastown_core::report::AgentExit;
 use gastown_runtime::lease::Claims;
 use gastown_runtime::metrics::Metrics;
 use gastown_runtime::{Runtime, RuntimeArgs, grpc};
+use gastown_testkit::repository::{self, git};
 use kube::api::{DeleteParams, PostParams};
 use kube::{Api, ResourceExt as _};
 use serde_json::json;
@@ -21,18 +21,6 @@ use crate::{is_terminal, reason};
 
 /// How often the person pushes.
 const PUSHES: usize = 8;
-
-fn git(dir: &Path, args: &[&str]) -> Option<String> {
-    let out = Command::new("git")
-        .current_dir(dir)
-        .args(["-c", "user.name=Ann Author", "-c", "user.email=ann@example.org", "-c", "commit.gpgSign=false"])
-        .args(args)
-        .env("GIT_CONFIG_GLOBAL", "/dev/null")
-        .env("GIT_CONFIG_NOSYSTEM", "1")
-        .output()
-        .unwrap();
-    out.status.success().then(|| String::from_utf8_lossy(&out.stdout).into_owned())
-}
 
 fn line(id: &str) -> String {
     let time = "2026-01-02T03:04:05.123456789+01:00";
@@ -48,11 +36,7 @@ struct Beads(PathBuf);
 impl Beads {
     fn new(dir: &Path) -> Self {
         let beads = Self(dir.to_owned());
-        std::fs::create_dir(beads.remote()).unwrap();
-        std::fs::create_dir(beads.work()).unwrap();
-        git(&beads.remote(), &["init", "-q", "--bare", "-b", "main"]).unwrap();
-        git(&beads.work(), &["init", "-q", "-b", "main"]).unwrap();
-        git(&beads.work(), &["remote", "add", "origin", beads.remote().to_str().unwrap()]).unwrap();
+        repository::make(&beads.remote(), &beads.work()).unwrap();
         beads.add("web-1");
         git(&beads.work(), &["push", "-q", "origin", "main"]).unwrap();
         beads
@@ -79,11 +63,10 @@ impl Beads {
     fn push(&self, id: &str) {
         loop {
             git(&self.work(), &["fetch", "-q", "origin"]).unwrap();
-            let tip =
-                if git(&self.work(), &["rev-parse", "-q", "--verify", "origin/beads-sync"]).is_some() { "beads-sync" } else { "main" };
+            let tip = if repository::head(&self.work(), "origin/beads-sync").is_some() { "beads-sync" } else { "main" };
             git(&self.work(), &["reset", "-q", "--hard", &format!("origin/{tip}")]).unwrap();
             self.add(id);
-            if git(&self.work(), &["push", "-q", "origin", "HEAD:refs/heads/beads-sync"]).is_some() {
+            if git(&self.work(), &["push", "-q", "origin", "HEAD:refs/heads/beads-sync"]).is_ok() {
                 return;
             }
         }

@@ -2,7 +2,6 @@
 //! kubelet and refinery-ctl.
 
 use std::collections::BTreeSet;
-use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
@@ -25,6 +24,7 @@ use gastown_runtime::tls::Tls;
 use gastown_runtime::{AUDIENCE, Runtime, RuntimeArgs, client, grpc};
 use gastown_testkit::control_plane::ControlPlane;
 use gastown_testkit::kubelet::{Exit, Outcome, TestKubelet};
+use gastown_testkit::tenant;
 use k8s_openapi::api::core::v1::{ConfigMap, Pod};
 use kube::api::{Api, DeleteParams, ListParams, ObjectMeta, Patch, PatchParams, PostParams};
 use kube::config::{KubeConfigOptions, Kubeconfig};
@@ -71,9 +71,9 @@ impl Stage {
         plane.install_crds().await.unwrap();
         let namespace = plane.namespace().await.unwrap();
         let folder = tempfile::tempdir().unwrap();
-        certificates(folder.path());
+        tenant::certificates(folder.path()).unwrap();
         grant(&admin, &namespace).await;
-        std::fs::write(folder.path().join("token"), token(&admin, &namespace).await).unwrap();
+        std::fs::write(folder.path().join("token"), tenant::token(&admin, &namespace, "polecat-ctl", None).await.unwrap()).unwrap();
         let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
         Self {
             kubelet: TestKubelet::new(admin.clone()),
@@ -341,14 +341,6 @@ fn rustls_provider() -> Result<(), impl std::fmt::Debug> {
     rustls::crypto::aws_lc_rs::default_provider().install_default()
 }
 
-fn certificates(folder: &Path) {
-    let key = rcgen::KeyPair::generate().unwrap();
-    let certificate = rcgen::CertificateParams::new(vec!["localhost".to_owned()]).unwrap().self_signed(&key).unwrap();
-    std::fs::write(folder.join("ca.crt"), certificate.pem()).unwrap();
-    std::fs::write(folder.join("tls.crt"), certificate.pem()).unwrap();
-    std::fs::write(folder.join("tls.key"), key.serialize_pem()).unwrap();
-}
-
 async fn grant(admin: &Client, namespace: &str) {
     use k8s_openapi::api::core::v1::ServiceAccount;
     use k8s_openapi::api::rbac::v1::{ClusterRole, ClusterRoleBinding, Role, RoleBinding};
@@ -368,15 +360,6 @@ async fn grant(admin: &Client, namespace: &str) {
     Api::all(admin.clone()).create(&post, &all).await.unwrap();
     let own: RoleBinding = serde_json::from_value(to("Role")).unwrap();
     Api::namespaced(admin.clone(), namespace).create(&post, &own).await.unwrap();
-}
-
-/// A token as the kubelet projects it.
-async fn token(admin: &Client, namespace: &str) -> String {
-    use k8s_openapi::api::authentication::v1::TokenRequest;
-    use k8s_openapi::api::core::v1::ServiceAccount;
-    let accounts: Api<ServiceAccount> = Api::namespaced(admin.clone(), namespace);
-    let wanted: TokenRequest = serde_json::from_value(json!({ "metadata": {}, "spec": { "audiences": [AUDIENCE] } })).unwrap();
-    accounts.create_token_request("polecat-ctl", &PostParams::default(), &wanted).await.unwrap().status.unwrap().token
 }
 
 /// refinery-ctl's Submit: a write to the API server, then the acknowledgement.

@@ -1,11 +1,10 @@
 //! What the tests stand on: a plane, the controller, and for each test a rig with a repository of its own.
 
 use std::path::{Path, PathBuf};
-use std::process::Command;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
-use anyhow::{Context as _, Result, bail};
+use anyhow::{Result, bail};
 use gastown_api::{Escalation, MergeRequest, MergeRequestSpec, Polecat, PolecatReference, Refinery, RefinerySpec, Rig, rbac};
 use gastown_runtime::lease::Claims;
 use gastown_runtime::metrics::Metrics;
@@ -13,6 +12,7 @@ use gastown_runtime::{Runtime, RuntimeArgs, client, grpc};
 use gastown_testkit::control_plane::ControlPlane;
 pub use gastown_testkit::demo::SYSTEM as NAMESPACE;
 use gastown_testkit::kubelet::{Exit, Outcome, TestKubelet};
+use gastown_testkit::repository;
 pub use gastown_testkit::tenant::until;
 use gastown_testkit::tenant::{self, Hosted};
 use k8s_openapi::api::batch::v1::Job;
@@ -157,11 +157,7 @@ impl Town {
         let rig = format!("rig-{}", TOWNS.fetch_add(1, Ordering::Relaxed));
         let dir = tempfile::tempdir()?;
         let town = Self { kubelet: TestKubelet::new(client.clone()), client, namespace, rig, dir };
-        std::fs::create_dir(town.remote())?;
-        std::fs::create_dir(town.work())?;
-        git(&town.remote(), &["init", "-q", "--bare", "-b", "main"]);
-        git(&town.work(), &["init", "-q", "-b", "main"]);
-        git(&town.work(), &["remote", "add", "origin", town.remote().to_str().context("a path")?]);
+        repository::make(&town.remote(), &town.work())?;
         town.commit("root", &[("file", "1\n2\n3\n")]);
         town.push("main");
         let spec = json!({"gitURL": format!("file://{}", town.remote().display()), "beadsPrefix": "bl"});
@@ -233,8 +229,7 @@ impl Town {
     }
 
     pub fn remote_head(&self, branch: &str) -> Option<String> {
-        let out = Command::new("git").arg("-C").arg(self.remote()).args(["rev-parse", "-q", "--verify", branch]).output().unwrap();
-        out.status.success().then(|| String::from_utf8(out.stdout).unwrap().trim().to_owned())
+        repository::head(&self.remote(), branch)
     }
 
     /// A request for `commit` of `branch`, of a Polecat when one is given.
@@ -321,14 +316,5 @@ impl Town {
 }
 
 pub fn git(dir: &Path, args: &[&str]) -> String {
-    let out = Command::new("git")
-        .current_dir(dir)
-        .args(["-c", "user.name=Ann Author", "-c", "user.email=ann@example.org", "-c", "commit.gpgSign=false"])
-        .args(args)
-        .env("GIT_CONFIG_GLOBAL", "/dev/null")
-        .env("GIT_CONFIG_NOSYSTEM", "1")
-        .output()
-        .unwrap();
-    assert!(out.status.success(), "git {args:?}: {}", String::from_utf8_lossy(&out.stderr));
-    String::from_utf8(out.stdout).unwrap().trim().to_owned()
+    repository::git(dir, args).unwrap()
 }
