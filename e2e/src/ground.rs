@@ -29,7 +29,8 @@ pub struct Ground {
 }
 
 impl Ground {
-    /// Starts the cluster, loads the images and installs the controllers, with the commands that a person uses.
+    /// Starts the cluster, loads the images and installs the controllers, with the commands that a
+    /// person uses.
     pub async fn up() -> Result<Self> {
         let dir = default_dir()?;
         let started = Cluster::find(&dir).await?.is_none();
@@ -37,7 +38,9 @@ impl Ground {
         let cluster = Cluster::up(options, &|line| println!("{line}")).await?;
         let kubeconfig = cluster.kubeconfig();
         if std::env::var_os("GASTOWN_E2E_AS_IS").is_some() {
-            println!("GASTOWN_E2E_AS_IS: the images and controllers are taken as they are on the cluster");
+            println!(
+                "GASTOWN_E2E_AS_IS: the images and controllers are taken as they are on the cluster"
+            );
         } else {
             xtask(&["images", "--load"]).await?;
             xtask(&["install", "--kubeconfig", text(&kubeconfig)?]).await?;
@@ -61,7 +64,8 @@ impl Ground {
 
     /// Where a scenario of this name plays.
     pub fn settings(&self, name: &str, deadline: Duration) -> Settings {
-        let image = |of: &str| format!("ghcr.io/gastown-operator/{of}:{}", env!("CARGO_PKG_VERSION"));
+        let image =
+            |of: &str| format!("ghcr.io/gastown-operator/{of}:{}", env!("CARGO_PKG_VERSION"));
         Settings {
             kubeconfig: self.cluster.kubeconfig(),
             namespace: format!("e2e-{name}"),
@@ -77,12 +81,21 @@ impl Ground {
     pub async fn kill(&self, controller: &str) -> Result<()> {
         let pod = self.controller(controller).await?;
         let statuses = pod.status.and_then(|s| s.container_statuses).unwrap_or_default();
-        let id = statuses.first().and_then(|s| s.container_id.clone()).with_context(|| format!("{controller} has no container"))?;
+        let id = statuses
+            .first()
+            .and_then(|s| s.container_id.clone())
+            .with_context(|| format!("{controller} has no container"))?;
         let id = id.trim_start_matches("containerd://");
         let mut ctr = Command::new(self.cluster.bin().join("ctr"));
-        ctr.arg("-a").arg(self.dir.join("containerd.sock")).args(["-n", "k8s.io", "tasks", "kill", "--signal", "SIGKILL", id]);
+        ctr.arg("-a")
+            .arg(self.dir.join("containerd.sock"))
+            .args(["-n", "k8s.io", "tasks", "kill", "--signal", "SIGKILL", id]);
         let out = ctr.stdin(Stdio::null()).output().await?;
-        ensure!(out.status.success(), "killing {controller}: {}", String::from_utf8_lossy(&out.stderr));
+        ensure!(
+            out.status.success(),
+            "killing {controller}: {}",
+            String::from_utf8_lossy(&out.stderr)
+        );
         Ok(())
     }
 
@@ -104,21 +117,36 @@ impl Ground {
 
     /// The reasons of the events about objects of a kind, one for each event.
     pub async fn events(&self, namespace: &str, kind: &str) -> Result<Vec<String>> {
-        let events = Api::<Event>::namespaced(self.client.clone(), namespace).list(&ListParams::default()).await?;
-        let of = events.items.into_iter().filter(|e| e.regarding.as_ref().is_some_and(|r| r.kind.as_deref() == Some(kind)));
+        let events = Api::<Event>::namespaced(self.client.clone(), namespace)
+            .list(&ListParams::default())
+            .await?;
+        let of = events
+            .items
+            .into_iter()
+            .filter(|e| e.regarding.as_ref().is_some_and(|r| r.kind.as_deref() == Some(kind)));
         Ok(of.filter_map(|e| e.reason).collect())
     }
 
     /// How often a controller's container was started again.
     pub async fn restarts(&self, controller: &str) -> Result<i32> {
-        let statuses = self.controller(controller).await?.status.and_then(|s| s.container_statuses).unwrap_or_default();
+        let statuses = self
+            .controller(controller)
+            .await?
+            .status
+            .and_then(|s| s.container_statuses)
+            .unwrap_or_default();
         Ok(statuses.iter().map(|s| s.restart_count).sum())
     }
 
     async fn controller(&self, name: &str) -> Result<Pod> {
         let pods = Api::<Pod>::namespaced(self.client.clone(), SYSTEM);
         let selector = ListParams::default().labels(&format!("app.kubernetes.io/component={name}"));
-        let found = pods.list(&selector).await?.items.into_iter().find(|p| p.metadata.deletion_timestamp.is_none());
+        let found = pods
+            .list(&selector)
+            .await?
+            .items
+            .into_iter()
+            .find(|p| p.metadata.deletion_timestamp.is_none());
         found.with_context(|| format!("no pod of {name}"))
     }
 
@@ -139,7 +167,10 @@ pub async fn xtask(args: &[&str]) -> Result<()> {
     if std::env::var_os("GASTOWN_XTASK").is_none() {
         command.arg("xtask");
     }
-    command.current_dir(Path::new(env!("CARGO_MANIFEST_DIR")).join("..")).args(args).kill_on_drop(true);
+    command
+        .current_dir(Path::new(env!("CARGO_MANIFEST_DIR")).join(".."))
+        .args(args)
+        .kill_on_drop(true);
     let status = command.status().await?;
     if !status.success() {
         bail!("cargo xtask {} ended with {status}", args.join(" "));

@@ -21,9 +21,14 @@ impl Remote {
         git(dir.path(), &["init", "--quiet", "--bare"]).await?;
         let url = stage.repository_here();
         git(dir.path(), &["fetch", "--quiet", &url, "+refs/*:refs/*"]).await?;
-        let listed = git(dir.path(), &["for-each-ref", "--format=%(refname) %(objectname)"]).await?;
+        let listed =
+            git(dir.path(), &["for-each-ref", "--format=%(refname) %(objectname)"]).await?;
         let listed = String::from_utf8(listed)?;
-        let refs = listed.lines().filter_map(|l| l.split_once(' ')).map(|(name, id)| (name.to_owned(), id.to_owned())).collect();
+        let refs = listed
+            .lines()
+            .filter_map(|l| l.split_once(' '))
+            .map(|(name, id)| (name.to_owned(), id.to_owned()))
+            .collect();
         Ok(Self { dir, refs })
     }
 
@@ -41,7 +46,8 @@ impl Remote {
     pub async fn tree(&self, commit: &str) -> Result<Vec<(String, String)>> {
         let listed = git(self.dir.path(), &["ls-tree", "-r", "-z", "--full-tree", commit]).await?;
         let entries = String::from_utf8_lossy(&listed).into_owned();
-        let entry = |e: &str| Some((e.split(' ').next()?.to_owned(), e.split_once('\t')?.1.to_owned()));
+        let entry =
+            |e: &str| Some((e.split(' ').next()?.to_owned(), e.split_once('\t')?.1.to_owned()));
         Ok(entries.split('\0').filter_map(entry).collect())
     }
 
@@ -54,11 +60,14 @@ impl Remote {
     /// Whether any object of the remote holds this text.
     pub async fn holds(&self, text: &str) -> Result<bool> {
         let revisions: Vec<&str> = self.refs.values().map(String::as_str).collect();
-        let objects = git(self.dir.path(), &[&["rev-list", "--objects"][..], &revisions].concat()).await?;
+        let objects =
+            git(self.dir.path(), &[&["rev-list", "--objects"][..], &revisions].concat()).await?;
         for line in String::from_utf8_lossy(&objects).lines() {
             let id = line.split(' ').next().unwrap_or_default();
             let kind = git(self.dir.path(), &["cat-file", "-t", id]).await?;
-            if kind.starts_with(b"blob") && String::from_utf8_lossy(&git(self.dir.path(), &["cat-file", "blob", id]).await?).contains(text)
+            if kind.starts_with(b"blob")
+                && String::from_utf8_lossy(&git(self.dir.path(), &["cat-file", "blob", id]).await?)
+                    .contains(text)
             {
                 return Ok(true);
             }

@@ -1,7 +1,8 @@
 //! `cargo xtask bench`: figures of a warm run, in counts, ratios and percentiles.
 //!
-//! `demo` and `boltons` play the main job on a cluster: it is up, the images are on its node and the controllers have run before the
-//! clock starts. `streams` and `beads` load one controller, a process of its own on a control plane without a node.
+//! `demo` and `boltons` play the main job on a cluster: it is up, the images are on its node and
+//! the controllers have run before the clock starts. `streams` and `beads` load one controller, a
+//! process of its own on a control plane without a node.
 
 mod beads;
 mod metrics;
@@ -64,7 +65,8 @@ pub async fn run(args: Args) -> Result<()> {
     };
     println!("\n{}", figures.table);
     if let Some(path) = &args.json {
-        std::fs::write(path, serde_json::to_vec_pretty(&figures.json)?).with_context(|| format!("writing {}", path.display()))?;
+        std::fs::write(path, serde_json::to_vec_pretty(&figures.json)?)
+            .with_context(|| format!("writing {}", path.display()))?;
     }
     figures.trouble.map_or(Ok(()), Err)
 }

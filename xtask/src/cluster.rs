@@ -91,20 +91,32 @@ async fn down(dir: PathBuf) -> Result<()> {
 }
 
 async fn status(dir: PathBuf) -> Result<()> {
-    let Some(status) = Cluster::status(&dir).await? else { bail!("no cluster in {}", dir.display()) };
-    print(&format!("{}  nodes: {:?}  {}", status.server, status.nodes, if status.ready { "ready" } else { "not ready" }));
+    let Some(status) = Cluster::status(&dir).await? else {
+        bail!("no cluster in {}", dir.display())
+    };
+    print(&format!(
+        "{}  nodes: {:?}  {}",
+        status.server,
+        status.nodes,
+        if status.ready { "ready" } else { "not ready" }
+    ));
     for part in &status.parts {
         let state = if part.running { "running" } else { "ended" };
         print(&format!("  {:<24} {:>8}  {state:<8} {}", part.name, part.pid, part.log.display()));
     }
     if !status.ready {
-        bail!("the cluster in {} is not whole; `cargo xtask cluster up` starts it anew", dir.display());
+        bail!(
+            "the cluster in {} is not whole; `cargo xtask cluster up` starts it anew",
+            dir.display()
+        );
     }
     Ok(())
 }
 
 async fn env(dir: PathBuf) -> Result<()> {
-    let Some(cluster) = Cluster::find(&dir).await? else { bail!("no cluster is up in {}", dir.display()) };
+    let Some(cluster) = Cluster::find(&dir).await? else {
+        bail!("no cluster is up in {}", dir.display())
+    };
     for (name, value) in cluster.env() {
         print(&format!("export {name}={}", quoted(&value)));
     }
@@ -128,7 +140,10 @@ mod tests {
     #[test]
     fn a_value_survives_the_shell() {
         let nasty = "/a b/it's $HOME";
-        let printed = std::process::Command::new("sh").args(["-c", &format!("printf %s {}", quoted(nasty))]).output().unwrap();
+        let printed = std::process::Command::new("sh")
+            .args(["-c", &format!("printf %s {}", quoted(nasty))])
+            .output()
+            .unwrap();
         assert_eq!(String::from_utf8_lossy(&printed.stdout), nasty);
     }
 }

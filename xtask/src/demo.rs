@@ -14,7 +14,8 @@ use crate::{images, install};
 const NAMESPACE: &str = "gastown-demo";
 /// The demo's Rig.
 const RIG: &str = "demo";
-/// What the demo takes for granted beside the time of its changes: the first pull of images into pods, a cold start.
+/// What the demo takes for granted beside the time of its changes: the first pull of images into
+/// pods, a cold start.
 const HEAD_START: Duration = Duration::from_secs(900);
 /// A generous time for one change on a slow machine.
 const PER_CHANGE: Duration = Duration::from_secs(180);
@@ -22,7 +23,8 @@ const PER_CHANGE: Duration = Duration::from_secs(180);
 /// Flags of `cargo xtask demo`.
 #[derive(Debug, clap::Args)]
 pub struct Args {
-    /// A git repository or bundle instead of the small project that the demo brings along; needs --plan.
+    /// A git repository or bundle instead of the small project that the demo brings along; needs
+    /// --plan.
     #[arg(long, requires = "plan")]
     repo: Option<String>,
     /// The changes to make in it: a JSON file with `base`, `test` and `changes` (README).
@@ -37,7 +39,8 @@ pub struct Args {
     /// Write the result as JSON to this file.
     #[arg(long)]
     json: Option<PathBuf>,
-    /// A cluster that is there already and can run the images that `cargo xtask images` names; else one is started.
+    /// A cluster that is there already and can run the images that `cargo xtask images` names; else
+    /// one is started.
     #[arg(long, conflicts_with = "dir")]
     kubeconfig: Option<PathBuf>,
     /// The folder of the cluster that is started; by default the one in the user's cache folder.
@@ -76,13 +79,19 @@ pub async fn run(args: Args) -> Result<()> {
 fn tell(report: &Report, json: Option<&Path>) -> Result<()> {
     println!("\n{}\n", report.table());
     if let Some(path) = json {
-        std::fs::write(path, serde_json::to_vec_pretty(report)?).with_context(|| format!("writing {}", path.display()))?;
+        std::fs::write(path, serde_json::to_vec_pretty(report)?)
+            .with_context(|| format!("writing {}", path.display()))?;
     }
     report.check()
 }
 
 /// Cluster, images, controllers, and the story on them.
-pub async fn play(ground: &mut Ground, story: &Story, polecats: i32, clock: &Clock) -> Result<(Stage, Report)> {
+pub async fn play(
+    ground: &mut Ground,
+    story: &Story,
+    polecats: i32,
+    clock: &Clock,
+) -> Result<(Stage, Report)> {
     let client = ground.prepare(clock).await?;
     let settings = ground.settings(polecats, story.changes.len())?;
     demo::run(&client, settings, story, |line| clock.say(line)).await
@@ -146,7 +155,11 @@ impl Ground {
     /// A client of the cluster.
     pub async fn client(&self) -> Result<Client> {
         let kubeconfig = kube::config::Kubeconfig::read_from(&self.kubeconfig)?;
-        let config = kube::Config::from_custom_kubeconfig(kubeconfig, &kube::config::KubeConfigOptions::default()).await?;
+        let config = kube::Config::from_custom_kubeconfig(
+            kubeconfig,
+            &kube::config::KubeConfigOptions::default(),
+        )
+        .await?;
         Ok(Client::try_from(config)?)
     }
 
@@ -168,11 +181,14 @@ impl Ground {
         })
     }
 
-    /// Ends the run: keeps everything and says how to look at it, or takes the cluster down when it was started for this, or
-    /// else deletes the demo's objects.
+    /// Ends the run: keeps everything and says how to look at it, or takes the cluster down when it
+    /// was started for this, or else deletes the demo's objects.
     pub async fn leave(&self, keep: bool, polecats: i32) -> Result<()> {
         if keep {
-            println!("kept; look with: kubectl --kubeconfig {} get polecats,mergerequests -n {NAMESPACE}", self.kubeconfig.display());
+            println!(
+                "kept; look with: kubectl --kubeconfig {} get polecats,mergerequests -n {NAMESPACE}",
+                self.kubeconfig.display()
+            );
             if self.own.is_some() {
                 println!("stop the cluster with: cargo xtask cluster down");
             }

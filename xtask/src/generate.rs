@@ -1,4 +1,5 @@
-//! `cargo xtask gen`: the files that are made from code: CRDs, the API reference, the roles and the page about them.
+//! `cargo xtask gen`: the files that are made from code: CRDs, the API reference, the roles and the
+//! page about them.
 
 mod reference;
 mod roles;
@@ -46,7 +47,8 @@ pub fn run(args: &Args) -> Result<()> {
     }
     for path in left_over(&root, &files)? {
         if !args.check {
-            std::fs::remove_file(root.join(&path)).with_context(|| format!("removing {}", path.display()))?;
+            std::fs::remove_file(root.join(&path))
+                .with_context(|| format!("removing {}", path.display()))?;
         }
         stale.push(path);
     }
@@ -71,19 +73,27 @@ fn all() -> Result<Vec<Made>> {
     files.push(Made { path: "docs/api-reference.md".into(), text: reference::page(&crds)? });
     files.push(Made { path: "docs/rbac.md".into(), text: roles::page() });
     for (name, rules) in roles::files() {
-        files.push(Made { path: format!("charts/gastown-operator/files/rbac/{name}.yaml").into(), text: yaml(&rules)? });
+        files.push(Made {
+            path: format!("charts/gastown-operator/files/rbac/{name}.yaml").into(),
+            text: yaml(&rules)?,
+        });
     }
     Ok(files)
 }
 
 fn yaml(value: &impl Serialize) -> Result<String> {
-    Ok(format!("# Made by `cargo xtask gen` from crates/gastown-api; edit that.\n{}", serde_norway::to_string(value)?))
+    Ok(format!(
+        "# Made by `cargo xtask gen` from crates/gastown-api; edit that.\n{}",
+        serde_norway::to_string(value)?
+    ))
 }
 
 /// The schema's type keeps bounds as floating-point numbers; `minimum: 1.0` would puzzle readers.
 fn whole_numbers(value: Value) -> Value {
     match value {
-        Value::Object(fields) => fields.into_iter().map(|(name, field)| (name, whole_numbers(field))).collect(),
+        Value::Object(fields) => {
+            fields.into_iter().map(|(name, field)| (name, whole_numbers(field))).collect()
+        }
         Value::Array(items) => items.into_iter().map(whole_numbers).collect(),
         Value::Number(n) => match n.as_f64() {
             Some(f) if n.is_f64() && f.fract() == 0.0 && f.abs() < 1e15 => Value::from(f as i64),

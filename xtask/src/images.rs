@@ -1,7 +1,8 @@
 //! `cargo xtask images`: the OCI images of `images/`, built without a container engine.
 //!
-//! An image is a root file system of Debian packages (or nothing), with our programs on top. The same input gives the
-//! same digest; what has not changed is not built again, and a node that has a digest is not sent it again.
+//! An image is a root file system of Debian packages (or nothing), with our programs on top. The
+//! same input gives the same digest; what has not changed is not built again, and a node that has a
+//! digest is not sent it again.
 
 mod recipe;
 mod rootfs;
@@ -72,7 +73,10 @@ pub fn reference(name: &str) -> Result<String> {
 /// The version of everything in this workspace.
 pub fn version() -> Result<String> {
     let path = util::root().join("VERSION");
-    Ok(std::fs::read_to_string(&path).with_context(|| format!("reading {}", path.display()))?.trim().to_owned())
+    Ok(std::fs::read_to_string(&path)
+        .with_context(|| format!("reading {}", path.display()))?
+        .trim()
+        .to_owned())
 }
 
 /// Where an image's layout is written.
@@ -108,7 +112,11 @@ pub async fn load(built: &[Built], dir: Option<&Path>) -> Result<()> {
     for image in built {
         let start = Instant::now();
         if cluster.load_image(&image.path).await? {
-            println!("images: loaded {} in {:.1} s", image.reference, start.elapsed().as_secs_f32());
+            println!(
+                "images: loaded {} in {:.1} s",
+                image.reference,
+                start.elapsed().as_secs_f32()
+            );
         }
     }
     Ok(())
@@ -121,7 +129,8 @@ fn build_all(
     refresh: bool,
 ) -> Result<Vec<Built>> {
     util::need_debian(&[("strip", "binutils")])?;
-    let binaries = binaries(wanted.values().flat_map(|r| r.binaries.keys()).map(String::as_str).collect())?;
+    let binaries =
+        binaries(wanted.values().flat_map(|r| r.binaries.keys()).map(String::as_str).collect())?;
     let bases = bases(recipes, wanted, refresh)?;
     let parts = Parts { binaries: &binaries, agents, bases: &bases, refresh };
     wanted.iter().map(|(name, recipe)| build_one(name, recipe, &parts)).collect()
@@ -131,7 +140,8 @@ fn pick(recipes: &BTreeMap<String, Recipe>, name: &str) -> Result<(String, Recip
     match recipes.get(name) {
         Some(recipe) if !recipe.base => Ok((name.to_owned(), recipe.clone())),
         _ => {
-            let known: Vec<&str> = recipes.iter().filter(|(_, r)| !r.base).map(|(n, _)| n.as_str()).collect();
+            let known: Vec<&str> =
+                recipes.iter().filter(|(_, r)| !r.base).map(|(n, _)| n.as_str()).collect();
             bail!("there is no image `{name}`; there are: {}", known.join(", "))
         }
     }
@@ -143,19 +153,25 @@ pub fn binaries(wanted: BTreeSet<&str>) -> Result<BTreeMap<String, PathBuf>> {
         return Ok(BTreeMap::new());
     }
     println!("images: compiling {}", wanted.iter().copied().collect::<Vec<_>>().join(", "));
-    // The whole workspace is selected, so that features are those of every other build and nothing is compiled twice.
+    // The whole workspace is selected, so that features are those of every other build and nothing
+    // is compiled twice.
     let mut cargo = util::cargo();
     cargo.args(["build", "--quiet"]);
     util::run(cargo.args(wanted.iter().flat_map(|name| ["--bin", name])))?;
     let from = util::target_dir().join(TRIPLE).join("debug");
     let to = util::root().join("target/images/bin");
     std::fs::create_dir_all(&to)?;
-    wanted.into_iter().map(|name| Ok((name.to_owned(), stripped(&from.join(name), &to.join(name))?))).collect()
+    wanted
+        .into_iter()
+        .map(|name| Ok((name.to_owned(), stripped(&from.join(name), &to.join(name))?)))
+        .collect()
 }
 
 /// A copy without symbols, made anew when the program is younger.
 fn stripped(from: &Path, to: &Path) -> Result<PathBuf> {
-    let built = std::fs::metadata(from).with_context(|| format!("looking for {}", from.display()))?.modified()?;
+    let built = std::fs::metadata(from)
+        .with_context(|| format!("looking for {}", from.display()))?
+        .modified()?;
     if std::fs::metadata(to).and_then(|m| m.modified()).ok() != Some(built) {
         // Put in place whole: another build may read it.
         let partial = to.with_extension(format!("{}.partial", std::process::id()));
@@ -172,9 +188,16 @@ struct Base {
     rootfs: PathBuf,
 }
 
-fn bases<'a>(all: &BTreeMap<String, Recipe>, wanted: &'a BTreeMap<String, Recipe>, refresh: bool) -> Result<BTreeMap<&'a str, Base>> {
-    let needed: BTreeSet<&str> =
-        wanted.values().flat_map(|r| r.from.iter().chain(r.copy.iter().map(|c| &c.from))).map(String::as_str).collect();
+fn bases<'a>(
+    all: &BTreeMap<String, Recipe>,
+    wanted: &'a BTreeMap<String, Recipe>,
+    refresh: bool,
+) -> Result<BTreeMap<&'a str, Base>> {
+    let needed: BTreeSet<&str> = wanted
+        .values()
+        .flat_map(|r| r.from.iter().chain(r.copy.iter().map(|c| &c.from)))
+        .map(String::as_str)
+        .collect();
     let base = |name: &'a str| {
         let packages: BTreeSet<String> = all[name].packages.iter().cloned().collect();
         Ok((name, Base { rootfs: rootfs::debian(&packages, refresh)?, packages }))
@@ -243,7 +266,11 @@ fn assemble(reference: &str, recipe: &Recipe, parts: &Parts<'_>) -> Result<Assem
     // Where the runtime mounts its own: root file systems come without.
     top = top.dir("/dev", 0o755, (0, 0));
     for copy in &recipe.copy {
-        top = top.bytes(&copy.path, rootfs::file_of(&parts.bases[copy.from.as_str()].rootfs, &copy.path)?, 0o644);
+        top = top.bytes(
+            &copy.path,
+            rootfs::file_of(&parts.bases[copy.from.as_str()].rootfs, &copy.path)?,
+            0o644,
+        );
     }
     // The agent is large and changes seldom, our programs are small and change often: a layer each.
     let mut fetched = Layer::new();

@@ -1,4 +1,5 @@
-//! `cargo xtask install`: CRDs and chart on a cluster, upgraded like everything else, until every controller is ready.
+//! `cargo xtask install`: CRDs and chart on a cluster, upgraded like everything else, until every
+//! controller is ready.
 
 mod diagnosis;
 
@@ -42,7 +43,8 @@ const CONTROLLERS: &[(&str, &str)] = &[
 /// Flags of `cargo xtask install`.
 #[derive(Debug, clap::Args)]
 pub struct Args {
-    /// Whose cluster. By default $KUBECONFIG, else the cluster of `cargo xtask cluster up`, else ~/.kube/config.
+    /// Whose cluster. By default $KUBECONFIG, else the cluster of `cargo xtask cluster up`, else
+    /// ~/.kube/config.
     #[arg(long)]
     kubeconfig: Option<PathBuf>,
     /// Where the controllers live.
@@ -82,7 +84,13 @@ pub async fn run(args: Args) -> Result<()> {
 /// Installs into the usual namespace and waits until the controllers are ready.
 pub async fn install(kubeconfig: &Path, set: &[String]) -> Result<()> {
     let timeout = Duration::from_secs(180);
-    install_with(&Options { kubeconfig: kubeconfig.to_owned(), namespace: NAMESPACE.to_owned(), set: set.to_vec(), timeout }).await
+    install_with(&Options {
+        kubeconfig: kubeconfig.to_owned(),
+        namespace: NAMESPACE.to_owned(),
+        set: set.to_vec(),
+        timeout,
+    })
+    .await
 }
 
 /// Installs, or upgrades, and waits until the controllers are ready.
@@ -110,11 +118,14 @@ async fn find_kubeconfig() -> Result<PathBuf> {
         return Ok(cluster.kubeconfig());
     }
     let home = std::env::home_dir().map(|h| h.join(".kube/config")).filter(|p| p.is_file());
-    home.context("no cluster: start one with `cargo xtask cluster up`, or name one with --kubeconfig")
+    home.context(
+        "no cluster: start one with `cargo xtask cluster up`, or name one with --kubeconfig",
+    )
 }
 
 async fn client(kubeconfig: &Path) -> Result<Client> {
-    let read = Kubeconfig::read_from(kubeconfig).with_context(|| format!("reading {}", kubeconfig.display()))?;
+    let read = Kubeconfig::read_from(kubeconfig)
+        .with_context(|| format!("reading {}", kubeconfig.display()))?;
     let config = Config::from_custom_kubeconfig(read, &KubeConfigOptions::default()).await?;
     println!("install: into {}", config.cluster_url);
     Ok(Client::try_from(config)?)
@@ -128,7 +139,10 @@ fn check_version(root: &Path) -> Result<()> {
     for key in ["version", "appVersion"] {
         let found = chart[key].as_str().unwrap_or_default();
         if found != wanted.trim() {
-            bail!("charts/gastown-operator/Chart.yaml has {key} {found:?}, and VERSION is {:?}", wanted.trim());
+            bail!(
+                "charts/gastown-operator/Chart.yaml has {key} {found:?}, and VERSION is {:?}",
+                wanted.trim()
+            );
         }
     }
     Ok(())
@@ -141,7 +155,9 @@ async fn install_crds(client: &Client) -> Result<()> {
         let name = crd.name_any();
         // We are their one source: what another hand changed is set right.
         let how = PatchParams::apply(MANAGER).force();
-        api.patch(&name, &how, &Patch::Apply(crd)).await.with_context(|| format!("applying CRD {name}"))?;
+        api.patch(&name, &how, &Patch::Apply(crd))
+            .await
+            .with_context(|| format!("applying CRD {name}"))?;
     }
     for crd in &crds {
         let name = crd.name_any();
@@ -152,7 +168,8 @@ async fn install_crds(client: &Client) -> Result<()> {
     Ok(())
 }
 
-/// A namespace that we make takes restricted pods only. One that is there already is somebody's, and left as it is.
+/// A namespace that we make takes restricted pods only. One that is there already is somebody's,
+/// and left as it is.
 async fn ensure_namespace(client: &Client, name: &str) -> Result<()> {
     let api: Api<Namespace> = Api::all(client.clone());
     if api.get_opt(name).await?.is_some() {
@@ -160,13 +177,17 @@ async fn ensure_namespace(client: &Client, name: &str) -> Result<()> {
     }
     let labels = json!({"pod-security.kubernetes.io/enforce": "restricted", "pod-security.kubernetes.io/warn": "restricted"});
     let namespace = serde_json::from_value(json!({"metadata": {"name": name, "labels": labels}}))?;
-    api.create(&PostParams::default(), &namespace).await.with_context(|| format!("making namespace {name}"))?;
+    api.create(&PostParams::default(), &namespace)
+        .await
+        .with_context(|| format!("making namespace {name}"))?;
     Ok(())
 }
 
 fn helm_command(helm: &Path, options: &Options) -> Command {
     let mut command = Command::new(helm);
-    command.args(["upgrade", "--install", RELEASE]).arg(util::root().join("charts/gastown-operator"));
+    command
+        .args(["upgrade", "--install", RELEASE])
+        .arg(util::root().join("charts/gastown-operator"));
     command.args(["--namespace", &options.namespace]).arg("--kubeconfig").arg(&options.kubeconfig);
     for value in &options.set {
         command.arg("--set").arg(value);
@@ -175,15 +196,24 @@ fn helm_command(helm: &Path, options: &Options) -> Command {
     command
 }
 
-/// On a cluster of ours an image changes under the same tag, which starts no pod anew; an annotation with the digest of
-/// what was loaded does.
+/// On a cluster of ours an image changes under the same tag, which starts no pod anew; an
+/// annotation with the digest of what was loaded does.
 async fn image_pins(kubeconfig: &Path) -> Result<Vec<String>> {
-    let Some(dir) = kubeconfig.parent().filter(|d| !d.as_os_str().is_empty()) else { return Ok(Vec::new()) };
+    let Some(dir) = kubeconfig.parent().filter(|d| !d.as_os_str().is_empty()) else {
+        return Ok(Vec::new());
+    };
     if Cluster::find(dir).await?.is_none() {
         return Ok(Vec::new());
     }
-    let built = CONTROLLERS.iter().map(|(key, name)| (key, images::layout(name))).filter(|(_, path)| path.is_file());
-    built.map(|(key, path)| Ok(format!(r"{key}.podAnnotations.gastown\.io/image={}", oci::identify(&path)?.1))).collect()
+    let built = CONTROLLERS
+        .iter()
+        .map(|(key, name)| (key, images::layout(name)))
+        .filter(|(_, path)| path.is_file());
+    built
+        .map(|(key, path)| {
+            Ok(format!(r"{key}.podAnnotations.gastown\.io/image={}", oci::identify(&path)?.1))
+        })
+        .collect()
 }
 
 /// Waits until every Deployment of the chart runs what its spec says, and nothing else.
@@ -192,11 +222,19 @@ async fn wait_available(client: &Client, options: &Options) -> Result<()> {
     let start = Instant::now();
     let mut ready = BTreeSet::new();
     loop {
-        let all = api.list(&ListParams::default().labels(OURS)).await.context("listing the controllers")?.items;
+        let all = api
+            .list(&ListParams::default().labels(OURS))
+            .await
+            .context("listing the controllers")?
+            .items;
         let waiting: Vec<&Deployment> = all.iter().filter(|d| !is_rolled_out(d)).collect();
         for done in all.iter().filter(|d| is_rolled_out(d)) {
             if ready.insert(done.name_any()) {
-                println!("install: {} is ready ({:.0} s)", done.name_any(), start.elapsed().as_secs_f32());
+                println!(
+                    "install: {} is ready ({:.0} s)",
+                    done.name_any(),
+                    start.elapsed().as_secs_f32()
+                );
             }
         }
         if waiting.is_empty() && !all.is_empty() {
@@ -217,7 +255,8 @@ async fn wait_available(client: &Client, options: &Options) -> Result<()> {
 fn is_rolled_out(deployment: &Deployment) -> bool {
     let Some(status) = &deployment.status else { return false };
     let wanted = deployment.spec.as_ref().and_then(|s| s.replicas).unwrap_or(1);
-    let seen = status.observed_generation.unwrap_or(0) >= deployment.metadata.generation.unwrap_or(0);
+    let seen =
+        status.observed_generation.unwrap_or(0) >= deployment.metadata.generation.unwrap_or(0);
     let count = |n: Option<i32>| n.unwrap_or(0);
     seen && count(status.updated_replicas) >= wanted
         && count(status.replicas) <= count(status.updated_replicas)
@@ -239,7 +278,11 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         std::fs::create_dir_all(dir.path().join("charts/gastown-operator")).unwrap();
         std::fs::write(dir.path().join("VERSION"), "0.2.0\n").unwrap();
-        std::fs::write(dir.path().join("charts/gastown-operator/Chart.yaml"), "version: 0.2.0\nappVersion: \"0.1.0\"\n").unwrap();
+        std::fs::write(
+            dir.path().join("charts/gastown-operator/Chart.yaml"),
+            "version: 0.2.0\nappVersion: \"0.1.0\"\n",
+        )
+        .unwrap();
         let error = check_version(dir.path()).unwrap_err().to_string();
         assert!(error.contains("appVersion") && error.contains("0.2.0"), "{error}");
     }

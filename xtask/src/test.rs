@@ -34,7 +34,9 @@ pub const PROGRAMS: [&str; 3] = ["process", "plane", "e2e"];
 
 /// Runs the tiers in the order of what they cost.
 pub async fn run(args: &Args) -> Result<()> {
-    let tiers = args.tier.map_or_else(|| vec![Tier::Unit, Tier::Process, Tier::Plane, Tier::E2e], |t| vec![t]);
+    let tiers = args
+        .tier
+        .map_or_else(|| vec![Tier::Unit, Tier::Process, Tier::Plane, Tier::E2e], |t| vec![t]);
     prepare(&tiers).await?;
     // The scenarios call commands of ours; this program is one that is built already.
     let us = std::env::current_exe()?;
@@ -45,7 +47,8 @@ pub async fn run(args: &Args) -> Result<()> {
     Ok(())
 }
 
-/// Fetches what the tiers need before the first test runs, so that a test never waits for a build of it.
+/// Fetches what the tiers need before the first test runs, so that a test never waits for a build
+/// of it.
 async fn prepare(tiers: &[Tier]) -> Result<()> {
     if tiers.contains(&Tier::Process) {
         util::need_debian(&[("git", "git"), ("sshd", "openssh-server")])?;
@@ -58,9 +61,13 @@ async fn prepare(tiers: &[Tier]) -> Result<()> {
     if tiers.contains(&Tier::E2e) {
         gastown_testkit::ground::node_binaries().await?;
     }
-    let data = std::env::var_os("GASTOWN_TEST_DATA").map_or_else(|| util::root().join("../shared/data"), Into::into);
+    let data = std::env::var_os("GASTOWN_TEST_DATA")
+        .map_or_else(|| util::root().join("../shared/data"), Into::into);
     if !data.is_dir() {
-        println!("test: not run: tests that read outside data; {} is not there (set GASTOWN_TEST_DATA)", data.display());
+        println!(
+            "test: not run: tests that read outside data; {} is not there (set GASTOWN_TEST_DATA)",
+            data.display()
+        );
         if std::env::var("CI").is_ok_and(|v| v == "true") {
             bail!("under CI=true every test must run: provide GASTOWN_TEST_DATA");
         }

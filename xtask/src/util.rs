@@ -7,7 +7,9 @@ use anyhow::{Context, Result, bail};
 
 /// The workspace's top folder.
 pub fn root() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).parent().map_or_else(|| PathBuf::from("."), Path::to_path_buf)
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+        .parent()
+        .map_or_else(|| PathBuf::from("."), Path::to_path_buf)
 }
 
 /// Where cargo puts what it builds.
@@ -32,7 +34,8 @@ pub fn run(command: &mut Command) -> Result<()> {
     Ok(())
 }
 
-/// Runs a program to its end and returns what it printed; an error holds what it said on standard error.
+/// Runs a program to its end and returns what it printed; an error holds what it said on standard
+/// error.
 pub fn output(command: &mut Command) -> Result<String> {
     let shown = format!("{command:?}");
     let out = command.output().with_context(|| format!("starting {shown}"))?;
@@ -44,13 +47,16 @@ pub fn output(command: &mut Command) -> Result<String> {
 
 /// Whether a program is on the search path.
 pub fn has(program: &str) -> bool {
-    std::env::var_os("PATH").is_some_and(|p| std::env::split_paths(&p).any(|d| d.join(program).is_file()))
+    std::env::var_os("PATH")
+        .is_some_and(|p| std::env::split_paths(&p).any(|d| d.join(program).is_file()))
 }
 
-/// Makes sure that programs of Debian packages are there: installs what lacks when we are root on Debian,
-/// otherwise says in one sentence what to run. `wanted` pairs a program with the package that holds it.
+/// Makes sure that programs of Debian packages are there: installs what lacks when we are root on
+/// Debian, otherwise says in one sentence what to run. `wanted` pairs a program with the package
+/// that holds it.
 pub fn need_debian(wanted: &[(&str, &str)]) -> Result<()> {
-    let lacking: Vec<&str> = wanted.iter().filter(|(program, _)| !has(program)).map(|(_, package)| *package).collect();
+    let lacking: Vec<&str> =
+        wanted.iter().filter(|(program, _)| !has(program)).map(|(_, package)| *package).collect();
     if lacking.is_empty() {
         return Ok(());
     }
@@ -59,9 +65,15 @@ pub fn need_debian(wanted: &[(&str, &str)]) -> Result<()> {
         bail!("missing on this machine: {}; install with: {line}", lacking.join(", "));
     }
     println!("installing {} ({line})", lacking.join(", "));
-    let quiet = |c: &mut Command| run(c.env("DEBIAN_FRONTEND", "noninteractive").stdin(std::process::Stdio::null()));
+    let quiet = |c: &mut Command| {
+        run(c.env("DEBIAN_FRONTEND", "noninteractive").stdin(std::process::Stdio::null()))
+    };
     quiet(Command::new("apt-get").args(["update", "-qq"]))?;
-    quiet(Command::new("apt-get").args(["install", "-y", "-qq", "--no-install-recommends"]).args(&lacking))
+    quiet(
+        Command::new("apt-get")
+            .args(["install", "-y", "-qq", "--no-install-recommends"])
+            .args(&lacking),
+    )
 }
 
 fn rustix_is_root() -> bool {

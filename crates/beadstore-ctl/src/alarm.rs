@@ -20,23 +20,47 @@ pub(crate) const CAUSES: [&str; 3] = [CONTENDED, WRITES_REFUSED, UNREADABLE];
 pub(crate) fn troubles(store: &BeadStore, left: &Plan, fault: Option<&Fault>) -> Vec<Trouble> {
     let name = store.name_any();
     let mut all = Vec::new();
-    let mut add = |cause, severity, summary, details: String| all.push(Trouble { cause, severity, summary, details });
+    let mut add = |cause, severity, summary, details: String| {
+        all.push(Trouble { cause, severity, summary, details })
+    };
     if let Some((bead, _)) = left.against.first() {
         let words: Vec<&str> = left.against.iter().take(20).map(|(_, why)| why.as_str()).collect();
-        let summary = format!("bead store {name} says otherwise than the town does, of {bead} and {} more", left.against.len() - 1);
+        let summary = format!(
+            "bead store {name} says otherwise than the town does, of {bead} and {} more",
+            left.against.len() - 1
+        );
         add(CONTENDED, Severity::Low, summary, words.join("\n"));
     } else if let Some(fault @ Fault::Contended(_)) = fault {
-        add(CONTENDED, Severity::Medium, format!("bead store {name} is not written: {fault}"), String::new());
+        add(
+            CONTENDED,
+            Severity::Medium,
+            format!("bead store {name} is not written: {fault}"),
+            String::new(),
+        );
     }
     match fault {
         None | Some(Fault::Contended(_)) => {}
         Some(fault) if fault.is_of_writing() && !left.deeds.is_empty() => {
-            let details = left.deeds.iter().take(20).map(crate::plan::Deed::words).collect::<Vec<_>>().join("\n");
-            let summary = format!("bead store {name} does not take what is written: {}: {}", fault.reason(), fault.message());
+            let details = left
+                .deeds
+                .iter()
+                .take(20)
+                .map(crate::plan::Deed::words)
+                .collect::<Vec<_>>()
+                .join("\n");
+            let summary = format!(
+                "bead store {name} does not take what is written: {}: {}",
+                fault.reason(),
+                fault.message()
+            );
             add(WRITES_REFUSED, Severity::Medium, summary, format!("These wait:\n{details}"));
         }
         Some(fault) if !fault.is_of_writing() && fault.is_lasting() => {
-            let summary = format!("bead store {name} cannot be read: {}: {}", fault.reason(), fault.message());
+            let summary = format!(
+                "bead store {name} cannot be read: {}: {}",
+                fault.reason(),
+                fault.message()
+            );
             add(UNREADABLE, Severity::Medium, summary, String::new());
         }
         Some(_) => {}
@@ -52,7 +76,8 @@ mod tests {
     use crate::plan::Deed;
 
     fn causes(left: &Plan, fault: Option<&Fault>) -> Vec<&'static str> {
-        let spec: BeadStoreSpec = serde_json::from_value(serde_json::json!({"rigRef": "web", "prefix": "web"})).unwrap();
+        let spec: BeadStoreSpec =
+            serde_json::from_value(serde_json::json!({"rigRef": "web", "prefix": "web"})).unwrap();
         let troubles = troubles(&BeadStore::new("beads", spec), left, fault);
         assert!(troubles.iter().all(|t| CAUSES.contains(&t.cause)));
         troubles.iter().map(|t| t.cause).collect()
@@ -61,8 +86,16 @@ mod tests {
     #[test]
     fn only_what_a_person_can_change_is_told() {
         let nothing = Plan::default();
-        let waits = Plan { deeds: vec![Deed::Comment { bead: "web-1".into(), author: "a".into(), text: "b".into() }], ..Plan::default() };
-        let against = Plan { against: vec![("web-1".into(), "web-1 is ann's".into())], ..Plan::default() };
+        let waits = Plan {
+            deeds: vec![Deed::Comment {
+                bead: "web-1".into(),
+                author: "a".into(),
+                text: "b".into(),
+            }],
+            ..Plan::default()
+        };
+        let against =
+            Plan { against: vec![("web-1".into(), "web-1 is ann's".into())], ..Plan::default() };
         let branch = || "beads-sync".parse().unwrap();
         let refused = Fault::Refused { branch: branch(), message: "protected".into() };
         assert_eq!(causes(&nothing, None), [] as [&str; 0]);

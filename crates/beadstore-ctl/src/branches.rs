@@ -1,5 +1,6 @@
-//! A store in git: two branches read as one, what we wrote into them before, and whether more may be written. And what the
-//! file would say after deeds. Pure but for [`Branches::load`], which blocks.
+//! A store in git: two branches read as one, what we wrote into them before, and whether more may
+//! be written. And what the file would say after deeds. Pure but for [`Branches::load`], which
+//! blocks.
 
 use std::sync::Arc;
 
@@ -44,7 +45,8 @@ pub struct Tips {
 }
 
 impl Branches {
-    /// Reads both branches in a mirror. `branch` is the one that the spec names; `before` saves reading the history anew.
+    /// Reads both branches in a mirror. `branch` is the one that the spec names; `before` saves
+    /// reading the history anew.
     pub fn load(
         objects: &Objects,
         path: &str,
@@ -60,7 +62,11 @@ impl Branches {
         let target = read(&tips.target, before.and_then(|view| view.target.as_ref()))?;
         let write = read(&tips.write, before.and_then(|view| view.write.as_ref()))?;
         if target.is_none() && write.is_none() {
-            return Err(Lack { reason: "BranchNotFound", message: "neither branch of the store exists".to_owned() }.into());
+            return Err(Lack {
+                reason: "BranchNotFound",
+                message: "neither branch of the store exists".to_owned(),
+            }
+            .into());
         }
         if ![&target, &write].into_iter().flatten().any(|side| side.file.is_some()) {
             return Err(Self::no_jsonl(target.as_ref().or(write.as_ref()), path).into());
@@ -73,7 +79,8 @@ impl Branches {
         let store = |side: Option<&Side>| side.map_or(&nothing, |side| &side.store).clone();
         let (ours, theirs) = (store(write.as_ref()), store(target.as_ref()));
         let joined = join(&theirs, &ours);
-        let same = |a: Option<&Side>, b: &Store| a.map_or(&[][..], |side| side.store.write()) == b.write();
+        let same =
+            |a: Option<&Side>, b: &Store| a.map_or(&[][..], |side| side.store.write()) == b.write();
         let number = before.map_or(1, |view| {
             let unchanged = same(view.target.as_ref(), &theirs) && same(view.write.as_ref(), &ours);
             view.number + u64::from(!unchanged)
@@ -95,11 +102,18 @@ impl Branches {
     }
 
     /// Our records on the write branch. What was read of an ancestor is not read again.
-    fn history(objects: &Objects, tip: &CommitId, before: Option<&Self>) -> Result<Arc<Ledger>, Error> {
-        let known = before.and_then(|view| Some((view.write.as_ref()?.commit.clone(), &view.ledger)));
+    fn history(
+        objects: &Objects,
+        tip: &CommitId,
+        before: Option<&Self>,
+    ) -> Result<Arc<Ledger>, Error> {
+        let known =
+            before.and_then(|view| Some((view.write.as_ref()?.commit.clone(), &view.ledger)));
         let (since, mut ledger) = match known {
             Some((old, ledger)) if old == *tip => return Ok(ledger.clone()),
-            Some((old, ledger)) if objects.has(&old) && objects.is_ancestor(&old, tip)? => (Some(old), ledger.as_ref().clone()),
+            Some((old, ledger)) if objects.has(&old) && objects.is_ancestor(&old, tip)? => {
+                (Some(old), ledger.as_ref().clone())
+            }
             // A rewritten branch is read from its beginning.
             _ => (None, Ledger::default()),
         };
@@ -141,8 +155,18 @@ impl Branches {
 
     /// Lines that no bead was read from.
     pub fn malformed(&self) -> usize {
-        let reasons = [Reason::MalformedLines, Reason::NotUtf8, Reason::LineTooLong, Reason::BadId, Reason::ConflictMarkers];
-        self.sides().map(|side| reasons.iter().map(|reason| side.store.problems().count(*reason)).sum::<usize>()).sum()
+        let reasons = [
+            Reason::MalformedLines,
+            Reason::NotUtf8,
+            Reason::LineTooLong,
+            Reason::BadId,
+            Reason::ConflictMarkers,
+        ];
+        self.sides()
+            .map(|side| {
+                reasons.iter().map(|reason| side.store.problems().count(*reason)).sum::<usize>()
+            })
+            .sum()
     }
 
     /// Whether it may be written, or a reason and a sentence why not.
@@ -153,17 +177,22 @@ impl Branches {
                            AllowExportOnly it is written all the same";
             return Err(("ExportOnly".to_owned(), message.to_owned()));
         }
-        let branch = self.branch.as_ref().map_err(|lack| (lack.reason.to_owned(), lack.message.clone()))?;
+        let branch =
+            self.branch.as_ref().map_err(|lack| (lack.reason.to_owned(), lack.message.clone()))?;
         for side in self.sides() {
             side.store.writable().map_err(|no| {
                 let file = side.file.as_deref().unwrap_or_default();
-                (no.reason.as_str().to_owned(), format!("{}/{file} at {}: {}", side.folder, side.commit.short(), no.message))
+                (
+                    no.reason.as_str().to_owned(),
+                    format!("{}/{file} at {}: {}", side.folder, side.commit.short(), no.message),
+                )
             })?;
         }
         Ok(branch)
     }
 
-    /// The side that a write is made on: the branch that is written, else the one that it begins from.
+    /// The side that a write is made on: the branch that is written, else the one that it begins
+    /// from.
     pub fn base(&self) -> Option<&Side> {
         self.write.as_ref().or(self.target.as_ref())
     }
@@ -175,8 +204,14 @@ impl Branches {
         Some((&base.folder, named))
     }
 
-    /// What the deeds make of the file: one after the other, each on the newest line of its bead of both branches.
-    pub fn apply(&self, deeds: Vec<Deed>, prefixes: &Prefixes, now: Timestamp) -> (Applied, Vec<u8>) {
+    /// What the deeds make of the file: one after the other, each on the newest line of its bead of
+    /// both branches.
+    pub fn apply(
+        &self,
+        deeds: Vec<Deed>,
+        prefixes: &Prefixes,
+        now: Timestamp,
+    ) -> (Applied, Vec<u8>) {
         let mut next = self.base().map(|side| side.store.clone()).unwrap_or_default();
         let mut applied = Applied::default();
         for deed in deeds {
@@ -188,11 +223,19 @@ impl Branches {
         (applied, next.into_bytes())
     }
 
-    fn one(&self, next: &mut Store, deed: &Deed, prefixes: &Prefixes, now: Timestamp) -> Result<Change, EditError> {
+    fn one(
+        &self,
+        next: &mut Store,
+        deed: &Deed,
+        prefixes: &Prefixes,
+        now: Timestamp,
+    ) -> Result<Change, EditError> {
         let bead = deed.bead();
         // One that is deleted on the branch that was changed last is not there.
         allowed(bead, self.issues(), prefixes)?;
-        if let Some(target) = self.target.as_ref().filter(|side| side.store.issues().get(bead).is_some()) {
+        if let Some(target) =
+            self.target.as_ref().filter(|side| side.store.issues().get(bead).is_some())
+        {
             next.adopt(&target.store, bead)?;
         }
         match deed {

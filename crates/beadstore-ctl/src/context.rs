@@ -101,7 +101,9 @@ fn token_of(secret: Option<&str>, bytes: Option<Vec<u8>>) -> Result<Option<Token
 impl From<gastown_access::Error> for NoWay {
     fn from(error: gastown_access::Error) -> Self {
         match error {
-            gastown_access::Error::Told(reason, message) => Self::Told(Fault::Lack(Lack { reason, message })),
+            gastown_access::Error::Told(reason, message) => {
+                Self::Told(Fault::Lack(Lack { reason, message }))
+            }
             gastown_access::Error::Kube(error) => Self::Kube(error),
         }
     }
@@ -111,38 +113,70 @@ impl Context {
     /// What a BeadStore is to do.
     pub(crate) fn place(&self, store: &BeadStore) -> Place {
         let rig = self.rigs.get(&ObjectRef::<Rig>::new(&store.spec.rig_ref));
-        place(store, &self.stores.state(), rig.as_deref(), &self.refineries.state(), &self.rigs.state())
+        place(
+            store,
+            &self.stores.state(),
+            rig.as_deref(),
+            &self.refineries.state(),
+            &self.rigs.state(),
+        )
     }
 
     /// The way to a store, with credentials that are read anew each time.
     pub(crate) async fn way(&self, store: &BeadStore, setting: &Setting) -> Result<Way, NoWay> {
         let namespace = store.namespace().unwrap_or_default();
-        let named = Named { namespace: &namespace, secret: None, known_hosts: None, chart_value: "beadstore.secretNamespaces" };
+        let named = Named {
+            namespace: &namespace,
+            secret: None,
+            known_hosts: None,
+            chart_value: "beadstore.secretNamespaces",
+        };
         let client = &self.runtime.client;
         match &setting.source {
             Source::Git(repository) => {
                 let secret = store.spec.git_secret_ref.as_ref().map(|r| r.name.as_str());
-                let known_hosts = store.spec.ssh_known_hosts_config_map_ref.as_ref().map(|r| r.name.as_str());
-                let remote = gastown_access::remote(client, Named { secret, known_hosts, ..named }, &repository.url).await?;
+                let known_hosts =
+                    store.spec.ssh_known_hosts_config_map_ref.as_ref().map(|r| r.name.as_str());
+                let remote = gastown_access::remote(
+                    client,
+                    Named { secret, known_hosts, ..named },
+                    &repository.url,
+                )
+                .await?;
                 Ok(Way::Git(Box::new(repository.clone()), remote))
             }
             Source::Served(server) => {
-                let secret = store.spec.http.as_ref().and_then(|http| http.token_secret_ref.as_ref()).map(|r| r.name.as_str());
+                let secret = store
+                    .spec
+                    .http
+                    .as_ref()
+                    .and_then(|http| http.token_secret_ref.as_ref())
+                    .map(|r| r.name.as_str());
                 let token = gastown_access::token(client, Named { secret, ..named }).await?;
                 let options = Options { deadline: DEADLINE, ..Options::default() };
                 let client = token_of(secret, token).and_then(|token| {
                     let endpoint = server.endpoint.clone();
-                    BeadsClient::new(endpoint, token, options).map_err(|error| served::fault(READING, &server.url, error))
+                    BeadsClient::new(endpoint, token, options)
+                        .map_err(|error| served::fault(READING, &server.url, error))
                 });
                 let keeper = Arc::new(self.keeper(store, &setting.rig));
-                Ok(Way::Served(Line { server: server.clone(), client: client.map_err(NoWay::Told)?, keeper }))
+                Ok(Way::Served(Line {
+                    server: server.clone(),
+                    client: client.map_err(NoWay::Told)?,
+                    keeper,
+                }))
             }
         }
     }
 
     fn keeper(&self, store: &BeadStore, rig: &str) -> Annotations {
         let (client, requests) = (self.runtime.client.clone(), self.requests.clone());
-        Annotations { client, store: store.clone(), requests, held: gather::wanted(self, rig).claims }
+        Annotations {
+            client,
+            store: store.clone(),
+            requests,
+            held: gather::wanted(self, rig).claims,
+        }
     }
 
     /// The stores that the beads of a rig may be in.

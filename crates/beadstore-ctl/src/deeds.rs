@@ -1,4 +1,5 @@
-//! Deeds, done one after the other in a server's store. What was done of each is remembered by a [`crate::keeper::Keeper`].
+//! Deeds, done one after the other in a server's store. What was done of each is remembered by a
+//! [`crate::keeper::Keeper`].
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -48,7 +49,13 @@ impl From<Fault> for Trouble {
 
 impl Line {
     /// Does the deeds in their order, until one of them meets a fault of the store as a whole.
-    pub(crate) async fn carry_out(&self, session: &Session, served: &Served, deeds: Vec<Deed>, prefixes: &Prefixes) -> Told {
+    pub(crate) async fn carry_out(
+        &self,
+        session: &Session,
+        served: &Served,
+        deeds: Vec<Deed>,
+        prefixes: &Prefixes,
+    ) -> Told {
         let mut told = Told::default();
         let mut allowed_deeds = Vec::new();
         for deed in deeds {
@@ -74,7 +81,11 @@ impl Line {
     }
 
     /// Remembers claims that are about to be copied.
-    async fn ask_for(&self, served: &Served, asked: &BTreeMap<String, Copied>) -> Result<(), Fault> {
+    async fn ask_for(
+        &self,
+        served: &Served,
+        asked: &BTreeMap<String, Copied>,
+    ) -> Result<(), Fault> {
         if asked.is_empty() {
             return Ok(());
         }
@@ -88,9 +99,11 @@ impl Line {
         Ok(())
     }
 
-    /// Remembers what became of claims. What was asked for stays so where it is not known to be done.
+    /// Remembers what became of claims. What was asked for stays so where it is not known to be
+    /// done.
     async fn settle(&self, records: &[Record]) -> Result<(), Fault> {
-        let ours = |record: &&Record| matches!(record, Record::Claimed { .. } | Record::Released { .. });
+        let ours =
+            |record: &&Record| matches!(record, Record::Claimed { .. } | Record::Released { .. });
         let news: Vec<&Record> = records.iter().filter(ours).collect();
         if news.is_empty() {
             return Ok(());
@@ -103,15 +116,26 @@ impl Line {
         let done = match deed {
             Deed::Claim { bead, assignee, .. } => session.claim(bead, assignee).await,
             Deed::Release { bead, assignee, .. } => session.release(bead, assignee, ACTOR).await,
-            Deed::Close { bead, request: None, reason } => session.close(bead, ACTOR, reason, Blockers::Respect).await,
+            Deed::Close { bead, request: None, reason } => {
+                session.close(bead, ACTOR, reason, Blockers::Respect).await
+            }
             Deed::Comment { bead, author, text } => session.comment(bead, author, text).await,
-            Deed::Close { bead, request: Some(request), reason } => return self.close_once(session, bead, request, reason).await,
+            Deed::Close { bead, request: Some(request), reason } => {
+                return self.close_once(session, bead, request, reason).await;
+            }
         };
         done.map(Some).map_err(|error| self.trouble(deed.bead(), error))
     }
 
-    /// Closes a bead for the landing of a request, once whatever happens; nothing where that was done before.
-    async fn close_once(&self, session: &Session, bead: &str, request: &str, reason: &str) -> Result<Option<Change>, Trouble> {
+    /// Closes a bead for the landing of a request, once whatever happens; nothing where that was
+    /// done before.
+    async fn close_once(
+        &self,
+        session: &Session,
+        bead: &str,
+        request: &str,
+        reason: &str,
+    ) -> Result<Option<Change>, Trouble> {
         let trouble = |error| self.trouble(bead, error);
         let mut record = self.closing(request).await?;
         for _ in 0..TRIES {
@@ -122,7 +146,11 @@ impl Line {
                 Step::Remember => {
                     self.keep(request, record.as_ref(), Some(&Closing::done(bead))).await?;
                     // Where it was asked for before, its answer is this.
-                    return Ok(Some(if record.is_some() { Change::Made } else { Change::NotNeeded }));
+                    return Ok(Some(if record.is_some() {
+                        Change::Made
+                    } else {
+                        Change::NotNeeded
+                    }));
                 }
                 Step::Heed => {
                     self.keep(request, record.as_ref(), Some(&Closing::done(bead))).await?;
@@ -159,7 +187,12 @@ impl Line {
         Ok(self.keeper.closing(request).await?)
     }
 
-    async fn keep(&self, request: &str, before: Option<&Closing>, after: Option<&Closing>) -> Result<(), Fault> {
+    async fn keep(
+        &self,
+        request: &str,
+        before: Option<&Closing>,
+        after: Option<&Closing>,
+    ) -> Result<(), Fault> {
         Ok(self.keeper.keep_closing(request, before, after).await?)
     }
 
@@ -171,7 +204,10 @@ impl Line {
         let id = bead.to_owned();
         Trouble::Bead(match error {
             Error::NotFound(id) => EditError::NotFound(id),
-            Error::AlreadyClaimed { by, .. } => EditError::AlreadyClaimed { id, by: by.unwrap_or_else(|| "somebody else".to_owned()) },
+            Error::AlreadyClaimed { by, .. } => EditError::AlreadyClaimed {
+                id,
+                by: by.unwrap_or_else(|| "somebody else".to_owned()),
+            },
             Error::NotClaimable { status, .. } => EditError::NotClaimable { id, status },
             other => EditError::NotEditable { id, why: other.to_string() },
         })
@@ -198,10 +234,13 @@ impl Told {
 /// The claim that a deed will have copied.
 fn asked(deed: &Deed) -> Option<(String, Copied)> {
     match deed {
-        Deed::Claim { bead, holder: Some(holder), assignee } => {
-            Some((bead.clone(), Copied { holder: holder.clone(), assignee: assignee.clone(), asked: true }))
+        Deed::Claim { bead, holder: Some(holder), assignee } => Some((
+            bead.clone(),
+            Copied { holder: holder.clone(), assignee: assignee.clone(), asked: true },
+        )),
+        Deed::Claim { .. } | Deed::Release { .. } | Deed::Close { .. } | Deed::Comment { .. } => {
+            None
         }
-        Deed::Claim { .. } | Deed::Release { .. } | Deed::Close { .. } | Deed::Comment { .. } => None,
     }
 }
 

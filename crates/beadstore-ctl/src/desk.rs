@@ -1,6 +1,8 @@
-//! The one place through which a store is read and written: one at a time for each, wherever its beads are kept.
+//! The one place through which a store is read and written: one at a time for each, wherever its
+//! beads are kept.
 //!
-//! A write is made on what the store says now, and nothing is lost to a writer who was faster, so any replica may write.
+//! A write is made on what the store says now, and nothing is lost to a writer who was faster, so
+//! any replica may write.
 
 use std::collections::HashMap;
 use std::path::PathBuf;
@@ -103,13 +105,16 @@ impl Fault {
     /// Whether reading worked, and only writing did not.
     pub fn is_of_writing(&self) -> bool {
         match self {
-            Self::NotWritable(..) | Self::Refused { .. } | Self::Contended(_) | Self::Unkept(_) => true,
+            Self::NotWritable(..) | Self::Refused { .. } | Self::Contended(_) | Self::Unkept(_) => {
+                true
+            }
             Self::Served { doing, .. } => *doing == WRITING,
             Self::Git(_) | Self::Lack(_) => false,
         }
     }
 
-    /// Whether only a change of the spec, a Secret or the store helps, all of which are looked at anyway.
+    /// Whether only a change of the spec, a Secret or the store helps, all of which are looked at
+    /// anyway.
     pub fn is_lasting(&self) -> bool {
         match self {
             Self::Lack(_) | Self::NotWritable(..) => true,
@@ -123,7 +128,9 @@ impl Fault {
         match self {
             Self::Served { source, .. } => match source.class() {
                 HttpClass::Wait(wait) => Some(wait),
-                HttpClass::Retry | HttpClass::Replan | HttpClass::Reread | HttpClass::Terminal => None,
+                HttpClass::Retry | HttpClass::Replan | HttpClass::Reread | HttpClass::Terminal => {
+                    None
+                }
             },
             _ => None,
         }
@@ -147,11 +154,19 @@ fn advice(error: &HttpError) -> &'static str {
         Some("RemoteUnreachable") => {
             "what was read last still serves and writes wait; it is tried again by itself: see whether bd serve runs there, and spec.http.url"
         }
-        Some("RemoteBusy") => "what was read last still serves and writes wait until the time that it names",
-        Some("AuthFailed") => "put a token that it knows into key token of the Secret that spec.http.tokenSecretRef names",
-        Some("ProjectMismatch") => "set spec.http.url to the server of the project that is meant, or spec.http.projectId to its project",
+        Some("RemoteBusy") => {
+            "what was read last still serves and writes wait until the time that it names"
+        }
+        Some("AuthFailed") => {
+            "put a token that it knows into key token of the Secret that spec.http.tokenSecretRef names"
+        }
+        Some("ProjectMismatch") => {
+            "set spec.http.url to the server of the project that is meant, or spec.http.projectId to its project"
+        }
         Some("SchemaUnsupported") => "run a bd serve there that offers it (bd 1.3 or later)",
-        Some("NotBeads") => "spec.http.url must lead to bd serve itself, with the path that a proxy before it wants",
+        Some("NotBeads") => {
+            "spec.http.url must lead to bd serve itself, with the path that a proxy before it wants"
+        }
         Some("TooLarge") => "so large a store is not read",
         Some("TlsFailed") => "the image's certificates must know the server's",
         _ => "it is tried again by itself",
@@ -248,7 +263,8 @@ impl Desk {
         self.seen.subscribe()
     }
 
-    /// What the store says, read anew when the last time is longer than `age` ago or was under another setting.
+    /// What the store says, read anew when the last time is longer than `age` ago or was under
+    /// another setting.
     pub async fn read(&self, setting: &Setting, way: &Way, age: Duration) -> Result<Seen, Fault> {
         let _turn = self.turn.lock().await;
         match self.seen(setting).filter(|seen| seen.at.elapsed() < age) {
@@ -257,9 +273,14 @@ impl Desk {
         }
     }
 
-    /// Does what `deeds` makes of the newest view. Nothing is lost to a writer who was faster: the deeds are asked for
-    /// again on what that one wrote.
-    pub async fn write(&self, setting: &Setting, way: &Way, deeds: impl Fn(&View) -> Vec<Deed>) -> Result<Written, Fault> {
+    /// Does what `deeds` makes of the newest view. Nothing is lost to a writer who was faster: the
+    /// deeds are asked for again on what that one wrote.
+    pub async fn write(
+        &self,
+        setting: &Setting,
+        way: &Way,
+        deeds: impl Fn(&View) -> Vec<Deed>,
+    ) -> Result<Written, Fault> {
         let _turn = self.turn.lock().await;
         match way {
             Way::Git(repository, remote) => self.push(setting, repository, remote, deeds).await,
@@ -267,7 +288,8 @@ impl Desk {
         }
     }
 
-    /// Whether the store refused this deed less than `age` ago: asked again at once, it would be refused again.
+    /// Whether the store refused this deed less than `age` ago: asked again at once, it would be
+    /// refused again.
     pub fn is_refused(&self, deed: &Deed, age: Duration) -> bool {
         let mut refused = self.refused.lock();
         refused.retain(|_, at| at.elapsed() < age);
@@ -285,17 +307,26 @@ impl Desk {
     }
 
     /// Reads a server's store, unless it asked to be left alone.
-    async fn served(&self, setting: &Setting, line: &Line) -> Result<(Session, Arc<Served>, Seen), Fault> {
+    async fn served(
+        &self,
+        setting: &Setting,
+        line: &Line,
+    ) -> Result<(Session, Arc<Served>, Seen), Fault> {
         self.is_patient()?;
         let before = self.seen(setting).and_then(|seen| seen.view.served().cloned());
-        let (session, served) = line.read(before.as_deref()).await.map_err(|fault| self.heed(fault))?;
+        let (session, served) =
+            line.read(before.as_deref()).await.map_err(|fault| self.heed(fault))?;
         let served = Arc::new(served);
         let seen = self.publish(setting, View::Served(served.clone()));
         Ok((session, served, seen))
     }
 
     /// These beads of a server with the text of their comments.
-    pub async fn details(&self, line: &Line, ids: &[String]) -> Result<HashMap<String, Option<Arc<Issue>>>, Fault> {
+    pub async fn details(
+        &self,
+        line: &Line,
+        ids: &[String],
+    ) -> Result<HashMap<String, Option<Arc<Issue>>>, Fault> {
         self.is_patient()?;
         line.details(ids).await.map_err(|fault| self.heed(fault))
     }
@@ -318,14 +349,21 @@ impl Desk {
     }
 
     /// Does in a server's store what `deeds` makes of it.
-    async fn tell(&self, setting: &Setting, line: &Line, deeds: impl Fn(&View) -> Vec<Deed>) -> Result<Written, Fault> {
+    async fn tell(
+        &self,
+        setting: &Setting,
+        line: &Line,
+        deeds: impl Fn(&View) -> Vec<Deed>,
+    ) -> Result<Written, Fault> {
         let (session, served, Seen { view, .. }) = self.served(setting, line).await?;
         let asked = deeds(&view);
         if asked.is_empty() {
             return Ok(Written { view, applied: Applied::default(), commit: None });
         }
-        view.writable(setting.policy).map_err(|(reason, message)| Fault::NotWritable(reason, message))?;
-        let Told { applied, records, touched, fault } = line.carry_out(&session, &served, asked, &setting.prefixes).await;
+        view.writable(setting.policy)
+            .map_err(|(reason, message)| Fault::NotWritable(reason, message))?;
+        let Told { applied, records, touched, fault } =
+            line.carry_out(&session, &served, asked, &setting.prefixes).await;
         let now = Instant::now();
         self.refused.lock().extend(applied.refused.iter().map(|(deed, _)| (deed.words(), now)));
         // A look that fails leaves what was read; the next reading tells.
@@ -339,7 +377,12 @@ impl Desk {
         Err(self.heed(fault))
     }
 
-    async fn branches(&self, setting: &Setting, repository: &Repository, remote: &Remote) -> Result<Arc<Branches>, Fault> {
+    async fn branches(
+        &self,
+        setting: &Setting,
+        repository: &Repository,
+        remote: &Remote,
+    ) -> Result<Arc<Branches>, Fault> {
         let before = self.seen(setting).and_then(|seen| seen.view.branches().cloned());
         self.mirrors.read(repository, remote, before).await
     }
@@ -354,7 +397,8 @@ impl Desk {
         let mut contended = None;
         for attempt in 0..TRIES {
             if attempt > 0 {
-                tokio::time::sleep(gastown_runtime::jittered(Duration::from_millis(50 << attempt))).await;
+                tokio::time::sleep(gastown_runtime::jittered(Duration::from_millis(50 << attempt)))
+                    .await;
             }
             let branches = self.branches(setting, repository, remote).await?;
             let view = View::Git(branches.clone());
@@ -363,7 +407,10 @@ impl Desk {
             if asked.is_empty() {
                 return Ok(Written { view, applied: Applied::default(), commit: None });
             }
-            let branch = branches.writable(setting.policy).map_err(|(reason, message)| Fault::NotWritable(reason, message))?.clone();
+            let branch = branches
+                .writable(setting.policy)
+                .map_err(|(reason, message)| Fault::NotWritable(reason, message))?
+                .clone();
             let now = Timestamp::now();
             let (applied, bytes) = branches.apply(asked, &setting.prefixes, now);
             if !applied.is_news() {
@@ -379,7 +426,10 @@ impl Desk {
                 Pushed::Late(branch) => contended = Some(branch),
             }
         }
-        Err(contended.map_or_else(|| GitError::new(Class::Local, "push", "never tried").into(), Fault::Contended))
+        Err(contended.map_or_else(
+            || GitError::new(Class::Local, "push", "never tried").into(),
+            Fault::Contended,
+        ))
     }
 
     fn publish(&self, setting: &Setting, view: View) -> Seen {

@@ -1,7 +1,7 @@
 //! The folder of beads in one commit: which file holds them, and what lies beside it. Blocks.
 //!
-//! All of it is a stranger's: links are not followed, nothing that may be run is read, sizes are bounded, and a
-//! redirect leads at most one step and never out of the repository.
+//! All of it is a stranger's: links are not followed, nothing that may be run is read, sizes are
+//! bounded, and a redirect leads at most one step and never out of the repository.
 
 use gastown_beads::{DiscoverError, Metadata, Options, Store, StoreConfig, discover};
 use gastown_git::files::{Entry, Folder, Kind};
@@ -58,7 +58,9 @@ pub struct Side {
 impl Side {
     /// Whether the file is only an export of a database.
     pub fn is_export(&self) -> bool {
-        self.metadata.is_dolt() || self.config.has_sync_remote || self.store.dialect() == gastown_beads::Dialect::Export
+        self.metadata.is_dolt()
+            || self.config.has_sync_remote
+            || self.store.dialect() == gastown_beads::Dialect::Export
     }
 }
 
@@ -75,13 +77,19 @@ pub fn read(objects: &Objects, commit: &CommitId, path: &str) -> Result<Side, Er
     };
     let metadata = setting(objects, &folder, &entries, "metadata.json")?;
     let config = setting(objects, &folder, &entries, "config.yaml")?;
-    let config = config.map(|bytes| StoreConfig::parse(&String::from_utf8_lossy(&bytes))).unwrap_or_default();
+    let config = config
+        .map(|bytes| StoreConfig::parse(&String::from_utf8_lossy(&bytes)))
+        .unwrap_or_default();
     let names: Vec<&str> = entries.iter().map(|entry| entry.name.as_str()).collect();
     let file = match discover(&names, metadata.as_deref()) {
         Ok(file) => Some(file),
         Err(DiscoverError::NoJsonl) => None,
-        Err(error @ DiscoverError::Ambiguous(_)) => return lack("AmbiguousFile", error.to_string()),
-        Err(error @ (DiscoverError::BadName(_) | DiscoverError::Metadata(_))) => return lack("BadMetadata", error.to_string()),
+        Err(error @ DiscoverError::Ambiguous(_)) => {
+            return lack("AmbiguousFile", error.to_string());
+        }
+        Err(error @ (DiscoverError::BadName(_) | DiscoverError::Metadata(_))) => {
+            return lack("BadMetadata", error.to_string());
+        }
     };
     let metadata = metadata.and_then(|bytes| Metadata::parse(&bytes).ok()).unwrap_or_default();
     let mut side = Side { metadata, config, ..side(file) };
@@ -102,22 +110,38 @@ pub fn config(objects: &Objects, commit: &CommitId, path: &str) -> Result<StoreC
 
 /// The folder's entries, after at most one redirect.
 fn open(objects: &Objects, commit: &CommitId, path: &str) -> Result<(String, Vec<Entry>), Error> {
-    let Some(entries) = list(objects, commit, path)? else { return Ok((path.to_owned(), Vec::new())) };
-    let Some(bytes) = setting(objects, path, &entries, "redirect")? else { return Ok((path.to_owned(), entries)) };
+    let Some(entries) = list(objects, commit, path)? else {
+        return Ok((path.to_owned(), Vec::new()));
+    };
+    let Some(bytes) = setting(objects, path, &entries, "redirect")? else {
+        return Ok((path.to_owned(), entries));
+    };
     let text = String::from_utf8_lossy(&bytes);
-    let Some(target) = text.lines().map(str::trim).find(|line| !line.is_empty() && !line.starts_with('#')) else {
+    let Some(target) =
+        text.lines().map(str::trim).find(|line| !line.is_empty() && !line.starts_with('#'))
+    else {
         return Ok((path.to_owned(), entries));
     };
     // Relative to the folder that holds the beads' one, as the tools read it.
     let base = path.rsplit_once('/').map_or("", |(base, _)| base);
     let shown: String = target.chars().filter(|c| !c.is_control()).take(80).collect();
     let Some(there) = resolve(base, target) else {
-        return lack("BadRedirect", format!("{path}/redirect leads out of the repository, to {shown}"));
+        return lack(
+            "BadRedirect",
+            format!("{path}/redirect leads out of the repository, to {shown}"),
+        );
     };
     match list(objects, commit, &there)? {
-        None => lack("BadRedirect", format!("{path}/redirect leads to {there}, which does not exist")),
+        None => {
+            lack("BadRedirect", format!("{path}/redirect leads to {there}, which does not exist"))
+        }
         Some(entries) if there != path && entries.iter().any(|entry| entry.name == "redirect") => {
-            lack("BadRedirect", format!("{path}/redirect leads to {there}, which leads on: at most one redirect is followed"))
+            lack(
+                "BadRedirect",
+                format!(
+                    "{path}/redirect leads to {there}, which leads on: at most one redirect is followed"
+                ),
+            )
         }
         Some(entries) => Ok((there, entries)),
     }
@@ -143,23 +167,41 @@ fn resolve(base: &str, target: &str) -> Option<String> {
 fn list(objects: &Objects, commit: &CommitId, path: &str) -> Result<Option<Vec<Entry>>, Error> {
     match objects.folder(commit, path)? {
         Folder::Absent => Ok(None),
-        Folder::Other(at, kind) => lack("BadFile", format!("{at} is {}, not a folder", kind.words())),
+        Folder::Other(at, kind) => {
+            lack("BadFile", format!("{at} is {}, not a folder", kind.words()))
+        }
         Folder::Entries(entries) => Ok(Some(entries)),
     }
 }
 
-fn setting(objects: &Objects, folder: &str, entries: &[Entry], name: &str) -> Result<Option<Vec<u8>>, Error> {
+fn setting(
+    objects: &Objects,
+    folder: &str,
+    entries: &[Entry],
+    name: &str,
+) -> Result<Option<Vec<u8>>, Error> {
     file_of(objects, folder, entries, name, MAX_SETTINGS)
 }
 
-fn file_of(objects: &Objects, folder: &str, entries: &[Entry], name: &str, limit: u64) -> Result<Option<Vec<u8>>, Error> {
+fn file_of(
+    objects: &Objects,
+    folder: &str,
+    entries: &[Entry],
+    name: &str,
+    limit: u64,
+) -> Result<Option<Vec<u8>>, Error> {
     let Some(entry) = entries.iter().find(|entry| entry.name == name) else { return Ok(None) };
     if entry.kind != Kind::File {
-        return lack("BadFile", format!("{folder}/{name} is {}, not an ordinary file", entry.kind.words()));
+        return lack(
+            "BadFile",
+            format!("{folder}/{name} is {}, not an ordinary file", entry.kind.words()),
+        );
     }
     match objects.read_file(entry, limit) {
         Ok(bytes) => Ok(Some(bytes)),
-        Err(error) if error.class == Class::TooMuchOutput => lack("FileTooLarge", format!("{folder}/{name}: {}", error.detail)),
+        Err(error) if error.class == Class::TooMuchOutput => {
+            lack("FileTooLarge", format!("{folder}/{name}: {}", error.detail))
+        }
         Err(error) => Err(error.into()),
     }
 }

@@ -13,11 +13,17 @@ use crate::plan::{Claim, Landed, Wanted, assignee};
 /// What is wanted now.
 pub(crate) fn wanted(context: &Context, rig: &str) -> Wanted {
     let claims = context.claims.state();
-    let requests = context.requests.state_filter(|request| request.spec.rig_ref == rig && request.spec.bead_id.is_some());
+    let requests = context
+        .requests
+        .state_filter(|request| request.spec.rig_ref == rig && request.spec.bead_id.is_some());
     from(rig, claims.iter().map(AsRef::as_ref), requests.iter().map(AsRef::as_ref))
 }
 
-fn from<'a>(rig: &str, claims: impl Iterator<Item = &'a Lease>, requests: impl Iterator<Item = &'a MergeRequest>) -> Wanted {
+fn from<'a>(
+    rig: &str,
+    claims: impl Iterator<Item = &'a Lease>,
+    requests: impl Iterator<Item = &'a MergeRequest>,
+) -> Wanted {
     // One Lease a bead, by its name; of two that claim to be it, the first by name.
     let mut all: BTreeMap<String, (String, Claim)> = BTreeMap::new();
     for claim in claims.filter_map(|lease| Some((lease.name_any(), claim(rig, lease)?))) {
@@ -26,20 +32,30 @@ fn from<'a>(rig: &str, claims: impl Iterator<Item = &'a Lease>, requests: impl I
             *place = claim;
         }
     }
-    let mut wanted = Wanted { claims: all.into_values().map(|(_, claim)| claim).collect(), ..Wanted::default() };
+    let mut wanted =
+        Wanted { claims: all.into_values().map(|(_, claim)| claim).collect(), ..Wanted::default() };
     let mut landed = Vec::new();
     for request in requests {
-        let Some(bead) = request.spec.bead_id.clone().filter(|bead| !bead.is_empty()) else { continue };
+        let Some(bead) = request.spec.bead_id.clone().filter(|bead| !bead.is_empty()) else {
+            continue;
+        };
         let status = request.status.as_ref();
         match status.and_then(|status| status.phase) {
             Some(MergePhase::Landed) => {
-                let Some(commit) = status.and_then(|status| status.landed_commit.clone()) else { continue };
+                let Some(commit) = status.and_then(|status| status.landed_commit.clone()) else {
+                    continue;
+                };
                 let at = status.and_then(|status| status.landed_at.as_ref()).map(|time| time.0);
-                landed.push((at, Landed { bead, request: request.uid().unwrap_or_default(), commit }));
+                landed.push((
+                    at,
+                    Landed { bead, request: request.uid().unwrap_or_default(), commit },
+                ));
             }
             Some(MergePhase::Rework | MergePhase::Rejected | MergePhase::Superseded) => {}
             // A status that was erased is written again.
-            Some(MergePhase::Queued | MergePhase::Testing) | None => drop(wanted.to_land.insert(bead)),
+            Some(MergePhase::Queued | MergePhase::Testing) | None => {
+                drop(wanted.to_land.insert(bead))
+            }
         }
     }
     landed.sort();
@@ -50,7 +66,8 @@ fn from<'a>(rig: &str, claims: impl Iterator<Item = &'a Lease>, requests: impl I
 /// The claim that a Lease is, of this rig and held by somebody.
 fn claim(rig: &str, lease: &Lease) -> Option<Claim> {
     let text = |key: &str| lease.annotations().get(key).filter(|text| !text.is_empty());
-    let holder = lease.spec.as_ref()?.holder_identity.clone().filter(|holder| !holder.is_empty())?;
+    let holder =
+        lease.spec.as_ref()?.holder_identity.clone().filter(|holder| !holder.is_empty())?;
     let polecat = text(annotation::CLAIM_POLECAT)?;
     let name = polecat.split_once('/').map_or(polecat.as_str(), |(_, name)| name);
     let bead = text(annotation::CLAIM_BEAD)?.clone();
@@ -81,9 +98,21 @@ mod tests {
 
     #[test]
     fn a_lease_that_is_held_is_a_claim_of_its_rig() {
-        let leases = [lease("web", "gt-1", "u1"), lease("web", "gt-2", ""), lease("api", "gt-3", "u3"), lease("web", "", "u4")];
+        let leases = [
+            lease("web", "gt-1", "u1"),
+            lease("web", "gt-2", ""),
+            lease("api", "gt-3", "u3"),
+            lease("web", "", "u4"),
+        ];
         let wanted = from("web", leases.iter(), [].iter());
-        assert_eq!(wanted.claims, [Claim { bead: "gt-1".into(), holder: "u1".into(), assignee: "web/polecats/nux".into() }]);
+        assert_eq!(
+            wanted.claims,
+            [Claim {
+                bead: "gt-1".into(),
+                holder: "u1".into(),
+                assignee: "web/polecats/nux".into()
+            }]
+        );
     }
 
     #[test]
@@ -96,7 +125,10 @@ mod tests {
             request("gt-5", Some("Rejected"), None),
         ];
         let wanted = from("web", [].iter(), requests.iter());
-        assert_eq!(wanted.landed, [Landed { bead: "gt-1".into(), request: "uid-gt-1".into(), commit: "abc".into() }]);
+        assert_eq!(
+            wanted.landed,
+            [Landed { bead: "gt-1".into(), request: "uid-gt-1".into(), commit: "abc".into() }]
+        );
         assert_eq!(wanted.to_land.into_iter().collect::<Vec<_>>(), ["gt-3", "gt-4"]);
     }
 }

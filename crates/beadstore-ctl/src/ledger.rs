@@ -1,7 +1,9 @@
-//! What we wrote before, read from the history of the write branch; of a server's store from our own annotations ([`crate::records`]).
+//! What we wrote before, read from the history of the write branch; of a server's store from our
+//! own annotations ([`crate::records`]).
 //!
-//! In git each of our commits says in trailers what it did for whom. So "a close is written once per request" and "we release
-//! only what we claimed" hold after any loss of memory, and a record and its write cannot come apart: they are one commit.
+//! In git each of our commits says in trailers what it did for whom. So "a close is written once
+//! per request" and "we release only what we claimed" hold after any loss of memory, and a record
+//! and its write cannot come apart: they are one commit.
 
 use std::collections::{BTreeMap, HashSet};
 use std::fmt;
@@ -23,7 +25,8 @@ pub enum Record {
         /// Who it is in the store.
         assignee: String,
     },
-    /// A claim was to be copied into a store that cannot remember by itself, and is not known to be.
+    /// A claim was to be copied into a store that cannot remember by itself, and is not known to
+    /// be.
     Asked {
         /// The bead.
         bead: String,
@@ -58,7 +61,9 @@ impl Record {
             Self::Released { bead, holder } => vec!["release", bead, holder],
             Self::Closed { bead, request } => vec!["close", bead, request],
         };
-        let sound = |part: &&str| !part.is_empty() && !part.contains(|c: char| c.is_whitespace() || c.is_control());
+        let sound = |part: &&str| {
+            !part.is_empty() && !part.contains(|c: char| c.is_whitespace() || c.is_control())
+        };
         parts.iter().all(sound).then(|| parts.join(" "))
     }
 
@@ -66,11 +71,17 @@ impl Record {
     pub fn parse(text: &str) -> Option<Self> {
         let parts: Vec<&str> = text.split(' ').collect();
         match parts[..] {
-            ["claim", bead, holder, assignee] => {
-                Some(Self::Claimed { bead: bead.into(), holder: holder.into(), assignee: assignee.into() })
+            ["claim", bead, holder, assignee] => Some(Self::Claimed {
+                bead: bead.into(),
+                holder: holder.into(),
+                assignee: assignee.into(),
+            }),
+            ["release", bead, holder] => {
+                Some(Self::Released { bead: bead.into(), holder: holder.into() })
             }
-            ["release", bead, holder] => Some(Self::Released { bead: bead.into(), holder: holder.into() }),
-            ["close", bead, request] => Some(Self::Closed { bead: bead.into(), request: request.into() }),
+            ["close", bead, request] => {
+                Some(Self::Closed { bead: bead.into(), request: request.into() })
+            }
             _ => None,
         }
     }
@@ -105,8 +116,12 @@ impl Ledger {
     pub fn extend(&mut self, records: impl IntoIterator<Item = Record>) {
         for record in records {
             match record {
-                Record::Claimed { bead, holder, assignee } => drop(self.claims.insert(bead, Standing { holder, assignee, sure: true })),
-                Record::Asked { bead, holder, assignee } => drop(self.claims.insert(bead, Standing { holder, assignee, sure: false })),
+                Record::Claimed { bead, holder, assignee } => {
+                    drop(self.claims.insert(bead, Standing { holder, assignee, sure: true }))
+                }
+                Record::Asked { bead, holder, assignee } => {
+                    drop(self.claims.insert(bead, Standing { holder, assignee, sure: false }))
+                }
                 Record::Released { bead, holder } => {
                     if self.claims.get(&bead).is_some_and(|claim| claim.holder == holder) {
                         self.claims.remove(&bead);
@@ -138,13 +153,19 @@ mod tests {
     use super::*;
 
     fn claimed(holder: &str) -> Record {
-        Record::Claimed { bead: "gt-1".into(), holder: holder.into(), assignee: "web/polecats/nux".into() }
+        Record::Claimed {
+            bead: "gt-1".into(),
+            holder: holder.into(),
+            assignee: "web/polecats/nux".into(),
+        }
     }
 
     #[test]
     fn a_record_reads_back_as_it_was() {
         let closed = Record::Closed { bead: "gt-1.2".into(), request: "u-2".into() };
-        for record in [claimed("u-1"), Record::Released { bead: "gt-1".into(), holder: "u-1".into() }, closed] {
+        for record in
+            [claimed("u-1"), Record::Released { bead: "gt-1".into(), holder: "u-1".into() }, closed]
+        {
             assert_eq!(Record::parse(&record.text().unwrap()), Some(record));
         }
     }
@@ -152,7 +173,11 @@ mod tests {
     #[test]
     fn what_would_forge_another_record_is_not_written() {
         for bead in ["", "gt 1", "gt-1\nGastown-Bead: close gt-2 u"] {
-            assert_eq!(Record::Closed { bead: bead.into(), request: "u".into() }.text(), None, "{bead:?}");
+            assert_eq!(
+                Record::Closed { bead: bead.into(), request: "u".into() }.text(),
+                None,
+                "{bead:?}"
+            );
         }
         for text in ["", "claim gt-1", "close gt-1 u more", "forget gt-1 u"] {
             assert_eq!(Record::parse(text), None, "{text:?}");
@@ -162,7 +187,11 @@ mod tests {
     #[test]
     fn a_release_ends_the_claim_of_its_own_holder_alone() {
         let mut ledger = Ledger::default();
-        ledger.extend([claimed("old"), claimed("new"), Record::Released { bead: "gt-1".into(), holder: "old".into() }]);
+        ledger.extend([
+            claimed("old"),
+            claimed("new"),
+            Record::Released { bead: "gt-1".into(), holder: "old".into() },
+        ]);
         assert_eq!(ledger.claim("gt-1").unwrap().holder, "new");
         ledger.extend([Record::Released { bead: "gt-1".into(), holder: "new".into() }]);
         assert_eq!(ledger.claim("gt-1"), None);

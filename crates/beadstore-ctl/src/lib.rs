@@ -1,8 +1,8 @@
 //! The bead store controller: the one writer of a rig's beads, and who is asked for them.
 //!
-//! The beads' format is in [`gastown_beads`], git is in [`gastown_git`], `bd serve` in [`gastown_beads_http`]; here they meet
-//! the API server. Claims are decided by Leases and landings by refineries: this controller copies both into the store, and
-//! never decides either.
+//! The beads' format is in [`gastown_beads`], git is in [`gastown_git`], `bd serve` in
+//! [`gastown_beads_http`]; here they meet the API server. Claims are decided by Leases and landings
+//! by refineries: this controller copies both into the store, and never decides either.
 
 mod alarm;
 mod args;
@@ -55,13 +55,25 @@ pub async fn start(runtime: Runtime, args: BeadStoreArgs) -> anyhow::Result<()> 
 }
 
 /// As [`start`], on a listener that the caller has bound.
-pub async fn serve(runtime: Runtime, args: BeadStoreArgs, listener: TcpListener) -> anyhow::Result<()> {
+pub async fn serve(
+    runtime: Runtime,
+    args: BeadStoreArgs,
+    listener: TcpListener,
+) -> anyhow::Result<()> {
     let tls = Tls::load(&runtime.args.tls_dir, runtime.stop.clone())?;
     let (context, controller) = watches(&runtime, args);
     let reviewer = TokenReviewer::new(runtime.client.clone(), AUDIENCE);
     let routes = Routes::new(BeadsServer::new(serve::Beads(context.clone())));
     let policy = serve::policy(&runtime.args.namespace);
-    let calls = grpc::serve(listener, &tls, routes, gastown_proto::v1::DESCRIPTORS, reviewer, policy, runtime.drain.clone());
+    let calls = grpc::serve(
+        listener,
+        &tls,
+        routes,
+        gastown_proto::v1::DESCRIPTORS,
+        reviewer,
+        policy,
+        runtime.drain.clone(),
+    );
     let work = async {
         controller.run(&runtime, context, reconcile::reconcile).await;
         anyhow::Ok(())
@@ -91,12 +103,18 @@ fn watches(runtime: &Runtime, args: BeadStoreArgs) -> (Arc<Context>, Controller<
     let _ = known.set(stores.clone());
     let rigs = {
         let of_rig = of_rig.clone();
-        Watch::<Rig>::all(runtime).trim(|rig| rig.status = None).notify(&trigger, move |rig| of_rig(&rig.name_any())).start()
+        Watch::<Rig>::all(runtime)
+            .trim(|rig| rig.status = None)
+            .notify(&trigger, move |rig| of_rig(&rig.name_any()))
+            .start()
     };
     let refineries = {
         let of_rig = of_rig.clone();
         let map = move |refinery: &Refinery| of_rig(&refinery.spec.rig_ref);
-        Watch::<Refinery>::all(runtime).trim(|refinery| refinery.status = None).notify(&trigger, map).start()
+        Watch::<Refinery>::all(runtime)
+            .trim(|refinery| refinery.status = None)
+            .notify(&trigger, map)
+            .start()
     };
     let requests = {
         let of_rig = of_rig.clone();
@@ -107,13 +125,31 @@ fn watches(runtime: &Runtime, args: BeadStoreArgs) -> (Arc<Context>, Controller<
         Watch::<MergeRequest>::all(runtime).trim(trim).notify(&trigger, map).start()
     };
     let claims = {
-        let map = move |lease: &Lease| lease.annotations().get(annotation::CLAIM_RIG).map(|rig| of_rig(rig)).unwrap_or_default();
+        let map = move |lease: &Lease| {
+            lease
+                .annotations()
+                .get(annotation::CLAIM_RIG)
+                .map(|rig| of_rig(rig))
+                .unwrap_or_default()
+        };
         let selector = format!("{}=true", label::CLAIM);
-        Watch::<Lease>::namespaced(runtime, &runtime.args.namespace).labels(&selector).notify(&trigger, map).start()
+        Watch::<Lease>::namespaced(runtime, &runtime.args.namespace)
+            .labels(&selector)
+            .notify(&trigger, map)
+            .start()
     };
     let alarms = Alarms::start(runtime, args.witness_endpoint.as_deref(), "beadstore-ctl");
     let desks = Desks::new(Git::from_env(), args.data_dir);
-    let context = Context { runtime: runtime.clone(), stores: stores.clone(), rigs, refineries, requests, claims, alarms, desks };
+    let context = Context {
+        runtime: runtime.clone(),
+        stores: stores.clone(),
+        rigs,
+        refineries,
+        requests,
+        claims,
+        alarms,
+        desks,
+    };
     (Arc::new(context), Controller { name: "beadstore", store: stores, triggers })
 }
 

@@ -1,7 +1,7 @@
 //! A store in git as one mirror sees it: asked for, read, written.
 //!
-//! A write is made on the newest tips, pushed by compare-and-swap, and made anew when somebody else was first; so any
-//! replica may write, and none loses what another wrote.
+//! A write is made on the newest tips, pushed by compare-and-swap, and made anew when somebody else
+//! was first; so any replica may write, and none loses what another wrote.
 
 use std::collections::HashMap;
 use std::path::PathBuf;
@@ -71,7 +71,9 @@ impl Mirrors {
     ) -> Result<Arc<Branches>, Fault> {
         match self.look(repository, remote, before).await {
             // A mirror that lost objects is made again, once.
-            Err(Fault::Git(error)) if matches!(error.class, Class::Corrupt | Class::RefNotFound) => {
+            Err(Fault::Git(error))
+                if matches!(error.class, Class::Corrupt | Class::RefNotFound) =>
+            {
                 tracing::warn!(%error, url = %repository.url, "the mirror is thrown away and made again");
                 self.discard(&repository.url).await?;
                 self.look(repository, remote, None).await
@@ -80,7 +82,8 @@ impl Mirrors {
         }
     }
 
-    /// Commits what deeds made of the file of `view`, and pushes it where the branch still is as it was read.
+    /// Commits what deeds made of the file of `view`, and pushes it where the branch still is as it
+    /// was read.
     pub(crate) async fn push(
         &self,
         repository: &Repository,
@@ -90,9 +93,17 @@ impl Mirrors {
         news: &News<'_>,
     ) -> Result<Pushed, Fault> {
         let commit = self.commit(repository, &view, news).await?;
-        let update = RefUpdate { name: branch.full(), expected: view.tips().write, new: Some(commit.clone()) };
+        let update = RefUpdate {
+            name: branch.full(),
+            expected: view.tips().write,
+            new: Some(commit.clone()),
+        };
         let mirror = self.mirror(&repository.url);
-        let outcome = remote.push(&self.git, mirror.path(), std::slice::from_ref(&update)).await?.into_iter().next();
+        let outcome = remote
+            .push(&self.git, mirror.path(), std::slice::from_ref(&update))
+            .await?
+            .into_iter()
+            .next();
         match outcome {
             Some(outcome) if outcome.is_ok() => {
                 let tips = Tips { write: Some(commit.clone()), ..view.tips() };
@@ -104,7 +115,9 @@ impl Mirrors {
                 Ok(Pushed::Late(branch))
             }
             Some(PushOutcome::Rejected(_, message)) => Err(Fault::Refused { branch, message }),
-            Some(_) | None => Err(GitError::new(Class::Local, "push", "no answer about the branch").into()),
+            Some(_) | None => {
+                Err(GitError::new(Class::Local, "push", "no answer about the branch").into())
+            }
         }
     }
 
@@ -115,9 +128,17 @@ impl Mirrors {
         if mirror.path().exists() { mirror.discard() } else { Ok(()) }
     }
 
-    async fn look(&self, repository: &Repository, remote: &Remote, before: Option<Arc<Branches>>) -> Result<Arc<Branches>, Fault> {
-        // The branch may be named by a file of the target that is still to be read; it seldom changes.
-        let guess = before.as_ref().map_or_else(|| repository.write_branch(None), |view| view.branch.clone());
+    async fn look(
+        &self,
+        repository: &Repository,
+        remote: &Remote,
+        before: Option<Arc<Branches>>,
+    ) -> Result<Arc<Branches>, Fault> {
+        // The branch may be named by a file of the target that is still to be read; it seldom
+        // changes.
+        let guess = before
+            .as_ref()
+            .map_or_else(|| repository.write_branch(None), |view| view.branch.clone());
         let tips = self.tips(repository, remote, guess.as_ref().ok()).await?;
         let branch = self.branch(repository, &tips, before.as_deref()).await?;
         let tips = match &branch {
@@ -129,22 +150,43 @@ impl Mirrors {
     }
 
     /// The branch to write, by the spec or by the target's config.yaml.
-    async fn branch(&self, repository: &Repository, tips: &Tips, before: Option<&Branches>) -> Result<Result<BranchName, Lack>, Fault> {
-        let Some(commit) = tips.target.clone().filter(|_| repository.branch.is_none()) else { return Ok(repository.write_branch(None)) };
-        if let Some(side) = before.and_then(|view| view.target.as_ref()).filter(|side| side.commit == commit) {
+    async fn branch(
+        &self,
+        repository: &Repository,
+        tips: &Tips,
+        before: Option<&Branches>,
+    ) -> Result<Result<BranchName, Lack>, Fault> {
+        let Some(commit) = tips.target.clone().filter(|_| repository.branch.is_none()) else {
+            return Ok(repository.write_branch(None));
+        };
+        if let Some(side) =
+            before.and_then(|view| view.target.as_ref()).filter(|side| side.commit == commit)
+        {
             return Ok(repository.write_branch(side.config.sync_branch.as_deref()));
         }
         let (mirror, path) = (self.mirror(&repository.url), repository.path.clone());
-        let config = blocking("read config.yaml", move || folder::config(&mirror.objects()?, &commit, &path)).await?;
+        let config = blocking("read config.yaml", move || {
+            folder::config(&mirror.objects()?, &commit, &path)
+        })
+        .await?;
         Ok(repository.write_branch(config.sync_branch.as_deref()))
     }
 
-    async fn tips(&self, repository: &Repository, remote: &Remote, branch: Option<&BranchName>) -> Result<Tips, Fault> {
-        let names: Vec<BranchName> = [Some(&repository.target), branch].into_iter().flatten().cloned().collect();
+    async fn tips(
+        &self,
+        repository: &Repository,
+        remote: &Remote,
+        branch: Option<&BranchName>,
+    ) -> Result<Tips, Fault> {
+        let names: Vec<BranchName> =
+            [Some(&repository.target), branch].into_iter().flatten().cloned().collect();
         let lock = self.lock(&repository.url);
         let _one = lock.lock().await;
         let there = self.mirror(&repository.url).refresh(remote, &names).await?;
-        Ok(Tips { target: there.get(&repository.target).cloned(), write: branch.and_then(|branch| there.get(branch).cloned()) })
+        Ok(Tips {
+            target: there.get(&repository.target).cloned(),
+            write: branch.and_then(|branch| there.get(branch).cloned()),
+        })
     }
 
     async fn load(
@@ -154,24 +196,37 @@ impl Mirrors {
         branch: Result<BranchName, Lack>,
         before: Option<Arc<Branches>>,
     ) -> Result<Arc<Branches>, Fault> {
-        if let Some(before) = before.as_ref().filter(|view| view.tips() == tips && view.branch == branch) {
+        if let Some(before) =
+            before.as_ref().filter(|view| view.tips() == tips && view.branch == branch)
+        {
             return Ok(before.clone());
         }
         // A repository without any of the branches has no mirror yet.
         if tips == Tips::default() {
-            let message = format!("neither {} nor a branch of beads exists in {}", repository.target, repository.url);
+            let message = format!(
+                "neither {} nor a branch of beads exists in {}",
+                repository.target, repository.url
+            );
             return Err(Lack { reason: "BranchNotFound", message }.into());
         }
         let (mirror, path) = (self.mirror(&repository.url), repository.path.clone());
-        let work = move || Branches::load(&mirror.objects()?, &path, &tips, branch, before.as_deref());
+        let work =
+            move || Branches::load(&mirror.objects()?, &path, &tips, branch, before.as_deref());
         Ok(Arc::new(blocking("read the store", work).await?))
     }
 
-    async fn commit(&self, repository: &Repository, view: &Branches, news: &News<'_>) -> Result<CommitId, Fault> {
-        let nothing = || GitError::new(Class::Local, "write the store", "there is nothing to write on");
+    async fn commit(
+        &self,
+        repository: &Repository,
+        view: &Branches,
+        news: &News<'_>,
+    ) -> Result<CommitId, Fault> {
+        let nothing =
+            || GitError::new(Class::Local, "write the store", "there is nothing to write on");
         let (folder, name) = view.place().ok_or_else(nothing)?;
         let parent = view.base().ok_or_else(nothing)?.commit.clone();
-        let (folder, name, bytes, second) = (folder.to_owned(), name.to_owned(), news.bytes.to_owned(), news.now.as_second());
+        let (folder, name, bytes, second) =
+            (folder.to_owned(), name.to_owned(), news.bytes.to_owned(), news.now.as_second());
         let message = news.applied.message(&format!("{} {}", news.rig, env!("CARGO_PKG_VERSION")));
         let author = repository.author.clone().unwrap_or_else(|| COMMITTER.to_owned());
         let mirror = self.mirror(&repository.url);

@@ -1,8 +1,9 @@
-//! What is to be written into a store, and what stands against it. Pure: the claims and landings of the town, the beads
-//! as both branches say them, and what we wrote before, in; deeds out.
+//! What is to be written into a store, and what stands against it. Pure: the claims and landings of
+//! the town, the beads as both branches say them, and what we wrote before, in; deeds out.
 //!
-//! Each deed is for one claim or one request and is done once. What a person says after it wins, so a claim that was
-//! written and is not in the store any more is not written again, and neither is the close of a bead that was reopened.
+//! Each deed is for one claim or one request and is done once. What a person says after it wins, so
+//! a claim that was written and is not in the store any more is not written again, and neither is
+//! the close of a bead that was reopened.
 
 use std::collections::BTreeSet;
 
@@ -88,7 +89,10 @@ impl Deed {
     /// The bead that it is about.
     pub fn bead(&self) -> &str {
         match self {
-            Self::Claim { bead, .. } | Self::Release { bead, .. } | Self::Close { bead, .. } | Self::Comment { bead, .. } => bead,
+            Self::Claim { bead, .. }
+            | Self::Release { bead, .. }
+            | Self::Close { bead, .. }
+            | Self::Comment { bead, .. } => bead,
         }
     }
 
@@ -109,9 +113,16 @@ impl Deed {
             Self::Claim { holder: Some(holder), assignee, .. } => {
                 Some(Record::Claimed { bead, holder: holder.clone(), assignee: assignee.clone() })
             }
-            Self::Release { holder: Some(holder), .. } => Some(Record::Released { bead, holder: holder.clone() }),
-            Self::Close { request: Some(request), .. } => Some(Record::Closed { bead, request: request.clone() }),
-            Self::Claim { .. } | Self::Release { .. } | Self::Close { .. } | Self::Comment { .. } => None,
+            Self::Release { holder: Some(holder), .. } => {
+                Some(Record::Released { bead, holder: holder.clone() })
+            }
+            Self::Close { request: Some(request), .. } => {
+                Some(Record::Closed { bead, request: request.clone() })
+            }
+            Self::Claim { .. }
+            | Self::Release { .. }
+            | Self::Close { .. }
+            | Self::Comment { .. } => None,
         }
     }
 }
@@ -137,9 +148,10 @@ impl Prefixes {
 
     /// Whether a bead has one of them.
     pub fn allow(&self, bead: &str) -> bool {
-        self.0
-            .iter()
-            .any(|prefix| prefix_of(bead) == prefix || bead.strip_prefix(prefix.as_str()).is_some_and(|rest| rest.starts_with('-')))
+        self.0.iter().any(|prefix| {
+            prefix_of(bead) == prefix
+                || bead.strip_prefix(prefix.as_str()).is_some_and(|rest| rest.starts_with('-'))
+        })
     }
 }
 
@@ -149,7 +161,13 @@ pub fn assignee(rig: &str, polecat: &str) -> String {
 }
 
 /// What is to be written into the store of `rig`.
-pub fn plan(rig: &str, wanted: &Wanted, issues: &IssueSet, ledger: &Ledger, prefixes: &Prefixes) -> Plan {
+pub fn plan(
+    rig: &str,
+    wanted: &Wanted,
+    issues: &IssueSet,
+    ledger: &Ledger,
+    prefixes: &Prefixes,
+) -> Plan {
     let mut plan = Plan::default();
     let mut closing = BTreeSet::new();
     for landed in &wanted.landed {
@@ -166,38 +184,58 @@ pub fn plan(rig: &str, wanted: &Wanted, issues: &IssueSet, ledger: &Ledger, pref
         closing.insert(bead.as_str());
     }
     for (bead, standing) in ledger.claims() {
-        let held = |claim: &&Claim| claim.bead == bead && (claim.holder == standing.holder || claim.assignee == standing.assignee);
+        let held = |claim: &&Claim| {
+            claim.bead == bead
+                && (claim.holder == standing.holder || claim.assignee == standing.assignee)
+        };
         let ours = standing.assignee.starts_with(&assignee(rig, ""));
-        if !ours || wanted.claims.iter().any(|claim| held(&claim)) || wanted.to_land.contains(bead) || closing.contains(bead) {
+        if !ours
+            || wanted.claims.iter().any(|claim| held(&claim))
+            || wanted.to_land.contains(bead)
+            || closing.contains(bead)
+        {
             continue;
         }
         let Some(issue) = issues.get(bead).filter(|_| prefixes.allow(bead)) else { continue };
-        let stands = matches!(issue.status, Status::InProgress | Status::Hooked) && issue.assignee.as_deref() == Some(&standing.assignee);
+        let stands = matches!(issue.status, Status::InProgress | Status::Hooked)
+            && issue.assignee.as_deref() == Some(&standing.assignee);
         if stands {
             let (holder, assignee) = (Some(standing.holder.clone()), standing.assignee.clone());
             plan.deeds.push(Deed::Release { bead: bead.to_owned(), holder, assignee });
         }
     }
     for Claim { bead, holder, assignee } in &wanted.claims {
-        if ledger.claim(bead).is_some_and(|standing| standing.sure && standing.holder == *holder) || closing.contains(bead.as_str()) {
+        if ledger.claim(bead).is_some_and(|standing| standing.sure && standing.holder == *holder)
+            || closing.contains(bead.as_str())
+        {
             continue;
         }
         let why = not_ours(bead, issues, prefixes).or_else(|| {
             let issue = issues.get(bead)?;
             let mine = issue.assignee.as_deref().is_none_or(|by| by.is_empty() || by == assignee);
-            let released = plan.deeds.iter().any(|deed| matches!(deed, Deed::Release { bead: b, .. } if b == bead));
+            let released = plan
+                .deeds
+                .iter()
+                .any(|deed| matches!(deed, Deed::Release { bead: b, .. } if b == bead));
             match issue.status {
                 // Done: there is nothing to tell it.
                 Status::Closed => Some(String::new()),
                 _ if released => None,
-                _ if !mine => Some(format!("{bead} is assigned to {} in the store", issue.assignee.as_deref().unwrap_or_default())),
+                _ if !mine => Some(format!(
+                    "{bead} is assigned to {} in the store",
+                    issue.assignee.as_deref().unwrap_or_default()
+                )),
                 Status::Open => None,
                 Status::InProgress if issue.assignee.is_some() => None,
                 ref status => Some(format!("{bead} is {status} in the store, not open")),
             }
         });
         match why {
-            None => plan.deeds.push(Deed::Claim { bead: bead.clone(), holder: Some(holder.clone()), assignee: assignee.clone() }),
+            None => plan.deeds.push(Deed::Claim {
+                bead: bead.clone(),
+                holder: Some(holder.clone()),
+                assignee: assignee.clone(),
+            }),
             Some(why) if why.is_empty() => {}
             Some(why) => plan.against.push((bead.clone(), why)),
         }
@@ -207,7 +245,9 @@ pub fn plan(rig: &str, wanted: &Wanted, issues: &IssueSet, ledger: &Ledger, pref
 
 fn not_ours(bead: &str, issues: &IssueSet, prefixes: &Prefixes) -> Option<String> {
     if !prefixes.allow(bead) {
-        return Some(format!("{bead} has none of the store's prefixes (spec.prefix, spec.allowedPrefixes)"));
+        return Some(format!(
+            "{bead} has none of the store's prefixes (spec.prefix, spec.allowedPrefixes)"
+        ));
     }
     issues.get(bead).is_none().then(|| format!("there is no bead {bead} in the store"))
 }
@@ -244,12 +284,20 @@ mod tests {
     }
 
     fn recorded(claim: &Claim) -> Record {
-        Record::Claimed { bead: claim.bead.clone(), holder: claim.holder.clone(), assignee: claim.assignee.clone() }
+        Record::Claimed {
+            bead: claim.bead.clone(),
+            holder: claim.holder.clone(),
+            assignee: claim.assignee.clone(),
+        }
     }
 
     fn words(wanted: &Wanted, issues: &IssueSet, ledger: &Ledger) -> Vec<String> {
         let plan = plan("web", wanted, issues, ledger, &Prefixes::new(["gt-"]));
-        plan.deeds.iter().map(Deed::words).chain(plan.against.into_iter().map(|(_, why)| format!("! {why}"))).collect()
+        plan.deeds
+            .iter()
+            .map(Deed::words)
+            .chain(plan.against.into_iter().map(|(_, why)| format!("! {why}")))
+            .collect()
     }
 
     #[test]
@@ -257,7 +305,10 @@ mod tests {
         let wanted = Wanted { claims: vec![claim("gt-1", "u1", "nux")], ..Wanted::default() };
         let open = issues(&[("gt-1", "open", "")]);
         assert_eq!(words(&wanted, &open, &Ledger::default()), ["Claim gt-1 for web/polecats/nux"]);
-        assert_eq!(words(&wanted, &open, &ledger(&[recorded(&wanted.claims[0])])), Vec::<String>::new());
+        assert_eq!(
+            words(&wanted, &open, &ledger(&[recorded(&wanted.claims[0])])),
+            Vec::<String>::new()
+        );
     }
 
     #[test]
@@ -266,7 +317,10 @@ mod tests {
         let Claim { bead, holder, assignee } = wanted.claims[0].clone();
         let asked = ledger(&[Record::Asked { bead, holder, assignee }]);
         for lines in [[("gt-1", "open", "")], [("gt-1", "in_progress", "web/polecats/nux")]] {
-            assert_eq!(words(&wanted, &issues(&lines), &asked), ["Claim gt-1 for web/polecats/nux"]);
+            assert_eq!(
+                words(&wanted, &issues(&lines), &asked),
+                ["Claim gt-1 for web/polecats/nux"]
+            );
         }
         let taken = issues(&[("gt-1", "in_progress", "web/polecats/nux")]);
         assert_eq!(words(&Wanted::default(), &taken, &asked), ["Release gt-1 of web/polecats/nux"]);
@@ -277,17 +331,31 @@ mod tests {
         let record = recorded(&claim("gt-1", "u1", "nux"));
         let gone = Wanted::default();
         let taken = issues(&[("gt-1", "in_progress", "web/polecats/nux")]);
-        assert_eq!(words(&gone, &taken, &ledger(std::slice::from_ref(&record))), ["Release gt-1 of web/polecats/nux"]);
+        assert_eq!(
+            words(&gone, &taken, &ledger(std::slice::from_ref(&record))),
+            ["Release gt-1 of web/polecats/nux"]
+        );
         // Never claimed by us, though the name is one of ours: a person's tools use the same names.
         assert_eq!(words(&gone, &taken, &Ledger::default()), Vec::<String>::new());
-        for other in [issues(&[("gt-1", "in_progress", "maya")]), issues(&[("gt-1", "closed", "web/polecats/nux")]), issues(&[])] {
-            assert_eq!(words(&gone, &other, &ledger(std::slice::from_ref(&record))), Vec::<String>::new());
+        for other in [
+            issues(&[("gt-1", "in_progress", "maya")]),
+            issues(&[("gt-1", "closed", "web/polecats/nux")]),
+            issues(&[]),
+        ] {
+            assert_eq!(
+                words(&gone, &other, &ledger(std::slice::from_ref(&record))),
+                Vec::<String>::new()
+            );
         }
     }
 
     #[test]
     fn another_rig_s_claims_in_the_same_repository_are_left_alone() {
-        let other = Record::Claimed { bead: "gt-1".into(), holder: "u".into(), assignee: "api/polecats/nux".into() };
+        let other = Record::Claimed {
+            bead: "gt-1".into(),
+            holder: "u".into(),
+            assignee: "api/polecats/nux".into(),
+        };
         let taken = issues(&[("gt-1", "in_progress", "api/polecats/nux")]);
         assert_eq!(words(&Wanted::default(), &taken, &ledger(&[other])), Vec::<String>::new());
     }
@@ -296,7 +364,10 @@ mod tests {
     fn a_bead_whose_work_is_still_to_land_is_not_given_back() {
         let wanted = Wanted { to_land: BTreeSet::from(["gt-1".to_owned()]), ..Wanted::default() };
         let taken = issues(&[("gt-1", "in_progress", "web/polecats/nux")]);
-        assert_eq!(words(&wanted, &taken, &ledger(&[recorded(&claim("gt-1", "u1", "nux"))])), Vec::<String>::new());
+        assert_eq!(
+            words(&wanted, &taken, &ledger(&[recorded(&claim("gt-1", "u1", "nux"))])),
+            Vec::<String>::new()
+        );
     }
 
     #[test]
@@ -304,7 +375,10 @@ mod tests {
         let wanted = Wanted { claims: vec![claim("gt-1", "u2", "slit")], ..Wanted::default() };
         let taken = issues(&[("gt-1", "in_progress", "web/polecats/nux")]);
         let before = ledger(&[recorded(&claim("gt-1", "u1", "nux"))]);
-        assert_eq!(words(&wanted, &taken, &before), ["Release gt-1 of web/polecats/nux", "Claim gt-1 for web/polecats/slit"]);
+        assert_eq!(
+            words(&wanted, &taken, &before),
+            ["Release gt-1 of web/polecats/nux", "Claim gt-1 for web/polecats/slit"]
+        );
         // A new Polecat of the old name: only the record changes.
         let wanted = Wanted { claims: vec![claim("gt-1", "u2", "nux")], ..Wanted::default() };
         assert_eq!(words(&wanted, &taken, &before), ["Claim gt-1 for web/polecats/nux"]);
@@ -312,10 +386,17 @@ mod tests {
 
     #[test]
     fn what_landed_is_closed_once_and_a_reopening_stays() {
-        let wanted = Wanted { landed: vec![landed("gt-1", "mr1")], claims: vec![claim("gt-1", "u1", "nux")], ..Wanted::default() };
+        let wanted = Wanted {
+            landed: vec![landed("gt-1", "mr1")],
+            claims: vec![claim("gt-1", "u1", "nux")],
+            ..Wanted::default()
+        };
         let taken = issues(&[("gt-1", "in_progress", "web/polecats/nux")]);
         let claimed = recorded(&wanted.claims[0]);
-        assert_eq!(words(&wanted, &taken, &ledger(std::slice::from_ref(&claimed))), ["Close gt-1: merged abc"]);
+        assert_eq!(
+            words(&wanted, &taken, &ledger(std::slice::from_ref(&claimed))),
+            ["Close gt-1: merged abc"]
+        );
         let closed = Record::Closed { bead: "gt-1".into(), request: "mr1".into() };
         let reopened = issues(&[("gt-1", "open", "")]);
         assert_eq!(words(&wanted, &reopened, &ledger(&[claimed, closed])), Vec::<String>::new());
@@ -324,16 +405,29 @@ mod tests {
     #[test]
     fn a_close_is_recorded_even_where_somebody_closed_first() {
         let wanted = Wanted { landed: vec![landed("gt-1", "mr1")], ..Wanted::default() };
-        assert_eq!(words(&wanted, &issues(&[("gt-1", "closed", "")]), &Ledger::default()), ["Close gt-1: merged abc"]);
+        assert_eq!(
+            words(&wanted, &issues(&[("gt-1", "closed", "")]), &Ledger::default()),
+            ["Close gt-1: merged abc"]
+        );
     }
 
     #[test]
     fn what_stands_against_a_write_is_named() {
         let wanted = Wanted {
-            claims: vec![claim("gt-1", "u1", "nux"), claim("gt-2", "u2", "nux"), claim("gt-3", "u3", "nux"), claim("hq-1", "u4", "nux")],
+            claims: vec![
+                claim("gt-1", "u1", "nux"),
+                claim("gt-2", "u2", "nux"),
+                claim("gt-3", "u3", "nux"),
+                claim("hq-1", "u4", "nux"),
+            ],
             ..Wanted::default()
         };
-        let store = issues(&[("gt-1", "in_progress", "maya"), ("gt-2", "blocked", ""), ("gt-4", "open", ""), ("hq-1", "open", "")]);
+        let store = issues(&[
+            ("gt-1", "in_progress", "maya"),
+            ("gt-2", "blocked", ""),
+            ("gt-4", "open", ""),
+            ("hq-1", "open", ""),
+        ]);
         assert_eq!(
             words(&wanted, &store, &Ledger::default()),
             [
@@ -348,9 +442,14 @@ mod tests {
     #[test]
     fn prefixes_match_with_and_without_their_hyphen() {
         let prefixes = Prefixes::new(["gt-", "bd-main"]);
-        for (bead, allowed) in
-            [("gt-1", true), ("gt-a1b2.3", true), ("bd-main-idj", true), ("gtx-1", false), ("bd-1", false), ("hq-1", false)]
-        {
+        for (bead, allowed) in [
+            ("gt-1", true),
+            ("gt-a1b2.3", true),
+            ("bd-main-idj", true),
+            ("gtx-1", false),
+            ("bd-1", false),
+            ("hq-1", false),
+        ] {
             assert_eq!(prefixes.allow(bead), allowed, "{bead}");
         }
     }

@@ -27,14 +27,30 @@ const LEAST: Duration = Duration::from_secs(1);
 /// How soon it is looked whether a person has put right what only a person can.
 const LASTING: Duration = Duration::from_secs(60);
 
-pub(crate) async fn reconcile(store: Arc<BeadStore>, context: Arc<Context>) -> Result<Action, Error> {
+pub(crate) async fn reconcile(
+    store: Arc<BeadStore>,
+    context: Arc<Context>,
+) -> Result<Action, Error> {
     let uid = store.uid().unwrap_or_default();
     if store.metadata.deletion_timestamp.is_some() {
         context.desks.forget(&uid);
-        let api = Api::<BeadStore>::namespaced(context.runtime.client.clone(), &store.namespace().unwrap_or_default());
+        let api = Api::<BeadStore>::namespaced(
+            context.runtime.client.clone(),
+            &store.namespace().unwrap_or_default(),
+        );
         let name = store.name_any();
-        let removed = apply::remove_finalizer(&api, manager::BEAD_STORE, store.as_ref(), finalizer::BEAD_STORE).await;
-        removed.map_err(|source| Error::Apply { doing: "taking the Go operator's finalizer off", name, source })?;
+        let removed = apply::remove_finalizer(
+            &api,
+            manager::BEAD_STORE,
+            store.as_ref(),
+            finalizer::BEAD_STORE,
+        )
+        .await;
+        removed.map_err(|source| Error::Apply {
+            doing: "taking the Go operator's finalizer off",
+            name,
+            source,
+        })?;
         return Ok(Action::await_change());
     }
     match context.place(&store) {
@@ -47,7 +63,12 @@ pub(crate) async fn reconcile(store: Arc<BeadStore>, context: Arc<Context>) -> R
     }
 }
 
-async fn serve(context: &Context, store: &BeadStore, setting: &Setting, desk: &Desk) -> Result<Action, Error> {
+async fn serve(
+    context: &Context,
+    store: &BeadStore,
+    setting: &Setting,
+    desk: &Desk,
+) -> Result<Action, Error> {
     if store.spec.suspend {
         report::publish(context, store, &State::Suspended { seen: desk.seen(setting) }).await?;
         return Ok(resync());
@@ -64,28 +85,51 @@ async fn serve(context: &Context, store: &BeadStore, setting: &Setting, desk: &D
     say(context, store, &left, fault.as_ref());
     let troubles = alarm::troubles(store, &left, fault.as_ref());
     context.alarms.keep(&Subject::of(store, &setting.rig), &alarm::CAUSES, &troubles);
-    report::publish(context, store, &State::Serves { setting, seen: seen.clone(), left, fault: fault.clone() }).await?;
+    report::publish(
+        context,
+        store,
+        &State::Serves { setting, seen: seen.clone(), left, fault: fault.clone() },
+    )
+    .await?;
     match fault {
         None => {
             let age = seen.map(|seen| seen.at.elapsed()).unwrap_or_default();
-            Ok(Action::requeue(gastown_runtime::jittered(setting.interval.saturating_sub(age).max(LEAST))))
+            Ok(Action::requeue(gastown_runtime::jittered(
+                setting.interval.saturating_sub(age).max(LEAST),
+            )))
         }
         // A person must do something, which shows at the next reading.
-        Some(fault) if fault.is_lasting() => Ok(Action::requeue(gastown_runtime::jittered(setting.interval.min(LASTING)))),
+        Some(fault) if fault.is_lasting() => {
+            Ok(Action::requeue(gastown_runtime::jittered(setting.interval.min(LASTING))))
+        }
         Some(source) => Err(Error::Store { name: store.name_any(), source }),
     }
 }
 
 /// What is wanted and not in the store.
 fn wanted(context: &Context, setting: &Setting, view: &View) -> Plan {
-    plan(&setting.rig, &gather::wanted(context, &setting.rig), view.issues(), view.ledger(), &setting.prefixes)
+    plan(
+        &setting.rig,
+        &gather::wanted(context, &setting.rig),
+        view.issues(),
+        view.ledger(),
+        &setting.prefixes,
+    )
 }
 
-async fn pass(context: &Context, store: &BeadStore, setting: &Setting, desk: &Desk, way: &Way) -> Result<(), Fault> {
+async fn pass(
+    context: &Context,
+    store: &BeadStore,
+    setting: &Setting,
+    desk: &Desk,
+    way: &Way,
+) -> Result<(), Fault> {
     let seen = desk.read(setting, way, setting.interval).await?;
     let deeds = |view: &View| {
         let all = wanted(context, setting, view).deeds;
-        all.into_iter().filter(|deed| !desk.is_refused(deed, setting.interval)).collect::<Vec<Deed>>()
+        all.into_iter()
+            .filter(|deed| !desk.is_refused(deed, setting.interval))
+            .collect::<Vec<Deed>>()
     };
     // Without a wish there is nothing to ask for between two readings.
     if deeds(&seen.view).is_empty() || seen.view.writable(setting.policy).is_err() {
@@ -99,11 +143,17 @@ async fn pass(context: &Context, store: &BeadStore, setting: &Setting, desk: &De
         refused.push(format!("{words}: {error}"));
     }
     if !refused.is_empty() {
-        context.runtime.events.say(store, Note::warning("Refused", "BeadsRefused", refused.join("; ")));
+        context
+            .runtime
+            .events
+            .say(store, Note::warning("Refused", "BeadsRefused", refused.join("; ")));
     }
     if applied.is_news() {
         let words: Vec<String> = applied.done.iter().map(|(deed, _)| deed.words()).collect();
-        let words = commit.map_or_else(|| words.join("; "), |commit| format!("{} ({})", words.join("; "), commit.short()));
+        let words = commit.map_or_else(
+            || words.join("; "),
+            |commit| format!("{} ({})", words.join("; "), commit.short()),
+        );
         tracing::info!(words, "the store was written");
         context.runtime.events.say(store, Note::normal("Writes", "BeadsWritten", words));
     }
@@ -117,6 +167,9 @@ fn say(context: &Context, store: &BeadStore, left: &Plan, fault: Option<&Fault>)
     }
     if !left.against.is_empty() {
         let words: Vec<&str> = left.against.iter().take(5).map(|(_, why)| why.as_str()).collect();
-        context.runtime.events.say(store, Note::warning("Contended", "Contended", words.join("; ")));
+        context
+            .runtime
+            .events
+            .say(store, Note::warning("Contended", "Contended", words.join("; ")));
     }
 }

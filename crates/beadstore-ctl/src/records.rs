@@ -1,14 +1,17 @@
 //! What we wrote into a server, and what is to be made of it at the next look. Pure.
 //!
-//! A store in git remembers in the history of its branch. The contract of `bd serve` has no such place: its journal is cut short and may be
-//! off, and a comment could not be made together with the write that it tells of. So each record is an annotation of ours on the object
-//! whose wish it is, where no loss of a status or of a process reaches it, and goes with that wish:
+//! A store in git remembers in the history of its branch. The contract of `bd serve` has no such
+//! place: its journal is cut short and may be off, and a comment could not be made together with
+//! the write that it tells of. So each record is an annotation of ours on the object whose wish it
+//! is, where no loss of a status or of a process reaches it, and goes with that wish:
 //!
 //! - how far the close for a landing is, on its MergeRequest ([`Closing`]);
-//! - claims, on the BeadStore ([`Book`]): the Lease of a claim is gone before its bead can be given back.
+//! - claims, on the BeadStore ([`Book`]): the Lease of a claim is gone before its bead can be given
+//!   back.
 //!
-//! A record and its write are two here. Each record is therefore made before its write, as something that was asked for, and made again
-//! after it, as something that is done; what was asked for and not done is looked at.
+//! A record and its write are two here. Each record is therefore made before its write, as
+//! something that was asked for, and made again after it, as something that is done; what was asked
+//! for and not done is looked at.
 
 use std::collections::BTreeMap;
 
@@ -53,8 +56,8 @@ pub enum Step {
     Remember,
     /// Ask for it, at the version that was just looked at.
     Ask,
-    /// It was asked for, the answer is not known, and the bead is another one by now and open. A person may have opened it again, and a
-    /// person wins: remember it as done, and say so.
+    /// It was asked for, the answer is not known, and the bead is another one by now and open. A
+    /// person may have opened it again, and a person wins: remember it as done, and say so.
     Heed,
 }
 
@@ -113,7 +116,8 @@ impl Book {
     pub fn take(&mut self, record: &Record) {
         match record {
             Record::Claimed { bead, holder, assignee } => {
-                let copied = Copied { holder: holder.clone(), assignee: assignee.clone(), asked: false };
+                let copied =
+                    Copied { holder: holder.clone(), assignee: assignee.clone(), asked: false };
                 self.claims.insert(bead.clone(), copied);
             }
             Record::Released { bead, holder } => {
@@ -129,9 +133,14 @@ impl Book {
     pub fn prune(&mut self, issues: &IssueSet, wanted: &[Claim]) {
         let stands = |bead: &str, copied: &Copied| {
             let issue = issues.get(bead);
-            issue.is_some_and(|issue| issue.status != Status::Closed && issue.assignee.as_deref() == Some(&copied.assignee))
+            issue.is_some_and(|issue| {
+                issue.status != Status::Closed
+                    && issue.assignee.as_deref() == Some(&copied.assignee)
+            })
         };
-        let held = |bead: &str, copied: &Copied| wanted.iter().any(|claim| claim.bead == bead && claim.holder == copied.holder);
+        let held = |bead: &str, copied: &Copied| {
+            wanted.iter().any(|claim| claim.bead == bead && claim.holder == copied.holder)
+        };
         self.claims.retain(|bead, copied| stands(bead, copied) || held(bead, copied));
     }
 
@@ -139,7 +148,11 @@ impl Book {
     pub fn records(&self) -> impl Iterator<Item = Record> {
         self.claims.iter().map(|(bead, Copied { holder, assignee, asked })| {
             let (bead, holder, assignee) = (bead.clone(), holder.clone(), assignee.clone());
-            if *asked { Record::Asked { bead, holder, assignee } } else { Record::Claimed { bead, holder, assignee } }
+            if *asked {
+                Record::Asked { bead, holder, assignee }
+            } else {
+                Record::Claimed { bead, holder, assignee }
+            }
         })
     }
 }
@@ -169,8 +182,16 @@ mod tests {
     fn an_open_bead_is_asked_to_be_closed_until_that_is_done_and_never_after() {
         let open = issue(Status::Open, "");
         assert_eq!(step(None, &open, &version("1")), Step::Ask);
-        assert_eq!(step(Some(&asked("1")), &open, &version("1")), Step::Ask, "the answer was lost, and nothing happened");
-        assert_eq!(step(Some(&Closing::done("gt-1")), &open, &version("9")), Step::Nothing, "a person's reopening wins");
+        assert_eq!(
+            step(Some(&asked("1")), &open, &version("1")),
+            Step::Ask,
+            "the answer was lost, and nothing happened"
+        );
+        assert_eq!(
+            step(Some(&Closing::done("gt-1")), &open, &version("9")),
+            Step::Nothing,
+            "a person's reopening wins"
+        );
     }
 
     #[test]
@@ -194,7 +215,10 @@ mod tests {
         }
         let mut book = Book::default();
         book.bind("proj-web");
-        book.claims.insert("gt-1".into(), Copied { holder: "u1".into(), assignee: "web/polecats/nux".into(), asked: true });
+        book.claims.insert(
+            "gt-1".into(),
+            Copied { holder: "u1".into(), assignee: "web/polecats/nux".into(), asked: true },
+        );
         assert_eq!(Book::read(book.text().as_deref()), book);
         assert_eq!(Book::read(Some("[]")), Book::default());
         book.bind("proj-api");
@@ -203,15 +227,28 @@ mod tests {
 
     #[test]
     fn a_claim_is_forgotten_when_it_neither_stands_nor_is_wanted() {
-        let copied = Copied { holder: "u1".into(), assignee: "web/polecats/nux".into(), asked: false };
-        let wanted = Claim { bead: "gt-1".into(), holder: "u1".into(), assignee: "web/polecats/nux".into() };
+        let copied =
+            Copied { holder: "u1".into(), assignee: "web/polecats/nux".into(), asked: false };
+        let wanted =
+            Claim { bead: "gt-1".into(), holder: "u1".into(), assignee: "web/polecats/nux".into() };
         let kept = |issue: Issue, wanted: &[Claim]| {
-            let mut book = Book { claims: BTreeMap::from([("gt-1".to_owned(), copied.clone())]), ..Book::default() };
+            let mut book = Book {
+                claims: BTreeMap::from([("gt-1".to_owned(), copied.clone())]),
+                ..Book::default()
+            };
             book.prune(&IssueSet::new(Dialect::Export, [Arc::new(issue)]), wanted);
             book.claims.len()
         };
-        assert_eq!(kept(issue(Status::InProgress, "web/polecats/nux"), &[]), 1, "it is still to be given back");
-        assert_eq!(kept(issue(Status::Open, ""), std::slice::from_ref(&wanted)), 1, "a person took it back, and is heeded");
+        assert_eq!(
+            kept(issue(Status::InProgress, "web/polecats/nux"), &[]),
+            1,
+            "it is still to be given back"
+        );
+        assert_eq!(
+            kept(issue(Status::Open, ""), std::slice::from_ref(&wanted)),
+            1,
+            "a person took it back, and is heeded"
+        );
         assert_eq!(kept(issue(Status::Open, ""), &[]), 0);
         assert_eq!(kept(issue(Status::Closed, "web/polecats/nux"), &[]), 0);
     }
@@ -220,7 +257,11 @@ mod tests {
     fn a_book_that_no_object_could_hold_is_not_written() {
         let mut book = Book::default();
         for number in 0..4000 {
-            let copied = Copied { holder: "u".repeat(36), assignee: "web/polecats/nux".into(), asked: false };
+            let copied = Copied {
+                holder: "u".repeat(36),
+                assignee: "web/polecats/nux".into(),
+                asked: false,
+            };
             book.claims.insert(format!("gt-{number}"), copied);
         }
         assert_eq!(book.text(), None);

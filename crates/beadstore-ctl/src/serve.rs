@@ -1,5 +1,5 @@
-//! The gRPC service Beads. Any replica answers: reads come from what was read last, and a write is safe wherever it is
-//! made, since it is a compare-and-swap.
+//! The gRPC service Beads. Any replica answers: reads come from what was read last, and a write is
+//! safe wherever it is made, since it is a compare-and-swap.
 
 use std::collections::HashMap;
 use std::pin::Pin;
@@ -10,8 +10,9 @@ use gastown_api::{BeadStore, MergeRequest};
 use gastown_beads::{EditError, Issue, Readiness};
 use gastown_proto::v1::beads_server::Beads as Service;
 use gastown_proto::v1::{
-    Bead, BeadChange, BeadComment, BeadDependency, BeadList, ClaimRequest, CloseRequest, CommentRequest, GetBeadsRequest, ReadyRequest,
-    ReleaseRequest, StoreRevision, WatchBeadsRequest,
+    Bead, BeadChange, BeadComment, BeadDependency, BeadList, ClaimRequest, CloseRequest,
+    CommentRequest, GetBeadsRequest, ReadyRequest, ReleaseRequest, StoreRevision,
+    WatchBeadsRequest,
 };
 use gastown_runtime::grpc::{self, Callers, Policy};
 use jiff::Timestamp;
@@ -27,8 +28,8 @@ use crate::plan::Deed;
 use crate::view::View;
 
 const READERS: &[&str] = &["polecat-ctl", "convoy-ctl", "witness-ctl", "refinery-ctl", "rig-ctl"];
-/// Who may call what, by the service account's name; all of them in the release namespace. A claim is decided by a
-/// Lease that polecat-ctl writes, so nobody else asks for one here.
+/// Who may call what, by the service account's name; all of them in the release namespace. A claim
+/// is decided by a Lease that polecat-ctl writes, so nobody else asks for one here.
 const CALLERS: Callers = &[
     ("Ready", READERS),
     ("Get", READERS),
@@ -64,17 +65,25 @@ fn status(fault: &Fault) -> Status {
     match fault {
         Fault::Git(_) | Fault::Served { .. } | Fault::Unkept(_) => Status::unavailable(text),
         Fault::Contended(_) => Status::aborted(text),
-        Fault::Lack(_) | Fault::NotWritable(..) | Fault::Refused { .. } => Status::failed_precondition(text),
+        Fault::Lack(_) | Fault::NotWritable(..) | Fault::Refused { .. } => {
+            Status::failed_precondition(text)
+        }
     }
 }
 
 fn refusal(error: &EditError) -> Status {
     match error {
         EditError::NotFound(_) => Status::not_found(format!("NotFound: {error}")),
-        EditError::AlreadyClaimed { .. } => Status::failed_precondition(format!("AlreadyClaimed: {error}")),
-        EditError::NotClaimable { .. } => Status::failed_precondition(format!("NotClaimable: {error}")),
+        EditError::AlreadyClaimed { .. } => {
+            Status::failed_precondition(format!("AlreadyClaimed: {error}"))
+        }
+        EditError::NotClaimable { .. } => {
+            Status::failed_precondition(format!("NotClaimable: {error}"))
+        }
         EditError::NotWritable(no) => Status::failed_precondition(no.to_string()),
-        EditError::NotEditable { .. } => Status::failed_precondition(format!("NotEditable: {error}")),
+        EditError::NotEditable { .. } => {
+            Status::failed_precondition(format!("NotEditable: {error}"))
+        }
         EditError::Empty(_) => Status::invalid_argument(error.to_string()),
     }
 }
@@ -82,29 +91,41 @@ fn refusal(error: &EditError) -> Status {
 /// A short text without control characters.
 fn name(field: &str, text: &str) -> Result<String, Status> {
     if text.is_empty() || text.len() > MAX_NAME || text.chars().any(char::is_control) {
-        return Err(Status::invalid_argument(format!("{field} must be 1 to {MAX_NAME} bytes without control characters")));
+        return Err(Status::invalid_argument(format!(
+            "{field} must be 1 to {MAX_NAME} bytes without control characters"
+        )));
     }
     Ok(text.to_owned())
 }
 
 impl Context {
     fn served(&self, rig: &str) -> Result<Served, Status> {
-        let none = || Status::failed_precondition(format!("NoBeadStore: no BeadStore keeps the beads of rig {rig}"));
+        let none = || {
+            Status::failed_precondition(format!(
+                "NoBeadStore: no BeadStore keeps the beads of rig {rig}"
+            ))
+        };
         let store = server(&self.stores.state(), rig).cloned().ok_or_else(none)?;
         match self.place(&store) {
             Place::Serves(setting) => {
                 let desk = self.desks.of(&store.uid().unwrap_or_default());
                 Ok(Served { store, setting: *setting, desk })
             }
-            Place::Stands { reason, message } => Err(Status::failed_precondition(format!("{reason}: {message}"))),
+            Place::Stands { reason, message } => {
+                Err(Status::failed_precondition(format!("{reason}: {message}")))
+            }
         }
     }
 
-    /// What the store says; read now when the last time is long ago. A remote that is down leaves what was read before.
+    /// What the store says; read now when the last time is long ago. A remote that is down leaves
+    /// what was read before.
     async fn read(&self, served: &Served) -> Result<Seen, Status> {
         let Served { store, setting, desk } = served;
         let seen = desk.seen(setting);
-        if let Some(seen) = seen.clone().filter(|seen| store.spec.suspend || seen.at.elapsed() < setting.interval * 2) {
+        if let Some(seen) = seen
+            .clone()
+            .filter(|seen| store.spec.suspend || seen.at.elapsed() < setting.interval * 2)
+        {
             return Ok(seen);
         }
         if store.spec.suspend {
@@ -113,20 +134,33 @@ impl Context {
         let fresh = match self.way(store, setting).await {
             Ok(way) => desk.read(setting, &way, setting.interval).await,
             Err(NoWay::Told(fault)) => Err(fault),
-            Err(NoWay::Kube(error)) => return Err(Status::unavailable(format!("reading credentials: {error}"))),
+            Err(NoWay::Kube(error)) => {
+                return Err(Status::unavailable(format!("reading credentials: {error}")));
+            }
         };
         fresh.or_else(|fault| seen.ok_or_else(|| status(&fault)))
     }
 
-    /// Beads with the text of their comments, which a server's lists leave out; without it where the server does not answer.
-    async fn details(&self, served: &Served, seen: &Seen, ids: &[String]) -> HashMap<String, Arc<Issue>> {
-        let known: Vec<String> = ids.iter().filter(|id| seen.view.issues().get(id).is_some()).cloned().collect();
+    /// Beads with the text of their comments, which a server's lists leave out; without it where
+    /// the server does not answer.
+    async fn details(
+        &self,
+        served: &Served,
+        seen: &Seen,
+        ids: &[String],
+    ) -> HashMap<String, Arc<Issue>> {
+        let known: Vec<String> =
+            ids.iter().filter(|id| seen.view.issues().get(id).is_some()).cloned().collect();
         if seen.view.served().is_none() || served.store.spec.suspend || known.len() > MAX_DETAILS {
             return HashMap::new();
         }
-        let Ok(Way::Served(line)) = self.way(&served.store, &served.setting).await else { return HashMap::new() };
+        let Ok(Way::Served(line)) = self.way(&served.store, &served.setting).await else {
+            return HashMap::new();
+        };
         match served.desk.details(&line, &known).await {
-            Ok(details) => details.into_iter().filter_map(|(id, issue)| Some((id, issue?))).collect(),
+            Ok(details) => {
+                details.into_iter().filter_map(|(id, issue)| Some((id, issue?))).collect()
+            }
             Err(fault) => {
                 tracing::debug!(%fault, "beads are shown without their comments");
                 HashMap::new()
@@ -134,11 +168,17 @@ impl Context {
         }
     }
 
-    async fn write(&self, rig: &str, deeds: impl Fn(&View) -> Vec<Deed>) -> Result<BeadChange, Status> {
+    async fn write(
+        &self,
+        rig: &str,
+        deeds: impl Fn(&View) -> Vec<Deed>,
+    ) -> Result<BeadChange, Status> {
         let served = self.served(rig)?;
         let Served { store, setting, desk } = &served;
         if store.spec.suspend {
-            return Err(Status::failed_precondition("Suspended: spec.suspend of the BeadStore is set"));
+            return Err(Status::failed_precondition(
+                "Suspended: spec.suspend of the BeadStore is set",
+            ));
         }
         let way = self.way(store, setting).await.map_err(|error| match error {
             NoWay::Told(fault) => status(&fault),
@@ -148,17 +188,21 @@ impl Context {
         if let Some((_, error)) = written.applied.refused.first() {
             return Err(refusal(error));
         }
-        let changed = written.applied.done.iter().any(|(_, change)| *change == gastown_beads::Change::Made);
+        let changed =
+            written.applied.done.iter().any(|(_, change)| *change == gastown_beads::Change::Made);
         let bead = written.applied.done.first().map(|(deed, _)| deed.bead().to_owned());
         let readiness = Readiness::of(written.view.issues(), Timestamp::now());
-        let bead = bead.and_then(|id| written.view.issues().get(&id).map(|issue| shown(issue, &readiness)));
+        let bead = bead
+            .and_then(|id| written.view.issues().get(&id).map(|issue| shown(issue, &readiness)));
         Ok(BeadChange { changed, bead, revision: Some(revision(rig, &written.view)) })
     }
 }
 
 fn revision(rig: &str, view: &View) -> StoreRevision {
     let tips = view.branches().map(|branches| branches.tips()).unwrap_or_default();
-    let text = |commit: Option<gastown_names::CommitId>| commit.map(|commit| commit.to_string()).unwrap_or_default();
+    let text = |commit: Option<gastown_names::CommitId>| {
+        commit.map(|commit| commit.to_string()).unwrap_or_default()
+    };
     StoreRevision {
         rig: rig.to_owned(),
         number: view.number(),
@@ -188,12 +232,19 @@ fn shown(issue: &Issue, readiness: &Readiness<'_>) -> Bead {
         dependencies: issue
             .dependencies
             .iter()
-            .map(|edge| BeadDependency { depends_on: edge.depends_on_id.clone(), kind: edge.kind.as_str().to_owned() })
+            .map(|edge| BeadDependency {
+                depends_on: edge.depends_on_id.clone(),
+                kind: edge.kind.as_str().to_owned(),
+            })
             .collect(),
         comments: issue
             .comments
             .iter()
-            .map(|comment| BeadComment { author: comment.author.clone(), text: comment.text.clone(), created_at: time(comment.created_at) })
+            .map(|comment| BeadComment {
+                author: comment.author.clone(),
+                text: comment.text.clone(),
+                created_at: time(comment.created_at),
+            })
             .collect(),
         ready: readiness.standing(&issue.id) == Some(gastown_beads::Standing::Ready),
         blocked: !issue.is_done() && readiness.is_blocked(&issue.id),
@@ -206,8 +257,17 @@ impl Service for Beads {
         let asked = request.into_inner();
         let seen = self.0.read(&self.0.served(&asked.rig)?).await?;
         let readiness = Readiness::of(seen.view.issues(), Timestamp::now());
-        let limit = if asked.limit == 0 { usize::MAX } else { usize::try_from(asked.limit).unwrap_or(usize::MAX) };
-        let beads = readiness.ready().into_iter().take(limit).map(|issue| shown(issue, &readiness)).collect();
+        let limit = if asked.limit == 0 {
+            usize::MAX
+        } else {
+            usize::try_from(asked.limit).unwrap_or(usize::MAX)
+        };
+        let beads = readiness
+            .ready()
+            .into_iter()
+            .take(limit)
+            .map(|issue| shown(issue, &readiness))
+            .collect();
         Ok(Response::new(BeadList { beads, revision: Some(revision(&asked.rig, &seen.view)) }))
     }
 
@@ -215,12 +275,14 @@ impl Service for Beads {
         let asked = request.into_inner();
         let served = self.0.served(&asked.rig)?;
         let seen = self.0.read(&served).await?;
-        let (issues, readiness) = (seen.view.issues(), Readiness::of(seen.view.issues(), Timestamp::now()));
+        let (issues, readiness) =
+            (seen.view.issues(), Readiness::of(seen.view.issues(), Timestamp::now()));
         let beads = if asked.ids.is_empty() {
             issues.iter().map(|issue| shown(issue, &readiness)).collect()
         } else {
             let details = self.0.details(&served, &seen, &asked.ids).await;
-            let found = asked.ids.iter().filter_map(|id| details.get(id).or_else(|| issues.get(id)));
+            let found =
+                asked.ids.iter().filter_map(|id| details.get(id).or_else(|| issues.get(id)));
             found.map(|issue| shown(issue, &readiness)).collect()
         };
         Ok(Response::new(BeadList { beads, revision: Some(revision(&asked.rig, &seen.view)) }))
@@ -231,19 +293,32 @@ impl Service for Beads {
         let (bead, assignee) = (name("id", &asked.id)?, name("assignee", &asked.assignee)?);
         // The Lease decides, not the store.
         let claims = gather::wanted(&self.0, &asked.rig).claims;
-        if let Some(other) = claims.iter().find(|claim| claim.bead == bead && claim.assignee != assignee) {
-            return Err(Status::failed_precondition(format!("AlreadyClaimed: {bead} is claimed by {}", other.assignee)));
+        if let Some(other) =
+            claims.iter().find(|claim| claim.bead == bead && claim.assignee != assignee)
+        {
+            return Err(Status::failed_precondition(format!(
+                "AlreadyClaimed: {bead} is claimed by {}",
+                other.assignee
+            )));
         }
-        let holder = claims.iter().find(|claim| claim.bead == bead).map(|claim| claim.holder.clone());
+        let holder =
+            claims.iter().find(|claim| claim.bead == bead).map(|claim| claim.holder.clone());
         let deed = Deed::Claim { bead, holder, assignee };
         self.0.write(&asked.rig, move |_| vec![deed.clone()]).await.map(Response::new)
     }
 
-    async fn release(&self, request: Request<ReleaseRequest>) -> Result<Response<BeadChange>, Status> {
+    async fn release(
+        &self,
+        request: Request<ReleaseRequest>,
+    ) -> Result<Response<BeadChange>, Status> {
         let asked = request.into_inner();
         let (bead, assignee) = (name("id", &asked.id)?, name("assignee", &asked.assignee)?);
         let deed = move |view: &View| {
-            let holder = view.ledger().claim(&bead).filter(|claim| claim.assignee == assignee).map(|claim| claim.holder.clone());
+            let holder = view
+                .ledger()
+                .claim(&bead)
+                .filter(|claim| claim.assignee == assignee)
+                .map(|claim| claim.holder.clone());
             vec![Deed::Release { bead: bead.clone(), holder, assignee: assignee.clone() }]
         };
         self.0.write(&asked.rig, deed).await.map(Response::new)
@@ -253,9 +328,15 @@ impl Service for Beads {
         let asked = request.into_inner();
         let (bead, reason) = (name("id", &asked.id)?, asked.reason);
         if reason.len() > MAX_TEXT {
-            return Err(Status::invalid_argument(format!("reason is longer than {MAX_TEXT} bytes")));
+            return Err(Status::invalid_argument(format!(
+                "reason is longer than {MAX_TEXT} bytes"
+            )));
         }
-        let request = if asked.request.is_empty() { None } else { Some(self.request(&asked.request, &asked.rig, &bead)?) };
+        let request = if asked.request.is_empty() {
+            None
+        } else {
+            Some(self.request(&asked.request, &asked.rig, &bead)?)
+        };
         let deed = Deed::Close { bead: bead.clone(), request: request.clone(), reason };
         // Closed once for a request: what people made of the bead since is theirs.
         let deeds = move |view: &View| {
@@ -265,7 +346,10 @@ impl Service for Beads {
         self.0.write(&asked.rig, deeds).await.map(Response::new)
     }
 
-    async fn comment(&self, request: Request<CommentRequest>) -> Result<Response<BeadChange>, Status> {
+    async fn comment(
+        &self,
+        request: Request<CommentRequest>,
+    ) -> Result<Response<BeadChange>, Status> {
         let asked = request.into_inner();
         let (bead, author) = (name("id", &asked.id)?, name("author", &asked.author)?);
         if asked.text.trim().is_empty() || asked.text.len() > MAX_TEXT {
@@ -277,21 +361,30 @@ impl Service for Beads {
 
     type WatchStream = Pin<Box<dyn Stream<Item = Result<StoreRevision, Status>> + Send>>;
 
-    async fn watch(&self, request: Request<WatchBeadsRequest>) -> Result<Response<Self::WatchStream>, Status> {
+    async fn watch(
+        &self,
+        request: Request<WatchBeadsRequest>,
+    ) -> Result<Response<Self::WatchStream>, Status> {
         let rig = request.into_inner().rig;
         self.0.served(&rig)?;
         let context = self.0.clone();
-        let news = futures::stream::unfold((context, rig, None), |(context, rig, last)| async move {
-            let next = next_revision(&context, &rig, last.as_ref()).await?;
-            let item = next.clone();
-            Some((next, (context, rig, item.ok())))
-        });
+        let news =
+            futures::stream::unfold((context, rig, None), |(context, rig, last)| async move {
+                let next = next_revision(&context, &rig, last.as_ref()).await?;
+                let item = next.clone();
+                Some((next, (context, rig, item.ok())))
+            });
         Ok(Response::new(Box::pin(news)))
     }
 }
 
-/// The first revision of a rig's store that is not `last`. Nothing when we drain; the caller asks another replica.
-async fn next_revision(context: &Context, rig: &str, last: Option<&StoreRevision>) -> Option<Result<StoreRevision, Status>> {
+/// The first revision of a rig's store that is not `last`. Nothing when we drain; the caller asks
+/// another replica.
+async fn next_revision(
+    context: &Context,
+    rig: &str,
+    last: Option<&StoreRevision>,
+) -> Option<Result<StoreRevision, Status>> {
     loop {
         let served = match context.served(rig) {
             Ok(served) => served,
@@ -308,7 +401,9 @@ async fn next_revision(context: &Context, rig: &str, last: Option<&StoreRevision
                     return Some(Ok(revision));
                 }
             }
-            Err(status) => tracing::debug!(%status, rig, "a watcher waits for a store that cannot be read"),
+            Err(status) => {
+                tracing::debug!(%status, rig, "a watcher waits for a store that cannot be read")
+            }
         }
         tokio::select! {
             () = context.runtime.drain.cancelled() => return None,
@@ -324,9 +419,15 @@ impl Beads {
         let wrong = || Status::invalid_argument("request must be namespace/name of a MergeRequest");
         let (namespace, name) = full.split_once('/').ok_or_else(wrong)?;
         let found = self.0.requests.get(&ObjectRef::<MergeRequest>::new(name).within(namespace));
-        let fits = |request: &Arc<MergeRequest>| request.spec.rig_ref == rig && request.spec.bead_id.as_deref() == Some(bead);
+        let fits = |request: &Arc<MergeRequest>| {
+            request.spec.rig_ref == rig && request.spec.bead_id.as_deref() == Some(bead)
+        };
         let uid = found.filter(fits).and_then(|request| request.uid());
-        uid.ok_or_else(|| Status::failed_precondition(format!("RequestNotFound: no MergeRequest {full} of rig {rig} names {bead}")))
+        uid.ok_or_else(|| {
+            Status::failed_precondition(format!(
+                "RequestNotFound: no MergeRequest {full} of rig {rig} names {bead}"
+            ))
+        })
     }
 }
 
@@ -351,10 +452,20 @@ mod tests {
             ("Close", "--x-x-"),
             ("Comment", "-xxxx-"),
         ];
-        callers::check(DESCRIPTORS, "gastown.v1.Beads", &rows, "gastown-system", |method, namespace, account| {
-            let (namespace, service_account) = (namespace.into(), account.into());
-            policy(&format!("/gastown.v1.Beads/{method}"), &Identity { namespace, service_account, pod_name: None, pod_uid: None }).is_ok()
-        });
+        callers::check(
+            DESCRIPTORS,
+            "gastown.v1.Beads",
+            &rows,
+            "gastown-system",
+            |method, namespace, account| {
+                let (namespace, service_account) = (namespace.into(), account.into());
+                policy(
+                    &format!("/gastown.v1.Beads/{method}"),
+                    &Identity { namespace, service_account, pod_name: None, pod_uid: None },
+                )
+                .is_ok()
+            },
+        );
     }
 
     #[test]

@@ -71,7 +71,8 @@ impl Line {
         |error| self.fault(READING, error)
     }
 
-    /// Asks the server who it is and what it has; what did not change since `before` is taken from there.
+    /// Asks the server who it is and what it has; what did not change since `before` is taken from
+    /// there.
     pub(crate) async fn read(&self, before: Option<&Served>) -> Result<(Session, Served), Fault> {
         let (session, book) = self.connect().await?;
         let before = before.filter(|before| before.project == session.project());
@@ -92,7 +93,11 @@ impl Line {
     async fn connect(&self) -> Result<(Session, Book), Fault> {
         let book = self.keeper.book().await?;
         let known = Some(book.project.as_str()).filter(|project| !project.is_empty());
-        let session = self.client.connect(self.server.project.as_deref().or(known)).await.map_err(self.unread())?;
+        let session = self
+            .client
+            .connect(self.server.project.as_deref().or(known))
+            .await
+            .map_err(self.unread())?;
         if known == Some(session.project()) {
             return Ok((session, book));
         }
@@ -102,7 +107,10 @@ impl Line {
 
     /// What the journal makes of `before`; nothing where all is to be read.
     async fn follow(&self, session: &Session, before: &Served) -> Result<Option<Served>, Fault> {
-        let Some(mut position) = before.position.filter(|_| before.whole.elapsed() < WHOLE_EVERY) else { return Ok(None) };
+        let Some(mut position) = before.position.filter(|_| before.whole.elapsed() < WHOLE_EVERY)
+        else {
+            return Ok(None);
+        };
         let mut touched = BTreeSet::new();
         for _ in 0..MAX_PAGES {
             let changes = match session.changes(position).await {
@@ -116,7 +124,9 @@ impl Line {
                 return Ok(None);
             }
             if !changes.more {
-                let looks = look(session, touched.iter().map(String::as_str)).await.map_err(self.unread())?;
+                let looks = look(session, touched.iter().map(String::as_str))
+                    .await
+                    .map_err(self.unread())?;
                 return Ok(Some(Served { position: Some(position), ..before.with(looks) }));
             }
         }
@@ -132,16 +142,31 @@ impl Line {
         let (number, issues) = match before {
             None => (1, snapshot.issues),
             Some(before) => {
-                let issues = IssueSet::new(Dialect::Export, snapshot.issues.iter().map(|issue| with_comments(issue, &before.issues)));
+                let issues = IssueSet::new(
+                    Dialect::Export,
+                    snapshot.issues.iter().map(|issue| with_comments(issue, &before.issues)),
+                );
                 (before.number + u64::from(!same(&issues, &before.issues)), issues)
             }
         };
         let (project, url) = (session.project().to_owned(), self.server.url.clone());
-        Ok(Served { project, url, issues, malformed, ledger: Ledger::default(), number, position, whole })
+        Ok(Served {
+            project,
+            url,
+            issues,
+            malformed,
+            ledger: Ledger::default(),
+            number,
+            position,
+            whole,
+        })
     }
 
     /// These beads with their comments, as the server has them now.
-    pub(crate) async fn details(&self, ids: &[String]) -> Result<HashMap<String, Option<Arc<Issue>>>, Fault> {
+    pub(crate) async fn details(
+        &self,
+        ids: &[String],
+    ) -> Result<HashMap<String, Option<Arc<Issue>>>, Fault> {
         let (session, _) = self.connect().await?;
         look(&session, ids.iter().map(String::as_str)).await.map_err(self.unread())
     }
@@ -159,7 +184,8 @@ impl Served {
             None => Some(issue.clone()),
         });
         let kept: Vec<Arc<Issue>> = kept.flatten().collect();
-        served.issues = IssueSet::new(Dialect::Export, kept.into_iter().chain(looks.into_values().flatten()));
+        served.issues =
+            IssueSet::new(Dialect::Export, kept.into_iter().chain(looks.into_values().flatten()));
         served.number += u64::from(!same(&served.issues, &self.issues));
         served
     }
@@ -172,7 +198,10 @@ impl Served {
 }
 
 /// These beads as they are now; nothing for one that is not there.
-pub(crate) async fn look<'a>(session: &Session, ids: impl Iterator<Item = &'a str>) -> Result<HashMap<String, Option<Arc<Issue>>>, Error> {
+pub(crate) async fn look<'a>(
+    session: &Session,
+    ids: impl Iterator<Item = &'a str>,
+) -> Result<HashMap<String, Option<Arc<Issue>>>, Error> {
     let mut looks = HashMap::new();
     for id in ids {
         let issue = match session.get(id).await {
@@ -187,10 +216,13 @@ pub(crate) async fn look<'a>(session: &Session, ids: impl Iterator<Item = &'a st
 
 /// A row of a list, which shows no comments, with those that are known of it.
 fn with_comments(row: &Arc<Issue>, known: &IssueSet) -> Arc<Issue> {
-    let Some(before) = known.get(&row.id).filter(|before| !before.comments.is_empty()) else { return row.clone() };
+    let Some(before) = known.get(&row.id).filter(|before| !before.comments.is_empty()) else {
+        return row.clone();
+    };
     Arc::new(Issue { comments: before.comments.clone(), ..Issue::clone(row) })
 }
 
 fn same(one: &IssueSet, other: &IssueSet) -> bool {
-    one.len() == other.len() && one.iter().all(|issue| other.get(&issue.id).is_some_and(|before| before == issue))
+    one.len() == other.len()
+        && one.iter().all(|issue| other.get(&issue.id).is_some_and(|before| before == issue))
 }

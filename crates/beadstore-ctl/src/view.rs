@@ -93,8 +93,12 @@ impl View {
     /// Where writes go, for people; or a reason and a sentence why there are none.
     pub fn writable(&self, policy: WritePolicy) -> Result<String, (String, String)> {
         match self {
-            Self::Git(branches) => branches.writable(policy).map(|branch| format!("branch {branch}")),
-            Self::Served(served) => read_only(policy).map(|()| format!("project {} at {}", served.project, served.url)),
+            Self::Git(branches) => {
+                branches.writable(policy).map(|branch| format!("branch {branch}"))
+            }
+            Self::Served(served) => {
+                read_only(policy).map(|()| format!("project {} at {}", served.project, served.url))
+            }
         }
     }
 }
@@ -116,18 +120,33 @@ impl Applied {
 
     /// The message of the commit.
     pub fn message(&self, author: &str) -> String {
-        let news: Vec<&Deed> =
-            self.done.iter().filter(|(deed, change)| *change == Change::Made || deed.record().is_some()).map(|(deed, _)| deed).collect();
-        let one_line = |deed: &Deed| deed.words().replace(|c: char| c.is_control(), " ").chars().take(200).collect::<String>();
+        let news: Vec<&Deed> = self
+            .done
+            .iter()
+            .filter(|(deed, change)| *change == Change::Made || deed.record().is_some())
+            .map(|(deed, _)| deed)
+            .collect();
+        let one_line = |deed: &Deed| {
+            deed.words()
+                .replace(|c: char| c.is_control(), " ")
+                .chars()
+                .take(200)
+                .collect::<String>()
+        };
         let mut text = match news[..] {
             [one] => format!("{}\n\n", one_line(one)),
             _ => format!(
                 "Update {} beads\n\n{}\n\n",
                 news.len(),
-                news.iter().map(|deed| format!("* {}", one_line(deed))).collect::<Vec<_>>().join("\n")
+                news.iter()
+                    .map(|deed| format!("* {}", one_line(deed)))
+                    .collect::<Vec<_>>()
+                    .join("\n")
             ),
         };
-        for record in news.iter().filter_map(|deed| deed.record()).filter_map(|record| record.text()) {
+        for record in
+            news.iter().filter_map(|deed| deed.record()).filter_map(|record| record.text())
+        {
             let _ = writeln!(text, "{TRAILER}: {record}");
         }
         let _ = writeln!(text, "Gastown-Store: {author}");
@@ -138,7 +157,9 @@ impl Applied {
 /// The reason and the sentence of a store that is read and never written.
 pub(crate) fn read_only(policy: WritePolicy) -> Result<(), (String, String)> {
     match policy {
-        WritePolicy::ReadOnly => Err(("ReadOnly".to_owned(), "spec.writePolicy is ReadOnly".to_owned())),
+        WritePolicy::ReadOnly => {
+            Err(("ReadOnly".to_owned(), "spec.writePolicy is ReadOnly".to_owned()))
+        }
         WritePolicy::Write | WritePolicy::AllowExportOnly => Ok(()),
     }
 }
@@ -146,11 +167,14 @@ pub(crate) fn read_only(policy: WritePolicy) -> Result<(), (String, String)> {
 /// Whether a bead is there and may be written.
 pub(crate) fn allowed(bead: &str, issues: &IssueSet, prefixes: &Prefixes) -> Result<(), EditError> {
     if !prefixes.allow(bead) {
-        let why = "it has none of the store's prefixes (spec.prefix, spec.allowedPrefixes)".to_owned();
+        let why =
+            "it has none of the store's prefixes (spec.prefix, spec.allowedPrefixes)".to_owned();
         return Err(EditError::NotEditable { id: bead.to_owned(), why });
     }
     match issues.get(bead) {
         Some(_) => Ok(()),
-        None => Err(EditError::NotFound(bead.chars().filter(|c| !c.is_control()).take(80).collect())),
+        None => {
+            Err(EditError::NotFound(bead.chars().filter(|c| !c.is_control()).take(80).collect()))
+        }
     }
 }

@@ -1,4 +1,5 @@
-//! beadstore-ctl as the chart runs it: its own service account, its own roles, a real API server, real git.
+//! beadstore-ctl as the chart runs it: its own service account, its own roles, a real API server,
+//! real git.
 
 #![allow(clippy::unwrap_used, clippy::panic)]
 
@@ -11,9 +12,14 @@ use anyhow::{Context as _, Result, bail, ensure};
 use beadstore_ctl::BeadStoreArgs;
 use gastown_api::names::{annotation, condition, finalizer, label};
 use gastown_api::rbac::Controller;
-use gastown_api::{BeadBackend, BeadHttp, BeadStore, BeadStorePhase, BeadStoreSpec, MergeRequest, ObjectName, Rig, conditions};
+use gastown_api::{
+    BeadBackend, BeadHttp, BeadStore, BeadStorePhase, BeadStoreSpec, MergeRequest, ObjectName, Rig,
+    conditions,
+};
 use gastown_proto::v1::beads_client::BeadsClient;
-use gastown_proto::v1::{ClaimRequest, CommentRequest, GetBeadsRequest, ReadyRequest, WatchBeadsRequest};
+use gastown_proto::v1::{
+    ClaimRequest, CommentRequest, GetBeadsRequest, ReadyRequest, WatchBeadsRequest,
+};
 use gastown_runtime::grpc::{AuthChannel, Remote};
 use gastown_runtime::lease::Claims;
 use gastown_runtime::metrics::Metrics;
@@ -40,7 +46,8 @@ struct Server {
     tls: PathBuf,
 }
 
-/// Runs the controller for the whole of this test program, on a thread that outlives each test's own runtime.
+/// Runs the controller for the whole of this test program, on a thread that outlives each test's
+/// own runtime.
 async fn serve() -> Result<(Server, ())> {
     let plane = ControlPlane::shared().await?;
     tenant::install(plane, Controller::BeadStore, &["polecat-ctl", "convoy-ctl"]).await?;
@@ -49,8 +56,13 @@ async fn serve() -> Result<(Server, ())> {
     std::fs::create_dir(&tls)?;
     tenant::certificates(&tls)?;
     let metrics = Metrics::default();
-    let client = client::with_config(tenant::config(plane, Controller::BeadStore), ACCOUNT, &metrics)?;
-    let args = RuntimeArgs { namespace: NAMESPACE.into(), tls_dir: tls.clone(), ..RuntimeArgs::from_env()? };
+    let client =
+        client::with_config(tenant::config(plane, Controller::BeadStore), ACCOUNT, &metrics)?;
+    let args = RuntimeArgs {
+        namespace: NAMESPACE.into(),
+        tls_dir: tls.clone(),
+        ..RuntimeArgs::from_env()?
+    };
     let runtime = Runtime::new(ACCOUNT, client, args, metrics, Claims::always(ACCOUNT));
     let listener = grpc::listen("127.0.0.1:0".parse()?).await?;
     let port = listener.local_addr()?.port();
@@ -120,8 +132,11 @@ impl Town {
     }
 
     async fn make_rig(&self) -> Result<()> {
-        let spec = json!({"gitURL": format!("file://{}", self.remote().display()), "beadsPrefix": "gt"});
-        Api::all(self.client.clone()).create(&PostParams::default(), &Rig::new(&self.rig, serde_json::from_value(spec)?)).await?;
+        let spec =
+            json!({"gitURL": format!("file://{}", self.remote().display()), "beadsPrefix": "gt"});
+        Api::all(self.client.clone())
+            .create(&PostParams::default(), &Rig::new(&self.rig, serde_json::from_value(spec)?))
+            .await?;
         Ok(())
     }
 
@@ -130,7 +145,8 @@ impl Town {
     }
 
     async fn make_store(&self, name: &str) -> Result<BeadStore> {
-        let spec = BeadStoreSpec { sync_interval: "5s".into(), ..BeadStoreSpec::of_rig(&self.rig, "gt-") };
+        let spec =
+            BeadStoreSpec { sync_interval: "5s".into(), ..BeadStoreSpec::of_rig(&self.rig, "gt-") };
         Ok(self.stores().create(&PostParams::default(), &BeadStore::new(name, spec)).await?)
     }
 
@@ -139,7 +155,12 @@ impl Town {
         let token_secret_ref = Some(ObjectName::new("beads-token"));
         let http = Some(BeadHttp { url: server.url(), token_secret_ref, project_id: None });
         let of_rig = BeadStoreSpec::of_rig(&self.rig, "gt-");
-        let spec = BeadStoreSpec { backend: BeadBackend::HttpV0, http, sync_interval: "5s".into(), ..of_rig };
+        let spec = BeadStoreSpec {
+            backend: BeadBackend::HttpV0,
+            http,
+            sync_interval: "5s".into(),
+            ..of_rig
+        };
         Ok(self.stores().create(&PostParams::default(), &BeadStore::new(name, spec)).await?)
     }
 
@@ -147,7 +168,9 @@ impl Town {
         let name = ObjectMeta { name: Some("beads-token".into()), ..ObjectMeta::default() };
         let data = Some(BTreeMap::from([("token".to_owned(), token.to_owned())]));
         let secret = Secret { metadata: name, string_data: data, ..Secret::default() };
-        Api::namespaced(self.client.clone(), &self.namespace).create(&PostParams::default(), &secret).await?;
+        Api::namespaced(self.client.clone(), &self.namespace)
+            .create(&PostParams::default(), &secret)
+            .await?;
         Ok(())
     }
 
@@ -170,7 +193,10 @@ impl Town {
                 annotations: Some(annotations),
                 ..ObjectMeta::default()
             },
-            spec: Some(LeaseSpec { holder_identity: Some(format!("uid-of-{polecat}")), ..LeaseSpec::default() }),
+            spec: Some(LeaseSpec {
+                holder_identity: Some(format!("uid-of-{polecat}")),
+                ..LeaseSpec::default()
+            }),
         };
         self.leases().create(&PostParams::default(), &lease).await?;
         Ok(name)
@@ -180,7 +206,11 @@ impl Town {
     async fn land(&self, bead: &str) -> Result<()> {
         let api = Api::<MergeRequest>::namespaced(self.client.clone(), &self.namespace);
         let spec = json!({"rigRef": self.rig, "sourceBranch": "b", "commit": "a".repeat(40), "targetBranch": "main", "beadID": bead});
-        api.create(&PostParams::default(), &MergeRequest::new("landed", serde_json::from_value(spec)?)).await?;
+        api.create(
+            &PostParams::default(),
+            &MergeRequest::new("landed", serde_json::from_value(spec)?),
+        )
+        .await?;
         let status = json!({"status": {"phase": "Landed", "landedCommit": "c".repeat(40), "landedAt": "2026-01-05T00:00:00Z"}});
         api.patch_status("landed", &PatchParams::default(), &Patch::Merge(&status)).await?;
         Ok(())
@@ -190,8 +220,12 @@ impl Town {
     async fn written(&self, bead: &str, words: &str) -> Result<String> {
         let deadline = tokio::time::Instant::now() + PATIENCE;
         loop {
-            let file = git(&self.remote(), &["show", "beads-sync:.beads/issues.jsonl"]).unwrap_or_default();
-            let line = file.lines().find(|line| line.contains(&format!("\"id\":\"{bead}\""))).unwrap_or_default();
+            let file = git(&self.remote(), &["show", "beads-sync:.beads/issues.jsonl"])
+                .unwrap_or_default();
+            let line = file
+                .lines()
+                .find(|line| line.contains(&format!("\"id\":\"{bead}\"")))
+                .unwrap_or_default();
             if line.contains(words) {
                 return Ok(line.to_owned());
             }
@@ -203,7 +237,13 @@ impl Town {
     }
 
     /// Waits until a server says this of a bead.
-    async fn served(&self, server: &bd_serve::Server, bead: &str, key: &str, value: &str) -> Result<()> {
+    async fn served(
+        &self,
+        server: &bd_serve::Server,
+        bead: &str,
+        key: &str,
+        value: &str,
+    ) -> Result<()> {
         let deadline = tokio::time::Instant::now() + PATIENCE;
         while server.row(bead)[key] != value {
             if tokio::time::Instant::now() > deadline {
@@ -224,7 +264,12 @@ impl Town {
         .await
     }
 
-    async fn until<T>(&self, name: &str, what: &str, want: impl Fn(Option<&BeadStore>) -> Option<T>) -> Result<T> {
+    async fn until<T>(
+        &self,
+        name: &str,
+        what: &str,
+        want: impl Fn(Option<&BeadStore>) -> Option<T>,
+    ) -> Result<T> {
         tenant::until(PATIENCE, &self.stores(), name, what, want).await
     }
 
@@ -242,7 +287,12 @@ impl Town {
     async fn caller(&self, account: &str) -> Result<BeadsClient<AuthChannel>> {
         let file = self.dir.path().join(account);
         std::fs::write(&file, tenant::token(&self.client, NAMESPACE, account, None).await?)?;
-        let remote = Remote::new(&format!("https://localhost:{}", self.server.port), &self.server.tls, &file, Duration::from_secs(20));
+        let remote = Remote::new(
+            &format!("https://localhost:{}", self.server.port),
+            &self.server.tls,
+            &file,
+            Duration::from_secs(20),
+        );
         Ok(BeadsClient::new(remote.channel()?))
     }
 }
@@ -266,7 +316,12 @@ async fn claims_and_landings_reach_the_store_and_the_target_never_moves() -> Res
     town.leases().delete(&lease, &DeleteParams::default()).await?;
     town.until("beads", "one closed and one ready bead", |store| {
         let status = store?.status.as_ref()?;
-        let counts = (status.by_status.get("closed"), status.by_status.get("open"), status.ready_count, status.pending_writes);
+        let counts = (
+            status.by_status.get("closed"),
+            status.by_status.get("open"),
+            status.ready_count,
+            status.pending_writes,
+        );
         (counts == (Some(&1), Some(&1), Some(1), Some(0))).then_some(())
     })
     .await?;
@@ -331,11 +386,17 @@ async fn a_landing_closes_its_bead_in_a_server_that_goes_away_and_comes_back() -
     let message = town.says("served", condition::READY, "False", "RemoteUnreachable").await?;
     ensure!(message.contains(&server.url()) && message.contains("writes wait"), "{message}");
     town.says("served", condition::WRITABLE, "False", "RemoteUnreachable").await?;
-    town.until("served", "a write that waits", |store| (store?.status.as_ref()?.pending_writes == Some(1)).then_some(())).await?;
+    town.until("served", "a write that waits", |store| {
+        (store?.status.as_ref()?.pending_writes == Some(1)).then_some(())
+    })
+    .await?;
     let mut polecat = town.caller("polecat-ctl").await?;
     let asked = GetBeadsRequest { rig: town.rig.clone(), ids: vec!["gt-1".into()] };
     let found = polecat.get(asked.clone()).await?.into_inner();
-    ensure!(found.beads[0].status == "in_progress", "reads go on from what was read last: {found:?}");
+    ensure!(
+        found.beads[0].status == "in_progress",
+        "reads go on from what was read last: {found:?}"
+    );
 
     server.up().await;
     town.served(&server, "gt-1", "close_reason", &format!("merged {}", "c".repeat(40))).await?;
@@ -350,7 +411,12 @@ async fn a_landing_closes_its_bead_in_a_server_that_goes_away_and_comes_back() -
     town.counts("served", (2, 0, 0)).await?;
     ensure!(server.asked("gt-1:close").len() == 1, "{:?}", server.asked("POST"));
 
-    let say = CommentRequest { rig: town.rig.clone(), id: "gt-1".into(), author: "polecat".into(), text: "gave up".into() };
+    let say = CommentRequest {
+        rig: town.rig.clone(),
+        id: "gt-1".into(),
+        author: "polecat".into(),
+        text: "gave up".into(),
+    };
     ensure!(polecat.comment(say).await?.into_inner().changed, "said");
     server.town(|town| town.change("gt-1", |row| row["comments"][0]["text"] = "edited".into()));
     let found = polecat.get(asked).await?.into_inner();
@@ -388,21 +454,51 @@ async fn callers_read_and_comment_and_hear_of_it() -> Result<()> {
     town.make_store("beads").await?;
     town.says("beads", condition::READY, "True", "Ready").await?;
 
-    let found = polecat.get(GetBeadsRequest { rig: rig.clone(), ids: vec!["gt-2".into(), "gt-9".into()] }).await?.into_inner();
-    ensure!(found.beads.len() == 1 && found.beads[0].title == "Second" && found.beads[0].ready, "{found:?}");
+    let found = polecat
+        .get(GetBeadsRequest { rig: rig.clone(), ids: vec!["gt-2".into(), "gt-9".into()] })
+        .await?
+        .into_inner();
+    ensure!(
+        found.beads.len() == 1 && found.beads[0].title == "Second" && found.beads[0].ready,
+        "{found:?}"
+    );
     let ready = polecat.ready(ReadyRequest { rig: rig.clone(), limit: 1 }).await?.into_inner();
     ensure!(ready.beads.len() == 1, "{ready:?}");
 
-    let mut news = town.caller("convoy-ctl").await?.watch(WatchBeadsRequest { rig: rig.clone() }).await?.into_inner();
+    let mut news = town
+        .caller("convoy-ctl")
+        .await?
+        .watch(WatchBeadsRequest { rig: rig.clone() })
+        .await?
+        .into_inner();
     let first = news.message().await?.context("a revision at once")?;
-    let say = CommentRequest { rig: rig.clone(), id: "gt-1".into(), author: "polecat".into(), text: "gave up".into() };
+    let say = CommentRequest {
+        rig: rig.clone(),
+        id: "gt-1".into(),
+        author: "polecat".into(),
+        text: "gave up".into(),
+    };
     let answer = polecat.comment(say.clone()).await?.into_inner();
-    ensure!(answer.changed && answer.bead.is_some_and(|bead| bead.comments.len() == 1), "the comment is there");
+    ensure!(
+        answer.changed && answer.bead.is_some_and(|bead| bead.comments.len() == 1),
+        "the comment is there"
+    );
     let next = news.message().await?.context("the next revision")?;
-    ensure!(next.number > first.number && next.write_commit != first.write_commit, "{first:?} {next:?}");
+    ensure!(
+        next.number > first.number && next.write_commit != first.write_commit,
+        "{first:?} {next:?}"
+    );
     ensure!(!polecat.comment(say).await?.into_inner().changed, "said once");
-    let unknown = CommentRequest { rig: rig.clone(), id: "gt-9".into(), author: "polecat".into(), text: "?".into() };
-    ensure!(polecat.comment(unknown).await.unwrap_err().code() == tonic::Code::NotFound, "an unknown bead");
+    let unknown = CommentRequest {
+        rig: rig.clone(),
+        id: "gt-9".into(),
+        author: "polecat".into(),
+        text: "?".into(),
+    };
+    ensure!(
+        polecat.comment(unknown).await.unwrap_err().code() == tonic::Code::NotFound,
+        "an unknown bead"
+    );
 
     let claim = ClaimRequest { rig: rig.clone(), id: "gt-1".into(), assignee: "someone".into() };
     let denied = town.caller("convoy-ctl").await?.claim(claim.clone()).await.unwrap_err();

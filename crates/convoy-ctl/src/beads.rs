@@ -54,7 +54,8 @@ impl Served {
     }
 
     fn client(&self) -> Result<v1::beads_client::BeadsClient<grpc::AuthChannel>, Status> {
-        let channel = self.remote.channel().map_err(|error| Status::unavailable(format!("{error}")))?;
+        let channel =
+            self.remote.channel().map_err(|error| Status::unavailable(format!("{error}")))?;
         Ok(v1::beads_client::BeadsClient::new(channel).max_decoding_message_size(64 << 20))
     }
 }
@@ -71,7 +72,9 @@ impl BeadSource for Served {
     }
 
     fn watch(&self, rig: String) -> BoxFuture<'_, Result<Revisions, Status>> {
-        Box::pin(async move { Ok(self.client()?.watch(v1::WatchBeadsRequest { rig }).await?.into_inner().boxed()) })
+        Box::pin(async move {
+            Ok(self.client()?.watch(v1::WatchBeadsRequest { rig }).await?.into_inner().boxed())
+        })
     }
 }
 
@@ -97,7 +100,8 @@ struct Kept {
     known: Arc<Known>,
 }
 
-/// Asks for beads, remembers answers while the store has not changed, and triggers convoys when it has.
+/// Asks for beads, remembers answers while the store has not changed, and triggers convoys when it
+/// has.
 pub struct Beads {
     runtime: Runtime,
     source: Arc<dyn BeadSource>,
@@ -109,7 +113,12 @@ pub struct Beads {
 
 impl Beads {
     /// Nothing is asked yet.
-    pub fn new(runtime: &Runtime, source: Arc<dyn BeadSource>, convoys: Store<Convoy>, trigger: Trigger<Convoy>) -> Arc<Self> {
+    pub fn new(
+        runtime: &Runtime,
+        source: Arc<dyn BeadSource>,
+        convoys: Store<Convoy>,
+        trigger: Trigger<Convoy>,
+    ) -> Arc<Self> {
         let (followed, kept) = (Mutex::default(), Mutex::default());
         Arc::new(Self { runtime: runtime.clone(), source, convoys, trigger, followed, kept })
     }
@@ -121,17 +130,22 @@ impl Beads {
         // Before the question: what changes while it is answered is asked again.
         let revision = followed.revisions.load(Ordering::SeqCst);
         if followed.open.load(Ordering::SeqCst)
-            && let Some(kept) =
-                self.kept.lock().get(&uid).filter(|kept| kept.revision == revision && kept.tracked == convoy.spec.tracked_beads)
+            && let Some(kept) = self.kept.lock().get(&uid).filter(|kept| {
+                kept.revision == revision && kept.tracked == convoy.spec.tracked_beads
+            })
         {
             return Ok(kept.known.clone());
         }
-        let known = Arc::new(self.ask(rig, &convoy.spec.tracked_beads).await.map_err(|status| why(&status))?);
-        let kept = Kept { revision, tracked: convoy.spec.tracked_beads.clone(), known: known.clone() };
+        let known = Arc::new(
+            self.ask(rig, &convoy.spec.tracked_beads).await.map_err(|status| why(&status))?,
+        );
+        let kept =
+            Kept { revision, tracked: convoy.spec.tracked_beads.clone(), known: known.clone() };
         let mut all = self.kept.lock();
         all.insert(uid, kept);
         if all.len() > self.convoys.len() {
-            let present: BTreeSet<String> = self.convoys.state().iter().filter_map(|convoy| convoy.uid()).collect();
+            let present: BTreeSet<String> =
+                self.convoys.state().iter().filter_map(|convoy| convoy.uid()).collect();
             all.retain(|uid, _| present.contains(uid));
         }
         Ok(known)
@@ -151,10 +165,14 @@ impl Beads {
                 }
                 let (id, task, fact) = (bead.id.clone(), task(&bead), fact(bead));
                 // What a closed bead waited for holds nobody any more.
-                let needed = |dependency: &&Dependency| !fact.is_closed() && (dependency.blocks() || dependency.is_parent());
+                let needed = |dependency: &&Dependency| {
+                    !fact.is_closed() && (dependency.blocks() || dependency.is_parent())
+                };
                 for dependency in fact.dependencies.iter().filter(needed) {
                     if asked.len() >= MOST {
-                        return Err(Status::failed_precondition(format!("TooManyBeads: the convoy depends on more than {MOST} beads")));
+                        return Err(Status::failed_precondition(format!(
+                            "TooManyBeads: the convoy depends on more than {MOST} beads"
+                        )));
                     }
                     if asked.insert(dependency.on.clone()) {
                         next.push(dependency.on.clone());
@@ -202,7 +220,9 @@ impl Beads {
                         self.notify(rig).await;
                     }
                 }
-                Err(status) => tracing::debug!(rig, code = ?status.code(), "the store cannot be followed"),
+                Err(status) => {
+                    tracing::debug!(rig, code = ?status.code(), "the store cannot be followed")
+                }
             }
             if followed.open.swap(false, Ordering::SeqCst) {
                 tracing::info!(rig, "the stream of the rig's beads is lost");
@@ -223,7 +243,11 @@ impl Beads {
             let phase = convoy.status.as_ref().and_then(|status| status.phase);
             convoy.spec.rig_ref.as_deref() == Some(rig) && phase != Some(ConvoyPhase::Complete)
         };
-        self.convoys.state_filter(open).iter().map(|convoy| ObjectRef::from_obj(convoy.as_ref())).collect()
+        self.convoys
+            .state_filter(open)
+            .iter()
+            .map(|convoy| ObjectRef::from_obj(convoy.as_ref()))
+            .collect()
     }
 
     async fn notify(&self, rig: &str) {
@@ -236,8 +260,12 @@ impl Beads {
 /// What a refusal means, in the same words each time that it comes.
 fn why(status: &Status) -> String {
     match status.code() {
-        Code::FailedPrecondition | Code::PermissionDenied | Code::Unauthenticated => status.message().to_owned(),
-        Code::DeadlineExceeded | Code::Cancelled => "beadstore-ctl does not answer in time".to_owned(),
+        Code::FailedPrecondition | Code::PermissionDenied | Code::Unauthenticated => {
+            status.message().to_owned()
+        }
+        Code::DeadlineExceeded | Code::Cancelled => {
+            "beadstore-ctl does not answer in time".to_owned()
+        }
         Code::Unavailable => "beadstore-ctl cannot be reached".to_owned(),
         code => format!("beadstore-ctl answers {code:?}: {}", status.message()),
     }
@@ -245,7 +273,11 @@ fn why(status: &Status) -> String {
 
 /// What the agent is asked to do.
 fn task(bead: &v1::Bead) -> String {
-    let text = if bead.description.trim().is_empty() { bead.title.clone() } else { format!("{}\n\n{}", bead.title, bead.description) };
+    let text = if bead.description.trim().is_empty() {
+        bead.title.clone()
+    } else {
+        format!("{}\n\n{}", bead.title, bead.description)
+    };
     text.chars().take(TASK).collect()
 }
 
@@ -258,6 +290,10 @@ fn fact(bead: v1::Bead) -> BeadFact {
         assignee: bead.assignee,
         blocked: bead.blocked,
         ready: bead.ready,
-        dependencies: bead.dependencies.into_iter().map(|edge| Dependency { on: edge.depends_on, kind: edge.kind }).collect(),
+        dependencies: bead
+            .dependencies
+            .into_iter()
+            .map(|edge| Dependency { on: edge.depends_on, kind: edge.kind })
+            .collect(),
     }
 }

@@ -1,5 +1,5 @@
-//! What was made and is not in the cache yet, and whose turn it is: without them two looks in a row, or two convoys of
-//! one rig at a time, would fill the same places.
+//! What was made and is not in the cache yet, and whose turn it is: without them two looks in a
+//! row, or two convoys of one rig at a time, would fill the same places.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -59,7 +59,8 @@ mod tests {
     #[test]
     fn what_was_made_is_expected_until_the_cache_shows_it() {
         let expected = Expected::default();
-        let made = Made { namespace: "n".into(), name: "p".into(), rig: "r".into(), bead: "b".into() };
+        let made =
+            Made { namespace: "n".into(), name: "p".into(), rig: "r".into(), bead: "b".into() };
         expected.add(made.clone());
         assert_eq!(expected.missing(|_| false), std::slice::from_ref(&made));
         assert_eq!(expected.missing(|shown| *shown == made), []);

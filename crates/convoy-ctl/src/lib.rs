@@ -1,6 +1,8 @@
-//! The convoy controller: follows beads until all are done, and starts a Polecat for each where that is wanted.
+//! The convoy controller: follows beads until all are done, and starts a Polecat for each where
+//! that is wanted.
 //!
-//! The rules are in [`gastown_core::convoy`]; here they meet the API server and the server of the rigs' beads.
+//! The rules are in [`gastown_core::convoy`]; here they meet the API server and the server of the
+//! rigs' beads.
 
 mod act;
 mod beads;
@@ -11,7 +13,9 @@ mod report;
 use std::sync::Arc;
 use std::time::Duration;
 
-use gastown_api::{BeadStore, Convoy, ConvoyPhase, MergeRequest, Polecat, PolecatSpec, PolecatStatus, Rig};
+use gastown_api::{
+    BeadStore, Convoy, ConvoyPhase, MergeRequest, Polecat, PolecatSpec, PolecatStatus, Rig,
+};
 use gastown_core::convoy::{self, Phase};
 use gastown_runtime::controller::{Class, Classify, Controller, resync};
 use gastown_runtime::pace::Pace;
@@ -82,7 +86,8 @@ impl Classify for Error {
 /// Runs the controller until the runtime drains.
 pub async fn start(runtime: Runtime, args: ConvoyArgs) -> anyhow::Result<()> {
     let endpoint = args.beadstore_endpoint.filter(|endpoint| !endpoint.is_empty());
-    let endpoint = endpoint.unwrap_or_else(|| format!("https://beadstore-ctl.{}.svc:9443", runtime.args.namespace));
+    let endpoint = endpoint
+        .unwrap_or_else(|| format!("https://beadstore-ctl.{}.svc:9443", runtime.args.namespace));
     let source = Served::new(&endpoint, &runtime.args);
     serve(runtime, Arc::new(source)).await
 }
@@ -97,21 +102,30 @@ pub async fn serve(runtime: Runtime, source: Arc<dyn BeadSource>) -> anyhow::Res
     };
     let of_bead = |convoys: &Store<Convoy>| {
         let convoys = convoys.clone();
-        move |rig: &str, bead: Option<&str>| references(&convoys, |convoy| concerns(convoy, rig, bead))
+        move |rig: &str, bead: Option<&str>| {
+            references(&convoys, |convoy| concerns(convoy, rig, bead))
+        }
     };
     let named = of_rig(&convoys);
-    let rigs = Watch::<Rig>::all(&runtime).notify(&trigger, move |rig| named(&rig.name_any())).start();
+    let rigs =
+        Watch::<Rig>::all(&runtime).notify(&trigger, move |rig| named(&rig.name_any())).start();
     let named = of_rig(&convoys);
-    let stores = Watch::<BeadStore>::all(&runtime).notify(&trigger, move |store| named(&store.spec.rig_ref)).start();
+    let stores = Watch::<BeadStore>::all(&runtime)
+        .notify(&trigger, move |store| named(&store.spec.rig_ref))
+        .start();
     let concerned = of_bead(&convoys);
     let polecats = Watch::<Polecat>::all(&runtime)
         .trim(trim_polecat)
-        .notify(&trigger, move |polecat| concerned(&polecat.spec.rig, polecat.spec.bead_id.as_deref()))
+        .notify(&trigger, move |polecat| {
+            concerned(&polecat.spec.rig, polecat.spec.bead_id.as_deref())
+        })
         .start();
     let concerned = of_bead(&convoys);
     let requests = Watch::<MergeRequest>::all(&runtime)
         .trim(trim_request)
-        .notify(&trigger, move |request| concerned(&request.spec.rig_ref, request.spec.bead_id.as_deref()))
+        .notify(&trigger, move |request| {
+            concerned(&request.spec.rig_ref, request.spec.bead_id.as_deref())
+        })
         .start();
     let beads = beads::Beads::new(&runtime, source, convoys.clone(), trigger);
     let context = Context {
@@ -124,21 +138,33 @@ pub async fn serve(runtime: Runtime, source: Arc<dyn BeadSource>) -> anyhow::Res
         expected: expect::Expected::default(),
         pace: Pace::new(report::DETAILS_EVERY),
     };
-    Controller { name: "convoy", store: convoys, triggers }.run(&runtime, Arc::new(context), reconcile).await;
+    Controller { name: "convoy", store: convoys, triggers }
+        .run(&runtime, Arc::new(context), reconcile)
+        .await;
     Ok(())
 }
 
-fn references(convoys: &Store<Convoy>, concerned: impl Fn(&Convoy) -> bool) -> Vec<ObjectRef<Convoy>> {
-    convoys.state_filter(concerned).iter().map(|convoy| ObjectRef::from_obj(convoy.as_ref())).collect()
+fn references(
+    convoys: &Store<Convoy>,
+    concerned: impl Fn(&Convoy) -> bool,
+) -> Vec<ObjectRef<Convoy>> {
+    convoys
+        .state_filter(concerned)
+        .iter()
+        .map(|convoy| ObjectRef::from_obj(convoy.as_ref()))
+        .collect()
 }
 
-/// Whether a Polecat or a MergeRequest of this rig and bead matters to a convoy: it is about one of its beads, or it takes
-/// or frees a place of the rig.
+/// Whether a Polecat or a MergeRequest of this rig and bead matters to a convoy: it is about one of
+/// its beads, or it takes or frees a place of the rig.
 fn concerns(convoy: &Convoy, rig: &str, bead: Option<&str>) -> bool {
     let spec = &convoy.spec;
     let of_rig = spec.rig_ref.as_deref().is_none_or(|named| named == rig);
-    let is_over = convoy.status.as_ref().and_then(|status| status.phase) == Some(ConvoyPhase::Complete);
-    of_rig && ((spec.dispatch && !is_over) || bead.is_some_and(|bead| spec.tracked_beads.iter().any(|tracked| tracked == bead)))
+    let is_over =
+        convoy.status.as_ref().and_then(|status| status.phase) == Some(ConvoyPhase::Complete);
+    of_rig
+        && ((spec.dispatch && !is_over)
+            || bead.is_some_and(|bead| spec.tracked_beads.iter().any(|tracked| tracked == bead)))
 }
 
 /// Leaves of a Polecat what is read here: there are thousands.
@@ -152,7 +178,8 @@ fn trim_polecat(polecat: &mut Polecat) {
     if let Some(status) = polecat.status.take() {
         let mut conditions = status.conditions;
         conditions.retain(|condition| condition.type_ == gastown_api::names::condition::DEGRADED);
-        polecat.status = Some(PolecatStatus { phase: status.phase, conditions, ..PolecatStatus::default() });
+        polecat.status =
+            Some(PolecatStatus { phase: status.phase, conditions, ..PolecatStatus::default() });
     }
 }
 
@@ -165,9 +192,11 @@ fn trim_request(request: &mut MergeRequest) {
 }
 
 async fn reconcile(object: Arc<Convoy>, context: Arc<Context>) -> Result<Action, Error> {
-    // Asked before the rig's turn is taken: a slow server must not keep other convoys of the rig waiting.
+    // Asked before the rig's turn is taken: a slow server must not keep other convoys of the rig
+    // waiting.
     let known = gather::beads(&object, &context).await;
-    let turn = context.expected.turn(object.spec.rig_ref.as_deref().filter(|_| object.spec.dispatch));
+    let turn =
+        context.expected.turn(object.spec.rig_ref.as_deref().filter(|_| object.spec.dispatch));
     let held = match turn {
         Some(turn) => Some(turn.lock_owned().await),
         None => None,
@@ -194,5 +223,9 @@ async fn reconcile(object: Arc<Convoy>, context: Arc<Context>) -> Result<Action,
     let reported = report::publish(&object, &status, &plan.verdict, &context).await;
     acted?;
     reported.map_err(|source| Error::Report { convoy: object.name_any(), source })?;
-    Ok(if plan.verdict.phase == Phase::Complete { resync() } else { Action::requeue(jittered(RESYNC)) })
+    Ok(if plan.verdict.phase == Phase::Complete {
+        resync()
+    } else {
+        Action::requeue(jittered(RESYNC))
+    })
 }

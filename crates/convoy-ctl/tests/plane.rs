@@ -1,5 +1,5 @@
-//! convoy-ctl as the chart runs it: its own service account, its own roles, a real API server. The beads are served from
-//! memory; what other controllers would write is written by the tests.
+//! convoy-ctl as the chart runs it: its own service account, its own roles, a real API server. The
+//! beads are served from memory; what other controllers would write is written by the tests.
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, LazyLock};
@@ -11,7 +11,10 @@ use futures::StreamExt as _;
 use futures::future::BoxFuture;
 use gastown_api::names::{annotation, condition, label};
 use gastown_api::rbac::Controller;
-use gastown_api::{BeadStore, Convoy, ConvoyBeadPhase, ConvoyPhase, ConvoySpec, ConvoyStatus, DesiredState, MergeRequest};
+use gastown_api::{
+    BeadStore, Convoy, ConvoyBeadPhase, ConvoyPhase, ConvoySpec, ConvoyStatus, DesiredState,
+    MergeRequest,
+};
 use gastown_api::{Polecat, PolecatSpec, PolecatTemplate, Rig, RigSettings, RigSpec, conditions};
 use gastown_core::convoy::polecat_name;
 use gastown_proto::v1;
@@ -29,7 +32,8 @@ use serde_json::json;
 use tokio::sync::watch;
 use tonic::Status;
 
-/// Nothing here takes longer on a machine that works. It is shorter than the resync: what arrives came by a watch.
+/// Nothing here takes longer on a machine that works. It is shorter than the resync: what arrives
+/// came by a watch.
 const PATIENCE: Duration = Duration::from_secs(25);
 const ACCOUNT: &str = "convoy-ctl";
 
@@ -48,22 +52,32 @@ static TOWN: LazyLock<Arc<Town>> = LazyLock::new(Arc::default);
 impl Town {
     fn put(&self, rig: &str, beads: std::result::Result<Vec<v1::Bead>, Status>) {
         let mut shelves = self.0.lock();
-        let beads = beads.map(|beads| beads.into_iter().map(|bead| (bead.id.clone(), bead)).collect());
+        let beads =
+            beads.map(|beads| beads.into_iter().map(|bead| (bead.id.clone(), bead)).collect());
         match shelves.get_mut(rig) {
             Some(store) => {
                 store.beads = beads;
                 store.revision.send_modify(|number| *number += 1);
             }
-            None => drop(shelves.insert(rig.to_owned(), Shelf { beads, revision: watch::channel(1).0 })),
+            None => {
+                drop(shelves.insert(rig.to_owned(), Shelf { beads, revision: watch::channel(1).0 }))
+            }
         }
     }
 }
 
 impl BeadSource for Town {
-    fn get(&self, rig: String, ids: Vec<String>) -> BoxFuture<'_, std::result::Result<Vec<v1::Bead>, Status>> {
+    fn get(
+        &self,
+        rig: String,
+        ids: Vec<String>,
+    ) -> BoxFuture<'_, std::result::Result<Vec<v1::Bead>, Status>> {
         let answer = match self.0.lock().get(&rig) {
             None => Err(Status::failed_precondition("NoStore: nothing serves this rig")),
-            Some(store) => store.beads.clone().map(|beads| ids.iter().filter_map(|id| beads.get(id).cloned()).collect()),
+            Some(store) => store
+                .beads
+                .clone()
+                .map(|beads| ids.iter().filter_map(|id| beads.get(id).cloned()).collect()),
         };
         Box::pin(async move { answer })
     }
@@ -79,7 +93,13 @@ impl BeadSource for Town {
                     let number = *revisions.borrow_and_update();
                     Some((number, revisions))
                 };
-                let revision = move |number| Ok(v1::StoreRevision { rig: rig.clone(), number, ..v1::StoreRevision::default() });
+                let revision = move |number| {
+                    Ok(v1::StoreRevision {
+                        rig: rig.clone(),
+                        number,
+                        ..v1::StoreRevision::default()
+                    })
+                };
                 Ok(futures::stream::unfold(revisions, next).map(revision).boxed())
             }
         };
@@ -89,7 +109,8 @@ impl BeadSource for Town {
 
 /// A bead that is open, and ready unless it waits for others.
 fn bead(id: &str, blockers: &[&str]) -> v1::Bead {
-    let edge = |on: &&str| v1::BeadDependency { depends_on: (*on).to_owned(), kind: "blocks".into() };
+    let edge =
+        |on: &&str| v1::BeadDependency { depends_on: (*on).to_owned(), kind: "blocks".into() };
     v1::Bead {
         id: id.into(),
         title: format!("Do {id}"),
@@ -105,7 +126,8 @@ fn bead(id: &str, blockers: &[&str]) -> v1::Bead {
     }
 }
 
-/// Runs the controller for the whole of this test program, on a thread that outlives each test's own runtime.
+/// Runs the controller for the whole of this test program, on a thread that outlives each test's
+/// own runtime.
 async fn serve() -> Result<((), ())> {
     let plane = ControlPlane::shared().await?;
     tenant::install(plane, Controller::Convoy, &[]).await?;
@@ -152,7 +174,9 @@ impl Ground {
             polecat_template: Some(template),
             ..RigSpec::default()
         };
-        Api::<Rig>::all(self.client.clone()).create(&PostParams::default(), &Rig::new(&self.namespace, spec)).await?;
+        Api::<Rig>::all(self.client.clone())
+            .create(&PostParams::default(), &Rig::new(&self.namespace, spec))
+            .await?;
         Ok(())
     }
 
@@ -161,7 +185,9 @@ impl Ground {
             "apiVersion": "gastown.gastown.io/v1alpha1", "kind": "BeadStore", "metadata": {"name": "beads"},
             "spec": {"rigRef": self.namespace, "prefix": "gt-"},
         }))?;
-        Api::namespaced(self.client.clone(), &self.namespace).create(&PostParams::default(), &store).await?;
+        Api::namespaced(self.client.clone(), &self.namespace)
+            .create(&PostParams::default(), &store)
+            .await?;
         Ok(())
     }
 
@@ -173,7 +199,12 @@ impl Ground {
         Api::namespaced(self.client.clone(), &self.namespace)
     }
 
-    async fn convoy(&self, name: &str, beads: &[&str], change: impl FnOnce(&mut ConvoySpec)) -> Result<()> {
+    async fn convoy(
+        &self,
+        name: &str,
+        beads: &[&str],
+        change: impl FnOnce(&mut ConvoySpec),
+    ) -> Result<()> {
         let mut spec = ConvoySpec {
             description: "for a test".into(),
             tracked_beads: beads.iter().map(|id| (*id).to_owned()).collect(),
@@ -186,14 +217,26 @@ impl Ground {
         Ok(())
     }
 
-    async fn until(&self, convoy: &str, what: &str, want: impl Fn(&ConvoyStatus) -> bool) -> Result<ConvoyStatus> {
+    async fn until(
+        &self,
+        convoy: &str,
+        what: &str,
+        want: impl Fn(&ConvoyStatus) -> bool,
+    ) -> Result<ConvoyStatus> {
         let look = |convoy: Option<&Convoy>| convoy?.status.clone().filter(|status| want(status));
         until(PATIENCE, &self.convoys(), convoy, what, look).await
     }
 
     /// The Polecat that the controller makes for a bead.
     async fn made(&self, bead: &str) -> Result<Polecat> {
-        until(PATIENCE, &self.polecats(), &polecat_name(&self.namespace, bead), "its Polecat", |polecat| Some(polecat?.clone())).await
+        until(
+            PATIENCE,
+            &self.polecats(),
+            &polecat_name(&self.namespace, bead),
+            "its Polecat",
+            |polecat| Some(polecat?.clone()),
+        )
+        .await
     }
 
     async fn count(&self) -> Result<usize> {
@@ -206,7 +249,9 @@ impl Ground {
             "lastTransitionTime": "2026-01-01T00:00:00Z",
         });
         let patch = json!({"status": {"phase": phase, "conditions": [degraded]}});
-        self.polecats().patch_status(polecat, &PatchParams::default(), &Patch::Merge(patch)).await?;
+        self.polecats()
+            .patch_status(polecat, &PatchParams::default(), &Patch::Merge(patch))
+            .await?;
         Ok(())
     }
 
@@ -222,7 +267,12 @@ impl Ground {
             },
         }))?;
         api.create(&PostParams::default(), &request).await?;
-        api.patch_status(&name, &PatchParams::default(), &Patch::Merge(json!({"status": {"phase": "Landed"}}))).await?;
+        api.patch_status(
+            &name,
+            &PatchParams::default(),
+            &Patch::Merge(json!({"status": {"phase": "Landed"}})),
+        )
+        .await?;
         Ok(())
     }
 }
@@ -240,23 +290,56 @@ fn phase_of(status: &ConvoyStatus, bead: &str) -> Option<ConvoyBeadPhase> {
 #[tokio::test]
 async fn a_convoy_that_only_follows_is_as_the_go_operator_had_it() -> Result<()> {
     let ground = Ground::new().await?;
-    ground.convoy("plain", &["gt-1", "gt-2"], |spec| (spec.dispatch, spec.rig_ref) = (false, None)).await?;
-    let begun = ground.until("plain", "its beginning", |status| status.progress.as_deref() == Some("0/2")).await?;
-    ensure!(begun.phase == Some(ConvoyPhase::InProgress) && begun.started_at.is_some() && begun.pending_beads == ["gt-1", "gt-2"]);
-    ensure!(said(&begun, condition::READY).1 == "Synced" && said(&begun, condition::COMPLETE).1 == "InProgress", "{begun:?}");
+    ground
+        .convoy("plain", &["gt-1", "gt-2"], |spec| (spec.dispatch, spec.rig_ref) = (false, None))
+        .await?;
+    let begun = ground
+        .until("plain", "its beginning", |status| status.progress.as_deref() == Some("0/2"))
+        .await?;
+    ensure!(
+        begun.phase == Some(ConvoyPhase::InProgress)
+            && begun.started_at.is_some()
+            && begun.pending_beads == ["gt-1", "gt-2"]
+    );
+    ensure!(
+        said(&begun, condition::READY).1 == "Synced"
+            && said(&begun, condition::COMPLETE).1 == "InProgress",
+        "{begun:?}"
+    );
     for bead in ["gt-1", "gt-2"] {
-        let spec = PolecatSpec { bead_id: Some(bead.into()), desired_state: DesiredState::Working, ..PolecatSpec::of_rig("any") };
+        let spec = PolecatSpec {
+            bead_id: Some(bead.into()),
+            desired_state: DesiredState::Working,
+            ..PolecatSpec::of_rig("any")
+        };
         ground.polecats().create(&PostParams::default(), &Polecat::new(bead, spec)).await?;
     }
     ground.phase("gt-1", "Done", "WorkComplete").await?;
-    let half = ground.until("plain", "one done", |status| status.progress.as_deref() == Some("1/2")).await?;
-    ensure!(half.completed_beads == ["gt-1"] && half.pending_beads == ["gt-2"] && half.completed_at.is_none(), "{half:?}");
-    let counted = |convoy: Option<&Convoy>| convoy?.annotations().get(annotation::CONVOY_COUNTED).cloned();
-    ensure!(until(PATIENCE, &ground.convoys(), "plain", "the count", counted).await?.contains("gt-1"));
+    let half = ground
+        .until("plain", "one done", |status| status.progress.as_deref() == Some("1/2"))
+        .await?;
+    ensure!(
+        half.completed_beads == ["gt-1"]
+            && half.pending_beads == ["gt-2"]
+            && half.completed_at.is_none(),
+        "{half:?}"
+    );
+    let counted =
+        |convoy: Option<&Convoy>| convoy?.annotations().get(annotation::CONVOY_COUNTED).cloned();
+    ensure!(
+        until(PATIENCE, &ground.convoys(), "plain", "the count", counted).await?.contains("gt-1")
+    );
     ground.polecats().delete("gt-1", &DeleteParams::default()).await?;
     ground.phase("gt-2", "Done", "WorkComplete").await?;
-    let over = ground.until("plain", "the end", |status| status.phase == Some(ConvoyPhase::Complete)).await?;
-    ensure!(over.progress.as_deref() == Some("2/2") && over.completed_at.is_some() && over.pending_beads.is_empty(), "{over:?}");
+    let over = ground
+        .until("plain", "the end", |status| status.phase == Some(ConvoyPhase::Complete))
+        .await?;
+    ensure!(
+        over.progress.as_deref() == Some("2/2")
+            && over.completed_at.is_some()
+            && over.pending_beads.is_empty(),
+        "{over:?}"
+    );
     ensure!(said(&over, condition::COMPLETE).0 == "True");
     ensure!(ground.count().await? == 1, "it makes none");
     Ok(())
@@ -271,31 +354,69 @@ async fn the_landing_that_frees_a_bead_starts_it_and_the_end_is_told_once() -> R
     ground.convoy("chain", &["gt-1", "gt-2"], |_| {}).await?;
     let first = ground.made("gt-1").await?;
     let spec = &first.spec;
-    ensure!(spec.bead_id.as_deref() == Some("gt-1") && spec.task_description.as_deref() == Some("Do gt-1\n\nWell."), "{spec:?}");
-    ensure!(spec.priority == Some(1) && spec.ttl_seconds_after_finished == Some(60) && spec.desired_state == DesiredState::Working);
+    ensure!(
+        spec.bead_id.as_deref() == Some("gt-1")
+            && spec.task_description.as_deref() == Some("Do gt-1\n\nWell."),
+        "{spec:?}"
+    );
+    ensure!(
+        spec.priority == Some(1)
+            && spec.ttl_seconds_after_finished == Some(60)
+            && spec.desired_state == DesiredState::Working
+    );
     let kubernetes = spec.kubernetes.as_ref().context("no kubernetes")?;
-    ensure!(kubernetes.git_repository == "https://example.com/a/b" && kubernetes.git_secret_ref.is_some(), "{kubernetes:?}");
-    ensure!(first.owner_references().is_empty() && first.labels().get(label::CONVOY).is_some_and(|convoy| convoy == "chain"));
-    let waits = ground.until("chain", "the wait", |status| phase_of(status, "gt-1") == Some(ConvoyBeadPhase::Working)).await?;
-    ensure!(phase_of(&waits, "gt-2") == Some(ConvoyBeadPhase::Blocked) && said(&waits, condition::VALID).0 == "True", "{waits:?}");
+    ensure!(
+        kubernetes.git_repository == "https://example.com/a/b"
+            && kubernetes.git_secret_ref.is_some(),
+        "{kubernetes:?}"
+    );
+    ensure!(
+        first.owner_references().is_empty()
+            && first.labels().get(label::CONVOY).is_some_and(|convoy| convoy == "chain")
+    );
+    let waits = ground
+        .until("chain", "the wait", |status| {
+            phase_of(status, "gt-1") == Some(ConvoyBeadPhase::Working)
+        })
+        .await?;
+    ensure!(
+        phase_of(&waits, "gt-2") == Some(ConvoyBeadPhase::Blocked)
+            && said(&waits, condition::VALID).0 == "True",
+        "{waits:?}"
+    );
 
     ground.phase(&first.name_any(), "Done", "WorkComplete").await?;
-    ground.until("chain", "the submission", |status| phase_of(status, "gt-1") == Some(ConvoyBeadPhase::Submitted)).await?;
+    ground
+        .until("chain", "the submission", |status| {
+            phase_of(status, "gt-1") == Some(ConvoyBeadPhase::Submitted)
+        })
+        .await?;
     ensure!(ground.count().await? == 1, "done is not landed");
     ground.land("gt-1").await?;
     ground.made("gt-2").await?;
     ground.land("gt-2").await?;
-    let over = ground.until("chain", "the end", |status| status.phase == Some(ConvoyPhase::Complete)).await?;
+    let over = ground
+        .until("chain", "the end", |status| status.phase == Some(ConvoyPhase::Complete))
+        .await?;
     ensure!(over.progress.as_deref() == Some("2/2"), "{over:?}");
 
     // All that is known is derived again, and nothing is started or told twice.
-    ground.convoys().patch_status("chain", &PatchParams::default(), &Patch::Merge(json!({"status": null}))).await?;
-    ground.until("chain", "the end again", |status| status.phase == Some(ConvoyPhase::Complete)).await?;
+    ground
+        .convoys()
+        .patch_status("chain", &PatchParams::default(), &Patch::Merge(json!({"status": null})))
+        .await?;
+    ground
+        .until("chain", "the end again", |status| status.phase == Some(ConvoyPhase::Complete))
+        .await?;
     ensure!(ground.count().await? == 2);
     let events: Api<Event> = Api::namespaced(ground.client.clone(), &ground.namespace);
     let complete = || async {
         let all = events.list(&ListParams::default()).await?.items;
-        anyhow::Ok(all.into_iter().filter(|event| event.reason.as_deref() == Some("Complete")).collect::<Vec<_>>())
+        anyhow::Ok(
+            all.into_iter()
+                .filter(|event| event.reason.as_deref() == Some("Complete"))
+                .collect::<Vec<_>>(),
+        )
     };
     let deadline = tokio::time::Instant::now() + PATIENCE;
     while complete().await?.is_empty() {
@@ -306,11 +427,18 @@ async fn the_landing_that_frees_a_bead_starts_it_and_the_end_is_told_once() -> R
     ensure!(told.len() == 1 && told[0].series.is_none(), "{told:?}");
 
     // Another bead opens it again.
-    TOWN.put(&ground.namespace, Ok(vec![bead("gt-1", &[]), bead("gt-2", &["gt-1"]), bead("gt-3", &["gt-2"])]));
+    TOWN.put(
+        &ground.namespace,
+        Ok(vec![bead("gt-1", &[]), bead("gt-2", &["gt-1"]), bead("gt-3", &["gt-2"])]),
+    );
     let patch = json!({"spec": {"trackedBeads": ["gt-1", "gt-2", "gt-3"]}});
     ground.convoys().patch("chain", &PatchParams::default(), &Patch::Merge(patch)).await?;
     ground.made("gt-3").await?;
-    ground.until("chain", "its going on", |status| status.phase == Some(ConvoyPhase::InProgress) && status.completed_at.is_none()).await?;
+    ground
+        .until("chain", "its going on", |status| {
+            status.phase == Some(ConvoyPhase::InProgress) && status.completed_at.is_none()
+        })
+        .await?;
     Ok(())
 }
 
@@ -330,12 +458,18 @@ async fn two_convoys_of_a_rig_do_not_exceed_its_capacity_and_share_a_bead() -> R
     // Each end of a Polecat makes one place, and one place only.
     for made in 3..=6 {
         let all = ground.polecats().list(&ListParams::default()).await?.items;
-        let is_done = |polecat: &&Polecat| polecat.status.as_ref().is_some_and(|status| status.phase.is_some());
+        let is_done = |polecat: &&Polecat| {
+            polecat.status.as_ref().is_some_and(|status| status.phase.is_some())
+        };
         let active = all.iter().find(|polecat| !is_done(polecat)).context("nobody works")?;
         ground.phase(&active.name_any(), "Done", "WorkComplete").await?;
         let deadline = tokio::time::Instant::now() + PATIENCE;
         while ground.count().await? < made {
-            ensure!(tokio::time::Instant::now() < deadline, "the place of {} stays empty", active.name_any());
+            ensure!(
+                tokio::time::Instant::now() < deadline,
+                "the place of {} stays empty",
+                active.name_any()
+            );
             tokio::time::sleep(Duration::from_millis(50)).await;
         }
         ensure!(ground.count().await? == made);
@@ -348,18 +482,35 @@ async fn a_store_that_cannot_be_asked_delays_and_says_so() -> Result<()> {
     let ground = Ground::new().await?;
     ground.rig(8).await?;
     ground.convoy("waiting", &["gt-1"], |_| {}).await?;
-    let ready = |reason: &'static str| move |status: &ConvoyStatus| said(status, condition::READY).1 == reason;
+    let ready = |reason: &'static str| {
+        move |status: &ConvoyStatus| said(status, condition::READY).1 == reason
+    };
     ground.until("waiting", "the lack of a store", ready("NoBeadStore")).await?;
-    TOWN.put(&ground.namespace, Err(Status::failed_precondition("NotSynced: the repository was not read yet")));
+    TOWN.put(
+        &ground.namespace,
+        Err(Status::failed_precondition("NotSynced: the repository was not read yet")),
+    );
     ground.store().await?;
-    let waits = ground.until("waiting", "the store's trouble", ready("BeadStoreUnavailable")).await?;
+    let waits =
+        ground.until("waiting", "the store's trouble", ready("BeadStoreUnavailable")).await?;
     let progressing = said(&waits, condition::PROGRESSING);
-    ensure!(progressing.1 == "BeadStoreUnavailable" && progressing.2.contains("NotSynced"), "{waits:?}");
-    ensure!(said(&waits, condition::VALID).0 == "Unknown" && phase_of(&waits, "gt-1") == Some(ConvoyBeadPhase::Unknown), "{waits:?}");
+    ensure!(
+        progressing.1 == "BeadStoreUnavailable" && progressing.2.contains("NotSynced"),
+        "{waits:?}"
+    );
+    ensure!(
+        said(&waits, condition::VALID).0 == "Unknown"
+            && phase_of(&waits, "gt-1") == Some(ConvoyBeadPhase::Unknown),
+        "{waits:?}"
+    );
     ensure!(ground.count().await? == 0);
     TOWN.put(&ground.namespace, Ok(vec![bead("gt-1", &[])]));
     ground.made("gt-1").await?;
-    ground.until("waiting", "the work", |status| phase_of(status, "gt-1") == Some(ConvoyBeadPhase::Working)).await?;
+    ground
+        .until("waiting", "the work", |status| {
+            phase_of(status, "gt-1") == Some(ConvoyBeadPhase::Working)
+        })
+        .await?;
     Ok(())
 }
 
@@ -367,21 +518,33 @@ async fn a_store_that_cannot_be_asked_delays_and_says_so() -> Result<()> {
 async fn a_cycle_is_named_and_a_spent_polecat_sets_its_bead_aside() -> Result<()> {
     let ground = Ground::new().await?;
     ground.rig(8).await?;
-    TOWN.put(&ground.namespace, Ok(vec![bead("gt-1", &["gt-2"]), bead("gt-2", &["gt-1"]), bead("gt-3", &[])]));
+    TOWN.put(
+        &ground.namespace,
+        Ok(vec![bead("gt-1", &["gt-2"]), bead("gt-2", &["gt-1"]), bead("gt-3", &[])]),
+    );
     ground.store().await?;
     ground.convoy("knot", &["gt-1", "gt-2", "gt-3"], |_| {}).await?;
-    let knot = ground.until("knot", "the cycle", |status| said(status, condition::VALID).1 == "DependencyCycle").await?;
+    let knot = ground
+        .until("knot", "the cycle", |status| said(status, condition::VALID).1 == "DependencyCycle")
+        .await?;
     ensure!(said(&knot, condition::VALID).2.contains("gt-1 → gt-2 → gt-1"), "{knot:?}");
     ensure!(ground.count().await? == 0, "nothing is started");
-    TOWN.put(&ground.namespace, Ok(vec![bead("gt-1", &[]), bead("gt-2", &["gt-1"]), bead("gt-3", &[])]));
+    TOWN.put(
+        &ground.namespace,
+        Ok(vec![bead("gt-1", &[]), bead("gt-2", &["gt-1"]), bead("gt-3", &[])]),
+    );
     let first = ground.made("gt-1").await?;
     ground.made("gt-3").await?;
     ground.phase(&first.name_any(), "Stuck", "AttemptsSpent").await?;
-    let aside = ground.until("knot", "the failure", |status| status.failed_beads == ["gt-1"]).await?;
+    let aside =
+        ground.until("knot", "the failure", |status| status.failed_beads == ["gt-1"]).await?;
     ensure!(aside.phase == Some(ConvoyPhase::InProgress), "gt-3 goes on: {aside:?}");
     ground.land("gt-3").await?;
-    let over = ground.until("knot", "the end", |status| status.phase == Some(ConvoyPhase::Failed)).await?;
+    let over =
+        ground.until("knot", "the end", |status| status.phase == Some(ConvoyPhase::Failed)).await?;
     ensure!(said(&over, condition::DEGRADED).2.contains("gt-1 (AttemptsSpent)"), "{over:?}");
-    ensure!(phase_of(&over, "gt-2") == Some(ConvoyBeadPhase::Blocked) && ground.count().await? == 2);
+    ensure!(
+        phase_of(&over, "gt-2") == Some(ConvoyBeadPhase::Blocked) && ground.count().await? == 2
+    );
     Ok(())
 }

@@ -32,7 +32,8 @@ fn is_known<T>(request: &Request<T>) -> std::result::Result<(), Status> {
 
 #[tonic::async_trait]
 impl Beads for One {
-    type WatchStream = futures::stream::BoxStream<'static, std::result::Result<v1::StoreRevision, Status>>;
+    type WatchStream =
+        futures::stream::BoxStream<'static, std::result::Result<v1::StoreRevision, Status>>;
 
     async fn get(&self, request: Request<v1::GetBeadsRequest>) -> Answer<v1::BeadList> {
         is_known(&request)?;
@@ -40,14 +41,24 @@ impl Beads for One {
         if asked.rig != "web" {
             return Err(Status::failed_precondition("NoStore: no such rig"));
         }
-        let beads = asked.ids.iter().filter(|id| *id == "gt-1").map(|id| v1::Bead { id: id.clone(), ..v1::Bead::default() });
+        let beads = asked
+            .ids
+            .iter()
+            .filter(|id| *id == "gt-1")
+            .map(|id| v1::Bead { id: id.clone(), ..v1::Bead::default() });
         Ok(Response::new(v1::BeadList { beads: beads.collect(), revision: None }))
     }
 
     async fn watch(&self, request: Request<v1::WatchBeadsRequest>) -> Answer<Self::WatchStream> {
         is_known(&request)?;
-        let first = v1::StoreRevision { rig: request.into_inner().rig, number: 7, ..v1::StoreRevision::default() };
-        Ok(Response::new(futures::stream::iter([Ok(first)]).chain(futures::stream::pending()).boxed()))
+        let first = v1::StoreRevision {
+            rig: request.into_inner().rig,
+            number: 7,
+            ..v1::StoreRevision::default()
+        };
+        Ok(Response::new(
+            futures::stream::iter([Ok(first)]).chain(futures::stream::pending()).boxed(),
+        ))
     }
 
     async fn ready(&self, _: Request<v1::ReadyRequest>) -> Answer<v1::BeadList> {
@@ -71,9 +82,11 @@ impl Beads for One {
     }
 }
 
-/// A server on an executor of its own: when that ends, its connections are cut as those of a killed process are.
+/// A server on an executor of its own: when that ends, its connections are cut as those of a killed
+/// process are.
 async fn serve(address: SocketAddr, folder: &Path) -> Result<(SocketAddr, Runtime)> {
-    let executor = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build()?;
+    let executor =
+        tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build()?;
     let folder = folder.to_owned();
     let begun = executor.spawn(async move {
         let stop = CancellationToken::new();
@@ -81,7 +94,9 @@ async fn serve(address: SocketAddr, folder: &Path) -> Result<(SocketAddr, Runtim
         let bound = listener.local_addr()?;
         let tls = Tls::load(&folder, stop.clone())?;
         let connections = ReceiverStream::new(tls::accept(listener, &tls, &[b"h2"], stop));
-        tokio::spawn(Server::builder().add_service(BeadsServer::new(One)).serve_with_incoming(connections));
+        tokio::spawn(
+            Server::builder().add_service(BeadsServer::new(One)).serve_with_incoming(connections),
+        );
         anyhow::Ok(bound)
     });
     Ok((begun.await??, executor))
@@ -96,19 +111,28 @@ async fn beads_are_read_with_our_token_and_a_lost_server_is_found_again() -> Res
     let token = dir.path().join("token");
     std::fs::write(&token, "secret\n")?;
     let (address, first) = serve("127.0.0.1:0".parse()?, dir.path()).await?;
-    let args = RuntimeArgs { tls_dir: dir.path().to_owned(), token_file: token, ..RuntimeArgs::from_env()? };
+    let args = RuntimeArgs {
+        tls_dir: dir.path().to_owned(),
+        token_file: token,
+        ..RuntimeArgs::from_env()?
+    };
     let served = Served::new(&format!("https://localhost:{}", address.port()), &args);
 
     let beads = served.get("web".into(), vec!["gt-1".into(), "gt-2".into()]).await?;
     ensure!(beads.iter().map(|bead| bead.id.as_str()).collect::<Vec<_>>() == ["gt-1"]);
     let refused = served.get("other".into(), vec!["gt-1".into()]).await;
-    ensure!(refused.as_ref().is_err_and(|status| status.code() == Code::FailedPrecondition), "{refused:?}");
+    ensure!(
+        refused.as_ref().is_err_and(|status| status.code() == Code::FailedPrecondition),
+        "{refused:?}"
+    );
     let mut revisions = served.watch("web".into()).await?;
     let revision = revisions.next().await.context("no revision")??;
     ensure!((revision.rig.as_str(), revision.number) == ("web", 7), "{revision:?}");
 
     first.shutdown_background();
-    let ended = tokio::time::timeout(PATIENCE, revisions.next()).await.context("the loss is not noticed")?;
+    let ended = tokio::time::timeout(PATIENCE, revisions.next())
+        .await
+        .context("the loss is not noticed")?;
     ensure!(!matches!(ended, Some(Ok(_))), "{ended:?}");
     let lost = served.get("web".into(), vec!["gt-1".into()]).await;
     ensure!(lost.is_err(), "{lost:?}");

@@ -1,8 +1,8 @@
-//! From the Secret and the known hosts that an object names to a git remote that can be asked, or to a server's token, and
-//! the words in which conditions tell of a remote's faults.
+//! From the Secret and the known hosts that an object names to a git remote that can be asked, or
+//! to a server's token, and the words in which conditions tell of a remote's faults.
 //!
-//! Read anew each time: nothing secret is cached. It knows no controller; who may read which Secret is the API server's
-//! to say.
+//! Read anew each time: nothing secret is cached. It knows no controller; who may read which Secret
+//! is the API server's to say.
 
 use gastown_api::names::reason;
 use gastown_git::{Class, Credentials, Remote, Secret};
@@ -42,7 +42,8 @@ pub async fn remote(client: &Client, named: Named<'_>, url: &GitUrl) -> Result<R
     let mut remote = Remote::anonymous(url.clone());
     if let Some(name) = named.secret {
         let secret = Api::<KubeSecret>::namespaced(client.clone(), named.namespace).get(name).await;
-        let secret = secret.map_err(|e| absent(e, "secret", name, &named, reason::SECRET_NOT_FOUND))?;
+        let secret =
+            secret.map_err(|e| absent(e, "secret", name, &named, reason::SECRET_NOT_FOUND))?;
         let data = secret.data.unwrap_or_default();
         let value = |key: &str| data.get(key).map(|v| v.0.clone()).filter(|v| !v.is_empty());
         remote.credentials = credentials(url.scheme(), name, value)?;
@@ -52,9 +53,13 @@ pub async fn remote(client: &Client, named: Named<'_>, url: &GitUrl) -> Result<R
     }
     if let Some(name) = named.known_hosts {
         let map = Api::<ConfigMap>::namespaced(client.clone(), named.namespace).get(name).await;
-        let map = map.map_err(|e| absent(e, "configmap", name, &named, reason::CONFIG_MAP_NOT_FOUND))?;
+        let map =
+            map.map_err(|e| absent(e, "configmap", name, &named, reason::CONFIG_MAP_NOT_FOUND))?;
         let Some(known) = map.data.unwrap_or_default().remove("known_hosts") else {
-            return Err(Error::Told(reason::CONFIG_MAP_NOT_FOUND, format!("configmap {name} has no key known_hosts")));
+            return Err(Error::Told(
+                reason::CONFIG_MAP_NOT_FOUND,
+                format!("configmap {name} has no key known_hosts"),
+            ));
         };
         remote.known_hosts.push('\n');
         remote.known_hosts.push_str(&known);
@@ -67,32 +72,62 @@ pub async fn token(client: &Client, named: Named<'_>) -> Result<Option<Vec<u8>>,
     let Some(name) = named.secret else { return Ok(None) };
     let secret = Api::<KubeSecret>::namespaced(client.clone(), named.namespace).get(name).await;
     let secret = secret.map_err(|e| absent(e, "secret", name, &named, reason::SECRET_NOT_FOUND))?;
-    let token = secret.data.unwrap_or_default().remove("token").map(|value| value.0).filter(|value| !value.is_empty());
-    token.map(Some).ok_or_else(|| Error::Told(reason::SECRET_NOT_FOUND, format!("secret {name} has no key token")))
+    let token = secret
+        .data
+        .unwrap_or_default()
+        .remove("token")
+        .map(|value| value.0)
+        .filter(|value| !value.is_empty());
+    token.map(Some).ok_or_else(|| {
+        Error::Told(reason::SECRET_NOT_FOUND, format!("secret {name} has no key token"))
+    })
 }
 
-fn absent(error: kube::Error, what: &str, name: &str, named: &Named<'_>, missing: &'static str) -> Error {
+fn absent(
+    error: kube::Error,
+    what: &str,
+    name: &str,
+    named: &Named<'_>,
+    missing: &'static str,
+) -> Error {
     let namespace = named.namespace;
     match &error {
-        kube::Error::Api(status) if status.code == 404 => Error::Told(missing, format!("{what} {name} is not in namespace {namespace}")),
+        kube::Error::Api(status) if status.code == 404 => {
+            Error::Told(missing, format!("{what} {name} is not in namespace {namespace}"))
+        }
         kube::Error::Api(status) if matches!(status.code, 401 | 403) => {
             let advice = format!("add {namespace} to the chart's {}", named.chart_value);
-            Error::Told(reason::SECRET_FORBIDDEN, format!("{what} {name} in namespace {namespace} may not be read: {advice}"))
+            Error::Told(
+                reason::SECRET_FORBIDDEN,
+                format!("{what} {name} in namespace {namespace} may not be read: {advice}"),
+            )
         }
         _ => Error::Kube(error),
     }
 }
 
-fn credentials(scheme: Scheme, name: &str, value: impl Fn(&str) -> Option<Vec<u8>>) -> Result<Credentials, Error> {
-    let lacks = |key: &str| Error::Told(reason::SECRET_NOT_FOUND, format!("secret {name} has no key {key}"));
+fn credentials(
+    scheme: Scheme,
+    name: &str,
+    value: impl Fn(&str) -> Option<Vec<u8>>,
+) -> Result<Credentials, Error> {
+    let lacks = |key: &str| {
+        Error::Told(reason::SECRET_NOT_FOUND, format!("secret {name} has no key {key}"))
+    };
     match scheme {
         Scheme::Ssh => {
             let key = SSH_KEYS.iter().find_map(|k| value(k)).ok_or_else(|| lacks(SSH_KEYS[0]))?;
             Ok(Credentials::SshKeyData { key: Secret::new(key) })
         }
         Scheme::Http | Scheme::Https => {
-            let password = PASSWORDS.iter().find_map(|k| value(k)).ok_or_else(|| lacks("password or token"))?;
-            let username = value("username").map_or_else(|| "git".to_owned(), |u| String::from_utf8_lossy(&u).trim().to_owned());
+            let password = PASSWORDS
+                .iter()
+                .find_map(|k| value(k))
+                .ok_or_else(|| lacks("password or token"))?;
+            let username = value("username").map_or_else(
+                || "git".to_owned(),
+                |u| String::from_utf8_lossy(&u).trim().to_owned(),
+            );
             Ok(Credentials::Basic { username, password: Secret::new(password) })
         }
         Scheme::File => Ok(Credentials::None),
@@ -120,21 +155,31 @@ mod tests {
     use super::*;
 
     fn found(scheme: Scheme, data: &[(&str, &str)]) -> Result<Credentials, Error> {
-        let value = |key: &str| data.iter().find(|(k, _)| *k == key).map(|(_, v)| v.as_bytes().to_vec());
+        let value =
+            |key: &str| data.iter().find(|(k, _)| *k == key).map(|(_, v)| v.as_bytes().to_vec());
         credentials(scheme, "git-creds", value)
     }
 
     #[test]
     fn keys_are_found_by_the_url_s_scheme() {
         let both = [("id_ed25519", "KEY"), ("token", "T")];
-        assert_eq!(found(Scheme::Ssh, &both).unwrap(), Credentials::SshKeyData { key: Secret::new("KEY") });
+        assert_eq!(
+            found(Scheme::Ssh, &both).unwrap(),
+            Credentials::SshKeyData { key: Secret::new("KEY") }
+        );
         let basic = Credentials::Basic { username: "git".into(), password: Secret::new("T") };
         assert_eq!(found(Scheme::Https, &both).unwrap(), basic);
     }
 
     #[test]
     fn a_missing_key_is_named() {
-        let Error::Told(reason, message) = found(Scheme::Ssh, &[("token", "T")]).unwrap_err() else { panic!() };
-        assert_eq!((reason, message.as_str()), ("SecretNotFound", "secret git-creds has no key ssh-privatekey"));
+        let Error::Told(reason, message) = found(Scheme::Ssh, &[("token", "T")]).unwrap_err()
+        else {
+            panic!()
+        };
+        assert_eq!(
+            (reason, message.as_str()),
+            ("SecretNotFound", "secret git-creds has no key ssh-privatekey")
+        );
     }
 }

@@ -1,4 +1,5 @@
-//! The git credentials and host keys that the pod was given, read again for each use: a Secret may be rotated.
+//! The git credentials and host keys that the pod was given, read again for each use: a Secret may
+//! be rotated.
 
 use std::path::Path;
 
@@ -30,8 +31,13 @@ fn read(dir: &Path, key: &str) -> Option<Vec<u8>> {
 
 fn secret_lacks(settings: &Carry, dir: &Path, keys: &str) -> Lacking {
     let message = match &settings.secret {
-        None => format!("{} needs credentials, and spec.kubernetes.gitSecretRef names no secret (it would hold {keys})", settings.url),
-        Some(name) if dir_is_empty(dir) => format!("secret {name} not found (it should hold {keys})"),
+        None => format!(
+            "{} needs credentials, and spec.kubernetes.gitSecretRef names no secret (it would hold {keys})",
+            settings.url
+        ),
+        Some(name) if dir_is_empty(dir) => {
+            format!("secret {name} not found (it should hold {keys})")
+        }
         Some(name) => format!("secret {name} has no key {keys}"),
     };
     Lacking { result: InitResult::SecretNotFound, message }
@@ -88,7 +94,11 @@ fn known_hosts(settings: &Carry, paths: &Paths) -> Result<String, Lacking> {
 /// The remote with what the pod holds at this moment.
 pub fn remote(settings: &Carry, paths: &Paths) -> Result<Remote, Lacking> {
     let credentials = credentials(settings, &paths.git_creds())?;
-    Ok(Remote { url: settings.url.clone(), credentials, known_hosts: known_hosts(settings, paths)? })
+    Ok(Remote {
+        url: settings.url.clone(),
+        credentials,
+        known_hosts: known_hosts(settings, paths)?,
+    })
 }
 
 #[cfg(test)]
@@ -127,17 +137,30 @@ mod tests {
         let (dir, paths) = pod();
         let lacks = |s: &Carry| remote(s, &paths).unwrap_err();
         let ssh = settings("git@h:r", Some("git-creds"));
-        assert_eq!(lacks(&ssh).message, "secret git-creds not found (it should hold ssh-privatekey)");
+        assert_eq!(
+            lacks(&ssh).message,
+            "secret git-creds not found (it should hold ssh-privatekey)"
+        );
         std::fs::write(dir.path().join("git-creds/other"), "x").unwrap();
         let e = lacks(&ssh);
-        assert_eq!((e.result, e.message.as_str()), (InitResult::SecretNotFound, "secret git-creds has no key ssh-privatekey"));
+        assert_eq!(
+            (e.result, e.message.as_str()),
+            (InitResult::SecretNotFound, "secret git-creds has no key ssh-privatekey")
+        );
         assert!(lacks(&settings("git@h:r", None)).message.contains("gitSecretRef"));
-        assert!(lacks(&settings("https://h/r", Some("s"))).message.contains("secret s has no key password or token"));
+        assert!(
+            lacks(&settings("https://h/r", Some("s")))
+                .message
+                .contains("secret s has no key password or token")
+        );
         std::fs::write(dir.path().join("git-creds/id_rsa"), "KEY").unwrap();
         let mut hosts = ssh.clone();
         hosts.known_hosts = Some("hosts".into());
         let e = lacks(&hosts);
-        assert_eq!((e.result, e.message.contains("configmap hosts not found")), (InitResult::ConfigMapNotFound, true));
+        assert_eq!(
+            (e.result, e.message.contains("configmap hosts not found")),
+            (InitResult::ConfigMapNotFound, true)
+        );
     }
 
     #[test]
@@ -151,9 +174,15 @@ mod tests {
             assert!(r.known_hosts.contains("h ssh-ed25519 A"));
         }
         let (dir, paths) = pod();
-        assert_eq!(remote(&settings("http://h/r", None), &paths).unwrap().credentials, Credentials::None);
+        assert_eq!(
+            remote(&settings("http://h/r", None), &paths).unwrap().credentials,
+            Credentials::None
+        );
         std::fs::write(dir.path().join("git-creds/token"), "t").unwrap();
         let r = remote(&settings("http://h/r", Some("s")), &paths).unwrap();
-        assert_eq!(r.credentials, Credentials::Basic { username: "git".into(), password: Secret::new("t") });
+        assert_eq!(
+            r.credentials,
+            Credentials::Basic { username: "git".into(), password: Secret::new("t") }
+        );
     }
 }

@@ -1,4 +1,5 @@
-//! `gt fetch`: the gate's init container, which takes exactly the candidate from refinery-ctl's git endpoint.
+//! `gt fetch`: the gate's init container, which takes exactly the candidate from refinery-ctl's git
+//! endpoint.
 
 use std::path::Path;
 use std::time::Duration;
@@ -8,7 +9,8 @@ use gastown_names::{CommitId, GitUrl};
 
 use crate::paths::Paths;
 
-/// Why the candidate is not there to be tested. None of these says anything about the candidate itself.
+/// Why the candidate is not there to be tested. None of these says anything about the candidate
+/// itself.
 #[derive(Debug, thiserror::Error)]
 pub enum FetchError {
     /// A variable is missing or wrong.
@@ -32,7 +34,9 @@ impl From<GitError> for FetchError {
     fn from(e: GitError) -> Self {
         let text = e.to_string();
         match e.class {
-            Class::AuthFailed | Class::PermissionDenied | Class::BadCredentials => Self::Refused(text),
+            Class::AuthFailed | Class::PermissionDenied | Class::BadCredentials => {
+                Self::Refused(text)
+            }
             Class::RefNotFound | Class::RepositoryNotFound => Self::NotFound(text),
             Class::Unreachable | Class::Timeout => Self::Unreachable(text),
             _ => Self::Internal(text),
@@ -52,13 +56,19 @@ impl Order {
     /// From `GASTOWN_GIT_URL`, `GASTOWN_CANDIDATE`, `GASTOWN_CA` and `GASTOWN_TOKEN_FILE`.
     pub fn from_env() -> Result<Self, FetchError> {
         let text = |name: &str| std::env::var(name).ok().filter(|v| !v.is_empty());
-        let need = |name: &str| text(name).ok_or_else(|| FetchError::Config(format!("{name} is not set")));
-        let url = need("GASTOWN_GIT_URL")?.parse().map_err(|e| FetchError::Config(format!("GASTOWN_GIT_URL: {e}")))?;
-        let candidate = need("GASTOWN_CANDIDATE")?.parse().map_err(|e| FetchError::Config(format!("GASTOWN_CANDIDATE: {e}")))?;
+        let need =
+            |name: &str| text(name).ok_or_else(|| FetchError::Config(format!("{name} is not set")));
+        let url = need("GASTOWN_GIT_URL")?
+            .parse()
+            .map_err(|e| FetchError::Config(format!("GASTOWN_GIT_URL: {e}")))?;
+        let candidate = need("GASTOWN_CANDIDATE")?
+            .parse()
+            .map_err(|e| FetchError::Config(format!("GASTOWN_CANDIDATE: {e}")))?;
         let token = match text("GASTOWN_TOKEN_FILE") {
             None => None,
             Some(file) => {
-                let token = std::fs::read_to_string(&file).map_err(|e| FetchError::Config(format!("{file}: {e}")))?;
+                let token = std::fs::read_to_string(&file)
+                    .map_err(|e| FetchError::Config(format!("{file}: {e}")))?;
                 let token = token.trim().to_owned();
                 if token.is_empty() || token.contains(|c: char| c.is_control()) {
                     return Err(FetchError::Config(format!("{file} holds no token")));
@@ -86,9 +96,14 @@ pub async fn run(paths: &Paths, order: &Order) -> Result<(), FetchError> {
     let scratch = tempfile::tempdir_in(paths.workspace()).map_err(ours)?;
     let format = if id.len() == 64 { "--object-format=sha256" } else { "--object-format=sha1" };
     let tree = |call: gastown_git::Call| call.repo(&git_dir).env("GIT_WORK_TREE", &clone);
-    tree(git.call(["init", "--quiet", "--template=", format, "--initial-branch=candidate"])).output().await?;
+    tree(git.call(["init", "--quiet", "--template=", format, "--initial-branch=candidate"]))
+        .output()
+        .await?;
     take(&git, &git_dir, order, scratch.path()).await?;
-    tree(git.call(["checkout", "--quiet", "--force", "--detach", id])).doing("check the candidate out").output().await?;
+    tree(git.call(["checkout", "--quiet", "--force", "--detach", id]))
+        .doing("check the candidate out")
+        .output()
+        .await?;
     let head = git.call(["rev-parse", "--verify", "HEAD"]).repo(&git_dir).output().await?;
     let head = String::from_utf8_lossy(&head.stdout).trim().to_owned();
     if head != id {
@@ -120,7 +135,10 @@ async fn take(git: &Git, git_dir: &Path, order: &Order, scratch: &Path) -> Resul
         call = call.config("http.sslCAInfo", file.display().to_string());
     }
     if let Some(token) = &order.token {
-        call = call.config(format!("http.{}.extraHeader", order.url), format!("Authorization: Bearer {token}"));
+        call = call.config(
+            format!("http.{}.extraHeader", order.url),
+            format!("Authorization: Bearer {token}"),
+        );
     }
     call.output().await?;
     Ok(())

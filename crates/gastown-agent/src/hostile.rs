@@ -1,8 +1,9 @@
 //! Reading folders that a hostile agent writes at the same moment.
 //!
-//! Every step is an `openat` of one name with `O_NOFOLLOW`, so no link planted anywhere on the way leads out of the
-//! folder; `O_NONBLOCK` keeps a FIFO from holding us; what is not a regular file is refused after the open, on the
-//! descriptor, where it cannot be exchanged any more; every read has a bound.
+//! Every step is an `openat` of one name with `O_NOFOLLOW`, so no link planted anywhere on the way
+//! leads out of the folder; `O_NONBLOCK` keeps a FIFO from holding us; what is not a regular file
+//! is refused after the open, on the descriptor, where it cannot be exchanged any more; every read
+//! has a bound.
 
 use std::ffi::{CString, OsStr};
 use std::fs::File;
@@ -37,15 +38,18 @@ pub enum Unreadable {
 fn class(e: Errno) -> Unreadable {
     match e {
         Errno::NOENT => Unreadable::Missing,
-        // ELOOP: a link under O_NOFOLLOW. ENOTDIR: something else where a folder is wanted. ENXIO: a socket.
+        // ELOOP: a link under O_NOFOLLOW. ENOTDIR: something else where a folder is wanted. ENXIO:
+        // a socket.
         Errno::LOOP | Errno::NOTDIR | Errno::NXIO => Unreadable::NotPlain,
         other => Unreadable::Os(other),
     }
 }
 
-/// Opens a folder by its path. The path's folders must be ours (a mount point); only the last name is guarded.
+/// Opens a folder by its path. The path's folders must be ours (a mount point); only the last name
+/// is guarded.
 pub fn open_root(path: &Path) -> Result<OwnedFd, Unreadable> {
-    rustix::fs::open(path, OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC, Mode::empty()).map_err(class)
+    rustix::fs::open(path, OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC, Mode::empty())
+        .map_err(class)
 }
 
 /// Opens the folder `name` of `dir`.
@@ -68,7 +72,8 @@ pub fn descend(dir: impl AsFd, path: &str) -> Result<OwnedFd, Unreadable> {
 
 /// Opens the plain file `name` of `dir` for reading and says what it is.
 pub fn open_file(dir: impl AsFd, name: &OsStr) -> Result<(File, Stat), Unreadable> {
-    let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
+    let flags =
+        OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
     let fd = rustix::fs::openat(dir, name, flags, Mode::empty()).map_err(class)?;
     let stat = rustix::fs::fstat(&fd)?;
     if FileType::from_raw_mode(stat.st_mode) != FileType::RegularFile {
@@ -109,7 +114,8 @@ pub fn read_link(dir: impl AsFd, name: &OsStr) -> Result<Vec<u8>, Unreadable> {
 /// The names in `dir`, in order, at most `max` of them; `true` when there were more.
 pub fn list(dir: impl AsFd, max: usize) -> Result<(Vec<Vec<u8>>, bool), Unreadable> {
     // A second open: reading a folder moves the descriptor's offset.
-    let own = rustix::fs::openat(dir, ".", OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty()).map_err(class)?;
+    let own = rustix::fs::openat(dir, ".", OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())
+        .map_err(class)?;
     let mut names = Vec::new();
     for entry in Dir::new(own)? {
         let name = entry?.file_name().to_bytes().to_vec();

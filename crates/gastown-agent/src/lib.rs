@@ -1,8 +1,9 @@
 //! The parts of `gt`, the program inside a polecat's pod.
 //!
-//! `init` and `sync` hold the git credentials and touch nothing of the agent's but through [`hostile`]; `run` stands
-//! beside the agent and holds nothing worth stealing. The three meet in files (`docs/contracts.md`) and the [`socket`].
-//! This crate knows no Kubernetes: its environment is variables, mounted folders and a termination message.
+//! `init` and `sync` hold the git credentials and touch nothing of the agent's but through
+//! [`hostile`]; `run` stands beside the agent and holds nothing worth stealing. The three meet in
+//! files (`docs/contracts.md`) and the [`socket`]. This crate knows no Kubernetes: its environment
+//! is variables, mounted folders and a termination message.
 
 mod creds;
 pub mod fetch;

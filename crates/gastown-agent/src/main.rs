@@ -60,21 +60,30 @@ enum Deed {
     Fetch,
 }
 
-/// Without `HOME`, libraries ask the user database for it, and a statically linked glibc crashes on a user that is not in
-/// there. A process cannot set its own variables safely, so it starts itself once more with one.
+/// Without `HOME`, libraries ask the user database for it, and a statically linked glibc crashes on
+/// a user that is not in there. A process cannot set its own variables safely, so it starts itself
+/// once more with one.
 fn with_home() -> std::io::Result<()> {
     use std::os::unix::process::CommandExt as _;
     if std::env::var_os("HOME").is_some_and(|home| !home.is_empty()) {
         return Ok(());
     }
     let mut again = std::process::Command::new(std::env::current_exe()?);
-    Err(again.args(std::env::args_os().skip(1)).env("HOME", Paths::from_env().private_home()).exec())
+    Err(again
+        .args(std::env::args_os().skip(1))
+        .env("HOME", Paths::from_env().private_home())
+        .exec())
 }
 
 fn main() -> ExitCode {
     // Logs go to stderr: the agent's own stream is the container's stdout.
-    let filter = tracing_subscriber::EnvFilter::try_from_env("GASTOWN_LOG").unwrap_or_else(|_| "info".into());
-    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_ansi(false).init();
+    let filter = tracing_subscriber::EnvFilter::try_from_env("GASTOWN_LOG")
+        .unwrap_or_else(|_| "info".into());
+    tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        .with_ansi(false)
+        .init();
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     if let Err(e) = with_home() {
         tracing::error!("start again with a HOME: {e}");
@@ -110,7 +119,9 @@ async fn deed(command: Deed) -> anyhow::Result<ExitCode> {
             Ok(ExitCode::SUCCESS)
         }
         Deed::Checkpoint => checkpoint(&paths).await,
-        Deed::Escalate { severity, summary, details } => escalate(&paths, Alarm { severity, summary, details }).await,
+        Deed::Escalate { severity, summary, details } => {
+            escalate(&paths, Alarm { severity, summary, details }).await
+        }
         Deed::Fetch => fetch_candidate(&paths).await,
     }
 }
@@ -123,11 +134,13 @@ fn prime() -> anyhow::Result<ExitCode> {
 }
 
 async fn checkpoint(paths: &Paths) -> anyhow::Result<ExitCode> {
-    let answer = socket::ask(&paths.socket(), Request::Checkpoint, Duration::from_secs(300)).await?;
+    let answer =
+        socket::ask(&paths.socket(), Request::Checkpoint, Duration::from_secs(300)).await?;
     if !answer.ok {
         anyhow::bail!("not saved: {}", answer.message);
     }
-    let commit = answer.commit.map_or_else(|| "no commits yet".to_owned(), |c| format!("commit {c}"));
+    let commit =
+        answer.commit.map_or_else(|| "no commits yet".to_owned(), |c| format!("commit {c}"));
     let wip = answer.wip.map(|w| format!(", uncommitted changes in {w}")).unwrap_or_default();
     println!("The remote holds {commit}{wip}.");
     Ok(ExitCode::SUCCESS)
@@ -135,9 +148,12 @@ async fn checkpoint(paths: &Paths) -> anyhow::Result<ExitCode> {
 
 async fn escalate(paths: &Paths, alarm: Alarm) -> anyhow::Result<ExitCode> {
     if alarm.summary.len() + alarm.details.len() > ALARM_MAX {
-        anyhow::bail!("not escalated: summary and details are longer than {ALARM_MAX} bytes together");
+        anyhow::bail!(
+            "not escalated: summary and details are longer than {ALARM_MAX} bytes together"
+        );
     }
-    let answer = socket::ask(&paths.socket(), Request::Escalate(alarm), Duration::from_secs(30)).await?;
+    let answer =
+        socket::ask(&paths.socket(), Request::Escalate(alarm), Duration::from_secs(30)).await?;
     if !answer.ok {
         anyhow::bail!("not escalated: {}", answer.message);
     }
@@ -152,7 +168,9 @@ async fn fetch_candidate(paths: &Paths) -> anyhow::Result<ExitCode> {
         match fetch::run(paths, &order).await {
             Ok(()) => return Ok(ExitCode::SUCCESS),
             // The endpoint may be changing hands.
-            Err(fetch::FetchError::Unreachable(why)) if tries_left > 0 => tracing::warn!(why, "trying again"),
+            Err(fetch::FetchError::Unreachable(why)) if tries_left > 0 => {
+                tracing::warn!(why, "trying again")
+            }
             Err(e) => return Err(e.into()),
         }
         tokio::time::sleep(pause).await;

@@ -10,12 +10,14 @@ pub struct Paths {
 }
 
 impl Paths {
-    /// From `GASTOWN_ROOT` (default `/`) and `GASTOWN_TERMINATION_LOG` (default `/dev/termination-log`, never under the root).
+    /// From `GASTOWN_ROOT` (default `/`) and `GASTOWN_TERMINATION_LOG` (default
+    /// `/dev/termination-log`, never under the root).
     pub fn from_env() -> Self {
         let set = |key| std::env::var_os(key).filter(|v| !v.is_empty()).map(PathBuf::from);
         Self {
             root: set("GASTOWN_ROOT").unwrap_or_else(|| PathBuf::from("/")),
-            termination_log: set("GASTOWN_TERMINATION_LOG").unwrap_or_else(|| PathBuf::from("/dev/termination-log")),
+            termination_log: set("GASTOWN_TERMINATION_LOG")
+                .unwrap_or_else(|| PathBuf::from("/dev/termination-log")),
         }
     }
 

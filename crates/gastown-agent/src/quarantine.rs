@@ -1,9 +1,10 @@
 //! A stranger's objects, brought into our own repository.
 //!
-//! git never opens the agent's object folders: a FIFO there would hold it, a link would lead it out, an alternates
-//! file would lead it on. Loose objects and packs are copied file by file, opened safely, into a folder of ours; packs
-//! get an index of our own making. Only that copy is offered to git, as an alternate, for one `pack-objects`; the pack
-//! is checked by `index-pack --strict` (which hashes every object and follows every link) before it joins our store.
+//! git never opens the agent's object folders: a FIFO there would hold it, a link would lead it
+//! out, an alternates file would lead it on. Loose objects and packs are copied file by file,
+//! opened safely, into a folder of ours; packs get an index of our own making. Only that copy is
+//! offered to git, as an alternate, for one `pack-objects`; the pack is checked by `index-pack
+//! --strict` (which hashes every object and follows every link) before it joins our store.
 
 use std::collections::HashMap;
 use std::fs;
@@ -78,8 +79,14 @@ impl Quarantine {
         Self { git, repo, at: tmp.join("quarantine"), limits, copied: HashMap::new(), bytes: 0 }
     }
 
-    /// Brings `commit` and all that it needs from the object folders `from`; no work when it is here already.
-    pub async fn import(&mut self, commit: &CommitId, from: &[OwnedFd], known: &[CommitId]) -> Result<(), ImportError> {
+    /// Brings `commit` and all that it needs from the object folders `from`; no work when it is
+    /// here already.
+    pub async fn import(
+        &mut self,
+        commit: &CommitId,
+        from: &[OwnedFd],
+        known: &[CommitId],
+    ) -> Result<(), ImportError> {
         if self.has(commit).await? {
             return Ok(());
         }
@@ -87,7 +94,8 @@ impl Quarantine {
         if !matches!(first, Err(ImportError::Bad(_))) {
             return first;
         }
-        // A copy may be of a file that was being written, or planted first and mended later: once more from nothing.
+        // A copy may be of a file that was being written, or planted first and mended later: once
+        // more from nothing.
         self.forget()?;
         let second = self.attempt(commit, from, known).await;
         if second.is_err() {
@@ -106,11 +114,22 @@ impl Quarantine {
     }
 
     async fn has(&self, commit: &CommitId) -> Result<bool, ImportError> {
-        let found = self.git.call(["cat-file", "-e", &format!("{commit}^{{commit}}")]).repo(&self.repo).any_exit().output().await;
+        let found = self
+            .git
+            .call(["cat-file", "-e", &format!("{commit}^{{commit}}")])
+            .repo(&self.repo)
+            .any_exit()
+            .output()
+            .await;
         found.map(|o| o.status.success()).map_err(ours)
     }
 
-    async fn attempt(&mut self, commit: &CommitId, from: &[OwnedFd], known: &[CommitId]) -> Result<(), ImportError> {
+    async fn attempt(
+        &mut self,
+        commit: &CommitId,
+        from: &[OwnedFd],
+        known: &[CommitId],
+    ) -> Result<(), ImportError> {
         let objects = self.at.join("objects");
         fs::create_dir_all(objects.join("pack")).map_err(ours)?;
         let mut packs = Vec::new();
@@ -120,8 +139,11 @@ impl Quarantine {
         }
         for pack in packs {
             let path = objects.join("pack").join(format!("{pack}.pack"));
-            let call =
-                self.git.call([std::ffi::OsStr::new("index-pack"), path.as_os_str()]).repo(&self.repo).doing("index the agent's pack");
+            let call = self
+                .git
+                .call([std::ffi::OsStr::new("index-pack"), path.as_os_str()])
+                .repo(&self.repo)
+                .doing("index the agent's pack");
             if let Err(e) = call.output().await {
                 // One broken pack must not hide the good ones.
                 tracing::warn!(error = %e, pack, "a pack of the agent is left out");
@@ -132,7 +154,12 @@ impl Quarantine {
     }
 
     /// Packs what `commit` needs beyond `known`, checks it, and moves it into our store.
-    async fn pack(&self, commit: &CommitId, objects: &Path, known: &[CommitId]) -> Result<(), ImportError> {
+    async fn pack(
+        &self,
+        commit: &CommitId,
+        objects: &Path,
+        known: &[CommitId],
+    ) -> Result<(), ImportError> {
         let out = self.at.join("out");
         // What an interrupted attempt left must not join the store unchecked.
         let _ = fs::remove_dir_all(&out);
@@ -144,7 +171,13 @@ impl Quarantine {
         let base = out.join("pack");
         let call = self
             .git
-            .call(["pack-objects".as_ref(), "--revs".as_ref(), "--quiet".as_ref(), "--delta-base-offset".as_ref(), base.as_os_str()])
+            .call([
+                "pack-objects".as_ref(),
+                "--revs".as_ref(),
+                "--quiet".as_ref(),
+                "--delta-base-offset".as_ref(),
+                base.as_os_str(),
+            ])
             .repo(&self.repo)
             .env("GIT_ALTERNATE_OBJECT_DIRECTORIES", objects)
             .config("core.bigFileThreshold", "32m")
@@ -162,15 +195,29 @@ impl Quarantine {
         }
         for file in fs::read_dir(&out).map_err(ours)? {
             let path = file.map_err(ours)?.path();
-            let check: [&std::ffi::OsStr; 4] = ["index-pack".as_ref(), "--strict".as_ref(), "--fsck-objects".as_ref(), path.as_os_str()];
+            let check: [&std::ffi::OsStr; 4] = [
+                "index-pack".as_ref(),
+                "--strict".as_ref(),
+                "--fsck-objects".as_ref(),
+                path.as_os_str(),
+            ];
             if path.extension().is_some_and(|e| e == "pack") {
-                let check = self.git.call(check).repo(&self.repo).doing("check the agent's objects").config("core.bigFileThreshold", "32m");
+                let check = self
+                    .git
+                    .call(check)
+                    .repo(&self.repo)
+                    .doing("check the agent's objects")
+                    .config("core.bigFileThreshold", "32m");
                 check.output().await.map_err(|e| bad(&e))?;
                 self.adopt(&path)?;
             }
         }
         let _ = fs::remove_dir_all(&out);
-        if self.has(commit).await? { Ok(()) } else { Err(ImportError::Bad(format!("{} is no commit", commit.short()))) }
+        if self.has(commit).await? {
+            Ok(())
+        } else {
+            Err(ImportError::Bad(format!("{} is no commit", commit.short())))
+        }
     }
 
     /// Moves a checked pack into our store; the index last, since git finds a pack by it.
@@ -198,7 +245,12 @@ impl Quarantine {
         Ok(())
     }
 
-    fn copy_packs(&mut self, objects: impl AsFd, to: &Path, packs: &mut Vec<String>) -> Result<(), ImportError> {
+    fn copy_packs(
+        &mut self,
+        objects: impl AsFd,
+        to: &Path,
+        packs: &mut Vec<String>,
+    ) -> Result<(), ImportError> {
         let Ok(folder) = hostile::open_dir(&objects, "pack".as_ref()) else { return Ok(()) };
         let (names, _) = hostile::list(&folder, self.limits.files).map_err(ours)?;
         for name in &names {
@@ -210,9 +262,15 @@ impl Quarantine {
         Ok(())
     }
 
-    /// Copies one file unless that very file was copied before. What cannot be read is passed over: if it mattered,
-    /// the pack will lack it and say so.
-    fn copy(&mut self, dir: impl AsFd, name: &[u8], key: &str, to: &Path) -> Result<bool, ImportError> {
+    /// Copies one file unless that very file was copied before. What cannot be read is passed over:
+    /// if it mattered, the pack will lack it and say so.
+    fn copy(
+        &mut self,
+        dir: impl AsFd,
+        name: &[u8],
+        key: &str,
+        to: &Path,
+    ) -> Result<bool, ImportError> {
         let (file, stat) = match hostile::open_file(dir, hostile::name(name)) {
             Ok(opened) => opened,
             Err(e @ (Unreadable::Os(_) | Unreadable::Io(_))) => {
@@ -221,7 +279,12 @@ impl Quarantine {
             }
             Err(_) => return Ok(false),
         };
-        let stamp = Stamp(stat.st_ino as i64 as u64, stat.st_size, stat.st_ctime, stat.st_ctime_nsec as i64);
+        let stamp = Stamp(
+            stat.st_ino as i64 as u64,
+            stat.st_size,
+            stat.st_ctime,
+            stat.st_ctime_nsec as i64,
+        );
         if self.copied.get(key) == Some(&stamp) {
             return Ok(false);
         }
@@ -235,16 +298,23 @@ impl Quarantine {
         }
         fs::create_dir_all(to).map_err(ours)?;
         let path = to.join(hostile::name(name));
-        // The size is taken before the copy: a file that grows meanwhile is cut, and refused as broken.
+        // The size is taken before the copy: a file that grows meanwhile is cut, and refused as
+        // broken.
         let mut copy = fs::File::create(&path).map_err(ours)?;
-        self.bytes += std::io::copy(&mut file.take(stat.st_size as u64), &mut copy).map_err(ours)?;
+        self.bytes +=
+            std::io::copy(&mut file.take(stat.st_size as u64), &mut copy).map_err(ours)?;
         self.copied.insert(key.to_owned(), stamp);
         Ok(true)
     }
 }
 
-/// git's verdict on the agent's objects. What it says of a full disk is ours; nearly all else is the objects'.
+/// git's verdict on the agent's objects. What it says of a full disk is ours; nearly all else is
+/// the objects'.
 fn bad(e: &GitError) -> ImportError {
     let disk = e.detail.contains("No space left");
-    if e.class == Class::Timeout || disk { ImportError::Ours(e.to_string()) } else { ImportError::Bad(e.to_string()) }
+    if e.class == Class::Timeout || disk {
+        ImportError::Ours(e.to_string())
+    } else {
+        ImportError::Bad(e.to_string())
+    }
 }

@@ -5,7 +5,8 @@ use serde::Serialize;
 
 use crate::paths::Paths;
 
-/// Writes the record where the kubelet looks for it. The file is a mount: it is written in place, never replaced.
+/// Writes the record where the kubelet looks for it. The file is a mount: it is written in place,
+/// never replaced.
 pub fn write<T: Serialize + Versioned>(paths: &Paths, record: &mut T) -> std::io::Result<()> {
     std::fs::write(paths.termination_log(), render(record))
 }

@@ -1,4 +1,5 @@
-//! Reading another's refs without git: loose files first, then `packed-refs`, both bounded and without following links.
+//! Reading another's refs without git: loose files first, then `packed-refs`, both bounded and
+//! without following links.
 
 use std::os::fd::AsFd;
 
@@ -48,7 +49,8 @@ fn find_packed(bytes: &[u8], full: &str) -> Option<CommitId> {
 pub fn branch(git_dir: impl AsFd, branch: &BranchName) -> Result<Option<CommitId>, Unreadable> {
     let full = branch.full();
     match hostile::read_below(&git_dir, &full, LOOSE_MAX) {
-        // A branch that is a link to another ref is nothing that git makes here: it is not followed.
+        // A branch that is a link to another ref is nothing that git makes here: it is not
+        // followed.
         Ok(bytes) => match parse_loose(&bytes) {
             Some(Loose::Commit(id)) => return Ok(Some(id)),
             _ => return Err(Unreadable::NotPlain),
@@ -68,7 +70,9 @@ pub fn head(git_dir: impl AsFd) -> Result<Option<Head>, Unreadable> {
     let bytes = hostile::read_below(&git_dir, "HEAD", LOOSE_MAX)?;
     Ok(match parse_loose(&bytes) {
         Some(Loose::Commit(id)) => Some(Head::Detached(id)),
-        Some(Loose::Symbolic(to)) => to.strip_prefix("refs/heads/").and_then(|b| b.parse().ok()).map(Head::Branch),
+        Some(Loose::Symbolic(to)) => {
+            to.strip_prefix("refs/heads/").and_then(|b| b.parse().ok()).map(Head::Branch)
+        }
         None => None,
     })
 }
@@ -104,7 +108,11 @@ mod tests {
     #[test]
     fn a_loose_ref_wins_over_a_packed_one() {
         let (dir, name) = repo();
-        std::fs::write(dir.path().join("packed-refs"), format!("# pack-refs\n{A} refs/heads/feature/x\n^{B}\n")).unwrap();
+        std::fs::write(
+            dir.path().join("packed-refs"),
+            format!("# pack-refs\n{A} refs/heads/feature/x\n^{B}\n"),
+        )
+        .unwrap();
         assert_eq!(read(&dir, &name).unwrap().unwrap().as_str(), A);
         std::fs::write(dir.path().join("refs/heads/feature/x"), format!("{B}\n")).unwrap();
         assert_eq!(read(&dir, &name).unwrap().unwrap().as_str(), B);
@@ -118,7 +126,14 @@ mod tests {
         std::os::unix::fs::symlink(dir.path().join("secret"), &at).unwrap();
         assert!(matches!(read(&dir, &name), Err(Unreadable::NotPlain)));
         std::fs::remove_file(&at).unwrap();
-        rustix::fs::mknodat(rustix::fs::CWD, &at, rustix::fs::FileType::Fifo, rustix::fs::Mode::RWXU, 0).unwrap();
+        rustix::fs::mknodat(
+            rustix::fs::CWD,
+            &at,
+            rustix::fs::FileType::Fifo,
+            rustix::fs::Mode::RWXU,
+            0,
+        )
+        .unwrap();
         assert!(matches!(read(&dir, &name), Err(Unreadable::NotPlain)));
         std::fs::remove_file(&at).unwrap();
         std::fs::File::create(dir.path().join("packed-refs")).unwrap().set_len(1 << 40).unwrap();

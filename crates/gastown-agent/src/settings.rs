@@ -23,7 +23,9 @@ fn parsed<T: FromStr>(name: &'static str) -> Result<Option<T>, BadSetting>
 where
     T::Err: std::fmt::Display,
 {
-    text(name).map(|v| v.parse::<T>().map_err(|e| BadSetting { name, why: e.to_string() })).transpose()
+    text(name)
+        .map(|v| v.parse::<T>().map_err(|e| BadSetting { name, why: e.to_string() }))
+        .transpose()
 }
 
 fn required<T: FromStr>(name: &'static str) -> Result<T, BadSetting>
@@ -72,8 +74,8 @@ pub struct Carry {
     pub witness: Option<Witness>,
 }
 
-/// `GASTOWN_WITNESS_ENDPOINT`, with the CA's certificate in `GASTOWN_CA` or the file `GASTOWN_CA_FILE`, and the token in the
-/// file (or in `token` of the folder) `GASTOWN_TOKEN_FILE`.
+/// `GASTOWN_WITNESS_ENDPOINT`, with the CA's certificate in `GASTOWN_CA` or the file
+/// `GASTOWN_CA_FILE`, and the token in the file (or in `token` of the folder) `GASTOWN_TOKEN_FILE`.
 fn witness() -> Result<Option<Witness>, BadSetting> {
     let Some(endpoint) = text("GASTOWN_WITNESS_ENDPOINT") else { return Ok(None) };
     let why = |why: &str| BadSetting { name: "GASTOWN_WITNESS_ENDPOINT", why: why.to_owned() };
@@ -81,9 +83,12 @@ fn witness() -> Result<Option<Witness>, BadSetting> {
     if !endpoint.starts_with("https://") {
         return Err(why("it must begin with https://"));
     }
-    let ca = text("GASTOWN_CA").map(Ca::Text).or_else(|| text("GASTOWN_CA_FILE").map(|f| Ca::File(f.into())));
+    let ca = text("GASTOWN_CA")
+        .map(Ca::Text)
+        .or_else(|| text("GASTOWN_CA_FILE").map(|f| Ca::File(f.into())));
     let ca = ca.ok_or_else(|| why("neither GASTOWN_CA nor GASTOWN_CA_FILE says whom to trust"))?;
-    let token_file = text("GASTOWN_TOKEN_FILE").unwrap_or_else(|| "/var/run/gastown/token".into()).into();
+    let token_file =
+        text("GASTOWN_TOKEN_FILE").unwrap_or_else(|| "/var/run/gastown/token".into()).into();
     Ok(Some(Witness { endpoint, ca, token_file }))
 }
 
@@ -92,12 +97,21 @@ impl Carry {
     pub fn from_env() -> Result<Self, BadSetting> {
         let part = |name: &'static str| -> Result<String, BadSetting> {
             let value: String = required(name)?;
-            let plain = value.bytes().all(|b| b.is_ascii_alphanumeric() || b"-.".contains(&b)) && !value.contains("..");
-            if plain { Ok(value) } else { Err(BadSetting { name, why: format!("{value:?} is no Kubernetes name") }) }
+            let plain = value.bytes().all(|b| b.is_ascii_alphanumeric() || b"-.".contains(&b))
+                && !value.contains("..");
+            if plain {
+                Ok(value)
+            } else {
+                Err(BadSetting { name, why: format!("{value:?} is no Kubernetes name") })
+            }
         };
         let attempt: u32 = required("GASTOWN_ATTEMPT")?;
-        let who =
-            Who { namespace: part("GASTOWN_NAMESPACE")?, polecat: part("GT_POLECAT")?, rig: text("GT_RIG").unwrap_or_default(), attempt };
+        let who = Who {
+            namespace: part("GASTOWN_NAMESPACE")?,
+            polecat: part("GT_POLECAT")?,
+            rig: text("GT_RIG").unwrap_or_default(),
+            attempt,
+        };
         // A mistake in how the witness is reached must not keep the work from being carried.
         let witness = witness().unwrap_or_else(|e| {
             tracing::error!(error = %e, "the witness cannot be told of this agent");
@@ -167,7 +181,10 @@ impl Run {
             agent: text("GASTOWN_AGENT").unwrap_or_else(|| "claude-code".into()),
             model: text("GASTOWN_MODEL"),
             agent_args: agent_args
-                .map_err(|e| BadSetting { name: "GASTOWN_AGENT_ARGS", why: format!("want a JSON list of strings: {e}") })?
+                .map_err(|e| BadSetting {
+                    name: "GASTOWN_AGENT_ARGS",
+                    why: format!("want a JSON list of strings: {e}"),
+                })?
                 .unwrap_or_default(),
             prompt_file: prompt_file(),
             work: required("GASTOWN_WORK_BRANCH")?,

@@ -1,7 +1,9 @@
-//! The dirty tree as a git tree, built without git: no filter, no hook, no attribute and no link has a say.
+//! The dirty tree as a git tree, built without git: no filter, no hook, no attribute and no link
+//! has a say.
 //!
-//! Only blobs and trees are written, into the sidecar's own repository. A file that cannot be taken (too large,
-//! unreadable, no plain file) keeps what HEAD has for it and is named, so that nobody takes its absence for a deletion.
+//! Only blobs and trees are written, into the sidecar's own repository. A file that cannot be taken
+//! (too large, unreadable, no plain file) keeps what HEAD has for it and is named, so that nobody
+//! takes its absence for a deletion.
 
 use std::collections::{BTreeMap, HashMap};
 use std::os::fd::{AsFd, OwnedFd};
@@ -113,10 +115,19 @@ struct Folder<'f> {
     depth: usize,
 }
 
-/// Writes the tree of the worktree at `root`. `head` is the tree of its HEAD, which must be in `repo`.
-pub fn take(repo: &gix::Repository, root: &Path, head: Option<ObjectId>, cache: &mut Cache, limits: Limits) -> Result<Tree, SnapshotError> {
+/// Writes the tree of the worktree at `root`. `head` is the tree of its HEAD, which must be in
+/// `repo`.
+pub fn take(
+    repo: &gix::Repository,
+    root: &Path,
+    head: Option<ObjectId>,
+    cache: &mut Cache,
+    limits: Limits,
+) -> Result<Tree, SnapshotError> {
     let fd = hostile::open_root(root)?;
-    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).map_or(0, |d| d.as_secs() as i64);
+    let now = std::time::SystemTime::now()
+        .duration_since(std::time::UNIX_EPOCH)
+        .map_or(0, |d| d.as_secs() as i64);
     let mut walk = Walk {
         repo,
         limits,
@@ -132,7 +143,13 @@ pub fn take(repo: &gix::Repository, root: &Path, head: Option<ObjectId>, cache: 
     if let Ok(bytes) = hostile::read_below(&fd, ".git/info/exclude", IGNORE_MAX) {
         walk.ignores.push((0, matcher(&bytes)));
     }
-    let folder = Folder { fd: &fd, path: Vec::new(), head: walk.head_entries(head)?, ignored: false, depth: 0 };
+    let folder = Folder {
+        fd: &fd,
+        path: Vec::new(),
+        head: walk.head_entries(head)?,
+        ignored: false,
+        depth: 0,
+    };
     let id = match walk.folder(&folder)? {
         Some(id) => id,
         None => walk.repo.write_object(gix::objs::Tree::empty()).map_err(store)?.detach(),
@@ -156,17 +173,26 @@ fn is_git_folder(name: &[u8]) -> bool {
 }
 
 impl Walk<'_> {
-    fn head_entries(&self, tree: Option<ObjectId>) -> Result<BTreeMap<Vec<u8>, (EntryMode, ObjectId)>, SnapshotError> {
+    fn head_entries(
+        &self,
+        tree: Option<ObjectId>,
+    ) -> Result<BTreeMap<Vec<u8>, (EntryMode, ObjectId)>, SnapshotError> {
         let Some(id) = tree else { return Ok(BTreeMap::new()) };
         let tree = self.repo.find_tree(id).map_err(store)?;
-        let entries = tree.iter().map(|e| e.map(|e| (e.filename().to_vec(), (e.mode(), e.object_id()))).map_err(store));
+        let entries = tree
+            .iter()
+            .map(|e| e.map(|e| (e.filename().to_vec(), (e.mode(), e.object_id()))).map_err(store));
         entries.collect()
     }
 
     fn skip(&mut self, path: &[u8], why: impl std::fmt::Display) {
         self.skipped_count += 1;
         if self.skipped.len() < SKIPPED_MAX {
-            let name: String = String::from_utf8_lossy(path).chars().filter(|c| !c.is_control()).take(200).collect();
+            let name: String = String::from_utf8_lossy(path)
+                .chars()
+                .filter(|c| !c.is_control())
+                .take(200)
+                .collect();
             self.skipped.push(format!("{name}: {why}"));
         }
     }
@@ -182,11 +208,13 @@ impl Walk<'_> {
     }
 
     fn folder(&mut self, folder: &Folder<'_>) -> Result<Option<ObjectId>, SnapshotError> {
-        let own_rules = hostile::read_file(folder.fd, hostile::name(b".gitignore"), IGNORE_MAX).ok();
+        let own_rules =
+            hostile::read_file(folder.fd, hostile::name(b".gitignore"), IGNORE_MAX).ok();
         if let Some((bytes, _)) = &own_rules {
             self.ignores.push((folder.path.len(), matcher(bytes)));
         }
-        let (names, cut) = hostile::list(folder.fd, self.limits.entries.saturating_sub(self.entries))?;
+        let (names, cut) =
+            hostile::list(folder.fd, self.limits.entries.saturating_sub(self.entries))?;
         let mut tree = gix::objs::Tree::empty();
         for name in &names {
             if is_git_folder(name) {
@@ -201,7 +229,11 @@ impl Walk<'_> {
             self.skip(&folder.path, "too many files; the rest is as in HEAD");
             let seen: std::collections::HashSet<&Vec<u8>> = names.iter().collect();
             let rest = folder.head.iter().filter(|(name, _)| !seen.contains(name));
-            tree.entries.extend(rest.map(|(n, (mode, oid))| Entry { mode: *mode, filename: n.as_slice().into(), oid: *oid }));
+            tree.entries.extend(rest.map(|(n, (mode, oid))| Entry {
+                mode: *mode,
+                filename: n.as_slice().into(),
+                oid: *oid,
+            }));
         }
         if own_rules.is_some() {
             self.ignores.pop();
@@ -213,8 +245,13 @@ impl Walk<'_> {
         Ok(Some(self.repo.write_object(&tree).map_err(store)?.detach()))
     }
 
-    /// What the snapshot has for `name`: the present state, HEAD's where that cannot be taken, or nothing.
-    fn entry(&mut self, folder: &Folder<'_>, name: &[u8]) -> Result<Option<(EntryMode, ObjectId)>, SnapshotError> {
+    /// What the snapshot has for `name`: the present state, HEAD's where that cannot be taken, or
+    /// nothing.
+    fn entry(
+        &mut self,
+        folder: &Folder<'_>,
+        name: &[u8],
+    ) -> Result<Option<(EntryMode, ObjectId)>, SnapshotError> {
         let mut path = folder.path.clone();
         path.extend_from_slice(name);
         let head = folder.head.get(name).copied();
@@ -284,12 +321,15 @@ impl Walk<'_> {
     }
 
     fn file(&mut self, dir: impl AsFd, name: &[u8], path: &[u8]) -> Taken {
-        let read = || -> Result<(std::fs::File, Stat), Unreadable> { hostile::open_file(&dir, hostile::name(name)) };
+        let read = || -> Result<(std::fs::File, Stat), Unreadable> {
+            hostile::open_file(&dir, hostile::name(name))
+        };
         let stat = match read() {
             Ok((_, stat)) => stat,
             Err(e) => return Ok(Err(e)),
         };
-        let kind = if stat.st_mode & 0o100 == 0 { EntryKind::Blob } else { EntryKind::BlobExecutable };
+        let kind =
+            if stat.st_mode & 0o100 == 0 { EntryKind::Blob } else { EntryKind::BlobExecutable };
         let stamp = Stamp::of(&stat);
         if let Some((was, id)) = self.old.get(path).filter(|(was, _)| *was == stamp) {
             self.new.insert(path.to_vec(), (*was, *id));
@@ -319,7 +359,8 @@ impl Walk<'_> {
     }
 
     fn blob(&mut self, bytes: &[u8]) -> Result<Result<ObjectId, Unreadable>, SnapshotError> {
-        let id = gix::objs::compute_hash(self.repo.object_hash(), gix::objs::Kind::Blob, bytes).map_err(store)?;
+        let id = gix::objs::compute_hash(self.repo.object_hash(), gix::objs::Kind::Blob, bytes)
+            .map_err(store)?;
         if !self.repo.has_object(id) {
             // Only what is new counts: a large repository is mostly what HEAD has already.
             if self.bytes + bytes.len() as u64 > self.limits.total {

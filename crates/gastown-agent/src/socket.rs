@@ -1,8 +1,10 @@
-//! The socket between the agent's side and the sidecar: one JSON object a line, one answer a request.
+//! The socket between the agent's side and the sidecar: one JSON object a line, one answer a
+//! request.
 //!
-//! The folder of the socket is writable by both, so both ends read as from a stranger: lines are bounded, unknown
-//! requests are refused, idle connections are closed, and nothing that is said here is believed about the remote.
-//! An agent that speaks for its `gt run` can make its own report wrong, take its own nudges, and nothing else.
+//! The folder of the socket is writable by both, so both ends read as from a stranger: lines are
+//! bounded, unknown requests are refused, idle connections are closed, and nothing that is said
+//! here is believed about the remote. An agent that speaks for its `gt run` can make its own report
+//! wrong, take its own nudges, and nothing else.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -181,7 +183,10 @@ pub enum SocketError {
 }
 
 /// Reads one line of at most `max` bytes, without its end; `None` at the end of the stream.
-pub async fn read_line<R: AsyncBufRead + Unpin>(from: &mut R, max: usize) -> std::io::Result<Option<Vec<u8>>> {
+pub async fn read_line<R: AsyncBufRead + Unpin>(
+    from: &mut R,
+    max: usize,
+) -> std::io::Result<Option<Vec<u8>>> {
     let mut line = Vec::new();
     loop {
         let chunk = from.fill_buf().await?;
@@ -193,7 +198,10 @@ pub async fn read_line<R: AsyncBufRead + Unpin>(from: &mut R, max: usize) -> std
             None => (chunk.len(), false),
         };
         if line.len() + taken > max {
-            return Err(std::io::Error::new(std::io::ErrorKind::InvalidData, format!("a line is longer than {max} bytes")));
+            return Err(std::io::Error::new(
+                std::io::ErrorKind::InvalidData,
+                format!("a line is longer than {max} bytes"),
+            ));
         }
         line.extend_from_slice(&chunk[..taken]);
         from.consume(taken + usize::from(ended));
@@ -203,7 +211,8 @@ pub async fn read_line<R: AsyncBufRead + Unpin>(from: &mut R, max: usize) -> std
     }
 }
 
-/// Makes the socket anew: a leftover of an earlier run, or whatever the agent put there, goes first.
+/// Makes the socket anew: a leftover of an earlier run, or whatever the agent put there, goes
+/// first.
 pub fn bind(path: &Path) -> std::io::Result<UnixListener> {
     match std::fs::remove_file(path) {
         Err(e) if e.kind() != std::io::ErrorKind::NotFound => return Err(e),
@@ -240,7 +249,9 @@ async fn converse(stream: UnixStream, to: &Desks) -> std::io::Result<()> {
     let (read, mut write) = stream.into_split();
     let mut read = BufReader::new(read);
     loop {
-        let Ok(line) = tokio::time::timeout(IDLE, read_line(&mut read, MAX_LINE)).await else { return Ok(()) };
+        let Ok(line) = tokio::time::timeout(IDLE, read_line(&mut read, MAX_LINE)).await else {
+            return Ok(());
+        };
         let Some(line) = line? else { return Ok(()) };
         let answer = match serde_json::from_slice::<Request>(&line) {
             Ok(Request::Activity(activity)) => {
@@ -259,7 +270,11 @@ async fn converse(stream: UnixStream, to: &Desks) -> std::io::Result<()> {
 
 async fn carry(request: Request, to: &mpsc::Sender<Asked>) -> Answer {
     let (reply, answer) = oneshot::channel();
-    let ending = || Answer { reason: Some(SyncResult::Internal), message: "the sidecar is ending".into(), ..Answer::default() };
+    let ending = || Answer {
+        reason: Some(SyncResult::Internal),
+        message: "the sidecar is ending".into(),
+        ..Answer::default()
+    };
     if to.send((request, reply)).await.is_err() {
         return ending();
     }
@@ -271,7 +286,8 @@ pub async fn ask(path: &Path, request: Request, patience: Duration) -> Result<An
     let exchange = async {
         let stream = UnixStream::connect(path).await?;
         let (read, mut write) = stream.into_split();
-        let mut text = serde_json::to_vec(&request).map_err(|e| SocketError::Garbled(e.to_string()))?;
+        let mut text =
+            serde_json::to_vec(&request).map_err(|e| SocketError::Garbled(e.to_string()))?;
         text.push(b'\n');
         write.write_all(&text).await?;
         let line = read_line(&mut BufReader::new(read), MAX_LINE).await?;
@@ -297,14 +313,30 @@ mod tests {
         let text = serde_json::to_string(&Request::Finish).unwrap();
         assert_eq!(text, r#"{"op":"finish"}"#);
         let tool = Some(Tool { name: "Bash".into(), since_ms: 2 });
-        let report = Request::Activity(Activity { last_event_ms: 1, tool, cpu_seconds: 0.5, ..Activity::default() });
+        let report = Request::Activity(Activity {
+            last_event_ms: 1,
+            tool,
+            cpu_seconds: 0.5,
+            ..Activity::default()
+        });
         let wire = r#"{"op":"activity","lastEventMs":1,"tool":{"name":"Bash","sinceMs":2},"cpuSeconds":0.5}"#;
         assert_eq!(serde_json::to_string(&report).unwrap(), wire);
         assert_eq!(serde_json::from_str::<Request>(wire).unwrap(), report);
-        let alarm = Request::Escalate(Alarm { severity: Severity::High, summary: "s".into(), details: String::new() });
-        assert_eq!(serde_json::to_string(&alarm).unwrap(), r#"{"op":"escalate","severity":"high","summary":"s"}"#);
-        let no = Answer { reason: Some(SyncResult::PushRace), message: "m".into(), ..Answer::default() };
-        assert_eq!(serde_json::to_string(&no).unwrap(), r#"{"ok":false,"reason":"PushRace","message":"m"}"#);
+        let alarm = Request::Escalate(Alarm {
+            severity: Severity::High,
+            summary: "s".into(),
+            details: String::new(),
+        });
+        assert_eq!(
+            serde_json::to_string(&alarm).unwrap(),
+            r#"{"op":"escalate","severity":"high","summary":"s"}"#
+        );
+        let no =
+            Answer { reason: Some(SyncResult::PushRace), message: "m".into(), ..Answer::default() };
+        assert_eq!(
+            serde_json::to_string(&no).unwrap(),
+            r#"{"ok":false,"reason":"PushRace","message":"m"}"#
+        );
     }
 
     #[tokio::test]
@@ -344,7 +376,13 @@ mod tests {
         assert!(ask(&path, Request::Activity(activity), patience).await.unwrap().ok);
         assert_eq!(desks.board.beat(10).last_event_ms, 7);
         let alarm = Alarm { summary: "help".into(), ..Alarm::default() };
-        assert!(ask(&path, Request::Escalate(alarm), patience).await.unwrap().message.contains("no witness"));
+        assert!(
+            ask(&path, Request::Escalate(alarm), patience)
+                .await
+                .unwrap()
+                .message
+                .contains("no witness")
+        );
     }
 
     #[tokio::test]

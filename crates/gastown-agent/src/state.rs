@@ -1,4 +1,5 @@
-//! What is remembered between init and sync, and over a restart of sync: `/gastown/private/state.json`.
+//! What is remembered between init and sync, and over a restart of sync:
+//! `/gastown/private/state.json`.
 
 use std::path::Path;
 
@@ -14,7 +15,8 @@ pub struct State {
     /// Where the work branch stands on the remote, as far as we know; absent when it is not there.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub work: Option<CommitId>,
-    /// A push of the work branch whose answer was not recorded: the remote holds this or [`State::work`].
+    /// A push of the work branch whose answer was not recorded: the remote holds this or
+    /// [`State::work`].
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub pushing: Option<CommitId>,
     /// Where the snapshot's ref stands on the remote, as far as we know.

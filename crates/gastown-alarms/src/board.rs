@@ -30,8 +30,8 @@ fn same(a: &Call, b: &Call) -> bool {
 }
 
 impl Board {
-    /// This is how it stands with a cause. Says whether there is something new to tell: trouble that has been told is not told again in other
-    /// words.
+    /// This is how it stands with a cause. Says whether there is something new to tell: trouble
+    /// that has been told is not told again in other words.
     pub(crate) fn want(&mut self, cause: String, call: Call, now: Timestamp) -> bool {
         match self.0.get_mut(&cause) {
             Some(notice) if same(&notice.call, &call) => {
@@ -75,7 +75,9 @@ impl Board {
             && let State::Due(_, tries) = state
         {
             let tries = tries.saturating_add(1);
-            let at = now.checked_add(SignedDuration::from_secs(call_delay(tries))).unwrap_or(Timestamp::MAX);
+            let at = now
+                .checked_add(SignedDuration::from_secs(call_delay(tries)))
+                .unwrap_or(Timestamp::MAX);
             *state = State::Due(at, tries);
         }
     }
@@ -92,7 +94,11 @@ mod tests {
     }
 
     fn raise(summary: &str) -> Call {
-        Call::Raise(RaiseRequest { cause: "c".into(), summary: summary.into(), ..RaiseRequest::default() })
+        Call::Raise(RaiseRequest {
+            cause: "c".into(),
+            summary: summary.into(),
+            ..RaiseRequest::default()
+        })
     }
 
     fn settle() -> Call {
@@ -106,7 +112,9 @@ mod tests {
     #[test]
     fn trouble_is_told_once_and_taken_back_once() {
         let mut board = Board::default();
-        for (call, other_words) in [(settle(), settle()), (raise("a"), raise("b")), (settle(), settle())] {
+        for (call, other_words) in
+            [(settle(), settle()), (raise("a"), raise("b")), (settle(), settle())]
+        {
             assert!(board.want("c".into(), call.clone(), at(0)));
             assert_eq!(due(&board, 0), std::slice::from_ref(&call));
             board.told("c", &call);

@@ -1,8 +1,9 @@
 //! Tells witness-ctl of trouble that a person is needed for, and takes it back when it is over.
 //!
-//! A controller says, each time it looks at an object, what troubles it ([`Alarms::keep`]); what that changes is told beside its work, until the
-//! witness has it. A witness that is away delays a word and keeps nobody from working. After a restart everything is told once more, which
-//! changes nothing there. This crate knows how to tell; what is trouble is the controller's to say.
+//! A controller says, each time it looks at an object, what troubles it ([`Alarms::keep`]); what
+//! that changes is told beside its work, until the witness has it. A witness that is away delays a
+//! word and keeps nobody from working. After a restart everything is told once more, which changes
+//! nothing there. This crate knows how to tell; what is trouble is the controller's to say.
 
 mod board;
 mod call;
@@ -44,7 +45,12 @@ impl Subject {
     /// This object, of a rig.
     pub fn of<K: Resource<DynamicType = ()>>(object: &K, rig: &str) -> Self {
         let namespace = object.namespace().unwrap_or_default();
-        Self { kind: K::kind(&()).into_owned(), namespace, name: object.name_any(), rig: rig.to_owned() }
+        Self {
+            kind: K::kind(&()).into_owned(),
+            namespace,
+            name: object.name_any(),
+            rig: rig.to_owned(),
+        }
     }
 
     /// The cause of an alarm about it: the same trouble of the same object has the same.
@@ -78,13 +84,14 @@ pub struct Alarms {
 }
 
 impl Alarms {
-    /// The alarms of the controller `source`, told to the witness at `endpoint` (`https://host:port`) until the runtime stops; without an
-    /// endpoint nobody is told.
+    /// The alarms of the controller `source`, told to the witness at `endpoint`
+    /// (`https://host:port`) until the runtime stops; without an endpoint nobody is told.
     pub fn start(runtime: &Runtime, endpoint: Option<&str>, source: &'static str) -> Arc<Self> {
         let args = &runtime.args;
         let remote = |uri: &str| Remote::new(uri, &args.tls_dir, &args.token_file, DEADLINE);
         let witness = endpoint.filter(|uri| !uri.is_empty()).map(remote);
-        let alarms = Arc::new(Self { source, witness, board: Mutex::default(), news: Notify::new() });
+        let alarms =
+            Arc::new(Self { source, witness, board: Mutex::default(), news: Notify::new() });
         if alarms.witness.is_some() {
             let (stop, telling) = (runtime.stop.clone(), alarms.clone());
             tokio::spawn(async move { stop.run_until_cancelled(telling.tell()).await });
@@ -92,7 +99,8 @@ impl Alarms {
         alarms
     }
 
-    /// Says how it stands with a subject: `present` is what troubles it now, of all the `causes` that are known for it.
+    /// Says how it stands with a subject: `present` is what troubles it now, of all the `causes`
+    /// that are known for it.
     pub fn keep(&self, subject: &Subject, causes: &[&'static str], present: &[Trouble]) {
         if self.witness.is_none() {
             return;
@@ -144,9 +152,13 @@ impl Alarms {
                 }
             }
             if due.is_empty() {
-                let wait = next.map_or(IDLE, |t| Duration::try_from(t.duration_since(Timestamp::now())).unwrap_or_default());
+                let wait = next.map_or(IDLE, |t| {
+                    Duration::try_from(t.duration_since(Timestamp::now())).unwrap_or_default()
+                });
                 // Woken or not: what is due is asked for above.
-                let _ = tokio::time::timeout(wait + Duration::from_millis(10), self.news.notified()).await;
+                let _ =
+                    tokio::time::timeout(wait + Duration::from_millis(10), self.news.notified())
+                        .await;
             }
         }
     }

@@ -26,7 +26,11 @@ use crate::shared::ObjectName;
     printcolumn(name = "Phase", type_ = "string", json_path = ".status.phase"),
     printcolumn(name = "Issues", type_ = "integer", json_path = ".status.issueCount"),
     printcolumn(name = "Ready", type_ = "integer", json_path = ".status.readyCount"),
-    printcolumn(name = "Writable", type_ = "string", json_path = ".status.conditions[?(@.type=='Writable')].status"),
+    printcolumn(
+        name = "Writable",
+        type_ = "string",
+        json_path = ".status.conditions[?(@.type=='Writable')].status"
+    ),
     printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp")
 )]
 #[serde(rename_all = "camelCase")]
@@ -86,7 +90,8 @@ pub enum BeadBackend {
     HttpV0,
 }
 
-/// What belongs to one backend alone. A store whose backend is absent is in git, which a template may leave out.
+/// What belongs to one backend alone. A store whose backend is absent is in git, which a template
+/// may leave out.
 fn backend_rules() -> serde_json::Value {
     let served = "(has(self.backend) && self.backend == 'HttpV0')";
     let rule = |rule: String, message: &str| (rule, message.to_owned());
@@ -103,11 +108,14 @@ fn backend_rules() -> serde_json::Value {
             "git is for backend GitJsonl: remove it, or the backend",
         ),
         rule(
-            format!("!{served} || !(has(self.gitSecretRef) || has(self.sshKnownHostsConfigMapRef))"),
+            format!(
+                "!{served} || !(has(self.gitSecretRef) || has(self.sshKnownHostsConfigMapRef))"
+            ),
             "gitSecretRef and sshKnownHostsConfigMapRef are for backend GitJsonl: name the server's token in http.tokenSecretRef",
         ),
     ];
-    let list: Vec<(&str, &str)> = list.iter().map(|(rule, message)| (rule.as_str(), message.as_str())).collect();
+    let list: Vec<(&str, &str)> =
+        list.iter().map(|(rule, message)| (rule.as_str(), message.as_str())).collect();
     schema::rules(&list)
 }
 
@@ -116,10 +124,12 @@ fn backend_rules() -> serde_json::Value {
 pub enum WritePolicy {
     /// Nothing.
     ReadOnly,
-    /// Claims, closes and comments, where the file is the truth. A file that is only an export of a database is left alone.
+    /// Claims, closes and comments, where the file is the truth. A file that is only an export of a
+    /// database is left alone.
     #[default]
     Write,
-    /// Exports too: whoever owns the database must import the file, or its next export undoes the writes.
+    /// Exports too: whoever owns the database must import the file, or its next export undoes the
+    /// writes.
     AllowExportOnly,
 }
 
@@ -131,8 +141,9 @@ pub struct BeadGit {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 2048), extend("x-kubernetes-validations" = schema::git_url()))]
     pub url: Option<String>,
-    /// The branch that is written. By default the `sync-branch` of the repository's config.yaml, else `beads-sync`. It is begun from the
-    /// branch that work lands on, which is read too and never written.
+    /// The branch that is written. By default the `sync-branch` of the repository's config.yaml,
+    /// else `beads-sync`. It is begun from the branch that work lands on, which is read too and
+    /// never written.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 244), extend("x-kubernetes-validations" = schema::branch()))]
     pub branch: Option<String>,
@@ -166,13 +177,16 @@ fn default_path() -> String {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct BeadHttp {
-    /// Where it is: `http://beads.town.svc:8080`, or `https://` where a proxy gives it TLS; with a path where the proxy wants one.
+    /// Where it is: `http://beads.town.svc:8080`, or `https://` where a proxy gives it TLS; with a
+    /// path where the proxy wants one.
     #[schemars(length(min = 8, max = 2048), extend("x-kubernetes-validations" = schema::http_url()))]
     pub url: String,
-    /// A Secret of this namespace whose key `token` holds the server's bearer token; without one no token is sent.
+    /// A Secret of this namespace whose key `token` holds the server's bearer token; without one no
+    /// token is sent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub token_secret_ref: Option<ObjectName>,
-    /// The project that the server must have; nothing is read or written of another one. By default the one that it has when it is first asked.
+    /// The project that the server must have; nothing is read or written of another one. By default
+    /// the one that it has when it is first asked.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 255))]
     pub project_id: Option<String>,
@@ -268,7 +282,8 @@ pub struct BeadStoreStatus {
     /// Whether what is read is the truth, and not an export of a database.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub authoritative: Option<bool>,
-    /// The newest commit that was read: of the branch that is written, else of the branch that work lands on.
+    /// The newest commit that was read: of the branch that is written, else of the branch that work
+    /// lands on.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 64))]
     pub commit: Option<String>,

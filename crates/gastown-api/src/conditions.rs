@@ -44,8 +44,8 @@ pub fn is_true(conditions: &[Condition], type_: &str) -> bool {
     find(conditions, type_).is_some_and(|c| c.status == "True")
 }
 
-/// Sets the condition of a type. `lastTransitionTime` moves only when the status flips, so setting what already holds
-/// changes nothing. Times are whole seconds, as objects keep them.
+/// Sets the condition of a type. `lastTransitionTime` moves only when the status flips, so setting
+/// what already holds changes nothing. Times are whole seconds, as objects keep them.
 pub fn set(
     conditions: &mut Vec<Condition>,
     type_: &str,
@@ -56,7 +56,9 @@ pub fn set(
     now: Timestamp,
 ) {
     let status = status.into().as_str();
-    let kept = find(conditions, type_).filter(|c| c.status == status).map(|c| c.last_transition_time.clone());
+    let kept = find(conditions, type_)
+        .filter(|c| c.status == status)
+        .map(|c| c.last_transition_time.clone());
     let condition = Condition {
         type_: type_.to_owned(),
         status: status.to_owned(),
@@ -129,7 +131,15 @@ mod tests {
     #[test]
     fn times_are_whole_seconds_and_messages_bounded() {
         let mut all = Vec::new();
-        set(&mut all, "Ready", true, "A", &"日".repeat(40_000), None, Timestamp::from_millisecond(1_500).unwrap());
+        set(
+            &mut all,
+            "Ready",
+            true,
+            "A",
+            &"日".repeat(40_000),
+            None,
+            Timestamp::from_millisecond(1_500).unwrap(),
+        );
         assert_eq!(all[0].last_transition_time, Time(at(1)));
         assert_eq!(all[0].message.chars().count(), MAX_MESSAGE);
     }

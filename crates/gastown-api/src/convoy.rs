@@ -119,7 +119,8 @@ pub struct ConvoyBead {
     pub id: String,
     /// Where it is.
     pub phase: ConvoyBeadPhase,
-    /// The Polecat that works on it: its name, or namespace/name where that is not the convoy's namespace.
+    /// The Polecat that works on it: its name, or namespace/name where that is not the convoy's
+    /// namespace.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 320))]
     pub polecat: Option<String>,

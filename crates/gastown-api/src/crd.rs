@@ -19,8 +19,9 @@ pub fn crds() -> Vec<CustomResourceDefinition> {
     all.into_iter().map(tidy).collect()
 }
 
-/// Makes a derived definition say what the API server should do with what is absent: a null counts as absent (then a
-/// default applies), and false, an empty list or an empty text is not written into objects that do not have it.
+/// Makes a derived definition say what the API server should do with what is absent: a null counts
+/// as absent (then a default applies), and false, an empty list or an empty text is not written
+/// into objects that do not have it.
 fn tidy(crd: CustomResourceDefinition) -> CustomResourceDefinition {
     let Ok(mut value) = serde_json::to_value(&crd) else { return crd };
     if let Some(schema) = value.pointer_mut("/spec/versions/0/schema/openAPIV3Schema") {

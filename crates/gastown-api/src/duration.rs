@@ -38,16 +38,24 @@ mod tests {
 
     #[test]
     fn the_forms_of_go_read_as_in_go() {
-        for (text, ms) in
-            [("30s", 30_000), ("15m", 900_000), ("1h30m", 5_400_000), ("1.5h", 5_400_000), ("250ms", 250), ("0", 0), ("0s", 0)]
-        {
+        for (text, ms) in [
+            ("30s", 30_000),
+            ("15m", 900_000),
+            ("1h30m", 5_400_000),
+            ("1.5h", 5_400_000),
+            ("250ms", 250),
+            ("0", 0),
+            ("0s", 0),
+        ] {
             assert_eq!(parse(text), Some(Duration::from_millis(ms)), "{text}");
         }
     }
 
     #[test]
     fn what_is_no_duration_reads_as_none() {
-        for text in ["", "30", "s", "-5s", "5 s", "5d", "1h30", "1..5s", "9999999999999999999999h", "∞"] {
+        for text in
+            ["", "30", "s", "-5s", "5 s", "5d", "1h30", "1..5s", "9999999999999999999999h", "∞"]
+        {
             assert_eq!(parse(text), None, "{text:?}");
         }
     }

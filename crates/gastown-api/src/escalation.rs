@@ -30,7 +30,8 @@ use crate::schema;
 pub struct EscalationSpec {
     /// How bad it is; what became of that with time is in the status.
     pub severity: Severity,
-    /// What tells this trouble from others, such as `polecat/web/toast/AttemptsSpent`. One open Escalation a cause.
+    /// What tells this trouble from others, such as `polecat/web/toast/AttemptsSpent`. One open
+    /// Escalation a cause.
     #[schemars(length(min = 1, max = 512))]
     pub cause: String,
     /// One sentence.
@@ -57,7 +58,8 @@ pub struct EscalationSpec {
     pub closed: Option<Closing>,
 }
 
-/// What was raised stays what it was; a closed one stays closed, and the same trouble is a new Escalation.
+/// What was raised stays what it was; a closed one stays closed, and the same trouble is a new
+/// Escalation.
 fn spec_rules() -> serde_json::Value {
     let fields = ["severity", "cause", "summary", "details", "source", "rigRef", "relatedObject"];
     let fixed = |f: &&str| {
@@ -74,7 +76,9 @@ fn spec_rules() -> serde_json::Value {
 }
 
 /// How bad something is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema)]
+#[derive(
+    Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema,
+)]
 #[serde(rename_all = "lowercase")]
 pub enum Severity {
     /// Good to know.
@@ -100,7 +104,9 @@ impl Severity {
 
     /// The one of this name.
     pub fn parse(text: &str) -> Option<Self> {
-        [Self::Low, Self::Medium, Self::High, Self::Critical].into_iter().find(|s| s.as_str() == text)
+        [Self::Low, Self::Medium, Self::High, Self::Critical]
+            .into_iter()
+            .find(|s| s.as_str() == text)
     }
 
     /// One worse; the worst stays.

@@ -8,7 +8,10 @@ use serde_json::Value;
 
 use crate::{BeadStore, Convoy, Escalation, MergeRequest, Polecat, Refinery, Rig, Witness, crds};
 
-const MANIFESTS: [&str; 2] = [include_str!("../tests/fixtures/go-operator.yaml"), include_str!("../tests/fixtures/additions.yaml")];
+const MANIFESTS: [&str; 2] = [
+    include_str!("../tests/fixtures/go-operator.yaml"),
+    include_str!("../tests/fixtures/additions.yaml"),
+];
 const STATUSES: &str = include_str!("../tests/fixtures/statuses.yaml");
 
 fn manifests() -> Vec<Value> {
@@ -37,17 +40,25 @@ fn again(object: &Value) -> Value {
     }
 }
 
-/// Where `after` lacks or differs from something of `before`; more is allowed, since defaults are filled in, and so is
-/// a quantity written as text instead of a number.
+/// Where `after` lacks or differs from something of `before`; more is allowed, since defaults are
+/// filled in, and so is a quantity written as text instead of a number.
 fn lost(before: &Value, after: &Value, path: &str) -> Vec<String> {
     match (before, after) {
         (Value::Object(b), Value::Object(a)) => b
             .iter()
-            .flat_map(|(k, v)| a.get(k).map_or_else(|| vec![format!("{path}/{k} is gone")], |w| lost(v, w, &format!("{path}/{k}"))))
+            .flat_map(|(k, v)| {
+                a.get(k).map_or_else(
+                    || vec![format!("{path}/{k} is gone")],
+                    |w| lost(v, w, &format!("{path}/{k}")),
+                )
+            })
             .collect(),
-        (Value::Array(b), Value::Array(a)) if a.len() == b.len() => {
-            b.iter().zip(a).enumerate().flat_map(|(i, (v, w))| lost(v, w, &format!("{path}/{i}"))).collect()
-        }
+        (Value::Array(b), Value::Array(a)) if a.len() == b.len() => b
+            .iter()
+            .zip(a)
+            .enumerate()
+            .flat_map(|(i, (v, w))| lost(v, w, &format!("{path}/{i}")))
+            .collect(),
         (Value::Number(n), Value::String(s)) if n.to_string() == *s => Vec::new(),
         (b, a) if a == b => Vec::new(),
         (b, a) => vec![format!("{path}: {b} became {a}")],
@@ -94,7 +105,12 @@ fn unused(kind: &str, part: &str, objects: &[Value]) -> Vec<String> {
 fn a_manifest_goes_through_the_types_and_loses_nothing() {
     for manifest in manifests() {
         let written = again(&manifest);
-        assert_eq!(lost(&manifest, &written, ""), Vec::<String>::new(), "{}", manifest["metadata"]["name"]);
+        assert_eq!(
+            lost(&manifest, &written, ""),
+            Vec::<String>::new(),
+            "{}",
+            manifest["metadata"]["name"]
+        );
         assert_eq!(again(&written), written, "a second time changes nothing");
     }
 }
@@ -103,7 +119,11 @@ fn a_manifest_goes_through_the_types_and_loses_nothing() {
 fn the_manifests_use_every_field_of_every_spec() {
     for crd in crds() {
         let kind = crd.spec.names.kind;
-        let specs: Vec<Value> = manifests().into_iter().filter(|m| m["kind"] == *kind).map(|m| m["spec"].clone()).collect();
+        let specs: Vec<Value> = manifests()
+            .into_iter()
+            .filter(|m| m["kind"] == *kind)
+            .map(|m| m["spec"].clone())
+            .collect();
         assert_eq!(unused(&kind, "spec", &specs), Vec::<String>::new(), "{kind}");
     }
 }
@@ -114,7 +134,11 @@ fn a_whole_status_goes_through_the_types_and_the_fixtures_use_every_field() {
     for mut manifest in manifests() {
         let kind = manifest["kind"].as_str().unwrap().to_owned();
         let status = statuses[&kind].clone();
-        assert_eq!(unused(&kind, "status", std::slice::from_ref(&status)), Vec::<String>::new(), "{kind}");
+        assert_eq!(
+            unused(&kind, "status", std::slice::from_ref(&status)),
+            Vec::<String>::new(),
+            "{kind}"
+        );
         manifest["status"] = status.clone();
         assert_eq!(again(&manifest)["status"], status, "{kind}");
     }
@@ -142,8 +166,14 @@ fn what_an_older_schema_let_in_still_reads() {
 
 #[test]
 fn an_empty_status_writes_nothing_that_another_controller_owns() {
-    assert_eq!(serde_json::to_value(crate::PolecatStatus::default()).unwrap(), serde_json::json!({}));
-    assert_eq!(serde_json::to_value(crate::MergeRequestStatus::default()).unwrap(), serde_json::json!({}));
+    assert_eq!(
+        serde_json::to_value(crate::PolecatStatus::default()).unwrap(),
+        serde_json::json!({})
+    );
+    assert_eq!(
+        serde_json::to_value(crate::MergeRequestStatus::default()).unwrap(),
+        serde_json::json!({})
+    );
 }
 
 #[test]
@@ -153,13 +183,19 @@ fn a_spec_made_in_code_has_the_defaults_of_the_schema() {
         "spec": { "rig": "r", "kubernetes": { "gitRepository": "u" } },
     }))
     .unwrap();
-    let made = crate::PolecatSpec { kubernetes: Some(crate::KubernetesSpec::of_repository("u")), ..crate::PolecatSpec::of_rig("r") };
+    let made = crate::PolecatSpec {
+        kubernetes: Some(crate::KubernetesSpec::of_repository("u")),
+        ..crate::PolecatSpec::of_rig("r")
+    };
     assert_eq!(read.spec, made);
-    let refinery: crate::RefinerySpec = serde_json::from_value(serde_json::json!({ "rigRef": "r" })).unwrap();
+    let refinery: crate::RefinerySpec =
+        serde_json::from_value(serde_json::json!({ "rigRef": "r" })).unwrap();
     assert_eq!(refinery, crate::RefinerySpec::of_rig("r"));
-    let witness: crate::WitnessSpec = serde_json::from_value(serde_json::json!({ "rigRef": "r" })).unwrap();
+    let witness: crate::WitnessSpec =
+        serde_json::from_value(serde_json::json!({ "rigRef": "r" })).unwrap();
     assert_eq!(witness, crate::WitnessSpec::of_rig("r"));
-    let beads: crate::BeadStoreSpec = serde_json::from_value(serde_json::json!({"rigRef": "r", "prefix": "gt"})).unwrap();
+    let beads: crate::BeadStoreSpec =
+        serde_json::from_value(serde_json::json!({"rigRef": "r", "prefix": "gt"})).unwrap();
     assert_eq!(beads, crate::BeadStoreSpec::of_rig("r", "gt"));
 }
 

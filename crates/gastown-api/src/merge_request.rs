@@ -81,7 +81,16 @@ fn default_priority() -> i32 {
 
 /// A request is one commit and one story: another commit is another request.
 fn immutable() -> serde_json::Value {
-    let fields = ["rigRef", "sourceBranch", "commit", "targetBranch", "polecatRef", "attempt", "previous", "beadID"];
+    let fields = [
+        "rigRef",
+        "sourceBranch",
+        "commit",
+        "targetBranch",
+        "polecatRef",
+        "attempt",
+        "previous",
+        "beadID",
+    ];
     let rule = |f: &&str| {
         serde_json::json!({
             "rule": format!("has(self.{f}) == has(oldSelf.{f}) && (!has(self.{f}) || self.{f} == oldSelf.{f})"),
@@ -124,8 +133,8 @@ pub struct MergeRequestStatus {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 1024))]
     pub reason: Option<String>,
-    /// Its place in the queue, from 1; absent when it does not wait. Never less than the true place and at most twice it: a queue that
-    /// moves up by one does not rewrite everyone behind.
+    /// Its place in the queue, from 1; absent when it does not wait. Never less than the true place
+    /// and at most twice it: a queue that moves up by one does not rewrite everyone behind.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub position: Option<i32>,
     /// The commit that passed the gates.

@@ -1,4 +1,5 @@
-//! Names that objects, labels, annotations and conditions have: what one part writes and another reads.
+//! Names that objects, labels, annotations and conditions have: what one part writes and another
+//! reads.
 
 /// The API group.
 pub const GROUP: &str = "gastown.gastown.io";
@@ -33,7 +34,8 @@ pub mod finalizer {
     pub const OUTCOME: &str = "gastown.io/outcome";
 }
 
-/// Labels. They are for people, except [`label::CLAIM`]: nothing else selects by them, and nothing trusts them.
+/// Labels. They are for people, except [`label::CLAIM`]: nothing else selects by them, and nothing
+/// trusts them.
 pub mod label {
     /// The Polecat's name.
     pub const POLECAT: &str = "gastown.io/polecat";
@@ -75,17 +77,21 @@ pub mod annotation {
     pub const CLAIM_BEAD: &str = "gastown.io/claim-bead";
     /// On a claim's Lease: the holder, as `namespace/name`.
     pub const CLAIM_POLECAT: &str = "gastown.io/claim-polecat";
-    /// BeadStore of a server, by beadstore-ctl: its project and the claims that were copied into it, as compact JSON.
+    /// BeadStore of a server, by beadstore-ctl: its project and the claims that were copied into
+    /// it, as compact JSON.
     pub const BEADS_SERVED: &str = "gastown.io/beads-served";
-    /// MergeRequest, by beadstore-ctl: how far the close of its bead in a server is, as compact JSON.
+    /// MergeRequest, by beadstore-ctl: how far the close of its bead in a server is, as compact
+    /// JSON.
     pub const BEAD_CLOSED: &str = "gastown.io/bead-closed";
-    /// On a Convoy: the beads that counted once, as compact JSON; they count as long as the Convoy is there.
+    /// On a Convoy: the beads that counted once, as compact JSON; they count as long as the Convoy
+    /// is there.
     pub const CONVOY_COUNTED: &str = "gastown.io/convoy-counted";
     /// On a Convoy: which end of which beads was told.
     pub const CONVOY_TOLD: &str = "gastown.io/convoy-told";
     /// On an Escalation: raises, settling and deliveries as compact JSON.
     pub const ALARM: &str = "gastown.io/alarm";
-    /// On a Secret of Claude's credentials: when it was written, as the Go operator's command line does.
+    /// On a Secret of Claude's credentials: when it was written, as the Go operator's command line
+    /// does.
     pub const LAST_SYNC: &str = "gastown.io/last-sync";
 }
 
@@ -131,7 +137,8 @@ pub mod condition {
     pub const WRITABLE: &str = "Writable";
 }
 
-/// Reasons of conditions and events that more than one part writes or reads, or that the Go operator had.
+/// Reasons of conditions and events that more than one part writes or reads, or that the Go
+/// operator had.
 pub mod reason {
     macro_rules! reasons {
         ($($(#[$doc:meta])* $name:ident = $text:literal;)*) => { $($(#[$doc])* pub const $name: &str = $text;)* };

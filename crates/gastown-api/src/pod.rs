@@ -39,7 +39,8 @@ pub struct PodVolume {
     pub persistent_volume_claim: Option<JsonObject>,
 }
 
-/// A projected volume. A service-account token is not among its sources: it would speak for the pod, not for the agent.
+/// A projected volume. A service-account token is not among its sources: it would speak for the
+/// pod, not for the agent.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct ProjectedVolume {
@@ -82,12 +83,19 @@ impl PodVolume {
     }
 }
 
-/// Reads requests and limits whose quantities may be written as numbers, which the API server keeps as they are
-/// and the ordinary type does not read.
-pub fn resources<'de, D: Deserializer<'de>>(from: D) -> Result<Option<ResourceRequirements>, D::Error> {
+/// Reads requests and limits whose quantities may be written as numbers, which the API server keeps
+/// as they are and the ordinary type does not read.
+pub fn resources<'de, D: Deserializer<'de>>(
+    from: D,
+) -> Result<Option<ResourceRequirements>, D::Error> {
     let Some(mut object) = Option::<JsonObject>::deserialize(from)? else { return Ok(None) };
     for list in ["requests", "limits"] {
-        for quantity in object.get_mut(list).and_then(Value::as_object_mut).into_iter().flat_map(|m| m.values_mut()) {
+        for quantity in object
+            .get_mut(list)
+            .and_then(Value::as_object_mut)
+            .into_iter()
+            .flat_map(|m| m.values_mut())
+        {
             if let Value::Number(n) = quantity {
                 *quantity = Value::String(Quantity(n.to_string()).0);
             }
@@ -112,9 +120,13 @@ mod tests {
 
     #[test]
     fn a_volume_becomes_a_pods_volume_or_says_why_not() {
-        let good: PodVolume = serde_json::from_value(json!({ "name": "c", "configMap": { "name": "x", "optional": true } })).unwrap();
+        let good: PodVolume = serde_json::from_value(
+            json!({ "name": "c", "configMap": { "name": "x", "optional": true } }),
+        )
+        .unwrap();
         assert_eq!(good.to_volume().unwrap().config_map.unwrap().name, "x");
-        let bad: PodVolume = serde_json::from_value(json!({ "name": "c", "configMap": { "items": 7 } })).unwrap();
+        let bad: PodVolume =
+            serde_json::from_value(json!({ "name": "c", "configMap": { "items": 7 } })).unwrap();
         assert!(bad.to_volume().is_err());
     }
 }

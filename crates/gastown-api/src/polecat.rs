@@ -69,7 +69,11 @@ pub struct PolecatSpec {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub agent_config: Option<AgentConfig>,
     /// Requests and limits of the agent's container; `kubernetes.resources` wins.
-    #[serde(default, deserialize_with = "crate::pod::resources", skip_serializing_if = "Option::is_none")]
+    #[serde(
+        default,
+        deserialize_with = "crate::pod::resources",
+        skip_serializing_if = "Option::is_none"
+    )]
     #[schemars(schema_with = "schema::resources")]
     pub resources: Option<ResourceRequirements>,
     /// Seconds after which a finished Polecat is deleted; kept when absent.

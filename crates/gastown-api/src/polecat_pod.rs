@@ -10,8 +10,8 @@ use crate::shared::{JsonObject, ObjectName, SecretKeyRef, main_branch};
 
 /// The repository, the credentials and the pod of a Polecat.
 ///
-/// A user's volume never gets the name of one of ours, and a mount names a user's volume only: otherwise the agent could
-/// mount the git credentials that are kept from it.
+/// A user's volume never gets the name of one of ours, and a mount names a user's volume only:
+/// otherwise the agent could mount the git credentials that are kept from it.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 #[schemars(extend("x-kubernetes-validations" = volume_rules()))]
@@ -30,7 +30,8 @@ pub struct KubernetesSpec {
     /// The work branch is on the remote already and is ours to continue.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub resume_branch: bool,
-    /// A Secret with `ssh-privatekey` (or `id_rsa`, `id_ed25519`, `identity`), or with `username` and `password` or `token`.
+    /// A Secret with `ssh-privatekey` (or `id_rsa`, `id_ed25519`, `identity`), or with `username`
+    /// and `password` or `token`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub git_secret_ref: Option<ObjectName>,
     /// A Secret with `.credentials.json` for Claude Code.
@@ -39,12 +40,17 @@ pub struct KubernetesSpec {
     /// The key for the model's API.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub api_key_secret_ref: Option<SecretKeyRef>,
-    /// The image that the agent runs in; it must hold git, a shell, CA certificates and the project's tools.
+    /// The image that the agent runs in; it must hold git, a shell, CA certificates and the
+    /// project's tools.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 1024))]
     pub image: Option<String>,
     /// Requests and limits of the agent's container.
-    #[serde(default, deserialize_with = "crate::pod::resources", skip_serializing_if = "Option::is_none")]
+    #[serde(
+        default,
+        deserialize_with = "crate::pod::resources",
+        skip_serializing_if = "Option::is_none"
+    )]
     #[schemars(schema_with = "schema::resources")]
     pub resources: Option<ResourceRequirements>,
     /// The time of one attempt; the work is saved before it is up.

@@ -4,7 +4,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::schema;
 
-/// What is known of a Polecat. Every field is absent until it is known, so that a controller applies only its own.
+/// What is known of a Polecat. Every field is absent until it is known, so that a controller
+/// applies only its own.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct PolecatStatus {

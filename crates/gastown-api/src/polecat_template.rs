@@ -5,13 +5,15 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::pod::PodVolume;
-use crate::polecat::{AgentConfig, AgentKind, Budget, DesiredState, ModelProvider, PolecatSpec, Provider};
+use crate::polecat::{
+    AgentConfig, AgentKind, Budget, DesiredState, ModelProvider, PolecatSpec, Provider,
+};
 use crate::polecat_pod::{self, KubernetesSpec};
 use crate::schema;
 use crate::shared::{JsonObject, ObjectName, SecretKeyRef};
 
-/// What of a [`PolecatSpec`] all Polecats of a rig share, without defaults of its own. It is copied whole into each
-/// Polecat that is started: a later change concerns later Polecats.
+/// What of a [`PolecatSpec`] all Polecats of a rig share, without defaults of its own. It is copied
+/// whole into each Polecat that is started: a later change concerns later Polecats.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 #[schemars(extend("x-kubernetes-validations" = schema::rules(&[
@@ -50,14 +52,24 @@ pub struct PolecatTemplate {
 }
 
 impl PolecatTemplate {
-    /// A Polecat of `rig` at work on a bead. Where the template has no repository and no branch, the rig's are taken.
-    pub fn for_bead(&self, rig: &str, bead: &str, task: Option<String>, repository: &str, branch: Option<&str>) -> PolecatSpec {
+    /// A Polecat of `rig` at work on a bead. Where the template has no repository and no branch,
+    /// the rig's are taken.
+    pub fn for_bead(
+        &self,
+        rig: &str,
+        bead: &str,
+        task: Option<String>,
+        repository: &str,
+        branch: Option<&str>,
+    ) -> PolecatSpec {
         let plain = PolecatSpec::of_rig(rig);
         PolecatSpec {
             desired_state: DesiredState::Working,
             bead_id: Some(bead.to_owned()),
             task_description: task,
-            kubernetes: Some(self.kubernetes.clone().unwrap_or_default().for_repository(repository, branch)),
+            kubernetes: Some(
+                self.kubernetes.clone().unwrap_or_default().for_repository(repository, branch),
+            ),
             agent: self.agent.unwrap_or(plain.agent),
             agent_config: self.agent_config.as_ref().map(AgentTemplate::config),
             ttl_seconds_after_finished: self.ttl_seconds_after_finished,
@@ -121,7 +133,8 @@ impl AgentTemplate {
     }
 }
 
-/// A [`KubernetesSpec`] without defaults, and without the branch of the work, which each Polecat has for itself.
+/// A [`KubernetesSpec`] without defaults, and without the branch of the work, which each Polecat
+/// has for itself.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 #[schemars(extend("x-kubernetes-validations" = polecat_pod::volume_rules()))]
@@ -130,11 +143,13 @@ pub struct KubernetesTemplate {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 2048), extend("x-kubernetes-validations" = schema::git_url()))]
     pub git_repository: Option<String>,
-    /// The branch that the work starts from and lands on; the one of the rig's Refinery when absent.
+    /// The branch that the work starts from and lands on; the one of the rig's Refinery when
+    /// absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 244), extend("x-kubernetes-validations" = schema::branch()))]
     pub git_branch: Option<String>,
-    /// A Secret with `ssh-privatekey` (or `id_rsa`, `id_ed25519`, `identity`), or with `username` and `password` or `token`.
+    /// A Secret with `ssh-privatekey` (or `id_rsa`, `id_ed25519`, `identity`), or with `username`
+    /// and `password` or `token`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub git_secret_ref: Option<ObjectName>,
     /// A Secret with `.credentials.json` for Claude Code.
@@ -143,12 +158,17 @@ pub struct KubernetesTemplate {
     /// The key for the model's API.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub api_key_secret_ref: Option<SecretKeyRef>,
-    /// The image that the agent runs in; it must hold git, a shell, CA certificates and the project's tools.
+    /// The image that the agent runs in; it must hold git, a shell, CA certificates and the
+    /// project's tools.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 1024))]
     pub image: Option<String>,
     /// Requests and limits of the agent's container.
-    #[serde(default, deserialize_with = "crate::pod::resources", skip_serializing_if = "Option::is_none")]
+    #[serde(
+        default,
+        deserialize_with = "crate::pod::resources",
+        skip_serializing_if = "Option::is_none"
+    )]
     #[schemars(schema_with = "schema::resources")]
     pub resources: Option<ResourceRequirements>,
     /// The time of one attempt; the work is saved before it is up.
@@ -199,15 +219,22 @@ pub struct KubernetesTemplate {
 impl KubernetesTemplate {
     /// The spec of a Polecat, the schema's defaults filled in.
     pub fn for_repository(self, repository: &str, branch: Option<&str>) -> KubernetesSpec {
-        let plain = KubernetesSpec::of_repository(self.git_repository.unwrap_or_else(|| repository.to_owned()));
+        let plain = KubernetesSpec::of_repository(
+            self.git_repository.unwrap_or_else(|| repository.to_owned()),
+        );
         KubernetesSpec {
-            git_branch: self.git_branch.or_else(|| branch.map(ToOwned::to_owned)).unwrap_or_else(|| plain.git_branch.clone()),
+            git_branch: self
+                .git_branch
+                .or_else(|| branch.map(ToOwned::to_owned))
+                .unwrap_or_else(|| plain.git_branch.clone()),
             git_secret_ref: self.git_secret_ref,
             claude_creds_secret_ref: self.claude_creds_secret_ref,
             api_key_secret_ref: self.api_key_secret_ref,
             image: self.image,
             resources: self.resources,
-            active_deadline_seconds: self.active_deadline_seconds.unwrap_or(plain.active_deadline_seconds),
+            active_deadline_seconds: self
+                .active_deadline_seconds
+                .unwrap_or(plain.active_deadline_seconds),
             ssh_known_hosts_config_map_ref: self.ssh_known_hosts_config_map_ref,
             image_pull_secrets: self.image_pull_secrets,
             node_selector: self.node_selector,
@@ -233,8 +260,17 @@ mod tests {
 
     #[test]
     fn an_empty_template_gives_a_polecat_of_the_rigs_repository() {
-        let spec = read(serde_json::json!({})).for_bead("web", "gt-1", Some("Do it.".into()), "https://host/a/b", Some("dev"));
-        let kubernetes = KubernetesSpec { git_branch: "dev".into(), ..KubernetesSpec::of_repository("https://host/a/b") };
+        let spec = read(serde_json::json!({})).for_bead(
+            "web",
+            "gt-1",
+            Some("Do it.".into()),
+            "https://host/a/b",
+            Some("dev"),
+        );
+        let kubernetes = KubernetesSpec {
+            git_branch: "dev".into(),
+            ..KubernetesSpec::of_repository("https://host/a/b")
+        };
         let wanted = PolecatSpec {
             desired_state: DesiredState::Working,
             bead_id: Some("gt-1".into()),
@@ -264,7 +300,8 @@ mod tests {
                 "env": [{"name": "B", "value": "2"}],
             },
         });
-        let spec = read(template.clone()).for_bead("web", "gt-1", None, "https://host/a/b", Some("dev"));
+        let spec =
+            read(template.clone()).for_bead("web", "gt-1", None, "https://host/a/b", Some("dev"));
         let spec = serde_json::to_value(&spec).unwrap();
         for key in template.as_object().unwrap().keys().filter(|key| *key != "kubernetes") {
             assert_eq!(spec[key], template[key], "{key}");

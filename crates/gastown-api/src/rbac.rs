@@ -1,9 +1,11 @@
-//! What each controller may do, and why: the one source of the chart's roles and of the page that shows them.
+//! What each controller may do, and why: the one source of the chart's roles and of the page that
+//! shows them.
 //!
-//! Nobody has `*`, nobody may bind roles or make tokens, and polecat-ctl has no permission on Secrets at all. What a
-//! controller needs in the release namespace only is in [`namespace_rules`]; Secrets and known hosts that a
-//! Refinery, a BeadStore or a Witness names are read in the release namespace and in those namespaces that the chart's
-//! `refinery.secretNamespaces`, `beadstore.secretNamespaces` and `witness.secretNamespaces` name ([`secret_rules`]).
+//! Nobody has `*`, nobody may bind roles or make tokens, and polecat-ctl has no permission on
+//! Secrets at all. What a controller needs in the release namespace only is in [`namespace_rules`];
+//! Secrets and known hosts that a Refinery, a BeadStore or a Witness names are read in the release
+//! namespace and in those namespaces that the chart's `refinery.secretNamespaces`,
+//! `beadstore.secretNamespaces` and `witness.secretNamespaces` name ([`secret_rules`]).
 
 use k8s_openapi::api::rbac::v1::PolicyRule;
 
@@ -26,7 +28,8 @@ pub enum Controller {
 
 impl Controller {
     /// All of them.
-    pub const ALL: [Self; 6] = [Self::Rig, Self::Polecat, Self::Convoy, Self::Witness, Self::Refinery, Self::BeadStore];
+    pub const ALL: [Self; 6] =
+        [Self::Rig, Self::Polecat, Self::Convoy, Self::Witness, Self::Refinery, Self::BeadStore];
 
     /// The program's name.
     pub fn name(self) -> &'static str {
@@ -67,11 +70,17 @@ pub struct Grant {
 const READ: &[&str] = &["get", "list", "watch"];
 const OURS: &str = crate::names::GROUP;
 
-const fn grant(group: &'static str, resources: &'static [&'static str], verbs: &'static [&'static str], why: &'static str) -> Grant {
+const fn grant(
+    group: &'static str,
+    resources: &'static [&'static str],
+    verbs: &'static [&'static str],
+    why: &'static str,
+) -> Grant {
     Grant { group, resources, verbs, why }
 }
 
-const EVENTS: Grant = grant("events.k8s.io", &["events"], &["create", "patch"], "says once what happened");
+const EVENTS: Grant =
+    grant("events.k8s.io", &["events"], &["create", "patch"], "says once what happened");
 
 const LEASE: Grant = grant(
     "coordination.k8s.io",
@@ -81,16 +90,38 @@ const LEASE: Grant = grant(
 );
 
 const RIG: &[Grant] = &[
-    grant(OURS, &["rigs"], &["get", "list", "watch", "patch"], "its own kind; the finalizer is a patch"),
+    grant(
+        OURS,
+        &["rigs"],
+        &["get", "list", "watch", "patch"],
+        "its own kind; the finalizer is a patch",
+    ),
     grant(OURS, &["rigs/status"], &["patch"], "phase, counts and conditions"),
     grant(OURS, &["rigs/finalizers"], &["update"], "being a blocking owner of its children"),
-    grant(OURS, &["polecats", "convoys"], READ, "counts by phase; what must drain before a Rig goes"),
-    grant(OURS, &["witnesses", "refineries", "beadstores"], READ, "readiness of children; adopting one that a user wrote, wherever it is"),
+    grant(
+        OURS,
+        &["polecats", "convoys"],
+        READ,
+        "counts by phase; what must drain before a Rig goes",
+    ),
+    grant(
+        OURS,
+        &["witnesses", "refineries", "beadstores"],
+        READ,
+        "readiness of children; adopting one that a user wrote, wherever it is",
+    ),
     EVENTS,
 ];
 
-const RIG_RELEASE: &[Grant] =
-    &[grant(OURS, &["witnesses", "refineries", "beadstores"], &["create", "patch", "delete"], "the children that it makes here"), LEASE];
+const RIG_RELEASE: &[Grant] = &[
+    grant(
+        OURS,
+        &["witnesses", "refineries", "beadstores"],
+        &["create", "patch", "delete"],
+        "the children that it makes here",
+    ),
+    LEASE,
+];
 
 const POLECAT: &[Grant] = &[
     grant(
@@ -100,16 +131,38 @@ const POLECAT: &[Grant] = &[
         "its own kind: ledger and finalizer are patches; finished ones go after their time",
     ),
     grant(OURS, &["polecats/status"], &["patch"], "phase, outcome and conditions"),
-    grant(OURS, &["polecats/finalizers"], &["update"], "being a blocking owner of pods and prompts"),
-    grant(OURS, &["rigs", "refineries", "mergerequests"], READ, "capacity, served branches, what became of submitted work"),
+    grant(
+        OURS,
+        &["polecats/finalizers"],
+        &["update"],
+        "being a blocking owner of pods and prompts",
+    ),
+    grant(
+        OURS,
+        &["rigs", "refineries", "mergerequests"],
+        READ,
+        "capacity, served branches, what became of submitted work",
+    ),
     grant(OURS, &["beadstores"], READ, "whether a rig has beads to read and to comment on"),
-    grant("", &["pods"], &["get", "list", "watch", "create", "patch", "delete"], "agents' pods: drain and finalizer are patches"),
+    grant(
+        "",
+        &["pods"],
+        &["get", "list", "watch", "create", "patch", "delete"],
+        "agents' pods: drain and finalizer are patches",
+    ),
     grant("", &["configmaps"], &["get", "create", "patch", "delete"], "an attempt's prompt"),
     EVENTS,
 ];
 
-const POLECAT_RELEASE: &[Grant] =
-    &[LEASE, grant("coordination.k8s.io", &["leases"], &["delete"], "claims of beads, given back or left behind")];
+const POLECAT_RELEASE: &[Grant] = &[
+    LEASE,
+    grant(
+        "coordination.k8s.io",
+        &["leases"],
+        &["delete"],
+        "claims of beads, given back or left behind",
+    ),
+];
 
 const REFINERY: &[Grant] = &[
     grant(OURS, &["refineries"], READ, "its own kind"),
@@ -127,7 +180,12 @@ const REFINERY: &[Grant] = &[
     grant("batch", &["jobs"], &["get", "list", "watch", "create", "patch", "delete"], "gates"),
     grant("", &["pods"], READ, "why a gate ended"),
     grant("", &["pods/log"], &["get"], "a gate's evidence"),
-    grant("authentication.k8s.io", &["tokenreviews"], &["create"], "who calls its gRPC and git servers"),
+    grant(
+        "authentication.k8s.io",
+        &["tokenreviews"],
+        &["create"],
+        "who calls its gRPC and git servers",
+    ),
     EVENTS,
 ];
 
@@ -139,10 +197,25 @@ const REFINERY_SECRETS: &[Grant] = &[
 const REFINERY_RELEASE: &[Grant] = &[REFINERY_SECRETS[0], REFINERY_SECRETS[1], LEASE];
 
 const BEAD_STORE: &[Grant] = &[
-    grant(OURS, &["beadstores"], &["get", "list", "watch", "patch"], "its own kind; the Go operator's finalizer is taken off by a patch"),
+    grant(
+        OURS,
+        &["beadstores"],
+        &["get", "list", "watch", "patch"],
+        "its own kind; the Go operator's finalizer is taken off by a patch",
+    ),
     grant(OURS, &["beadstores/status"], &["patch"], "phase, counts and conditions"),
-    grant(OURS, &["rigs", "refineries", "mergerequests"], READ, "repository, target branches, what landed"),
-    grant(OURS, &["mergerequests"], &["patch"], "one annotation, and nothing else: that its landing closed a bead of `bd serve`"),
+    grant(
+        OURS,
+        &["rigs", "refineries", "mergerequests"],
+        READ,
+        "repository, target branches, what landed",
+    ),
+    grant(
+        OURS,
+        &["mergerequests"],
+        &["patch"],
+        "one annotation, and nothing else: that its landing closed a bead of `bd serve`",
+    ),
     grant("authentication.k8s.io", &["tokenreviews"], &["create"], "who calls its gRPC server"),
     EVENTS,
 ];
@@ -164,10 +237,25 @@ const BEAD_STORE_RELEASE: &[Grant] = &[
 ];
 
 const CONVOY: &[Grant] = &[
-    grant(OURS, &["convoys"], &["get", "list", "watch", "patch"], "its own kind; what counted and what was told are patches"),
+    grant(
+        OURS,
+        &["convoys"],
+        &["get", "list", "watch", "patch"],
+        "its own kind; what counted and what was told are patches",
+    ),
     grant(OURS, &["convoys/status"], &["patch"], "phase, progress and conditions"),
-    grant(OURS, &["rigs", "beadstores", "mergerequests"], READ, "capacity and template, where beads are, what landed"),
-    grant(OURS, &["polecats"], &["get", "list", "watch", "create"], "who works on a bead; the one that it starts for a bead"),
+    grant(
+        OURS,
+        &["rigs", "beadstores", "mergerequests"],
+        READ,
+        "capacity and template, where beads are, what landed",
+    ),
+    grant(
+        OURS,
+        &["polecats"],
+        &["get", "list", "watch", "create"],
+        "who works on a bead; the one that it starts for a bead",
+    ),
     EVENTS,
 ];
 
@@ -184,13 +272,23 @@ const WITNESS: &[Grant] = &[
     ),
     grant(OURS, &["escalations/status"], &["patch"], "phase, severity and deliveries"),
     grant(OURS, &["polecats"], READ, "whom to watch over"),
-    grant(OURS, &["polecats/status"], &["patch"], "activity and the condition Healthy, and nothing else"),
+    grant(
+        OURS,
+        &["polecats/status"],
+        &["patch"],
+        "activity and the condition Healthy, and nothing else",
+    ),
     grant("", &["pods"], &["get"], "whose pod attaches"),
     grant("authentication.k8s.io", &["tokenreviews"], &["create"], "who calls its gRPC server"),
     EVENTS,
 ];
 
-const WITNESS_SECRETS: &[Grant] = &[grant("", &["secrets"], &["get"], "URLs and passwords of channels that a Witness here names")];
+const WITNESS_SECRETS: &[Grant] = &[grant(
+    "",
+    &["secrets"],
+    &["get"],
+    "URLs and passwords of channels that a Witness here names",
+)];
 
 const WITNESS_RELEASE: &[Grant] = &[WITNESS_SECRETS[0], LEASE];
 
@@ -260,7 +358,9 @@ mod tests {
     use super::*;
 
     fn all(controller: Controller) -> impl Iterator<Item = &'static Grant> {
-        [cluster_grants(controller), namespace_grants(controller), secret_grants(controller)].into_iter().flatten()
+        [cluster_grants(controller), namespace_grants(controller), secret_grants(controller)]
+            .into_iter()
+            .flatten()
     }
 
     #[test]
@@ -268,8 +368,14 @@ mod tests {
         for grant in Controller::ALL.into_iter().flat_map(all) {
             let words = || grant.resources.iter().chain(grant.verbs).chain([&grant.group]);
             assert!(!words().any(|w| w.contains('*')), "{grant:?}");
-            assert!(!grant.verbs.iter().any(|v| ["bind", "escalate", "impersonate"].contains(v)), "{grant:?}");
-            assert!(!grant.resources.iter().any(|r| ["pods/exec", "serviceaccounts/token"].contains(r)), "{grant:?}");
+            assert!(
+                !grant.verbs.iter().any(|v| ["bind", "escalate", "impersonate"].contains(v)),
+                "{grant:?}"
+            );
+            assert!(
+                !grant.resources.iter().any(|r| ["pods/exec", "serviceaccounts/token"].contains(r)),
+                "{grant:?}"
+            );
         }
     }
 

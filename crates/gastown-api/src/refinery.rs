@@ -37,7 +37,8 @@ pub struct RefinerySpec {
     #[serde(default = "main_branch")]
     #[schemars(length(min = 1, max = 244), extend("x-kubernetes-validations" = schema::branch()))]
     pub target_branch: String,
-    /// The gate: a command for `sh -c` in the repository. Without one everything lands untested and `Gated` is False.
+    /// The gate: a command for `sh -c` in the repository. Without one everything lands untested and
+    /// `Gated` is False.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 16_384))]
     pub test_command: Option<String>,
@@ -125,7 +126,11 @@ pub struct GateTemplate {
     #[schemars(length(max = 1024))]
     pub image: Option<String>,
     /// Requests and limits of the gate's container.
-    #[serde(default, deserialize_with = "crate::pod::resources", skip_serializing_if = "Option::is_none")]
+    #[serde(
+        default,
+        deserialize_with = "crate::pod::resources",
+        skip_serializing_if = "Option::is_none"
+    )]
     #[schemars(schema_with = "schema::resources")]
     pub resources: Option<ResourceRequirements>,
     /// Labels that the pod's node must have.

@@ -51,7 +51,8 @@ pub struct RigSpec {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 256), inner(length(min = 1, max = 63)), extend("x-kubernetes-list-type" = "set"))]
     pub allowed_namespaces: Option<Vec<String>>,
-    /// What the Polecats that convoys and `sling` start for this rig are like; it is copied when one is started.
+    /// What the Polecats that convoys and `sling` start for this rig are like; it is copied when
+    /// one is started.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub polecat_template: Option<PolecatTemplate>,
     /// What the Refinery that this rig creates is like.
@@ -60,7 +61,8 @@ pub struct RigSpec {
     /// What the Witness that this rig creates is like.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub witness: Option<WitnessTemplate>,
-    /// What the BeadStore that this rig creates is like. Without it none is created; one that a person wrote serves.
+    /// What the BeadStore that this rig creates is like. Without it none is created; one that a
+    /// person wrote serves.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub beads: Option<BeadStoreTemplate>,
 }

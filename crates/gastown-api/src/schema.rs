@@ -1,7 +1,8 @@
-//! Parts of the CRDs' schemas that types alone do not say: rules in CEL, bounds, and pod-shaped pieces.
+//! Parts of the CRDs' schemas that types alone do not say: rules in CEL, bounds, and pod-shaped
+//! pieces.
 //!
-//! Texts are checked by rules rather than by `pattern`, because a pattern's refusal shows a regular expression and a
-//! rule's says what to write instead.
+//! Texts are checked by rules rather than by `pattern`, because a pattern's refusal shows a regular
+//! expression and a rule's says what to write instead.
 
 use schemars::{Schema, SchemaGenerator, json_schema};
 use serde_json::{Value, json};
@@ -11,7 +12,8 @@ pub fn rules(list: &[(&str, &str)]) -> Value {
     list.iter().map(|(rule, message)| json!({ "rule": rule, "message": message })).collect()
 }
 
-/// A repository's URL: `git@host:path`, `ssh://`, `https://`, `http://`, `file:///`. The same set as `gastown_names::GitUrl`.
+/// A repository's URL: `git@host:path`, `ssh://`, `https://`, `http://`, `file:///`. The same set
+/// as `gastown_names::GitUrl`.
 pub fn git_url() -> Value {
     let form = r"self.matches('^([A-Za-z0-9_.][A-Za-z0-9_.-]*@[A-Za-z0-9_][A-Za-z0-9_.-]*:/?|ssh://([A-Za-z0-9_.][A-Za-z0-9_.-]*@)?[A-Za-z0-9_][A-Za-z0-9_.-]*(:[1-9][0-9]{0,4})?/+|https?://[A-Za-z0-9_][A-Za-z0-9_.-]*(:[1-9][0-9]{0,4})?/+|file:///+)[A-Za-z0-9._~+@%][A-Za-z0-9._~+@%/-]*$')";
     let no_parent = "!self.matches('[/:][.][.](/|$)')";
@@ -21,7 +23,8 @@ pub fn git_url() -> Value {
     rules(&[(&format!("{form} && {no_parent} && {port}"), message)])
 }
 
-/// The address of a server over HTTP. The same set as the client takes, but for hosts that are no host names.
+/// The address of a server over HTTP. The same set as the client takes, but for hosts that are no
+/// host names.
 pub fn http_url() -> Value {
     let form = r"self.matches('^https?://([A-Za-z0-9]([A-Za-z0-9.-]*[A-Za-z0-9])?|\\[[0-9a-fA-F:.]+\\])(:[1-9][0-9]{0,4})?(/[A-Za-z0-9._~%/-]*)?$')";
     let port = "!self.matches('^https?://[^/]*:(6553[6-9]|655[4-9][0-9]|65[6-9][0-9]{2}|6[6-9][0-9]{3}|[7-9][0-9]{4})(/|$)')";
@@ -58,12 +61,18 @@ pub fn bead_ids(_: &mut SchemaGenerator) -> Schema {
 
 /// A commit's full object id.
 pub fn commit() -> Value {
-    rules(&[("self.matches('^([0-9a-f]{40}|[0-9a-f]{64})$')", "must be a commit's full id: 40 or 64 lowercase hexadecimal digits")])
+    rules(&[(
+        "self.matches('^([0-9a-f]{40}|[0-9a-f]{64})$')",
+        "must be a commit's full id: 40 or 64 lowercase hexadecimal digits",
+    )])
 }
 
 /// A duration in Go's form.
 pub fn duration() -> Value {
-    rules(&[(r"self.matches('^(0|([0-9]+([.][0-9]+)?(ns|us|µs|ms|s|m|h))+)$')", "must be a duration such as 30s, 15m or 1h30m")])
+    rules(&[(
+        r"self.matches('^(0|([0-9]+([.][0-9]+)?(ns|us|µs|ms|s|m|h))+)$')",
+        "must be a duration such as 30s, 15m or 1h30m",
+    )])
 }
 
 /// A point in time.

@@ -20,7 +20,11 @@ use crate::{SecretKeyRef, Severity, schema};
     doc = "Witness watches over the health of a rig's polecats.",
     printcolumn(name = "Rig", type_ = "string", json_path = ".spec.rigRef"),
     printcolumn(name = "Phase", type_ = "string", json_path = ".status.phase"),
-    printcolumn(name = "Running", type_ = "integer", json_path = ".status.polecatsSummary.running"),
+    printcolumn(
+        name = "Running",
+        type_ = "integer",
+        json_path = ".status.polecatsSummary.running"
+    ),
     printcolumn(name = "Stuck", type_ = "integer", json_path = ".status.polecatsSummary.stuck"),
     printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp")
 )]
@@ -45,7 +49,8 @@ pub struct WitnessSpec {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 8), extend("x-kubernetes-validations" = route_names()))]
     pub routes: Vec<Route>,
-    /// How long an agent may be silent before it counts as quiet, or as waiting for a person; by default 2m.
+    /// How long an agent may be silent before it counts as quiet, or as waiting for a person; by
+    /// default 2m.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 64), extend("x-kubernetes-validations" = schema::duration()))]
     pub quiet_threshold: Option<String>,
@@ -53,7 +58,8 @@ pub struct WitnessSpec {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 64), extend("x-kubernetes-validations" = schema::duration()))]
     pub nudge_after: Option<String>,
-    /// How long a nudged agent may stay silent before its work is saved and its pod restarted; by default 5m.
+    /// How long a nudged agent may stay silent before its work is saved and its pod restarted; by
+    /// default 5m.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 64), extend("x-kubernetes-validations" = schema::duration()))]
     pub restart_after: Option<String>,
@@ -79,7 +85,8 @@ pub struct WitnessTemplate {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 8), extend("x-kubernetes-validations" = route_names()))]
     pub routes: Vec<Route>,
-    /// How long an agent may be silent before it counts as quiet, or as waiting for a person; by default 2m.
+    /// How long an agent may be silent before it counts as quiet, or as waiting for a person; by
+    /// default 2m.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 64), extend("x-kubernetes-validations" = schema::duration()))]
     pub quiet_threshold: Option<String>,
@@ -87,7 +94,8 @@ pub struct WitnessTemplate {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 64), extend("x-kubernetes-validations" = schema::duration()))]
     pub nudge_after: Option<String>,
-    /// How long a nudged agent may stay silent before its work is saved and its pod restarted; by default 5m.
+    /// How long a nudged agent may stay silent before its work is saved and its pod restarted; by
+    /// default 5m.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 64), extend("x-kubernetes-validations" = schema::duration()))]
     pub restart_after: Option<String>,
@@ -105,7 +113,10 @@ impl WitnessTemplate {
     pub fn for_rig(&self, rig: impl Into<String>) -> WitnessSpec {
         WitnessSpec {
             rig_ref: rig.into(),
-            health_check_interval: self.health_check_interval.clone().unwrap_or_else(default_interval),
+            health_check_interval: self
+                .health_check_interval
+                .clone()
+                .unwrap_or_else(default_interval),
             stuck_threshold: self.stuck_threshold.clone().unwrap_or_else(default_threshold),
             escalation_target: self.escalation_target.clone().unwrap_or_else(default_target),
             routes: self.routes.clone(),
@@ -131,7 +142,10 @@ fn default_target() -> String {
 fn route_names() -> serde_json::Value {
     let name = |r: &str| format!("(has({r}.name) ? {r}.name : {r}.channel)");
     let rule = format!("self.all(a, self.exists_one(b, {} == {}))", name("b"), name("a"));
-    schema::rules(&[(&rule, "two routes have one name: give each a name of its own (without one it is named as its channel)")])
+    schema::rules(&[(
+        &rule,
+        "two routes have one name: give each a name of its own (without one it is named as its channel)",
+    )])
 }
 
 /// Who is told of an Escalation from a severity on.
@@ -165,15 +179,29 @@ fn least() -> Severity {
 }
 
 fn route_rules() -> serde_json::Value {
-    let rule = |c: &str| (format!("(self.channel == '{c}') == has(self.{c})"), format!("{c} is set when channel is {c}, and only then"));
+    let rule = |c: &str| {
+        (
+            format!("(self.channel == '{c}') == has(self.{c})"),
+            format!("{c} is set when channel is {c}, and only then"),
+        )
+    };
     let all: Vec<_> = ["webhook", "slack", "email"].map(rule).into();
-    all.iter().map(|(rule, message)| serde_json::json!({ "rule": rule, "message": message })).collect()
+    all.iter()
+        .map(|(rule, message)| serde_json::json!({ "rule": rule, "message": message }))
+        .collect()
 }
 
 impl Route {
     /// A route to the mayor of everything.
     pub fn mayor() -> Self {
-        Self { name: None, min_severity: least(), channel: Channel::Mayor, webhook: None, slack: None, email: None }
+        Self {
+            name: None,
+            min_severity: least(),
+            channel: Channel::Mayor,
+            webhook: None,
+            slack: None,
+            email: None,
+        }
     }
 
     /// What deliveries are listed under.
@@ -230,7 +258,8 @@ pub struct EmailChannel {
     /// Who gets it.
     #[schemars(length(min = 1, max = 16), inner(length(min = 3, max = 320)))]
     pub to: Vec<String>,
-    /// A Secret in the Witness's namespace with `username` and `password`; without one nobody logs in.
+    /// A Secret in the Witness's namespace with `username` and `password`; without one nobody logs
+    /// in.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub credentials_secret_ref: Option<crate::ObjectName>,
 }

@@ -34,13 +34,16 @@ pub enum EndpointError {
 impl Endpoint {
     /// Reads the `url` of a spec.
     pub fn parse(url: &str) -> Result<Self, EndpointError> {
-        let url = Url::parse(url.trim()).map_err(|error| EndpointError::NotAUrl(error.to_string()))?;
+        let url =
+            Url::parse(url.trim()).map_err(|error| EndpointError::NotAUrl(error.to_string()))?;
         let secure = match url.scheme() {
             "https" => true,
             "http" => false,
             _ => return Err(EndpointError::NotHttp),
         };
-        let (Some(host), Some(port)) = (url.host().map(|host| host.to_owned()), url.port_or_known_default()) else {
+        let (Some(host), Some(port)) =
+            (url.host().map(|host| host.to_owned()), url.port_or_known_default())
+        else {
             return Err(EndpointError::NotHttp);
         };
         if !url.username().is_empty() || url.password().is_some() {
@@ -49,8 +52,15 @@ impl Endpoint {
         if url.query().is_some() || url.fragment().is_some() {
             return Err(EndpointError::Suffix);
         }
-        let authority = url.port().map_or_else(|| host.to_string(), |port| format!("{host}:{port}"));
-        Ok(Self { secure, host, port, authority, base: url.path().trim_end_matches('/').to_owned() })
+        let authority =
+            url.port().map_or_else(|| host.to_string(), |port| format!("{host}:{port}"));
+        Ok(Self {
+            secure,
+            host,
+            port,
+            authority,
+            base: url.path().trim_end_matches('/').to_owned(),
+        })
     }
 
     /// Whether it is spoken to over TLS.
@@ -81,7 +91,13 @@ impl Endpoint {
 
 impl std::fmt::Display for Endpoint {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "{}://{}{}", if self.secure { "https" } else { "http" }, self.authority, self.base)
+        write!(
+            f,
+            "{}://{}{}",
+            if self.secure { "https" } else { "http" },
+            self.authority,
+            self.base
+        )
     }
 }
 
@@ -107,7 +123,10 @@ mod tests {
     fn an_address_keeps_its_port_and_its_path() {
         let endpoint = Endpoint::parse("http://beads.town.svc:8080/proxy/").unwrap();
         assert_eq!(endpoint.target("context"), "/proxy/v0/beads/context");
-        assert_eq!((endpoint.authority(), endpoint.address()), ("beads.town.svc:8080", ("beads.town.svc".to_owned(), 8080)));
+        assert_eq!(
+            (endpoint.authority(), endpoint.address()),
+            ("beads.town.svc:8080", ("beads.town.svc".to_owned(), 8080))
+        );
         assert_eq!(endpoint.to_string(), "http://beads.town.svc:8080/proxy");
         assert_eq!(Endpoint::parse("https://[::1]/").unwrap().address(), ("::1".to_owned(), 443));
         assert_eq!(Endpoint::parse("https://[::1]:1/").unwrap().authority(), "[::1]:1");

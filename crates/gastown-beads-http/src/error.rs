@@ -7,7 +7,8 @@ use crate::wire::Code;
 /// How long to wait where a server is busy and does not say until when.
 const DEFAULT_WAIT: Duration = Duration::from_secs(5);
 
-/// What went wrong. No variant holds a token or a body; a server's own words are short and without control characters.
+/// What went wrong. No variant holds a token or a body; a server's own words are short and without
+/// control characters.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Error {
     /// Nothing was sent.
@@ -57,7 +58,9 @@ pub enum Error {
         found: String,
     },
     /// The server names no project, so nothing would tell a wrong one.
-    #[error("the server names no project id, so it cannot be told from another one (run `bd` 1.3 or later on the store once)")]
+    #[error(
+        "the server names no project id, so it cannot be told from another one (run `bd` 1.3 or later on the store once)"
+    )]
     NoProject,
     /// Another major version of the API.
     #[error("the server speaks {0:?}, not v0")]
@@ -124,7 +127,8 @@ pub enum Error {
         /// How many children are open; absent where a blocker is.
         open_children: Option<u64>,
     },
-    /// It changed while it was being written, again and again, or in a way that the write must not go over.
+    /// It changed while it was being written, again and again, or in a way that the write must not
+    /// go over.
     #[error("{id} was changed by somebody else meanwhile")]
     Moved {
         /// The issue.
@@ -138,8 +142,11 @@ pub enum Error {
         /// The server's code.
         code: Code,
     },
-    /// 410, or a journal whose head went back: what was remembered is worth nothing, read everything.
-    #[error("the journal of changes no longer reaches back that far; everything is to be read anew")]
+    /// 410, or a journal whose head went back: what was remembered is worth nothing, read
+    /// everything.
+    #[error(
+        "the journal of changes no longer reaches back that far; everything is to be read anew"
+    )]
     Gone {
         /// The first change that is still there.
         floor: Option<u64>,
@@ -211,7 +218,9 @@ impl Error {
     /// What to do next.
     pub fn class(&self) -> Class {
         match self {
-            Self::Unavailable { retry_after, .. } => Class::Wait(retry_after.unwrap_or(DEFAULT_WAIT)),
+            Self::Unavailable { retry_after, .. } => {
+                Class::Wait(retry_after.unwrap_or(DEFAULT_WAIT))
+            }
             Self::Unreachable { .. } | Self::Cut { .. } | Self::Server { .. } => Class::Retry,
             Self::NotFound(_)
             | Self::AlreadyClaimed { .. }
@@ -237,10 +246,13 @@ impl Error {
         }
     }
 
-    /// The reason of the condition `Synced` that it makes false; none where it is about one bead and not about the store.
+    /// The reason of the condition `Synced` that it makes false; none where it is about one bead
+    /// and not about the store.
     pub fn reason(&self) -> Option<&'static str> {
         match self {
-            Self::Unreachable { .. } | Self::Cut { .. } | Self::Server { .. } => Some("RemoteUnreachable"),
+            Self::Unreachable { .. } | Self::Cut { .. } | Self::Server { .. } => {
+                Some("RemoteUnreachable")
+            }
             Self::Unavailable { .. } => Some("RemoteBusy"),
             Self::Unauthenticated { .. } | Self::Forbidden { .. } => Some("AuthFailed"),
             Self::WrongProject { .. } | Self::NoProject => Some("ProjectMismatch"),
@@ -263,16 +275,22 @@ impl Error {
 
     /// Whether a write that failed with it may have been done all the same.
     pub fn is_unsure(&self) -> bool {
-        matches!(self, Self::Cut { .. } | Self::Server { .. } | Self::NotBeads { .. } | Self::TooLarge { .. })
+        matches!(
+            self,
+            Self::Cut { .. } | Self::Server { .. } | Self::NotBeads { .. } | Self::TooLarge { .. }
+        )
     }
 }
 
 /// A server's words, fit for a message: short, without control characters and what reorders text.
 pub(crate) fn tame(text: &str) -> String {
     const LONGEST: usize = 200;
-    let hidden =
-        |c: char| c.is_control() || matches!(c, '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}' | '\u{feff}');
-    let mut out: String = text.chars().take(LONGEST).map(|c| if hidden(c) { '\u{fffd}' } else { c }).collect();
+    let hidden = |c: char| {
+        c.is_control()
+            || matches!(c, '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}' | '\u{feff}')
+    };
+    let mut out: String =
+        text.chars().take(LONGEST).map(|c| if hidden(c) { '\u{fffd}' } else { c }).collect();
     if text.chars().nth(LONGEST).is_some() {
         out.push('…');
     }
@@ -285,7 +303,11 @@ mod tests {
 
     #[test]
     fn a_busy_server_says_how_long_and_a_silent_one_gets_a_default() {
-        let busy = |retry_after| Error::Unavailable { operation: "claim", code: Code::new("busy"), retry_after };
+        let busy = |retry_after| Error::Unavailable {
+            operation: "claim",
+            code: Code::new("busy"),
+            retry_after,
+        };
         assert_eq!(busy(Some(Duration::from_secs(7))).class(), Class::Wait(Duration::from_secs(7)));
         assert_eq!(busy(None).class(), Class::Wait(DEFAULT_WAIT));
     }
@@ -294,7 +316,8 @@ mod tests {
     fn a_message_says_who_has_a_bead_and_what_a_close_waits_for() {
         let claimed = Error::AlreadyClaimed { id: "gt-1".into(), by: Some("maya".into()) };
         assert_eq!(claimed.to_string(), "gt-1 is claimed by maya");
-        let blocked = |open_children| Error::NotClosable { id: "gt-1".into(), open_children }.to_string();
+        let blocked =
+            |open_children| Error::NotClosable { id: "gt-1".into(), open_children }.to_string();
         assert_eq!(blocked(Some(2)), "gt-1 cannot be closed: 2 of its children are open");
         assert_eq!(blocked(None), "gt-1 cannot be closed: something that it waits for is open");
     }

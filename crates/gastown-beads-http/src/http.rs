@@ -48,7 +48,14 @@ pub struct Options {
 
 impl Default for Options {
     fn default() -> Self {
-        Self { deadline: Duration::from_secs(30), max_answer: 32 << 20, max_store: 256 << 20, max_issues: 200_000, page: 500, trust: None }
+        Self {
+            deadline: Duration::from_secs(30),
+            max_answer: 32 << 20,
+            max_store: 256 << 20,
+            max_issues: 200_000,
+            page: 500,
+            trust: None,
+        }
     }
 }
 
@@ -90,51 +97,81 @@ trait Stream: AsyncRead + AsyncWrite + Unpin + Send {}
 impl<T: AsyncRead + AsyncWrite + Unpin + Send> Stream for T {}
 
 impl Wire {
-    pub(crate) fn new(endpoint: Endpoint, token: Option<Token>, options: Options) -> Result<Self, Error> {
+    pub(crate) fn new(
+        endpoint: Endpoint,
+        token: Option<Token>,
+        options: Options,
+    ) -> Result<Self, Error> {
         let tls = if endpoint.is_secure() { Some(connector(options.trust.clone())?) } else { None };
         Ok(Self { endpoint, options, token, tls })
     }
 
-    /// Asks once. The outer error is about the way, the server or the account; the inner one is the server's no to this request.
-    pub(crate) async fn ask<T: DeserializeOwned>(&self, ask: Ask<'_>) -> Result<Result<T, Refusal>, Error> {
+    /// Asks once. The outer error is about the way, the server or the account; the inner one is the
+    /// server's no to this request.
+    pub(crate) async fn ask<T: DeserializeOwned>(
+        &self,
+        ask: Ask<'_>,
+    ) -> Result<Result<T, Refusal>, Error> {
         self.ask_sized(ask).await.map(|said| said.map(|(answer, _)| answer))
     }
 
     /// The same with the size of the answer in bytes.
-    pub(crate) async fn ask_sized<T: DeserializeOwned>(&self, ask: Ask<'_>) -> Result<Result<(T, usize), Refusal>, Error> {
+    pub(crate) async fn ask_sized<T: DeserializeOwned>(
+        &self,
+        ask: Ask<'_>,
+    ) -> Result<Result<(T, usize), Refusal>, Error> {
         let operation = ask.operation;
         let answer = self.exchange(ask).await?;
-        tracing::trace!(operation, status = answer.status.as_u16(), bytes = answer.body.len(), "answered");
+        tracing::trace!(
+            operation,
+            status = answer.status.as_u16(),
+            bytes = answer.body.len(),
+            "answered"
+        );
         if answer.status.is_success() {
             let not_beads = |why: &str| Error::NotBeads { operation, why: self.tame(why) };
             // A list of the right length would be read as the members of an answer, in their order.
             if !answer.body.trim_ascii_start().starts_with(b"{") {
                 return Err(not_beads("no JSON object"));
             }
-            let read = serde_json::from_slice(&answer.body).map_err(|error| not_beads(&error.to_string()))?;
+            let read = serde_json::from_slice(&answer.body)
+                .map_err(|error| not_beads(&error.to_string()))?;
             return Ok(Ok((read, answer.body.len())));
         }
         let problem = self.problem(&answer.body);
         let code = Code::new(&problem.code);
         let status = answer.status.as_u16();
         match status {
-            400 | 404 | 409 | 410 => Ok(Err(Refusal { status: answer.status, problem: Box::new(problem) })),
+            400 | 404 | 409 | 410 => {
+                Ok(Err(Refusal { status: answer.status, problem: Box::new(problem) }))
+            }
             300..400 => Err(Error::Redirected { operation, status }),
             401 => Err(Error::Unauthenticated { operation }),
             403 => Err(Error::Forbidden { operation }),
             429 | 503 => Err(Error::Unavailable { operation, code, retry_after: answer.wait }),
-            402..500 => Err(Error::Refused { operation, code, param: problem.param, detail: problem.detail }),
+            402..500 => Err(Error::Refused {
+                operation,
+                code,
+                param: problem.param,
+                detail: problem.detail,
+            }),
             _ => Err(Error::Server { operation, status, code }),
         }
     }
 
-    /// The problem document of an answer, its words made fit for messages; an empty one where there is none.
+    /// The problem document of an answer, its words made fit for messages; an empty one where there
+    /// is none.
     fn problem(&self, body: &[u8]) -> Problem {
         let mut problem: Problem = serde_json::from_slice(body).unwrap_or_default();
         for words in [&mut problem.code, &mut problem.reason, &mut problem.detail] {
             *words = self.tame(words);
         }
-        for words in [&mut problem.param, &mut problem.assignee, &mut problem.issue_status, &mut problem.server_project_id] {
+        for words in [
+            &mut problem.param,
+            &mut problem.assignee,
+            &mut problem.issue_status,
+            &mut problem.server_project_id,
+        ] {
             *words = words.take().map(|words| self.tame(&words));
         }
         problem
@@ -153,15 +190,22 @@ impl Wire {
         let stream = self.connect(until).await?;
         let work = async {
             let (mut sender, connection) =
-                hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.map_err(|error| cut(error.to_string()))?;
+                hyper::client::conn::http1::handshake(TokioIo::new(stream))
+                    .await
+                    .map_err(|error| cut(error.to_string()))?;
             // The connection ends with this function, however it ends.
             let mut driver = JoinSet::new();
             driver.spawn(connection);
-            let answer = sender.send_request(request).await.map_err(|error| cut(error.to_string()))?;
+            let answer =
+                sender.send_request(request).await.map_err(|error| cut(error.to_string()))?;
             let (parts, body) = answer.into_parts();
             let limit = self.options.max_answer;
             let body = Limited::new(body, limit).collect().await.map_err(|error| {
-                if error.is::<LengthLimitError>() { Error::TooLarge { operation, limit } } else { cut(error.to_string()) }
+                if error.is::<LengthLimitError>() {
+                    Error::TooLarge { operation, limit }
+                } else {
+                    cut(error.to_string())
+                }
             })?;
             let wait = retry_after(&parts.headers, Timestamp::now());
             Ok(Answer { status: parts.status, wait, body: body.to_bytes() })
@@ -170,7 +214,10 @@ impl Wire {
     }
 
     fn request(&self, ask: Ask<'_>) -> Result<Request<Full<Bytes>>, Error> {
-        let unusable = |error: hyper::http::Error| Error::NotBeads { operation: ask.operation, why: error.to_string() };
+        let unusable = |error: hyper::http::Error| Error::NotBeads {
+            operation: ask.operation,
+            why: error.to_string(),
+        };
         let mut request = Request::builder()
             .method(if ask.body.is_some() { Method::POST } else { Method::GET })
             .uri(self.endpoint.target(ask.path))
@@ -182,7 +229,8 @@ impl Wire {
             request = request.header(PROJECT, project);
         }
         if let Some(token) = &self.token {
-            let mut value = HeaderValue::try_from(token.header()).map_err(|error| unusable(error.into()))?;
+            let mut value =
+                HeaderValue::try_from(token.header()).map_err(|error| unusable(error.into()))?;
             value.set_sensitive(true);
             request = request.header(header::AUTHORIZATION, value);
         }
@@ -193,39 +241,59 @@ impl Wire {
     }
 
     async fn connect(&self, until: Instant) -> Result<Box<dyn Stream>, Error> {
-        let unreachable = |why: String| Error::Unreachable { endpoint: self.endpoint.to_string(), why };
+        let unreachable =
+            |why: String| Error::Unreachable { endpoint: self.endpoint.to_string(), why };
         let (host, port) = self.endpoint.address();
         let work = async {
-            let stream = TcpStream::connect((host.as_str(), port)).await.map_err(|error| unreachable(error.to_string()))?;
-            // Requests are small and each waits for its answer; without this the kernel may hold the last of them back.
+            let stream = TcpStream::connect((host.as_str(), port))
+                .await
+                .map_err(|error| unreachable(error.to_string()))?;
+            // Requests are small and each waits for its answer; without this the kernel may hold
+            // the last of them back.
             stream.set_nodelay(true).map_err(|error| unreachable(error.to_string()))?;
             let Some(tls) = &self.tls else { return Ok(Box::new(stream) as Box<dyn Stream>) };
-            let name = ServerName::try_from(host.clone()).map_err(|error| unreachable(error.to_string()))?;
-            let stream = tls.connect(name, stream).await.map_err(|error| unreachable(error.to_string()))?;
+            let name = ServerName::try_from(host.clone())
+                .map_err(|error| unreachable(error.to_string()))?;
+            let stream =
+                tls.connect(name, stream).await.map_err(|error| unreachable(error.to_string()))?;
             Ok(Box::new(stream) as Box<dyn Stream>)
         };
-        within(until, work).await.unwrap_or_else(|| Err(unreachable("no connection in time".to_owned())))
+        within(until, work)
+            .await
+            .unwrap_or_else(|| Err(unreachable("no connection in time".to_owned())))
     }
 }
 
 impl Refusal {
-    /// What a no means that the operation itself has no better word for; `expected` is the project that the request named.
+    /// What a no means that the operation itself has no better word for; `expected` is the project
+    /// that the request named.
     pub(crate) fn error(self, operation: &'static str, expected: &str) -> Error {
         let Self { status, problem } = self;
         let code = Code::new(&problem.code);
         match status {
-            StatusCode::BAD_REQUEST if [problem.reason.as_str(), problem.code.as_str()].contains(&"project_mismatch") => {
-                Error::WrongProject { expected: expected.to_owned(), found: problem.server_project_id.unwrap_or_default() }
+            StatusCode::BAD_REQUEST
+                if [problem.reason.as_str(), problem.code.as_str()]
+                    .contains(&"project_mismatch") =>
+            {
+                Error::WrongProject {
+                    expected: expected.to_owned(),
+                    found: problem.server_project_id.unwrap_or_default(),
+                }
             }
-            StatusCode::BAD_REQUEST => Error::Refused { operation, code, param: problem.param, detail: problem.detail },
-            StatusCode::CONFLICT if code.as_str() == "events_journal_disabled" => Error::JournalDisabled,
+            StatusCode::BAD_REQUEST => {
+                Error::Refused { operation, code, param: problem.param, detail: problem.detail }
+            }
+            StatusCode::CONFLICT if code.as_str() == "events_journal_disabled" => {
+                Error::JournalDisabled
+            }
             StatusCode::CONFLICT => Error::Conflict { operation, code },
             StatusCode::GONE => Error::Gone { floor: problem.floor, head: problem.head },
             _ => Error::NotBeads { operation, why: format!("{} {code}", status.as_u16()) },
         }
     }
 
-    /// Whether the server says that there is no such issue, and not something before it that there is no such page.
+    /// Whether the server says that there is no such issue, and not something before it that there
+    /// is no such page.
     pub(crate) fn is_not_found(&self) -> bool {
         self.status == StatusCode::NOT_FOUND && self.problem.code == "not_found"
     }
@@ -261,16 +329,19 @@ fn connector(trust: Option<Arc<rustls::RootCertStore>>) -> Result<TlsConnector, 
     Ok(TlsConnector::from(Arc::new(config)))
 }
 
-/// RFC 9110 §10.2.3: seconds, or a date. A date is counted from the answer's own `Date`, so that clocks which disagree do no harm.
+/// RFC 9110 §10.2.3: seconds, or a date. A date is counted from the answer's own `Date`, so that
+/// clocks which disagree do no harm.
 fn retry_after(headers: &HeaderMap, now: Timestamp) -> Option<Duration> {
     let value = headers.get(header::RETRY_AFTER)?.to_str().ok()?.trim();
     if !value.is_empty() && value.bytes().all(|byte| byte.is_ascii_digit()) {
         // What is too long for a number is too long to wait for.
         return Some(value.parse().map_or(MAX_WAIT, Duration::from_secs).min(MAX_WAIT));
     }
-    let date = |text: &str| jiff::fmt::rfc2822::parse(text.trim()).ok().map(|zoned| zoned.timestamp());
+    let date =
+        |text: &str| jiff::fmt::rfc2822::parse(text.trim()).ok().map(|zoned| zoned.timestamp());
     let then = date(value)?;
-    let from = headers.get(header::DATE).and_then(|value| date(value.to_str().ok()?)).unwrap_or(now);
+    let from =
+        headers.get(header::DATE).and_then(|value| date(value.to_str().ok()?)).unwrap_or(now);
     Some(Duration::try_from(then.duration_since(from)).unwrap_or_default().min(MAX_WAIT))
 }
 
@@ -281,7 +352,10 @@ mod tests {
     fn waits(pairs: &[(&str, &str)]) -> Option<u64> {
         let mut headers = HeaderMap::new();
         for (name, value) in pairs {
-            headers.insert(header::HeaderName::try_from(*name).unwrap(), HeaderValue::try_from(*value).unwrap());
+            headers.insert(
+                header::HeaderName::try_from(*name).unwrap(),
+                HeaderValue::try_from(*value).unwrap(),
+            );
         }
         retry_after(&headers, "2026-11-25T12:00:00Z".parse().unwrap()).map(|wait| wait.as_secs())
     }
@@ -291,7 +365,13 @@ mod tests {
         assert_eq!(waits(&[("retry-after", "7")]), Some(7));
         assert_eq!(waits(&[("retry-after", "Wed, 25 Nov 2026 12:00:30 GMT")]), Some(30));
         // The server's clock is an hour behind; its own dates agree with each other.
-        assert_eq!(waits(&[("retry-after", "Wed, 25 Nov 2026 11:00:20 GMT"), ("date", "Wed, 25 Nov 2026 11:00:00 GMT")]), Some(20));
+        assert_eq!(
+            waits(&[
+                ("retry-after", "Wed, 25 Nov 2026 11:00:20 GMT"),
+                ("date", "Wed, 25 Nov 2026 11:00:00 GMT")
+            ]),
+            Some(20)
+        );
         assert_eq!(waits(&[]), None);
     }
 

@@ -18,7 +18,8 @@ pub enum TokenError {
     /// Longer than any token.
     #[error("the token is longer than {MAX_TOKEN} bytes")]
     TooLong,
-    /// Not one run of visible ASCII. A file of several tokens belongs to the server, not to its clients.
+    /// Not one run of visible ASCII. A file of several tokens belongs to the server, not to its
+    /// clients.
     #[error("the token is not one word of visible ASCII characters")]
     NotAWord,
 }

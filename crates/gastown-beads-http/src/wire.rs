@@ -1,4 +1,5 @@
-//! The shapes of the v0 contract, read leniently: unknown members are ignored, and a `null` is the same as an absence.
+//! The shapes of the v0 contract, read leniently: unknown members are ignored, and a `null` is the
+//! same as an absence.
 
 use std::fmt;
 use std::sync::Arc;
@@ -31,7 +32,8 @@ impl fmt::Display for Code {
     }
 }
 
-/// The token of a version of a row: opaque, sent back as it came. A string since 1.3, a number in its previews.
+/// The token of a version of a row: opaque, sent back as it came. A string since 1.3, a number in
+/// its previews.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[serde(transparent)]
 pub struct Revision(Value);
@@ -156,7 +158,8 @@ pub(crate) struct Commented {
     pub(crate) _id: Value,
 }
 
-/// Rows as issues, with what was odd about them. Each row is read by the rules of a line in an export, whose shape it has.
+/// Rows as issues, with what was odd about them. Each row is read by the rules of a line in an
+/// export, whose shape it has.
 pub(crate) fn issues(rows: &[Value]) -> (IssueSet, Problems) {
     let mut lines = Vec::new();
     for row in rows {
@@ -168,7 +171,8 @@ pub(crate) fn issues(rows: &[Value]) -> (IssueSet, Problems) {
     (issues, store.problems().clone())
 }
 
-/// One issue of its detail, whose `dependencies` are whole issues and not edges; the edges come from `edges`.
+/// One issue of its detail, whose `dependencies` are whole issues and not edges; the edges come
+/// from `edges`.
 pub(crate) fn detail(mut row: Value, edges: Vec<Value>) -> Result<(Arc<Issue>, Revision), String> {
     let members = row.as_object_mut().ok_or("an issue that is no object")?;
     let revision = members.remove("revision").ok_or("an issue without its revision")?;
@@ -176,7 +180,12 @@ pub(crate) fn detail(mut row: Value, edges: Vec<Value>) -> Result<(Arc<Issue>, R
     members.insert("dependencies".to_owned(), Value::Array(edges));
     let (issues, problems) = issues(std::slice::from_ref(&row));
     let issue = issues.iter().next().cloned();
-    let why = || problems.iter().next().map_or_else(|| "no issue".to_owned(), |problem| tame(&problem.defect.to_string()));
+    let why = || {
+        problems
+            .iter()
+            .next()
+            .map_or_else(|| "no issue".to_owned(), |problem| tame(&problem.defect.to_string()))
+    };
     Ok((issue.ok_or_else(why)?, revision))
 }
 
@@ -186,7 +195,9 @@ pub(crate) fn lacks_edges(row: &Value) -> bool {
     row.get("dependency_count").and_then(Value::as_u64).is_some_and(|count| count > shown as u64)
 }
 
-fn or_default<'de, D: Deserializer<'de>, T: Default + Deserialize<'de>>(deserializer: D) -> Result<T, D::Error> {
+fn or_default<'de, D: Deserializer<'de>, T: Default + Deserialize<'de>>(
+    deserializer: D,
+) -> Result<T, D::Error> {
     Ok(Option::deserialize(deserializer)?.unwrap_or_default())
 }
 
@@ -230,7 +241,10 @@ mod tests {
 
     #[test]
     fn null_is_absence() {
-        let context: Context = serde_json::from_str(r#"{"api_version":"v0","project_id":null,"capabilities":null,"new":{}}"#).unwrap();
+        let context: Context = serde_json::from_str(
+            r#"{"api_version":"v0","project_id":null,"capabilities":null,"new":{}}"#,
+        )
+        .unwrap();
         assert_eq!((context.project_id.as_str(), context.capabilities.len()), ("", 0));
     }
 
@@ -259,7 +273,8 @@ mod tests {
         leaf.prop_recursive(4, 48, 6, move |inner| {
             prop_oneof![
                 prop::collection::vec(inner.clone(), 0..6).prop_map(Value::from),
-                prop::collection::btree_map(key.clone(), inner, 0..6).prop_map(|map| Value::Object(map.into_iter().collect())),
+                prop::collection::btree_map(key.clone(), inner, 0..6)
+                    .prop_map(|map| Value::Object(map.into_iter().collect())),
             ]
         })
     }

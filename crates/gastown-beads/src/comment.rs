@@ -5,13 +5,23 @@ use sha2::{Digest, Sha256};
 
 use crate::{dialect::Dialect, set::IssueSet};
 
-/// The id of a new comment on `id`, as JSON text: the next number of the file in classic and `br` files, a version 7 UUID in exports. It is
-/// made of nothing but its arguments, so the same comment has the same id wherever it is made.
-pub(crate) fn new_id(issues: &IssueSet, id: &str, author: &str, text: &str, now: Timestamp) -> Option<String> {
+/// The id of a new comment on `id`, as JSON text: the next number of the file in classic and `br`
+/// files, a version 7 UUID in exports. It is made of nothing but its arguments, so the same comment
+/// has the same id wherever it is made.
+pub(crate) fn new_id(
+    issues: &IssueSet,
+    id: &str,
+    author: &str,
+    text: &str,
+    now: Timestamp,
+) -> Option<String> {
     match issues.dialect() {
         Dialect::Export => Some(format!("\"{}\"", uuid(id, author, text, now))),
         Dialect::Classic | Dialect::Br => {
-            let numbers = issues.iter_any().flat_map(|issue| &issue.comments).filter_map(|comment| comment.id.parse::<u64>().ok());
+            let numbers = issues
+                .iter_any()
+                .flat_map(|issue| &issue.comments)
+                .filter_map(|comment| comment.id.parse::<u64>().ok());
             Some(numbers.max().unwrap_or(0).checked_add(1)?.to_string())
         }
     }
@@ -52,9 +62,12 @@ mod tests {
     fn a_uuid_depends_on_each_part_and_on_nothing_else() {
         let now: Timestamp = "2026-11-23T00:16:26Z".parse().unwrap();
         assert_eq!(uuid("a", "b", "c", now), uuid("a", "b", "c", now));
-        for other in
-            [uuid("ab", "", "c", now), uuid("a", "bc", "", now), uuid("a", "b", "d", now), uuid("a", "b", "c", Timestamp::UNIX_EPOCH)]
-        {
+        for other in [
+            uuid("ab", "", "c", now),
+            uuid("a", "bc", "", now),
+            uuid("a", "b", "d", now),
+            uuid("a", "b", "c", Timestamp::UNIX_EPOCH),
+        ] {
             assert_ne!(uuid("a", "b", "c", now), other);
         }
     }

@@ -2,15 +2,19 @@
 
 use jiff::{Timestamp, tz::Offset};
 
-/// Which program's JSONL a file is. A hyphenated prefix (`bd-main-idj`) is no dialect of its own: see [`crate::prefix_of`].
+/// Which program's JSONL a file is. A hyphenated prefix (`bd-main-idj`) is no dialect of its own:
+/// see [`crate::prefix_of`].
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Dialect {
-    /// `bd` up to 0.49: the file is the source of truth; local-offset times with nanoseconds, sorted by id.
+    /// `bd` up to 0.49: the file is the source of truth; local-offset times with nanoseconds,
+    /// sorted by id.
     #[default]
     Classic,
-    /// `br`: like classic, with `source_repo` and compaction figures in each line; does not escape `<`, `>` and `&`.
+    /// `br`: like classic, with `source_repo` and compaction figures in each line; does not escape
+    /// `<`, `>` and `&`.
     Br,
-    /// What `bd` from 1.0 on exports of its database: `_type` first, times in whole seconds of UTC, counts last.
+    /// What `bd` from 1.0 on exports of its database: `_type` first, times in whole seconds of UTC,
+    /// counts last.
     Export,
 }
 
@@ -42,7 +46,8 @@ enum Fraction {
     Thousands,
 }
 
-/// The keys of a line as `bd` orders them, in 0.49 and in 1.0 (which adds `_type`, `started_at` and the counts).
+/// The keys of a line as `bd` orders them, in 0.49 and in 1.0 (which adds `_type`, `started_at` and
+/// the counts).
 const BD_ORDER: &[&str] = &[
     "_type",
     "id",
@@ -90,7 +95,8 @@ const BD_ORDER: &[&str] = &[
     "comment_count",
 ];
 
-/// `br` has what describes a deletion and a compaction before the labels, and nothing after the comments.
+/// `br` has what describes a deletion and a compaction before the labels, and nothing after the
+/// comments.
 const BR_ORDER: &[&str] = &[
     "id",
     "title",
@@ -156,19 +162,23 @@ impl Dialect {
         }
     }
 
-    /// The style of a line's times, from one of them where there is one. Export times are whole seconds even where a hand wrote more; a time
-    /// without a fraction in another file was not written by a clock of nanoseconds, so the next one has none either.
+    /// The style of a line's times, from one of them where there is one. Export times are whole
+    /// seconds even where a hand wrote more; a time without a fraction in another file was not
+    /// written by a clock of nanoseconds, so the next one has none either.
     pub(crate) fn time_style(self, example: Option<&str>) -> TimeStyle {
         let offset = example.and_then(offset_of);
         match self {
             Self::Export => TimeStyle { offset: None, fraction: Fraction::None },
-            _ if example.is_some_and(|text| !text.contains('.')) => TimeStyle { offset, fraction: Fraction::None },
+            _ if example.is_some_and(|text| !text.contains('.')) => {
+                TimeStyle { offset, fraction: Fraction::None }
+            }
             Self::Classic => TimeStyle { offset, fraction: Fraction::Trimmed },
             Self::Br => TimeStyle { offset, fraction: Fraction::Thousands },
         }
     }
 
-    /// Comments of `bd` have whole seconds of UTC in every version; `br` writes them like other times.
+    /// Comments of `bd` have whole seconds of UTC in every version; `br` writes them like other
+    /// times.
     pub(crate) fn comment_time_style(self, example: Option<&str>) -> TimeStyle {
         match self {
             Self::Classic | Self::Export => TimeStyle { offset: None, fraction: Fraction::None },
@@ -225,9 +235,11 @@ impl Votes {
 }
 
 impl Escaping {
-    /// What the file shows: an escaped `<`, `>` or `&` anywhere, else a bare one, else what the dialect does.
+    /// What the file shows: an escaped `<`, `>` or `&` anywhere, else a bare one, else what the
+    /// dialect does.
     pub(crate) fn detect(bytes: &[u8], dialect: Dialect) -> Self {
-        let escaped = bytes.windows(6).any(|six| matches!(six, br"\u003c" | br"\u003e" | br"\u0026"));
+        let escaped =
+            bytes.windows(6).any(|six| matches!(six, br"\u003c" | br"\u003e" | br"\u0026"));
         if escaped {
             Self::Html
         } else if bytes.iter().any(|byte| matches!(byte, b'<' | b'>' | b'&')) {
@@ -242,7 +254,10 @@ impl TimeStyle {
     /// The time as this style can hold it: an export has no fractions.
     pub(crate) fn round(self, at: Timestamp) -> Timestamp {
         match self.fraction {
-            Fraction::None => Timestamp::from_second(at.as_second() - i64::from(at.subsec_nanosecond() < 0)).unwrap_or(at),
+            Fraction::None => {
+                Timestamp::from_second(at.as_second() - i64::from(at.subsec_nanosecond() < 0))
+                    .unwrap_or(at)
+            }
             Fraction::Trimmed | Fraction::Thousands => at,
         }
     }
@@ -289,15 +304,39 @@ mod tests {
     #[test]
     fn times_are_written_as_each_dialect_writes_them() {
         let now = at("2026-05-02T08:00:00.120000000Z");
-        assert_eq!(Dialect::Export.time_style(Some("2026-01-01T00:00:00+02:00")).format(now), "2026-05-02T08:00:00Z");
-        assert_eq!(Dialect::Classic.time_style(Some("2026-01-01T00:00:00.5+02:00")).format(now), "2026-05-02T10:00:00.12+02:00");
-        assert_eq!(Dialect::Classic.time_style(Some("2026-01-01T00:00:00.5-08:30")).format(now), "2026-05-01T23:30:00.12-08:30");
-        assert_eq!(Dialect::Classic.time_style(Some("2026-01-01T00:00:00.5Z")).format(now), "2026-05-02T08:00:00.12Z");
-        assert_eq!(Dialect::Classic.time_style(Some("2026-01-01T00:00:00+02:00")).format(now), "2026-05-02T10:00:00+02:00");
-        assert_eq!(Dialect::Classic.time_style(None).format(at("2026-05-02T08:00:00Z")), "2026-05-02T08:00:00Z");
+        assert_eq!(
+            Dialect::Export.time_style(Some("2026-01-01T00:00:00+02:00")).format(now),
+            "2026-05-02T08:00:00Z"
+        );
+        assert_eq!(
+            Dialect::Classic.time_style(Some("2026-01-01T00:00:00.5+02:00")).format(now),
+            "2026-05-02T10:00:00.12+02:00"
+        );
+        assert_eq!(
+            Dialect::Classic.time_style(Some("2026-01-01T00:00:00.5-08:30")).format(now),
+            "2026-05-01T23:30:00.12-08:30"
+        );
+        assert_eq!(
+            Dialect::Classic.time_style(Some("2026-01-01T00:00:00.5Z")).format(now),
+            "2026-05-02T08:00:00.12Z"
+        );
+        assert_eq!(
+            Dialect::Classic.time_style(Some("2026-01-01T00:00:00+02:00")).format(now),
+            "2026-05-02T10:00:00+02:00"
+        );
+        assert_eq!(
+            Dialect::Classic.time_style(None).format(at("2026-05-02T08:00:00Z")),
+            "2026-05-02T08:00:00Z"
+        );
         assert_eq!(Dialect::Br.time_style(None).format(now), "2026-05-02T08:00:00.120Z");
-        assert_eq!(Dialect::Br.time_style(None).format(at("2026-05-02T08:00:00.000001Z")), "2026-05-02T08:00:00.000001Z");
-        assert_eq!(Dialect::Classic.comment_time_style(Some("2026-01-01T00:00:00.5+02:00")).format(now), "2026-05-02T08:00:00Z");
+        assert_eq!(
+            Dialect::Br.time_style(None).format(at("2026-05-02T08:00:00.000001Z")),
+            "2026-05-02T08:00:00.000001Z"
+        );
+        assert_eq!(
+            Dialect::Classic.comment_time_style(Some("2026-01-01T00:00:00.5+02:00")).format(now),
+            "2026-05-02T08:00:00Z"
+        );
     }
 
     #[test]

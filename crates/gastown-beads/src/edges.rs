@@ -21,20 +21,28 @@ pub(crate) struct Edges<'a> {
 }
 
 impl<'a> Edges<'a> {
-    /// An edge belongs to the issue that it names as its dependent, as when `bd` imports it; not to the line that it is on.
+    /// An edge belongs to the issue that it names as its dependent, as when `bd` imports it; not to
+    /// the line that it is on.
     pub(crate) fn of(set: &'a IssueSet) -> Self {
         let issues: Vec<&Issue> = set.iter().map(AsRef::as_ref).collect();
-        let index: HashMap<&str, usize> = issues.iter().enumerate().map(|(place, issue)| (issue.id.as_str(), place)).collect();
+        let index: HashMap<&str, usize> =
+            issues.iter().enumerate().map(|(place, issue)| (issue.id.as_str(), place)).collect();
         let empty = || vec![Vec::new(); issues.len()];
         let (mut parents, mut children) = (empty(), empty());
         let mut blockers = vec![Vec::new(); issues.len()];
         let (mut external, mut dangling) = (Vec::new(), Vec::new());
-        for edge in issues.iter().flat_map(|issue| &issue.dependencies).filter(|edge| edge.kind.orders_work()) {
+        for edge in issues
+            .iter()
+            .flat_map(|issue| &issue.dependencies)
+            .filter(|edge| edge.kind.orders_work())
+        {
             if edge.is_external() {
                 external.push(edge);
                 continue;
             }
-            let (Some(&from), Some(&to)) = (index.get(edge.issue_id.as_str()), index.get(edge.depends_on_id.as_str())) else {
+            let (Some(&from), Some(&to)) =
+                (index.get(edge.issue_id.as_str()), index.get(edge.depends_on_id.as_str()))
+            else {
                 dangling.push(edge);
                 continue;
             };
@@ -48,8 +56,14 @@ impl<'a> Edges<'a> {
         Self { issues, index, blockers, parents, children, external, dangling }
     }
 
-    /// The children of `target` that a gate on it still waits for, with `done` saying what is done; none where it is open.
-    pub(crate) fn awaited(&self, target: usize, gate: Gate, done: impl Fn(usize) -> bool) -> Vec<usize> {
+    /// The children of `target` that a gate on it still waits for, with `done` saying what is done;
+    /// none where it is open.
+    pub(crate) fn awaited(
+        &self,
+        target: usize,
+        gate: Gate,
+        done: impl Fn(usize) -> bool,
+    ) -> Vec<usize> {
         let children = &self.children[target];
         let open: Vec<usize> = children.iter().copied().filter(|child| !done(*child)).collect();
         if gate == Gate::AnyChildren && open.len() < children.len() { Vec::new() } else { open }

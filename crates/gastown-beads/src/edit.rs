@@ -48,7 +48,8 @@ pub enum EditError {
     /// The file is not edited at all.
     #[error(transparent)]
     NotWritable(#[from] NotWritable),
-    /// This issue is not edited: what the edit turns on cannot be read, or the line has no room for it.
+    /// This issue is not edited: what the edit turns on cannot be read, or the line has no room for
+    /// it.
     #[error("{id} cannot be edited: {why}")]
     NotEditable {
         /// The issue.
@@ -64,16 +65,22 @@ pub enum EditError {
 impl Store {
     /// Makes an open issue `in_progress` for `assignee`: where nobody has it, or the same one.
     ///
-    /// As `bd update --claim`: no change where the same one already has it in progress; a `hooked` or closed issue cannot be claimed.
+    /// As `bd update --claim`: no change where the same one already has it in progress; a `hooked`
+    /// or closed issue cannot be claimed.
     pub fn claim(&mut self, id: &str, assignee: &str, now: Timestamp) -> Result<Change, EditError> {
         if assignee.trim().is_empty() {
             return Err(EditError::Empty("the assignee"));
         }
         let (place, issue) = self.editable(id, &["status", "assignee"])?;
-        let not_claimable = |status: &str| EditError::NotClaimable { id: id.to_owned(), status: shown(status) };
+        let not_claimable =
+            |status: &str| EditError::NotClaimable { id: id.to_owned(), status: shown(status) };
         let ours = match issue.assignee.as_deref() {
-            _ if issue.status == Status::Closed => return Err(not_claimable(issue.status.as_str())),
-            Some(by) if by != assignee => return Err(EditError::AlreadyClaimed { id: id.to_owned(), by: shown(by) }),
+            _ if issue.status == Status::Closed => {
+                return Err(not_claimable(issue.status.as_str()));
+            }
+            Some(by) if by != assignee => {
+                return Err(EditError::AlreadyClaimed { id: id.to_owned(), by: shown(by) });
+            }
             holder => holder.is_some(),
         };
         match issue.status {
@@ -83,7 +90,8 @@ impl Store {
             ref status => return Err(not_claimable(status.as_str())),
         }
         // A writer that does not know the key would drop it at its next write.
-        let known = self.dialect() == Dialect::Export || self.issues.iter_any().any(|issue| issue.started_at.is_some());
+        let known = self.dialect() == Dialect::Export
+            || self.issues.iter_any().any(|issue| issue.started_at.is_some());
         let starts = known && issue.started_at.is_none();
         self.edit(place, now, |draft| {
             draft.text("status", "in_progress")?;
@@ -93,10 +101,16 @@ impl Store {
         })
     }
 
-    /// Gives an issue back that `assignee` has: the assignee goes, `in_progress` and `hooked` become `open`, another status stays.
+    /// Gives an issue back that `assignee` has: the assignee goes, `in_progress` and `hooked`
+    /// become `open`, another status stays.
     ///
     /// No change where somebody else has it, nobody has it, or it is closed.
-    pub fn release(&mut self, id: &str, assignee: &str, now: Timestamp) -> Result<Change, EditError> {
+    pub fn release(
+        &mut self,
+        id: &str,
+        assignee: &str,
+        now: Timestamp,
+    ) -> Result<Change, EditError> {
         let (place, issue) = self.editable(id, &["status", "assignee"])?;
         if issue.assignee.as_deref() != Some(assignee) || issue.status == Status::Closed {
             return Ok(Change::NotNeeded);
@@ -111,7 +125,8 @@ impl Store {
         })
     }
 
-    /// Closes an issue with a reason (`Closed` where it is empty), whatever its status and its blockers: the caller knows that it is done.
+    /// Closes an issue with a reason (`Closed` where it is empty), whatever its status and its
+    /// blockers: the caller knows that it is done.
     ///
     /// The first close wins: no change where it is closed already, for whatever reason.
     pub fn close(&mut self, id: &str, reason: &str, now: Timestamp) -> Result<Change, EditError> {
@@ -129,7 +144,13 @@ impl Store {
     }
 
     /// Adds a comment, once for the same author and text.
-    pub fn comment(&mut self, id: &str, author: &str, text: &str, now: Timestamp) -> Result<Change, EditError> {
+    pub fn comment(
+        &mut self,
+        id: &str,
+        author: &str,
+        text: &str,
+        now: Timestamp,
+    ) -> Result<Change, EditError> {
         if author.trim().is_empty() {
             return Err(EditError::Empty("the author"));
         }
@@ -141,40 +162,69 @@ impl Store {
             return Ok(Change::NotNeeded);
         }
         let count = issue.comments.len() + 1;
-        let new_id = comment::new_id(&self.issues, id, author, text, now)
-            .ok_or_else(|| EditError::NotEditable { id: id.to_owned(), why: "there is no number left for a comment".to_owned() })?;
-        let written = self.dialect().comment_time_style(self.value(place, "updated_at").as_deref()).format(now);
+        let new_id = comment::new_id(&self.issues, id, author, text, now).ok_or_else(|| {
+            EditError::NotEditable {
+                id: id.to_owned(),
+                why: "there is no number left for a comment".to_owned(),
+            }
+        })?;
+        let written = self
+            .dialect()
+            .comment_time_style(self.value(place, "updated_at").as_deref())
+            .format(now);
         self.edit(place, now, |draft| {
             draft.comment(&new_id, id, author, text, &written)?;
             draft.touch()?;
-            if draft.has("comment_count")? { draft.set("comment_count", &count.to_string()) } else { Ok(()) }
+            if draft.has("comment_count")? {
+                draft.set("comment_count", &count.to_string())
+            } else {
+                Ok(())
+            }
         })
     }
 
-    /// Takes over the line of an issue from another version of the file, byte for byte, where that one's is later or ours is missing.
+    /// Takes over the line of an issue from another version of the file, byte for byte, where that
+    /// one's is later or ours is missing.
     ///
-    /// A new line goes where a file sorted by id has it, else to the end. A later deletion is not taken over: there is nothing to edit then.
+    /// A new line goes where a file sorted by id has it, else to the end. A later deletion is not
+    /// taken over: there is nothing to edit then.
     pub fn adopt(&mut self, other: &Self, id: &str) -> Result<Change, EditError> {
         self.writable()?;
         other.writable()?;
         let not_found = || EditError::NotFound(shown(id));
         let ours = self.issues.get_any(id);
-        let Some(theirs) = other.issues.get_any(id) else { return if ours.is_some() { Ok(Change::NotNeeded) } else { Err(not_found()) } };
+        let Some(theirs) = other.issues.get_any(id) else {
+            return if ours.is_some() { Ok(Change::NotNeeded) } else { Err(not_found()) };
+        };
         if ours.is_some_and(|ours| ours.updated_at >= theirs.updated_at) {
             return Ok(Change::NotNeeded);
         }
-        let line = other.raw(id).filter(|_| theirs.status != Status::Tombstone).ok_or_else(not_found)?;
+        let line =
+            other.raw(id).filter(|_| theirs.status != Status::Tombstone).ok_or_else(not_found)?;
         if let Some(place) = self.issues.place(id) {
             return self.replace(place, line);
         }
         if line.len() > self.options.max_line || self.records.len() >= self.options.max_issues {
-            return Err(EditError::NotEditable { id: id.to_owned(), why: "the file has no room for its line".to_owned() });
+            return Err(EditError::NotEditable {
+                id: id.to_owned(),
+                why: "the file has no room for its line".to_owned(),
+            });
         }
-        let sorted = self.issues.iter_any().zip(self.issues.iter_any().skip(1)).all(|(one, next)| one.id < next.id);
-        let behind = self.issues.iter_any().position(|issue| sorted && issue.id.as_str() > id).and_then(|place| self.records.get(place));
+        let sorted = self
+            .issues
+            .iter_any()
+            .zip(self.issues.iter_any().skip(1))
+            .all(|(one, next)| one.id < next.id);
+        let behind = self
+            .issues
+            .iter_any()
+            .position(|issue| sorted && issue.id.as_str() > id)
+            .and_then(|place| self.records.get(place));
         let (at, text) = match behind {
             Some(record) => (record.span.start, format!("{line}\n")),
-            None if self.bytes.is_empty() || self.bytes.ends_with(b"\n") => (self.bytes.len(), format!("{line}\n")),
+            None if self.bytes.is_empty() || self.bytes.ends_with(b"\n") => {
+                (self.bytes.len(), format!("{line}\n"))
+            }
             None => (self.bytes.len(), format!("\n{line}")),
         };
         let mut bytes = std::mem::take(&mut self.bytes);
@@ -200,7 +250,12 @@ impl Store {
     }
 
     /// Makes the edit on a copy of the line, and takes the copy only when all of it went well.
-    fn edit(&mut self, place: usize, now: Timestamp, make: impl FnOnce(&mut Draft<'_>) -> Result<(), String>) -> Result<Change, EditError> {
+    fn edit(
+        &mut self,
+        place: usize,
+        now: Timestamp,
+        make: impl FnOnce(&mut Draft<'_>) -> Result<(), String>,
+    ) -> Result<Change, EditError> {
         let id = self.issues.at(place).map(|issue| issue.id.clone()).unwrap_or_default();
         let line = self.raw(&id).unwrap_or_default().to_owned();
         let mut draft = Draft { store: self, line, stamp: String::new() };
@@ -214,7 +269,8 @@ impl Store {
         self.replace(place, &line)
     }
 
-    /// The next `updated_at` of a line: now, but at least a second past the old one, since that is the precision of what compares them.
+    /// The next `updated_at` of a line: now, but at least a second past the old one, since that is
+    /// the precision of what compares them.
     fn stamp(&self, place: usize, now: Timestamp) -> Result<String, String> {
         let old = self.issues.at(place).and_then(|issue| issue.updated_at);
         let style = self.dialect().time_style(self.value(place, "updated_at").as_deref());
@@ -234,11 +290,14 @@ impl Store {
     /// Puts a line in the place of an issue's.
     fn replace(&mut self, place: usize, line: &str) -> Result<Change, EditError> {
         let Some(old) = self.issues.at(place).map(Arc::clone) else { return Ok(Change::NotNeeded) };
-        let not_editable = |why: &str| EditError::NotEditable { id: old.id.clone(), why: why.to_owned() };
+        let not_editable =
+            |why: &str| EditError::NotEditable { id: old.id.clone(), why: why.to_owned() };
         if line.len() > self.options.max_line {
             return Err(not_editable("its line would be longer than can be read"));
         }
-        let Line::Issue(read) = line::read(line.as_bytes()) else { return Err(not_editable("the line would be none of an issue")) };
+        let Line::Issue(read) = line::read(line.as_bytes()) else {
+            return Err(not_editable("the line would be none of an issue"));
+        };
         let Some(record) = self.records.get_mut(place).filter(|_| read.issue.id == old.id) else {
             return Err(not_editable("the line would be of another issue"));
         };
@@ -252,7 +311,8 @@ impl Store {
         self.bytes.splice(span.clone(), line.bytes());
         for record in &mut self.records {
             if record.span.start > span.start {
-                record.span = record.span.start + line.len() - span.len()..record.span.end + line.len() - span.len();
+                record.span = record.span.start + line.len() - span.len()
+                    ..record.span.end + line.len() - span.len();
             } else if record.span.start == span.start {
                 record.span.end = span.start + line.len();
             }
@@ -266,7 +326,11 @@ impl Store {
 fn later(old: Timestamp, style: TimeStyle) -> Option<Timestamp> {
     let second = SignedDuration::from_secs(1);
     let least = old.checked_add(second).ok()?;
-    if style.round(least) < least { style.round(least).checked_add(second).ok() } else { Some(least) }
+    if style.round(least) < least {
+        style.round(least).checked_add(second).ok()
+    } else {
+        Some(least)
+    }
 }
 
 /// A line in the making.
@@ -304,7 +368,14 @@ impl Draft<'_> {
         self.time("updated_at")
     }
 
-    fn comment(&mut self, comment_id: &str, id: &str, author: &str, text: &str, at: &str) -> Result<(), String> {
+    fn comment(
+        &mut self,
+        comment_id: &str,
+        id: &str,
+        author: &str,
+        text: &str,
+        at: &str,
+    ) -> Result<(), String> {
         let members = json::members(&self.line)?;
         let (colon, comma) = json::separators(&self.line, &members);
         let string = |value: &str| json::string(value, self.store.escaping);
@@ -316,7 +387,10 @@ impl Draft<'_> {
             ("created_at", string(at)),
         ];
         let element = pairs.map(|(key, value)| format!("\"{key}\"{colon}{value}")).join(comma);
-        let present = members.iter().find(|member| member.key == "comments").map_or("null", |member| &self.line[member.value_span.clone()]);
+        let present = members
+            .iter()
+            .find(|member| member.key == "comments")
+            .map_or("null", |member| &self.line[member.value_span.clone()]);
         let comments = json::push(present, &format!("{{{element}}}"), comma)?;
         self.set("comments", &comments)
     }

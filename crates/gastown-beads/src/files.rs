@@ -16,7 +16,8 @@ const NOT_ISSUES: &[&str] = &[
     "beads.right.jsonl",
 ];
 
-/// What metadata.json says that the town reads. Connections are never taken from there: they are one clone's.
+/// What metadata.json says that the town reads. Connections are never taken from there: they are
+/// one clone's.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Metadata {
     /// `dolt`, `sqlite`, or nothing in classic stores.
@@ -60,8 +61,11 @@ pub enum DiscoverError {
 impl Metadata {
     /// Reads metadata.json.
     pub fn parse(bytes: &[u8]) -> Result<Self, MetadataError> {
-        let value: Value = serde_json::from_slice(bytes).map_err(|error| MetadataError::NotJson(error.to_string()))?;
-        let Value::Object(map) = value else { return Err(MetadataError::NotJson("it is another value".to_owned())) };
+        let value: Value = serde_json::from_slice(bytes)
+            .map_err(|error| MetadataError::NotJson(error.to_string()))?;
+        let Value::Object(map) = value else {
+            return Err(MetadataError::NotJson("it is another value".to_owned()));
+        };
         let string = |key: &'static str| match map.get(key) {
             None | Some(Value::Null) => Ok(None),
             Some(Value::String(text)) => Ok(Some(text.clone()).filter(|text| !text.is_empty())),
@@ -81,8 +85,9 @@ impl Metadata {
     }
 }
 
-/// Which of the files of `.beads/` holds the issues: the one that metadata.json names, else `issues.jsonl`, else `beads.jsonl`, else the only
-/// other one that could. Whether it is a regular file is for the caller to see.
+/// Which of the files of `.beads/` holds the issues: the one that metadata.json names, else
+/// `issues.jsonl`, else `beads.jsonl`, else the only other one that could. Whether it is a regular
+/// file is for the caller to see.
 pub fn discover(names: &[&str], metadata_json: Option<&[u8]>) -> Result<String, DiscoverError> {
     let metadata = metadata_json.map(Metadata::parse).transpose()?.unwrap_or_default();
     if let Some(name) = metadata.jsonl_export {
@@ -93,11 +98,16 @@ pub fn discover(names: &[&str], metadata_json: Option<&[u8]>) -> Result<String, 
             return Ok(name);
         }
     }
-    if let Some(name) = ["issues.jsonl", "beads.jsonl"].into_iter().find(|name| names.contains(name)) {
+    if let Some(name) =
+        ["issues.jsonl", "beads.jsonl"].into_iter().find(|name| names.contains(name))
+    {
         return Ok(name.to_owned());
     }
-    let mut others: Vec<String> =
-        names.iter().filter(|name| is_plain(name) && !NOT_ISSUES.contains(name)).map(|name| (*name).to_owned()).collect();
+    let mut others: Vec<String> = names
+        .iter()
+        .filter(|name| is_plain(name) && !NOT_ISSUES.contains(name))
+        .map(|name| (*name).to_owned())
+        .collect();
     others.sort_unstable();
     match others.len() {
         0 => Err(DiscoverError::NoJsonl),
@@ -130,16 +140,37 @@ mod tests {
         assert_eq!(found(&all, r#"{"jsonl_export":"gone.jsonl"}"#).unwrap(), "issues.jsonl");
         assert_eq!(found(&all, r#"{"jsonl_export":"deletions.jsonl"}"#).unwrap(), "issues.jsonl");
         assert_eq!(found(&["work.jsonl", "beads.jsonl"], "").unwrap(), "beads.jsonl");
-        assert_eq!(found(&["work.jsonl", "events.jsonl", "config.yaml"], "{}").unwrap(), "work.jsonl");
-        assert_eq!(found(&["b.jsonl", "a.jsonl"], "").unwrap_err(), DiscoverError::Ambiguous(vec!["a.jsonl".into(), "b.jsonl".into()]));
-        assert_eq!(found(&["interactions.jsonl", "config.yaml", ".jsonl"], "").unwrap_err(), DiscoverError::NoJsonl);
+        assert_eq!(
+            found(&["work.jsonl", "events.jsonl", "config.yaml"], "{}").unwrap(),
+            "work.jsonl"
+        );
+        assert_eq!(
+            found(&["b.jsonl", "a.jsonl"], "").unwrap_err(),
+            DiscoverError::Ambiguous(vec!["a.jsonl".into(), "b.jsonl".into()])
+        );
+        assert_eq!(
+            found(&["interactions.jsonl", "config.yaml", ".jsonl"], "").unwrap_err(),
+            DiscoverError::NoJsonl
+        );
     }
 
     #[test]
     fn a_configured_path_is_refused() {
-        for name in ["../issues.jsonl", "/etc/passwd", "a/b.jsonl", "..", "c:\\x.jsonl", ".hidden.jsonl", "x.txt", "a\\u0000.jsonl"] {
+        for name in [
+            "../issues.jsonl",
+            "/etc/passwd",
+            "a/b.jsonl",
+            "..",
+            "c:\\x.jsonl",
+            ".hidden.jsonl",
+            "x.txt",
+            "a\\u0000.jsonl",
+        ] {
             let metadata = format!(r#"{{"jsonl_export":"{}"}}"#, name.replace("\\x", "\\\\x"));
-            assert!(matches!(found(&["issues.jsonl"], &metadata), Err(DiscoverError::BadName(_))), "{name}");
+            assert!(
+                matches!(found(&["issues.jsonl"], &metadata), Err(DiscoverError::BadName(_))),
+                "{name}"
+            );
         }
     }
 
@@ -161,6 +192,9 @@ mod tests {
         for bytes in [b"".as_slice(), b"[]", b"{", b"\xff", br#"{"backend":5}"#] {
             assert!(Metadata::parse(bytes).is_err());
         }
-        assert_eq!(Metadata::parse(br#"{"project_id":[]}"#).unwrap_err().to_string(), "metadata.json: `project_id` is no string");
+        assert_eq!(
+            Metadata::parse(br#"{"project_id":[]}"#).unwrap_err().to_string(),
+            "metadata.json: `project_id` is no string"
+        );
     }
 }

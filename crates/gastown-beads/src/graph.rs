@@ -11,15 +11,17 @@ use crate::{
     set::IssueSet,
 };
 
-/// Which issue must wait for which. What is done neither waits nor is waited for, and is in no layer.
+/// Which issue must wait for which. What is done neither waits nor is waited for, and is in no
+/// layer.
 ///
-/// A child waits for what its parent waits for, not for the parent. Being in a circle of parents is reported as a cycle too, although it
-/// blocks nothing: `bd` refuses to make one.
+/// A child waits for what its parent waits for, not for the parent. Being in a circle of parents is
+/// reported as a cycle too, although it blocks nothing: `bd` refuses to make one.
 #[derive(Clone, Debug)]
 pub struct Graph {
     ids: Vec<String>,
     index: HashMap<String, usize>,
-    /// Of the issues, and behind them of the gates: one each for all that wait for the same children, or this would grow with their product.
+    /// Of the issues, and behind them of the gates: one each for all that wait for the same
+    /// children, or this would grow with their product.
     needs: Vec<Vec<Need>>,
     /// The layer of each; none for what is done, and for what can never go.
     layer: Vec<Option<usize>>,
@@ -45,7 +47,8 @@ impl Graph {
         Self::with_done(issues, Issue::is_done)
     }
 
-    /// The graph in which `done` says what is done, for a caller who knows of landed work that the store does not show yet.
+    /// The graph in which `done` says what is done, for a caller who knows of landed work that the
+    /// store does not show yet.
     pub fn with_done<T: AsRef<IssueSet>>(issues: &T, done: impl Fn(&Issue) -> bool) -> Self {
         let edges = Edges::of(issues.as_ref());
         let mut done: Vec<bool> = edges.issues.iter().map(|issue| done(issue)).collect();
@@ -53,7 +56,9 @@ impl Graph {
         done.resize(needs.len(), false);
         let layer = layers(&needs, &done);
         let ids: Vec<String> = edges.issues.iter().map(|issue| issue.id.clone()).collect();
-        let pairs = |edges: &[&Dependency]| edges.iter().map(|edge| (edge.issue_id.clone(), edge.depends_on_id.clone())).collect();
+        let pairs = |edges: &[&Dependency]| {
+            edges.iter().map(|edge| (edge.issue_id.clone(), edge.depends_on_id.clone())).collect()
+        };
         Self {
             index: ids.iter().enumerate().map(|(place, id)| (id.clone(), place)).collect(),
             dangling: pairs(&edges.dangling),
@@ -65,8 +70,8 @@ impl Graph {
         }
     }
 
-    /// What can go first, what can go when that is done, and so on; in a layer in the order of the file. What is in a cycle or behind one is
-    /// in none.
+    /// What can go first, what can go when that is done, and so on; in a layer in the order of the
+    /// file. What is in a cycle or behind one is in none.
     pub fn layers(&self) -> Vec<Vec<&str>> {
         let mut out = Vec::new();
         for (id, layer) in self.ids.iter().zip(&self.layer) {
@@ -79,36 +84,50 @@ impl Graph {
         out
     }
 
-    /// The first cycle by the order of the file, each issue waiting for the next and the last for the first.
+    /// The first cycle by the order of the file, each issue waiting for the next and the last for
+    /// the first.
     pub fn cycle(&self) -> Option<Vec<&str>> {
         let mut place = (0..self.ids.len()).find(|place| self.is_stuck(*place))?;
         let mut seen = HashMap::new();
         let mut path = Vec::new();
         loop {
             if let Some(start) = seen.insert(place, path.len()) {
-                return Some(path.drain(start..).filter_map(|place: usize| self.ids.get(place)).map(String::as_str).collect());
+                return Some(
+                    path.drain(start..)
+                        .filter_map(|place: usize| self.ids.get(place))
+                        .map(String::as_str)
+                        .collect(),
+                );
             }
             path.push(place);
             // Something that can never go always waits for another such thing.
-            place = self.needs[place].iter().flat_map(Need::places).find(|need| self.is_stuck(*need))?;
+            place = self.needs[place]
+                .iter()
+                .flat_map(Need::places)
+                .find(|need| self.is_stuck(*need))?;
         }
     }
 
     /// What can never go: what is in a cycle, or waits for it.
     pub fn stuck(&self) -> Vec<&str> {
-        (0..self.ids.len()).filter(|place| self.is_stuck(*place)).map(|place| self.ids[place].as_str()).collect()
+        (0..self.ids.len())
+            .filter(|place| self.is_stuck(*place))
+            .map(|place| self.ids[place].as_str())
+            .collect()
     }
 
     /// What an issue itself waits for, apart from what it inherits; empty for an unknown id.
     pub fn waits_for(&self, id: &str) -> Vec<&str> {
-        let needs = self.index.get(id).map(|place| self.needs[*place].as_slice()).unwrap_or_default();
+        let needs =
+            self.index.get(id).map(|place| self.needs[*place].as_slice()).unwrap_or_default();
         let gates = needs
             .iter()
             .filter_map(|need| if let Need::Free(gate) = need { Some(*gate) } else { None })
             .filter(|gate| *gate >= self.ids.len());
         let own = needs.iter().filter(|need| !matches!(need, Need::Free(_)));
         let places = own.chain(gates.flat_map(|gate| &self.needs[gate])).flat_map(Need::places);
-        let mut ids: Vec<&str> = places.filter_map(|place| self.ids.get(place)).map(String::as_str).collect();
+        let mut ids: Vec<&str> =
+            places.filter_map(|place| self.ids.get(place)).map(String::as_str).collect();
         ids.sort_unstable();
         ids.dedup();
         ids
@@ -163,12 +182,18 @@ fn needs(edges: &Edges<'_>, done: &[bool]) -> Vec<Vec<Need>> {
             });
             needs[place].extend(gate.map(Need::Free));
         }
-        needs[place].extend(edges.parents[place].iter().filter(|parent| !done[**parent]).map(|parent| Need::Free(*parent)));
+        needs[place].extend(
+            edges.parents[place]
+                .iter()
+                .filter(|parent| !done[**parent])
+                .map(|parent| Need::Free(*parent)),
+        );
     }
     needs
 }
 
-/// Lets everything go as soon as it can, lowest layer first, so that the first child of an `any-children` gate is the one that opens it.
+/// Lets everything go as soon as it can, lowest layer first, so that the first child of an
+/// `any-children` gate is the one that opens it.
 fn layers(needs: &[Vec<Need>], done: &[bool]) -> Vec<Option<usize>> {
     let mut layer = vec![None; needs.len()];
     let mut earliest = vec![0_usize; needs.len()];
@@ -183,15 +208,18 @@ fn layers(needs: &[Vec<Need>], done: &[bool]) -> Vec<Option<usize>> {
         }
     }
     let mut met: Vec<Vec<bool>> = needs.iter().map(|each| vec![false; each.len()]).collect();
-    let mut heap: BinaryHeap<Reverse<(usize, usize)>> =
-        (0..needs.len()).filter(|place| !done[*place] && open[*place] == 0).map(|place| Reverse((0, place))).collect();
+    let mut heap: BinaryHeap<Reverse<(usize, usize)>> = (0..needs.len())
+        .filter(|place| !done[*place] && open[*place] == 0)
+        .map(|place| Reverse((0, place)))
+        .collect();
     while let Some(Reverse((at, place))) = heap.pop() {
         layer[place] = Some(at);
         for (dependent, number) in &wanted[place] {
             if std::mem::replace(&mut met[*dependent][*number], true) {
                 continue;
             }
-            let after = if matches!(needs[*dependent][*number], Need::Free(_)) { at } else { at + 1 };
+            let after =
+                if matches!(needs[*dependent][*number], Need::Free(_)) { at } else { at + 1 };
             earliest[*dependent] = earliest[*dependent].max(after);
             open[*dependent] -= 1;
             if open[*dependent] == 0 {

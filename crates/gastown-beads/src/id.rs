@@ -3,8 +3,9 @@
 /// The longest id that `bd` has room for, in bytes.
 const MAX_ID: usize = 255;
 
-/// Whether an id may be used at all: letters and digits of any script, `.`, `_`, `-`, `:`, `+` and `@`, beginning with a letter or digit,
-/// without `..`, at most 255 bytes. Nothing else can be told apart in a path, a ref, a terminal or a log.
+/// Whether an id may be used at all: letters and digits of any script, `.`, `_`, `-`, `:`, `+` and
+/// `@`, beginning with a letter or digit, without `..`, at most 255 bytes. Nothing else can be told
+/// apart in a path, a ref, a terminal or a log.
 pub fn is_valid_id(id: &str) -> bool {
     id.len() <= MAX_ID
         && id.starts_with(char::is_alphanumeric)
@@ -12,10 +13,12 @@ pub fn is_valid_id(id: &str) -> bool {
         && id.chars().all(|c| c.is_alphanumeric() || matches!(c, '.' | '_' | '-' | ':' | '+' | '@'))
 }
 
-/// The prefix of an id, without its hyphen: `gt-mq` of `gt-mq-a3f`, `bd-main` of `bd-main-idj.2`; the whole id where it has no hyphen.
+/// The prefix of an id, without its hyphen: `gt-mq` of `gt-mq-a3f`, `bd-main` of `bd-main-idj.2`;
+/// the whole id where it has no hyphen.
 ///
-/// The rule of `bd`: cut at the last hyphen where what follows looks like a number or a hash of 3 to 8 base-36 characters (from 4 on it
-/// needs a digit, since it could be a word), else at the first.
+/// The rule of `bd`: cut at the last hyphen where what follows looks like a number or a hash of 3
+/// to 8 base-36 characters (from 4 on it needs a digit, since it could be a word), else at the
+/// first.
 pub fn prefix_of(id: &str) -> &str {
     let root = id.split('.').next().unwrap_or(id);
     match root.rsplit_once('-') {
@@ -56,9 +59,22 @@ mod tests {
 
     #[test]
     fn ids_that_could_leave_their_place_are_bad() {
-        for id in
-            ["", "../x", "a/../b", "a/b", "a\\b", "a..b", ".a", "-a", "a b", "a\u{1b}[2J", "a\n", "a\0", "\u{202e}a", &"a".repeat(256)]
-        {
+        for id in [
+            "",
+            "../x",
+            "a/../b",
+            "a/b",
+            "a\\b",
+            "a..b",
+            ".a",
+            "-a",
+            "a b",
+            "a\u{1b}[2J",
+            "a\n",
+            "a\0",
+            "\u{202e}a",
+            &"a".repeat(256),
+        ] {
             assert!(!is_valid_id(id), "{id:?}");
         }
         for id in ["web-1", "web-k3f.1", "Web_2-x", "größe-1", "bd-main-idj"] {

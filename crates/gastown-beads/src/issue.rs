@@ -2,7 +2,8 @@
 
 use jiff::Timestamp;
 
-/// An issue as far as the town reads it. The line in the file stays the truth: what is not here is kept there.
+/// An issue as far as the town reads it. The line in the file stays the truth: what is not here is
+/// kept there.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Issue {
     /// Checked by [`crate::is_valid_id`].
@@ -19,7 +20,8 @@ pub struct Issue {
     pub notes: String,
     /// Open where the file does not say.
     pub status: Status,
-    /// 0 (critical) to 4. What is absent is 0, as `bd` reads it; what is no priority counts as 2, the default of `bd create`.
+    /// 0 (critical) to 4. What is absent is 0, as `bd` reads it; what is no priority counts as 2,
+    /// the default of `bd create`.
     pub priority: u8,
     /// `task` where the file does not say.
     pub issue_type: String,
@@ -136,7 +138,10 @@ impl Issue {
 
     /// Its direct parents.
     pub fn parents(&self) -> impl Iterator<Item = &str> {
-        self.dependencies.iter().filter(|edge| edge.kind == DependencyKind::ParentChild).map(|edge| edge.depends_on_id.as_str())
+        self.dependencies
+            .iter()
+            .filter(|edge| edge.kind == DependencyKind::ParentChild)
+            .map(|edge| edge.depends_on_id.as_str())
     }
 }
 
@@ -216,15 +221,20 @@ impl std::fmt::Display for DependencyKind {
 }
 
 impl Dependency {
-    /// Whether the target is in another project (`external:<project>:<id>`); such an edge never blocks.
+    /// Whether the target is in another project (`external:<project>:<id>`); such an edge never
+    /// blocks.
     pub fn is_external(&self) -> bool {
         self.depends_on_id.starts_with("external:")
     }
 
     /// Which children a `waits-for` edge waits for; all, unless its metadata says `any-children`.
     pub fn gate(&self) -> Gate {
-        let gate = self.metadata.as_deref().and_then(|text| serde_json::from_str::<serde_json::Value>(text).ok());
-        match gate.as_ref().and_then(|value| value.get("gate")).and_then(serde_json::Value::as_str) {
+        let gate = self
+            .metadata
+            .as_deref()
+            .and_then(|text| serde_json::from_str::<serde_json::Value>(text).ok());
+        match gate.as_ref().and_then(|value| value.get("gate")).and_then(serde_json::Value::as_str)
+        {
             Some("any-children") => Gate::AnyChildren,
             _ => Gate::AllChildren,
         }

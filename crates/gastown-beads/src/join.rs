@@ -20,14 +20,18 @@ pub struct Joined {
     origins: HashMap<String, Origin>,
 }
 
-/// Reads two branches as one: of each issue the line with the later `updated_at`, the write branch's where they are the same; the target's
-/// order first, then what only the write branch has.
+/// Reads two branches as one: of each issue the line with the later `updated_at`, the write
+/// branch's where they are the same; the target's order first, then what only the write branch has.
 ///
-/// A line whose time cannot be read counts as the older one. An issue that was taken out of one file altogether is still shown from the
-/// other: absence says nothing in JSONL.
+/// A line whose time cannot be read counts as the older one. An issue that was taken out of one
+/// file altogether is still shown from the other: absence says nothing in JSONL.
 pub fn join(target: &Store, write: &Store) -> Joined {
     let mut joined = Joined::default();
-    let dialect = if target.issues().iter_any().next().is_some() { target.dialect() } else { write.dialect() };
+    let dialect = if target.issues().iter_any().next().is_some() {
+        target.dialect()
+    } else {
+        write.dialect()
+    };
     joined.issues.set_dialect(dialect);
     for theirs in target.issues().iter_any() {
         let ours = write.issues().get_any(&theirs.id);
@@ -37,7 +41,8 @@ pub fn join(target: &Store, write: &Store) -> Joined {
         };
         joined.add(issue, origin);
     }
-    for ours in write.issues().iter_any().filter(|ours| target.issues().get_any(&ours.id).is_none()) {
+    for ours in write.issues().iter_any().filter(|ours| target.issues().get_any(&ours.id).is_none())
+    {
         joined.add(ours, Origin::Write);
     }
     joined

@@ -1,4 +1,5 @@
-//! One JSON object as text with the places of its members, so that a member can be changed while every other byte stays.
+//! One JSON object as text with the places of its members, so that a member can be changed while
+//! every other byte stays.
 
 use std::ops::Range;
 
@@ -38,7 +39,11 @@ pub(crate) fn members(text: &str) -> Result<Vec<Member>, String> {
         let value_span = value(text, skip_space(text, at + 1))?;
         at = skip_space(text, value_span.end);
         let written = &text[key_span.clone()];
-        members.push(Member { key: decode(written).unwrap_or_else(|_| written.to_owned()), key_span, value_span });
+        members.push(Member {
+            key: decode(written).unwrap_or_else(|_| written.to_owned()),
+            key_span,
+            value_span,
+        });
         match text.as_bytes().get(at) {
             Some(b',') => at = skip_space(text, at + 1),
             Some(b'}') => return end(text, at + 1, members),
@@ -52,7 +57,8 @@ pub(crate) fn decode<T: DeserializeOwned>(raw: &str) -> Result<T, String> {
     serde_json::from_str(raw).map_err(|error| error.to_string())
 }
 
-/// Sets `key` to the JSON text `raw`: in place where it is, else after the present key that precedes it in `order`.
+/// Sets `key` to the JSON text `raw`: in place where it is, else after the present key that
+/// precedes it in `order`.
 pub(crate) fn set(text: &str, key: &str, raw: &str, order: &[&str]) -> Result<String, String> {
     let members = members(text)?;
     if let Some(member) = members.iter().find(|member| member.key == key) {
@@ -62,9 +68,16 @@ pub(crate) fn set(text: &str, key: &str, raw: &str, order: &[&str]) -> Result<St
     let rank = |name: &str| order.iter().position(|each| *each == name);
     let own = rank(key);
     let ranked = || members.iter().filter_map(|member| Some((rank(&member.key)?, member)));
-    let before = ranked().filter(|(rank, _)| own.is_some_and(|own| *rank < own)).max_by_key(|(rank, _)| *rank);
-    let behind = ranked().filter(|(rank, _)| own.is_some_and(|own| *rank > own)).min_by_key(|(rank, _)| *rank);
-    match (before.map(|(_, member)| member).or(if behind.is_none() { members.last() } else { None }), behind) {
+    let before = ranked()
+        .filter(|(rank, _)| own.is_some_and(|own| *rank < own))
+        .max_by_key(|(rank, _)| *rank);
+    let behind = ranked()
+        .filter(|(rank, _)| own.is_some_and(|own| *rank > own))
+        .min_by_key(|(rank, _)| *rank);
+    match (
+        before.map(|(_, member)| member).or(if behind.is_none() { members.last() } else { None }),
+        behind,
+    ) {
         (Some(member), _) => {
             let at = member.value_span.end;
             Ok(splice(text, at..at, &format!("{comma}\"{key}\"{colon}{raw}")))
@@ -83,12 +96,16 @@ pub(crate) fn set(text: &str, key: &str, raw: &str, order: &[&str]) -> Result<St
 /// Takes `key` and one comma out; the text as it is where the key is absent.
 pub(crate) fn remove(text: &str, key: &str) -> Result<String, String> {
     let members = members(text)?;
-    let Some(index) = members.iter().position(|member| member.key == key) else { return Ok(text.to_owned()) };
-    let span = match (index.checked_sub(1).and_then(|before| members.get(before)), members.get(index + 1)) {
-        (_, Some(next)) => members[index].key_span.start..next.key_span.start,
-        (Some(before), None) => before.value_span.end..members[index].value_span.end,
-        (None, None) => members[index].key_span.start..members[index].value_span.end,
+    let Some(index) = members.iter().position(|member| member.key == key) else {
+        return Ok(text.to_owned());
     };
+    let span =
+        match (index.checked_sub(1).and_then(|before| members.get(before)), members.get(index + 1))
+        {
+            (_, Some(next)) => members[index].key_span.start..next.key_span.start,
+            (Some(before), None) => before.value_span.end..members[index].value_span.end,
+            (None, None) => members[index].key_span.start..members[index].value_span.end,
+        };
     Ok(splice(text, span, ""))
 }
 
@@ -98,14 +115,22 @@ pub(crate) fn push(raw: &str, element: &str, comma: &str) -> Result<String, Stri
     if raw == "null" {
         return Ok(format!("[{element}]"));
     }
-    let inner = raw.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')).ok_or("not a JSON array")?;
-    if inner.trim_matches(SPACE).is_empty() { Ok(format!("[{element}]")) } else { Ok(format!("[{inner}{comma}{element}]")) }
+    let inner =
+        raw.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')).ok_or("not a JSON array")?;
+    if inner.trim_matches(SPACE).is_empty() {
+        Ok(format!("[{element}]"))
+    } else {
+        Ok(format!("[{inner}{comma}{element}]"))
+    }
 }
 
-/// What stands between a key and its value, and between two members, on this line (`:` and `,` where it does not show).
+/// What stands between a key and its value, and between two members, on this line (`:` and `,`
+/// where it does not show).
 pub(crate) fn separators<'a>(text: &'a str, members: &[Member]) -> (&'a str, &'a str) {
-    let colon = members.first().map_or(":", |member| &text[member.key_span.end..member.value_span.start]);
-    let comma = members.get(..2).map_or(",", |pair| &text[pair[0].value_span.end..pair[1].key_span.start]);
+    let colon =
+        members.first().map_or(":", |member| &text[member.key_span.end..member.value_span.start]);
+    let comma =
+        members.get(..2).map_or(",", |pair| &text[pair[0].value_span.end..pair[1].key_span.start]);
     (colon, comma)
 }
 
@@ -124,7 +149,8 @@ pub(crate) fn string(value: &str, escaping: Escaping) -> String {
             '\u{c}' => "\\f",
             _ => "",
         };
-        let escaped_by_go = escaping == Escaping::Html && matches!(c, '<' | '>' | '&' | '\u{2028}' | '\u{2029}');
+        let escaped_by_go =
+            escaping == Escaping::Html && matches!(c, '<' | '>' | '&' | '\u{2028}' | '\u{2029}');
         if !short.is_empty() {
             out.push_str(short);
         } else if c < ' ' || escaped_by_go {
@@ -139,7 +165,8 @@ pub(crate) fn string(value: &str, escaping: Escaping) -> String {
 
 /// `\u` and four hexadecimal digits; of a character of the basic plane.
 fn unicode_escape(c: char) -> impl Iterator<Item = char> {
-    let digit = move |shift: u32| char::from_digit((u32::from(c) >> shift) & 0xf, 16).unwrap_or('0');
+    let digit =
+        move |shift: u32| char::from_digit((u32::from(c) >> shift) & 0xf, 16).unwrap_or('0');
     ['\\', 'u'].into_iter().chain([12, 8, 4, 0].into_iter().map(digit))
 }
 
@@ -147,7 +174,11 @@ const SPACE: [char; 4] = [' ', '\t', '\r', '\n'];
 
 fn end(text: &str, at: usize, members: Vec<Member>) -> Result<Vec<Member>, String> {
     let at = skip_space(text, at);
-    if at == text.len() { Ok(members) } else { Err(format!("more text after the object, at byte {at}")) }
+    if at == text.len() {
+        Ok(members)
+    } else {
+        Err(format!("more text after the object, at byte {at}"))
+    }
 }
 
 fn skip_space(text: &str, at: usize) -> usize {
@@ -155,13 +186,16 @@ fn skip_space(text: &str, at: usize) -> usize {
     text.len() - rest.trim_start_matches(SPACE).len()
 }
 
-/// The span of the one value that begins at `at`. serde_json skips values without recursion, so depth does no harm.
+/// The span of the one value that begins at `at`. serde_json skips values without recursion, so
+/// depth does no harm.
 fn value(text: &str, at: usize) -> Result<Range<usize>, String> {
     let rest = text.get(at..).unwrap_or_default();
     let mut values = serde_json::Deserializer::from_str(rest).into_iter::<IgnoredAny>();
     match values.next() {
         Some(Ok(_)) => Ok(at..at + values.byte_offset()),
-        Some(Err(error)) => Err(format!("no valid JSON at byte {}", at + error.column().saturating_sub(1))),
+        Some(Err(error)) => {
+            Err(format!("no valid JSON at byte {}", at + error.column().saturating_sub(1)))
+        }
         None => Err("the line ends inside the object".to_owned()),
     }
 }
@@ -192,8 +226,14 @@ mod tests {
 
     #[test]
     fn a_new_member_goes_where_the_order_has_it() {
-        assert_eq!(set(r#"{"id":"a","x":1,"labels":[]}"#, "assignee", "1", ORDER).unwrap(), r#"{"id":"a","assignee":1,"x":1,"labels":[]}"#);
-        assert_eq!(set(r#"{"x":1,"labels":[]}"#, "assignee", "1", ORDER).unwrap(), r#"{"x":1,"assignee":1,"labels":[]}"#);
+        assert_eq!(
+            set(r#"{"id":"a","x":1,"labels":[]}"#, "assignee", "1", ORDER).unwrap(),
+            r#"{"id":"a","assignee":1,"x":1,"labels":[]}"#
+        );
+        assert_eq!(
+            set(r#"{"x":1,"labels":[]}"#, "assignee", "1", ORDER).unwrap(),
+            r#"{"x":1,"assignee":1,"labels":[]}"#
+        );
         assert_eq!(set(r#"{"x":1}"#, "assignee", "1", ORDER).unwrap(), r#"{"x":1,"assignee":1}"#);
         assert_eq!(set("{ }", "assignee", "1", ORDER).unwrap(), r#"{"assignee":1 }"#);
     }

@@ -1,12 +1,17 @@
-//! Bead stores as JSONL files in git: what `bd` (up to 0.49 and from 1.0 on) and `br` write, read without loss and edited a line at a time.
+//! Bead stores as JSONL files in git: what `bd` (up to 0.49 and from 1.0 on) and `br` write, read
+//! without loss and edited a line at a time.
 //!
-//! - [`Store::parse`] reads any bytes, [`Store::write`] gives the same bytes back; what is odd is a [`Problem`], never an error.
-//! - [`Store::claim`], [`Store::release`], [`Store::close`] and [`Store::comment`] change one line and keep its key order, escaping, timestamp
-//!   style and place. The file is never sorted and never written anew: its order is the tool's, and a moved line is a conflict for everyone.
-//! - [`ready`] and [`Readiness`] say what `bd ready` would, [`Graph`] in which order work can go, [`join`] what two branches say together.
+//! - [`Store::parse`] reads any bytes, [`Store::write`] gives the same bytes back; what is odd is a
+//!   [`Problem`], never an error.
+//! - [`Store::claim`], [`Store::release`], [`Store::close`] and [`Store::comment`] change one line
+//!   and keep its key order, escaping, timestamp style and place. The file is never sorted and
+//!   never written anew: its order is the tool's, and a moved line is a conflict for everyone.
+//! - [`ready`] and [`Readiness`] say what `bd ready` would, [`Graph`] in which order work can go,
+//!   [`join`] what two branches say together.
 //! - [`discover`], [`Metadata`] and [`StoreConfig`] read what lies beside the issues in `.beads/`.
 //!
-//! Pure: no I/O, no clock, no randomness, and it knows nothing of git or Kubernetes. Everything that it reads is taken for hostile.
+//! Pure: no I/O, no clock, no randomness, and it knows nothing of git or Kubernetes. Everything
+//! that it reads is taken for hostile.
 
 mod comment;
 mod config;

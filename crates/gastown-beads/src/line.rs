@@ -34,7 +34,10 @@ pub(crate) fn read(bytes: &[u8]) -> Line {
     if bytes.iter().all(u8::is_ascii_whitespace) {
         return Line::Blank;
     }
-    if [b"<<<<<<<", b"=======", b">>>>>>>", b"|||||||"].iter().any(|marker| bytes.starts_with(*marker)) {
+    if [b"<<<<<<<", b"=======", b">>>>>>>", b"|||||||"]
+        .iter()
+        .any(|marker| bytes.starts_with(*marker))
+    {
         return Line::Bad(Defect::ConflictMarker);
     }
     let Ok(text) = std::str::from_utf8(bytes) else { return Line::Bad(Defect::NotUtf8) };
@@ -51,9 +54,16 @@ pub(crate) fn read(bytes: &[u8]) -> Line {
 
 /// The id where the object is an issue, nothing where it is another record.
 fn kind(text: &str, members: &[Member]) -> Result<Option<String>, Defect> {
-    let last = |key: &str| members.iter().rev().find(|member| member.key == key).map(|member| &text[member.value_span.clone()]);
+    let last = |key: &str| {
+        members
+            .iter()
+            .rev()
+            .find(|member| member.key == key)
+            .map(|member| &text[member.value_span.clone()])
+    };
     if let Some(raw) = last("_type") {
-        let kind: String = json::decode(raw).map_err(|_| Defect::Malformed("`_type` is no string".to_owned()))?;
+        let kind: String =
+            json::decode(raw).map_err(|_| Defect::Malformed("`_type` is no string".to_owned()))?;
         if kind != "issue" {
             return Ok(None);
         }
@@ -93,7 +103,10 @@ impl<'a> Fields<'a> {
             notes: self.string("notes").unwrap_or_default(),
             status: self.status(),
             priority: self.priority(),
-            issue_type: self.string("issue_type").filter(|word| !word.is_empty()).unwrap_or_else(|| "task".to_owned()),
+            issue_type: self
+                .string("issue_type")
+                .filter(|word| !word.is_empty())
+                .unwrap_or_else(|| "task".to_owned()),
             assignee: self.string("assignee").filter(|name| !name.is_empty()),
             created_at: self.time("created_at"),
             updated_at: self.time("updated_at"),
@@ -112,7 +125,9 @@ impl<'a> Fields<'a> {
         issue.unreadable = std::mem::take(&mut self.unreadable);
         let in_file = keys.clone();
         keys.sort_unstable();
-        if let Some(twice) = keys.windows(2).find_map(|pair| pair.first().filter(|key| pair.last() == Some(key))) {
+        if let Some(twice) =
+            keys.windows(2).find_map(|pair| pair.first().filter(|key| pair.last() == Some(key)))
+        {
             self.defects.push(Defect::DuplicateKey { id: self.id.clone(), key: shown(twice) });
         }
         Read { issue, defects: self.defects, keys: in_file }
@@ -185,21 +200,31 @@ impl<'a> Fields<'a> {
         let count = elements.len();
         let out: Vec<T> = elements.into_iter().filter_map(read).collect();
         if out.len() < count {
-            self.wrong(field, &format!("a list with {} elements of a wrong type", count - out.len()));
+            self.wrong(
+                field,
+                &format!("a list with {} elements of a wrong type", count - out.len()),
+            );
         }
         out
     }
 
     fn labels(&mut self) -> Vec<String> {
-        self.each("labels", |value| if let Value::String(label) = value { Some(label) } else { None })
+        self.each(
+            "labels",
+            |value| if let Value::String(label) = value { Some(label) } else { None },
+        )
     }
 
     fn dependencies(&mut self) -> Vec<Dependency> {
         let own = self.id.clone();
         self.each("dependencies", move |mut value| {
             let issue_id = optional(&mut value, "issue_id")?.unwrap_or_else(|| own.clone());
-            let depends_on_id = optional(&mut value, "depends_on_id")?.filter(|id| !id.is_empty())?;
-            let kind = optional(&mut value, "type")?.filter(|kind| !kind.is_empty()).unwrap_or_else(|| "blocks".to_owned()).into();
+            let depends_on_id =
+                optional(&mut value, "depends_on_id")?.filter(|id| !id.is_empty())?;
+            let kind = optional(&mut value, "type")?
+                .filter(|kind| !kind.is_empty())
+                .unwrap_or_else(|| "blocks".to_owned())
+                .into();
             let metadata = match value.get_mut("metadata").map(Value::take) {
                 None | Some(Value::Null) => None,
                 Some(Value::String(text)) => Some(text),
@@ -219,12 +244,18 @@ impl<'a> Fields<'a> {
             };
             let created_at = optional(&mut value, "created_at")?.and_then(|at| at.parse().ok());
             let author = optional(&mut value, "author")?.unwrap_or_default();
-            Some(Comment { id, author, text: optional(&mut value, "text")?.unwrap_or_default(), created_at })
+            Some(Comment {
+                id,
+                author,
+                text: optional(&mut value, "text")?.unwrap_or_default(),
+                created_at,
+            })
         })
     }
 }
 
-/// The string at `key` of an object: `Some(None)` where it is absent or null, `None` where it is something else or there is no object.
+/// The string at `key` of an object: `Some(None)` where it is absent or null, `None` where it is
+/// something else or there is no object.
 #[allow(clippy::option_option)]
 fn optional(value: &mut Value, key: &str) -> Option<Option<String>> {
     match value.as_object_mut()?.get_mut(key).map(Value::take) {
@@ -256,11 +287,22 @@ mod tests {
     fn absent_fields_have_the_meaning_that_bd_gives_them() {
         let read = issue(r#"{"id":"a-1"}"#).issue;
         assert_eq!(
-            (read.status, read.priority, read.issue_type.as_str(), read.assignee, read.unreadable.len()),
+            (
+                read.status,
+                read.priority,
+                read.issue_type.as_str(),
+                read.assignee,
+                read.unreadable.len()
+            ),
             (Status::Open, 0, "task", None, 0)
         );
-        let read = issue(r#"{"id":"a-1","status":null,"assignee":"","issue_type":"","labels":null,"priority":0}"#);
-        assert_eq!((read.issue.status, read.issue.assignee, read.defects.len()), (Status::Open, None, 0));
+        let read = issue(
+            r#"{"id":"a-1","status":null,"assignee":"","issue_type":"","labels":null,"priority":0}"#,
+        );
+        assert_eq!(
+            (read.issue.status, read.issue.assignee, read.defects.len()),
+            (Status::Open, None, 0)
+        );
     }
 
     #[test]
@@ -271,7 +313,10 @@ mod tests {
         );
         assert_eq!(read.issue.title, "");
         assert_eq!(read.issue.status, Status::Other("[]".to_owned()));
-        assert_eq!((read.issue.priority, read.issue.labels.len(), read.issue.comments.len()), (2, 1, 0));
+        assert_eq!(
+            (read.issue.priority, read.issue.labels.len(), read.issue.comments.len()),
+            (2, 1, 0)
+        );
         let named: Vec<_> = read.issue.unreadable.clone();
         assert_eq!(
             named,
@@ -300,7 +345,10 @@ mod tests {
         );
         assert_eq!(read.issue.dependencies.len(), 1);
         assert_eq!(read.issue.dependencies[0].gate(), crate::Gate::AnyChildren);
-        assert_eq!(read.defects[0].to_string(), "a-1: `dependencies` is a list with 2 elements of a wrong type");
+        assert_eq!(
+            read.defects[0].to_string(),
+            "a-1: `dependencies` is a list with 2 elements of a wrong type"
+        );
     }
 
     #[test]

@@ -31,7 +31,8 @@ pub enum Defect {
         /// What was allowed.
         limit: usize,
     },
-    /// The file holds more issues than [`crate::Options::max_issues`]; this line and what follows it is kept, not read.
+    /// The file holds more issues than [`crate::Options::max_issues`]; this line and what follows
+    /// it is kept, not read.
     #[error("more than {0} issues")]
     TooManyIssues(usize),
     /// An id that could be mistaken for a path or a control sequence; the issue is not shown.
@@ -151,7 +152,8 @@ pub struct NotWritable {
     pub message: String,
 }
 
-/// How many problems of each reason are kept with their places, and as many without a reason; the others are counted.
+/// How many problems of each reason are kept with their places, and as many without a reason; the
+/// others are counted.
 const KEPT: usize = 20;
 
 /// The problems of a file: all counted, the first of each kind kept.
@@ -202,8 +204,17 @@ impl Problems {
 
     /// The gravest reason against writing, with its first place.
     pub(crate) fn stops_writes(&self) -> Result<(), NotWritable> {
-        let Some((reason, count)) = self.counts.iter().find_map(|(reason, count)| Some(((*reason)?, *count))) else { return Ok(()) };
-        let first = self.kept.iter().find(|kept| kept.defect.stops_writes() == Some(reason)).map(ToString::to_string).unwrap_or_default();
+        let Some((reason, count)) =
+            self.counts.iter().find_map(|(reason, count)| Some(((*reason)?, *count)))
+        else {
+            return Ok(());
+        };
+        let first = self
+            .kept
+            .iter()
+            .find(|kept| kept.defect.stops_writes() == Some(reason))
+            .map(ToString::to_string)
+            .unwrap_or_default();
         let message = if count > 1 { format!("{first}, and {} more", count - 1) } else { first };
         Err(NotWritable { reason, message })
     }
@@ -212,7 +223,11 @@ impl Problems {
 /// Text from a file, fit for a message: short, without control characters.
 pub(crate) fn shown(text: &str) -> String {
     const LONGEST: usize = 80;
-    let mut out: String = text.chars().take(LONGEST).map(|c| if c.is_control() || is_invisible(c) { '\u{fffd}' } else { c }).collect();
+    let mut out: String = text
+        .chars()
+        .take(LONGEST)
+        .map(|c| if c.is_control() || is_invisible(c) { '\u{fffd}' } else { c })
+        .collect();
     if text.chars().nth(LONGEST).is_some() {
         out.push('…');
     }
@@ -232,10 +247,16 @@ mod tests {
     fn the_gravest_reason_comes_first_with_its_first_place() {
         let mut problems = Problems::default();
         problems.add(Problem { line: 1, defect: Defect::ByteOrderMark });
-        assert_eq!(problems.stops_writes().unwrap_err().to_string(), "ByteOrderMark: line 1: a byte order mark");
+        assert_eq!(
+            problems.stops_writes().unwrap_err().to_string(),
+            "ByteOrderMark: line 1: a byte order mark"
+        );
         problems.add(Problem { line: 7, defect: Defect::ConflictMarker });
         problems.add(Problem { line: 9, defect: Defect::ConflictMarker });
-        assert_eq!(problems.stops_writes().unwrap_err().to_string(), "ConflictMarkers: line 7: a conflict marker, and 1 more");
+        assert_eq!(
+            problems.stops_writes().unwrap_err().to_string(),
+            "ConflictMarkers: line 7: a conflict marker, and 1 more"
+        );
     }
 
     #[test]
@@ -245,7 +266,10 @@ mod tests {
             problems.add(Problem { line, defect: Defect::NotUtf8 });
         }
         problems.add(Problem { line: 1001, defect: Defect::ConflictMarker });
-        assert_eq!((problems.total(), problems.count(Reason::NotUtf8), problems.iter().count()), (1001, 1000, KEPT + 1));
+        assert_eq!(
+            (problems.total(), problems.count(Reason::NotUtf8), problems.iter().count()),
+            (1001, 1000, KEPT + 1)
+        );
     }
 
     #[test]

@@ -1,9 +1,10 @@
 //! What `bd ready` would list, and why it would not list the rest.
 //!
-//! The rules are those of `bd` from 1.0 on for every dialect: an issue waits for the targets of `blocks` and `conditional-blocks` that are
-//! neither closed nor pinned, for the children that a `waits-for` edge names, and for what its parents wait for, over any depth. `bd` up to
-//! 0.49 knew fewer kinds of edges, so it never wrote the others. Only the order of the list is the dialect's own. Templates, which `bd`
-//! lists, are never work here.
+//! The rules are those of `bd` from 1.0 on for every dialect: an issue waits for the targets of
+//! `blocks` and `conditional-blocks` that are neither closed nor pinned, for the children that a
+//! `waits-for` edge names, and for what its parents wait for, over any depth. `bd` up to 0.49 knew
+//! fewer kinds of edges, so it never wrote the others. Only the order of the list is the dialect's
+//! own. Templates, which `bd` lists, are never work here.
 
 use std::{
     cmp::Reverse,
@@ -22,10 +23,13 @@ use crate::{
 /// Types that are never work.
 const NOT_WORK: &[&str] = &["merge-request", "gate", "molecule", "message", "agent", "role", "rig"];
 
-/// Fields that say whether an issue is ready; one that cannot be read leaves the question open, and then it is not.
-const DECIDING: &[&str] = &["status", "dependencies", "defer_until", "issue_type", "pinned", "ephemeral", "is_template"];
+/// Fields that say whether an issue is ready; one that cannot be read leaves the question open, and
+/// then it is not.
+const DECIDING: &[&str] =
+    &["status", "dependencies", "defer_until", "issue_type", "pinned", "ephemeral", "is_template"];
 
-/// `bd` up to 0.49 lists what is younger than this first, by priority, and what is older after it, by age.
+/// `bd` up to 0.49 lists what is younger than this first, by priority, and what is older after it,
+/// by age.
 const RECENT: SignedDuration = SignedDuration::from_hours(48);
 
 /// Why an issue is ready or not: the first of these that holds.
@@ -72,7 +76,8 @@ pub struct Readiness<'a> {
     edges: Edges<'a>,
     dialect: Dialect,
     now: Timestamp,
-    /// Of each issue that is blocked: the issue whose own blockers block it (itself or an ancestor).
+    /// Of each issue that is blocked: the issue whose own blockers block it (itself or an
+    /// ancestor).
     cause: Vec<Option<usize>>,
 }
 
@@ -90,13 +95,20 @@ impl<'a> Readiness<'a> {
         Self { edges, dialect: set.dialect(), now, cause }
     }
 
-    /// What is ready, best first: as `bd` from 1.0 on by priority and then the youngest, as `bd` up to 0.49 what is younger than 48 h by
-    /// priority and then the rest by age.
+    /// What is ready, best first: as `bd` from 1.0 on by priority and then the youngest, as `bd` up
+    /// to 0.49 what is younger than 48 h by priority and then the rest by age.
     pub fn ready(&self) -> Vec<&'a Issue> {
-        let is_ready = |place: &usize| self.cause[*place].is_none() && self.standing_at(*place) == Standing::Ready;
-        let mut ready: Vec<&Issue> = (0..self.edges.issues.len()).filter(is_ready).map(|place| self.edges.issues[place]).collect();
+        let is_ready = |place: &usize| {
+            self.cause[*place].is_none() && self.standing_at(*place) == Standing::Ready
+        };
+        let mut ready: Vec<&Issue> = (0..self.edges.issues.len())
+            .filter(is_ready)
+            .map(|place| self.edges.issues[place])
+            .collect();
         match self.dialect {
-            Dialect::Export => ready.sort_by_key(|issue| (issue.priority, Reverse(issue.created_at), &issue.id)),
+            Dialect::Export => {
+                ready.sort_by_key(|issue| (issue.priority, Reverse(issue.created_at), &issue.id))
+            }
             Dialect::Classic | Dialect::Br => {
                 let since = self.now.checked_sub(RECENT).unwrap_or(Timestamp::MIN);
                 ready.sort_by_key(|issue| {
@@ -108,7 +120,8 @@ impl<'a> Readiness<'a> {
         ready
     }
 
-    /// Whether an issue waits for another one, or inherits that from a parent. What is done or unknown is not blocked.
+    /// Whether an issue waits for another one, or inherits that from a parent. What is done or
+    /// unknown is not blocked.
     pub fn is_blocked(&self, id: &str) -> bool {
         self.edges.index.get(id).is_some_and(|place| self.cause[*place].is_some())
     }
@@ -126,10 +139,16 @@ impl<'a> Readiness<'a> {
         match &issue.status {
             Status::Open => {}
             Status::Closed => return Standing::Closed,
-            Status::InProgress | Status::Hooked => return Standing::Claimed { by: issue.assignee.as_deref() },
+            Status::InProgress | Status::Hooked => {
+                return Standing::Claimed { by: issue.assignee.as_deref() };
+            }
             status => return Standing::NotOpen { status: status.as_str() },
         }
-        let flags = [(issue.pinned, "pinned"), (issue.ephemeral, "ephemeral"), (issue.is_template, "a template")];
+        let flags = [
+            (issue.pinned, "pinned"),
+            (issue.ephemeral, "ephemeral"),
+            (issue.is_template, "a template"),
+        ];
         if let Some((_, what)) = flags.iter().find(|(set, _)| *set) {
             return Standing::NotWork { what };
         }
@@ -138,10 +157,16 @@ impl<'a> Readiness<'a> {
         }
         if let Some(cause) = self.cause[place] {
             let blockers = direct_blockers(&self.edges, cause);
-            return Standing::Blocked { by: blockers.into_iter().map(|blocker| self.edges.issues[blocker].id.as_str()).collect() };
+            return Standing::Blocked {
+                by: blockers
+                    .into_iter()
+                    .map(|blocker| self.edges.issues[blocker].id.as_str())
+                    .collect(),
+            };
         }
         let parents = self.edges.parents[place].iter().map(|parent| self.edges.issues[*parent]);
-        let put_off = std::iter::once(issue).chain(parents).filter_map(|each| each.defer_until).max();
+        let put_off =
+            std::iter::once(issue).chain(parents).filter_map(|each| each.defer_until).max();
         match put_off.filter(|until| *until > self.now) {
             Some(until) => Standing::Deferred { until },
             None => Standing::Ready,
@@ -149,7 +174,8 @@ impl<'a> Readiness<'a> {
     }
 }
 
-/// What keeps one issue itself from being ready: targets that are not done, and children that a `waits-for` edge still waits for.
+/// What keeps one issue itself from being ready: targets that are not done, and children that a
+/// `waits-for` edge still waits for.
 fn direct_blockers(edges: &Edges<'_>, place: usize) -> Vec<usize> {
     let done = |place: usize| edges.issues[place].is_done();
     let mut out = Vec::new();
@@ -165,20 +191,29 @@ fn direct_blockers(edges: &Edges<'_>, place: usize) -> Vec<usize> {
     out
 }
 
-/// Whether each issue has blockers of its own. Each gate is looked at once, however many wait for it.
+/// Whether each issue has blockers of its own. Each gate is looked at once, however many wait for
+/// it.
 fn blocked_directly(edges: &Edges<'_>) -> Vec<bool> {
     let done = |place: usize| edges.issues[place].is_done();
     let mut gates = HashMap::new();
-    let mut waits =
-        |target: usize, gate: Gate| *gates.entry((target, gate)).or_insert_with(|| !edges.awaited(target, gate, done).is_empty());
+    let mut waits = |target: usize, gate: Gate| {
+        *gates
+            .entry((target, gate))
+            .or_insert_with(|| !edges.awaited(target, gate, done).is_empty())
+    };
     let mut holds = |edge: &Dependency, target: usize| match edge.kind {
         DependencyKind::WaitsFor => waits(target, edge.gate()),
         _ => !done(target),
     };
-    edges.blockers.iter().map(|blockers| blockers.iter().any(|(edge, target)| holds(edge, *target))).collect()
+    edges
+        .blockers
+        .iter()
+        .map(|blockers| blockers.iter().any(|(edge, target)| holds(edge, *target)))
+        .collect()
 }
 
-/// Hands being blocked down from parents to children; what is done is not blocked and hands nothing down.
+/// Hands being blocked down from parents to children; what is done is not blocked and hands nothing
+/// down.
 fn spread(edges: &Edges<'_>, direct: &[bool]) -> Vec<Option<usize>> {
     let mut cause = vec![None; direct.len()];
     let mut queue = VecDeque::new();

@@ -96,16 +96,23 @@ impl Store {
             Line::Issue(read) => *read,
         };
         if self.records.len() >= self.options.max_issues {
-            self.problems.add(Problem { line, defect: Defect::TooManyIssues(self.options.max_issues) });
+            self.problems
+                .add(Problem { line, defect: Defect::TooManyIssues(self.options.max_issues) });
             return false;
         }
         votes.count(read.keys.iter().map(String::as_str));
-        let record =
-            Record { line, span: start..start + content.len(), defects: read.defects.len(), ambiguous: is_ambiguous(&read.defects) };
+        let record = Record {
+            line,
+            span: start..start + content.len(),
+            defects: read.defects.len(),
+            ambiguous: is_ambiguous(&read.defects),
+        };
         for defect in read.defects {
             self.problems.add(Problem { line, defect });
         }
-        if let Some(first) = self.issues.place(&read.issue.id).and_then(|place| self.records.get(place)) {
+        if let Some(first) =
+            self.issues.place(&read.issue.id).and_then(|place| self.records.get(place))
+        {
             let defect = Defect::DuplicateId { id: read.issue.id.clone(), first: first.line };
             self.problems.add(Problem { line, defect });
         }

@@ -1,4 +1,5 @@
-//! Who gets a rig's free slots. A Polecat holds a slot from the creation of its pod until the pod is terminal.
+//! Who gets a rig's free slots. A Polecat holds a slot from the creation of its pod until the pod
+//! is terminal.
 
 use std::collections::BTreeSet;
 
@@ -36,19 +37,29 @@ pub enum Slot {
     },
 }
 
-/// Answers `me`, which is among `waiting`. `holders` are the uids of Polecats with a live pod or a promised one.
-/// A lowered cap drains nobody: it only leaves no room.
-pub fn admit(cap: usize, holders: &BTreeSet<String>, waiting: &BTreeSet<Candidate>, me: &Candidate) -> Slot {
+/// Answers `me`, which is among `waiting`. `holders` are the uids of Polecats with a live pod or a
+/// promised one. A lowered cap drains nobody: it only leaves no room.
+pub fn admit(
+    cap: usize,
+    holders: &BTreeSet<String>,
+    waiting: &BTreeSet<Candidate>,
+    me: &Candidate,
+) -> Slot {
     if holders.contains(&me.uid) {
         return Slot::Granted;
     }
     let position = waiting.iter().filter(|c| *c < me && !holders.contains(&c.uid)).count() + 1;
     let free = cap.saturating_sub(holders.len());
-    if position <= free { Slot::Granted } else { Slot::AtCapacity { used: holders.len(), cap, position: position - free } }
+    if position <= free {
+        Slot::Granted
+    } else {
+        Slot::AtCapacity { used: holders.len(), cap, position: position - free }
+    }
 }
 
-/// The position that is shown: a queue that moves up by one does not rewrite everyone behind it.
-/// A place is shown anew when it grew or has halved, so a wait of any length costs about log2(length) writes.
+/// The position that is shown: a queue that moves up by one does not rewrite everyone behind it. A
+/// place is shown anew when it grew or has halved, so a wait of any length costs about log2(length)
+/// writes.
 pub fn shown_position(shown: Option<usize>, actual: usize) -> usize {
     match shown {
         Some(old) if actual <= old && actual * 2 > old && actual > 1 => old,
@@ -61,7 +72,12 @@ mod tests {
     use super::*;
 
     fn candidate(name: &str, priority: u8, age: i64) -> Candidate {
-        Candidate { priority, created: Timestamp::from_second(1_000_000 - age).unwrap(), key: format!("ns/{name}"), uid: name.into() }
+        Candidate {
+            priority,
+            created: Timestamp::from_second(1_000_000 - age).unwrap(),
+            key: format!("ns/{name}"),
+            uid: name.into(),
+        }
     }
 
     fn uids(names: &[&str]) -> BTreeSet<String> {
@@ -70,8 +86,11 @@ mod tests {
 
     #[test]
     fn free_slots_go_by_priority_then_age() {
-        let waiting: BTreeSet<_> = [candidate("old", 2, 90), candidate("young", 2, 10), candidate("urgent", 0, 1)].into();
-        let ask = |cap, name: &str| admit(cap, &uids(&["busy"]), &waiting, waiting.iter().find(|c| c.uid == name).unwrap());
+        let waiting: BTreeSet<_> =
+            [candidate("old", 2, 90), candidate("young", 2, 10), candidate("urgent", 0, 1)].into();
+        let ask = |cap, name: &str| {
+            admit(cap, &uids(&["busy"]), &waiting, waiting.iter().find(|c| c.uid == name).unwrap())
+        };
         assert_eq!(ask(2, "urgent"), Slot::Granted);
         assert_eq!(ask(2, "old"), Slot::AtCapacity { used: 1, cap: 2, position: 1 });
         assert_eq!(ask(2, "young"), Slot::AtCapacity { used: 1, cap: 2, position: 2 });
@@ -83,7 +102,10 @@ mod tests {
         let me = candidate("me", 0, 1);
         let waiting = BTreeSet::from([me.clone()]);
         let holders = uids(&["a", "b", "c"]);
-        assert_eq!(admit(1, &holders, &waiting, &me), Slot::AtCapacity { used: 3, cap: 1, position: 1 });
+        assert_eq!(
+            admit(1, &holders, &waiting, &me),
+            Slot::AtCapacity { used: 3, cap: 1, position: 1 }
+        );
         assert_eq!(admit(1, &holders, &waiting, &candidate("a", 4, 0)), Slot::Granted);
     }
 

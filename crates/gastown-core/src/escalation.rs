@@ -1,6 +1,7 @@
 //! Alarms: raised once a cause, told along their routes until somebody acknowledges or ends them.
 //!
-//! What happened is in the [`Ledger`], an annotation of the Escalation, so that a lost status is history only.
+//! What happened is in the [`Ledger`], an annotation of the Escalation, so that a lost status is
+//! history only.
 
 use gastown_api::{DeliveryState, EscalationPhase, Severity};
 use jiff::{SignedDuration, Timestamp};
@@ -113,7 +114,8 @@ fn cut(text: &str) -> String {
 }
 
 impl Ledger {
-    /// Reads the annotation. One that a person wrote over counts as none: the worst is that something is told twice.
+    /// Reads the annotation. One that a person wrote over counts as none: the worst is that
+    /// something is told twice.
     pub fn read(text: Option<&str>) -> Self {
         text.and_then(|t| serde_json::from_str(t).ok()).unwrap_or_default()
     }
@@ -145,14 +147,25 @@ impl Ledger {
     pub fn tried(mut self, send: &Send, now: Timestamp, outcome: &Outcome) -> Self {
         let (state, next, why) = match outcome {
             Outcome::Sent => (DeliveryState::Sent, None, None),
-            Outcome::Failed { why, .. } if send.attempt >= TRIES => (DeliveryState::Failed, None, Some(cut(why))),
+            Outcome::Failed { why, .. } if send.attempt >= TRIES => {
+                (DeliveryState::Failed, None, Some(cut(why)))
+            }
             Outcome::Failed { why, after } => {
                 let delay = SignedDuration::from_secs(crate::retry::respawn_delay(send.attempt));
-                let delay = after.map_or(delay, |a| delay.max(a.min(SignedDuration::from_hours(1))));
+                let delay =
+                    after.map_or(delay, |a| delay.max(a.min(SignedDuration::from_hours(1))));
                 (DeliveryState::Pending, Some(later(now, delay)), Some(cut(why)))
             }
         };
-        let told = Told { route: send.route.clone(), severity: send.severity, state, attempts: send.attempt, last: now, next, why };
+        let told = Told {
+            route: send.route.clone(),
+            severity: send.severity,
+            state,
+            attempts: send.attempt,
+            last: now,
+            next,
+            why,
+        };
         match self.told.iter_mut().find(|t| t.route == send.route) {
             Some(place) => *place = told,
             None => self.told.push(told),
@@ -231,14 +244,25 @@ pub fn decide(now: Timestamp, facts: &Facts) -> Plan {
     if facts.closed && ledger.closed.is_none() {
         ledger.closed = Some(now);
     }
-    let over = [ledger.closed.filter(|_| facts.closed), ledger.settled.as_ref().map(|s| s.at)].into_iter().flatten().min();
+    let over = [ledger.closed.filter(|_| facts.closed), ledger.settled.as_ref().map(|s| s.at)]
+        .into_iter()
+        .flatten()
+        .min();
     if let Some(over) = over {
         let end = later(over, KEPT);
         let severity = severity(facts.severity, &ledger);
         let delete = now >= end;
-        return Plan { phase: EscalationPhase::Closed, severity, ledger, sends: Vec::new(), delete, next: (!delete).then_some(end) };
+        return Plan {
+            phase: EscalationPhase::Closed,
+            severity,
+            ledger,
+            sends: Vec::new(),
+            delete,
+            next: (!delete).then_some(end),
+        };
     }
-    let phase = if facts.acknowledged { EscalationPhase::Acknowledged } else { EscalationPhase::Open };
+    let phase =
+        if facts.acknowledged { EscalationPhase::Acknowledged } else { EscalationPhase::Open };
     if facts.acknowledged {
         let severity = severity(facts.severity, &ledger);
         return Plan { phase, severity, ledger, sends: Vec::new(), delete: false, next: None };

@@ -47,7 +47,10 @@ fn what_nobody_acknowledges_becomes_worse_twice_and_is_told_again() {
         for send in &plan.sends {
             seen.push((hour, send.route.clone(), send.severity));
         }
-        facts.ledger = plan.sends.iter().fold(plan.ledger, |ledger, send| ledger.tried(send, now, &Outcome::Sent));
+        facts.ledger = plan
+            .sends
+            .iter()
+            .fold(plan.ledger, |ledger, send| ledger.tried(send, now, &Outcome::Sent));
     }
     let told = |hour, route: &str, severity| (hour, route.to_owned(), severity);
     let wanted = [
@@ -73,7 +76,10 @@ fn a_low_one_never_becomes_more_than_high() {
 fn an_acknowledged_one_is_told_no_further() {
     let facts = Facts { acknowledged: true, ..facts(Severity::Low) };
     let plan = decide(at(50 * HOUR), &facts);
-    assert_eq!((plan.phase, plan.severity, plan.sends, plan.next), (EscalationPhase::Acknowledged, Severity::Low, vec![], None));
+    assert_eq!(
+        (plan.phase, plan.severity, plan.sends, plan.next),
+        (EscalationPhase::Acknowledged, Severity::Low, vec![], None)
+    );
 }
 
 #[test]
@@ -99,7 +105,8 @@ fn a_failing_route_is_tried_with_back_off_and_not_for_ever() {
 fn a_wait_that_the_other_side_asks_for_is_kept_within_reason() {
     let send = Send { route: "slack".into(), severity: Severity::Low, attempt: 1 };
     let next = |seconds| {
-        let outcome = Outcome::Failed { why: "429".into(), after: Some(SignedDuration::from_secs(seconds)) };
+        let outcome =
+            Outcome::Failed { why: "429".into(), after: Some(SignedDuration::from_secs(seconds)) };
         Ledger::default().tried(&send, at(0), &outcome).told[0].next.unwrap().as_second()
     };
     assert_eq!((next(1), next(90), next(i64::MAX)), (30, 90, 3600));

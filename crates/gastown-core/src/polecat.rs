@@ -1,7 +1,7 @@
 //! A polecat's life: the facts, the ledger that remembers them, the rules, and what is shown.
 //!
-//! [`decide`] is pure: a snapshot and a time in, a [`Plan`] out. Read `polecat/decide.rs` from its top to see why a
-//! Polecat waits, runs, retries or rests.
+//! [`decide`] is pure: a snapshot and a time in, a [`Plan`] out. Read `polecat/decide.rs` from its
+//! top to see why a Polecat waits, runs, retries or rests.
 
 mod account;
 mod alarm;
@@ -27,7 +27,10 @@ mod tests;
 pub use alarm::{ALARM_TRIES, AlarmCall, AlarmFacts, AlarmInputs};
 pub use claim::{ClaimFacts, ClaimRecord, claim_name};
 pub use decide::{attempt_of, decide, pod_name, wants_slot};
-pub use facts::{Desired, NODE_LOST_SECONDS, PodFacts, PodPhase, Refused, RequestFacts, RequestPhase, RigFacts, Snapshot, SubmitFacts};
+pub use facts::{
+    Desired, NODE_LOST_SECONDS, PodFacts, PodPhase, Refused, RequestFacts, RequestPhase, RigFacts,
+    Snapshot, SubmitFacts,
+};
 pub use ledger::{End, Landed, Last, Ledger, LedgerError, MAX_BYTES, Respawns, VERSION, tame};
 pub use outcome::{Expected, Fault, Outcome, UNHEALTHY, judge};
 pub use plan::{Deed, Phase, Plan, PodInputs, Rework, Shown, SubmitInputs, Told, View};

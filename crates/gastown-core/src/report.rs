@@ -1,7 +1,8 @@
 //! What the containers of a polecat's pod say when they end: their termination messages.
 //!
-//! Each is one line of JSON of at most [`MAX_BYTES`], with a version. The kubelet carries it into the pod's status.
-//! `init` and `sync` are ours and believed; `run` stands beside a hostile agent and is only a claim.
+//! Each is one line of JSON of at most [`MAX_BYTES`], with a version. The kubelet carries it into
+//! the pod's status. `init` and `sync` are ours and believed; `run` stands beside a hostile agent
+//! and is only a claim.
 
 use gastown_names::CommitId;
 use serde::{Deserialize, Serialize};
@@ -85,7 +86,8 @@ pub struct SyncReport {
     /// The agent's last commit when it could not be brought to the branch.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub unpushed: Option<CommitId>,
-    /// The snapshot's ref on the remote, when one was needed (dirty tree, or commits that the branch refused).
+    /// The snapshot's ref on the remote, when one was needed (dirty tree, or commits that the
+    /// branch refused).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub wip: Option<String>,
 }
@@ -177,7 +179,8 @@ pub struct Usage {
     pub cost_usd: f64,
 }
 
-/// Reads a termination message as a stranger's: `None` when it is not exactly one valid record of this version.
+/// Reads a termination message as a stranger's: `None` when it is not exactly one valid record of
+/// this version.
 pub fn parse<T: serde::de::DeserializeOwned + Versioned>(text: &str) -> Option<T> {
     if text.len() > MAX_BYTES {
         return None;
@@ -250,7 +253,10 @@ mod tests {
         let mut r = run("");
         r.v = 2;
         assert_eq!(parse::<RunReport>(&render(&mut r)), None);
-        assert_eq!(parse::<RunReport>(&format!("{}{}", render(&mut run("")), " ".repeat(MAX_BYTES))), None);
+        assert_eq!(
+            parse::<RunReport>(&format!("{}{}", render(&mut run("")), " ".repeat(MAX_BYTES))),
+            None
+        );
         assert_eq!(parse::<SyncReport>(r#"{"v":1,"result":"Pushed","commit":"HEAD"}"#), None);
     }
 

@@ -12,7 +12,9 @@ pub fn wait_delay(wait: u32) -> i64 {
 
 /// A rate limit's reset as an agent claims it: at least 30 s, at most six hours from `now`.
 pub fn rate_limit_until(now: i64, claimed: Option<i64>) -> i64 {
-    claimed.unwrap_or(now.saturating_add(60)).clamp(now.saturating_add(30), now.saturating_add(6 * 3600))
+    claimed
+        .unwrap_or(now.saturating_add(60))
+        .clamp(now.saturating_add(30), now.saturating_add(6 * 3600))
 }
 
 /// Repeated calls to another service: 1 s doubling to 30 s. `failure` counts from 1.
@@ -26,10 +28,16 @@ mod tests {
 
     #[test]
     fn delays_double_up_to_their_bounds() {
-        assert_eq!((1..=7).map(respawn_delay).collect::<Vec<_>>(), [30, 60, 120, 240, 480, 600, 600]);
+        assert_eq!(
+            (1..=7).map(respawn_delay).collect::<Vec<_>>(),
+            [30, 60, 120, 240, 480, 600, 600]
+        );
         assert_eq!((1..=6).map(wait_delay).collect::<Vec<_>>(), [5, 10, 20, 40, 60, 60]);
         assert_eq!((1..=7).map(call_delay).collect::<Vec<_>>(), [1, 2, 4, 8, 16, 30, 30]);
-        assert_eq!([respawn_delay(0), respawn_delay(u32::MAX), wait_delay(u32::MAX)], [30, 600, 60]);
+        assert_eq!(
+            [respawn_delay(0), respawn_delay(u32::MAX), wait_delay(u32::MAX)],
+            [30, 600, 60]
+        );
     }
 
     #[test]

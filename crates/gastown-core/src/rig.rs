@@ -1,8 +1,9 @@
 //! What a Rig needs: its Refinery and Witness, its counts, its orderly end.
 //!
-//! A Refinery that a person wrote for the rig's target branch is used as it is, wherever it lives; one of ours beside
-//! it withdraws. The same for the Witness. Deletion waits while a polecat has a pod; it asks nothing of the polecats
-//! themselves: they finish, or somebody sets them to Terminated or deletes them.
+//! A Refinery that a person wrote for the rig's target branch is used as it is, wherever it lives;
+//! one of ours beside it withdraws. The same for the Witness. Deletion waits while a polecat has a
+//! pod; it asks nothing of the polecats themselves: they finish, or somebody sets them to
+//! Terminated or deletes them.
 
 use jiff::Timestamp;
 
@@ -215,12 +216,18 @@ pub fn decide(rig: &Snapshot) -> Plan {
 }
 
 fn end(rig: &Snapshot) -> Plan {
-    let mut polecats: Vec<_> = rig.polecats.iter().filter(|polecat| at_work(polecat)).map(|polecat| polecat.name.clone()).collect();
+    let mut polecats: Vec<_> = rig
+        .polecats
+        .iter()
+        .filter(|polecat| at_work(polecat))
+        .map(|polecat| polecat.name.clone())
+        .collect();
     if !polecats.is_empty() {
         polecats.sort();
         return Plan::AwaitPolecats { polecats };
     }
-    let (refineries, witnesses, bead_stores) = (ours(&rig.refineries), ours(&rig.witnesses), ours(&rig.bead_stores));
+    let (refineries, witnesses, bead_stores) =
+        (ours(&rig.refineries), ours(&rig.witnesses), ours(&rig.bead_stores));
     if refineries.is_empty() && witnesses.is_empty() && bead_stores.is_empty() {
         return Plan::RemoveFinalizer;
     }
@@ -232,7 +239,8 @@ fn ours(children: &[Child]) -> Vec<ChildRef> {
     children.iter().filter(|child| child.ours).map(|child| child.reference.clone()).collect()
 }
 
-/// A polecat whose pod may be writing. One that only waits for a slot loses nothing when its rig goes.
+/// A polecat whose pod may be writing. One that only waits for a slot loses nothing when its rig
+/// goes.
 fn at_work(polecat: &PolecatFact) -> bool {
     match polecat.phase {
         Phase::Working => true,
@@ -248,17 +256,25 @@ fn child(children: &[Child], namespace: &str, name: &str) -> ChildPlan {
     let foreign = foreign.min_by_key(|child| (child.created, &child.reference.uid));
     if let Some(foreign) = foreign {
         let withdraw = children.iter().filter(|child| child.ours && !child.deleting && !child.busy);
-        return ChildPlan::Use { child: foreign.reference.clone(), withdraw: withdraw.map(|child| child.reference.clone()).collect() };
+        return ChildPlan::Use {
+            child: foreign.reference.clone(),
+            withdraw: withdraw.map(|child| child.reference.clone()).collect(),
+        };
     }
     match ours {
         Some(ours) if ours.deleting => ChildPlan::AwaitDeletion,
         Some(ours) => ChildPlan::Apply { present: Some(ours.reference.clone()) },
         None => {
-            let taken = children.iter().find(|child| child.reference.namespace == namespace && child.reference.name == name);
+            let taken = children.iter().find(|child| {
+                child.reference.namespace == namespace && child.reference.name == name
+            });
             match taken {
                 Some(taken) if taken.deleting => ChildPlan::AwaitDeletion,
                 Some(taken) => ChildPlan::Blocked {
-                    message: format!("{} is another rig's or serves another branch: rename it, or write one for this rig", taken.reference),
+                    message: format!(
+                        "{} is another rig's or serves another branch: rename it, or write one for this rig",
+                        taken.reference
+                    ),
                 },
                 None => ChildPlan::Apply { present: None },
             }
@@ -321,9 +337,17 @@ pub fn judge(rig: &Snapshot, plan: &Plan, result: Acted<'_>) -> Verdict {
         degraded: (false, "Healthy", String::new()),
     };
     match plan {
-        Plan::AwaitPolecats { polecats } => return ended("WaitingForPolecats", format!("deletion waits for {}", name_some(polecats))),
+        Plan::AwaitPolecats { polecats } => {
+            return ended(
+                "WaitingForPolecats",
+                format!("deletion waits for {}", name_some(polecats)),
+            );
+        }
         Plan::DeleteChildren { .. } | Plan::RemoveFinalizer | Plan::Nothing => {
-            return ended("Deleting", "the children that this rig made are being deleted".to_owned());
+            return ended(
+                "Deleting",
+                "the children that this rig made are being deleted".to_owned(),
+            );
         }
         Plan::AddFinalizer | Plan::Keep { .. } => {}
     }
@@ -371,8 +395,8 @@ fn fine(rig: &Snapshot, serving: String) -> Verdict {
     }
 }
 
-/// The Refinery and the BeadStore that serve, in a sentence, or what is wrong. The Witness is made, but not waited for: no
-/// controller looks at it yet.
+/// The Refinery and the BeadStore that serve, in a sentence, or what is wrong. The Witness is made,
+/// but not waited for: no controller looks at it yet.
 fn trouble(rig: &Snapshot, plan: &Plan, result: Acted<'_>) -> Result<String, Trouble> {
     let Plan::Keep { refinery, witness, beads } = plan else {
         return Err(Trouble::Waits(REFINERY_NOT_READY, "nothing is made yet".to_owned()));
@@ -387,21 +411,36 @@ fn trouble(rig: &Snapshot, plan: &Plan, result: Acted<'_>) -> Result<String, Tro
     }
     let mut serving = serves("Refinery", REFINERY_NOT_READY, refinery, &rig.refineries)?;
     if !matches!(beads, ChildPlan::Withdraw { .. }) {
-        serving = format!("{serving}, {}", serves("BeadStore", BEAD_STORE_NOT_READY, beads, &rig.bead_stores)?);
+        serving = format!(
+            "{serving}, {}",
+            serves("BeadStore", BEAD_STORE_NOT_READY, beads, &rig.bead_stores)?
+        );
     }
     Ok(serving)
 }
 
 /// The child that serves, in a sentence, or why none does.
-fn serves(kind: &str, not_ready: &'static str, plan: &ChildPlan, children: &[Child]) -> Result<String, Trouble> {
-    let (ChildPlan::Use { child: serving, .. } | ChildPlan::Apply { present: Some(serving) }) = plan else {
+fn serves(
+    kind: &str,
+    not_ready: &'static str,
+    plan: &ChildPlan,
+    children: &[Child],
+) -> Result<String, Trouble> {
+    let (ChildPlan::Use { child: serving, .. } | ChildPlan::Apply { present: Some(serving) }) =
+        plan
+    else {
         return Err(Trouble::Waits(not_ready, format!("the {kind} is being made")));
     };
-    let readiness = children.iter().find(|child| child.reference == *serving).map(|child| &child.readiness);
+    let readiness =
+        children.iter().find(|child| child.reference == *serving).map(|child| &child.readiness);
     match readiness {
         Some(Readiness::Ready) => Ok(format!("{kind} {serving} is ready")),
-        Some(Readiness::NotReady { reason, message }) => Err(Trouble::Broken(not_ready, format!("{kind} {serving}: {reason}: {message}"))),
-        Some(Readiness::Unknown) | None => Err(Trouble::Waits(not_ready, format!("{kind} {serving} has not been looked at yet"))),
+        Some(Readiness::NotReady { reason, message }) => {
+            Err(Trouble::Broken(not_ready, format!("{kind} {serving}: {reason}: {message}")))
+        }
+        Some(Readiness::Unknown) | None => {
+            Err(Trouble::Waits(not_ready, format!("{kind} {serving} has not been looked at yet")))
+        }
     }
 }
 

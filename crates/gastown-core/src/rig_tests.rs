@@ -2,7 +2,11 @@ use super::*;
 
 fn child(name: &str) -> Child {
     Child {
-        reference: ChildRef { namespace: "gastown-system".into(), name: name.into(), uid: format!("uid-{name}") },
+        reference: ChildRef {
+            namespace: "gastown-system".into(),
+            name: name.into(),
+            uid: format!("uid-{name}"),
+        },
         ours: false,
         same_duty: true,
         deleting: false,
@@ -17,11 +21,21 @@ fn ours(name: &str) -> Child {
 }
 
 fn rig() -> Snapshot {
-    Snapshot { name: "web".into(), namespace: "gastown-system".into(), finalizer: true, ..Snapshot::default() }
+    Snapshot {
+        name: "web".into(),
+        namespace: "gastown-system".into(),
+        finalizer: true,
+        ..Snapshot::default()
+    }
 }
 
 fn polecat(name: &str, phase: Phase) -> PolecatFact {
-    PolecatFact { name: format!("dev/{name}"), phase, wanted: true, holds_slot: phase == Phase::Working }
+    PolecatFact {
+        name: format!("dev/{name}"),
+        phase,
+        wanted: true,
+        holds_slot: phase == Phase::Working,
+    }
 }
 
 fn refinery_plan(rig: &Snapshot) -> ChildPlan {
@@ -39,7 +53,14 @@ fn nothing_is_made_before_the_finalizer_is_there() {
 #[test]
 fn a_rig_without_children_makes_both() {
     let make = ChildPlan::Apply { present: None };
-    assert_eq!(decide(&rig()), Plan::Keep { refinery: make.clone(), witness: make, beads: ChildPlan::Withdraw { ours: vec![] } });
+    assert_eq!(
+        decide(&rig()),
+        Plan::Keep {
+            refinery: make.clone(),
+            witness: make,
+            beads: ChildPlan::Withdraw { ours: vec![] }
+        }
+    );
 }
 
 #[test]
@@ -58,13 +79,22 @@ fn a_bead_store_is_made_only_where_it_is_wanted_and_goes_when_it_is_not() {
 fn a_wanted_bead_store_is_waited_for_and_named() {
     let judged = |readiness| {
         let bead_stores = vec![Child { readiness, ..ours("web-beads") }];
-        let rig = Snapshot { wants_beads: true, bead_stores, refineries: vec![ours("web-refinery")], ..rig() };
+        let rig = Snapshot {
+            wants_beads: true,
+            bead_stores,
+            refineries: vec![ours("web-refinery")],
+            ..rig()
+        };
         judge(&rig, &decide(&rig), Acted::Done)
     };
     assert!(judged(Readiness::Ready).ready.0);
     let unknown = judged(Readiness::Unknown);
-    assert_eq!((unknown.ready.1, unknown.progressing.0, unknown.degraded.0), ("BeadStoreNotReady", true, false));
-    let broken = judged(Readiness::NotReady { reason: "NoJsonl".into(), message: "there is none".into() });
+    assert_eq!(
+        (unknown.ready.1, unknown.progressing.0, unknown.degraded.0),
+        ("BeadStoreNotReady", true, false)
+    );
+    let broken =
+        judged(Readiness::NotReady { reason: "NoJsonl".into(), message: "there is none".into() });
     assert_eq!(broken.degraded.1, "BeadStoreNotReady");
     assert!(broken.ready.2.ends_with("NoJsonl: there is none"), "{}", broken.ready.2);
 }
@@ -88,7 +118,10 @@ fn ours_withdraws_when_somebody_writes_one_but_not_in_the_middle_of_a_merge() {
     let own = ours("web-refinery");
     let rig = |own: Child| Snapshot { refineries: vec![own, child("mine")], ..rig() };
     let idle = refinery_plan(&rig(own.clone()));
-    assert!(matches!(&idle, ChildPlan::Use { withdraw, .. } if *withdraw == [own.reference.clone()]), "{idle:?}");
+    assert!(
+        matches!(&idle, ChildPlan::Use { withdraw, .. } if *withdraw == [own.reference.clone()]),
+        "{idle:?}"
+    );
     let busy = refinery_plan(&rig(Child { busy: true, ..own }));
     assert!(matches!(&busy, ChildPlan::Use { withdraw, .. } if withdraw.is_empty()), "{busy:?}");
 }
@@ -96,13 +129,19 @@ fn ours_withdraws_when_somebody_writes_one_but_not_in_the_middle_of_a_merge() {
 #[test]
 fn one_for_another_branch_does_not_count() {
     let other = Child { same_duty: false, ..child("releases") };
-    assert_eq!(refinery_plan(&Snapshot { refineries: vec![other], ..rig() }), ChildPlan::Apply { present: None });
+    assert_eq!(
+        refinery_plan(&Snapshot { refineries: vec![other], ..rig() }),
+        ChildPlan::Apply { present: None }
+    );
 }
 
 #[test]
 fn ours_is_kept_as_wanted_even_when_its_branch_is_to_change() {
     let own = Child { same_duty: false, ..ours("web-refinery") };
-    assert_eq!(refinery_plan(&Snapshot { refineries: vec![own.clone()], ..rig() }), ChildPlan::Apply { present: Some(own.reference) });
+    assert_eq!(
+        refinery_plan(&Snapshot { refineries: vec![own.clone()], ..rig() }),
+        ChildPlan::Apply { present: Some(own.reference) }
+    );
 }
 
 #[test]
@@ -112,19 +151,27 @@ fn a_taken_name_is_never_overwritten() {
     let plan = decide(&rig);
     assert!(matches!(refinery_plan(&rig), ChildPlan::Blocked { .. }));
     let verdict = judge(&rig, &plan, Acted::Done);
-    assert_eq!((verdict.ready.0, verdict.ready.1, verdict.degraded.0), (false, "ChildCreationFailed", true));
+    assert_eq!(
+        (verdict.ready.0, verdict.ready.1, verdict.degraded.0),
+        (false, "ChildCreationFailed", true)
+    );
 }
 
 #[test]
 fn a_child_that_goes_is_awaited_and_comes_back() {
     let going = Child { deleting: true, ..ours("web-refinery") };
-    assert_eq!(refinery_plan(&Snapshot { refineries: vec![going], ..rig() }), ChildPlan::AwaitDeletion);
+    assert_eq!(
+        refinery_plan(&Snapshot { refineries: vec![going], ..rig() }),
+        ChildPlan::AwaitDeletion
+    );
 }
 
 #[test]
 fn deletion_waits_for_pods_and_names_them() {
-    let polecats = vec![polecat("b", Phase::Working), polecat("a", Phase::Working), polecat("c", Phase::Done)];
-    let rig = Snapshot { deleting: true, refineries: vec![ours("web-refinery")], polecats, ..rig() };
+    let polecats =
+        vec![polecat("b", Phase::Working), polecat("a", Phase::Working), polecat("c", Phase::Done)];
+    let rig =
+        Snapshot { deleting: true, refineries: vec![ours("web-refinery")], polecats, ..rig() };
     let plan = decide(&rig);
     assert_eq!(plan, Plan::AwaitPolecats { polecats: vec!["dev/a".into(), "dev/b".into()] });
     let verdict = judge(&rig, &plan, Acted::Done);
@@ -134,36 +181,61 @@ fn deletion_waits_for_pods_and_names_them() {
 #[test]
 fn deletion_does_not_wait_for_a_polecat_without_a_slot() {
     let waiting = PolecatFact { holds_slot: false, ..polecat("a", Phase::Idle) };
-    assert_eq!(decide(&Snapshot { deleting: true, polecats: vec![waiting.clone()], ..rig() }), Plan::RemoveFinalizer);
+    assert_eq!(
+        decide(&Snapshot { deleting: true, polecats: vec![waiting.clone()], ..rig() }),
+        Plan::RemoveFinalizer
+    );
     let admitted = PolecatFact { holds_slot: true, ..waiting };
-    assert!(matches!(decide(&Snapshot { deleting: true, polecats: vec![admitted], ..rig() }), Plan::AwaitPolecats { .. }));
+    assert!(matches!(
+        decide(&Snapshot { deleting: true, polecats: vec![admitted], ..rig() }),
+        Plan::AwaitPolecats { .. }
+    ));
 }
 
 #[test]
 fn deletion_takes_only_what_the_rig_made() {
     let own = ours("web-refinery");
     let rig = Snapshot { deleting: true, refineries: vec![own.clone(), child("mine")], ..rig() };
-    assert_eq!(decide(&rig), Plan::DeleteChildren { refineries: vec![own.reference], witnesses: vec![], bead_stores: vec![] });
+    assert_eq!(
+        decide(&rig),
+        Plan::DeleteChildren {
+            refineries: vec![own.reference],
+            witnesses: vec![],
+            bead_stores: vec![]
+        }
+    );
 }
 
 #[test]
 fn a_polecat_that_waits_is_queued_and_one_that_rests_is_idle() {
     let resting = PolecatFact { wanted: false, ..polecat("a", Phase::Idle) };
-    let facts = [resting, polecat("b", Phase::Idle), polecat("c", Phase::Working), polecat("d", Phase::Terminated)];
-    assert_eq!(count(&facts), Counts { total: 4, idle: 1, queued: 1, working: 1, done: 0, stuck: 0 });
+    let facts = [
+        resting,
+        polecat("b", Phase::Idle),
+        polecat("c", Phase::Working),
+        polecat("d", Phase::Terminated),
+    ];
+    assert_eq!(
+        count(&facts),
+        Counts { total: 4, idle: 1, queued: 1, working: 1, done: 0, stuck: 0 }
+    );
 }
 
 #[test]
 fn ready_means_that_the_refinery_is_ready() {
     let judged = |readiness| {
-        let rig = Snapshot { refineries: vec![Child { readiness, ..ours("web-refinery") }], ..rig() };
+        let rig =
+            Snapshot { refineries: vec![Child { readiness, ..ours("web-refinery") }], ..rig() };
         judge(&rig, &decide(&rig), Acted::Done)
     };
     let ready = judged(Readiness::Ready);
     assert!(ready.ready.0 && ready.available.0 && !ready.degraded.0 && !ready.progressing.0);
     let unknown = judged(Readiness::Unknown);
     assert!(!unknown.ready.0 && unknown.progressing.0 && !unknown.degraded.0);
-    let broken = judged(Readiness::NotReady { reason: "SecretNotFound".into(), message: "secret git-creds".into() });
+    let broken = judged(Readiness::NotReady {
+        reason: "SecretNotFound".into(),
+        message: "secret git-creds".into(),
+    });
     assert!(!broken.ready.0 && broken.degraded.0);
     assert!(broken.ready.2.ends_with("SecretNotFound: secret git-creds"), "{}", broken.ready.2);
 }

@@ -1,10 +1,11 @@
 //! What the refinery does next: one target branch, its requests, its gates.
 //!
-//! [`decide`] looks at everything that is known and names one [`Step`]; whoever carries it out looks again and asks
-//! again, until the answer is [`Step::Wait`]. One request at a time is tested, on the tip of the target, and what
-//! lands is exactly the commit that was tested there. A red run is blamed on a request only when the same gate then
-//! passes on the tip alone; else the target is broken, and who can land on it all the same may mend it. This module knows
-//! the order of requests, which verdict counts, and who is to blame; it knows no git and no Kubernetes.
+//! [`decide`] looks at everything that is known and names one [`Step`]; whoever carries it out
+//! looks again and asks again, until the answer is [`Step::Wait`]. One request at a time is tested,
+//! on the tip of the target, and what lands is exactly the commit that was tested there. A red run
+//! is blamed on a request only when the same gate then passes on the tip alone; else the target is
+//! broken, and who can land on it all the same may mend it. This module knows the order of
+//! requests, which verdict counts, and who is to blame; it knows no git and no Kubernetes.
 
 mod decide;
 mod facts;
@@ -13,7 +14,9 @@ mod order;
 #[cfg(test)]
 mod world;
 
-pub use decide::{BROKEN_FOR, DOUBTS, FAULTS_WITHOUT_DELAY, LOOK_AGAIN, MISSING_FOR, decide, target_is_broken};
+pub use decide::{
+    BROKEN_FOR, DOUBTS, FAULTS_WITHOUT_DELAY, LOOK_AGAIN, MISSING_FOR, decide, target_is_broken,
+};
 pub use facts::{Author, Build, Built, Facts, Landing, Request, Run, RunState, Source, Target};
 pub use names::{gate_job_name, request_name, short_digest};
 pub use order::{queue, score};
@@ -46,7 +49,8 @@ pub struct Car {
     pub commit: CommitId,
 }
 
-/// Something that passed its gates, or needs none. Only [`Tested::of`] makes one; only a tested car can be landed.
+/// Something that passed its gates, or needs none. Only [`Tested::of`] makes one; only a tested car
+/// can be landed.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Tested<T> {
     what: T,
@@ -63,12 +67,15 @@ pub enum Proof {
 }
 
 impl Tested<Car> {
-    /// The car with its proof, if the verdicts hold a pass of the present gate on exactly its commit.
+    /// The car with its proof, if the verdicts hold a pass of the present gate on exactly its
+    /// commit.
     pub fn of(car: Car, gate: Option<&GateId>, verdicts: &[Verdict]) -> Option<Self> {
         let proof = match gate {
             None => Proof::NoGates,
             Some(gate) => {
-                let pass = |v: &&Verdict| v.candidate == car.commit && v.gate == *gate && v.result == Judgement::Pass;
+                let pass = |v: &&Verdict| {
+                    v.candidate == car.commit && v.gate == *gate && v.result == Judgement::Pass
+                };
                 Proof::Passed(verdicts.iter().find(pass)?.gate.clone())
             }
         };
@@ -224,7 +231,8 @@ pub enum Step {
         /// `Merged`, `AlreadyInTarget` or `FoundInTarget`.
         reason: &'static str,
     },
-    /// Say on the landed request's Polecat that it has landed: what was said when it landed is gone.
+    /// Say on the landed request's Polecat that it has landed: what was said when it landed is
+    /// gone.
     TellAuthor(RequestId),
     /// Delete the landed request's branch, if it still is at the request's commit.
     DeleteSource(RequestId),

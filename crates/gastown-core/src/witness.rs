@@ -1,7 +1,8 @@
-//! Whether agents get on: from what their pods report to a verdict, and what is tried before a pod is given up.
+//! Whether agents get on: from what their pods report to a verdict, and what is tried before a pod
+//! is given up.
 //!
-//! Activity is what happens: events of the agent, CPU time of its container. The age of a pod says nothing. A pod is only
-//! asked to be restarted after its work was saved since it fell silent.
+//! Activity is what happens: events of the agent, CPU time of its container. The age of a pod says
+//! nothing. A pod is only asked to be restarted after its work was saved since it fell silent.
 
 mod memory;
 mod summary;

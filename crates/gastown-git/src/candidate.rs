@@ -1,7 +1,8 @@
 //! Candidates: what a request becomes on top of the target's tip, built from objects alone.
 //!
-//! A candidate is a pure function of its [`Recipe`] and the objects that it names: the same in every mirror,
-//! whoever builds it and whenever. Authors stay; the committer is ours, dated as the source's commit was.
+//! A candidate is a pure function of its [`Recipe`] and the objects that it names: the same in
+//! every mirror, whoever builds it and whenever. Authors stay; the committer is ours, dated as the
+//! source's commit was.
 
 use std::collections::BTreeSet;
 use std::path::Path;
@@ -130,11 +131,16 @@ pub(crate) fn is_by(data: &[u8], committer: &[u8]) -> bool {
 fn parse(data: &[u8]) -> Option<Parts<'_>> {
     let (head, message) = split_at_blank_line(data);
     let hex = |h: &[u8]| ObjectId::from_hex(h).ok();
-    let parents = head.split(|b| *b == b'\n').take_while(|l| !l.starts_with(b"author ")).filter_map(|l| l.strip_prefix(b"parent "));
+    let parents = head
+        .split(|b| *b == b'\n')
+        .take_while(|l| !l.starts_with(b"author "))
+        .filter_map(|l| l.strip_prefix(b"parent "));
     let committer = header(head, "committer")?;
-    let after = committer.iter().rposition(|b| *b == b'>').map_or(&b""[..], |at| &committer[at + 1..]);
+    let after =
+        committer.iter().rposition(|b| *b == b'>').map_or(&b""[..], |at| &committer[at + 1..]);
     let when = after.trim_ascii();
-    let sound = when.split(|b| *b == b' ').count() == 2 && when.iter().all(|b| b.is_ascii_digit() || b" +-".contains(b));
+    let sound = when.split(|b| *b == b' ').count() == 2
+        && when.iter().all(|b| b.is_ascii_digit() || b" +-".contains(b));
     Some(Parts {
         tree: hex(header(head, "tree")?)?,
         parents: parents.filter_map(hex).collect(),
@@ -147,13 +153,19 @@ fn parse(data: &[u8]) -> Option<Parts<'_>> {
 
 fn names_a_request(message: &[u8]) -> bool {
     let prefix = format!("{TRAILER}:");
-    message.split(|b| *b == b'\n').any(|l| l.trim_ascii().get(..prefix.len()).is_some_and(|p| p.eq_ignore_ascii_case(prefix.as_bytes())))
+    message.split(|b| *b == b'\n').any(|l| {
+        l.trim_ascii()
+            .get(..prefix.len())
+            .is_some_and(|p| p.eq_ignore_ascii_case(prefix.as_bytes()))
+    })
 }
 
-/// The message without trailers that claim to be ours (an author could have forged one), and with the right one when given.
+/// The message without trailers that claim to be ours (an author could have forged one), and with
+/// the right one when given.
 fn signed_message(message: &[u8], request: Option<&str>) -> Vec<u8> {
     let mut text: Vec<u8> = if names_a_request(message) {
-        let kept: Vec<&[u8]> = message.split(|b| *b == b'\n').filter(|l| !names_a_request(l)).collect();
+        let kept: Vec<&[u8]> =
+            message.split(|b| *b == b'\n').filter(|l| !names_a_request(l)).collect();
         kept.join(&b'\n')
     } else {
         message.to_vec()
@@ -165,7 +177,9 @@ fn signed_message(message: &[u8], request: Option<&str>) -> Vec<u8> {
     let last = text.rsplit(|b| *b == b'\n').next().unwrap_or_default();
     let is_trailer = |line: &[u8]| {
         let token = line.split(|b| *b == b':').next().unwrap_or_default();
-        token.len() < line.len() && !token.is_empty() && token.iter().all(|b| b.is_ascii_alphanumeric() || *b == b'-')
+        token.len() < line.len()
+            && !token.is_empty()
+            && token.iter().all(|b| b.is_ascii_alphanumeric() || *b == b'-')
     };
     // A subject such as `fix: this` alone is no block of trailers.
     let has_body = text.windows(2).any(|w| w == b"\n\n");
@@ -186,12 +200,16 @@ struct Builder<'a> {
     beads: Option<(gix::objs::tree::EntryKind, ObjectId)>,
 }
 
-/// Builds the candidate of `recipe` in the bare repository of `objects`. Where gix sees a conflict, `git merge-tree`
-/// has the last word. Blocks; must run where a tokio runtime is entered (`spawn_blocking` does).
+/// Builds the candidate of `recipe` in the bare repository of `objects`. Where gix sees a conflict,
+/// `git merge-tree` has the last word. Blocks; must run where a tokio runtime is entered
+/// (`spawn_blocking` does).
 pub fn build(git: &Git, objects: &Objects, recipe: &Recipe) -> Result<Built, GitError> {
     let (base, source) = (&recipe.base, &recipe.source);
     let Some(fork) = objects.merge_base(base, source)? else {
-        return Ok(Built::Conflict(Conflict { commit: source.clone(), paths: vec!["(the histories have nothing in common)".into()] }));
+        return Ok(Built::Conflict(Conflict {
+            commit: source.clone(),
+            paths: vec!["(the histories have nothing in common)".into()],
+        }));
     };
     if fork == *source {
         return Ok(Built::AlreadyInTarget);
@@ -203,7 +221,10 @@ pub fn build(git: &Git, objects: &Objects, recipe: &Recipe) -> Result<Built, Git
         && fork == *base
         && builder.takes_as_is(line)?
     {
-        return Ok(Built::Candidate(Candidate { commit: source.clone(), shape: Shape::FastForward }));
+        return Ok(Built::Candidate(Candidate {
+            commit: source.clone(),
+            shape: Shape::FastForward,
+        }));
     }
     match line {
         Some(line) => builder.replay(&line),
@@ -217,7 +238,9 @@ fn read(objects: &Objects, id: ObjectId) -> Result<Vec<u8>, GitError> {
 }
 
 fn parts(id: ObjectId, data: &[u8]) -> Result<Parts<'_>, GitError> {
-    parse(data).ok_or_else(|| GitError::new(Class::Corrupt, format!("read the commit {id}"), "it is malformed"))
+    parse(data).ok_or_else(|| {
+        GitError::new(Class::Corrupt, format!("read the commit {id}"), "it is malformed")
+    })
 }
 
 fn tree_of(objects: &Objects, commit: ObjectId) -> Result<ObjectId, GitError> {
@@ -225,7 +248,10 @@ fn tree_of(objects: &Objects, commit: ObjectId) -> Result<ObjectId, GitError> {
 }
 
 /// The entry [`FROM_TARGET`] of a tree.
-fn entry(objects: &Objects, tree: ObjectId) -> Result<Option<(gix::objs::tree::EntryKind, ObjectId)>, GitError> {
+fn entry(
+    objects: &Objects,
+    tree: ObjectId,
+) -> Result<Option<(gix::objs::tree::EntryKind, ObjectId)>, GitError> {
     let tree = objects.repo.find_tree(tree).map_err(fault("read a tree"))?;
     Ok(tree.find_entry(FROM_TARGET).map(|e| (e.mode().kind(), e.oid().to_owned())))
 }
@@ -246,8 +272,8 @@ impl Builder<'_> {
         Ok(Some(line))
     }
 
-    /// Whether nothing has to be written anew: the target's own folder is as the base has it, and no message claims
-    /// to be of a request.
+    /// Whether nothing has to be written anew: the target's own folder is as the base has it, and
+    /// no message claims to be of a request.
     fn takes_as_is(&self, line: &[ObjectId]) -> Result<bool, GitError> {
         for id in line {
             if names_a_request(parts(*id, &read(self.objects, *id)?)?.message) {
@@ -269,7 +295,9 @@ impl Builder<'_> {
             };
             let theirs = self.with_targets_own(commit.tree)?;
             match self.merge(ancestor, tree, theirs)? {
-                Err(paths) => return Ok(Built::Conflict(Conflict { commit: commit_id(*id)?, paths })),
+                Err(paths) => {
+                    return Ok(Built::Conflict(Conflict { commit: commit_id(*id)?, paths }));
+                }
                 Ok(next) if next == tree => {}
                 Ok(next) => {
                     tree = next;
@@ -284,7 +312,8 @@ impl Builder<'_> {
         let (mut head, last) = (oid(&self.recipe.base)?, steps.len() - 1);
         for (i, (data, tree)) in steps.iter().enumerate() {
             let commit = parts(head, data)?;
-            let text = signed_message(commit.message, (i == last).then_some(self.recipe.request.as_str()));
+            let text =
+                signed_message(commit.message, (i == last).then_some(self.recipe.request.as_str()));
             head = self.write(*tree, head, &commit, &text)?;
         }
         let shape = Shape::Replayed { commits: steps.len(), dropped: line.len() - steps.len() };
@@ -300,12 +329,21 @@ impl Builder<'_> {
         let theirs = self.stand_in(theirs, &tip.parents)?;
         let options = self.objects.repo.tree_merge_options().map_err(fault("merge"))?;
         let labels = gix::merge::blob::builtin_driver::text::Labels::default();
-        let outcome = self.objects.repo.merge_commits(base, theirs, labels, options.into()).map_err(fault("merge"))?;
+        let outcome = self
+            .objects
+            .repo
+            .merge_commits(base, theirs, labels, options.into())
+            .map_err(fault("merge"))?;
         let mut merged = outcome.tree_merge;
         let tree = if merged.has_unresolved_conflicts(TreatAsUnresolved::git()) {
             match self.ask_git(base, theirs)? {
                 Ok(tree) => tree,
-                Err(paths) => return Ok(Built::Conflict(Conflict { commit: self.recipe.source.clone(), paths })),
+                Err(paths) => {
+                    return Ok(Built::Conflict(Conflict {
+                        commit: self.recipe.source.clone(),
+                        paths,
+                    }));
+                }
             }
         } else {
             merged.tree.write().map_err(fault("write a tree"))?.detach()
@@ -319,7 +357,8 @@ impl Builder<'_> {
         Ok(Built::Candidate(Candidate { commit: commit_id(head)?, shape: Shape::MergedAsOne }))
     }
 
-    /// The message of a source that became one commit: its newest ordinary subject, and all of them.
+    /// The message of a source that became one commit: its newest ordinary subject, and all of
+    /// them.
     fn summary(&self) -> Result<String, GitError> {
         let mut subjects = Vec::new();
         self.objects.walk(&self.recipe.source, Some(&self.recipe.base), |_, data| {
@@ -328,9 +367,15 @@ impl Builder<'_> {
             }
             subjects.len() < 50
         })?;
-        let title = subjects.first().cloned().unwrap_or_else(|| format!("Merge {}", self.recipe.source.short()));
+        let title = subjects
+            .first()
+            .cloned()
+            .unwrap_or_else(|| format!("Merge {}", self.recipe.source.short()));
         let list = subjects.join("\n* ");
-        Ok(format!("{title}\n\nOne commit of {}, which holds merges:\n\n* {list}\n", self.recipe.source))
+        Ok(format!(
+            "{title}\n\nOne commit of {}, which holds merges:\n\n* {list}\n",
+            self.recipe.source
+        ))
     }
 
     /// The tree with the base's [`FROM_TARGET`] instead of its own.
@@ -347,7 +392,12 @@ impl Builder<'_> {
         Ok(editor.write().map_err(fault("write a tree"))?.detach())
     }
 
-    fn merge(&self, ancestor: ObjectId, ours: ObjectId, theirs: ObjectId) -> Result<Merged, GitError> {
+    fn merge(
+        &self,
+        ancestor: ObjectId,
+        ours: ObjectId,
+        theirs: ObjectId,
+    ) -> Result<Merged, GitError> {
         if ancestor == ours {
             return Ok(Ok(theirs));
         }
@@ -356,11 +406,16 @@ impl Builder<'_> {
         }
         let options = self.objects.repo.tree_merge_options().map_err(fault("merge"))?;
         let labels = gix::merge::blob::builtin_driver::text::Labels::default();
-        let mut merged = self.objects.repo.merge_trees(ancestor, ours, theirs, labels, options).map_err(fault("merge"))?;
+        let mut merged = self
+            .objects
+            .repo
+            .merge_trees(ancestor, ours, theirs, labels, options)
+            .map_err(fault("merge"))?;
         if !merged.has_unresolved_conflicts(TreatAsUnresolved::git()) {
             return Ok(Ok(merged.tree.write().map_err(fault("write a tree"))?.detach()));
         }
-        // `git merge-tree --merge-base` is younger than the gits that we meet, so the trees get stand-in commits.
+        // `git merge-tree --merge-base` is younger than the gits that we meet, so the trees get
+        // stand-in commits.
         let root = self.stand_in(ancestor, &[])?;
         let (ours, theirs) = (self.stand_in(ours, &[root])?, self.stand_in(theirs, &[root])?);
         self.ask_git(ours, theirs)
@@ -378,23 +433,35 @@ impl Builder<'_> {
     /// `git merge-tree`: the tree, or the paths in conflict.
     fn ask_git(&self, ours: ObjectId, theirs: ObjectId) -> Result<Merged, GitError> {
         let (ours, theirs) = (ours.to_string(), theirs.to_string());
-        let args = ["merge-tree", "--write-tree", "-z", "--name-only", "--no-messages", &ours, &theirs];
+        let args =
+            ["merge-tree", "--write-tree", "-z", "--name-only", "--no-messages", &ours, &theirs];
         let path: &Path = self.objects.repo.path();
         let call = self.git.call(args).repo(path).doing("merge trees").any_exit();
-        let out = tokio::runtime::Handle::try_current().map_err(|e| GitError::local("merge trees", e))?.block_on(call.output())?;
+        let out = tokio::runtime::Handle::try_current()
+            .map_err(|e| GitError::local("merge trees", e))?
+            .block_on(call.output())?;
         let mut fields = out.stdout.split(|b| *b == 0);
         let tree = fields.next().and_then(|f| ObjectId::from_hex(f.trim_ascii()).ok());
         match (out.status.code(), tree) {
             (Some(0), Some(tree)) => Ok(Ok(tree)),
             (Some(1), Some(_)) => {
-                let paths: BTreeSet<String> = fields.filter(|f| !f.is_empty()).map(|f| String::from_utf8_lossy(f).into_owned()).collect();
+                let paths: BTreeSet<String> = fields
+                    .filter(|f| !f.is_empty())
+                    .map(|f| String::from_utf8_lossy(f).into_owned())
+                    .collect();
                 Ok(Err(paths.into_iter().take(100).collect()))
             }
             _ => Err(crate::spawn::failure("merge trees", &out)),
         }
     }
 
-    fn write(&self, tree: ObjectId, parent: ObjectId, source: &Parts<'_>, message: &[u8]) -> Result<ObjectId, GitError> {
+    fn write(
+        &self,
+        tree: ObjectId,
+        parent: ObjectId,
+        source: &Parts<'_>,
+        message: &[u8],
+    ) -> Result<ObjectId, GitError> {
         let mut data = format!("tree {tree}\nparent {parent}\nauthor ").into_bytes();
         data.extend_from_slice(source.author);
         data.extend_from_slice(b"\ncommitter ");
@@ -428,7 +495,10 @@ mod tests {
         let text = |m: &str| String::from_utf8(signed_message(m.as_bytes(), Some("u1"))).unwrap();
         assert_eq!(text("fix: it\n"), "fix: it\n\nGastown-Request: u1\n");
         assert_eq!(text("Fix\n\nBecause.\n"), "Fix\n\nBecause.\n\nGastown-Request: u1\n");
-        assert_eq!(text("Fix\n\nSigned-off-by: A <a@b>\n"), "Fix\n\nSigned-off-by: A <a@b>\nGastown-Request: u1\n");
+        assert_eq!(
+            text("Fix\n\nSigned-off-by: A <a@b>\n"),
+            "Fix\n\nSigned-off-by: A <a@b>\nGastown-Request: u1\n"
+        );
         assert_eq!(text(""), "\n\nGastown-Request: u1\n");
     }
 

@@ -83,7 +83,9 @@ impl fmt::Display for GitError {
             Class::PermissionDenied => "the remote does not allow this to these credentials",
             Class::UnknownHostKey => "the host's key is not among the known hosts",
             Class::HostKeyMismatch => "the host showed another key than the known one",
-            Class::RepositoryNotFound => "there is no such repository, or these credentials may not see it",
+            Class::RepositoryNotFound => {
+                "there is no such repository, or these credentials may not see it"
+            }
             Class::RefNotFound => "there is no such branch or commit",
             Class::Unreachable => "the remote could not be reached, or broke off",
             Class::Timeout => "it took longer than its deadline",
@@ -112,19 +114,39 @@ pub(crate) fn classify(stderr: &str) -> Class {
     if has(&["host key verification failed", "host key is known for"]) {
         return Class::UnknownHostKey;
     }
-    if has(&["couldn't find remote ref", "remote ref does not exist", "not our ref", "no such ref"]) {
+    if has(&["couldn't find remote ref", "remote ref does not exist", "not our ref", "no such ref"])
+    {
         return Class::RefNotFound;
     }
-    if has(&["permission denied (", "authentication failed", "could not read username", "could not read password", "error: 401"]) {
+    if has(&[
+        "permission denied (",
+        "authentication failed",
+        "could not read username",
+        "could not read password",
+        "error: 401",
+    ]) {
         return Class::AuthFailed;
     }
     if has(&["too many authentication failures", "load key", "error in libcrypto"]) {
         return Class::AuthFailed;
     }
-    if has(&["error: 403", "access denied", "not allowed to", "permission to ", "write access to repository not granted", "is read only"]) {
+    if has(&[
+        "error: 403",
+        "access denied",
+        "not allowed to",
+        "permission to ",
+        "write access to repository not granted",
+        "is read only",
+    ]) {
         return Class::PermissionDenied;
     }
-    if has(&["does not appear to be a git repository", "repository not found", "could not be found", "error: 404", "project not found"]) {
+    if has(&[
+        "does not appear to be a git repository",
+        "repository not found",
+        "could not be found",
+        "error: 404",
+        "project not found",
+    ]) {
         return Class::RepositoryNotFound;
     }
     if text.contains("repository '") && text.contains("not found") {
@@ -140,7 +162,8 @@ pub(crate) fn classify(stderr: &str) -> Class {
     ]) {
         return Class::Unreachable;
     }
-    // A fault in a pack received is told by fsck or index-pack, then followed by "remote end hung up".
+    // A fault in a pack received is told by fsck or index-pack, then followed by "remote end hung
+    // up".
     if has(&[
         "fsck error",
         "error in object",
@@ -166,7 +189,16 @@ pub(crate) fn classify(stderr: &str) -> Class {
     ]) {
         return Class::Unreachable;
     }
-    if has(&["error: 5", "error: 429", "rpc failed", "empty reply", "timed out", "unable to access", "tls", "ssl"]) {
+    if has(&[
+        "error: 5",
+        "error: 429",
+        "rpc failed",
+        "empty reply",
+        "timed out",
+        "unable to access",
+        "tls",
+        "ssl",
+    ]) {
         return Class::Unreachable;
     }
     if has(&["could not read from remote repository"]) {
@@ -195,14 +227,26 @@ mod tests {
                 "No ED25519 host key is known for h and you have requested strict checking.\r\nHost key verification failed.\r\nfatal: Could not read from remote repository.",
                 Class::UnknownHostKey,
             ),
-            ("@ WARNING: REMOTE HOST IDENTIFICATION HAS CHANGED! @\nHost key verification failed.", Class::HostKeyMismatch),
-            ("git@h: Permission denied (publickey).\r\nfatal: Could not read from remote repository.", Class::AuthFailed),
-            ("fatal: could not read Username for 'http://h': terminal prompts disabled", Class::AuthFailed),
+            (
+                "@ WARNING: REMOTE HOST IDENTIFICATION HAS CHANGED! @\nHost key verification failed.",
+                Class::HostKeyMismatch,
+            ),
+            (
+                "git@h: Permission denied (publickey).\r\nfatal: Could not read from remote repository.",
+                Class::AuthFailed,
+            ),
+            (
+                "fatal: could not read Username for 'http://h': terminal prompts disabled",
+                Class::AuthFailed,
+            ),
             (
                 "remote: Permission to o/r denied to u.\nfatal: unable to access: The requested URL returned error: 403",
                 Class::PermissionDenied,
             ),
-            ("ERROR: Repository not found.\nfatal: Could not read from remote repository.", Class::RepositoryNotFound),
+            (
+                "ERROR: Repository not found.\nfatal: Could not read from remote repository.",
+                Class::RepositoryNotFound,
+            ),
             (
                 "fatal: '/srv/x' does not appear to be a git repository\nfatal: Could not read from remote repository.",
                 Class::RepositoryNotFound,
@@ -210,9 +254,15 @@ mod tests {
             ("fatal: repository 'http://h/x/' not found", Class::RepositoryNotFound),
             ("fatal: couldn't find remote ref refs/heads/x", Class::RefNotFound),
             ("ssh: Could not resolve hostname h: Name or service not known", Class::Unreachable),
-            ("fatal: unable to access 'http://h/': Failed to connect to h port 80: Connection refused", Class::Unreachable),
+            (
+                "fatal: unable to access 'http://h/': Failed to connect to h port 80: Connection refused",
+                Class::Unreachable,
+            ),
             ("fatal: the remote end hung up unexpectedly", Class::Unreachable),
-            ("error: object 12: missingEmail: invalid author\nfatal: fsck error in packed object", Class::Corrupt),
+            (
+                "error: object 12: missingEmail: invalid author\nfatal: fsck error in packed object",
+                Class::Corrupt,
+            ),
         ];
         for (text, want) in cases {
             assert_eq!(classify(text), want, "{text}");

@@ -1,7 +1,9 @@
-//! Files of a branch without a worktree: read by their modes and sizes, and one of them replaced by a commit.
+//! Files of a branch without a worktree: read by their modes and sizes, and one of them replaced by
+//! a commit.
 //!
-//! A repository is a stranger's: an entry that is no ordinary file is named as what it is and never followed, and
-//! nothing is read before its size is known. All of it blocks: call it from a blocking thread.
+//! A repository is a stranger's: an entry that is no ordinary file is named as what it is and never
+//! followed, and nothing is read before its size is known. All of it blocks: call it from a
+//! blocking thread.
 
 use gastown_names::CommitId;
 use gix::ObjectId;
@@ -95,11 +97,18 @@ pub struct Replacement<'a> {
 }
 
 fn is_plain(name: &str) -> bool {
-    !name.is_empty() && name != "." && name != ".." && !name.eq_ignore_ascii_case(".git") && !name.contains(['/', '\0'])
+    !name.is_empty()
+        && name != "."
+        && name != ".."
+        && !name.eq_ignore_ascii_case(".git")
+        && !name.contains(['/', '\0'])
 }
 
 fn is_person(text: &str) -> bool {
-    text.ends_with('>') && text.matches('<').count() == 1 && text.matches('>').count() == 1 && !text.contains(['\n', '\r', '\0'])
+    text.ends_with('>')
+        && text.matches('<').count() == 1
+        && text.matches('>').count() == 1
+        && !text.contains(['\n', '\r', '\0'])
 }
 
 impl Objects {
@@ -127,12 +136,17 @@ impl Objects {
         for entry in tree.iter() {
             let entry = entry.map_err(fault("read a tree"))?;
             let name = String::from_utf8_lossy(entry.filename()).into_owned();
-            entries.push(Entry { name, kind: entry.mode().kind().into(), id: entry.oid().to_owned() });
+            entries.push(Entry {
+                name,
+                kind: entry.mode().kind().into(),
+                id: entry.oid().to_owned(),
+            });
         }
         Ok(Folder::Entries(entries))
     }
 
-    /// The bytes of a file of at most `limit` bytes; a bigger one is [`Class::TooMuchOutput`] and is not read.
+    /// The bytes of a file of at most `limit` bytes; a bigger one is [`Class::TooMuchOutput`] and
+    /// is not read.
     pub fn read_file(&self, entry: &Entry, limit: u64) -> Result<Vec<u8>, GitError> {
         let what = format!("read {}", entry.name);
         if entry.kind != Kind::File {
@@ -140,21 +154,35 @@ impl Objects {
         }
         let header = self.repo.find_header(entry.id).map_err(fault(&what))?;
         if header.size() > limit {
-            return Err(GitError::new(Class::TooMuchOutput, what, format!("{} bytes, and at most {limit} are read", header.size())));
+            return Err(GitError::new(
+                Class::TooMuchOutput,
+                what,
+                format!("{} bytes, and at most {limit} are read", header.size()),
+            ));
         }
         let mut blob = self.repo.find_blob(entry.id).map_err(fault(&what))?;
         Ok(blob.take_data())
     }
 
-    /// The values of the trailer `key` in the commits that `tip` has and `since` has not and that `committer` made,
-    /// oldest commit first.
-    pub fn trailers(&self, tip: &CommitId, since: Option<&CommitId>, committer: &str, key: &str) -> Result<Vec<String>, GitError> {
+    /// The values of the trailer `key` in the commits that `tip` has and `since` has not and that
+    /// `committer` made, oldest commit first.
+    pub fn trailers(
+        &self,
+        tip: &CommitId,
+        since: Option<&CommitId>,
+        committer: &str,
+        key: &str,
+    ) -> Result<Vec<String>, GitError> {
         let prefix = format!("{key}: ");
         let mut commits = Vec::new();
         self.walk(tip, since, |_, data| {
             if candidate::is_by(data, committer.as_bytes()) {
                 let message = candidate::message(data);
-                let values: Vec<String> = message.lines().filter_map(|l| l.strip_prefix(&prefix)).map(|v| v.trim().to_owned()).collect();
+                let values: Vec<String> = message
+                    .lines()
+                    .filter_map(|l| l.strip_prefix(&prefix))
+                    .map(|v| v.trim().to_owned())
+                    .collect();
                 commits.push(values);
             }
             true
@@ -162,23 +190,35 @@ impl Objects {
         Ok(commits.into_iter().rev().flatten().collect())
     }
 
-    /// Writes a commit on `parent` in which one file is another and everything else is the same. No ref is moved.
-    /// What stands in the file's place, or on the way to it, must be an ordinary file or nothing.
+    /// Writes a commit on `parent` in which one file is another and everything else is the same. No
+    /// ref is moved. What stands in the file's place, or on the way to it, must be an ordinary file
+    /// or nothing.
     pub fn replace(&self, wanted: &Replacement<'_>) -> Result<CommitId, GitError> {
-        let Replacement { parent, folder, name, bytes, author, committer, second, message } = wanted;
+        let Replacement { parent, folder, name, bytes, author, committer, second, message } =
+            wanted;
         let what = format!("write {folder}/{name}");
         if !folder.split('/').all(is_plain) || !is_plain(name) {
             return Err(GitError::local(what, "it is no path in a repository"));
         }
         if !is_person(author) || !is_person(committer) {
-            return Err(GitError::local(what, "the author or the committer is not of the form `Name <mail>`"));
+            return Err(GitError::local(
+                what,
+                "the author or the committer is not of the form `Name <mail>`",
+            ));
         }
         match self.folder(parent, folder)? {
             Folder::Absent => {}
-            Folder::Other(at, kind) => return Err(GitError::local(what, format_args!("{at} is {}", kind.words()))),
+            Folder::Other(at, kind) => {
+                return Err(GitError::local(what, format_args!("{at} is {}", kind.words())));
+            }
             Folder::Entries(entries) => {
-                if let Some(other) = entries.iter().find(|e| e.name == **name && e.kind != Kind::File) {
-                    return Err(GitError::local(what, format_args!("it is {}", other.kind.words())));
+                if let Some(other) =
+                    entries.iter().find(|e| e.name == **name && e.kind != Kind::File)
+                {
+                    return Err(GitError::local(
+                        what,
+                        format_args!("it is {}", other.kind.words()),
+                    ));
                 }
             }
         }
@@ -189,9 +229,13 @@ impl Objects {
         editor.upsert(format!("{folder}/{name}"), EntryKind::Blob, blob).map_err(fault(&what))?;
         let tree = editor.write().map_err(fault(&what))?.detach();
         let message = message.trim_end().replace('\0', " ");
-        let data =
-            format!("tree {tree}\nparent {parent}\nauthor {author} {second} +0000\ncommitter {committer} {second} +0000\n\n{message}\n");
-        let written = self.repo.write_buf(gix::object::Kind::Commit, data.as_bytes()).map_err(|e| GitError::local(what, e))?;
+        let data = format!(
+            "tree {tree}\nparent {parent}\nauthor {author} {second} +0000\ncommitter {committer} {second} +0000\n\n{message}\n"
+        );
+        let written = self
+            .repo
+            .write_buf(gix::object::Kind::Commit, data.as_bytes())
+            .map_err(|e| GitError::local(what, e))?;
         commit_id(written)
     }
 }

@@ -1,4 +1,5 @@
-//! Questions about a repository's history, answered in process. All of it blocks: call it from a blocking thread.
+//! Questions about a repository's history, answered in process. All of it blocks: call it from a
+//! blocking thread.
 
 use std::path::Path;
 
@@ -8,7 +9,8 @@ use gix::ObjectId;
 use crate::candidate::TRAILER;
 use crate::error::{Class, GitError};
 
-/// A bare repository opened for reading and building. Cheap to open (a millisecond); open it anew after a fetch.
+/// A bare repository opened for reading and building. Cheap to open (a millisecond); open it anew
+/// after a fetch.
 pub struct Objects {
     pub(crate) repo: gix::Repository,
 }
@@ -71,13 +73,20 @@ impl Objects {
         Ok(count)
     }
 
-    /// The commit of `target`, newest first and not reachable from `since`, that we made of the request `uid`:
-    /// one with its trailer whose committer is ours.
-    pub fn contains_trailer(&self, target: &CommitId, since: Option<&CommitId>, uid: &str) -> Result<Option<CommitId>, GitError> {
+    /// The commit of `target`, newest first and not reachable from `since`, that we made of the
+    /// request `uid`: one with its trailer whose committer is ours.
+    pub fn contains_trailer(
+        &self,
+        target: &CommitId,
+        since: Option<&CommitId>,
+        uid: &str,
+    ) -> Result<Option<CommitId>, GitError> {
         let wanted = format!("{TRAILER}: {uid}");
         let mut found = None;
         self.walk(target, since, |id, data| {
-            if crate::candidate::is_ours(data) && crate::candidate::message(data).lines().any(|l| l.trim_end() == wanted) {
+            if crate::candidate::is_ours(data)
+                && crate::candidate::message(data).lines().any(|l| l.trim_end() == wanted)
+            {
                 found = Some(id);
             }
             found.is_none()
@@ -107,7 +116,11 @@ impl Objects {
         self.repo.find_commit(oid(id)?).map(drop).map_err(|e| {
             let mut e = fault("read a commit")(e);
             if e.class != Class::Corrupt {
-                e = GitError::new(Class::RefNotFound, format!("read the commit {}", id.short()), "");
+                e = GitError::new(
+                    Class::RefNotFound,
+                    format!("read the commit {}", id.short()),
+                    "",
+                );
             }
             e
         })
@@ -126,7 +139,12 @@ impl Objects {
             self.present(id)?;
             hide.push(oid(id)?);
         }
-        let walk = self.repo.rev_walk([oid(tip)?]).with_hidden(hide).all().map_err(fault("walk the history"))?;
+        let walk = self
+            .repo
+            .rev_walk([oid(tip)?])
+            .with_hidden(hide)
+            .all()
+            .map_err(fault("walk the history"))?;
         for info in walk {
             let info = info.map_err(fault("walk the history"))?;
             let commit = self.repo.find_commit(info.id).map_err(fault("read a commit"))?;

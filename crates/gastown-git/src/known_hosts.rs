@@ -1,6 +1,7 @@
 //! Which ssh hosts are known without anybody saying so: the three public forges.
 
-/// The published host keys of github.com, gitlab.com and bitbucket.org, in the form of a `known_hosts` file.
+/// The published host keys of github.com, gitlab.com and bitbucket.org, in the form of a
+/// `known_hosts` file.
 pub const PUBLIC_FORGES: &str = "\
 github.com ecdsa-sha2-nistp256 AAAAE2VjZHNhLXNoYTItbmlzdHAyNTYAAAAIbmlzdHAyNTYAAABBBEmKSENjQEezOmxkZMy7opKgwFB9nkt5YRrYMjNuG5N87uRgg6CLrbo5wAdT/y6v0mKV0U2w0WZ2YB/++Tpockg=
 github.com ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIOMqqnkVzrm0SdG6UOoqKLsabgH5C9okWi0dh2l9GKJl
@@ -13,8 +14,9 @@ bitbucket.org ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIIazEu89wgQZ4bqs3d63QSMzYVa0Mu
 bitbucket.org ssh-rsa AAAAB3NzaC1yc2EAAAADAQABAAABgQDQeJzhupRu0u0cdegZIa8e86EG2qOCsIsD1Xw0xSeiPDlCr7kq97NLmMbpKTX6Esc30NuoqEEHCuc7yWtwp8dI76EEEB1VqY9QJq6vk+aySyboD5QF61I/1WeTwu+deCbgKMGbUijeXhtfbxSxm6JwGrXrhBdofTsbKRUsrN1WoNgUa8uqN1Vx6WAJw1JHPhglEGGHea6QICwJOAr/6mrui/oB7pkaWKHj3z7d1IC4KWLtY47elvjbaTlkN04Kc/5LFEirorGYVbt15kAUlqGM65pk6ZBxtaO3+30LVlORZkxOh+LKL/BvbZ/iRNhItLqNyieoQj/uh/7Iv4uyH/cV/0b4WDSd3DptigWq84lJubb9t/DnZlrJazxyDCulTmKdOR7vs9gMTo+uoIrPSb8ScTtvw65+odKAlBj59dhnVp9zd7QUojOpXlL62Aw56U4oO+FALuevvMjiWeavKhJqlR7i5n9srYcrNV7ttmDw7kf/97P5zauIhxcjX+xHv4M=
 ";
 
-/// What ssh is told to know: the public forges and whatever else is given (the text of a `known_hosts` file).
-/// A text that names one of the forges stands instead of ours, so a mirror behind such a name is possible.
+/// What ssh is told to know: the public forges and whatever else is given (the text of a
+/// `known_hosts` file). A text that names one of the forges stands instead of ours, so a mirror
+/// behind such a name is possible.
 pub fn with(others: &str) -> String {
     let named = |host: &str| others.lines().any(|l| l.split([' ', ',', '\t']).any(|w| w == host));
     let mut text = String::new();
@@ -55,8 +57,10 @@ mod tests {
 
     #[test]
     fn every_built_in_key_has_its_published_fingerprint() {
-        let data = std::env::var_os("GASTOWN_TEST_DATA")
-            .map_or_else(|| PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/../../../shared/data")), PathBuf::from);
+        let data = std::env::var_os("GASTOWN_TEST_DATA").map_or_else(
+            || PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/../../../shared/data")),
+            PathBuf::from,
+        );
         let Ok(readme) = std::fs::read_to_string(data.join("known_hosts/README.md")) else {
             eprintln!("not run: no known_hosts/README.md under {}", data.display());
             return;

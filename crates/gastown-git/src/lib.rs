@@ -1,7 +1,8 @@
 //! Git for the operator: gix reads and builds objects, [`spawn`] alone starts git.
 //!
-//! What belongs here: remotes and their typed faults, bare mirrors, candidates, single files of a branch, serving a
-//! mirror over HTTP. It knows no Kubernetes: credentials come in as values, conditions are made by the callers.
+//! What belongs here: remotes and their typed faults, bare mirrors, candidates, single files of a
+//! branch, serving a mirror over HTTP. It knows no Kubernetes: credentials come in as values,
+//! conditions are made by the callers.
 
 pub mod candidate;
 pub mod error;

@@ -1,7 +1,8 @@
 //! A mirror served read-only over git's smart HTTP, one commit at a time.
 //!
-//! The server is git's own `upload-pack` with every ref hidden but one. Protocol version 2 is not offered:
-//! there a client may ask for any object by its id, while versions 0 and 1 give only what is advertised.
+//! The server is git's own `upload-pack` with every ref hidden but one. Protocol version 2 is not
+//! offered: there a client may ask for any object by its id, while versions 0 and 1 give only what
+//! is advertised.
 
 use std::io::Read as _;
 use std::path::Path;
@@ -43,7 +44,11 @@ fn upload_pack(git: &Git, mirror: &Path, candidate: &CommitId, args: &[&str]) ->
 }
 
 /// The body of `GET info/refs?service=git-upload-pack`: exactly one ref.
-pub async fn advertise(git: &Git, mirror: &Path, candidate: &CommitId) -> Result<Vec<u8>, GitError> {
+pub async fn advertise(
+    git: &Git,
+    mirror: &Path,
+    candidate: &CommitId,
+) -> Result<Vec<u8>, GitError> {
     let call = upload_pack(git, mirror, candidate, &["--http-backend-info-refs"]);
     let out = call.deadline(Duration::from_secs(30)).limit(1 << 20).output().await?;
     let mut body = b"001e# service=git-upload-pack\n0000".to_vec();
@@ -53,7 +58,13 @@ pub async fn advertise(git: &Git, mirror: &Path, candidate: &CommitId) -> Result
 
 /// A request's body as git reads it, unpacked when the client packed it.
 pub fn decode(body: &[u8], gzip: bool) -> Result<Vec<u8>, GitError> {
-    let too_long = || GitError::new(Class::TooMuchOutput, "read a fetch request", format!("more than {MAX_REQUEST} bytes"));
+    let too_long = || {
+        GitError::new(
+            Class::TooMuchOutput,
+            "read a fetch request",
+            format!("more than {MAX_REQUEST} bytes"),
+        )
+    };
     if !gzip {
         return if body.len() > MAX_REQUEST { Err(too_long()) } else { Ok(body.to_vec()) };
     }
@@ -64,13 +75,24 @@ pub fn decode(body: &[u8], gzip: bool) -> Result<Vec<u8>, GitError> {
     if plain.len() > MAX_REQUEST { Err(too_long()) } else { Ok(plain) }
 }
 
-/// Answers `POST git-upload-pack`; `request` is the decoded body. The answer is read as git makes it, for at most `deadline`.
-pub fn answer(git: &Git, mirror: &Path, candidate: &CommitId, request: Vec<u8>, deadline: Duration) -> Result<Pack, GitError> {
+/// Answers `POST git-upload-pack`; `request` is the decoded body. The answer is read as git makes
+/// it, for at most `deadline`.
+pub fn answer(
+    git: &Git,
+    mirror: &Path,
+    candidate: &CommitId,
+    request: Vec<u8>,
+    deadline: Duration,
+) -> Result<Pack, GitError> {
     let mut call = upload_pack(git, mirror, candidate, &[]).stdin(request);
     let mut running = call.start()?;
     let input = call.stdin_bytes();
     let stdin = running.child.stdin.take();
-    let stdout = running.child.stdout.take().ok_or_else(|| GitError::local("serve a candidate", "no pipe"))?;
+    let stdout = running
+        .child
+        .stdout
+        .take()
+        .ok_or_else(|| GitError::local("serve a candidate", "no pipe"))?;
     let stderr = running.child.stderr.take();
     tokio::spawn(async move {
         use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
@@ -99,10 +121,17 @@ pub struct Pack {
 }
 
 impl AsyncRead for Pack {
-    fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<std::io::Result<()>> {
+    fn poll_read(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<std::io::Result<()>> {
         let this = self.get_mut();
         if this.deadline.as_mut().poll(cx).is_ready() {
-            return Poll::Ready(Err(std::io::Error::new(std::io::ErrorKind::TimedOut, "the fetch took longer than its deadline")));
+            return Poll::Ready(Err(std::io::Error::new(
+                std::io::ErrorKind::TimedOut,
+                "the fetch took longer than its deadline",
+            )));
         }
         let before = buf.filled().len();
         let done = Pin::new(&mut this.stdout).poll_read(cx, buf);
@@ -127,7 +156,10 @@ mod tests {
             z.finish().unwrap()
         };
         assert_eq!(decode(&pack(b"0000"), true).unwrap(), b"0000");
-        assert_eq!(decode(&pack(&vec![0; MAX_REQUEST + 1]), true).unwrap_err().class, Class::TooMuchOutput);
+        assert_eq!(
+            decode(&pack(&vec![0; MAX_REQUEST + 1]), true).unwrap_err().class,
+            Class::TooMuchOutput
+        );
         assert_eq!(decode(b"junk", true).unwrap_err().class, Class::Corrupt);
     }
 }

@@ -1,8 +1,8 @@
 //! The only place that starts git.
 //!
-//! A git that we start sees none of our environment but an allow-list, no configuration but ours (given
-//! through variables, so nothing secret stands on a command line), runs no hook, asks nobody, and ends: by
-//! its deadline, or when its caller goes away, with all of its children.
+//! A git that we start sees none of our environment but an allow-list, no configuration but ours
+//! (given through variables, so nothing secret stands on a command line), runs no hook, asks
+//! nobody, and ends: by its deadline, or when its caller goes away, with all of its children.
 
 use std::ffi::{OsStr, OsString};
 use std::path::{Path, PathBuf};
@@ -84,15 +84,25 @@ fn find(name: &str, variable: &str) -> PathBuf {
     if let Some(path) = std::env::var_os(variable).filter(|p| !p.is_empty()) {
         return PathBuf::from(path);
     }
-    let dirs = std::env::var_os("PATH").unwrap_or_else(|| OsString::from("/usr/local/bin:/usr/bin:/bin"));
-    let found = std::env::split_paths(&dirs).filter(|d| d.is_absolute()).map(|d| d.join(name)).find(|p| p.is_file());
+    let dirs =
+        std::env::var_os("PATH").unwrap_or_else(|| OsString::from("/usr/local/bin:/usr/bin:/bin"));
+    let found = std::env::split_paths(&dirs)
+        .filter(|d| d.is_absolute())
+        .map(|d| d.join(name))
+        .find(|p| p.is_file());
     found.unwrap_or_else(|| Path::new("/usr/bin").join(name))
 }
 
 impl Git {
-    /// The git and ssh of `GASTOWN_GIT` and `GASTOWN_SSH`, else the first on the `PATH`; ten minutes and 64 MiB a call.
+    /// The git and ssh of `GASTOWN_GIT` and `GASTOWN_SSH`, else the first on the `PATH`; ten
+    /// minutes and 64 MiB a call.
     pub fn from_env() -> Self {
-        Self { program: find("git", "GASTOWN_GIT"), ssh: find("ssh", "GASTOWN_SSH"), deadline: Duration::from_secs(600), limit: 64 << 20 }
+        Self {
+            program: find("git", "GASTOWN_GIT"),
+            ssh: find("ssh", "GASTOWN_SSH"),
+            deadline: Duration::from_secs(600),
+            limit: 64 << 20,
+        }
     }
 
     /// The same with another deadline for each call.
@@ -237,7 +247,11 @@ impl Call {
             // Never a repository that happens to lie above.
             None => c.env("GIT_DIR", "/nonexistent").current_dir(std::env::temp_dir()),
         };
-        let config: Vec<(&str, &str)> = FIXED.iter().copied().chain(self.config.iter().map(|(k, v)| (k.as_str(), v.as_str()))).collect();
+        let config: Vec<(&str, &str)> = FIXED
+            .iter()
+            .copied()
+            .chain(self.config.iter().map(|(k, v)| (k.as_str(), v.as_str())))
+            .collect();
         c.env("GIT_CONFIG_COUNT", config.len().to_string());
         for (i, (key, value)) in config.iter().enumerate() {
             c.env(format!("GIT_CONFIG_KEY_{i}"), key).env(format!("GIT_CONFIG_VALUE_{i}"), value);
@@ -255,7 +269,9 @@ impl Call {
 
     pub(crate) fn start(&self) -> Result<Running, GitError> {
         let mut command = self.command();
-        let child = command.spawn().map_err(|e| GitError::local(self.what(), format_args!("{}: {e}", self.git.program.display())))?;
+        let child = command.spawn().map_err(|e| {
+            GitError::local(self.what(), format_args!("{}: {e}", self.git.program.display()))
+        })?;
         Ok(Running { child, ended: false })
     }
 
@@ -275,13 +291,18 @@ impl Call {
                 return Err(GitError::local(&what, "no pipes"));
             };
             let feed = feed(child.stdin.take(), input);
-            let ((), stdout, stderr, status) = tokio::join!(feed, read_all(out, limit), read_tail(err), child.wait());
+            let ((), stdout, stderr, status) =
+                tokio::join!(feed, read_all(out, limit), read_tail(err), child.wait());
             let status = status.map_err(|e| GitError::local(&what, e))?;
             let stdout = stdout.map_err(|e| GitError::local(&what, e))?;
             let stderr = stderr.map_err(|e| GitError::local(&what, e))?;
             match stdout {
                 Some(stdout) => Ok(Output { status, stdout, stderr }),
-                None => Err(GitError::new(Class::TooMuchOutput, &what, format!("more than {limit} bytes"))),
+                None => Err(GitError::new(
+                    Class::TooMuchOutput,
+                    &what,
+                    format!("more than {limit} bytes"),
+                )),
             }
         };
         let done = tokio::time::timeout(deadline, work).await;
@@ -291,7 +312,13 @@ impl Call {
                 output
             }
             Ok(Err(e)) => return Err(e),
-            Err(_) => return Err(GitError::new(Class::Timeout, what, format!("{} s", deadline.as_secs()))),
+            Err(_) => {
+                return Err(GitError::new(
+                    Class::Timeout,
+                    what,
+                    format!("{} s", deadline.as_secs()),
+                ));
+            }
         };
         if self.any_exit || output.status.success() {
             return Ok(output);
@@ -301,7 +328,11 @@ impl Call {
 }
 
 pub(crate) fn failure(what: &str, output: &Output) -> GitError {
-    GitError::new(classify(&String::from_utf8_lossy(&output.stderr)), what, tail(&output.stderr, 600))
+    GitError::new(
+        classify(&String::from_utf8_lossy(&output.stderr)),
+        what,
+        tail(&output.stderr, 600),
+    )
 }
 
 async fn feed(stdin: Option<tokio::process::ChildStdin>, input: Option<Vec<u8>>) {
@@ -313,7 +344,10 @@ async fn feed(stdin: Option<tokio::process::ChildStdin>, input: Option<Vec<u8>>)
 }
 
 /// All of it, or `None` (and the rest thrown away) when it is more than `limit`.
-async fn read_all(mut from: impl AsyncRead + Unpin, limit: usize) -> std::io::Result<Option<Vec<u8>>> {
+async fn read_all(
+    mut from: impl AsyncRead + Unpin,
+    limit: usize,
+) -> std::io::Result<Option<Vec<u8>>> {
     let (mut all, mut chunk, mut over) = (Vec::new(), vec![0u8; 64 << 10], false);
     loop {
         let n = from.read(&mut chunk).await?;
@@ -343,7 +377,8 @@ async fn read_tail(mut from: impl AsyncRead + Unpin) -> std::io::Result<Vec<u8>>
     }
 }
 
-/// A started git. Dropped before its end, it is killed with all of its children (ssh, remote helpers).
+/// A started git. Dropped before its end, it is killed with all of its children (ssh, remote
+/// helpers).
 pub(crate) struct Running {
     pub(crate) child: Child,
     pub(crate) ended: bool,
@@ -354,7 +389,11 @@ impl Drop for Running {
         if self.ended {
             return;
         }
-        let pid = self.child.id().and_then(|id| i32::try_from(id).ok()).and_then(rustix::process::Pid::from_raw);
+        let pid = self
+            .child
+            .id()
+            .and_then(|id| i32::try_from(id).ok())
+            .and_then(rustix::process::Pid::from_raw);
         if let Some(pid) = pid {
             // Its own group, by `process_group(0)`. A group that is gone already is no fault.
             let _ = rustix::process::kill_process_group(pid, rustix::process::Signal::KILL);
@@ -368,7 +407,8 @@ mod tests {
 
     #[tokio::test]
     async fn git_runs_without_our_environment_and_with_our_configuration() {
-        let out = Git::from_env().call(["config", "--list", "--show-scope"]).output().await.unwrap();
+        let out =
+            Git::from_env().call(["config", "--list", "--show-scope"]).output().await.unwrap();
         let text = String::from_utf8(out.stdout).unwrap();
         assert!(text.lines().all(|l| l.starts_with("command")), "{text}");
         assert!(text.contains("core.hookspath=/dev/null"));
@@ -383,8 +423,10 @@ mod tests {
         // Reading a pipe that nobody writes never ends by itself.
         let dir = tempfile::tempdir().unwrap();
         let pipe = dir.path().join("pipe");
-        rustix::fs::mknodat(rustix::fs::CWD, &pipe, rustix::fs::FileType::Fifo, 0o600.into(), 0).unwrap();
-        let call = git.call(["config".as_ref(), "--list".as_ref(), "--file".as_ref(), pipe.as_os_str()]);
+        rustix::fs::mknodat(rustix::fs::CWD, &pipe, rustix::fs::FileType::Fifo, 0o600.into(), 0)
+            .unwrap();
+        let call =
+            git.call(["config".as_ref(), "--list".as_ref(), "--file".as_ref(), pipe.as_os_str()]);
         let e = call.deadline(Duration::from_millis(50)).output().await.unwrap_err();
         assert_eq!(e.class, Class::Timeout);
     }

@@ -8,7 +8,10 @@ use std::time::Duration;
 
 use gastown_git::error::Refusal;
 use gastown_git::files::{Folder, Kind, Replacement};
-use gastown_git::{Built, Class, Git, Mirror, Objects, PushOutcome, Recipe, RefUpdate, Remote, Shape, Strategy, build};
+use gastown_git::{
+    Built, Class, Git, Mirror, Objects, PushOutcome, Recipe, RefUpdate, Remote, Shape, Strategy,
+    build,
+};
 use gastown_names::{BranchName, CommitId, GitUrl};
 use proptest::prelude::*;
 use tempfile::TempDir;
@@ -74,7 +77,12 @@ impl Ground {
     }
 
     fn remote_head(&self, branch: &str) -> Option<String> {
-        let out = Command::new("git").arg("-C").arg(self.remote()).args(["rev-parse", "-q", "--verify", branch]).output().unwrap();
+        let out = Command::new("git")
+            .arg("-C")
+            .arg(self.remote())
+            .args(["rev-parse", "-q", "--verify", branch])
+            .output()
+            .unwrap();
         out.status.success().then(|| String::from_utf8(out.stdout).unwrap().trim().to_owned())
     }
 }
@@ -82,7 +90,14 @@ impl Ground {
 fn try_git(dir: &Path, args: &[&str]) -> Option<String> {
     let out = Command::new("git")
         .current_dir(dir)
-        .args(["-c", "user.name=Ann Author", "-c", "user.email=ann@example.org", "-c", "commit.gpgSign=false"])
+        .args([
+            "-c",
+            "user.name=Ann Author",
+            "-c",
+            "user.email=ann@example.org",
+            "-c",
+            "commit.gpgSign=false",
+        ])
         .args(args)
         .env("GIT_CONFIG_GLOBAL", "/dev/null")
         .env("GIT_CONFIG_NOSYSTEM", "1")
@@ -101,7 +116,12 @@ fn branch(name: &str) -> BranchName {
 }
 
 fn recipe(base: &CommitId, source: &CommitId) -> Recipe {
-    Recipe { request: "uid-1".into(), base: base.clone(), source: source.clone(), strategy: Strategy::Rebase }
+    Recipe {
+        request: "uid-1".into(),
+        base: base.clone(),
+        source: source.clone(),
+        strategy: Strategy::Rebase,
+    }
 }
 
 /// Builds in a fresh mirror of the branches `main` and `work`.
@@ -142,7 +162,10 @@ async fn a_mirror_follows_branches_and_says_which_are_gone() {
     assert_eq!(at[&branch("main")], second);
     let objects = mirror.objects().unwrap();
     assert_eq!(objects.ahead_count(&first, &second).unwrap(), 1);
-    assert!(objects.is_ancestor(&first, &second).unwrap() && !objects.is_ancestor(&second, &first).unwrap());
+    assert!(
+        objects.is_ancestor(&first, &second).unwrap()
+            && !objects.is_ancestor(&second, &first).unwrap()
+    );
 }
 
 #[tokio::test]
@@ -193,7 +216,8 @@ async fn missing_repositories_and_branches_are_typed() {
     g.commit("one", &[("a", "1")]);
     g.push("main");
     let spec = ["refs/heads/absent:refs/x".to_owned()];
-    let e = g.to().clone_bare(&Git::from_env(), &g.dir.path().join("c.git"), &spec).await.unwrap_err();
+    let e =
+        g.to().clone_bare(&Git::from_env(), &g.dir.path().join("c.git"), &spec).await.unwrap_err();
     assert_eq!(e.class, Class::RefNotFound, "{e}");
     let nobody = Remote::anonymous("http://127.0.0.1:1/r.git".parse().unwrap());
     let e = nobody.ls_remote(&Git::from_env(), &[]).await.unwrap_err();
@@ -208,14 +232,23 @@ async fn a_push_moves_only_what_stands_where_we_said() {
     let (git, repo) = (Git::from_env(), g.work().join(".git"));
     let push = async |u: RefUpdate| g.to().push(&git, &repo, &[u]).await.unwrap().remove(0);
     assert_eq!(push(update("main", None, Some(&one))).await, PushOutcome::Done);
-    assert!(matches!(push(update("main", None, Some(&two))).await, PushOutcome::Rejected(Refusal::Stale, _)));
+    assert!(matches!(
+        push(update("main", None, Some(&two))).await,
+        PushOutcome::Rejected(Refusal::Stale, _)
+    ));
     assert_eq!(push(update("main", Some(&one), Some(&two))).await, PushOutcome::Done);
-    assert!(matches!(push(update("main", Some(&one), Some(&three))).await, PushOutcome::Rejected(Refusal::Stale, _)));
+    assert!(matches!(
+        push(update("main", Some(&one), Some(&three))).await,
+        PushOutcome::Rejected(Refusal::Stale, _)
+    ));
     assert_eq!(push(update("main", Some(&one), Some(&two))).await, PushOutcome::UpToDate);
     assert_eq!(g.remote_head("main"), Some(two.to_string()));
     let dry = g.to().push_dry_run(&git, &repo, &[update("new", None, Some(&one))]).await.unwrap();
     assert_eq!((dry, g.remote_head("new")), (vec![PushOutcome::Done], None));
-    assert!(matches!(push(update("main", Some(&one), None)).await, PushOutcome::Rejected(Refusal::Stale, _)));
+    assert!(matches!(
+        push(update("main", Some(&one), None)).await,
+        PushOutcome::Rejected(Refusal::Stale, _)
+    ));
     assert_eq!(push(update("absent", Some(&one), None)).await, PushOutcome::UpToDate);
 }
 
@@ -226,7 +259,12 @@ async fn several_refs_move_together_or_not_at_all() {
     g.push("main");
     let updates = [update("a", None, Some(&one)), update("main", Some(&one), Some(&two))];
     let outcomes = g.to().push(&Git::from_env(), &g.work().join(".git"), &updates).await.unwrap();
-    assert!(!outcomes[0].is_ok() || !outcomes[1].is_ok() || g.remote_head("main") == Some(two.to_string()), "{outcomes:?}");
+    assert!(
+        !outcomes[0].is_ok()
+            || !outcomes[1].is_ok()
+            || g.remote_head("main") == Some(two.to_string()),
+        "{outcomes:?}"
+    );
     let stale = [update("b", None, Some(&one)), update("main", Some(&one), Some(&one))];
     let outcomes = g.to().push(&Git::from_env(), &g.work().join(".git"), &stale).await.unwrap();
     assert!(outcomes.iter().all(|o| !o.is_ok()), "{outcomes:?}");
@@ -241,7 +279,11 @@ async fn a_hook_of_the_remote_is_told_from_a_race() {
     let hook = g.remote().join("hooks/pre-receive");
     std::fs::write(&hook, "#!/bin/sh\necho 'no pushes on Fridays' >&2\nexit 1\n").unwrap();
     std::fs::set_permissions(&hook, std::fs::Permissions::from_mode(0o755)).unwrap();
-    let outcome = g.to().push(&Git::from_env(), &g.work().join(".git"), &[update("main", None, Some(&one))]).await.unwrap();
+    let outcome = g
+        .to()
+        .push(&Git::from_env(), &g.work().join(".git"), &[update("main", None, Some(&one))])
+        .await
+        .unwrap();
     let [PushOutcome::Rejected(Refusal::Hook, said)] = &outcome[..] else { panic!("{outcome:?}") };
     assert!(said.contains("no pushes on Fridays"), "{said}");
 }
@@ -255,7 +297,10 @@ async fn a_source_that_begins_at_the_base_is_taken_as_it_is() {
     let source = g.commit("two", &[("b", "2")]);
     g.push("work");
     let m = g.mirror("m");
-    assert_eq!(candidate(built(&g, &m, &base, &source).await), (source.clone(), Shape::FastForward));
+    assert_eq!(
+        candidate(built(&g, &m, &base, &source).await),
+        (source.clone(), Shape::FastForward)
+    );
     assert_eq!(build_in(m.path(), recipe(&source, &base)).await, Built::AlreadyInTarget);
 }
 
@@ -274,14 +319,19 @@ async fn a_candidate_is_the_same_in_every_mirror_and_keeps_its_author() {
     let (first, shape) = candidate(built(&g, &m1, &base, &source).await);
     assert_eq!(shape, Shape::Replayed { commits: 2, dropped: 0 });
     assert_eq!(candidate(built(&g, &m2, &base, &source).await).0, first);
-    let show = |format: &str| git(m1.path(), &["log", "-1", &format!("--format={format}"), first.as_str()]);
+    let show = |format: &str| {
+        git(m1.path(), &["log", "-1", &format!("--format={format}"), first.as_str()])
+    };
     assert_eq!(show("%an <%ae>"), "Ann Author <ann@example.org>");
     assert_eq!(show("%cn <%ce>"), "Gastown Refinery <refinery@gastown.io>");
     assert_eq!(show("%ct"), git(&g.work(), &["log", "-1", "--format=%ct", source.as_str()]));
     assert_eq!(show("%B"), "new file\n\nGastown-Request: uid-1");
     assert_eq!(git(m1.path(), &["show", &format!("{first}:a")]), "one\n2\n3\n4\n5\n6\n7\neight");
     let objects = m1.objects().unwrap();
-    assert_eq!(objects.contains_trailer(&first, Some(&base), "uid-1").unwrap(), Some(first.clone()));
+    assert_eq!(
+        objects.contains_trailer(&first, Some(&base), "uid-1").unwrap(),
+        Some(first.clone())
+    );
     assert_eq!(objects.contains_trailer(&first, Some(&base), "uid").unwrap(), None);
     assert_eq!(objects.contains_trailer(&source, None, "uid-1").unwrap(), None);
 }
@@ -342,7 +392,9 @@ async fn a_source_with_merges_becomes_one_commit_and_says_so() {
     assert_eq!(objects.ahead_count(&base, &id).unwrap(), 1);
     let message = git(m.path(), &["log", "-1", "--format=%B", id.as_str()]);
     assert!(
-        message.starts_with("feature\n") && message.contains("holds merges") && message.contains("Gastown-Request: uid-1"),
+        message.starts_with("feature\n")
+            && message.contains("holds merges")
+            && message.contains("Gastown-Request: uid-1"),
         "{message}"
     );
 }
@@ -391,13 +443,22 @@ async fn serving_shows_one_candidate_and_nothing_else() {
     m.refresh(&g.to(), &[branch("main"), branch("secret")]).await.unwrap();
     m.keep_candidate(&base).await.unwrap();
     let git = Git::from_env();
-    let text = String::from_utf8(gastown_git::serve::advertise(&git, m.path(), &base).await.unwrap()).unwrap();
+    let text =
+        String::from_utf8(gastown_git::serve::advertise(&git, m.path(), &base).await.unwrap())
+            .unwrap();
     assert!(text.contains(&format!("refs/gastown/candidates/{base}")), "{text}");
     assert!(!text.contains(other.as_str()), "{text}");
     let ask = async |id: &CommitId| {
         let want = format!("want {id} \n");
         let body = format!("{:04x}{want}00000009done\n", want.len() + 4);
-        let mut pack = gastown_git::serve::answer(&git, m.path(), &base, body.into_bytes(), Duration::from_secs(60)).unwrap();
+        let mut pack = gastown_git::serve::answer(
+            &git,
+            m.path(),
+            &base,
+            body.into_bytes(),
+            Duration::from_secs(60),
+        )
+        .unwrap();
         let mut bytes = Vec::new();
         tokio::io::AsyncReadExt::read_to_end(&mut pack, &mut bytes).await.unwrap();
         String::from_utf8_lossy(&bytes).into_owned()
@@ -418,7 +479,12 @@ struct Edit {
 
 fn edits(n: usize) -> impl proptest::strategy::Strategy<Value = Vec<Edit>> {
     use proptest::strategy::Strategy as _;
-    let edit = (0..4u8, 0..12u8, 0..4u8, 0..10u8).prop_map(|(file, line, word, kind)| Edit { file, line, word, kind });
+    let edit = (0..4u8, 0..12u8, 0..4u8, 0..10u8).prop_map(|(file, line, word, kind)| Edit {
+        file,
+        line,
+        word,
+        kind,
+    });
     prop::collection::vec(edit, 1..n)
 }
 
@@ -443,10 +509,12 @@ fn apply(dir: &Path, e: &Edit) {
 
 /// Whether the candidate of `ours` on `theirs` is what `git rebase` makes of them.
 fn compare(ours: &[Edit], theirs: &[Edit]) -> Result<(), TestCaseError> {
-    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
+    let runtime =
+        tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
     let g = Ground::new();
     let lines = (0..12).map(|i| format!("line {i}")).collect::<Vec<_>>().join("\n") + "\n";
-    let files: Vec<(String, String)> = (0..3).map(|i| (format!("f{i}"), format!("file {i}\n{lines}"))).collect();
+    let files: Vec<(String, String)> =
+        (0..3).map(|i| (format!("f{i}"), format!("file {i}\n{lines}"))).collect();
     let files: Vec<(&str, &str)> = files.iter().map(|(a, b)| (a.as_str(), b.as_str())).collect();
     g.commit("root", &files);
     g.checkout("work", "main");
@@ -467,20 +535,40 @@ fn compare(ours: &[Edit], theirs: &[Edit]) -> Result<(), TestCaseError> {
     let m = g.mirror("m");
     let ours_says = runtime.block_on(built(&g, &m, &base, &source));
     git(&g.work(), &["checkout", "-q", "--detach", source.as_str()]);
-    let rebased =
-        try_git(&g.work(), &["-c", "merge.directoryRenames=false", "rebase", "-q", "--no-autosquash", "--empty=drop", base.as_str()]);
+    let rebased = try_git(
+        &g.work(),
+        &[
+            "-c",
+            "merge.directoryRenames=false",
+            "rebase",
+            "-q",
+            "--no-autosquash",
+            "--empty=drop",
+            base.as_str(),
+        ],
+    );
     match (rebased, ours_says) {
         (Some(_), Built::Candidate(c)) => {
             let objects = m.objects().unwrap();
-            prop_assert_eq!(objects.tree_of(&c.commit).unwrap(), git(&g.work(), &["rev-parse", "HEAD^{tree}"]));
+            prop_assert_eq!(
+                objects.tree_of(&c.commit).unwrap(),
+                git(&g.work(), &["rev-parse", "HEAD^{tree}"])
+            );
             let count = git(&g.work(), &["rev-list", "--count", &format!("{base}..HEAD")]);
             prop_assert_eq!(objects.ahead_count(&base, &c.commit).unwrap().to_string(), count);
         }
         (Some(_), Built::AlreadyInTarget) => {
-            prop_assert_eq!(git(&g.work(), &["rev-parse", "HEAD^{tree}"]), git(&g.work(), &["rev-parse", &format!("{base}^{{tree}}")]));
+            prop_assert_eq!(
+                git(&g.work(), &["rev-parse", "HEAD^{tree}"]),
+                git(&g.work(), &["rev-parse", &format!("{base}^{{tree}}")])
+            );
         }
         (None, Built::Conflict(c)) => prop_assert!(!c.paths.is_empty()),
-        (rebased, built) => prop_assert!(false, "git rebase {}, we {built:?}", if rebased.is_some() { "went through" } else { "stopped" }),
+        (rebased, built) => prop_assert!(
+            false,
+            "git rebase {}, we {built:?}",
+            if rebased.is_some() { "went through" } else { "stopped" }
+        ),
     }
     Ok(())
 }
@@ -495,8 +583,8 @@ fn a_change_that_the_other_side_made_and_moved_is_no_conflict() {
 proptest! {
     #![proptest_config(ProptestConfig { cases: 48, failure_persistence: None, ..ProptestConfig::default() })]
 
-    /// Whatever `git rebase` makes of a line of commits, the candidate has the same tree and as many commits; where
-    /// it stops, so do we.
+    /// Whatever `git rebase` makes of a line of commits, the candidate has the same tree and as
+    /// many commits; where it stops, so do we.
     #[test]
     fn a_candidate_is_what_git_rebase_makes(ours in edits(4), theirs in edits(4)) {
         compare(&ours, &theirs)?;
@@ -504,7 +592,11 @@ proptest! {
 }
 
 /// A commit on `parent` that replaces `.beads/issues.jsonl`.
-fn replaced(objects: &Objects, parent: &CommitId, bytes: &[u8]) -> Result<CommitId, gastown_git::GitError> {
+fn replaced(
+    objects: &Objects,
+    parent: &CommitId,
+    bytes: &[u8],
+) -> Result<CommitId, gastown_git::GitError> {
     objects.replace(&Replacement {
         parent,
         folder: ".beads",
@@ -520,18 +612,32 @@ fn replaced(objects: &Objects, parent: &CommitId, bytes: &[u8]) -> Result<Commit
 #[tokio::test]
 async fn one_file_is_replaced_and_the_rest_of_the_tree_is_the_same() {
     let g = Ground::new();
-    let base = g.commit("one", &[("a/b", "1"), (".beads/issues.jsonl", "{}\n"), (".beads/config.yaml", "x: y\n")]);
+    let base = g.commit(
+        "one",
+        &[("a/b", "1"), (".beads/issues.jsonl", "{}\n"), (".beads/config.yaml", "x: y\n")],
+    );
     g.push("main");
     let mirror = g.mirror("m");
     mirror.refresh(&g.to(), &[branch("main")]).await.unwrap();
     let objects = mirror.objects().unwrap();
     let made = replaced(&objects, &base, b"new\n").unwrap();
-    assert_eq!(replaced(&objects, &base, b"new\n").unwrap(), made, "the same words are the same commit");
-    let outcome = g.to().push(&Git::from_env(), mirror.path(), &[update("beads", None, Some(&made))]).await.unwrap();
+    assert_eq!(
+        replaced(&objects, &base, b"new\n").unwrap(),
+        made,
+        "the same words are the same commit"
+    );
+    let outcome = g
+        .to()
+        .push(&Git::from_env(), mirror.path(), &[update("beads", None, Some(&made))])
+        .await
+        .unwrap();
     assert_eq!(outcome, [PushOutcome::Done]);
     let diff = git(&g.remote(), &["diff", "--name-status", base.as_str(), made.as_str()]);
     assert_eq!(diff, "M\t.beads/issues.jsonl");
-    assert_eq!(git(&g.remote(), &["log", "-1", "--format=%an %cn %ct %s", "beads"]), "Ann Bot 1700000000 Change it");
+    assert_eq!(
+        git(&g.remote(), &["log", "-1", "--format=%an %cn %ct %s", "beads"]),
+        "Ann Bot 1700000000 Change it"
+    );
     let trailers = |since, who: &str| objects.trailers(&made, since, who, "Done").unwrap();
     assert_eq!(trailers(None, "Bot <bot@example.org>"), ["one two"]);
     assert!(trailers(None, "Ann <ann@example.org>").is_empty(), "an author is no committer");

@@ -3,8 +3,9 @@ use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 
-/// A branch's short name, without `refs/heads/`, that `git check-ref-format --branch` would take and that no
-/// command line can mistake for an option. At most 244 bytes, so that it fits a ref file's path.
+/// A branch's short name, without `refs/heads/`, that `git check-ref-format --branch` would take
+/// and that no command line can mistake for an option. At most 244 bytes, so that it fits a ref
+/// file's path.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub struct BranchName(String);
@@ -55,8 +56,11 @@ fn fault(s: &str) -> Option<&'static str> {
     if s.chars().any(bad) {
         return Some("it has a space, a control character or one of ~^:?*[\\");
     }
-    if s.split('/').any(|p| p.starts_with('.') || p.len() > 5 && p.as_bytes()[p.len() - 5..].eq_ignore_ascii_case(b".lock") || p == ".lock")
-    {
+    if s.split('/').any(|p| {
+        p.starts_with('.')
+            || p.len() > 5 && p.as_bytes()[p.len() - 5..].eq_ignore_ascii_case(b".lock")
+            || p == ".lock"
+    }) {
         return Some("a path part starts with a dot or ends in .lock");
     }
     None

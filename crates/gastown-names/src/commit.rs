@@ -30,8 +30,13 @@ impl FromStr for CommitId {
 
     fn from_str(s: &str) -> Result<Self, Self::Err> {
         let hex = |b: u8| b.is_ascii_digit() || (b'a'..=b'f').contains(&b);
-        let valid = matches!(s.len(), 40 | 64) && s.bytes().all(hex) && s.bytes().any(|b| b != b'0');
-        if valid { Ok(Self(s.to_owned())) } else { Err(InvalidCommit(s.chars().take(80).collect())) }
+        let valid =
+            matches!(s.len(), 40 | 64) && s.bytes().all(hex) && s.bytes().any(|b| b != b'0');
+        if valid {
+            Ok(Self(s.to_owned()))
+        } else {
+            Err(InvalidCommit(s.chars().take(80).collect()))
+        }
     }
 }
 
@@ -69,7 +74,16 @@ mod tests {
     fn both_hash_lengths_parse_and_nothing_else_does() {
         assert!("a".repeat(40).parse::<CommitId>().is_ok());
         assert!("0123456789abcdef".repeat(4).parse::<CommitId>().is_ok());
-        let bad = ["", "HEAD", "-", &"A".repeat(40), &"a".repeat(39), &"0".repeat(40), &"0".repeat(64), &format!("{} ", "a".repeat(39))];
+        let bad = [
+            "",
+            "HEAD",
+            "-",
+            &"A".repeat(40),
+            &"a".repeat(39),
+            &"0".repeat(40),
+            &"0".repeat(64),
+            &format!("{} ", "a".repeat(39)),
+        ];
         for text in bad {
             assert!(text.parse::<CommitId>().is_err(), "{text:?}");
         }

@@ -3,8 +3,9 @@ use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 
-/// Where a git repository is. Takes `git@host:path`, `ssh://[user@]host[:port]/path`, `http(s)://host[:port]/path`
-/// and `file:///path`; never a remote helper (`ext::…`), an option, a password in the text or a control character.
+/// Where a git repository is. Takes `git@host:path`, `ssh://[user@]host[:port]/path`,
+/// `http(s)://host[:port]/path` and `file:///path`; never a remote helper (`ext::…`), an option, a
+/// password in the text or a control character.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub struct GitUrl {
@@ -58,14 +59,17 @@ impl GitUrl {
         self.port
     }
 
-    /// One text for every spelling of the same repository: `host[:port]/path`, lowercase host, without the user,
-    /// a default port, a final slash or `.git`. ssh and http(s) of one host and path are the same repository.
+    /// One text for every spelling of the same repository: `host[:port]/path`, lowercase host,
+    /// without the user, a default port, a final slash or `.git`. ssh and http(s) of one host and
+    /// path are the same repository.
     pub fn normalised(&self) -> String {
         let path = self.path.trim_matches('/');
         let path = path.strip_suffix(".git").unwrap_or(path);
         match (self.scheme, self.port) {
             (Scheme::File, _) => format!("file:///{path}"),
-            (Scheme::Ssh, None | Some(22)) | (Scheme::Http, None | Some(80)) | (Scheme::Https, None | Some(443)) => {
+            (Scheme::Ssh, None | Some(22))
+            | (Scheme::Http, None | Some(80))
+            | (Scheme::Https, None | Some(443)) => {
                 format!("{}/{path}", self.host)
             }
             (_, Some(port)) => format!("{}:{port}/{path}", self.host),
@@ -81,12 +85,16 @@ fn plain_host(h: &str) -> bool {
 }
 
 fn plain_user(u: &str) -> bool {
-    !u.starts_with('-') && u.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'-' | b'_'))
+    !u.starts_with('-')
+        && u.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'-' | b'_'))
 }
 
 fn plain_path(p: &str) -> bool {
     let chars = p.bytes().all(|b| b.is_ascii_alphanumeric() || b"/._-~+@%".contains(&b));
-    chars && !p.trim_matches('/').is_empty() && !p.split('/').any(|s| s == "..") && !p.trim_start_matches('/').starts_with('-')
+    chars
+        && !p.trim_matches('/').is_empty()
+        && !p.split('/').any(|s| s == "..")
+        && !p.trim_start_matches('/').starts_with('-')
 }
 
 /// `[user@]host[:port]` taken apart; `None` where any part is not plain.
@@ -116,7 +124,9 @@ impl FromStr for GitUrl {
             path: path.to_owned(),
         };
         let Some((scheme, rest)) = s.split_once("://") else {
-            let (login, path) = s.split_once(':').ok_or_else(|| no("want git@host:path, ssh://, https://, http:// or file://"))?;
+            let (login, path) = s
+                .split_once(':')
+                .ok_or_else(|| no("want git@host:path, ssh://, https://, http:// or file://"))?;
             let Some((user, host)) = login.split_once('@') else {
                 return Err(no("want git@host:path, ssh://, https://, http:// or file://"));
             };
@@ -137,12 +147,19 @@ impl FromStr for GitUrl {
             None => return Err(no("it names no repository path")),
         };
         if !plain_path(&path) {
-            return Err(no("the repository path is empty or has characters that no repository needs"));
+            return Err(no(
+                "the repository path is empty or has characters that no repository needs",
+            ));
         }
         if scheme == Scheme::File {
-            return if login.is_empty() { Ok(build(scheme, "", "", None, &path)) } else { Err(no("file:// takes no host")) };
+            return if login.is_empty() {
+                Ok(build(scheme, "", "", None, &path))
+            } else {
+                Err(no("file:// takes no host"))
+            };
         }
-        let (user, host, port) = authority(login).ok_or_else(|| no("the host is not a plain [user@]host[:port]"))?;
+        let (user, host, port) =
+            authority(login).ok_or_else(|| no("the host is not a plain [user@]host[:port]"))?;
         if scheme != Scheme::Ssh && !user.is_empty() {
             return Err(no("credentials belong in a Secret, not in the URL"));
         }
@@ -234,7 +251,12 @@ mod tests {
 
     #[test]
     fn a_url_survives_its_text_form() {
-        for s in ["git@github.com:org/repo.git", "ssh://git@host:2222/r.git", "http://git.svc:8080/a/b", "file:///srv/r"] {
+        for s in [
+            "git@github.com:org/repo.git",
+            "ssh://git@host:2222/r.git",
+            "http://git.svc:8080/a/b",
+            "file:///srv/r",
+        ] {
             let json = serde_json::to_string(&url(s)).unwrap();
             assert_eq!(serde_json::from_str::<GitUrl>(&json).unwrap(), url(s));
         }

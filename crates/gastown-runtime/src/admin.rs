@@ -36,7 +36,11 @@ impl Readiness {
 
     /// Lines of what is missing; empty when ready.
     pub fn missing(&self) -> Vec<String> {
-        self.waits.lock().iter().filter_map(|(what, why)| why.as_ref().map(|why| format!("{what}: {why}"))).collect()
+        self.waits
+            .lock()
+            .iter()
+            .filter_map(|(what, why)| why.as_ref().map(|why| format!("{what}: {why}")))
+            .collect()
     }
 
     /// Waits until nothing is missing.
@@ -72,7 +76,12 @@ struct Admin {
 }
 
 /// The four pages. Once `drain` is cancelled `/readyz` says so, and no new call is sent here.
-pub fn router(readiness: Readiness, metrics: Metrics, version: Version, drain: CancellationToken) -> Router {
+pub fn router(
+    readiness: Readiness,
+    metrics: Metrics,
+    version: Version,
+    drain: CancellationToken,
+) -> Router {
     Router::new()
         .route("/livez", get(|| async { "ok\n" }))
         .route("/readyz", get(readyz))
@@ -82,7 +91,11 @@ pub fn router(readiness: Readiness, metrics: Metrics, version: Version, drain: C
 }
 
 /// Serves the pages until `stop` is cancelled.
-pub async fn serve(listener: TcpListener, router: Router, stop: CancellationToken) -> std::io::Result<()> {
+pub async fn serve(
+    listener: TcpListener,
+    router: Router,
+    stop: CancellationToken,
+) -> std::io::Result<()> {
     axum::serve(listener, router).with_graceful_shutdown(stop.cancelled_owned()).await
 }
 
@@ -94,12 +107,17 @@ async fn readyz(State(admin): State<Admin>) -> Response {
     if missing.is_empty() {
         return "ok\n".into_response();
     }
-    (StatusCode::SERVICE_UNAVAILABLE, format!("not ready\n{}\n", missing.join("\n"))).into_response()
+    (StatusCode::SERVICE_UNAVAILABLE, format!("not ready\n{}\n", missing.join("\n")))
+        .into_response()
 }
 
 async fn metrics_page(State(admin): State<Admin>) -> Response {
     match admin.metrics.encode() {
-        Ok(text) => ([(header::CONTENT_TYPE, "application/openmetrics-text; version=1.0.0; charset=utf-8")], text).into_response(),
+        Ok(text) => (
+            [(header::CONTENT_TYPE, "application/openmetrics-text; version=1.0.0; charset=utf-8")],
+            text,
+        )
+            .into_response(),
         Err(_) => StatusCode::INTERNAL_SERVER_ERROR.into_response(),
     }
 }

@@ -101,7 +101,10 @@ impl Error {
     }
 }
 
-fn api_error<K: Resource<DynamicType = ()>>(verb: &'static str, object: &K) -> impl FnOnce(kube::Error) -> Error {
+fn api_error<K: Resource<DynamicType = ()>>(
+    verb: &'static str,
+    object: &K,
+) -> impl FnOnce(kube::Error) -> Error {
     let kind = K::kind(&()).into_owned();
     let name = match object.namespace() {
         Some(namespace) => format!("{namespace}/{}", object.name_any()),
@@ -111,11 +114,16 @@ fn api_error<K: Resource<DynamicType = ()>>(verb: &'static str, object: &K) -> i
 }
 
 fn uid<K: Resource<DynamicType = ()>>(object: &K) -> Result<String, Error> {
-    object.uid().ok_or_else(|| Error::Incomplete { kind: K::kind(&()).into_owned(), name: object.name_any(), what: "uid" })
+    object.uid().ok_or_else(|| Error::Incomplete {
+        kind: K::kind(&()).into_owned(),
+        name: object.name_any(),
+        what: "uid",
+    })
 }
 
 fn to_value<K: Resource<DynamicType = ()>>(value: &impl Serialize) -> Result<Value, Error> {
-    serde_json::to_value(value).map_err(|source| Error::Serialise { kind: K::kind(&()).into_owned(), source })
+    serde_json::to_value(value)
+        .map_err(|source| Error::Serialise { kind: K::kind(&()).into_owned(), source })
 }
 
 /// Which part of a status a controller owns; what it does not name it neither writes nor compares.
@@ -138,7 +146,8 @@ impl StatusOwner {
                 part.insert((*field).to_owned(), value.clone());
             }
         }
-        let ours = |condition: &&Value| self.conditions.iter().any(|kind| condition["type"] == *kind);
+        let ours =
+            |condition: &&Value| self.conditions.iter().any(|kind| condition["type"] == *kind);
         let all = status.get("conditions").and_then(Value::as_array);
         let mut conditions: Vec<Value> = all.into_iter().flatten().filter(ours).cloned().collect();
         conditions.sort_by(|a, b| a["type"].as_str().cmp(&b["type"].as_str()));
@@ -148,21 +157,33 @@ impl StatusOwner {
         part
     }
 
-    /// Applies our part of `status` to `object`, which is as the cache shows it. Returns whether anything was sent.
+    /// Applies our part of `status` to `object`, which is as the cache shows it. Returns whether
+    /// anything was sent.
     ///
-    /// A status never lands on a namesake: the API server ignores a uid here, so the resourceVersion is part of the
-    /// call, and where it is an old one the uid is compared before the next. An object that is gone takes nothing.
-    /// Transition times must be kept while the status is the same (`gastown_api::conditions::set` does), or every
-    /// call is a change.
-    pub async fn apply<K>(&self, api: &Api<K>, object: &K, status: &impl Serialize) -> Result<bool, Error>
+    /// A status never lands on a namesake: the API server ignores a uid here, so the
+    /// resourceVersion is part of the call, and where it is an old one the uid is compared before
+    /// the next. An object that is gone takes nothing. Transition times must be kept while the
+    /// status is the same (`gastown_api::conditions::set` does), or every call is a change.
+    pub async fn apply<K>(
+        &self,
+        api: &Api<K>,
+        object: &K,
+        status: &impl Serialize,
+    ) -> Result<bool, Error>
     where
         K: Resource<DynamicType = ()> + Clone + Debug + Serialize + DeserializeOwned,
     {
         self.applied(api, object, status).await.map(|written| written.is_some())
     }
 
-    /// As [`StatusOwner::apply`]; returns the object as it is then, or nothing when it was so before.
-    pub async fn applied<K>(&self, api: &Api<K>, object: &K, status: &impl Serialize) -> Result<Option<K>, Error>
+    /// As [`StatusOwner::apply`]; returns the object as it is then, or nothing when it was so
+    /// before.
+    pub async fn applied<K>(
+        &self,
+        api: &Api<K>,
+        object: &K,
+        status: &impl Serialize,
+    ) -> Result<Option<K>, Error>
     where
         K: Resource<DynamicType = ()> + Clone + Debug + Serialize + DeserializeOwned,
     {
@@ -184,10 +205,12 @@ impl StatusOwner {
             match api.patch_status(&name, &params, &Patch::Apply(&body)).await {
                 Ok(written) => return Ok(Some(written)),
                 Err(kube::Error::Api(status)) if status.is_not_found() => return Ok(None),
-                Err(kube::Error::Api(status)) if status.is_conflict() && attempt < STATUS_TRIES => {}
+                Err(kube::Error::Api(status)) if status.is_conflict() && attempt < STATUS_TRIES => {
+                }
                 Err(error) => return Err(api_error("applying the status of", object)(error)),
             }
-            let present = api.get_metadata_opt(&name).await.map_err(api_error("reading", object))?;
+            let present =
+                api.get_metadata_opt(&name).await.map_err(api_error("reading", object))?;
             match present.filter(|present| present.metadata.uid.as_deref() == Some(&expected)) {
                 Some(present) => version = present.metadata.resource_version,
                 None => return Ok(None),
@@ -213,16 +236,23 @@ pub fn owner<K: Resource<DynamicType = ()>>(parent: &K) -> Result<OwnerReference
 pub fn is_owned_by<C: Resource, P: Resource>(child: &C, parent: &P) -> bool {
     let parent = parent.meta().uid.as_deref();
     let mut owners = child.meta().owner_references.iter().flatten();
-    parent.is_some() && owners.any(|owner| owner.controller == Some(true) && Some(owner.uid.as_str()) == parent)
+    parent.is_some()
+        && owners.any(|owner| owner.controller == Some(true) && Some(owner.uid.as_str()) == parent)
 }
 
-/// Applies a child, unless `present` (from the cache) was applied from the same manifest and still has all of it.
-/// Returns whether anything was sent. Owner references are the caller's ([`owner`]).
+/// Applies a child, unless `present` (from the cache) was applied from the same manifest and still
+/// has all of it. Returns whether anything was sent. Owner references are the caller's ([`owner`]).
 ///
-/// When `present` is given its uid is part of the call, so that a child that was deleted meanwhile is not made
-/// again half; the next reconcile makes it whole. When it is not, the cache may only be behind: an object of that
-/// name with another controller is [`Error::Taken`], and nothing of it is overwritten.
-pub async fn child<K>(api: &Api<K>, manager: &str, present: Option<&K>, wanted: &K) -> Result<bool, Error>
+/// When `present` is given its uid is part of the call, so that a child that was deleted meanwhile
+/// is not made again half; the next reconcile makes it whole. When it is not, the cache may only be
+/// behind: an object of that name with another controller is [`Error::Taken`], and nothing of it is
+/// overwritten.
+pub async fn child<K>(
+    api: &Api<K>,
+    manager: &str,
+    present: Option<&K>,
+    wanted: &K,
+) -> Result<bool, Error>
 where
     K: Resource<DynamicType = ()> + Clone + Debug + Serialize + DeserializeOwned,
 {
@@ -251,10 +281,13 @@ where
             return Ok(false);
         }
         body["metadata"]["uid"] = json!(uid(present)?);
-        // What is ours stays as the manifest says; what somebody makes at this very moment is not forced.
+        // What is ours stays as the manifest says; what somebody makes at this very moment is not
+        // forced.
         params = params.force();
     }
-    api.patch(&wanted.name_any(), &params, &Patch::Apply(&body)).await.map_err(api_error("applying", wanted))?;
+    api.patch(&wanted.name_any(), &params, &Patch::Apply(&body))
+        .await
+        .map_err(api_error("applying", wanted))?;
     Ok(true)
 }
 
@@ -285,7 +318,8 @@ fn contains(present: &Value, wanted: &Value) -> bool {
             present.get(key).map_or(empty, |present| contains(present, wanted))
         }),
         (Value::Array(present), Value::Array(wanted)) => {
-            present.len() == wanted.len() && present.iter().zip(wanted).all(|(present, wanted)| contains(present, wanted))
+            present.len() == wanted.len()
+                && present.iter().zip(wanted).all(|(present, wanted)| contains(present, wanted))
         }
         (present, wanted) => present == wanted,
     }
@@ -299,24 +333,39 @@ fn hex(bytes: &[u8]) -> String {
     })
 }
 
-/// Guards a metadata patch by uid and resourceVersion: it is about the object that we looked at, or a conflict.
+/// Guards a metadata patch by uid and resourceVersion: it is about the object that we looked at, or
+/// a conflict.
 fn guard<K: Resource<DynamicType = ()>>(object: &K, mut metadata: Value) -> Result<Value, Error> {
     metadata["uid"] = json!(uid(object)?);
     metadata["resourceVersion"] = json!(object.resource_version());
     Ok(json!({ "metadata": metadata }))
 }
 
-async fn patch_metadata<K>(api: &Api<K>, manager: &str, object: &K, metadata: Value, verb: &'static str) -> Result<K, Error>
+async fn patch_metadata<K>(
+    api: &Api<K>,
+    manager: &str,
+    object: &K,
+    metadata: Value,
+    verb: &'static str,
+) -> Result<K, Error>
 where
     K: Resource<DynamicType = ()> + Clone + Debug + DeserializeOwned,
 {
     let patch = guard(object, metadata)?;
     let params = PatchParams { field_manager: Some(manager.to_owned()), ..PatchParams::default() };
-    api.patch(&object.name_any(), &params, &Patch::Merge(&patch)).await.map_err(api_error(verb, object))
+    api.patch(&object.name_any(), &params, &Patch::Merge(&patch))
+        .await
+        .map_err(api_error(verb, object))
 }
 
-/// Sets annotations (or removes them, by `None`). Returns the object as it is then, or nothing when it was so before.
-pub async fn annotate<K>(api: &Api<K>, manager: &str, object: &K, annotations: &[(&str, Option<&str>)]) -> Result<Option<K>, Error>
+/// Sets annotations (or removes them, by `None`). Returns the object as it is then, or nothing when
+/// it was so before.
+pub async fn annotate<K>(
+    api: &Api<K>,
+    manager: &str,
+    object: &K,
+    annotations: &[(&str, Option<&str>)],
+) -> Result<Option<K>, Error>
 where
     K: Resource<DynamicType = ()> + Clone + Debug + DeserializeOwned,
 {
@@ -328,38 +377,69 @@ where
     if changed.is_empty() {
         return Ok(None);
     }
-    patch_metadata(api, manager, object, json!({ "annotations": changed }), "annotating").await.map(Some)
+    patch_metadata(api, manager, object, json!({ "annotations": changed }), "annotating")
+        .await
+        .map(Some)
 }
 
 /// Adds a finalizer. Returns the object as it is then, or nothing when it had it.
-pub async fn add_finalizer<K>(api: &Api<K>, manager: &str, object: &K, finalizer: &str) -> Result<Option<K>, Error>
+pub async fn add_finalizer<K>(
+    api: &Api<K>,
+    manager: &str,
+    object: &K,
+    finalizer: &str,
+) -> Result<Option<K>, Error>
 where
     K: Resource<DynamicType = ()> + Clone + Debug + DeserializeOwned,
 {
     if object.finalizers().iter().any(|present| present == finalizer) {
         return Ok(None);
     }
-    let finalizers: Vec<_> = object.finalizers().iter().map(String::as_str).chain([finalizer]).collect();
-    patch_metadata(api, manager, object, json!({ "finalizers": finalizers }), "adding a finalizer to").await.map(Some)
+    let finalizers: Vec<_> =
+        object.finalizers().iter().map(String::as_str).chain([finalizer]).collect();
+    patch_metadata(
+        api,
+        manager,
+        object,
+        json!({ "finalizers": finalizers }),
+        "adding a finalizer to",
+    )
+    .await
+    .map(Some)
 }
 
 /// Removes a finalizer. An object that is gone is as wanted. Returns whether anything was sent.
-pub async fn remove_finalizer<K>(api: &Api<K>, manager: &str, object: &K, finalizer: &str) -> Result<bool, Error>
+pub async fn remove_finalizer<K>(
+    api: &Api<K>,
+    manager: &str,
+    object: &K,
+    finalizer: &str,
+) -> Result<bool, Error>
 where
     K: Resource<DynamicType = ()> + Clone + Debug + DeserializeOwned,
 {
     if !object.finalizers().iter().any(|present| present == finalizer) {
         return Ok(false);
     }
-    let finalizers: Vec<_> = object.finalizers().iter().filter(|present| *present != finalizer).collect();
-    match patch_metadata(api, manager, object, json!({ "finalizers": finalizers }), "removing a finalizer from").await {
+    let finalizers: Vec<_> =
+        object.finalizers().iter().filter(|present| *present != finalizer).collect();
+    match patch_metadata(
+        api,
+        manager,
+        object,
+        json!({ "finalizers": finalizers }),
+        "removing a finalizer from",
+    )
+    .await
+    {
         Ok(_) => Ok(true),
         Err(error) if error.is_not_found() => Ok(false),
         Err(error) => Err(error),
     }
 }
 
-/// Deletes exactly this object, by uid. One that is gone, or has another uid by now, is as wanted: false.
+/// Deletes exactly this object, by uid. One that is gone, or has another uid by now, is as wanted:
+/// false.
 pub async fn delete<K>(api: &Api<K>, object: &K) -> Result<bool, Error>
 where
     K: Resource<DynamicType = ()> + Clone + Debug + DeserializeOwned,

@@ -1,6 +1,10 @@
 use super::*;
 
-const OWNER: StatusOwner = StatusOwner { manager: "gastown-rig-ctl", fields: &["phase", "polecatCount"], conditions: &["Ready"] };
+const OWNER: StatusOwner = StatusOwner {
+    manager: "gastown-rig-ctl",
+    fields: &["phase", "polecatCount"],
+    conditions: &["Ready"],
+};
 
 #[test]
 fn only_our_part_of_a_status_counts() {
@@ -9,7 +13,10 @@ fn only_our_part_of_a_status_counts() {
         "conditions": [{"type": "Merged", "status": "True"}, {"type": "Ready", "status": "True"}],
     });
     let part = OWNER.part(&ours);
-    assert_eq!(Value::Object(part), json!({"phase": "Ready", "polecatCount": 0, "conditions": [{"type": "Ready", "status": "True"}]}));
+    assert_eq!(
+        Value::Object(part),
+        json!({"phase": "Ready", "polecatCount": 0, "conditions": [{"type": "Ready", "status": "True"}]})
+    );
 }
 
 #[test]

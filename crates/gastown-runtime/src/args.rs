@@ -18,7 +18,11 @@ pub enum LogFormat {
 #[derive(clap::Args, Clone, Debug)]
 pub struct RuntimeArgs {
     /// Which spans and lines are logged, in the syntax of tracing's `EnvFilter`
-    #[arg(long, env = "GASTOWN_LOG", default_value = "info,hyper=warn,h2=warn,tonic=warn,tower=warn,kube=warn,rustls=warn")]
+    #[arg(
+        long,
+        env = "GASTOWN_LOG",
+        default_value = "info,hyper=warn,h2=warn,tonic=warn,tower=warn,kube=warn,rustls=warn"
+    )]
     pub log: String,
     /// How a line of the log looks
     #[arg(long, env = "GASTOWN_LOG_FORMAT", default_value = "json")]
@@ -35,7 +39,8 @@ pub struct RuntimeArgs {
     /// Folder with ca.crt, tls.crt and tls.key
     #[arg(long, env = "GASTOWN_TLS_DIR", default_value = "/var/run/gastown/tls")]
     pub tls_dir: PathBuf,
-    /// The projected token for calls to other controllers: the file, or a folder that holds it as `token`
+    /// The projected token for calls to other controllers: the file, or a folder that holds it as
+    /// `token`
     #[arg(long, env = "GASTOWN_TOKEN_FILE", default_value = "/var/run/gastown/token")]
     pub token_file: PathBuf,
     /// Who holds the lease; by default the host's name and a random suffix
@@ -50,8 +55,9 @@ pub struct RuntimeArgs {
 }
 
 impl RuntimeArgs {
-    /// The holder's name in the lease. A pod's name is reused by the next process in the same pod, whose
-    /// predecessor is dead by then, so that it may go on at once; anything else must be unique a process.
+    /// The holder's name in the lease. A pod's name is reused by the next process in the same pod,
+    /// whose predecessor is dead by then, so that it may go on at once; anything else must be
+    /// unique a process.
     pub fn identity(&self) -> String {
         if let Some(name) = self.pod_name.as_deref().filter(|name| !name.is_empty()) {
             return name.to_owned();
@@ -66,7 +72,8 @@ impl RuntimeArgs {
         Duration::from_secs(self.drain_seconds)
     }
 
-    /// The arguments that a bare command line gives. Environment variables count, as they do for a program.
+    /// The arguments that a bare command line gives. Environment variables count, as they do for a
+    /// program.
     pub fn from_env() -> Result<Self, clap::Error> {
         #[derive(clap::Parser)]
         struct Bare {

@@ -1,4 +1,5 @@
-//! Who calls: a projected service-account token, checked by the API server and remembered for a while.
+//! Who calls: a projected service-account token, checked by the API server and remembered for a
+//! while.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -94,7 +95,9 @@ impl TokenReviewer {
     /// The bearer token of a request's headers, and whose it is.
     pub async fn review_headers(&self, headers: &http::HeaderMap) -> Verdict {
         let bearer = headers.get(http::header::AUTHORIZATION).and_then(|value| value.to_str().ok());
-        let token = bearer.and_then(|value| value.split_once(' ')).filter(|(scheme, _)| scheme.eq_ignore_ascii_case("bearer"));
+        let token = bearer
+            .and_then(|value| value.split_once(' '))
+            .filter(|(scheme, _)| scheme.eq_ignore_ascii_case("bearer"));
         match token {
             Some((_, token)) => self.review(token.trim()).await,
             None => Err(Error::Unauthenticated("no bearer token".to_owned())),
@@ -103,25 +106,42 @@ impl TokenReviewer {
 
     async fn ask(&self, token: &str) -> Verdict {
         let review = TokenReview {
-            spec: TokenReviewSpec { token: Some(token.to_owned()), audiences: Some(vec![self.audience.to_string()]) },
+            spec: TokenReviewSpec {
+                token: Some(token.to_owned()),
+                audiences: Some(vec![self.audience.to_string()]),
+            },
             ..TokenReview::default()
         };
         let answer = self.api.create(&PostParams::default(), &review).await;
-        let status = answer.map_err(|error| Error::Unavailable(error.to_string()))?.status.unwrap_or_default();
+        let status = answer
+            .map_err(|error| Error::Unavailable(error.to_string()))?
+            .status
+            .unwrap_or_default();
         if status.authenticated != Some(true) {
-            return Err(Error::Unauthenticated(status.error.unwrap_or_else(|| "the token is not valid".to_owned())));
+            return Err(Error::Unauthenticated(
+                status.error.unwrap_or_else(|| "the token is not valid".to_owned()),
+            ));
         }
         // An API server that knows no audiences answers without any: its word is not enough.
         if !status.audiences.iter().flatten().any(|audience| **audience == *self.audience) {
-            return Err(Error::Unauthenticated(format!("the token is not for audience {}", self.audience)));
+            return Err(Error::Unauthenticated(format!(
+                "the token is not for audience {}",
+                self.audience
+            )));
         }
         let user = status.user.unwrap_or_default();
         let name = user.username.unwrap_or_default();
-        let Some((namespace, service_account)) = name.strip_prefix("system:serviceaccount:").and_then(|name| name.split_once(':')) else {
+        let Some((namespace, service_account)) =
+            name.strip_prefix("system:serviceaccount:").and_then(|name| name.split_once(':'))
+        else {
             return Err(Error::Unauthenticated(format!("{name} is no service account")));
         };
         let extra = user.extra.unwrap_or_default();
-        let claim = |name: &str| extra.get(&format!("authentication.kubernetes.io/{name}")).and_then(|values| values.first().cloned());
+        let claim = |name: &str| {
+            extra
+                .get(&format!("authentication.kubernetes.io/{name}"))
+                .and_then(|values| values.first().cloned())
+        };
         Ok(Identity {
             namespace: namespace.to_owned(),
             service_account: service_account.to_owned(),

@@ -43,7 +43,11 @@ pub async fn infer(controller: &str, metrics: &Metrics) -> Result<kube::Client, 
 }
 
 /// A client for a given configuration, e.g. one that impersonates a service account.
-pub fn with_config(mut config: kube::Config, controller: &str, metrics: &Metrics) -> Result<kube::Client, Error> {
+pub fn with_config(
+    mut config: kube::Config,
+    controller: &str,
+    metrics: &Metrics,
+) -> Result<kube::Client, Error> {
     config.default_retry = false;
     config.connect_timeout = Some(Duration::from_secs(5));
     let agent = format!("{controller}/{}", env!("CARGO_PKG_VERSION"));
@@ -112,7 +116,9 @@ where
             let outcome = if stream {
                 call.await
             } else {
-                tokio::time::timeout(layer.deadline, call).await.unwrap_or_else(|_| Err(Box::new(DeadlineExceeded(layer.deadline))))
+                tokio::time::timeout(layer.deadline, call)
+                    .await
+                    .unwrap_or_else(|_| Err(Box::new(DeadlineExceeded(layer.deadline))))
             };
             let code = match &outcome {
                 Ok(response) => response.status().as_str().to_owned(),
@@ -120,7 +126,11 @@ where
                 Err(_) => "error".to_owned(),
             };
             layer.metrics.requests.get_or_create(&RequestLabels { verb, resource, code }).inc();
-            layer.metrics.request_seconds.get_or_create(&VerbLabels { verb }).observe(started.elapsed().as_secs_f64());
+            layer
+                .metrics
+                .request_seconds
+                .get_or_create(&VerbLabels { verb })
+                .observe(started.elapsed().as_secs_f64());
             outcome
         })
     }
@@ -152,7 +162,9 @@ where
         // A body that is a stream of its own cannot be sent twice.
         let again = body.as_ref().and_then(Body::try_clone);
         let last = tried >= RETRIES || again.is_none();
-        let Some(sendable) = again.or_else(|| body.take()) else { return Err("the request's body is spent".into()) };
+        let Some(sendable) = again.or_else(|| body.take()) else {
+            return Err("the request's body is spent".into());
+        };
         let mut attempt = Request::new(sendable);
         attempt.method_mut().clone_from(&parts.method);
         attempt.uri_mut().clone_from(&parts.uri);
@@ -183,18 +195,23 @@ where
     }
 }
 
-/// The wait that an overloaded server asks for: `Some(None)` where it names none, `None` where a retry is no use.
+/// The wait that an overloaded server asks for: `Some(None)` where it names none, `None` where a
+/// retry is no use.
 #[allow(clippy::option_option)]
 fn retry_after<B>(response: &Response<B>) -> Option<Option<Duration>> {
-    let busy = [StatusCode::TOO_MANY_REQUESTS, StatusCode::SERVICE_UNAVAILABLE, StatusCode::GATEWAY_TIMEOUT];
+    let busy = [
+        StatusCode::TOO_MANY_REQUESTS,
+        StatusCode::SERVICE_UNAVAILABLE,
+        StatusCode::GATEWAY_TIMEOUT,
+    ];
     busy.contains(&response.status()).then(|| {
         let header = response.headers().get(http::header::RETRY_AFTER)?;
         Some(Duration::from_secs(header.to_str().ok()?.parse().ok()?))
     })
 }
 
-/// Whether the request certainly did nothing, or does the same when it comes twice. A POST whose connection
-/// broke may have created its object, and is the caller's to look at.
+/// Whether the request certainly did nothing, or does the same when it comes twice. A POST whose
+/// connection broke may have created its object, and is the caller's to look at.
 fn may_resend(method: &Method, error: &(dyn std::error::Error + 'static)) -> bool {
     if method != Method::POST {
         return true;
@@ -216,18 +233,24 @@ where
     B::Error: Into<BoxError>,
 {
     let (parts, body) = response.into_parts();
-    let body = if stream && parts.status.is_success() || parts.status == StatusCode::SWITCHING_PROTOCOLS {
-        body.map_err(Into::into).boxed_unsync()
-    } else {
-        Full::new(body.collect().await.map_err(Into::into)?.to_bytes()).map_err(|never| match never {}).boxed_unsync()
-    };
+    let body =
+        if stream && parts.status.is_success() || parts.status == StatusCode::SWITCHING_PROTOCOLS {
+            body.map_err(Into::into).boxed_unsync()
+        } else {
+            Full::new(body.collect().await.map_err(Into::into)?.to_bytes())
+                .map_err(|never| match never {})
+                .boxed_unsync()
+        };
     Ok(Response::from_parts(parts, body))
 }
 
 fn is_stream<B>(request: &Request<B>) -> bool {
     let query = request.uri().query().unwrap_or_default();
     let asks = |key: &str| {
-        query.split('&').any(|pair| pair.split_once('=').is_some_and(|(name, value)| name == key && matches!(value, "true" | "1")))
+        query.split('&').any(|pair| {
+            pair.split_once('=')
+                .is_some_and(|(name, value)| name == key && matches!(value, "true" | "1"))
+        })
     };
     asks("watch") || asks("follow") || request.headers().contains_key(http::header::UPGRADE)
 }
@@ -250,8 +273,11 @@ impl Target {
             _ => return Self { verb: "get", resource: "nonresource".to_owned() },
         };
         let rest = match resource_parts.as_slice() {
-            // A namespace's own subresources come below three parts only as `namespaces/NAME/status|finalize`.
-            ["namespaces", _, sub] if matches!(*sub, "status" | "finalize") => &["namespaces", "", sub][..].to_vec(),
+            // A namespace's own subresources come below three parts only as
+            // `namespaces/NAME/status|finalize`.
+            ["namespaces", _, sub] if matches!(*sub, "status" | "finalize") => {
+                &["namespaces", "", sub][..].to_vec()
+            }
             ["namespaces", _, rest @ ..] if !rest.is_empty() => &rest.to_vec(),
             rest => &rest.to_vec(),
         };
@@ -266,8 +292,12 @@ impl Target {
 }
 
 fn verb<B>(request: &Request<B>, named: bool) -> &'static str {
-    let apply =
-        || request.headers().get(http::header::CONTENT_TYPE).is_some_and(|kind| kind.as_bytes().starts_with(b"application/apply-patch"));
+    let apply = || {
+        request
+            .headers()
+            .get(http::header::CONTENT_TYPE)
+            .is_some_and(|kind| kind.as_bytes().starts_with(b"application/apply-patch"))
+    };
     match *request.method() {
         Method::GET if is_stream(request) => "watch",
         Method::GET if named => "get",

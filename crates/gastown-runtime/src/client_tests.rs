@@ -28,7 +28,9 @@ fn client(metrics: &Metrics, answers: Vec<Answer>) -> (kube::Client, Arc<AtomicU
                 }
                 Answer::Status(code) => {
                     let body = serde_json::json!({"kind": "Status", "code": code, "status": "Failure", "message": "", "reason": ""});
-                    Ok(Response::builder().status(*code).body(Body::from(body.to_string().into_bytes()))?)
+                    Ok(Response::builder()
+                        .status(*code)
+                        .body(Body::from(body.to_string().into_bytes()))?)
                 }
                 Answer::Broken(kind) => Err(std::io::Error::from(*kind).into()),
                 Answer::Hangs => std::future::pending().await,
@@ -47,7 +49,8 @@ fn count(metrics: &Metrics, verb: &'static str, code: &str) -> u64 {
 #[tokio::test(start_paused = true)]
 async fn an_overloaded_server_is_asked_again() {
     let metrics = Metrics::default();
-    let (client, asked) = client(&metrics, vec![Answer::Status(429), Answer::Status(503), Answer::Status(200)]);
+    let (client, asked) =
+        client(&metrics, vec![Answer::Status(429), Answer::Status(503), Answer::Status(200)]);
     Api::<ConfigMap>::namespaced(client, "ns").get("a").await.unwrap();
     assert_eq!(asked.load(Ordering::SeqCst), 3);
     assert_eq!(count(&metrics, "get", "200"), 1);
@@ -82,24 +85,39 @@ async fn a_broken_connection_is_tried_again_unless_it_may_have_created_something
     assert_eq!(asked.load(Ordering::SeqCst), 2);
 
     let (client_post, asked) = client(&metrics, broken());
-    let made = Api::<ConfigMap>::namespaced(client_post, "ns").create(&PostParams::default(), &ConfigMap::default()).await;
+    let made = Api::<ConfigMap>::namespaced(client_post, "ns")
+        .create(&PostParams::default(), &ConfigMap::default())
+        .await;
     assert!(made.is_err());
     assert_eq!(asked.load(Ordering::SeqCst), 1);
 
     let refused = vec![Answer::Broken(std::io::ErrorKind::ConnectionRefused), Answer::Status(200)];
     let (client_refused, asked) = client(&metrics, refused);
-    Api::<ConfigMap>::namespaced(client_refused, "ns").create(&PostParams::default(), &ConfigMap::default()).await.unwrap();
+    Api::<ConfigMap>::namespaced(client_refused, "ns")
+        .create(&PostParams::default(), &ConfigMap::default())
+        .await
+        .unwrap();
     assert_eq!(asked.load(Ordering::SeqCst), 2);
 }
 
 #[test]
 fn a_request_is_labelled_by_verb_and_resource_only() {
     let target = |method: &str, uri: &str| {
-        let Target { verb, resource } = Target::of(&Request::builder().method(method).uri(uri).body(()).unwrap());
+        let Target { verb, resource } =
+            Target::of(&Request::builder().method(method).uri(uri).body(()).unwrap());
         format!("{verb} {resource}")
     };
-    assert_eq!(target("GET", "/apis/gastown.gastown.io/v1alpha1/namespaces/a/polecats/b"), "get polecats");
-    assert_eq!(target("PATCH", "/apis/gastown.gastown.io/v1alpha1/namespaces/a/polecats/b/status?force=true"), "patch polecats/status");
+    assert_eq!(
+        target("GET", "/apis/gastown.gastown.io/v1alpha1/namespaces/a/polecats/b"),
+        "get polecats"
+    );
+    assert_eq!(
+        target(
+            "PATCH",
+            "/apis/gastown.gastown.io/v1alpha1/namespaces/a/polecats/b/status?force=true"
+        ),
+        "patch polecats/status"
+    );
     assert_eq!(target("GET", "/apis/gastown.gastown.io/v1alpha1/rigs"), "list rigs");
     assert_eq!(target("GET", "/api/v1/pods?watch=true&resourceVersion=1"), "watch pods");
     assert_eq!(target("POST", "/api/v1/namespaces/a/pods"), "create pods");

@@ -1,4 +1,5 @@
-//! Runs a reconcile function over the objects of a store: bounded, backed off by object, only under the lease.
+//! Runs a reconcile function over the objects of a store: bounded, backed off by object, only under
+//! the lease.
 
 use std::collections::HashMap;
 use std::convert::Infallible;
@@ -70,12 +71,18 @@ impl Class {
 
     /// The wait before the `tries`-th try again, counted from 1, without jitter.
     fn back_off(self, tries: u32) -> Duration {
-        let doubled = |first: Duration, most: Duration| first.saturating_mul(1 << tries.saturating_sub(1).min(16)).min(most);
+        let doubled = |first: Duration, most: Duration| {
+            first.saturating_mul(1 << tries.saturating_sub(1).min(16)).min(most)
+        };
         match self {
             Self::Conflict => doubled(Duration::from_millis(100), Duration::from_secs(10)),
             Self::Retry { after: Some(after) } => after,
-            Self::Retry { after: None } | Self::Missing => doubled(Duration::from_millis(500), Duration::from_secs(60)),
-            Self::Forbidden | Self::InvalidSpec | Self::Fatal => doubled(Duration::from_secs(2), Duration::from_secs(300)),
+            Self::Retry { after: None } | Self::Missing => {
+                doubled(Duration::from_millis(500), Duration::from_secs(60))
+            }
+            Self::Forbidden | Self::InvalidSpec | Self::Fatal => {
+                doubled(Duration::from_secs(2), Duration::from_secs(300))
+            }
         }
     }
 }
@@ -113,8 +120,9 @@ impl<K> Controller<K>
 where
     K: Resource<DynamicType = ()> + Clone + Debug + Send + Sync + 'static,
 {
-    /// Reconciles until the runtime drains. Each time that the lease is won everything in the store is looked at;
-    /// when it is lost, running reconciles are dropped where they stand. Returns when running work has ended.
+    /// Reconciles until the runtime drains. Each time that the lease is won everything in the store
+    /// is looked at; when it is lost, running reconciles are dropped where they stand. Returns when
+    /// running work has ended.
     pub async fn run<Ctx, F, Fut, E>(self, runtime: &Runtime, context: Arc<Ctx>, reconcile: F)
     where
         Ctx: Send + Sync + 'static,
@@ -144,11 +152,22 @@ where
                 () = standby => {}
             }
             tracing::info!(controller = name, objects = store.len(), "reconciling under the lease");
-            let all: Vec<_> = store.state().iter().map(|object| Ok(ObjectRef::from_obj(object.as_ref()))).collect();
+            let all: Vec<_> = store
+                .state()
+                .iter()
+                .map(|object| Ok(ObjectRef::from_obj(object.as_ref())))
+                .collect();
             let drained = runtime.drain.clone();
-            let incoming = futures::stream::poll_fn(|context| triggers.poll_recv(context)).map(Ok::<_, Infallible>);
-            let queue = futures::stream::iter(all).chain(incoming).take_until(drained.cancelled_owned());
-            let step = Step { name, runtime: runtime.clone(), reconcile: reconcile.clone(), tries: tries.clone() };
+            let incoming = futures::stream::poll_fn(|context| triggers.poll_recv(context))
+                .map(Ok::<_, Infallible>);
+            let queue =
+                futures::stream::iter(all).chain(incoming).take_until(drained.cancelled_owned());
+            let step = Step {
+                name,
+                runtime: runtime.clone(),
+                reconcile: reconcile.clone(),
+                tries: tries.clone(),
+            };
             let config = Config::default().concurrency(runtime.args.concurrency.max(1));
             let results = applier(
                 move |object, context| Box::pin(step.clone().take(object, context)),
@@ -160,7 +179,9 @@ where
             );
             let term = results.for_each(|result| {
                 if let Err(QueueError::ObjectNotFound(gone)) = result {
-                    tries.lock().retain(|object, _| object.name != gone.name || object.namespace != gone.namespace);
+                    tries.lock().retain(|object, _| {
+                        object.name != gone.name || object.namespace != gone.namespace
+                    });
                 }
                 std::future::ready(())
             });
@@ -182,7 +203,12 @@ struct Step<K: Resource<DynamicType = ()> + 'static, F> {
 
 impl<K: Resource<DynamicType = ()> + 'static, F> Clone for Step<K, F> {
     fn clone(&self) -> Self {
-        Self { name: self.name, runtime: self.runtime.clone(), reconcile: self.reconcile.clone(), tries: self.tries.clone() }
+        Self {
+            name: self.name,
+            runtime: self.runtime.clone(),
+            reconcile: self.reconcile.clone(),
+            tries: self.tries.clone(),
+        }
     }
 }
 
@@ -190,7 +216,11 @@ impl<K, F> Step<K, F>
 where
     K: Resource<DynamicType = ()> + Clone + Debug + Send + Sync + 'static,
 {
-    async fn take<Ctx, Fut, E>(self, object: Arc<K>, context: Arc<Ctx>) -> Result<Action, Infallible>
+    async fn take<Ctx, Fut, E>(
+        self,
+        object: Arc<K>,
+        context: Arc<Ctx>,
+    ) -> Result<Action, Infallible>
     where
         F: Fn(Arc<K>, Arc<Ctx>) -> Fut,
         Fut: Future<Output = Result<Action, E>> + Send + 'static,
@@ -209,11 +239,18 @@ where
             return Ok(Action::await_change());
         }
         let started = tokio::time::Instant::now();
-        // A task of its own: reconciles run in parallel, a panic ends one only, and dropping the handle ends it.
-        let task = AbortOnDropHandle::new(tokio::spawn((self.reconcile)(object, context).instrument(span.clone())));
+        // A task of its own: reconciles run in parallel, a panic ends one only, and dropping the
+        // handle ends it.
+        let task = AbortOnDropHandle::new(tokio::spawn(
+            (self.reconcile)(object, context).instrument(span.clone()),
+        ));
         let ended = task.await;
         let seconds = started.elapsed().as_secs_f64();
-        self.runtime.metrics.reconcile_seconds.get_or_create(&ControllerLabels { controller: self.name }).observe(seconds);
+        self.runtime
+            .metrics
+            .reconcile_seconds
+            .get_or_create(&ControllerLabels { controller: self.name })
+            .observe(seconds);
         let (result, action) = span.in_scope(|| match ended {
             Ok(Ok(action)) => {
                 self.tries.lock().remove(&reference);
@@ -222,11 +259,20 @@ where
             Ok(Err(error)) => (error.class().label(), self.again(reference, error.class(), &error)),
             Err(panic) => (Class::Fatal.label(), self.again(reference, Class::Fatal, &panic)),
         });
-        self.runtime.metrics.reconciles.get_or_create(&ReconcileLabels { controller: self.name, result }).inc();
+        self.runtime
+            .metrics
+            .reconciles
+            .get_or_create(&ReconcileLabels { controller: self.name, result })
+            .inc();
         Ok(action)
     }
 
-    fn again(&self, reference: ObjectRef<K>, class: Class, error: &(dyn std::error::Error + 'static)) -> Action {
+    fn again(
+        &self,
+        reference: ObjectRef<K>,
+        class: Class,
+        error: &(dyn std::error::Error + 'static),
+    ) -> Action {
         let tries = {
             let mut tries = self.tries.lock();
             let tries = tries.entry(reference).or_default();
@@ -236,7 +282,9 @@ where
         let after = crate::jittered(class.back_off(tries));
         match class {
             Class::Conflict => tracing::debug!(error, tries, ?after, "somebody else wrote first"),
-            Class::Fatal => tracing::error!(error, tries, ?after, "a reconcile failed by our own fault"),
+            Class::Fatal => {
+                tracing::error!(error, tries, ?after, "a reconcile failed by our own fault")
+            }
             _ => tracing::warn!(error, class = class.label(), tries, ?after, "a reconcile failed"),
         }
         Action::requeue(after)
@@ -266,12 +314,18 @@ mod tests {
     fn back_off_doubles_to_a_limit() {
         let class = Class::Retry { after: None };
         let waits: Vec<_> = (1..=10).map(|tries| class.back_off(tries).as_millis()).collect();
-        assert_eq!(waits, [500, 1_000, 2_000, 4_000, 8_000, 16_000, 32_000, 60_000, 60_000, 60_000]);
+        assert_eq!(
+            waits,
+            [500, 1_000, 2_000, 4_000, 8_000, 16_000, 32_000, 60_000, 60_000, 60_000]
+        );
         assert_eq!(class.back_off(u32::MAX), Duration::from_secs(60));
     }
 
     #[test]
     fn a_named_time_is_kept() {
-        assert_eq!(Class::Retry { after: Some(Duration::from_secs(7)) }.back_off(9), Duration::from_secs(7));
+        assert_eq!(
+            Class::Retry { after: Some(Duration::from_secs(7)) }.back_off(9),
+            Duration::from_secs(7)
+        );
     }
 }

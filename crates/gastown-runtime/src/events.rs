@@ -29,19 +29,33 @@ pub struct Note {
     pub reason: String,
     /// One sentence.
     pub message: String,
-    /// Another object that it is about. Events of one object and reason are told apart by it: without one they are
-    /// counted as the same event, with the first one's words.
+    /// Another object that it is about. Events of one object and reason are told apart by it:
+    /// without one they are counted as the same event, with the first one's words.
     pub related: Option<ObjectReference>,
 }
 
 impl Note {
     /// Good news.
-    pub fn normal(topic: &'static str, reason: impl Into<String>, message: impl Into<String>) -> Self {
-        Self { warning: false, topic, reason: reason.into(), message: message.into(), related: None }
+    pub fn normal(
+        topic: &'static str,
+        reason: impl Into<String>,
+        message: impl Into<String>,
+    ) -> Self {
+        Self {
+            warning: false,
+            topic,
+            reason: reason.into(),
+            message: message.into(),
+            related: None,
+        }
     }
 
     /// Something to worry about.
-    pub fn warning(topic: &'static str, reason: impl Into<String>, message: impl Into<String>) -> Self {
+    pub fn warning(
+        topic: &'static str,
+        reason: impl Into<String>,
+        message: impl Into<String>,
+    ) -> Self {
         Self { warning: true, ..Self::normal(topic, reason, message) }
     }
 
@@ -65,7 +79,10 @@ pub struct Events {
 impl Events {
     /// Starts the task that sends them; it ends when the last clone is gone.
     pub fn start(client: Client, controller: &str, instance: &str, metrics: &Metrics) -> Self {
-        let reporter = Reporter { controller: format!("gastown.io/{controller}"), instance: Some(instance.to_owned()) };
+        let reporter = Reporter {
+            controller: format!("gastown.io/{controller}"),
+            instance: Some(instance.to_owned()),
+        };
         let recorder = Recorder::new(client, reporter);
         let (queue, mut waiting) = mpsc::channel::<(ObjectReference, Note)>(QUEUE);
         tokio::spawn(async move {
@@ -78,14 +95,18 @@ impl Events {
                     secondary: note.related,
                 };
                 if let Err(error) = recorder.publish(&event, &object).await {
-                    tracing::debug!(error = &error as &dyn std::error::Error, "an event was not published");
+                    tracing::debug!(
+                        error = &error as &dyn std::error::Error,
+                        "an event was not published"
+                    );
                 }
             }
         });
         Self { queue, said: Arc::default(), metrics: metrics.clone() }
     }
 
-    /// Says it, unless it was the last thing said about this topic of this object. Never waits, never fails.
+    /// Says it, unless it was the last thing said about this topic of this object. Never waits,
+    /// never fails.
     pub fn say<K: Resource<DynamicType = ()>>(&self, object: &K, note: Note) {
         let uid = object.meta().uid.clone().unwrap_or_default();
         {

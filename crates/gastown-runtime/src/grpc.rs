@@ -35,15 +35,20 @@ pub type Callers = &'static [(&'static str, &'static [&'static str])];
 
 /// Whether a table lets the caller, of the namespace `release`, call a method.
 pub fn is_allowed(callers: Callers, release: &str, method: &str, caller: &Identity) -> bool {
-    let allowed = callers.iter().find(|(m, _)| *m == method).map(|(_, who)| *who).unwrap_or_default();
+    let allowed =
+        callers.iter().find(|(m, _)| *m == method).map(|(_, who)| *who).unwrap_or_default();
     caller.namespace == release && allowed.contains(&caller.service_account.as_str())
 }
 
-/// A policy that is a table: who of the namespace `release` may call what of `service` (`package.Service`), and nobody else anything.
+/// A policy that is a table: who of the namespace `release` may call what of `service`
+/// (`package.Service`), and nobody else anything.
 pub fn table(service: &'static str, release: &str, callers: Callers) -> Policy {
     let release = release.to_owned();
     Arc::new(move |path: &str, caller: &Identity| {
-        let method = path.strip_prefix('/').and_then(|p| p.strip_prefix(service)).and_then(|p| p.strip_prefix('/'));
+        let method = path
+            .strip_prefix('/')
+            .and_then(|p| p.strip_prefix(service))
+            .and_then(|p| p.strip_prefix('/'));
         if method.is_some_and(|method| is_allowed(callers, &release, method, caller)) {
             return Ok(());
         }
@@ -68,8 +73,9 @@ pub enum Error {
     Endpoint(String, #[source] tonic::transport::Error),
 }
 
-/// Serves `routes` with health and reflection until `drain`; then running calls end first. Every call but those
-/// of the health service needs a token; the caller's [`Identity`] is in the request's extensions.
+/// Serves `routes` with health and reflection until `drain`; then running calls end first. Every
+/// call but those of the health service needs a token; the caller's [`Identity`] is in the
+/// request's extensions.
 pub async fn serve(
     listener: TcpListener,
     tls: &Tls,
@@ -146,7 +152,9 @@ where
         let path = request.uri().path().to_owned();
         let span = tracing::info_span!("call", rpc.path = path);
         // Before the span is entered: a started span takes no parent any more.
-        if let Some(parent) = request.headers().get("traceparent").and_then(|value| value.to_str().ok()) {
+        if let Some(parent) =
+            request.headers().get("traceparent").and_then(|value| value.to_str().ok())
+        {
             telemetry::set_parent(&span, parent);
         }
         let call = async move {
@@ -162,7 +170,12 @@ where
     }
 }
 
-async fn admit(reviewer: &TokenReviewer, policy: &Policy, path: &str, headers: &http::HeaderMap) -> Result<Identity, Status> {
+async fn admit(
+    reviewer: &TokenReviewer,
+    policy: &Policy,
+    path: &str,
+    headers: &http::HeaderMap,
+) -> Result<Identity, Status> {
     let identity = reviewer.review_headers(headers).await.map_err(|error| match error {
         auth::Error::Unauthenticated(why) => Status::unauthenticated(why),
         error @ auth::Error::Unavailable(_) => Status::unavailable(error.to_string()),
@@ -182,7 +195,8 @@ pub fn caller<T>(request: &Request<T>) -> Result<&Identity, Status> {
 /// A channel whose calls carry our token and the trace context.
 pub type AuthChannel = InterceptedService<Channel, Bearer>;
 
-/// Adds the projected token, read anew for each call since the kubelet rotates it, and `traceparent`.
+/// Adds the projected token, read anew for each call since the kubelet rotates it, and
+/// `traceparent`.
 #[derive(Clone, Debug)]
 pub struct Bearer {
     token_file: PathBuf,
@@ -190,10 +204,17 @@ pub struct Bearer {
 
 impl tonic::service::Interceptor for Bearer {
     fn call(&mut self, mut request: Request<()>) -> Result<Request<()>, Status> {
-        let file = if self.token_file.is_dir() { self.token_file.join("token") } else { self.token_file.clone() };
-        let token = std::fs::read_to_string(&file)
-            .map_err(|error| Status::unavailable(format!("reading the token {}: {error}", file.display())))?;
-        let value = format!("Bearer {}", token.trim()).parse().map_err(|_| Status::internal("the token is no header value"))?;
+        let file = if self.token_file.is_dir() {
+            self.token_file.join("token")
+        } else {
+            self.token_file.clone()
+        };
+        let token = std::fs::read_to_string(&file).map_err(|error| {
+            Status::unavailable(format!("reading the token {}: {error}", file.display()))
+        })?;
+        let value = format!("Bearer {}", token.trim())
+            .parse()
+            .map_err(|_| Status::internal("the token is no header value"))?;
         request.metadata_mut().insert("authorization", value);
         if let Some(Ok(parent)) = telemetry::traceparent().map(|parent| parent.parse()) {
             request.metadata_mut().insert("traceparent", parent);
@@ -202,7 +223,8 @@ impl tonic::service::Interceptor for Bearer {
     }
 }
 
-/// A server of another controller. It need not be there: connections are made when a call is, and again when lost.
+/// A server of another controller. It need not be there: connections are made when a call is, and
+/// again when lost.
 #[derive(Debug)]
 pub struct Remote {
     uri: String,
@@ -213,8 +235,8 @@ pub struct Remote {
 }
 
 impl Remote {
-    /// `uri` is `https://host:port`; the host must be a name in the server's certificate. The CA is `ca.crt` in
-    /// `tls_dir`. Each attempt of a call ends within `deadline`.
+    /// `uri` is `https://host:port`; the host must be a name in the server's certificate. The CA is
+    /// `ca.crt` in `tls_dir`. Each attempt of a call ends within `deadline`.
     pub fn new(uri: &str, tls_dir: &Path, token_file: &Path, deadline: Duration) -> Self {
         Self {
             uri: uri.to_owned(),
@@ -225,9 +247,11 @@ impl Remote {
         }
     }
 
-    /// The channel, made anew when the CA has changed. Cheap: ask for it before each call. Must be called in the async runtime.
+    /// The channel, made anew when the CA has changed. Cheap: ask for it before each call. Must be
+    /// called in the async runtime.
     pub fn channel(&self) -> Result<AuthChannel, Error> {
-        let ca = std::fs::read(&self.ca_file).map_err(|error| Error::Ca(self.ca_file.clone(), error))?;
+        let ca =
+            std::fs::read(&self.ca_file).map_err(|error| Error::Ca(self.ca_file.clone(), error))?;
         let mut present = self.present.lock();
         let channel = match present.as_ref() {
             Some((same, channel)) if *same == ca => channel.clone(),
@@ -252,8 +276,8 @@ impl Remote {
     }
 }
 
-/// Calls up to `most` times while the answer is one that another attempt may better, with 100 ms, 200 ms, …
-/// (jittered) between. For calls that change nothing when they come twice.
+/// Calls up to `most` times while the answer is one that another attempt may better, with 100 ms,
+/// 200 ms, … (jittered) between. For calls that change nothing when they come twice.
 pub async fn retry<T, F, Fut>(most: u32, mut call: F) -> Result<T, Status>
 where
     F: FnMut() -> Fut,
@@ -264,7 +288,13 @@ where
         match call().await {
             Err(status)
                 if tried + 1 < most
-                    && matches!(status.code(), Code::Unavailable | Code::ResourceExhausted | Code::DeadlineExceeded | Code::Aborted) =>
+                    && matches!(
+                        status.code(),
+                        Code::Unavailable
+                            | Code::ResourceExhausted
+                            | Code::DeadlineExceeded
+                            | Code::Aborted
+                    ) =>
             {
                 tried += 1;
                 let wait = Duration::from_millis(100 << tried.min(6));

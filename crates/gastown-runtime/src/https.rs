@@ -40,10 +40,17 @@ impl Listener for Accepted {
 }
 
 /// Serves until `drain`; running responses end first.
-pub async fn serve(listener: TcpListener, tls: &Tls, router: Router, drain: CancellationToken) -> io::Result<()> {
+pub async fn serve(
+    listener: TcpListener,
+    tls: &Tls,
+    router: Router,
+    drain: CancellationToken,
+) -> io::Result<()> {
     let local = listener.local_addr()?;
     let connections = tls::accept(listener, tls, &[b"http/1.1"], drain.clone());
-    axum::serve(Accepted { connections, local }, router).with_graceful_shutdown(drain.cancelled_owned()).await
+    axum::serve(Accepted { connections, local }, router)
+        .with_graceful_shutdown(drain.cancelled_owned())
+        .await
 }
 
 #[cfg(test)]

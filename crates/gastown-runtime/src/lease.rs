@@ -1,8 +1,9 @@
 //! Who may write: a `coordination.k8s.io` Lease taken by compare-and-swap.
 //!
-//! Nobody compares clocks. A holder trusts its claim for [`Config::renew_deadline`] after it *sent* the last
-//! renewal that succeeded; a candidate takes over when it has *seen no change* for [`Config::duration`], both on
-//! their own monotonic clock. The second is longer than the first, so at most one believes in itself.
+//! Nobody compares clocks. A holder trusts its claim for [`Config::renew_deadline`] after it *sent*
+//! the last renewal that succeeded; a candidate takes over when it has *seen no change* for
+//! [`Config::duration`], both on their own monotonic clock. The second is longer than the first, so
+//! at most one believes in itself.
 
 use std::future::Future;
 use std::sync::Arc;
@@ -30,7 +31,8 @@ pub struct Config {
     pub identity: String,
     /// A lease unchanged for this long is free.
     pub duration: Duration,
-    /// A holder stops believing in itself after this long without a successful renewal. Less than `duration`.
+    /// A holder stops believing in itself after this long without a successful renewal. Less than
+    /// `duration`.
     pub renew_deadline: Duration,
     /// Between two renewals that succeed.
     pub renew: Duration,
@@ -76,16 +78,22 @@ impl Claims {
     pub fn always(identity: &str) -> Self {
         // Thirty years: tokio's clock cannot go to infinity.
         let valid_until = Instant::now() + Duration::from_secs(86_400 * 365 * 30);
-        let (sender, claim) = watch::channel(Arc::new(Claim { holder: identity.to_owned(), transitions: 0, valid_until }));
+        let (sender, claim) = watch::channel(Arc::new(Claim {
+            holder: identity.to_owned(),
+            transitions: 0,
+            valid_until,
+        }));
         // The sender lives as long as the process: a closed channel would read as a lost lease.
         std::mem::forget(sender);
         Self { identity: identity.into(), claim }
     }
 
-    /// The transitions of our claim while it holds at this moment, else nothing. Look before each write.
+    /// The transitions of our claim while it holds at this moment, else nothing. Look before each
+    /// write.
     pub fn held(&self) -> Option<i32> {
         let claim = self.claim.borrow();
-        (*claim.holder == *self.identity && Instant::now() < claim.valid_until).then_some(claim.transitions)
+        (*claim.holder == *self.identity && Instant::now() < claim.valid_until)
+            .then_some(claim.transitions)
     }
 
     /// Who holds it, as far as is known: where a call may be sent on.
@@ -140,8 +148,14 @@ impl From<kube::Error> for Error {
     }
 }
 
-/// Takes and keeps the lease until `stop` is cancelled, then releases it. The task ends after the release.
-pub fn spawn(client: kube::Client, config: Config, metrics: &Metrics, stop: CancellationToken) -> (Claims, tokio::task::JoinHandle<()>) {
+/// Takes and keeps the lease until `stop` is cancelled, then releases it. The task ends after the
+/// release.
+pub fn spawn(
+    client: kube::Client,
+    config: Config,
+    metrics: &Metrics,
+    stop: CancellationToken,
+) -> (Claims, tokio::task::JoinHandle<()>) {
     let nobody = Claim { holder: String::new(), transitions: 0, valid_until: Instant::now() };
     let (sender, claim) = watch::channel(Arc::new(nobody));
     let claims = Claims { identity: config.identity.as_str().into(), claim };
@@ -186,7 +200,11 @@ impl Keeper {
             Err(error) => {
                 // What a request that failed has done is not known: look again before writing.
                 self.ours = false;
-                tracing::warn!(lease = self.config.name, error = &error as &dyn std::error::Error, "the lease could not be renewed");
+                tracing::warn!(
+                    lease = self.config.name,
+                    error = &error as &dyn std::error::Error,
+                    "the lease could not be renewed"
+                );
                 false
             }
         }
@@ -208,10 +226,17 @@ impl Keeper {
         let transitions = spec.lease_transitions.unwrap_or_default();
         let wanted = if self.ours {
             self.record(Some(&lease), transitions)
-        } else if holder.is_empty() || holder == self.config.identity || since.elapsed() >= self.patience_with(&spec) {
-            // A claim of ours that this process did not write is a predecessor's: its effects need another token.
+        } else if holder.is_empty()
+            || holder == self.config.identity
+            || since.elapsed() >= self.patience_with(&spec)
+        {
+            // A claim of ours that this process did not write is a predecessor's: its effects need
+            // another token.
             let predecessor = holder != self.config.identity || !self.still_valid();
-            self.record(Some(&lease), if predecessor { transitions.saturating_add(1) } else { transitions })
+            self.record(
+                Some(&lease),
+                if predecessor { transitions.saturating_add(1) } else { transitions },
+            )
         } else {
             self.publish(&holder, transitions, Instant::now());
             return Ok(false);
@@ -222,15 +247,19 @@ impl Keeper {
         self.write(sent, answer)
     }
 
-    /// A request that is not answered in a quarter of the renew deadline has failed: there must be time for another.
+    /// A request that is not answered in a quarter of the renew deadline has failed: there must be
+    /// time for another.
     async fn within<T>(&self, request: impl Future<Output = T>) -> Result<T, Error> {
         let patience = self.config.renew_deadline / 4;
         tokio::time::timeout(patience, request).await.map_err(|_| Error::Timeout(patience))
     }
 
-    /// How long another's claim stands unchanged: what its holder wrote, but never less than our own measure.
+    /// How long another's claim stands unchanged: what its holder wrote, but never less than our
+    /// own measure.
     fn patience_with(&self, spec: &LeaseSpec) -> Duration {
-        let theirs = Duration::from_secs(u64::try_from(spec.lease_duration_seconds.unwrap_or_default()).unwrap_or_default());
+        let theirs = Duration::from_secs(
+            u64::try_from(spec.lease_duration_seconds.unwrap_or_default()).unwrap_or_default(),
+        );
         theirs.clamp(self.config.duration, self.config.duration * 4)
     }
 
@@ -244,8 +273,9 @@ impl Keeper {
             self.seen = None;
             return Ok(());
         };
-        let same =
-            self.seen.as_ref().is_some_and(|(seen, _)| seen.resource_version() == lease.resource_version() && seen.uid() == lease.uid());
+        let same = self.seen.as_ref().is_some_and(|(seen, _)| {
+            seen.resource_version() == lease.resource_version() && seen.uid() == lease.uid()
+        });
         if !same {
             self.seen = Some((lease, Instant::now()));
         }
@@ -255,7 +285,8 @@ impl Keeper {
     fn write(&mut self, sent: Instant, answer: kube::Result<Lease>) -> Result<bool, Error> {
         match answer {
             Ok(lease) => {
-                let transitions = lease.spec.as_ref().and_then(|spec| spec.lease_transitions).unwrap_or_default();
+                let transitions =
+                    lease.spec.as_ref().and_then(|spec| spec.lease_transitions).unwrap_or_default();
                 self.seen = Some((lease, Instant::now()));
                 self.ours = true;
                 let identity = self.config.identity.clone();
@@ -263,7 +294,9 @@ impl Keeper {
                 Ok(true)
             }
             // Somebody was faster, or it is gone: look again next time.
-            Err(kube::Error::Api(status)) if status.is_conflict() || status.is_already_exists() || status.is_not_found() => {
+            Err(kube::Error::Api(status))
+                if status.is_conflict() || status.is_already_exists() || status.is_not_found() =>
+            {
                 self.ours = false;
                 Ok(false)
             }
@@ -274,7 +307,8 @@ impl Keeper {
     fn record(&self, present: Option<&Lease>, transitions: i32) -> Lease {
         let now = MicroTime(Timestamp::now());
         let spec = present.and_then(|lease| lease.spec.clone()).unwrap_or_default();
-        let taken = spec.holder_identity.as_deref() != Some(&self.config.identity) || spec.lease_transitions != Some(transitions);
+        let taken = spec.holder_identity.as_deref() != Some(&self.config.identity)
+            || spec.lease_transitions != Some(transitions);
         let mut lease = present.cloned().unwrap_or_else(|| Lease {
             metadata: ObjectMeta { name: Some(self.config.name.clone()), ..ObjectMeta::default() },
             spec: None,
@@ -282,7 +316,9 @@ impl Keeper {
         lease.metadata.managed_fields = None;
         lease.spec = Some(LeaseSpec {
             holder_identity: Some(self.config.identity.clone()),
-            lease_duration_seconds: Some(i32::try_from(self.config.duration.as_secs()).unwrap_or(15)),
+            lease_duration_seconds: Some(
+                i32::try_from(self.config.duration.as_secs()).unwrap_or(15),
+            ),
             lease_transitions: Some(transitions),
             acquire_time: if taken { Some(now.clone()) } else { spec.acquire_time },
             renew_time: Some(now),
@@ -292,9 +328,18 @@ impl Keeper {
     }
 
     fn publish(&self, holder: &str, transitions: i32, valid_until: Instant) {
-        let before = self.sender.send_replace(Arc::new(Claim { holder: holder.to_owned(), transitions, valid_until }));
+        let before = self.sender.send_replace(Arc::new(Claim {
+            holder: holder.to_owned(),
+            transitions,
+            valid_until,
+        }));
         if before.holder != holder || before.transitions != transitions {
-            tracing::info!(lease = self.config.name, holder, transitions, "the holder of the lease has changed");
+            tracing::info!(
+                lease = self.config.name,
+                holder,
+                transitions,
+                "the holder of the lease has changed"
+            );
         }
     }
 
@@ -314,9 +359,15 @@ impl Keeper {
         match tokio::time::timeout(Duration::from_secs(3), release).await {
             Ok(Ok(_)) => tracing::info!(lease = self.config.name, "the lease is released"),
             Ok(Err(error)) => {
-                tracing::warn!(lease = self.config.name, error = &error as &dyn std::error::Error, "the lease was not released");
+                tracing::warn!(
+                    lease = self.config.name,
+                    error = &error as &dyn std::error::Error,
+                    "the lease was not released"
+                );
             }
-            Err(_) => tracing::warn!(lease = self.config.name, "the lease was not released: no answer"),
+            Err(_) => {
+                tracing::warn!(lease = self.config.name, "the lease was not released: no answer")
+            }
         }
     }
 }

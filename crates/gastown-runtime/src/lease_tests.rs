@@ -1,4 +1,5 @@
-//! Candidates against an API server that keeps one Lease with real optimistic concurrency, and can be cut off.
+//! Candidates against an API server that keeps one Lease with real optimistic concurrency, and can
+//! be cut off.
 
 use std::collections::HashSet;
 
@@ -26,13 +27,19 @@ impl Server {
     fn answer(&mut self, method: &Method, body: &[u8]) -> (u16, Value) {
         let wanted: Value = serde_json::from_slice(body).unwrap_or_default();
         let failure = |code: u16, reason: &str| {
-            (code, json!({"kind": "Status", "status": "Failure", "code": code, "reason": reason, "message": reason}))
+            (
+                code,
+                json!({"kind": "Status", "status": "Failure", "code": code, "reason": reason, "message": reason}),
+            )
         };
         match (method, &self.lease) {
             (&Method::GET, Some(lease)) => (200, lease.clone()),
             (&Method::GET | &Method::PUT, None) => failure(404, "NotFound"),
             (&Method::POST, Some(_)) => failure(409, "AlreadyExists"),
-            (&Method::PUT, Some(lease)) if lease["metadata"]["resourceVersion"] != wanted["metadata"]["resourceVersion"] => {
+            (&Method::PUT, Some(lease))
+                if lease["metadata"]["resourceVersion"]
+                    != wanted["metadata"]["resourceVersion"] =>
+            {
                 failure(409, "Conflict")
             }
             _ => {
@@ -40,7 +47,8 @@ impl Server {
                 let mut stored = wanted;
                 stored["metadata"]["resourceVersion"] = json!(self.version.to_string());
                 stored["metadata"]["uid"] = json!("uid");
-                self.writes.push(stored["spec"]["holderIdentity"].as_str().unwrap_or_default().to_owned());
+                self.writes
+                    .push(stored["spec"]["holderIdentity"].as_str().unwrap_or_default().to_owned());
                 self.lease = Some(stored.clone());
                 (200, stored)
             }
@@ -67,23 +75,37 @@ fn client(server: &Shared, who: &'static str) -> kube::Client {
             if server.lock().slow.contains(who) {
                 tokio::time::sleep(Duration::from_millis(1_500)).await;
             }
-            Response::builder().status(code).body(Body::from(answer.to_string().into_bytes())).map_err(|error| error.to_string())
+            Response::builder()
+                .status(code)
+                .body(Body::from(answer.to_string().into_bytes()))
+                .map_err(|error| error.to_string())
         }
     });
-    kube::Client::new(tower::ServiceBuilder::new().map_err(|error: String| -> tower::BoxError { error.into() }).service(fake), "ns")
+    kube::Client::new(
+        tower::ServiceBuilder::new()
+            .map_err(|error: String| -> tower::BoxError { error.into() })
+            .service(fake),
+        "ns",
+    )
 }
 
 /// A candidate, and what ends it.
-fn candidate(server: &Shared, who: &'static str) -> (Claims, CancellationToken, tokio::task::JoinHandle<()>) {
+fn candidate(
+    server: &Shared,
+    who: &'static str,
+) -> (Claims, CancellationToken, tokio::task::JoinHandle<()>) {
     let stop = CancellationToken::new();
     let config = Config::new("ns", "gastown-test", who);
     let (claims, task) = spawn(client(server, who), config, &Metrics::default(), stop.clone());
     (claims, stop, task)
 }
 
-/// The token of a claim that comes within a minute; with paused time a claim that never comes would spin for ever.
+/// The token of a claim that comes within a minute; with paused time a claim that never comes would
+/// spin for ever.
 async fn acquired(claims: &Claims) -> i32 {
-    tokio::time::timeout(Duration::from_secs(60), claims.acquired()).await.expect("no claim within a minute")
+    tokio::time::timeout(Duration::from_secs(60), claims.acquired())
+        .await
+        .expect("no claim within a minute")
 }
 
 /// Lets time pass in small steps, and checks at each that at most one believes in itself.
@@ -134,7 +156,10 @@ async fn a_holder_cut_off_gives_up_before_another_takes_over() {
     assert!(a.held().is_none() && b.held().is_some());
     server.lock().cut_off.clear();
     pass(40, &[&a, &b]).await;
-    assert!(a.held().is_none() && b.held().is_some(), "who comes back does not push the holder out");
+    assert!(
+        a.held().is_none() && b.held().is_some(),
+        "who comes back does not push the holder out"
+    );
 }
 
 #[tokio::test(start_paused = true)]

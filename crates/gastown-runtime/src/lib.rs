@@ -1,6 +1,8 @@
-//! What every controller shares: arguments, telemetry, client, admin server, leases, apply, gRPC plumbing.
+//! What every controller shares: arguments, telemetry, client, admin server, leases, apply, gRPC
+//! plumbing.
 //!
-//! It must not know any controller: no kind of ours is named here, no decision about the town is made here.
+//! It must not know any controller: no kind of ours is named here, no decision about the town is
+//! made here.
 
 pub mod admin;
 pub mod apply;

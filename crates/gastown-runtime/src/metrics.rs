@@ -85,22 +85,55 @@ impl Default for Metrics {
             lease_held: Gauge::default(),
         };
         metrics.register(|registry| {
-            registry.register("kube_requests", "Requests to the API server, retries counted once", metrics.requests.clone());
-            registry.register("kube_request_retries", "Requests to the API server that were sent again", metrics.request_retries.clone());
-            registry.register("kube_request_duration_seconds", "Time of a request, retries included", metrics.request_seconds.clone());
+            registry.register(
+                "kube_requests",
+                "Requests to the API server, retries counted once",
+                metrics.requests.clone(),
+            );
+            registry.register(
+                "kube_request_retries",
+                "Requests to the API server that were sent again",
+                metrics.request_retries.clone(),
+            );
+            registry.register(
+                "kube_request_duration_seconds",
+                "Time of a request, retries included",
+                metrics.request_seconds.clone(),
+            );
             registry.register("reconcile", "Finished reconciles", metrics.reconciles.clone());
-            registry.register("reconcile_duration_seconds", "Time of one reconcile", metrics.reconcile_seconds.clone());
-            registry.register("undecodable_objects", "Objects that do not decode and are skipped", metrics.undecodable.clone());
-            registry.register("watch_errors", "Errors of watch streams", metrics.watch_errors.clone());
-            registry.register("events_dropped", "Kubernetes events dropped because the queue was full", metrics.events_dropped.clone());
-            registry.register("lease_held", "1 while this process holds the lease", metrics.lease_held.clone());
+            registry.register(
+                "reconcile_duration_seconds",
+                "Time of one reconcile",
+                metrics.reconcile_seconds.clone(),
+            );
+            registry.register(
+                "undecodable_objects",
+                "Objects that do not decode and are skipped",
+                metrics.undecodable.clone(),
+            );
+            registry.register(
+                "watch_errors",
+                "Errors of watch streams",
+                metrics.watch_errors.clone(),
+            );
+            registry.register(
+                "events_dropped",
+                "Kubernetes events dropped because the queue was full",
+                metrics.events_dropped.clone(),
+            );
+            registry.register(
+                "lease_held",
+                "1 while this process holds the lease",
+                metrics.lease_held.clone(),
+            );
         });
         metrics
     }
 }
 
 impl Metrics {
-    /// Adds a controller's own metrics; names get the prefix `gastown_`, counters the suffix `_total`.
+    /// Adds a controller's own metrics; names get the prefix `gastown_`, counters the suffix
+    /// `_total`.
     pub fn register(&self, add: impl FnOnce(&mut Registry)) {
         add(&mut self.registry.lock());
     }

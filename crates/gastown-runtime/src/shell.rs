@@ -42,11 +42,28 @@ pub struct Runtime {
 }
 
 impl Runtime {
-    /// A runtime around a client, for tests and tools: no admin server, no signals; a claim that the caller chooses.
-    pub fn new(controller: &'static str, client: kube::Client, args: RuntimeArgs, metrics: Metrics, claims: Claims) -> Self {
+    /// A runtime around a client, for tests and tools: no admin server, no signals; a claim that
+    /// the caller chooses.
+    pub fn new(
+        controller: &'static str,
+        client: kube::Client,
+        args: RuntimeArgs,
+        metrics: Metrics,
+        claims: Claims,
+    ) -> Self {
         let events = Events::start(client.clone(), controller, &args.identity(), &metrics);
         let (drain, stop) = (CancellationToken::new(), CancellationToken::new());
-        Self { controller, client, args: Arc::new(args), metrics, readiness: Readiness::default(), claims, events, drain, stop }
+        Self {
+            controller,
+            client,
+            args: Arc::new(args),
+            metrics,
+            readiness: Readiness::default(),
+            claims,
+            events,
+            drain,
+            stop,
+        }
     }
 
     /// Ends what [`Runtime::new`] started: first the work, then the watches.
@@ -69,10 +86,11 @@ struct Cli<A: clap::Args> {
 #[derive(clap::Args, Clone, Debug, Default)]
 pub struct NoArgs {}
 
-/// The whole life of a controller: `fn main() -> ExitCode { gastown_runtime::run("rig-ctl", rig_ctl::start) }`.
+/// The whole life of a controller: `fn main() -> ExitCode { gastown_runtime::run("rig-ctl",
+/// rig_ctl::start) }`.
 ///
-/// `start` gets the runtime and the controller's own arguments ([`NoArgs`] if it has none), and returns when
-/// the runtime's `drain` is cancelled and its running work has ended.
+/// `start` gets the runtime and the controller's own arguments ([`NoArgs`] if it has none), and
+/// returns when the runtime's `drain` is cancelled and its running work has ended.
 pub fn run<A, F, Fut>(controller: &'static str, start: F) -> ExitCode
 where
     A: clap::Args,
@@ -82,9 +100,12 @@ where
     let Cli { runtime: args, own } = Cli::<A>::parse();
     // Fails only where somebody installed one before: then that one serves.
     let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
-    let executor = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build();
+    let executor =
+        tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build();
     raise_descriptors();
-    let ended = executor.context("starting the async runtime").and_then(|executor| executor.block_on(live(controller, args, own, start)));
+    let ended = executor
+        .context("starting the async runtime")
+        .and_then(|executor| executor.block_on(live(controller, args, own, start)));
     match ended {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
@@ -96,15 +117,21 @@ where
     }
 }
 
-/// Allows this process as many descriptors as it may have. Each caller's connection is one, a node may give 1,024 at first, and a
-/// witness has more agents than that.
+/// Allows this process as many descriptors as it may have. Each caller's connection is one, a node
+/// may give 1,024 at first, and a witness has more agents than that.
 fn raise_descriptors() {
     let limit = getrlimit(Resource::Nofile);
-    // Never more than it may be: it cannot fail, and a process that has too few says so when it runs out.
+    // Never more than it may be: it cannot fail, and a process that has too few says so when it
+    // runs out.
     let _ = setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, ..limit });
 }
 
-async fn live<A, F, Fut>(controller: &'static str, args: RuntimeArgs, own: A, start: F) -> anyhow::Result<()>
+async fn live<A, F, Fut>(
+    controller: &'static str,
+    args: RuntimeArgs,
+    own: A,
+    start: F,
+) -> anyhow::Result<()>
 where
     F: FnOnce(Runtime, A) -> Fut,
     Fut: Future<Output = anyhow::Result<()>>,
@@ -117,26 +144,40 @@ where
     ended
 }
 
-async fn serve<A, F, Fut>(controller: &'static str, version: &'static str, args: RuntimeArgs, own: A, start: F) -> anyhow::Result<()>
+async fn serve<A, F, Fut>(
+    controller: &'static str,
+    version: &'static str,
+    args: RuntimeArgs,
+    own: A,
+    start: F,
+) -> anyhow::Result<()>
 where
     F: FnOnce(Runtime, A) -> Fut,
     Fut: Future<Output = anyhow::Result<()>>,
 {
-    // Before anything that takes time: a signal during start must not kill the process in the middle of a write.
+    // Before anything that takes time: a signal during start must not kill the process in the
+    // middle of a write.
     let mut terminate = signal(SignalKind::terminate()).context("listening for SIGTERM")?;
     let mut interrupt = signal(SignalKind::interrupt()).context("listening for SIGINT")?;
     let metrics = Metrics::default();
     let client = client::infer(controller, &metrics).await?;
-    let lease = lease::Config::new(&args.namespace, &format!("gastown-{controller}"), &args.identity());
+    let lease =
+        lease::Config::new(&args.namespace, &format!("gastown-{controller}"), &args.identity());
     let release = CancellationToken::new();
     let (claims, mut keeper) = lease::spawn(client.clone(), lease, &metrics, release.clone());
     let drain_time = args.drain();
     let admin_addr = args.admin_addr;
     let runtime = Runtime::new(controller, client, args, metrics, claims);
 
-    let listener = TcpListener::bind(admin_addr).await.with_context(|| format!("listening on {admin_addr}"))?;
-    let pages =
-        admin::router(runtime.readiness.clone(), runtime.metrics.clone(), Version { name: controller, version }, runtime.drain.clone());
+    let listener = TcpListener::bind(admin_addr)
+        .await
+        .with_context(|| format!("listening on {admin_addr}"))?;
+    let pages = admin::router(
+        runtime.readiness.clone(),
+        runtime.metrics.clone(),
+        Version { name: controller, version },
+        runtime.drain.clone(),
+    );
     let admin_stop = CancellationToken::new();
     let admin = tokio::spawn(admin::serve(listener, pages, admin_stop.clone()));
 
@@ -158,11 +199,18 @@ where
     ended
 }
 
-async fn drain(runtime: &Runtime, time: std::time::Duration, work: impl Future<Output = anyhow::Result<()>>) -> anyhow::Result<()> {
+async fn drain(
+    runtime: &Runtime,
+    time: std::time::Duration,
+    work: impl Future<Output = anyhow::Result<()>>,
+) -> anyhow::Result<()> {
     tracing::info!(controller = runtime.controller, "draining");
     runtime.drain.cancel();
     let Ok(ended) = tokio::time::timeout(time, work).await else {
-        tracing::warn!(controller = runtime.controller, "running work did not end in {time:?} and is cut off");
+        tracing::warn!(
+            controller = runtime.controller,
+            "running work did not end in {time:?} and is cut off"
+        );
         return Ok(());
     };
     ended

@@ -60,10 +60,11 @@ impl ResolvesServerCert for Resolver {
 }
 
 impl Tls {
-    /// Reads the folder, and looks at it again every half minute until `stop`. A folder that became unreadable
-    /// or wrong leaves the certificate as it was, and is logged.
+    /// Reads the folder, and looks at it again every half minute until `stop`. A folder that became
+    /// unreadable or wrong leaves the certificate as it was, and is logged.
     pub fn load(folder: &Path, stop: CancellationToken) -> Result<Self, Error> {
-        let resolver = Arc::new(Resolver { folder: folder.to_owned(), present: RwLock::new(read(folder)?) });
+        let resolver =
+            Arc::new(Resolver { folder: folder.to_owned(), present: RwLock::new(read(folder)?) });
         let watched = resolver.clone();
         tokio::spawn(async move {
             loop {
@@ -83,7 +84,8 @@ impl Tls {
     }
 
     fn acceptor(&self, protocols: &[&[u8]]) -> TlsAcceptor {
-        let mut config = ServerConfig::builder().with_no_client_auth().with_cert_resolver(self.resolver.clone());
+        let mut config =
+            ServerConfig::builder().with_no_client_auth().with_cert_resolver(self.resolver.clone());
         config.alpn_protocols = protocols.iter().map(|protocol| protocol.to_vec()).collect();
         TlsAcceptor::from(Arc::new(config))
     }
@@ -98,7 +100,10 @@ impl Resolver {
                     tracing::info!(folder = %self.folder.display(), "the server's certificate has changed");
                 }
             }
-            Err(error) => tracing::warn!(error = &error as &dyn std::error::Error, "the server's certificate could not be read again"),
+            Err(error) => tracing::warn!(
+                error = &error as &dyn std::error::Error,
+                "the server's certificate could not be read again"
+            ),
         }
     }
 }
@@ -106,15 +111,19 @@ impl Resolver {
 fn read(folder: &Path) -> Result<(Vec<u8>, Arc<CertifiedKey>), Error> {
     let file = |name: &str| {
         let path = folder.join(name);
-        std::fs::read(&path).map(|bytes| (path.clone(), bytes)).map_err(|error| Error::Read(path, error))
+        std::fs::read(&path)
+            .map(|bytes| (path.clone(), bytes))
+            .map_err(|error| Error::Read(path, error))
     };
     let (chain_path, chain) = file("tls.crt")?;
     let (key_path, key) = file("tls.key")?;
     let certificates: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(&chain).collect();
     let certificates = certificates.map_err(|error| Error::Pem(chain_path, error))?;
-    let private = PrivateKeyDer::from_pem_slice(&key).map_err(|error| Error::Pem(key_path, error))?;
+    let private =
+        PrivateKeyDer::from_pem_slice(&key).map_err(|error| Error::Pem(key_path, error))?;
     let provider = rustls::crypto::aws_lc_rs::default_provider();
-    let certified = CertifiedKey::from_der(certificates, private, &provider).map_err(|error| Error::Use(folder.to_owned(), error))?;
+    let certified = CertifiedKey::from_der(certificates, private, &provider)
+        .map_err(|error| Error::Use(folder.to_owned(), error))?;
     let both = [chain, key].concat();
     Ok((both, Arc::new(certified)))
 }
@@ -127,8 +136,14 @@ pub struct Connection {
     pub peer: SocketAddr,
 }
 
-/// Accepts connections and does their handshakes beside each other, until `stop`. `protocols` are offered by ALPN.
-pub fn accept(listener: TcpListener, tls: &Tls, protocols: &[&[u8]], stop: CancellationToken) -> mpsc::Receiver<io::Result<Connection>> {
+/// Accepts connections and does their handshakes beside each other, until `stop`. `protocols` are
+/// offered by ALPN.
+pub fn accept(
+    listener: TcpListener,
+    tls: &Tls,
+    protocols: &[&[u8]],
+    stop: CancellationToken,
+) -> mpsc::Receiver<io::Result<Connection>> {
     let acceptor = tls.acceptor(protocols);
     let (ready, accepted) = mpsc::channel(HANDSHAKES);
     let slots = Arc::new(Semaphore::new(HANDSHAKES));
@@ -143,7 +158,10 @@ pub fn accept(listener: TcpListener, tls: &Tls, protocols: &[&[u8]], stop: Cance
                 Ok(incoming) => incoming,
                 Err(error) => {
                     // Out of descriptors, most likely: closing connections give some back.
-                    tracing::warn!(error = &error as &dyn std::error::Error, "a connection could not be accepted");
+                    tracing::warn!(
+                        error = &error as &dyn std::error::Error,
+                        "a connection could not be accepted"
+                    );
                     tokio::time::sleep(Duration::from_millis(200)).await;
                     continue;
                 }
@@ -154,7 +172,9 @@ pub fn accept(listener: TcpListener, tls: &Tls, protocols: &[&[u8]], stop: Cance
                 let _ = stream.set_nodelay(true);
                 match tokio::time::timeout(HANDSHAKE, acceptor.accept(stream)).await {
                     Ok(Ok(stream)) => drop(ready.send(Ok(Connection { stream, peer })).await),
-                    Ok(Err(error)) => tracing::debug!(%peer, error = &error as &dyn std::error::Error, "a TLS handshake failed"),
+                    Ok(Err(error)) => {
+                        tracing::debug!(%peer, error = &error as &dyn std::error::Error, "a TLS handshake failed")
+                    }
                     Err(_) => tracing::debug!(%peer, "a TLS handshake took too long"),
                 }
             });
@@ -164,13 +184,21 @@ pub fn accept(listener: TcpListener, tls: &Tls, protocols: &[&[u8]], stop: Cance
 }
 
 impl AsyncRead for Connection {
-    fn poll_read(mut self: Pin<&mut Self>, context: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
         Pin::new(&mut self.stream).poll_read(context, buffer)
     }
 }
 
 impl AsyncWrite for Connection {
-    fn poll_write(mut self: Pin<&mut Self>, context: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
         Pin::new(&mut self.stream).poll_write(context, bytes)
     }
 
@@ -182,7 +210,11 @@ impl AsyncWrite for Connection {
         Pin::new(&mut self.stream).poll_shutdown(context)
     }
 
-    fn poll_write_vectored(mut self: Pin<&mut Self>, context: &mut Context<'_>, bytes: &[io::IoSlice<'_>]) -> Poll<io::Result<usize>> {
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        bytes: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
         Pin::new(&mut self.stream).poll_write_vectored(context, bytes)
     }
 

@@ -1,8 +1,8 @@
 //! One watcher a kind into a store, and object references of another kind out of it.
 //!
-//! Stores are shared, streams are not: a subscriber of kube's shared streams can stall for ever when an object
-//! leaves the store before its turn. An object that does not decode is skipped (its last good version stays) and
-//! named once; it never stops the others.
+//! Stores are shared, streams are not: a subscriber of kube's shared streams can stall for ever
+//! when an object leaves the store before its turn. An object that does not decode is skipped (its
+//! last good version stays) and named once; it never stops the others.
 
 use std::collections::{HashMap, HashSet};
 use std::fmt::Debug;
@@ -42,7 +42,8 @@ pub fn triggers<K: Resource<DynamicType = ()>>() -> (Trigger<K>, Triggers<K>) {
 }
 
 impl<K: Resource<DynamicType = ()>> Triggers<K> {
-    /// The next reference, for who does without a [`crate::controller::Controller`]; nothing when all triggers are gone.
+    /// The next reference, for who does without a [`crate::controller::Controller`]; nothing when
+    /// all triggers are gone.
     pub async fn recv(&mut self) -> Option<ObjectRef<K>> {
         self.0.recv().await
     }
@@ -55,8 +56,8 @@ impl<K: Resource<DynamicType = ()>> Trigger<K> {
         let _ = self.0.send(object).await;
     }
 
-    /// Queues one unless the queue is full or its reader gone; says whether it did. For gRPC handlers: what is
-    /// dropped here comes again by watch or resync.
+    /// Queues one unless the queue is full or its reader gone; says whether it did. For gRPC
+    /// handlers: what is dropped here comes again by watch or resync.
     pub fn try_send(&self, object: ObjectRef<K>) -> bool {
         self.0.try_send(object).is_ok()
     }
@@ -103,9 +104,14 @@ where
         self
     }
 
-    /// On each change, deletes included, has what `map` names reconciled. The store shows the change by then.
+    /// On each change, deletes included, has what `map` names reconciled. The store shows the
+    /// change by then.
     #[must_use]
-    pub fn notify<Root, Refs>(mut self, trigger: &Trigger<Root>, map: impl Fn(&K) -> Refs + Send + Sync + 'static) -> Self
+    pub fn notify<Root, Refs>(
+        mut self,
+        trigger: &Trigger<Root>,
+        map: impl Fn(&K) -> Refs + Send + Sync + 'static,
+    ) -> Self
     where
         Root: Resource<DynamicType = ()> + 'static,
         Refs: IntoIterator<Item = ObjectRef<Root>>,
@@ -129,14 +135,23 @@ where
         self.notify(trigger, |object| [ObjectRef::from_obj(object)])
     }
 
-    /// Starts the watch; the process is not ready before its first list is in the store. Ends with the runtime's drain.
+    /// Starts the watch; the process is not ready before its first list is in the store. Ends with
+    /// the runtime's drain.
     pub fn start(self) -> Store<K> {
         let kind = K::kind(&()).into_owned();
         self.runtime.readiness.wait_for(&kind, "not listed yet");
         let writer = Writer::default();
         let store = writer.as_reader();
         let stop = self.runtime.stop.clone();
-        let task = Task { kind, store: store.clone(), writer, watch: self, bad: HashMap::new(), listed_once: false, listing: None };
+        let task = Task {
+            kind,
+            store: store.clone(),
+            writer,
+            watch: self,
+            bad: HashMap::new(),
+            listed_once: false,
+            listing: None,
+        };
         tokio::spawn(async move {
             tokio::select! {
                 () = task.run() => {}
@@ -149,7 +164,13 @@ where
 
 impl<K> Watch<K>
 where
-    K: Resource<DynamicType = (), Scope = NamespaceResourceScope> + Clone + DeserializeOwned + Debug + Send + Sync + 'static,
+    K: Resource<DynamicType = (), Scope = NamespaceResourceScope>
+        + Clone
+        + DeserializeOwned
+        + Debug
+        + Send
+        + Sync
+        + 'static,
 {
     /// The objects of one namespace.
     pub fn namespaced(runtime: &Runtime, namespace: &str) -> Self {
@@ -175,7 +196,8 @@ where
     ObjectRef<K>: Hash + Eq,
 {
     async fn run(mut self) {
-        let events = start_watcher(self.watch.api.clone(), self.watch.config.clone()).default_backoff();
+        let events =
+            start_watcher(self.watch.api.clone(), self.watch.config.clone()).default_backoff();
         let mut events = std::pin::pin!(events);
         let mut failing = false;
         while let Some(event) = events.next().await {
@@ -185,9 +207,18 @@ where
                     self.take(event).await;
                 }
                 Err(error) => {
-                    self.watch.runtime.metrics.watch_errors.get_or_create(&KindLabels { kind: self.kind.clone() }).inc();
+                    self.watch
+                        .runtime
+                        .metrics
+                        .watch_errors
+                        .get_or_create(&KindLabels { kind: self.kind.clone() })
+                        .inc();
                     if !failing {
-                        tracing::warn!(kind = self.kind, error = &error as &dyn std::error::Error, "the watch fails");
+                        tracing::warn!(
+                            kind = self.kind,
+                            error = &error as &dyn std::error::Error,
+                            "the watch fails"
+                        );
                     }
                     failing = true;
                     if !self.listed_once {
@@ -201,7 +232,13 @@ where
     async fn take(&mut self, event: Event<DeserializeGuard<K>>) {
         match event {
             Event::Init => {
-                self.listing = Some(self.store.state().iter().map(|object| ObjectRef::from_obj(object.as_ref())).collect());
+                self.listing = Some(
+                    self.store
+                        .state()
+                        .iter()
+                        .map(|object| ObjectRef::from_obj(object.as_ref()))
+                        .collect(),
+                );
                 self.writer.apply_watcher_event(&Event::Init);
             }
             Event::InitApply(object) => {
@@ -225,7 +262,9 @@ where
                     Err(bad) => reference(&bad.metadata),
                 };
                 self.forget(&reference);
-                let last = object.ok().or_else(|| self.store.get(&reference).map(|object| object.as_ref().clone()));
+                let last = object
+                    .ok()
+                    .or_else(|| self.store.get(&reference).map(|object| object.as_ref().clone()));
                 if let Some(last) = last {
                     self.writer.apply_watcher_event(&Event::Delete(last.clone()));
                     self.notify(&last).await;
@@ -271,7 +310,10 @@ where
                     self.count();
                 }
                 let listing = self.listing.is_some();
-                listing.then(|| self.store.get(&reference)).flatten().map(|object| object.as_ref().clone())
+                listing
+                    .then(|| self.store.get(&reference))
+                    .flatten()
+                    .map(|object| object.as_ref().clone())
             }
         }
     }
@@ -284,7 +326,12 @@ where
 
     fn count(&self) {
         let labels = KindLabels { kind: self.kind.clone() };
-        self.watch.runtime.metrics.undecodable.get_or_create(&labels).set(i64::try_from(self.bad.len()).unwrap_or(i64::MAX));
+        self.watch
+            .runtime
+            .metrics
+            .undecodable
+            .get_or_create(&labels)
+            .set(i64::try_from(self.bad.len()).unwrap_or(i64::MAX));
     }
 }
 

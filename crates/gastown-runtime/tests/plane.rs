@@ -9,7 +9,9 @@ use gastown_api::names::condition;
 use gastown_api::{Rig, RigPhase, RigSpec, RigStatus, conditions};
 use gastown_proto::v1::merge_queue_client::MergeQueueClient;
 use gastown_proto::v1::merge_queue_server::{MergeQueue, MergeQueueServer};
-use gastown_proto::v1::{GetRequest, ListRequest, ListResponse, MergeRequestView, SubmitRequest, SubmitResponse};
+use gastown_proto::v1::{
+    GetRequest, ListRequest, ListResponse, MergeRequestView, SubmitRequest, SubmitResponse,
+};
 use gastown_runtime::apply::{self, StatusOwner};
 use gastown_runtime::auth::{self, TokenReviewer};
 use gastown_runtime::events::{Events, Note};
@@ -64,21 +66,48 @@ async fn ground() -> Result<(&'static ControlPlane, Client, String)> {
 }
 
 fn runtime(client: Client) -> Result<Runtime> {
-    Ok(Runtime::new("runtime-test", client, RuntimeArgs::from_env()?, Metrics::default(), Claims::always("test")))
+    Ok(Runtime::new(
+        "runtime-test",
+        client,
+        RuntimeArgs::from_env()?,
+        Metrics::default(),
+        Claims::always("test"),
+    ))
 }
 
-const OWNER: StatusOwner = StatusOwner { manager: "gastown-rig-ctl", fields: &["phase", "polecatCount"], conditions: &[condition::READY] };
+const OWNER: StatusOwner = StatusOwner {
+    manager: "gastown-rig-ctl",
+    fields: &["phase", "polecatCount"],
+    conditions: &[condition::READY],
+};
 
 async fn rig(plane: &ControlPlane, client: &Client, name: &str) -> Result<Rig> {
     plane.install_crds().await?;
-    let spec = RigSpec { git_url: "https://example.com/a/b".into(), beads_prefix: "web".into(), ..RigSpec::default() };
+    let spec = RigSpec {
+        git_url: "https://example.com/a/b".into(),
+        beads_prefix: "web".into(),
+        ..RigSpec::default()
+    };
     Ok(Api::all(client.clone()).create(&PostParams::default(), &Rig::new(name, spec)).await?)
 }
 
 fn ready_status(rig: &Rig) -> RigStatus {
     let mut all = rig.status.clone().unwrap_or_default().conditions;
-    conditions::set(&mut all, condition::READY, true, "Ready", "all is well", rig.metadata.generation, Timestamp::now());
-    RigStatus { phase: Some(RigPhase::Ready), polecat_count: 0, conditions: all, ..RigStatus::default() }
+    conditions::set(
+        &mut all,
+        condition::READY,
+        true,
+        "Ready",
+        "all is well",
+        rig.metadata.generation,
+        Timestamp::now(),
+    );
+    RigStatus {
+        phase: Some(RigPhase::Ready),
+        polecat_count: 0,
+        conditions: all,
+        ..RigStatus::default()
+    }
 }
 
 #[tokio::test]
@@ -88,7 +117,10 @@ async fn a_status_that_says_nothing_new_is_not_sent() -> Result<()> {
     let fresh = rig(plane, &client, &format!("twice-{namespace}")).await?;
     ensure!(OWNER.apply(&rigs, &fresh, &ready_status(&fresh)).await?, "the first apply writes");
     let written = rigs.get(&fresh.name_any()).await?;
-    ensure!(!OWNER.apply(&rigs, &written, &ready_status(&written)).await?, "the second has nothing to write");
+    ensure!(
+        !OWNER.apply(&rigs, &written, &ready_status(&written)).await?,
+        "the second has nothing to write"
+    );
     // Even sent from a cache that has not seen the first, the same words are no write.
     ensure!(OWNER.apply(&rigs, &fresh, &ready_status(&written)).await?);
     ensure!(rigs.get(&fresh.name_any()).await?.resource_version() == written.resource_version());
@@ -102,11 +134,22 @@ async fn a_status_owner_leaves_the_conditions_of_others_alone() -> Result<()> {
     let fresh = rig(plane, &client, &format!("shared-{namespace}")).await?;
     let other = StatusOwner { manager: "another", fields: &[], conditions: &["Merged"] };
     let mut theirs = RigStatus::default();
-    conditions::set(&mut theirs.conditions, "Merged", true, "MergeComplete", "", None, Timestamp::now());
+    conditions::set(
+        &mut theirs.conditions,
+        "Merged",
+        true,
+        "MergeComplete",
+        "",
+        None,
+        Timestamp::now(),
+    );
     other.apply(&rigs, &fresh, &theirs).await?;
     OWNER.apply(&rigs, &fresh, &ready_status(&fresh)).await?;
     let status = rigs.get(&fresh.name_any()).await?.status.context("no status")?;
-    ensure!(conditions::is_true(&status.conditions, "Merged") && conditions::is_true(&status.conditions, condition::READY));
+    ensure!(
+        conditions::is_true(&status.conditions, "Merged")
+            && conditions::is_true(&status.conditions, condition::READY)
+    );
     Ok(())
 }
 
@@ -125,7 +168,11 @@ async fn a_status_never_lands_on_a_namesake() -> Result<()> {
 
 fn config_map(name: &str, data: &[(&str, &str)]) -> ConfigMap {
     let data = data.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect();
-    ConfigMap { metadata: ObjectMeta { name: Some(name.to_owned()), ..ObjectMeta::default() }, data: Some(data), ..ConfigMap::default() }
+    ConfigMap {
+        metadata: ObjectMeta { name: Some(name.to_owned()), ..ObjectMeta::default() },
+        data: Some(data),
+        ..ConfigMap::default()
+    }
 }
 
 #[tokio::test]
@@ -137,8 +184,12 @@ async fn a_child_is_written_once_and_again_when_its_manifest_or_the_child_change
     let present = maps.get("child").await?;
     ensure!(!apply::child(&maps, "test", Some(&present), &wanted).await?, "nothing to do");
 
-    maps.patch("child", &PatchParams::default(), &Patch::Merge(json!({"data": {"a": "edited"}}))).await?;
-    ensure!(apply::child(&maps, "test", Some(&maps.get("child").await?), &wanted).await?, "an edit is put right");
+    maps.patch("child", &PatchParams::default(), &Patch::Merge(json!({"data": {"a": "edited"}})))
+        .await?;
+    ensure!(
+        apply::child(&maps, "test", Some(&maps.get("child").await?), &wanted).await?,
+        "an edit is put right"
+    );
 
     let less = config_map("child", &[("a", "1")]);
     ensure!(apply::child(&maps, "test", Some(&maps.get("child").await?), &less).await?);
@@ -146,7 +197,10 @@ async fn a_child_is_written_once_and_again_when_its_manifest_or_the_child_change
 
     maps.delete("child", &DeleteParams::default()).await?;
     let stale = apply::child(&maps, "test", Some(&present), &less).await;
-    ensure!(stale.is_err() && maps.get_opt("child").await?.is_none(), "a deleted child is not made again half: {stale:?}");
+    ensure!(
+        stale.is_err() && maps.get_opt("child").await?.is_none(),
+        "a deleted child is not made again half: {stale:?}"
+    );
     Ok(())
 }
 
@@ -164,10 +218,14 @@ async fn a_child_never_overwrites_an_object_that_the_cache_has_not_shown_yet() -
         controller: Some(true),
         block_owner_deletion: None,
     }]);
-    let foreign = maps.create(&PostParams::default(), &config_map("child", &[("a", "a person's")])).await?;
+    let foreign =
+        maps.create(&PostParams::default(), &config_map("child", &[("a", "a person's")])).await?;
     let refused = apply::child(&maps, "test", None, &wanted).await;
     ensure!(matches!(refused, Err(apply::Error::Taken { .. })), "{refused:?}");
-    ensure!(maps.get("child").await?.resource_version() == foreign.resource_version(), "it was touched");
+    ensure!(
+        maps.get("child").await?.resource_version() == foreign.resource_version(),
+        "it was touched"
+    );
     // One of our own that the cache has not shown yet is brought to its manifest, not refused.
     maps.delete("child", &DeleteParams::default()).await?;
     ensure!(apply::child(&maps, "test", None, &wanted).await?);
@@ -180,17 +238,28 @@ async fn finalizers_and_annotations_are_guarded_and_written_once() -> Result<()>
     let (_, client, namespace) = ground().await?;
     let maps: Api<ConfigMap> = Api::namespaced(client, &namespace);
     let first = maps.create(&PostParams::default(), &config_map("guarded", &[])).await?;
-    let second = apply::add_finalizer(&maps, "test", &first, "gastown.io/test").await?.context("written")?;
+    let second =
+        apply::add_finalizer(&maps, "test", &first, "gastown.io/test").await?.context("written")?;
     ensure!(apply::add_finalizer(&maps, "test", &second, "gastown.io/test").await?.is_none());
-    let third = apply::annotate(&maps, "test", &second, &[("gastown.io/a", Some("1"))]).await?.context("written")?;
-    ensure!(apply::annotate(&maps, "test", &third, &[("gastown.io/a", Some("1"))]).await?.is_none());
+    let third = apply::annotate(&maps, "test", &second, &[("gastown.io/a", Some("1"))])
+        .await?
+        .context("written")?;
+    ensure!(
+        apply::annotate(&maps, "test", &third, &[("gastown.io/a", Some("1"))]).await?.is_none()
+    );
     let stale = apply::annotate(&maps, "test", &second, &[("gastown.io/a", Some("2"))]).await;
     ensure!(
         matches!(&stale, Err(apply::Error::Api { source, .. }) if matches!(source.as_ref(), kube::Error::Api(status) if status.is_conflict()))
     );
     ensure!(apply::delete(&maps, &third).await?);
-    ensure!(apply::remove_finalizer(&maps, "test", &maps.get("guarded").await?, "gastown.io/test").await?);
-    ensure!(!apply::remove_finalizer(&maps, "test", &third, "gastown.io/test").await?, "gone is as wanted");
+    ensure!(
+        apply::remove_finalizer(&maps, "test", &maps.get("guarded").await?, "gastown.io/test")
+            .await?
+    );
+    ensure!(
+        !apply::remove_finalizer(&maps, "test", &third, "gastown.io/test").await?,
+        "gone is as wanted"
+    );
     ensure!(!apply::delete(&maps, &third).await?, "gone is as wanted");
     Ok(())
 }
@@ -201,7 +270,8 @@ async fn the_lease_has_one_holder_and_is_handed_over() -> Result<()> {
     let candidate = |identity: &str| {
         let stop = CancellationToken::new();
         let config = lease::Config::new(&namespace, "gastown-test", identity);
-        let (claims, task) = lease::spawn(client.clone(), config, &Metrics::default(), stop.clone());
+        let (claims, task) =
+            lease::spawn(client.clone(), config, &Metrics::default(), stop.clone());
         (claims, stop, task)
     };
     let (a, stop, task) = candidate("a");
@@ -263,21 +333,40 @@ async fn an_object_that_does_not_decode_is_skipped_and_stops_nobody() -> Result<
     let (trigger, mut told) = watch::triggers::<Numbered>();
     let store = Watch::<Numbered>::namespaced(&runtime, &namespace).notify_self(&trigger).start();
     within("the first list", runtime.readiness.ready()).await?;
-    let number = |name: &str| store.get(&ObjectRef::new(name).within(&namespace)).map(|map| map.data.number.clone());
+    let number = |name: &str| {
+        store.get(&ObjectRef::new(name).within(&namespace)).map(|map| map.data.number.clone())
+    };
     ensure!(number("good").as_deref() == Some("1") && number("bad").is_none());
-    ensure!(store.state().iter().all(|map| map.metadata.managed_fields.as_ref().is_none_or(Vec::is_empty)), "managedFields are dropped");
-    ensure!(runtime.metrics.encode()?.contains("gastown_undecodable_objects{kind=\"ConfigMap\"} 1"), "{}", runtime.metrics.encode()?);
+    ensure!(
+        store.state().iter().all(|map| map
+            .metadata
+            .managed_fields
+            .as_ref()
+            .is_none_or(Vec::is_empty)),
+        "managedFields are dropped"
+    );
+    ensure!(
+        runtime.metrics.encode()?.contains("gastown_undecodable_objects{kind=\"ConfigMap\"} 1"),
+        "{}",
+        runtime.metrics.encode()?
+    );
 
-    maps.patch("bad", &PatchParams::default(), &Patch::Merge(json!({"data": {"number": "2"}}))).await?;
+    maps.patch("bad", &PatchParams::default(), &Patch::Merge(json!({"data": {"number": "2"}})))
+        .await?;
     until("the mended object", || (number("bad").as_deref() == Some("2")).then_some(())).await?;
-    maps.patch("good", &PatchParams::default(), &Patch::Merge(json!({"data": {"number": null}}))).await?;
-    until("the complaint", || runtime.metrics.encode().ok()?.contains("objects{kind=\"ConfigMap\"} 1").then_some(())).await?;
+    maps.patch("good", &PatchParams::default(), &Patch::Merge(json!({"data": {"number": null}})))
+        .await?;
+    until("the complaint", || {
+        runtime.metrics.encode().ok()?.contains("objects{kind=\"ConfigMap\"} 1").then_some(())
+    })
+    .await?;
     ensure!(number("good").as_deref() == Some("1"), "the last good version stays");
 
     maps.delete("good", &DeleteParams::default()).await?;
     until("the deletion", || number("good").is_none().then_some(())).await?;
     let mut last = None;
-    while let Ok(Some(reference)) = tokio::time::timeout(Duration::from_secs(1), told.recv()).await {
+    while let Ok(Some(reference)) = tokio::time::timeout(Duration::from_secs(1), told.recv()).await
+    {
         last = Some(reference.name);
     }
     ensure!(last.as_deref() == Some("good"), "the deletion is told: {last:?}");
@@ -297,7 +386,10 @@ async fn readiness_names_a_definition_that_is_missing() -> Result<()> {
     let _store = Watch::<Absent>::all(&runtime).start();
     until("the complaint", || {
         let missing = runtime.readiness.missing();
-        missing.iter().any(|line| line == "Absent: its CustomResourceDefinition is not installed").then_some(())
+        missing
+            .iter()
+            .any(|line| line == "Absent: its CustomResourceDefinition is not installed")
+            .then_some(())
     })
     .await?;
     runtime.shutdown();
@@ -309,9 +401,15 @@ async fn token(client: &Client, namespace: &str, account: &str, audience: &str) 
     let accounts: Api<ServiceAccount> = Api::namespaced(client.clone(), namespace);
     if accounts.get_opt(account).await?.is_none() {
         let metadata = ObjectMeta { name: Some(account.to_owned()), ..ObjectMeta::default() };
-        accounts.create(&PostParams::default(), &ServiceAccount { metadata, ..ServiceAccount::default() }).await?;
+        accounts
+            .create(
+                &PostParams::default(),
+                &ServiceAccount { metadata, ..ServiceAccount::default() },
+            )
+            .await?;
     }
-    let spec = TokenRequestSpec { audiences: vec![audience.to_owned()], ..TokenRequestSpec::default() };
+    let spec =
+        TokenRequestSpec { audiences: vec![audience.to_owned()], ..TokenRequestSpec::default() };
     let request = TokenRequest { spec, ..TokenRequest::default() };
     let answer = accounts.create_token_request(account, &PostParams::default(), &request).await?;
     Ok(answer.status.context("no token")?.token)
@@ -324,7 +422,10 @@ async fn a_token_for_us_is_accepted_and_one_for_another_audience_is_not() -> Res
     let good = token(&client, &namespace, "polecat-ctl", AUDIENCE).await?;
     for _ in 0..2 {
         let identity = reviewer.review(&good).await?;
-        ensure!((identity.namespace.as_str(), identity.service_account.as_str()) == (namespace.as_str(), "polecat-ctl"));
+        ensure!(
+            (identity.namespace.as_str(), identity.service_account.as_str())
+                == (namespace.as_str(), "polecat-ctl")
+        );
     }
     let other = token(&client, &namespace, "polecat-ctl", "https://kubernetes.default.svc").await?;
     for bad in [other.as_str(), "no-token", ""] {
@@ -339,9 +440,16 @@ struct Mirror;
 
 #[tonic::async_trait]
 impl MergeQueue for Mirror {
-    async fn submit(&self, request: Request<SubmitRequest>) -> Result<Response<SubmitResponse>, Status> {
+    async fn submit(
+        &self,
+        request: Request<SubmitRequest>,
+    ) -> Result<Response<SubmitResponse>, Status> {
         let caller = grpc::caller(&request)?;
-        Ok(Response::new(SubmitResponse { namespace: caller.namespace.clone(), name: caller.service_account.clone(), created: true }))
+        Ok(Response::new(SubmitResponse {
+            namespace: caller.namespace.clone(),
+            name: caller.service_account.clone(),
+            created: true,
+        }))
     }
 
     async fn get(&self, _: Request<GetRequest>) -> Result<Response<MergeRequestView>, Status> {
@@ -368,13 +476,25 @@ async fn a_call_needs_a_token_of_somebody_who_may() -> Result<()> {
     let tls = Tls::load(folder.path(), drain.clone())?;
     let routes = tonic::service::Routes::new(MergeQueueServer::new(Mirror));
     let policy: grpc::Policy = Arc::new(|path, caller| {
-        let may = path == "/gastown.v1.MergeQueue/Submit" && caller.service_account == "polecat-ctl";
+        let may =
+            path == "/gastown.v1.MergeQueue/Submit" && caller.service_account == "polecat-ctl";
         may.then_some(()).ok_or_else(|| format!("{} may not", caller.service_account))
     });
     let reviewer = TokenReviewer::new(client.clone(), AUDIENCE);
     let server = tokio::spawn({
         let drain = drain.clone();
-        async move { grpc::serve(listener, &tls, routes, gastown_proto::v1::DESCRIPTORS, reviewer, policy, drain).await }
+        async move {
+            grpc::serve(
+                listener,
+                &tls,
+                routes,
+                gastown_proto::v1::DESCRIPTORS,
+                reviewer,
+                policy,
+                drain,
+            )
+            .await
+        }
     });
 
     let token_file = folder.path().join("token");
@@ -390,18 +510,32 @@ async fn a_call_needs_a_token_of_somebody_who_may() -> Result<()> {
         .map(Response::into_inner))
     };
     let answer = submit(&token(&client, &namespace, "polecat-ctl", AUDIENCE).await?).await??;
-    ensure!((answer.namespace.as_str(), answer.name.as_str()) == (namespace.as_str(), "polecat-ctl"));
+    ensure!(
+        (answer.namespace.as_str(), answer.name.as_str()) == (namespace.as_str(), "polecat-ctl")
+    );
     let stranger = submit(&token(&client, &namespace, "stranger", AUDIENCE).await?).await?;
-    ensure!(matches!(&stranger, Err(status) if status.code() == Code::PermissionDenied), "{stranger:?}");
+    ensure!(
+        matches!(&stranger, Err(status) if status.code() == Code::PermissionDenied),
+        "{stranger:?}"
+    );
     let elsewhere = submit(&token(&client, &namespace, "polecat-ctl", "elsewhere").await?).await?;
-    ensure!(matches!(&elsewhere, Err(status) if status.code() == Code::Unauthenticated), "{elsewhere:?}");
+    ensure!(
+        matches!(&elsewhere, Err(status) if status.code() == Code::Unauthenticated),
+        "{elsewhere:?}"
+    );
 
     let channel = tonic::transport::Endpoint::from_shared(uri)?
-        .tls_config(tonic::transport::ClientTlsConfig::new().ca_certificate(tonic::transport::Certificate::from_pem(pair.cert.pem())))?
+        .tls_config(
+            tonic::transport::ClientTlsConfig::new()
+                .ca_certificate(tonic::transport::Certificate::from_pem(pair.cert.pem())),
+        )?
         .connect_lazy();
     let mut health = tonic_health::pb::health_client::HealthClient::new(channel);
     let serving = health.check(tonic_health::pb::HealthCheckRequest::default()).await?.into_inner();
-    ensure!(serving.status() == tonic_health::pb::health_check_response::ServingStatus::Serving, "health needs no token");
+    ensure!(
+        serving.status() == tonic_health::pb::health_check_response::ServingStatus::Serving,
+        "health needs no token"
+    );
 
     drop((health, remote));
     drain.cancel();
@@ -419,13 +553,22 @@ async fn events_about_different_objects_keep_their_own_words() -> Result<()> {
     }
     let events = Events::start(client.clone(), "test", "test-0", &Metrics::default());
     for about in &made[1..] {
-        events.say(&made[0], Note::normal("landing", "Landed", format!("landed {}", about.name_any())).about(about));
+        events.say(
+            &made[0],
+            Note::normal("landing", "Landed", format!("landed {}", about.name_any())).about(about),
+        );
     }
     let api: Api<Event> = Api::namespaced(client, &namespace);
     let all = ["landed one", "landed two"];
     let said = async {
         loop {
-            let notes: Vec<String> = api.list(&ListParams::default()).await?.items.into_iter().filter_map(|e| e.note).collect();
+            let notes: Vec<String> = api
+                .list(&ListParams::default())
+                .await?
+                .items
+                .into_iter()
+                .filter_map(|e| e.note)
+                .collect();
             if all.iter().all(|note| notes.iter().any(|n| n == note)) {
                 return Ok(());
             }

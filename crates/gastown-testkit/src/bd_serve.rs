@@ -1,7 +1,8 @@
-//! A server that follows the published rules of `bd serve` v0, on a real socket, with faults on demand.
+//! A server that follows the published rules of `bd serve` v0, on a real socket, with faults on
+//! demand.
 //!
-//! It knows no client. What no client of ours may do (a request without a project, an unlimited read) ends the request in a panic, and
-//! so the test.
+//! It knows no client. What no client of ours may do (a request without a project, an unlimited
+//! read) ends the request in a panic, and so the test.
 
 #![allow(clippy::unwrap_used)]
 
@@ -85,8 +86,13 @@ impl Server {
         roots.add(own.cert.der().clone()).unwrap();
         let key = PrivateKeyDer::try_from(own.signing_key.serialize_der()).unwrap();
         let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
-        let config = rustls::ServerConfig::builder_with_provider(provider).with_safe_default_protocol_versions().unwrap();
-        let config = config.with_no_client_auth().with_single_cert(vec![own.cert.der().clone()], key).unwrap();
+        let config = rustls::ServerConfig::builder_with_provider(provider)
+            .with_safe_default_protocol_versions()
+            .unwrap();
+        let config = config
+            .with_no_client_auth()
+            .with_single_cert(vec![own.cert.der().clone()], key)
+            .unwrap();
         (Self::start_on(Some(TlsAcceptor::from(Arc::new(config)))).await, roots)
     }
 
@@ -108,7 +114,9 @@ impl Server {
     pub async fn with_issues(count: usize) -> Self {
         let server = Self::start().await;
         for number in 1..=count {
-            server.town(|town| town.add(&json!({"id": format!("gt-{number}"), "title": format!("issue {number}")})));
+            server.town(|town| {
+                town.add(&json!({"id": format!("gt-{number}"), "title": format!("issue {number}")}))
+            });
         }
         server
     }
@@ -168,7 +176,8 @@ async fn accept(listener: TcpListener, tls: Option<TlsAcceptor>, shared: Arc<Sha
     while let Ok((stream, _)) = listener.accept().await {
         let (shared, tls) = (shared.clone(), tls.clone());
         connections.spawn(async move {
-            let service = hyper::service::service_fn(move |request| answer(shared.clone(), request));
+            let service =
+                hyper::service::service_fn(move |request| answer(shared.clone(), request));
             let http = hyper::server::conn::http1::Builder::new();
             // An error is a fault that was asked for, or a client that went away.
             match tls {
@@ -183,7 +192,10 @@ async fn accept(listener: TcpListener, tls: Option<TlsAcceptor>, shared: Arc<Sha
     }
 }
 
-async fn answer(shared: Arc<Shared>, request: Request<Incoming>) -> Result<Response<Body>, io::Error> {
+async fn answer(
+    shared: Arc<Shared>,
+    request: Request<Incoming>,
+) -> Result<Response<Body>, io::Error> {
     let cut = || io::Error::other("cut on purpose");
     let (parts, body) = request.into_parts();
     let body = body.collect().await.map_err(io::Error::other)?.to_bytes();
@@ -212,14 +224,17 @@ async fn answer(shared: Arc<Shared>, request: Request<Incoming>) -> Result<Respo
     let half = Bytes::from(body.as_bytes()[..body.len() / 2].to_vec());
     let body = match fault {
         Some(Fault::CutAfter) => return Err(cut()),
-        Some(Fault::CutMidway) => BoxBody::new(StreamBody::new(stream::iter([Ok(Frame::data(half)), Err(cut())]))),
+        Some(Fault::CutMidway) => {
+            BoxBody::new(StreamBody::new(stream::iter([Ok(Frame::data(half)), Err(cut())])))
+        }
         Some(Fault::NeverEnds) => {
             let first = stream::iter([Ok(Frame::data(half))]);
             BoxBody::new(StreamBody::new(first.chain(stream::pending())))
         }
         _ => whole(body),
     };
-    let kind = if status == 200 { "application/json; charset=utf-8" } else { "application/problem+json" };
+    let kind =
+        if status == 200 { "application/json; charset=utf-8" } else { "application/problem+json" };
     let mut response = Response::builder().status(status).header("content-type", kind);
     for (name, value) in headers {
         response = response.header(name, value);
@@ -239,5 +254,6 @@ fn take<T>(queue: &Queue<T>, line: &str) -> Option<T> {
 
 /// A problem document with a code.
 pub fn problem(code: &str) -> String {
-    json!({"type": "about:blank", "code": code, "title": code, "detail": "in the server's words"}).to_string()
+    json!({"type": "about:blank", "code": code, "title": code, "detail": "in the server's words"})
+        .to_string()
 }

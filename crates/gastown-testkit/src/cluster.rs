@@ -1,9 +1,10 @@
 //! A real Kubernetes on this machine, without a container engine and without a daemon of ours.
 //!
-//! Its parts are started detached and written down with pid and start time in `state.json` of the cluster's folder, so a
-//! later process stops them: [`Cluster::up`] and [`Cluster::down`] need not be called by the same one. Everything lives in
-//! that folder; the few things that do not (a bridge, a table of the packet filter, kernel settings, cgroups, folders at
-//! fixed places) are written down too and undone.
+//! Its parts are started detached and written down with pid and start time in `state.json` of the
+//! cluster's folder, so a later process stops them: [`Cluster::up`] and [`Cluster::down`] need not
+//! be called by the same one. Everything lives in that folder; the few things that do not (a
+//! bridge, a table of the packet filter, kernel settings, cgroups, folders at fixed places) are
+//! written down too and undone.
 
 mod config;
 mod dns;
@@ -96,7 +97,8 @@ pub struct Status {
 }
 
 impl Cluster {
-    /// Starts a cluster, or finds it running. One that lost a part, or the machine's reboot, is started anew, empty.
+    /// Starts a cluster, or finds it running. One that lost a part, or the machine's reboot, is
+    /// started anew, empty.
     pub async fn up(options: Options, progress: Progress<'_>) -> Result<Self> {
         let dir = absolute(&options.dir)?;
         std::fs::create_dir_all(&dir).with_context(|| format!("making {}", dir.display()))?;
@@ -107,7 +109,11 @@ impl Cluster {
                 progress(&format!("the cluster in {} is up", dir.display()));
                 return Ok(cluster);
             }
-            progress(&format!("the cluster in {} {}; starting it anew", dir.display(), trouble(&state)));
+            progress(&format!(
+                "the cluster in {} {}; starting it anew",
+                dir.display(),
+                trouble(&state)
+            ));
             stop::tear_down(&dir, &state).await?;
             drop(lock);
             return Box::pin(Self::up(options, progress)).await;
@@ -115,7 +121,8 @@ impl Cluster {
         refuse_strange_folder(&dir)?;
         let started = Self::start(dir.clone(), options.nodes, progress).await;
         if started.is_err() && State::read(&dir)?.is_none() {
-            // Nothing was started, so nobody will come to stop it. A folder that holds anything stays.
+            // Nothing was started, so nobody will come to stop it. A folder that holds anything
+            // stays.
             drop(std::fs::remove_file(dir.join(LOCK)));
             drop(std::fs::remove_dir(&dir));
         }
@@ -151,7 +158,10 @@ impl Cluster {
         std::fs::create_dir_all(paths.dir.join("logs"))?;
         let mut launch = Launch { paths, state, progress };
         launch.run(&layout).await?;
-        progress(&format!("the cluster is up; KUBECONFIG={}", launch.paths.dir.join("kubeconfig").display()));
+        progress(&format!(
+            "the cluster is up; KUBECONFIG={}",
+            launch.paths.dir.join("kubeconfig").display()
+        ));
         Ok(Self { paths: launch.paths, nodes })
     }
 
@@ -192,7 +202,8 @@ impl Cluster {
         Ok(Some(Status { nodes: state.nodes, server: state.server.clone(), parts, ready }))
     }
 
-    /// What of a cluster in this folder is still on the machine, one line each; empty after [`Self::down`].
+    /// What of a cluster in this folder is still on the machine, one line each; empty after
+    /// [`Self::down`].
     pub async fn leftovers(dir: &Path) -> Vec<String> {
         match absolute(dir) {
             Ok(dir) => host::leftovers(&dir).await,
@@ -229,14 +240,22 @@ impl Cluster {
     pub fn env(&self) -> Vec<(&'static str, String)> {
         let path = std::env::var("PATH").unwrap_or_default();
         let bin = self.paths.bin.display().to_string();
-        let path = if path.split(':').any(|folder| folder == bin) { path } else { format!("{bin}:{path}") };
+        let path = if path.split(':').any(|folder| folder == bin) {
+            path
+        } else {
+            format!("{bin}:{path}")
+        };
         vec![("KUBECONFIG", self.kubeconfig().display().to_string()), ("PATH", path)]
     }
 
-    /// Loads an OCI layout tar into the node, unless it has this very image already; says whether it had to.
+    /// Loads an OCI layout tar into the node, unless it has this very image already; says whether
+    /// it had to.
     pub async fn load_image(&self, tar: &Path) -> Result<bool> {
         if self.nodes == Nodes::None {
-            bail!("the cluster in {} has no node that an image could be loaded into", self.paths.dir.display());
+            bail!(
+                "the cluster in {} has no node that an image could be loaded into",
+                self.paths.dir.display()
+            );
         }
         images::load(&self.paths, launch::snapshotter(&self.paths.dir), tar).await
     }
@@ -247,13 +266,18 @@ impl Cluster {
     }
 }
 
-/// The running cluster of a record, when it is whole. Another kind of nodes than wanted is an error.
+/// The running cluster of a record, when it is whole. Another kind of nodes than wanted is an
+/// error.
 async fn reuse(dir: &Path, state: &State, nodes: Nodes) -> Result<Option<Cluster>> {
     if !is_whole(dir, state).await {
         return Ok(None);
     }
     if state.nodes != nodes {
-        bail!("the cluster in {} has other nodes ({:?}, wanted {nodes:?}); stop it first", dir.display(), state.nodes);
+        bail!(
+            "the cluster in {} has other nodes ({:?}, wanted {nodes:?}); stop it first",
+            dir.display(),
+            state.nodes
+        );
     }
     Ok(Some(Cluster { paths: Paths { dir: dir.to_owned(), bin: state.bin.clone() }, nodes }))
 }
@@ -280,7 +304,8 @@ async fn is_whole(dir: &Path, state: &State) -> bool {
 }
 
 fn absolute(dir: &Path) -> Result<PathBuf> {
-    let dir = std::path::absolute(dir).with_context(|| format!("making {} absolute", dir.display()))?;
+    let dir =
+        std::path::absolute(dir).with_context(|| format!("making {} absolute", dir.display()))?;
     Ok(dir.canonicalize().unwrap_or(dir))
 }
 
@@ -288,21 +313,27 @@ fn absolute(dir: &Path) -> Result<PathBuf> {
 fn refuse_strange_folder(dir: &Path) -> Result<()> {
     let entries = std::fs::read_dir(dir).with_context(|| format!("reading {}", dir.display()))?;
     if entries.flatten().any(|entry| entry.file_name() != LOCK) {
-        bail!("{} holds other things than a cluster; give an empty folder with --dir", dir.display());
+        bail!(
+            "{} holds other things than a cluster; give an empty folder with --dir",
+            dir.display()
+        );
     }
     Ok(())
 }
 
 const LOCK: &str = "lock";
 
-/// One launcher at a time works in a folder. Since the folder goes with its cluster, a lock that was waited for may be
-/// that of a removed folder.
+/// One launcher at a time works in a folder. Since the folder goes with its cluster, a lock that
+/// was waited for may be that of a removed folder.
 async fn lock(dir: &Path) -> Result<File> {
     loop {
         std::fs::create_dir_all(dir).with_context(|| format!("making {}", dir.display()))?;
         let path = dir.join(LOCK);
         let file = ground::lock(&path).await?;
-        if path.metadata().is_ok_and(|now| file.metadata().is_ok_and(|held| held.ino() == now.ino())) {
+        if path
+            .metadata()
+            .is_ok_and(|now| file.metadata().is_ok_and(|held| held.ino() == now.ino()))
+        {
             return Ok(file);
         }
     }
@@ -328,7 +359,8 @@ mod tests {
         assert!(!Cluster::down(&dir, &|_| {}).await.unwrap());
         assert!(Cluster::status(&dir).await.unwrap().is_none());
         assert!(Cluster::find(&dir).await.unwrap().is_none());
-        let about_it: Vec<String> = Cluster::leftovers(&dir).await.into_iter().filter(|l| l.contains("never")).collect();
+        let about_it: Vec<String> =
+            Cluster::leftovers(&dir).await.into_iter().filter(|l| l.contains("never")).collect();
         assert_eq!(about_it, Vec::<String>::new());
     }
 
@@ -339,7 +371,8 @@ mod tests {
         let again = File::open(dir.path().join(LOCK)).unwrap();
         assert!(again.try_lock().is_err());
         drop(held);
-        // Not `try_lock`: a test beside this one may be between fork and exec of a child that has the file open still.
+        // Not `try_lock`: a test beside this one may be between fork and exec of a child that has
+        // the file open still.
         assert!(again.lock().is_ok());
     }
 }

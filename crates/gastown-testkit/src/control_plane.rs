@@ -1,7 +1,8 @@
-//! A real control plane for one test binary: etcd, the API server and the controller manager, without a node.
+//! A real control plane for one test binary: etcd, the API server and the controller manager,
+//! without a node.
 //!
-//! Its processes die with the process that started them, also when that is killed. Tests share one plane and take a
-//! namespace each.
+//! Its processes die with the process that started them, also when that is killed. Tests share one
+//! plane and take a namespace each.
 
 pub(crate) mod crds;
 pub(crate) mod flags;
@@ -73,7 +74,9 @@ impl ControlPlane {
         for _ in 0..3 {
             match Self::try_start(&binaries, &options).await {
                 Ok(plane) => return Ok(plane),
-                Err(error) if format!("{error:#}").contains("address already in use") => last = Some(error),
+                Err(error) if format!("{error:#}").contains("address already in use") => {
+                    last = Some(error)
+                }
                 Err(error) => return Err(error),
             }
         }
@@ -92,10 +95,14 @@ impl ControlPlane {
             kind: Kind::Plane,
         };
         let kubeconfig = write_credentials(&layout, &[IpAddr::V4(Ipv4Addr::LOCALHOST)])?;
-        let mut plane = Self { children: Vec::new(), config: load(&kubeconfig).await?, kubeconfig, folder };
+        let mut plane =
+            Self { children: Vec::new(), config: load(&kubeconfig).await?, kubeconfig, folder };
         plane.spawn(binaries, "etcd", flags::etcd(&layout))?;
         plane.wait(async || listens(layout.etcd_port).await).await?;
-        let apiserver = flags::apiserver(&layout).into_iter().chain(options.apiserver_flags.iter().cloned()).collect();
+        let apiserver = flags::apiserver(&layout)
+            .into_iter()
+            .chain(options.apiserver_flags.iter().cloned())
+            .collect();
         plane.spawn(binaries, "kube-apiserver", apiserver)?;
         let client = plane.client()?;
         plane.wait(async || ready(&client).await).await?;
@@ -104,7 +111,8 @@ impl ControlPlane {
     }
 
     fn spawn(&mut self, binaries: &Path, name: &str, flags: Vec<String>) -> Result<()> {
-        let log = File::create(self.log(name)).with_context(|| format!("making the log of {name}"))?;
+        let log =
+            File::create(self.log(name)).with_context(|| format!("making the log of {name}"))?;
         let mut command = keeper::mortal(&binaries.join(name));
         command.args(flags).stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log);
         self.children.push(keeper::spawn(command)?);
@@ -115,22 +123,26 @@ impl ControlPlane {
         self.folder.join(format!("{name}.log"))
     }
 
-    /// Asks again until the answer is yes; a part that ends meanwhile is an error with the end of its log.
+    /// Asks again until the answer is yes; a part that ends meanwhile is an error with the end of
+    /// its log.
     async fn wait(&mut self, done: impl AsyncFn() -> bool) -> Result<()> {
         let deadline = Instant::now() + READY_WITHIN;
         loop {
             if done().await {
                 return Ok(());
             }
-            let last = NAMES.get(self.children.len().saturating_sub(1)).copied().unwrap_or_default();
-            let late = (Instant::now() > deadline).then(|| format!("{last} was not ready after {READY_WITHIN:?}"));
+            let last =
+                NAMES.get(self.children.len().saturating_sub(1)).copied().unwrap_or_default();
+            let late = (Instant::now() > deadline)
+                .then(|| format!("{last} was not ready after {READY_WITHIN:?}"));
             let ended = self.children.iter_mut().zip(NAMES).find_map(|(child, name)| {
                 let status = child.try_wait().ok()??;
                 Some((name, format!("{name} ended with {status}")))
             });
             // The folder goes with this plane, so the message takes along what the log says.
             if let Some((name, why)) = ended.or(late.map(|why| (last, why))) {
-                let log = std::fs::read_to_string(self.folder.join(format!("{name}.log"))).unwrap_or_default();
+                let log = std::fs::read_to_string(self.folder.join(format!("{name}.log")))
+                    .unwrap_or_default();
                 bail!("{why}:\n{}", ground::tail(&log, 15));
             }
             sleep(LOOK_AGAIN).await;
@@ -142,7 +154,8 @@ impl ControlPlane {
         Ok(Client::try_from(self.config.clone())?)
     }
 
-    /// A client that the API server treats as this user, such as `system:serviceaccount:NAMESPACE:NAME`.
+    /// A client that the API server treats as this user, such as
+    /// `system:serviceaccount:NAMESPACE:NAME`.
     pub fn client_as(&self, user: &str) -> Result<Client> {
         Ok(Client::try_from(self.config_as(user))?)
     }
@@ -176,7 +189,10 @@ impl ControlPlane {
     pub async fn namespace(&self) -> Result<String> {
         let metadata = ObjectMeta { generate_name: Some("test-".into()), ..ObjectMeta::default() };
         let wanted = Namespace { metadata, ..Namespace::default() };
-        let made = Api::all(self.client()?).create(&PostParams::default(), &wanted).await.context("making a namespace")?;
+        let made = Api::all(self.client()?)
+            .create(&PostParams::default(), &wanted)
+            .await
+            .context("making a namespace")?;
         made.metadata.name.context("the API server named no namespace")
     }
 
@@ -202,24 +218,35 @@ pub(crate) async fn ready(client: &Client) -> bool {
     client.request_text(request).await.is_ok_and(|text| text == "ok")
 }
 
-/// Whether something listens on this port of loopback. The API server is started only when etcd does: one that finds
-/// nobody there at first backs off before it looks again.
+/// Whether something listens on this port of loopback. The API server is started only when etcd
+/// does: one that finds nobody there at first backs off before it looks again.
 pub(crate) async fn listens(port: u16) -> bool {
     tokio::net::TcpStream::connect((Ipv4Addr::LOCALHOST, port)).await.is_ok()
 }
 
-/// Writes the certificates and keys of a control plane and answers with the administrator's kubeconfig.
+/// Writes the certificates and keys of a control plane and answers with the administrator's
+/// kubeconfig.
 pub(crate) fn write_credentials(layout: &Layout, addresses: &[IpAddr]) -> Result<PathBuf> {
     let authority = Authority::new()?;
     write_credentials_of(&authority, layout, addresses)
 }
 
 /// As [`write_credentials`], with an authority that signs for others too.
-pub(crate) fn write_credentials_of(authority: &Authority, layout: &Layout, addresses: &[IpAddr]) -> Result<PathBuf> {
+pub(crate) fn write_credentials_of(
+    authority: &Authority,
+    layout: &Layout,
+    addresses: &[IpAddr],
+) -> Result<PathBuf> {
     let pki = &layout.pki;
     std::fs::create_dir_all(pki).with_context(|| format!("making {}", pki.display()))?;
     pki::write_private(&pki.join("ca.crt"), &authority.pem())?;
-    let names = ["localhost", "kubernetes", "kubernetes.default", "kubernetes.default.svc", "kubernetes.default.svc.cluster.local"];
+    let names = [
+        "localhost",
+        "kubernetes",
+        "kubernetes.default",
+        "kubernetes.default.svc",
+        "kubernetes.default.svc.cluster.local",
+    ];
     authority.server("kube-apiserver", &names, addresses)?.write(pki, "apiserver")?;
     let (private, public) = pki::signing_key()?;
     pki::write_private(&pki.join("service-accounts.key"), &private)?;
@@ -233,13 +260,15 @@ pub(crate) fn write_credentials_of(authority: &Authority, layout: &Layout, addre
 
 /// Reads a kubeconfig file.
 pub(crate) async fn load(path: &Path) -> Result<Config> {
-    let file = Kubeconfig::read_from(path).with_context(|| format!("reading {}", path.display()))?;
+    let file =
+        Kubeconfig::read_from(path).with_context(|| format!("reading {}", path.display()))?;
     Ok(Config::from_custom_kubeconfig(file, &KubeConfigOptions::default()).await?)
 }
 
 /// A port of loopback that was free a moment ago.
 pub(crate) fn free_port() -> Result<u16> {
-    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).context("looking for a free port")?;
+    let listener =
+        TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).context("looking for a free port")?;
     Ok(listener.local_addr()?.port())
 }
 

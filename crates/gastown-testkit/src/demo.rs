@@ -1,9 +1,11 @@
-//! The main job, from a repository and a plan to landed branches, on whatever cluster has the operator.
+//! The main job, from a repository and a plan to landed branches, on whatever cluster has the
+//! operator.
 //!
-//! A [`Story`] is a git repository and the changes that the scripted model makes in it. [`run`] puts the git server and the
-//! Messages API into a namespace and the changes as beads into the repository, makes a Rig with its BeadStore and one Convoy, and watches
-//! until every bead is closed.
-//! The controllers, the agent, git and the gates are the real ones; only the model is scripted.
+//! A [`Story`] is a git repository and the changes that the scripted model makes in it. [`run`]
+//! puts the git server and the Messages API into a namespace and the changes as beads into the
+//! repository, makes a Rig with its BeadStore and one Convoy, and watches until every bead is
+//! closed. The controllers, the agent, git and the gates are the real ones; only the model is
+//! scripted.
 
 mod beads;
 mod git;

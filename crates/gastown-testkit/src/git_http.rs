@@ -1,8 +1,9 @@
-//! A real git server over smart HTTP: git's own `http-backend` behind a router, over a folder of bare repositories.
+//! A real git server over smart HTTP: git's own `http-backend` behind a router, over a folder of
+//! bare repositories.
 //!
-//! Anonymous reading and writing unless a user is set. Objects are checked when they arrive; every branch may be
-//! deleted or moved backwards, as on a forge without protected branches. A test may refuse pushes to a ref,
-//! and take the server away from its port and bring it back.
+//! Anonymous reading and writing unless a user is set. Objects are checked when they arrive; every
+//! branch may be deleted or moved backwards, as on a forge without protected branches. A test may
+//! refuse pushes to a ref, and take the server away from its port and bring it back.
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -100,14 +101,16 @@ impl GitHttp {
         create_repository(&self.config.dir, name).await
     }
 
-    /// From now on pushes to these full ref names of a repository are declined; an empty list allows all again.
+    /// From now on pushes to these full ref names of a repository are declined; an empty list
+    /// allows all again.
     pub fn refuse(&self, name: &str, refs: &[&str]) -> Result<()> {
         let mut lines = refs.join("\n");
         if !lines.is_empty() {
             // The hook reads whole lines only.
             lines.push('\n');
         }
-        std::fs::write(self.path(name).join(REFUSED), lines).context("writing the list of refused refs")
+        std::fs::write(self.path(name).join(REFUSED), lines)
+            .context("writing the list of refused refs")
     }
 
     /// Leaves the port: connections are refused until [`GitHttp::up`].
@@ -132,7 +135,8 @@ impl GitHttp {
         self.counts.requests.load(Ordering::Relaxed)
     }
 
-    /// How many of them asked which refs there are, as every run of git against a remote does first.
+    /// How many of them asked which refs there are, as every run of git against a remote does
+    /// first.
     pub fn sessions(&self) -> u64 {
         self.counts.sessions.load(Ordering::Relaxed)
     }
@@ -146,8 +150,13 @@ impl Drop for GitHttp {
     }
 }
 
-async fn serve(address: SocketAddr, config: &Config, counts: &Arc<Counts>) -> Result<(SocketAddr, JoinHandle<()>)> {
-    let listener = TcpListener::bind(address).await.with_context(|| format!("listening on {address}"))?;
+async fn serve(
+    address: SocketAddr,
+    config: &Config,
+    counts: &Arc<Counts>,
+) -> Result<(SocketAddr, JoinHandle<()>)> {
+    let listener =
+        TcpListener::bind(address).await.with_context(|| format!("listening on {address}"))?;
     let address = listener.local_addr()?;
     let app = router(config.clone()).layer(from_fn_with_state(counts.clone(), count));
     let task = tokio::spawn(async move {
@@ -176,7 +185,11 @@ pub async fn create_repository(dir: &Path, name: &str) -> Result<PathBuf> {
     if path.join("HEAD").is_file() {
         return Ok(path);
     }
-    let out = git(dir).args(["init", "--quiet", "--bare", "--initial-branch=main"]).arg(&path).output().await?;
+    let out = git(dir)
+        .args(["init", "--quiet", "--bare", "--initial-branch=main"])
+        .arg(&path)
+        .output()
+        .await?;
     if !out.status.success() {
         bail!("git init {}: {}", path.display(), String::from_utf8_lossy(&out.stderr).trim());
     }
@@ -223,7 +236,9 @@ pub fn router(config: Config) -> Router {
 
 async fn list(State(config): State<Arc<Config>>) -> Response {
     let entries = std::fs::read_dir(&config.dir).into_iter().flatten().flatten();
-    let mut names: Vec<String> = entries.filter_map(|e| Some(e.file_name().to_str()?.strip_suffix(".git")?.to_owned())).collect();
+    let mut names: Vec<String> = entries
+        .filter_map(|e| Some(e.file_name().to_str()?.strip_suffix(".git")?.to_owned()))
+        .collect();
     names.sort();
     axum::Json(names).into_response()
 }
@@ -238,7 +253,8 @@ async fn create(State(config): State<Arc<Config>>, UrlPath(name): UrlPath<String
 async fn backend(State(config): State<Arc<Config>>, request: Request) -> Response {
     if !authorized(config.login.as_ref(), request.headers()) {
         let challenge = [(header::WWW_AUTHENTICATE, "Basic realm=\"git\"")];
-        return (StatusCode::UNAUTHORIZED, challenge, "a user and a password are needed\n").into_response();
+        return (StatusCode::UNAUTHORIZED, challenge, "a user and a password are needed\n")
+            .into_response();
     }
     cgi(&config, request).await.unwrap_or_else(|e| {
         tracing::error!(error = format!("{e:#}"), "git http-backend");
@@ -248,7 +264,10 @@ async fn backend(State(config): State<Arc<Config>>, request: Request) -> Respons
 
 fn authorized(login: Option<&(String, String)>, headers: &HeaderMap) -> bool {
     let Some((user, password)) = login else { return true };
-    let given = headers.get(header::AUTHORIZATION).and_then(|v| v.to_str().ok()).and_then(|v| v.strip_prefix("Basic "));
+    let given = headers
+        .get(header::AUTHORIZATION)
+        .and_then(|v| v.to_str().ok())
+        .and_then(|v| v.strip_prefix("Basic "));
     given.is_some_and(|given| given == BASE64.encode(format!("{user}:{password}")))
 }
 
@@ -256,9 +275,14 @@ fn authorized(login: Option<&(String, String)>, headers: &HeaderMap) -> bool {
 async fn cgi(config: &Config, request: Request) -> Result<Response> {
     let (parts, body) = request.into_parts();
     let mut command = git(&config.dir);
-    command.arg("http-backend").env("GIT_PROJECT_ROOT", &config.dir).env("GIT_HTTP_EXPORT_ALL", "1");
+    command
+        .arg("http-backend")
+        .env("GIT_PROJECT_ROOT", &config.dir)
+        .env("GIT_HTTP_EXPORT_ALL", "1");
     command.env("REQUEST_METHOD", parts.method.as_str()).env("PATH_INFO", parts.uri.path());
-    command.env("QUERY_STRING", parts.uri.query().unwrap_or_default()).env("REMOTE_ADDR", "127.0.0.1");
+    command
+        .env("QUERY_STRING", parts.uri.query().unwrap_or_default())
+        .env("REMOTE_ADDR", "127.0.0.1");
     let passed = BTreeMap::from([
         ("content-type", "CONTENT_TYPE"),
         ("content-length", "CONTENT_LENGTH"),
@@ -271,7 +295,8 @@ async fn cgi(config: &Config, request: Request) -> Result<Response> {
             command.env(variable, value);
         }
     }
-    let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::inherit()).spawn()?;
+    let mut child =
+        command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::inherit()).spawn()?;
     let stdin = child.stdin.take().context("no stdin")?;
     let stdout = child.stdout.take().context("no stdout")?;
     let upload = tokio::spawn(feed(stdin, body));
@@ -317,9 +342,12 @@ async fn read_head(output: &mut BufReader<ChildStdout>, response: &mut Response)
         let (name, value) = line.split_once(':').with_context(|| format!("no header: {line:?}"))?;
         if name.eq_ignore_ascii_case("status") {
             let code = value.split_whitespace().next().unwrap_or_default();
-            *response.status_mut() = code.parse().with_context(|| format!("no status: {line:?}"))?;
+            *response.status_mut() =
+                code.parse().with_context(|| format!("no status: {line:?}"))?;
         } else {
-            response.headers_mut().insert(HeaderName::try_from(name)?, HeaderValue::try_from(value.trim())?);
+            response
+                .headers_mut()
+                .insert(HeaderName::try_from(name)?, HeaderValue::try_from(value.trim())?);
         }
     }
 }

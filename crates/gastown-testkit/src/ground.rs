@@ -1,8 +1,9 @@
-//! The binaries that a cluster is made of: found, or built once and kept in the user's cache folder.
+//! The binaries that a cluster is made of: found, or built once and kept in the user's cache
+//! folder.
 //!
-//! Each part is built from its public Go module with the `go.mod` and `go.sum` of `ground/<part>`, which are compiled
-//! into this library. What is built lies under a key made of those files, so a changed version never meets old binaries
-//! and a fresh checkout finds what another one built.
+//! Each part is built from its public Go module with the `go.mod` and `go.sum` of `ground/<part>`,
+//! which are compiled into this library. What is built lies under a key made of those files, so a
+//! changed version never meets old binaries and a fresh checkout finds what another one built.
 
 mod host;
 mod parts;
@@ -36,8 +37,8 @@ pub async fn helm() -> Result<PathBuf> {
     Ok(provide(&[&HELM]).await?.join("helm"))
 }
 
-/// The folder that holds etcd, kube-apiserver, kube-controller-manager and kubectl: `KUBEBUILDER_ASSETS` when it has
-/// all four, or ours.
+/// The folder that holds etcd, kube-apiserver, kube-controller-manager and kubectl:
+/// `KUBEBUILDER_ASSETS` when it has all four, or ours.
 pub async fn control_plane_binaries() -> Result<PathBuf> {
     if let Some(assets) = std::env::var_os("KUBEBUILDER_ASSETS").map(PathBuf::from)
         && [&ETCD, &CONTROL_PLANE].iter().all(|part| part.is_in(&assets))
@@ -47,8 +48,9 @@ pub async fn control_plane_binaries() -> Result<PathBuf> {
     provide(&[&ETCD, &CONTROL_PLANE]).await
 }
 
-/// The folder that holds everything of a cluster with a node: the control plane's binaries, the scheduler, kubelet,
-/// kube-proxy, containerd with its shim and client, runc, the CNI plugins and CoreDNS.
+/// The folder that holds everything of a cluster with a node: the control plane's binaries, the
+/// scheduler, kubelet, kube-proxy, containerd with its shim and client, runc, the CNI plugins and
+/// CoreDNS.
 pub async fn node_binaries() -> Result<PathBuf> {
     provide(&[&ETCD, &CONTROL_PLANE, &NODE, &CONTAINERD, &RUNC, &CNI, &COREDNS]).await
 }
@@ -57,10 +59,13 @@ pub async fn node_binaries() -> Result<PathBuf> {
 pub fn cache_dir() -> Result<PathBuf> {
     let cache = std::env::var_os("XDG_CACHE_HOME").map(PathBuf::from).filter(|p| p.is_absolute());
     let cache = cache.or_else(|| std::env::home_dir().map(|home| home.join(".cache")));
-    Ok(cache.context("neither XDG_CACHE_HOME nor HOME says where the cache folder is")?.join("gastown"))
+    Ok(cache
+        .context("neither XDG_CACHE_HOME nor HOME says where the cache folder is")?
+        .join("gastown"))
 }
 
-/// Builds what lacks of the wanted parts, one process at a time, and answers with the folder that holds them all.
+/// Builds what lacks of the wanted parts, one process at a time, and answers with the folder that
+/// holds them all.
 async fn provide(wanted: &[&Part]) -> Result<PathBuf> {
     let ground = cache_dir()?.join("ground").join(key());
     let bin = ground.join("bin");
@@ -94,7 +99,11 @@ fn key() -> String {
 pub(crate) async fn lock(path: &Path) -> Result<File> {
     let path = path.to_owned();
     tokio::task::spawn_blocking(move || {
-        let file = File::options().create(true).append(true).open(&path).with_context(|| format!("opening {}", path.display()))?;
+        let file = File::options()
+            .create(true)
+            .append(true)
+            .open(&path)
+            .with_context(|| format!("opening {}", path.display()))?;
         if file.try_lock().is_err() {
             eprintln!("waiting for another process, which holds {}", path.display());
             file.lock().with_context(|| format!("locking {}", path.display()))?;
@@ -112,7 +121,10 @@ async fn build(part: &Part, ground: &Path, bin: &Path) -> Result<()> {
     }
     eprintln!("building {} (once; kept in {})", part.name, bin.display());
     let started = Instant::now();
-    let module = tempfile::Builder::new().prefix("build-").tempdir_in(ground).context("making a folder to build in")?;
+    let module = tempfile::Builder::new()
+        .prefix("build-")
+        .tempdir_in(ground)
+        .context("making a folder to build in")?;
     tokio::fs::write(module.path().join("go.mod"), part.go_mod).await?;
     tokio::fs::write(module.path().join("go.sum"), part.go_sum).await?;
     let out = module.path().join("bin");
@@ -125,15 +137,19 @@ async fn build(part: &Part, ground: &Path, bin: &Path) -> Result<()> {
     run_with_progress(go, part.name).await?;
     for (made, wanted) in part.binaries() {
         let from = out.join(made);
-        tokio::fs::rename(&from, bin.join(wanted)).await.with_context(|| format!("go build made no {}", from.display()))?;
+        tokio::fs::rename(&from, bin.join(wanted))
+            .await
+            .with_context(|| format!("go build made no {}", from.display()))?;
     }
     eprintln!("built {} in {} s", part.name, started.elapsed().as_secs());
     Ok(())
 }
 
-/// Runs `go build -v`, which names each package that it compiles: the count tells that it has not stopped.
+/// Runs `go build -v`, which names each package that it compiles: the count tells that it has not
+/// stopped.
 async fn run_with_progress(mut go: Command, name: &str) -> Result<()> {
-    let mut child = go.stdout(Stdio::null()).stderr(Stdio::piped()).spawn().context("starting go")?;
+    let mut child =
+        go.stdout(Stdio::null()).stderr(Stdio::piped()).spawn().context("starting go")?;
     let mut said = BufReader::new(child.stderr.take().context("go has no standard error")?).lines();
     let (mut last, mut count, mut told) = (VecDeque::new(), 0_u32, Instant::now());
     while let Some(line) = said.next_line().await? {
@@ -160,11 +176,15 @@ fn go_arguments(part: &Part, out: &Path) -> Vec<OsString> {
         ldflags = format!("{ldflags} {}", part.ldflags);
     }
     let mut arguments: Vec<OsString> =
-        ["build", "-v", "-trimpath", "-buildvcs=false", "-ldflags", &ldflags].iter().map(Into::into).collect();
+        ["build", "-v", "-trimpath", "-buildvcs=false", "-ldflags", &ldflags]
+            .iter()
+            .map(Into::into)
+            .collect();
     if !part.tags.is_empty() {
         arguments.extend(["-tags".into(), part.tags.into()]);
     }
-    // The folder's slash is what tells `go build` to put a single package into it instead of naming it so.
+    // The folder's slash is what tells `go build` to put a single package into it instead of naming
+    // it so.
     let mut folder = out.as_os_str().to_owned();
     folder.push("/");
     arguments.extend(["-o".into(), folder]);
@@ -185,13 +205,30 @@ mod tests {
     fn one_package_is_built_into_a_folder_with_its_flags() {
         let arguments = go_arguments(&RUNC, Path::new("/x/bin"));
         let text: Vec<_> = arguments.iter().map(|a| a.to_string_lossy().into_owned()).collect();
-        assert_eq!(text, ["build", "-v", "-trimpath", "-buildvcs=false", "-ldflags", "-s -w", "-tags", "seccomp", "-o", "/x/bin/"]);
+        assert_eq!(
+            text,
+            [
+                "build",
+                "-v",
+                "-trimpath",
+                "-buildvcs=false",
+                "-ldflags",
+                "-s -w",
+                "-tags",
+                "seccomp",
+                "-o",
+                "/x/bin/"
+            ]
+        );
     }
 
     #[test]
     fn kubernetes_says_its_version() {
         let arguments = go_arguments(&CONTROL_PLANE, Path::new("/x"));
-        assert!(arguments.iter().any(|a| a.to_string_lossy().ends_with("version.gitVersion=v1.36.3")), "{arguments:?}");
+        assert!(
+            arguments.iter().any(|a| a.to_string_lossy().ends_with("version.gitVersion=v1.36.3")),
+            "{arguments:?}"
+        );
     }
 
     #[test]
@@ -210,7 +247,11 @@ mod tests {
     fn every_package_is_a_tool_of_its_module_file() {
         for part in [&ETCD, &CONTROL_PLANE, &NODE, &CONTAINERD, &RUNC, &CNI, &COREDNS, &HELM] {
             for package in part.packages() {
-                assert!(part.go_mod.contains(package), "{package} is not in ground/{}/go.mod", part.name);
+                assert!(
+                    part.go_mod.contains(package),
+                    "{package} is not in ground/{}/go.mod",
+                    part.name
+                );
             }
         }
     }

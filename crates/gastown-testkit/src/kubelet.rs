@@ -1,8 +1,9 @@
 //! The test kubelet: pods of a plane without nodes run, end and get lost when a test says so.
 //!
-//! It writes what the real kubelet writes and nothing else: a binding to a node, the containers' states with their
-//! termination messages where they really appear (native sidecars among the init containers), the phase that follows
-//! from them, and a Node that goes away. It decides nothing by itself.
+//! It writes what the real kubelet writes and nothing else: a binding to a node, the containers'
+//! states with their termination messages where they really appear (native sidecars among the init
+//! containers), the phase that follows from them, and a Node that goes away. It decides nothing by
+//! itself.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -55,8 +56,8 @@ impl Exit {
     }
 }
 
-/// How a pod ends: what each container says, by its name. A container that is not named here never started, or, when
-/// the pod ends well, ended with code 0 and no message.
+/// How a pod ends: what each container says, by its name. A container that is not named here never
+/// started, or, when the pod ends well, ended with code 0 and no message.
 #[derive(Clone, Debug, Default)]
 pub struct Outcome(BTreeMap<String, Exit>);
 
@@ -66,7 +67,8 @@ impl Outcome {
         Self::default()
     }
 
-    /// The outcome of a polecat's pod whose three containers ended: `git-init`, `git-sync`, `claude`.
+    /// The outcome of a polecat's pod whose three containers ended: `git-init`, `git-sync`,
+    /// `claude`.
     pub fn polecat(init: Exit, sync: Exit, run: Exit) -> Self {
         Self::new().with("git-init", init).with("git-sync", sync).with("claude", run)
     }
@@ -98,23 +100,36 @@ impl TestKubelet {
 
     /// Waits for a pod that answers to the predicate.
     pub async fn wait_pod(&self, namespace: &str, wanted: impl Fn(&Pod) -> bool) -> Result<Pod> {
-        let events = watcher(self.pods(namespace), watcher::Config::default()).default_backoff().applied_objects();
+        let events = watcher(self.pods(namespace), watcher::Config::default())
+            .default_backoff()
+            .applied_objects();
         let search = async {
-            let mut found = std::pin::pin!(events.try_filter(|pod| std::future::ready(wanted(pod))));
+            let mut found =
+                std::pin::pin!(events.try_filter(|pod| std::future::ready(wanted(pod))));
             found.try_next().await?.context("the watch ended")
         };
-        tokio::time::timeout(POD_WITHIN, search).await.with_context(|| format!("no such pod in {namespace} after {POD_WITHIN:?}"))?
+        tokio::time::timeout(POD_WITHIN, search)
+            .await
+            .with_context(|| format!("no such pod in {namespace} after {POD_WITHIN:?}"))?
     }
 
     /// Waits until a pod of this uid is gone from the API server.
     pub async fn wait_gone(&self, pod: &Pod) -> Result<()> {
-        let (api, name, uid) = (self.api_of(pod)?, pod.name_any(), pod.uid().context("the pod has no uid")?);
-        let gone = kube::runtime::wait::await_condition(api, &name, kube::runtime::wait::conditions::is_deleted(&uid));
-        tokio::time::timeout(POD_WITHIN, gone).await.with_context(|| format!("pod {name} was still there after {POD_WITHIN:?}"))??;
+        let (api, name, uid) =
+            (self.api_of(pod)?, pod.name_any(), pod.uid().context("the pod has no uid")?);
+        let gone = kube::runtime::wait::await_condition(
+            api,
+            &name,
+            kube::runtime::wait::conditions::is_deleted(&uid),
+        );
+        tokio::time::timeout(POD_WITHIN, gone)
+            .await
+            .with_context(|| format!("pod {name} was still there after {POD_WITHIN:?}"))??;
         Ok(())
     }
 
-    /// Binds the pod and lets it run: ordinary init containers are done, sidecars and containers run and are ready.
+    /// Binds the pod and lets it run: ordinary init containers are done, sidecars and containers
+    /// run and are ready.
     pub async fn running(&self, pod: &Pod) -> Result<Pod> {
         self.running_after(pod, &Outcome::new()).await
     }
@@ -125,7 +140,11 @@ impl TestKubelet {
         let done = Exit::default();
         let spec = pod.spec.as_ref().context("the pod has no spec")?;
         let inits = spec.init_containers.iter().flatten().map(|c| {
-            let state = if is_sidecar(c) { running() } else { init.0.get(&c.name).unwrap_or(&done).state() };
+            let state = if is_sidecar(c) {
+                running()
+            } else {
+                init.0.get(&c.name).unwrap_or(&done).state()
+            };
             status_of(c, &state)
         });
         let containers = spec.containers.iter().map(|c| status_of(c, &running()));
@@ -138,39 +157,52 @@ impl TestKubelet {
         self.patch_status(pod, &status).await
     }
 
-    /// Ends the pod: each container says what the outcome holds for it, and the phase follows as the kubelet derives it.
+    /// Ends the pod: each container says what the outcome holds for it, and the phase follows as
+    /// the kubelet derives it.
     pub async fn finish(&self, pod: &Pod, outcome: &Outcome) -> Result<Pod> {
         self.bind(pod).await?;
         self.patch_status(pod, &ended(pod, outcome)?).await
     }
 
-    /// Ends the pod as the kubelet ends one that was deleted: its containers end so, then it is gone, unless a finalizer
-    /// holds it.
+    /// Ends the pod as the kubelet ends one that was deleted: its containers end so, then it is
+    /// gone, unless a finalizer holds it.
     pub async fn terminate(&self, pod: &Pod, outcome: &Outcome) -> Result<()> {
         self.finish(pod, outcome).await?;
         let conditions = Preconditions { uid: pod.uid(), resource_version: None };
-        let now = DeleteParams { grace_period_seconds: Some(0), preconditions: Some(conditions), ..DeleteParams::default() };
+        let now = DeleteParams {
+            grace_period_seconds: Some(0),
+            preconditions: Some(conditions),
+            ..DeleteParams::default()
+        };
         match self.api_of(pod)?.delete(&pod.name_any(), &now).await {
             Err(kube::Error::Api(error)) if error.is_not_found() => Ok(()),
             other => Ok(other.map(drop)?),
         }
     }
 
-    /// Evicts the pod as a kubelet under pressure does: Failed with reason `Evicted`; what ran was killed.
+    /// Evicts the pod as a kubelet under pressure does: Failed with reason `Evicted`; what ran was
+    /// killed.
     pub async fn evict(&self, pod: &Pod) -> Result<Pod> {
         self.bind(pod).await?;
         let killed = Exit { code: 137, message: String::new(), reason: "Error".into() };
-        let names = pod.spec.iter().flat_map(|s| s.init_containers.iter().flatten().filter(|c| is_sidecar(c)).chain(&s.containers));
-        let outcome = names.fold(Outcome::new(), |outcome, c| outcome.with(&c.name, killed.clone()));
+        let names = pod.spec.iter().flat_map(|s| {
+            s.init_containers.iter().flatten().filter(|c| is_sidecar(c)).chain(&s.containers)
+        });
+        let outcome =
+            names.fold(Outcome::new(), |outcome, c| outcome.with(&c.name, killed.clone()));
         let mut status = ended(pod, &outcome)?;
         status["phase"] = "Failed".into();
         status["reason"] = "Evicted".into();
         status["message"] = "The node was low on resource: memory.".into();
-        status["conditions"] = json!([condition("DisruptionTarget", "True", "TerminationByKubelet"), condition("Ready", "False", "")]);
+        status["conditions"] = json!([
+            condition("DisruptionTarget", "True", "TerminationByKubelet"),
+            condition("Ready", "False", "")
+        ]);
         self.patch_status(pod, &status).await
     }
 
-    /// The node stops answering: it is Ready=Unknown and tainted, the pod's Ready is False, its phase stays as it was.
+    /// The node stops answering: it is Ready=Unknown and tainted, the pod's Ready is False, its
+    /// phase stays as it was.
     pub async fn node_unreachable(&self, pod: &Pod) -> Result<Pod> {
         self.bind(pod).await?;
         let node = self.node().await?;
@@ -178,13 +210,16 @@ impl TestKubelet {
         let taint = json!({"key": "node.kubernetes.io/unreachable", "effect": "NoExecute", "timeAdded": now()});
         let tainted = json!({"spec": {"taints": [taint]}});
         nodes.patch(node, &PatchParams::default(), &Patch::Merge(&tainted)).await?;
-        let unknown = json!({"status": {"conditions": [condition("Ready", "Unknown", "NodeStatusUnknown")]}});
+        let unknown =
+            json!({"status": {"conditions": [condition("Ready", "Unknown", "NodeStatusUnknown")]}});
         nodes.patch_status(node, &PatchParams::default(), &Patch::Merge(&unknown)).await?;
-        let lost = json!({"reason": "NodeLost", "conditions": [condition("Ready", "False", "NodeLost")]});
+        let lost =
+            json!({"reason": "NodeLost", "conditions": [condition("Ready", "False", "NodeLost")]});
         self.patch_status(pod, &lost).await
     }
 
-    /// The node is gone for good: its Node is deleted while the pod is still bound to it and Running.
+    /// The node is gone for good: its Node is deleted while the pod is still bound to it and
+    /// Running.
     pub async fn node_lost(&self, pod: &Pod) -> Result<()> {
         self.bind(pod).await?;
         let nodes: Api<Node> = Api::all(self.client.clone());
@@ -202,7 +237,10 @@ impl TestKubelet {
 
     async fn patch_status(&self, pod: &Pod, status: &Value) -> Result<Pod> {
         let patch = json!({"metadata": {"uid": pod.uid()}, "status": status});
-        let done = self.api_of(pod)?.patch_status(&pod.name_any(), &PatchParams::default(), &Patch::Merge(&patch)).await;
+        let done = self
+            .api_of(pod)?
+            .patch_status(&pod.name_any(), &PatchParams::default(), &Patch::Merge(&patch))
+            .await;
         done.with_context(|| format!("writing the status of pod {}", pod.name_any()))
     }
 
@@ -215,7 +253,9 @@ impl TestKubelet {
         }
         let target = json!({"apiVersion": "v1", "kind": "Node", "name": self.node().await?});
         let binding = json!({"apiVersion": "v1", "kind": "Binding", "metadata": {"name": pod.name_any()}, "target": target});
-        let _: Value = api.create_subresource("binding", &pod.name_any(), &PostParams::default(), &binding).await?;
+        let _: Value = api
+            .create_subresource("binding", &pod.name_any(), &PostParams::default(), &binding)
+            .await?;
         Ok(())
     }
 
@@ -223,9 +263,15 @@ impl TestKubelet {
     async fn node(&self) -> Result<&str> {
         let make = || async {
             let nodes: Api<Node> = Api::all(self.client.clone());
-            let wanted: Node = serde_json::from_value(json!({"metadata": {"generateName": "test-kubelet-"}}))?;
-            let name = nodes.create(&PostParams::default(), &wanted).await.context("making a Node")?.name_any();
-            let ready = json!({"status": {"conditions": [condition("Ready", "True", "KubeletReady")]}});
+            let wanted: Node =
+                serde_json::from_value(json!({"metadata": {"generateName": "test-kubelet-"}}))?;
+            let name = nodes
+                .create(&PostParams::default(), &wanted)
+                .await
+                .context("making a Node")?
+                .name_any();
+            let ready =
+                json!({"status": {"conditions": [condition("Ready", "True", "KubeletReady")]}});
             nodes.patch_status(&name, &PatchParams::default(), &Patch::Merge(&ready)).await?;
             anyhow::Ok(name)
         };
@@ -243,17 +289,24 @@ fn ended(pod: &Pod, outcome: &Outcome) -> Result<Value> {
     let spec = pod.spec.as_ref().context("the pod has no spec")?;
     let inits: Vec<&Container> = spec.init_containers.iter().flatten().collect();
     let ended_well = Exit::default();
-    let failed_at = inits.iter().position(|c| !is_sidecar(c) && outcome.0.get(&c.name).is_some_and(|e| e.code != 0));
+    let failed_at = inits
+        .iter()
+        .position(|c| !is_sidecar(c) && outcome.0.get(&c.name).is_some_and(|e| e.code != 0));
     let waiting = json!({"waiting": {"reason": "PodInitializing"}});
     let state = |container: &Container, reached: bool| {
         let exit = outcome.0.get(&container.name).or(reached.then_some(&ended_well));
         exit.map_or_else(|| waiting.clone(), Exit::state)
     };
-    let init_statuses: Vec<Value> =
-        inits.iter().enumerate().map(|(at, c)| status_of(c, &state(c, failed_at.is_none_or(|failed| at < failed)))).collect();
-    let statuses: Vec<Value> = spec.containers.iter().map(|c| ended_status(c, &state(c, failed_at.is_none()))).collect();
+    let init_statuses: Vec<Value> = inits
+        .iter()
+        .enumerate()
+        .map(|(at, c)| status_of(c, &state(c, failed_at.is_none_or(|failed| at < failed))))
+        .collect();
+    let statuses: Vec<Value> =
+        spec.containers.iter().map(|c| ended_status(c, &state(c, failed_at.is_none()))).collect();
     // A sidecar's own exit code does not count.
-    let container_failed = spec.containers.iter().any(|c| outcome.0.get(&c.name).is_some_and(|e| e.code != 0));
+    let container_failed =
+        spec.containers.iter().any(|c| outcome.0.get(&c.name).is_some_and(|e| e.code != 0));
     let phase = if failed_at.is_some() || container_failed { "Failed" } else { "Succeeded" };
     let why = if phase == "Succeeded" { "PodCompleted" } else { "PodFailed" };
     Ok(json!({
@@ -276,7 +329,8 @@ fn condition(kind: &str, status: &str, reason: &str) -> Value {
     json!({"type": kind, "status": status, "reason": reason, "lastTransitionTime": now()})
 }
 
-/// A container's status. An ordinary init container that ended well counts as ready, what ended otherwise never does.
+/// A container's status. An ordinary init container that ended well counts as ready, what ended
+/// otherwise never does.
 fn status_of(container: &Container, state: &Value) -> Value {
     let started = state.get("running").is_some();
     let done = state["terminated"]["reason"] == "Completed" && container.restart_policy.is_none();
@@ -316,7 +370,8 @@ mod tests {
 
     #[test]
     fn messages_of_init_and_sidecar_stand_among_the_init_containers() {
-        let outcome = Outcome::polecat(Exit::new(0, "init"), Exit::new(0, "sync"), Exit::new(0, "run"));
+        let outcome =
+            Outcome::polecat(Exit::new(0, "init"), Exit::new(0, "sync"), Exit::new(0, "run"));
         let status = ended(&pod(), &outcome).unwrap();
         assert_eq!(status["phase"], "Succeeded");
         assert_eq!(message(&status, "initContainerStatuses", 0), "init");
@@ -333,7 +388,10 @@ mod tests {
         let status = ended(&pod(), &Outcome::init_failed(Exit::new(1, "no secret"))).unwrap();
         assert_eq!(status["phase"], "Failed");
         assert_eq!(status["initContainerStatuses"][0]["state"]["terminated"]["exitCode"], 1);
-        assert_eq!(status["initContainerStatuses"][1]["state"]["waiting"]["reason"], "PodInitializing");
+        assert_eq!(
+            status["initContainerStatuses"][1]["state"]["waiting"]["reason"],
+            "PodInitializing"
+        );
         assert_eq!(status["containerStatuses"][0]["state"]["waiting"]["reason"], "PodInitializing");
     }
 

@@ -18,8 +18,9 @@ pub mod repository;
 pub mod sshd;
 pub mod tenant;
 
-/// A folder of the outside test data (`GASTOWN_TEST_DATA`, by default `../shared/data` beside the workspace), or a line that
-/// says what is not run for the lack of it. Under `CI=true` `cargo xtask test` refuses to start without the data.
+/// A folder of the outside test data (`GASTOWN_TEST_DATA`, by default `../shared/data` beside the
+/// workspace), or a line that says what is not run for the lack of it. Under `CI=true` `cargo xtask
+/// test` refuses to start without the data.
 pub fn outside_data(folder: &str) -> Option<std::path::PathBuf> {
     let beside = || std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../../../shared/data");
     let data = std::env::var_os("GASTOWN_TEST_DATA").map_or_else(beside, Into::into).join(folder);

@@ -1,8 +1,10 @@
-//! A scripted model: what it answers to a request of the Messages API, decided from the request alone.
+//! A scripted model: what it answers to a request of the Messages API, decided from the request
+//! alone.
 //!
-//! A script belongs to a key, one line of the task's text. Its attempts are lists of Bash commands that the agent is told
-//! to run, one a turn, and a last text. Nothing is remembered between requests: the step is the number of tool
-//! calls that the conversation already holds, so a restarted server or a second replica goes on where the first was.
+//! A script belongs to a key, one line of the task's text. Its attempts are lists of Bash commands
+//! that the agent is told to run, one a turn, and a last text. Nothing is remembered between
+//! requests: the step is the number of tool calls that the conversation already holds, so a
+//! restarted server or a second replica goes on where the first was.
 
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -17,7 +19,8 @@ pub use server::{Entry, MessagesApi, router};
 pub struct Script {
     /// A whole line of the task's text.
     pub key: String,
-    /// The first is done on a first prompt; a later one on a prompt that holds its [`Attempt::prompt_contains`].
+    /// The first is done on a first prompt; a later one on a prompt that holds its
+    /// [`Attempt::prompt_contains`].
     pub attempts: Vec<Attempt>,
 }
 
@@ -92,17 +95,24 @@ pub enum Action {
 
 /// Decides the answer. The task's text is what the user said, tool results left out.
 ///
-/// A command that failed ends the script: the model says what it saw, as one that is at a loss would.
+/// A command that failed ends the script: the model says what it saw, as one that is at a loss
+/// would.
 pub fn answer(scripts: &[Script], request: &Value) -> Answer {
-    let has_tools = request["tools"].as_array().is_some_and(|t| t.iter().any(|tool| tool["name"] == "Bash"));
+    let has_tools =
+        request["tools"].as_array().is_some_and(|t| t.iter().any(|tool| tool["name"] == "Bash"));
     let prompt = prompt(request);
     let script = scripts.iter().find(|s| prompt.lines().any(|line| line.trim() == s.key));
     let Some(script) = script.filter(|_| has_tools) else { return Answer::Aside };
     let calls = count_calls(request);
     let attempt = choose(script, &prompt, &interjected(request));
     let action = match (attempt, failed_result(request)) {
-        (None, _) => Action::Say("I was asked to work on this again, but nothing in the task says what went wrong.".to_owned()),
-        (Some(_), Some(output)) => Action::Say(format!("A command failed and I do not know how to go on: {output}")),
+        (None, _) => Action::Say(
+            "I was asked to work on this again, but nothing in the task says what went wrong."
+                .to_owned(),
+        ),
+        (Some(_), Some(output)) => {
+            Action::Say(format!("A command failed and I do not know how to go on: {output}"))
+        }
         (Some(n), None) => {
             let attempt = &script.attempts[n];
             match attempt.steps.get(calls) {
@@ -115,11 +125,22 @@ pub fn answer(scripts: &[Script], request: &Value) -> Answer {
     Answer::Turn { key: script.key.clone(), attempt: attempt.map(|n| n + 1), step: calls, action }
 }
 
-/// The last attempt whose evidence the prompt holds; else the first one, if that needs none and the prompt is no rework's.
+/// The last attempt whose evidence the prompt holds; else the first one, if that needs none and the
+/// prompt is no rework's.
 fn choose(script: &Script, prompt: &str, interjected: &str) -> Option<usize> {
-    let holds = |a: &Attempt| a.prompt_contains.as_deref().is_some_and(|text| prompt.contains(text) || interjected.contains(text));
+    let holds = |a: &Attempt| {
+        a.prompt_contains
+            .as_deref()
+            .is_some_and(|text| prompt.contains(text) || interjected.contains(text))
+    };
     let with_evidence = script.attempts.iter().rposition(holds);
-    with_evidence.or_else(|| script.attempts.iter().position(|a| a.prompt_contains.is_none()).filter(|_| !is_rework(prompt)))
+    with_evidence.or_else(|| {
+        script
+            .attempts
+            .iter()
+            .position(|a| a.prompt_contains.is_none())
+            .filter(|_| !is_rework(prompt))
+    })
 }
 
 /// Whether the prompt tells of an earlier request that the merge queue gave back.
@@ -132,8 +153,8 @@ fn prompt(request: &Value) -> String {
     said(request, "user")
 }
 
-/// What the agent was told while it worked: it hands that on beside the next tool result, in a message of the system's that
-/// says so.
+/// What the agent was told while it worked: it hands that on beside the next tool result, in a
+/// message of the system's that says so.
 fn interjected(request: &Value) -> String {
     said(request, "system")
 }
@@ -142,7 +163,8 @@ fn said(request: &Value, role: &str) -> String {
     let mut text = String::new();
     for message in messages(request).filter(|m| m["role"] == role) {
         let whole = message["content"].as_str();
-        let parts = message["content"].as_array().into_iter().flatten().filter(|p| p["type"] == "text");
+        let parts =
+            message["content"].as_array().into_iter().flatten().filter(|p| p["type"] == "text");
         for part in whole.into_iter().chain(parts.filter_map(|p| p["text"].as_str())) {
             text.push_str(part);
             text.push('\n');
@@ -169,7 +191,13 @@ fn failed_result(request: &Value) -> Option<String> {
     let last = parts(request, "tool_result").last().filter(|r| r["is_error"] == true)?;
     let text = match &last["content"] {
         Value::String(text) => text.clone(),
-        other => other.as_array().into_iter().flatten().filter_map(|p| p["text"].as_str()).collect::<Vec<_>>().join("\n"),
+        other => other
+            .as_array()
+            .into_iter()
+            .flatten()
+            .filter_map(|p| p["text"].as_str())
+            .collect::<Vec<_>>()
+            .join("\n"),
     };
     Some(text.chars().take(2000).collect())
 }
@@ -184,13 +212,22 @@ mod tests {
     }
 
     fn scripts() -> Vec<Script> {
-        let first = Attempt { steps: vec![step("one"), step("two")], text: "done".to_owned(), prompt_contains: None };
-        let second = Attempt { steps: vec![step("better")], text: "now".to_owned(), prompt_contains: Some("assert 3 == 2.5".to_owned()) };
+        let first = Attempt {
+            steps: vec![step("one"), step("two")],
+            text: "done".to_owned(),
+            prompt_contains: None,
+        };
+        let second = Attempt {
+            steps: vec![step("better")],
+            text: "now".to_owned(),
+            prompt_contains: Some("assert 3 == 2.5".to_owned()),
+        };
         vec![Script { key: "Change: gt-1".to_owned(), attempts: vec![first, second] }]
     }
 
     fn request(text: &str, further: &[Value]) -> Value {
-        let mut messages = vec![json!({"role": "user", "content": [{"type": "text", "text": text}]})];
+        let mut messages =
+            vec![json!({"role": "user", "content": [{"type": "text", "text": text}]})];
         messages.extend(further.iter().cloned());
         json!({"model": "m", "tools": [{"name": "Bash"}], "messages": messages})
     }
@@ -241,7 +278,10 @@ mod tests {
             "key": "Change: mute", "attempts": [{"steps": [{"bash": "one"}, {"hang": true}, {"bash": "never"}], "text": "no"}]
         }))
         .unwrap();
-        let asked = |further: &[Value]| match answer(std::slice::from_ref(&script), &request("Change: mute", further)) {
+        let asked = |further: &[Value]| match answer(
+            std::slice::from_ref(&script),
+            &request("Change: mute", further),
+        ) {
             Answer::Turn { action, .. } => action,
             Answer::Aside => panic!("an aside"),
         };
@@ -252,8 +292,7 @@ mod tests {
 
     #[test]
     fn what_is_said_while_it_works_chooses_an_attempt_and_holds_no_key() {
-        let told =
-            json!({"role": "system", "content": "The user sent a new message while you were working:\nassert 3 == 2.5\nChange: gt-9"});
+        let told = json!({"role": "system", "content": "The user sent a new message while you were working:\nassert 3 == 2.5\nChange: gt-9"});
         let further = [called("a", false).as_slice(), &[told]].concat();
         assert_eq!(action(&request("Change: gt-1", &further)).0, Some(2));
         assert_eq!(answer(&scripts(), &request("Change: gt-10", &further)), Answer::Aside);

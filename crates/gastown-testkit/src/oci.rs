@@ -1,7 +1,9 @@
-//! OCI images without an engine: an image layout as one tar, as `ctr images import` and `kind load image-archive` read it.
+//! OCI images without an engine: an image layout as one tar, as `ctr images import` and `kind load
+//! image-archive` read it.
 //!
-//! The same input gives the same bytes: entries are sorted, times are zero, owners are given and never taken from the disk.
-//! So an image's digest says whether anything changed, and a node need not be told again what it has.
+//! The same input gives the same bytes: entries are sorted, times are zero, owners are given and
+//! never taken from the disk. So an image's digest says whether anything changed, and a node need
+//! not be told again what it has.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -65,7 +67,8 @@ enum Entry {
     Symlink { target: String },
 }
 
-/// A layer made of single files. Folders that lead to an entry are added, owned by root with mode 0755.
+/// A layer made of single files. Folders that lead to an entry are added, owned by root with mode
+/// 0755.
 #[derive(Clone, Debug, Default)]
 pub struct Layer {
     entries: BTreeMap<String, Entry>,
@@ -104,7 +107,9 @@ impl Layer {
     fn entry(mut self, dest: &str, entry: Entry) -> Self {
         let dest = dest.trim_matches('/').to_owned();
         for (at, _) in dest.match_indices('/') {
-            self.entries.entry(dest[..at].to_owned()).or_insert(Entry::Dir { mode: 0o755, owner: (0, 0) });
+            self.entries
+                .entry(dest[..at].to_owned())
+                .or_insert(Entry::Dir { mode: 0o755, owner: (0, 0) });
         }
         self.entries.insert(dest, entry);
         self
@@ -114,7 +119,8 @@ impl Layer {
     pub fn write_tar(&self, out: impl Write) -> Result<()> {
         let mut tar = tar::Builder::new(out);
         for (dest, entry) in &self.entries {
-            append(&mut tar, dest, entry).with_context(|| format!("adding {dest} to an image's layer"))?;
+            append(&mut tar, dest, entry)
+                .with_context(|| format!("adding {dest} to an image's layer"))?;
         }
         tar.finish()?;
         Ok(())
@@ -136,7 +142,8 @@ fn append<W: Write>(tar: &mut tar::Builder<W>, dest: &str, entry: &Entry) -> io:
             tar.append_data(&mut header, format!("{dest}/"), io::empty())
         }
         Entry::Copy { source, mode } => {
-            let file = File::open(source).map_err(|e| io::Error::new(e.kind(), format!("{}: {e}", source.display())))?;
+            let file = File::open(source)
+                .map_err(|e| io::Error::new(e.kind(), format!("{}: {e}", source.display())))?;
             header.set_mode(*mode);
             header.set_size(file.metadata()?.len());
             tar.append_data(&mut header, dest, BufReader::new(file))
@@ -193,7 +200,9 @@ impl ImageBuilder {
     /// Adds a layer of files of this machine: where in the image, which file, which mode.
     #[must_use]
     pub fn layer_from_files<D: AsRef<str>, S: AsRef<Path>>(self, files: &[(D, S, u32)]) -> Self {
-        let layer = files.iter().fold(Layer::new(), |l, (dest, source, mode)| l.file(dest.as_ref(), source.as_ref(), *mode));
+        let layer = files.iter().fold(Layer::new(), |l, (dest, source, mode)| {
+            l.file(dest.as_ref(), source.as_ref(), *mode)
+        });
         self.layer(layer)
     }
 
@@ -260,12 +269,13 @@ impl ImageBuilder {
         self
     }
 
-    /// Writes the image layout and returns the digest of the manifest, which is the one that containerd gives to the
-    /// image. The file appears whole or not at all.
+    /// Writes the image layout and returns the digest of the manifest, which is the one that
+    /// containerd gives to the image. The file appears whole or not at all.
     pub fn write(&self, out: &Path) -> Result<Digest> {
         let dir = out.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
         std::fs::create_dir_all(dir).with_context(|| format!("making {}", dir.display()))?;
-        let layers: Vec<Blob> = self.layers.iter().map(|l| Blob::of(l, self.gzip, dir)).collect::<Result<_>>()?;
+        let layers: Vec<Blob> =
+            self.layers.iter().map(|l| Blob::of(l, self.gzip, dir)).collect::<Result<_>>()?;
         let config = serde_json::to_vec(&self.config(&layers))?;
         let manifest = serde_json::to_vec(&self.manifest(&config, &layers))?;
         let digest = Digest::of(&manifest);
@@ -282,7 +292,8 @@ impl ImageBuilder {
         });
         let temporary = tempfile::NamedTempFile::new_in(dir)?;
         let mut tar = tar::Builder::new(BufWriter::new(temporary.as_file()));
-        // The index stands first, so that a reader who only wants name and digest reads a few hundred bytes.
+        // The index stands first, so that a reader who only wants name and digest reads a few
+        // hundred bytes.
         add(&mut tar, "index.json", &serde_json::to_vec(&index)?)?;
         add(&mut tar, "oci-layout", br#"{"imageLayoutVersion":"1.0.0"}"#)?;
         add(&mut tar, &Digest::of(&config).blob(), &config)?;
@@ -325,7 +336,8 @@ impl ImageBuilder {
 
     fn manifest(&self, config: &[u8], layers: &[Blob]) -> Value {
         let media = if self.gzip { LAYER_GZIP } else { LAYER };
-        let layer = |l: &Blob| json!({"mediaType": media, "digest": l.digest.as_str(), "size": l.size});
+        let layer =
+            |l: &Blob| json!({"mediaType": media, "digest": l.digest.as_str(), "size": l.size});
         json!({
             "schemaVersion": 2,
             "mediaType": MANIFEST,
@@ -349,14 +361,16 @@ impl Blob {
     fn of(source: &Source, gzip: bool, dir: &Path) -> Result<Self> {
         match source {
             Source::Tar(path) if !gzip => {
-                let file = File::open(path).with_context(|| format!("reading the layer {}", path.display()))?;
+                let file = File::open(path)
+                    .with_context(|| format!("reading the layer {}", path.display()))?;
                 let mut hashed = Hashed::new(io::sink());
                 io::copy(&mut BufReader::with_capacity(1 << 20, &file), &mut hashed)?;
                 let (digest, size, _) = hashed.done();
                 Ok(Self { content: digest.clone(), digest, size, file })
             }
             Source::Tar(path) => {
-                let mut from = File::open(path).with_context(|| format!("reading the layer {}", path.display()))?;
+                let mut from = File::open(path)
+                    .with_context(|| format!("reading the layer {}", path.display()))?;
                 Self::build(gzip, dir, |out| {
                     io::copy(&mut from, out)?;
                     Ok(())
@@ -366,10 +380,15 @@ impl Blob {
         }
     }
 
-    fn build(gzip: bool, dir: &Path, write: impl FnOnce(&mut dyn Write) -> Result<()>) -> Result<Self> {
+    fn build(
+        gzip: bool,
+        dir: &Path,
+        write: impl FnOnce(&mut dyn Write) -> Result<()>,
+    ) -> Result<Self> {
         let stored = Hashed::new(BufWriter::with_capacity(1 << 20, tempfile::tempfile_in(dir)?));
         let (content, digest, size, writer) = if gzip {
-            let mut inner = Hashed::new(flate2::write::GzEncoder::new(stored, flate2::Compression::fast()));
+            let mut inner =
+                Hashed::new(flate2::write::GzEncoder::new(stored, flate2::Compression::fast()));
             write(&mut inner)?;
             let (content, _, encoder) = inner.done();
             let (digest, size, writer) = encoder.finish()?.done();
@@ -452,7 +471,8 @@ fn tag(name: &str) -> &str {
 
 /// The name and the manifest's digest of an image that [`ImageBuilder::write`] wrote.
 pub fn identify(layout: &Path) -> Result<(String, Digest)> {
-    let file = File::open(layout).with_context(|| format!("opening the image {}", layout.display()))?;
+    let file =
+        File::open(layout).with_context(|| format!("opening the image {}", layout.display()))?;
     let mut tar = tar::Archive::new(BufReader::new(file));
     for entry in tar.entries()? {
         let mut entry = entry?;
@@ -461,7 +481,8 @@ pub fn identify(layout: &Path) -> Result<(String, Digest)> {
         }
         let mut text = String::new();
         entry.by_ref().take(1 << 20).read_to_string(&mut text)?;
-        let index: Value = serde_json::from_str(&text).with_context(|| format!("the index of {}", layout.display()))?;
+        let index: Value = serde_json::from_str(&text)
+            .with_context(|| format!("the index of {}", layout.display()))?;
         let manifest = &index["manifests"][0];
         let name = manifest["annotations"][NAME].as_str().context("the index names no image")?;
         let digest = manifest["digest"].as_str().context("the index has no digest")?;
@@ -479,7 +500,11 @@ mod tests {
         std::fs::write(&program, b"\x7fELF and so on").unwrap();
         ImageBuilder::new("ghcr.io/gastown-operator/sample:1.2.3")
             .layer_from_files(&[("/usr/local/bin/program", &program, 0o755)])
-            .layer(Layer::new().bytes("/etc/passwd", "nobody", 0o644).dir("/home/nonroot", 0o750, (65532, 65532)))
+            .layer(Layer::new().bytes("/etc/passwd", "nobody", 0o644).dir(
+                "/home/nonroot",
+                0o750,
+                (65532, 65532),
+            ))
             .entrypoint(["/usr/local/bin/program"])
             .user("65532:65532")
             .env("HOME", "/home/nonroot")
@@ -525,7 +550,10 @@ mod tests {
         for gzip in [false, true] {
             let out = dir.path().join("a.tar");
             let digest = sample(dir.path()).gzip(gzip).write(&out).unwrap();
-            assert_eq!(identify(&out).unwrap(), ("ghcr.io/gastown-operator/sample:1.2.3".to_owned(), digest.clone()));
+            assert_eq!(
+                identify(&out).unwrap(),
+                ("ghcr.io/gastown-operator/sample:1.2.3".to_owned(), digest.clone())
+            );
             let all = entries(&out);
             for (path, bytes) in all.iter().filter(|(path, _)| path.starts_with("blobs/")) {
                 assert_eq!(path, &Digest::of(bytes).blob());
@@ -559,7 +587,11 @@ mod tests {
 
     #[test]
     fn a_layer_lists_folders_before_what_they_hold() {
-        let layer = Layer::new().bytes("/a/b/c", "x", 0o600).symlink("/a/link", "b/c").dir("/tmp", 0o1777, (0, 0));
+        let layer = Layer::new().bytes("/a/b/c", "x", 0o600).symlink("/a/link", "b/c").dir(
+            "/tmp",
+            0o1777,
+            (0, 0),
+        );
         let mut bytes = Vec::new();
         layer.write_tar(&mut bytes).unwrap();
         let mut tar = tar::Archive::new(bytes.as_slice());
@@ -569,7 +601,8 @@ mod tests {
             .map(|e| e.unwrap())
             .map(|e| (e.path().unwrap().display().to_string(), e.header().mode().unwrap()))
             .collect();
-        let expected = [("a/", 0o755), ("a/b/", 0o755), ("a/b/c", 0o600), ("a/link", 0o777), ("tmp/", 0o1777)];
+        let expected =
+            [("a/", 0o755), ("a/b/", 0o755), ("a/b/c", 0o600), ("a/link", 0o777), ("tmp/", 0o1777)];
         assert_eq!(seen, expected.map(|(p, m)| (p.to_owned(), m)));
     }
 

@@ -5,10 +5,18 @@ use std::process::Command;
 
 use anyhow::{Context, Result, bail};
 
-/// Runs git in `dir` as Ann Author, with nothing of this machine's own configuration; what it printed, without the line's end.
+/// Runs git in `dir` as Ann Author, with nothing of this machine's own configuration; what it
+/// printed, without the line's end.
 pub fn git(dir: &Path, args: &[&str]) -> Result<String> {
     let mut command = Command::new("git");
-    command.current_dir(dir).args(["-c", "user.name=Ann Author", "-c", "user.email=ann@example.org", "-c", "commit.gpgSign=false"]);
+    command.current_dir(dir).args([
+        "-c",
+        "user.name=Ann Author",
+        "-c",
+        "user.email=ann@example.org",
+        "-c",
+        "commit.gpgSign=false",
+    ]);
     command.args(args).env("GIT_CONFIG_GLOBAL", "/dev/null").env("GIT_CONFIG_NOSYSTEM", "1");
     let out = command.output().context("git is needed")?;
     if !out.status.success() {
@@ -18,7 +26,8 @@ pub fn git(dir: &Path, args: &[&str]) -> Result<String> {
     Ok(text.strip_suffix('\n').unwrap_or(&text).to_owned())
 }
 
-/// A bare repository in `remote` whose branch is to be `main`, and an empty clone of it in `work`; both folders are made.
+/// A bare repository in `remote` whose branch is to be `main`, and an empty clone of it in `work`;
+/// both folders are made.
 pub fn make(remote: &Path, work: &Path) -> Result<()> {
     std::fs::create_dir(remote)?;
     std::fs::create_dir(work)?;

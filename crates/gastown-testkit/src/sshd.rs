@@ -20,7 +20,11 @@ pub struct Sshd {
 }
 
 fn sh(program: &str, args: &[&str]) -> anyhow::Result<String> {
-    let out = Command::new(program).args(args).stdin(Stdio::null()).output().with_context(|| format!("start {program}"))?;
+    let out = Command::new(program)
+        .args(args)
+        .stdin(Stdio::null())
+        .output()
+        .with_context(|| format!("start {program}"))?;
     if !out.status.success() {
         bail!("{program} {args:?}: {}", String::from_utf8_lossy(&out.stderr));
     }
@@ -35,7 +39,10 @@ fn keygen(at: &Path) -> anyhow::Result<()> {
 impl Sshd {
     /// Starts one. Everything that the key's holder may do is what `git-shell` allows.
     pub fn start() -> anyhow::Result<Self> {
-        let program = ["/usr/sbin/sshd", "/usr/local/sbin/sshd", "/sbin/sshd"].map(PathBuf::from).into_iter().find(|p| p.is_file());
+        let program = ["/usr/sbin/sshd", "/usr/local/sbin/sshd", "/sbin/sshd"]
+            .map(PathBuf::from)
+            .into_iter()
+            .find(|p| p.is_file());
         let program = program.context("no sshd here: apt-get install openssh-server")?;
         let dir = tempfile::Builder::new().prefix("gt-sshd-").tempdir()?;
         for key in ["host", "other-host", "user", "stranger"] {
@@ -43,7 +50,8 @@ impl Sshd {
         }
         let shell = sh("sh", &["-c", "command -v git-shell"]).context("no git-shell here")?;
         let public = fs::read_to_string(dir.path().join("user.pub"))?;
-        let forced = format!("restrict,command=\"{shell} -c \\\"$SSH_ORIGINAL_COMMAND\\\"\" {public}");
+        let forced =
+            format!("restrict,command=\"{shell} -c \\\"$SSH_ORIGINAL_COMMAND\\\"\" {public}");
         fs::write(dir.path().join("authorized_keys"), forced)?;
         let user = sh("id", &["-un"])?;
         if user == "root" {
@@ -71,11 +79,20 @@ impl Sshd {
         let config = self.dir.path().join("sshd_config");
         fs::write(&config, self.config())?;
         let log = fs::File::create(self.dir.path().join("sshd.log"))?;
-        let child = Command::new(&self.program).arg("-D").arg("-e").arg("-f").arg(&config).stdin(Stdio::null()).stderr(log).spawn()?;
+        let child = Command::new(&self.program)
+            .arg("-D")
+            .arg("-e")
+            .arg("-f")
+            .arg(&config)
+            .stdin(Stdio::null())
+            .stderr(log)
+            .spawn()?;
         self.child = Some(child);
         let deadline = Instant::now() + Duration::from_secs(30);
         while TcpStream::connect(("127.0.0.1", self.port)).is_err() {
-            if Instant::now() > deadline || self.child.as_mut().is_some_and(|c| !matches!(c.try_wait(), Ok(None))) {
+            if Instant::now() > deadline
+                || self.child.as_mut().is_some_and(|c| !matches!(c.try_wait(), Ok(None)))
+            {
                 bail!("sshd does not listen: {}", self.log());
             }
             std::thread::sleep(Duration::from_millis(20));

@@ -1,5 +1,5 @@
-//! A controller on a control plane as the chart installs it: its account and roles, certificates, tokens of those who call it, and a
-//! thread that outlives each test's own executor.
+//! A controller on a control plane as the chart installs it: its account and roles, certificates,
+//! tokens of those who call it, and a thread that outlives each test's own executor.
 
 use std::fmt::Debug;
 use std::path::Path;
@@ -10,7 +10,9 @@ use anyhow::{Context, Result, bail};
 use gastown_api::rbac::{self, Controller};
 use k8s_openapi::api::authentication::v1::{BoundObjectReference, TokenRequest, TokenRequestSpec};
 use k8s_openapi::api::core::v1::{Namespace, Pod, ServiceAccount};
-use k8s_openapi::api::rbac::v1::{ClusterRole, ClusterRoleBinding, Role, RoleBinding, RoleRef, Subject};
+use k8s_openapi::api::rbac::v1::{
+    ClusterRole, ClusterRoleBinding, Role, RoleBinding, RoleRef, Subject,
+};
 use kube::api::{ObjectMeta, PostParams};
 use kube::{Api, Client, Config, Resource};
 use serde::de::DeserializeOwned;
@@ -21,17 +23,29 @@ use crate::demo::SYSTEM;
 /// The audience of tokens that our servers take.
 const AUDIENCE: &str = "gastown";
 
-/// Makes what the chart makes for a controller: the CRDs, the release's namespace, cluster-wide and own roles; and the accounts of
-/// those who call it.
+/// Makes what the chart makes for a controller: the CRDs, the release's namespace, cluster-wide and
+/// own roles; and the accounts of those who call it.
 pub async fn install(plane: &ControlPlane, controller: Controller, callers: &[&str]) -> Result<()> {
     plane.install_crds().await?;
     let (client, account) = (plane.client()?, controller.name());
     let name = |name: &str| ObjectMeta { name: Some(name.to_owned()), ..ObjectMeta::default() };
-    let role = |kind: &str| RoleRef { api_group: "rbac.authorization.k8s.io".into(), kind: kind.into(), name: account.into() };
-    let subject = Subject { kind: "ServiceAccount".into(), name: account.into(), namespace: Some(SYSTEM.into()), api_group: None };
+    let role = |kind: &str| RoleRef {
+        api_group: "rbac.authorization.k8s.io".into(),
+        kind: kind.into(),
+        name: account.into(),
+    };
+    let subject = Subject {
+        kind: "ServiceAccount".into(),
+        name: account.into(),
+        namespace: Some(SYSTEM.into()),
+        api_group: None,
+    };
     let params = PostParams::default();
     // Another controller's part may be there already.
-    match Api::all(client.clone()).create(&params, &Namespace { metadata: name(SYSTEM), ..Namespace::default() }).await {
+    match Api::all(client.clone())
+        .create(&params, &Namespace { metadata: name(SYSTEM), ..Namespace::default() })
+        .await
+    {
         Err(kube::Error::Api(status)) if status.code == 409 => {}
         made => drop(made?),
     }
@@ -40,12 +54,24 @@ pub async fn install(plane: &ControlPlane, controller: Controller, callers: &[&s
         Api::namespaced(client.clone(), SYSTEM).create(&params, &account).await?;
     }
     let rules = Some(rbac::cluster_rules(controller));
-    Api::all(client.clone()).create(&params, &ClusterRole { metadata: name(account), rules, aggregation_rule: None }).await?;
-    let binding = ClusterRoleBinding { metadata: name(account), role_ref: role("ClusterRole"), subjects: Some(vec![subject.clone()]) };
+    Api::all(client.clone())
+        .create(&params, &ClusterRole { metadata: name(account), rules, aggregation_rule: None })
+        .await?;
+    let binding = ClusterRoleBinding {
+        metadata: name(account),
+        role_ref: role("ClusterRole"),
+        subjects: Some(vec![subject.clone()]),
+    };
     Api::all(client.clone()).create(&params, &binding).await?;
     let rules = Some(rbac::namespace_rules(controller));
-    Api::namespaced(client.clone(), SYSTEM).create(&params, &Role { metadata: name(account), rules }).await?;
-    let binding = RoleBinding { metadata: name(account), role_ref: role("Role"), subjects: Some(vec![subject]) };
+    Api::namespaced(client.clone(), SYSTEM)
+        .create(&params, &Role { metadata: name(account), rules })
+        .await?;
+    let binding = RoleBinding {
+        metadata: name(account),
+        role_ref: role("Role"),
+        subjects: Some(vec![subject]),
+    };
     Api::namespaced(client, SYSTEM).create(&params, &binding).await?;
     Ok(())
 }
@@ -60,7 +86,8 @@ pub fn user(controller: Controller) -> String {
     format!("system:serviceaccount:{SYSTEM}:{}", controller.name())
 }
 
-/// Writes a CA (`ca.crt`) and a server's certificate for `localhost` (`tls.crt`, `tls.key`) into a folder.
+/// Writes a CA (`ca.crt`) and a server's certificate for `localhost` (`tls.crt`, `tls.key`) into a
+/// folder.
 pub fn certificates(folder: &Path) -> Result<()> {
     let ca_key = rcgen::KeyPair::generate()?;
     let mut ca = rcgen::CertificateParams::new(Vec::<String>::new())?;
@@ -69,7 +96,8 @@ pub fn certificates(folder: &Path) -> Result<()> {
     let ca_pem = ca.self_signed(&ca_key)?.pem();
     let issuer = rcgen::Issuer::new(ca, ca_key);
     let key = rcgen::KeyPair::generate()?;
-    let cert = rcgen::CertificateParams::new(vec!["localhost".to_owned()])?.signed_by(&key, &issuer)?;
+    let cert =
+        rcgen::CertificateParams::new(vec!["localhost".to_owned()])?.signed_by(&key, &issuer)?;
     std::fs::write(folder.join("ca.crt"), ca_pem)?;
     std::fs::write(folder.join("tls.crt"), cert.pem())?;
     std::fs::write(folder.join("tls.key"), key.serialize_pem())?;
@@ -77,14 +105,23 @@ pub fn certificates(folder: &Path) -> Result<()> {
 }
 
 /// A projected token, as the kubelet would ask for it; bound to the pod, if one is given.
-pub async fn token(client: &Client, namespace: &str, account: &str, pod: Option<&Pod>) -> Result<String> {
+pub async fn token(
+    client: &Client,
+    namespace: &str,
+    account: &str,
+    pod: Option<&Pod>,
+) -> Result<String> {
     let bound = pod.map(|p| BoundObjectReference {
         api_version: Some("v1".into()),
         kind: Some("Pod".into()),
         name: p.metadata.name.clone(),
         uid: p.metadata.uid.clone(),
     });
-    let spec = TokenRequestSpec { audiences: vec![AUDIENCE.into()], bound_object_ref: bound, expiration_seconds: None };
+    let spec = TokenRequestSpec {
+        audiences: vec![AUDIENCE.into()],
+        bound_object_ref: bound,
+        expiration_seconds: None,
+    };
     let request = TokenRequest { spec, ..TokenRequest::default() };
     let api = Api::<ServiceAccount>::namespaced(client.clone(), namespace);
     let made = api.create_token_request(account, &PostParams::default(), &request).await?;
@@ -92,7 +129,13 @@ pub async fn token(client: &Client, namespace: &str, account: &str, pod: Option<
 }
 
 /// Looks until `want` sees what it wants; says what there was when it does not come in time.
-pub async fn until<K, T>(patience: Duration, api: &Api<K>, name: &str, what: &str, want: impl Fn(Option<&K>) -> Option<T>) -> Result<T>
+pub async fn until<K, T>(
+    patience: Duration,
+    api: &Api<K>,
+    name: &str,
+    what: &str,
+    want: impl Fn(Option<&K>) -> Option<T>,
+) -> Result<T>
 where
     K: Resource + Clone + DeserializeOwned + Debug,
 {
@@ -112,9 +155,13 @@ where
 /// Where [`hosted`] keeps what it has started, or why it could not.
 pub type Hosted<T> = OnceLock<std::result::Result<T, String>>;
 
-/// Starts a controller for the whole of the test program, on a thread that outlives each test's own executor; the first who asks
-/// starts it. `start` gives what tests need to know of it, and what must live as long.
-pub async fn hosted<T, G, F>(place: &'static Hosted<T>, start: impl FnOnce() -> F + Send + 'static) -> Result<T>
+/// Starts a controller for the whole of the test program, on a thread that outlives each test's own
+/// executor; the first who asks starts it. `start` gives what tests need to know of it, and what
+/// must live as long.
+pub async fn hosted<T, G, F>(
+    place: &'static Hosted<T>,
+    start: impl FnOnce() -> F + Send + 'static,
+) -> Result<T>
 where
     T: Clone + Send + Sync + 'static,
     F: Future<Output = Result<(T, G)>>,
@@ -123,7 +170,11 @@ where
         let (tell, told) = std::sync::mpsc::channel();
         std::thread::spawn(move || {
             // Without a runtime the sender is dropped, which is told below.
-            let Ok(runtime) = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build() else { return };
+            let Ok(runtime) =
+                tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()
+            else {
+                return;
+            };
             runtime.block_on(async move {
                 let (known, guard) = match start().await {
                     Ok((known, guard)) => (Ok(known), Some(guard)),

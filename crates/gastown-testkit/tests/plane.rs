@@ -46,7 +46,10 @@ async fn the_server_is_the_program_that_was_found() -> Result<()> {
     let (_, client, _) = ground().await?;
     let program = gastown_testkit::ground::control_plane_binaries().await?.join("kube-apiserver");
     let said = String::from_utf8(Command::new(program).arg("--version").output()?.stdout)?;
-    assert_eq!(said.trim(), format!("Kubernetes {}", client.apiserver_version().await?.git_version));
+    assert_eq!(
+        said.trim(),
+        format!("Kubernetes {}", client.apiserver_version().await?.git_version)
+    );
     Ok(())
 }
 
@@ -86,11 +89,27 @@ async fn a_finished_pod_shows_each_containers_message_where_the_kubelet_puts_it(
     pods.create(&PostParams::default(), &polecat_pod()?).await?;
     let kubelet = TestKubelet::new(client);
     let pod = kubelet.wait_pod(&namespace, |p| p.name_any() == "polecat-a").await?;
-    let running = kubelet.running_after(&pod, &Outcome::new().with("git-init", Exit::new(0, "ready"))).await?;
+    let running = kubelet
+        .running_after(&pod, &Outcome::new().with("git-init", Exit::new(0, "ready")))
+        .await?;
     let status = running.status.context("a status")?;
     assert_eq!(status.phase.as_deref(), Some("Running"));
-    assert!(status.init_container_statuses.unwrap_or_default()[1].state.as_ref().is_some_and(|s| s.running.is_some()));
-    kubelet.finish(&pod, &Outcome::polecat(Exit::new(0, "ready"), Exit::new(0, "pushed"), Exit::new(3, "drained"))).await?;
+    assert!(
+        status.init_container_statuses.unwrap_or_default()[1]
+            .state
+            .as_ref()
+            .is_some_and(|s| s.running.is_some())
+    );
+    kubelet
+        .finish(
+            &pod,
+            &Outcome::polecat(
+                Exit::new(0, "ready"),
+                Exit::new(0, "pushed"),
+                Exit::new(3, "drained"),
+            ),
+        )
+        .await?;
     let status = pods.get("polecat-a").await?.status.context("a status")?;
     assert_eq!(status.phase.as_deref(), Some("Failed"));
     let said = |list: &[k8s_openapi::api::core::v1::ContainerStatus], at: usize| {
@@ -129,9 +148,13 @@ async fn eviction_and_a_lost_node_look_as_they_do_on_a_cluster() -> Result<()> {
     assert_eq!(lost.status.as_ref().and_then(|s| s.phase.as_deref()), Some("Running"));
     assert_eq!(lost.status.and_then(|s| s.reason).as_deref(), Some("NodeLost"));
     let evicted = kubelet.evict(&pod).await?.status.context("a status")?;
-    assert_eq!((evicted.phase.as_deref(), evicted.reason.as_deref()), (Some("Failed"), Some("Evicted")));
+    assert_eq!(
+        (evicted.phase.as_deref(), evicted.reason.as_deref()),
+        (Some("Failed"), Some("Evicted"))
+    );
     kubelet.node_lost(&pod).await?;
-    let node = pods.get("polecat-a").await?.spec.and_then(|s| s.node_name).context("a node's name")?;
+    let node =
+        pods.get("polecat-a").await?.spec.and_then(|s| s.node_name).context("a node's name")?;
     assert!(Api::<Node>::all(client).get_opt(&node).await?.is_none());
     Ok(())
 }
@@ -162,7 +185,9 @@ async fn a_plane_dies_with_the_process_that_started_it() -> Result<()> {
     command.args(["--ignored", "--exact", "--nocapture", "a_process_with_a_plane"]);
     let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn()?;
     let lines = BufReader::new(child.stdout.take().context("its output")?).lines();
-    let said = lines.map_while(Result::ok).find_map(|line| line.split_once("pids ").map(|(_, pids)| pids.to_owned()));
+    let said = lines
+        .map_while(Result::ok)
+        .find_map(|line| line.split_once("pids ").map(|(_, pids)| pids.to_owned()));
     let said = said.context("the process started no plane")?;
     let pids: Vec<u32> = said.split(' ').map(str::parse).collect::<Result<_, _>>()?;
     assert_eq!(pids.len(), 3);

@@ -97,9 +97,11 @@ impl Classify for Error {
             Self::Api { source, .. } => Class::of(source),
             Self::Write(error) => error.class(),
             Self::Claim { .. } => Class::Conflict,
-            Self::Refused { .. } | Self::Submit { .. } | Self::Bead { .. } | Self::Comment { .. } | Self::Alarm { .. } => {
-                Class::Retry { after: None }
-            }
+            Self::Refused { .. }
+            | Self::Submit { .. }
+            | Self::Bead { .. }
+            | Self::Comment { .. }
+            | Self::Alarm { .. } => Class::Retry { after: None },
         }
     }
 }
@@ -119,16 +121,31 @@ pub enum Done {
 }
 
 /// Does one deed.
-pub async fn act(cx: &Context, polecat: &Polecat, s: &Snapshot, deed: &Deed) -> Result<Done, Error> {
+pub async fn act(
+    cx: &Context,
+    polecat: &Polecat,
+    s: &Snapshot,
+    deed: &Deed,
+) -> Result<Done, Error> {
     match deed {
-        Deed::Record { ledger, finalizer } => record(cx, polecat, s, ledger.as_deref(), *finalizer).await?,
+        Deed::Record { ledger, finalizer } => {
+            record(cx, polecat, s, ledger.as_deref(), *finalizer).await?
+        }
         Deed::Claim => claims::take(cx, polecat).await?,
         Deed::ReleaseClaim => claims::release(cx, polecat, s).await?,
         Deed::Comment(inputs) => beads::comment(cx, inputs).await?,
         Deed::Alarm(inputs) => alarm::tell(cx, s, inputs).await?,
         Deed::Start(inputs) => start(cx, polecat, s, inputs).await?,
         Deed::Drain { pod, uid, why } => {
-            patch_pod(cx, s, pod, uid, json!({ "annotations": { annotation::DRAIN: why } }), "draining pod").await?;
+            patch_pod(
+                cx,
+                s,
+                pod,
+                uid,
+                json!({ "annotations": { annotation::DRAIN: why } }),
+                "draining pod",
+            )
+            .await?;
         }
         Deed::Release { pod, uid } => release(cx, s, pod, uid).await?,
         Deed::DeletePod { pod, uid, force } => delete_pod(cx, s, pod, uid, *force).await?,
@@ -153,15 +170,23 @@ fn params() -> PatchParams {
 }
 
 /// Labels, finalizer and ledger in one patch of exactly the object that was decided about.
-async fn record(cx: &Context, polecat: &Polecat, s: &Snapshot, ledger: Option<&Ledger>, wanted: bool) -> Result<(), Error> {
+async fn record(
+    cx: &Context,
+    polecat: &Polecat,
+    s: &Snapshot,
+    ledger: Option<&Ledger>,
+    wanted: bool,
+) -> Result<(), Error> {
     let mut metadata = json!({ "uid": s.uid, "resourceVersion": polecat.resource_version() });
     if wanted != s.finalizer {
-        let others = polecat.finalizers().iter().map(String::as_str).filter(|f| *f != finalizer::POLECAT);
+        let others =
+            polecat.finalizers().iter().map(String::as_str).filter(|f| *f != finalizer::POLECAT);
         let all: Vec<&str> = others.chain(wanted.then_some(finalizer::POLECAT)).collect();
         metadata["finalizers"] = json!(all);
     }
     if !s.labelled {
-        metadata["labels"] = json!(pod::wanted_labels(&s.name, &polecat.spec.rig, polecat.spec.bead_id.as_deref()));
+        metadata["labels"] =
+            json!(pod::wanted_labels(&s.name, &polecat.spec.rig, polecat.spec.bead_id.as_deref()));
     }
     if let Some(ledger) = ledger {
         metadata["annotations"] = json!({ annotation::LEDGER: ledger.render() });
@@ -176,20 +201,33 @@ async fn record(cx: &Context, polecat: &Polecat, s: &Snapshot, ledger: Option<&L
     Ok(())
 }
 
-async fn start(cx: &Context, polecat: &Polecat, s: &Snapshot, inputs: &PodInputs) -> Result<(), Error> {
+async fn start(
+    cx: &Context,
+    polecat: &Polecat,
+    s: &Snapshot,
+    inputs: &PodInputs,
+) -> Result<(), Error> {
     let owner = apply::owner(polecat)?;
     let bead = beads::read(cx, polecat, inputs).await?;
     put_prompt(cx, s, &pod::prompt::config_map(s, inputs, bead.as_ref(), owner.clone())).await?;
     claims::confirm(cx, polecat).await?;
     let wanted = pod::build(s, inputs, &cx.images(), owner);
-    let post = PostParams { field_manager: Some(manager::POLECAT.to_owned()), ..PostParams::default() };
+    let post =
+        PostParams { field_manager: Some(manager::POLECAT.to_owned()), ..PostParams::default() };
     match pods(cx, s).create(&post, &wanted).await {
         Ok(pod) => {
-            tracing::info!(pod = inputs.name, attempt = inputs.attempt, resume = inputs.resume, "started");
+            tracing::info!(
+                pod = inputs.name,
+                attempt = inputs.attempt,
+                resume = inputs.resume,
+                "started"
+            );
             cx.fresh_pods.note(pod);
             Ok(())
         }
-        Err(kube::Error::Api(status)) if status.is_already_exists() => adopt(cx, s, &inputs.name).await,
+        Err(kube::Error::Api(status)) if status.is_already_exists() => {
+            adopt(cx, s, &inputs.name).await
+        }
         Err(kube::Error::Api(status)) if matches!(status.code, 400 | 403 | 422) => {
             Err(Error::Refused { name: inputs.name.clone(), message: status.message.clone() })
         }
@@ -197,20 +235,25 @@ async fn start(cx: &Context, polecat: &Polecat, s: &Snapshot, inputs: &PodInputs
     }
 }
 
-/// The name is taken: by our own call whose answer was lost, or by somebody else's pod, which is left alone.
+/// The name is taken: by our own call whose answer was lost, or by somebody else's pod, which is
+/// left alone.
 async fn adopt(cx: &Context, s: &Snapshot, name: &str) -> Result<(), Error> {
     let found = pods(cx, s).get(name).await.map_err(api_error("reading pod", name))?;
     if crate::gather::owner_uid(&found) == Some(s.uid.as_str()) {
         cx.fresh_pods.note(found);
         return Ok(());
     }
-    Err(Error::Refused { name: name.to_owned(), message: format!("a pod {name} that is not this Polecat's is in the way: delete it") })
+    Err(Error::Refused {
+        name: name.to_owned(),
+        message: format!("a pod {name} that is not this Polecat's is in the way: delete it"),
+    })
 }
 
 async fn put_prompt(cx: &Context, s: &Snapshot, wanted: &ConfigMap) -> Result<(), Error> {
     let api: Api<ConfigMap> = Api::namespaced(cx.runtime.client.clone(), &s.namespace);
     let name = wanted.name_any();
-    let post = PostParams { field_manager: Some(manager::POLECAT.to_owned()), ..PostParams::default() };
+    let post =
+        PostParams { field_manager: Some(manager::POLECAT.to_owned()), ..PostParams::default() };
     match api.create(&post, wanted).await {
         Ok(_) => return Ok(()),
         Err(kube::Error::Api(status)) if status.is_already_exists() => {}
@@ -221,19 +264,35 @@ async fn put_prompt(cx: &Context, s: &Snapshot, wanted: &ConfigMap) -> Result<()
     }
     let found = api.get(&name).await.map_err(api_error("reading the prompt", &name))?;
     if !found.owner_references().iter().any(|o| o.uid == s.uid) {
-        return Err(Error::Refused { message: format!("a ConfigMap {name} that is not this Polecat's is in the way: delete it"), name });
+        return Err(Error::Refused {
+            message: format!(
+                "a ConfigMap {name} that is not this Polecat's is in the way: delete it"
+            ),
+            name,
+        });
     }
     if found.data != wanted.data {
         let patch = json!({ "metadata": { "uid": found.uid() }, "data": wanted.data });
-        api.patch(&name, &params(), &Patch::Merge(&patch)).await.map_err(api_error("writing the prompt", &name))?;
+        api.patch(&name, &params(), &Patch::Merge(&patch))
+            .await
+            .map_err(api_error("writing the prompt", &name))?;
     }
     Ok(())
 }
 
-/// Patches a pod's metadata; one that is gone, or another of the name, is no error: the next look sees it.
-async fn patch_pod(cx: &Context, s: &Snapshot, name: &str, uid: &str, mut metadata: Value, doing: &'static str) -> Result<(), Error> {
+/// Patches a pod's metadata; one that is gone, or another of the name, is no error: the next look
+/// sees it.
+async fn patch_pod(
+    cx: &Context,
+    s: &Snapshot,
+    name: &str,
+    uid: &str,
+    mut metadata: Value,
+    doing: &'static str,
+) -> Result<(), Error> {
     metadata["uid"] = json!(uid);
-    match pods(cx, s).patch(name, &params(), &Patch::Merge(&json!({ "metadata": metadata }))).await {
+    match pods(cx, s).patch(name, &params(), &Patch::Merge(&json!({ "metadata": metadata }))).await
+    {
         Ok(pod) => note_pod(cx, pod),
         Err(kube::Error::Api(status)) if status.is_not_found() => cx.fresh_pods.gone(uid),
         Err(error) => return Err(api_error(doing, name)(error)),
@@ -244,7 +303,9 @@ async fn patch_pod(cx: &Context, s: &Snapshot, name: &str, uid: &str, mut metada
 /// An object that is being deleted without grace or finalizer is no more.
 fn note_pod(cx: &Context, pod: Pod) {
     let meta = pod.meta();
-    let over = meta.deletion_timestamp.is_some() && meta.deletion_grace_period_seconds.unwrap_or(0) == 0 && pod.finalizers().is_empty();
+    let over = meta.deletion_timestamp.is_some()
+        && meta.deletion_grace_period_seconds.unwrap_or(0) == 0
+        && pod.finalizers().is_empty();
     match pod.uid() {
         Some(uid) if over => cx.fresh_pods.gone(&uid),
         _ => cx.fresh_pods.note(pod),
@@ -253,16 +314,26 @@ fn note_pod(cx: &Context, pod: Pod) {
 
 async fn release(cx: &Context, s: &Snapshot, name: &str, uid: &str) -> Result<(), Error> {
     let Some(pod) = cx.pod(&s.uid, uid) else { return Ok(()) };
-    let others: Vec<&str> = pod.finalizers().iter().map(String::as_str).filter(|f| *f != finalizer::OUTCOME).collect();
+    let others: Vec<&str> =
+        pod.finalizers().iter().map(String::as_str).filter(|f| *f != finalizer::OUTCOME).collect();
     // the list is replaced whole: only as we saw it
     let metadata = json!({ "finalizers": others, "resourceVersion": pod.resource_version() });
     patch_pod(cx, s, name, uid, metadata, "releasing pod").await
 }
 
-async fn delete_pod(cx: &Context, s: &Snapshot, name: &str, uid: &str, force: bool) -> Result<(), Error> {
+async fn delete_pod(
+    cx: &Context,
+    s: &Snapshot,
+    name: &str,
+    uid: &str,
+    force: bool,
+) -> Result<(), Error> {
     let preconditions = Preconditions { uid: Some(uid.to_owned()), resource_version: None };
-    let params =
-        DeleteParams { preconditions: Some(preconditions), grace_period_seconds: force.then_some(0), ..DeleteParams::background() };
+    let params = DeleteParams {
+        preconditions: Some(preconditions),
+        grace_period_seconds: force.then_some(0),
+        ..DeleteParams::background()
+    };
     match pods(cx, s).delete(name, &params).await {
         Ok(answer) => {
             if let Some(pod) = answer.left() {
@@ -281,7 +352,11 @@ async fn delete_pod(cx: &Context, s: &Snapshot, name: &str, uid: &str, force: bo
 }
 
 async fn submit(cx: &Context, s: &Snapshot, inputs: &SubmitInputs) -> Result<String, Error> {
-    let fail = |reason: &str, message: String| Error::Submit { commit: inputs.commit.to_string(), reason: reason.to_owned(), message };
+    let fail = |reason: &str, message: String| Error::Submit {
+        commit: inputs.commit.to_string(),
+        reason: reason.to_owned(),
+        message,
+    };
     let channel = cx.queue.channel().map_err(|e| fail("RefineryUnreachable", e.to_string()))?;
     let request = SubmitRequest {
         namespace: s.namespace.clone(),
@@ -311,15 +386,21 @@ async fn submit(cx: &Context, s: &Snapshot, inputs: &SubmitInputs) -> Result<Str
 fn refusal(status: &tonic::Status, fail: &impl Fn(&str, String) -> Error) -> Error {
     let said = gastown_core::polecat::tame(status.message());
     match status.code() {
-        tonic::Code::FailedPrecondition | tonic::Code::InvalidArgument => match said.split_once(':') {
-            Some((reason, text)) if is_reason(reason) => fail(reason, text.trim().to_owned()),
-            _ => fail("SubmitRefused", said),
-        },
-        tonic::Code::PermissionDenied | tonic::Code::Unauthenticated => fail("SubmitForbidden", said),
+        tonic::Code::FailedPrecondition | tonic::Code::InvalidArgument => {
+            match said.split_once(':') {
+                Some((reason, text)) if is_reason(reason) => fail(reason, text.trim().to_owned()),
+                _ => fail("SubmitRefused", said),
+            }
+        }
+        tonic::Code::PermissionDenied | tonic::Code::Unauthenticated => {
+            fail("SubmitForbidden", said)
+        }
         code => fail("RefineryUnreachable", format!("{code:?}: {said}")),
     }
 }
 
 fn is_reason(word: &str) -> bool {
-    word.starts_with(|c: char| c.is_ascii_uppercase()) && word.len() <= 64 && word.chars().all(|c| c.is_ascii_alphanumeric())
+    word.starts_with(|c: char| c.is_ascii_uppercase())
+        && word.len() <= 64
+        && word.chars().all(|c| c.is_ascii_alphanumeric())
 }

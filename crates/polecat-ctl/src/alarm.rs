@@ -18,7 +18,9 @@ pub async fn tell(cx: &Context, s: &Snapshot, inputs: &AlarmInputs) -> Result<()
 fn words(s: &Snapshot, inputs: &AlarmInputs) -> Call {
     let (namespace, cause) = (s.namespace.clone(), inputs.cause.clone());
     match &inputs.call {
-        AlarmCall::Settle { why } => Call::Settle(SettleRequest { namespace, cause, why: why.clone() }),
+        AlarmCall::Settle { why } => {
+            Call::Settle(SettleRequest { namespace, cause, why: why.clone() })
+        }
         AlarmCall::Raise { spent, summary, details } => Call::Raise(RaiseRequest {
             related_namespace: namespace.clone(),
             namespace,

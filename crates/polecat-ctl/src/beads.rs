@@ -1,4 +1,5 @@
-//! The rig's beads, asked of beadstore-ctl: the text when a pod is made, a comment when a Polecat gives up.
+//! The rig's beads, asked of beadstore-ctl: the text when a pod is made, a comment when a Polecat
+//! gives up.
 
 use std::time::Duration;
 
@@ -23,14 +24,24 @@ struct Lacks {
     message: String,
 }
 
-/// The bead as the store has it now; nothing where the rig has no store. Who has no other task waits for it, who has goes
-/// on without, and an Event says so. A closed bead is not begun again.
-pub async fn read(cx: &Context, polecat: &Polecat, inputs: &PodInputs) -> Result<Option<Bead>, Error> {
+/// The bead as the store has it now; nothing where the rig has no store. Who has no other task
+/// waits for it, who has goes on without, and an Event says so. A closed bead is not begun again.
+pub async fn read(
+    cx: &Context,
+    polecat: &Polecat,
+    inputs: &PodInputs,
+) -> Result<Option<Bead>, Error> {
     let rig = &inputs.spec.rig;
-    let Some(id) = inputs.spec.bead.as_deref().filter(|_| cx.has_beads(rig)) else { return Ok(None) };
+    let Some(id) = inputs.spec.bead.as_deref().filter(|_| cx.has_beads(rig)) else {
+        return Ok(None);
+    };
     let lacks = match get(cx, rig, id).await {
         Ok(bead) if bead.status == "closed" => {
-            let why = if bead.close_reason.is_empty() { String::new() } else { format!(" ({})", tame(&bead.close_reason)) };
+            let why = if bead.close_reason.is_empty() {
+                String::new()
+            } else {
+                format!(" ({})", tame(&bead.close_reason))
+            };
             return Err(Error::Bead {
                 reason: reason::BEAD_CLOSED,
                 message: format!("bead {id} is closed{why}; reopen it to have it begun"),
@@ -42,14 +53,20 @@ pub async fn read(cx: &Context, polecat: &Polecat, inputs: &PodInputs) -> Result
     if inputs.spec.task.trim().is_empty() {
         return Err(Error::Bead { reason: lacks.reason, message: lacks.message });
     }
-    let note = format!("{}; attempt {} goes on with spec.taskDescription alone", lacks.message, inputs.attempt);
+    let note = format!(
+        "{}; attempt {} goes on with spec.taskDescription alone",
+        lacks.message, inputs.attempt
+    );
     cx.runtime.events.say(polecat, Note::warning("Bead", lacks.reason, note));
     Ok(None)
 }
 
 async fn get(cx: &Context, rig: &str, id: &str) -> Result<Bead, Lacks> {
     let unavailable = |message: String| Lacks { reason: reason::BEAD_UNAVAILABLE, message };
-    let missing = || Lacks { reason: reason::BEAD_NOT_FOUND, message: format!("the store of rig {rig} has no bead {id}") };
+    let missing = || Lacks {
+        reason: reason::BEAD_NOT_FOUND,
+        message: format!("the store of rig {rig} has no bead {id}"),
+    };
     let channel = cx.beads.channel().map_err(|e| unavailable(e.to_string()))?;
     let request = GetBeadsRequest { rig: rig.to_owned(), ids: vec![id.to_owned()] };
     let call = grpc::retry(2, || {
@@ -57,19 +74,31 @@ async fn get(cx: &Context, rig: &str, id: &str) -> Result<Bead, Lacks> {
         async move { client.get(request).await }
     });
     match tokio::time::timeout(DEADLINE, call).await {
-        Err(_) => Err(unavailable(format!("bead {id} cannot be read: no answer of beadstore-ctl in time"))),
+        Err(_) => Err(unavailable(format!(
+            "bead {id} cannot be read: no answer of beadstore-ctl in time"
+        ))),
         Ok(Err(status)) if status.code() == Code::NotFound => Err(missing()),
         Ok(Err(status)) => Err(unavailable(format!("bead {id} cannot be read: {}", said(&status)))),
-        Ok(Ok(answer)) => answer.into_inner().beads.into_iter().find(|bead| bead.id == id).ok_or_else(missing),
+        Ok(Ok(answer)) => {
+            answer.into_inner().beads.into_iter().find(|bead| bead.id == id).ok_or_else(missing)
+        }
     }
 }
 
 /// Comments; the same again changes nothing.
 pub async fn comment(cx: &Context, inputs: &RemarkInputs) -> Result<(), Error> {
-    let fail = |refused: bool, message: String| Error::Comment { bead: inputs.bead.clone(), refused, message };
+    let fail = |refused: bool, message: String| Error::Comment {
+        bead: inputs.bead.clone(),
+        refused,
+        message,
+    };
     let channel = cx.beads.channel().map_err(|e| fail(false, e.to_string()))?;
-    let request =
-        CommentRequest { rig: inputs.rig.clone(), id: inputs.bead.clone(), author: inputs.author.clone(), text: inputs.text.clone() };
+    let request = CommentRequest {
+        rig: inputs.rig.clone(),
+        id: inputs.bead.clone(),
+        author: inputs.author.clone(),
+        text: inputs.text.clone(),
+    };
     let call = grpc::retry(2, || {
         let (mut client, request) = (BeadsClient::new(channel.clone()), request.clone());
         async move { client.comment(request).await }

@@ -1,5 +1,6 @@
-//! Claims on beads: Leases in the installation's namespace, named from rig and bead, holding the Polecat's uid. The API server
-//! decides by create and compare-and-swap; what the cache shows is only what is tried.
+//! Claims on beads: Leases in the installation's namespace, named from rig and bead, holding the
+//! Polecat's uid. The API server decides by create and compare-and-swap; what the cache shows is
+//! only what is tried.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -49,7 +50,9 @@ pub fn facts(cx: &Context, polecat: &Polecat) -> ClaimFacts {
     let own = |r: &MergeRequest| r.spec.polecat_ref.as_ref().is_some_and(|p| p.uid == uid);
     let requests = cx.requests_of.of(&claim_name(&polecat.spec.rig, bead), &cx.requests);
     match requests.iter().find(|r| is_to_land(r) && !own(r)) {
-        Some(r) => ClaimFacts::ToLand { request: format!("{}/{}", r.namespace().unwrap_or_default(), r.name_any()) },
+        Some(r) => ClaimFacts::ToLand {
+            request: format!("{}/{}", r.namespace().unwrap_or_default(), r.name_any()),
+        },
         None => claim,
     }
 }
@@ -57,7 +60,8 @@ pub fn facts(cx: &Context, polecat: &Polecat) -> ClaimFacts {
 /// Whether a request is still to land.
 pub fn is_to_land(request: &MergeRequest) -> bool {
     let phase = request.status.as_ref().and_then(|s| s.phase).unwrap_or(MergePhase::Queued);
-    matches!(phase, MergePhase::Queued | MergePhase::Testing) && request.metadata.deletion_timestamp.is_none()
+    matches!(phase, MergePhase::Queued | MergePhase::Testing)
+        && request.metadata.deletion_timestamp.is_none()
 }
 
 /// The name of the claim on a request's bead, if it has one.
@@ -92,13 +96,24 @@ fn lost(name: &str, message: &str) -> Error {
 }
 
 /// The claim as this Polecat holds it; over what was there, where something was.
-fn wanted(namespace: &str, name: &str, polecat: &Polecat, bead: &str, before: Option<&Lease>) -> Lease {
+fn wanted(
+    namespace: &str,
+    name: &str,
+    polecat: &Polecat,
+    bead: &str,
+    before: Option<&Lease>,
+) -> Lease {
     let uid = polecat.uid().unwrap_or_default();
     let key = format!("{}/{}", polecat.namespace().unwrap_or_default(), polecat.name_any());
-    let said =
-        [(annotation::CLAIM_RIG, polecat.spec.rig.clone()), (annotation::CLAIM_BEAD, bead.to_owned()), (annotation::CLAIM_POLECAT, key)];
+    let said = [
+        (annotation::CLAIM_RIG, polecat.spec.rig.clone()),
+        (annotation::CLAIM_BEAD, bead.to_owned()),
+        (annotation::CLAIM_POLECAT, key),
+    ];
     let said: BTreeMap<_, _> = said.into_iter().map(|(k, v)| (k.to_owned(), v)).collect();
-    let changes = before.map_or(0, |b| b.spec.as_ref().and_then(|s| s.lease_transitions).unwrap_or(0).saturating_add(1));
+    let changes = before.map_or(0, |b| {
+        b.spec.as_ref().and_then(|s| s.lease_transitions).unwrap_or(0).saturating_add(1)
+    });
     Lease {
         metadata: ObjectMeta {
             name: Some(name.to_owned()),
@@ -123,7 +138,8 @@ pub async fn take(cx: &Context, polecat: &Polecat) -> Result<(), Error> {
     let Some(bead) = bead(polecat) else { return Ok(()) };
     let name = claim_name(&polecat.spec.rig, bead);
     let api = leases(cx);
-    let post = PostParams { field_manager: Some(manager::POLECAT.to_owned()), ..PostParams::default() };
+    let post =
+        PostParams { field_manager: Some(manager::POLECAT.to_owned()), ..PostParams::default() };
     let before = cx.claim(&name);
     if let Some(lease) = &before
         && is_there(cx, lease).await?
@@ -141,7 +157,9 @@ pub async fn take(cx: &Context, polecat: &Polecat) -> Result<(), Error> {
             cx.fresh_claims.note(lease);
             Ok(())
         }
-        Err(kube::Error::Api(status)) if status.is_already_exists() || status.is_conflict() || status.is_not_found() => {
+        Err(kube::Error::Api(status))
+            if status.is_already_exists() || status.is_conflict() || status.is_not_found() =>
+        {
             reread(cx, &name).await.map(|_| ())
         }
         Err(error) => Err(api_error("claiming", &name)(error)),
@@ -152,7 +170,9 @@ pub async fn take(cx: &Context, polecat: &Polecat) -> Result<(), Error> {
 async fn reread(cx: &Context, name: &str) -> Result<Option<Lease>, Error> {
     let found = leases(cx).get_opt(name).await.map_err(api_error("reading claim", name))?;
     let known = cx.claim(name).and_then(|lease| lease.uid());
-    if let Some(gone) = known.filter(|uid| found.as_ref().and_then(ResourceExt::uid).as_ref() != Some(uid)) {
+    if let Some(gone) =
+        known.filter(|uid| found.as_ref().and_then(ResourceExt::uid).as_ref() != Some(uid))
+    {
         cx.fresh_claims.gone(&gone);
     }
     if let Some(lease) = &found {
@@ -164,7 +184,9 @@ async fn reread(cx: &Context, name: &str) -> Result<Option<Lease>, Error> {
 /// Asks the API server whether the claim is this Polecat's: the last thing before its pod is made.
 pub async fn confirm(cx: &Context, polecat: &Polecat) -> Result<(), Error> {
     let Some(name) = name_for(polecat) else { return Ok(()) };
-    let ours = reread(cx, &name).await?.is_some_and(|lease| polecat.uid().as_deref() == Some(holder(&lease)));
+    let ours = reread(cx, &name)
+        .await?
+        .is_some_and(|lease| polecat.uid().as_deref() == Some(holder(&lease)));
     if ours { Ok(()) } else { Err(lost(&name, "it is not this Polecat's any more")) }
 }
 
@@ -180,8 +202,15 @@ pub async fn release(cx: &Context, polecat: &Polecat, s: &Snapshot) -> Result<()
 /// Deletes a claim exactly as it was seen.
 async fn delete(cx: &Context, lease: &Lease) -> Result<(), Error> {
     let (name, uid) = (lease.name_any(), lease.uid().unwrap_or_default());
-    let preconditions = Preconditions { uid: Some(uid.clone()), resource_version: lease.resource_version() };
-    match leases(cx).delete(&name, &DeleteParams { preconditions: Some(preconditions), ..DeleteParams::default() }).await {
+    let preconditions =
+        Preconditions { uid: Some(uid.clone()), resource_version: lease.resource_version() };
+    match leases(cx)
+        .delete(
+            &name,
+            &DeleteParams { preconditions: Some(preconditions), ..DeleteParams::default() },
+        )
+        .await
+    {
         Ok(_) => cx.fresh_claims.gone(&uid),
         Err(kube::Error::Api(status)) if status.is_not_found() => cx.fresh_claims.gone(&uid),
         Err(kube::Error::Api(status)) if status.is_conflict() => {
@@ -200,19 +229,29 @@ async fn is_there(cx: &Context, lease: &Lease) -> Result<bool, Error> {
     if uid.is_empty() {
         return Ok(false);
     }
-    let key = lease.annotations().get(annotation::CLAIM_POLECAT).map(String::as_str).unwrap_or_default();
+    let key =
+        lease.annotations().get(annotation::CLAIM_POLECAT).map(String::as_str).unwrap_or_default();
     if cx.knows(key, uid) {
         return Ok(true);
     }
     let Some(polecat) = reference(key) else { return Ok(false) };
-    let api: Api<Polecat> = Api::namespaced(cx.runtime.client.clone(), polecat.namespace.as_deref().unwrap_or_default());
-    let found = api.get_opt(&polecat.name).await.map_err(api_error("reading polecat", &polecat.name))?;
+    let api: Api<Polecat> = Api::namespaced(
+        cx.runtime.client.clone(),
+        polecat.namespace.as_deref().unwrap_or_default(),
+    );
+    let found =
+        api.get_opt(&polecat.name).await.map_err(api_error("reading polecat", &polecat.name))?;
     Ok(found.is_some_and(|p| p.uid().as_deref() == Some(uid)))
 }
 
 /// The claims that a Polecat of this uid left behind.
 pub fn left_by(uid: &str, leases: &Store<Lease>) -> Vec<ObjectRef<Lease>> {
-    leases.state().iter().filter(|lease| holder(lease) == uid).map(|lease| ObjectRef::from_obj(lease.as_ref())).collect()
+    leases
+        .state()
+        .iter()
+        .filter(|lease| holder(lease) == uid)
+        .map(|lease| ObjectRef::from_obj(lease.as_ref()))
+        .collect()
 }
 
 /// What leads from claims to the Polecats that want them. Clones share.
@@ -231,7 +270,8 @@ impl Links {
         Self { fresh: Arc::default(), wants: Index::default(), trigger }
     }
 
-    /// Notes which claim a Polecat needs. One that is gone from the store needs none; the name of its claim is returned.
+    /// Notes which claim a Polecat needs. One that is gone from the store needs none; the name of
+    /// its claim is returned.
     pub fn note(&self, polecat: &Polecat, gone: Option<&Store<Polecat>>) -> Option<String> {
         let name = name_for(polecat)?;
         match gone {
@@ -247,7 +287,12 @@ impl Links {
     }
 
     /// Starts the watch: a claim that changes or goes has all who want it looked at.
-    pub fn watch(&self, runtime: &Runtime, polecats: &Store<Polecat>, trigger: &Trigger<Polecat>) -> Store<Lease> {
+    pub fn watch(
+        &self,
+        runtime: &Runtime,
+        polecats: &Store<Polecat>,
+        trigger: &Trigger<Polecat>,
+    ) -> Store<Lease> {
         let (links, polecats) = (self.clone(), polecats.clone());
         Watch::<Lease>::namespaced(runtime, &runtime.args.namespace)
             .labels(SELECTOR)
@@ -260,7 +305,8 @@ impl Links {
     }
 }
 
-/// Looks at one claim: one whose holder is gone without giving it back is taken away, whether or not anybody waits for it.
+/// Looks at one claim: one whose holder is gone without giving it back is taken away, whether or
+/// not anybody waits for it.
 pub async fn sweep(lease: Arc<Lease>, cx: Arc<Context>) -> Result<Action, Error> {
     let Some(lease) = cx.fresh_claims.newest(lease) else { return Ok(Action::await_change()) };
     let said = record(&cx, &lease);
@@ -280,8 +326,12 @@ mod tests {
     use super::*;
 
     fn polecat(bead: &str) -> Polecat {
-        let mut polecat = Polecat::new("toast", PolecatSpec { bead_id: Some(bead.into()), ..PolecatSpec::of_rig("web") });
-        (polecat.metadata.uid, polecat.metadata.namespace) = (Some("0a1b".into()), Some("dev".into()));
+        let mut polecat = Polecat::new(
+            "toast",
+            PolecatSpec { bead_id: Some(bead.into()), ..PolecatSpec::of_rig("web") },
+        );
+        (polecat.metadata.uid, polecat.metadata.namespace) =
+            (Some("0a1b".into()), Some("dev".into()));
         polecat
     }
 
@@ -292,7 +342,10 @@ mod tests {
         assert_eq!((lease.name_any(), holder(&lease)), (claim_name("web", "web-1"), "0a1b"));
         assert_eq!(lease.annotations()["gastown.io/claim-polecat"], "dev/toast");
         assert_eq!(
-            (lease.annotations()["gastown.io/claim-rig"].as_str(), lease.annotations()["gastown.io/claim-bead"].as_str()),
+            (
+                lease.annotations()["gastown.io/claim-rig"].as_str(),
+                lease.annotations()["gastown.io/claim-bead"].as_str()
+            ),
             ("web", "web-1")
         );
         let (key, value) = SELECTOR.split_once('=').unwrap();
@@ -303,9 +356,13 @@ mod tests {
     #[test]
     fn a_claim_that_is_taken_over_is_swapped_and_counted() {
         let mut before = wanted("town", "claim-x", &polecat("web-1"), "web-1", None);
-        (before.metadata.resource_version, before.metadata.uid) = (Some("7".into()), Some("lease".into()));
+        (before.metadata.resource_version, before.metadata.uid) =
+            (Some("7".into()), Some("lease".into()));
         let after = wanted("town", "claim-x", &polecat("web-1"), "web-1", Some(&before));
-        assert_eq!((after.resource_version().as_deref(), after.uid().as_deref()), (Some("7"), Some("lease")));
+        assert_eq!(
+            (after.resource_version().as_deref(), after.uid().as_deref()),
+            (Some("7"), Some("lease"))
+        );
         assert_eq!(after.spec.unwrap().lease_transitions, Some(1));
     }
 }

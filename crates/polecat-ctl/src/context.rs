@@ -96,7 +96,8 @@ impl Context {
     pub fn pods(&self, polecat_uid: &str) -> Vec<Arc<Pod>> {
         let cached = self.pods_of.of(polecat_uid, &self.pods);
         let seen: Vec<String> = cached.iter().filter_map(|p| p.uid()).collect();
-        let mut pods: Vec<Arc<Pod>> = cached.into_iter().filter_map(|p| self.fresh_pods.newest(p)).collect();
+        let mut pods: Vec<Arc<Pod>> =
+            cached.into_iter().filter_map(|p| self.fresh_pods.newest(p)).collect();
         let ours = |p: &Pod| crate::gather::owner_uid(p) == Some(polecat_uid);
         pods.extend(self.fresh_pods.unseen(ours, |uid| seen.iter().any(|s| s == uid)));
         pods
@@ -114,7 +115,10 @@ impl Context {
 
     /// Whether a rig has beads to be read.
     pub fn has_beads(&self, rig: &str) -> bool {
-        self.bead_stores.state().iter().any(|store| store.spec.rig_ref == rig && store.metadata.deletion_timestamp.is_none())
+        self.bead_stores
+            .state()
+            .iter()
+            .any(|store| store.spec.rig_ref == rig && store.metadata.deletion_timestamp.is_none())
     }
 
     /// A claim as it is known to be.
@@ -122,13 +126,23 @@ impl Context {
         let cached = self.claims.get(&ObjectRef::new(name).within(&self.runtime.args.namespace));
         let seen = cached.as_ref().and_then(|lease| lease.uid());
         let known = cached.and_then(|lease| self.fresh_claims.newest(lease));
-        known.or_else(|| self.fresh_claims.unseen(|lease| lease.name_any() == name, |uid| seen.as_deref() == Some(uid)).pop())
+        known.or_else(|| {
+            self.fresh_claims
+                .unseen(|lease| lease.name_any() == name, |uid| seen.as_deref() == Some(uid))
+                .pop()
+        })
     }
 
-    /// Whether there is a Polecat of this uid (at `key`, most likely), or a pod of it that may still work.
+    /// Whether there is a Polecat of this uid (at `key`, most likely), or a pod of it that may
+    /// still work.
     pub fn knows(&self, key: &str, uid: &str) -> bool {
         let is = |polecat: &Arc<Polecat>| polecat.uid().as_deref() == Some(uid);
-        let over = |pod: &Pod| matches!(pod.status.as_ref().and_then(|s| s.phase.as_deref()), Some("Succeeded" | "Failed"));
+        let over = |pod: &Pod| {
+            matches!(
+                pod.status.as_ref().and_then(|s| s.phase.as_deref()),
+                Some("Succeeded" | "Failed")
+            )
+        };
         reference(key).and_then(|at| self.polecats.get(&at)).as_ref().is_some_and(is)
             || self.polecats.state().iter().any(is)
             || self.pods(uid).iter().any(|pod| !over(pod))
@@ -144,7 +158,8 @@ impl Context {
         change(self.memory.lock().entry(uid.to_owned()).or_default());
     }
 
-    /// Has the Polecats of these keys (`namespace/name`) looked at. A full queue drops them: the next look comes anyway.
+    /// Has the Polecats of these keys (`namespace/name`) looked at. A full queue drops them: the
+    /// next look comes anyway.
     pub fn wake(&self, keys: &[String]) {
         for polecat in keys.iter().filter_map(|key| reference(key)) {
             self.trigger.try_send(polecat);
@@ -153,7 +168,8 @@ impl Context {
 }
 
 impl Context {
-    /// What a pod is made of now. A witness whose authority cannot be told holds no pod back: the work comes first.
+    /// What a pod is made of now. A witness whose authority cannot be told holds no pod back: the
+    /// work comes first.
     pub fn images(&self) -> Images {
         let file = self.runtime.args.tls_dir.join("ca.crt");
         let witness = self.witness.as_ref().and_then(|endpoint| match std::fs::read_to_string(&file) {

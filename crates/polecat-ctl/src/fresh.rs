@@ -1,4 +1,5 @@
-//! What we wrote and the watch has not shown yet: a decision never looks at less than its own deeds.
+//! What we wrote and the watch has not shown yet: a decision never looks at less than its own
+//! deeds.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -7,7 +8,8 @@ use std::time::{Duration, Instant};
 use kube::{Resource, ResourceExt as _};
 use parking_lot::Mutex;
 
-/// A watch that has not shown a write after this long never will: the object has been deleted meanwhile.
+/// A watch that has not shown a write after this long never will: the object has been deleted
+/// meanwhile.
 const PATIENCE: Duration = Duration::from_secs(60);
 
 enum Known<K> {
@@ -39,11 +41,13 @@ impl<K: Resource> Fresh<K> {
         self.put(uid.to_owned(), Known::Gone);
     }
 
-    /// The watch has shown this version, or that it is gone: an own write that is no newer has served its time.
+    /// The watch has shown this version, or that it is gone: an own write that is no newer has
+    /// served its time.
     pub fn seen(&self, shown: &K) {
         let Some(uid) = shown.uid() else { return };
         let mut map = self.0.lock();
-        if matches!(map.get(&uid), Some((Known::Is(own), _)) if version(own.as_ref()) <= version(shown)) {
+        if matches!(map.get(&uid), Some((Known::Is(own), _)) if version(own.as_ref()) <= version(shown))
+        {
             map.remove(&uid);
         }
     }
@@ -62,7 +66,9 @@ impl<K: Resource> Fresh<K> {
         let mut map = self.0.lock();
         match map.get(&uid) {
             Some((Known::Gone, since)) if since.elapsed() < PATIENCE => None,
-            Some((Known::Is(own), _)) if version(own.as_ref()) > version(cached.as_ref()) => Some(own.clone()),
+            Some((Known::Is(own), _)) if version(own.as_ref()) > version(cached.as_ref()) => {
+                Some(own.clone())
+            }
             Some(_) => {
                 map.remove(&uid);
                 Some(cached)
@@ -72,7 +78,11 @@ impl<K: Resource> Fresh<K> {
     }
 
     /// Own writes that the cache shows nothing of: objects that we made.
-    pub fn unseen(&self, mut wanted: impl FnMut(&K) -> bool, seen: impl Fn(&str) -> bool) -> Vec<Arc<K>> {
+    pub fn unseen(
+        &self,
+        mut wanted: impl FnMut(&K) -> bool,
+        seen: impl Fn(&str) -> bool,
+    ) -> Vec<Arc<K>> {
         let map = self.0.lock();
         let fresh = map.iter().filter(|(uid, (_, since))| since.elapsed() < PATIENCE && !seen(uid));
         fresh
@@ -97,7 +107,8 @@ mod tests {
 
     fn lease(version: &str) -> Lease {
         let mut lease = Lease::default();
-        (lease.metadata.uid, lease.metadata.resource_version) = (Some("u".into()), Some(version.into()));
+        (lease.metadata.uid, lease.metadata.resource_version) =
+            (Some("u".into()), Some(version.into()));
         lease
     }
 

@@ -1,6 +1,8 @@
-//! The polecat controller: one pod for each attempt at a task, until its branch is on the remote and submitted.
+//! The polecat controller: one pod for each attempt at a task, until its branch is on the remote
+//! and submitted.
 //!
-//! The rules are in `gastown_core::polecat`; here are the objects. It must not know how work is tested or landed.
+//! The rules are in `gastown_core::polecat`; here are the objects. It must not know how work is
+//! tested or landed.
 
 mod act;
 mod alarm;
@@ -51,14 +53,15 @@ pub struct PolecatArgs {
     /// When images that the installation names are pulled
     #[arg(long, env = "GASTOWN_AGENT_PULL_POLICY")]
     pub agent_pull_policy: Option<String>,
-    /// Where refinery-ctl serves the merge queue; by default its Service in the installation's namespace
+    /// Where refinery-ctl serves the merge queue; by default its Service in the installation's
+    /// namespace
     #[arg(long, env = "GASTOWN_REFINERY_ENDPOINT")]
     pub refinery_endpoint: Option<String>,
     /// Where beadstore-ctl serves beads; by default its Service in the installation's namespace
     #[arg(long, env = "GASTOWN_BEADSTORE_ENDPOINT")]
     pub beadstore_endpoint: Option<String>,
-    /// Where witness-ctl is heard by agents' pods, such as https://witness-ctl.gastown-system.svc:9443; without it nobody is told
-    /// what agents do
+    /// Where witness-ctl is heard by agents' pods, such as
+    /// https://witness-ctl.gastown-system.svc:9443; without it nobody is told what agents do
     #[arg(long, env = "GASTOWN_WITNESS_ENDPOINT")]
     pub witness_endpoint: Option<String>,
     /// Leave user and group ids of pods to the platform (OpenShift)
@@ -68,7 +71,9 @@ pub struct PolecatArgs {
 
 impl PolecatArgs {
     fn images(&self) -> Images {
-        let image = |other: &Option<String>| other.clone().filter(|i| !i.is_empty()).unwrap_or_else(|| self.agent_image.clone());
+        let image = |other: &Option<String>| {
+            other.clone().filter(|i| !i.is_empty()).unwrap_or_else(|| self.agent_image.clone())
+        };
         Images {
             git: image(&self.git_image),
             agent: image(&self.claude_image),
@@ -93,7 +98,9 @@ impl PolecatArgs {
 }
 
 fn endpoint(said: Option<&String>, service: &str, namespace: &str) -> String {
-    said.filter(|u| !u.is_empty()).cloned().unwrap_or_else(|| format!("https://{service}.{namespace}.svc:9443"))
+    said.filter(|u| !u.is_empty())
+        .cloned()
+        .unwrap_or_else(|| format!("https://{service}.{namespace}.svc:9443"))
 }
 
 /// What is to be looked at.
@@ -106,9 +113,15 @@ struct Queues {
 /// Runs until the runtime drains.
 pub async fn start(runtime: Runtime, args: PolecatArgs) -> anyhow::Result<()> {
     let (context, queues) = watch(&runtime, &args);
-    let looks = Controller { name: "polecat", store: context.polecats.clone(), triggers: queues.polecats };
-    let sweep = Controller { name: "polecat-orphans", store: context.pods.clone(), triggers: queues.pods };
-    let claims = Controller { name: "polecat-claims", store: context.claims.clone(), triggers: queues.claims };
+    let looks =
+        Controller { name: "polecat", store: context.polecats.clone(), triggers: queues.polecats };
+    let sweep =
+        Controller { name: "polecat-orphans", store: context.pods.clone(), triggers: queues.pods };
+    let claims = Controller {
+        name: "polecat-claims",
+        store: context.claims.clone(),
+        triggers: queues.claims,
+    };
     tokio::join!(
         looks.run(&runtime, context.clone(), reconcile::reconcile),
         sweep.run(&runtime, context.clone(), orphans::reconcile),
@@ -152,7 +165,12 @@ fn watch(runtime: &Runtime, args: &PolecatArgs) -> (Arc<Context>, Queues) {
         .notify(&trigger, move |rig: &Rig| {
             let name = rig.name_any();
             let of_rig = |p: &Arc<Polecat>| p.spec.rig == name;
-            by_rig.state().iter().filter(|p| of_rig(p)).map(|p| ObjectRef::from_obj(p.as_ref())).collect::<Vec<_>>()
+            by_rig
+                .state()
+                .iter()
+                .filter(|p| of_rig(p))
+                .map(|p| ObjectRef::from_obj(p.as_ref()))
+                .collect::<Vec<_>>()
         })
         .start();
     let claims = links.watch(runtime, &polecats, &trigger);
@@ -172,12 +190,14 @@ fn watch(runtime: &Runtime, args: &PolecatArgs) -> (Arc<Context>, Queues) {
             uid.map(|uid| claims::left_by(uid, &leases)).unwrap_or_default()
         })
         .start();
-    let (index, by_bead, wanting, all) = (requests_of.clone(), requests_of.clone(), links.clone(), polecats.clone());
+    let (index, by_bead, wanting, all) =
+        (requests_of.clone(), requests_of.clone(), links.clone(), polecats.clone());
     let requests = Watch::<MergeRequest>::all(runtime)
         .notify(&trigger, move |request: &MergeRequest| {
             request.spec.polecat_ref.as_ref().map(|author| {
                 index.note(&author.uid, request);
-                ObjectRef::<Polecat>::new(&author.name).within(&request.namespace().unwrap_or_default())
+                ObjectRef::<Polecat>::new(&author.name)
+                    .within(&request.namespace().unwrap_or_default())
             })
         })
         .notify(&trigger, move |request: &MergeRequest| {
@@ -186,9 +206,12 @@ fn watch(runtime: &Runtime, args: &PolecatArgs) -> (Arc<Context>, Queues) {
             if claims::is_to_land(request) { Vec::new() } else { wanting.who_wants(&claim, &all) }
         })
         .start();
-    let bead_stores = Watch::<BeadStore>::all(runtime).trim(|store: &mut BeadStore| store.status = None).start();
+    let bead_stores =
+        Watch::<BeadStore>::all(runtime).trim(|store: &mut BeadStore| store.status = None).start();
 
-    let remote = |uri: &str, deadline| Remote::new(uri, &runtime.args.tls_dir, &runtime.args.token_file, deadline);
+    let remote = |uri: &str, deadline| {
+        Remote::new(uri, &runtime.args.tls_dir, &runtime.args.token_file, deadline)
+    };
     let beads = remote(&args.bead_store(&runtime.args.namespace), beads::DEADLINE);
     let queue = remote(&args.refinery(&runtime.args.namespace), act::SUBMIT_DEADLINE);
     let context = Context {

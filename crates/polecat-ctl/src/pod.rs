@@ -1,4 +1,5 @@
-//! The pod of an attempt: facts in, object out. `docs/contracts.md` has the table of volumes and variables.
+//! The pod of an attempt: facts in, object out. `docs/contracts.md` has the table of volumes and
+//! variables.
 
 mod claude;
 mod init;
@@ -11,7 +12,9 @@ use std::collections::BTreeMap;
 
 use gastown_api::names::{annotation, finalizer, label};
 use gastown_core::polecat::{PodInputs, Snapshot};
-use k8s_openapi::api::core::v1::{Container, EnvVar, LocalObjectReference, Pod, PodSpec, ResourceRequirements};
+use k8s_openapi::api::core::v1::{
+    Container, EnvVar, LocalObjectReference, Pod, PodSpec, ResourceRequirements,
+};
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference};
 
@@ -48,7 +51,8 @@ pub struct Images {
 pub struct Witness {
     /// `https://host:port`; the host is a name in its certificate.
     pub endpoint: String,
-    /// The certificate of its authority, PEM: the pod may be in any namespace, and a Secret could not follow it.
+    /// The certificate of its authority, PEM: the pod may be in any namespace, and a Secret could
+    /// not follow it.
     pub ca: String,
 }
 
@@ -60,7 +64,12 @@ struct Build<'a> {
 }
 
 /// The pod.
-pub fn build(polecat: &Snapshot, inputs: &PodInputs, images: &Images, owner: OwnerReference) -> Pod {
+pub fn build(
+    polecat: &Snapshot,
+    inputs: &PodInputs,
+    images: &Images,
+    owner: OwnerReference,
+) -> Pod {
     let b = Build { polecat, inputs, images };
     let settings = &inputs.spec.pod;
     Pod {
@@ -79,14 +88,21 @@ pub fn build(polecat: &Snapshot, inputs: &PodInputs, images: &Images, owner: Own
             volumes: Some(volumes::all(&b)),
             restart_policy: Some("Never".to_owned()),
             termination_grace_period_seconds: Some(GRACE_SECONDS),
-            // Said, since the sidecar's projected token is of it: without an admission that fills it in the pod would be refused.
+            // Said, since the sidecar's projected token is of it: without an admission that fills
+            // it in the pod would be refused.
             service_account_name: Some("default".to_owned()),
             automount_service_account_token: Some(false),
             enable_service_links: Some(false),
             security_context: Some(security::pod(images)),
-            image_pull_secrets: (!settings.pull_secrets.is_empty())
-                .then(|| settings.pull_secrets.iter().map(|name| LocalObjectReference { name: name.clone() }).collect()),
-            node_selector: (!settings.node_selector.is_empty()).then(|| settings.node_selector.clone()),
+            image_pull_secrets: (!settings.pull_secrets.is_empty()).then(|| {
+                settings
+                    .pull_secrets
+                    .iter()
+                    .map(|name| LocalObjectReference { name: name.clone() })
+                    .collect()
+            }),
+            node_selector: (!settings.node_selector.is_empty())
+                .then(|| settings.node_selector.clone()),
             tolerations: (!settings.tolerations.is_empty()).then(|| settings.tolerations.clone()),
             affinity: settings.affinity.clone(),
             priority_class_name: settings.priority_class.clone(),
@@ -107,7 +123,9 @@ fn labels(polecat: &Snapshot, inputs: &PodInputs) -> BTreeMap<String, String> {
 pub fn wanted_labels(polecat: &str, rig: &str, bead: Option<&str>) -> BTreeMap<String, String> {
     [(label::POLECAT, Some(polecat)), (label::RIG, Some(rig)), (label::BEAD, bead)]
         .into_iter()
-        .filter_map(|(key, value)| value.filter(|v| is_label_value(v)).map(|v| (key.to_owned(), v.to_owned())))
+        .filter_map(|(key, value)| {
+            value.filter(|v| is_label_value(v)).map(|v| (key.to_owned(), v.to_owned()))
+        })
         .collect()
 }
 
@@ -119,7 +137,8 @@ fn is_label_value(text: &str) -> bool {
         && text.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.'))
 }
 
-/// A variable. The kubelet would expand `$(NAME)` in it; doubled dollars are what it turns back into one.
+/// A variable. The kubelet would expand `$(NAME)` in it; doubled dollars are what it turns back
+/// into one.
 fn var(name: &str, value: impl AsRef<str>) -> EnvVar {
     EnvVar { name: name.to_owned(), value: Some(literal(value.as_ref())), ..EnvVar::default() }
 }
@@ -157,7 +176,11 @@ fn quantities(pairs: &[(&str, &str)]) -> BTreeMap<String, Quantity> {
 }
 
 fn resources(requests: &[(&str, &str)], limits: &[(&str, &str)]) -> ResourceRequirements {
-    ResourceRequirements { requests: Some(quantities(requests)), limits: Some(quantities(limits)), ..ResourceRequirements::default() }
+    ResourceRequirements {
+        requests: Some(quantities(requests)),
+        limits: Some(quantities(limits)),
+        ..ResourceRequirements::default()
+    }
 }
 
 /// What every container has.

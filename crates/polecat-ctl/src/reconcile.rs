@@ -7,8 +7,8 @@ use gastown_api::names::{condition, reason};
 use gastown_api::{Polecat, conditions};
 use gastown_core::admission::Slot;
 use gastown_core::polecat::{
-    AlarmFacts, AlarmInputs, ClaimFacts, Deed, Plan, REMARK_TRIES, Refused, RemarkFacts, RemarkInputs, RigFacts, Snapshot, SubmitFacts,
-    View, decide, wants_slot,
+    AlarmFacts, AlarmInputs, ClaimFacts, Deed, Plan, REMARK_TRIES, Refused, RemarkFacts,
+    RemarkInputs, RigFacts, Snapshot, SubmitFacts, View, decide, wants_slot,
 };
 use gastown_core::retry::call_delay;
 use gastown_runtime::events::Note;
@@ -26,14 +26,17 @@ const MAX_ROUNDS: usize = 8;
 /// An acknowledged request that the watch does not show after this long is asked for again.
 const VISIBLE_SECONDS: i64 = 30;
 
-/// A comment that the store refuses is offered again after this long: its permissions or its branch may have changed.
+/// A comment that the store refuses is offered again after this long: its permissions or its branch
+/// may have changed.
 const REFUSED_COMMENT_SECONDS: i64 = 600;
 
 /// Looks at one Polecat.
 pub async fn reconcile(polecat: Arc<Polecat>, cx: Arc<Context>) -> Result<Action, Error> {
     take_seats(&cx);
     for _ in 0..MAX_ROUNDS {
-        let Some(polecat) = cx.fresh_polecats.newest(polecat.clone()) else { return Ok(Action::await_change()) };
+        let Some(polecat) = cx.fresh_polecats.newest(polecat.clone()) else {
+            return Ok(Action::await_change());
+        };
         let now = Timestamp::now();
         let s = look(&cx, &polecat, now, true);
         let plan = decide(now, &s);
@@ -46,7 +49,8 @@ pub async fn reconcile(polecat: Arc<Polecat>, cx: Arc<Context>) -> Result<Action
             match deed {
                 // what follows was decided about the object as it was: look again
                 Deed::Record { finalizer, .. } if !s.deleting || *finalizer => break,
-                // the last finalizer of a deleted object, or its deletion: the watch says what comes of it
+                // the last finalizer of a deleted object, or its deletion: the watch says what
+                // comes of it
                 Deed::Record { .. } | Deed::DeletePolecat => return Ok(Action::await_change()),
                 _ => {}
             }
@@ -56,24 +60,47 @@ pub async fn reconcile(polecat: Arc<Polecat>, cx: Arc<Context>) -> Result<Action
     Ok(Action::requeue(Duration::from_secs(5)))
 }
 
-async fn carry_out(cx: &Context, polecat: &Polecat, s: &Snapshot, deed: &Deed, now: Timestamp) -> Result<(), Error> {
+async fn carry_out(
+    cx: &Context,
+    polecat: &Polecat,
+    s: &Snapshot,
+    deed: &Deed,
+    now: Timestamp,
+) -> Result<(), Error> {
     tracing::debug!(?deed, "deed");
     match (act(cx, polecat, s, deed).await, deed) {
         (Ok(Done::Submitted(request)), Deed::Submit(inputs)) => cx.remember(&s.uid, |m| {
             m.submit_failures = 0;
-            m.submit = SubmitFacts::Acknowledged { commit: inputs.commit.clone(), request, until: after(now, VISIBLE_SECONDS) };
+            m.submit = SubmitFacts::Acknowledged {
+                commit: inputs.commit.clone(),
+                request,
+                until: after(now, VISIBLE_SECONDS),
+            };
         }),
-        (Err(Error::Submit { reason, message, .. }), Deed::Submit(inputs)) => cx.remember(&s.uid, |m| {
-            m.submit_failures = m.submit_failures.saturating_add(1);
-            let until = after(now, call_delay(m.submit_failures));
-            m.submit = SubmitFacts::Failed { commit: inputs.commit.clone(), reason, message, until };
-        }),
-        (Err(Error::Refused { message, .. }), _) => refused(cx, s, reason::POD_CREATE_FAILED, &message, now),
+        (Err(Error::Submit { reason, message, .. }), Deed::Submit(inputs)) => {
+            cx.remember(&s.uid, |m| {
+                m.submit_failures = m.submit_failures.saturating_add(1);
+                let until = after(now, call_delay(m.submit_failures));
+                m.submit =
+                    SubmitFacts::Failed { commit: inputs.commit.clone(), reason, message, until };
+            })
+        }
+        (Err(Error::Refused { message, .. }), _) => {
+            refused(cx, s, reason::POD_CREATE_FAILED, &message, now)
+        }
         (Err(Error::Bead { reason, message }), _) => refused(cx, s, reason, &message, now),
-        (Ok(_), Deed::Comment(inputs)) => cx.remember(&s.uid, |m| m.remark = RemarkFacts::Acknowledged { text: inputs.text.clone() }),
-        (Err(error @ Error::Comment { .. }), Deed::Comment(inputs)) => unsaid(cx, s, inputs, &error, now),
-        (Ok(_), Deed::Alarm(inputs)) => cx.remember(&s.uid, |m| m.alarm = AlarmFacts::Acknowledged(inputs.call.clone())),
-        (Err(error @ Error::Alarm { .. }), Deed::Alarm(inputs)) => untold(cx, s, inputs, &error, now),
+        (Ok(_), Deed::Comment(inputs)) => cx.remember(&s.uid, |m| {
+            m.remark = RemarkFacts::Acknowledged { text: inputs.text.clone() }
+        }),
+        (Err(error @ Error::Comment { .. }), Deed::Comment(inputs)) => {
+            unsaid(cx, s, inputs, &error, now)
+        }
+        (Ok(_), Deed::Alarm(inputs)) => {
+            cx.remember(&s.uid, |m| m.alarm = AlarmFacts::Acknowledged(inputs.call.clone()))
+        }
+        (Err(error @ Error::Alarm { .. }), Deed::Alarm(inputs)) => {
+            untold(cx, s, inputs, &error, now)
+        }
         (Ok(_), Deed::Start(_)) => cx.remember(&s.uid, |m| (m.refusals, m.refused) = (0, None)),
         (ended, _) => return ended.map(|_| ()),
     }
@@ -84,10 +111,15 @@ async fn carry_out(cx: &Context, polecat: &Polecat, s: &Snapshot, deed: &Deed, n
 fn refused(cx: &Context, s: &Snapshot, why: &str, message: &str, now: Timestamp) {
     cx.remember(&s.uid, |m| {
         m.refusals = m.refusals.saturating_add(1);
-        // Asking beadstore-ctl again is cheap; a pod that the API server refuses is refused again, most likely.
+        // Asking beadstore-ctl again is cheap; a pod that the API server refuses is refused again,
+        // most likely.
         let pause = if why == reason::POD_CREATE_FAILED { 2 } else { 1 };
         let until = after(now, pause * call_delay(m.refusals));
-        m.refused = Some(Refused { reason: why.to_owned(), message: gastown_core::polecat::tame(message), until });
+        m.refused = Some(Refused {
+            reason: why.to_owned(),
+            message: gastown_core::polecat::tame(message),
+            until,
+        });
     });
 }
 
@@ -115,7 +147,11 @@ fn untold(cx: &Context, s: &Snapshot, inputs: &AlarmInputs, error: &Error, now: 
             _ => 0,
         };
         let tries = before.saturating_add(1);
-        m.alarm = AlarmFacts::Failed { call: inputs.call.clone(), tries, until: after(now, call_delay(tries)) };
+        m.alarm = AlarmFacts::Failed {
+            call: inputs.call.clone(),
+            tries,
+            until: after(now, call_delay(tries)),
+        };
     });
 }
 
@@ -165,7 +201,13 @@ fn take_seats(cx: &Context) {
 }
 
 /// Applies the status where it differs, and tells a changed reason once.
-async fn show(cx: &Context, polecat: &Polecat, s: &Snapshot, view: &View, now: Timestamp) -> Result<(), Error> {
+async fn show(
+    cx: &Context,
+    polecat: &Polecat,
+    s: &Snapshot,
+    view: &View,
+    now: Timestamp,
+) -> Result<(), Error> {
     let status = report::status(polecat, s, view, &cx.images.agent, now);
     let api: Api<Polecat> = Api::namespaced(cx.runtime.client.clone(), &s.namespace);
     match report::OWNER.applied(&api, polecat, &status).await {
@@ -183,7 +225,8 @@ async fn show(cx: &Context, polecat: &Polecat, s: &Snapshot, view: &View, now: T
 
 fn tell(cx: &Context, polecat: &Polecat, view: &View) {
     let Some(told) = &view.told else { return };
-    let before = polecat.status.as_ref().and_then(|st| conditions::find(&st.conditions, condition::READY));
+    let before =
+        polecat.status.as_ref().and_then(|st| conditions::find(&st.conditions, condition::READY));
     if before.is_some_and(|c| c.reason == told.reason) {
         return;
     }
@@ -195,8 +238,15 @@ fn again(s: &Snapshot, plan: &Plan, now: Timestamp) -> Action {
     let most = match s.slot {
         // a freed slot wakes the first in line; this is for a call that was lost
         Slot::AtCapacity { .. } => Duration::from_secs(60),
-        // a released claim wakes who waits for it; this is for one whose holder's last pod has just ended
-        _ if matches!(s.claim, ClaimFacts::HeldBy { .. } | ClaimFacts::ToLand { .. } | ClaimFacts::Unknown(_)) => Duration::from_secs(60),
+        // a released claim wakes who waits for it; this is for one whose holder's last pod has just
+        // ended
+        _ if matches!(
+            s.claim,
+            ClaimFacts::HeldBy { .. } | ClaimFacts::ToLand { .. } | ClaimFacts::Unknown(_)
+        ) =>
+        {
+            Duration::from_secs(60)
+        }
         _ => Duration::from_secs(600),
     };
     match plan.wake {

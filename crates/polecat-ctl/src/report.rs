@@ -46,11 +46,25 @@ fn phase(phase: Phase) -> PolecatPhase {
 }
 
 /// The status that shows `view`. `image` is what agents run in that name none.
-pub fn status(polecat: &Polecat, s: &Snapshot, view: &View, default_image: &str, now: Timestamp) -> PolecatStatus {
+pub fn status(
+    polecat: &Polecat,
+    s: &Snapshot,
+    view: &View,
+    default_image: &str,
+    now: Timestamp,
+) -> PolecatStatus {
     let mut present = polecat.status.as_ref().map(|st| st.conditions.clone()).unwrap_or_default();
     present.retain(|c| view.conditions.iter().any(|wanted| wanted.kind == c.type_));
     for c in &view.conditions {
-        conditions::set(&mut present, c.kind, c.status, &c.reason, &c.message, polecat.meta().generation, now);
+        conditions::set(
+            &mut present,
+            c.kind,
+            c.status,
+            &c.reason,
+            &c.message,
+            polecat.meta().generation,
+            now,
+        );
     }
     let whole = |n: u64| i64::try_from(n).unwrap_or(i64::MAX);
     let settings = s.spec.as_ref().ok().map(|spec| &spec.pod).filter(|_| view.attempts > 0);

@@ -22,11 +22,19 @@ struct Rig {
 
 impl Rig {
     fn holders(&self) -> BTreeSet<String> {
-        self.seats.iter().filter(|(_, s)| s.live || s.promised).map(|(uid, _)| uid.clone()).collect()
+        self.seats
+            .iter()
+            .filter(|(_, s)| s.live || s.promised)
+            .map(|(uid, _)| uid.clone())
+            .collect()
     }
 
     fn waiting(&self) -> BTreeSet<Candidate> {
-        self.seats.values().filter(|s| !s.live && !s.promised).filter_map(|s| s.waits.clone()).collect()
+        self.seats
+            .values()
+            .filter(|s| !s.live && !s.promised)
+            .filter_map(|s| s.waits.clone())
+            .collect()
     }
 }
 
@@ -35,9 +43,16 @@ impl Rig {
 pub struct Seats(Mutex<HashMap<String, Rig>>);
 
 impl Seats {
-    /// What a look at a Polecat showed. Takes back a promise that was not kept: only one look at a Polecat happens at a time.
-    /// Returns the keys of those who may now get a slot that became free.
-    pub fn observe(&self, rig: &str, uid: &str, live: bool, waits: Option<Candidate>) -> Vec<String> {
+    /// What a look at a Polecat showed. Takes back a promise that was not kept: only one look at a
+    /// Polecat happens at a time. Returns the keys of those who may now get a slot that became
+    /// free.
+    pub fn observe(
+        &self,
+        rig: &str,
+        uid: &str,
+        live: bool,
+        waits: Option<Candidate>,
+    ) -> Vec<String> {
         let mut rigs = self.0.lock();
         let rig = rigs.entry(rig.to_owned()).or_default();
         let seat = rig.seats.entry(uid.to_owned()).or_default();
@@ -98,7 +113,12 @@ mod tests {
     use super::*;
 
     fn candidate(name: &str, age: i64) -> Candidate {
-        Candidate { priority: 2, created: Timestamp::from_second(1000 - age).unwrap(), key: format!("ns/{name}"), uid: name.into() }
+        Candidate {
+            priority: 2,
+            created: Timestamp::from_second(1000 - age).unwrap(),
+            key: format!("ns/{name}"),
+            uid: name.into(),
+        }
     }
 
     #[test]

@@ -1,10 +1,12 @@
-//! Carries out one step. Judges nothing: what comes out of a step is remembered, and decided about next time.
+//! Carries out one step. Judges nothing: what comes out of a step is remembered, and decided about
+//! next time.
 
 use gastown_api::conditions::time;
 use gastown_api::names::{manager, reason};
 use gastown_api::{MergeAttempt, MergeRequest};
 use gastown_core::train::{
-    Author, Car, End, EndPhase, GateId, Judgement, Landing, RequestId, RunState, Step, Target, Tested, Verdict, short_digest,
+    Author, Car, End, EndPhase, GateId, Judgement, Landing, RequestId, RunState, Step, Target,
+    Tested, Verdict, short_digest,
 };
 use gastown_git::{GitError, PushOutcome, RefUpdate, Refusal, Remote};
 use gastown_names::CommitId;
@@ -51,14 +53,27 @@ pub(crate) fn in_seconds(seconds: i64) -> Timestamp {
 
 impl Pass<'_> {
     /// Carries out a step; [`Step::Wait`] is nobody's to carry out.
-    pub(crate) async fn act(&self, train: &mut Train, remote: &Remote, step: Step) -> Result<(), Fault> {
+    pub(crate) async fn act(
+        &self,
+        train: &mut Train,
+        remote: &Remote,
+        step: Step,
+    ) -> Result<(), Fault> {
         match step {
             Step::Wait { .. } => {}
             Step::Fetch => self.fetch(train, remote).await?,
             Step::Build { request, base } => self.build(train, &request, &base).await?,
-            Step::EnsureGate { car, gate, run } => self.ensure_gate(train, &car, &gate, run).await?,
+            Step::EnsureGate { car, gate, run } => {
+                self.ensure_gate(train, &car, &gate, run).await?
+            }
             Step::RecordVerdict { job, request, candidate, gate, result, until } => {
-                self.record_verdict(train, &job, &request, Verdict { candidate, gate, result, evidence: String::new() }).await?;
+                self.record_verdict(
+                    train,
+                    &job,
+                    &request,
+                    Verdict { candidate, gate, result, evidence: String::new() },
+                )
+                .await?;
                 if let Some(e) = train.entry(&request) {
                     e.retest_at = until.or(e.retest_at);
                 }
@@ -70,19 +85,30 @@ impl Pass<'_> {
                 self.retest(train, &request).await?;
             }
             Step::Retest(request) => self.retest(train, &request).await?,
-            Step::RecordFault { job, request, why, until } => self.record_fault(train, &job, &request, &why, until).await?,
+            Step::RecordFault { job, request, why, until } => {
+                self.record_fault(train, &job, &request, &why, until).await?
+            }
             Step::ReleaseJob { job } => self.release(train, &job).await?,
             Step::Land(car) => self.land(train, remote, &car).await?,
-            Step::ReadBack { request, commit } => self.read_back(train, remote, &request, commit).await?,
-            Step::MarkLanded { request, commit, tested, reason } => self.mark_landed(train, &request, commit, tested, reason).await?,
+            Step::ReadBack { request, commit } => {
+                self.read_back(train, remote, &request, commit).await?
+            }
+            Step::MarkLanded { request, commit, tested, reason } => {
+                self.mark_landed(train, &request, commit, tested, reason).await?
+            }
             Step::TellAuthor(request) => self.tell_author(train, &request).await?,
             Step::DeleteSource(request) => self.delete_source(train, remote, &request).await?,
             Step::AskAuthor(request) => self.ask_author(train, &request).await?,
-            Step::Rework { request, reason, evidence } => self.rework(train, &request, reason, evidence).await?,
-            Step::Reject { request, reason, message } => self.reject(train, &request, reason, message).await?,
+            Step::Rework { request, reason, evidence } => {
+                self.rework(train, &request, reason, evidence).await?
+            }
+            Step::Reject { request, reason, message } => {
+                self.reject(train, &request, reason, message).await?
+            }
             Step::Supersede { request, by } => {
                 let message = format!("{by} takes its place");
-                self.end(train, &request, ended(EndPhase::Superseded, "Superseded", message)).await?;
+                self.end(train, &request, ended(EndPhase::Superseded, "Superseded", message))
+                    .await?;
             }
             Step::Reopen(request) => self.reopen(train, &request).await?,
             Step::Forget(request) => self.forget(train, &request).await?,
@@ -91,15 +117,25 @@ impl Pass<'_> {
     }
 
     fn jobs_api(&self) -> Api<Job> {
-        Api::namespaced(self.ctx.runtime.client.clone(), &self.refinery.namespace().unwrap_or_default())
+        Api::namespaced(
+            self.ctx.runtime.client.clone(),
+            &self.refinery.namespace().unwrap_or_default(),
+        )
     }
 
     fn labels(&self) -> RigLabels {
         RigLabels { rig: self.refinery.spec.rig_ref.clone() }
     }
 
-    async fn ensure_gate(&self, train: &mut Train, car: &Car, gate: &GateId, run: u32) -> Result<(), Fault> {
-        // A former run's end has dropped its name, and the target alone never had one: without it the pod can fetch nothing.
+    async fn ensure_gate(
+        &self,
+        train: &mut Train,
+        car: &Car,
+        gate: &GateId,
+        run: u32,
+    ) -> Result<(), Fault> {
+        // A former run's end has dropped its name, and the target alone never had one: without it
+        // the pod can fetch nothing.
         self.ctx.mirror(&self.url).keep_candidate(&car.commit).await?;
         let Some(e) = train.entry(&car.request) else { return Ok(()) };
         let recipe = JobRecipe::new(car, &e.commit, gate, run);
@@ -108,14 +144,20 @@ impl Pass<'_> {
         let job = gate::job(&self.refinery, &self.ctx.args, &recipe, &ca);
         let job = job.map_err(|e| Error::Defect(format!("making a gate's Job: {e}")))?;
         let (api, name) = (self.jobs_api(), job.name_any());
-        let params = PostParams { field_manager: Some(manager::REFINERY.into()), ..PostParams::default() };
+        let params =
+            PostParams { field_manager: Some(manager::REFINERY.into()), ..PostParams::default() };
         let made = match api.create(&params, &job).await {
             Ok(made) => made,
             // Made before a crash, or by a write whose answer was lost.
             Err(kube::Error::Api(status)) if status.code == 409 => {
                 let found = api.get(&name).await.map_err(doing(format!("reading Job {name}")))?;
-                if JobRecipe::of(&found, &self.refinery).as_ref() != Some(&recipe) || found.metadata.deletion_timestamp.is_some() {
-                    return Err(doing(format!("making Job {name}, whose name is taken"))(kube::Error::Api(status)).into());
+                if JobRecipe::of(&found, &self.refinery).as_ref() != Some(&recipe)
+                    || found.metadata.deletion_timestamp.is_some()
+                {
+                    return Err(doing(format!("making Job {name}, whose name is taken"))(
+                        kube::Error::Api(status),
+                    )
+                    .into());
                 }
                 found
             }
@@ -139,7 +181,13 @@ impl Pass<'_> {
         self.ctx.jobs.find(|j| j.name_any() == name && j.namespace() == namespace)
     }
 
-    async fn record_verdict(&self, train: &mut Train, job: &str, id: &RequestId, mut verdict: Verdict) -> Result<(), Error> {
+    async fn record_verdict(
+        &self,
+        train: &mut Train,
+        job: &str,
+        id: &RequestId,
+        mut verdict: Verdict,
+    ) -> Result<(), Error> {
         let seen = self.seen_job(job);
         let pod = seen.as_ref().and_then(|j| pod_of(self.ctx, j));
         let evidence = match verdict.result {
@@ -147,7 +195,11 @@ impl Pass<'_> {
             Judgement::Fail => Some(self.evidence(pod.as_deref()).await),
         };
         verdict.evidence = evidence.as_deref().map(|e| short_digest(&[e], 16)).unwrap_or_default();
-        let base = seen.as_ref().and_then(|j| JobRecipe::of(j, &self.refinery)).map(|r| r.base.to_string()).unwrap_or_default();
+        let base = seen
+            .as_ref()
+            .and_then(|j| JobRecipe::of(j, &self.refinery))
+            .map(|r| r.base.to_string())
+            .unwrap_or_default();
         if let Some(begun) = seen.as_ref().and_then(|j| j.creation_timestamp()) {
             let seconds = Timestamp::now().duration_since(begun.0).as_secs_f64();
             self.ctx.metrics.gate_seconds.get_or_create(&self.labels()).observe(seconds);
@@ -178,8 +230,13 @@ impl Pass<'_> {
 
     /// The end of the gate's log, or what its termination message holds of it.
     async fn evidence(&self, pod: Option<&Pod>) -> String {
-        let Some(pod) = pod else { return "The gate's pod is gone, and its log with it.".to_owned() };
-        let api = Api::<Pod>::namespaced(self.ctx.runtime.client.clone(), &pod.namespace().unwrap_or_default());
+        let Some(pod) = pod else {
+            return "The gate's pod is gone, and its log with it.".to_owned();
+        };
+        let api = Api::<Pod>::namespaced(
+            self.ctx.runtime.client.clone(),
+            &pod.namespace().unwrap_or_default(),
+        );
         let params = LogParams {
             container: Some(gate::CONTAINER.to_owned()),
             tail_lines: Some(200),
@@ -188,22 +245,36 @@ impl Pass<'_> {
         };
         let log = api.logs(&pod.name_any(), &params).await.unwrap_or_default();
         let statuses = pod.status.iter().flat_map(|s| s.container_statuses.iter().flatten());
-        let ended = statuses.filter(|c| c.name == gate::CONTAINER).find_map(|c| c.state.clone()?.terminated);
+        let ended = statuses
+            .filter(|c| c.name == gate::CONTAINER)
+            .find_map(|c| c.state.clone()?.terminated);
         let said = ended.as_ref().and_then(|t| t.message.clone()).unwrap_or_default();
-        let late = pod.status.as_ref().and_then(|s| s.reason.as_deref()) == Some("DeadlineExceeded");
+        let late =
+            pod.status.as_ref().and_then(|s| s.reason.as_deref()) == Some("DeadlineExceeded");
         let last = match (&ended, late) {
             (_, true) => format!("The gate took longer than {} s.", self.ctx.args.gate_seconds),
             (Some(t), _) => format!("The gate ended with exit code {}.", t.exit_code),
             (None, _) => String::new(),
         };
-        let text = gate::evidence(if log.trim().is_empty() { &said } else { &log }, MergeAttempt::MAX_EVIDENCE - 100);
+        let text = gate::evidence(
+            if log.trim().is_empty() { &said } else { &log },
+            MergeAttempt::MAX_EVIDENCE - 100,
+        );
         format!("{text}\n{last}").trim().to_owned()
     }
 
-    async fn record_fault(&self, train: &mut Train, job: &str, id: &RequestId, why: &str, until: Timestamp) -> Result<(), Error> {
+    async fn record_fault(
+        &self,
+        train: &mut Train,
+        job: &str,
+        id: &RequestId,
+        why: &str,
+        until: Timestamp,
+    ) -> Result<(), Error> {
         let base = self.seen_job(job).and_then(|j| JobRecipe::of(&j, &self.refinery));
         if let Some(e) = train.entry(id) {
-            let (base, candidate) = base.map(|r| (r.base.to_string(), r.candidate.to_string())).unwrap_or_default();
+            let (base, candidate) =
+                base.map(|r| (r.base.to_string(), r.candidate.to_string())).unwrap_or_default();
             let a = attempt(e, &base, Some(&candidate));
             a.job = Some(job.to_owned());
             a.finished_at = Some(time(Timestamp::now()));
@@ -213,8 +284,12 @@ impl Pass<'_> {
             e.ledger.faults += 1;
             e.ledger.runs += 1;
             e.not_before = Some(until);
-            e.note = Some(("GateBroken".to_owned(), format!("Job {job}: {why}; it is tried again")));
-            self.ctx.runtime.events.say(e.object.as_ref(), Note::warning("gate", "GateBroken", format!("Job {job}: {why}")));
+            e.note =
+                Some(("GateBroken".to_owned(), format!("Job {job}: {why}; it is tried again")));
+            self.ctx.runtime.events.say(
+                e.object.as_ref(),
+                Note::warning("gate", "GateBroken", format!("Job {job}: {why}")),
+            );
         }
         self.ctx.metrics.faults.get_or_create(&self.labels()).inc();
         self.ledger(train, id).await?;
@@ -228,9 +303,13 @@ impl Pass<'_> {
             Some(job) => Some(job.as_ref().clone()),
             None => api.get_opt(name).await.map_err(doing(format!("reading Job {name}")))?,
         };
-        let Some(job) = job.filter(|j| apply::is_owned_by(j, self.refinery.as_ref())) else { return Ok(()) };
+        let Some(job) = job.filter(|j| apply::is_owned_by(j, self.refinery.as_ref())) else {
+            return Ok(());
+        };
         if let Some(uid) = job.uid() {
-            apply::delete(&api, &job).await.map_err(|source| Error::Apply { doing: format!("deleting Job {name}"), source })?;
+            apply::delete(&api, &job)
+                .await
+                .map_err(|source| Error::Apply { doing: format!("deleting Job {name}"), source })?;
             self.ctx.served.lock().remove(&uid);
             train.released.insert(uid);
         }
@@ -244,19 +323,35 @@ impl Pass<'_> {
     }
 
     /// Moves the target. Only what was tested can get here.
-    async fn land(&self, train: &mut Train, remote: &Remote, tested: &Tested<Car>) -> Result<(), Fault> {
+    async fn land(
+        &self,
+        train: &mut Train,
+        remote: &Remote,
+        tested: &Tested<Car>,
+    ) -> Result<(), Fault> {
         let car = tested.what();
         if !self.is_fast_forward(&car.base, &car.commit).await? {
-            return Err(Error::Defect(format!("candidate {} does not descend from {}", car.commit, car.base)).into());
+            return Err(Error::Defect(format!(
+                "candidate {} does not descend from {}",
+                car.commit, car.base
+            ))
+            .into());
         }
         if self.ctx.runtime.claims.held().is_none() {
             return Err(Error::NotHolder.into());
         }
-        let update = RefUpdate { name: self.target.full(), expected: Some(car.base.clone()), new: Some(car.commit.clone()) };
+        let update = RefUpdate {
+            name: self.target.full(),
+            expected: Some(car.base.clone()),
+            new: Some(car.commit.clone()),
+        };
         let mirror = self.ctx.mirror(&self.url);
         let pushed = remote.push(&self.ctx.git, mirror.path(), &[update]).await;
         let outcome = match pushed {
-            Ok(outcomes) => outcomes.into_iter().next().unwrap_or(PushOutcome::Rejected(Refusal::Other, "no answer".into())),
+            Ok(outcomes) => outcomes
+                .into_iter()
+                .next()
+                .unwrap_or(PushOutcome::Rejected(Refusal::Other, "no answer".into())),
             Err(error) => {
                 // It may have arrived all the same: the target is looked at before anything else.
                 train.target = None;
@@ -270,20 +365,34 @@ impl Pass<'_> {
                 train.target = Some(Target::At { tip: car.commit.clone(), seen: Timestamp::now() });
             }
             PushOutcome::Rejected(Refusal::Stale, said) => {
-                tracing::info!(request = e.object.name_any(), said, "the target moved: the request is built and tested again");
+                tracing::info!(
+                    request = e.object.name_any(),
+                    said,
+                    "the target moved: the request is built and tested again"
+                );
                 train.target = None;
             }
             PushOutcome::Rejected(why, said) => {
                 e.not_before = Some(in_seconds(60));
-                e.note = Some(("PushRejected".to_owned(), format!("the remote refused the push ({why:?}): {said}")));
-                let (object, said) = (e.object.clone(), format!("Merge failed for {}: {said}", author(&e.object)));
+                e.note = Some((
+                    "PushRejected".to_owned(),
+                    format!("the remote refused the push ({why:?}): {said}"),
+                ));
+                let (object, said) =
+                    (e.object.clone(), format!("Merge failed for {}: {said}", author(&e.object)));
                 self.tell(&object, Note::warning("landing", reason::MERGE_FAILED, said));
             }
         }
         Ok(())
     }
 
-    async fn read_back(&self, train: &mut Train, remote: &Remote, id: &RequestId, commit: CommitId) -> Result<(), Fault> {
+    async fn read_back(
+        &self,
+        train: &mut Train,
+        remote: &Remote,
+        id: &RequestId,
+        commit: CommitId,
+    ) -> Result<(), Fault> {
         for wait in [0, 200, 1000] {
             // A forge's replicas may be behind the one that took the push.
             tokio::time::sleep(std::time::Duration::from_millis(wait)).await;
@@ -296,7 +405,10 @@ impl Pass<'_> {
         }
         self.ctx.metrics.mismatches.get_or_create(&self.labels()).inc();
         let message = format!("the remote took {commit} and its {} does not hold it", self.target);
-        self.ctx.runtime.events.say(self.refinery.as_ref(), Note::warning("landing", "ReadBackFailed", &message));
+        self.ctx
+            .runtime
+            .events
+            .say(self.refinery.as_ref(), Note::warning("landing", "ReadBackFailed", &message));
         train.target = None;
         if let Some(e) = train.entry(id) {
             e.landing = Landing::No;
@@ -324,7 +436,14 @@ impl Pass<'_> {
         // The author hears first: a crash in between finds the request landed and tells it again.
         let message = format!("Branch {} merged to {} (commit: {shown})", e.branch, self.target);
         let told = self.merged(e, &message).await?;
-        let end = End { phase: EndPhase::Landed, reason: why.to_owned(), message, at: Timestamp::now(), tested, landed: commit };
+        let end = End {
+            phase: EndPhase::Landed,
+            reason: why.to_owned(),
+            message,
+            at: Timestamp::now(),
+            tested,
+            landed: commit,
+        };
         let (object, queued) = (e.object.clone(), e.object.creation_timestamp());
         if let Some(e) = train.entry(id) {
             e.told = told;
@@ -334,7 +453,14 @@ impl Pass<'_> {
             let seconds = Timestamp::now().duration_since(t.0).as_secs_f64();
             self.ctx.metrics.merge_seconds.get_or_create(&self.labels()).observe(seconds);
         }
-        self.tell(&object, Note::normal("landing", reason::MERGE_SUCCEEDED, format!("Successfully merged {}", author(&object))));
+        self.tell(
+            &object,
+            Note::normal(
+                "landing",
+                reason::MERGE_SUCCEEDED,
+                format!("Successfully merged {}", author(&object)),
+            ),
+        );
         Ok(())
     }
 
@@ -354,20 +480,32 @@ impl Pass<'_> {
         self.ctx.runtime.events.say(request, note);
     }
 
-    /// Deletes a landed branch that nobody has moved since. What cannot be deleted stays, and is no fault.
-    async fn delete_source(&self, train: &mut Train, remote: &Remote, id: &RequestId) -> Result<(), Fault> {
+    /// Deletes a landed branch that nobody has moved since. What cannot be deleted stays, and is no
+    /// fault.
+    async fn delete_source(
+        &self,
+        train: &mut Train,
+        remote: &Remote,
+        id: &RequestId,
+    ) -> Result<(), Fault> {
         let Some(e) = train.entries.get(id) else { return Ok(()) };
         // Another open request of the same branch still needs it.
-        let needed = train.entries.iter().any(|(o, x)| o != id && x.branch == e.branch && x.ledger.end.is_none());
+        let needed = train
+            .entries
+            .iter()
+            .any(|(o, x)| o != id && x.branch == e.branch && x.ledger.end.is_none());
         if e.branch != self.target && !needed {
-            let update = RefUpdate { name: e.branch.full(), expected: Some(e.commit.clone()), new: None };
+            let update =
+                RefUpdate { name: e.branch.full(), expected: Some(e.commit.clone()), new: None };
             if !self.ctx.mirror(&self.url).path().exists() {
                 // A push needs a repository, even one that only deletes.
                 self.fetch(train, remote).await?;
             }
             let Some(e) = train.entries.get(id) else { return Ok(()) };
             match remote.push(&self.ctx.git, self.ctx.mirror(&self.url).path(), &[update]).await {
-                Ok(outcomes) => tracing::debug!(branch = %e.branch, ?outcomes, "a landed branch is deleted"),
+                Ok(outcomes) => {
+                    tracing::debug!(branch = %e.branch, ?outcomes, "a landed branch is deleted")
+                }
                 Err(error) if error.class.is_transient() => {
                     if let Some(e) = train.entry(id) {
                         e.not_before = Some(in_seconds(60));
@@ -386,14 +524,21 @@ impl Pass<'_> {
     async fn ask_author(&self, train: &mut Train, id: &RequestId) -> Result<(), Error> {
         let Some(e) = train.entries.get(id) else { return Ok(()) };
         let nobody = e.object.spec.polecat_ref.is_none();
-        let there = nobody || self.polecat(e).await?.is_some_and(|p| p.metadata.deletion_timestamp.is_none());
+        let there = nobody
+            || self.polecat(e).await?.is_some_and(|p| p.metadata.deletion_timestamp.is_none());
         if let Some(e) = train.entry(id) {
             e.author = if there { Author::Present } else { Author::Gone };
         }
         Ok(())
     }
 
-    async fn rework(&self, train: &mut Train, id: &RequestId, why: &'static str, evidence: String) -> Result<(), Error> {
+    async fn rework(
+        &self,
+        train: &mut Train,
+        id: &RequestId,
+        why: &'static str,
+        evidence: String,
+    ) -> Result<(), Error> {
         let base = match train.target() {
             Target::At { tip, .. } => tip.to_string(),
             Target::Unknown | Target::Absent { .. } => String::new(),
@@ -401,7 +546,9 @@ impl Pass<'_> {
         let Some(e) = train.entry(id) else { return Ok(()) };
         let message = match why {
             "Conflict" => format!("it does not apply to {}", self.target),
-            "GateFailed" => "its gate failed; status.attempts holds the end of the output".to_owned(),
+            "GateFailed" => {
+                "its gate failed; status.attempts holds the end of the output".to_owned()
+            }
             _ => evidence.clone(),
         };
         // A gate's evidence is in the attempt already; here is only its digest.
@@ -419,12 +566,22 @@ impl Pass<'_> {
         }
         self.tell(
             &object,
-            Note::warning("landing", reason::MERGE_FAILED, format!("Merge failed for {}: {why}: {message}", author(&object))),
+            Note::warning(
+                "landing",
+                reason::MERGE_FAILED,
+                format!("Merge failed for {}: {why}: {message}", author(&object)),
+            ),
         );
         Ok(())
     }
 
-    async fn reject(&self, train: &mut Train, id: &RequestId, why: &'static str, message: String) -> Result<(), Error> {
+    async fn reject(
+        &self,
+        train: &mut Train,
+        id: &RequestId,
+        why: &'static str,
+        message: String,
+    ) -> Result<(), Error> {
         let Some(object) = train.entries.get(id).map(|e| e.object.clone()) else { return Ok(()) };
         self.end(train, id, ended(EndPhase::Rejected, why, message.clone())).await?;
         self.ctx.runtime.events.say(object.as_ref(), Note::warning("landing", why, message));
@@ -454,11 +611,15 @@ impl Pass<'_> {
 
     async fn forget(&self, train: &mut Train, id: &RequestId) -> Result<(), Error> {
         if let Some(e) = train.entries.remove(id) {
-            let api = Api::<MergeRequest>::namespaced(self.ctx.runtime.client.clone(), &e.object.namespace().unwrap_or_default());
+            let api = Api::<MergeRequest>::namespaced(
+                self.ctx.runtime.client.clone(),
+                &e.object.namespace().unwrap_or_default(),
+            );
             let name = e.object.name_any();
-            apply::delete(&api, e.object.as_ref())
-                .await
-                .map_err(|source| Error::Apply { doing: format!("deleting request {name}"), source })?;
+            apply::delete(&api, e.object.as_ref()).await.map_err(|source| Error::Apply {
+                doing: format!("deleting request {name}"),
+                source,
+            })?;
         }
         Ok(())
     }
@@ -470,5 +631,12 @@ fn author(object: &MergeRequest) -> String {
 }
 
 fn ended(phase: EndPhase, reason: &str, message: String) -> End {
-    End { phase, reason: reason.to_owned(), message, at: Timestamp::now(), tested: None, landed: None }
+    End {
+        phase,
+        reason: reason.to_owned(),
+        message,
+        at: Timestamp::now(),
+        tested: None,
+        landed: None,
+    }
 }

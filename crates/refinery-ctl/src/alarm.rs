@@ -18,12 +18,20 @@ const AUTHOR_GONE: &str = "AuthorGone";
 /// Says how it stands with a Refinery and its requests.
 pub(crate) fn keep(alarms: &Alarms, facts: &Facts, train: &Train, refinery: &Refinery) {
     let subject = Subject::of(refinery, &refinery.spec.rig_ref);
-    alarms.keep(&subject, &[TARGET_BROKEN, GATE_BROKEN], &of_refinery(facts, train, &refinery.spec.target_branch));
+    alarms.keep(
+        &subject,
+        &[TARGET_BROKEN, GATE_BROKEN],
+        &of_refinery(facts, train, &refinery.spec.target_branch),
+    );
     for e in train.entries.values() {
         let trouble = of_request(e);
         // What nobody has given up on was never told of, unless a person asked for another try.
         if trouble.is_some() || e.ledger.retried > 0 {
-            alarms.keep(&Subject::of(e.object.as_ref(), &e.object.spec.rig_ref), &[AUTHOR_GONE], trouble.as_slice());
+            alarms.keep(
+                &Subject::of(e.object.as_ref(), &e.object.spec.rig_ref),
+                &[AUTHOR_GONE],
+                trouble.as_slice(),
+            );
         }
     }
 }
@@ -32,19 +40,31 @@ fn of_refinery(facts: &Facts, train: &Train, target: &str) -> Vec<Trouble> {
     let mut troubles = Vec::new();
     if let (Some(false), Target::At { tip, .. }) = (target_health(facts), &facts.target) {
         let waiting = facts.requests.iter().filter(|r| r.end.is_none()).count();
-        let details =
-            format!("{waiting} requests wait. One that passes the gate on {target} lands all the same: the fix is such a request.");
-        troubles.push(Trouble { cause: TARGET_BROKEN, severity: Severity::High, summary: broken(target, tip), details });
+        let details = format!(
+            "{waiting} requests wait. One that passes the gate on {target} lands all the same: the fix is such a request."
+        );
+        troubles.push(Trouble {
+            cause: TARGET_BROKEN,
+            severity: Severity::High,
+            summary: broken(target, tip),
+            details,
+        });
     }
     if let Some(summary) = gate_trouble(train) {
-        let details = "It is tried again every ten minutes. The events of its Job and pod say more.".to_owned();
+        let details =
+            "It is tried again every ten minutes. The events of its Job and pod say more."
+                .to_owned();
         troubles.push(Trouble { cause: GATE_BROKEN, severity: Severity::High, summary, details });
     }
     troubles
 }
 
 fn of_request(e: &Entry) -> Option<Trouble> {
-    let end = e.ledger.end.as_ref().filter(|end| end.phase == EndPhase::Rejected && end.reason == AUTHOR_GONE)?;
+    let end = e
+        .ledger
+        .end
+        .as_ref()
+        .filter(|end| end.phase == EndPhase::Rejected && end.reason == AUTHOR_GONE)?;
     let name = e.object.name_any();
     let details = format!(
         "Branch {} still holds commit {}. Adding 1 to spec.retry of MergeRequest {name} tries it again as it is.",

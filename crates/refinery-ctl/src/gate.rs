@@ -16,7 +16,8 @@ use serde_json::{Value, json};
 use crate::args::RefineryArgs;
 
 /// What gate Jobs and their pods carry, so that only they are watched. Nothing is believed by it.
-pub(crate) const SELECTOR: &str = "app.kubernetes.io/component=gate,app.kubernetes.io/managed-by=refinery-ctl";
+pub(crate) const SELECTOR: &str =
+    "app.kubernetes.io/component=gate,app.kubernetes.io/managed-by=refinery-ctl";
 /// The one gate's name.
 pub(crate) const GATE: &str = "test";
 /// The container that fetches the candidate.
@@ -69,7 +70,11 @@ impl JobRecipe {
     pub(crate) fn job_name(&self, refinery: &Refinery) -> String {
         let uid = refinery.uid().unwrap_or_default();
         // The target alone is tested for one request, and again for another.
-        let spec = if self.candidate == self.base { format!("{}/{}", self.gate.0, self.request) } else { self.gate.0.clone() };
+        let spec = if self.candidate == self.base {
+            format!("{}/{}", self.gate.0, self.request)
+        } else {
+            self.gate.0.clone()
+        };
         gate_job_name(&uid, &self.candidate, GATE, &spec, self.run)
     }
 
@@ -85,7 +90,12 @@ impl JobRecipe {
 
     /// The recipe of the candidate itself.
     pub(crate) fn candidate(request: &RequestId, base: &CommitId, source: &CommitId) -> Recipe {
-        Recipe { request: request.0.clone(), base: base.clone(), source: source.clone(), strategy: Strategy::Rebase }
+        Recipe {
+            request: request.0.clone(),
+            base: base.clone(),
+            source: source.clone(),
+            strategy: Strategy::Rebase,
+        }
     }
 }
 
@@ -108,7 +118,12 @@ fn restricted(read_only: bool) -> Value {
 }
 
 /// The gate's Job. `ca` is the certificate of the git endpoint, as PEM.
-pub(crate) fn job(refinery: &Refinery, args: &RefineryArgs, recipe: &JobRecipe, ca: &str) -> Result<Job, serde_json::Error> {
+pub(crate) fn job(
+    refinery: &Refinery,
+    args: &RefineryArgs,
+    recipe: &JobRecipe,
+    ca: &str,
+) -> Result<Job, serde_json::Error> {
     let template = refinery.spec.gate_template.clone().unwrap_or_default();
     let labels = json!({
         "app.kubernetes.io/component": "gate",
@@ -139,24 +154,41 @@ fn label_value(text: &str) -> Option<&str> {
     let plain = |b: u8| b.is_ascii_alphanumeric() || b"-_.".contains(&b);
     let ends = |b: Option<&u8>| b.is_some_and(u8::is_ascii_alphanumeric);
     let bytes = text.as_bytes();
-    (bytes.len() <= 63 && bytes.iter().all(|b| plain(*b)) && ends(bytes.first()) && ends(bytes.last())).then_some(text)
+    (bytes.len() <= 63
+        && bytes.iter().all(|b| plain(*b))
+        && ends(bytes.first())
+        && ends(bytes.last()))
+    .then_some(text)
 }
 
-fn pod(refinery: &Refinery, args: &RefineryArgs, recipe: &JobRecipe, ca: &str, template: &GateTemplate) -> Value {
+fn pod(
+    refinery: &Refinery,
+    args: &RefineryArgs,
+    recipe: &JobRecipe,
+    ca: &str,
+    template: &GateTemplate,
+) -> Value {
     let own_image = template.image.is_none();
     let image = template.image.clone().unwrap_or_else(|| args.agent_image.clone());
     let resources = template.resources.as_ref().and_then(|r| serde_json::to_value(r).ok());
     let mut env = vec![json!({"name": "HOME", "value": "/home/nonroot"})];
     env.extend(template.env.iter().filter_map(|e| serde_json::to_value(e).ok()));
-    let url = format!("{}/git/{}/{}", args.git_endpoint.trim_end_matches('/'), refinery.spec.rig_ref, refinery.spec.target_branch);
+    let url = format!(
+        "{}/git/{}/{}",
+        args.git_endpoint.trim_end_matches('/'),
+        refinery.spec.rig_ref,
+        refinery.spec.target_branch
+    );
     json!({
         "restartPolicy": "Never",
-        // By name: a projected token needs one that is written down, wherever the API server fills none in.
+        // By name: a projected token needs one that is written down, wherever the API server fills
+        // none in.
         "serviceAccountName": "default",
         "automountServiceAccountToken": false,
         "enableServiceLinks": false,
         "terminationGracePeriodSeconds": 5,
-        // Of the pod, not of the Job: a Job past its deadline takes its pod and the gate's log with it.
+        // Of the pod, not of the Job: a Job past its deadline takes its pod and the gate's log with
+        // it.
         "activeDeadlineSeconds": args.gate_seconds,
         "securityContext": {
             "runAsNonRoot": true, "runAsUser": 65532, "runAsGroup": 65532, "fsGroup": 65532,
@@ -228,7 +260,9 @@ fn without_pod(job: &Job, now: Timestamp) -> RunState {
         match c.type_.as_str() {
             "Complete" => return RunState::Passed,
             // The pod's watch may be behind the Job's.
-            "Failed" if age < 5 => return RunState::Running("its pod's end is not known yet".into()),
+            "Failed" if age < 5 => {
+                return RunState::Running("its pod's end is not known yet".into());
+            }
             "Failed" => {
                 let why = c.reason.clone().unwrap_or_default();
                 return RunState::Broken(format!("the Job failed ({why}) and its pod is gone"));
@@ -236,7 +270,8 @@ fn without_pod(job: &Job, now: Timestamp) -> RunState {
             _ => {}
         }
     }
-    // A Job has its pod within a moment; only one that does not is worth another word (and another write).
+    // A Job has its pod within a moment; only one that does not is worth another word (and another
+    // write).
     let age = job.creation_timestamp().map_or(0, |t| now.as_second() - t.0.as_second());
     let said = if age < NO_POD_WITHIN { STARTS } else { "it has no pod yet; its events say why" };
     RunState::Running(said.to_owned())
@@ -245,7 +280,11 @@ fn without_pod(job: &Job, now: Timestamp) -> RunState {
 fn of_pod(pod: &Pod, now: Timestamp) -> RunState {
     let Some(status) = &pod.status else { return RunState::Running(STARTS.to_owned()) };
     let container = |name: &str| {
-        let all = status.init_container_statuses.iter().flatten().chain(status.container_statuses.iter().flatten());
+        let all = status
+            .init_container_statuses
+            .iter()
+            .flatten()
+            .chain(status.container_statuses.iter().flatten());
         all.into_iter().find(|c| c.name == name)
     };
     let (fetch, gate) = (container(FETCH), container(CONTAINER));
@@ -265,16 +304,25 @@ fn failed(pod: &Pod, fetch: Option<&ContainerStatus>, gate: Option<&ContainerSta
     let reason = status.and_then(|s| s.reason.as_deref()).unwrap_or_default();
     let said = status.and_then(|s| s.message.as_deref()).unwrap_or_default();
     let disrupted = status.and_then(|s| s.conditions.as_ref()).into_iter().flatten();
-    if let Some(c) = disrupted.into_iter().find(|c| c.type_ == "DisruptionTarget" && c.status == "True") {
+    if let Some(c) =
+        disrupted.into_iter().find(|c| c.type_ == "DisruptionTarget" && c.status == "True")
+    {
         let why = c.message.clone().or_else(|| c.reason.clone()).unwrap_or_default();
         return RunState::Broken(format!("its pod was disrupted: {why}"));
     }
-    let ended = |c: Option<&ContainerStatus>| c.and_then(|c| c.state.clone()).and_then(|s| s.terminated);
+    let ended =
+        |c: Option<&ContainerStatus>| c.and_then(|c| c.state.clone()).and_then(|s| s.terminated);
     let gate = ended(gate);
     if reason == "DeadlineExceeded" {
         // A gate that began has used up its time; one that did not was kept from it.
-        let began = gate.as_ref().is_some_and(|g| g.started_at.is_some() && g.reason.as_deref() != Some("ContainerStatusUnknown"));
-        return if began { RunState::Failed } else { RunState::Broken("its pod did not start in time".into()) };
+        let began = gate.as_ref().is_some_and(|g| {
+            g.started_at.is_some() && g.reason.as_deref() != Some("ContainerStatusUnknown")
+        });
+        return if began {
+            RunState::Failed
+        } else {
+            RunState::Broken("its pod did not start in time".into())
+        };
     }
     if !reason.is_empty() {
         return RunState::Broken(format!("its pod failed: {reason} {said}").trim().to_owned());
@@ -286,9 +334,18 @@ fn failed(pod: &Pod, fetch: Option<&ContainerStatus>, gate: Option<&ContainerSta
     match gate {
         None => RunState::Broken("its pod failed before the gate began".into()),
         Some(g) => match (g.reason.as_deref(), g.exit_code) {
-            (Some("OOMKilled"), _) => RunState::Broken("the gate used more memory than its limit (OOMKilled)".into()),
+            (Some("OOMKilled"), _) => {
+                RunState::Broken("the gate used more memory than its limit (OOMKilled)".into())
+            }
             (Some(r @ ("ContainerCannotRun" | "StartError" | "ContainerStatusUnknown")), _) => {
-                RunState::Broken(format!("the gate's container did not run: {r} {}", g.message.unwrap_or_default()).trim().to_owned())
+                RunState::Broken(
+                    format!(
+                        "the gate's container did not run: {r} {}",
+                        g.message.unwrap_or_default()
+                    )
+                    .trim()
+                    .to_owned(),
+                )
             }
             (_, 0) => RunState::Broken("its pod failed although the gate ended well".into()),
             _ => RunState::Failed,
@@ -300,23 +357,35 @@ fn failed(pod: &Pod, fetch: Option<&ContainerStatus>, gate: Option<&ContainerSta
 fn cannot_start(pod: &Pod, container: &ContainerStatus, now: Timestamp) -> Option<RunState> {
     let Some(ContainerState { waiting: Some(waiting), .. }) = &container.state else { return None };
     let reason = waiting.reason.as_deref()?;
-    let bad =
-        ["ErrImagePull", "ImagePullBackOff", "InvalidImageName", "ErrImageNeverPull", "CreateContainerConfigError", "CreateContainerError"];
+    let bad = [
+        "ErrImagePull",
+        "ImagePullBackOff",
+        "InvalidImageName",
+        "ErrImageNeverPull",
+        "CreateContainerConfigError",
+        "CreateContainerError",
+    ];
     let age = pod.creation_timestamp().map_or(0, |t| now.as_second() - t.0.as_second());
     if !bad.contains(&reason) || age < START_WITHIN {
         return None;
     }
     let said = waiting.message.clone().unwrap_or_default();
-    Some(RunState::Broken(format!("container {} does not start: {reason} {said}", container.name).trim().to_owned()))
+    Some(RunState::Broken(
+        format!("container {} does not start: {reason} {said}", container.name).trim().to_owned(),
+    ))
 }
 
 /// What a pod waits for; empty when its gate runs, or has ended and the pod is about to.
 fn pending(pod: &Pod, gate: Option<&ContainerStatus>) -> String {
-    if gate.and_then(|g| g.state.as_ref()).is_some_and(|s| s.running.is_some() || s.terminated.is_some()) {
+    if gate
+        .and_then(|g| g.state.as_ref())
+        .is_some_and(|s| s.running.is_some() || s.terminated.is_some())
+    {
         return String::new();
     }
     let conditions = pod.status.as_ref().and_then(|s| s.conditions.as_ref());
-    let unscheduled = conditions.into_iter().flatten().find(|c| c.type_ == "PodScheduled" && c.status == "False");
+    let unscheduled =
+        conditions.into_iter().flatten().find(|c| c.type_ == "PodScheduled" && c.status == "False");
     match unscheduled {
         Some(c) => format!("its pod has no node: {}", c.message.clone().unwrap_or_default()),
         None => STARTS.to_owned(),
@@ -325,7 +394,8 @@ fn pending(pod: &Pod, gate: Option<&ContainerStatus>) -> String {
 
 /// The end of a gate's log for its author: no control characters, at most `max` of the last ones.
 pub(crate) fn evidence(log: &str, max: usize) -> String {
-    let clean: Vec<char> = log.chars().filter(|c| !c.is_control() || matches!(c, '\n' | '\t')).collect();
+    let clean: Vec<char> =
+        log.chars().filter(|c| !c.is_control() || matches!(c, '\n' | '\t')).collect();
     let from = clean.len().saturating_sub(max);
     clean[from..].iter().collect::<String>().trim().to_owned()
 }

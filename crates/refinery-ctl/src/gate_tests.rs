@@ -64,9 +64,13 @@ fn time_that_the_gate_used_up_is_its_own_and_time_before_it_is_not() {
 
 #[test]
 fn an_image_that_does_not_come_breaks_the_run_and_a_node_that_does_not_is_waited_for() {
-    let image = with_pod(&json!({"phase": "Pending", "containerStatuses": [waits("gate", "ImagePullBackOff")]}));
+    let image = with_pod(
+        &json!({"phase": "Pending", "containerStatuses": [waits("gate", "ImagePullBackOff")]}),
+    );
     assert!(is_broken(&image), "{image:?}");
-    let starting = with_pod(&json!({"phase": "Pending", "containerStatuses": [waits("gate", "PodInitializing")]}));
+    let starting = with_pod(
+        &json!({"phase": "Pending", "containerStatuses": [waits("gate", "PodInitializing")]}),
+    );
     assert_eq!(starting, RunState::Running("its pod starts".into()));
     let unscheduled = json!([{"type": "PodScheduled", "status": "False", "message": "0/1 nodes: Insufficient cpu"}]);
     let node = with_pod(&json!({"phase": "Pending", "conditions": unscheduled}));
@@ -76,16 +80,30 @@ fn an_image_that_does_not_come_breaks_the_run_and_a_node_that_does_not_is_waited
 #[test]
 fn a_job_without_its_pod_is_broken_and_not_red() {
     let condition = |kind: &str, at: &str| {
-        job(&json!({"conditions": [{"type": kind, "status": "True", "reason": "BackoffLimitExceeded", "lastTransitionTime": at}]}))
+        job(
+            &json!({"conditions": [{"type": kind, "status": "True", "reason": "BackoffLimitExceeded", "lastTransitionTime": at}]}),
+        )
     };
     assert!(is_broken(&state(&condition("Failed", "2026-01-01T00:00:00Z"), None, now())));
-    assert!(matches!(state(&condition("Failed", "2026-01-01T00:59:58Z"), None, now()), RunState::Running(_)));
-    assert_eq!(state(&condition("Complete", "2026-01-01T00:00:00Z"), None, now()), RunState::Passed);
+    assert!(matches!(
+        state(&condition("Failed", "2026-01-01T00:59:58Z"), None, now()),
+        RunState::Running(_)
+    ));
+    assert_eq!(
+        state(&condition("Complete", "2026-01-01T00:00:00Z"), None, now()),
+        RunState::Passed
+    );
     assert!(matches!(state(&job(&json!({})), None, now()), RunState::Running(_)));
 }
 
 fn refinery() -> Refinery {
-    let mut r = Refinery::new("r", RefinerySpec { test_command: Some("make 'te st'; $X".into()), ..RefinerySpec::of_rig("web") });
+    let mut r = Refinery::new(
+        "r",
+        RefinerySpec {
+            test_command: Some("make 'te st'; $X".into()),
+            ..RefinerySpec::of_rig("web")
+        },
+    );
     r.metadata.namespace = Some("ns".into());
     r.metadata.uid = Some("uid-r".into());
     r
@@ -128,16 +146,25 @@ fn the_gate_s_pod_is_restricted_and_has_no_token_beside_its_command() {
     assert_eq!(spec.backoff_limit, Some(0));
     assert_eq!(spec.ttl_seconds_after_finished, None);
     let pod = spec.template.spec.unwrap();
-    assert_eq!((pod.automount_service_account_token, pod.active_deadline_seconds), (Some(false), Some(60)));
+    assert_eq!(
+        (pod.automount_service_account_token, pod.active_deadline_seconds),
+        (Some(false), Some(60))
+    );
     let gate = &pod.containers[0];
     // The command is an argument of its own; nothing of it is pasted into another.
     assert_eq!(gate.command.as_ref().unwrap(), &["/bin/sh", "-c", "make 'te st'; $X"]);
     assert!(gate.volume_mounts.iter().flatten().all(|m| m.name != "token"));
     let security = gate.security_context.as_ref().unwrap();
-    assert_eq!((security.run_as_non_root, security.allow_privilege_escalation), (Some(true), Some(false)));
+    assert_eq!(
+        (security.run_as_non_root, security.allow_privilege_escalation),
+        (Some(true), Some(false))
+    );
     let fetch = &pod.init_containers.as_ref().unwrap()[0];
     let url = fetch.env.iter().flatten().find(|e| e.name == "GASTOWN_GIT_URL").unwrap();
-    assert_eq!(url.value.as_deref(), Some("https://refinery-ctl.gastown-system.svc:9418/git/web/main"));
+    assert_eq!(
+        url.value.as_deref(),
+        Some("https://refinery-ctl.gastown-system.svc:9418/git/web/main")
+    );
 }
 
 #[test]

@@ -34,7 +34,10 @@ pub(crate) struct SeenJob {
 
 /// The requests that name this rig and branch.
 pub(crate) fn requests_of(ctx: &Context, refinery: &Refinery) -> Vec<Arc<MergeRequest>> {
-    let fits = |r: &MergeRequest| r.spec.rig_ref == refinery.spec.rig_ref && r.spec.target_branch == refinery.spec.target_branch;
+    let fits = |r: &MergeRequest| {
+        r.spec.rig_ref == refinery.spec.rig_ref
+            && r.spec.target_branch == refinery.spec.target_branch
+    };
     ctx.requests.state().into_iter().filter(|r| fits(r.as_ref())).collect()
 }
 
@@ -46,13 +49,16 @@ pub(crate) fn allows(rig: &Rig, namespace: &str) -> bool {
 /// The pod that a Job controls; the newest, should there be several.
 pub(crate) fn pod_of(ctx: &Context, job: &Job) -> Option<Arc<Pod>> {
     let uid = job.uid()?;
-    let owned = |p: &&Arc<Pod>| p.owner_references().iter().any(|o| o.controller == Some(true) && o.uid == uid);
+    let owned = |p: &&Arc<Pod>| {
+        p.owner_references().iter().any(|o| o.controller == Some(true) && o.uid == uid)
+    };
     let pods = ctx.pods.state();
     pods.iter().filter(owned).max_by_key(|p| p.creation_timestamp().map(|t| t.0)).cloned()
 }
 
 impl Pass<'_> {
-    /// Brings the memory up to what the caches show. Requests of namespaces that the rig does not admit are left out.
+    /// Brings the memory up to what the caches show. Requests of namespaces that the rig does not
+    /// admit are left out.
     pub(crate) fn refresh(&self, train: &mut Train) {
         let mut present = HashSet::new();
         for object in requests_of(self.ctx, &self.refinery) {
@@ -67,7 +73,10 @@ impl Pass<'_> {
             } else if let Some(entry) = Entry::new(object.clone()) {
                 train.entries.insert(id, entry);
             } else {
-                tracing::warn!(request = object.name_any(), "a request whose branch or commit cannot be read is left alone");
+                tracing::warn!(
+                    request = object.name_any(),
+                    "a request whose branch or commit cannot be read is left alone"
+                );
             }
         }
         train.entries.retain(|id, _| present.contains(id));
@@ -78,8 +87,11 @@ impl Pass<'_> {
         let now = Timestamp::now();
         let mut seen = Vec::new();
         for job in self.ctx.jobs.state() {
-            let gone = job.metadata.deletion_timestamp.is_some() || job.uid().is_some_and(|uid| train.released.contains(&uid));
-            let Some(recipe) = JobRecipe::of(&job, &self.refinery).filter(|_| !gone) else { continue };
+            let gone = job.metadata.deletion_timestamp.is_some()
+                || job.uid().is_some_and(|uid| train.released.contains(&uid));
+            let Some(recipe) = JobRecipe::of(&job, &self.refinery).filter(|_| !gone) else {
+                continue;
+            };
             let pod = pod_of(self.ctx, &job);
             let run = recipe.run(&self.refinery, gate::state(&job, pod.as_deref(), now));
             seen.push(SeenJob { job, run });
@@ -116,7 +128,10 @@ impl Pass<'_> {
         let mut served = self.ctx.served.lock();
         for seen in jobs {
             let built = train.entries.get(&seen.run.request).and_then(|e| e.build.as_ref());
-            let known = |b: &Build| b.base == seen.run.candidate || b.built == Built::Candidate(seen.run.candidate.clone());
+            let known = |b: &Build| {
+                b.base == seen.run.candidate
+                    || b.built == Built::Candidate(seen.run.candidate.clone())
+            };
             let same = built.is_some_and(known);
             if let (true, Some(uid)) = (same, seen.job.uid()) {
                 served.entry(uid).or_insert_with(|| self.served(&seen.run));
@@ -133,18 +148,25 @@ impl Pass<'_> {
         }
     }
 
-    /// Whether the request's Polecat says that it has landed, as far as the cache can tell; one that is gone says enough.
+    /// Whether the request's Polecat says that it has landed, as far as the cache can tell; one
+    /// that is gone says enough.
     fn told(&self, e: &Entry) -> bool {
         let Some(author) = &e.object.spec.polecat_ref else { return true };
-        let key = ObjectRef::<Polecat>::new(&author.name).within(&e.object.namespace().unwrap_or_default());
-        let Some(polecat) = self.ctx.polecats.get(&key).filter(|p| p.uid().as_deref() == Some(author.uid.as_str())) else { return true };
+        let key = ObjectRef::<Polecat>::new(&author.name)
+            .within(&e.object.namespace().unwrap_or_default());
+        let Some(polecat) =
+            self.ctx.polecats.get(&key).filter(|p| p.uid().as_deref() == Some(author.uid.as_str()))
+        else {
+            return true;
+        };
         version(polecat.as_ref()) <= e.told || says_merged(&polecat)
     }
 
     fn request(&self, id: &RequestId, e: &Entry) -> Request {
         let spec = &e.object.spec;
         let named = spec.rejected.as_ref().map(|r| format!("{}: {}", r.by, r.reason));
-        let same = (e.branch == self.target).then(|| "the source branch is the target branch".to_owned());
+        let same =
+            (e.branch == self.target).then(|| "the source branch is the target branch".to_owned());
         Request {
             id: id.clone(),
             name: format!("{}/{}", e.object.namespace().unwrap_or_default(), e.object.name_any()),

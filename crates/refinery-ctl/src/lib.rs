@@ -1,7 +1,8 @@
-//! The refinery controller: what polecats finished is tested on the tip of its target and landed there.
+//! The refinery controller: what polecats finished is tested on the tip of its target and landed
+//! there.
 //!
-//! The rules are in [`gastown_core::train`], git is in [`gastown_git`]; here both meet the API server. It must not
-//! know how work is made: a request is a commit on a branch, whoever wrote it.
+//! The rules are in [`gastown_core::train`], git is in [`gastown_git`]; here both meet the API
+//! server. It must not know how work is made: a request is a commit on a branch, whoever wrote it.
 
 mod act;
 mod alarm;
@@ -45,7 +46,8 @@ pub use args::RefineryArgs;
 
 use crate::context::Context;
 
-/// Runs the controller until the runtime drains: the workers, the MergeQueue server and the git endpoint.
+/// Runs the controller until the runtime drains: the workers, the MergeQueue server and the git
+/// endpoint.
 pub async fn start(runtime: Runtime, args: RefineryArgs) -> anyhow::Result<()> {
     let grpc = grpc::listen(runtime.args.grpc_addr).await.context("listening for gRPC")?;
     let git = grpc::listen(args.git_addr).await.context("listening for git")?;
@@ -53,20 +55,35 @@ pub async fn start(runtime: Runtime, args: RefineryArgs) -> anyhow::Result<()> {
 }
 
 /// As [`start`], on listeners that the caller has bound.
-pub async fn serve(runtime: Runtime, args: RefineryArgs, grpc: TcpListener, git: TcpListener) -> anyhow::Result<()> {
+pub async fn serve(
+    runtime: Runtime,
+    args: RefineryArgs,
+    grpc: TcpListener,
+    git: TcpListener,
+) -> anyhow::Result<()> {
     let tls = Tls::load(&runtime.args.tls_dir, runtime.stop.clone())?;
     let (ctx, controller) = watches(&runtime, args);
     let reviewer = TokenReviewer::new(runtime.client.clone(), AUDIENCE);
     let routes = Routes::new(MergeQueueServer::new(queue::Queue(ctx.clone())));
     let policy = queue::policy(&runtime.args.namespace);
     let drain = runtime.drain.clone();
-    let calls = grpc::serve(grpc, &tls, routes, gastown_proto::v1::DESCRIPTORS, reviewer.clone(), policy, drain.clone());
+    let calls = grpc::serve(
+        grpc,
+        &tls,
+        routes,
+        gastown_proto::v1::DESCRIPTORS,
+        reviewer.clone(),
+        policy,
+        drain.clone(),
+    );
     let pages = https::serve(git, &tls, endpoint::router(ctx.clone(), reviewer), drain);
     let work = async {
         controller.run(&runtime, ctx, reconcile::reconcile).await;
         anyhow::Ok(())
     };
-    tokio::try_join!(work, async { calls.await.context("serving gRPC") }, async { pages.await.context("serving git") })?;
+    tokio::try_join!(work, async { calls.await.context("serving gRPC") }, async {
+        pages.await.context("serving git")
+    })?;
     Ok(())
 }
 
@@ -84,7 +101,12 @@ fn watches(runtime: &Runtime, args: RefineryArgs) -> (Arc<Context>, Controller<R
         let map = move |changed: &Refinery| {
             let mut refs = vec![ObjectRef::from_obj(changed)];
             let target = changed.spec.target_branch.clone();
-            refs.extend(all().iter().filter(|r| r.spec.target_branch == target).map(|r| ObjectRef::from_obj(r.as_ref())));
+            refs.extend(
+                all()
+                    .iter()
+                    .filter(|r| r.spec.target_branch == target)
+                    .map(|r| ObjectRef::from_obj(r.as_ref())),
+            );
             refs
         };
         Watch::<Refinery>::all(runtime).notify(&trigger, map).start()
@@ -94,7 +116,10 @@ fn watches(runtime: &Runtime, args: RefineryArgs) -> (Arc<Context>, Controller<R
         let all = all.clone();
         let map = move |rig: &Rig| {
             let name = rig.name_any();
-            let named = all().into_iter().filter(|r| r.spec.rig_ref == name).map(|r| ObjectRef::from_obj(r.as_ref()));
+            let named = all()
+                .into_iter()
+                .filter(|r| r.spec.rig_ref == name)
+                .map(|r| ObjectRef::from_obj(r.as_ref()));
             named.collect::<Vec<_>>()
         };
         Watch::<Rig>::all(runtime).trim(|rig| rig.status = None).notify(&trigger, map).start()
@@ -109,26 +134,42 @@ fn watches(runtime: &Runtime, args: RefineryArgs) -> (Arc<Context>, Controller<R
         // Only one that ought to say that it has landed, and does not.
         let map = move |p: &Polecat| {
             let uid = p.uid().filter(|_| !conditions::says_merged(p));
-            let of = |m: &MergeRequest| uid.is_some() && m.spec.polecat_ref.as_ref().map(|r| &r.uid) == uid.as_ref();
-            let request = requests.find(|m| of(m) && memory::Ledger::of(m).end.is_some_and(|e| e.phase == EndPhase::Landed));
+            let of = |m: &MergeRequest| {
+                uid.is_some() && m.spec.polecat_ref.as_ref().map(|r| &r.uid) == uid.as_ref()
+            };
+            let request = requests.find(|m| {
+                of(m) && memory::Ledger::of(m).end.is_some_and(|e| e.phase == EndPhase::Landed)
+            });
             request.map(|m| serving(&all(), &m)).unwrap_or_default()
         };
         Watch::<Polecat>::all(runtime).trim(trim).notify(&trigger, map).start()
     };
     let owner = |job: &Job| {
         let namespace = job.namespace().unwrap_or_default();
-        let owner = job.owner_references().iter().find(|o| o.controller == Some(true) && o.kind == "Refinery");
+        let owner = job
+            .owner_references()
+            .iter()
+            .find(|o| o.controller == Some(true) && o.kind == "Refinery");
         owner.map(|o| ObjectRef::<Refinery>::new(&o.name).within(&namespace))
     };
     let jobs = Watch::<Job>::all(runtime).labels(gate::SELECTOR).notify(&trigger, owner).start();
     let pods = {
         let jobs = jobs.clone();
         let map = move |pod: &Pod| {
-            let job = pod.owner_references().iter().find(|o| o.controller == Some(true) && o.kind == "Job");
-            let job = job.map(|o| ObjectRef::<Job>::new(&o.name).within(&pod.namespace().unwrap_or_default()));
+            let job = pod
+                .owner_references()
+                .iter()
+                .find(|o| o.controller == Some(true) && o.kind == "Job");
+            let job = job.map(|o| {
+                ObjectRef::<Job>::new(&o.name).within(&pod.namespace().unwrap_or_default())
+            });
             job.and_then(|r| jobs.get(&r)).and_then(|j| owner(&j))
         };
-        Watch::<Pod>::all(runtime).labels(gate::SELECTOR).trim(|pod| pod.spec = None).notify(&trigger, map).start()
+        Watch::<Pod>::all(runtime)
+            .labels(gate::SELECTOR)
+            .trim(|pod| pod.spec = None)
+            .notify(&trigger, map)
+            .start()
     };
     let context = Context {
         metrics: metrics::RefineryMetrics::new(&runtime.metrics),
@@ -151,7 +192,9 @@ fn watches(runtime: &Runtime, args: RefineryArgs) -> (Arc<Context>, Controller<R
 
 /// The Refineries whose target a request is for.
 fn serving(refineries: &[Arc<Refinery>], m: &MergeRequest) -> Vec<ObjectRef<Refinery>> {
-    let fits = |r: &&Arc<Refinery>| r.spec.rig_ref == m.spec.rig_ref && r.spec.target_branch == m.spec.target_branch;
+    let fits = |r: &&Arc<Refinery>| {
+        r.spec.rig_ref == m.spec.rig_ref && r.spec.target_branch == m.spec.target_branch
+    };
     refineries.iter().filter(fits).map(|r| ObjectRef::from_obj(r.as_ref())).collect()
 }
 
@@ -162,6 +205,7 @@ fn trim(polecat: &mut Polecat) {
     polecat.metadata.labels = None;
     if let Some(mut status) = polecat.status.take() {
         status.conditions.retain(|c| c.type_ == condition::MERGED);
-        polecat.status = Some(PolecatStatus { conditions: status.conditions, ..PolecatStatus::default() });
+        polecat.status =
+            Some(PolecatStatus { conditions: status.conditions, ..PolecatStatus::default() });
     }
 }

@@ -1,4 +1,5 @@
-//! What git says: where the branches are, whether a commit is on its branch, what it becomes on the tip.
+//! What git says: where the branches are, whether a commit is on its branch, what it becomes on the
+//! tip.
 
 use std::collections::BTreeMap;
 
@@ -15,7 +16,9 @@ use crate::gather::Pass;
 use crate::memory::Train;
 
 /// Runs blocking git work beside the async threads.
-async fn blocking<T: Send + 'static>(work: impl FnOnce() -> Result<T, GitError> + Send + 'static) -> Result<T, GitError> {
+async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T, GitError> + Send + 'static,
+) -> Result<T, GitError> {
     let done = tokio::task::spawn_blocking(work).await;
     done.map_err(|e| GitError::new(Class::Local, "look at the repository", e.to_string()))?
 }
@@ -28,7 +31,8 @@ struct Question {
     first: bool,
 }
 
-/// What was found: whether the commit is on its branch, and whether the request has landed although its branch is gone.
+/// What was found: whether the commit is on its branch, and whether the request has landed although
+/// its branch is gone.
 struct Answer {
     id: RequestId,
     present: bool,
@@ -36,7 +40,8 @@ struct Answer {
 }
 
 impl Pass<'_> {
-    /// Asks the remote where the target and the open requests' branches are, and takes their objects.
+    /// Asks the remote where the target and the open requests' branches are, and takes their
+    /// objects.
     pub(crate) async fn fetch(&self, train: &mut Train, remote: &Remote) -> Result<(), GitError> {
         let mut branches = vec![self.target.clone()];
         let mut questions = Vec::new();
@@ -45,7 +50,12 @@ impl Pass<'_> {
                 branches.push(e.branch.clone());
             }
             let first = e.source == Source::Unknown;
-            questions.push(Question { id: id.clone(), branch: e.branch.clone(), commit: e.commit.clone(), first });
+            questions.push(Question {
+                id: id.clone(),
+                branch: e.branch.clone(),
+                commit: e.commit.clone(),
+                first,
+            });
         }
         let mirror = self.ctx.mirror(&self.url);
         let heads = {
@@ -60,7 +70,13 @@ impl Pass<'_> {
         };
         let answers = {
             let (mirror, tip) = (mirror.clone(), tip.clone());
-            blocking(move || questions.into_iter().map(|q| look(&mirror, &tip, &heads, q)).collect::<Result<Vec<_>, _>>()).await?
+            blocking(move || {
+                questions
+                    .into_iter()
+                    .map(|q| look(&mirror, &tip, &heads, q))
+                    .collect::<Result<Vec<_>, _>>()
+            })
+            .await?
         };
         for Answer { id, present, landed } in answers {
             let Some(e) = train.entry(&id) else { continue };
@@ -78,7 +94,12 @@ impl Pass<'_> {
     }
 
     /// Finds out what a request becomes on a tip, and keeps a candidate for serving.
-    pub(crate) async fn build(&self, train: &mut Train, request: &RequestId, base: &CommitId) -> Result<(), GitError> {
+    pub(crate) async fn build(
+        &self,
+        train: &mut Train,
+        request: &RequestId,
+        base: &CommitId,
+    ) -> Result<(), GitError> {
         let Some(e) = train.entries.get(request) else { return Ok(()) };
         let mirror = self.ctx.mirror(&self.url);
         let recipe = JobRecipe::candidate(request, base, &e.commit);
@@ -91,8 +112,13 @@ impl Pass<'_> {
             // A defect that this request's content brings out must not hold up everybody else.
             Err(panic) => {
                 tracing::error!(request = e.object.name_any(), %panic, "building a candidate failed by our own fault");
-                let message = format!("building it on {base} failed by a defect of refinery-ctl; it is tried again later");
-                self.ctx.runtime.events.say(e.object.as_ref(), Note::warning("build", "BuildFailed", message.clone()));
+                let message = format!(
+                    "building it on {base} failed by a defect of refinery-ctl; it is tried again later"
+                );
+                self.ctx
+                    .runtime
+                    .events
+                    .say(e.object.as_ref(), Note::warning("build", "BuildFailed", message.clone()));
                 if let Some(e) = train.entry(request) {
                     e.not_before = Some(in_seconds(600));
                     e.note = Some(("BuildFailed".to_owned(), message));
@@ -110,7 +136,12 @@ impl Pass<'_> {
     }
 
     /// Whether the remote's target holds the commit by now.
-    pub(crate) async fn holds(&self, train: &mut Train, remote: &Remote, commit: &CommitId) -> Result<bool, GitError> {
+    pub(crate) async fn holds(
+        &self,
+        train: &mut Train,
+        remote: &Remote,
+        commit: &CommitId,
+    ) -> Result<bool, GitError> {
         let name = self.target.full();
         let refs = remote.ls_remote(&self.ctx.git, std::slice::from_ref(&name)).await?;
         let Some(tip) = refs.get(&name).cloned() else { return Ok(false) };
@@ -137,20 +168,31 @@ impl Pass<'_> {
     }
 
     /// Whether `commit` descends from `base`: a lease switches git's own check off.
-    pub(crate) async fn is_fast_forward(&self, base: &CommitId, commit: &CommitId) -> Result<bool, GitError> {
+    pub(crate) async fn is_fast_forward(
+        &self,
+        base: &CommitId,
+        commit: &CommitId,
+    ) -> Result<bool, GitError> {
         let (mirror, base, commit) = (self.ctx.mirror(&self.url), base.clone(), commit.clone());
         blocking(move || mirror.objects()?.is_ancestor(&base, &commit)).await
     }
 }
 
-fn look(mirror: &Mirror, tip: &CommitId, heads: &BTreeMap<BranchName, CommitId>, q: Question) -> Result<Answer, GitError> {
+fn look(
+    mirror: &Mirror,
+    tip: &CommitId,
+    heads: &BTreeMap<BranchName, CommitId>,
+    q: Question,
+) -> Result<Answer, GitError> {
     let objects = mirror.objects()?;
     let has = objects.has(&q.commit);
-    let on_branch = has && heads.get(&q.branch).map_or(Ok(false), |head| objects.is_ancestor(&q.commit, head))?;
+    let on_branch = has
+        && heads.get(&q.branch).map_or(Ok(false), |head| objects.is_ancestor(&q.commit, head))?;
     if on_branch {
         return Ok(Answer { id: q.id, present: true, landed: None });
     }
-    // Its branch may have been deleted because it has landed. The whole history is read for that, so only once.
+    // Its branch may have been deleted because it has landed. The whole history is read for that,
+    // so only once.
     let landed = if has && objects.is_ancestor(&q.commit, tip)? {
         Some(q.commit)
     } else if q.first {
@@ -176,7 +218,10 @@ fn on_tip(git: &Git, mirror: &Mirror, recipe: &gastown_git::Recipe) -> Result<Bu
         gastown_git::Built::AlreadyInTarget => Built::AlreadyInTarget,
         gastown_git::Built::Conflict(c) => {
             let paths: Vec<String> = c.paths.iter().map(|p| format!("  {p}")).collect();
-            let head = format!("Commit {} does not apply to the target at {tip}. Conflicting paths:", c.commit);
+            let head = format!(
+                "Commit {} does not apply to the target at {tip}. Conflicting paths:",
+                c.commit
+            );
             Built::Conflict(format!("{head}\n{}", paths.join("\n")))
         }
     })

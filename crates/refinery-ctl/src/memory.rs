@@ -1,7 +1,8 @@
-//! What a train's worker has in mind: each request as it was written last, and what is known of it beyond that.
+//! What a train's worker has in mind: each request as it was written last, and what is known of it
+//! beyond that.
 //!
-//! Caches lag behind our own writes, so decisions are made from here; what must survive a crash is in the request's
-//! annotation ([`Ledger`]), the rest is found out again.
+//! Caches lag behind our own writes, so decisions are made from here; what must survive a crash is
+//! in the request's annotation ([`Ledger`]), the rest is found out again.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
@@ -51,7 +52,8 @@ fn is_none(n: &i32) -> bool {
 }
 
 impl Ledger {
-    /// The ledger of a request; an unreadable one is none, and the work is done again rather than believed done.
+    /// The ledger of a request; an unreadable one is none, and the work is done again rather than
+    /// believed done.
     pub(crate) fn of(request: &MergeRequest) -> Self {
         let text = request.annotations().get(annotation::VERDICTS);
         let read = text.and_then(|t| serde_json::from_str::<Self>(t).ok());
@@ -76,7 +78,8 @@ pub(crate) struct Entry {
     pub build: Option<Build>,
     pub landing: Landing,
     pub author: Author,
-    /// The version of its Polecat that says that it has landed: older ones in the cache say nothing about it.
+    /// The version of its Polecat that says that it has landed: older ones in the cache say nothing
+    /// about it.
     pub told: u128,
     pub not_before: Option<Timestamp>,
     pub retest_at: Option<Timestamp>,
@@ -85,7 +88,8 @@ pub(crate) struct Entry {
 }
 
 impl Entry {
-    /// What is known of a request that was never seen before; `None` when its branch or commit are none.
+    /// What is known of a request that was never seen before; `None` when its branch or commit are
+    /// none.
     pub(crate) fn new(object: Arc<MergeRequest>) -> Option<Self> {
         let ledger = Ledger::of(&object);
         let mut history = object.status.clone().unwrap_or_default();
@@ -170,7 +174,9 @@ mod tests {
         assert_eq!(ledger.text(), r#"{"v":1,"faults":2,"retried":1,"cleaned":true}"#);
         request.annotations_mut().insert(annotation::VERDICTS.into(), ledger.text());
         assert_eq!(Ledger::of(&request), ledger);
-        request.annotations_mut().insert(annotation::VERDICTS.into(), r#"{"v":2,"faults":7}"#.into());
+        request
+            .annotations_mut()
+            .insert(annotation::VERDICTS.into(), r#"{"v":2,"faults":7}"#.into());
         assert_eq!(Ledger::of(&request).faults, 0);
     }
 

@@ -52,13 +52,41 @@ impl RefineryMetrics {
             mismatches: Family::default(),
         };
         metrics.register(|registry| {
-            registry.register("refinery_merge", "Requests that ended, by result", ours.merges.clone());
-            registry.register("refinery_merge_duration_seconds", "From queued to landed", ours.merge_seconds.clone());
-            registry.register("refinery_conflicts", "Requests that did not fit on their target", ours.conflicts.clone());
-            registry.register("refinery_queue_length", "Requests that wait or are tested", ours.queue.clone());
-            registry.register("refinery_gate_seconds", "From a gate's Job to its verdict", ours.gate_seconds.clone());
-            registry.register("refinery_gate_faults", "Gate runs that infrastructure broke", ours.faults.clone());
-            registry.register("refinery_landed_mismatches", "Pushes that the target was not seen to hold", ours.mismatches.clone());
+            registry.register(
+                "refinery_merge",
+                "Requests that ended, by result",
+                ours.merges.clone(),
+            );
+            registry.register(
+                "refinery_merge_duration_seconds",
+                "From queued to landed",
+                ours.merge_seconds.clone(),
+            );
+            registry.register(
+                "refinery_conflicts",
+                "Requests that did not fit on their target",
+                ours.conflicts.clone(),
+            );
+            registry.register(
+                "refinery_queue_length",
+                "Requests that wait or are tested",
+                ours.queue.clone(),
+            );
+            registry.register(
+                "refinery_gate_seconds",
+                "From a gate's Job to its verdict",
+                ours.gate_seconds.clone(),
+            );
+            registry.register(
+                "refinery_gate_faults",
+                "Gate runs that infrastructure broke",
+                ours.faults.clone(),
+            );
+            registry.register(
+                "refinery_landed_mismatches",
+                "Pushes that the target was not seen to hold",
+                ours.mismatches.clone(),
+            );
         });
         ours
     }

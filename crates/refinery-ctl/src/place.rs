@@ -20,15 +20,24 @@ pub(crate) enum Place {
 pub(crate) const TARGET_SHARED: &str = "TargetShared";
 
 fn age(r: &Refinery) -> (i64, String, String) {
-    (r.creation_timestamp().map_or(i64::MAX, |t| t.0.as_second()), r.namespace().unwrap_or_default(), r.name_any())
+    (
+        r.creation_timestamp().map_or(i64::MAX, |t| t.0.as_second()),
+        r.namespace().unwrap_or_default(),
+        r.name_any(),
+    )
 }
 
 fn url(rig: &Rig) -> Option<GitUrl> {
     rig.spec.git_url.parse().ok()
 }
 
-/// The place of `refinery` among all. The oldest of those that name the same branch serves; ties by name.
-pub(crate) fn place(refinery: &Refinery, all: &[Arc<Refinery>], rig_named: impl Fn(&str) -> Option<Arc<Rig>>) -> Place {
+/// The place of `refinery` among all. The oldest of those that name the same branch serves; ties by
+/// name.
+pub(crate) fn place(
+    refinery: &Refinery,
+    all: &[Arc<Refinery>],
+    rig_named: impl Fn(&str) -> Option<Arc<Rig>>,
+) -> Place {
     let stands = |reason, message: String| Place::Stands { reason, message };
     let name = &refinery.spec.rig_ref;
     let Some(rig) = rig_named(name) else {
@@ -52,20 +61,38 @@ pub(crate) fn place(refinery: &Refinery, all: &[Arc<Refinery>], rig_named: impl 
     elders.sort_by_key(|o| age(o));
     let full = |o: &Refinery| format!("{}/{}", o.namespace().unwrap_or_default(), o.name_any());
     if let Some(o) = elders.iter().find(|o| o.spec.rig_ref == *name) {
-        return stands(reason::DUPLICATE, format!("Refinery {} serves branch {target} of rig {name}", full(o)));
+        return stands(
+            reason::DUPLICATE,
+            format!("Refinery {} serves branch {target} of rig {name}", full(o)),
+        );
     }
-    let same =
-        |o: &&&Arc<Refinery>| rig_named(&o.spec.rig_ref).and_then(|r| url(&r)).is_some_and(|u| u.normalised() == url_here.normalised());
+    let same = |o: &&&Arc<Refinery>| {
+        rig_named(&o.spec.rig_ref)
+            .and_then(|r| url(&r))
+            .is_some_and(|u| u.normalised() == url_here.normalised())
+    };
     if let Some(o) = elders.iter().find(same) {
-        let message = format!("Refinery {} of rig {} serves branch {target} of the same repository", full(o), o.spec.rig_ref);
+        let message = format!(
+            "Refinery {} of rig {} serves branch {target} of the same repository",
+            full(o),
+            o.spec.rig_ref
+        );
         return stands(TARGET_SHARED, message);
     }
     Place::Serves { rig, url: url_here, target }
 }
 
 /// The Refinery that takes requests of a rig for a branch: the oldest that names both.
-pub(crate) fn server<'a>(all: &'a [Arc<Refinery>], rig: &str, target: &str) -> Option<&'a Arc<Refinery>> {
-    let fits = |r: &&Arc<Refinery>| r.meta().deletion_timestamp.is_none() && r.spec.rig_ref == rig && r.spec.target_branch == target;
+pub(crate) fn server<'a>(
+    all: &'a [Arc<Refinery>],
+    rig: &str,
+    target: &str,
+) -> Option<&'a Arc<Refinery>> {
+    let fits = |r: &&Arc<Refinery>| {
+        r.meta().deletion_timestamp.is_none()
+            && r.spec.rig_ref == rig
+            && r.spec.target_branch == target
+    };
     all.iter().filter(fits).min_by_key(|r| age(r))
 }
 
@@ -121,7 +148,8 @@ mod tests {
     fn of_two_of_one_second_the_name_decides_and_one_being_deleted_does_not_count() {
         let mut all = [refinery("b", "web", 1), refinery("a", "web", 1)];
         assert_eq!((stands(&all[0], &all), stands(&all[1], &all)), ("Duplicate", "serves"));
-        Arc::make_mut(&mut all[1]).metadata.deletion_timestamp = Some(Time(jiff::Timestamp::UNIX_EPOCH));
+        Arc::make_mut(&mut all[1]).metadata.deletion_timestamp =
+            Some(Time(jiff::Timestamp::UNIX_EPOCH));
         assert_eq!(stands(&all[0], &all), "serves");
     }
 }

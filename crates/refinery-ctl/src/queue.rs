@@ -1,4 +1,5 @@
-//! The gRPC service MergeQueue: every call that changes something ends in a write to the API server.
+//! The gRPC service MergeQueue: every call that changes something ends in a write to the API
+//! server.
 
 use std::sync::Arc;
 
@@ -7,7 +8,9 @@ use gastown_api::{MergePhase, MergeRequest, MergeRequestSpec, Polecat, PolecatRe
 use gastown_core::train::{request_name, score};
 use gastown_names::{BranchName, CommitId};
 use gastown_proto::v1::merge_queue_server::MergeQueue;
-use gastown_proto::v1::{GetRequest, ListRequest, ListResponse, MergeRequestView, SubmitRequest, SubmitResponse};
+use gastown_proto::v1::{
+    GetRequest, ListRequest, ListResponse, MergeRequestView, SubmitRequest, SubmitResponse,
+};
 use gastown_runtime::grpc::{self, Callers, Policy};
 use jiff::Timestamp;
 use kube::api::PostParams;
@@ -35,23 +38,37 @@ pub(crate) struct Queue(pub Arc<Context>);
 
 fn refused(error: &kube::Error, what: &str) -> Status {
     match error {
-        kube::Error::Api(status) if matches!(status.code, 400 | 422) => Status::invalid_argument(format!("{what}: {}", status.message)),
-        kube::Error::Api(status) if status.code == 404 => Status::not_found(format!("{what}: {}", status.message)),
-        kube::Error::Api(status) if status.code == 403 => Status::failed_precondition(format!("Forbidden: {what}: {}", status.message)),
+        kube::Error::Api(status) if matches!(status.code, 400 | 422) => {
+            Status::invalid_argument(format!("{what}: {}", status.message))
+        }
+        kube::Error::Api(status) if status.code == 404 => {
+            Status::not_found(format!("{what}: {}", status.message))
+        }
+        kube::Error::Api(status) if status.code == 403 => {
+            Status::failed_precondition(format!("Forbidden: {what}: {}", status.message))
+        }
         error => Status::unavailable(format!("{what}: {error}")),
     }
 }
 
 fn spec(r: &SubmitRequest) -> Result<(String, MergeRequestSpec), Status> {
-    let wrong = |field: &str, why: &dyn std::fmt::Display| Status::invalid_argument(format!("{field}: {why}"));
+    let wrong = |field: &str, why: &dyn std::fmt::Display| {
+        Status::invalid_argument(format!("{field}: {why}"))
+    };
     let source: BranchName = r.source_branch.parse().map_err(|e| wrong("source_branch", &e))?;
     let target: BranchName = r.target_branch.parse().map_err(|e| wrong("target_branch", &e))?;
     let commit: CommitId = r.commit.parse().map_err(|e| wrong("commit", &e))?;
     if source == target {
         return Err(wrong("source_branch", &"it is the target branch"));
     }
-    if r.namespace.is_empty() || r.rig.is_empty() || r.polecat.is_empty() || r.polecat_uid.is_empty() {
-        return Err(Status::invalid_argument("namespace, rig, polecat and polecat_uid must be there"));
+    if r.namespace.is_empty()
+        || r.rig.is_empty()
+        || r.polecat.is_empty()
+        || r.polecat_uid.is_empty()
+    {
+        return Err(Status::invalid_argument(
+            "namespace, rig, polecat and polecat_uid must be there",
+        ));
     }
     if r.attempt == 0 || r.priority > 4 {
         return Err(Status::invalid_argument("attempt counts from 1, priority goes from 0 to 4"));
@@ -78,14 +95,23 @@ impl Queue {
     /// Why no refinery takes work of this namespace for this branch; nothing when one does.
     fn admits(&self, r: &SubmitRequest) -> Result<(), Status> {
         let Some(rig) = self.0.rigs.get(&ObjectRef::<Rig>::new(&r.rig)) else {
-            return Err(Status::failed_precondition(format!("RigNotFound: Rig {} does not exist", r.rig)));
+            return Err(Status::failed_precondition(format!(
+                "RigNotFound: Rig {} does not exist",
+                r.rig
+            )));
         };
         if !allows(&rig, &r.namespace) {
-            let why = format!("NamespaceNotAllowed: Rig {} does not admit namespace {}", r.rig, r.namespace);
+            let why = format!(
+                "NamespaceNotAllowed: Rig {} does not admit namespace {}",
+                r.rig, r.namespace
+            );
             return Err(Status::failed_precondition(why));
         }
         if server(&self.0.refineries.state(), &r.rig, &r.target_branch).is_none() {
-            let why = format!("NoRefinery: no Refinery serves branch {} of rig {}", r.target_branch, r.rig);
+            let why = format!(
+                "NoRefinery: no Refinery serves branch {} of rig {}",
+                r.target_branch, r.rig
+            );
             return Err(Status::failed_precondition(why));
         }
         Ok(())
@@ -94,26 +120,38 @@ impl Queue {
 
 #[tonic::async_trait]
 impl MergeQueue for Queue {
-    async fn submit(&self, request: Request<SubmitRequest>) -> Result<Response<SubmitResponse>, Status> {
+    async fn submit(
+        &self,
+        request: Request<SubmitRequest>,
+    ) -> Result<Response<SubmitResponse>, Status> {
         let r = request.into_inner();
         let (name, spec) = spec(&r)?;
         self.admits(&r)?;
         let client = &self.0.runtime.client;
-        let polecat = Api::<Polecat>::namespaced(client.clone(), &r.namespace).get_opt(&r.polecat).await;
+        let polecat =
+            Api::<Polecat>::namespaced(client.clone(), &r.namespace).get_opt(&r.polecat).await;
         let polecat = polecat.map_err(|e| refused(&e, "reading the polecat"))?;
         if polecat.and_then(|p| p.uid()).as_deref() != Some(r.polecat_uid.as_str()) {
-            return Err(Status::failed_precondition(format!("PolecatNotFound: {}/{} is not the one that submits", r.namespace, r.polecat)));
+            return Err(Status::failed_precondition(format!(
+                "PolecatNotFound: {}/{} is not the one that submits",
+                r.namespace, r.polecat
+            )));
         }
         let api = Api::<MergeRequest>::namespaced(client.clone(), &r.namespace);
         let wanted = MergeRequest::new(&name, spec);
-        let params = PostParams { field_manager: Some(manager::REFINERY.into()), ..PostParams::default() };
+        let params =
+            PostParams { field_manager: Some(manager::REFINERY.into()), ..PostParams::default() };
         let created = match api.create(&params, &wanted).await {
             Ok(_) => true,
             Err(kube::Error::Api(status)) if status.code == 409 => {
                 let found = api.get(&name).await.map_err(|e| refused(&e, "reading the request"))?;
-                let same = found.spec.commit == wanted.spec.commit && found.spec.polecat_ref == wanted.spec.polecat_ref;
+                let same = found.spec.commit == wanted.spec.commit
+                    && found.spec.polecat_ref == wanted.spec.polecat_ref;
                 if !same {
-                    return Err(Status::failed_precondition(format!("NameTaken: {}/{name} is another's request", r.namespace)));
+                    return Err(Status::failed_precondition(format!(
+                        "NameTaken: {}/{name} is another's request",
+                        r.namespace
+                    )));
                 }
                 false
             }
@@ -122,7 +160,10 @@ impl MergeQueue for Queue {
         Ok(Response::new(SubmitResponse { namespace: r.namespace, name, created }))
     }
 
-    async fn get(&self, request: Request<GetRequest>) -> Result<Response<MergeRequestView>, Status> {
+    async fn get(
+        &self,
+        request: Request<GetRequest>,
+    ) -> Result<Response<MergeRequestView>, Status> {
         let r = request.into_inner();
         let api = Api::<MergeRequest>::namespaced(self.0.runtime.client.clone(), &r.namespace);
         let found = api.get(&r.name).await.map_err(|e| refused(&e, "reading the request"))?;
@@ -131,7 +172,10 @@ impl MergeQueue for Queue {
 
     async fn list(&self, request: Request<ListRequest>) -> Result<Response<ListResponse>, Status> {
         let r = request.into_inner();
-        let fits = |m: &MergeRequest| m.spec.rig_ref == r.rig && (r.target_branch.is_empty() || m.spec.target_branch == r.target_branch);
+        let fits = |m: &MergeRequest| {
+            m.spec.rig_ref == r.rig
+                && (r.target_branch.is_empty() || m.spec.target_branch == r.target_branch)
+        };
         let all = self.0.requests.state();
         let mut listed: Vec<_> = all.iter().filter(|m| fits(m.as_ref())).collect();
         let now = Timestamp::now();
@@ -141,13 +185,16 @@ impl MergeQueue for Queue {
     }
 }
 
-/// Where a request stands in a list: the one under test, those that wait in the order of the queue, those that have ended. The status
-/// is not asked for the place, since the shown one may lag behind.
+/// Where a request stands in a list: the one under test, those that wait in the order of the queue,
+/// those that have ended. The status is not asked for the place, since the shown one may lag
+/// behind.
 fn place(now: Timestamp, m: &MergeRequest) -> (u8, i64, Option<String>, String) {
     let kind = match m.status.as_ref().and_then(|s| s.phase).unwrap_or(MergePhase::Queued) {
         MergePhase::Testing => 0,
         MergePhase::Queued => 1,
-        MergePhase::Landed | MergePhase::Rework | MergePhase::Rejected | MergePhase::Superseded => 2,
+        MergePhase::Landed | MergePhase::Rework | MergePhase::Rejected | MergePhase::Superseded => {
+            2
+        }
     };
     let created = m.creation_timestamp().map_or(now, |t| t.0);
     let priority = u8::try_from(m.spec.priority).unwrap_or(4);
@@ -204,7 +251,11 @@ mod tests {
     #[test]
     fn a_list_has_the_order_of_the_queue_whatever_place_is_shown() {
         let now: Timestamp = "2026-01-02T03:00:00Z".parse().unwrap();
-        let request = |name: &str, priority: i32, age: i64, status: serde_json::Value| -> MergeRequest {
+        let request = |name: &str,
+                       priority: i32,
+                       age: i64,
+                       status: serde_json::Value|
+         -> MergeRequest {
             let created = now - jiff::SignedDuration::from_secs(age);
             serde_json::from_value(serde_json::json!({
                 "metadata": {"name": name, "namespace": "work", "creationTimestamp": created.to_string()},
@@ -245,10 +296,19 @@ mod tests {
         let policy = policy("gastown-system");
         // rig, polecat, convoy, witness, refinery, beadstore
         let rows = [("Submit", "-x----"), ("Get", "xxxx-x"), ("List", "xxxx-x")];
-        callers::check(DESCRIPTORS, "gastown.v1.MergeQueue", &rows, "gastown-system", |method, namespace, account| {
-            let (namespace, service_account) = (namespace.into(), account.into());
-            policy(&format!("/gastown.v1.MergeQueue/{method}"), &Identity { namespace, service_account, pod_name: None, pod_uid: None })
+        callers::check(
+            DESCRIPTORS,
+            "gastown.v1.MergeQueue",
+            &rows,
+            "gastown-system",
+            |method, namespace, account| {
+                let (namespace, service_account) = (namespace.into(), account.into());
+                policy(
+                    &format!("/gastown.v1.MergeQueue/{method}"),
+                    &Identity { namespace, service_account, pod_name: None, pod_uid: None },
+                )
                 .is_ok()
-        });
+            },
+        );
     }
 }

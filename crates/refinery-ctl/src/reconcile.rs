@@ -40,7 +40,12 @@ pub(crate) async fn reconcile(refinery: Arc<Refinery>, ctx: Arc<Context>) -> Res
 }
 
 /// Says why a Refinery does nothing, to its requests too.
-async fn stand(ctx: &Context, refinery: &Refinery, why: &'static str, message: &str) -> Result<Action, Error> {
+async fn stand(
+    ctx: &Context,
+    refinery: &Refinery,
+    why: &'static str,
+    message: &str,
+) -> Result<Action, Error> {
     let (now, client) = (Timestamp::now(), &ctx.runtime.client);
     let mut pending = 0;
     let open = |r: &MergeRequest| crate::memory::Ledger::of(r).end.is_none();
@@ -48,11 +53,24 @@ async fn stand(ctx: &Context, refinery: &Refinery, why: &'static str, message: &
     if why != reason::DUPLICATE {
         for request in requests_of(ctx, refinery).iter().filter(|r| open(r)) {
             pending += 1;
-            let status = report::waiting_status(request.status.as_ref(), why, message, request.metadata.generation, now);
+            let status = report::waiting_status(
+                request.status.as_ref(),
+                why,
+                message,
+                request.metadata.generation,
+                now,
+            );
             write::request_status(client, request, &status).await?;
         }
     }
-    let status = report::standing_status(refinery.status.as_ref(), pending, why, message, refinery.metadata.generation, now);
+    let status = report::standing_status(
+        refinery.status.as_ref(),
+        pending,
+        why,
+        message,
+        refinery.metadata.generation,
+        now,
+    );
     if refinery.status.as_ref() != Some(&status) {
         write::refinery_status(client, refinery, &status).await?;
     }
@@ -75,13 +93,23 @@ impl Pass<'_> {
         let named = Named {
             namespace: &namespace,
             secret: self.refinery.spec.git_secret_ref.as_ref().map(|r| r.name.as_str()),
-            known_hosts: self.refinery.spec.ssh_known_hosts_config_map_ref.as_ref().map(|r| r.name.as_str()),
+            known_hosts: self
+                .refinery
+                .spec
+                .ssh_known_hosts_config_map_ref
+                .as_ref()
+                .map(|r| r.name.as_str()),
             chart_value: "refinery.secretNamespaces",
         };
-        let remote = match gastown_access::remote(&self.ctx.runtime.client, named, &self.url).await {
+        let remote = match gastown_access::remote(&self.ctx.runtime.client, named, &self.url).await
+        {
             Ok(remote) => remote,
-            Err(gastown_access::Error::Kube(error)) => return Err(doing("reading credentials")(error)),
-            Err(gastown_access::Error::Told(reason, message)) => return self.troubled(&mut train, reason, message).await,
+            Err(gastown_access::Error::Kube(error)) => {
+                return Err(doing("reading credentials")(error));
+            }
+            Err(gastown_access::Error::Told(reason, message)) => {
+                return self.troubled(&mut train, reason, message).await;
+            }
         };
         match self.steps(&mut train, &remote).await {
             Ok(until) => {
@@ -131,9 +159,16 @@ impl Pass<'_> {
             if allows(&self.rig, &namespace) || crate::memory::Ledger::of(&request).end.is_some() {
                 continue;
             }
-            let message = format!("Rig {name} does not admit namespace {namespace} (spec.allowedNamespaces)");
+            let message =
+                format!("Rig {name} does not admit namespace {namespace} (spec.allowedNamespaces)");
             let generation = request.metadata.generation;
-            let status = report::waiting_status(request.status.as_ref(), reason::NAMESPACE_NOT_ALLOWED, &message, generation, now);
+            let status = report::waiting_status(
+                request.status.as_ref(),
+                reason::NAMESPACE_NOT_ALLOWED,
+                &message,
+                generation,
+                now,
+            );
             write::request_status(&self.ctx.runtime.client, &request, &status).await?;
         }
         Ok(())
@@ -158,9 +193,17 @@ impl Pass<'_> {
         self.troubled(train, reason_of(error.class), error.to_string()).await
     }
 
-    async fn troubled(&self, train: &mut Train, reason: &'static str, message: String) -> Result<Action, Error> {
+    async fn troubled(
+        &self,
+        train: &mut Train,
+        reason: &'static str,
+        message: String,
+    ) -> Result<Action, Error> {
         tracing::warn!(reason, message, "the refinery cannot reach its remote");
-        self.ctx.runtime.events.say(self.refinery.as_ref(), Note::warning("remote", reason, message.clone()));
+        self.ctx
+            .runtime
+            .events
+            .say(self.refinery.as_ref(), Note::warning("remote", reason, message.clone()));
         train.trouble = Some((reason.to_owned(), message));
         train.troubled = train.troubled.saturating_add(1);
         let facts = self.facts(train);
@@ -179,9 +222,13 @@ fn asks_remote(step: &Step) -> bool {
     matches!(step, Step::Fetch | Step::Land(_) | Step::ReadBack { .. })
 }
 
-/// Whether a step changes what people see; statuses are written before its Job goes or the next step comes.
+/// Whether a step changes what people see; statuses are written before its Job goes or the next
+/// step comes.
 fn is_told(step: &Step) -> bool {
-    use Step::{Doubt, EnsureGate, Land, MarkLanded, RecordFault, RecordVerdict, Reject, Reopen, Retest, Rework, Supersede};
+    use Step::{
+        Doubt, EnsureGate, Land, MarkLanded, RecordFault, RecordVerdict, Reject, Reopen, Retest,
+        Rework, Supersede,
+    };
     matches!(
         step,
         EnsureGate { .. }

@@ -2,11 +2,13 @@
 
 use gastown_api::conditions::time;
 use gastown_api::names::{condition, reason};
-use gastown_api::{MergePhase, MergeRequestStatus, MergesSummary, Refinery, RefineryPhase, RefineryStatus};
+use gastown_api::{
+    MergePhase, MergeRequestStatus, MergesSummary, Refinery, RefineryPhase, RefineryStatus,
+};
 use gastown_core::admission::shown_position;
 use gastown_core::train::{
-    BROKEN_FOR, Built, EndPhase, FAULTS_WITHOUT_DELAY, Facts, Judgement, RequestId, RunState, Source, Target, Verdict, queue,
-    target_is_broken,
+    BROKEN_FOR, Built, EndPhase, FAULTS_WITHOUT_DELAY, Facts, Judgement, RequestId, RunState,
+    Source, Target, Verdict, queue, target_is_broken,
 };
 use gastown_names::CommitId;
 use jiff::Timestamp;
@@ -16,7 +18,12 @@ use crate::conditions::{Wanted, condition, settle, unknown};
 use crate::memory::{Entry, Train};
 
 /// Where a request is and why, in words: phase, reason, message.
-fn situation(facts: &Facts, id: &RequestId, e: &Entry, trouble: Option<&(String, String)>) -> (MergePhase, String, String) {
+fn situation(
+    facts: &Facts,
+    id: &RequestId,
+    e: &Entry,
+    trouble: Option<&(String, String)>,
+) -> (MergePhase, String, String) {
     let queued = |reason: &str, message: String| (MergePhase::Queued, reason.to_owned(), message);
     let spec = &e.object.spec;
     if let Some(end) = &e.ledger.end {
@@ -28,15 +35,25 @@ fn situation(facts: &Facts, id: &RequestId, e: &Entry, trouble: Option<&(String,
         };
         return (phase, end.reason.clone(), end.message.clone());
     }
-    let run = facts.runs.iter().find(|r| r.request == *id && !matches!(r.state, RunState::Broken(_)));
+    let run =
+        facts.runs.iter().find(|r| r.request == *id && !matches!(r.state, RunState::Broken(_)));
     if let Some(run) = run {
         return match &run.state {
-            RunState::Running(m) if !m.is_empty() => (MergePhase::Testing, "GatePending".into(), format!("Job {}: {m}", run.job)),
+            RunState::Running(m) if !m.is_empty() => {
+                (MergePhase::Testing, "GatePending".into(), format!("Job {}: {m}", run.job))
+            }
             _ if e.build.as_ref().is_some_and(|b| b.base == run.candidate) => {
-                let message = format!("its gate failed; Job {} tests the target alone, to know whose fault it is", run.job);
+                let message = format!(
+                    "its gate failed; Job {} tests the target alone, to know whose fault it is",
+                    run.job
+                );
                 (MergePhase::Testing, "TargetRunning".into(), message)
             }
-            _ => (MergePhase::Testing, "GateRunning".into(), format!("Job {} tests {}", run.job, run.candidate)),
+            _ => (
+                MergePhase::Testing,
+                "GateRunning".into(),
+                format!("Job {} tests {}", run.job, run.candidate),
+            ),
         };
     }
     if spec.hold {
@@ -46,10 +63,14 @@ fn situation(facts: &Facts, id: &RequestId, e: &Entry, trouble: Option<&(String,
         return queued(reason, message.clone());
     }
     if let Target::Absent { .. } = facts.target {
-        return queued("TargetNotFound", format!("the remote has no branch {}", spec.target_branch));
+        return queued(
+            "TargetNotFound",
+            format!("the remote has no branch {}", spec.target_branch),
+        );
     }
     if let Source::Missing { .. } = e.source {
-        let message = format!("branch {} on the remote does not hold commit {}", e.branch, e.commit);
+        let message =
+            format!("branch {} on the remote does not hold commit {}", e.branch, e.commit);
         return queued("SourceCommitMissing", message);
     }
     if let (Target::At { tip, .. }, true) = (&facts.target, is_blocked(facts, id)) {
@@ -57,10 +78,13 @@ fn situation(facts: &Facts, id: &RequestId, e: &Entry, trouble: Option<&(String,
     }
     match (&e.note, e.not_before) {
         (Some((reason, message)), Some(t)) if t > facts.now => queued(reason, message.clone()),
-        // Between the gate's word and the push; said as one step with the test, so that it does not look queued again.
-        _ if let Some(commit) = about_to_land(facts, id) => {
-            (MergePhase::Testing, "GatePassed".into(), format!("{commit} passed its gate and lands next"))
-        }
+        // Between the gate's word and the push; said as one step with the test, so that it does not
+        // look queued again.
+        _ if let Some(commit) = about_to_land(facts, id) => (
+            MergePhase::Testing,
+            "GatePassed".into(),
+            format!("{commit} passed its gate and lands next"),
+        ),
         _ => queued("Waiting", "it waits for its turn".into()),
     }
 }
@@ -85,7 +109,10 @@ pub(crate) fn target_health(facts: &Facts) -> Option<bool> {
     }
     // What became the tip was tested before, and so was a tip that a request was red on.
     let verdicts = facts.requests.iter().flat_map(|r| r.verdicts.iter());
-    verdicts.filter(|v| v.candidate == *tip && v.gate == *gate).map(|v| v.result == Judgement::Pass).max()
+    verdicts
+        .filter(|v| v.candidate == *tip && v.gate == *gate)
+        .map(|v| v.result == Judgement::Pass)
+        .max()
 }
 
 /// The request's candidate on the present tip, when its gate has passed it.
@@ -95,21 +122,41 @@ fn about_to_land<'a>(facts: &'a Facts, id: &RequestId) -> Option<&'a CommitId> {
     let build = request.build.as_ref().filter(|b| b.base == *tip)?;
     let Built::Candidate(commit) = &build.built else { return None };
     let gate = facts.gate.as_ref()?;
-    let passed = |v: &Verdict| v.candidate == *commit && v.gate == *gate && v.result == Judgement::Pass;
+    let passed =
+        |v: &Verdict| v.candidate == *commit && v.gate == *gate && v.result == Judgement::Pass;
     request.verdicts.iter().any(passed).then_some(commit)
 }
 
 /// A request's status.
-pub(crate) fn request_status(facts: &Facts, train: &Train, id: &RequestId, e: &Entry) -> MergeRequestStatus {
+pub(crate) fn request_status(
+    facts: &Facts,
+    train: &Train,
+    id: &RequestId,
+    e: &Entry,
+) -> MergeRequestStatus {
     let (phase, reason, message) = situation(facts, id, e, train.trouble.as_ref());
     let end = e.ledger.end.as_ref();
-    let shown = e.object.status.as_ref().and_then(|s| s.position).and_then(|p| usize::try_from(p).ok());
-    let actual = queue(facts).iter().position(|r| r.id == *id).map(|p| shown_position(shown, p + 1));
+    let shown =
+        e.object.status.as_ref().and_then(|s| s.position).and_then(|p| usize::try_from(p).ok());
+    let actual =
+        queue(facts).iter().position(|r| r.id == *id).map(|p| shown_position(shown, p + 1));
     let position = actual.and_then(|p| i32::try_from(p).ok());
     let under_way = phase == MergePhase::Testing;
     let wanted = [
-        condition(condition::READY, phase == MergePhase::Landed, &reason, &message, e.object.metadata.generation),
-        condition(condition::PROGRESSING, under_way, &reason, &message, e.object.metadata.generation),
+        condition(
+            condition::READY,
+            phase == MergePhase::Landed,
+            &reason,
+            &message,
+            e.object.metadata.generation,
+        ),
+        condition(
+            condition::PROGRESSING,
+            under_way,
+            &reason,
+            &message,
+            e.object.metadata.generation,
+        ),
     ];
     let present = e.object.status.as_ref().map(|s| s.conditions.as_slice()).unwrap_or_default();
     let queued = e.history.queued_at.clone().or_else(|| e.object.creation_timestamp());
@@ -147,10 +194,15 @@ pub(crate) fn waiting_status(
     status
 }
 
-/// Ended requests by what became of them; never less than what was counted before, since old ones are deleted.
+/// Ended requests by what became of them; never less than what was counted before, since old ones
+/// are deleted.
 fn summary(facts: &Facts, before: Option<MergesSummary>, pending: i32) -> MergesSummary {
     let count = |wanted: &[EndPhase]| {
-        let n = facts.requests.iter().filter(|r| r.end.as_ref().is_some_and(|e| wanted.contains(&e.phase))).count();
+        let n = facts
+            .requests
+            .iter()
+            .filter(|r| r.end.as_ref().is_some_and(|e| wanted.contains(&e.phase)))
+            .count();
         i32::try_from(n).unwrap_or(i32::MAX)
     };
     let before = before.unwrap_or_default();
@@ -160,14 +212,26 @@ fn summary(facts: &Facts, before: Option<MergesSummary>, pending: i32) -> Merges
 }
 
 /// A serving Refinery's status.
-pub(crate) fn refinery_status(facts: &Facts, train: &Train, refinery: &Refinery, present: Option<&RefineryStatus>) -> RefineryStatus {
+pub(crate) fn refinery_status(
+    facts: &Facts,
+    train: &Train,
+    refinery: &Refinery,
+    present: Option<&RefineryStatus>,
+) -> RefineryStatus {
     let (generation, target) = (refinery.metadata.generation, refinery.spec.target_branch.as_str());
     let waiting = queue(facts);
     let current = waiting.iter().find(|r| facts.runs.iter().any(|run| run.request == r.id));
     let current = current.and_then(|r| train.entries.get(&r.id));
-    let author = current.map(|e| e.object.spec.polecat_ref.as_ref().map_or_else(|| e.object.name_any(), |p| p.name.clone()));
+    let author = current.map(|e| {
+        e.object.spec.polecat_ref.as_ref().map_or_else(|| e.object.name_any(), |p| p.name.clone())
+    });
     let working = current.is_some();
-    let last = facts.requests.iter().filter_map(|r| r.end.as_ref()).filter(|e| e.phase == EndPhase::Landed).max_by_key(|e| e.at);
+    let last = facts
+        .requests
+        .iter()
+        .filter_map(|r| r.end.as_ref())
+        .filter(|e| e.phase == EndPhase::Landed)
+        .max_by_key(|e| e.at);
     let tip = match &facts.target {
         Target::At { tip, .. } => Some(tip.to_string()),
         Target::Unknown | Target::Absent { .. } => present.and_then(|p| p.target_commit.clone()),
@@ -176,12 +240,26 @@ pub(crate) fn refinery_status(facts: &Facts, train: &Train, refinery: &Refinery,
     let pending = i32::try_from(waiting.len()).unwrap_or(i32::MAX);
     let ready = match &train.trouble {
         Some((reason, message)) => condition(condition::READY, false, reason, message, generation),
-        None if absent => condition(condition::READY, false, "TargetNotFound", "the remote has no such target branch", generation),
+        None if absent => condition(
+            condition::READY,
+            false,
+            "TargetNotFound",
+            "the remote has no such target branch",
+            generation,
+        ),
         None => condition(condition::READY, true, reason::IDLE, "it takes requests", generation),
     };
     let processing = match &author {
-        Some(name) => condition(condition::PROCESSING, true, reason::PROCESSING, &format!("the work of {name} is tested"), generation),
-        None => condition(condition::PROCESSING, false, reason::IDLE, "nothing is tested", generation),
+        Some(name) => condition(
+            condition::PROCESSING,
+            true,
+            reason::PROCESSING,
+            &format!("the work of {name} is tested"),
+            generation,
+        ),
+        None => {
+            condition(condition::PROCESSING, false, reason::IDLE, "nothing is tested", generation)
+        }
     };
     let phase = match (&train.trouble, absent, working) {
         (Some(_), ..) | (_, true, _) => RefineryPhase::Error,
@@ -193,26 +271,47 @@ pub(crate) fn refinery_status(facts: &Facts, train: &Train, refinery: &Refinery,
         phase: Some(phase),
         queue_length: pending,
         current_merge: author,
-        last_merge_time: last.map(|e| time(e.at)).or_else(|| present.and_then(|p| p.last_merge_time.clone())),
+        last_merge_time: last
+            .map(|e| time(e.at))
+            .or_else(|| present.and_then(|p| p.last_merge_time.clone())),
         merges_summary: Some(summary(facts, present.and_then(|p| p.merges_summary), pending)),
         target_commit: tip,
         last_landed_commit: last
             .and_then(|e| e.landed.as_ref().map(ToString::to_string))
             .or_else(|| present.and_then(|p| p.last_landed_commit.clone())),
-        conditions: settle(before, &[ready, processing, gated(facts, train, generation), healthy(facts, target, generation)], facts.now),
+        conditions: settle(
+            before,
+            &[
+                ready,
+                processing,
+                gated(facts, train, generation),
+                healthy(facts, target, generation),
+            ],
+            facts.now,
+        ),
     }
 }
 
 fn healthy(facts: &Facts, target: &str, generation: Option<i64>) -> Wanted {
     let kind = condition::TARGET_HEALTHY;
     match (target_health(facts), &facts.target) {
-        (Some(true), _) => condition(kind, true, "GatePassed", &format!("the gate passed on {target}"), generation),
-        (Some(false), Target::At { tip, .. }) => condition(kind, false, "TargetBroken", &broken(target, tip), generation),
-        _ => unknown(kind, "NotTested", &format!("the gate has not run on {target} as it is"), generation),
+        (Some(true), _) => {
+            condition(kind, true, "GatePassed", &format!("the gate passed on {target}"), generation)
+        }
+        (Some(false), Target::At { tip, .. }) => {
+            condition(kind, false, "TargetBroken", &broken(target, tip), generation)
+        }
+        _ => unknown(
+            kind,
+            "NotTested",
+            &format!("the gate has not run on {target} as it is"),
+            generation,
+        ),
     }
 }
 
-/// What keeps gates from running at all: so many runs in a row that infrastructure broke are no accident.
+/// What keeps gates from running at all: so many runs in a row that infrastructure broke are no
+/// accident.
 pub(crate) fn gate_trouble(train: &Train) -> Option<String> {
     let broken = |e: &&Entry| e.ledger.end.is_none() && e.ledger.faults > FAULTS_WITHOUT_DELAY;
     let e = train.entries.values().filter(broken).min_by_key(|e| e.object.name_any())?;
@@ -222,11 +321,23 @@ pub(crate) fn gate_trouble(train: &Train) -> Option<String> {
 
 fn gated(facts: &Facts, train: &Train, generation: Option<i64>) -> Wanted {
     if facts.gate.is_none() {
-        return condition(condition::GATED, false, reason::NO_GATES, "spec.testCommand is empty: everything lands untested", generation);
+        return condition(
+            condition::GATED,
+            false,
+            reason::NO_GATES,
+            "spec.testCommand is empty: everything lands untested",
+            generation,
+        );
     }
     match gate_trouble(train) {
         Some(message) => unknown(condition::GATED, "GateBroken", &message, generation),
-        None => condition(condition::GATED, true, reason::GATES_DEFINED, "spec.testCommand is the gate", generation),
+        None => condition(
+            condition::GATED,
+            true,
+            reason::GATES_DEFINED,
+            "spec.testCommand is the gate",
+            generation,
+        ),
     }
 }
 

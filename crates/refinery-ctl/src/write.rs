@@ -4,7 +4,9 @@ use std::sync::Arc;
 
 use gastown_api::conditions::time;
 use gastown_api::names::{annotation, manager};
-use gastown_api::{MergeAttempt, MergeRequest, MergeRequestStatus, Polecat, Refinery, RefineryStatus};
+use gastown_api::{
+    MergeAttempt, MergeRequest, MergeRequestStatus, Polecat, Refinery, RefineryStatus,
+};
 use gastown_core::train::{End, EndPhase, Facts, RequestId};
 use gastown_runtime::apply::StatusOwner;
 use jiff::Timestamp;
@@ -19,7 +21,11 @@ use crate::memory::{Entry, Train, version};
 use crate::report;
 
 /// What of a Polecat's status is ours.
-const MERGED: StatusOwner = StatusOwner { manager: manager::REFINERY, fields: &[], conditions: &[gastown_api::names::condition::MERGED] };
+const MERGED: StatusOwner = StatusOwner {
+    manager: manager::REFINERY,
+    fields: &[],
+    conditions: &[gastown_api::names::condition::MERGED],
+};
 
 fn gone(error: &kube::Error) -> bool {
     // 409: the name is another object's by now.
@@ -36,7 +42,8 @@ pub(crate) async fn request_status(
         return Ok(None);
     }
     let name = object.name_any();
-    let api = Api::<MergeRequest>::namespaced(client.clone(), &object.namespace().unwrap_or_default());
+    let api =
+        Api::<MergeRequest>::namespaced(client.clone(), &object.namespace().unwrap_or_default());
     let body = json!({
         "apiVersion": MergeRequest::api_version(&()),
         "kind": MergeRequest::kind(&()),
@@ -52,7 +59,11 @@ pub(crate) async fn request_status(
 }
 
 /// Applies a Refinery's status when it differs from what the cache shows.
-pub(crate) async fn refinery_status(client: &kube::Client, object: &Refinery, status: &RefineryStatus) -> Result<Option<String>, Error> {
+pub(crate) async fn refinery_status(
+    client: &kube::Client,
+    object: &Refinery,
+    status: &RefineryStatus,
+) -> Result<Option<String>, Error> {
     let name = object.name_any();
     let api = Api::<Refinery>::namespaced(client.clone(), &object.namespace().unwrap_or_default());
     let body = json!({
@@ -81,13 +92,19 @@ impl Pass<'_> {
         if e.object.annotations().get(annotation::VERDICTS) == Some(&text) {
             return Ok(());
         }
-        let api = Api::<MergeRequest>::namespaced(self.client(), &e.object.namespace().unwrap_or_default());
+        let api = Api::<MergeRequest>::namespaced(
+            self.client(),
+            &e.object.namespace().unwrap_or_default(),
+        );
         let patch = json!({"metadata": {"uid": e.object.uid(), "annotations": {annotation::VERDICTS: text}}});
-        let params = PatchParams { field_manager: Some(manager::REFINERY.into()), ..PatchParams::default() };
+        let params =
+            PatchParams { field_manager: Some(manager::REFINERY.into()), ..PatchParams::default() };
         match api.patch(&name, &params, &Patch::Merge(&patch)).await {
             Ok(written) => e.object = Arc::new(written),
             Err(error) if gone(&error) => {}
-            Err(error) => return Err(doing(format!("writing the verdicts of request {name}"))(error)),
+            Err(error) => {
+                return Err(doing(format!("writing the verdicts of request {name}"))(error));
+            }
         }
         Ok(())
     }
@@ -98,15 +115,20 @@ impl Pass<'_> {
         for id in ids {
             let Some(e) = train.entries.get(&id) else { continue };
             let status = report::request_status(facts, train, &id, e);
-            if let Some(written) = request_status(&self.ctx.runtime.client, &e.object, &status).await?
+            if let Some(written) =
+                request_status(&self.ctx.runtime.client, &e.object, &status).await?
                 && let Some(e) = train.entry(&id)
             {
                 e.object = written;
             }
         }
         let r = &self.refinery;
-        // Of our last write and the cache the newer one counts: somebody may have erased a status since.
-        let cached_is_ours = train.written.as_ref().is_some_and(|(_, version)| !newer(r.resource_version(), version.clone()));
+        // Of our last write and the cache the newer one counts: somebody may have erased a status
+        // since.
+        let cached_is_ours = train
+            .written
+            .as_ref()
+            .is_some_and(|(_, version)| !newer(r.resource_version(), version.clone()));
         let present = match &train.written {
             Some((status, _)) if cached_is_ours => Some(status.clone()),
             _ => r.status.clone(),
@@ -124,27 +146,41 @@ impl Pass<'_> {
     /// The Polecat of a request, if it still is the one that made it.
     pub(crate) async fn polecat(&self, e: &Entry) -> Result<Option<Polecat>, Error> {
         let Some(author) = &e.object.spec.polecat_ref else { return Ok(None) };
-        let api = Api::<Polecat>::namespaced(self.client(), &e.object.namespace().unwrap_or_default());
-        let found = api.get_opt(&author.name).await.map_err(doing(format!("reading polecat {}", author.name)))?;
+        let api =
+            Api::<Polecat>::namespaced(self.client(), &e.object.namespace().unwrap_or_default());
+        let found = api
+            .get_opt(&author.name)
+            .await
+            .map_err(doing(format!("reading polecat {}", author.name)))?;
         Ok(found.filter(|p| p.uid().as_deref() == Some(author.uid.as_str())))
     }
 
-    /// Says on the Polecat of a landed request, in these words, that it has landed. Returns the version
-    /// of the Polecat that says so; of one that is gone no version says more.
+    /// Says on the Polecat of a landed request, in these words, that it has landed. Returns the
+    /// version of the Polecat that says so; of one that is gone no version says more.
     pub(crate) async fn merged(&self, e: &Entry, message: &str) -> Result<u128, Error> {
         let Some(polecat) = self.polecat(e).await? else { return Ok(u128::MAX) };
-        let wanted = [condition("Merged", true, "MergeComplete", message, polecat.metadata.generation)];
+        let wanted =
+            [condition("Merged", true, "MergeComplete", message, polecat.metadata.generation)];
         let present = polecat.status.as_ref().map(|s| s.conditions.as_slice()).unwrap_or_default();
         let conditions = settle(present, &wanted, Timestamp::now());
-        let api = Api::<Polecat>::namespaced(self.client(), &polecat.namespace().unwrap_or_default());
+        let api =
+            Api::<Polecat>::namespaced(self.client(), &polecat.namespace().unwrap_or_default());
         match MERGED.applied(&api, &polecat, &json!({"conditions": conditions})).await {
             Ok(written) => Ok(version(&written.unwrap_or(polecat))),
-            Err(source) => Err(Error::Apply { doing: format!("marking polecat {} merged", polecat.name_any()), source }),
+            Err(source) => Err(Error::Apply {
+                doing: format!("marking polecat {} merged", polecat.name_any()),
+                source,
+            }),
         }
     }
 
     /// Ends a request: written down first, counted after.
-    pub(crate) async fn end(&self, train: &mut Train, id: &RequestId, end: End) -> Result<(), Error> {
+    pub(crate) async fn end(
+        &self,
+        train: &mut Train,
+        id: &RequestId,
+        end: End,
+    ) -> Result<(), Error> {
         let Some(e) = train.entry(id) else { return Ok(()) };
         let phase = end.phase;
         e.ledger.end = Some(end);
@@ -161,7 +197,8 @@ impl Pass<'_> {
             EndPhase::Rework | EndPhase::Rejected => "error",
             EndPhase::Superseded => return Ok(()),
         };
-        let labels = crate::metrics::MergeLabels { rig: self.refinery.spec.rig_ref.clone(), result };
+        let labels =
+            crate::metrics::MergeLabels { rig: self.refinery.spec.rig_ref.clone(), result };
         self.ctx.metrics.merges.get_or_create(&labels).inc();
         Ok(())
     }
@@ -173,10 +210,17 @@ fn newer(a: Option<String>, b: Option<String>) -> bool {
     number(a) > number(b)
 }
 
-/// The attempt of a candidate in a status: the present one, or a new one at the end of the bounded list.
-pub(crate) fn attempt<'a>(e: &'a mut Entry, base: &str, candidate: Option<&str>) -> &'a mut MergeAttempt {
+/// The attempt of a candidate in a status: the present one, or a new one at the end of the bounded
+/// list.
+pub(crate) fn attempt<'a>(
+    e: &'a mut Entry,
+    base: &str,
+    candidate: Option<&str>,
+) -> &'a mut MergeAttempt {
     let attempts = &mut e.history.attempts;
-    let same = |a: &MergeAttempt| a.result.is_none() && a.base == base && a.candidate.as_deref() == candidate;
+    let same = |a: &MergeAttempt| {
+        a.result.is_none() && a.base == base && a.candidate.as_deref() == candidate
+    };
     let at = if let Some(at) = attempts.iter().position(same) {
         at
     } else {

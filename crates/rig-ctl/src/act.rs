@@ -19,17 +19,32 @@ use serde::de::DeserializeOwned;
 use crate::Context;
 
 /// Does what the plan says. The first refusal ends it; the rest is tried again with it.
-pub async fn carry_out(rig: &Rig, snapshot: &Snapshot, plan: &Plan, context: &Context) -> Result<(), apply::Error> {
+pub async fn carry_out(
+    rig: &Rig,
+    snapshot: &Snapshot,
+    plan: &Plan,
+    context: &Context,
+) -> Result<(), apply::Error> {
     let rigs: Api<Rig> = Api::all(context.runtime.client.clone());
     match plan {
-        Plan::AddFinalizer => apply::add_finalizer(&rigs, manager::RIG, rig, finalizer::RIG).await.map(drop),
+        Plan::AddFinalizer => {
+            apply::add_finalizer(&rigs, manager::RIG, rig, finalizer::RIG).await.map(drop)
+        }
         Plan::Keep { refinery, witness, beads } => {
             let metadata = |suffix: &str| metadata(rig, snapshot, suffix);
             let template = rig.spec.refinery.clone().unwrap_or_default();
-            let wanted = Refinery { metadata: metadata("refinery")?, spec: template.for_rig(&snapshot.name), status: None };
+            let wanted = Refinery {
+                metadata: metadata("refinery")?,
+                spec: template.for_rig(&snapshot.name),
+                status: None,
+            };
             keep(rig, refinery, &wanted, &context.refineries, context).await?;
             let template = rig.spec.witness.clone().unwrap_or_default();
-            let wanted = Witness { metadata: metadata("witness")?, spec: template.for_rig(&snapshot.name), status: None };
+            let wanted = Witness {
+                metadata: metadata("witness")?,
+                spec: template.for_rig(&snapshot.name),
+                status: None,
+            };
             keep(rig, witness, &wanted, &context.witnesses, context).await?;
             let template = rig.spec.beads.clone().unwrap_or_default();
             let spec = template.for_rig(&snapshot.name, &rig.spec.beads_prefix);
@@ -41,13 +56,16 @@ pub async fn carry_out(rig: &Rig, snapshot: &Snapshot, plan: &Plan, context: &Co
             delete(witnesses, &context.witnesses, context).await?;
             delete(bead_stores, &context.bead_stores, context).await
         }
-        Plan::RemoveFinalizer => apply::remove_finalizer(&rigs, manager::RIG, rig, finalizer::RIG).await.map(drop),
+        Plan::RemoveFinalizer => {
+            apply::remove_finalizer(&rigs, manager::RIG, rig, finalizer::RIG).await.map(drop)
+        }
         Plan::AwaitPolecats { .. } | Plan::Nothing => Ok(()),
     }
 }
 
 fn metadata(rig: &Rig, snapshot: &Snapshot, suffix: &str) -> Result<ObjectMeta, apply::Error> {
-    let mut labels = BTreeMap::from([(label::MANAGED_BY.to_owned(), label::MANAGED_BY_RIG.to_owned())]);
+    let mut labels =
+        BTreeMap::from([(label::MANAGED_BY.to_owned(), label::MANAGED_BY_RIG.to_owned())]);
     // A longer name is no label value.
     if snapshot.name.len() <= 63 {
         labels.insert(label::RIG_OWNER.to_owned(), snapshot.name.clone());
@@ -70,25 +88,47 @@ where
     (object.meta().uid.as_deref() == Some(&reference.uid)).then_some(object)
 }
 
-async fn keep<K>(rig: &Rig, plan: &ChildPlan, wanted: &K, store: &Store<K>, context: &Context) -> Result<(), apply::Error>
+async fn keep<K>(
+    rig: &Rig,
+    plan: &ChildPlan,
+    wanted: &K,
+    store: &Store<K>,
+    context: &Context,
+) -> Result<(), apply::Error>
 where
-    K: Resource<DynamicType = (), Scope = NamespaceResourceScope> + Clone + Debug + Serialize + DeserializeOwned + 'static,
+    K: Resource<DynamicType = (), Scope = NamespaceResourceScope>
+        + Clone
+        + Debug
+        + Serialize
+        + DeserializeOwned
+        + 'static,
 {
     let kind = K::kind(&());
     let named = format!("{}/{}", wanted.namespace().unwrap_or_default(), wanted.name_any());
     match plan {
         ChildPlan::Apply { present } => {
             let present = present.as_ref().and_then(|reference| stored(reference, store));
-            let api = Api::namespaced(context.runtime.client.clone(), &wanted.namespace().unwrap_or_default());
-            if apply::child(&api, manager::RIG, present.as_deref(), wanted).await? && present.is_none() {
-                context.runtime.events.say(rig, Note::normal("Children", "ChildCreated", format!("made {kind} {named}")));
+            let api = Api::namespaced(
+                context.runtime.client.clone(),
+                &wanted.namespace().unwrap_or_default(),
+            );
+            if apply::child(&api, manager::RIG, present.as_deref(), wanted).await?
+                && present.is_none()
+            {
+                context.runtime.events.say(
+                    rig,
+                    Note::normal("Children", "ChildCreated", format!("made {kind} {named}")),
+                );
             }
             Ok(())
         }
         ChildPlan::Use { child, withdraw } => {
             for ours in withdraw {
                 let message = format!("{kind} {ours} withdraws: {child} was written for this rig");
-                context.runtime.events.say(rig, Note::normal("Children", "ChildWithdrawn", message));
+                context
+                    .runtime
+                    .events
+                    .say(rig, Note::normal("Children", "ChildWithdrawn", message));
             }
             delete(withdraw, store, context).await
         }
@@ -97,12 +137,24 @@ where
     }
 }
 
-async fn delete<K>(children: &[ChildRef], store: &Store<K>, context: &Context) -> Result<(), apply::Error>
+async fn delete<K>(
+    children: &[ChildRef],
+    store: &Store<K>,
+    context: &Context,
+) -> Result<(), apply::Error>
 where
-    K: Resource<DynamicType = (), Scope = NamespaceResourceScope> + Clone + Debug + DeserializeOwned + 'static,
+    K: Resource<DynamicType = (), Scope = NamespaceResourceScope>
+        + Clone
+        + Debug
+        + DeserializeOwned
+        + 'static,
 {
     for reference in children {
-        let Some(object) = stored(reference, store).filter(|object| object.meta().deletion_timestamp.is_none()) else { continue };
+        let Some(object) =
+            stored(reference, store).filter(|object| object.meta().deletion_timestamp.is_none())
+        else {
+            continue;
+        };
         let api = Api::namespaced(context.runtime.client.clone(), &reference.namespace);
         apply::delete(&api, object.as_ref()).await?;
     }

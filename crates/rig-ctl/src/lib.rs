@@ -59,21 +59,37 @@ impl Classify for Error {
 pub async fn start(runtime: Runtime, NoArgs {}: NoArgs) -> anyhow::Result<()> {
     let (trigger, triggers) = watch::triggers::<Rig>();
     let of_rig = |name: &str| [ObjectRef::<Rig>::new(name)];
-    let refineries = Watch::<Refinery>::all(&runtime).notify(&trigger, move |child| of_rig(&child.spec.rig_ref)).start();
+    let refineries = Watch::<Refinery>::all(&runtime)
+        .notify(&trigger, move |child| of_rig(&child.spec.rig_ref))
+        .start();
     let witnesses = Watch::<Witness>::all(&runtime)
         .trim(|child| child.status = None)
         .notify(&trigger, move |child| of_rig(&child.spec.rig_ref))
         .start();
-    let bead_stores = Watch::<BeadStore>::all(&runtime).notify(&trigger, move |child| of_rig(&child.spec.rig_ref)).start();
-    let polecats = Watch::<Polecat>::all(&runtime).trim(trim).notify(&trigger, move |polecat| of_rig(&polecat.spec.rig)).start();
+    let bead_stores = Watch::<BeadStore>::all(&runtime)
+        .notify(&trigger, move |child| of_rig(&child.spec.rig_ref))
+        .start();
+    let polecats = Watch::<Polecat>::all(&runtime)
+        .trim(trim)
+        .notify(&trigger, move |polecat| of_rig(&polecat.spec.rig))
+        .start();
     let convoys = Watch::<Convoy>::all(&runtime)
         .trim(|convoy| convoy.spec.tracked_beads.clear())
         .notify(&trigger, move |convoy| convoy.spec.rig_ref.as_deref().map(ObjectRef::<Rig>::new))
         .start();
     let rigs = Watch::<Rig>::all(&runtime).notify_self(&trigger).start();
-    let context =
-        Context { runtime: runtime.clone(), refineries, witnesses, bead_stores, polecats, convoys, pace: Pace::new(report::COUNTS_EVERY) };
-    Controller { name: "rig", store: rigs, triggers }.run(&runtime, Arc::new(context), reconcile).await;
+    let context = Context {
+        runtime: runtime.clone(),
+        refineries,
+        witnesses,
+        bead_stores,
+        polecats,
+        convoys,
+        pace: Pace::new(report::COUNTS_EVERY),
+    };
+    Controller { name: "rig", store: rigs, triggers }
+        .run(&runtime, Arc::new(context), reconcile)
+        .await;
     Ok(())
 }
 
@@ -105,7 +121,10 @@ async fn reconcile(object: Arc<Rig>, context: Arc<Context>) -> Result<Action, Er
     if matches!(plan, Plan::RemoveFinalizer | Plan::Nothing) && acted.is_ok() {
         return Ok(Action::await_change());
     }
-    let refused = acted.as_ref().err().map(|error| error.refusal().map_or_else(|| error.to_string(), ToOwned::to_owned));
+    let refused = acted
+        .as_ref()
+        .err()
+        .map(|error| error.refusal().map_or_else(|| error.to_string(), ToOwned::to_owned));
     let outcome = refused.as_deref().map_or(Acted::Done, Acted::Refused);
     let verdict = rig::judge(&snapshot, &plan, outcome);
     let status = report::status(&object, &snapshot, &context, &verdict, Timestamp::now());

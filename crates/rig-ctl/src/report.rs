@@ -14,18 +14,39 @@ use crate::{Context, gather};
 
 const OWNER: StatusOwner = StatusOwner {
     manager: manager::RIG,
-    fields: &["phase", "polecatCount", "polecats", "activeConvoys", "witnessCreated", "refineryCreated", "childNamespace"],
-    conditions: &[condition::READY, condition::AVAILABLE, condition::PROGRESSING, condition::DEGRADED],
+    fields: &[
+        "phase",
+        "polecatCount",
+        "polecats",
+        "activeConvoys",
+        "witnessCreated",
+        "refineryCreated",
+        "childNamespace",
+    ],
+    conditions: &[
+        condition::READY,
+        condition::AVAILABLE,
+        condition::PROGRESSING,
+        condition::DEGRADED,
+    ],
 };
 
 /// Counts of a busy rig change many times a second; they are written at most this often.
 pub const COUNTS_EVERY: Duration = Duration::from_secs(1);
 
 /// The status that the verdict makes.
-pub fn status(rig: &Rig, snapshot: &Snapshot, context: &Context, verdict: &Verdict, now: Timestamp) -> RigStatus {
+pub fn status(
+    rig: &Rig,
+    snapshot: &Snapshot,
+    context: &Context,
+    verdict: &Verdict,
+    now: Timestamp,
+) -> RigStatus {
     let small = |count: usize| i32::try_from(count).unwrap_or(i32::MAX);
     let counts = rig::count(&snapshot.polecats);
-    let there = |children: &[Child]| children.iter().any(|child| !child.deleting && (child.ours || child.same_duty));
+    let there = |children: &[Child]| {
+        children.iter().any(|child| !child.deleting && (child.ours || child.same_duty))
+    };
     let mut all = rig.status.as_ref().map(|status| status.conditions.clone()).unwrap_or_default();
     let verdicts = [
         (condition::READY, &verdict.ready),
@@ -58,12 +79,18 @@ pub fn status(rig: &Rig, snapshot: &Snapshot, context: &Context, verdict: &Verdi
     }
 }
 
-/// Writes the status if it says anything new, and an event if the verdict does. Returns after which time to come
-/// back when only counts have changed and it is too early to write them.
-pub async fn publish(rig: &Rig, status: &RigStatus, verdict: &Verdict, context: &Context) -> Result<Option<Duration>, apply::Error> {
+/// Writes the status if it says anything new, and an event if the verdict does. Returns after which
+/// time to come back when only counts have changed and it is too early to write them.
+pub async fn publish(
+    rig: &Rig,
+    status: &RigStatus,
+    verdict: &Verdict,
+    context: &Context,
+) -> Result<Option<Duration>, apply::Error> {
     let before = rig.status.clone().unwrap_or_default();
-    let counts_only =
-        before.phase == status.phase && before.conditions == status.conditions && before.refinery_created == status.refinery_created;
+    let counts_only = before.phase == status.phase
+        && before.conditions == status.conditions
+        && before.refinery_created == status.refinery_created;
     if counts_only
         && before != *status
         && let Some(wait) = context.pace.wait(rig)

@@ -56,7 +56,10 @@ impl Letter {
 
     /// For people.
     fn text(&self) -> String {
-        let mut text = format!("{}\n\nrig {}, severity {}, raised by {}", self.summary, self.rig, self.severity, self.source);
+        let mut text = format!(
+            "{}\n\nrig {}, severity {}, raised by {}",
+            self.summary, self.rig, self.severity, self.source
+        );
         if let Some(about) = &self.related_object {
             let place = about.namespace.as_deref().map(|n| format!("{n}/")).unwrap_or_default();
             let _ = write!(text, "\nabout {} {place}{}", about.kind, about.name);
@@ -70,7 +73,8 @@ impl Letter {
     }
 
     fn headline(&self) -> String {
-        let words: String = self.summary.chars().map(|c| if c.is_control() { ' ' } else { c }).take(200).collect();
+        let words: String =
+            self.summary.chars().map(|c| if c.is_control() { ' ' } else { c }).take(200).collect();
         format!("[{}] {}: {words}", self.severity, self.rig)
     }
 }
@@ -86,15 +90,26 @@ impl Channels {
     }
 
     /// Tells it along a route of a Witness in `namespace`.
-    pub async fn tell(&self, route: &Route, namespace: &str, letter: &Letter, object: &Escalation, events: &Events) -> Outcome {
+    pub async fn tell(
+        &self,
+        route: &Route,
+        namespace: &str,
+        letter: &Letter,
+        object: &Escalation,
+        events: &Events,
+    ) -> Outcome {
         let told = match (route.channel, &route.webhook, &route.slack, &route.email) {
             (Channel::Mayor, ..) => {
                 // A topic an object: what became worse is another message of it.
                 events.say(object, Note::warning("Escalation", "Escalated", letter.headline()));
                 Ok(Outcome::Sent)
             }
-            (Channel::Webhook, Some(to), ..) => self.post(namespace, &to.url_secret_ref, letter, &serde_json::json!(letter)).await,
-            (Channel::Slack, _, Some(to), _) => self.post(namespace, &to.url_secret_ref, letter, &http::slack(letter)).await,
+            (Channel::Webhook, Some(to), ..) => {
+                self.post(namespace, &to.url_secret_ref, letter, &serde_json::json!(letter)).await
+            }
+            (Channel::Slack, _, Some(to), _) => {
+                self.post(namespace, &to.url_secret_ref, letter, &http::slack(letter)).await
+            }
             (Channel::Email, _, _, Some(to)) => match &to.credentials_secret_ref {
                 None => Ok(mail::send(to, None, letter).await),
                 Some(secret) => match self.credentials(namespace, &secret.name).await {
@@ -107,13 +122,22 @@ impl Channels {
         told.unwrap_or_else(|why| Outcome::Failed { why, after: None })
     }
 
-    async fn post(&self, namespace: &str, url: &SecretKeyRef, letter: &Letter, body: &serde_json::Value) -> Result<Outcome, String> {
+    async fn post(
+        &self,
+        namespace: &str,
+        url: &SecretKeyRef,
+        letter: &Letter,
+        body: &serde_json::Value,
+    ) -> Result<Outcome, String> {
         let url = self.value(namespace, &url.name, &url.key).await?;
         Ok(self.http.post(url.trim(), &letter.id(), body).await)
     }
 
     async fn credentials(&self, namespace: &str, secret: &str) -> Result<(String, String), String> {
-        Ok((self.value(namespace, secret, "username").await?, self.value(namespace, secret, "password").await?))
+        Ok((
+            self.value(namespace, secret, "username").await?,
+            self.value(namespace, secret, "password").await?,
+        ))
     }
 
     /// A value of a Secret, read anew each time.
@@ -126,8 +150,10 @@ impl Channels {
             ),
             error => format!("reading secret {name}: {error}"),
         })?;
-        let value = secret.data.unwrap_or_default().remove(key).map(|v| v.0).filter(|v| !v.is_empty());
-        let value = value.ok_or_else(|| format!("SecretNotFound: secret {name} has no key {key}"))?;
+        let value =
+            secret.data.unwrap_or_default().remove(key).map(|v| v.0).filter(|v| !v.is_empty());
+        let value =
+            value.ok_or_else(|| format!("SecretNotFound: secret {name} has no key {key}"))?;
         String::from_utf8(value).map_err(|_| format!("key {key} of secret {name} is no text"))
     }
 }
@@ -141,7 +167,11 @@ pub(crate) fn letter() -> Letter {
         details: Some("three tries".into()),
         source: "polecat-ctl".into(),
         rig_ref: "web".into(),
-        related_object: Some(gastown_api::RelatedObject { kind: "Polecat".into(), namespace: Some("work".into()), name: "toast".into() }),
+        related_object: Some(gastown_api::RelatedObject {
+            kind: "Polecat".into(),
+            namespace: Some("work".into()),
+            name: "toast".into(),
+        }),
         acknowledged: None,
         closed: None,
     };

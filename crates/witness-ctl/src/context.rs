@@ -40,8 +40,11 @@ pub(crate) struct Pass {
 impl Context {
     /// The Witness that serves a rig: the oldest.
     pub fn serving(&self, rig: &str) -> Option<Arc<Witness>> {
-        let all = self.witnesses.state_filter(|w| w.spec.rig_ref == rig && w.metadata.deletion_timestamp.is_none());
-        all.into_iter().min_by_key(|w| (w.creation_timestamp().map(|t| t.0), w.namespace(), w.name_any()))
+        let all = self
+            .witnesses
+            .state_filter(|w| w.spec.rig_ref == rig && w.metadata.deletion_timestamp.is_none());
+        all.into_iter()
+            .min_by_key(|w| (w.creation_timestamp().map(|t| t.0), w.namespace(), w.name_any()))
     }
 
     /// Something of this rig's is to be judged now. When the queue is full, the next pass sees it.
@@ -68,7 +71,9 @@ pub(crate) enum Error {
 impl Classify for Error {
     fn class(&self) -> Class {
         match self {
-            Self::Report(_, source) | Self::Record(_, source) | Self::Delete(_, source) => source.class(),
+            Self::Report(_, source) | Self::Record(_, source) | Self::Delete(_, source) => {
+                source.class()
+            }
             Self::Alarm(_, source) => source.class(),
         }
     }

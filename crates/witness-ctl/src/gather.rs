@@ -8,7 +8,9 @@ use kube::ResourceExt as _;
 
 /// The thresholds of a Witness; what does not read as a duration counts as not said.
 pub(crate) fn thresholds(spec: &WitnessSpec) -> Thresholds {
-    let read = |text: Option<&str>| text.and_then(duration::parse).and_then(|d| SignedDuration::try_from(d).ok());
+    let read = |text: Option<&str>| {
+        text.and_then(duration::parse).and_then(|d| SignedDuration::try_from(d).ok())
+    };
     let usual = Thresholds::default();
     Thresholds {
         quiet: read(spec.quiet_threshold.as_deref()).unwrap_or(usual.quiet),
@@ -35,6 +37,7 @@ pub(crate) fn counted(polecat: &Polecat) -> Counted {
             Some(PolecatPhase::Terminated) => PolecatState::Terminated,
         },
         failed: conditions::is_true(all, condition::DEGRADED),
-        unhealthy: healthy.is_some_and(|c| c.status == "False" && sick.contains(&c.reason.as_str())),
+        unhealthy: healthy
+            .is_some_and(|c| c.status == "False" && sick.contains(&c.reason.as_str())),
     }
 }

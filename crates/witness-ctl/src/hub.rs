@@ -1,4 +1,5 @@
-//! The pods that report: one stream a pod, and what is remembered of each. All of it may be lost: pods attach again.
+//! The pods that report: one stream a pod, and what is remembered of each. All of it may be lost:
+//! pods attach again.
 
 use std::collections::HashMap;
 
@@ -49,7 +50,8 @@ struct Seen {
 /// What is known of one Polecat.
 #[derive(Default)]
 struct Own {
-    /// Its pods, the one that attached last at the end: one, or a few while one takes over from another.
+    /// Its pods, the one that attached last at the end: one, or a few while one takes over from
+    /// another.
     pods: Vec<Pod>,
     seen: Option<Seen>,
 }
@@ -91,7 +93,9 @@ impl State {
     fn sweep(&mut self, now: Timestamp) {
         let young = |then: Timestamp| now.duration_since(then) <= FORGOTTEN;
         self.polecats.retain(|_, own| {
-            own.pods.retain(|p| p.stream.is_some() || p.memory.as_ref().is_some_and(|m| young(m.heard)));
+            own.pods.retain(|p| {
+                p.stream.is_some() || p.memory.as_ref().is_some_and(|m| young(m.heard))
+            });
             !own.pods.is_empty() || own.seen.as_ref().is_some_and(|s| young(s.asked))
         });
         self.pods = self.polecats.values().map(|own| own.pods.len()).sum();
@@ -116,10 +120,19 @@ impl Hub {
     }
 
     /// Seats a pod; the stream that it had before ends.
-    pub fn attach(&self, now: Timestamp, pod: &str, name: &str, polecat: &str, down: mpsc::Sender<Down>) -> Option<Seat> {
+    pub fn attach(
+        &self,
+        now: Timestamp,
+        pod: &str,
+        name: &str,
+        polecat: &str,
+        down: mpsc::Sender<Down>,
+    ) -> Option<Seat> {
         let mut state = self.state.lock();
         let fresh = state.pod(polecat, pod).is_none();
-        if state.swept.is_none_or(|then| now.duration_since(then) >= SWEEP) || (fresh && state.pods >= PODS) {
+        if state.swept.is_none_or(|then| now.duration_since(then) >= SWEEP)
+            || (fresh && state.pods >= PODS)
+        {
             state.sweep(now);
         }
         if state.pod(polecat, pod).is_none() {
@@ -128,7 +141,12 @@ impl Hub {
             }
             state.pods += 1;
             let own = state.polecats.entry(polecat.to_owned()).or_default();
-            own.pods.push(Pod { uid: pod.to_owned(), name: name.to_owned(), memory: None, stream: None });
+            own.pods.push(Pod {
+                uid: pod.to_owned(),
+                name: name.to_owned(),
+                memory: None,
+                stream: None,
+            });
         }
         state.numbers += 1;
         let number = state.numbers;
@@ -136,7 +154,9 @@ impl Hub {
         let entry = state.pod(polecat, pod)?;
         match entry.stream.replace(Stream { number, down, stop: stop.clone() }) {
             Some(older) => {
-                let _ = older.down.try_send(Err(Status::aborted("a newer stream of this pod has taken over")));
+                let _ = older
+                    .down
+                    .try_send(Err(Status::aborted("a newer stream of this pod has taken over")));
                 older.stop.cancel();
             }
             None => {
@@ -158,7 +178,10 @@ impl Hub {
     pub fn hear(&self, now: Timestamp, seat: &Seat, beat: &Beat, answers: &[Answer]) {
         self.metrics.heartbeats.inc();
         let mut state = self.state.lock();
-        let since = state.heard.filter(|(last, _)| now.duration_since(*last) < DEAF).map_or(now, |(_, since)| since);
+        let since = state
+            .heard
+            .filter(|(last, _)| now.duration_since(*last) < DEAF)
+            .map_or(now, |(_, since)| since);
         state.heard = Some((now, since));
         let Some(pod) = state.seated(seat) else { return };
         match pod.memory.as_mut() {
@@ -179,7 +202,11 @@ impl Hub {
         let since = own.seen.as_ref().filter(|s| s.pod == name).map_or(now, |s| s.since);
         own.seen = Some(Seen { pod: name.to_owned(), since, asked: now });
         let found = own.pods.iter().rev().find(|p| p.name == name);
-        let known = found.map(|p| Known { uid: p.uid.clone(), memory: p.memory.clone(), attached: p.stream.is_some() });
+        let known = found.map(|p| Known {
+            uid: p.uid.clone(),
+            memory: p.memory.clone(),
+            attached: p.stream.is_some(),
+        });
         (known, since)
     }
 
@@ -195,12 +222,23 @@ impl Hub {
         self.state.lock().heard
     }
 
-    /// Sends an order down the stream of a Polecat's pod. Says whether there was room for it: if not, it is given again.
-    pub fn order(&self, now: Timestamp, polecat: &str, pod: &str, order: Order, text: &str) -> bool {
+    /// Sends an order down the stream of a Polecat's pod. Says whether there was room for it: if
+    /// not, it is given again.
+    pub fn order(
+        &self,
+        now: Timestamp,
+        polecat: &str,
+        pod: &str,
+        order: Order,
+        text: &str,
+    ) -> bool {
         let mut state = self.state.lock();
         state.numbers += 1;
         let number = state.numbers;
-        let Some(Pod { memory: Some(memory), stream: Some(stream), .. }) = state.pod(polecat, pod) else { return false };
+        let Some(Pod { memory: Some(memory), stream: Some(stream), .. }) = state.pod(polecat, pod)
+        else {
+            return false;
+        };
         let what = match order {
             Order::Nudge => command::What::Nudge(text.to_owned()),
             Order::Checkpoint => command::What::Checkpoint(text.to_owned()),
@@ -226,7 +264,13 @@ mod tests {
     }
 
     /// A pod that was heard at that second, and what it would read.
-    fn seated(hub: &Hub, second: i64, pod: &str, name: &str, polecat: &str) -> (Seat, mpsc::Receiver<Down>) {
+    fn seated(
+        hub: &Hub,
+        second: i64,
+        pod: &str,
+        name: &str,
+        polecat: &str,
+    ) -> (Seat, mpsc::Receiver<Down>) {
         let (down, orders) = mpsc::channel(QUEUE);
         let seat = hub.attach(at(second), pod, name, polecat, down).unwrap();
         hub.hear(at(second), &seat, &beat(), &[]);
@@ -256,7 +300,8 @@ mod tests {
     fn a_pod_that_does_not_read_gets_no_more_than_fits() {
         let hub = Hub::default();
         let (_seat, _kept) = seated(&hub, 0, "pod", "polecat-a", "a");
-        let given = (0..10).filter(|n| hub.order(at(*n), "a", "pod", Order::Checkpoint, "save")).count();
+        let given =
+            (0..10).filter(|n| hub.order(at(*n), "a", "pod", Order::Checkpoint, "save")).count();
         assert_eq!(given, QUEUE);
     }
 
@@ -281,9 +326,16 @@ mod tests {
         assert_eq!(uid("a", "polecat-a-x-2").as_deref(), Some("pod-2"));
         assert_eq!(uid("b", "polecat-a").as_deref(), Some("pod-3"));
         assert_eq!(uid("b", "polecat-a-x-2"), None);
-        assert!(!hub.order(at(4), "b", "pod-2", Order::Nudge, "go on"), "it is not of that polecat");
+        assert!(
+            !hub.order(at(4), "b", "pod-2", Order::Nudge, "go on"),
+            "it is not of that polecat"
+        );
         assert!(hub.order(at(4), "a", "pod-2", Order::Nudge, "go on"));
-        assert!(of_second.try_recv().is_ok() && of_first.try_recv().is_err() && of_other.try_recv().is_err());
+        assert!(
+            of_second.try_recv().is_ok()
+                && of_first.try_recv().is_err()
+                && of_other.try_recv().is_err()
+        );
     }
 
     #[test]

@@ -1,7 +1,9 @@
-//! The witness controller: hears what agents do, judges whether they get on, and tells people of trouble.
+//! The witness controller: hears what agents do, judges whether they get on, and tells people of
+//! trouble.
 //!
-//! The rules are in [`gastown_core::witness`] and [`gastown_core::escalation`]; here they meet streams, channels and the
-//! API server. It must not know how pods are made or restarted: a verdict is a condition, and its reader acts on it.
+//! The rules are in [`gastown_core::witness`] and [`gastown_core::escalation`]; here they meet
+//! streams, channels and the API server. It must not know how pods are made or restarted: a verdict
+//! is a condition, and its reader acts on it.
 
 mod alarms;
 mod channels;
@@ -65,7 +67,10 @@ pub async fn serve(runtime: Runtime, listener: TcpListener) -> anyhow::Result<()
     let of = {
         let known = known.clone();
         move |rig: &str| {
-            let all = known.get().map(|store| store.state_filter(|w: &Witness| w.spec.rig_ref == rig)).unwrap_or_default();
+            let all = known
+                .get()
+                .map(|store| store.state_filter(|w: &Witness| w.spec.rig_ref == rig))
+                .unwrap_or_default();
             all.iter().map(|w| ObjectRef::from_obj(w.as_ref())).collect::<Vec<_>>()
         }
     };
@@ -76,7 +81,10 @@ pub async fn serve(runtime: Runtime, listener: TcpListener) -> anyhow::Result<()
         .notify(&alarm, of_rig)
         .start();
     let _ = known.set(witnesses.clone());
-    let polecats = Watch::<Polecat>::all(&runtime).trim(trim).notify(&trigger, move |polecat| of(&polecat.spec.rig)).start();
+    let polecats = Watch::<Polecat>::all(&runtime)
+        .trim(trim)
+        .notify(&trigger, move |polecat| of(&polecat.spec.rig))
+        .start();
     let ctx = Arc::new(Context {
         runtime: runtime.clone(),
         witnesses: witnesses.clone(),
@@ -88,15 +96,27 @@ pub async fn serve(runtime: Runtime, listener: TcpListener) -> anyhow::Result<()
         carried: Mutex::default(),
         passes: Mutex::default(),
     });
-    let server = WitnessServer::new(service::Service(ctx.clone())).max_decoding_message_size(MESSAGE_MAX);
+    let server =
+        WitnessServer::new(service::Service(ctx.clone())).max_decoding_message_size(MESSAGE_MAX);
     let reviewer = TokenReviewer::new(runtime.client.clone(), AUDIENCE);
     let policy = policy::policy(&runtime.args.namespace);
     let drain = runtime.drain.clone();
-    let calls = grpc::serve(listener, &tls, Routes::new(server), gastown_proto::v1::DESCRIPTORS, reviewer, policy, drain);
+    let calls = grpc::serve(
+        listener,
+        &tls,
+        Routes::new(server),
+        gastown_proto::v1::DESCRIPTORS,
+        reviewer,
+        policy,
+        drain,
+    );
     let health = Controller { name: "witness", store: witnesses, triggers };
     let told = Controller { name: "escalation", store: escalations, triggers: alarms };
     let work = async {
-        tokio::join!(health.run(&runtime, ctx.clone(), witness::reconcile), told.run(&runtime, ctx.clone(), escalation::reconcile));
+        tokio::join!(
+            health.run(&runtime, ctx.clone(), witness::reconcile),
+            told.run(&runtime, ctx.clone(), escalation::reconcile)
+        );
         anyhow::Ok(())
     };
     tokio::try_join!(work, async { calls.await.context("serving gRPC") })?;
@@ -115,7 +135,11 @@ fn trim(polecat: &mut Polecat) {
             pod_name: status.pod_name,
             pod_active: status.pod_active,
             activity: status.activity,
-            conditions: status.conditions.into_iter().filter(|c| read.contains(&c.type_.as_str())).collect(),
+            conditions: status
+                .conditions
+                .into_iter()
+                .filter(|c| read.contains(&c.type_.as_str()))
+                .collect(),
             ..PolecatStatus::default()
         });
     }

@@ -17,7 +17,11 @@ impl WitnessMetrics {
         let ours = Self::default();
         metrics.register(|registry| {
             registry.register("witness_streams", "Pods whose stream is open", ours.streams.clone());
-            registry.register("witness_heartbeats", "Heartbeats that came in", ours.heartbeats.clone());
+            registry.register(
+                "witness_heartbeats",
+                "Heartbeats that came in",
+                ours.heartbeats.clone(),
+            );
         });
         ours
     }

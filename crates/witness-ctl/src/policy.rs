@@ -6,8 +6,10 @@ use gastown_runtime::auth::Identity;
 use gastown_runtime::grpc::{self, Callers, Policy};
 
 /// Controllers of the release namespace, by the service account's name.
-const CALLERS: Callers =
-    &[("Raise", &["polecat-ctl", "refinery-ctl", "beadstore-ctl"]), ("Settle", &["polecat-ctl", "refinery-ctl", "beadstore-ctl"])];
+const CALLERS: Callers = &[
+    ("Raise", &["polecat-ctl", "refinery-ctl", "beadstore-ctl"]),
+    ("Settle", &["polecat-ctl", "refinery-ctl", "beadstore-ctl"]),
+];
 /// What a pod may call: one that a Polecat owns, which the call itself checks.
 const PODS: &[&str] = &["Attach", "Raise"];
 
@@ -41,11 +43,20 @@ mod tests {
         let policy = policy("gastown-system");
         // rig, polecat, convoy, witness, refinery, beadstore
         let rows = [("Attach", "------"), ("Raise", "-x--xx"), ("Settle", "-x--xx")];
-        callers::check(DESCRIPTORS, "gastown.v1.Witness", &rows, "gastown-system", |method, namespace, account| {
-            let (namespace, service_account) = (namespace.into(), account.into());
-            policy(&format!("/gastown.v1.Witness/{method}"), &Identity { namespace, service_account, pod_name: None, pod_uid: None })
+        callers::check(
+            DESCRIPTORS,
+            "gastown.v1.Witness",
+            &rows,
+            "gastown-system",
+            |method, namespace, account| {
+                let (namespace, service_account) = (namespace.into(), account.into());
+                policy(
+                    &format!("/gastown.v1.Witness/{method}"),
+                    &Identity { namespace, service_account, pod_name: None, pod_uid: None },
+                )
                 .is_ok()
-        });
+            },
+        );
     }
 
     #[test]
@@ -53,16 +64,30 @@ mod tests {
         let policy = policy("gastown-system");
         let ask = |namespace: &str, account: &str, pod: bool, method: &str| {
             let pod = pod.then(|| "p".to_owned());
-            let caller = Identity { namespace: namespace.into(), service_account: account.into(), pod_name: pod.clone(), pod_uid: pod };
+            let caller = Identity {
+                namespace: namespace.into(),
+                service_account: account.into(),
+                pod_name: pod.clone(),
+                pod_uid: pod,
+            };
             policy(&format!("/gastown.v1.Witness/{method}"), &caller).is_ok()
         };
         for account in ["polecat-ctl", "refinery-ctl", "beadstore-ctl"] {
-            assert!(ask("gastown-system", account, false, "Raise") && ask("gastown-system", account, false, "Settle"), "{account}");
-            assert!(!ask("work", account, false, "Raise") && !ask("work", account, true, "Settle"), "{account}");
+            assert!(
+                ask("gastown-system", account, false, "Raise")
+                    && ask("gastown-system", account, false, "Settle"),
+                "{account}"
+            );
+            assert!(
+                !ask("work", account, false, "Raise") && !ask("work", account, true, "Settle"),
+                "{account}"
+            );
         }
         assert!(!ask("gastown-system", "rig-ctl", false, "Raise"));
         assert!(ask("work", "default", true, "Attach") && ask("work", "default", true, "Raise"));
-        assert!(!ask("work", "default", false, "Attach") && !ask("work", "default", true, "Settle"));
+        assert!(
+            !ask("work", "default", false, "Attach") && !ask("work", "default", true, "Settle")
+        );
         assert!(!ask("gastown-system", "polecat-ctl", true, "Anything"));
     }
 }

@@ -3,8 +3,8 @@
 use gastown_api::conditions::time;
 use gastown_api::names::{condition, manager, reason};
 use gastown_api::{
-    Delivery, DeliveryState, Escalation, EscalationPhase, EscalationStatus, Polecat, PolecatStatus, PolecatsSummary, Route, Witness,
-    WitnessPhase, WitnessStatus, conditions,
+    Delivery, DeliveryState, Escalation, EscalationPhase, EscalationStatus, Polecat, PolecatStatus,
+    PolecatsSummary, Route, Witness, WitnessPhase, WitnessStatus, conditions,
 };
 use gastown_core::escalation::{Ledger, Plan};
 use gastown_core::witness::{Summary, Verdict};
@@ -17,11 +17,23 @@ pub(crate) const WITNESS: StatusOwner = StatusOwner {
     conditions: &[condition::READY, condition::DEGRADED],
 };
 
-pub(crate) const POLECAT: StatusOwner = StatusOwner { manager: manager::WITNESS, fields: &["activity"], conditions: &[condition::HEALTHY] };
+pub(crate) const POLECAT: StatusOwner = StatusOwner {
+    manager: manager::WITNESS,
+    fields: &["activity"],
+    conditions: &[condition::HEALTHY],
+};
 
 pub(crate) const ESCALATION: StatusOwner = StatusOwner {
     manager: manager::WITNESS,
-    fields: &["phase", "severity", "raises", "lastRaisedAt", "severityRaisedAt", "closedReason", "deliveries"],
+    fields: &[
+        "phase",
+        "severity",
+        "raises",
+        "lastRaisedAt",
+        "severityRaisedAt",
+        "closedReason",
+        "deliveries",
+    ],
     conditions: &[condition::DELIVERED],
 };
 
@@ -41,9 +53,21 @@ pub(crate) fn witness(object: &Witness, summary: &Summary, now: Timestamp) -> Wi
     let mut all = before.conditions.clone();
     let (generation, words) = (object.metadata.generation, sick.clone());
     let words = words.unwrap_or_else(|| "every polecat at work gets on".to_owned());
-    let (ready, degraded) = if sick.is_none() { ("AllHealthy", reason::HEALTHY) } else { ("IssuesDetected", "IssuesDetected") };
+    let (ready, degraded) = if sick.is_none() {
+        ("AllHealthy", reason::HEALTHY)
+    } else {
+        ("IssuesDetected", "IssuesDetected")
+    };
     conditions::set(&mut all, condition::READY, sick.is_none(), ready, &words, generation, now);
-    conditions::set(&mut all, condition::DEGRADED, sick.is_some(), degraded, &words, generation, now);
+    conditions::set(
+        &mut all,
+        condition::DEGRADED,
+        sick.is_some(),
+        degraded,
+        &words,
+        generation,
+        now,
+    );
     let status = WitnessStatus {
         phase: Some(match (sick.is_some(), summary.running) {
             (true, _) => WitnessPhase::Degraded,
@@ -69,13 +93,22 @@ pub(crate) fn duplicate(object: &Witness, serving: &str, now: Timestamp) -> Witn
     let mut all = before.conditions.clone();
     conditions::remove(&mut all, condition::DEGRADED);
     let words = format!("rig {} is watched by the older Witness {serving}", object.spec.rig_ref);
-    conditions::set(&mut all, condition::READY, false, reason::DUPLICATE, &words, object.metadata.generation, now);
+    conditions::set(
+        &mut all,
+        condition::READY,
+        false,
+        reason::DUPLICATE,
+        &words,
+        object.metadata.generation,
+        now,
+    );
     WitnessStatus { conditions: all, ..WitnessStatus::default() }
 }
 
 /// The time of the look is news with other news, or after a while.
 fn checked(before: &WitnessStatus, mut status: WitnessStatus, now: Timestamp) -> WitnessStatus {
-    let old = before.last_check_time.as_ref().is_none_or(|t| now.duration_since(t.0) >= CHECKED_EVERY);
+    let old =
+        before.last_check_time.as_ref().is_none_or(|t| now.duration_since(t.0) >= CHECKED_EVERY);
     if old || *before != status {
         status.last_check_time = Some(time(now));
     }
@@ -83,19 +116,45 @@ fn checked(before: &WitnessStatus, mut status: WitnessStatus, now: Timestamp) ->
 }
 
 /// What of a Polecat's status is ours; nothing is left of it when no agent is at work.
-pub(crate) fn polecat(object: &Polecat, verdict: Option<&Verdict>, now: Timestamp) -> PolecatStatus {
+pub(crate) fn polecat(
+    object: &Polecat,
+    verdict: Option<&Verdict>,
+    now: Timestamp,
+) -> PolecatStatus {
     let Some(verdict) = verdict else { return PolecatStatus::default() };
     let mut all = object.status.as_ref().map(|s| s.conditions.clone()).unwrap_or_default();
     let generation = object.metadata.generation;
-    conditions::set(&mut all, condition::HEALTHY, verdict.healthy, verdict.reason, &verdict.message, generation, now);
+    conditions::set(
+        &mut all,
+        condition::HEALTHY,
+        verdict.healthy,
+        verdict.reason,
+        &verdict.message,
+        generation,
+        now,
+    );
     PolecatStatus { activity: Some(verdict.activity), conditions: all, ..PolecatStatus::default() }
 }
 
 /// The status of an Escalation, wholly made of its spec and its ledger.
-pub(crate) fn escalation(object: &Escalation, plan: &Plan, ledger: &Ledger, routes: &[Route], now: Timestamp) -> EscalationStatus {
+pub(crate) fn escalation(
+    object: &Escalation,
+    plan: &Plan,
+    ledger: &Ledger,
+    routes: &[Route],
+    now: Timestamp,
+) -> EscalationStatus {
     let mut all = object.status.as_ref().map(|s| s.conditions.clone()).unwrap_or_default();
     let (told, reason, words) = delivered(plan, ledger, routes);
-    conditions::set(&mut all, condition::DELIVERED, told, reason, &words, object.metadata.generation, now);
+    conditions::set(
+        &mut all,
+        condition::DELIVERED,
+        told,
+        reason,
+        &words,
+        object.metadata.generation,
+        now,
+    );
     let settled = ledger.settled.as_ref().map(|s| s.why.clone());
     let closed = object.spec.closed.as_ref().map(|c| format!("{}: {}", c.by, c.reason)).or(settled);
     let mut deliveries: Vec<Delivery> = ledger
@@ -112,7 +171,9 @@ pub(crate) fn escalation(object: &Escalation, plan: &Plan, ledger: &Ledger, rout
         })
         .collect();
     // Routes that are no more may have left theirs.
-    deliveries.sort_by(|a, b| b.last_attempt_at.as_ref().map(|t| t.0).cmp(&a.last_attempt_at.as_ref().map(|t| t.0)));
+    deliveries.sort_by(|a, b| {
+        b.last_attempt_at.as_ref().map(|t| t.0).cmp(&a.last_attempt_at.as_ref().map(|t| t.0))
+    });
     deliveries.truncate(16);
     deliveries.sort_by(|a, b| a.route.cmp(&b.route));
     EscalationStatus {
@@ -121,7 +182,9 @@ pub(crate) fn escalation(object: &Escalation, plan: &Plan, ledger: &Ledger, rout
         raises: Some(i32::try_from(ledger.raises).unwrap_or(i32::MAX)),
         last_raised_at: ledger.raised.map(time),
         severity_raised_at: ledger.stale.last().copied().map(time),
-        closed_reason: closed.filter(|_| plan.phase == EscalationPhase::Closed).map(|r| r.chars().take(REASON_MAX).collect()),
+        closed_reason: closed
+            .filter(|_| plan.phase == EscalationPhase::Closed)
+            .map(|r| r.chars().take(REASON_MAX).collect()),
         deliveries,
         conditions: all,
     }
@@ -129,7 +192,13 @@ pub(crate) fn escalation(object: &Escalation, plan: &Plan, ledger: &Ledger, rout
 
 fn delivered(plan: &Plan, ledger: &Ledger, routes: &[Route]) -> (bool, &'static str, String) {
     let due: Vec<_> = routes.iter().filter(|r| r.min_severity <= plan.severity).collect();
-    let state = |r: &Route| ledger.told.iter().find(|t| t.route == r.name() && t.severity >= plan.severity).map(|t| t.state);
+    let state = |r: &Route| {
+        ledger
+            .told
+            .iter()
+            .find(|t| t.route == r.name() && t.severity >= plan.severity)
+            .map(|t| t.state)
+    };
     let named = |state_is: &dyn Fn(Option<DeliveryState>) -> bool| {
         let names: Vec<_> = due.iter().filter(|r| state_is(state(r))).map(|r| r.name()).collect();
         names.join(", ")
@@ -137,9 +206,15 @@ fn delivered(plan: &Plan, ledger: &Ledger, routes: &[Route]) -> (bool, &'static 
     let failed = named(&|s| s == Some(DeliveryState::Failed));
     let waiting = named(&|s| !matches!(s, Some(DeliveryState::Failed | DeliveryState::Sent)));
     match plan.phase {
-        _ if due.is_empty() => (false, "NoRoute", format!("no route of the rig's Witness takes severity {}", plan.severity.as_str())),
+        _ if due.is_empty() => (
+            false,
+            "NoRoute",
+            format!("no route of the rig's Witness takes severity {}", plan.severity.as_str()),
+        ),
         _ if !failed.is_empty() => (false, "DeliveryFailed", format!("tried in vain: {failed}")),
-        EscalationPhase::Open if !waiting.is_empty() => (false, "DeliveryPending", format!("tried again: {waiting}")),
+        EscalationPhase::Open if !waiting.is_empty() => {
+            (false, "DeliveryPending", format!("tried again: {waiting}"))
+        }
         _ if !waiting.is_empty() => (false, "NotNeeded", format!("not told any more: {waiting}")),
         _ => (true, "Told", named(&|_| true)),
     }

@@ -57,7 +57,8 @@ fn answers(heard: &Heartbeat) -> Vec<Answer> {
 }
 
 fn refused(error: &alarms::Error) -> Status {
-    let text = std::error::Error::source(error).map_or_else(|| error.to_string(), |source| format!("{error}: {source}"));
+    let text = std::error::Error::source(error)
+        .map_or_else(|| error.to_string(), |source| format!("{error}: {source}"));
     match error.class() {
         Class::InvalidSpec => Status::invalid_argument(text),
         Class::Missing => Status::not_found(text),
@@ -70,7 +71,11 @@ impl Service {
     /// Only the holder of the lease hears and answers.
     fn serving(&self) -> Result<(), Status> {
         let held = self.0.runtime.claims.held().is_some() && !self.0.runtime.drain.is_cancelled();
-        if held { Ok(()) } else { Err(Status::unavailable("another replica of witness-ctl serves")) }
+        if held {
+            Ok(())
+        } else {
+            Err(Status::unavailable("another replica of witness-ctl serves"))
+        }
     }
 
     /// The Polecat that owns the pod which the caller's token is bound to.
@@ -79,12 +84,20 @@ impl Service {
             return Err(Status::permission_denied("the token is not a pod's"));
         };
         let pods = Api::<Pod>::namespaced(self.0.runtime.client.clone(), &caller.namespace);
-        let pod = pods.get_opt(name).await.map_err(|e| Status::unavailable(format!("reading the pod: {e}")))?;
-        let pod = pod.filter(|p| p.uid().as_ref() == Some(uid)).ok_or_else(|| Status::permission_denied("the token's pod is gone"))?;
+        let pod = pods
+            .get_opt(name)
+            .await
+            .map_err(|e| Status::unavailable(format!("reading the pod: {e}")))?;
+        let pod = pod
+            .filter(|p| p.uid().as_ref() == Some(uid))
+            .ok_or_else(|| Status::permission_denied("the token's pod is gone"))?;
         let version = format!("{}/{}", gastown_api::names::GROUP, gastown_api::names::VERSION);
         let owners = pod.owner_references();
-        let owner = owners.iter().find(|o| o.controller == Some(true) && o.kind == "Polecat" && o.api_version == version);
-        let owner = owner.ok_or_else(|| Status::permission_denied("the token's pod is no polecat's"))?;
+        let owner = owners.iter().find(|o| {
+            o.controller == Some(true) && o.kind == "Polecat" && o.api_version == version
+        });
+        let owner =
+            owner.ok_or_else(|| Status::permission_denied("the token's pod is no polecat's"))?;
         let reference = ObjectRef::<Polecat>::new(&owner.name).within(&caller.namespace);
         let same = |p: &Polecat| p.uid().as_deref() == Some(owner.uid.as_str());
         let polecat = if let Some(polecat) = self.0.polecats.get(&reference).filter(|p| same(p)) {
@@ -92,8 +105,15 @@ impl Service {
         } else {
             // The cache may not show it yet.
             let api = Api::<Polecat>::namespaced(self.0.runtime.client.clone(), &caller.namespace);
-            let found = api.get_opt(&owner.name).await.map_err(|e| Status::unavailable(format!("reading the polecat: {e}")))?;
-            Arc::new(found.filter(same).ok_or_else(|| Status::permission_denied("the pod's polecat is gone"))?)
+            let found = api
+                .get_opt(&owner.name)
+                .await
+                .map_err(|e| Status::unavailable(format!("reading the polecat: {e}")))?;
+            Arc::new(
+                found
+                    .filter(same)
+                    .ok_or_else(|| Status::permission_denied("the pod's polecat is gone"))?,
+            )
         };
         Ok(Own { polecat, pod: name.clone(), pod_uid: uid.clone() })
     }
@@ -120,11 +140,15 @@ impl Service {
 /// What is raised, if it may be: `own` is the agent's Polecat when an agent raises.
 fn spec(r: &RaiseRequest, own: Option<&Polecat>) -> Result<(String, EscalationSpec), Status> {
     let severity = Severity::parse(&r.severity);
-    let severity = severity.ok_or_else(|| Status::invalid_argument("severity is one of low, medium, high and critical"))?;
+    let severity = severity.ok_or_else(|| {
+        Status::invalid_argument("severity is one of low, medium, high and critical")
+    })?;
     let some = |text: &str| (!text.is_empty()).then(|| text.to_owned());
     let bounded = |name: &str, text: &str, most: usize| match text.chars().count() {
         0 => Err(Status::invalid_argument(format!("{name} must be there"))),
-        n if n > most => Err(Status::invalid_argument(format!("{name} is longer than {most} characters"))),
+        n if n > most => {
+            Err(Status::invalid_argument(format!("{name} is longer than {most} characters")))
+        }
         _ => Ok(()),
     };
     bounded("summary", &r.summary, 1024)?;
@@ -134,20 +158,27 @@ fn spec(r: &RaiseRequest, own: Option<&Polecat>) -> Result<(String, EscalationSp
     let (namespace, rig, cause, source, related) = if let Some(polecat) = own {
         let (namespace, name) = (polecat.namespace().unwrap_or_default(), polecat.name_any());
         let wrong = |asked: &str, own: &str| !asked.is_empty() && asked != own;
-        let foreign = wrong(&r.namespace, &namespace) || wrong(&r.rig, &polecat.spec.rig) || wrong(&r.related_kind, "Polecat");
+        let foreign = wrong(&r.namespace, &namespace)
+            || wrong(&r.rig, &polecat.spec.rig)
+            || wrong(&r.related_kind, "Polecat");
         if foreign || wrong(&r.related_name, &name) || wrong(&r.related_namespace, &namespace) {
             return Err(Status::permission_denied("an agent raises for its own polecat only"));
         }
         let prefix = format!("polecat/{namespace}/{name}/agent");
         // Whatever an agent calls it, it cannot be taken for a cause of ours.
         let cause = if r.cause.is_empty() { prefix } else { format!("{prefix}/{}", r.cause) };
-        let related = RelatedObject { kind: "Polecat".to_owned(), namespace: Some(namespace.clone()), name };
+        let related =
+            RelatedObject { kind: "Polecat".to_owned(), namespace: Some(namespace.clone()), name };
         (namespace, polecat.spec.rig.clone(), cause, "agent".to_owned(), Some(related))
     } else {
         bounded("namespace", &r.namespace, 63)?;
         bounded("rig", &r.rig, 253)?;
         bounded("source", &r.source, 253)?;
-        let related = RelatedObject { kind: r.related_kind.clone(), namespace: some(&r.related_namespace), name: r.related_name.clone() };
+        let related = RelatedObject {
+            kind: r.related_kind.clone(),
+            namespace: some(&r.related_namespace),
+            name: r.related_name.clone(),
+        };
         let related = (!related.kind.is_empty() && !related.name.is_empty()).then_some(related);
         (r.namespace.clone(), r.rig.clone(), r.cause.clone(), r.source.clone(), related)
     };
@@ -170,16 +201,26 @@ fn spec(r: &RaiseRequest, own: Option<&Polecat>) -> Result<(String, EscalationSp
 impl Witness for Service {
     type AttachStream = ReceiverStream<Down>;
 
-    async fn attach(&self, request: Request<Streaming<Heartbeat>>) -> Result<Response<Self::AttachStream>, Status> {
+    async fn attach(
+        &self,
+        request: Request<Streaming<Heartbeat>>,
+    ) -> Result<Response<Self::AttachStream>, Status> {
         self.serving()?;
         let own = self.own(grpc::caller(&request)?).await?;
         let mut incoming = request.into_inner();
         let first = tokio::time::timeout(FIRST, incoming.message()).await;
         let first = first.map_err(|_| Status::deadline_exceeded("no heartbeat came"))??;
-        let first = first.ok_or_else(|| Status::invalid_argument("the stream ended before its first heartbeat"))?;
+        let first = first.ok_or_else(|| {
+            Status::invalid_argument("the stream ended before its first heartbeat")
+        })?;
         let polecat = &own.polecat;
-        if Some(&first.namespace) != polecat.namespace().as_ref() || first.polecat != polecat.name_any() || first.rig != polecat.spec.rig {
-            return Err(Status::permission_denied("the pod is not that polecat's, or not of that rig"));
+        if Some(&first.namespace) != polecat.namespace().as_ref()
+            || first.polecat != polecat.name_any()
+            || first.rig != polecat.spec.rig
+        {
+            return Err(Status::permission_denied(
+                "the pod is not that polecat's, or not of that rig",
+            ));
         }
         let (down, orders) = mpsc::channel(QUEUE);
         let uid = polecat.uid().unwrap_or_default();
@@ -193,33 +234,55 @@ impl Witness for Service {
         Ok(Response::new(ReceiverStream::new(orders)))
     }
 
-    async fn raise(&self, request: Request<RaiseRequest>) -> Result<Response<RaiseResponse>, Status> {
+    async fn raise(
+        &self,
+        request: Request<RaiseRequest>,
+    ) -> Result<Response<RaiseResponse>, Status> {
         self.serving()?;
         let caller = grpc::caller(&request)?.clone();
         let r = request.into_inner();
-        let own =
-            if policy::is_controller(&self.0.runtime.args.namespace, "Raise", &caller) { None } else { Some(self.own(&caller).await?) };
+        let own = if policy::is_controller(&self.0.runtime.args.namespace, "Raise", &caller) {
+            None
+        } else {
+            Some(self.own(&caller).await?)
+        };
         let (namespace, spec) = spec(&r, own.as_ref().map(|o| o.polecat.as_ref()))?;
         if own.is_some() {
-            let of_agent = |e: &gastown_api::Escalation| e.spec.source == spec.source && e.spec.related_object == spec.related_object;
-            let here = |e: &gastown_api::Escalation| e.namespace().as_deref() == Some(namespace.as_str()) && e.spec.cause != spec.cause;
-            let open = self.0.escalations.state_filter(|e| here(e) && of_agent(e) && alarms::is_open(e)).len();
+            let of_agent = |e: &gastown_api::Escalation| {
+                e.spec.source == spec.source && e.spec.related_object == spec.related_object
+            };
+            let here = |e: &gastown_api::Escalation| {
+                e.namespace().as_deref() == Some(namespace.as_str()) && e.spec.cause != spec.cause
+            };
+            let open = self
+                .0
+                .escalations
+                .state_filter(|e| here(e) && of_agent(e) && alarms::is_open(e))
+                .len();
             if open >= OPEN_OF_AN_AGENT {
-                return Err(Status::resource_exhausted(format!("{open} Escalations of this agent are open")));
+                return Err(Status::resource_exhausted(format!(
+                    "{open} Escalations of this agent are open"
+                )));
             }
         }
         let by = if own.is_some() { Raiser::Agent } else { Raiser::Controller };
-        let (name, created) = alarms::raise(&self.0, &namespace, spec, by).await.map_err(|e| refused(&e))?;
+        let (name, created) =
+            alarms::raise(&self.0, &namespace, spec, by).await.map_err(|e| refused(&e))?;
         Ok(Response::new(RaiseResponse { namespace, name, created }))
     }
 
-    async fn settle(&self, request: Request<SettleRequest>) -> Result<Response<SettleResponse>, Status> {
+    async fn settle(
+        &self,
+        request: Request<SettleRequest>,
+    ) -> Result<Response<SettleResponse>, Status> {
         self.serving()?;
         let r = request.into_inner();
         if r.namespace.is_empty() || r.cause.is_empty() {
             return Err(Status::invalid_argument("namespace and cause must be there"));
         }
-        let settled = alarms::settle(&self.0, &r.namespace, &r.cause, &r.why).await.map_err(|e| refused(&e))?;
+        let settled = alarms::settle(&self.0, &r.namespace, &r.cause, &r.why)
+            .await
+            .map_err(|e| refused(&e))?;
         Ok(Response::new(SettleResponse { name: settled.unwrap_or_default() }))
     }
 }
@@ -257,22 +320,36 @@ mod tests {
             RaiseRequest { namespace: String::new(), ..asked() },
             RaiseRequest { details: "x".repeat(16_385), ..asked() },
         ] {
-            assert_eq!(spec(&wrong, None).unwrap_err().code(), tonic::Code::InvalidArgument, "{wrong:?}");
+            assert_eq!(
+                spec(&wrong, None).unwrap_err().code(),
+                tonic::Code::InvalidArgument,
+                "{wrong:?}"
+            );
         }
         assert_eq!(spec(&asked(), None).unwrap().1.related_object, None);
     }
 
     #[test]
     fn an_agent_raises_for_its_own_polecat_and_under_a_cause_of_its_own() {
-        let (namespace, made) = spec(&RaiseRequest { source: "polecat-ctl".into(), ..asked() }, Some(&toast())).unwrap();
+        let (namespace, made) =
+            spec(&RaiseRequest { source: "polecat-ctl".into(), ..asked() }, Some(&toast()))
+                .unwrap();
         assert_eq!((namespace.as_str(), made.source.as_str()), ("work", "agent"));
         assert_eq!(made.cause, "polecat/work/toast/agent/polecat/work/toast/AttemptsSpent");
         for foreign in [
             RaiseRequest { namespace: "other".into(), ..asked() },
             RaiseRequest { rig: "other".into(), ..asked() },
-            RaiseRequest { related_kind: "Polecat".into(), related_name: "other".into(), ..asked() },
+            RaiseRequest {
+                related_kind: "Polecat".into(),
+                related_name: "other".into(),
+                ..asked()
+            },
         ] {
-            assert_eq!(spec(&foreign, Some(&toast())).unwrap_err().code(), tonic::Code::PermissionDenied, "{foreign:?}");
+            assert_eq!(
+                spec(&foreign, Some(&toast())).unwrap_err().code(),
+                tonic::Code::PermissionDenied,
+                "{foreign:?}"
+            );
         }
     }
 }

@@ -5,7 +5,10 @@ use std::time::Duration;
 
 use futures::StreamExt as _;
 use gastown_api::names::{condition, reason};
-use gastown_api::{EscalationSpec, Polecat, PolecatPhase, RelatedObject, Witness, WitnessStatus, conditions, duration};
+use gastown_api::{
+    EscalationSpec, Polecat, PolecatPhase, RelatedObject, Witness, WitnessStatus, conditions,
+    duration,
+};
 use gastown_core::witness::{self, Alarm, Facts, Order, Thresholds, Verdict};
 use gastown_runtime::events::Note;
 use jiff::{SignedDuration, Timestamp};
@@ -18,7 +21,8 @@ use crate::{gather, report};
 
 /// Polecats of a busy rig change many times a second; a rig is looked at this often at most.
 const APART: SignedDuration = SignedDuration::from_secs(1);
-/// So many polecats are looked at at a time: most looks write nothing, but when a rig's agents all attach, each is written to.
+/// So many polecats are looked at at a time: most looks write nothing, but when a rig's agents all
+/// attach, each is written to.
 const AT_ONCE: usize = 16;
 const NUDGE: &str = "You have been silent for a while. Go on with your task; if you are through, run `gt done`; if you cannot go on, run \
                      `gt escalate -s medium` and say what you need.";
@@ -40,7 +44,10 @@ pub(crate) async fn reconcile(object: Arc<Witness>, ctx: Arc<Context>) -> Result
     let pass = {
         let mut passes = ctx.passes.lock();
         let pass = passes.get(&uid).copied();
-        if let Some(wait) = pass.map(|p| APART.saturating_sub(now.duration_since(p.last))).filter(SignedDuration::is_positive) {
+        if let Some(wait) = pass
+            .map(|p| APART.saturating_sub(now.duration_since(p.last)))
+            .filter(SignedDuration::is_positive)
+        {
             return Ok(Action::requeue(wait.unsigned_abs()));
         }
         let pass = Pass { first: pass.map_or(now, |p| p.first), last: now };
@@ -69,8 +76,11 @@ pub(crate) async fn reconcile(object: Arc<Witness>, ctx: Arc<Context>) -> Result
     if let Some(error) = failed {
         return Err(error);
     }
-    let interval = duration::parse(&object.spec.health_check_interval).unwrap_or(Duration::from_secs(30));
-    Ok(Action::requeue(gastown_runtime::jittered(interval.clamp(Duration::from_secs(1), Duration::from_secs(600)))))
+    let interval =
+        duration::parse(&object.spec.health_check_interval).unwrap_or(Duration::from_secs(30));
+    Ok(Action::requeue(gastown_runtime::jittered(
+        interval.clamp(Duration::from_secs(1), Duration::from_secs(600)),
+    )))
 }
 
 async fn publish(object: &Witness, status: &WitnessStatus, ctx: &Context) -> Result<(), Error> {
@@ -88,23 +98,37 @@ async fn publish(object: &Witness, status: &WitnessStatus, ctx: &Context) -> Res
             "email" => "EmailNotConfigured",
             _ => "UnknownEscalationTarget",
         };
-        let words = format!("escalationTarget {} says not how: the mayor is told until spec.routes does", object.spec.escalation_target);
+        let words = format!(
+            "escalationTarget {} says not how: the mayor is told until spec.routes does",
+            object.spec.escalation_target
+        );
         ctx.runtime.events.say(object, Note::warning("Routes", reason, words));
     }
     Ok(())
 }
 
 /// Looks at one polecat; returns it as it is then, if it changed.
-async fn look(polecat: &Polecat, limits: &Thresholds, judging: Timestamp, now: Timestamp, ctx: &Context) -> Result<Option<Polecat>, Error> {
+async fn look(
+    polecat: &Polecat,
+    limits: &Thresholds,
+    judging: Timestamp,
+    now: Timestamp,
+    ctx: &Context,
+) -> Result<Option<Polecat>, Error> {
     let status = polecat.status.as_ref();
     let uid = polecat.uid().unwrap_or_default();
-    let works = status.is_some_and(|s| s.phase == Some(PolecatPhase::Working) && s.pod_active == Some(true));
-    let pod = status.and_then(|s| s.pod_name.as_deref()).filter(|_| works && polecat.metadata.deletion_timestamp.is_none());
+    let works = status
+        .is_some_and(|s| s.phase == Some(PolecatPhase::Working) && s.pod_active == Some(true));
+    let pod = status
+        .and_then(|s| s.pod_name.as_deref())
+        .filter(|_| works && polecat.metadata.deletion_timestamp.is_none());
     let Some(pod) = pod else {
         ctx.hub.rested(&uid);
-        // A restart that is asked for is of the pod that it names; its reader may not have seen it yet.
+        // A restart that is asked for is of the pod that it names; its reader may not have seen it
+        // yet.
         let conditions = status.map(|s| s.conditions.as_slice()).unwrap_or_default();
-        let wanted = conditions::find(conditions, condition::HEALTHY).is_some_and(|c| c.reason == reason::RESTART_WANTED);
+        let wanted = conditions::find(conditions, condition::HEALTHY)
+            .is_some_and(|c| c.reason == reason::RESTART_WANTED);
         let working = status.is_some_and(|s| s.phase == Some(PolecatPhase::Working));
         settle(polecat, None, ctx).await?;
         return if wanted && working { Ok(None) } else { show(polecat, None, now, ctx).await };
@@ -128,7 +152,10 @@ async fn look(polecat: &Polecat, limits: &Thresholds, judging: Timestamp, now: T
         if sent {
             let (word, said) = match order {
                 Order::Nudge => ("Nudged", format!("{}; it is nudged", verdict.message)),
-                Order::Checkpoint => ("Saving", format!("{}; its work is to be saved before a restart", verdict.message)),
+                Order::Checkpoint => (
+                    "Saving",
+                    format!("{}; its work is to be saved before a restart", verdict.message),
+                ),
             };
             ctx.runtime.events.say(polecat, Note::warning("Wedged", word, said));
         }
@@ -141,7 +168,12 @@ async fn look(polecat: &Polecat, limits: &Thresholds, judging: Timestamp, now: T
     Ok(shown)
 }
 
-async fn show(polecat: &Polecat, verdict: Option<&Verdict>, now: Timestamp, ctx: &Context) -> Result<Option<Polecat>, Error> {
+async fn show(
+    polecat: &Polecat,
+    verdict: Option<&Verdict>,
+    now: Timestamp,
+    ctx: &Context,
+) -> Result<Option<Polecat>, Error> {
     let namespace = polecat.namespace().unwrap_or_default();
     let api = Api::<Polecat>::namespaced(ctx.runtime.client.clone(), &namespace);
     let status = report::polecat(polecat, verdict, now);
@@ -162,16 +194,26 @@ async fn raise(polecat: &Polecat, alarm: &Alarm, ctx: &Context) -> Result<(), Er
     }
     let spec = EscalationSpec {
         severity: alarm.severity,
-        summary: format!("Polecat {}: {}", polecat.name_any(), alarm.summary).chars().take(1024).collect(),
+        summary: format!("Polecat {}: {}", polecat.name_any(), alarm.summary)
+            .chars()
+            .take(1024)
+            .collect(),
         cause: cause.clone(),
         details: None,
         source: "witness-ctl".to_owned(),
         rig_ref: polecat.spec.rig.clone(),
-        related_object: Some(RelatedObject { kind: "Polecat".to_owned(), namespace: Some(namespace.clone()), name: polecat.name_any() }),
+        related_object: Some(RelatedObject {
+            kind: "Polecat".to_owned(),
+            namespace: Some(namespace.clone()),
+            name: polecat.name_any(),
+        }),
         acknowledged: None,
         closed: None,
     };
-    alarms::raise(ctx, &namespace, spec, Raiser::Controller).await.map(drop).map_err(|e| Error::Alarm(cause, e))
+    alarms::raise(ctx, &namespace, spec, Raiser::Controller)
+        .await
+        .map(drop)
+        .map_err(|e| Error::Alarm(cause, e))
 }
 
 /// Settles what this witness raised and what is no more.
@@ -186,7 +228,9 @@ async fn settle(polecat: &Polecat, verdict: Option<&Verdict>, ctx: &Context) -> 
         let cause = cause(polecat, what);
         if alarms::stands(ctx, &namespace, &cause) {
             let why = verdict.map_or("its pod is not at work any more", |v| v.message.as_str());
-            alarms::settle(ctx, &namespace, &cause, why).await.map_err(|e| Error::Alarm(cause, e))?;
+            alarms::settle(ctx, &namespace, &cause, why)
+                .await
+                .map_err(|e| Error::Alarm(cause, e))?;
         }
     }
     Ok(())

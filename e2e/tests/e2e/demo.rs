@@ -24,24 +24,45 @@ pub async fn default(ground: &Ground) -> Result<()> {
     let report: Report = serde_json::from_slice(&std::fs::read(&json)?)?;
     report.check()?;
     ensure!(report.changes.len() == 4, "{} of 4 landed", report.changes.len());
-    ensure!(report.convoy.phase == "Complete" && report.convoy.progress == "4/4", "{:?}", report.convoy);
-    let mute = report.changes.iter().find(|c| c.bead == "gt-4").context("gt-4 is not in the report")?;
-    ensure!(mute.attempts == 2 && mute.reworks == 0, "the mute agent was not restarted once: {mute:?}");
-    ensure!(report.escalations.iter().map(|e| e.bead.as_str()).eq(["gt-5"]), "escalations: {:?}", report.escalations);
-    let reworked: Vec<&str> = report.changes.iter().filter(|c| c.reworks == 1).map(|c| c.bead.as_str()).collect();
+    ensure!(
+        report.convoy.phase == "Complete" && report.convoy.progress == "4/4",
+        "{:?}",
+        report.convoy
+    );
+    let mute =
+        report.changes.iter().find(|c| c.bead == "gt-4").context("gt-4 is not in the report")?;
+    ensure!(
+        mute.attempts == 2 && mute.reworks == 0,
+        "the mute agent was not restarted once: {mute:?}"
+    );
+    ensure!(
+        report.escalations.iter().map(|e| e.bead.as_str()).eq(["gt-5"]),
+        "escalations: {:?}",
+        report.escalations
+    );
+    let reworked: Vec<&str> =
+        report.changes.iter().filter(|c| c.reworks == 1).map(|c| c.bead.as_str()).collect();
     ensure!(reworked == ["gt-2"], "reworked: {reworked:?}");
-    // The scripted model makes the right change only when the prompt holds the failing test's output; its log says that it did.
+    // The scripted model makes the right change only when the prompt holds the failing test's
+    // output; its log says that it did.
     let tunnel = ground.kubectl.forward("gastown-demo", "pod/demo-servers", MESSAGES_PORT).await?;
-    let log: Vec<Entry> = http_client::get_json(&format!("http://127.0.0.1:{}/admin/log", tunnel.port)).await?;
-    let told = |e: &&Entry| e.key.as_deref() == Some("Change: gt-2") && e.attempt == Some(2) && e.evidence && e.called;
-    ensure!(log.iter().find(told).is_some(), "no prompt of gt-2 held the failing test's output: {log:#?}");
+    let log: Vec<Entry> =
+        http_client::get_json(&format!("http://127.0.0.1:{}/admin/log", tunnel.port)).await?;
+    let told = |e: &&Entry| {
+        e.key.as_deref() == Some("Change: gt-2") && e.attempt == Some(2) && e.evidence && e.called
+    };
+    ensure!(
+        log.iter().find(told).is_some(),
+        "no prompt of gt-2 held the failing test's output: {log:#?}"
+    );
     let mut settings = ground.settings("demo", Duration::ZERO);
     "gastown-demo".clone_into(&mut settings.namespace);
     "demo".clone_into(&mut settings.rig);
     clear(&ground.client, &settings).await
 }
 
-/// 21 real changes as the beads of one Convoy, while each controller is killed once and every status is erased.
+/// 21 real changes as the beads of one Convoy, while each controller is killed once and every
+/// status is erased.
 pub async fn real_repository(ground: &Ground) -> Result<()> {
     let Some(data) = outside_data("boltons") else { return Ok(()) };
     let bundle = data.join("boltons.bundle");
@@ -69,7 +90,8 @@ pub async fn real_repository(ground: &Ground) -> Result<()> {
     let log = stage.messages_log().await?;
     for change in &story.changes {
         let key = change.key();
-        let begun = log.iter().filter(|e| e.key.as_ref() == Some(&key) && e.step == 0 && e.called).count();
+        let begun =
+            log.iter().filter(|e| e.key.as_ref() == Some(&key) && e.step == 0 && e.called).count();
         ensure!(begun == 1, "{} was begun {begun} times", change.bead);
     }
     let told = ground.events(&settings.namespace, "Convoy").await?;
@@ -97,7 +119,8 @@ async fn await_landed(ground: &Ground, settings: &Settings, at: usize) -> Result
     let requests = Api::<MergeRequest>::namespaced(ground.client.clone(), &settings.namespace);
     loop {
         let list = requests.list(&ListParams::default()).await.context("listing requests")?;
-        let landed = |r: &&MergeRequest| r.status.as_ref().and_then(|s| s.phase) == Some(MergePhase::Landed);
+        let landed =
+            |r: &&MergeRequest| r.status.as_ref().and_then(|s| s.phase) == Some(MergePhase::Landed);
         if list.iter().filter(landed).count() >= at {
             return Ok(());
         }

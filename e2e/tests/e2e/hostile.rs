@@ -14,8 +14,8 @@ use serde_json::json;
 
 const LIMIT: Duration = Duration::from_secs(300);
 
-/// Only where the sidecar's own folder is mounted a trap is worth something: it pushes a ref of its own then.
-/// `@URL@` is the remote.
+/// Only where the sidecar's own folder is mounted a trap is worth something: it pushes a ref of its
+/// own then. `@URL@` is the remote.
 const TRAP: &str = r#"cat >/workspace/trap <<'END_OF_TRAP'
 #!/bin/sh
 if [ -d /gastown/private ]; then
@@ -55,13 +55,17 @@ const SYMLINKED: &str = "cd /workspace && mv repo moved && ln -s /etc repo";
 /// Works on for as long as it may.
 const STAY: &str = "tail -f /dev/null";
 
-/// Traps in one polecat, a symlinked worktree in the other; both are stopped, which makes the sidecar save all it can.
+/// Traps in one polecat, a symlinked worktree in the other; both are stopped, which makes the
+/// sidecar save all it can.
 pub async fn planted(ground: &Ground) -> Result<()> {
     let settings = ground.settings("hostile", LIMIT);
     let mut story = Story::default_project().await?;
     "true".clone_into(&mut story.test);
     let url = format!("http://demo-servers.{}.svc:8080/project.git", settings.namespace);
-    let scripts = [script("planter", &[&TRAP.replace("@URL@", &url), LINKS, STAY]), script("linker", &["true", SYMLINKED, STAY])];
+    let scripts = [
+        script("planter", &[&TRAP.replace("@URL@", &url), LINKS, STAY]),
+        script("linker", &["true", SYMLINKED, STAY]),
+    ];
     let stage = Stage::set(&ground.client, settings.clone(), &story, &scripts).await?;
     for name in ["planter", "linker"] {
         stage.start(name, &format!("Plant traps.\n\nChange: {name}\n")).await?;
@@ -76,8 +80,12 @@ pub async fn planted(ground: &Ground) -> Result<()> {
         polecats.patch(name, &PatchParams::default(), &wish).await?;
     }
     for name in ["planter", "linker"] {
-        let ended = |p: &&Polecat| p.status.as_ref().and_then(|s| s.phase) == Some(PolecatPhase::Terminated);
-        stage.until(&format!("end of {name}"), LIMIT, |s| s.polecat(name).filter(ended).map(|_| ())).await?;
+        let ended = |p: &&Polecat| {
+            p.status.as_ref().and_then(|s| s.phase) == Some(PolecatPhase::Terminated)
+        };
+        stage
+            .until(&format!("end of {name}"), LIMIT, |s| s.polecat(name).filter(ended).map(|_| ()))
+            .await?;
     }
     let remote = Remote::read(&stage).await?;
     check(&remote, &settings.namespace).await.with_context(|| format!("{:#?}", remote.refs))?;
@@ -86,8 +94,14 @@ pub async fn planted(ground: &Ground) -> Result<()> {
 }
 
 fn script(name: &str, commands: &[&str]) -> Script {
-    let steps = commands.iter().map(|c| Step { bash: (*c).to_owned(), timeout_ms: Some(600_000), ..Step::default() }).collect();
-    Script { key: format!("Change: {name}"), attempts: vec![Attempt { prompt_contains: None, steps, text: "Done.".to_owned() }] }
+    let steps = commands
+        .iter()
+        .map(|c| Step { bash: (*c).to_owned(), timeout_ms: Some(600_000), ..Step::default() })
+        .collect();
+    Script {
+        key: format!("Change: {name}"),
+        attempts: vec![Attempt { prompt_contains: None, steps, text: "Done.".to_owned() }],
+    }
 }
 
 async fn await_branch(stage: &Stage, branch: &str) -> Result<()> {
@@ -102,14 +116,25 @@ async fn await_branch(stage: &Stage, branch: &str) -> Result<()> {
 async fn check(remote: &Remote, namespace: &str) -> Result<()> {
     let wip = format!("refs/gastown/wip/{namespace}/");
     let own = |name: &str| {
-        ["refs/heads/main", "refs/heads/beads-sync", "refs/heads/feature/planter", "refs/heads/feature/linker"].contains(&name)
+        [
+            "refs/heads/main",
+            "refs/heads/beads-sync",
+            "refs/heads/feature/planter",
+            "refs/heads/feature/linker",
+        ]
+        .contains(&name)
             || name.starts_with(&format!("{wip}planter/"))
             || name.starts_with(&format!("{wip}linker/"))
     };
     let foreign: Vec<&String> = remote.refs.keys().filter(|name| !own(name)).collect();
     ensure!(foreign.is_empty(), "refs that nobody was to write: {foreign:?}");
-    let snapshot = remote.find(&format!("{wip}planter/")).context("the planter's uncommitted work is not saved")?;
-    ensure!(remote.file(snapshot, "dirty").await? == "mine\n", "the snapshot is not what was in the worktree");
+    let snapshot = remote
+        .find(&format!("{wip}planter/"))
+        .context("the planter's uncommitted work is not saved")?;
+    ensure!(
+        remote.file(snapshot, "dirty").await? == "mine\n",
+        "the snapshot is not what was in the worktree"
+    );
     let tree = remote.tree(snapshot).await?;
     for link in ["link-to-file", "link-to-folder"] {
         let mode = tree.iter().find(|(_, path)| path == link).map(|(mode, _)| mode.as_str());

@@ -1,4 +1,5 @@
-//! Scenarios on a real cluster: kubelet, chart, images, the real agent. They share one cluster and run in this order.
+//! Scenarios on a real cluster: kubelet, chart, images, the real agent. They share one cluster and
+//! run in this order.
 //!
 //! Words on the command line choose the scenarios whose names hold one of them.
 
@@ -23,7 +24,10 @@ const SCENARIOS: [&str; 5] = [
 #[tokio::main]
 async fn main() -> Result<()> {
     let words: Vec<String> = words(std::env::args().skip(1));
-    let chosen: Vec<&str> = SCENARIOS.into_iter().filter(|s| words.is_empty() || words.iter().any(|w| s.contains(w.as_str()))).collect();
+    let chosen: Vec<&str> = SCENARIOS
+        .into_iter()
+        .filter(|s| words.is_empty() || words.iter().any(|w| s.contains(w.as_str())))
+        .collect();
     if chosen.is_empty() {
         println!("no scenario has such a name");
         return Ok(());
@@ -47,7 +51,13 @@ async fn main() -> Result<()> {
         }
     }
     ground.down().await?;
-    anyhow::ensure!(failed.is_empty(), "{} of {} scenarios failed: {}", failed.len(), chosen.len(), failed.join(", "));
+    anyhow::ensure!(
+        failed.is_empty(),
+        "{} of {} scenarios failed: {}",
+        failed.len(),
+        chosen.len(),
+        failed.join(", ")
+    );
     println!("\n{} passed, 0 failed", chosen.len());
     Ok(())
 }

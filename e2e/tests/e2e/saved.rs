@@ -32,11 +32,17 @@ pub async fn work_is_saved(ground: &Ground) -> Result<()> {
     polecats.patch("ended", &PatchParams::default(), &wish).await?;
     polecats.delete("deleted", &DeleteParams::default()).await?;
     let phase = |p: &Polecat| p.status.as_ref().and_then(|s| s.phase);
-    stage.until("Terminated", LIMIT, |s| s.polecat("ended").filter(|p| phase(p) == Some(PolecatPhase::Terminated)).map(|_| ())).await?;
+    stage
+        .until("Terminated", LIMIT, |s| {
+            s.polecat("ended").filter(|p| phase(p) == Some(PolecatPhase::Terminated)).map(|_| ())
+        })
+        .await?;
     stage.until("deletion", LIMIT, |s| s.polecat("deleted").is_none().then_some(())).await?;
     let remote = Remote::read(&stage).await?;
     for name in ["ended", "deleted"] {
-        check(&remote, &settings.namespace, name).await.with_context(|| format!("{name}: {:#?}", remote.refs))?;
+        check(&remote, &settings.namespace, name)
+            .await
+            .with_context(|| format!("{name}: {:#?}", remote.refs))?;
     }
     let pods = ground.pods(&settings.namespace).await?;
     ensure!(!pods.iter().any(|p| p.starts_with("polecat-")), "pods are left: {pods:?}");
@@ -46,13 +52,18 @@ pub async fn work_is_saved(ground: &Ground) -> Result<()> {
 
 /// Commits a part, leaves another uncommitted, and then works on for as long as it may.
 fn half_done(name: &str) -> Script {
-    let step = |bash: &str, timeout_ms| Step { bash: bash.to_owned(), timeout_ms, ..Step::default() };
+    let step =
+        |bash: &str, timeout_ms| Step { bash: bash.to_owned(), timeout_ms, ..Step::default() };
     let part = "echo one >committed && git add committed && git commit -qm 'The first part' && echo two >uncommitted";
     let steps = vec![step(part, None), step("tail -f /dev/null", Some(600_000))];
-    Script { key: format!("Change: {name}"), attempts: vec![Attempt { prompt_contains: None, steps, text: "Done.".to_owned() }] }
+    Script {
+        key: format!("Change: {name}"),
+        attempts: vec![Attempt { prompt_contains: None, steps, text: "Done.".to_owned() }],
+    }
 }
 
-/// Waits until the agent was told to run this command of its script, so that those before it have ended.
+/// Waits until the agent was told to run this command of its script, so that those before it have
+/// ended.
 pub async fn await_at_work(stage: &Stage, name: &str, step: usize) -> Result<()> {
     let key = format!("Change: {name}");
     let end = std::time::Instant::now() + LIMIT;
@@ -72,9 +83,19 @@ pub async fn await_at_work(stage: &Stage, name: &str, step: usize) -> Result<()>
 async fn check(remote: &Remote, namespace: &str, name: &str) -> Result<()> {
     let branch = format!("refs/heads/feature/{name}");
     ensure!(remote.refs.contains_key(&branch), "no branch {branch}");
-    ensure!(remote.subjects("refs/heads/main", &branch).await? == ["The first part"], "the branch lacks the commit");
-    let wip = remote.find(&format!("refs/gastown/wip/{namespace}/{name}/")).context("no snapshot")?;
-    ensure!(remote.file(wip, "uncommitted").await? == "two\n", "the snapshot lacks the uncommitted file");
-    ensure!(remote.file(wip, "committed").await? == "one\n", "the snapshot lacks the committed file");
+    ensure!(
+        remote.subjects("refs/heads/main", &branch).await? == ["The first part"],
+        "the branch lacks the commit"
+    );
+    let wip =
+        remote.find(&format!("refs/gastown/wip/{namespace}/{name}/")).context("no snapshot")?;
+    ensure!(
+        remote.file(wip, "uncommitted").await? == "two\n",
+        "the snapshot lacks the uncommitted file"
+    );
+    ensure!(
+        remote.file(wip, "committed").await? == "one\n",
+        "the snapshot lacks the committed file"
+    );
     Ok(())
 }

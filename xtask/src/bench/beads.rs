@@ -31,7 +31,8 @@ use client::caller;
 const NAMESPACE: &str = "default";
 /// How long a store may take to be read.
 const PATIENCE: Duration = Duration::from_secs(300);
-/// How long an unchanged store is watched, and how often it is read meanwhile: as often as it may be.
+/// How long an unchanged store is watched, and how often it is read meanwhile: as often as it may
+/// be.
 const QUIET: Duration = Duration::from_secs(60);
 const OFTEN: &str = "5s";
 /// Nothing is read by itself while calls are timed.
@@ -98,9 +99,18 @@ pub async fn run(args: &Args) -> Result<Figures> {
     println!("beads: a control plane and a git server");
     let plane = ControlPlane::start(Options::default()).await?;
     tenant::install(&plane, Controller::BeadStore, &["polecat-ctl", "convoy-ctl"]).await?;
-    let (repositories, data) = (TempDir::new().context("a folder for repositories")?, TempDir::new().context("a folder for mirrors")?);
+    let (repositories, data) = (
+        TempDir::new().context("a folder for repositories")?,
+        TempDir::new().context("a folder for mirrors")?,
+    );
     let git = GitHttp::start(repositories.path()).await?;
-    let ground = Ground { plane: &plane, client: plane.client()?, git: &git, program: &program, data: data.path() };
+    let ground = Ground {
+        plane: &plane,
+        client: plane.client()?,
+        git: &git,
+        program: &program,
+        data: data.path(),
+    };
     let measured = measure(&ground, args).await?;
     Figures::new(table(&measured), &measured)
 }
@@ -112,7 +122,8 @@ async fn measure(ground: &Ground<'_>, args: &Args) -> Result<Measured> {
     store::fill(&ground.git.create("plain").await?, lines, 0).await?;
     let first_sync_seconds = ground.first_sync("plain").await?;
     println!("beads: {calls} claims and closes");
-    let (claim, close) = ground.calls(&process, "plain", store::free(lines).take(calls).collect()).await?;
+    let (claim, close) =
+        ground.calls(&process, "plain", store::free(lines).take(calls).collect()).await?;
     println!("beads: an unchanged store for {} s", QUIET.as_secs());
     let unchanged = ground.unchanged(&process, "plain").await?;
     let rss_bytes = process.resident()?;
@@ -121,7 +132,9 @@ async fn measure(ground: &Ground<'_>, args: &Args) -> Result<Measured> {
     process.end().await?;
 
     println!("beads: a write branch of {} commits", args.history);
-    Api::<BeadStore>::namespaced(ground.client.clone(), NAMESPACE).delete("plain", &kube::api::DeleteParams::default()).await?;
+    Api::<BeadStore>::namespaced(ground.client.clone(), NAMESPACE)
+        .delete("plain", &kube::api::DeleteParams::default())
+        .await?;
     store::fill(&ground.git.create("old").await?, lines, usize::try_from(args.history)?).await?;
     let process = ground.start().await?;
     let history_first_sync_seconds = ground.first_sync("old").await?;
@@ -157,35 +170,58 @@ impl Ground<'_> {
     /// Makes a rig and its store of this name; how long the store took to be read, in seconds.
     async fn first_sync(&self, name: &str) -> Result<f64> {
         let spec = json!({"gitURL": self.git.repository(name), "beadsPrefix": store::PREFIX});
-        Api::all(self.client.clone()).create(&PostParams::default(), &Rig::new(name, serde_json::from_value(spec)?)).await?;
-        let spec = BeadStoreSpec { sync_interval: SELDOM.to_owned(), ..BeadStoreSpec::of_rig(name, store::PREFIX) };
+        Api::all(self.client.clone())
+            .create(&PostParams::default(), &Rig::new(name, serde_json::from_value(spec)?))
+            .await?;
+        let spec = BeadStoreSpec {
+            sync_interval: SELDOM.to_owned(),
+            ..BeadStoreSpec::of_rig(name, store::PREFIX)
+        };
         let begun = Instant::now();
         self.stores().create(&PostParams::default(), &BeadStore::new(name, spec)).await?;
         let synced = |s: Option<&BeadStore>| {
-            s.and_then(|s| s.status.as_ref()).is_some_and(|s| conditions::is_true(&s.conditions, condition::SYNCED))
+            s.and_then(|s| s.status.as_ref())
+                .is_some_and(|s| conditions::is_true(&s.conditions, condition::SYNCED))
         };
-        let seen = tokio::time::timeout(PATIENCE, await_condition(self.stores(), name, synced)).await;
+        let seen =
+            tokio::time::timeout(PATIENCE, await_condition(self.stores(), name, synced)).await;
         let Ok(seen) = seen else { bail!("the store was not read in {} s", PATIENCE.as_secs()) };
         seen?;
         Ok(begun.elapsed().as_secs_f64())
     }
 
     /// Claims beads and closes them, one after the other.
-    async fn calls(&self, process: &Process, rig: &str, beads: Vec<String>) -> Result<(Option<Spread>, Option<Spread>)> {
+    async fn calls(
+        &self,
+        process: &Process,
+        rig: &str,
+        beads: Vec<String>,
+    ) -> Result<(Option<Spread>, Option<Spread>)> {
         let mut polecat = caller(process, &self.client, "polecat-ctl").await?;
         let mut convoy = caller(process, &self.client, "convoy-ctl").await?;
         let (mut claims, mut closes) = (Vec::new(), Vec::new());
         for id in &beads {
-            let claim = ClaimRequest { rig: rig.to_owned(), id: id.clone(), assignee: format!("{rig}/polecats/nux") };
+            let claim = ClaimRequest {
+                rig: rig.to_owned(),
+                id: id.clone(),
+                assignee: format!("{rig}/polecats/nux"),
+            };
             let begun = Instant::now();
-            let done = polecat.claim(claim).await.with_context(|| format!("claiming {id}"))?.into_inner();
+            let done =
+                polecat.claim(claim).await.with_context(|| format!("claiming {id}"))?.into_inner();
             claims.push(begun.elapsed());
             ensure!(done.changed, "{id} was claimed already");
         }
         for id in &beads {
-            let close = CloseRequest { rig: rig.to_owned(), id: id.clone(), reason: "done".to_owned(), request: String::new() };
+            let close = CloseRequest {
+                rig: rig.to_owned(),
+                id: id.clone(),
+                reason: "done".to_owned(),
+                request: String::new(),
+            };
             let begun = Instant::now();
-            let done = convoy.close(close).await.with_context(|| format!("closing {id}"))?.into_inner();
+            let done =
+                convoy.close(close).await.with_context(|| format!("closing {id}"))?.into_inner();
             closes.push(begun.elapsed());
             ensure!(done.changed, "{id} was closed already");
         }
@@ -197,13 +233,20 @@ impl Ground<'_> {
         let often = json!({"spec": {"syncInterval": OFTEN}});
         self.stores().patch(name, &PatchParams::default(), &Patch::Merge(&often)).await?;
         let look = async || {
-            let worked = metrics::value(&process.metrics().await?, "gastown_reconcile_duration_seconds_sum{controller=\"beadstore\"}");
+            let worked = metrics::value(
+                &process.metrics().await?,
+                "gastown_reconcile_duration_seconds_sum{controller=\"beadstore\"}",
+            );
             anyhow::Ok((self.git.sessions(), self.git.requests(), worked))
         };
         // The first reading under the new interval is of a store that calls have changed.
         let (sessions, deadline) = (self.git.sessions(), Instant::now() + PATIENCE);
         while self.git.sessions() == sessions {
-            ensure!(Instant::now() < deadline, "the store was not read again in {} s", PATIENCE.as_secs());
+            ensure!(
+                Instant::now() < deadline,
+                "the store was not read again in {} s",
+                PATIENCE.as_secs()
+            );
             sleep(Duration::from_millis(50)).await;
         }
         sleep(Duration::from_secs(1)).await;
@@ -232,7 +275,8 @@ impl Ground<'_> {
 }
 
 fn table(m: &Measured) -> String {
-    let spread = |of: &Option<Spread>| of.as_ref().map_or_else(|| "never".to_owned(), ToString::to_string);
+    let spread =
+        |of: &Option<Spread>| of.as_ref().map_or_else(|| "never".to_owned(), ToString::to_string);
     let Unchanged { syncs, git_requests_per_sync, ms_per_sync } = &m.unchanged;
     [
         format!("a store of {} lines in git", m.lines),

@@ -26,7 +26,12 @@ impl Spread {
         let longest = *all.last()?;
         let rank = |percent: usize| all[(all.len() * percent).div_ceil(100).saturating_sub(1)];
         let ms = |d: Duration| d.as_secs_f64() * 1e3;
-        Some(Self { count: all.len(), p50_ms: ms(rank(50)), p99_ms: ms(rank(99)), max_ms: ms(longest) })
+        Some(Self {
+            count: all.len(),
+            p50_ms: ms(rank(50)),
+            p99_ms: ms(rank(99)),
+            max_ms: ms(longest),
+        })
     }
 }
 

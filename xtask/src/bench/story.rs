@@ -43,14 +43,16 @@ struct Measured {
     attempts: i32,
     /// From the first object to the last landed change.
     seconds: f64,
-    /// From the landing that a change waited for last to the pod of its polecat, while a place was free.
+    /// From the landing that a change waited for last to the pod of its polecat, while a place was
+    /// free.
     landing_to_start: Option<Spread>,
     /// From the end of a pod to the pod that took its place, while a change was ready.
     place_to_start: Option<Spread>,
     writes: Vec<Writes>,
     /// Writes of each writer, divided by the number of changes.
     writes_per_life: BTreeMap<String, f64>,
-    /// Resident memory of each controller after the run, in bytes; git processes of its own included.
+    /// Resident memory of each controller after the run, in bytes; git processes of its own
+    /// included.
     rss_bytes: BTreeMap<String, u64>,
     /// The size of each image as it is loaded, in bytes.
     image_bytes: BTreeMap<String, u64>,
@@ -75,12 +77,18 @@ pub async fn demo(args: &Args) -> Result<Figures> {
 
 /// Plays changes of a real repository.
 pub async fn boltons(args: &Args) -> Result<Figures> {
-    let data = std::env::var_os("GASTOWN_TEST_DATA").map_or_else(|| util::root().join("../shared/data"), PathBuf::from).join("boltons");
+    let data = std::env::var_os("GASTOWN_TEST_DATA")
+        .map_or_else(|| util::root().join("../shared/data"), PathBuf::from)
+        .join("boltons");
     if !data.is_dir() {
         bail!("{} is not there; set GASTOWN_TEST_DATA", data.display());
     }
     let bundle = data.join("boltons.bundle");
-    run(&Story::load(bundle.to_str().context("a path of text")?, &data.join("replay.json")).await?, args).await
+    run(
+        &Story::load(bundle.to_str().context("a path of text")?, &data.join("replay.json")).await?,
+        args,
+    )
+    .await
 }
 
 async fn run(story: &Story, args: &Args) -> Result<Figures> {
@@ -100,13 +108,19 @@ async fn run(story: &Story, args: &Args) -> Result<Figures> {
     Ok(Figures { trouble: cleaned.err(), ..Figures::new(table(&measured), &measured)? })
 }
 
-async fn measure(ground: &mut Ground, story: &Story, polecats: i32, clock: &Clock) -> Result<Measured> {
+async fn measure(
+    ground: &mut Ground,
+    story: &Story,
+    polecats: i32,
+    clock: &Clock,
+) -> Result<Measured> {
     let client = ground.prepare(clock).await?;
     let kubectl = Kubectl::find(ground.kubeconfig()).await?;
     let before = requests(&kubectl).await?;
     let settings = ground.settings(polecats, story.changes.len())?;
     let observer = Observer::start(&client, &settings.namespace);
-    let (_, report) = gastown_testkit::demo::run(&client, settings, story, |line| clock.say(line)).await?;
+    let (_, report) =
+        gastown_testkit::demo::run(&client, settings, story, |line| clock.say(line)).await?;
     let events = observer.finish().await?;
     report.check()?;
     let after = requests(&kubectl).await?;
@@ -134,8 +148,14 @@ fn pair(story: &Story, polecats: i32, events: Vec<Event>) -> Freed {
 async fn requests(kubectl: &Kubectl) -> Result<BTreeMap<&'static str, BTreeMap<Request, u64>>> {
     let mut all = BTreeMap::new();
     for controller in CONTROLLERS {
-        let tunnel = kubectl.forward(SYSTEM, &format!("deployment/{controller}"), ADMIN_PORT).await?;
-        let text = http_client::send(Method::GET, &format!("http://127.0.0.1:{}/metrics", tunnel.port), Vec::new()).await?;
+        let tunnel =
+            kubectl.forward(SYSTEM, &format!("deployment/{controller}"), ADMIN_PORT).await?;
+        let text = http_client::send(
+            Method::GET,
+            &format!("http://127.0.0.1:{}/metrics", tunnel.port),
+            Vec::new(),
+        )
+        .await?;
         all.insert(controller, metrics::requests(&String::from_utf8_lossy(&text)));
     }
     Ok(all)
@@ -171,16 +191,26 @@ fn totals(writes: &[Writes]) -> BTreeMap<String, f64> {
 
 /// Resident memory by controller, as the kubelet reckons it.
 async fn memory(kubectl: &Kubectl) -> Result<BTreeMap<String, u64>> {
-    let nodes = kubectl.output(&["get", "nodes", "-o", "jsonpath={.items[*].metadata.name}"]).await?;
+    let nodes =
+        kubectl.output(&["get", "nodes", "-o", "jsonpath={.items[*].metadata.name}"]).await?;
     let mut rss = BTreeMap::new();
     for node in nodes.split_whitespace() {
         let path = format!("/api/v1/nodes/{node}/proxy/stats/summary");
-        let summary: serde_json::Value = serde_json::from_str(&kubectl.output(&["get", "--raw", &path]).await?)?;
-        for pod in summary["pods"].as_array().into_iter().flatten().filter(|p| p["podRef"]["namespace"] == SYSTEM) {
+        let summary: serde_json::Value =
+            serde_json::from_str(&kubectl.output(&["get", "--raw", &path]).await?)?;
+        for pod in summary["pods"]
+            .as_array()
+            .into_iter()
+            .flatten()
+            .filter(|p| p["podRef"]["namespace"] == SYSTEM)
+        {
             let name = pod["podRef"]["name"].as_str().unwrap_or_default();
-            let Some(controller) = CONTROLLERS.iter().find(|c| name.starts_with(**c)) else { continue };
+            let Some(controller) = CONTROLLERS.iter().find(|c| name.starts_with(**c)) else {
+                continue;
+            };
             let containers = pod["containers"].as_array().into_iter().flatten();
-            *rss.entry((*controller).to_owned()).or_default() += containers.filter_map(|c| c["memory"]["rssBytes"].as_u64()).sum::<u64>();
+            *rss.entry((*controller).to_owned()).or_default() +=
+                containers.filter_map(|c| c["memory"]["rssBytes"].as_u64()).sum::<u64>();
         }
     }
     if rss.is_empty() {
@@ -192,32 +222,60 @@ async fn memory(kubectl: &Kubectl) -> Result<BTreeMap<String, u64>> {
 async fn image_sizes() -> Result<BTreeMap<String, u64>> {
     let mut sizes = BTreeMap::new();
     for image in images::build(&[], false).await? {
-        let size = std::fs::metadata(&image.path).with_context(|| image.path.display().to_string())?.len();
+        let size =
+            std::fs::metadata(&image.path).with_context(|| image.path.display().to_string())?.len();
         sizes.insert(image.reference, size);
     }
     Ok(sizes)
 }
 
 fn table(figures: &Measured) -> String {
-    let spread = |of: &Option<Spread>| of.as_ref().map_or_else(|| "never".to_owned(), ToString::to_string);
+    let spread =
+        |of: &Option<Spread>| of.as_ref().map_or_else(|| "never".to_owned(), ToString::to_string);
     let mut lines = vec![
-        format!("{} changes in {} attempts landed in {:.1} s", figures.changes, figures.attempts, figures.seconds),
+        format!(
+            "{} changes in {} attempts landed in {:.1} s",
+            figures.changes, figures.attempts, figures.seconds
+        ),
         format!("landing → next polecat started:     {}", spread(&figures.landing_to_start)),
         format!("place freed → next polecat started: {}", spread(&figures.place_to_start)),
-        format!("\n{:<14} {:<28} {:<8} {:>7} {:>9}", "WRITER", "OBJECT", "VERB", "COUNT", "PER LIFE"),
+        format!(
+            "\n{:<14} {:<28} {:<8} {:>7} {:>9}",
+            "WRITER", "OBJECT", "VERB", "COUNT", "PER LIFE"
+        ),
     ];
-    let row = |w: &Writes| format!("{:<14} {:<28} {:<8} {:>7} {:>9.1}", w.writer, w.resource, w.verb, w.count, w.per_life);
+    let row = |w: &Writes| {
+        format!(
+            "{:<14} {:<28} {:<8} {:>7} {:>9.1}",
+            w.writer, w.resource, w.verb, w.count, w.per_life
+        )
+    };
     lines.extend(figures.writes.iter().map(row));
     let total = |name: &str, per_life: f64| {
-        let count = figures.writes.iter().filter(|w| name == "all" || w.writer == name).map(|w| w.count).sum::<u64>();
+        let count = figures
+            .writes
+            .iter()
+            .filter(|w| name == "all" || w.writer == name)
+            .map(|w| w.count)
+            .sum::<u64>();
         format!("{name:<14} {:<28} {:<8} {count:>7} {per_life:>9.1}", "everything", "")
     };
     lines.extend(figures.writes_per_life.iter().map(|(writer, per_life)| total(writer, *per_life)));
     lines.push(total("all", figures.writes_per_life.values().sum()));
     lines.push(format!("\n{:<52} {:>8}", "RESIDENT MEMORY AFTER THE RUN", "MiB"));
-    lines.extend(figures.rss_bytes.iter().map(|(name, bytes)| format!("{name:<52} {:>8.1}", mebibytes(*bytes))));
+    lines.extend(
+        figures
+            .rss_bytes
+            .iter()
+            .map(|(name, bytes)| format!("{name:<52} {:>8.1}", mebibytes(*bytes))),
+    );
     lines.push(format!("\n{:<52} {:>8}", "IMAGE", "MiB"));
-    lines.extend(figures.image_bytes.iter().map(|(name, bytes)| format!("{name:<52} {:>8.1}", mebibytes(*bytes))));
+    lines.extend(
+        figures
+            .image_bytes
+            .iter()
+            .map(|(name, bytes)| format!("{name:<52} {:>8.1}", mebibytes(*bytes))),
+    );
     lines.join("\n")
 }
 
@@ -226,16 +284,27 @@ mod tests {
     use super::*;
 
     fn of(writer: &'static str, all: &[(&str, &str, u64)]) -> ByController {
-        let counted = all.iter().map(|(resource, verb, count)| (((*resource).to_owned(), (*verb).to_owned()), *count));
+        let counted = all
+            .iter()
+            .map(|(resource, verb, count)| (((*resource).to_owned(), (*verb).to_owned()), *count));
         BTreeMap::from([(writer, counted.collect())])
     }
 
     #[test]
     fn only_writes_of_the_run_are_counted() {
         let before = of("polecat-ctl", &[("pods", "create", 2), ("pods", "get", 1)]);
-        let after = of("polecat-ctl", &[("pods", "create", 5), ("pods", "get", 9), ("pods", "delete", 0), ("events", "patch", 1)]);
+        let after = of(
+            "polecat-ctl",
+            &[
+                ("pods", "create", 5),
+                ("pods", "get", 9),
+                ("pods", "delete", 0),
+                ("events", "patch", 1),
+            ],
+        );
         let writes = writes(&before, &after, 2);
-        let shown: Vec<(&str, &str, u64)> = writes.iter().map(|w| (w.resource.as_str(), w.verb.as_str(), w.count)).collect();
+        let shown: Vec<(&str, &str, u64)> =
+            writes.iter().map(|w| (w.resource.as_str(), w.verb.as_str(), w.count)).collect();
         assert_eq!(shown, [("events", "patch", 1), ("pods", "create", 3)]);
         assert_eq!(format!("{:?}", totals(&writes)), r#"{"polecat-ctl": 2.0}"#);
     }

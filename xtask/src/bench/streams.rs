@@ -1,6 +1,7 @@
 //! `cargo xtask bench streams`: thousands of agents that report to one witness-ctl.
 //!
-//! Each stream is what `gt sync` holds: its own connection with TLS, its own token bound to its own pod, the pace of its heartbeats.
+//! Each stream is what `gt sync` holds: its own connection with TLS, its own token bound to its own
+//! pod, the pace of its heartbeats.
 
 mod agents;
 mod town;
@@ -78,9 +79,12 @@ pub async fn run(args: &Args) -> Result<Figures> {
     println!("streams: {count} polecats, their pods and tokens");
     let town = Town::build(&plane, count).await?;
     let witness = Process::start(&plane, Controller::Witness, &program, &[]).await?;
-    let measured = measure(&town, &witness).await.with_context(|| format!("witness-ctl said last:\n{}", witness.log(15)))?;
+    let measured = measure(&town, &witness)
+        .await
+        .with_context(|| format!("witness-ctl said last:\n{}", witness.log(15)))?;
     witness.end().await?;
-    let lost = (measured.lost > 0).then(|| anyhow!("{} of {count} streams were refused or dropped", measured.lost));
+    let lost = (measured.lost > 0)
+        .then(|| anyhow!("{} of {count} streams were refused or dropped", measured.lost));
     Ok(Figures { trouble: lost, ..Figures::new(table(&measured), &measured)? })
 }
 
@@ -97,7 +101,8 @@ async fn measure(town: &Town, witness: &Process) -> Result<Measured> {
     println!("streams: a minute of heartbeats");
     let (before, cpu) = (witness.metrics().await?, witness.cpu()?);
     sleep(MINUTE).await;
-    let (cpu_seconds, after) = (witness.cpu()?.saturating_sub(cpu).as_secs_f64(), witness.metrics().await?);
+    let (cpu_seconds, after) =
+        (witness.cpu()?.saturating_sub(cpu).as_secs_f64(), witness.metrics().await?);
     let rss_bytes = witness.resident()?;
     let requests = metrics::since(&metrics::requests(&before), &metrics::requests(&after));
     let streams = metrics::value(&after, OPEN);
@@ -108,15 +113,20 @@ async fn measure(town: &Town, witness: &Process) -> Result<Measured> {
         judge_seconds: (judged - attached).as_secs_f64(),
         rss_before_bytes,
         rss_bytes,
-        streams_per_mebibyte: streams / mebibytes(rss_bytes.saturating_sub(rss_before_bytes).max(1)),
+        streams_per_mebibyte: streams
+            / mebibytes(rss_bytes.saturating_sub(rss_before_bytes).max(1)),
         cpu_seconds,
         heartbeats: (metrics::value(&after, BEATS) - metrics::value(&before, BEATS)) as u64,
-        requests: requests.into_iter().map(|((resource, verb), count)| (format!("{verb} {resource}"), count)).collect(),
+        requests: requests
+            .into_iter()
+            .map(|((resource, verb), count)| (format!("{verb} {resource}"), count))
+            .collect(),
         orders: agents.orders(),
     })
 }
 
-/// Opens all streams, some at a time: pods do not come all at once either, and this machine does both ends of each handshake.
+/// Opens all streams, some at a time: pods do not come all at once either, and this machine does
+/// both ends of each handshake.
 async fn attach(agents: &mut Agents<'_>, witness: &Process) -> Result<()> {
     let all = agents.all();
     let deadline = Instant::now() + PATIENCE + PER_STREAM * u32::try_from(all)?;
@@ -127,7 +137,10 @@ async fn attach(agents: &mut Agents<'_>, witness: &Process) -> Result<()> {
             return Ok(());
         }
         let lost = agents.lost();
-        ensure!(lost == 0, "{lost} streams were refused or dropped while {open} of {all} were open");
+        ensure!(
+            lost == 0,
+            "{lost} streams were refused or dropped while {open} of {all} were open"
+        );
         ensure!(Instant::now() < deadline, "only {open} of {all} streams were open in time");
         sleep(LOOK).await;
     }
@@ -135,8 +148,14 @@ async fn attach(agents: &mut Agents<'_>, witness: &Process) -> Result<()> {
 
 fn table(m: &Measured) -> String {
     let mut lines = vec![
-        format!("{} streams open, {} refused or dropped, {} orders given", m.streams, m.lost, m.orders),
-        format!("opened in {:.1} s, every polecat judged healthy {:.1} s later", m.attach_seconds, m.judge_seconds),
+        format!(
+            "{} streams open, {} refused or dropped, {} orders given",
+            m.streams, m.lost, m.orders
+        ),
+        format!(
+            "opened in {:.1} s, every polecat judged healthy {:.1} s later",
+            m.attach_seconds, m.judge_seconds
+        ),
         format!(
             "witness-ctl: {:.1} MiB resident before, {:.1} MiB with all of them: {:.1} streams per MiB",
             mebibytes(m.rss_before_bytes),

@@ -1,4 +1,5 @@
-//! The API reference: every field of every kind with its type, default and rules, from the schema that is served.
+//! The API reference: every field of every kind with its type, default and rules, from the schema
+//! that is served.
 
 use std::fmt::Write as _;
 
@@ -24,13 +25,19 @@ pub fn page(crds: &[CustomResourceDefinition]) -> Result<String> {
 fn kind(page: &mut String, crd: &CustomResourceDefinition) -> Result<()> {
     let names = &crd.spec.names;
     let version = crd.spec.versions.first().context("the definition has no version")?;
-    let schema = version.schema.as_ref().and_then(|s| s.open_api_v3_schema.as_ref()).context("the version has no schema")?;
+    let schema = version
+        .schema
+        .as_ref()
+        .and_then(|s| s.open_api_v3_schema.as_ref())
+        .context("the version has no schema")?;
     let schema = serde_json::to_value(schema)?;
-    let short = names.short_names.iter().flatten().map(|s| format!("`{s}`")).collect::<Vec<_>>().join(", ");
+    let short =
+        names.short_names.iter().flatten().map(|s| format!("`{s}`")).collect::<Vec<_>>().join(", ");
     let _ = write!(page, "\n## {}\n\n{}\n\n", names.kind, text(&schema, "description"));
     let _ = writeln!(page, "{} · `{}` · short {short}", crd.spec.scope, names.plural);
     let columns = version.additional_printer_columns.iter().flatten();
-    let columns = columns.map(|c| format!("{} (`{}`)", c.name, c.json_path)).collect::<Vec<_>>().join(", ");
+    let columns =
+        columns.map(|c| format!("{} (`{}`)", c.name, c.json_path)).collect::<Vec<_>>().join(", ");
     let _ = writeln!(page, "\nColumns: {columns}");
     rules_of_object(page, &schema);
     for part in ["spec", "status"] {
@@ -59,11 +66,23 @@ fn rules_of_object(page: &mut String, schema: &Value) {
 }
 
 fn messages(schema: &Value) -> Vec<&str> {
-    schema.get("x-kubernetes-validations").and_then(Value::as_array).into_iter().flatten().map(|r| text(r, "message")).collect()
+    schema
+        .get("x-kubernetes-validations")
+        .and_then(Value::as_array)
+        .into_iter()
+        .flatten()
+        .map(|r| text(r, "message"))
+        .collect()
 }
 
 fn fields(page: &mut String, schema: &Value, path: &str) {
-    let required: Vec<&str> = schema.get("required").and_then(Value::as_array).into_iter().flatten().filter_map(Value::as_str).collect();
+    let required: Vec<&str> = schema
+        .get("required")
+        .and_then(Value::as_array)
+        .into_iter()
+        .flatten()
+        .filter_map(Value::as_str)
+        .collect();
     for (name, field) in schema.get("properties").and_then(Value::as_object).into_iter().flatten() {
         let at = format!("{path}{name}");
         row(page, &at, field, required.contains(&name.as_str()));
@@ -92,12 +111,21 @@ fn known(name: &str) -> Option<&'static str> {
 fn row(page: &mut String, path: &str, field: &Value, required: bool) {
     let name = if required { format!("**`{path}`**") } else { format!("`{path}`") };
     let default = field.get("default").map(|d| format!("`{}`", scalar(d))).unwrap_or_default();
-    let mut meaning: Vec<String> = Some(text(field, "description").replace('\n', " ")).filter(|d| !d.is_empty()).into_iter().collect();
+    let mut meaning: Vec<String> = Some(text(field, "description").replace('\n', " "))
+        .filter(|d| !d.is_empty())
+        .into_iter()
+        .collect();
     meaning.extend(bounds(field));
-    let rules = messages(field).into_iter().chain(field.get("items").into_iter().flat_map(messages));
+    let rules =
+        messages(field).into_iter().chain(field.get("items").into_iter().flat_map(messages));
     meaning.extend(rules.map(|message| format!("Rule: {message}.")));
-    let kind = path.rsplit('.').next().and_then(known).map_or_else(|| type_of(field), ToOwned::to_owned);
-    let _ = writeln!(page, "| {name} | {kind} | {default} | {} |", meaning.join(" ").replace('|', "\\|"));
+    let kind =
+        path.rsplit('.').next().and_then(known).map_or_else(|| type_of(field), ToOwned::to_owned);
+    let _ = writeln!(
+        page,
+        "| {name} | {kind} | {default} | {} |",
+        meaning.join(" ").replace('|', "\\|")
+    );
 }
 
 fn scalar(value: &Value) -> String {
@@ -116,7 +144,9 @@ fn type_of(field: &Value) -> String {
         ("object", _) if field.get("additionalProperties").is_some() => {
             format!("map of {}", field.get("additionalProperties").map(type_of).unwrap_or_default())
         }
-        ("object", _) if field.get("x-kubernetes-preserve-unknown-fields").is_some() => "object (as in a pod)".into(),
+        ("object", _) if field.get("x-kubernetes-preserve-unknown-fields").is_some() => {
+            "object (as in a pod)".into()
+        }
         ("string", "date-time") => "time".into(),
         ("integer", format @ ("int32" | "int64")) => format.into(),
         (other, _) => other.into(),

@@ -2,7 +2,10 @@
 
 use std::fmt::Write as _;
 
-use gastown_api::rbac::{Controller, Grant, cluster_grants, cluster_rules, namespace_grants, namespace_rules, secret_grants, secret_rules};
+use gastown_api::rbac::{
+    Controller, Grant, cluster_grants, cluster_rules, namespace_grants, namespace_rules,
+    secret_grants, secret_rules,
+};
 use k8s_openapi::api::rbac::v1::PolicyRule;
 
 /// The chart's files by name: a list of rules each.
@@ -10,9 +13,17 @@ pub fn files() -> Vec<(String, Vec<PolicyRule>)> {
     let mut files = Vec::new();
     for controller in Controller::ALL {
         let name = controller.name();
-        let kinds =
-            [("cluster", cluster_rules(controller)), ("namespace", namespace_rules(controller)), ("secrets", secret_rules(controller))];
-        files.extend(kinds.into_iter().filter(|(_, rules)| !rules.is_empty()).map(|(kind, rules)| (format!("{name}-{kind}"), rules)));
+        let kinds = [
+            ("cluster", cluster_rules(controller)),
+            ("namespace", namespace_rules(controller)),
+            ("secrets", secret_rules(controller)),
+        ];
+        files.extend(
+            kinds
+                .into_iter()
+                .filter(|(_, rules)| !rules.is_empty())
+                .map(|(kind, rules)| (format!("{name}-{kind}"), rules)),
+        );
     }
     files
 }
@@ -41,9 +52,13 @@ fn table(page: &mut String, title: &str, grants: &[Grant]) {
     if grants.is_empty() {
         return;
     }
-    let _ = write!(page, "\n{title}:\n\n| API group | Resources | Verbs | What for |\n|---|---|---|---|\n");
+    let _ = write!(
+        page,
+        "\n{title}:\n\n| API group | Resources | Verbs | What for |\n|---|---|---|---|\n"
+    );
     for Grant { group, resources, verbs, why } in grants {
         let group = if group.is_empty() { "core" } else { group };
-        let _ = writeln!(page, "| {group} | {} | {} | {why} |", resources.join(", "), verbs.join(", "));
+        let _ =
+            writeln!(page, "| {group} | {} | {} | {why} |", resources.join(", "), verbs.join(", "));
     }
 }

@@ -62,16 +62,22 @@ pub struct Copy {
 impl Recipe {
     fn parse(text: &str) -> Result<Self> {
         let recipe: Self = serde_norway::from_str(text)?;
-        let paths = recipe.binaries.values().chain(recipe.agents.values()).chain(recipe.copy.iter().map(|c| &c.path));
+        let paths = recipe
+            .binaries
+            .values()
+            .chain(recipe.agents.values())
+            .chain(recipe.copy.iter().map(|c| &c.path));
         if let Some(path) = paths.into_iter().find(|p| !p.starts_with('/') || p.contains("..")) {
             bail!("`{path}` is not an absolute path");
         }
-        if let Some(package) =
-            recipe.packages.iter().find(|p| p.is_empty() || !p.chars().all(|c| c.is_ascii_alphanumeric() || "+-.".contains(c)))
-        {
+        if let Some(package) = recipe.packages.iter().find(|p| {
+            p.is_empty() || !p.chars().all(|c| c.is_ascii_alphanumeric() || "+-.".contains(c))
+        }) {
             bail!("`{package}` is not the name of a Debian package");
         }
-        if recipe.base && (recipe.from.is_some() || !recipe.binaries.is_empty() || !recipe.agents.is_empty()) {
+        if recipe.base
+            && (recipe.from.is_some() || !recipe.binaries.is_empty() || !recipe.agents.is_empty())
+        {
             bail!("a base holds packages only");
         }
         if !recipe.base && recipe.from.is_none() && !recipe.packages.is_empty() {
@@ -84,18 +90,27 @@ impl Recipe {
 /// All recipes of a folder, by name.
 pub fn read_all(folder: &Path) -> Result<BTreeMap<String, Recipe>> {
     let mut all = BTreeMap::new();
-    for entry in std::fs::read_dir(folder).with_context(|| format!("reading {}", folder.display()))? {
+    for entry in
+        std::fs::read_dir(folder).with_context(|| format!("reading {}", folder.display()))?
+    {
         let path = entry?.path().join("image.yaml");
-        let Some(name) = path.parent().and_then(Path::file_name).and_then(|n| n.to_str()) else { continue };
+        let Some(name) = path.parent().and_then(Path::file_name).and_then(|n| n.to_str()) else {
+            continue;
+        };
         if !path.is_file() {
             continue;
         }
         let text = std::fs::read_to_string(&path)?;
-        all.insert(name.to_owned(), Recipe::parse(&text).with_context(|| format!("{}", path.display()))?);
+        all.insert(
+            name.to_owned(),
+            Recipe::parse(&text).with_context(|| format!("{}", path.display()))?,
+        );
     }
     let known = |name: &str| all.get(name).is_some_and(|r| r.base);
     for (name, recipe) in &all {
-        if let Some(other) = recipe.from.iter().chain(recipe.copy.iter().map(|c| &c.from)).find(|o| !known(o)) {
+        if let Some(other) =
+            recipe.from.iter().chain(recipe.copy.iter().map(|c| &c.from)).find(|o| !known(o))
+        {
             bail!("image {name} stands on `{other}`, which is no base");
         }
     }

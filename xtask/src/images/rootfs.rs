@@ -1,5 +1,6 @@
-//! Root file systems out of Debian packages. They are kept in the user's cache folder, under a key of all that they are
-//! made from, so that a second build takes no time and a fresh checkout finds them.
+//! Root file systems out of Debian packages. They are kept in the user's cache folder, under a key
+//! of all that they are made from, so that a second build takes no time and a fresh checkout finds
+//! them.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
@@ -17,7 +18,8 @@ use crate::util;
 const SUITE: &str = "bookworm";
 
 /// Left out while packages are unpacked.
-const LEFT_OUT: &[&str] = &["doc/*", "man/*", "locale/*", "info/*", "lintian/*", "bash-completion/*", "gitweb/*"];
+const LEFT_OUT: &[&str] =
+    &["doc/*", "man/*", "locale/*", "info/*", "lintian/*", "bash-completion/*", "gitweb/*"];
 
 /// Run by the host on the finished tree.
 const FINISH: &str = include_str!("finish.sh");
@@ -29,8 +31,8 @@ fn cache() -> Result<PathBuf> {
     Ok(dir)
 }
 
-/// The tar of a root file system with these packages and what they depend on. `refresh` makes it anew, which brings
-/// the distribution's security updates.
+/// The tar of a root file system with these packages and what they depend on. `refresh` makes it
+/// anew, which brings the distribution's security updates.
 pub fn debian(packages: &BTreeSet<String>, refresh: bool) -> Result<PathBuf> {
     let list = packages.iter().map(String::as_str).collect::<Vec<_>>().join(",");
     let recipe = format!("1\n{SUITE}\n{list}\n{LEFT_OUT:?}\n{FINISH}");
@@ -42,7 +44,11 @@ pub fn debian(packages: &BTreeSet<String>, refresh: bool) -> Result<PathBuf> {
     println!("images: making a root file system with {list} (about 20 s)");
     let mut command = Command::new("mmdebstrap");
     command.args(["--quiet", "--variant=essential", "--skip=output/dev", "--format=tar"]);
-    command.arg(if util::output(Command::new("id").arg("-u"))?.trim() == "0" { "--mode=root" } else { "--mode=unshare" });
+    command.arg(if util::output(Command::new("id").arg("-u"))?.trim() == "0" {
+        "--mode=root"
+    } else {
+        "--mode=unshare"
+    });
     command.arg(format!("--include={list}"));
     for pattern in LEFT_OUT {
         command.arg(format!("--dpkgopt=path-exclude=/usr/share/{pattern}"));
@@ -65,26 +71,34 @@ pub fn debian(packages: &BTreeSet<String>, refresh: bool) -> Result<PathBuf> {
     Ok(path)
 }
 
-/// Where this machine's own apt gets the release from, if it is the same release; else apt's default servers.
+/// Where this machine's own apt gets the release from, if it is the same release; else apt's
+/// default servers.
 fn host_sources() -> Vec<PathBuf> {
     let release = std::fs::read_to_string("/etc/os-release").unwrap_or_default();
     let says = |line: &str| release.lines().any(|l| l == line);
     if !(says("ID=debian") && says(&format!("VERSION_CODENAME={SUITE}"))) {
         return Vec::new();
     }
-    let files = ["/etc/apt/sources.list.d/debian.sources", "/etc/apt/sources.list"].map(PathBuf::from);
-    let lists = |p: &PathBuf| std::fs::read_to_string(p).is_ok_and(|t| t.lines().any(|l| l.starts_with("deb ") || l.starts_with("URIs:")));
+    let files =
+        ["/etc/apt/sources.list.d/debian.sources", "/etc/apt/sources.list"].map(PathBuf::from);
+    let lists = |p: &PathBuf| {
+        std::fs::read_to_string(p)
+            .is_ok_and(|t| t.lines().any(|l| l.starts_with("deb ") || l.starts_with("URIs:")))
+    };
     files.into_iter().filter(lists).take(1).collect()
 }
 
 /// This machine's settings of apt that say how to reach the network.
 fn host_options() -> Vec<String> {
     let dump = util::output(Command::new("apt-config").arg("dump")).unwrap_or_default();
-    let reach = |l: &&str| ["Acquire::http::", "Acquire::https::", "Acquire::Check-"].iter().any(|p| l.starts_with(p));
+    let reach = |l: &&str| {
+        ["Acquire::http::", "Acquire::https::", "Acquire::Check-"].iter().any(|p| l.starts_with(p))
+    };
     dump.lines().filter(reach).map(str::to_owned).collect()
 }
 
-/// The layer that, put on `base`, gives `full`, kept like these. Both are tars of root file systems.
+/// The layer that, put on `base`, gives `full`, kept like these. Both are tars of root file
+/// systems.
 pub fn layer_between(base: &Path, full: &Path) -> Result<PathBuf> {
     let stamp = |p: &Path| -> Result<String> {
         let meta = std::fs::metadata(p)?;
@@ -111,15 +125,24 @@ fn difference(base: &Path, full: &Path, out: &File) -> Result<()> {
     let mut gone: BTreeMap<PathBuf, String> = below.clone();
     each(full, |entry| {
         gone.remove(&entry.path);
-        if below.get(&entry.path) == Some(&entry.fingerprint()) { Ok(()) } else { entry.append(&mut tar) }
+        if below.get(&entry.path) == Some(&entry.fingerprint()) {
+            Ok(())
+        } else {
+            entry.append(&mut tar)
+        }
     })?;
     for path in gone.keys() {
-        // A whiteout: how a layer says that something below it is no more. Those below a folder that is gone are implied.
+        // A whiteout: how a layer says that something below it is no more. Those below a folder
+        // that is gone are implied.
         if path.ancestors().skip(1).any(|a| gone.contains_key(a)) {
             continue;
         }
         let name = path.file_name().and_then(|n| n.to_str()).context("a name that is not UTF-8")?;
-        let whiteout = Entry { path: path.with_file_name(format!(".wh.{name}")), kind: tar::EntryType::Regular, ..Entry::default() };
+        let whiteout = Entry {
+            path: path.with_file_name(format!(".wh.{name}")),
+            kind: tar::EntryType::Regular,
+            ..Entry::default()
+        };
         whiteout.append(&mut tar)?;
     }
     tar.into_inner()?.flush()?;
@@ -138,13 +161,27 @@ struct Entry {
 
 impl Default for Entry {
     fn default() -> Self {
-        Self { path: PathBuf::new(), kind: tar::EntryType::Regular, mode: 0o644, owner: (0, 0), link: None, content: Vec::new() }
+        Self {
+            path: PathBuf::new(),
+            kind: tar::EntryType::Regular,
+            mode: 0o644,
+            owner: (0, 0),
+            link: None,
+            content: Vec::new(),
+        }
     }
 }
 
 impl Entry {
     fn fingerprint(&self) -> String {
-        format!("{:?} {:o} {:?} {:?} {}", self.kind, self.mode, self.owner, self.link, Digest::of(&self.content))
+        format!(
+            "{:?} {:o} {:?} {:?} {}",
+            self.kind,
+            self.mode,
+            self.owner,
+            self.link,
+            Digest::of(&self.content)
+        )
     }
 
     fn append<W: Write>(&self, tar: &mut tar::Builder<W>) -> Result<()> {
@@ -171,7 +208,8 @@ fn each(path: &Path, mut visit: impl FnMut(Entry) -> Result<()>) -> Result<()> {
         let mut entry = entry?;
         let mut content = Vec::new();
         let header = entry.header();
-        let (kind, mode, owner) = (header.entry_type(), header.mode()? & 0o7777, (header.uid()?, header.gid()?));
+        let (kind, mode, owner) =
+            (header.entry_type(), header.mode()? & 0o7777, (header.uid()?, header.gid()?));
         let name = entry.path()?.components().collect::<PathBuf>();
         let name = name.strip_prefix(".").unwrap_or(&name).to_owned();
         let link = entry.link_name()?.map(std::borrow::Cow::into_owned);
@@ -187,7 +225,9 @@ fn each(path: &Path, mut visit: impl FnMut(Entry) -> Result<()>) -> Result<()> {
 pub fn file_of(rootfs: &Path, wanted: &str) -> Result<Vec<u8>> {
     let mut found = None;
     each(rootfs, |entry| {
-        if entry.path == Path::new(wanted.trim_start_matches('/')) && entry.kind == tar::EntryType::Regular {
+        if entry.path == Path::new(wanted.trim_start_matches('/'))
+            && entry.kind == tar::EntryType::Regular
+        {
             found = Some(entry.content);
         }
         Ok(())
@@ -202,7 +242,12 @@ fn short(digest: &Digest) -> &str {
 /// `/etc/passwd` and `/etc/group` for an image that begins empty.
 pub fn accounts() -> [(&'static str, String); 2] {
     [
-        ("/etc/passwd", format!("root:x:0:0:root:/root:/sbin/nologin\nnonroot:x:{USER}:{USER}:nonroot:/home/nonroot:/sbin/nologin\n")),
+        (
+            "/etc/passwd",
+            format!(
+                "root:x:0:0:root:/root:/sbin/nologin\nnonroot:x:{USER}:{USER}:nonroot:/home/nonroot:/sbin/nologin\n"
+            ),
+        ),
         ("/etc/group", format!("root:x:0:\nnonroot:x:{USER}:\n")),
     ]
 }
@@ -228,12 +273,35 @@ mod tests {
     #[test]
     fn a_difference_holds_what_is_new_changed_and_gone() {
         let dir = tempfile::tempdir().unwrap();
-        let folder = Entry { path: "old".into(), kind: tar::EntryType::Directory, mode: 0o755, ..Entry::default() };
-        let link = Entry { path: "sh".into(), kind: tar::EntryType::Symlink, link: Some("dash".into()), ..Entry::default() };
-        let again = Entry { path: "sh".into(), kind: tar::EntryType::Symlink, link: Some("dash".into()), ..Entry::default() };
-        let base = tar_of(dir.path(), "base", &[file("same", "1"), file("changed", "1"), link, folder, file("old/inner", "1")]);
+        let folder = Entry {
+            path: "old".into(),
+            kind: tar::EntryType::Directory,
+            mode: 0o755,
+            ..Entry::default()
+        };
+        let link = Entry {
+            path: "sh".into(),
+            kind: tar::EntryType::Symlink,
+            link: Some("dash".into()),
+            ..Entry::default()
+        };
+        let again = Entry {
+            path: "sh".into(),
+            kind: tar::EntryType::Symlink,
+            link: Some("dash".into()),
+            ..Entry::default()
+        };
+        let base = tar_of(
+            dir.path(),
+            "base",
+            &[file("same", "1"), file("changed", "1"), link, folder, file("old/inner", "1")],
+        );
         let script = Entry { mode: 0o755, ..file("same-bytes-other-mode", "1") };
-        let full = tar_of(dir.path(), "full", &[file("same", "1"), file("changed", "2"), again, file("new", "1"), script]);
+        let full = tar_of(
+            dir.path(),
+            "full",
+            &[file("same", "1"), file("changed", "2"), again, file("new", "1"), script],
+        );
         let layer = dir.path().join("layer");
         difference(&base, &full, &File::create(&layer).unwrap()).unwrap();
         let mut seen = Vec::new();

@@ -7,15 +7,16 @@ use k8s_openapi::api::core::v1::{ContainerStatus, Pod};
 use kube::api::{Api, ListParams, LogParams};
 use kube::{Client, ResourceExt};
 
-/// What is known of a Deployment that is not available: its conditions, its pods, the end of their logs. What cannot be
-/// asked is said in its place.
+/// What is known of a Deployment that is not available: its conditions, its pods, the end of their
+/// logs. What cannot be asked is said in its place.
 pub async fn of(client: &Client, deployment: &Deployment) -> String {
     let mut text = format!("Deployment {}\n", deployment.name_any());
     for line in conditions(deployment) {
         let _ = writeln!(text, "  {line}");
     }
     let namespace = deployment.namespace().unwrap_or_default();
-    let selector = deployment.spec.as_ref().and_then(|s| s.selector.match_labels.clone()).unwrap_or_default();
+    let selector =
+        deployment.spec.as_ref().and_then(|s| s.selector.match_labels.clone()).unwrap_or_default();
     let selector = selector.iter().map(|(k, v)| format!("{k}={v}")).collect::<Vec<_>>().join(",");
     let api: Api<Pod> = Api::namespaced(client.clone(), &namespace);
     match api.list(&ListParams::default().labels(&selector)).await {
@@ -36,28 +37,55 @@ pub async fn of(client: &Client, deployment: &Deployment) -> String {
 }
 
 fn conditions(deployment: &Deployment) -> Vec<String> {
-    let conditions = deployment.status.as_ref().and_then(|s| s.conditions.as_ref()).into_iter().flatten();
+    let conditions =
+        deployment.status.as_ref().and_then(|s| s.conditions.as_ref()).into_iter().flatten();
     // ReplicaFailure is bad news when true, the others when not.
     let bad = conditions.filter(|c| (c.status == "True") == (c.type_ == "ReplicaFailure"));
-    bad.map(|c| format!("{}={} {}: {}", c.type_, c.status, text(c.reason.as_ref()), text(c.message.as_ref()))).collect()
+    bad.map(|c| {
+        format!(
+            "{}={} {}: {}",
+            c.type_,
+            c.status,
+            text(c.reason.as_ref()),
+            text(c.message.as_ref())
+        )
+    })
+    .collect()
 }
 
 fn about_pod(pod: &Pod) -> Vec<String> {
     let status = pod.status.clone().unwrap_or_default();
     let mut lines = vec![format!("pod {} {}", pod.name_any(), text(status.phase.as_ref()))];
-    for c in status.conditions.iter().flatten().filter(|c| c.status != "True" && c.message.is_some()) {
-        lines.push(format!("  {} {}: {}", c.type_, text(c.reason.as_ref()), text(c.message.as_ref())));
+    for c in
+        status.conditions.iter().flatten().filter(|c| c.status != "True" && c.message.is_some())
+    {
+        lines.push(format!(
+            "  {} {}: {}",
+            c.type_,
+            text(c.reason.as_ref()),
+            text(c.message.as_ref())
+        ));
     }
     lines.extend(status.container_statuses.iter().flatten().filter_map(about_container));
     lines
 }
 
 fn about_container(container: &ContainerStatus) -> Option<String> {
-    let (state, last) = (container.state.clone().unwrap_or_default(), container.last_state.clone().unwrap_or_default());
-    let ended = state.terminated.or(last.terminated).map(|t| format!("ended with {} {}", t.exit_code, text(t.message.as_ref())));
-    let waits = state.waiting.map(|w| format!("waits: {} {}", text(w.reason.as_ref()), text(w.message.as_ref())));
+    let (state, last) = (
+        container.state.clone().unwrap_or_default(),
+        container.last_state.clone().unwrap_or_default(),
+    );
+    let ended = state
+        .terminated
+        .or(last.terminated)
+        .map(|t| format!("ended with {} {}", t.exit_code, text(t.message.as_ref())));
+    let waits = state
+        .waiting
+        .map(|w| format!("waits: {} {}", text(w.reason.as_ref()), text(w.message.as_ref())));
     let lacks = waits.as_ref().is_some_and(|w| w.contains("ImagePull") || w.contains("ErrImage"));
-    let hint = lacks.then(|| "(on a cluster of `cargo xtask cluster up`: `cargo xtask images --load`)".to_owned());
+    let hint = lacks.then(|| {
+        "(on a cluster of `cargo xtask cluster up`: `cargo xtask images --load`)".to_owned()
+    });
     let said: Vec<String> = [waits, ended, hint].into_iter().flatten().collect();
     if said.is_empty() && container.ready {
         return None;
@@ -69,12 +97,20 @@ fn about_container(container: &ContainerStatus) -> Option<String> {
 /// The end of the log of a pod whose container has run; nothing for one that has not.
 async fn log(api: &Api<Pod>, pod: &Pod) -> String {
     let containers = || pod.status.iter().flat_map(|s| s.container_statuses.iter().flatten());
-    let runs = |c: &ContainerStatus| c.state.as_ref().is_some_and(|s| s.running.is_some() || s.terminated.is_some());
+    let runs = |c: &ContainerStatus| {
+        c.state.as_ref().is_some_and(|s| s.running.is_some() || s.terminated.is_some())
+    };
     let previous = !containers().any(runs) && containers().any(|c| c.restart_count > 0);
     if !previous && !containers().any(runs) {
         return String::new();
     }
-    match api.logs(&pod.name_any(), &LogParams { tail_lines: Some(15), previous, ..LogParams::default() }).await {
+    match api
+        .logs(
+            &pod.name_any(),
+            &LogParams { tail_lines: Some(15), previous, ..LogParams::default() },
+        )
+        .await
+    {
         Ok(log) => log.lines().flat_map(|line| ["    | ", line, "\n"]).collect(),
         Err(kube::Error::Api(status)) => format!("    no log: {}\n", status.message),
         Err(error) => format!("    no log: {error}\n"),
@@ -101,7 +137,12 @@ mod tests {
         }))
         .unwrap();
         let said = about_pod(&pod).join("\n");
-        assert!(said.contains("pod rig-ctl-x Pending") && said.contains("no such host") && said.contains("images --load"), "{said}");
+        assert!(
+            said.contains("pod rig-ctl-x Pending")
+                && said.contains("no such host")
+                && said.contains("images --load"),
+            "{said}"
+        );
     }
 
     #[test]
@@ -113,7 +154,12 @@ mod tests {
         }))
         .unwrap();
         let said = about_container(&container).unwrap();
-        assert!(said.contains("CrashLoopBackOff") && said.contains("ended with 2 no CRD") && said.contains("3 restarts"), "{said}");
+        assert!(
+            said.contains("CrashLoopBackOff")
+                && said.contains("ended with 2 no CRD")
+                && said.contains("3 restarts"),
+            "{said}"
+        );
     }
 
     #[test]

@@ -1,5 +1,5 @@
-//! Stores in real repositories and behind a real server: what is read of them, what is written, and what happens when somebody else writes
-//! too.
+//! Stores in real repositories and behind a real server: what is read of them, what is written, and
+//! what happens when somebody else writes too.
 
 #![allow(clippy::unwrap_used, clippy::panic)]
 

@@ -41,14 +41,21 @@ impl Keeper for Kept {
     fn closed(&self) -> Vec<Record> {
         let closings = self.closings.lock();
         let done = closings.iter().filter(|(_, closing)| closing.is_done());
-        done.map(|(request, closing)| Record::Closed { bead: closing.bead.clone(), request: request.clone() }).collect()
+        done.map(|(request, closing)| Record::Closed {
+            bead: closing.bead.clone(),
+            request: request.clone(),
+        })
+        .collect()
     }
 
     async fn book(&self) -> Result<Book, Unkept> {
         Ok(self.book.lock().clone())
     }
 
-    async fn keep_book(&self, change: &(dyn for<'b> Fn(&'b mut Book) + Sync)) -> Result<Book, Unkept> {
+    async fn keep_book(
+        &self,
+        change: &(dyn for<'b> Fn(&'b mut Book) + Sync),
+    ) -> Result<Book, Unkept> {
         let mut book = self.book.lock();
         change(&mut book);
         Ok(book.clone())
@@ -58,7 +65,12 @@ impl Keeper for Kept {
         Ok(self.closings.lock().get(request).cloned())
     }
 
-    async fn keep_closing(&self, request: &str, before: Option<&Closing>, after: Option<&Closing>) -> Result<(), Unkept> {
+    async fn keep_closing(
+        &self,
+        request: &str,
+        before: Option<&Closing>,
+        after: Option<&Closing>,
+    ) -> Result<(), Unkept> {
         let mut closings = self.closings.lock();
         assert_eq!(closings.get(request), before);
         closings.remove(request);
@@ -90,7 +102,12 @@ impl Ground {
             policy: WritePolicy::Write,
             interval: Duration::from_secs(300),
         };
-        Fresh { desks: Desks::new(Git::from_env(), std::env::temp_dir()), setting, server, kept: self.kept.clone() }
+        Fresh {
+            desks: Desks::new(Git::from_env(), std::env::temp_dir()),
+            setting,
+            server,
+            kept: self.kept.clone(),
+        }
     }
 
     fn row(&self, bead: &str) -> (String, Option<String>) {
@@ -99,7 +116,8 @@ impl Ground {
     }
 
     fn edit(&self, bead: &str, key: &str, value: &str) {
-        self.server.town(|town| town.change(bead, |row| drop(row.insert(key.to_owned(), value.into()))));
+        self.server
+            .town(|town| town.change(bead, |row| drop(row.insert(key.to_owned(), value.into()))));
     }
 }
 
@@ -113,7 +131,8 @@ struct Fresh {
 impl Fresh {
     fn way(&self) -> Way {
         let token = Token::parse(TOKEN.as_bytes()).unwrap();
-        let client = Client::new(self.server.endpoint.clone(), Some(token), Options::default()).unwrap();
+        let client =
+            Client::new(self.server.endpoint.clone(), Some(token), Options::default()).unwrap();
         Way::Served(Line { server: self.server.clone(), client, keeper: self.kept.clone() })
     }
 
@@ -130,7 +149,10 @@ impl Fresh {
     async fn settle(&self, wanted: &Wanted) -> Result<Written, Fault> {
         self.kept.held.lock().clone_from(&wanted.claims);
         let setting = &self.setting;
-        self.write(|view| plan(&setting.rig, wanted, view.issues(), view.ledger(), &setting.prefixes).deeds).await
+        self.write(|view| {
+            plan(&setting.rig, wanted, view.issues(), view.ledger(), &setting.prefixes).deeds
+        })
+        .await
     }
 }
 
@@ -150,7 +172,10 @@ async fn a_claim_and_a_close_reach_the_server_and_the_view() {
     assert_eq!((ground.row("gt-1"), status_of(&view, "gt-1").as_str()), (taken(), "in_progress"));
     assert_eq!((view.is_authoritative(), view.project_id()), (true, Some(PROJECT)));
     let closed = fresh.settle(&landed("gt-1", "mr1")).await.unwrap().view;
-    assert_eq!((ground.row("gt-1").0.as_str(), status_of(&closed, "gt-1").as_str()), ("closed", "closed"));
+    assert_eq!(
+        (ground.row("gt-1").0.as_str(), status_of(&closed, "gt-1").as_str()),
+        ("closed", "closed")
+    );
     assert_eq!(ground.server.row("gt-1")["close_reason"], "merged abc123");
     assert!(closed.number() > view.number());
     assert_eq!(ground.row("gt-2"), open());
@@ -159,7 +184,11 @@ async fn a_claim_and_a_close_reach_the_server_and_the_view() {
 #[tokio::test]
 async fn what_was_written_is_not_written_again_by_one_who_remembers_nothing() {
     let ground = Ground::with_issues(2).await;
-    let wanted = Wanted { claims: claimed("gt-2", "u1", "nux").claims, landed: landed("gt-1", "mr1").landed, ..Wanted::default() };
+    let wanted = Wanted {
+        claims: claimed("gt-2", "u1", "nux").claims,
+        landed: landed("gt-1", "mr1").landed,
+        ..Wanted::default()
+    };
     assert_eq!(ground.desks().settle(&wanted).await.unwrap().applied.done.len(), 2);
     let asked = ground.server.asked("POST").len();
     assert!(ground.desks().settle(&wanted).await.unwrap().applied.done.is_empty());
@@ -184,7 +213,10 @@ async fn a_close_is_remembered_even_where_somebody_closed_first() {
     let ground = Ground::with_issues(1).await;
     ground.edit("gt-1", "status", "closed");
     let written = ground.desks().settle(&landed("gt-1", "mr1")).await.unwrap();
-    assert_eq!((written.applied.done[0].1, ground.server.asked(":close").len()), (Change::NotNeeded, 0));
+    assert_eq!(
+        (written.applied.done[0].1, ground.server.asked(":close").len()),
+        (Change::NotNeeded, 0)
+    );
     ground.edit("gt-1", "status", "open");
     ground.desks().settle(&landed("gt-1", "mr1")).await.unwrap();
     assert_eq!(ground.row("gt-1"), open());
@@ -229,9 +261,14 @@ async fn a_claim_whose_answers_are_lost_is_made_or_given_back_after_a_restart() 
             ground.server.fault(":claim", fault.clone());
             let lost = ground.desks().settle(&claimed("gt-1", "u1", "nux")).await.unwrap_err();
             assert_eq!((lost.reason(), lost.is_of_writing()), ("RemoteUnreachable", true));
-            let wanted = if still_wanted { claimed("gt-1", "u1", "nux") } else { Wanted::default() };
+            let wanted =
+                if still_wanted { claimed("gt-1", "u1", "nux") } else { Wanted::default() };
             ground.desks().settle(&wanted).await.unwrap();
-            assert_eq!(ground.row("gt-1"), if still_wanted { taken() } else { open() }, "{fault:?}");
+            assert_eq!(
+                ground.row("gt-1"),
+                if still_wanted { taken() } else { open() },
+                "{fault:?}"
+            );
         }
     }
 }
@@ -244,19 +281,26 @@ async fn a_close_whose_answer_is_lost_is_finished_by_one_who_remembers_nothing()
         ground.desks().settle(&landed("gt-1", "mr1")).await.unwrap_err();
         assert!(!ground.kept.closings.lock()["mr1"].is_done());
         ground.desks().settle(&landed("gt-1", "mr1")).await.unwrap();
-        assert_eq!((ground.row("gt-1").0.as_str(), ground.server.asked(":close").len()), ("closed", asked), "{fault:?}");
+        assert_eq!(
+            (ground.row("gt-1").0.as_str(), ground.server.asked(":close").len()),
+            ("closed", asked),
+            "{fault:?}"
+        );
         assert!(ground.kept.closings.lock()["mr1"].is_done());
     }
 }
 
 #[tokio::test]
-async fn a_bead_that_is_reopened_while_the_answer_is_lost_and_we_restart_stays_open_and_that_is_told_once() {
+async fn a_bead_that_is_reopened_while_the_answer_is_lost_and_we_restart_stays_open_and_that_is_told_once()
+ {
     let ground = Ground::with_issues(1).await;
     ground.server.fault(":close", Bad::CutAfter);
     ground.desks().settle(&landed("gt-1", "mr1")).await.unwrap_err();
     ground.edit("gt-1", "status", "open");
     let written = ground.desks().settle(&landed("gt-1", "mr1")).await.unwrap();
-    let [(_, EditError::NotEditable { why, .. })] = &written.applied.refused[..] else { panic!("{written:?}") };
+    let [(_, EditError::NotEditable { why, .. })] = &written.applied.refused[..] else {
+        panic!("{written:?}")
+    };
     assert!(why.contains("close it by hand") && why.contains("merged abc123"), "{why}");
     let again = ground.desks().settle(&landed("gt-1", "mr1")).await.unwrap();
     assert!(again.applied.refused.is_empty() && again.applied.done.is_empty());
@@ -267,7 +311,10 @@ async fn a_bead_that_is_reopened_while_the_answer_is_lost_and_we_restart_stays_o
 async fn a_busy_server_is_left_alone_for_as_long_as_it_asks_and_then_nothing_is_lost() {
     let ground = Ground::with_issues(1).await;
     let fresh = ground.desks();
-    ground.server.fault(":close", Bad::Answer(503, vec![("retry-after", "600".to_owned())], problem("busy")));
+    ground.server.fault(
+        ":close",
+        Bad::Answer(503, vec![("retry-after", "600".to_owned())], problem("busy")),
+    );
     let busy = fresh.settle(&landed("gt-1", "mr1")).await.unwrap_err();
     assert_eq!((busy.reason(), busy.patience()), ("RemoteBusy", Some(Duration::from_secs(600))));
     assert!(busy.is_of_writing() && !busy.is_lasting());
@@ -275,8 +322,13 @@ async fn a_busy_server_is_left_alone_for_as_long_as_it_asks_and_then_nothing_is_
     let again = fresh.settle(&landed("gt-1", "mr1")).await.unwrap_err();
     assert!(again.patience().is_some_and(|left| left <= Duration::from_secs(600)), "{again}");
     assert_eq!(ground.server.asked("").len(), asked, "it was asked again before its time");
-    assert_eq!(status_of(&fresh.desks.of("uid").seen(&fresh.setting).unwrap().view, "gt-1"), "open", "reads go on");
-    // What was refused is known not to be done, so an edit in between does not pass for a reopening.
+    assert_eq!(
+        status_of(&fresh.desks.of("uid").seen(&fresh.setting).unwrap().view, "gt-1"),
+        "open",
+        "reads go on"
+    );
+    // What was refused is known not to be done, so an edit in between does not pass for a
+    // reopening.
     ground.edit("gt-1", "title", "edited");
     ground.desks().settle(&landed("gt-1", "mr1")).await.unwrap();
     assert_eq!(ground.row("gt-1").0, "closed");
@@ -285,7 +337,9 @@ async fn a_busy_server_is_left_alone_for_as_long_as_it_asks_and_then_nothing_is_
 #[tokio::test]
 async fn a_bead_that_others_edit_at_the_same_moment_is_closed_all_the_same() {
     let ground = Ground::with_issues(1).await;
-    ground.server.meanwhile(":close", |town| town.change("gt-1", |row| drop(row.insert("title".into(), "edited".into()))));
+    ground.server.meanwhile(":close", |town| {
+        town.change("gt-1", |row| drop(row.insert("title".into(), "edited".into())))
+    });
     ground.desks().settle(&landed("gt-1", "mr1")).await.unwrap();
     let row = ground.server.row("gt-1");
     assert_eq!((row["status"].as_str(), row["title"].as_str()), (Some("closed"), Some("edited")));
@@ -297,9 +351,13 @@ async fn a_landing_closes_a_bead_whatever_still_blocks_it() {
     ground.server.town(|town| {
         town.add(&json!({"id": "gt-9", "dependencies": [{"issue_id": "gt-9", "depends_on_id": "gt-1", "type": "blocks"}]}));
     });
-    let by_hand = |_: &View| vec![Deed::Close { bead: "gt-9".into(), request: None, reason: "done".into() }];
+    let by_hand =
+        |_: &View| vec![Deed::Close { bead: "gt-9".into(), request: None, reason: "done".into() }];
     let written = ground.desks().write(by_hand).await.unwrap();
-    assert!(matches!(written.applied.refused[..], [(_, EditError::NotEditable { .. })]), "{written:?}");
+    assert!(
+        matches!(written.applied.refused[..], [(_, EditError::NotEditable { .. })]),
+        "{written:?}"
+    );
     ground.desks().settle(&landed("gt-9", "mr1")).await.unwrap();
     assert_eq!(ground.row("gt-9").0, "closed");
 }
@@ -318,14 +376,18 @@ async fn a_race_for_one_bead_has_one_winner_who_is_named() {
     assert_eq!(*error, EditError::AlreadyClaimed { id: "gt-1".into(), by: "maya".into() });
     assert_eq!(ground.row("gt-1").1.as_deref(), Some("maya"));
     let fresh = ground.desks();
-    assert!(!fresh.desks.of("uid").is_refused(deed, fresh.setting.interval), "another process has its own patience");
+    assert!(
+        !fresh.desks.of("uid").is_refused(deed, fresh.setting.interval),
+        "another process has its own patience"
+    );
 }
 
 #[tokio::test]
 async fn a_server_of_another_project_is_neither_read_nor_written() {
     let ground = Ground::with_issues(1).await;
     ground.desks().read().await.unwrap();
-    // The server of the first contact counts where the spec names none, for one who remembers nothing too.
+    // The server of the first contact counts where the spec names none, for one who remembers
+    // nothing too.
     ground.server.town(|town| town.project = "proj-api".into());
     let fault = ground.desks().settle(&landed("gt-1", "mr1")).await.unwrap_err();
     assert_eq!((fault.reason(), fault.is_lasting()), ("ProjectMismatch", true));
@@ -347,8 +409,15 @@ async fn a_server_that_goes_away_leaves_what_was_read_and_what_waits_is_written_
     ground.server.down().await;
     let fault = fresh.settle(&landed("gt-1", "mr1")).await.unwrap_err();
     assert_eq!((fault.reason(), fault.is_lasting()), ("RemoteUnreachable", false));
-    assert!(fault.message().contains("writes wait") && fault.message().contains(&ground.server.url()), "{}", fault.message());
-    assert_eq!(status_of(&fresh.desks.of("uid").seen(&fresh.setting).unwrap().view, "gt-1"), "open");
+    assert!(
+        fault.message().contains("writes wait") && fault.message().contains(&ground.server.url()),
+        "{}",
+        fault.message()
+    );
+    assert_eq!(
+        status_of(&fresh.desks.of("uid").seen(&fresh.setting).unwrap().view, "gt-1"),
+        "open"
+    );
     ground.server.up().await;
     fresh.settle(&landed("gt-1", "mr1")).await.unwrap();
     assert_eq!(ground.row("gt-1").0, "closed");
@@ -362,12 +431,21 @@ async fn changes_are_followed_bead_by_bead_and_without_a_journal_everything_is_r
     assert_eq!(fresh.read().await.unwrap().number(), first, "nothing changed");
     ground.edit("gt-2", "title", "renamed");
     let view = fresh.read().await.unwrap();
-    assert_eq!((view.issues().get("gt-2").unwrap().title.as_str(), view.number()), ("renamed", first + 1));
-    assert_eq!((ground.server.asked("/issues?").len(), ground.server.asked("/issues/gt-2").len()), (1, 1));
+    assert_eq!(
+        (view.issues().get("gt-2").unwrap().title.as_str(), view.number()),
+        ("renamed", first + 1)
+    );
+    assert_eq!(
+        (ground.server.asked("/issues?").len(), ground.server.asked("/issues/gt-2").len()),
+        (1, 1)
+    );
     ground.server.town(|town| town.journal_is_kept = false);
     ground.edit("gt-3", "title", "renamed");
     let view = fresh.read().await.unwrap();
-    assert_eq!((view.issues().get("gt-3").unwrap().title.as_str(), view.number()), ("renamed", first + 2));
+    assert_eq!(
+        (view.issues().get("gt-3").unwrap().title.as_str(), view.number()),
+        ("renamed", first + 2)
+    );
     assert_eq!(fresh.read().await.unwrap().number(), first + 2);
     assert_eq!(ground.server.asked("/issues?").len(), 3);
 }
@@ -376,7 +454,13 @@ async fn changes_are_followed_bead_by_bead_and_without_a_journal_everything_is_r
 async fn a_comment_is_made_once_and_shown() {
     let ground = Ground::with_issues(1).await;
     let fresh = ground.desks();
-    let say = |_: &View| vec![Deed::Comment { bead: "gt-1".into(), author: "witness".into(), text: "gave up:\nno changes".into() }];
+    let say = |_: &View| {
+        vec![Deed::Comment {
+            bead: "gt-1".into(),
+            author: "witness".into(),
+            text: "gave up:\nno changes".into(),
+        }]
+    };
     let written = fresh.write(say).await.unwrap();
     assert_eq!(written.applied.done[0].1, Change::Made);
     let again = fresh.write(say).await.unwrap();
@@ -388,7 +472,9 @@ async fn a_comment_is_made_once_and_shown() {
 async fn a_bead_of_another_prefix_is_read_and_not_written_and_a_store_for_reading_is_not_either() {
     let ground = Ground::with_issues(1).await;
     ground.server.town(|town| town.add(&json!({"id": "hq-1"})));
-    let close = |bead: &'static str| move |_: &View| vec![Deed::Close { bead: bead.into(), request: None, reason: "x".into() }];
+    let close = |bead: &'static str| {
+        move |_: &View| vec![Deed::Close { bead: bead.into(), request: None, reason: "x".into() }]
+    };
     let mut fresh = ground.desks();
     let written = fresh.write(close("hq-1")).await.unwrap();
     assert!(matches!(written.applied.refused[..], [(_, EditError::NotEditable { .. })]));

@@ -1,8 +1,9 @@
 //! The folders and repositories of the pod.
 //!
-//! Objects lie once: the fetched ones in `upstream.git`, which the agent may read and never write. The sidecar's own
-//! repository, the agent's origin and the agent's clone name it as their alternate, so a large repository is written
-//! once and the workspace stands in the time of a checkout.
+//! Objects lie once: the fetched ones in `upstream.git`, which the agent may read and never write.
+//! The sidecar's own repository, the agent's origin and the agent's clone name it as their
+//! alternate, so a large repository is written once and the workspace stands in the time of a
+//! checkout.
 
 use std::fs;
 use std::io;
@@ -20,7 +21,13 @@ pub const RESUMED: &str = "refs/gastown/resumed";
 
 /// Makes the folders, and clears what an interrupted init left.
 pub fn folders(paths: &Paths) -> io::Result<()> {
-    for stale in [paths.private_repo(), paths.upstream_repo(), paths.origin_repo(), paths.worktree(), paths.state()] {
+    for stale in [
+        paths.private_repo(),
+        paths.upstream_repo(),
+        paths.origin_repo(),
+        paths.worktree(),
+        paths.state(),
+    ] {
         let gone = match fs::symlink_metadata(&stale) {
             Ok(m) if m.is_dir() => fs::remove_dir_all(&stale),
             Ok(_) => fs::remove_file(&stale),
@@ -28,9 +35,14 @@ pub fn folders(paths: &Paths) -> io::Result<()> {
         };
         gone?;
     }
-    for folder in
-        [paths.private_home(), paths.private_tmp(), paths.upstream_repo(), paths.private_repo(), paths.worktree(), paths.tools_bin()]
-    {
+    for folder in [
+        paths.private_home(),
+        paths.private_tmp(),
+        paths.upstream_repo(),
+        paths.private_repo(),
+        paths.worktree(),
+        paths.tools_bin(),
+    ] {
         fs::create_dir_all(folder)?;
     }
     // Credentials pass through here for the length of a call.
@@ -59,7 +71,10 @@ pub enum LayoutError {
 fn borrow(git_dir: &Path, paths: &Paths) -> io::Result<()> {
     let info = git_dir.join("objects/info");
     fs::create_dir_all(&info)?;
-    fs::write(info.join("alternates"), format!("{}\n", paths.upstream_repo().join("objects").display()))
+    fs::write(
+        info.join("alternates"),
+        format!("{}\n", paths.upstream_repo().join("objects").display()),
+    )
 }
 
 /// A value in a git configuration file.
@@ -68,7 +83,13 @@ fn quoted(value: &str) -> String {
 }
 
 /// Makes the agent's origin and its clone, on the work branch.
-pub async fn workspace(settings: &Carry, paths: &Paths, git: &Git, base: &CommitId, resumed: Option<&CommitId>) -> Result<(), LayoutError> {
+pub async fn workspace(
+    settings: &Carry,
+    paths: &Paths,
+    git: &Git,
+    base: &CommitId,
+    resumed: Option<&CommitId>,
+) -> Result<(), LayoutError> {
     let start = resumed.unwrap_or(base);
     let sha256 = base.as_str().len() == 64;
     let origin = paths.origin_repo();
@@ -84,15 +105,23 @@ pub async fn workspace(settings: &Carry, paths: &Paths, git: &Git, base: &Commit
     let format = if sha256 { "--object-format=sha256" } else { "--object-format=sha1" };
     let tree = |call: gastown_git::Call| call.repo(&git_dir).env("GIT_WORK_TREE", &clone);
     fs::create_dir_all(&git_dir)?;
-    tree(git.call(["init", "--quiet", "--template=", format, "--initial-branch=none"])).output().await?;
+    tree(git.call(["init", "--quiet", "--template=", format, "--initial-branch=none"]))
+        .output()
+        .await?;
     borrow(&git_dir, paths)?;
     append(&git_dir.join("config"), &config(settings, &origin))?;
     let remote = |branch: &str| format!("refs/remotes/origin/{branch}");
     let mut refs = vec![(settings.work.full(), start), (remote(settings.target.as_str()), base)];
     refs.extend(resumed.map(|r| (remote(settings.work.as_str()), r)));
     write_refs(git, &git_dir, &refs, &settings.work.full()).await?;
-    git.call(["symbolic-ref", "refs/remotes/origin/HEAD", &remote(settings.target.as_str())]).repo(&git_dir).output().await?;
-    tree(git.call(["reset", "--hard", "--quiet"])).doing("check the work branch out").output().await?;
+    git.call(["symbolic-ref", "refs/remotes/origin/HEAD", &remote(settings.target.as_str())])
+        .repo(&git_dir)
+        .output()
+        .await?;
+    tree(git.call(["reset", "--hard", "--quiet"]))
+        .doing("check the work branch out")
+        .output()
+        .await?;
     Ok(())
 }
 
@@ -113,17 +142,29 @@ fn config(settings: &Carry, origin: &Path) -> String {
     )
 }
 
-async fn write_refs(git: &Git, repo: &Path, refs: &[(String, &CommitId)], head: &str) -> Result<(), GitError> {
-    let lines: Vec<String> = refs.iter().map(|(name, id)| format!("create {name} {id}\n")).collect();
-    git.call(["update-ref", "--stdin"]).repo(repo).stdin(lines.concat().into_bytes()).output().await?;
+async fn write_refs(
+    git: &Git,
+    repo: &Path,
+    refs: &[(String, &CommitId)],
+    head: &str,
+) -> Result<(), GitError> {
+    let lines: Vec<String> =
+        refs.iter().map(|(name, id)| format!("create {name} {id}\n")).collect();
+    git.call(["update-ref", "--stdin"])
+        .repo(repo)
+        .stdin(lines.concat().into_bytes())
+        .output()
+        .await?;
     git.call(["symbolic-ref", "HEAD", head]).repo(repo).output().await.map(drop)
 }
 
-/// Copies this very program, and the preset agent when asked, to where the agent's container finds them.
+/// Copies this very program, and the preset agent when asked, to where the agent's container finds
+/// them.
 pub fn tools(paths: &Paths, agent: bool) -> io::Result<()> {
     copy(&std::env::current_exe()?, &paths.tools_bin().join("gt"))?;
     if agent {
-        let claude = crate::which::find("claude").ok_or_else(|| io::Error::other("this image has no claude to copy"))?;
+        let claude = crate::which::find("claude")
+            .ok_or_else(|| io::Error::other("this image has no claude to copy"))?;
         // A link in a PATH folder leads to the program itself.
         copy(&fs::canonicalize(claude)?, &paths.tools_bin().join("claude"))?;
     }

@@ -1,4 +1,5 @@
-//! `gt init`: checks everything that can be wrong before an agent costs anything, and lays out the workspace.
+//! `gt init`: checks everything that can be wrong before an agent costs anything, and lays out the
+//! workspace.
 
 mod layout;
 
@@ -55,7 +56,13 @@ pub async fn run(paths: &Paths) -> anyhow::Result<bool> {
             let (base, head) = (Some(found.base), found.head);
             InitReport { v: VERSION, result: InitResult::Ready, message: String::new(), base, head }
         }
-        Err(stop) => InitReport { v: VERSION, result: stop.result, message: stop.message, base: None, head: None },
+        Err(stop) => InitReport {
+            v: VERSION,
+            result: stop.result,
+            message: stop.message,
+            base: None,
+            head: None,
+        },
     };
     let ready = report.result == InitResult::Ready;
     if ready {
@@ -77,9 +84,12 @@ async fn attempt(paths: &Paths) -> Result<Found, Stop> {
     let tools = layout::tools(paths, settings.copy_agent);
     fetch(&settings, paths, &remote, &git, &found).await?;
     push_allowed(&settings, paths, &remote, &git, &found).await?;
-    layout::workspace(&settings, paths, &git, &found.base, found.work.as_ref()).await.map_err(Stop::internal)?;
+    layout::workspace(&settings, paths, &git, &found.base, found.work.as_ref())
+        .await
+        .map_err(Stop::internal)?;
     tools.map_err(|e| Stop::new(InitResult::Internal, format!("copy the tools: {e}")))?;
-    let state = State { base: found.base.clone(), work: found.work.clone(), pushing: None, wip: found.wip };
+    let state =
+        State { base: found.base.clone(), work: found.work.clone(), pushing: None, wip: found.wip };
     state.save(&paths.state()).map_err(Stop::internal)?;
     Ok(Found { base: found.base, head: found.work })
 }
@@ -96,7 +106,10 @@ async fn probe(settings: &Carry, remote: &Remote, git: &Git) -> Result<Refs, Sto
     let names = [target.clone(), work.clone(), settings.wip_ref.clone()];
     let held = remote.ls_remote(git, &names).await.map_err(|e| stop(settings, &e))?;
     let Some(base) = held.get(&target).cloned() else {
-        return Err(Stop::new(InitResult::BranchNotFound, format!("{} has no branch {}", settings.url, settings.target)));
+        return Err(Stop::new(
+            InitResult::BranchNotFound,
+            format!("{} has no branch {}", settings.url, settings.target),
+        ));
     };
     let work = held.get(&work).cloned();
     if let Some(there) = work.as_ref().filter(|_| !settings.resume) {
@@ -112,8 +125,16 @@ async fn probe(settings: &Carry, remote: &Remote, git: &Git) -> Result<Refs, Sto
 }
 
 /// Takes the target branch, and a work branch that is continued, into `upstream.git`.
-async fn fetch(settings: &Carry, paths: &Paths, remote: &Remote, git: &Git, found: &Refs) -> Result<(), Stop> {
-    layout::repositories(paths, git, found.base.as_str().len() == 64).await.map_err(Stop::internal)?;
+async fn fetch(
+    settings: &Carry,
+    paths: &Paths,
+    remote: &Remote,
+    git: &Git,
+    found: &Refs,
+) -> Result<(), Stop> {
+    layout::repositories(paths, git, found.base.as_str().len() == 64)
+        .await
+        .map_err(Stop::internal)?;
     let mut refspecs = vec![format!("+{0}:{0}", settings.target.full())];
     if found.work.is_some() {
         refspecs.push(format!("+{}:{}", settings.work.full(), layout::RESUMED));
@@ -121,27 +142,46 @@ async fn fetch(settings: &Carry, paths: &Paths, remote: &Remote, git: &Git, foun
     remote.fetch(git, &paths.upstream_repo(), &refspecs).await.map_err(|e| stop(settings, &e))?;
     // The branches may have moved since they were listed; the commits must be here in any case.
     for commit in std::iter::once(&found.base).chain(found.work.as_ref()) {
-        let check = git.call(["cat-file", "-e", &format!("{commit}^{{commit}}")]).repo(&paths.upstream_repo()).output().await;
-        check.map_err(|_| Stop::new(InitResult::RemoteUnreachable, "a branch was rewritten while it was fetched"))?;
+        let check = git
+            .call(["cat-file", "-e", &format!("{commit}^{{commit}}")])
+            .repo(&paths.upstream_repo())
+            .output()
+            .await;
+        check.map_err(|_| {
+            Stop::new(InitResult::RemoteUnreachable, "a branch was rewritten while it was fetched")
+        })?;
     }
     Ok(())
 }
 
 /// Whether the remote would take our branch, as far as it tells beforehand.
-async fn push_allowed(settings: &Carry, paths: &Paths, remote: &Remote, git: &Git, found: &Refs) -> Result<(), Stop> {
+async fn push_allowed(
+    settings: &Carry,
+    paths: &Paths,
+    remote: &Remote,
+    git: &Git,
+    found: &Refs,
+) -> Result<(), Stop> {
     let new = Some(found.work.clone().unwrap_or_else(|| found.base.clone()));
     let update = RefUpdate { name: settings.work.full(), expected: found.work.clone(), new };
-    let outcomes = remote.push_dry_run(git, &paths.private_repo(), &[update]).await.map_err(|e| match e.class {
-        // The credentials were taken a moment ago, for reading.
-        Class::AuthFailed | Class::PermissionDenied | Class::RepositoryNotFound => {
-            Stop::new(InitResult::PushDenied, format!("{} may be read and not pushed to: {}", settings.url, e.detail))
-        }
-        _ => stop(settings, &e),
-    })?;
+    let outcomes =
+        remote.push_dry_run(git, &paths.private_repo(), &[update]).await.map_err(|e| {
+            match e.class {
+                // The credentials were taken a moment ago, for reading.
+                Class::AuthFailed | Class::PermissionDenied | Class::RepositoryNotFound => {
+                    Stop::new(
+                        InitResult::PushDenied,
+                        format!("{} may be read and not pushed to: {}", settings.url, e.detail),
+                    )
+                }
+                _ => stop(settings, &e),
+            }
+        })?;
     match outcomes.into_iter().next() {
-        Some(PushOutcome::Rejected(Refusal::Stale, said)) => {
-            Err(Stop::new(InitResult::BranchExists, format!("the branch {} moved while it was looked at: {said}", settings.work)))
-        }
+        Some(PushOutcome::Rejected(Refusal::Stale, said)) => Err(Stop::new(
+            InitResult::BranchExists,
+            format!("the branch {} moved while it was looked at: {said}", settings.work),
+        )),
         Some(PushOutcome::Rejected(_, said)) => Err(Stop::new(InitResult::PushDenied, said)),
         _ => Ok(()),
     }
@@ -149,12 +189,14 @@ async fn push_allowed(settings: &Carry, paths: &Paths, remote: &Remote, git: &Gi
 
 /// The record's word for git's fault, with who is to mend it.
 fn stop(settings: &Carry, e: &GitError) -> Stop {
-    let secret = settings.secret.as_ref().map_or_else(|| "no secret".to_owned(), |s| format!("secret {s}"));
+    let secret =
+        settings.secret.as_ref().map_or_else(|| "no secret".to_owned(), |s| format!("secret {s}"));
     let (result, hint) = match e.class {
-        Class::AuthFailed | Class::PermissionDenied | Class::BadCredentials => (InitResult::BadCredentials, format!(" [{secret}]")),
+        Class::AuthFailed | Class::PermissionDenied | Class::BadCredentials => {
+            (InitResult::BadCredentials, format!(" [{secret}]"))
+        }
         Class::UnknownHostKey => {
-            let hint =
-                "; add the host's key to the configmap of spec.kubernetes.sshKnownHostsConfigMapRef, or as known_hosts to the secret";
+            let hint = "; add the host's key to the configmap of spec.kubernetes.sshKnownHostsConfigMapRef, or as known_hosts to the secret";
             (InitResult::UnknownHostKey, hint.to_owned())
         }
         Class::HostKeyMismatch => (InitResult::HostKeyMismatch, String::new()),
@@ -162,7 +204,9 @@ fn stop(settings: &Carry, e: &GitError) -> Stop {
         Class::RefNotFound => (InitResult::BranchNotFound, String::new()),
         Class::Unreachable | Class::Timeout => (InitResult::RemoteUnreachable, String::new()),
         Class::Rejected(_) => (InitResult::PushDenied, String::new()),
-        Class::Corrupt | Class::TooMuchOutput | Class::Local => (InitResult::Internal, String::new()),
+        Class::Corrupt | Class::TooMuchOutput | Class::Local => {
+            (InitResult::Internal, String::new())
+        }
     };
     Stop::new(result, format!("{e}{hint}"))
 }

@@ -64,15 +64,21 @@ pub enum Said {
 /// One kind of agent.
 pub trait Adapter: Send {
     /// How it is started with this prompt.
-    fn launch(&self, settings: &Run, command: &[String], prompt: &[u8], prompt_file: &Path) -> Launch;
+    fn launch(
+        &self,
+        settings: &Run,
+        command: &[String],
+        prompt: &[u8],
+        prompt_file: &Path,
+    ) -> Launch;
     /// Takes in one line of its standard output.
     fn line(&mut self, line: &[u8]) -> Said;
     /// Whether bytes that are no line yet are a sign of life.
     fn has_free_output(&self) -> bool;
     /// What it does now.
     fn doing(&self) -> Doing;
-    /// What it reads when it is nudged with this text; `None` when it reads nothing after its prompt. The agent has not ended
-    /// its task before it has taken the text.
+    /// What it reads when it is nudged with this text; `None` when it reads nothing after its
+    /// prompt. The agent has not ended its task before it has taken the text.
     fn nudge(&mut self, text: &str) -> Option<Vec<u8>>;
     /// Whether it ended its turn and nudges wait for it that it has not begun with.
     fn is_between(&self) -> bool;

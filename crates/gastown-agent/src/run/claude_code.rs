@@ -1,6 +1,7 @@
 //! Claude Code: stream-json both ways.
 //!
-//! Events are read as a stranger's: what is unknown is passed over, numbers only ever count up to what the stream says.
+//! Events are read as a stranger's: what is unknown is passed over, numbers only ever count up to
+//! what the stream says.
 
 use std::collections::HashMap;
 use std::path::Path;
@@ -182,7 +183,10 @@ impl ClaudeCode {
         {
             return ending(AgentExit::BadCredentials);
         }
-        if named == "rate_limit" || lower.contains("usage limit reached") || lower.contains("rate limit") {
+        if named == "rate_limit"
+            || lower.contains("usage limit reached")
+            || lower.contains("rate limit")
+        {
             return Some(Ending {
                 exit: AgentExit::RateLimited,
                 message: text.clone(),
@@ -219,8 +223,15 @@ impl Adapter for ClaudeCode {
         let mut words = command.iter().cloned();
         let program = words.next().unwrap_or_else(|| "claude".into());
         let mut args: Vec<String> = words.collect();
-        let fixed =
-            ["-p", "--input-format", "stream-json", "--output-format", "stream-json", "--verbose", "--dangerously-skip-permissions"];
+        let fixed = [
+            "-p",
+            "--input-format",
+            "stream-json",
+            "--output-format",
+            "stream-json",
+            "--verbose",
+            "--dangerously-skip-permissions",
+        ];
         args.extend(fixed.map(str::to_owned));
         if let Some(model) = &settings.model {
             args.extend(["--model".to_owned(), model.clone()]);
@@ -234,18 +245,27 @@ impl Adapter for ClaudeCode {
         }
         args.extend(settings.agent_args.iter().cloned());
         let text = String::from_utf8_lossy(prompt);
-        Launch { program, args, env: Vec::new(), stdin: super::turn::user_message(&text, None), keep_stdin: true }
+        Launch {
+            program,
+            args,
+            env: Vec::new(),
+            stdin: super::turn::user_message(&text, None),
+            keep_stdin: true,
+        }
     }
 
     fn line(&mut self, line: &[u8]) -> Said {
         let said = if self.turn.line(line) { Said::Alive } else { Said::Nothing };
         let Ok(event) = serde_json::from_slice::<Event>(line) else { return said };
         match event.kind.as_str() {
-            "system" if event.subtype.as_deref() == Some("init") => self.model = self.model.take().or(event.model),
+            "system" if event.subtype.as_deref() == Some("init") => {
+                self.model = self.model.take().or(event.model)
+            }
             "assistant" => self.assistant(event),
             "rate_limit_event" => {
                 let refused = event.rate_limit_info.filter(|i| i.status == "rejected");
-                self.reset_at = refused.and_then(|i| i.resets_at).filter(|t| is_time(*t)).or(self.reset_at);
+                self.reset_at =
+                    refused.and_then(|i| i.resets_at).filter(|t| is_time(*t)).or(self.reset_at);
             }
             "result" => {
                 self.end_turn(event.num_turns, event.usage, event.total_cost_usd);
@@ -302,10 +322,16 @@ impl Adapter for ClaudeCode {
 
     fn ending(&self, status: ExitStatus) -> Ending {
         let Some(outcome) = &self.result else {
-            return Ending::new(AgentExit::Crashed, format!("{} before it told a result", ended_how(status)));
+            return Ending::new(
+                AgentExit::Crashed,
+                format!("{} before it told a result", ended_how(status)),
+            );
         };
         if outcome.subtype == "error_max_turns" || outcome.subtype == "error_max_budget_usd" {
-            return Ending::new(AgentExit::BudgetExceeded, format!("the agent stopped: {}", outcome.subtype));
+            return Ending::new(
+                AgentExit::BudgetExceeded,
+                format!("the agent stopped: {}", outcome.subtype),
+            );
         }
         if outcome.subtype == "success" && !outcome.is_error {
             return Ending::new(AgentExit::Completed, "");
@@ -343,13 +369,17 @@ mod tests {
     #[test]
     fn a_captured_run_is_completed_with_its_usage() {
         let mut adapter = ClaudeCode::default();
-        let ends: Vec<bool> = COMPLETED.lines().map(|l| adapter.line(l.as_bytes()) == Said::Ended).collect();
+        let ends: Vec<bool> =
+            COMPLETED.lines().map(|l| adapter.line(l.as_bytes()) == Said::Ended).collect();
         assert_eq!(ends.iter().filter(|e| **e).count(), 1);
         assert!(ends.last().unwrap());
         assert_eq!(adapter.ending(ExitStatus::from_raw(0)), Ending::new(AgentExit::Completed, ""));
         assert_eq!(adapter.model().as_deref(), Some("claude-opus-5-5"));
         let u = adapter.usage();
-        assert_eq!((u.turns, u.input_tokens, u.output_tokens, u.cache_read_tokens, u.cache_write_tokens), (3, 300, 49, 21, 15));
+        assert_eq!(
+            (u.turns, u.input_tokens, u.output_tokens, u.cache_read_tokens, u.cache_write_tokens),
+            (3, 300, 49, 21, 15)
+        );
         assert!(u.cost_usd > 0.002);
     }
 
@@ -406,8 +436,13 @@ mod tests {
 
     #[test]
     fn the_prompt_goes_through_standard_input_alone() {
-        let settings = Run { model: Some("m".into()), agent_args: vec!["--verbose".into()], ..crate::settings::test_run() };
-        let launch = ClaudeCode::default().launch(&settings, &[], b"say \"hi\" $(id)", Path::new("/p"));
+        let settings = Run {
+            model: Some("m".into()),
+            agent_args: vec!["--verbose".into()],
+            ..crate::settings::test_run()
+        };
+        let launch =
+            ClaudeCode::default().launch(&settings, &[], b"say \"hi\" $(id)", Path::new("/p"));
         assert!(launch.args.iter().all(|a| !a.contains("hi")));
         assert!(launch.args.windows(2).any(|w| w == ["--model", "m"]));
         let line: serde_json::Value = serde_json::from_slice(&launch.stdin).unwrap();
@@ -420,7 +455,11 @@ mod tests {
         let mut adapter = ClaudeCode::default();
         let result = |turns: u64, input: u64, cost: f64| serde_json::json!({"type": "result", "subtype": "success", "num_turns": turns, "usage": {"input_tokens": input}, "total_cost_usd": cost});
         adapter.nudge("go on").unwrap();
-        assert_eq!(adapter.line(result(2, 10, 0.1).to_string().as_bytes()), Said::Alive, "the nudge is not taken yet");
+        assert_eq!(
+            adapter.line(result(2, 10, 0.1).to_string().as_bytes()),
+            Said::Alive,
+            "the nudge is not taken yet"
+        );
         assert!(adapter.is_between());
         let message = serde_json::json!({"type": "assistant", "message": {"id": "x", "model": "m", "usage": {"input_tokens": 5}}});
         adapter.line(message.to_string().as_bytes());

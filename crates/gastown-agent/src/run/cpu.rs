@@ -1,7 +1,8 @@
 //! The CPU time of the agent's container.
 //!
-//! The container's own cgroup counts it exactly. Where that cannot be read (cgroup v1, a sandboxed runtime), our own processes
-//! are added up: each one's time and that of the children that it has reaped, so that no process is lost or counted twice.
+//! The container's own cgroup counts it exactly. Where that cannot be read (cgroup v1, a sandboxed
+//! runtime), our own processes are added up: each one's time and that of the children that it has
+//! reaped, so that no process is lost or counted twice.
 
 use std::collections::HashMap;
 use std::path::PathBuf;
@@ -22,20 +23,27 @@ impl Cpu {
     /// Finds out.
     pub fn find() -> Self {
         let own = std::fs::read_to_string("/proc/self/cgroup").unwrap_or_default();
-        let path = own.lines().find_map(|l| l.strip_prefix("0::")).map(|p| PathBuf::from("/sys/fs/cgroup").join(p.trim_start_matches('/')));
+        let path = own
+            .lines()
+            .find_map(|l| l.strip_prefix("0::"))
+            .map(|p| PathBuf::from("/sys/fs/cgroup").join(p.trim_start_matches('/')));
         // The root of the machine's hierarchy has no type: what it counts is not ours alone.
         let found = path.filter(|p| p.join("cgroup.type").exists()).map(|p| p.join("cpu.stat"));
         match found.filter(|f| std::fs::read_to_string(f).is_ok_and(|t| usage(&t).is_some())) {
             Some(file) => Self::Cgroup(file),
             // The one that started us reaps the agent's orphans: all of the agent is below it.
-            None => Self::Processes(rustix::process::getppid().map_or(1, rustix::process::Pid::as_raw_pid)),
+            None => Self::Processes(
+                rustix::process::getppid().map_or(1, rustix::process::Pid::as_raw_pid),
+            ),
         }
     }
 
     /// Seconds so far; 0 when they cannot be read.
     pub fn seconds(&self) -> f64 {
         match self {
-            Self::Cgroup(file) => std::fs::read_to_string(file).ok().and_then(|t| usage(&t)).unwrap_or(0.0),
+            Self::Cgroup(file) => {
+                std::fs::read_to_string(file).ok().and_then(|t| usage(&t)).unwrap_or(0.0)
+            }
             Self::Processes(root) => {
                 let ticks = below(*root, &processes());
                 ticks as f64 / rustix::param::clock_ticks_per_second().max(1) as f64
@@ -65,13 +73,22 @@ fn process(text: &str) -> Option<Process> {
     let (_, rest) = rest.rsplit_once(')')?;
     let fields: Vec<&str> = rest.split_ascii_whitespace().collect();
     let times = fields.get(11..15)?.iter().map(|f| f.parse::<u64>().unwrap_or(0));
-    Some(Process { pid: pid.parse().ok()?, parent: fields.get(1)?.parse().ok()?, ticks: times.fold(0, u64::saturating_add) })
+    Some(Process {
+        pid: pid.parse().ok()?,
+        parent: fields.get(1)?.parse().ok()?,
+        ticks: times.fold(0, u64::saturating_add),
+    })
 }
 
 fn processes() -> Vec<Process> {
     let Ok(folder) = std::fs::read_dir("/proc") else { return Vec::new() };
-    let pids = folder.filter_map(Result::ok).filter(|e| e.file_name().as_encoded_bytes().iter().all(u8::is_ascii_digit));
-    pids.take(PROCESSES_MAX).filter_map(|e| std::fs::read_to_string(e.path().join("stat")).ok()).filter_map(|t| process(&t)).collect()
+    let pids = folder
+        .filter_map(Result::ok)
+        .filter(|e| e.file_name().as_encoded_bytes().iter().all(u8::is_ascii_digit));
+    pids.take(PROCESSES_MAX)
+        .filter_map(|e| std::fs::read_to_string(e.path().join("stat")).ok())
+        .filter_map(|t| process(&t))
+        .collect()
 }
 
 /// The ticks of a process and all below it.
@@ -82,7 +99,8 @@ fn below(root: i32, all: &[Process]) -> u64 {
     }
     let mut sum = all.iter().find(|p| p.pid == root).map_or(0, |p| p.ticks);
     let mut left = vec![root];
-    // The list was not read at one moment: a pid may have come up again. Taking each parent's children once ends all rounds.
+    // The list was not read at one moment: a pid may have come up again. Taking each parent's
+    // children once ends all rounds.
     while let Some(pid) = left.pop() {
         for child in children.remove(&pid).unwrap_or_default() {
             sum = sum.saturating_add(child.ticks);
@@ -114,7 +132,8 @@ mod tests {
     #[test]
     fn all_below_the_first_process_is_counted_and_nothing_beside_it() {
         let p = |pid, parent, ticks| Process { pid, parent, ticks };
-        let all = [p(1, 0, 1000), p(10, 1, 1), p(11, 10, 2), p(12, 11, 4), p(13, 1, 100), p(14, 10, 8)];
+        let all =
+            [p(1, 0, 1000), p(10, 1, 1), p(11, 10, 2), p(12, 11, 4), p(13, 1, 100), p(14, 10, 8)];
         assert_eq!(below(10, &all), 15);
         assert_eq!(below(99, &all), 0);
         let round = [p(10, 11, 1), p(11, 10, 2)];

@@ -12,7 +12,13 @@ use crate::settings::Run;
 pub struct Generic;
 
 impl Adapter for Generic {
-    fn launch(&self, settings: &Run, command: &[String], prompt: &[u8], prompt_file: &Path) -> Launch {
+    fn launch(
+        &self,
+        settings: &Run,
+        command: &[String],
+        prompt: &[u8],
+        prompt_file: &Path,
+    ) -> Launch {
         let mut words = command.iter().chain(&settings.agent_args).cloned();
         Launch {
             program: words.next().unwrap_or_default(),
@@ -69,8 +75,16 @@ mod tests {
     #[test]
     fn any_command_is_started_with_its_arguments_and_the_prompt_on_its_input() {
         let settings = Run { agent_args: vec!["-x".into()], ..crate::settings::test_run() };
-        let launch = Generic.launch(&settings, &["tool".into(), "a b".into()], b"prompt", Path::new("/p.md"));
-        assert_eq!((launch.program.as_str(), launch.args), ("tool", vec!["a b".to_owned(), "-x".to_owned()]));
+        let launch = Generic.launch(
+            &settings,
+            &["tool".into(), "a b".into()],
+            b"prompt",
+            Path::new("/p.md"),
+        );
+        assert_eq!(
+            (launch.program.as_str(), launch.args),
+            ("tool", vec!["a b".to_owned(), "-x".to_owned()])
+        );
         assert_eq!((launch.stdin, launch.keep_stdin), (b"prompt".to_vec(), false));
         assert_eq!(launch.env, [("GASTOWN_PROMPT_FILE".to_owned(), "/p.md".into())]);
         let from_args = Generic.launch(&settings, &[], b"", Path::new("/p.md"));
@@ -79,7 +93,8 @@ mod tests {
 
     #[test]
     fn its_exit_code_decides() {
-        let cases = [(0, AgentExit::Completed), (1 << 8, AgentExit::Failed), (9, AgentExit::Crashed)];
+        let cases =
+            [(0, AgentExit::Completed), (1 << 8, AgentExit::Failed), (9, AgentExit::Crashed)];
         for (raw, want) in cases {
             assert_eq!(Generic.ending(ExitStatus::from_raw(raw)).exit, want);
         }

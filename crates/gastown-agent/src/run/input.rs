@@ -18,8 +18,13 @@ pub struct Say {
     pub bytes: Vec<u8>,
 }
 
-/// Writes the prompt, and what is said after it until the sender is dropped; then the input is closed.
-pub fn feed(mut pipe: ChildStdin, launch: &Launch, results: mpsc::Sender<Nudged>) -> mpsc::Sender<Say> {
+/// Writes the prompt, and what is said after it until the sender is dropped; then the input is
+/// closed.
+pub fn feed(
+    mut pipe: ChildStdin,
+    launch: &Launch,
+    results: mpsc::Sender<Nudged>,
+) -> mpsc::Sender<Say> {
     let (to, mut more) = mpsc::channel::<Say>(WAITING);
     let (prompt, stays) = (launch.stdin.clone(), launch.keep_stdin);
     tokio::spawn(async move {
@@ -30,7 +35,11 @@ pub fn feed(mut pipe: ChildStdin, launch: &Launch, results: mpsc::Sender<Nudged>
         }
         while let Some(say) = more.recv().await {
             let written = write(&mut pipe, &say.bytes).await;
-            let message = written.as_ref().err().map(|e| format!("the agent's input: {e}")).unwrap_or_default();
+            let message = written
+                .as_ref()
+                .err()
+                .map(|e| format!("the agent's input: {e}"))
+                .unwrap_or_default();
             // Full of results that nobody took: the sidecar is gone, and with it who asked.
             let _ = results.try_send(Nudged { id: say.id, ok: written.is_ok(), message });
         }

@@ -29,7 +29,11 @@ impl Counted {
 }
 
 impl AsyncRead for Counted {
-    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<std::io::Result<()>> {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<std::io::Result<()>> {
         let before = buf.filled().len();
         let read = Pin::new(&mut self.from).poll_read(cx, buf);
         self.grown |= buf.filled().len() > before;
@@ -37,10 +41,15 @@ impl AsyncRead for Counted {
     }
 }
 
-/// The next line without its end, or `None` at the end of the stream. Of a line longer than `max` only the fact
-/// remains: it comes back empty, and the rest of it is passed over.
-pub async fn next<R: AsyncBufRead + Unpin>(from: &mut R, max: usize, line: &mut Vec<u8>) -> std::io::Result<Option<()>> {
-    // `line` may hold the begin of a line when an earlier call was given up in a select: it is the caller's to clear.
+/// The next line without its end, or `None` at the end of the stream. Of a line longer than `max`
+/// only the fact remains: it comes back empty, and the rest of it is passed over.
+pub async fn next<R: AsyncBufRead + Unpin>(
+    from: &mut R,
+    max: usize,
+    line: &mut Vec<u8>,
+) -> std::io::Result<Option<()>> {
+    // `line` may hold the begin of a line when an earlier call was given up in a select: it is the
+    // caller's to clear.
     loop {
         let chunk = from.fill_buf().await?;
         if chunk.is_empty() {

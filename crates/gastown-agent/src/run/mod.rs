@@ -47,7 +47,8 @@ pub async fn run(settings: &Run, paths: &Paths, command: &[String]) -> anyhow::R
         Ok((adapter, launch)) => {
             Verdict::forget(paths);
             let mut workspace = Workspace::new(paths, &settings.work, &settings.target);
-            let mut term = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate())?;
+            let mut term =
+                tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate())?;
             let reporter = Reporter::start(paths.socket());
             let mut session = Session::start(adapter, &launch, paths, settings.soft, reporter)?;
             let stop = session.watch(settings, paths, &mut workspace, &mut term, started).await;
@@ -83,14 +84,21 @@ fn lacks(what: impl std::fmt::Display) -> Ending {
 }
 
 /// Checks the image contract and lays out the agent's home.
-fn prepare(settings: &Run, paths: &Paths, command: &[String]) -> Result<(Box<dyn adapter::Adapter>, Launch), Ending> {
+fn prepare(
+    settings: &Run,
+    paths: &Paths,
+    command: &[String],
+) -> Result<(Box<dyn adapter::Adapter>, Launch), Ending> {
     let path = search_path(paths);
     for tool in ["git", "sh"] {
         which::find_in(tool, &path).ok_or_else(|| lacks(tool))?;
     }
     let failed = |message: String| Ending::new(AgentExit::Failed, message);
-    let adapter = adapter::named(&settings.agent).ok_or_else(|| failed(format!("there is no agent {:?} here", settings.agent)))?;
-    let prompt = prompt(settings).ok_or_else(|| failed(format!("there is no prompt at {}", settings.prompt_file.display())))?;
+    let adapter = adapter::named(&settings.agent)
+        .ok_or_else(|| failed(format!("there is no agent {:?} here", settings.agent)))?;
+    let prompt = prompt(settings).ok_or_else(|| {
+        failed(format!("there is no prompt at {}", settings.prompt_file.display()))
+    })?;
     let mut launch = adapter.launch(settings, command, &prompt, &settings.prompt_file);
     if launch.program.is_empty() {
         return Err(failed("the generic agent was given no command".into()));
@@ -135,8 +143,14 @@ fn home(paths: &Paths) -> std::io::Result<()> {
     std::io::Write::write_all(&mut file, &credentials)
 }
 
-/// What the end means: our own reason for it first, then the agent's word, then how its program ended.
-fn judge(stop: &Stop, session: &Session, status: Option<std::process::ExitStatus>, verdict: Option<Verdict>) -> Ending {
+/// What the end means: our own reason for it first, then the agent's word, then how its program
+/// ended.
+fn judge(
+    stop: &Stop,
+    session: &Session,
+    status: Option<std::process::ExitStatus>,
+    verdict: Option<Verdict>,
+) -> Ending {
     match stop {
         Stop::Drained(why) => return Ending::new(AgentExit::Drained, why.clone()),
         Stop::Deadline => return Ending::new(AgentExit::Deadline, "its time was up"),
@@ -144,7 +158,8 @@ fn judge(stop: &Stop, session: &Session, status: Option<std::process::ExitStatus
         Stop::Ended | Stop::Done => {}
     }
     if let Some(verdict) = verdict {
-        let exit = if verdict.exit == Exit::Completed { AgentExit::Completed } else { AgentExit::GaveUp };
+        let exit =
+            if verdict.exit == Exit::Completed { AgentExit::Completed } else { AgentExit::GaveUp };
         return Ending::new(exit, verdict.message);
     }
     match status {
@@ -193,7 +208,12 @@ async fn save(
         };
         let trouble = match answer {
             Ok(a) if a.ok => return,
-            Ok(a) if !matches!(a.reason, Some(SyncResult::RemoteUnreachable | SyncResult::Internal)) => {
+            Ok(a)
+                if !matches!(
+                    a.reason,
+                    Some(SyncResult::RemoteUnreachable | SyncResult::Internal)
+                ) =>
+            {
                 add(report, &a.message);
                 return;
             }

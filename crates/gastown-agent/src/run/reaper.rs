@@ -1,6 +1,7 @@
-//! Somebody must reap what the agent orphans, and nobody else may: reaping all children takes the exit codes that the
-//! rest of `gt run` waits for. So the first process does nothing else. It starts `gt run` again as its child, hands
-//! SIGTERM on, reaps (as a subreaper, so that it also works where process 1 is another), and ends as its child ended.
+//! Somebody must reap what the agent orphans, and nobody else may: reaping all children takes the
+//! exit codes that the rest of `gt run` waits for. So the first process does nothing else. It
+//! starts `gt run` again as its child, hands SIGTERM on, reaps (as a subreaper, so that it also
+//! works where process 1 is another), and ends as its child ended.
 
 use std::process::{Command, ExitCode};
 
@@ -23,9 +24,13 @@ pub fn bind_to_parent() -> std::io::Result<()> {
 /// Starts this program again and reaps until it ends.
 pub async fn run() -> anyhow::Result<ExitCode> {
     // Both are watched before the child is there, so that no end is missed.
-    let (mut term, mut child_ended) = (signal(SignalKind::terminate())?, signal(SignalKind::child())?);
+    let (mut term, mut child_ended) =
+        (signal(SignalKind::terminate())?, signal(SignalKind::child())?);
     rustix::process::set_child_subreaper(Some(rustix::process::getpid()))?;
-    let child = Command::new(std::env::current_exe()?).args(std::env::args_os().skip(1)).env(INNER, "1").spawn()?;
+    let child = Command::new(std::env::current_exe()?)
+        .args(std::env::args_os().skip(1))
+        .env(INNER, "1")
+        .spawn()?;
     let pid = i32::try_from(child.id()).ok().and_then(Pid::from_raw);
     loop {
         tokio::select! {

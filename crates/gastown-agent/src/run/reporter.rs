@@ -1,5 +1,5 @@
-//! Tells the sidecar what the agent does, and brings its nudges. It never holds the agent up: what cannot be told is told
-//! with the next report.
+//! Tells the sidecar what the agent does, and brings its nudges. It never holds the agent up: what
+//! cannot be told is told with the next report.
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -75,7 +75,12 @@ impl Reporter {
     }
 }
 
-async fn report(socket: PathBuf, mut seen: watch::Receiver<Seen>, nudge: mpsc::Sender<Nudge>, mut done: mpsc::Receiver<Nudged>) {
+async fn report(
+    socket: PathBuf,
+    mut seen: watch::Receiver<Seen>,
+    nudge: mpsc::Sender<Nudge>,
+    mut done: mpsc::Receiver<Nudged>,
+) {
     let cpu = Cpu::find();
     let mut results: Vec<Nudged> = Vec::new();
     // A nudge comes again until its result was told.
@@ -87,7 +92,13 @@ async fn report(socket: PathBuf, mut seen: watch::Receiver<Seen>, nudge: mpsc::S
             results.push(result);
         }
         let Seen { last_event_ms, tool, waiting } = seen.borrow_and_update().clone();
-        let activity = Activity { last_event_ms, tool, waiting, cpu_seconds: cpu.seconds(), results: results.clone() };
+        let activity = Activity {
+            last_event_ms,
+            tool,
+            waiting,
+            cpu_seconds: cpu.seconds(),
+            results: results.clone(),
+        };
         match socket::ask(&socket, Request::Activity(activity), PATIENCE).await {
             Ok(answer) => {
                 results.clear();
@@ -95,7 +106,12 @@ async fn report(socket: PathBuf, mut seen: watch::Receiver<Seen>, nudge: mpsc::S
                     let id = new.id;
                     taken = Some(id);
                     if nudge.try_send(new).is_err() {
-                        results.push(Nudged { id, ok: false, message: "the agent is ending, or has not taken the nudge before".into() });
+                        results.push(Nudged {
+                            id,
+                            ok: false,
+                            message: "the agent is ending, or has not taken the nudge before"
+                                .into(),
+                        });
                     }
                 }
             }
@@ -130,7 +146,11 @@ mod tests {
         tokio::spawn(socket::serve(socket::bind(&path).unwrap(), desks));
 
         let mut reporter = Reporter::start(path);
-        reporter.see(Seen { last_event_ms: 5, tool: Some(Tool { name: "Bash".into(), since_ms: 4 }), waiting: false });
+        reporter.see(Seen {
+            last_event_ms: 5,
+            tool: Some(Tool { name: "Bash".into(), since_ms: 4 }),
+            waiting: false,
+        });
         let nudge = reporter.nudge().await.unwrap();
         assert_eq!((nudge.id, nudge.text.as_str()), (1, "go on"));
         reporter.results().try_send(Nudged { id: 1, ok: true, message: String::new() }).unwrap();
@@ -141,7 +161,10 @@ mod tests {
                 break beat;
             }
         };
-        assert_eq!((beat.last_event_ms, beat.tool.as_str(), beat.results[0].number, beat.results[0].ok), (5, "Bash", 9, true));
+        assert_eq!(
+            (beat.last_event_ms, beat.tool.as_str(), beat.results[0].number, beat.results[0].ok),
+            (5, "Bash", 9, true)
+        );
         reporter.close();
         board.nudge(stream, 10, "too late");
         let refused = loop {

@@ -26,8 +26,8 @@ const LINE_MAX: usize = 8 << 20;
 const LOOK: Duration = Duration::from_millis(500);
 /// How long it may take after SIGTERM.
 const HARD: Duration = Duration::from_secs(10);
-/// An agent whose turn has ended and that has not begun with a nudge by then will not: its version tells nothing of nudges, or
-/// took this one within the turn.
+/// An agent whose turn has ended and that has not begun with a nudge by then will not: its version
+/// tells nothing of nudges, or took this one within the turn.
 const LINGER: Duration = Duration::from_secs(10);
 
 /// Why watching ended.
@@ -66,18 +66,48 @@ pub struct Session {
 
 impl Session {
     /// Starts it in the clone, in a process group of its own.
-    pub fn start(adapter: Box<dyn Adapter>, launch: &Launch, paths: &Paths, soft: Duration, reporter: Reporter) -> anyhow::Result<Self> {
+    pub fn start(
+        adapter: Box<dyn Adapter>,
+        launch: &Launch,
+        paths: &Paths,
+        soft: Duration,
+        reporter: Reporter,
+    ) -> anyhow::Result<Self> {
         let mut command = Command::new(&launch.program);
-        command.args(&launch.args).env_remove("GASTOWN_INNER").envs(launch.env.iter().map(|(k, v)| (k, v))).current_dir(paths.worktree());
-        command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::inherit()).process_group(0).kill_on_drop(true);
-        let mut child = command.spawn().map_err(|e| anyhow::anyhow!("start {}: {e}", launch.program))?;
+        command
+            .args(&launch.args)
+            .env_remove("GASTOWN_INNER")
+            .envs(launch.env.iter().map(|(k, v)| (k, v)))
+            .current_dir(paths.worktree());
+        command
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::inherit())
+            .process_group(0)
+            .kill_on_drop(true);
+        let mut child =
+            command.spawn().map_err(|e| anyhow::anyhow!("start {}: {e}", launch.program))?;
         let group = child.id().and_then(|id| i32::try_from(id).ok()).and_then(Pid::from_raw);
-        let output = child.stdout.take().map(|o| BufReader::with_capacity(64 << 10, lines::Counted::new(o)));
+        let output =
+            child.stdout.take().map(|o| BufReader::with_capacity(64 << 10, lines::Counted::new(o)));
         let stdin = child.stdin.take().map(|pipe| input::feed(pipe, launch, reporter.results()));
         tracing::info!(program = launch.program, "the agent runs");
-        let (seen, call, linger) = (Seen { last_event_ms: crate::now_ms(), ..Seen::default() }, None, None);
+        let (seen, call, linger) =
+            (Seen { last_event_ms: crate::now_ms(), ..Seen::default() }, None, None);
         reporter.see(seen.clone());
-        Ok(Self { adapter, child, group, output, line: Vec::new(), soft, stdin, reporter, seen, call, linger })
+        Ok(Self {
+            adapter,
+            child,
+            group,
+            output,
+            line: Vec::new(),
+            soft,
+            stdin,
+            reporter,
+            seen,
+            call,
+            linger,
+        })
     }
 
     /// What the stream told.
@@ -96,7 +126,9 @@ impl Session {
     ) -> Stop {
         let mut look = interval(LOOK);
         look.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-        let stop_at = settings.deadline.map(|d| started + d.saturating_sub((d / 10).min(Duration::from_secs(120))));
+        let stop_at = settings
+            .deadline
+            .map(|d| started + d.saturating_sub((d / 10).min(Duration::from_secs(120))));
         loop {
             tokio::select! {
                 more = read(&mut self.output, &mut self.line) => {
@@ -152,7 +184,8 @@ impl Session {
         let now = crate::now_ms();
         let same = tool.as_ref().map(|(id, _)| id) == self.call.as_ref();
         if !same {
-            self.seen.tool = tool.as_ref().map(|(_, name)| Tool { name: name.clone(), since_ms: now });
+            self.seen.tool =
+                tool.as_ref().map(|(_, name)| Tool { name: name.clone(), since_ms: now });
             self.call = tool.map(|(id, _)| id);
         }
         if said != Said::Nothing {
@@ -164,7 +197,9 @@ impl Session {
 
     /// Bytes without a line's end are a sign of life too, where lines mean nothing.
     fn notice(&mut self) {
-        if self.adapter.has_free_output() && self.output.as_mut().is_some_and(|o| o.get_mut().has_grown()) {
+        if self.adapter.has_free_output()
+            && self.output.as_mut().is_some_and(|o| o.get_mut().has_grown())
+        {
             self.seen.last_event_ms = crate::now_ms();
             self.reporter.see(self.seen.clone());
         }
@@ -184,10 +219,16 @@ impl Session {
             },
             Some(Err(mpsc::error::TrySendError::Full(()))) => "the agent does not read its input",
             // A generic agent's input is closed after its prompt.
-            Some(Err(mpsc::error::TrySendError::Closed(()))) | None => "this agent takes no nudges: its input is closed",
+            Some(Err(mpsc::error::TrySendError::Closed(()))) | None => {
+                "this agent takes no nudges: its input is closed"
+            }
         };
         // Full of results that nobody took: the sidecar is gone, and with it who asked.
-        let _ = self.reporter.results().try_send(Nudged { id: nudge.id, ok: false, message: refused.to_owned() });
+        let _ = self.reporter.results().try_send(Nudged {
+            id: nudge.id,
+            ok: false,
+            message: refused.to_owned(),
+        });
     }
 
     /// What the program wrote before it ended.
@@ -288,8 +329,12 @@ fn over_budget(settings: &Run, adapter: &dyn Adapter) -> Option<String> {
     if budget.turns.is_some_and(|max| used.turns > max) {
         return Some(format!("more than {} turns", budget.turns.unwrap_or_default()));
     }
-    // Cache reads are counted by nobody's limit: they are most of the tokens and little of the cost.
-    let tokens = used.input_tokens.saturating_add(used.output_tokens).saturating_add(used.cache_write_tokens);
+    // Cache reads are counted by nobody's limit: they are most of the tokens and little of the
+    // cost.
+    let tokens = used
+        .input_tokens
+        .saturating_add(used.output_tokens)
+        .saturating_add(used.cache_write_tokens);
     if budget.tokens.is_some_and(|max| tokens > max) {
         return Some(format!("more than {} tokens", budget.tokens.unwrap_or_default()));
     }

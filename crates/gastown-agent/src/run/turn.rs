@@ -1,8 +1,9 @@
-//! What Claude Code's stream says of its present turn: which tool it is in, whether it waits, which nudges it has begun with.
+//! What Claude Code's stream says of its present turn: which tool it is in, whether it waits, which
+//! nudges it has begun with.
 //!
-//! A text that is written to its input while it works is taken up between two tool calls, or makes a turn of its own after the
-//! present one; `command_lifecycle` events, by the text's uuid, tell when. Events are a stranger's: what is unknown is passed
-//! over, and all that is kept has a bound.
+//! A text that is written to its input while it works is taken up between two tool calls, or makes
+//! a turn of its own after the present one; `command_lifecycle` events, by the text's uuid, tell
+//! when. Events are a stranger's: what is unknown is passed over, and all that is kept has a bound.
 
 use serde::Deserialize;
 use serde::de::IgnoredAny;
@@ -91,8 +92,8 @@ enum Input {
 }
 
 impl Turn {
-    /// Takes in one line of the stream; whether it is a sign of life. That a nudge was read is none: an agent whose model is
-    /// mute reads it as well.
+    /// Takes in one line of the stream; whether it is a sign of life. That a nudge was read is
+    /// none: an agent whose model is mute reads it as well.
     pub fn line(&mut self, line: &[u8]) -> bool {
         let Ok(event) = serde_json::from_slice::<Event>(line) else { return true };
         match event.kind.as_str() {
@@ -109,7 +110,9 @@ impl Turn {
             "system" if event.subtype.as_deref() == Some("init") => self.begin(),
             "control_request" => self.asks = true,
             "control_cancel_request" => self.asks = false,
-            "command_lifecycle" if matches!(event.state.as_deref(), Some("started" | "completed")) => {
+            "command_lifecycle"
+                if matches!(event.state.as_deref(), Some("started" | "completed")) =>
+            {
                 let before = self.nudges.len();
                 self.nudges.retain(|uuid| Some(uuid) != event.command_uuid.as_ref());
                 if self.nudges.len() < before {
@@ -132,14 +135,24 @@ impl Turn {
 
     fn part(&mut self, part: Part) {
         match (part.kind.as_str(), part.id, part.tool_use_id) {
-            ("tool_use", Some(id), _) if id.len() <= ID_MAX && self.calls.len() < CALLS_MAX && !self.calls.iter().any(|c| c.id == id) => {
+            ("tool_use", Some(id), _)
+                if id.len() <= ID_MAX
+                    && self.calls.len() < CALLS_MAX
+                    && !self.calls.iter().any(|c| c.id == id) =>
+            {
                 let tool = part.name.unwrap_or_default();
                 let question = QUESTIONS.contains(&tool.as_str());
                 let name = match part.input {
-                    Some(Input::Described { description }) => format!("{}: {description}", crate::sync::cut(&tool, NAME_MAX)),
+                    Some(Input::Described { description }) => {
+                        format!("{}: {description}", crate::sync::cut(&tool, NAME_MAX))
+                    }
                     Some(Input::Other(_)) | None => tool,
                 };
-                self.calls.push(Call { id, name: crate::sync::cut(&name, NAME_MAX).to_owned(), question });
+                self.calls.push(Call {
+                    id,
+                    name: crate::sync::cut(&name, NAME_MAX).to_owned(),
+                    question,
+                });
             }
             ("tool_result", _, Some(id)) => self.calls.retain(|c| c.id != id),
             _ => {}
@@ -149,7 +162,10 @@ impl Turn {
     /// What it does now. Of several calls at a time, the last that began.
     pub fn doing(&self) -> Doing {
         let call = self.calls.last();
-        Doing { tool: call.map(|c| (c.id.clone(), c.name.clone())), waiting: self.asks || call.is_some_and(|c| c.question) }
+        Doing {
+            tool: call.map(|c| (c.id.clone(), c.name.clone())),
+            waiting: self.asks || call.is_some_and(|c| c.question),
+        }
     }
 
     /// The line that tells it this text.
@@ -251,7 +267,10 @@ mod tests {
         let line: Value = serde_json::from_slice(&turn.nudge("say \"hi\"")).unwrap();
         let uuid = line["uuid"].as_str().unwrap().to_owned();
         assert_eq!(line["message"]["content"][0]["text"], "say \"hi\"");
-        assert!(!turn.line(lifecycle(&uuid, "queued").to_string().as_bytes()), "to have read it is no sign of life");
+        assert!(
+            !turn.line(lifecycle(&uuid, "queued").to_string().as_bytes()),
+            "to have read it is no sign of life"
+        );
         fed(&mut turn, &json!({"type": "result"}));
         assert!(turn.is_between());
         fed(&mut turn, &lifecycle(&uuid, "started"));
@@ -274,7 +293,14 @@ mod tests {
     fn what_is_kept_is_bounded() {
         let mut turn = Turn::default();
         for n in 0..1000 {
-            fed(&mut turn, &call(&format!("{n}{}", "i".repeat(n % 300)), &"n".repeat(900), &json!({"description": "é".repeat(900)})));
+            fed(
+                &mut turn,
+                &call(
+                    &format!("{n}{}", "i".repeat(n % 300)),
+                    &"n".repeat(900),
+                    &json!({"description": "é".repeat(900)}),
+                ),
+            );
             turn.nudge("x");
         }
         assert_eq!((turn.calls.len(), turn.nudges.len()), (CALLS_MAX, NUDGES_MAX));
@@ -305,8 +331,9 @@ mod tests {
             ];
             prop_oneof![
                 proptest::collection::vec(inner.clone(), 0..4).prop_map(Value::Array),
-                proptest::collection::vec((key, inner), 0..6)
-                    .prop_map(|pairs| Value::Object(pairs.into_iter().map(|(k, v)| (k.to_owned(), v)).collect()))
+                proptest::collection::vec((key, inner), 0..6).prop_map(|pairs| Value::Object(
+                    pairs.into_iter().map(|(k, v)| (k.to_owned(), v)).collect()
+                ))
             ]
         })
     }

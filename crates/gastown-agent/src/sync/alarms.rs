@@ -71,20 +71,33 @@ impl Alarms {
         }
         match timeout(PATIENCE, told).await {
             Ok(Ok(Ok(made))) => {
-                let how = if made.created { "A person is told" } else { "It was told before, and is counted again" };
-                Answer { ok: true, message: format!("{how}: escalation {}/{}.", made.namespace, made.name), ..Answer::default() }
+                let how = if made.created {
+                    "A person is told"
+                } else {
+                    "It was told before, and is counted again"
+                };
+                Answer {
+                    ok: true,
+                    message: format!("{how}: escalation {}/{}.", made.namespace, made.name),
+                    ..Answer::default()
+                }
             }
             Ok(Ok(Err(status))) => refused(format!("the witness refuses it: {}", status.message())),
             Ok(Err(_)) => refused("the pod is ending".into()),
             Err(_) => Answer {
                 ok: true,
-                message: "The witness is away; it is kept and told when the witness is back.".into(),
+                message: "The witness is away; it is kept and told when the witness is back."
+                    .into(),
                 ..Answer::default()
             },
         }
     }
 
-    fn keep(&self, request: RaiseRequest, tell: oneshot::Sender<Result<RaiseResponse, Status>>) -> Result<(), String> {
+    fn keep(
+        &self,
+        request: RaiseRequest,
+        tell: oneshot::Sender<Result<RaiseResponse, Status>>,
+    ) -> Result<(), String> {
         let mut queue = self.queue.lock();
         if let Some(same) = queue.waiting.iter_mut().find(|k| k.request.cause == request.cause) {
             same.request = request;
@@ -93,7 +106,9 @@ impl Alarms {
             return Ok(());
         }
         if queue.waiting.len() == WAITING {
-            return Err(format!("{WAITING} alarms wait for the witness already; this one is not kept"));
+            return Err(format!(
+                "{WAITING} alarms wait for the witness already; this one is not kept"
+            ));
         }
         if queue.causes.len() == DIFFERENT && !queue.causes.contains(&request.cause) {
             return Err(format!(
@@ -111,7 +126,8 @@ impl Alarms {
         self.queue.lock().waiting.front().map(|k| k.request.clone())
     }
 
-    /// The first one is done with, in one way or the other. One that was changed while it was on its way stays: it is told anew.
+    /// The first one is done with, in one way or the other. One that was changed while it was on
+    /// its way stays: it is told anew.
     fn settle(&self, sent: &RaiseRequest, outcome: &Result<RaiseResponse, Status>) {
         let mut queue = self.queue.lock();
         if queue.waiting.front().is_some_and(|k| k.request == *sent)
@@ -147,8 +163,14 @@ impl Alarms {
         let outcome = witness.raise(request.clone()).await;
         let cause = &request.cause;
         match &outcome {
-            Ok(made) => tracing::info!(cause, escalation = made.name, "the witness has heard the agent's alarm"),
-            Err(e) if is_final(e) => tracing::warn!(cause, error = %e, "the witness refuses the agent's alarm"),
+            Ok(made) => tracing::info!(
+                cause,
+                escalation = made.name,
+                "the witness has heard the agent's alarm"
+            ),
+            Err(e) if is_final(e) => {
+                tracing::warn!(cause, error = %e, "the witness refuses the agent's alarm")
+            }
             Err(e) => {
                 tracing::debug!(cause, error = %e, "the agent's alarm is kept");
                 return false;
@@ -174,15 +196,29 @@ impl Alarms {
 
 /// Whether another try would end the same.
 fn is_final(status: &Status) -> bool {
-    matches!(status.code(), Code::InvalidArgument | Code::PermissionDenied | Code::FailedPrecondition | Code::OutOfRange)
+    matches!(
+        status.code(),
+        Code::InvalidArgument
+            | Code::PermissionDenied
+            | Code::FailedPrecondition
+            | Code::OutOfRange
+    )
 }
 
 fn request(who: &Who, alarm: &Alarm) -> Result<RaiseRequest, &'static str> {
-    let line: String = alarm.summary.split_whitespace().collect::<Vec<_>>().join(" ").chars().filter(|c| !c.is_control()).collect();
+    let line: String = alarm
+        .summary
+        .split_whitespace()
+        .collect::<Vec<_>>()
+        .join(" ")
+        .chars()
+        .filter(|c| !c.is_control())
+        .collect();
     if line.is_empty() {
         return Err("say in a sentence what a person must know");
     }
-    let details: String = alarm.details.chars().filter(|c| !c.is_control() || *c == '\n' || *c == '\t').collect();
+    let details: String =
+        alarm.details.chars().filter(|c| !c.is_control() || *c == '\n' || *c == '\t').collect();
     Ok(RaiseRequest {
         namespace: who.namespace.clone(),
         rig: who.rig.clone(),
@@ -237,7 +273,11 @@ mod tests {
     }
 
     fn alarms() -> Alarms {
-        let witness = Witness { endpoint: "https://127.0.0.1:1".into(), ca: Ca::Text(String::new()), token_file: "/nowhere".into() };
+        let witness = Witness {
+            endpoint: "https://127.0.0.1:1".into(),
+            ca: Ca::Text(String::new()),
+            token_file: "/nowhere".into(),
+        };
         Alarms::new(who(), Some(witness))
     }
 
@@ -245,11 +285,17 @@ mod tests {
     fn the_same_trouble_has_the_same_cause_and_another_has_another() {
         let one = request(&who(), &alarm("The forge  says:\nno!")).unwrap();
         assert_eq!(one.cause, "polecat/town/toast/agent/the-forge-says-no-a9142f90");
-        assert_eq!((one.summary.as_str(), one.details.as_str(), one.severity.as_str()), ("The forge says: no!", "a\nb", "high"));
+        assert_eq!(
+            (one.summary.as_str(), one.details.as_str(), one.severity.as_str()),
+            ("The forge says: no!", "a\nb", "high")
+        );
         assert_eq!(one.cause, request(&who(), &alarm("The forge says: no!")).unwrap().cause);
         assert_ne!(one.cause, request(&who(), &alarm("The forge says: no?")).unwrap().cause);
         assert!(request(&who(), &alarm(" \n")).is_err());
-        assert_eq!((one.related_kind.as_str(), one.related_name.as_str(), one.source.as_str()), ("Polecat", "toast", "agent"));
+        assert_eq!(
+            (one.related_kind.as_str(), one.related_name.as_str(), one.source.as_str()),
+            ("Polecat", "toast", "agent")
+        );
     }
 
     #[tokio::test]
@@ -283,11 +329,17 @@ mod tests {
             tokio::join!(alarms.escalate(alarm("help")), settle).0
         };
         let made = RaiseResponse { namespace: "town".into(), name: "esc-1".into(), created: true };
-        assert_eq!(told(Ok(made.clone())).await.message, "A person is told: escalation town/esc-1.");
+        assert_eq!(
+            told(Ok(made.clone())).await.message,
+            "A person is told: escalation town/esc-1."
+        );
         let again = told(Ok(RaiseResponse { created: false, ..made })).await;
         assert!(again.ok && again.message.contains("counted again"));
         let refused = told(Err(Status::invalid_argument("no such rig"))).await;
-        assert_eq!((refused.ok, refused.message.as_str()), (false, "the witness refuses it: no such rig"));
+        assert_eq!(
+            (refused.ok, refused.message.as_str()),
+            (false, "the witness refuses it: no such rig")
+        );
     }
 
     #[tokio::test]

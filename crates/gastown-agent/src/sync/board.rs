@@ -1,7 +1,7 @@
 //! What the sidecar knows of the agent for the witness, and what the witness has for the agent.
 //!
-//! One board a pod: `gt run` reports to it, the git work notes on it, and the stream to the witness reads it. It is plain
-//! memory with bounds and no clock; losing it costs a heartbeat.
+//! One board a pod: `gt run` reports to it, the git work notes on it, and the stream to the witness
+//! reads it. It is plain memory with bounds and no clock; losing it costs a heartbeat.
 
 use std::collections::VecDeque;
 
@@ -61,10 +61,13 @@ pub struct Board {
 }
 
 impl Board {
-    /// An empty board. Nudges are numbered from `first`, which must grow from one run of the sidecar to the next: `gt run`
-    /// outlives it and knows a nudge by its number.
+    /// An empty board. Nudges are numbered from `first`, which must grow from one run of the
+    /// sidecar to the next: `gt run` outlives it and knows a nudge by its number.
     pub fn new(first: u64) -> Self {
-        Self { state: Mutex::new(State { next: first.max(1), ..State::default() }), changed: Notify::new() }
+        Self {
+            state: Mutex::new(State { next: first.max(1), ..State::default() }),
+            changed: Notify::new(),
+        }
     }
 
     /// Ends when something is new.
@@ -78,11 +81,14 @@ impl Board {
         out
     }
 
-    /// Takes in a report; the nudge that the agent should get, if one waits. It comes again until its result came.
+    /// Takes in a report; the nudge that the agent should get, if one waits. It comes again until
+    /// its result came.
     pub fn heard(&self, activity: Activity, now_ms: i64) -> Option<Nudge> {
         self.change(|state| {
             for result in &activity.results {
-                let Some(at) = state.nudges.iter().position(|p| p.nudge.id == result.id) else { continue };
+                let Some(at) = state.nudges.iter().position(|p| p.nudge.id == result.id) else {
+                    continue;
+                };
                 let Some(done) = state.nudges.remove(at) else { continue };
                 state.answer(done.stream, done.number, result.ok, &result.message);
             }
@@ -108,11 +114,20 @@ impl Board {
                 return state.answer(stream, number, false, "a nudge without text");
             }
             if state.nudges.len() == NUDGES {
-                return state.answer(stream, number, false, "the agent has not taken the nudges before this one");
+                return state.answer(
+                    stream,
+                    number,
+                    false,
+                    "the agent has not taken the nudges before this one",
+                );
             }
             let id = state.next;
             state.next += 1;
-            state.nudges.push_back(Pending { nudge: Nudge { id, text: text.to_owned() }, stream, number });
+            state.nudges.push_back(Pending {
+                nudge: Nudge { id, text: text.to_owned() },
+                stream,
+                number,
+            });
         });
     }
 
@@ -121,7 +136,8 @@ impl Board {
         self.change(|state| state.answer(stream, number, ok, message));
     }
 
-    /// What the git work came to: the commit that the remote holds, and whether the end is being saved.
+    /// What the git work came to: the commit that the remote holds, and whether the end is being
+    /// saved.
     pub fn note(&self, pushed: Option<CommitId>, saving: bool, now_ms: i64) {
         let same = {
             let state = self.state.lock();
@@ -176,13 +192,18 @@ impl Board {
 impl State {
     fn answer(&mut self, stream: u64, number: u64, ok: bool, message: &str) {
         if stream == self.stream && self.results.len() < RESULTS {
-            self.results.push(CommandResult { number, ok, message: cut(message, MESSAGE_MAX).to_owned() });
+            self.results.push(CommandResult {
+                number,
+                ok,
+                message: cut(message, MESSAGE_MAX).to_owned(),
+            });
         }
     }
 
     /// While the end is saved, the agent is gone and saving is what goes on.
     fn tool(&self) -> Option<Tool> {
-        let saving = self.saving.map(|since_ms| Tool { name: "saving the work".to_owned(), since_ms });
+        let saving =
+            self.saving.map(|since_ms| Tool { name: "saving the work".to_owned(), since_ms });
         saving.or_else(|| self.activity.tool.clone())
     }
 }
@@ -191,13 +212,20 @@ impl State {
 fn tame(activity: Activity, now_ms: i64) -> Activity {
     let tool = activity.tool.map(|tool| {
         let name: String = tool.name.chars().filter(|c| !c.is_control()).collect();
-        Tool { name: cut(&name, TOOL_MAX).to_owned(), since_ms: tool.since_ms.clamp(1, now_ms.max(1)) }
+        Tool {
+            name: cut(&name, TOOL_MAX).to_owned(),
+            since_ms: tool.since_ms.clamp(1, now_ms.max(1)),
+        }
     });
     Activity {
         last_event_ms: activity.last_event_ms.clamp(0, now_ms.max(0)),
         tool,
         waiting: activity.waiting,
-        cpu_seconds: if activity.cpu_seconds.is_finite() { activity.cpu_seconds.max(0.0) } else { 0.0 },
+        cpu_seconds: if activity.cpu_seconds.is_finite() {
+            activity.cpu_seconds.max(0.0)
+        } else {
+            0.0
+        },
         results: Vec::new(),
     }
 }
@@ -235,9 +263,15 @@ mod tests {
         assert_eq!(board.beat(NOW).last_event_ms, 0);
         board.heard(working(Some(("Bash: make", NOW - 3))), NOW);
         let beat = board.beat(NOW);
-        assert_eq!((beat.last_event_ms, beat.in_tool_since_ms, beat.tool.as_str()), (NOW - 5, NOW - 3, "Bash: make"));
+        assert_eq!(
+            (beat.last_event_ms, beat.in_tool_since_ms, beat.tool.as_str()),
+            (NOW - 5, NOW - 3, "Bash: make")
+        );
         assert_eq!(board.urgency(&beat), Urgency::None);
-        board.heard(Activity { last_event_ms: NOW - 1, ..working(Some(("Bash: make", NOW - 3))) }, NOW);
+        board.heard(
+            Activity { last_event_ms: NOW - 1, ..working(Some(("Bash: make", NOW - 3))) },
+            NOW,
+        );
         assert_eq!(board.urgency(&beat), Urgency::Progress);
         board.heard(working(None), NOW);
         assert_eq!(board.urgency(&beat), Urgency::Change);
@@ -252,7 +286,10 @@ mod tests {
         assert_eq!((nudge.id, nudge.text.as_str()), (7, "are you there?"));
         assert_eq!(board.heard(working(None), NOW).unwrap().id, 7);
         assert_eq!(board.heard(told(7, true, ""), NOW), None);
-        assert_eq!(board.beat(NOW).results, [CommandResult { number: 3, ok: true, message: String::new() }]);
+        assert_eq!(
+            board.beat(NOW).results,
+            [CommandResult { number: 3, ok: true, message: String::new() }]
+        );
         assert!(board.beat(NOW).results.is_empty());
     }
 
@@ -271,7 +308,11 @@ mod tests {
         board.nudge(first, 1, "hello");
         board.answer(first, 2, true, "saved");
         let second = board.attached();
-        assert_eq!(board.heard(working(None), NOW).unwrap().text, "hello", "it was said, so the agent hears it");
+        assert_eq!(
+            board.heard(working(None), NOW).unwrap().text,
+            "hello",
+            "it was said, so the agent hears it"
+        );
         board.heard(told(1, true, ""), NOW);
         board.answer(first, 5, true, "late");
         assert!(board.beat(NOW).results.is_empty());
@@ -288,7 +329,11 @@ mod tests {
         }
         let results = board.beat(NOW).results;
         assert_eq!((results.len(), results[0].number, results[0].ok), (RESULTS, 5, false));
-        let line = serde_json::to_string(&crate::socket::Answer { nudge: board.heard(working(None), NOW), ..Default::default() }).unwrap();
+        let line = serde_json::to_string(&crate::socket::Answer {
+            nudge: board.heard(working(None), NOW),
+            ..Default::default()
+        })
+        .unwrap();
         assert!(line.len() < crate::socket::MAX_LINE);
         board.nudge(stream, 101, " \n");
         assert!(board.beat(NOW).results[0].message.contains("without text"));
@@ -303,7 +348,10 @@ mod tests {
         board.note(Some(commit.clone()), true, NOW);
         board.note(Some(commit.clone()), true, NOW + 9);
         let beat = board.beat(NOW + 9);
-        assert_eq!((beat.tool.as_str(), beat.in_tool_since_ms, beat.waiting_for_human), ("saving the work", NOW, false));
+        assert_eq!(
+            (beat.tool.as_str(), beat.in_tool_since_ms, beat.waiting_for_human),
+            ("saving the work", NOW, false)
+        );
         assert_eq!(beat.pushed_commit, commit.as_str());
         board.note(Some(commit), false, NOW + 10);
         assert_eq!(board.beat(NOW + 10).in_tool_since_ms, 0);

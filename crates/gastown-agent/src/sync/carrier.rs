@@ -39,7 +39,9 @@ impl Trouble {
             | Class::HostKeyMismatch
             | Class::Rejected(_) => (SyncResult::PushRejected, false),
             Class::Corrupt => (SyncResult::BadObjects, false),
-            Class::RefNotFound | Class::TooMuchOutput | Class::Local => (SyncResult::Internal, true),
+            Class::RefNotFound | Class::TooMuchOutput | Class::Local => {
+                (SyncResult::Internal, true)
+            }
         };
         Self { result, message: e.to_string(), transient }
     }
@@ -90,9 +92,26 @@ impl Carrier {
     pub fn open(settings: Carry, paths: Paths) -> std::io::Result<Self> {
         let state = State::load(&paths.state())?;
         let git = Git::from_env().with_deadline(Duration::from_secs(300));
-        let quarantine = Quarantine::new(git.clone(), paths.private_repo(), &paths.private_tmp(), quarantine::Limits::default());
+        let quarantine = Quarantine::new(
+            git.clone(),
+            paths.private_repo(),
+            &paths.private_tmp(),
+            quarantine::Limits::default(),
+        );
         let (cache, local, saved) = (Cache::default(), None, None);
-        Ok(Self { settings, paths, git, state, quarantine, cache, local, carried: Ok(()), saved, wip: false, tree: Ok(()) })
+        Ok(Self {
+            settings,
+            paths,
+            git,
+            state,
+            quarantine,
+            cache,
+            local,
+            carried: Ok(()),
+            saved,
+            wip: false,
+            tree: Ok(()),
+        })
     }
 
     fn remote(&self) -> Result<Remote, Trouble> {
@@ -106,7 +125,8 @@ impl Carrier {
     /// What the agent's branch is now.
     fn look(&self) -> Result<Option<CommitId>, Trouble> {
         let read = || -> Result<Option<CommitId>, Unreadable> {
-            let origin = hostile::descend(hostile::open_root(&self.paths.workspace())?, "origin.git")?;
+            let origin =
+                hostile::descend(hostile::open_root(&self.paths.workspace())?, "origin.git")?;
             refs::branch(&origin, &self.settings.work)
         };
         match read() {
@@ -116,7 +136,8 @@ impl Carrier {
         }
     }
 
-    /// Whether the agent's branch moved since it was last carried, or carrying it failed in passing.
+    /// Whether the agent's branch moved since it was last carried, or carrying it failed in
+    /// passing.
     pub fn moved(&self) -> bool {
         match self.look() {
             Ok(now) => now != self.local,
@@ -131,12 +152,20 @@ impl Carrier {
 
     fn object_folders(&self) -> Vec<OwnedFd> {
         let Ok(workspace) = hostile::open_root(&self.paths.workspace()) else { return Vec::new() };
-        ["origin.git/objects", "repo/.git/objects"].iter().filter_map(|p| hostile::descend(&workspace, p).ok()).collect()
+        ["origin.git/objects", "repo/.git/objects"]
+            .iter()
+            .filter_map(|p| hostile::descend(&workspace, p).ok())
+            .collect()
     }
 
     async fn target(&self) -> CommitId {
         let full = self.settings.target.full();
-        let found = self.git.call(["rev-parse", "--verify", "--quiet", &full]).repo(&self.paths.upstream_repo()).output().await;
+        let found = self
+            .git
+            .call(["rev-parse", "--verify", "--quiet", &full])
+            .repo(&self.paths.upstream_repo())
+            .output()
+            .await;
         let text = found.map(|o| String::from_utf8_lossy(&o.stdout).trim().to_owned());
         text.ok().and_then(|t| t.parse().ok()).unwrap_or_else(|| self.state.base.clone())
     }
@@ -150,7 +179,10 @@ impl Carrier {
     }
 
     async fn is_ancestor(&self, old: &CommitId, new: &CommitId) -> bool {
-        let call = self.git.call(["merge-base", "--is-ancestor", old.as_str(), new.as_str()]).repo(&self.paths.private_repo());
+        let call = self
+            .git
+            .call(["merge-base", "--is-ancestor", old.as_str(), new.as_str()])
+            .repo(&self.paths.private_repo());
         call.any_exit().output().await.is_ok_and(|o| o.status.success())
     }
 
@@ -161,7 +193,11 @@ impl Carrier {
     /// Brings the agent's branch to the remote.
     pub async fn carry(&mut self) -> Done {
         // What stands when the time ends in the midst of it.
-        let cut = Trouble { result: SyncResult::RemoteUnreachable, message: "the time ended while it was carried".into(), transient: true };
+        let cut = Trouble {
+            result: SyncResult::RemoteUnreachable,
+            message: "the time ended while it was carried".into(),
+            transient: true,
+        };
         let before = std::mem::replace(&mut self.carried, Err(cut));
         self.carried = self.try_carry().await;
         if let Err(t) = &self.carried
@@ -189,7 +225,11 @@ impl Carrier {
         }
         self.state.pushing = Some(local.clone());
         self.remember()?;
-        let update = RefUpdate { name: self.settings.work.full(), expected: self.state.work.clone(), new: Some(local.clone()) };
+        let update = RefUpdate {
+            name: self.settings.work.full(),
+            expected: self.state.work.clone(),
+            new: Some(local.clone()),
+        };
         let pushed = self.push(update).await;
         if let Err(t) = &pushed {
             // A lost answer, or a stranger: only the remote knows.
@@ -208,13 +248,21 @@ impl Carrier {
             tracing::info!(commit = local.as_str(), "the remote holds the work branch");
             return Ok(());
         }
-        Err(Trouble { result: SyncResult::PushRace, message: "the branch was moved right after our push".into(), transient: false })
+        Err(Trouble {
+            result: SyncResult::PushRace,
+            message: "the branch was moved right after our push".into(),
+            transient: false,
+        })
     }
 
     /// Reads back where the work branch stands after a push whose fate is open.
     async fn settle_interrupted(&mut self) -> Done {
         let name = self.settings.work.full();
-        let held = self.remote()?.ls_remote(&self.git, std::slice::from_ref(&name)).await.map_err(|e| Trouble::of(&e))?;
+        let held = self
+            .remote()?
+            .ls_remote(&self.git, std::slice::from_ref(&name))
+            .await
+            .map_err(|e| Trouble::of(&e))?;
         if held.get(&name) == self.state.pushing.as_ref() {
             self.state.work = self.state.pushing.take();
         } else {
@@ -226,16 +274,19 @@ impl Carrier {
     async fn push(&self, update: RefUpdate) -> Done {
         let (remote, repo) = (self.remote()?, self.paths.private_repo());
         let name = update.name.clone();
-        let outcomes = remote.push(&self.git, &repo, &[update]).await.map_err(|e| Trouble::of(&e))?;
+        let outcomes =
+            remote.push(&self.git, &repo, &[update]).await.map_err(|e| Trouble::of(&e))?;
         match outcomes.into_iter().next() {
             Some(PushOutcome::Done | PushOutcome::UpToDate) => Ok(()),
             Some(PushOutcome::Rejected(Refusal::Stale, said)) => {
                 let message = format!("another writer moved {name} ({said})");
                 Err(Trouble { result: SyncResult::PushRace, message, transient: false })
             }
-            Some(PushOutcome::Rejected(_, said)) => {
-                Err(Trouble { result: SyncResult::PushRejected, message: format!("the remote refused {name}: {said}"), transient: false })
-            }
+            Some(PushOutcome::Rejected(_, said)) => Err(Trouble {
+                result: SyncResult::PushRejected,
+                message: format!("the remote refused {name}: {said}"),
+                transient: false,
+            }),
             None => Err(Trouble::internal("git told nothing about the push")),
         }
     }
@@ -254,14 +305,20 @@ impl Carrier {
 
     async fn try_save(&mut self) -> Done {
         let head = self.workspace_head().await;
-        let base = head.clone().or_else(|| self.state.work.clone()).unwrap_or_else(|| self.state.base.clone());
+        let base = head
+            .clone()
+            .or_else(|| self.state.work.clone())
+            .unwrap_or_else(|| self.state.base.clone());
         let (tree, skipped, head_tree) = self.write_tree(&base).await?;
         let target = self.target().await;
         let mut parents = vec![base.clone()];
         if let Some(local) = self.local.clone() {
             // A branch that the remote refused goes along, if the snapshot's history lacks it.
             let carried = self.state.work.as_ref() == Some(&local);
-            if !carried && !self.is_ancestor(&local, &base).await && self.import(&local).await.is_ok() {
+            if !carried
+                && !self.is_ancestor(&local, &base).await
+                && self.import(&local).await.is_ok()
+            {
                 parents.push(local);
             }
         }
@@ -304,13 +361,22 @@ impl Carrier {
     }
 
     /// Writes the worktree's tree: its id, what was left out, and HEAD's tree.
-    async fn write_tree(&mut self, head: &CommitId) -> Result<(String, Vec<String>, String), Trouble> {
+    async fn write_tree(
+        &mut self,
+        head: &CommitId,
+    ) -> Result<(String, Vec<String>, String), Trouble> {
         let (repo, clone, head) = (self.paths.private_repo(), self.paths.worktree(), head.clone());
         let mut cache = std::mem::take(&mut self.cache);
         let work = tokio::task::spawn_blocking(move || {
             let head_tree = tree_of(&repo, &head)?;
             let repo = open(&repo)?;
-            let tree = snapshot::take(&repo, &clone, Some(head_tree), &mut cache, snapshot::Limits::default());
+            let tree = snapshot::take(
+                &repo,
+                &clone,
+                Some(head_tree),
+                &mut cache,
+                snapshot::Limits::default(),
+            );
             let tree = tree.map_err(|e| match e {
                 snapshot::SnapshotError::Worktree(_) => Trouble::bad(e.to_string()),
                 snapshot::SnapshotError::Store(_) => Trouble::internal(e),
@@ -326,7 +392,12 @@ impl Carrier {
         Ok((tree, skipped, head_tree))
     }
 
-    fn write_commit(&self, tree: &str, parents: &[CommitId], skipped: &[String]) -> Result<CommitId, Trouble> {
+    fn write_commit(
+        &self,
+        tree: &str,
+        parents: &[CommitId],
+        skipped: &[String],
+    ) -> Result<CommitId, Trouble> {
         let repo = open(&self.paths.private_repo())?;
         let id = |text: &str| gix::ObjectId::from_hex(text.as_bytes()).map_err(Trouble::internal);
         let mut message = format!("Snapshot of the working tree on {}\n", self.settings.work);
@@ -357,13 +428,23 @@ impl Carrier {
 
     async fn push_wip(&mut self, commit: CommitId) -> Done {
         let name = self.settings.wip_ref.clone();
-        let update = |expected| RefUpdate { name: name.clone(), expected, new: Some(commit.clone()) };
+        let update =
+            |expected| RefUpdate { name: name.clone(), expected, new: Some(commit.clone()) };
         let mut pushed = self.push(update(self.state.wip.clone())).await;
         if pushed.as_ref().is_err_and(|t| t.result == SyncResult::PushRace) {
-            // The ref is this attempt's alone: it stands elsewhere only when an answer of ours was lost.
-            let held = self.remote()?.ls_remote(&self.git, std::slice::from_ref(&name)).await.map_err(|e| Trouble::of(&e))?;
+            // The ref is this attempt's alone: it stands elsewhere only when an answer of ours was
+            // lost.
+            let held = self
+                .remote()?
+                .ls_remote(&self.git, std::slice::from_ref(&name))
+                .await
+                .map_err(|e| Trouble::of(&e))?;
             let found = held.get(&name).cloned();
-            pushed = if found.as_ref() == Some(&commit) { Ok(()) } else { self.push(update(found)).await };
+            pushed = if found.as_ref() == Some(&commit) {
+                Ok(())
+            } else {
+                self.push(update(found)).await
+            };
         }
         pushed?;
         tracing::info!(commit = commit.as_str(), name, "the working tree is saved");
@@ -374,7 +455,10 @@ impl Carrier {
     /// Fetches the target branch for the agent's side.
     pub async fn refresh_target(&self) -> Done {
         let full = self.settings.target.full();
-        let fetched = self.remote()?.fetch(&self.git, &self.paths.upstream_repo(), &[format!("+{full}:{full}")]).await;
+        let fetched = self
+            .remote()?
+            .fetch(&self.git, &self.paths.upstream_repo(), &[format!("+{full}:{full}")])
+            .await;
         fetched.map_err(|e| Trouble::of(&e))
     }
 
@@ -421,10 +505,21 @@ impl Carrier {
 
     async fn measure(&self, commit: &CommitId) -> (Option<CommitId>, u32) {
         let (repo, target) = (self.paths.private_repo(), self.target().await);
-        let base = self.git.call(["merge-base", target.as_str(), commit.as_str()]).repo(&repo).output().await;
-        let ahead = self.git.call(["rev-list", "--count", commit.as_str(), &format!("^{target}")]).repo(&repo).output().await;
-        let text =
-            |o: Result<gastown_git::Output, GitError>| o.map(|o| String::from_utf8_lossy(&o.stdout).trim().to_owned()).unwrap_or_default();
+        let base = self
+            .git
+            .call(["merge-base", target.as_str(), commit.as_str()])
+            .repo(&repo)
+            .output()
+            .await;
+        let ahead = self
+            .git
+            .call(["rev-list", "--count", commit.as_str(), &format!("^{target}")])
+            .repo(&repo)
+            .output()
+            .await;
+        let text = |o: Result<gastown_git::Output, GitError>| {
+            o.map(|o| String::from_utf8_lossy(&o.stdout).trim().to_owned()).unwrap_or_default()
+        };
         (text(base).lines().next().and_then(|l| l.parse().ok()), text(ahead).parse().unwrap_or(0))
     }
 }

@@ -1,5 +1,5 @@
-//! `gt sync`: the sidecar that carries the agent's work to the remote. It alone holds the git credentials, and it alone
-//! speaks with the witness.
+//! `gt sync`: the sidecar that carries the agent's work to the remote. It alone holds the git
+//! credentials, and it alone speaks with the witness.
 
 mod alarms;
 mod board;
@@ -41,7 +41,10 @@ pub async fn run(settings: Carry, paths: &Paths) -> anyhow::Result<()> {
     let board = Arc::new(Board::new(crate::now_ms().unsigned_abs()));
     let alarms = Arc::new(Alarms::new(settings.who.clone(), settings.witness.clone()));
     let mut server = JoinSet::new();
-    server.spawn(socket::serve(listener, Desks { git: git.clone(), board: board.clone(), alarms: alarms.clone() }));
+    server.spawn(socket::serve(
+        listener,
+        Desks { git: git.clone(), board: board.clone(), alarms: alarms.clone() },
+    ));
     // Beside the git work, which waits for none of it; gone when this function ends.
     let mut beside = JoinSet::new();
     let mut raising = JoinSet::new();
@@ -65,7 +68,10 @@ pub async fn run(settings: Carry, paths: &Paths) -> anyhow::Result<()> {
     let mut report = carrier.report().await;
     if unheard > 0 {
         let space = if report.message.is_empty() { "" } else { "; " };
-        let _ = write!(report.message, "{space}the witness was away: alarms of the agent that nobody heard: {unheard}");
+        let _ = write!(
+            report.message,
+            "{space}the witness was away: alarms of the agent that nobody heard: {unheard}"
+        );
     }
     tracing::info!(result = ?report.result, commit = ?report.commit, ahead = report.ahead, wip = ?report.wip, "ended");
     record::write(paths, &mut report)?;
@@ -104,8 +110,15 @@ fn ticker(every: Duration) -> tokio::time::Interval {
     ticker
 }
 
-async fn serve(carrier: &mut Carrier, settings: &Carry, paths: &Paths, mut asked: mpsc::Receiver<Asked>, board: &Board) {
-    let (mut look, mut snapshot, mut refresh) = (ticker(LOOK), ticker(settings.snapshot_every), ticker(settings.refresh_every));
+async fn serve(
+    carrier: &mut Carrier,
+    settings: &Carry,
+    paths: &Paths,
+    mut asked: mpsc::Receiver<Asked>,
+    board: &Board,
+) {
+    let (mut look, mut snapshot, mut refresh) =
+        (ticker(LOOK), ticker(settings.snapshot_every), ticker(settings.refresh_every));
     let mut pause = Pause::new();
     let mut finishing: Vec<oneshot::Sender<Answer>> = Vec::new();
     let mut drained = false;
@@ -183,7 +196,14 @@ fn told(carrier: &Carrier, done: Result<(), Trouble>) -> Answer {
     let (commit, wip) = carrier.holds();
     match done {
         Ok(()) => Answer { ok: true, commit, wip, ..Answer::default() },
-        Err(t) => Answer { ok: false, commit, wip, reason: Some(t.result), message: t.message, nudge: None },
+        Err(t) => Answer {
+            ok: false,
+            commit,
+            wip,
+            reason: Some(t.result),
+            message: t.message,
+            nudge: None,
+        },
     }
 }
 

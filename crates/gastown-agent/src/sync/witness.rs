@@ -1,4 +1,5 @@
-//! The stream to witness-ctl: heartbeats up, commands down, made again for ever. Nothing here is waited for by the git work.
+//! The stream to witness-ctl: heartbeats up, commands down, made again for ever. Nothing here is
+//! waited for by the git work.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -71,10 +72,14 @@ pub struct Who {
 
 impl Witness {
     async fn client(&self) -> Result<WitnessClient<Channel>, Status> {
-        let away = |e: &dyn std::error::Error| Status::unavailable(format!("{}: {}", self.endpoint, chain(e)));
+        let away = |e: &dyn std::error::Error| {
+            Status::unavailable(format!("{}: {}", self.endpoint, chain(e)))
+        };
         let ca = match &self.ca {
             Ca::Text(text) => text.clone().into_bytes(),
-            Ca::File(path) => tokio::fs::read(path).await.map_err(|e| Status::unavailable(format!("{}: {e}", path.display())))?,
+            Ca::File(path) => tokio::fs::read(path)
+                .await
+                .map_err(|e| Status::unavailable(format!("{}: {e}", path.display())))?,
         };
         let endpoint = || {
             Endpoint::from_shared(self.endpoint.clone())?
@@ -85,15 +90,24 @@ impl Witness {
                 .tls_config(ClientTlsConfig::new().ca_certificate(Certificate::from_pem(ca)))
         };
         let endpoint = endpoint().map_err(|e| away(&e))?;
-        let channel = timeout(ANSWER, endpoint.connect()).await.map_err(|_| Status::deadline_exceeded("no connection in time"))?;
+        let channel = timeout(ANSWER, endpoint.connect())
+            .await
+            .map_err(|_| Status::deadline_exceeded("no connection in time"))?;
         Ok(WitnessClient::new(channel.map_err(|e| away(&e))?).max_decoding_message_size(64 << 10))
     }
 
     /// With the token as it is now.
     fn signed<T>(&self, what: T) -> Result<Request<T>, Status> {
-        let file = if self.token_file.is_dir() { self.token_file.join("token") } else { self.token_file.clone() };
-        let token = std::fs::read_to_string(&file).map_err(|e| Status::unavailable(format!("the token {}: {e}", file.display())))?;
-        let value = format!("Bearer {}", token.trim()).parse().map_err(|_| Status::internal("the token is no header value"))?;
+        let file = if self.token_file.is_dir() {
+            self.token_file.join("token")
+        } else {
+            self.token_file.clone()
+        };
+        let token = std::fs::read_to_string(&file)
+            .map_err(|e| Status::unavailable(format!("the token {}: {e}", file.display())))?;
+        let value = format!("Bearer {}", token.trim())
+            .parse()
+            .map_err(|_| Status::internal("the token is no header value"))?;
         let mut request = Request::new(what);
         request.metadata_mut().insert("authorization", value);
         Ok(request)
@@ -105,7 +119,9 @@ impl Witness {
             let mut client = self.client().await?;
             Ok(client.raise(self.signed(what)?).await?.into_inner())
         };
-        timeout(ANSWER + CALL, call).await.unwrap_or_else(|_| Err(Status::deadline_exceeded("no answer in time")))
+        timeout(ANSWER + CALL, call)
+            .await
+            .unwrap_or_else(|_| Err(Status::deadline_exceeded("no answer in time")))
     }
 }
 
@@ -172,7 +188,9 @@ impl Link {
             match &ended {
                 Ok(()) => tracing::debug!("the witness ended the stream"),
                 Err(e) if away => tracing::debug!(error = %e, "the witness is still away"),
-                Err(e) => tracing::warn!(error = %e, "the witness is away; the work goes on without it"),
+                Err(e) => {
+                    tracing::warn!(error = %e, "the witness is away; the work goes on without it")
+                }
             }
             away |= ended.is_err();
             sleep(backoff.next(fastrand::f64())).await;
@@ -187,8 +205,11 @@ impl Link {
         let mut last = self.first();
         // The channel is new and empty.
         let _ = up.try_send(last.clone());
-        let attached = timeout(ANSWER, client.attach(self.witness.signed(ReceiverStream::new(beats))?)).await;
-        let mut down = attached.map_err(|_| Status::deadline_exceeded("the witness does not answer"))??.into_inner();
+        let attached =
+            timeout(ANSWER, client.attach(self.witness.signed(ReceiverStream::new(beats))?)).await;
+        let mut down = attached
+            .map_err(|_| Status::deadline_exceeded("the witness does not answer"))??
+            .into_inner();
         tracing::info!(endpoint = self.witness.endpoint, "attached to the witness");
         // Gone with the stream: its answers would mean nothing to the next one.
         let mut helper = JoinSet::new();
@@ -205,7 +226,8 @@ impl Link {
                 () = self.board.changed() => {}
                 () = sleep_until(due) => {
                     sent = Instant::now();
-                    // Full: the connection takes nothing at the moment, and a later heartbeat will say it all.
+                    // Full: the connection takes nothing at the moment, and a later heartbeat will
+                    // say it all.
                     match up.try_reserve() {
                         Ok(free) => {
                             last = self.board.beat(crate::now_ms());
@@ -236,7 +258,9 @@ impl Link {
                     self.board.answer(stream, number, false, "too many checkpoints wait already");
                 }
             }
-            None => self.board.answer(stream, number, false, "this version does not know the command"),
+            None => {
+                self.board.answer(stream, number, false, "this version does not know the command")
+            }
         }
     }
 }
@@ -250,7 +274,12 @@ fn pace(urgency: Urgency) -> Duration {
 }
 
 /// Saves when it is asked to; those that came meanwhile are answered by one checkpoint.
-async fn checkpoints(mut wanted: mpsc::Receiver<(u64, String)>, git: mpsc::Sender<Asked>, board: Arc<Board>, stream: u64) {
+async fn checkpoints(
+    mut wanted: mpsc::Receiver<(u64, String)>,
+    git: mpsc::Sender<Asked>,
+    board: Arc<Board>,
+    stream: u64,
+) {
     let mut numbers = Vec::new();
     while wanted.recv_many(&mut numbers, CHECKPOINTS).await > 0 {
         let why = numbers.last().map(|(_, why)| super::board::cut(why, 200)).unwrap_or_default();
@@ -273,8 +302,12 @@ async fn checkpoints(mut wanted: mpsc::Receiver<(u64, String)>, git: mpsc::Sende
 
 /// What the remote holds, or why it does not.
 pub fn said(answer: &Answer) -> String {
-    let commit = answer.commit.as_ref().map_or_else(|| "no commits yet".to_owned(), |c| format!("commit {c}"));
-    let wip = answer.wip.as_ref().map(|w| format!(", uncommitted changes in {w}")).unwrap_or_default();
+    let commit = answer
+        .commit
+        .as_ref()
+        .map_or_else(|| "no commits yet".to_owned(), |c| format!("commit {c}"));
+    let wip =
+        answer.wip.as_ref().map(|w| format!(", uncommitted changes in {w}")).unwrap_or_default();
     if answer.ok {
         format!("the remote holds {commit}{wip}")
     } else {
@@ -298,11 +331,22 @@ mod tests {
     #[test]
     fn an_answer_names_what_the_remote_holds() {
         let commit: gastown_names::CommitId = "b".repeat(40).parse().unwrap();
-        let mut answer = Answer { ok: true, commit: Some(commit.clone()), wip: Some("refs/w".into()), ..Answer::default() };
-        assert_eq!(said(&answer), format!("the remote holds commit {commit}, uncommitted changes in refs/w"));
+        let mut answer = Answer {
+            ok: true,
+            commit: Some(commit.clone()),
+            wip: Some("refs/w".into()),
+            ..Answer::default()
+        };
+        assert_eq!(
+            said(&answer),
+            format!("the remote holds commit {commit}, uncommitted changes in refs/w")
+        );
         (answer.ok, answer.wip, answer.message) = (false, None, "no route".into());
         assert_eq!(said(&answer), format!("not saved: no route; the remote holds commit {commit}"));
-        assert_eq!(said(&Answer { ok: true, ..Answer::default() }), "the remote holds no commits yet");
+        assert_eq!(
+            said(&Answer { ok: true, ..Answer::default() }),
+            "the remote holds no commits yet"
+        );
     }
 
     #[tokio::test]
@@ -322,7 +366,10 @@ mod tests {
         worker.await.unwrap();
         assert!(asked.recv().await.is_none(), "one was enough");
         let results = board.beat(0).results;
-        assert_eq!(results.iter().map(|r| (r.number, r.ok)).collect::<Vec<_>>(), [(1, true), (2, true), (3, true)]);
+        assert_eq!(
+            results.iter().map(|r| (r.number, r.ok)).collect::<Vec<_>>(),
+            [(1, true), (2, true), (3, true)]
+        );
     }
 
     #[tokio::test]
@@ -336,6 +383,9 @@ mod tests {
         drop(save);
         checkpoints(wanted, git, board.clone(), stream).await;
         let results = board.beat(0).results;
-        assert_eq!((results[0].ok, results[0].message.as_str()), (false, "the pod is ending and saves its work"));
+        assert_eq!(
+            (results[0].ok, results[0].message.as_str()),
+            (false, "the pod is ending and saves its work")
+        );
     }
 }

@@ -40,10 +40,18 @@ fn a_password_comes_from_the_secret_and_a_wrong_one_is_told() {
     assert_eq!(pod.init().result, InitResult::BadCredentials);
     pod.set("GASTOWN_GIT_SECRET", "forge");
     let report = pod.init();
-    assert_eq!((report.result, report.message.contains("secret forge not found")), (InitResult::SecretNotFound, true), "{report:?}");
+    assert_eq!(
+        (report.result, report.message.contains("secret forge not found")),
+        (InitResult::SecretNotFound, true),
+        "{report:?}"
+    );
     pod.put("git-creds/username", "me\n").put("git-creds/password", "wrong");
     let report = pod.init();
-    assert_eq!((report.result, report.message.contains("secret forge")), (InitResult::BadCredentials, true), "{report:?}");
+    assert_eq!(
+        (report.result, report.message.contains("secret forge")),
+        (InitResult::BadCredentials, true),
+        "{report:?}"
+    );
     assert!(!report.message.contains("wrong"), "{report:?}");
     pod.put("git-creds/password", "p:w/%\n");
     pod.ready();
@@ -107,15 +115,25 @@ fn the_gates_token_goes_through_a_header_and_is_never_told() {
             let n = stream.read(&mut chunk).unwrap();
             head.extend_from_slice(&chunk[..n]);
         }
-        stream.write_all(b"HTTP/1.1 401 Unauthorized\r\nContent-Length: 0\r\nConnection: close\r\n\r\n").unwrap();
+        stream
+            .write_all(
+                b"HTTP/1.1 401 Unauthorized\r\nContent-Length: 0\r\nConnection: close\r\n\r\n",
+            )
+            .unwrap();
         String::from_utf8(head).unwrap()
     });
     let mut pod = Pod::new("file:///unused");
     pod.put("token", "s3cret.token\n");
     let token = pod.path("token").display().to_string();
-    pod.set("GASTOWN_GIT_URL", &url).set("GASTOWN_CANDIDATE", &"a".repeat(40)).set("GASTOWN_TOKEN_FILE", &token);
+    pod.set("GASTOWN_GIT_URL", &url)
+        .set("GASTOWN_CANDIDATE", &"a".repeat(40))
+        .set("GASTOWN_TOKEN_FILE", &token);
     assert_eq!(pod.start("fetch", &["fetch"]).wait(), Some(1));
     let head = server.join().unwrap();
     assert!(head.contains("Authorization: Bearer s3cret.token"), "{head}");
-    assert!(pod.log("fetch").contains("BadCredentials") && !pod.log("fetch").contains("s3cret"), "{}", pod.log("fetch"));
+    assert!(
+        pod.log("fetch").contains("BadCredentials") && !pod.log("fetch").contains("s3cret"),
+        "{}",
+        pod.log("fetch")
+    );
 }

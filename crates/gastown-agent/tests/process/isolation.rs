@@ -1,4 +1,5 @@
-//! A hostile agent: nothing that it plants runs, is read, or is pushed beyond its own branch and snapshot.
+//! A hostile agent: nothing that it plants runs, is read, or is pushed beyond its own branch and
+//! snapshot.
 
 use std::fs;
 use std::os::unix::fs::{PermissionsExt, symlink};
@@ -14,7 +15,8 @@ struct Scene {
     sync: Running,
 }
 
-/// A pod whose agent has committed `work` to its branch in the local origin, with nobody but the sidecar running.
+/// A pod whose agent has committed `work` to its branch in the local origin, with nobody but the
+/// sidecar running.
 fn scene(plant: impl FnOnce(&Pod)) -> Scene {
     let origin = Origin::new();
     let pod = Pod::new(&origin.url());
@@ -33,7 +35,10 @@ fn commit(pod: &Pod, name: &str) -> String {
 
 fn push(pod: &Pod) {
     let origin = pod.path("workspace/origin.git");
-    git(&pod.repo(), &["push", "-q", "--force", origin.to_str().unwrap(), "HEAD:refs/heads/polecat/toast"]);
+    git(
+        &pod.repo(),
+        &["push", "-q", "--force", origin.to_str().unwrap(), "HEAD:refs/heads/polecat/toast"],
+    );
 }
 
 fn script(path: &Path, marker: &Path) {
@@ -43,7 +48,14 @@ fn script(path: &Path, marker: &Path) {
 }
 
 fn fifo(path: &Path) {
-    rustix::fs::mknodat(rustix::fs::CWD, path, rustix::fs::FileType::Fifo, rustix::fs::Mode::RWXU, 0).unwrap();
+    rustix::fs::mknodat(
+        rustix::fs::CWD,
+        path,
+        rustix::fs::FileType::Fifo,
+        rustix::fs::Mode::RWXU,
+        0,
+    )
+    .unwrap();
 }
 
 #[test]
@@ -68,8 +80,15 @@ fn nothing_planted_in_the_repositories_runs() {
             let file = pod.path(repo).join("config");
             let old = fs::read_to_string(&file).unwrap();
             fs::write(&file, format!("{old}{config}")).unwrap();
-            for hook in ["pre-push", "post-checkout", "reference-transaction", "update", "post-receive", "pre-auto-gc", "post-index-change"]
-            {
+            for hook in [
+                "pre-push",
+                "post-checkout",
+                "reference-transaction",
+                "update",
+                "post-receive",
+                "pre-auto-gc",
+                "post-index-change",
+            ] {
                 script(&pod.path(repo).join("hooks").join(hook), &ran);
                 script(&marker.path().join(hook), &ran);
             }
@@ -80,7 +99,12 @@ fn nothing_planted_in_the_repositories_runs() {
     until("the work is carried", || s.origin.at("polecat/toast").is_some());
     assert!(s.pod.checkpoint(), "{}", s.pod.log("checkpoint"));
     let record = s.pod.end_sync(s.sync);
-    assert_eq!((record.result, record.wip.as_deref()), (SyncResult::Pushed, Some(WIP)), "{}", s.pod.log("sync"));
+    assert_eq!(
+        (record.result, record.wip.as_deref()),
+        (SyncResult::Pushed, Some(WIP)),
+        "{}",
+        s.pod.log("sync")
+    );
     // The filter would have changed what is stored.
     assert_eq!(git(&s.origin.path(), &["show", &format!("{WIP}:dirty")]), "dirty");
     assert!(!ran.exists(), "planted code ran: {}", fs::read_to_string(&ran).unwrap());
@@ -110,7 +134,10 @@ fn a_worktree_that_is_a_link_elsewhere_is_not_read() {
 
 /// No object of the remote holds the text.
 fn assert_nowhere(origin: &Origin, text: &str) {
-    let objects = git(&origin.path(), &["cat-file", "--batch-all-objects", "--batch-check=%(objectname) %(objecttype)"]);
+    let objects = git(
+        &origin.path(),
+        &["cat-file", "--batch-all-objects", "--batch-check=%(objectname) %(objecttype)"],
+    );
     for id in objects.lines().filter_map(|l| l.strip_suffix(" blob")) {
         assert!(!git(&origin.path(), &["cat-file", "blob", id]).contains(text), "{id}");
     }
@@ -217,7 +244,11 @@ fn fifos_and_bombs_among_objects_and_refs_hold_nobody() {
         fifo(&at.join("objects/pack").join(format!("pack-{}.pack", "c".repeat(40))));
         symlink("/", at.join("objects/ab")).unwrap();
         fifo(&at.join("packed-refs"));
-        fs::write(at.join("objects/pack").join(format!("pack-{}.pack", "d".repeat(40))), "PACK nonsense").unwrap();
+        fs::write(
+            at.join("objects/pack").join(format!("pack-{}.pack", "d".repeat(40))),
+            "PACK nonsense",
+        )
+        .unwrap();
     });
     until("the work is carried all the same", || s.origin.at("polecat/toast").is_some());
     let at = s.pod.path("workspace/origin.git");
@@ -239,7 +270,10 @@ fn broken_objects_never_reach_the_remote() {
         let raw: Vec<u8> = [b"100644 .git\0".to_vec(), hex(&blob)].concat();
         fs::write(pod.path("tree"), raw).unwrap();
         let tree = pod.path("tree");
-        let id = git(&pod.repo(), &["hash-object", "-t", "tree", "--literally", "-w", tree.to_str().unwrap()]);
+        let id = git(
+            &pod.repo(),
+            &["hash-object", "-t", "tree", "--literally", "-w", tree.to_str().unwrap()],
+        );
         let bad = git(&pod.repo(), &["commit-tree", "-p", "HEAD", "-m", "bad", &id]);
         git(&pod.repo(), &["push", "-q", "origin", &format!("{bad}:refs/heads/polecat/toast")]);
     });
@@ -259,7 +293,16 @@ fn only_the_own_branch_is_carried() {
         let head = commit(pod, "work");
         let at = pod.path("workspace/origin.git");
         for name in ["main", "release", "polecat/other"] {
-            git(&pod.repo(), &["push", "-q", "--force", at.to_str().unwrap(), &format!("{head}:refs/heads/{name}")]);
+            git(
+                &pod.repo(),
+                &[
+                    "push",
+                    "-q",
+                    "--force",
+                    at.to_str().unwrap(),
+                    &format!("{head}:refs/heads/{name}"),
+                ],
+            );
         }
         push(pod);
     });

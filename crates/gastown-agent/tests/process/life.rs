@@ -54,13 +54,24 @@ fn uncommitted_changes_are_saved_beside_the_branch_and_not_committed_for_the_age
     let dirty = "echo changed >> README; echo new > new.txt; echo noise > x.log; mkdir build; echo b > build/b; ln -s /etc/passwd link\n";
     Pod::end_run(pod.agent(&format!("{COMMIT}{dirty}")));
     let record = pod.end_sync(sync);
-    assert_eq!((record.result, record.wip.as_deref()), (SyncResult::Pushed, Some(WIP)), "{}", pod.log("sync"));
+    assert_eq!(
+        (record.result, record.wip.as_deref()),
+        (SyncResult::Pushed, Some(WIP)),
+        "{}",
+        pod.log("sync")
+    );
     let files = git(&origin.path(), &["ls-tree", "-r", "--name-only", WIP]);
-    assert_eq!(files.lines().collect::<Vec<_>>(), [".gitignore", "README", "link", "new.txt", "work.txt"]);
+    assert_eq!(
+        files.lines().collect::<Vec<_>>(),
+        [".gitignore", "README", "link", "new.txt", "work.txt"]
+    );
     assert_eq!(git(&origin.path(), &["show", &format!("{WIP}:link")]), "/etc/passwd");
     assert_eq!(git(&origin.path(), &["ls-tree", WIP, "link"]).split(' ').next(), Some("120000"));
     assert_eq!(origin.at(&format!("{WIP}^")), origin.at("polecat/toast"));
-    assert!(!git(&origin.path(), &["ls-tree", "-r", "--name-only", "polecat/toast"]).contains("new.txt"));
+    assert!(
+        !git(&origin.path(), &["ls-tree", "-r", "--name-only", "polecat/toast"])
+            .contains("new.txt")
+    );
 }
 
 #[test]
@@ -101,7 +112,10 @@ fn a_drain_saves_commits_and_the_dirty_tree() {
     until("the agent is in the midst of it", || pod.repo().join("started").exists());
     pod.put("gastown/pod/drain", "Terminated");
     let (code, report) = Pod::end_run(run);
-    assert_eq!((code, report.exit, report.message.as_str()), (Some(3), AgentExit::Drained, "Terminated"));
+    assert_eq!(
+        (code, report.exit, report.message.as_str()),
+        (Some(3), AgentExit::Drained, "Terminated")
+    );
     pod.golden("run-drained", &report);
     assert_eq!(git(&origin.path(), &["show", &format!("{WIP}:half.txt")]), "half");
     assert!(git_ok(&origin.path(), &["show", "polecat/toast:work.txt"]));
@@ -124,7 +138,12 @@ fn a_run_that_was_killed_has_its_work_carried_by_the_sidecars_end() {
     run.signal(rustix::process::Signal::KILL);
     run.wait();
     let record = pod.end_sync(sync);
-    assert_eq!((record.result, record.ahead), (SyncResult::Pushed, 1), "{record:?}\n{}", pod.log("sync"));
+    assert_eq!(
+        (record.result, record.ahead),
+        (SyncResult::Pushed, 1),
+        "{record:?}\n{}",
+        pod.log("sync")
+    );
     assert_eq!(git(&origin.path(), &["show", &format!("{WIP}:dirty.txt")]), "dirty");
 }
 

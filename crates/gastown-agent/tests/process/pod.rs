@@ -35,7 +35,11 @@ pub fn git_ok(dir: &Path, args: &[&str]) -> bool {
 
 fn git_command(dir: &Path, args: &[&str]) -> Command {
     let mut c = Command::new("git");
-    c.arg("-C").arg(dir).args(args).env("GIT_CONFIG_GLOBAL", "/dev/null").env("GIT_CONFIG_NOSYSTEM", "1");
+    c.arg("-C")
+        .arg(dir)
+        .args(args)
+        .env("GIT_CONFIG_GLOBAL", "/dev/null")
+        .env("GIT_CONFIG_NOSYSTEM", "1");
     for who in ["AUTHOR", "COMMITTER"] {
         c.env(format!("GIT_{who}_NAME"), "T").env(format!("GIT_{who}_EMAIL"), "t@example.org");
     }
@@ -78,13 +82,18 @@ impl Origin {
 
     /// What the ref holds.
     pub fn at(&self, name: &str) -> Option<String> {
-        let out = git_command(&self.path(), &["rev-parse", "--verify", "--quiet", name]).output().unwrap();
+        let out = git_command(&self.path(), &["rev-parse", "--verify", "--quiet", name])
+            .output()
+            .unwrap();
         out.status.success().then(|| String::from_utf8(out.stdout).unwrap().trim().to_owned())
     }
 
     /// All its refs.
     pub fn refs(&self) -> Vec<String> {
-        git(&self.path(), &["for-each-ref", "--format=%(refname)"]).lines().map(str::to_owned).collect()
+        git(&self.path(), &["for-each-ref", "--format=%(refname)"])
+            .lines()
+            .map(str::to_owned)
+            .collect()
     }
 
     /// Another writer commits to the branch, from where `main` is; the commit.
@@ -145,8 +154,16 @@ pub const WIP: &str = "refs/gastown/wip/town/toast/1";
 impl Pod {
     pub fn new(url: &str) -> Self {
         let dir = tempfile::Builder::new().prefix("gt-").tempdir().unwrap();
-        for folder in ["gastown/run", "gastown/pod", "gastown/prompt", "git-creds", "ssh-known-hosts", "workspace", "home/nonroot", "logs"]
-        {
+        for folder in [
+            "gastown/run",
+            "gastown/pod",
+            "gastown/prompt",
+            "git-creds",
+            "ssh-known-hosts",
+            "workspace",
+            "home/nonroot",
+            "logs",
+        ] {
             fs::create_dir_all(dir.path().join(folder)).unwrap();
         }
         fs::write(dir.path().join("gastown/pod/drain"), "").unwrap();
@@ -252,8 +269,9 @@ impl Pod {
         (code, run.record())
     }
 
-    /// Compares a record with the one that is kept, from which other tests replay it. What differs from run to run is
-    /// replaced: commits by their order, folders, and git's own words. `GASTOWN_GOLDEN=write` keeps the new ones.
+    /// Compares a record with the one that is kept, from which other tests replay it. What differs
+    /// from run to run is replaced: commits by their order, folders, and git's own words.
+    /// `GASTOWN_GOLDEN=write` keeps the new ones.
     pub fn golden<T: serde::Serialize>(&self, name: &str, record: &T) {
         let mut text = serde_json::to_string_pretty(record).unwrap();
         let mut commits: Vec<String> = Vec::new();
@@ -263,16 +281,22 @@ impl Pod {
             }
         }
         for (i, commit) in commits.iter().enumerate() {
-            text = text.replace(commit, &char::from_digit(i as u32 + 1, 16).unwrap().to_string().repeat(40));
+            text = text.replace(
+                commit,
+                &char::from_digit(i as u32 + 1, 16).unwrap().to_string().repeat(40),
+            );
         }
         let url = self.env["GASTOWN_REPOSITORY"].clone();
-        text = text.replace(&url, "ssh://git@forge/r.git").replace(&self.dir.path().display().to_string(), "/pod");
+        text = text
+            .replace(&url, "ssh://git@forge/r.git")
+            .replace(&self.dir.path().display().to_string(), "/pod");
         if let Some((before, rest)) = text.clone().split_once(" (")
             && let Some((_, after)) = rest.rsplit_once(')')
         {
             text = format!("{before}{after}");
         }
-        let short: Vec<&str> = text.split(|c: char| !c.is_ascii_hexdigit()).filter(|w| w.len() == 12).collect();
+        let short: Vec<&str> =
+            text.split(|c: char| !c.is_ascii_hexdigit()).filter(|w| w.len() == 12).collect();
         for word in short.iter().map(ToString::to_string).collect::<Vec<_>>() {
             text = text.replace(&word, &"1".repeat(12));
         }
@@ -281,7 +305,12 @@ impl Pod {
             fs::write(&file, format!("{text}\n")).unwrap();
         }
         let kept = fs::read_to_string(&file).unwrap_or_default();
-        assert_eq!(kept.trim(), text, "{} (GASTOWN_GOLDEN=write keeps the new one)", file.display());
+        assert_eq!(
+            kept.trim(),
+            text,
+            "{} (GASTOWN_GOLDEN=write keeps the new one)",
+            file.display()
+        );
     }
 
     /// Asks the sidecar for something from a shell's point of view.

@@ -38,9 +38,16 @@ fn a_key_in_the_secret_carries_the_work_over_ssh() {
     // The key stays where it was mounted: no copy outlives a call.
     let key = sshd.user_key().unwrap();
     let body = key.lines().nth(1).unwrap();
-    let found = std::process::Command::new("grep").args(["-rl", body]).arg(pod.dir.path()).output().unwrap();
+    let found = std::process::Command::new("grep")
+        .args(["-rl", body])
+        .arg(pod.dir.path())
+        .output()
+        .unwrap();
     let found = String::from_utf8(found.stdout).unwrap();
-    assert_eq!(found.lines().collect::<Vec<_>>(), [pod.path("git-creds/ssh-privatekey").to_str().unwrap()]);
+    assert_eq!(
+        found.lines().collect::<Vec<_>>(),
+        [pod.path("git-creds/ssh-privatekey").to_str().unwrap()]
+    );
 }
 
 #[test]
@@ -48,11 +55,15 @@ fn what_is_wrong_with_the_credentials_is_told_apart() {
     let (sshd, origin) = (Sshd::start().unwrap(), Origin::new());
     let pod = over_ssh(&sshd, &origin);
     pod.put("git-creds/ssh-privatekey", &sshd.stranger_key().unwrap());
-    pod.golden("init-bad-credentials", &stops(&pod, InitResult::BadCredentials, &["secret git-creds"]));
+    pod.golden(
+        "init-bad-credentials",
+        &stops(&pod, InitResult::BadCredentials, &["secret git-creds"]),
+    );
     pod.put("git-creds/ssh-privatekey", "no key at all\n");
     stops(&pod, InitResult::BadCredentials, &["secret git-creds"]);
     fs::remove_file(pod.path("git-creds/ssh-privatekey")).unwrap();
-    let report = stops(&pod, InitResult::SecretNotFound, &["secret git-creds has no key ssh-privatekey"]);
+    let report =
+        stops(&pod, InitResult::SecretNotFound, &["secret git-creds has no key ssh-privatekey"]);
     pod.golden("init-secret-not-found", &report);
     fs::remove_file(pod.path("git-creds/known_hosts")).unwrap();
     stops(&pod, InitResult::SecretNotFound, &["secret git-creds not found"]);
@@ -81,8 +92,14 @@ fn a_repository_or_branch_that_is_not_there_is_named() {
     pod.set("GASTOWN_TARGET_BRANCH", "release");
     pod.golden("init-branch-not-found", &stops(&pod, InitResult::BranchNotFound, &["release"]));
     pod.set("GASTOWN_REPOSITORY", &sshd.url(&origin.path().with_file_name("gone.git")));
-    pod.golden("init-repository-not-found", &stops(&pod, InitResult::RepositoryNotFound, &["gone.git"]));
-    pod.set("GASTOWN_REPOSITORY", &format!("file://{}", origin.path().with_file_name("gone.git").display()));
+    pod.golden(
+        "init-repository-not-found",
+        &stops(&pod, InitResult::RepositoryNotFound, &["gone.git"]),
+    );
+    pod.set(
+        "GASTOWN_REPOSITORY",
+        &format!("file://{}", origin.path().with_file_name("gone.git").display()),
+    );
     stops(&pod, InitResult::RepositoryNotFound, &["gone.git"]);
 }
 
@@ -105,7 +122,9 @@ fn another_writers_push_is_never_overwritten_and_ours_is_in_the_snapshot() {
     pod.ready();
     let sync = pod.sync();
     let theirs = origin.another_writer("polecat/toast");
-    let (code, run) = Pod::end_run(pod.agent("echo mine > mine; git add mine; git commit -q -m mine; echo half > half\n"));
+    let (code, run) = Pod::end_run(
+        pod.agent("echo mine > mine; git add mine; git commit -q -m mine; echo half > half\n"),
+    );
     assert_eq!(code, Some(0), "{run:?}");
     assert!(run.message.contains("another writer"), "{run:?}");
     let record = pod.end_sync(sync);
@@ -132,7 +151,12 @@ fn a_remote_that_was_down_gets_the_work_when_it_is_up() {
     let (code, _) = Pod::end_run(run);
     assert_eq!(code, Some(0), "{}", pod.log("sync"));
     let record = pod.end_sync(sync);
-    assert_eq!((record.result, record.ahead, record.wip.as_deref()), (SyncResult::Pushed, 1, Some(WIP)), "{}", pod.log("sync"));
+    assert_eq!(
+        (record.result, record.ahead, record.wip.as_deref()),
+        (SyncResult::Pushed, 1, Some(WIP)),
+        "{}",
+        pod.log("sync")
+    );
 }
 
 #[test]
@@ -147,7 +171,10 @@ fn a_remote_that_stays_down_is_told_when_the_grace_is_over() {
     let record = pod.end_sync(sync);
     pod.golden("sync-remote-unreachable", &record);
     let head = git(&pod.repo(), &["rev-parse", "HEAD"]);
-    assert_eq!((record.result, record.unpushed.unwrap().to_string(), record.commit), (SyncResult::RemoteUnreachable, head, None));
+    assert_eq!(
+        (record.result, record.unpushed.unwrap().to_string(), record.commit),
+        (SyncResult::RemoteUnreachable, head, None)
+    );
 }
 
 #[test]
@@ -156,13 +183,18 @@ fn a_branch_that_the_remote_protects_is_told_and_the_work_is_in_the_snapshot() {
     let pod = Pod::new(&origin.url());
     pod.ready();
     let hook = origin.path().join("hooks/update");
-    fs::write(&hook, "#!/bin/sh\ncase \"$1\" in refs/heads/*) echo no entry >&2; exit 1;; esac\n").unwrap();
+    fs::write(&hook, "#!/bin/sh\ncase \"$1\" in refs/heads/*) echo no entry >&2; exit 1;; esac\n")
+        .unwrap();
     fs::set_permissions(&hook, std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
     let sync = pod.sync();
     Pod::end_run(pod.agent("echo w > w; git add w; git commit -q -m w\n"));
     let record = pod.end_sync(sync);
     let head = git(&pod.repo(), &["rev-parse", "HEAD"]);
-    assert_eq!((record.result, record.wip.as_deref()), (SyncResult::PushRejected, Some(WIP)), "{record:?}");
+    assert_eq!(
+        (record.result, record.wip.as_deref()),
+        (SyncResult::PushRejected, Some(WIP)),
+        "{record:?}"
+    );
     assert!(record.message.contains("no entry"), "{record:?}");
     // A clean tree needs no commit of ours around it.
     assert_eq!(origin.at(WIP), Some(head));
@@ -174,7 +206,8 @@ fn a_sidecar_that_was_killed_takes_up_where_it_was() {
     let pod = Pod::new(&origin.url());
     pod.ready();
     let mut sync = pod.sync();
-    let (code, _) = Pod::end_run(pod.agent("echo 1 > w; git add w; git commit -q -m 1; echo d > d\n"));
+    let (code, _) =
+        Pod::end_run(pod.agent("echo 1 > w; git add w; git commit -q -m 1; echo d > d\n"));
     assert_eq!(code, Some(0));
     sync.child.kill().unwrap();
     sync.wait();

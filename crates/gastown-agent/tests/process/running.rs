@@ -19,10 +19,14 @@ const FOREVER: &str = "touch started; while [ -e \"$PWD\" ]; do sleep 0.1; done\
 
 #[test]
 fn the_agent_says_that_it_is_done_and_is_ended_softly() {
-    for (exit, want, code) in [("completed", AgentExit::Completed, 0), ("failed", AgentExit::GaveUp, 1)] {
+    for (exit, want, code) in
+        [("completed", AgentExit::Completed, 0), ("failed", AgentExit::GaveUp, 1)]
+    {
         let (origin, mut pod, sync) = working();
         pod.set("GASTOWN_SOFT_SECONDS", "1");
-        let script = format!("echo w > w; git add w; git commit -q -m w; gt done --exit {exit} --message 'as asked'\n{FOREVER}");
+        let script = format!(
+            "echo w > w; git add w; git commit -q -m w; gt done --exit {exit} --message 'as asked'\n{FOREVER}"
+        );
         let (got, report) = Pod::end_run(pod.agent(&script));
         assert_eq!((got, report.exit, report.message.as_str()), (Some(code), want, "as asked"));
         assert!(git_ok(&origin.path(), &["show", "polecat/toast:w"]));
@@ -115,16 +119,29 @@ pub fn claude(pod: &mut Pod, stream: &str, first: &str) {
 #[test]
 fn a_claude_that_ends_its_turn_is_completed_with_its_usage() {
     let (origin, mut pod, sync) = working();
-    claude(&mut pod, "completed", "printf '%s' \"$prompt\" > prompt.json; git add -A; git commit -q -m prompt");
+    claude(
+        &mut pod,
+        "completed",
+        "printf '%s' \"$prompt\" > prompt.json; git add -A; git commit -q -m prompt",
+    );
     let mut run = pod.start("run", &["run"]);
     assert_eq!(run.wait(), Some(0), "{}", pod.log("run"));
     let report: gastown_core::report::RunReport = run.record();
     pod.golden("run-claude-completed", &report);
-    assert_eq!((report.exit, report.usage.turns, report.model.as_deref()), (AgentExit::Completed, 3, Some("claude-opus-5-5")));
-    let prompt: serde_json::Value = serde_json::from_str(&git(&origin.path(), &["show", "polecat/toast:prompt.json"])).unwrap();
+    assert_eq!(
+        (report.exit, report.usage.turns, report.model.as_deref()),
+        (AgentExit::Completed, 3, Some("claude-opus-5-5"))
+    );
+    let prompt: serde_json::Value =
+        serde_json::from_str(&git(&origin.path(), &["show", "polecat/toast:prompt.json"])).unwrap();
     assert_eq!(prompt["message"]["content"][0]["text"], "Do the task.\n");
     let args = fs::read_to_string(pod.path("args")).unwrap();
-    assert!(args.contains("--input-format stream-json") && args.contains("--model m-1") && !args.contains("Do the task"), "{args}");
+    assert!(
+        args.contains("--input-format stream-json")
+            && args.contains("--model m-1")
+            && !args.contains("Do the task"),
+        "{args}"
+    );
     pod.end_sync(sync);
 }
 
@@ -136,7 +153,10 @@ fn a_limit_of_the_budget_stops_the_agent_and_saves() {
     let mut run = pod.start("run", &["run"]);
     assert_eq!(run.wait(), Some(3));
     let report: gastown_core::report::RunReport = run.record();
-    assert_eq!((report.exit, report.message.as_str()), (AgentExit::BudgetExceeded, "more than 150 tokens"));
+    assert_eq!(
+        (report.exit, report.message.as_str()),
+        (AgentExit::BudgetExceeded, "more than 150 tokens")
+    );
     assert_eq!(git(&origin.path(), &["show", &format!("{WIP}:half")]), "half");
     pod.end_sync(sync);
 }
@@ -144,7 +164,9 @@ fn a_limit_of_the_budget_stops_the_agent_and_saves() {
 #[test]
 fn a_refused_key_of_the_model_is_told_apart_from_a_failure() {
     let (_origin, mut pod, sync) = working();
-    for (stream, want) in [("status-401", AgentExit::BadCredentials), ("status-429", AgentExit::RateLimited)] {
+    for (stream, want) in
+        [("status-401", AgentExit::BadCredentials), ("status-429", AgentExit::RateLimited)]
+    {
         claude(&mut pod, stream, ":");
         let mut run = pod.start("run", &["run"]);
         assert_eq!(run.wait(), Some(1));
@@ -159,7 +181,9 @@ fn a_refused_key_of_the_model_is_told_apart_from_a_failure() {
 fn the_agents_credentials_are_a_private_copy_in_its_home() {
     let (_origin, pod, sync) = working();
     pod.put("claude-creds/.credentials.json", "{\"k\":1}");
-    let (code, _) = Pod::end_run(pod.agent("stat -c %a ~/.claude/.credentials.json > mode; cat ~/.claude/.credentials.json > copy\n"));
+    let (code, _) = Pod::end_run(pod.agent(
+        "stat -c %a ~/.claude/.credentials.json > mode; cat ~/.claude/.credentials.json > copy\n",
+    ));
     assert_eq!(code, Some(0));
     assert_eq!(fs::read_to_string(pod.repo().join("mode")).unwrap().trim(), "600");
     assert_eq!(fs::read_to_string(pod.repo().join("copy")).unwrap(), "{\"k\":1}");
@@ -169,7 +193,8 @@ fn the_agents_credentials_are_a_private_copy_in_its_home() {
 #[test]
 fn orphans_of_the_agent_are_reaped() {
     let (_origin, pod, sync) = working();
-    // The child of a child that ended at once belongs to the first process; as a zombie it would stay in the table.
+    // The child of a child that ended at once belongs to the first process; as a zombie it would
+    // stay in the table.
     let script = "sh -c 'sh -c \"echo \\$\\$ > orphan\" & '; while [ ! -s orphan ]; do sleep 0.05; done\n\
                   while [ -e /proc/$(cat orphan) ]; do sleep 0.05; done; touch reaped\n";
     let (code, _) = Pod::end_run(pod.agent(script));
@@ -184,7 +209,8 @@ fn looking_at_an_old_commit_loses_nothing_and_another_branch_that_goes_on_counts
     let look = "echo 1 > a; git add a; git commit -q -m 1; git checkout -q --detach origin/main\n";
     Pod::end_run(pod.agent(look));
     assert!(git_ok(&origin.path(), &["show", "polecat/toast:a"]), "{}", pod.log("run"));
-    let other = "git checkout -q -b mine polecat/toast; echo 2 > b; git add b; git commit -q -m 2\n";
+    let other =
+        "git checkout -q -b mine polecat/toast; echo 2 > b; git add b; git commit -q -m 2\n";
     Pod::end_run(pod.agent(other));
     assert!(git_ok(&origin.path(), &["show", "polecat/toast:b"]));
     let aside = "git checkout -q -b aside origin/main; echo 3 > c; git add c; git commit -q -m 3\n";
@@ -198,7 +224,9 @@ fn looking_at_an_old_commit_loses_nothing_and_another_branch_that_goes_on_counts
 #[test]
 fn prime_prints_the_prompt_and_checkpoint_saves_on_the_spot() {
     let (origin, pod, sync) = working();
-    let (code, _) = Pod::end_run(pod.agent("gt prime > primed; gt checkpoint > said; test $(cat primed | wc -l) = 1\n"));
+    let (code, _) = Pod::end_run(
+        pod.agent("gt prime > primed; gt checkpoint > said; test $(cat primed | wc -l) = 1\n"),
+    );
     assert_eq!(code, Some(0), "{}", pod.log("run"));
     assert_eq!(fs::read_to_string(pod.repo().join("primed")).unwrap(), "Do the task.\n");
     assert!(fs::read_to_string(pod.repo().join("said")).unwrap().contains(WIP));

@@ -6,7 +6,9 @@ use std::sync::{Arc, Mutex};
 
 use gastown_proto::v1::command::What;
 use gastown_proto::v1::witness_server::{Witness, WitnessServer};
-use gastown_proto::v1::{Command, CommandResult, Heartbeat, RaiseRequest, RaiseResponse, SettleRequest, SettleResponse};
+use gastown_proto::v1::{
+    Command, CommandResult, Heartbeat, RaiseRequest, RaiseResponse, SettleRequest, SettleResponse,
+};
 use gastown_testkit::agents;
 use tokio::net::TcpListener;
 use tokio::runtime::Runtime;
@@ -45,7 +47,10 @@ impl Ear {
 impl Witness for Ear {
     type AttachStream = Pin<Box<dyn Stream<Item = Result<Command, Status>> + Send>>;
 
-    async fn attach(&self, request: Request<Streaming<Heartbeat>>) -> Result<Response<Self::AttachStream>, Status> {
+    async fn attach(
+        &self,
+        request: Request<Streaming<Heartbeat>>,
+    ) -> Result<Response<Self::AttachStream>, Status> {
         self.note_token(&request);
         let (down, commands) = mpsc::channel(8);
         let heard = self.0.clone();
@@ -64,7 +69,10 @@ impl Witness for Ear {
         Ok(Response::new(Box::pin(ReceiverStream::new(commands))))
     }
 
-    async fn raise(&self, request: Request<RaiseRequest>) -> Result<Response<RaiseResponse>, Status> {
+    async fn raise(
+        &self,
+        request: Request<RaiseRequest>,
+    ) -> Result<Response<RaiseResponse>, Status> {
         self.note_token(&request);
         let alarm = request.into_inner();
         let mut heard = self.0.lock().unwrap();
@@ -96,7 +104,10 @@ impl Town {
         ca.distinguished_name.push(rcgen::DnType::CommonName, "the town");
         let issuer = rcgen::CertifiedIssuer::self_signed(ca, ca_key).unwrap();
         let key = rcgen::KeyPair::generate().unwrap();
-        let certificate = rcgen::CertificateParams::new(["localhost".to_owned()]).unwrap().signed_by(&key, &issuer).unwrap();
+        let certificate = rcgen::CertificateParams::new(["localhost".to_owned()])
+            .unwrap()
+            .signed_by(&key, &issuer)
+            .unwrap();
         let mut town = Self {
             address: "127.0.0.1:0".parse().unwrap(),
             ca: issuer.pem(),
@@ -113,9 +124,12 @@ impl Town {
         let runtime = Runtime::new().unwrap();
         let listener = runtime.block_on(TcpListener::bind(self.address)).unwrap();
         self.address = listener.local_addr().unwrap();
-        let tls = ServerTlsConfig::new().identity(Identity::from_pem(&self.identity.0, &self.identity.1));
+        let tls =
+            ServerTlsConfig::new().identity(Identity::from_pem(&self.identity.0, &self.identity.1));
         let mut server = Server::builder().tls_config(tls).unwrap();
-        let serving = server.add_service(WitnessServer::new(Ear(self.heard.clone()))).serve_with_incoming(TcpListenerStream::new(listener));
+        let serving = server
+            .add_service(WitnessServer::new(Ear(self.heard.clone())))
+            .serve_with_incoming(TcpListenerStream::new(listener));
         runtime.spawn(serving);
         self.runtime = Some(runtime);
     }
@@ -159,7 +173,8 @@ impl Town {
 
     /// Waits for the answer to a command of the present stream.
     pub fn result(&self, number: u64) -> CommandResult {
-        let beat = self.beat("the command is answered", |b| b.results.iter().any(|r| r.number == number));
+        let beat =
+            self.beat("the command is answered", |b| b.results.iter().any(|r| r.number == number));
         beat.results.into_iter().find(|r| r.number == number).unwrap()
     }
 }
@@ -175,9 +190,12 @@ impl Drop for Town {
 /// The real agent, its model scripted at this address.
 pub fn claude(pod: &mut Pod, model: &str) {
     let program = Runtime::new().unwrap().block_on(agents::claude_code()).unwrap();
-    let path = format!("{}:{}", program.parent().unwrap().display(), std::env::var("PATH").unwrap());
+    let path =
+        format!("{}:{}", program.parent().unwrap().display(), std::env::var("PATH").unwrap());
     pod.set("PATH", &path).set("GASTOWN_AGENT", "claude-code");
-    pod.set("ANTHROPIC_BASE_URL", model).set("ANTHROPIC_API_KEY", "k").set("CLAUDE_CODE_DISABLE_NONESSENTIAL_TRAFFIC", "1");
+    pod.set("ANTHROPIC_BASE_URL", model)
+        .set("ANTHROPIC_API_KEY", "k")
+        .set("CLAUDE_CODE_DISABLE_NONESSENTIAL_TRAFFIC", "1");
     // A test may run as root, which the agent allows nowhere but in a sandbox.
     pod.set("IS_SANDBOX", "1");
 }

@@ -33,20 +33,28 @@ const AWAIT_GO: &str = "while [ ! -e go ]; do sleep 0.1; done; rm go";
 fn the_witness_sees_the_tool_and_its_nudge_reaches_the_model() {
     let town = Town::new();
     let (origin, mut pod, sync) = watched(&town);
-    let commit = |what: &str| Step::bash(format!("echo {what} > {what} && git add {what} && git commit -qm {what}"));
+    let commit = |what: &str| {
+        Step::bash(format!("echo {what} > {what} && git add {what} && git commit -qm {what}"))
+    };
     let attempt = |prompt_contains: Option<&str>, what: &str| Attempt {
         prompt_contains: prompt_contains.map(str::to_owned),
         steps: vec![Step::bash(AWAIT_GO), commit(what)],
         text: "Done.".to_owned(),
     };
-    let (_model, api) = scripted(vec![attempt(None, "unmoved"), attempt(Some("Look at \"the clock\"."), "moved")]);
+    let (_model, api) =
+        scripted(vec![attempt(None, "unmoved"), attempt(Some("Look at \"the clock\"."), "moved")]);
     claude(&mut pod, &api.url());
     pod.put("gastown/prompt/prompt.md", "Wait.\n\nChange: watched\n");
     let mut run = pod.start("run", &["run"]);
 
     let beat = town.beat("it is in its tool", |b| b.in_tool_since_ms > 0);
     assert_eq!(beat.tool, "Bash: The next step of the task");
-    assert!(beat.last_event_ms >= beat.in_tool_since_ms && beat.now_ms >= beat.last_event_ms && !beat.waiting_for_human, "{beat:?}");
+    assert!(
+        beat.last_event_ms >= beat.in_tool_since_ms
+            && beat.now_ms >= beat.last_event_ms
+            && !beat.waiting_for_human,
+        "{beat:?}"
+    );
     town.command(1, What::Nudge("Look at \"the clock\".".to_owned()));
     let result = town.result(1);
     assert!(result.ok, "{result:?}");
@@ -63,8 +71,14 @@ fn the_witness_sees_the_tool_and_its_nudge_reaches_the_model() {
     {
         let heard = town.heard();
         let first = &heard.streams[0][0];
-        assert_eq!((first.namespace.as_str(), first.polecat.as_str(), first.rig.as_str(), first.attempt), ("town", "toast", "rig", 1));
-        assert!(heard.streams[0].iter().skip(1).all(|b| b.polecat.is_empty()), "only the first message says whose it is");
+        assert_eq!(
+            (first.namespace.as_str(), first.polecat.as_str(), first.rig.as_str(), first.attempt),
+            ("town", "toast", "rig", 1)
+        );
+        assert!(
+            heard.streams[0].iter().skip(1).all(|b| b.polecat.is_empty()),
+            "only the first message says whose it is"
+        );
     }
     pod.end_sync(sync);
 }
@@ -74,7 +88,8 @@ fn a_mute_agent_is_nudged_in_vain_saved_and_ended() {
     let town = Town::new();
     let (origin, mut pod, sync) = watched(&town);
     let steps = vec![Step::bash("echo half > half"), Step::hang()];
-    let (_model, api) = scripted(vec![Attempt { steps, text: "Never.".to_owned(), ..Attempt::default() }]);
+    let (_model, api) =
+        scripted(vec![Attempt { steps, text: "Never.".to_owned(), ..Attempt::default() }]);
     claude(&mut pod, &api.url());
     pod.put("gastown/prompt/prompt.md", "Fall silent.\n\nChange: watched\n");
     let run = pod.start("run", &["run"]);
@@ -88,7 +103,9 @@ fn a_mute_agent_is_nudged_in_vain_saved_and_ended() {
     town.command(2, What::Nudge("Are you there?".to_owned()));
     assert!(town.result(2).ok, "it was said");
     let read = r#""command_uuid":"00000000-0000-4000-8000-000000000001","state":"queued""#;
-    until("the agent has read it", || fs::read_to_string(pod.path("logs/run.out")).unwrap().contains(read));
+    until("the agent has read it", || {
+        fs::read_to_string(pod.path("logs/run.out")).unwrap().contains(read)
+    });
     town.command(3, What::Checkpoint("still silent".to_owned()));
     let last = town.beat("it is saved again", |b| b.results.iter().any(|r| r.number == 3));
     assert!(last.last_event_ms < nudged, "to have read a nudge is no sign of life: {last:?}");
@@ -96,7 +113,10 @@ fn a_mute_agent_is_nudged_in_vain_saved_and_ended() {
 
     pod.put("gastown/pod/drain", "Wedged");
     let (code, report) = Pod::end_run(run);
-    assert_eq!((code, report.exit, report.message.as_str()), (Some(3), AgentExit::Drained, "Wedged"));
+    assert_eq!(
+        (code, report.exit, report.message.as_str()),
+        (Some(3), AgentExit::Drained, "Wedged")
+    );
     pod.end_sync(sync);
 }
 
@@ -106,7 +126,8 @@ fn the_witness_may_go_and_come_back_and_no_work_waits_for_it() {
     let (origin, pod, sync) = watched(&town);
     let commit = |n: u8| format!("echo {n} > {n}; git add {n}; git commit -qm {n}\n");
     let wait = |n: u8| format!("while [ ! -e go{n} ]; do sleep 0.05; done; rm go{n}\n");
-    let script = [commit(1), "echo dirty > dirty\n".to_owned(), wait(1), commit(2), wait(2)].concat();
+    let script =
+        [commit(1), "echo dirty > dirty\n".to_owned(), wait(1), commit(2), wait(2)].concat();
     let run = pod.agent(&script);
     until("the first commit is carried", || origin.at("polecat/toast").is_some());
     let first = origin.at("polecat/toast").unwrap();
@@ -122,14 +143,19 @@ fn the_witness_may_go_and_come_back_and_no_work_waits_for_it() {
     town.kill();
     pod.put("token/token", "t-2\n");
     fs::write(pod.repo().join("go1"), "").unwrap();
-    until("the second commit is carried without a witness", || origin.at("polecat/toast").is_some_and(|at| at != first));
+    until("the second commit is carried without a witness", || {
+        origin.at("polecat/toast").is_some_and(|at| at != first)
+    });
     let second = origin.at("polecat/toast").unwrap();
     town.back();
     until("it attaches again", || town.heard().streams.len() > 1);
     let beat = town.beat("it says all again", |b| b.pushed_commit == second);
     assert_eq!((beat.polecat.as_str(), beat.results.len()), ("toast", 0));
     let tokens = town.heard().tokens.clone();
-    assert_eq!((tokens.first().unwrap().as_str(), tokens.last().unwrap().as_str()), ("Bearer t-1", "Bearer t-2"));
+    assert_eq!(
+        (tokens.first().unwrap().as_str(), tokens.last().unwrap().as_str()),
+        ("Bearer t-1", "Bearer t-2")
+    );
     town.command(1, What::Checkpoint("again".to_owned()));
     assert!(town.result(1).message.contains(&second));
 
@@ -157,8 +183,12 @@ fn an_agent_that_tells_nothing_of_its_nudges_ends_all_the_same() {
     assert_eq!(run.wait(), Some(0), "{}", pod.log("run"));
     let report: RunReport = run.record();
     assert_eq!((report.exit, report.usage.turns), (AgentExit::Completed, 3));
-    let nudge: serde_json::Value = serde_json::from_str(&git(&origin.path(), &["show", "polecat/toast:nudge"])).unwrap();
-    assert_eq!((&nudge["type"], &nudge["message"]["content"][0]["text"]), (&"user".into(), &"Say \"hi\".".into()));
+    let nudge: serde_json::Value =
+        serde_json::from_str(&git(&origin.path(), &["show", "polecat/toast:nudge"])).unwrap();
+    assert_eq!(
+        (&nudge["type"], &nudge["message"]["content"][0]["text"]),
+        (&"user".into(), &"Say \"hi\".".into())
+    );
     pod.end_sync(sync);
 }
 
@@ -198,13 +228,26 @@ fn an_alarm_is_kept_while_the_witness_is_away_and_is_raised_once_it_is_back() {
     assert!(told.contains("town/esc-1"), "{told}");
     let again = fs::read_to_string(pod.repo().join("again")).unwrap();
     assert!(again.contains("told before") && again.contains("town/esc-1"), "{again}");
-    assert!(pod.repo().join("no").exists() && fs::read_to_string(pod.repo().join("refused")).unwrap().contains("in a sentence"));
+    assert!(
+        pod.repo().join("no").exists()
+            && fs::read_to_string(pod.repo().join("refused")).unwrap().contains("in a sentence")
+    );
     {
         let heard = town.heard();
         let alarm = &heard.raised[0];
-        assert!(alarm.cause.starts_with("polecat/town/toast/agent/the-forge-is-down-"), "{}", alarm.cause);
-        assert_eq!((alarm.severity.as_str(), alarm.details.as_str(), alarm.source.as_str()), ("high", "since noon", "agent"));
-        assert_eq!((alarm.related_kind.as_str(), alarm.related_name.as_str(), alarm.rig.as_str()), ("Polecat", "toast", "rig"));
+        assert!(
+            alarm.cause.starts_with("polecat/town/toast/agent/the-forge-is-down-"),
+            "{}",
+            alarm.cause
+        );
+        assert_eq!(
+            (alarm.severity.as_str(), alarm.details.as_str(), alarm.source.as_str()),
+            ("high", "since noon", "agent")
+        );
+        assert_eq!(
+            (alarm.related_kind.as_str(), alarm.related_name.as_str(), alarm.rig.as_str()),
+            ("Polecat", "toast", "rig")
+        );
         assert!(heard.raised.iter().all(|r| r.cause == alarm.cause));
     }
     pod.end_sync(sync);

@@ -1,4 +1,5 @@
-//! What the tests of this binary share: one control plane, objects as JSON, and ways to say what is expected.
+//! What the tests of this binary share: one control plane, objects as JSON, and ways to say what is
+//! expected.
 
 use gastown_testkit::control_plane::ControlPlane;
 use kube::api::{Api, DynamicObject, Patch, PatchParams, PostParams, ValidationDirective};
@@ -11,7 +12,8 @@ const API_VERSION: &str = "gastown.gastown.io/v1alpha1";
 
 static CRDS: OnceCell<()> = OnceCell::const_new();
 
-/// A namespace of the shared plane, with the CRDs of the code under test (not of the generated files) on it.
+/// A namespace of the shared plane, with the CRDs of the code under test (not of the generated
+/// files) on it.
 pub struct Ground {
     client: Client,
     namespace: String,
@@ -51,14 +53,16 @@ impl Ground {
     }
 
     async fn send(&self, object: &Value, dry: bool) -> Result<Value, Error> {
-        let mut params = PatchParams::apply("a-person").force().validation(ValidationDirective::Strict);
+        let mut params =
+            PatchParams::apply("a-person").force().validation(ValidationDirective::Strict);
         params.dry_run = dry;
         let name = object["metadata"]["name"].as_str().unwrap();
         let answer = self.api(object).patch(name, &params, &Patch::Apply(object)).await?;
         Ok(serde_json::to_value(answer).unwrap())
     }
 
-    /// Applies with strict field validation, so that a field that the schema does not know is an error.
+    /// Applies with strict field validation, so that a field that the schema does not know is an
+    /// error.
     pub async fn apply(&self, object: &Value) -> Value {
         self.send(object, false).await.unwrap_or_else(|e| panic!("{e}\n{object:#}"))
     }
@@ -82,7 +86,8 @@ impl Ground {
         }
     }
 
-    /// The object is refused with a message that holds all these words, and that message is one that a person can use.
+    /// The object is refused with a message that holds all these words, and that message is one
+    /// that a person can use.
     pub async fn refuses(&self, object: &Value, words: &[&str]) {
         let message = self.refusal(object).await;
         for word in words {
@@ -90,10 +95,15 @@ impl Ground {
         }
     }
 
-    /// A plain create: an apply answers a repeated key of a list with an internal error before any rule is asked.
+    /// A plain create: an apply answers a repeated key of a list with an internal error before any
+    /// rule is asked.
     async fn refusal(&self, object: &Value) -> String {
         let params = PostParams { dry_run: true, ..PostParams::default() };
-        match self.api(object).create(&params, &serde_json::from_value(object.clone()).unwrap()).await {
+        match self
+            .api(object)
+            .create(&params, &serde_json::from_value(object.clone()).unwrap())
+            .await
+        {
             Ok(taken) => panic!("taken, and should not be: {taken:#?}"),
             Err(Error::Api(status)) => {
                 assert_eq!(status.code, 422, "{status:?}");
@@ -107,7 +117,8 @@ impl Ground {
     pub async fn apply_status(&self, object: &Value, status: &Value) -> Value {
         let name = object["metadata"]["name"].as_str().unwrap();
         let body = json!({ "apiVersion": API_VERSION, "kind": object["kind"], "status": status });
-        let params = PatchParams::apply("a-controller").force().validation(ValidationDirective::Strict);
+        let params =
+            PatchParams::apply("a-controller").force().validation(ValidationDirective::Strict);
         let answer = self.api(object).patch_status(name, &params, &Patch::Apply(&body)).await;
         serde_json::to_value(answer.unwrap_or_else(|e| panic!("{e}\n{body:#}"))).unwrap()
     }
@@ -115,7 +126,8 @@ impl Ground {
     /// A change of what is there, as `kubectl patch --type merge` makes it.
     pub async fn change(&self, object: &Value, patch: &Value) -> Result<Value, Error> {
         let name = object["metadata"]["name"].as_str().unwrap();
-        let answer = self.api(object).patch(name, &PatchParams::default(), &Patch::Merge(patch)).await?;
+        let answer =
+            self.api(object).patch(name, &PatchParams::default(), &Patch::Merge(patch)).await?;
         Ok(serde_json::to_value(answer).unwrap())
     }
 }
@@ -128,7 +140,9 @@ pub async fn install(client: Client) {
     for crd in gastown_api::crds() {
         let name = crd.metadata.name.clone().unwrap();
         let params = PatchParams::apply("tests").force().validation(ValidationDirective::Strict);
-        api.patch(&name, &params, &Patch::Apply(&crd)).await.unwrap_or_else(|e| panic!("{name}: {e}"));
+        api.patch(&name, &params, &Patch::Apply(&crd))
+            .await
+            .unwrap_or_else(|e| panic!("{name}: {e}"));
         await_condition(api.clone(), &name, conditions::is_crd_established()).await.unwrap();
     }
 }
@@ -143,7 +157,10 @@ pub fn rig() -> Value {
 }
 
 pub fn polecat() -> Value {
-    object("Polecat", json!({ "rig": "web", "kubernetes": { "gitRepository": "https://host/org/repo" } }))
+    object(
+        "Polecat",
+        json!({ "rig": "web", "kubernetes": { "gitRepository": "https://host/org/repo" } }),
+    )
 }
 
 pub fn convoy() -> Value {
@@ -164,10 +181,14 @@ pub fn bead_store() -> Value {
 
 pub fn merge_request() -> Value {
     let commit = "0123456789abcdef0123456789abcdef01234567";
-    object("MergeRequest", json!({ "rigRef": "web", "sourceBranch": "polecat/a", "commit": commit, "targetBranch": "main" }))
+    object(
+        "MergeRequest",
+        json!({ "rigRef": "web", "sourceBranch": "polecat/a", "commit": commit, "targetBranch": "main" }),
+    )
 }
 
-/// The object with another value at a place (`spec/kubernetes/gitBranch`); what lacks on the way is made.
+/// The object with another value at a place (`spec/kubernetes/gitBranch`); what lacks on the way is
+/// made.
 pub fn with(mut object: Value, place: &str, value: Value) -> Value {
     let mut at = &mut object;
     for part in place.split('/') {
@@ -180,6 +201,12 @@ pub fn with(mut object: Value, place: &str, value: Value) -> Value {
 /// The object without what is at a place.
 pub fn without(mut object: Value, place: &str) -> Value {
     let (parent, name) = place.rsplit_once('/').unwrap();
-    object.pointer_mut(&format!("/{parent}")).unwrap().as_object_mut().unwrap().remove(name).unwrap();
+    object
+        .pointer_mut(&format!("/{parent}"))
+        .unwrap()
+        .as_object_mut()
+        .unwrap()
+        .remove(name)
+        .unwrap();
     object
 }

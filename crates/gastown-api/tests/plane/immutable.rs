@@ -1,4 +1,5 @@
-//! Fields that stay as they were made, however the change is tried: another value, taking it away, bringing it later.
+//! Fields that stay as they were made, however the change is tried: another value, taking it away,
+//! bringing it later.
 
 use serde_json::{Value, json};
 
@@ -18,12 +19,23 @@ async fn a_polecat_keeps_its_rig_its_mode_and_its_bead() {
     let made = ground.apply(&with(polecat(), "spec/beadID", json!("gt-1"))).await;
     stays(&ground, &made, "rig", json!("other")).await;
     stays(&ground, &made, "beadID", json!("gt-2")).await;
-    let error = ground.change(&made, &json!({ "spec": { "beadID": "gt-2" } })).await.unwrap_err().to_string();
+    let error = ground
+        .change(&made, &json!({ "spec": { "beadID": "gt-2" } }))
+        .await
+        .unwrap_err()
+        .to_string();
     assert!(error.contains("spec.beadID is immutable once set: make a new Polecat"), "{error}");
-    // There is one mode only, so that its rule shows only where the mode is taken away; then the default brings it back.
+    // There is one mode only, so that its rule shows only where the mode is taken away; then the
+    // default brings it back.
     let kept = ground.change(&made, &json!({ "spec": { "executionMode": null } })).await.unwrap();
     assert_eq!(kept["spec"]["executionMode"], "kubernetes");
-    ground.change(&made, &json!({ "spec": { "desiredState": "Working", "taskDescription": "another" } })).await.unwrap();
+    ground
+        .change(
+            &made,
+            &json!({ "spec": { "desiredState": "Working", "taskDescription": "another" } }),
+        )
+        .await
+        .unwrap();
 }
 
 #[tokio::test]
@@ -71,8 +83,14 @@ async fn what_a_merge_request_was_made_without_does_not_come_later() {
     let ground = Ground::new().await;
     let made = ground.apply(&merge_request()).await;
     let polecat = json!({ "name": "a", "uid": "u" });
-    for (field, value) in [("polecatRef", polecat), ("previous", json!("x")), ("beadID", json!("gt-1"))] {
-        let error = ground.change(&made, &with(json!({}), &format!("spec/{field}"), value)).await.unwrap_err().to_string();
+    for (field, value) in
+        [("polecatRef", polecat), ("previous", json!("x")), ("beadID", json!("gt-1"))]
+    {
+        let error = ground
+            .change(&made, &with(json!({}), &format!("spec/{field}"), value))
+            .await
+            .unwrap_err()
+            .to_string();
         assert!(error.contains(&format!("spec.{field} is immutable")), "{error}");
     }
 }

@@ -1,5 +1,5 @@
-//! The CRDs on a real API server: every rule accepts and refuses what it should, every immutable field stays, every
-//! default is filled in, and nothing that is written gets lost.
+//! The CRDs on a real API server: every rule accepts and refuses what it should, every immutable
+//! field stays, every default is filled in, and nothing that is written gets lost.
 
 // Clippy's leave for tests ends at functions that are marked as such; helpers here are tests too.
 #![allow(clippy::unwrap_used, clippy::panic)]

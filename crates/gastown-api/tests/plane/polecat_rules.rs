@@ -10,9 +10,19 @@ async fn a_polecat_has_a_rig_and_a_name_that_fits_a_pod() {
     ground.refuses(&without(polecat(), "spec/rig"), &["spec.rig", "Required"]).await;
     ground.refuses(&with(polecat(), "spec/rig", json!("")), &["spec.rig"]).await;
     ground.accepts(&with(polecat(), "metadata/name", json!("p".repeat(55)))).await;
-    ground.refuses(&with(polecat(), "metadata/name", json!("p".repeat(56))), &["at most 55 characters"]).await;
+    ground
+        .refuses(
+            &with(polecat(), "metadata/name", json!("p".repeat(56))),
+            &["at most 55 characters"],
+        )
+        .await;
     ground.accepts(&without(polecat(), "spec/kubernetes")).await;
-    ground.refuses(&without(polecat(), "spec/kubernetes/gitRepository"), &["gitRepository", "Required"]).await;
+    ground
+        .refuses(
+            &without(polecat(), "spec/kubernetes/gitRepository"),
+            &["gitRepository", "Required"],
+        )
+        .await;
 }
 
 #[tokio::test]
@@ -28,7 +38,12 @@ async fn words_of_a_set_are_of_that_set() {
         for word in good {
             ground.accepts(&with(polecat(), place, json!(word))).await;
         }
-        ground.refuses(&with(polecat(), place, json!(bad)), &["Unsupported value", &place.replace('/', ".")]).await;
+        ground
+            .refuses(
+                &with(polecat(), place, json!(bad)),
+                &["Unsupported value", &place.replace('/', ".")],
+            )
+            .await;
     }
 }
 
@@ -56,7 +71,12 @@ async fn numbers_of_a_polecat_are_within_their_bounds() {
         ground.accepts(&with(polecat(), "spec/budget/maxCostUSD", cost)).await;
     }
     for cost in [json!(0), json!(-0.5)] {
-        ground.refuses(&with(polecat(), "spec/budget/maxCostUSD", cost), &["budget.maxCostUSD must be more than 0"]).await;
+        ground
+            .refuses(
+                &with(polecat(), "spec/budget/maxCostUSD", cost),
+                &["budget.maxCostUSD must be more than 0"],
+            )
+            .await;
     }
 }
 
@@ -78,7 +98,10 @@ async fn a_request_does_not_exceed_its_limit() {
         (polecat(), "spec/resources"),
         (polecat(), "spec/kubernetes/resources"),
         (with(refinery(), "spec/gateTemplate", json!({})), "spec/gateTemplate/resources"),
-        (with(rig(), "spec/refinery", json!({ "gateTemplate": {} })), "spec/refinery/gateTemplate/resources"),
+        (
+            with(rig(), "spec/refinery", json!({ "gateTemplate": {} })),
+            "spec/refinery/gateTemplate/resources",
+        ),
     ];
     let resources = |name: &str, request: Value, limit: Value| json!({ "requests": { name: request }, "limits": { name: limit } });
     for (base, place) in places {
@@ -101,10 +124,20 @@ async fn a_request_does_not_exceed_its_limit() {
             ("ephemeral-storage", json!("2Gi"), json!("1Gi")),
         ] {
             let bad = with(base.clone(), place, resources(name, request, limit));
-            ground.refuses(&bad, &[&format!("{name} request exceeds limit"), &place.replace('/', ".")]).await;
+            ground
+                .refuses(
+                    &bad,
+                    &[&format!("{name} request exceeds limit"), &place.replace('/', ".")],
+                )
+                .await;
         }
         for quantity in [json!("much"), json!("-1"), json!("1Xi"), json!(""), json!("1e1.5")] {
-            ground.refuses(&with(base.clone(), place, json!({ "limits": { "cpu": quantity } })), &["limits.cpu"]).await;
+            ground
+                .refuses(
+                    &with(base.clone(), place, json!({ "limits": { "cpu": quantity } })),
+                    &["limits.cpu"],
+                )
+                .await;
         }
     }
 }
@@ -127,7 +160,9 @@ async fn volumes_are_of_the_kinds_that_give_nothing_of_the_node_away() {
         ground.accepts(&volume(good)).await;
     }
     ground.refuses(&volume(json!({})), &["volumes[0]", "exactly one of emptyDir"]).await;
-    ground.refuses(&volume(json!({ "emptyDir": {}, "secret": {} })), &["exactly one of emptyDir"]).await;
+    ground
+        .refuses(&volume(json!({ "emptyDir": {}, "secret": {} })), &["exactly one of emptyDir"])
+        .await;
 }
 
 #[tokio::test]
@@ -153,10 +188,18 @@ async fn a_volume_of_another_kind_is_refused_also_without_strict_validation() {
 async fn a_mount_shows_a_volume_of_the_user_and_hides_nothing_of_ours() {
     let ground = Ground::new().await;
     let mounted = |name: &str, path: &str| {
-        let base = with(polecat(), "spec/kubernetes/volumes", json!([{ "name": "v", "emptyDir": {} }]));
+        let base =
+            with(polecat(), "spec/kubernetes/volumes", json!([{ "name": "v", "emptyDir": {} }]));
         with(base, "spec/kubernetes/volumeMounts", json!([{ "name": name, "mountPath": path }]))
     };
-    for good in ["/data", "/home/nonroot/.cargo", "/etc/settings", "/gastown-data", "/tmpfs", "/var/run/secrets/x"] {
+    for good in [
+        "/data",
+        "/home/nonroot/.cargo",
+        "/etc/settings",
+        "/gastown-data",
+        "/tmpfs",
+        "/var/run/secrets/x",
+    ] {
         ground.accepts(&mounted("v", good)).await;
     }
     for bad in [
@@ -182,13 +225,31 @@ async fn a_mount_shows_a_volume_of_the_user_and_hides_nothing_of_ours() {
         "/a:b",
         "/var/run/gastown",
     ] {
-        ground.refuses(&mounted("v", bad), &["volumeMounts[].mountPath must be an absolute path outside"]).await;
+        ground
+            .refuses(
+                &mounted("v", bad),
+                &["volumeMounts[].mountPath must be an absolute path outside"],
+            )
+            .await;
     }
     for name in ["other", "git-creds", "private", "podinfo"] {
         ground.refuses(&mounted(name, "/data"), &["must be one of kubernetes.volumes"]).await;
     }
-    for name in ["git-creds", "private", "upstream", "workspace", "run", "tools", "podinfo", "prompt", "claude-creds", "home", "tmp"] {
-        let ours = with(polecat(), "spec/kubernetes/volumes", json!([{ "name": name, "emptyDir": {} }]));
+    for name in [
+        "git-creds",
+        "private",
+        "upstream",
+        "workspace",
+        "run",
+        "tools",
+        "podinfo",
+        "prompt",
+        "claude-creds",
+        "home",
+        "tmp",
+    ] {
+        let ours =
+            with(polecat(), "spec/kubernetes/volumes", json!([{ "name": name, "emptyDir": {} }]));
         ground.refuses(&ours, &["is one that the operator uses itself"]).await;
     }
     let twice = json!([{ "name": "v", "emptyDir": {} }, { "name": "v", "emptyDir": {} }]);
@@ -230,10 +291,22 @@ async fn lists_and_texts_have_an_end() {
         ("spec/kubernetes/volumes", 16, &volume),
     ] {
         ground.accepts(&with(polecat(), place, many(most, item))).await;
-        ground.refuses(&with(polecat(), place, many(most + 1, item)), &["Too many", &place.replace('/', ".")]).await;
+        ground
+            .refuses(
+                &with(polecat(), place, many(most + 1, item)),
+                &["Too many", &place.replace('/', ".")],
+            )
+            .await;
     }
-    for (place, most) in [("spec/taskDescription", 131_072), ("spec/rig", 253), ("spec/kubernetes/image", 1024)] {
+    for (place, most) in
+        [("spec/taskDescription", 131_072), ("spec/rig", 253), ("spec/kubernetes/image", 1024)]
+    {
         ground.accepts(&with(polecat(), place, json!("x".repeat(most)))).await;
-        ground.refuses(&with(polecat(), place, json!("x".repeat(most + 1))), &["Too long", &place.replace('/', ".")]).await;
+        ground
+            .refuses(
+                &with(polecat(), place, json!("x".repeat(most + 1))),
+                &["Too long", &place.replace('/', ".")],
+            )
+            .await;
     }
 }

@@ -1,4 +1,5 @@
-//! The roles on a real API server: each controller is asked, as its own service account, what it may do.
+//! The roles on a real API server: each controller is asked, as its own service account, what it
+//! may do.
 
 use gastown_api::rbac::{Controller, cluster_rules, namespace_rules, secret_rules};
 use gastown_testkit::control_plane::ControlPlane;
@@ -11,15 +12,23 @@ use serde_json::json;
 
 use crate::ground::Ground;
 
-/// A controller's service account in a release namespace, with its roles bound there and in one secret namespace.
+/// A controller's service account in a release namespace, with its roles bound there and in one
+/// secret namespace.
 struct Account {
     release: String,
     secrets: String,
     client: Client,
 }
 
-async fn apply(client: &Client, kind: &str, namespace: Option<&str>, name: &str, rest: serde_json::Value) {
-    let resource = ApiResource::from_gvk(&GroupVersionKind::gvk("rbac.authorization.k8s.io", "v1", kind));
+async fn apply(
+    client: &Client,
+    kind: &str,
+    namespace: Option<&str>,
+    name: &str,
+    rest: serde_json::Value,
+) {
+    let resource =
+        ApiResource::from_gvk(&GroupVersionKind::gvk("rbac.authorization.k8s.io", "v1", kind));
     let api: Api<DynamicObject> = match namespace {
         Some(namespace) => Api::namespaced_with(client.clone(), namespace, &resource),
         None => Api::all_with(client.clone(), &resource),
@@ -29,11 +38,22 @@ async fn apply(client: &Client, kind: &str, namespace: Option<&str>, name: &str,
     api.patch(name, &PatchParams::apply("tests"), &Patch::Apply(&object)).await.unwrap();
 }
 
-async fn bind(client: &Client, namespace: Option<&str>, name: &str, rules: Vec<PolicyRule>, account: &serde_json::Value) {
-    let (role, binding) = if namespace.is_some() { ("Role", "RoleBinding") } else { ("ClusterRole", "ClusterRoleBinding") };
+async fn bind(
+    client: &Client,
+    namespace: Option<&str>,
+    name: &str,
+    rules: Vec<PolicyRule>,
+    account: &serde_json::Value,
+) {
+    let (role, binding) = if namespace.is_some() {
+        ("Role", "RoleBinding")
+    } else {
+        ("ClusterRole", "ClusterRoleBinding")
+    };
     apply(client, role, namespace, name, json!({ "rules": rules })).await;
     let reference = json!({ "apiGroup": "rbac.authorization.k8s.io", "kind": role, "name": name });
-    apply(client, binding, namespace, name, json!({ "roleRef": reference, "subjects": [account] })).await;
+    apply(client, binding, namespace, name, json!({ "roleRef": reference, "subjects": [account] }))
+        .await;
 }
 
 impl Account {
@@ -42,7 +62,8 @@ impl Account {
         let plane = ControlPlane::shared().await.unwrap();
         let (client, release) = (ground.client(), ground.namespace().to_owned());
         let secrets = plane.namespace().await.unwrap();
-        let account = json!({ "kind": "ServiceAccount", "name": controller.name(), "namespace": release });
+        let account =
+            json!({ "kind": "ServiceAccount", "name": controller.name(), "namespace": release });
         let unique = format!("{}-{release}", controller.name());
         bind(&client, None, &unique, cluster_rules(controller), &account).await;
         bind(&client, Some(&release), &unique, namespace_rules(controller), &account).await;
@@ -73,7 +94,11 @@ impl Account {
 
     async fn expect(&self, allowed: bool, asked: &[(&str, &str, &str, &str)]) {
         for (verb, group, resource, namespace) in asked {
-            assert_eq!(self.may(verb, group, resource, namespace).await, allowed, "{verb} {resource} in {namespace:?}");
+            assert_eq!(
+                self.may(verb, group, resource, namespace).await,
+                allowed,
+                "{verb} {resource} in {namespace:?}"
+            );
         }
     }
 }
@@ -152,7 +177,14 @@ async fn rig_ctl_makes_children_in_the_release_namespace_alone() {
     account.until_bound().await;
     let (here, other) = (account.release.as_str(), account.secrets.as_str());
     account
-        .expect(true, &[("create", OURS, "refineries", here), ("delete", OURS, "witnesses", here), ("list", OURS, "refineries", other)])
+        .expect(
+            true,
+            &[
+                ("create", OURS, "refineries", here),
+                ("delete", OURS, "witnesses", here),
+                ("list", OURS, "refineries", other),
+            ],
+        )
         .await;
     let denied = [
         ("create", OURS, "refineries", other),
@@ -195,7 +227,11 @@ async fn convoy_ctl_starts_polecats_and_can_take_none_away() {
     let account = Account::of(Controller::Convoy).await;
     account.until_bound().await;
     let (here, other) = (account.release.as_str(), account.secrets.as_str());
-    let may = [("create", OURS, "polecats", other), ("list", OURS, "beadstores", other), ("patch", OURS, "convoys", other)];
+    let may = [
+        ("create", OURS, "polecats", other),
+        ("list", OURS, "beadstores", other),
+        ("patch", OURS, "convoys", other),
+    ];
     account.expect(true, &may).await;
     let denied = [
         ("delete", OURS, "polecats", here),

@@ -10,11 +10,16 @@ use serde_json::{Value, json};
 
 use crate::ground::{Ground, polecat, with};
 
-const MANIFESTS: [&str; 2] = [include_str!("../fixtures/go-operator.yaml"), include_str!("../fixtures/additions.yaml")];
+const MANIFESTS: [&str; 2] =
+    [include_str!("../fixtures/go-operator.yaml"), include_str!("../fixtures/additions.yaml")];
 const STATUSES: &str = include_str!("../fixtures/statuses.yaml");
 
 fn manifests() -> Vec<Value> {
-    MANIFESTS.iter().flat_map(|t| serde_norway::Deserializer::from_str(t)).map(|d| Value::deserialize(d).unwrap()).collect()
+    MANIFESTS
+        .iter()
+        .flat_map(|t| serde_norway::Deserializer::from_str(t))
+        .map(|d| Value::deserialize(d).unwrap())
+        .collect()
 }
 
 /// The object as our types write it again.
@@ -68,7 +73,12 @@ async fn one_goes_round(ground: &Ground, manifest: &Value, statuses: &Value) {
     same.as_object_mut().unwrap().remove("status");
     same["metadata"] = json!({ "name": manifest["metadata"]["name"] });
     quantities_as_text(&mut stored["spec"]);
-    assert_eq!(ground.apply(&same).await["spec"], stored["spec"], "{}", manifest["metadata"]["name"]);
+    assert_eq!(
+        ground.apply(&same).await["spec"],
+        stored["spec"],
+        "{}",
+        manifest["metadata"]["name"]
+    );
     let wanted = &statuses[manifest["kind"].as_str().unwrap()];
     let written = ground.apply_status(manifest, wanted).await;
     assert_eq!(&written["status"], wanted);
@@ -86,7 +96,8 @@ async fn another_managers_condition_stays() {
         "apiVersion": "gastown.gastown.io/v1alpha1", "kind": "Polecat", "status": { "conditions": [condition("Merged")] },
     });
     let params = kube::api::PatchParams::apply("another-controller");
-    let both = api.patch_status("x-polecat", &params, &kube::api::Patch::Apply(&body)).await.unwrap();
+    let both =
+        api.patch_status("x-polecat", &params, &kube::api::Patch::Apply(&body)).await.unwrap();
     let types: Vec<_> = both.status.unwrap().conditions.into_iter().map(|c| c.type_).collect();
     assert_eq!(types, ["Ready", "Merged"]);
 }
@@ -95,9 +106,21 @@ async fn another_managers_condition_stays() {
 async fn whatever_the_schema_takes_the_types_read() {
     let ground = Ground::new().await;
     let odd = [
-        with(polecat(), "spec/kubernetes/affinity", json!({ "nodeAffinity": 7, "x": [1, "a", null] })),
-        with(polecat(), "spec/kubernetes/volumes", json!([{ "name": "v", "configMap": { "name": 5, "items": "no" } }])),
-        with(polecat(), "spec/resources", json!({ "requests": { "memory": 4_294_967_296_u64 }, "limits": {} })),
+        with(
+            polecat(),
+            "spec/kubernetes/affinity",
+            json!({ "nodeAffinity": 7, "x": [1, "a", null] }),
+        ),
+        with(
+            polecat(),
+            "spec/kubernetes/volumes",
+            json!([{ "name": "v", "configMap": { "name": 5, "items": "no" } }]),
+        ),
+        with(
+            polecat(),
+            "spec/resources",
+            json!({ "requests": { "memory": 4_294_967_296_u64 }, "limits": {} }),
+        ),
         with(polecat(), "spec/kubernetes/tolerations", json!([{}])),
         with(polecat(), "spec/budget", json!({ "maxCostUSD": 5, "maxTokens": i64::MAX })),
     ];

@@ -4,10 +4,20 @@ use gastown_api::duration;
 use gastown_names::{BranchName, CommitId, GitUrl};
 use serde_json::{Value, json};
 
-use crate::ground::{Ground, bead_store, convoy, merge_request, polecat, refinery, rig, with, without, witness};
+use crate::ground::{
+    Ground, bead_store, convoy, merge_request, polecat, refinery, rig, with, without, witness,
+};
 
-/// At this place of this object, the texts are taken or refused as said, and a refusal holds the words.
-async fn texts(ground: &Ground, base: &Value, place: &str, good: &[&str], bad: &[&str], words: &[&str]) {
+/// At this place of this object, the texts are taken or refused as said, and a refusal holds the
+/// words.
+async fn texts(
+    ground: &Ground,
+    base: &Value,
+    place: &str,
+    good: &[&str],
+    bad: &[&str],
+    words: &[&str],
+) {
     for text in good {
         ground.accepts(&with(base.clone(), place, json!(text))).await;
     }
@@ -78,22 +88,43 @@ async fn repository_urls_are_those_that_the_controllers_read() {
         assert!(url.parse::<GitUrl>().is_err(), "{url}");
     }
     texts(&ground, &rig(), "spec/gitURL", &URLS, &NO_URLS, &["must be a repository URL"]).await;
-    texts(&ground, &polecat(), "spec/kubernetes/gitRepository", &URLS, &NO_URLS, &["must be a repository URL"]).await;
-    ground.refuses(&with(rig(), "spec/gitURL", json!(format!("https://h/{}", "a".repeat(2048)))), &["spec.gitURL", "2048"]).await;
+    texts(
+        &ground,
+        &polecat(),
+        "spec/kubernetes/gitRepository",
+        &URLS,
+        &NO_URLS,
+        &["must be a repository URL"],
+    )
+    .await;
+    ground
+        .refuses(
+            &with(rig(), "spec/gitURL", json!(format!("https://h/{}", "a".repeat(2048)))),
+            &["spec.gitURL", "2048"],
+        )
+        .await;
 }
 
 /// Texts made of parts, the same ones every time.
 fn chance(parts: &[&[&str]], count: usize) -> Vec<String> {
     let mut state = 7_u64;
     let mut draw = |n: usize| {
-        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        state =
+            state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
         (state >> 33) as usize % n
     };
     (0..count).map(|_| parts.iter().map(|choices| choices[draw(choices.len())]).collect()).collect()
 }
 
-/// Whatever the API server takes at a place, the controllers read too; `parts` make texts of both sorts.
-async fn taken_means_read(ground: &Ground, base: &Value, place: &str, parts: &[&[&str]], reads: impl Fn(&str) -> bool) {
+/// Whatever the API server takes at a place, the controllers read too; `parts` make texts of both
+/// sorts.
+async fn taken_means_read(
+    ground: &Ground,
+    base: &Value,
+    place: &str,
+    parts: &[&[&str]],
+    reads: impl Fn(&str) -> bool,
+) {
     let mut taken = 0;
     let texts = chance(parts, 400);
     for text in &texts {
@@ -102,14 +133,29 @@ async fn taken_means_read(ground: &Ground, base: &Value, place: &str, parts: &[&
             taken += 1;
         }
     }
-    assert!((20..380).contains(&taken), "the texts say little: {taken} of {} were taken", texts.len());
+    assert!(
+        (20..380).contains(&taken),
+        "the texts say little: {taken} of {} were taken",
+        texts.len()
+    );
 }
 
 #[tokio::test]
 async fn a_url_or_branch_that_is_taken_is_one_that_is_read() {
     let ground = Ground::new().await;
     let url: [&[&str]; 6] = [
-        &["https://", "http://", "ssh://", "ssh://git@", "git@", "file://", "", "ssh://-x@", "https://u:p@", "git://"],
+        &[
+            "https://",
+            "http://",
+            "ssh://",
+            "ssh://git@",
+            "git@",
+            "file://",
+            "",
+            "ssh://-x@",
+            "https://u:p@",
+            "git://",
+        ],
         &["host", "h.example", "1", "_h", "H-1", "-h", "", "h:"],
         &["/", "/", "/", ":", ":22/", ":65535/", ":65536/", ":70000/", ":0/", "//", ""],
         &["repo", "a/b", "a..b", "~u", "%20", "a+b@c", "..", "a/../b", ".", "-r", "a b", ""],
@@ -118,16 +164,23 @@ async fn a_url_or_branch_that_is_taken_is_one_that_is_read() {
     ];
     taken_means_read(&ground, &rig(), "spec/gitURL", &url, |t| t.parse::<GitUrl>().is_ok()).await;
     let first: &[&str] = &["", "a", "b", "_", "B1", "a/b", ".", "-", "@", "refs/", "HEAD"];
-    let part: &[&str] = &["", "", "a", "a", "B1", ".", "..", "-", "@", "@{", "/", "/", "//", ".lock", ".LOCK", ".lock/", "=", "~", " "];
+    let part: &[&str] = &[
+        "", "", "a", "a", "B1", ".", "..", "-", "@", "@{", "/", "/", "//", ".lock", ".LOCK",
+        ".lock/", "=", "~", " ",
+    ];
     let branch: [&[&str]; 4] = [first, part, part, part];
     let place = "spec/sourceBranch";
-    taken_means_read(&ground, &merge_request(), place, &branch, |t| t.parse::<BranchName>().is_ok()).await;
+    taken_means_read(&ground, &merge_request(), place, &branch, |t| {
+        t.parse::<BranchName>().is_ok()
+    })
+    .await;
 }
 
 #[tokio::test]
 async fn branches_are_those_that_the_controllers_read() {
     let ground = Ground::new().await;
-    let good = ["main", "feature/gt-1.2", "release/2.x", "user@work", "a", "fix-#12", "v1+2=3", "_x"];
+    let good =
+        ["main", "feature/gt-1.2", "release/2.x", "user@work", "a", "fix-#12", "v1+2=3", "_x"];
     let bad = [
         "",
         "-D",
@@ -175,7 +228,10 @@ async fn durations_are_those_that_the_controllers_read() {
     let ground = Ground::new().await;
     let good = ["30s", "15m", "1h30m", "1.5h", "250ms", "0", "10us"];
     let bad = ["", "30", "s", "-5s", "5 s", "5d", "1h30", "soon"];
-    assert!(good.iter().all(|d| duration::parse(d).is_some()) && bad.iter().all(|d| duration::parse(d).is_none()));
+    assert!(
+        good.iter().all(|d| duration::parse(d).is_some())
+            && bad.iter().all(|d| duration::parse(d).is_none())
+    );
     let template = with(rig(), "spec/witness", json!({}));
     for (base, place) in [
         (witness(), "spec/healthCheckInterval"),
@@ -199,7 +255,12 @@ async fn beads_are_whatever_makes_a_branch_and_a_path() {
         ground.refuses(&with(base, place, json!("b".repeat(256))), &["spec.beadID", "255"]).await;
     }
     for bad in bad {
-        ground.refuses(&with(convoy(), "spec/trackedBeads", json!(["gt-1", bad])), &["must be a bead id", "trackedBeads[1]"]).await;
+        ground
+            .refuses(
+                &with(convoy(), "spec/trackedBeads", json!(["gt-1", bad])),
+                &["must be a bead id", "trackedBeads[1]"],
+            )
+            .await;
     }
 }
 
@@ -211,14 +272,36 @@ async fn a_rig_has_a_repository_a_prefix_a_theme_and_a_limit() {
         ground.refuses(&without(rig(), field), &["Required", &field.replace('/', ".")]).await;
     }
     let bad = ["", "a", "abcdefghijk", "Gt", "g1", "gt-"];
-    texts(&ground, &rig(), "spec/beadsPrefix", &["gt", "abcdefghij"], &bad, &["2 to 10 lowercase letters"]).await;
-    texts(&ground, &rig(), "spec/beadsPrefix", &[], &["hq", "system", "default"], &["reserved"]).await;
+    texts(
+        &ground,
+        &rig(),
+        "spec/beadsPrefix",
+        &["gt", "abcdefghij"],
+        &bad,
+        &["2 to 10 lowercase letters"],
+    )
+    .await;
+    texts(&ground, &rig(), "spec/beadsPrefix", &[], &["hq", "system", "default"], &["reserved"])
+        .await;
     let themes = ["mad-max", "minerals", "wasteland"];
-    texts(&ground, &rig(), "spec/settings/namepoolTheme", &themes, &["", "star-wars"], &["one of mad-max"]).await;
+    texts(
+        &ground,
+        &rig(),
+        "spec/settings/namepoolTheme",
+        &themes,
+        &["", "star-wars"],
+        &["one of mad-max"],
+    )
+    .await;
     numbers(&ground, &rig(), "spec/settings/maxPolecats", &[1, 8, 100], &[0, -1, 101]).await;
     let twice = with(rig(), "spec/allowedNamespaces", json!(["a", "a"]));
     ground.refuses(&twice, &["allowedNamespaces", "Duplicate"]).await;
-    ground.refuses(&with(rig(), "spec/allowedNamespaces", json!(["a".repeat(64)])), &["allowedNamespaces[0]"]).await;
+    ground
+        .refuses(
+            &with(rig(), "spec/allowedNamespaces", json!(["a".repeat(64)])),
+            &["allowedNamespaces[0]"],
+        )
+        .await;
 }
 
 #[tokio::test]
@@ -234,19 +317,43 @@ async fn the_smaller_kinds_have_what_they_need() {
     numbers(&ground, &convoy(), "spec/parallelism", &[0, 3], &[-1]).await;
     let dispatched = with(convoy(), "spec/dispatch", json!(true));
     ground.refuses(&dispatched, &["spec.rigRef is required when spec.dispatch is true"]).await;
-    ground.refuses(&with(dispatched.clone(), "spec/rigRef", json!("")), &["spec.rigRef is required"]).await;
+    ground
+        .refuses(&with(dispatched.clone(), "spec/rigRef", json!("")), &["spec.rigRef is required"])
+        .await;
     ground.accepts(&with(dispatched, "spec/rigRef", json!("web"))).await;
-    texts(&ground, &convoy(), "spec/failurePolicy", &["Continue", "Stop"], &["", "Ignore"], &[]).await;
+    texts(&ground, &convoy(), "spec/failurePolicy", &["Continue", "Stop"], &["", "Ignore"], &[])
+        .await;
     let generic = json!({ "agent": "generic" });
-    ground.refuses(&with(rig(), "spec/polecatTemplate", generic), &["agentConfig.command is required"]).await;
-    let mount = json!({ "kubernetes": { "volumeMounts": [{ "name": "git-creds", "mountPath": "/c" }] } });
-    ground.refuses(&with(rig(), "spec/polecatTemplate", mount), &["must be one of kubernetes.volumes"]).await;
+    ground
+        .refuses(
+            &with(rig(), "spec/polecatTemplate", generic),
+            &["agentConfig.command is required"],
+        )
+        .await;
+    let mount =
+        json!({ "kubernetes": { "volumeMounts": [{ "name": "git-creds", "mountPath": "/c" }] } });
+    ground
+        .refuses(
+            &with(rig(), "spec/polecatTemplate", mount),
+            &["must be one of kubernetes.volumes"],
+        )
+        .await;
     numbers(&ground, &refinery(), "spec/parallelism", &[1, 100], &[0, -1, 101]).await;
     let bad = ["", "9-", "Gt-", "g/", "-"];
     texts(&ground, &bead_store(), "spec/prefix", &["gt-", "gt", "my.app_2-x-"], &bad, &[]).await;
     for base in [refinery(), bead_store()] {
-        ground.refuses(&with(base.clone(), "spec/gitSecretRef", json!({ "name": "" })), &["spec.gitSecretRef.name"]).await;
-        ground.refuses(&with(base, "spec/gitSecretRef", json!({})), &["spec.gitSecretRef.name", "Required"]).await;
+        ground
+            .refuses(
+                &with(base.clone(), "spec/gitSecretRef", json!({ "name": "" })),
+                &["spec.gitSecretRef.name"],
+            )
+            .await;
+        ground
+            .refuses(
+                &with(base, "spec/gitSecretRef", json!({})),
+                &["spec.gitSecretRef.name", "Required"],
+            )
+            .await;
     }
 }
 
@@ -254,14 +361,33 @@ async fn the_smaller_kinds_have_what_they_need() {
 async fn a_merge_request_names_one_commit() {
     let ground = Ground::new().await;
     let (sha1, sha256) = ("a".repeat(40), "0123456789abcdef".repeat(4));
-    let bad = ["", "HEAD", "main", &"A".repeat(40), &"a".repeat(39), &"a".repeat(41), &"g".repeat(40)];
+    let bad =
+        ["", "HEAD", "main", &"A".repeat(40), &"a".repeat(39), &"a".repeat(41), &"g".repeat(40)];
     assert!([&sha1, &sha256].iter().all(|c| c.parse::<CommitId>().is_ok()));
-    texts(&ground, &merge_request(), "spec/commit", &[&sha1, &sha256], &bad, &["40 or 64 lowercase hexadecimal digits"]).await;
+    texts(
+        &ground,
+        &merge_request(),
+        "spec/commit",
+        &[&sha1, &sha256],
+        &bad,
+        &["40 or 64 lowercase hexadecimal digits"],
+    )
+    .await;
     numbers(&ground, &merge_request(), "spec/priority", &[0, 4], &[-1, 5]).await;
     numbers(&ground, &merge_request(), "spec/attempt", &[1, 9], &[0]).await;
     numbers(&ground, &merge_request(), "spec/retry", &[0, 9], &[-1]).await;
-    ground.refuses(&with(merge_request(), "spec/rejected", json!({ "by": "maya" })), &["spec.rejected.reason"]).await;
-    ground.refuses(&with(merge_request(), "spec/polecatRef", json!({ "name": "a" })), &["spec.polecatRef.uid"]).await;
+    ground
+        .refuses(
+            &with(merge_request(), "spec/rejected", json!({ "by": "maya" })),
+            &["spec.rejected.reason"],
+        )
+        .await;
+    ground
+        .refuses(
+            &with(merge_request(), "spec/polecatRef", json!({ "name": "a" })),
+            &["spec.polecatRef.uid"],
+        )
+        .await;
 }
 
 #[tokio::test]
@@ -269,22 +395,50 @@ async fn where_a_bead_store_s_beads_are_is_a_plain_place() {
     let ground = Ground::new().await;
     let base = bead_store();
     texts(&ground, &base, "spec/git/url", &URLS, &NO_URLS, &[]).await;
-    texts(&ground, &base, "spec/git/branch", &["beads-sync", "sync/beads"], &["-D", "a..b", "refs/heads/x"], &[]).await;
-    let (good, bad) = ([".beads", "a/.beads", "a.b/c"], ["/etc", "../x", "a/../b", "a//b", "a/", ".", ".git", "a/.GIT/b", "a b"]);
+    texts(
+        &ground,
+        &base,
+        "spec/git/branch",
+        &["beads-sync", "sync/beads"],
+        &["-D", "a..b", "refs/heads/x"],
+        &[],
+    )
+    .await;
+    let (good, bad) = (
+        [".beads", "a/.beads", "a.b/c"],
+        ["/etc", "../x", "a/../b", "a//b", "a/", ".", ".git", "a/.GIT/b", "a b"],
+    );
     texts(&ground, &base, "spec/git/path", &good, &bad, &["such as .beads"]).await;
-    let (good, bad) = (["Gastown Beads <beads@example.org>", "b <b@h>"], ["beads", "<b@h.org>", "a <b@h> <c@h>", "a\nb <c@h>", "a <b c>"]);
+    let (good, bad) = (
+        ["Gastown Beads <beads@example.org>", "b <b@h>"],
+        ["beads", "<b@h.org>", "a <b@h> <c@h>", "a\nb <c@h>", "a <b c>"],
+    );
     texts(&ground, &base, "spec/git/commitAuthor", &good, &bad, &["name and an address"]).await;
-    texts(&ground, &base, "spec/writePolicy", &["ReadOnly", "Write", "AllowExportOnly"], &["Force"], &[]).await;
+    texts(
+        &ground,
+        &base,
+        "spec/writePolicy",
+        &["ReadOnly", "Write", "AllowExportOnly"],
+        &["Force"],
+        &[],
+    )
+    .await;
     texts(&ground, &base, "spec/backend", &["GitJsonl"], &["DoltSql"], &[]).await;
 }
 
 #[tokio::test]
 async fn a_bead_store_names_a_server_exactly_where_a_server_has_its_beads() {
     let ground = Ground::new().await;
-    let served = with(with(bead_store(), "spec/backend", json!("HttpV0")), "spec/http", json!({ "url": "http://beads.town.svc:8080" }));
+    let served = with(
+        with(bead_store(), "spec/backend", json!("HttpV0")),
+        "spec/http",
+        json!({ "url": "http://beads.town.svc:8080" }),
+    );
     ground.accepts(&served).await;
     ground.refuses(&without(served.clone(), "spec/http"), &["give http with that backend"]).await;
-    ground.refuses(&without(served.clone(), "spec/backend"), &["give http with that backend"]).await;
+    ground
+        .refuses(&without(served.clone(), "spec/backend"), &["give http with that backend"])
+        .await;
     for (place, value) in [
         ("spec/git", json!({ "branch": "beads" })),
         ("spec/git", json!({ "url": "https://host/beads" })),
@@ -294,9 +448,19 @@ async fn a_bead_store_names_a_server_exactly_where_a_server_has_its_beads() {
         ground.refuses(&with(served.clone(), place, value), &["git is for backend GitJsonl"]).await;
     }
     for place in ["spec/gitSecretRef", "spec/sshKnownHostsConfigMapRef"] {
-        ground.refuses(&with(served.clone(), place, json!({ "name": "git" })), &["http.tokenSecretRef"]).await;
+        ground
+            .refuses(
+                &with(served.clone(), place, json!({ "name": "git" })),
+                &["http.tokenSecretRef"],
+            )
+            .await;
     }
-    let good = ["http://beads", "https://beads.example:8443/town/", "http://10.0.0.1:80", "http://[::1]:8080"];
+    let good = [
+        "http://beads",
+        "https://beads.example:8443/town/",
+        "http://10.0.0.1:80",
+        "http://[::1]:8080",
+    ];
     let bad = [
         "beads:8080",
         "ftp://beads",
@@ -308,10 +472,27 @@ async fn a_bead_store_names_a_server_exactly_where_a_server_has_its_beads() {
         "http://a b",
     ];
     texts(&ground, &served, "spec/http/url", &good, &bad, &["must be a server's URL"]).await;
-    ground.refuses(&with(served.clone(), "spec/http/projectId", json!("")), &["spec.http.projectId"]).await;
-    ground.refuses(&with(served, "spec/http/tokenSecretRef", json!({})), &["spec.http.tokenSecretRef.name"]).await;
+    ground
+        .refuses(&with(served.clone(), "spec/http/projectId", json!("")), &["spec.http.projectId"])
+        .await;
+    ground
+        .refuses(
+            &with(served, "spec/http/tokenSecretRef", json!({})),
+            &["spec.http.tokenSecretRef.name"],
+        )
+        .await;
     let template = json!({ "backend": "HttpV0", "http": { "url": "http://beads" } });
     ground.accepts(&with(rig(), "spec/beads", template)).await;
-    ground.refuses(&with(rig(), "spec/beads", json!({ "http": { "url": "http://beads" } })), &["give http with that backend"]).await;
-    ground.refuses(&with(rig(), "spec/beads", json!({ "backend": "HttpV0" })), &["give http with that backend"]).await;
+    ground
+        .refuses(
+            &with(rig(), "spec/beads", json!({ "http": { "url": "http://beads" } })),
+            &["give http with that backend"],
+        )
+        .await;
+    ground
+        .refuses(
+            &with(rig(), "spec/beads", json!({ "backend": "HttpV0" })),
+            &["give http with that backend"],
+        )
+        .await;
 }

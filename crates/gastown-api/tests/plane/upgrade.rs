@@ -4,7 +4,9 @@ use std::time::Duration;
 
 use gastown_api::{Polecat, crds};
 use gastown_testkit::control_plane::{ControlPlane, Options};
-use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::{CustomResourceDefinition, JSONSchemaProps};
+use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::{
+    CustomResourceDefinition, JSONSchemaProps,
+};
 use kube::Client;
 use kube::api::{Api, DeleteParams, Patch, PatchParams, PostParams};
 use kube::runtime::wait::{await_condition, conditions};
@@ -14,8 +16,11 @@ use crate::ground::{Ground, install, object, polecat, with};
 
 /// A definition as one without rules: everything goes.
 fn without_rules(mut crd: CustomResourceDefinition) -> CustomResourceDefinition {
-    let anything =
-        JSONSchemaProps { type_: Some("object".into()), x_kubernetes_preserve_unknown_fields: Some(true), ..JSONSchemaProps::default() };
+    let anything = JSONSchemaProps {
+        type_: Some("object".into()),
+        x_kubernetes_preserve_unknown_fields: Some(true),
+        ..JSONSchemaProps::default()
+    };
     crd.spec.versions[0].schema.as_mut().unwrap().open_api_v3_schema = Some(anything);
     crd
 }
@@ -34,7 +39,12 @@ async fn until_rules_hold(ground: &Ground) {
     let bad = with(polecat(), "spec/rig", json!(""));
     let params = PostParams { dry_run: true, ..PostParams::default() };
     let refused = async {
-        while ground.api(&bad).create(&params, &serde_json::from_value(bad.clone()).unwrap()).await.is_ok() {
+        while ground
+            .api(&bad)
+            .create(&params, &serde_json::from_value(bad.clone()).unwrap())
+            .await
+            .is_ok()
+        {
             tokio::time::sleep(Duration::from_millis(50)).await;
         }
     };
@@ -55,9 +65,14 @@ async fn an_old_object_that_breaks_today_s_rules_is_not_stuck() {
     });
     let mut old = with(object("Polecat", spec), "metadata/name", json!(name));
     old["metadata"]["finalizers"] = json!(["gastown.io/polecat-cleanup"]);
-    let old: Value =
-        serde_json::to_value(ground.api(&old).create(&PostParams::default(), &serde_json::from_value(old.clone()).unwrap()).await.unwrap())
-            .unwrap();
+    let old: Value = serde_json::to_value(
+        ground
+            .api(&old)
+            .create(&PostParams::default(), &serde_json::from_value(old.clone()).unwrap())
+            .await
+            .unwrap(),
+    )
+    .unwrap();
     install(ground.client()).await;
     until_rules_hold(&ground).await;
 
@@ -65,8 +80,15 @@ async fn an_old_object_that_breaks_today_s_rules_is_not_stuck() {
     assert_eq!(typed.get(&name).await.unwrap().spec.bead_id.as_deref(), Some("a b"));
     ground.apply_status(&old, &json!({ "phase": "Stuck" })).await;
     ground.change(&old, &json!({ "spec": { "desiredState": "Terminated" } })).await.unwrap();
-    ground.change(&old, &json!({ "metadata": { "annotations": { "gastown.io/retry": "1" } } })).await.unwrap();
-    let error = ground.change(&old, &json!({ "spec": { "kubernetes": { "gitBranch": "-y" } } })).await.unwrap_err().to_string();
+    ground
+        .change(&old, &json!({ "metadata": { "annotations": { "gastown.io/retry": "1" } } }))
+        .await
+        .unwrap();
+    let error = ground
+        .change(&old, &json!({ "spec": { "kubernetes": { "gitBranch": "-y" } } }))
+        .await
+        .unwrap_err()
+        .to_string();
     assert!(error.contains("spec.kubernetes.gitBranch"), "what is changed must be right: {error}");
 
     let uid = typed.get(&name).await.unwrap().metadata.uid.unwrap();

@@ -60,7 +60,8 @@ async fn a_write_that_the_server_does_not_offer_is_not_tried() {
 #[tokio::test]
 async fn a_snapshot_has_every_issue_of_every_page() {
     let server = Server::with_issues(25).await;
-    server.town(|town| town.change("gt-3", |row| drop(row.insert("status".into(), "closed".into()))));
+    server
+        .town(|town| town.change("gt-3", |row| drop(row.insert("status".into(), "closed".into()))));
     let session = session_with(&server, Options { page: 10, ..Options::default() }).await;
     let snapshot = session.snapshot().await.unwrap();
     assert_eq!((snapshot.issues.len(), snapshot.problems.total()), (25, 0));
@@ -87,10 +88,15 @@ async fn what_is_blocked_is_not_ready_though_the_list_hides_its_edges() {
 #[tokio::test]
 async fn a_store_larger_than_the_bounds_is_refused_and_not_cut_short() {
     let server = Server::with_issues(25).await;
-    let session = session_with(&server, Options { page: 10, max_issues: 24, ..Options::default() }).await;
+    let session =
+        session_with(&server, Options { page: 10, max_issues: 24, ..Options::default() }).await;
     assert_eq!(session.snapshot().await.err(), Some(Error::TooMany(24)));
-    let session = session_with(&server, Options { page: 10, max_store: 4000, ..Options::default() }).await;
-    assert_eq!(session.snapshot().await.err(), Some(Error::TooLarge { operation: "list", limit: 4000 }));
+    let session =
+        session_with(&server, Options { page: 10, max_store: 4000, ..Options::default() }).await;
+    assert_eq!(
+        session.snapshot().await.err(),
+        Some(Error::TooLarge { operation: "list", limit: 4000 })
+    );
 }
 
 #[tokio::test]
@@ -102,7 +108,10 @@ async fn one_issue_comes_with_its_comments_and_its_edges_out_of_the_store() {
     });
     let session = session(&server).await;
     let (issue, _) = session.get("gt-1").await.unwrap();
-    assert_eq!((issue.comments[0].text.as_str(), issue.dependencies[0].depends_on_id.as_str()), ("hello", "external:api:x"));
+    assert_eq!(
+        (issue.comments[0].text.as_str(), issue.dependencies[0].depends_on_id.as_str()),
+        ("hello", "external:api:x")
+    );
     assert_eq!(session.get("gt-2").await.err(), Some(Error::NotFound("gt-2".into())));
     assert_eq!(session.get("../context").await.err(), Some(Error::NotFound("../context".into())));
 }
@@ -113,7 +122,10 @@ async fn a_claim_is_won_once_and_the_loser_hears_who_has_it() {
     let (one, other) = (session(&server).await, session(&server).await);
     let (a, b) = tokio::join!(one.claim("gt-1", NUX), other.claim("gt-1", "maya"));
     let (won, lost) = if a.is_ok() { (NUX, b) } else { ("maya", a) };
-    assert_eq!(lost.unwrap_err(), Error::AlreadyClaimed { id: "gt-1".into(), by: Some(won.into()) });
+    assert_eq!(
+        lost.unwrap_err(),
+        Error::AlreadyClaimed { id: "gt-1".into(), by: Some(won.into()) }
+    );
     assert_eq!(server.row("gt-1")["assignee"], won);
     assert_eq!(one.claim("gt-1", won).await, Ok(Change::NotNeeded));
 }
@@ -127,7 +139,10 @@ async fn what_cannot_be_claimed_says_why() {
     });
     let session = session(&server).await;
     let closed = session.claim("gt-2", NUX).await.unwrap_err();
-    assert_eq!((closed.to_string().as_str(), closed.class()), ("gt-2 is closed, not open", Class::Replan));
+    assert_eq!(
+        (closed.to_string().as_str(), closed.class()),
+        ("gt-2 is closed, not open", Class::Replan)
+    );
     for id in ["gt-3", "gt-404", "../x"] {
         assert_eq!(session.claim(id, NUX).await.err(), Some(Error::NotFound(id.into())));
     }
@@ -147,7 +162,10 @@ async fn a_release_gives_back_what_is_ours_and_nothing_else() {
     assert_eq!(session.release("gt-1", NUX, "operator").await, Ok(Change::Made));
     assert_eq!(session.release("gt-1", NUX, "operator").await, Ok(Change::NotNeeded));
     // One holder to the server, which folds separators; two to us.
-    assert_eq!(session.release("gt-2", "web/polecats/n_x", "operator").await, Ok(Change::NotNeeded));
+    assert_eq!(
+        session.release("gt-2", "web/polecats/n_x", "operator").await,
+        Ok(Change::NotNeeded)
+    );
     assert_eq!(server.row("gt-2")["assignee"], "web/polecats/n-x");
     let hooked = session.release("gt-3", NUX, "operator").await.unwrap_err();
     assert_eq!(hooked, Error::NotReleasable { id: "gt-3".into(), status: "hooked".into() });
@@ -159,7 +177,9 @@ async fn a_bead_that_changes_hands_during_a_release_stays_with_the_new_one() {
     let server = Server::start().await;
     server.town(|town| town.add(&json!({"id": "gt-1", "status": "in_progress", "assignee": NUX})));
     let session = session(&server).await;
-    server.meanwhile(":release", |town| town.change("gt-1", |row| drop(row.insert("assignee".into(), "maya".into()))));
+    server.meanwhile(":release", |town| {
+        town.change("gt-1", |row| drop(row.insert("assignee".into(), "maya".into())))
+    });
     assert_eq!(session.release("gt-1", NUX, "operator").await, Ok(Change::NotNeeded));
     assert_eq!(server.row("gt-1")["assignee"], "maya");
 }
@@ -168,8 +188,14 @@ async fn a_bead_that_changes_hands_during_a_release_stays_with_the_new_one() {
 async fn the_first_close_wins() {
     let server = Server::with_issues(1).await;
     let session = session(&server).await;
-    assert_eq!(session.close("gt-1", "operator", "merged\nabc", Blockers::Respect).await, Ok(Change::Made));
-    assert_eq!(session.close("gt-1", "operator", "merged def", Blockers::Respect).await, Ok(Change::NotNeeded));
+    assert_eq!(
+        session.close("gt-1", "operator", "merged\nabc", Blockers::Respect).await,
+        Ok(Change::Made)
+    );
+    assert_eq!(
+        session.close("gt-1", "operator", "merged def", Blockers::Respect).await,
+        Ok(Change::NotNeeded)
+    );
     assert_eq!(server.row("gt-1")["close_reason"], "merged abc");
 }
 
@@ -181,9 +207,16 @@ async fn a_close_goes_over_blockers_only_when_told_to() {
         town.add(&json!({"id": "gt-3", "dependencies": [{"issue_id": "gt-3", "depends_on_id": "gt-1", "type": "parent-child"}]}));
     });
     let session = session(&server).await;
-    let refused = |open_children| move |id: &str| Error::NotClosable { id: id.into(), open_children };
-    assert_eq!(session.close("gt-2", "operator", "", Blockers::Respect).await, Err(refused(None)("gt-2")));
-    assert_eq!(session.close("gt-1", "operator", "", Blockers::Respect).await, Err(refused(Some(1))("gt-1")));
+    let refused =
+        |open_children| move |id: &str| Error::NotClosable { id: id.into(), open_children };
+    assert_eq!(
+        session.close("gt-2", "operator", "", Blockers::Respect).await,
+        Err(refused(None)("gt-2"))
+    );
+    assert_eq!(
+        session.close("gt-1", "operator", "", Blockers::Respect).await,
+        Err(refused(Some(1))("gt-1"))
+    );
     assert_eq!(session.close("gt-1", "operator", "", Blockers::Override).await, Ok(Change::Made));
     assert_eq!(server.row("gt-1")["close_reason"], "Closed");
 }
@@ -192,14 +225,22 @@ async fn a_close_goes_over_blockers_only_when_told_to() {
 async fn a_close_follows_a_bead_that_others_edit_but_not_for_ever() {
     let server = Server::with_issues(1).await;
     let session = session(&server).await;
-    server.meanwhile(":close", |town| town.change("gt-1", |row| drop(row.insert("title".into(), "edited".into()))));
-    assert_eq!(session.close("gt-1", "operator", "done", Blockers::Respect).await, Ok(Change::Made));
+    server.meanwhile(":close", |town| {
+        town.change("gt-1", |row| drop(row.insert("title".into(), "edited".into())))
+    });
+    assert_eq!(
+        session.close("gt-1", "operator", "done", Blockers::Respect).await,
+        Ok(Change::Made)
+    );
     assert_eq!(server.row("gt-1")["title"], "edited");
     server.town(|town| town.add(&json!({"id": "gt-2"})));
     for _ in 0..4 {
         server.meanwhile("gt-2:close", |town| town.change("gt-2", |_| {}));
     }
-    assert_eq!(session.close("gt-2", "operator", "done", Blockers::Respect).await, Err(Error::Moved { id: "gt-2".into() }));
+    assert_eq!(
+        session.close("gt-2", "operator", "done", Blockers::Respect).await,
+        Err(Error::Moved { id: "gt-2".into() })
+    );
     assert_eq!(server.row("gt-2")["status"], "open");
 }
 
@@ -229,7 +270,10 @@ async fn changes_say_what_to_look_at_and_when_to_read_everything() {
     assert_eq!((none.issues.len(), none.upto, none.more), (0, 3, false));
     server.town(|town| town.floor = 3);
     let gone = session.changes(1).await.unwrap_err();
-    assert_eq!((gone.class(), gone), (Class::Reread, Error::Gone { floor: Some(3), head: Some(3) }));
+    assert_eq!(
+        (gone.class(), gone),
+        (Class::Reread, Error::Gone { floor: Some(3), head: Some(3) })
+    );
     // A journal whose head went back is another journal.
     assert_eq!(session.changes(9).await, Err(Error::Gone { floor: None, head: Some(3) }));
     server.town(|town| town.journal_is_kept = false);
@@ -254,7 +298,14 @@ async fn a_wrong_token_is_named_and_no_token_is_ever_shown() {
     let error = client.connect(None).await.err().unwrap();
     assert_eq!((error.reason(), error.class()), (Some("AuthFailed"), Class::Terminal));
     // This server says the token back in each refusal.
-    server.fault("/issues?", Fault::Answer(400, vec![], json!({"code": "invalid_argument", "detail": TOKEN}).to_string()));
+    server.fault(
+        "/issues?",
+        Fault::Answer(
+            400,
+            vec![],
+            json!({"code": "invalid_argument", "detail": TOKEN}).to_string(),
+        ),
+    );
     let error = session(&server).await.snapshot().await.unwrap_err();
     assert!(matches!(&error, Error::Refused { detail, .. } if detail == "[token]"), "{error:?}");
     assert!(!format!("{error} {error:?}").contains(TOKEN));
@@ -278,12 +329,23 @@ async fn a_close_at_a_version_is_asked_once_and_never_over_a_change() {
     let (_, before) = session.get("gt-1").await.unwrap();
     // Kept as text over a life of the caller's.
     let before: Revision = serde_json::from_str(&serde_json::to_string(&before).unwrap()).unwrap();
-    server.town(|town| town.change("gt-1", |row| drop(row.insert("title".into(), "edited".into()))));
-    let moved = session.close_at("gt-1", "operator", "merged abc", Blockers::Override, &before).await;
-    assert_eq!((moved, server.row("gt-1")["status"].as_str()), (Err(Error::Moved { id: "gt-1".into() }), Some("open")));
+    server
+        .town(|town| town.change("gt-1", |row| drop(row.insert("title".into(), "edited".into()))));
+    let moved =
+        session.close_at("gt-1", "operator", "merged abc", Blockers::Override, &before).await;
+    assert_eq!(
+        (moved, server.row("gt-1")["status"].as_str()),
+        (Err(Error::Moved { id: "gt-1".into() }), Some("open"))
+    );
     let (_, now) = session.get("gt-1").await.unwrap();
     server.fault(":close", Fault::CutAfter);
-    let lost = session.close_at("gt-1", "operator", "merged abc", Blockers::Override, &now).await.unwrap_err();
+    let lost = session
+        .close_at("gt-1", "operator", "merged abc", Blockers::Override, &now)
+        .await
+        .unwrap_err();
     assert!(lost.is_unsure(), "{lost:?}");
-    assert_eq!((server.row("gt-1")["status"].as_str(), server.asked(":close").len()), (Some("closed"), 2));
+    assert_eq!(
+        (server.row("gt-1")["status"].as_str(), server.asked(":close").len()),
+        (Some("closed"), 2)
+    );
 }

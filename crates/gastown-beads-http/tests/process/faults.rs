@@ -21,7 +21,10 @@ fn impatient() -> Options {
 async fn a_busy_server_says_for_how_long_in_both_ways() {
     let server = Server::with_issues(1).await;
     let session = session(&server).await;
-    let dates = vec![("retry-after", "Wed, 25 Nov 2026 12:00:40 GMT".to_owned()), ("date", "Wed, 25 Nov 2026 12:00:00 GMT".to_owned())];
+    let dates = vec![
+        ("retry-after", "Wed, 25 Nov 2026 12:00:40 GMT".to_owned()),
+        ("date", "Wed, 25 Nov 2026 12:00:00 GMT".to_owned()),
+    ];
     for (code, headers, wait) in [
         ("busy", vec![("retry-after", "7".to_owned())], Some(7)),
         ("db_unavailable", dates, Some(40)),
@@ -30,8 +33,13 @@ async fn a_busy_server_says_for_how_long_in_both_ways() {
         server.fault(":claim", Fault::Answer(503, headers, problem(code)));
         let error = session.claim("gt-1", NUX).await.unwrap_err();
         let retry_after = wait.map(Duration::from_secs);
-        assert_eq!(error, Error::Unavailable { operation: "claim", code: Code::new(code), retry_after });
-        assert!(matches!(error.class(), Class::Wait(for_at_least) if for_at_least >= retry_after.unwrap_or_default()));
+        assert_eq!(
+            error,
+            Error::Unavailable { operation: "claim", code: Code::new(code), retry_after }
+        );
+        assert!(
+            matches!(error.class(), Class::Wait(for_at_least) if for_at_least >= retry_after.unwrap_or_default())
+        );
     }
     assert_eq!(server.asked(":claim").len(), 3, "a busy server was asked again");
     assert_eq!(server.row("gt-1")["status"], "open");
@@ -44,7 +52,10 @@ async fn a_claim_whose_answer_is_lost_is_ours() {
         let session = session(&server).await;
         server.fault(":claim", fault);
         assert_eq!(session.claim("gt-1", NUX).await, Ok(Change::Made));
-        assert_eq!((server.row("gt-1")["assignee"].as_str(), server.asked(":claim").len()), (Some(NUX), 2));
+        assert_eq!(
+            (server.row("gt-1")["assignee"].as_str(), server.asked(":claim").len()),
+            (Some(NUX), 2)
+        );
     }
 }
 
@@ -59,7 +70,10 @@ async fn a_claim_that_another_takes_while_the_line_is_down_is_theirs() {
             row.insert("assignee".into(), "maya".into());
         });
     });
-    assert_eq!(session.claim("gt-1", NUX).await, Err(Error::AlreadyClaimed { id: "gt-1".into(), by: Some("maya".into()) }));
+    assert_eq!(
+        session.claim("gt-1", NUX).await,
+        Err(Error::AlreadyClaimed { id: "gt-1".into(), by: Some("maya".into()) })
+    );
 }
 
 #[tokio::test]
@@ -70,7 +84,10 @@ async fn a_line_that_stays_down_is_an_error_after_two_tries() {
     server.fault(":claim", Fault::CutBefore);
     let error = session.claim("gt-1", NUX).await.unwrap_err();
     assert!(matches!(error, Error::Cut { .. }), "{error:?}");
-    assert_eq!((error.class(), error.reason(), server.asked(":claim").len()), (Class::Retry, Some("RemoteUnreachable"), 2));
+    assert_eq!(
+        (error.class(), error.reason(), server.asked(":claim").len()),
+        (Class::Retry, Some("RemoteUnreachable"), 2)
+    );
 }
 
 #[tokio::test]
@@ -79,8 +96,14 @@ async fn a_close_whose_answer_is_lost_is_done_once() {
         let server = Server::with_issues(1).await;
         let session = session(&server).await;
         server.fault(":close", fault);
-        assert_eq!(session.close("gt-1", "operator", "merged abc", Blockers::Respect).await, Ok(Change::Made));
-        assert_eq!((server.row("gt-1")["status"].as_str(), server.asked(":close").len()), (Some("closed"), asked));
+        assert_eq!(
+            session.close("gt-1", "operator", "merged abc", Blockers::Respect).await,
+            Ok(Change::Made)
+        );
+        assert_eq!(
+            (server.row("gt-1")["status"].as_str(), server.asked(":close").len()),
+            (Some("closed"), asked)
+        );
     }
 }
 
@@ -91,17 +114,24 @@ async fn a_bead_that_a_person_reopens_while_the_answer_is_lost_stays_open() {
     server.fault(":close", Fault::CutAfter);
     // The first look is before the close, the second one after it.
     server.meanwhile("GET /v0/beads/issues/gt-1", |_| {});
-    server.meanwhile("GET /v0/beads/issues/gt-1", |town| town.change("gt-1", |row| drop(row.insert("status".into(), "open".into()))));
+    server.meanwhile("GET /v0/beads/issues/gt-1", |town| {
+        town.change("gt-1", |row| drop(row.insert("status".into(), "open".into())))
+    });
     let moved = session.close("gt-1", "operator", "merged abc", Blockers::Respect).await;
     assert_eq!(moved, Err(Error::Moved { id: "gt-1".into() }));
-    assert_eq!((server.row("gt-1")["status"].as_str(), server.asked(":close").len()), (Some("open"), 1));
+    assert_eq!(
+        (server.row("gt-1")["status"].as_str(), server.asked(":close").len()),
+        (Some("open"), 1)
+    );
 }
 
 #[tokio::test]
 async fn a_release_whose_answer_is_lost_is_looked_at_and_not_asked_for_again() {
     for (fault, made) in [(Fault::CutAfter, true), (Fault::CutBefore, false)] {
         let server = Server::start().await;
-        server.town(|town| town.add(&json!({"id": "gt-1", "status": "in_progress", "assignee": NUX})));
+        server.town(|town| {
+            town.add(&json!({"id": "gt-1", "status": "in_progress", "assignee": NUX}))
+        });
         let session = session(&server).await;
         server.fault(":release", fault);
         let said = session.release("gt-1", NUX, "operator").await;
@@ -113,7 +143,9 @@ async fn a_release_whose_answer_is_lost_is_looked_at_and_not_asked_for_again() {
 
 #[tokio::test]
 async fn a_comment_whose_answer_is_lost_is_there_once() {
-    for (fault, made) in [(Fault::CutAfter, true), (Fault::CutMidway, true), (Fault::CutBefore, false)] {
+    for (fault, made) in
+        [(Fault::CutAfter, true), (Fault::CutMidway, true), (Fault::CutBefore, false)]
+    {
         let server = Server::with_issues(1).await;
         let session = session(&server).await;
         server.fault("/comments", fault);
@@ -133,8 +165,12 @@ async fn an_answer_that_never_ends_and_one_that_is_too_large_are_errors() {
     let error = session.snapshot().await.unwrap_err();
     assert!(matches!(error, Error::Cut { operation: "list", .. }), "{error:?}");
     server.fault("/issues?", Fault::Flood);
-    let session = session_with(&server, Options { max_answer: 100_000, ..Options::default() }).await;
-    assert_eq!(session.snapshot().await.err(), Some(Error::TooLarge { operation: "list", limit: 100_000 }));
+    let session =
+        session_with(&server, Options { max_answer: 100_000, ..Options::default() }).await;
+    assert_eq!(
+        session.snapshot().await.err(),
+        Some(Error::TooLarge { operation: "list", limit: 100_000 })
+    );
 }
 
 #[tokio::test]
@@ -145,14 +181,18 @@ async fn a_cursor_that_is_forgotten_begins_the_list_anew_once() {
     assert_eq!(session.snapshot().await.unwrap().issues.len(), 25);
     server.meanwhile("cursor=", |town| town.cursors += 1);
     server.meanwhile("cursor=", |town| town.cursors += 1);
-    assert!(matches!(session.snapshot().await, Err(Error::Refused { code, .. }) if code.as_str() == "invalid_cursor"));
+    assert!(
+        matches!(session.snapshot().await, Err(Error::Refused { code, .. }) if code.as_str() == "invalid_cursor")
+    );
 }
 
 #[tokio::test]
 async fn a_list_that_leads_in_circles_ends() {
     let server = Server::with_issues(1).await;
     let session = session_with(&server, Options { max_issues: 100, ..Options::default() }).await;
-    let page = |items: &str, rest: &str| Fault::Answer(200, vec![], format!(r#"{{"items":[{items}],"has_more":true{rest}}}"#));
+    let page = |items: &str, rest: &str| {
+        Fault::Answer(200, vec![], format!(r#"{{"items":[{items}],"has_more":true{rest}}}"#))
+    };
     for pages in [
         vec![page("", r#","next_cursor":"a""#)],
         vec![page(r#"{"id":"gt-1"}"#, "")],
@@ -164,7 +204,10 @@ async fn a_list_that_leads_in_circles_ends() {
         assert!(matches!(session.snapshot().await, Err(Error::NotBeads { operation: "list", .. })));
     }
     for turn in 0..101 {
-        server.fault("/issues?", page(r#"{"id":"gt-1"}"#, &format!(r#","next_cursor":"{}""#, turn % 2)));
+        server.fault(
+            "/issues?",
+            page(r#"{"id":"gt-1"}"#, &format!(r#","next_cursor":"{}""#, turn % 2)),
+        );
     }
     assert_eq!(session.snapshot().await.err(), Some(Error::TooMany(100)));
 }
@@ -174,9 +217,15 @@ async fn a_token_is_never_taken_along_a_redirect() {
     let (server, elsewhere) = (Server::with_issues(1).await, Server::with_issues(1).await);
     let to = format!("{}/v0/beads/context", elsewhere.url());
     for status in [301, 302, 307, 308] {
-        server.fault("/context", Fault::Answer(status, vec![("location", to.clone())], String::new()));
+        server.fault(
+            "/context",
+            Fault::Answer(status, vec![("location", to.clone())], String::new()),
+        );
         let error = client(&server, Options::default()).connect(None).await.err().unwrap();
-        assert_eq!((error.reason(), error), (Some("NotBeads"), Error::Redirected { operation: "context", status }));
+        assert_eq!(
+            (error.reason(), error),
+            (Some("NotBeads"), Error::Redirected { operation: "context", status })
+        );
     }
     assert!(elsewhere.asked("").is_empty());
 }
@@ -196,7 +245,11 @@ async fn what_is_no_bd_serve_is_named() {
         (418, "{", "Refused"),
     ] {
         server.fault("/context", Fault::Answer(status, vec![], body.to_owned()));
-        assert_eq!(client.connect(None).await.err().unwrap().reason(), Some(reason), "{status} {body}");
+        assert_eq!(
+            client.connect(None).await.err().unwrap().reason(),
+            Some(reason),
+            "{status} {body}"
+        );
     }
 }
 
@@ -206,7 +259,10 @@ async fn a_page_of_a_proxy_is_neither_a_claim_nor_the_absence_of_a_bead() {
     let session = session(&server).await;
     for (status, body) in [(404, "404 page not found"), (200, "{}"), (200, "[true]")] {
         server.fault(":claim", Fault::Answer(status, vec![], body.into()));
-        assert!(matches!(session.claim("gt-1", NUX).await, Err(Error::NotBeads { .. })), "{status} {body}");
+        assert!(
+            matches!(session.claim("gt-1", NUX).await, Err(Error::NotBeads { .. })),
+            "{status} {body}"
+        );
     }
 }
 
@@ -216,7 +272,13 @@ async fn a_conflict_of_a_new_kind_is_a_conflict() {
     let session = session(&server).await;
     server.fault(":claim", Fault::Answer(409, vec![], problem("a_code_of_next_year")));
     let error = session.claim("gt-1", NUX).await.unwrap_err();
-    assert_eq!((error.class(), error), (Class::Replan, Error::Conflict { operation: "claim", code: Code::new("a_code_of_next_year") }));
+    assert_eq!(
+        (error.class(), error),
+        (
+            Class::Replan,
+            Error::Conflict { operation: "claim", code: Code::new("a_code_of_next_year") }
+        )
+    );
 }
 
 #[tokio::test]
@@ -235,15 +297,20 @@ async fn a_token_goes_over_tls_only_to_a_server_that_is_trusted() {
     let client = |address, roots: &rustls::RootCertStore| {
         let options = Options { trust: Some(roots.clone().into()), ..Options::default() };
         let token = Token::parse(TOKEN.as_bytes()).unwrap();
-        Client::new(Endpoint::parse(&format!("https://{address}")).unwrap(), Some(token), options).unwrap()
+        Client::new(Endpoint::parse(&format!("https://{address}")).unwrap(), Some(token), options)
+            .unwrap()
     };
     assert_eq!(client(server.address(), &roots).connect(None).await.unwrap().project(), PROJECT);
     for stranger in [client(server.address(), &others), client(plain.address(), &roots)] {
         assert!(matches!(stranger.connect(None).await, Err(Error::Unreachable { .. })));
     }
     assert_eq!((server.asked("").len(), plain.asked("").len()), (1, 0));
-    let nobody = Options { trust: Some(rustls::RootCertStore::empty().into()), ..Options::default() };
-    assert!(matches!(Client::new(Endpoint::parse("https://beads").unwrap(), None, nobody), Err(Error::Tls(_))));
+    let nobody =
+        Options { trust: Some(rustls::RootCertStore::empty().into()), ..Options::default() };
+    assert!(matches!(
+        Client::new(Endpoint::parse("https://beads").unwrap(), None, nobody),
+        Err(Error::Tls(_))
+    ));
 }
 
 proptest! {

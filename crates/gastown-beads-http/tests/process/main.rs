@@ -1,4 +1,5 @@
-//! The client against a server that follows the published rules of `bd serve`, on real sockets, on good days and bad ones.
+//! The client against a server that follows the published rules of `bd serve`, on real sockets, on
+//! good days and bad ones.
 
 #![allow(clippy::unwrap_used)]
 

@@ -1,7 +1,10 @@
 //! Edits and odd files, on fixtures written by hand.
 
 use crate::common::{BR, HYPHENATED, at, changed_line, parse};
-use gastown_beads::{Change, Defect, Dialect, EditError, Options, Origin, Reason, Standing, Status, Store, join, ready};
+use gastown_beads::{
+    Change, Defect, Dialect, EditError, Options, Origin, Reason, Standing, Status, Store, join,
+    ready,
+};
 
 const NOW: &str = "2026-06-01T12:00:00.5Z";
 
@@ -23,14 +26,21 @@ fn stopped(text: impl Into<Vec<u8>>) -> (Reason, Store) {
 #[test]
 fn br_is_told_by_its_keys_and_written_in_its_style() {
     let mut store = parse(BR);
-    assert_eq!((store.dialect(), store.prefix(), store.problems().total()), (Dialect::Br, Some("br"), 0));
+    assert_eq!(
+        (store.dialect(), store.prefix(), store.problems().total()),
+        (Dialect::Br, Some("br"), 0)
+    );
     assert_eq!(store.write(), BR.as_bytes());
     assert_eq!(ids(ready(&store, at("2026-01-10T12:00:00Z"))), ["br-4d5", "br-1a2"]);
 
     store.claim("br-1a2", "a<b", at(NOW)).unwrap();
     let (_, line) = changed_line(BR.as_bytes(), store.write());
     assert!(line.contains(r#""issue_type":"task","assignee":"a<b","created_at""#), "{line}");
-    assert!(line.contains(r#""updated_at":"2026-06-01T12:00:00.500Z","source_repo":".""#) && !line.contains("started_at"), "{line}");
+    assert!(
+        line.contains(r#""updated_at":"2026-06-01T12:00:00.500Z","source_repo":".""#)
+            && !line.contains("started_at"),
+        "{line}"
+    );
 
     let before = store.write().to_vec();
     store.comment("br-1a2", "gt", "x & y", at(NOW)).unwrap();
@@ -44,7 +54,10 @@ fn br_is_told_by_its_keys_and_written_in_its_style() {
 #[test]
 fn a_hyphenated_prefix_a_header_and_memories_are_taken_as_they_are() {
     let mut store = parse(HYPHENATED);
-    assert_eq!((store.dialect(), store.prefix(), store.issues().len()), (Dialect::Export, Some("bd-main"), 3));
+    assert_eq!(
+        (store.dialect(), store.prefix(), store.issues().len()),
+        (Dialect::Export, Some("bd-main"), 3)
+    );
     assert_eq!((store.problems().total(), store.write()), (0, HYPHENATED.as_bytes()));
     assert_eq!(ids(ready(&store, at(NOW))), ["bd-main-idj", "bd-main-idj.1"]);
     store.claim("bd-main-idj", "nux", at(NOW)).unwrap();
@@ -53,7 +66,12 @@ fn a_hyphenated_prefix_a_header_and_memories_are_taken_as_they_are() {
         line.contains(r#""metadata":{"their.own/key":{"b":1,"a":[1.0,1e3]}},"zz_unknown":9007199254740993,"dependency_count":0"#),
         "{line}"
     );
-    assert!(line.contains(r#""updated_at":"2026-06-01T12:00:00Z","started_at":"2026-06-01T12:00:00Z","metadata""#), "{line}");
+    assert!(
+        line.contains(
+            r#""updated_at":"2026-06-01T12:00:00Z","started_at":"2026-06-01T12:00:00Z","metadata""#
+        ),
+        "{line}"
+    );
 }
 
 #[test]
@@ -76,16 +94,25 @@ fn a_claim_is_one_actors_and_asking_again_changes_nothing() {
     let mut store = parse(HYPHENATED);
     assert_eq!(
         store.claim("bd-main-idj.1", "web/polecats/rictus", at(NOW)),
-        Err(EditError::AlreadyClaimed { id: "bd-main-idj.1".into(), by: "web/polecats/nux".into() })
+        Err(EditError::AlreadyClaimed {
+            id: "bd-main-idj.1".into(),
+            by: "web/polecats/nux".into()
+        })
     );
     assert_eq!(store.claim("bd-main-idj.1", "web/polecats/nux", at(NOW)), Ok(Change::Made));
     let bytes = store.write().to_vec();
-    assert_eq!(store.claim("bd-main-idj.1", "web/polecats/nux", at("2027-01-01T00:00:00Z")), Ok(Change::NotNeeded));
+    assert_eq!(
+        store.claim("bd-main-idj.1", "web/polecats/nux", at("2027-01-01T00:00:00Z")),
+        Ok(Change::NotNeeded)
+    );
     assert_eq!(
         store.claim("bd-main-k3f", "nux", at(NOW)),
         Err(EditError::NotClaimable { id: "bd-main-k3f".into(), status: "closed".into() })
     );
-    assert_eq!(store.claim("bd-main-zzz", "nux", at(NOW)), Err(EditError::NotFound("bd-main-zzz".into())));
+    assert_eq!(
+        store.claim("bd-main-zzz", "nux", at(NOW)),
+        Err(EditError::NotFound("bd-main-zzz".into()))
+    );
     assert_eq!(store.claim("bd-main-idj", " ", at(NOW)), Err(EditError::Empty("the assignee")));
     assert_eq!(store.write(), bytes);
 }
@@ -99,9 +126,16 @@ fn only_open_work_can_be_claimed() {
         (r#","status":"in review""#, "in review"),
         (r#","is_template":true"#, "template"),
     ] {
-        assert_eq!(one(fields).claim("a-1", "me", at(NOW)), Err(EditError::NotClaimable { id: "a-1".into(), status: status.into() }));
+        assert_eq!(
+            one(fields).claim("a-1", "me", at(NOW)),
+            Err(EditError::NotClaimable { id: "a-1".into(), status: status.into() })
+        );
     }
-    assert_eq!(parse(BR).claim("br-3c4", "me", at(NOW)), Err(EditError::NotFound("br-3c4".into())), "a tombstone");
+    assert_eq!(
+        parse(BR).claim("br-3c4", "me", at(NOW)),
+        Err(EditError::NotFound("br-3c4".into())),
+        "a tombstone"
+    );
 }
 
 #[test]
@@ -110,7 +144,12 @@ fn a_release_is_for_the_one_who_has_it_and_keeps_a_persons_status() {
         (r#","status":"in_progress","assignee":"me""#, Change::Made, Status::Open, None),
         (r#","status":"hooked","assignee":"me""#, Change::Made, Status::Open, None),
         (r#","status":"blocked","assignee":"me""#, Change::Made, Status::Blocked, None),
-        (r#","status":"in_progress","assignee":"you""#, Change::NotNeeded, Status::InProgress, Some("you")),
+        (
+            r#","status":"in_progress","assignee":"you""#,
+            Change::NotNeeded,
+            Status::InProgress,
+            Some("you"),
+        ),
         (r#","status":"open""#, Change::NotNeeded, Status::Open, None),
         (r#","status":"closed","assignee":"me""#, Change::NotNeeded, Status::Closed, Some("me")),
     ] {
@@ -142,7 +181,14 @@ fn a_comment_is_there_once_for_its_author_and_text() {
     assert_eq!(store.comment("a-1", "ada", "x", at(NOW)), Ok(Change::Made));
     assert_eq!(store.comment("a-1", "ada", "\n", at(NOW)), Err(EditError::Empty("the comment")));
     assert_eq!(store.comment("a-1", "", "x", at(NOW)), Err(EditError::Empty("the author")));
-    let ids: Vec<&str> = store.issues().get("a-1").unwrap().comments.iter().map(|comment| comment.id.as_str()).collect();
+    let ids: Vec<&str> = store
+        .issues()
+        .get("a-1")
+        .unwrap()
+        .comments
+        .iter()
+        .map(|comment| comment.id.as_str())
+        .collect();
     assert_eq!(ids, ["1", "2"]);
 }
 
@@ -158,13 +204,21 @@ fn updated_at_grows_by_a_second_even_when_the_clock_does_not() {
     let export = r#"{"_type":"issue","id":"a-1","updated_at":"2026-05-01T08:00:00.5Z"}"#;
     let mut store = parse(export);
     store.claim("a-1", "me", at("2026-05-01T08:00:00.9Z")).unwrap();
-    assert_eq!(updated(&store), Some(at("2026-05-01T08:00:02Z")), "whole seconds, and a second past the old one");
+    assert_eq!(
+        updated(&store),
+        Some(at("2026-05-01T08:00:02Z")),
+        "whole seconds, and a second past the old one"
+    );
 
     let mut store = parse(r#"{"id":"a-1","updated_at":"9999-12-30T22:00:00.999999999Z"}"#);
     assert!(matches!(store.claim("a-1", "me", at(NOW)), Err(EditError::NotEditable { .. })));
     let mut store = parse(r#"{"id":"a-1","updated_at":5}"#);
     store.claim("a-1", "me", at(NOW)).unwrap();
-    assert_eq!((updated(&store), store.problems().total()), (Some(at(NOW)), 0), "what could not be read is right now");
+    assert_eq!(
+        (updated(&store), store.problems().total()),
+        (Some(at(NOW)), 0),
+        "what could not be read is right now"
+    );
 }
 
 #[test]
@@ -182,18 +236,37 @@ fn what_stops_writes_is_named_and_reads_go_on() {
     let good = r#"{"id":"a-1","status":"open"}"#;
     for (text, reason, message) in [
         (format!("{good}\n{{\"id\":"), Reason::MalformedLines, "line 2: malformed"),
-        (format!("<<<<<<< HEAD\n{good}\n=======\n>>>>>>> x\n"), Reason::ConflictMarkers, "line 1: a conflict marker, and 2 more"),
-        (format!("{good}\n{good}\n"), Reason::DuplicateIds, "line 2: the id a-1 was already on line 1"),
-        (format!("{good}\n{{\"id\":\"../../x\"}}\n"), Reason::BadId, "line 2: `../../x` is no usable id"),
+        (
+            format!("<<<<<<< HEAD\n{good}\n=======\n>>>>>>> x\n"),
+            Reason::ConflictMarkers,
+            "line 1: a conflict marker, and 2 more",
+        ),
+        (
+            format!("{good}\n{good}\n"),
+            Reason::DuplicateIds,
+            "line 2: the id a-1 was already on line 1",
+        ),
+        (
+            format!("{good}\n{{\"id\":\"../../x\"}}\n"),
+            Reason::BadId,
+            "line 2: `../../x` is no usable id",
+        ),
         (format!("\u{feff}{good}\n"), Reason::ByteOrderMark, "line 1: a byte order mark"),
         (format!("\n{good}\r\n"), Reason::CarriageReturns, "line 2: the line ends with CR LF"),
     ] {
         let (found, mut store) = stopped(text.clone());
         assert_eq!(found, reason);
-        assert!(store.writable().unwrap_err().message.starts_with(message), "{:?}", store.writable());
+        assert!(
+            store.writable().unwrap_err().message.starts_with(message),
+            "{:?}",
+            store.writable()
+        );
         assert_eq!(ids(ready(&store, at(NOW))), ["a-1"], "reads go on");
         for edit in [Store::claim, Store::release, Store::close] {
-            assert!(matches!(edit(&mut store, "a-1", "x", at(NOW)), Err(EditError::NotWritable(_))));
+            assert!(matches!(
+                edit(&mut store, "a-1", "x", at(NOW)),
+                Err(EditError::NotWritable(_))
+            ));
         }
         assert!(matches!(store.comment("a-1", "x", "y", at(NOW)), Err(EditError::NotWritable(_))));
         assert_eq!(store.write(), text.as_bytes());
@@ -203,7 +276,9 @@ fn what_stops_writes_is_named_and_reads_go_on() {
 
 #[test]
 fn the_later_of_two_lines_with_one_id_is_read() {
-    let store = parse("{\"id\":\"a-1\",\"title\":\"one\"}\n{\"id\":\"b-1\"}\n{\"id\":\"a-1\",\"title\":\"two\"}\n");
+    let store = parse(
+        "{\"id\":\"a-1\",\"title\":\"one\"}\n{\"id\":\"b-1\"}\n{\"id\":\"a-1\",\"title\":\"two\"}\n",
+    );
     assert_eq!(store.issues().get("a-1").unwrap().title, "two");
     assert_eq!(store.raw("a-1"), Some(r#"{"id":"a-1","title":"two"}"#));
     assert_eq!(store.issues().len(), 2);
@@ -215,7 +290,10 @@ fn a_line_of_more_than_64_mib_is_kept_and_not_read() {
     bytes.resize(bytes.len() + (64 << 20), b'x');
     bytes.extend_from_slice(b"\"}\n{\"id\":\"c-1\"}\n");
     let (reason, store) = stopped(bytes.clone());
-    assert_eq!((reason, store.issues().len(), store.problems().total()), (Reason::LineTooLong, 2, 1));
+    assert_eq!(
+        (reason, store.issues().len(), store.problems().total()),
+        (Reason::LineTooLong, 2, 1)
+    );
     assert!(store.write() == bytes.as_slice());
 }
 
@@ -223,7 +301,10 @@ fn a_line_of_more_than_64_mib_is_kept_and_not_read() {
 fn more_issues_than_there_is_room_for_are_kept_and_not_read() {
     let text = "{\"id\":\"a-1\"}\n{\"id\":\"a-2\"}\n\n{\"id\":\"a-3\"}\n{\"id\":\"a-4\"}\n";
     let store = Store::parse(text, &Options { max_issues: 2, ..Options::default() });
-    assert_eq!((store.issues().len(), store.writable().unwrap_err().reason), (2, Reason::TooManyIssues));
+    assert_eq!(
+        (store.issues().len(), store.writable().unwrap_err().reason),
+        (2, Reason::TooManyIssues)
+    );
     assert_eq!(store.problems().iter().next().unwrap().defect, Defect::TooManyIssues(2));
     assert_eq!(store.write(), text.as_bytes());
 }
@@ -232,23 +313,35 @@ fn more_issues_than_there_is_room_for_are_kept_and_not_read() {
 fn an_edit_that_would_not_fit_is_refused() {
     let text = r#"{"id":"a-1"}"#;
     let mut store = Store::parse(text, &Options { max_line: 100, ..Options::default() });
-    assert!(matches!(store.comment("a-1", "gt", &"x".repeat(100), at(NOW)), Err(EditError::NotEditable { .. })));
+    assert!(matches!(
+        store.comment("a-1", "gt", &"x".repeat(100), at(NOW)),
+        Err(EditError::NotEditable { .. })
+    ));
     assert_eq!(store.write(), text.as_bytes());
 }
 
 #[test]
 fn an_issue_whose_deciding_fields_cannot_be_read_is_neither_ready_nor_edited() {
-    for fields in [r#","status":5"#, r#","status":"open","assignee":[]"#, r#","status":"open","status":"open""#] {
+    for fields in [
+        r#","status":5"#,
+        r#","status":"open","assignee":[]"#,
+        r#","status":"open","status":"open""#,
+    ] {
         let mut store = one(fields);
         assert_eq!(store.writable(), Ok(()), "other issues are edited");
-        assert!(matches!(store.claim("a-1", "me", at(NOW)), Err(EditError::NotEditable { .. })), "{fields}");
+        assert!(
+            matches!(store.claim("a-1", "me", at(NOW)), Err(EditError::NotEditable { .. })),
+            "{fields}"
+        );
     }
     let mut store = one(r#","comments":{}"#);
     assert!(matches!(store.comment("a-1", "me", "x", at(NOW)), Err(EditError::NotEditable { .. })));
     for field in ["status", "dependencies", "defer_until", "pinned"] {
         let store = one(&format!(r#","{field}":5"#));
         let readiness = gastown_beads::Readiness::of(&store, at(NOW));
-        assert!(matches!(readiness.standing("a-1"), Some(Standing::Unreadable { field: named }) if named == field));
+        assert!(
+            matches!(readiness.standing("a-1"), Some(Standing::Unreadable { field: named }) if named == field)
+        );
         assert_eq!(store.problems().harmless(), 1);
     }
 }
@@ -259,13 +352,21 @@ fn no_line_end_at_the_end_stays_none() {
     store.close("b-1", "x", at(NOW)).unwrap();
     store.close("a-1", "x", at(NOW)).unwrap();
     let text = String::from_utf8(store.into_bytes()).unwrap();
-    assert!(text.starts_with("\n{\"id\":\"a-1\",") && text.ends_with("\"x\"}") && text.contains("}\n\n{"), "{text}");
+    assert!(
+        text.starts_with("\n{\"id\":\"a-1\",")
+            && text.ends_with("\"x\"}")
+            && text.contains("}\n\n{"),
+        "{text}"
+    );
 }
 
 #[test]
 fn the_later_line_of_two_branches_is_read_ours_where_they_are_equal() {
-    let line =
-        |id: &str, title: &str, at: &str| format!("{{\"id\":\"{id}\",\"title\":\"{title}\",\"updated_at\":\"2026-05-0{at}T00:00:00Z\"}}\n");
+    let line = |id: &str, title: &str, at: &str| {
+        format!(
+            "{{\"id\":\"{id}\",\"title\":\"{title}\",\"updated_at\":\"2026-05-0{at}T00:00:00Z\"}}\n"
+        )
+    };
     let target = parse(
         [
             line("c-1", "target", "2"),
@@ -286,8 +387,11 @@ fn the_later_line_of_two_branches_is_read_ours_where_they_are_equal() {
         .concat(),
     );
     let joined = join(&target, &write);
-    let read: Vec<(&str, &str, Option<Origin>)> =
-        joined.issues().iter().map(|issue| (issue.id.as_str(), issue.title.as_str(), joined.origin(&issue.id))).collect();
+    let read: Vec<(&str, &str, Option<Origin>)> = joined
+        .issues()
+        .iter()
+        .map(|issue| (issue.id.as_str(), issue.title.as_str(), joined.origin(&issue.id)))
+        .collect();
     assert_eq!(
         read,
         [
@@ -304,7 +408,9 @@ fn the_later_line_of_two_branches_is_read_ours_where_they_are_equal() {
 #[test]
 fn a_deletion_on_one_branch_hides_an_older_issue_on_the_other() {
     let live = parse("{\"id\":\"a-1\",\"updated_at\":\"2026-05-01T00:00:00Z\"}\n");
-    let deleted = parse("{\"id\":\"a-1\",\"status\":\"tombstone\",\"updated_at\":\"2026-05-02T00:00:00Z\"}\n");
+    let deleted = parse(
+        "{\"id\":\"a-1\",\"status\":\"tombstone\",\"updated_at\":\"2026-05-02T00:00:00Z\"}\n",
+    );
     assert!(join(&live, &deleted).issues().get("a-1").is_none());
     assert!(join(&deleted, &live).issues().is_empty());
     assert!(ready(&join(&deleted, &live), at(NOW)).is_empty());
@@ -323,7 +429,10 @@ fn a_line_that_only_the_other_branch_has_is_adopted_where_it_belongs() {
 
     for (before, after) in [
         ("", "{\"id\":\"a-2\",\"title\":\"new\"}\n"),
-        ("{\"id\":\"b-1\"}\n{\"id\":\"a-1\"}", "{\"id\":\"b-1\"}\n{\"id\":\"a-1\"}\n{\"id\":\"a-2\",\"title\":\"new\"}"),
+        (
+            "{\"id\":\"b-1\"}\n{\"id\":\"a-1\"}",
+            "{\"id\":\"b-1\"}\n{\"id\":\"a-1\"}\n{\"id\":\"a-2\",\"title\":\"new\"}",
+        ),
     ] {
         let mut write = parse(before);
         write.adopt(&target, "a-2").unwrap();
@@ -333,15 +442,23 @@ fn a_line_that_only_the_other_branch_has_is_adopted_where_it_belongs() {
 
 #[test]
 fn a_later_line_is_adopted_in_place_and_an_older_one_is_not() {
-    let older = parse("{\"id\":\"a-1\",\"title\":\"old\",\"updated_at\":\"2026-05-01T00:00:00Z\"}\n");
-    let newer = parse("{\"title\":\"new\",\"id\":\"a-1\",\"updated_at\":\"2026-05-02T00:00:00Z\"}\n{\"id\":\"b-1\"}\n");
+    let older =
+        parse("{\"id\":\"a-1\",\"title\":\"old\",\"updated_at\":\"2026-05-01T00:00:00Z\"}\n");
+    let newer = parse(
+        "{\"title\":\"new\",\"id\":\"a-1\",\"updated_at\":\"2026-05-02T00:00:00Z\"}\n{\"id\":\"b-1\"}\n",
+    );
     let mut write = older.clone();
     assert_eq!(write.adopt(&newer, "a-1"), Ok(Change::Made));
-    assert_eq!((write.raw("a-1"), write.issues().get("a-1").unwrap().title.as_str()), (newer.raw("a-1"), "new"));
+    assert_eq!(
+        (write.raw("a-1"), write.issues().get("a-1").unwrap().title.as_str()),
+        (newer.raw("a-1"), "new")
+    );
     let mut write = newer.clone();
     assert_eq!(write.adopt(&older, "a-1"), Ok(Change::NotNeeded));
     assert_eq!(write.write(), newer.write());
-    let deleted = parse("{\"id\":\"a-1\",\"status\":\"tombstone\",\"updated_at\":\"2026-06-02T00:00:00Z\"}\n");
+    let deleted = parse(
+        "{\"id\":\"a-1\",\"status\":\"tombstone\",\"updated_at\":\"2026-06-02T00:00:00Z\"}\n",
+    );
     assert_eq!(write.adopt(&deleted, "a-1"), Err(EditError::NotFound("a-1".into())));
     assert_eq!(write.adopt(&older, "b-1"), Ok(Change::NotNeeded), "only ours has it");
     let mut full = Store::parse("", &Options { max_issues: 0, ..Options::default() });

@@ -1,6 +1,8 @@
 //! Any bytes at all, and any edit of any store.
 
-use gastown_beads::{Change, EditError, Metadata, Options, Status, Store, discover, is_valid_id, prefix_of};
+use gastown_beads::{
+    Change, EditError, Metadata, Options, Status, Store, discover, is_valid_id, prefix_of,
+};
 use jiff::Timestamp;
 use proptest::prelude::*;
 use serde_json::{Map, Value};
@@ -13,13 +15,15 @@ fn any_line() -> impl Strategy<Value = Vec<u8>> {
         let lines: Vec<Vec<u8>> = text.lines().map(|line| line.as_bytes().to_vec()).collect();
         proptest::sample::select(lines)
     });
-    let broken = (fixture.clone(), any::<proptest::sample::Index>(), any::<u8>()).prop_map(|(mut line, place, byte)| {
-        if !line.is_empty() {
-            let place = place.index(line.len());
-            line[place] = byte;
-        }
-        line
-    });
+    let broken = (fixture.clone(), any::<proptest::sample::Index>(), any::<u8>()).prop_map(
+        |(mut line, place, byte)| {
+            if !line.is_empty() {
+                let place = place.index(line.len());
+                line[place] = byte;
+            }
+            line
+        },
+    );
     let hostile = proptest::sample::select(vec![
         r#"{"id":"../../etc/passwd"}"#,
         r#"{"id":"a","id":"b"}"#,
@@ -41,17 +45,19 @@ fn any_line() -> impl Strategy<Value = Vec<u8>> {
 fn any_file() -> impl Strategy<Value = Vec<u8>> {
     let end = prop_oneof![6 => Just("\n"), 1 => Just("\r\n"), 1 => Just("\n\n")];
     let lines = proptest::collection::vec((any_line(), end), 0..8);
-    (prop_oneof![9 => Just(""), 1 => Just("\u{feff}")], lines, any::<bool>()).prop_map(|(mark, lines, cut)| {
-        let mut bytes = mark.as_bytes().to_vec();
-        for (line, end) in lines {
-            bytes.extend(line);
-            bytes.extend(end.as_bytes());
-        }
-        if cut {
-            bytes.pop();
-        }
-        bytes
-    })
+    (prop_oneof![9 => Just(""), 1 => Just("\u{feff}")], lines, any::<bool>()).prop_map(
+        |(mark, lines, cut)| {
+            let mut bytes = mark.as_bytes().to_vec();
+            for (line, end) in lines {
+                bytes.extend(line);
+                bytes.extend(end.as_bytes());
+            }
+            if cut {
+                bytes.pop();
+            }
+            bytes
+        },
+    )
 }
 
 #[derive(Clone, Debug)]
@@ -84,7 +90,8 @@ impl Edit {
 
 fn any_edit() -> impl Strategy<Value = Edit> {
     let name = || prop_oneof![Just("me".to_owned()), Just("you".to_owned()), any::<String>()];
-    let text = || prop_oneof![Just("a <b> & \u{2028} \"c\" \\ \n\u{0}".to_owned()), any::<String>()];
+    let text =
+        || prop_oneof![Just("a <b> & \u{2028} \"c\" \\ \n\u{0}".to_owned()), any::<String>()];
     prop_oneof![
         name().prop_map(Edit::Claim),
         name().prop_map(Edit::Release),
@@ -96,11 +103,9 @@ fn any_edit() -> impl Strategy<Value = Edit> {
 fn any_time() -> impl Strategy<Value = Timestamp> {
     // 1900 to 2100, and what a broken clock says.
     prop_oneof![
-        (-2_208_988_800_i64..4_102_444_800, 0..1_000_000_000_i32).prop_map(|(second, nano)| Timestamp::new(
-            second,
-            if second < 0 { 0 } else { nano }
-        )
-        .unwrap()),
+        (-2_208_988_800_i64..4_102_444_800, 0..1_000_000_000_i32).prop_map(|(second, nano)| {
+            Timestamp::new(second, if second < 0 { 0 } else { nano }).unwrap()
+        }),
         Just(Timestamp::MIN),
         Just(Timestamp::MAX),
     ]
@@ -129,49 +134,74 @@ fn any_issue(number: usize) -> impl Strategy<Value = String> {
         "1969-12-31T23:59:59.5Z",
         "2999-01-01T00:00:00.999999999Z",
     ]);
-    (status, assignee, updated, any::<String>(), 0..3_u8, any::<bool>(), any::<bool>(), any::<bool>()).prop_map(
-        move |(status, assignee, updated, title, dialect, comments, labels, spaced)| {
-            let string = |text: &str| Value::from(text).to_string();
-            let mut members: Vec<(&str, String)> = Vec::new();
-            if dialect == 2 {
-                members.push(("_type", string("issue")));
-            }
-            members.extend([
-                ("id", string(&format!("a-{number}"))),
-                ("title", string(&title)),
-                ("status", string(status)),
-                ("priority", "0".into()),
-            ]);
-            members.extend(assignee.map(|name| ("assignee", string(name))));
-            members.extend([
-                ("created_at", string(updated)),
-                ("updated_at", string(updated)),
-                ("unknown", r#"{"z":1.50,"a":[1e3,12345678901234567890]}"#.into()),
-            ]);
-            if dialect == 1 {
-                members.extend([("source_repo", string(".")), ("compaction_level", "0".into()), ("original_size", "0".into())]);
-            }
-            if labels {
-                members.push(("labels", r#"["x",  "y"]"#.into()));
-            }
-            if comments {
-                members.push(("comments", r#"[{"id":3,"author":"me","text":"t", "more":1}]"#.into()));
-            }
-            if dialect == 2 {
-                members.extend([("dependency_count", "0".into()), ("comment_count", u8::from(comments).to_string())]);
-            }
-            let (colon, comma) = if spaced { (": ", ", ") } else { (":", ",") };
-            let members: Vec<String> = members.into_iter().map(|(key, value)| format!("\"{key}\"{colon}{value}")).collect();
-            format!("{{{}}}", members.join(comma))
-        },
+    (
+        status,
+        assignee,
+        updated,
+        any::<String>(),
+        0..3_u8,
+        any::<bool>(),
+        any::<bool>(),
+        any::<bool>(),
     )
+        .prop_map(
+            move |(status, assignee, updated, title, dialect, comments, labels, spaced)| {
+                let string = |text: &str| Value::from(text).to_string();
+                let mut members: Vec<(&str, String)> = Vec::new();
+                if dialect == 2 {
+                    members.push(("_type", string("issue")));
+                }
+                members.extend([
+                    ("id", string(&format!("a-{number}"))),
+                    ("title", string(&title)),
+                    ("status", string(status)),
+                    ("priority", "0".into()),
+                ]);
+                members.extend(assignee.map(|name| ("assignee", string(name))));
+                members.extend([
+                    ("created_at", string(updated)),
+                    ("updated_at", string(updated)),
+                    ("unknown", r#"{"z":1.50,"a":[1e3,12345678901234567890]}"#.into()),
+                ]);
+                if dialect == 1 {
+                    members.extend([
+                        ("source_repo", string(".")),
+                        ("compaction_level", "0".into()),
+                        ("original_size", "0".into()),
+                    ]);
+                }
+                if labels {
+                    members.push(("labels", r#"["x",  "y"]"#.into()));
+                }
+                if comments {
+                    members.push((
+                        "comments",
+                        r#"[{"id":3,"author":"me","text":"t", "more":1}]"#.into(),
+                    ));
+                }
+                if dialect == 2 {
+                    members.extend([
+                        ("dependency_count", "0".into()),
+                        ("comment_count", u8::from(comments).to_string()),
+                    ]);
+                }
+                let (colon, comma) = if spaced { (": ", ", ") } else { (":", ",") };
+                let members: Vec<String> = members
+                    .into_iter()
+                    .map(|(key, value)| format!("\"{key}\"{colon}{value}"))
+                    .collect();
+                format!("{{{}}}", members.join(comma))
+            },
+        )
 }
 
 fn any_store() -> impl Strategy<Value = String> {
     let lines = (any_issue(0), any_issue(1), any_issue(2));
-    let between = proptest::sample::select(vec!["\n", "\n\n", "\n{\"_type\":\"memory\",\"key\":\"k\"}\n"]);
-    (lines, between, any::<bool>())
-        .prop_map(|((one, two, three), between, end)| format!("{one}\n{two}{between}{three}{}", if end { "\n" } else { "" }))
+    let between =
+        proptest::sample::select(vec!["\n", "\n\n", "\n{\"_type\":\"memory\",\"key\":\"k\"}\n"]);
+    (lines, between, any::<bool>()).prop_map(|((one, two, three), between, end)| {
+        format!("{one}\n{two}{between}{three}{}", if end { "\n" } else { "" })
+    })
 }
 
 fn object(line: &str) -> Map<String, Value> {

@@ -31,7 +31,11 @@ fn ten_thousand_lines_are_read_and_edited() {
     let text = export();
     let mut last = Instant::now();
     let mut lap = |what: &str| {
-        println!("{what} ({LINES} lines, {} KiB): {:.1} ms", text.len() / 1024, last.elapsed().as_secs_f64() * 1e3);
+        println!(
+            "{what} ({LINES} lines, {} KiB): {:.1} ms",
+            text.len() / 1024,
+            last.elapsed().as_secs_f64() * 1e3
+        );
         last = Instant::now();
     };
     let mut store = parse(text.as_str());
@@ -40,13 +44,19 @@ fn ten_thousand_lines_are_read_and_edited() {
     lap("ready");
     let layers = Graph::new(&store).layers().len();
     lap("layers");
-    assert_eq!((store.issues().len(), store.problems().total(), listed, layers), (LINES, 0, 10, LINES / 10));
+    assert_eq!(
+        (store.issues().len(), store.problems().total(), listed, layers),
+        (LINES, 0, 10, LINES / 10)
+    );
 
     let target = store.clone();
     lap("clone");
     assert_eq!(store.claim("web-5000", "nux", at("2026-06-01T12:00:00Z")), Ok(Change::Made));
     lap("claim");
-    assert_eq!(store.close("web-0", "merged 1a2b3c4", at("2026-06-01T12:00:00Z")), Ok(Change::Made));
+    assert_eq!(
+        store.close("web-0", "merged 1a2b3c4", at("2026-06-01T12:00:00Z")),
+        Ok(Change::Made)
+    );
     lap("close");
     let joined = join(&target, &store);
     lap("join");

@@ -2,7 +2,9 @@
 
 use std::sync::Arc;
 
-use gastown_beads::{Dependency, DependencyKind, Dialect, Graph, Issue, IssueSet, Readiness, Standing, Status, ready};
+use gastown_beads::{
+    Dependency, DependencyKind, Dialect, Graph, Issue, IssueSet, Readiness, Standing, Status, ready,
+};
 use jiff::{SignedDuration, Timestamp};
 use proptest::prelude::*;
 
@@ -11,12 +13,23 @@ use crate::common::at;
 const NOW: &str = "2026-06-01T12:00:00Z";
 
 fn edge(from: &str, to: &str, kind: &str, metadata: Option<&str>) -> Dependency {
-    Dependency { issue_id: from.into(), depends_on_id: to.into(), kind: kind.to_owned().into(), metadata: metadata.map(Into::into) }
+    Dependency {
+        issue_id: from.into(),
+        depends_on_id: to.into(),
+        kind: kind.to_owned().into(),
+        metadata: metadata.map(Into::into),
+    }
 }
 
 fn issue(id: &str, status: &str, edges: &[(&str, &str)]) -> Issue {
     let dependencies = edges.iter().map(|(to, kind)| edge(id, to, kind, None)).collect();
-    Issue { id: id.into(), status: status.to_owned().into(), issue_type: "task".into(), dependencies, ..Issue::default() }
+    Issue {
+        id: id.into(),
+        status: status.to_owned().into(),
+        issue_type: "task".into(),
+        dependencies,
+        ..Issue::default()
+    }
 }
 
 fn set(dialect: Dialect, issues: Vec<Issue>) -> IssueSet {
@@ -29,20 +42,31 @@ fn ready_ids(issues: &IssueSet) -> Vec<&str> {
 
 /// The definition of `is_blocked`, tried on all issues until nothing changes any more.
 fn blocked_by_definition(issues: &[Issue]) -> Vec<bool> {
-    let live: Vec<&Issue> = issues.iter().filter(|issue| issue.status != Status::Tombstone).collect();
+    let live: Vec<&Issue> =
+        issues.iter().filter(|issue| issue.status != Status::Tombstone).collect();
     let find = |id: &str| live.iter().find(|issue| issue.id == id);
     let done = |issue: &Issue| matches!(issue.status, Status::Closed | Status::Pinned);
     let children = |id: &str| {
-        let is_child =
-            |issue: &&&Issue| issue.dependencies.iter().any(|edge| edge.kind == DependencyKind::ParentChild && edge.depends_on_id == id);
+        let is_child = |issue: &&&Issue| {
+            issue
+                .dependencies
+                .iter()
+                .any(|edge| edge.kind == DependencyKind::ParentChild && edge.depends_on_id == id)
+        };
         live.iter().filter(is_child).copied().collect::<Vec<&Issue>>()
     };
     let holds = |edge: &Dependency| match &edge.kind {
-        DependencyKind::Blocks | DependencyKind::ConditionalBlocks => find(&edge.depends_on_id).is_some_and(|target| !done(target)),
+        DependencyKind::Blocks | DependencyKind::ConditionalBlocks => {
+            find(&edge.depends_on_id).is_some_and(|target| !done(target))
+        }
         DependencyKind::WaitsFor if find(&edge.depends_on_id).is_some() => {
             let children = children(&edge.depends_on_id);
             let any = edge.metadata.as_deref().is_some_and(|text| text.contains("any-children"));
-            if any { !children.is_empty() && children.iter().all(|child| !done(child)) } else { children.iter().any(|child| !done(child)) }
+            if any {
+                !children.is_empty() && children.iter().all(|child| !done(child))
+            } else {
+                children.iter().any(|child| !done(child))
+            }
         }
         _ => false,
     };
@@ -52,10 +76,14 @@ fn blocked_by_definition(issues: &[Issue]) -> Vec<bool> {
         for (place, issue) in issues.iter().enumerate() {
             let inherits = |edge: &Dependency| {
                 edge.kind == DependencyKind::ParentChild
-                    && issues.iter().position(|parent| parent.id == edge.depends_on_id).is_some_and(|parent| before[parent])
+                    && issues
+                        .iter()
+                        .position(|parent| parent.id == edge.depends_on_id)
+                        .is_some_and(|parent| before[parent])
             };
             let live = issue.status != Status::Tombstone && !done(issue);
-            blocked[place] = live && issue.dependencies.iter().any(|edge| holds(edge) || inherits(edge));
+            blocked[place] =
+                live && issue.dependencies.iter().any(|edge| holds(edge) || inherits(edge));
         }
         if blocked == before {
             return blocked;
@@ -67,20 +95,37 @@ fn ready_by_definition(issues: &[Issue], now: Timestamp) -> Vec<String> {
     let blocked = blocked_by_definition(issues);
     let deferred = |issue: &Issue| issue.defer_until.is_some_and(|until| until > now);
     let parent_deferred = |issue: &Issue| {
-        let parents = issue.dependencies.iter().filter(|edge| edge.kind == DependencyKind::ParentChild);
+        let parents =
+            issue.dependencies.iter().filter(|edge| edge.kind == DependencyKind::ParentChild);
         parents.into_iter().any(|edge| {
-            issues.iter().any(|parent| parent.id == edge.depends_on_id && parent.status != Status::Tombstone && deferred(parent))
+            issues.iter().any(|parent| {
+                parent.id == edge.depends_on_id
+                    && parent.status != Status::Tombstone
+                    && deferred(parent)
+            })
         })
     };
     let mut ready: Vec<&Issue> = Vec::new();
     for (place, issue) in issues.iter().enumerate() {
-        let work =
-            !issue.pinned && !issue.ephemeral && !issue.is_template && !["gate", "message", "rig"].contains(&issue.issue_type.as_str());
-        if issue.status == Status::Open && work && !blocked[place] && !deferred(issue) && !parent_deferred(issue) {
+        let work = !issue.pinned
+            && !issue.ephemeral
+            && !issue.is_template
+            && !["gate", "message", "rig"].contains(&issue.issue_type.as_str());
+        if issue.status == Status::Open
+            && work
+            && !blocked[place]
+            && !deferred(issue)
+            && !parent_deferred(issue)
+        {
             ready.push(issue);
         }
     }
-    ready.sort_by(|one, other| one.priority.cmp(&other.priority).then(other.created_at.cmp(&one.created_at)).then(one.id.cmp(&other.id)));
+    ready.sort_by(|one, other| {
+        one.priority
+            .cmp(&other.priority)
+            .then(other.created_at.cmp(&one.created_at))
+            .then(one.id.cmp(&other.id))
+    });
     ready.into_iter().map(|issue| issue.id.clone()).collect()
 }
 
@@ -99,10 +144,20 @@ const STATUSES: &[&str] = &[
     "tombstone",
     "in review",
 ];
-const KINDS: &[&str] =
-    &["blocks", "blocks", "conditional-blocks", "parent-child", "parent-child", "waits-for", "waits-for", "related", "tracks"];
+const KINDS: &[&str] = &[
+    "blocks",
+    "blocks",
+    "conditional-blocks",
+    "parent-child",
+    "parent-child",
+    "waits-for",
+    "waits-for",
+    "related",
+    "tracks",
+];
 
-/// Up to 12 issues with edges between any of them, to nowhere and to other projects; `tame` leaves out circles of parents.
+/// Up to 12 issues with edges between any of them, to nowhere and to other projects; `tame` leaves
+/// out circles of parents.
 fn graphs(tame: bool) -> impl Strategy<Value = Vec<Issue>> {
     let issue = (
         0..STATUSES.len(),
@@ -113,36 +168,42 @@ fn graphs(tame: bool) -> impl Strategy<Value = Vec<Issue>> {
         proptest::option::weighted(0.3, -2..3_i64),
     );
     let edge = (0..12_usize, 0..14_usize, 0..KINDS.len(), any::<bool>());
-    (proptest::collection::vec(issue, 0..=12), proptest::collection::vec(edge, 0..40)).prop_map(move |(issues, edges)| {
-        let mut out: Vec<Issue> = Vec::new();
-        for (number, (status, priority, created, issue_type, flags, defer)) in issues.into_iter().enumerate() {
-            let mut made = self::issue(&format!("a-{number}"), STATUSES[status], &[]);
-            made.priority = priority;
-            made.created_at = (created > 0).then(|| at(NOW) - SignedDuration::from_hours(created * 30));
-            made.defer_until = defer.map(|hours| at(NOW) + SignedDuration::from_hours(hours));
-            made.issue_type = if issue_type.is_empty() { "task".into() } else { issue_type.into() };
-            made.pinned = flags == 0;
-            made.ephemeral = flags == 1;
-            made.is_template = flags == 2;
-            out.push(made);
-        }
-        for (from, to, kind, any) in edges {
-            let target = match to {
-                12 => "gone-1".to_owned(),
-                13 => "external:other:a-1".to_owned(),
-                _ => format!("a-{to}"),
-            };
-            if KINDS[kind] == "parent-child" && tame && to >= from {
-                continue;
+    (proptest::collection::vec(issue, 0..=12), proptest::collection::vec(edge, 0..40)).prop_map(
+        move |(issues, edges)| {
+            let mut out: Vec<Issue> = Vec::new();
+            for (number, (status, priority, created, issue_type, flags, defer)) in
+                issues.into_iter().enumerate()
+            {
+                let mut made = self::issue(&format!("a-{number}"), STATUSES[status], &[]);
+                made.priority = priority;
+                made.created_at =
+                    (created > 0).then(|| at(NOW) - SignedDuration::from_hours(created * 30));
+                made.defer_until = defer.map(|hours| at(NOW) + SignedDuration::from_hours(hours));
+                made.issue_type =
+                    if issue_type.is_empty() { "task".into() } else { issue_type.into() };
+                made.pinned = flags == 0;
+                made.ephemeral = flags == 1;
+                made.is_template = flags == 2;
+                out.push(made);
             }
-            if let Some(issue) = out.get_mut(from) {
-                let metadata = any.then_some(r#"{"gate":"any-children","spawner_id":"x"}"#);
-                let made = self::edge(&issue.id, &target, KINDS[kind], metadata);
-                issue.dependencies.push(made);
+            for (from, to, kind, any) in edges {
+                let target = match to {
+                    12 => "gone-1".to_owned(),
+                    13 => "external:other:a-1".to_owned(),
+                    _ => format!("a-{to}"),
+                };
+                if KINDS[kind] == "parent-child" && tame && to >= from {
+                    continue;
+                }
+                if let Some(issue) = out.get_mut(from) {
+                    let metadata = any.then_some(r#"{"gate":"any-children","spawner_id":"x"}"#);
+                    let made = self::edge(&issue.id, &target, KINDS[kind], metadata);
+                    issue.dependencies.push(made);
+                }
             }
-        }
-        out
-    })
+            out
+        },
+    )
 }
 
 proptest! {
@@ -161,7 +222,8 @@ proptest! {
         }
     }
 
-    /// Closing all that is not blocked, again and again, goes through the layers one by one and ends at what is stuck.
+    /// Closing all that is not blocked, again and again, goes through the layers one by one and
+    /// ends at what is stuck.
     #[test]
     fn layers_are_what_closing_the_unblocked_gives(issues in graphs(true)) {
         let set = set(Dialect::Export, issues.clone());
@@ -203,9 +265,21 @@ fn bd_up_to_0_49_lists_what_is_young_by_priority_and_then_the_rest_by_age() {
         created_at: Some(at(NOW) - SignedDuration::from_hours(hours)),
         ..issue(id, "open", &[])
     };
-    let issues = vec![made("old-0", 0, 100), made("old-4", 4, 200), made("young-3", 3, 48), made("young-1", 1, 1), made("young-1b", 1, 2)];
-    assert_eq!(ready_ids(&set(Dialect::Classic, issues.clone())), ["young-1b", "young-1", "young-3", "old-4", "old-0"]);
-    assert_eq!(ready_ids(&set(Dialect::Export, issues)), ["old-0", "young-1", "young-1b", "young-3", "old-4"]);
+    let issues = vec![
+        made("old-0", 0, 100),
+        made("old-4", 4, 200),
+        made("young-3", 3, 48),
+        made("young-1", 1, 1),
+        made("young-1b", 1, 2),
+    ];
+    assert_eq!(
+        ready_ids(&set(Dialect::Classic, issues.clone())),
+        ["young-1b", "young-1", "young-3", "old-4", "old-0"]
+    );
+    assert_eq!(
+        ready_ids(&set(Dialect::Export, issues)),
+        ["old-0", "young-1", "young-1b", "young-3", "old-4"]
+    );
 }
 
 #[test]
@@ -213,7 +287,16 @@ fn a_standing_says_what_is_waited_for() {
     let issues = set(
         Dialect::Export,
         vec![
-            issue("a-1", "open", &[("a-2", "blocks"), ("a-3", "blocks"), ("gone-1", "blocks"), ("external:x:y", "blocks")]),
+            issue(
+                "a-1",
+                "open",
+                &[
+                    ("a-2", "blocks"),
+                    ("a-3", "blocks"),
+                    ("gone-1", "blocks"),
+                    ("external:x:y", "blocks"),
+                ],
+            ),
             issue("a-1.1", "open", &[("a-1", "parent-child")]),
             issue("a-2", "deferred", &[]),
             issue("a-3", "closed", &[]),
@@ -231,7 +314,10 @@ fn a_standing_says_what_is_waited_for() {
     assert_eq!(readiness.standing("a-2"), Some(Standing::NotOpen { status: "deferred" }));
     assert_eq!(readiness.standing("a-3"), Some(Standing::Closed));
     assert_eq!(readiness.standing("a-4"), Some(Standing::Claimed { by: Some("nux") }));
-    assert_eq!((readiness.standing("a-5"), readiness.standing("a-5.1")), (deferred.clone(), deferred));
+    assert_eq!(
+        (readiness.standing("a-5"), readiness.standing("a-5.1")),
+        (deferred.clone(), deferred)
+    );
     assert_eq!(readiness.standing("a-5.1.1"), Some(Standing::Ready), "one generation only");
     assert_eq!(readiness.standing("a-6"), Some(Standing::NotWork { what: "gate" }));
     assert_eq!(readiness.standing("a-7"), None);
@@ -242,7 +328,11 @@ fn a_graph_names_what_leads_nowhere_and_one_cycle() {
     let issues = set(
         Dialect::Export,
         vec![
-            issue("a-1", "open", &[("gone-1", "blocks"), ("external:x:y", "blocks"), ("gone-2", "related")]),
+            issue(
+                "a-1",
+                "open",
+                &[("gone-1", "blocks"), ("external:x:y", "blocks"), ("gone-2", "related")],
+            ),
             issue("a-2", "open", &[("a-3", "blocks")]),
             issue("a-3", "open", &[("a-4", "conditional-blocks")]),
             issue("a-4", "open", &[("a-3", "blocks"), ("a-1", "blocks")]),
@@ -253,16 +343,25 @@ fn a_graph_names_what_leads_nowhere_and_one_cycle() {
     assert_eq!(graph.dangling(), [("a-1".to_owned(), "gone-1".to_owned())]);
     assert_eq!(graph.external(), [("a-1".to_owned(), "external:x:y".to_owned())]);
     assert_eq!(graph.layers(), [vec!["a-1"], vec!["a-5"]]);
-    assert_eq!((graph.stuck(), graph.cycle()), (vec!["a-2", "a-3", "a-4"], Some(vec!["a-3", "a-4"])));
+    assert_eq!(
+        (graph.stuck(), graph.cycle()),
+        (vec!["a-2", "a-3", "a-4"], Some(vec!["a-3", "a-4"]))
+    );
     assert_eq!((graph.waits_for("a-4"), graph.waits_for("gone-1")), (vec!["a-1", "a-3"], vec![]));
 
     let landed = Graph::with_done(&issues, |issue| issue.is_done() || issue.id == "a-3");
-    assert_eq!((landed.cycle(), landed.layers()), (None, vec![vec!["a-1", "a-2"], vec!["a-4", "a-5"]]));
+    assert_eq!(
+        (landed.cycle(), landed.layers()),
+        (None, vec![vec!["a-1", "a-2"], vec!["a-4", "a-5"]])
+    );
 }
 
 #[test]
 fn a_gate_of_any_children_opens_with_the_first_and_one_of_all_with_the_last() {
-    let gate = |metadata| Issue { dependencies: vec![edge("w-1", "p-1", "waits-for", metadata)], ..issue("w-1", "open", &[]) };
+    let gate = |metadata| Issue {
+        dependencies: vec![edge("w-1", "p-1", "waits-for", metadata)],
+        ..issue("w-1", "open", &[])
+    };
     let parent = issue("p-1", "closed", &[]);
     let child = |id: &str, status: &str| issue(id, status, &[("p-1", "parent-child")]);
     let any = Some(r#"{"gate":"any-children"}"#);
@@ -272,7 +371,10 @@ fn a_gate_of_any_children_opens_with_the_first_and_one_of_all_with_the_last() {
         (None, "closed", "open", vec!["p-1.2"]),
         (None, "closed", "closed", vec![]),
     ] {
-        let issues = set(Dialect::Export, vec![gate(metadata), parent.clone(), child("p-1.1", one), child("p-1.2", other)]);
+        let issues = set(
+            Dialect::Export,
+            vec![gate(metadata), parent.clone(), child("p-1.1", one), child("p-1.2", other)],
+        );
         assert_eq!(Graph::new(&issues).waits_for("w-1"), waits);
         assert_eq!(Readiness::of(&issues, at(NOW)).is_blocked("w-1"), !waits.is_empty());
     }
@@ -282,8 +384,13 @@ fn a_gate_of_any_children_opens_with_the_first_and_one_of_all_with_the_last() {
 
 #[test]
 fn a_parent_that_waits_for_its_own_child_is_a_cycle() {
-    let issues =
-        set(Dialect::Export, vec![issue("a-1", "open", &[("a-1.1", "blocks")]), issue("a-1.1", "open", &[("a-1", "parent-child")])]);
+    let issues = set(
+        Dialect::Export,
+        vec![
+            issue("a-1", "open", &[("a-1.1", "blocks")]),
+            issue("a-1.1", "open", &[("a-1", "parent-child")]),
+        ],
+    );
     assert_eq!(Graph::new(&issues).cycle(), Some(vec!["a-1", "a-1.1"]));
     assert!(ready_ids(&issues).is_empty(), "bd would list neither");
 }
@@ -299,8 +406,12 @@ fn an_edge_belongs_to_the_issue_that_it_names() {
 fn many_that_wait_for_the_same_many_cost_their_sum() {
     const MANY: usize = 20_000;
     let mut issues = vec![issue("p-1", "open", &[])];
-    issues.extend((0..MANY).map(|number| issue(&format!("c-{number}"), "open", &[("p-1", "parent-child")])));
-    issues.extend((0..MANY).map(|number| issue(&format!("w-{number}"), "open", &[("p-1", "waits-for")])));
+    issues.extend(
+        (0..MANY).map(|number| issue(&format!("c-{number}"), "open", &[("p-1", "parent-child")])),
+    );
+    issues.extend(
+        (0..MANY).map(|number| issue(&format!("w-{number}"), "open", &[("p-1", "waits-for")])),
+    );
     let issues = set(Dialect::Export, issues);
     let layers: Vec<usize> = Graph::new(&issues).layers().iter().map(Vec::len).collect();
     assert_eq!((ready_ids(&issues).len(), layers), (MANY + 1, vec![MANY + 1, MANY]));
@@ -311,7 +422,11 @@ fn a_long_chain_is_no_deep_recursion() {
     let mut issues = vec![issue("a-0", "open", &[])];
     for number in 1..20_000 {
         let before = format!("a-{}", number - 1);
-        issues.push(issue(&format!("a-{number}"), "open", &[(&before, if number % 2 == 0 { "blocks" } else { "parent-child" })]));
+        issues.push(issue(
+            &format!("a-{number}"),
+            "open",
+            &[(&before, if number % 2 == 0 { "blocks" } else { "parent-child" })],
+        ));
     }
     let issues = set(Dialect::Export, issues);
     let graph = Graph::new(&issues);

@@ -5,8 +5,10 @@ use gastown_beads::{Change, Dialect, Graph, Metadata, Store, StoreConfig, discov
 use serde_json::Value;
 
 /// Each store with the dialect that it has and a moment shortly after it was written.
-const STORES: &[(&str, Dialect, &str)] =
-    &[("classic-0.49.6", Dialect::Classic, "2026-11-23T00:11:00Z"), ("export-1.0.3", Dialect::Export, "2026-11-23T00:17:00Z")];
+const STORES: &[(&str, Dialect, &str)] = &[
+    ("classic-0.49.6", Dialect::Classic, "2026-11-23T00:11:00Z"),
+    ("export-1.0.3", Dialect::Export, "2026-11-23T00:17:00Z"),
+];
 
 fn each(test: impl Fn(&std::path::Path, Store, Dialect, jiff::Timestamp)) {
     for (name, dialect, now) in STORES {
@@ -25,7 +27,10 @@ fn answers(folder: &std::path::Path, name: &str) -> Vec<Value> {
 fn a_store_is_read_without_a_problem_and_written_as_it_was() {
     each(|folder, store, dialect, _| {
         assert_eq!(store.write(), std::fs::read(folder.join("issues.jsonl")).unwrap());
-        assert_eq!((store.dialect(), store.prefix(), store.problems().total()), (dialect, Some("web"), 0));
+        assert_eq!(
+            (store.dialect(), store.prefix(), store.problems().total()),
+            (dialect, Some("web"), 0)
+        );
         assert_eq!(store.writable(), Ok(()));
     });
 }
@@ -34,8 +39,10 @@ fn a_store_is_read_without_a_problem_and_written_as_it_was() {
 fn ready_names_the_issues_of_bd_ready_in_its_order() {
     each(|folder, store, _, now| {
         let answers = answers(folder, "ready.json");
-        let expected: Vec<&str> = answers.iter().map(|issue| issue["id"].as_str().unwrap()).collect();
-        let ids: Vec<&str> = ready(&store, now).into_iter().map(|issue| issue.id.as_str()).collect();
+        let expected: Vec<&str> =
+            answers.iter().map(|issue| issue["id"].as_str().unwrap()).collect();
+        let ids: Vec<&str> =
+            ready(&store, now).into_iter().map(|issue| issue.id.as_str()).collect();
         assert_eq!(ids, expected);
     });
 }
@@ -59,12 +66,21 @@ fn every_issue_of_bd_list_is_read_with_its_values() {
             ] {
                 assert_eq!(value, text(key), "{key} of {}", issue.id);
             }
-            assert_eq!((issue.status.as_str(), i64::from(issue.priority)), (text("status"), answer["priority"].as_i64().unwrap()));
+            assert_eq!(
+                (issue.status.as_str(), i64::from(issue.priority)),
+                (text("status"), answer["priority"].as_i64().unwrap())
+            );
             assert_eq!(issue.assignee.as_deref().unwrap_or_default(), text("assignee"));
             assert_eq!(issue.created_at, Some(at(text("created_at"))));
-            assert_eq!(issue.comments.len() as u64, answer["comment_count"].as_u64().unwrap_or_default());
+            assert_eq!(
+                issue.comments.len() as u64,
+                answer["comment_count"].as_u64().unwrap_or_default()
+            );
             let labels = answer["labels"].as_array().map(Vec::as_slice).unwrap_or_default();
-            assert_eq!(issue.labels.iter().map(|label| Value::from(label.as_str())).collect::<Vec<_>>(), labels);
+            assert_eq!(
+                issue.labels.iter().map(|label| Value::from(label.as_str())).collect::<Vec<_>>(),
+                labels
+            );
         }
     });
 }
@@ -76,7 +92,8 @@ fn what_lies_beside_the_issues_is_read() {
         let names = ["config.yaml", "interactions.jsonl", "issues.jsonl", "metadata.json"];
         assert_eq!(discover(&names, Some(&metadata)).unwrap(), "issues.jsonl");
         assert_eq!(Metadata::parse(&metadata).unwrap().is_dolt(), dialect == Dialect::Export);
-        let config = StoreConfig::parse(&std::fs::read_to_string(folder.join("config.yaml")).unwrap());
+        let config =
+            StoreConfig::parse(&std::fs::read_to_string(folder.join("config.yaml")).unwrap());
         assert_eq!(config, StoreConfig::default(), "every setting is commented out");
     });
 }
@@ -102,13 +119,21 @@ fn an_edit_of_each_kind_changes_one_line_and_says_what_bd_would() {
         } else {
             r#""updated_at":"2026-11-23T00:11:00Z","labels""#
         };
-        assert!(line.contains(r#""issue_type":"task","assignee":"web/polecats/nux","owner""#), "{line}");
+        assert!(
+            line.contains(r#""issue_type":"task","assignee":"web/polecats/nux","owner""#),
+            "{line}"
+        );
         assert!(line.contains(stamp) && line.contains(r"passwords \u003c 12 chars"), "{line}");
 
         assert_eq!(store.comment(&id, "gt", "a <b> & c", now), Ok(Change::Made));
         let commented = store.write().to_vec();
         let (_, line) = changed_line(&claimed, &commented);
-        assert!(line.contains(r#""author":"gt","text":"a \u003cb\u003e \u0026 c","created_at":"2026-11-23T00:1"#), "{line}");
+        assert!(
+            line.contains(
+                r#""author":"gt","text":"a \u003cb\u003e \u0026 c","created_at":"2026-11-23T00:1"#
+            ),
+            "{line}"
+        );
         if dialect == Dialect::Export {
             assert!(line.ends_with(r#""comment_count":3}"#), "{line}");
         } else {
@@ -117,7 +142,11 @@ fn an_edit_of_each_kind_changes_one_line_and_says_what_bd_would() {
 
         assert_eq!(store.close(&id, "merged 1a2b3c4", now), Ok(Change::Made));
         let (_, line) = changed_line(&commented, store.write());
-        assert!(line.contains(r#","close_reason":"merged 1a2b3c4","labels""#) && line.contains(r#""status":"closed""#), "{line}");
+        assert!(
+            line.contains(r#","close_reason":"merged 1a2b3c4","labels""#)
+                && line.contains(r#""status":"closed""#),
+            "{line}"
+        );
         let issue = store.issues().get(&id).unwrap();
         assert_eq!(issue.closed_at, issue.updated_at);
     });
@@ -130,9 +159,12 @@ fn giving_a_claim_back_leaves_only_the_times_changed() {
         let before = store.raw(&id).unwrap().to_owned();
         store.claim(&id, "nux", now).unwrap();
         assert_eq!(store.release(&id, "nux", now), Ok(Change::Made));
-        let (before, after): (Value, Value) =
-            (serde_json::from_str(&before).unwrap(), serde_json::from_str(store.raw(&id).unwrap()).unwrap());
-        let (mut before, mut after) = (before.as_object().unwrap().clone(), after.as_object().unwrap().clone());
+        let (before, after): (Value, Value) = (
+            serde_json::from_str(&before).unwrap(),
+            serde_json::from_str(store.raw(&id).unwrap()).unwrap(),
+        );
+        let (mut before, mut after) =
+            (before.as_object().unwrap().clone(), after.as_object().unwrap().clone());
         for key in ["updated_at", "started_at"] {
             before.remove(key);
             after.remove(key);

@@ -1,7 +1,10 @@
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::facts::{BeadFact, Counted, End, PolecatFact, PolecatState, Policy, RequestFact, RequestState, Rig, RigState, Snapshot, Store};
+use super::facts::{
+    BeadFact, Counted, End, PolecatFact, PolecatState, Policy, RequestFact, RequestState, Rig,
+    RigState, Snapshot, Store,
+};
 use super::graph::{Graph, Hold};
 use super::verdict::{BeadPhase, Line, Verdict, judge};
 use crate::train::short_digest;
@@ -14,7 +17,8 @@ const SLUG: usize = 44;
 /// What to do now, and what to say.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Plan {
-    /// What counts now, when it is not what the annotation says: it is written before anything is made of it.
+    /// What counts now, when it is not what the annotation says: it is written before anything is
+    /// made of it.
     pub count: Option<Counted>,
     /// Polecats to be made, in this order.
     pub feed: Vec<Feed>,
@@ -51,8 +55,9 @@ pub enum Tell {
     Forget,
 }
 
-/// The name of the Polecat that a convoy makes for a bead: at most 55 letters, digits and hyphens, made of rig and bead
-/// alone, so that a second look, a second convoy or a second replica makes the same.
+/// The name of the Polecat that a convoy makes for a bead: at most 55 letters, digits and hyphens,
+/// made of rig and bead alone, so that a second look, a second convoy or a second replica makes the
+/// same.
 pub fn polecat_name(rig: &str, bead: &str) -> String {
     let mut slug = String::new();
     for c in bead.chars().flat_map(char::to_lowercase) {
@@ -121,7 +126,8 @@ pub(super) type Gate = (&'static str, String);
 impl<'a> Look<'a> {
     fn at(s: &'a Snapshot) -> Self {
         let mut seen = BTreeSet::new();
-        let tracked: Vec<&str> = s.tracked.iter().map(String::as_str).filter(|id| seen.insert(*id)).collect();
+        let tracked: Vec<&str> =
+            s.tracked.iter().map(String::as_str).filter(|id| seen.insert(*id)).collect();
         let mut counted = s.counted.clone();
         counted.landed.retain(|id| seen.contains(id.as_str()));
         counted.done.retain(|id| seen.contains(id.as_str()));
@@ -129,12 +135,15 @@ impl<'a> Look<'a> {
             let closed = bead(s, id).is_some_and(BeadFact::is_closed);
             if closed || landed(s, id) {
                 counted.landed.insert((*id).to_owned());
-            } else if !s.dispatch && polecats(s, id).iter().any(|polecat| polecat.state == PolecatState::Done) {
+            } else if !s.dispatch
+                && polecats(s, id).iter().any(|polecat| polecat.state == PolecatState::Done)
+            {
                 counted.done.insert((*id).to_owned());
             }
         }
         counted.done.retain(|id| !counted.landed.contains(id));
-        let mut over: BTreeSet<String> = s.requests.keys().filter(|id| landed(s, id)).cloned().collect();
+        let mut over: BTreeSet<String> =
+            s.requests.keys().filter(|id| landed(s, id)).cloned().collect();
         over.extend(counted.landed.iter().cloned());
         if !s.dispatch {
             over.extend(counted.done.iter().cloned());
@@ -159,8 +168,12 @@ impl<'a> Look<'a> {
 
     /// Where this bead is. The order of the questions is the order of what is known best.
     fn line(&self, id: &str) -> Line {
-        let polecat = polecats(self.s, id).iter().max_by_key(|polecat| (polecat.state, Reverse(&polecat.name)));
-        let request = requests(self.s, id).iter().max_by_key(|request| (request.state, Reverse(&request.name)));
+        let polecat = polecats(self.s, id)
+            .iter()
+            .max_by_key(|polecat| (polecat.state, Reverse(&polecat.name)));
+        let request = requests(self.s, id)
+            .iter()
+            .max_by_key(|request| (request.state, Reverse(&request.name)));
         let (phase, reason) = self.place(id, polecat, request);
         Line {
             id: id.to_owned(),
@@ -171,25 +184,40 @@ impl<'a> Look<'a> {
         }
     }
 
-    fn place(&self, id: &str, polecat: Option<&PolecatFact>, request: Option<&RequestFact>) -> (BeadPhase, String) {
+    fn place(
+        &self,
+        id: &str,
+        polecat: Option<&PolecatFact>,
+        request: Option<&RequestFact>,
+    ) -> (BeadPhase, String) {
         if self.over.contains(id) {
             return (BeadPhase::Done, String::new());
         }
-        let word = |reason: &str, otherwise: &str| if reason.is_empty() { otherwise.to_owned() } else { reason.to_owned() };
+        let word = |reason: &str, otherwise: &str| {
+            if reason.is_empty() { otherwise.to_owned() } else { reason.to_owned() }
+        };
         let state = request.map(|request| (request.state, &request.reason));
         match (polecat.map(|polecat| (polecat.state, &polecat.reason)), state) {
             (Some((PolecatState::Active, _)), _) => (BeadPhase::Working, String::new()),
             (_, Some((RequestState::Open, reason))) => (BeadPhase::Submitted, reason.clone()),
-            (Some((PolecatState::Paused, _)), _) => (BeadPhase::Working, "PolecatIdle: its desiredState is Idle".to_owned()),
-            (Some((PolecatState::Done, _)) | None, Some((RequestState::Rejected, reason))) => {
-                (BeadPhase::Failed, format!("Rejected: {}", word(reason, "its merge request will not land")))
+            (Some((PolecatState::Paused, _)), _) => {
+                (BeadPhase::Working, "PolecatIdle: its desiredState is Idle".to_owned())
             }
-            (Some((PolecatState::Done, _)), Some((RequestState::Past, reason))) => (BeadPhase::Submitted, word(reason, "Rework")),
-            (Some((PolecatState::Done, _)), _) => {
-                (BeadPhase::Submitted, "NotSubmitted: its polecat is done; no merge request holds its work".to_owned())
+            (Some((PolecatState::Done, _)) | None, Some((RequestState::Rejected, reason))) => (
+                BeadPhase::Failed,
+                format!("Rejected: {}", word(reason, "its merge request will not land")),
+            ),
+            (Some((PolecatState::Done, _)), Some((RequestState::Past, reason))) => {
+                (BeadPhase::Submitted, word(reason, "Rework"))
             }
+            (Some((PolecatState::Done, _)), _) => (
+                BeadPhase::Submitted,
+                "NotSubmitted: its polecat is done; no merge request holds its work".to_owned(),
+            ),
             (Some((PolecatState::Stuck, reason)), _) => (BeadPhase::Failed, word(reason, "Stuck")),
-            (Some((PolecatState::Terminated, _)), _) => (BeadPhase::Failed, "Terminated: its polecat was stopped".to_owned()),
+            (Some((PolecatState::Terminated, _)), _) => {
+                (BeadPhase::Failed, "Terminated: its polecat was stopped".to_owned())
+            }
             (None, _) => self.unstarted(id),
         }
     }
@@ -211,12 +239,17 @@ impl<'a> Look<'a> {
             Hold::Free if bead.status != "open" && bead.assignee.is_empty() => {
                 (BeadPhase::Open, format!("NotOpen: its status is {}", bead.status))
             }
-            Hold::Free if bead.status != "open" => {
-                (BeadPhase::Open, format!("NotOpen: its status is {}, assigned to {}", bead.status, bead.assignee))
-            }
+            Hold::Free if bead.status != "open" => (
+                BeadPhase::Open,
+                format!("NotOpen: its status is {}, assigned to {}", bead.status, bead.assignee),
+            ),
             // While the store has not seen a landing, its list of ready beads is as old as that.
-            Hold::Free if !bead.ready && !bead.blocked => (BeadPhase::Open, "NotReady: the store does not list it as ready".to_owned()),
-            Hold::Free if NO_WORK.contains(&bead.kind.as_str()) => (BeadPhase::Open, format!("NotReady: it is a {}", bead.kind)),
+            Hold::Free if !bead.ready && !bead.blocked => {
+                (BeadPhase::Open, "NotReady: the store does not list it as ready".to_owned())
+            }
+            Hold::Free if NO_WORK.contains(&bead.kind.as_str()) => {
+                (BeadPhase::Open, format!("NotReady: it is a {}", bead.kind))
+            }
             Hold::Free if self.s.dispatch && self.s.taken.contains(id) => {
                 (BeadPhase::Open, "NameTaken: a polecat of its name does something else".to_owned())
             }
@@ -248,47 +281,84 @@ impl<'a> Look<'a> {
         }
     }
 
-    /// Why the beads cannot be worked on as they are listed; nothing is started until that is put right.
+    /// Why the beads cannot be worked on as they are listed; nothing is started until that is put
+    /// right.
     pub fn invalid(&self) -> Option<Gate> {
         let s = self.s;
         let rig = match &s.rig {
             RigState::Unnamed => return Some(("NoRig", "spec.rigRef names no rig".to_owned())),
-            RigState::Missing(name) => return Some(("RigNotFound", format!("there is no rig {name}"))),
+            RigState::Missing(name) => {
+                return Some(("RigNotFound", format!("there is no rig {name}")));
+            }
             RigState::Present(rig) => rig,
         };
         if rig.deleting {
             return Some(("RigTerminating", format!("rig {} is being deleted", rig.name)));
         }
         if !rig.allows {
-            return Some(("NamespaceNotAllowed", format!("rig {} does not allow namespace {}", rig.name, s.namespace)));
+            return Some((
+                "NamespaceNotAllowed",
+                format!("rig {} does not allow namespace {}", rig.name, s.namespace),
+            ));
         }
         let beads = match &s.store {
-            Store::None => return Some(("NoBeadStore", format!("no BeadStore names rig {}: its beads cannot be read", rig.name))),
+            Store::None => {
+                return Some((
+                    "NoBeadStore",
+                    format!("no BeadStore names rig {}: its beads cannot be read", rig.name),
+                ));
+            }
             Store::Unavailable(why) => return Some(("BeadStoreUnavailable", why.clone())),
             Store::Read(beads) => beads,
         };
-        let absent: Vec<&str> = self.tracked.iter().copied().filter(|id| !beads.contains_key(*id) && !self.over.contains(*id)).collect();
-        let ours = |id: &&str| rig.prefixes.iter().any(|prefix| id.strip_prefix(prefix.as_str()).is_some_and(|rest| rest.starts_with('-')));
+        let absent: Vec<&str> = self
+            .tracked
+            .iter()
+            .copied()
+            .filter(|id| !beads.contains_key(*id) && !self.over.contains(*id))
+            .collect();
+        let ours = |id: &&str| {
+            rig.prefixes.iter().any(|prefix| {
+                id.strip_prefix(prefix.as_str()).is_some_and(|rest| rest.starts_with('-'))
+            })
+        };
         let (unknown, foreign): (Vec<&str>, Vec<&str>) = absent.into_iter().partition(ours);
         let until = "nothing is started until spec.trackedBeads or the store is put right";
         if !foreign.is_empty() {
-            return Some(("ForeignBead", format!("{} not of rig {}: {until}", are(&foreign), rig.name)));
+            return Some((
+                "ForeignBead",
+                format!("{} not of rig {}: {until}", are(&foreign), rig.name),
+            ));
         }
         if !unknown.is_empty() {
-            return Some(("UnknownBead", format!("{} not in the store of rig {}: {until}", are(&unknown), rig.name)));
+            return Some((
+                "UnknownBead",
+                format!("{} not in the store of rig {}: {until}", are(&unknown), rig.name),
+            ));
         }
         let cycle = Graph::new(beads, &self.over).cycle(&self.tracked)?;
-        let way = if cycle.len() > 12 { format!("{} → …", cycle[..12].join(" → ")) } else { cycle.join(" → ") };
+        let way = if cycle.len() > 12 {
+            format!("{} → …", cycle[..12].join(" → "))
+        } else {
+            cycle.join(" → ")
+        };
         Some((
             "DependencyCycle",
-            format!("these beads wait for each other: {way}; nothing is started until one of the dependencies is removed"),
+            format!(
+                "these beads wait for each other: {way}; nothing is started until one of the dependencies is removed"
+            ),
         ))
     }
 
     /// Beads that a Polecat works on: its place is taken until it stops.
     pub fn active(&self) -> usize {
-        let works = |polecat: &PolecatFact| matches!(polecat.state, PolecatState::Active | PolecatState::Paused);
-        self.tracked.iter().filter(|id| !self.over.contains(**id) && polecats(self.s, id).iter().any(works)).count()
+        let works = |polecat: &PolecatFact| {
+            matches!(polecat.state, PolecatState::Active | PolecatState::Paused)
+        };
+        self.tracked
+            .iter()
+            .filter(|id| !self.over.contains(**id) && polecats(self.s, id).iter().any(works))
+            .count()
     }
 
     /// How many more may be started: by the convoy's own limit, and by the rig's.
@@ -302,14 +372,20 @@ impl<'a> Look<'a> {
         let mut ready: Vec<(u32, i64, &str)> = Vec::new();
         for id in &self.tracked {
             let untouched = !self.over.contains(*id) && polecats(self.s, id).is_empty();
-            if let Some(bead) = beads.get(*id).filter(|_| untouched && self.line(id).phase == BeadPhase::Ready) {
+            if let Some(bead) =
+                beads.get(*id).filter(|_| untouched && self.line(id).phase == BeadPhase::Ready)
+            {
                 ready.push((bead.priority, bead.created.unwrap_or(i64::MAX), id));
             }
         }
         ready.sort_unstable();
         let (own, rigs) = self.room();
         ready.truncate(own.min(rigs));
-        let feed = |(priority, _, id): (u32, i64, &str)| Feed { bead: id.to_owned(), polecat: polecat_name(&rig.name, id), priority };
+        let feed = |(priority, _, id): (u32, i64, &str)| Feed {
+            bead: id.to_owned(),
+            polecat: polecat_name(&rig.name, id),
+            priority,
+        };
         ready.into_iter().map(feed).collect()
     }
 }

@@ -206,12 +206,16 @@ impl Counted {
     /// All annotations of an object together take 256 KiB.
     const ROOM: usize = 160 * 1024;
 
-    /// Reads what [`Counted::write`] wrote. What is none of ours counts nothing: the sources are asked again.
+    /// Reads what [`Counted::write`] wrote. What is none of ours counts nothing: the sources are
+    /// asked again.
     pub fn read(text: Option<&str>) -> Self {
-        text.filter(|text| text.len() <= 2 * Self::ROOM).and_then(|text| serde_json::from_str(text).ok()).unwrap_or_default()
+        text.filter(|text| text.len() <= 2 * Self::ROOM)
+            .and_then(|text| serde_json::from_str(text).ok())
+            .unwrap_or_default()
     }
 
-    /// Compact JSON. Where all of it has no room, the last ids are left out, and count again by their sources.
+    /// Compact JSON. Where all of it has no room, the last ids are left out, and count again by
+    /// their sources.
     pub fn write(&self) -> String {
         let mut kept = Self::default();
         let mut size = 32;

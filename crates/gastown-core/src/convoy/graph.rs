@@ -1,4 +1,5 @@
-//! What holds a bead: its blockers, its parents' blockers, the store's own word; and cycles among them.
+//! What holds a bead: its blockers, its parents' blockers, the store's own word; and cycles among
+//! them.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -27,7 +28,8 @@ impl<'a> Graph<'a> {
         Self { beads, over }
     }
 
-    /// Whether this bead blocks nothing. One that the store does not hold does not block either: it is another store's.
+    /// Whether this bead blocks nothing. One that the store does not hold does not block either: it
+    /// is another store's.
     fn is_over(&self, id: &str) -> bool {
         self.over.contains(id) || self.beads.get(id).is_none_or(BeadFact::blocks_nothing)
     }
@@ -50,7 +52,8 @@ impl<'a> Graph<'a> {
         found
     }
 
-    /// Whether a blocker of it, or of a parent, counts while the store still has it open: then the store's `blocked` is old.
+    /// Whether a blocker of it, or of a parent, counts while the store still has it open: then the
+    /// store's `blocked` is old.
     fn waits_for_the_store(&self, id: &str) -> bool {
         let mut seen = BTreeSet::from([id]);
         let mut line = vec![id];

@@ -15,9 +15,17 @@ fn id(n: usize) -> String {
 fn bead() -> impl Strategy<Value = BeadFact> {
     let status = prop_oneof![4 => Just("open"), 1 => Just("in_progress"), 2 => Just("closed"), 1 => Just("pinned")];
     let kind = prop_oneof![4 => Just("blocks"), 1 => Just("parent-child"), 1 => Just("related"), 1 => Just("waits-for")];
-    let dependency = (0..BEADS + 1, kind).prop_map(|(on, kind)| Dependency { on: id(on), kind: kind.into() });
-    (status, 0..5u32, proptest::option::of(0..9i64), any::<bool>(), any::<bool>(), proptest::collection::vec(dependency, 0..3)).prop_map(
-        |(status, priority, created, blocked, ready, dependencies)| BeadFact {
+    let dependency =
+        (0..BEADS + 1, kind).prop_map(|(on, kind)| Dependency { on: id(on), kind: kind.into() });
+    (
+        status,
+        0..5u32,
+        proptest::option::of(0..9i64),
+        any::<bool>(),
+        any::<bool>(),
+        proptest::collection::vec(dependency, 0..3),
+    )
+        .prop_map(|(status, priority, created, blocked, ready, dependencies)| BeadFact {
             status: status.into(),
             priority,
             created,
@@ -26,8 +34,7 @@ fn bead() -> impl Strategy<Value = BeadFact> {
             blocked,
             ready,
             dependencies,
-        },
-    )
+        })
 }
 
 fn polecats() -> impl Strategy<Value = Vec<PolecatFact>> {
@@ -38,13 +45,20 @@ fn polecats() -> impl Strategy<Value = Vec<PolecatFact>> {
         Just(PolecatState::Stuck),
         Just(PolecatState::Terminated)
     ];
-    let polecat = state.prop_map(|state| PolecatFact { name: "p".into(), state, reason: String::new() });
+    let polecat =
+        state.prop_map(|state| PolecatFact { name: "p".into(), state, reason: String::new() });
     prop_oneof![2 => Just(Vec::new()), 1 => proptest::collection::vec(polecat, 1..3)]
 }
 
 fn requests() -> impl Strategy<Value = Vec<RequestFact>> {
-    let state = prop_oneof![Just(RequestState::Open), Just(RequestState::Past), Just(RequestState::Rejected), Just(RequestState::Landed)];
-    let request = state.prop_map(|state| RequestFact { name: "m".into(), state, reason: String::new() });
+    let state = prop_oneof![
+        Just(RequestState::Open),
+        Just(RequestState::Past),
+        Just(RequestState::Rejected),
+        Just(RequestState::Landed)
+    ];
+    let request =
+        state.prop_map(|state| RequestFact { name: "m".into(), state, reason: String::new() });
     prop_oneof![2 => Just(Vec::new()), 1 => proptest::collection::vec(request, 1..3)]
 }
 
@@ -90,9 +104,18 @@ prop_compose! {
 /// The promise in its own words, not in the machine's.
 fn is_through(s: &Snapshot, bead: &str) -> bool {
     let closed = matches!(&s.store, Store::Read(beads) if beads.get(bead).is_some_and(|bead| bead.status == "closed"));
-    let landed = s.requests.get(bead).is_some_and(|all| all.iter().any(|request| request.state == RequestState::Landed));
-    let done = s.polecats.get(bead).is_some_and(|all| all.iter().any(|polecat| polecat.state == PolecatState::Done));
-    closed || landed || s.counted.landed.contains(bead) || (!s.dispatch && (done || s.counted.done.contains(bead)))
+    let landed = s
+        .requests
+        .get(bead)
+        .is_some_and(|all| all.iter().any(|request| request.state == RequestState::Landed));
+    let done = s
+        .polecats
+        .get(bead)
+        .is_some_and(|all| all.iter().any(|polecat| polecat.state == PolecatState::Done));
+    closed
+        || landed
+        || s.counted.landed.contains(bead)
+        || (!s.dispatch && (done || s.counted.done.contains(bead)))
 }
 
 fn works(s: &Snapshot, bead: &str) -> bool {

@@ -2,17 +2,22 @@ use std::collections::BTreeMap;
 
 use super::*;
 
-/// A convoy that starts Polecats for these open beads, each of which waits for the ones after the colon.
+/// A convoy that starts Polecats for these open beads, each of which waits for the ones after the
+/// colon.
 fn dispatching(beads: &[&str]) -> Snapshot {
     let mut store = BTreeMap::new();
     for text in beads {
         let (id, needs) = text.split_once(':').unwrap_or((text, ""));
-        let dependencies: Vec<_> = needs.split(' ').filter(|on| !on.is_empty()).map(|on| edge(on, "blocks")).collect();
+        let dependencies: Vec<_> =
+            needs.split(' ').filter(|on| !on.is_empty()).map(|on| edge(on, "blocks")).collect();
         let blocked = !dependencies.is_empty();
         store.insert(id.to_owned(), BeadFact { dependencies, blocked, ready: !blocked, ..open() });
     }
     Snapshot {
-        tracked: beads.iter().map(|text| text.split(':').next().unwrap_or_default().to_owned()).collect(),
+        tracked: beads
+            .iter()
+            .map(|text| text.split(':').next().unwrap_or_default().to_owned())
+            .collect(),
         dispatch: true,
         store: Store::Read(store),
         ..following(&[])
@@ -20,7 +25,13 @@ fn dispatching(beads: &[&str]) -> Snapshot {
 }
 
 fn following(beads: &[&str]) -> Snapshot {
-    let rig = Rig { name: "web".into(), prefixes: vec!["gt".into()], allows: true, most: 8, ..Rig::default() };
+    let rig = Rig {
+        name: "web".into(),
+        prefixes: vec!["gt".into()],
+        allows: true,
+        most: 8,
+        ..Rig::default()
+    };
     Snapshot {
         namespace: "team".into(),
         deleting: false,
@@ -40,7 +51,13 @@ fn following(beads: &[&str]) -> Snapshot {
 }
 
 fn open() -> BeadFact {
-    BeadFact { status: "open".into(), priority: 2, ready: true, kind: "task".into(), ..BeadFact::default() }
+    BeadFact {
+        status: "open".into(),
+        priority: 2,
+        ready: true,
+        kind: "task".into(),
+        ..BeadFact::default()
+    }
 }
 
 fn edge(on: &str, kind: &str) -> Dependency {
@@ -80,7 +97,13 @@ fn fed(s: &Snapshot) -> Vec<String> {
 }
 
 fn phases(s: &Snapshot) -> String {
-    decide(s).verdict.lines.iter().map(|line| format!("{}:{:?}", line.id, line.phase)).collect::<Vec<_>>().join(" ")
+    decide(s)
+        .verdict
+        .lines
+        .iter()
+        .map(|line| format!("{}:{:?}", line.id, line.phase))
+        .collect::<Vec<_>>()
+        .join(" ")
 }
 
 fn progressing(s: &Snapshot) -> (Option<bool>, String) {
@@ -95,12 +118,25 @@ fn validity(s: &Snapshot) -> (Option<bool>, String, String) {
 
 #[test]
 fn following_counts_done_polecats_and_starts_nothing() {
-    let s = following(&["gt-1", "gt-2"]).polecat("gt-1", PolecatState::Done, "").polecat("gt-2", PolecatState::Active, "");
+    let s = following(&["gt-1", "gt-2"]).polecat("gt-1", PolecatState::Done, "").polecat(
+        "gt-2",
+        PolecatState::Active,
+        "",
+    );
     let plan = decide(&s);
-    assert_eq!((plan.verdict.phase, plan.verdict.progress()), (Phase::InProgress, "1/2".to_owned()));
-    assert_eq!((plan.verdict.completed, plan.verdict.pending), (vec!["gt-1".to_owned()], vec!["gt-2".to_owned()]));
+    assert_eq!(
+        (plan.verdict.phase, plan.verdict.progress()),
+        (Phase::InProgress, "1/2".to_owned())
+    );
+    assert_eq!(
+        (plan.verdict.completed, plan.verdict.pending),
+        (vec!["gt-1".to_owned()], vec!["gt-2".to_owned()])
+    );
     assert!(plan.feed.is_empty() && plan.verdict.valid.is_none() && plan.tell.is_none());
-    assert_eq!((plan.verdict.ready.holds, plan.verdict.ready.reason.as_str()), (Some(true), "Synced"));
+    assert_eq!(
+        (plan.verdict.ready.holds, plan.verdict.ready.reason.as_str()),
+        (Some(true), "Synced")
+    );
 }
 
 #[test]
@@ -111,7 +147,11 @@ fn what_counted_once_counts_when_its_polecat_is_gone() {
     let plan = decide(&later);
     assert_eq!((plan.verdict.phase, plan.count), (Phase::Complete, None));
     let dispatch = Snapshot { dispatch: true, store: dispatching(&["gt-1"]).store, ..later };
-    assert_eq!(decide(&dispatch).verdict.phase, Phase::InProgress, "a polecat's word is not a landing");
+    assert_eq!(
+        decide(&dispatch).verdict.phase,
+        Phase::InProgress,
+        "a polecat's word is not a landing"
+    );
 }
 
 #[test]
@@ -119,7 +159,10 @@ fn what_is_no_annotation_of_ours_counts_nothing() {
     for text in ["", "{", "[]", "7", "{\"landed\":7}"] {
         assert_eq!(Counted::read(Some(text)), Counted::default(), "{text}");
     }
-    let many = Counted { landed: (0..5_000).map(|n| format!("{n:0>255}")).collect(), ..Counted::default() };
+    let many = Counted {
+        landed: (0..5_000).map(|n| format!("{n:0>255}")).collect(),
+        ..Counted::default()
+    };
     let written = many.write();
     assert!(written.len() < 200_000, "{}", written.len());
     assert!(!Counted::read(Some(&written)).landed.is_empty());
@@ -129,7 +172,8 @@ fn what_is_no_annotation_of_ours_counts_nothing() {
 fn a_landing_starts_what_waited_for_it_before_the_store_has_heard() {
     let s = dispatching(&["gt-1", "gt-2:gt-1"]);
     assert_eq!(fed(&s), ["gt-1"]);
-    let s = s.polecat("gt-1", PolecatState::Done, "").request("gt-1", RequestState::Open, "Testing");
+    let s =
+        s.polecat("gt-1", PolecatState::Done, "").request("gt-1", RequestState::Open, "Testing");
     assert_eq!((fed(&s).len(), phases(&s)), (0, "gt-1:Submitted gt-2:Blocked".to_owned()));
     let s = s.request("gt-1", RequestState::Landed, "");
     assert_eq!((fed(&s), phases(&s)), (vec!["gt-2".to_owned()], "gt-1:Done gt-2:Ready".to_owned()));
@@ -138,7 +182,10 @@ fn a_landing_starts_what_waited_for_it_before_the_store_has_heard() {
 #[test]
 fn done_is_not_landed_where_beads_are_dispatched() {
     let s = dispatching(&["gt-1"]).polecat("gt-1", PolecatState::Done, "");
-    assert_eq!((decide(&s).verdict.phase, phases(&s)), (Phase::InProgress, "gt-1:Submitted".to_owned()));
+    assert_eq!(
+        (decide(&s).verdict.phase, phases(&s)),
+        (Phase::InProgress, "gt-1:Submitted".to_owned())
+    );
 }
 
 #[test]
@@ -153,10 +200,17 @@ fn priority_goes_before_age_and_age_before_names() {
 
 #[test]
 fn neither_the_convoys_nor_the_rigs_limit_is_exceeded() {
-    let s = Snapshot { parallelism: Some(2), ..dispatching(&["gt-1", "gt-2", "gt-3"]) }.polecat("gt-1", PolecatState::Active, "");
+    let s = Snapshot { parallelism: Some(2), ..dispatching(&["gt-1", "gt-2", "gt-3"]) }.polecat(
+        "gt-1",
+        PolecatState::Active,
+        "",
+    );
     assert_eq!(fed(&s), ["gt-2"]);
     let s = s.polecat("gt-2", PolecatState::Paused, "");
-    assert_eq!((fed(&s).len(), progressing(&s)), (0, (Some(true), "ParallelismReached".to_owned())));
+    assert_eq!(
+        (fed(&s).len(), progressing(&s)),
+        (0, (Some(true), "ParallelismReached".to_owned()))
+    );
     let s = dispatching(&["gt-1", "gt-2", "gt-3"]).rig(|rig| (rig.most, rig.active) = (5, 4));
     assert_eq!((fed(&s), progressing(&s).1), (vec!["gt-1".to_owned()], "AtCapacity".to_owned()));
     let s = s.rig(|rig| rig.active = 9);
@@ -168,7 +222,13 @@ fn beads_that_cannot_be_worked_on_as_listed_are_named_and_nothing_is_started() {
     let cycle = dispatching(&["gt-1:gt-3", "gt-2:gt-1", "gt-3:gt-2", "gt-4"]);
     let (holds, reason, message) = validity(&cycle);
     assert_eq!((holds, reason.as_str(), fed(&cycle).len()), (Some(false), "DependencyCycle", 0));
-    assert!(message.contains("gt-1 → ") && message.contains("gt-2") && message.contains("gt-3") && !message.contains("gt-4"), "{message}");
+    assert!(
+        message.contains("gt-1 → ")
+            && message.contains("gt-2")
+            && message.contains("gt-3")
+            && !message.contains("gt-4"),
+        "{message}"
+    );
     let mut unknown = dispatching(&["gt-1"]);
     unknown.tracked.push("gt-99".into());
     let (holds, reason, message) = validity(&unknown);
@@ -183,7 +243,10 @@ fn beads_that_cannot_be_worked_on_as_listed_are_named_and_nothing_is_started() {
         .bead("gt-1", |bead| bead.status = "closed".into())
         .bead("gt-2", |bead| (bead.blocked, bead.ready) = (false, true));
     let (holds, reason, message) = validity(&closed);
-    assert_eq!((holds, reason.as_str(), fed(&closed)), (Some(true), "ClosedBeads", vec!["gt-2".to_owned()]));
+    assert_eq!(
+        (holds, reason.as_str(), fed(&closed)),
+        (Some(true), "ClosedBeads", vec!["gt-2".to_owned()])
+    );
     assert!(message.contains("gt-1") && !message.contains("gt-2"), "{message}");
 }
 
@@ -196,25 +259,41 @@ fn a_bead_that_waits_for_itself_is_a_cycle() {
 
 #[test]
 fn only_what_blocks_holds_a_bead() {
-    let s = dispatching(&["gt-1"]).bead("gt-1", |bead| bead.dependencies = vec![edge("gt-9", "related"), edge("other-1", "blocks")]);
+    let s = dispatching(&["gt-1"]).bead("gt-1", |bead| {
+        bead.dependencies = vec![edge("gt-9", "related"), edge("other-1", "blocks")]
+    });
     let s = s.bead("gt-9", |_| {});
     assert_eq!(fed(&s), ["gt-1"], "a related bead, and one of another store, do not block");
-    let s = s.bead("gt-9", |bead| bead.dependencies = vec![edge("gt-8", "blocks")]).bead("gt-8", |_| {});
+    let s = s
+        .bead("gt-9", |bead| bead.dependencies = vec![edge("gt-8", "blocks")])
+        .bead("gt-8", |_| {});
     let s = s.bead("gt-1", |bead| bead.dependencies.push(edge("gt-9", "parent-child")));
-    assert_eq!((fed(&s).len(), phases(&s)), (0, "gt-1:Blocked".to_owned()), "what blocks the parent blocks the child");
+    assert_eq!(
+        (fed(&s).len(), phases(&s)),
+        (0, "gt-1:Blocked".to_owned()),
+        "what blocks the parent blocks the child"
+    );
     assert!(decide(&s).verdict.lines[0].reason.contains("gt-8"));
     assert_eq!(decide(&s).verdict.phase, Phase::InProgress, "a bead outside can still be closed");
     let s = s.bead("gt-8", |bead| bead.status = "closed".into());
     assert_eq!(fed(&s), ["gt-1"]);
     let s = s.bead("gt-1", |bead| (bead.blocked, bead.ready) = (true, false));
-    assert_eq!((fed(&s).len(), phases(&s)), (0, "gt-1:Blocked".to_owned()), "the store knows more than the edges that were read");
+    assert_eq!(
+        (fed(&s).len(), phases(&s)),
+        (0, "gt-1:Blocked".to_owned()),
+        "the store knows more than the edges that were read"
+    );
 }
 
 #[test]
 fn a_bead_of_somebody_else_or_of_no_work_is_left_alone() {
     let ours = || dispatching(&["gt-1"]);
-    let taken = ours().bead("gt-1", |bead| (bead.status, bead.assignee) = ("in_progress".into(), "ann".into()));
-    assert_eq!(decide(&taken).verdict.lines[0].reason, "NotOpen: its status is in_progress, assigned to ann");
+    let taken = ours()
+        .bead("gt-1", |bead| (bead.status, bead.assignee) = ("in_progress".into(), "ann".into()));
+    assert_eq!(
+        decide(&taken).verdict.lines[0].reason,
+        "NotOpen: its status is in_progress, assigned to ann"
+    );
     let deferred = ours().bead("gt-1", |bead| bead.ready = false);
     let gate = ours().bead("gt-1", |bead| bead.kind = "gate".into());
     let named = Snapshot { taken: ["gt-1".to_owned()].into(), ..ours() };
@@ -226,25 +305,41 @@ fn a_bead_of_somebody_else_or_of_no_work_is_left_alone() {
 
 #[test]
 fn a_spent_polecat_sets_its_bead_aside_and_the_rest_goes_on() {
-    let s = dispatching(&["gt-1", "gt-2:gt-1", "gt-3"]).polecat("gt-1", PolecatState::Stuck, "AttemptsSpent");
+    let s = dispatching(&["gt-1", "gt-2:gt-1", "gt-3"]).polecat(
+        "gt-1",
+        PolecatState::Stuck,
+        "AttemptsSpent",
+    );
     let plan = decide(&s);
-    assert_eq!((fed(&s), plan.verdict.failed.clone()), (vec!["gt-3".to_owned()], vec!["gt-1".to_owned()]));
+    assert_eq!(
+        (fed(&s), plan.verdict.failed.clone()),
+        (vec!["gt-3".to_owned()], vec!["gt-1".to_owned()])
+    );
     assert!(plan.verdict.degraded.message.contains("gt-1 (AttemptsSpent)"));
     let s = s.request("gt-3", RequestState::Landed, "");
     let plan = decide(&s);
     assert_eq!((plan.verdict.phase, plan.feed.len()), (Phase::Failed, 0));
-    let Some(Tell::End { end: End::Failed, mark, .. }) = plan.tell else { panic!("{:?}", plan.tell) };
+    let Some(Tell::End { end: End::Failed, mark, .. }) = plan.tell else {
+        panic!("{:?}", plan.tell)
+    };
     let told = Snapshot { told: Some(mark), ..s };
     assert_eq!(decide(&told).tell, None);
     let mut again = told;
-    again.polecats.insert("gt-1".into(), vec![PolecatFact { name: "p".into(), state: PolecatState::Active, reason: String::new() }]);
+    again.polecats.insert(
+        "gt-1".into(),
+        vec![PolecatFact { name: "p".into(), state: PolecatState::Active, reason: String::new() }],
+    );
     let plan = decide(&again);
     assert_eq!((plan.verdict.phase, plan.tell), (Phase::InProgress, Some(Tell::Forget)));
 }
 
 #[test]
 fn a_rejected_request_is_a_failure_and_a_rework_is_not() {
-    let done = |state, reason| dispatching(&["gt-1"]).polecat("gt-1", PolecatState::Done, "").request("gt-1", state, reason);
+    let done = |state, reason| {
+        dispatching(&["gt-1"])
+            .polecat("gt-1", PolecatState::Done, "")
+            .request("gt-1", state, reason)
+    };
     assert_eq!(phases(&done(RequestState::Rejected, "ByHand")), "gt-1:Failed");
     assert_eq!(phases(&done(RequestState::Past, "Rework")), "gt-1:Submitted");
 }
@@ -254,7 +349,10 @@ fn stop_starts_nothing_after_a_failure_and_ends_when_the_rest_has() {
     let s = Snapshot { policy: Policy::Stop, ..dispatching(&["gt-1", "gt-2", "gt-3"]) }
         .polecat("gt-1", PolecatState::Stuck, "GaveUp")
         .polecat("gt-2", PolecatState::Active, "");
-    assert_eq!((fed(&s).len(), progressing(&s), decide(&s).verdict.phase), (0, (Some(true), "Stopped".into()), Phase::InProgress));
+    assert_eq!(
+        (fed(&s).len(), progressing(&s), decide(&s).verdict.phase),
+        (0, (Some(true), "Stopped".into()), Phase::InProgress)
+    );
     let s = s.request("gt-2", RequestState::Landed, "");
     assert_eq!(decide(&s).verdict.phase, Phase::Failed);
 }
@@ -262,7 +360,8 @@ fn stop_starts_nothing_after_a_failure_and_ends_when_the_rest_has() {
 #[test]
 fn nothing_is_started_while_somebody_or_something_says_so() {
     let base = || dispatching(&["gt-1"]);
-    let unavailable = Snapshot { store: Store::Unavailable("NotSynced: not read yet".into()), ..base() };
+    let unavailable =
+        Snapshot { store: Store::Unavailable("NotSynced: not read yet".into()), ..base() };
     let missing = Snapshot { rig: RigState::Missing("web".into()), ..base() };
     let all = [
         ("Suspended", Snapshot { suspended: true, ..base() }),
@@ -284,29 +383,47 @@ fn nothing_is_started_while_somebody_or_something_says_so() {
 #[test]
 fn an_end_is_told_once_and_another_bead_makes_another_end() {
     let s = dispatching(&["gt-1"]).request("gt-1", RequestState::Landed, "");
-    let Some(Tell::End { end: End::Complete, mark, message }) = decide(&s).tell else { panic!("{:?}", decide(&s)) };
+    let Some(Tell::End { end: End::Complete, mark, message }) = decide(&s).tell else {
+        panic!("{:?}", decide(&s))
+    };
     assert_eq!(message, "all 1 beads are done");
     let mut told = Snapshot { told: Some(mark.clone()), ..s };
     assert_eq!(decide(&told).tell, None);
     told.tracked.push("gt-2".into());
     let reopened = told.bead("gt-2", |_| {});
     let plan = decide(&reopened);
-    assert_eq!((plan.verdict.phase, fed(&reopened), plan.tell), (Phase::InProgress, vec!["gt-2".to_owned()], None));
+    assert_eq!(
+        (plan.verdict.phase, fed(&reopened), plan.tell),
+        (Phase::InProgress, vec!["gt-2".to_owned()], None)
+    );
     let ended = reopened.request("gt-2", RequestState::Landed, "");
-    assert!(matches!(decide(&ended).tell, Some(Tell::End { end: End::Complete, mark: other, .. }) if other != mark));
+    assert!(
+        matches!(decide(&ended).tell, Some(Tell::End { end: End::Complete, mark: other, .. }) if other != mark)
+    );
 }
 
 #[test]
 fn names_of_polecats_are_dns_labels_and_tell_beads_and_rigs_apart() {
     let long = "x".repeat(255);
-    let names: Vec<String> =
-        [("a", "gt-1"), ("b", "gt-1"), ("a", "gt-1.1"), ("a", "gt-1-1"), ("a", "GT_1-1"), ("a", &long), ("a", "___"), ("a", "日本")]
-            .iter()
-            .map(|(rig, bead)| polecat_name(rig, bead))
-            .collect();
+    let names: Vec<String> = [
+        ("a", "gt-1"),
+        ("b", "gt-1"),
+        ("a", "gt-1.1"),
+        ("a", "gt-1-1"),
+        ("a", "GT_1-1"),
+        ("a", &long),
+        ("a", "___"),
+        ("a", "日本"),
+    ]
+    .iter()
+    .map(|(rig, bead)| polecat_name(rig, bead))
+    .collect();
     for name in &names {
         assert!(name.len() <= 55 && !name.starts_with('-') && !name.ends_with('-'), "{name}");
-        assert!(name.chars().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-'), "{name}");
+        assert!(
+            name.chars().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-'),
+            "{name}"
+        );
     }
     let different: std::collections::BTreeSet<_> = names.iter().collect();
     assert_eq!(different.len(), names.len(), "{names:?}");

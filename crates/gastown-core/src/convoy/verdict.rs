@@ -96,7 +96,9 @@ impl Said {
 impl Verdict {
     /// Something of it is under way.
     pub fn moves(&self) -> bool {
-        self.lines.iter().any(|line| matches!(line.phase, BeadPhase::Working | BeadPhase::Submitted))
+        self.lines
+            .iter()
+            .any(|line| matches!(line.phase, BeadPhase::Working | BeadPhase::Submitted))
     }
 
     /// How it ended, if it did, in words.
@@ -115,11 +117,17 @@ impl Verdict {
 }
 
 /// What there is to say. `gate` is why nothing is started, `feed` what is.
-pub(super) fn judge(look: &Look<'_>, lines: Vec<Line>, gate: Option<Gate>, feed: &[Feed]) -> Verdict {
+pub(super) fn judge(
+    look: &Look<'_>,
+    lines: Vec<Line>,
+    gate: Option<Gate>,
+    feed: &[Feed],
+) -> Verdict {
     let of = |phase: &dyn Fn(BeadPhase) -> bool| -> Vec<String> {
         lines.iter().filter(|line| phase(line.phase)).map(|line| line.id.clone()).collect()
     };
-    let (completed, pending) = (of(&|phase| phase == BeadPhase::Done), of(&|phase| phase != BeadPhase::Done));
+    let (completed, pending) =
+        (of(&|phase| phase == BeadPhase::Done), of(&|phase| phase != BeadPhase::Done));
     let failed = of(&|phase| phase == BeadPhase::Failed);
     let phase = if pending.is_empty() && !lines.is_empty() {
         Phase::Complete
@@ -130,15 +138,24 @@ pub(super) fn judge(look: &Look<'_>, lines: Vec<Line>, gate: Option<Gate>, feed:
     };
     let count = format!("{} of {} beads are done", completed.len(), lines.len());
     let complete = match phase {
-        Phase::Complete => Said::new(true, "Complete", format!("all {} beads are done", lines.len())),
-        Phase::Failed => Said::new(false, "Failed", format!("{count}; nothing can move: {} failed", named(&failed))),
+        Phase::Complete => {
+            Said::new(true, "Complete", format!("all {} beads are done", lines.len()))
+        }
+        Phase::Failed => Said::new(
+            false,
+            "Failed",
+            format!("{count}; nothing can move: {} failed", named(&failed)),
+        ),
         Phase::InProgress => Said::new(false, "InProgress", count.clone()),
     };
     let degraded = if failed.is_empty() {
         Said::new(false, "Healthy", "no bead is set aside")
     } else {
-        let why: Vec<String> =
-            lines.iter().filter(|line| line.phase == BeadPhase::Failed).map(|line| format!("{} ({})", line.id, line.reason)).collect();
+        let why: Vec<String> = lines
+            .iter()
+            .filter(|line| line.phase == BeadPhase::Failed)
+            .map(|line| format!("{} ({})", line.id, line.reason))
+            .collect();
         Said::new(true, "BeadsFailed", format!("set aside: {}", named(&why)))
     };
     Verdict {
@@ -155,11 +172,15 @@ pub(super) fn judge(look: &Look<'_>, lines: Vec<Line>, gate: Option<Gate>, feed:
     }
 }
 
-/// Whether nothing can move although not everything is done: each bead that is left failed, waits for one that did, or
-/// is not to be started after a failure.
+/// Whether nothing can move although not everything is done: each bead that is left failed, waits
+/// for one that did, or is not to be started after a failure.
 fn is_over(look: &Look<'_>, lines: &[Line], failed: &[String]) -> bool {
     let s = look.s;
-    let Some(beads) = look.store().filter(|_| s.dispatch && !s.suspended && !s.deleting && !failed.is_empty()) else { return false };
+    let Some(beads) =
+        look.store().filter(|_| s.dispatch && !s.suspended && !s.deleting && !failed.is_empty())
+    else {
+        return false;
+    };
     if look.invalid().is_some() {
         return false;
     }
@@ -186,9 +207,16 @@ fn ready(look: &Look<'_>, phase: Phase, count: String) -> Said {
     }
 }
 
-fn progressing(look: &Look<'_>, phase: Phase, lines: &[Line], gate: Option<Gate>, feed: &[Feed]) -> Said {
+fn progressing(
+    look: &Look<'_>,
+    phase: Phase,
+    lines: &[Line],
+    gate: Option<Gate>,
+    feed: &[Feed],
+) -> Said {
     let count = |phase: BeadPhase| lines.iter().filter(|line| line.phase == phase).count();
-    let (working, submitted) = (count(BeadPhase::Working) + feed.len(), count(BeadPhase::Submitted));
+    let (working, submitted) =
+        (count(BeadPhase::Working) + feed.len(), count(BeadPhase::Submitted));
     let waiting = count(BeadPhase::Ready).saturating_sub(feed.len());
     let moves = working + submitted > 0;
     match phase {
@@ -205,21 +233,35 @@ fn progressing(look: &Look<'_>, phase: Phase, lines: &[Line], gate: Option<Gate>
     let (own, rigs) = look.room();
     if waiting > 0 && rigs <= own {
         let (name, most) = look.rig().map_or(("", 0), |rig| (rig.name.as_str(), rig.most));
-        return Said::new(moves, "AtCapacity", format!("{waiting} ready beads wait for one of the {most} polecats of rig {name}"));
+        return Said::new(
+            moves,
+            "AtCapacity",
+            format!("{waiting} ready beads wait for one of the {most} polecats of rig {name}"),
+        );
     }
     if waiting > 0 {
         let most = look.s.parallelism.unwrap_or_default();
-        return Said::new(moves, "ParallelismReached", format!("{waiting} ready beads wait: spec.parallelism is {most}"));
+        return Said::new(
+            moves,
+            "ParallelismReached",
+            format!("{waiting} ready beads wait: spec.parallelism is {most}"),
+        );
     }
     if working > 0 {
-        return Said::new(true, "Working", format!("{working} beads are worked on, {submitted} wait to land"));
+        return Said::new(
+            true,
+            "Working",
+            format!("{working} beads are worked on, {submitted} wait to land"),
+        );
     }
     if submitted > 0 {
         return Said::new(true, "WaitingForLanding", format!("{submitted} beads wait to land"));
     }
     let held: Vec<String> = lines
         .iter()
-        .filter(|line| matches!(line.phase, BeadPhase::Open | BeadPhase::Blocked | BeadPhase::Unknown))
+        .filter(|line| {
+            matches!(line.phase, BeadPhase::Open | BeadPhase::Blocked | BeadPhase::Unknown)
+        })
         .map(|line| format!("{} ({})", line.id, line.reason))
         .collect();
     Said::new(false, "WaitingForBeads", format!("nothing can be started yet: {}", named(&held)))
@@ -227,18 +269,25 @@ fn progressing(look: &Look<'_>, phase: Phase, lines: &[Line], gate: Option<Gate>
 
 fn valid(look: &Look<'_>) -> Said {
     match look.invalid() {
-        Some((reason @ "BeadStoreUnavailable", message)) => return Said::new(None, reason, message),
+        Some((reason @ "BeadStoreUnavailable", message)) => {
+            return Said::new(None, reason, message);
+        }
         Some((reason, message)) => return Said::new(false, reason, message),
         None => {}
     }
     let s = look.s;
     let nobodys = |id: &&str| !s.polecats.contains_key(*id) && !s.requests.contains_key(*id);
-    let is_closed = |id: &&str| look.store().and_then(|beads| beads.get(*id)).is_some_and(BeadFact::is_closed);
-    let closed: Vec<&str> = look.tracked.iter().copied().filter(is_closed).filter(nobodys).collect();
+    let is_closed =
+        |id: &&str| look.store().and_then(|beads| beads.get(*id)).is_some_and(BeadFact::is_closed);
+    let closed: Vec<&str> =
+        look.tracked.iter().copied().filter(is_closed).filter(nobodys).collect();
     if closed.is_empty() {
         Said::new(true, "Valid", "the beads can be done in the order of their dependencies")
     } else {
-        let message = format!("closed in the store: {}; closed beads count as done, nothing is started for them", named(&closed));
+        let message = format!(
+            "closed in the store: {}; closed beads count as done, nothing is started for them",
+            named(&closed)
+        );
         Said::new(true, "ClosedBeads", message)
     }
 }

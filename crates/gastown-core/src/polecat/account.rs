@@ -1,5 +1,5 @@
-//! From a snapshot to the ledger as it should be: pods that are over are accounted for, a person's wish re-arms,
-//! a landing is noted, a lost ledger is rebuilt from the merge requests.
+//! From a snapshot to the ledger as it should be: pods that are over are accounted for, a person's
+//! wish re-arms, a landing is noted, a lost ledger is rebuilt from the merge requests.
 
 use jiff::Timestamp;
 
@@ -18,7 +18,8 @@ const SHORT_TTL_SECONDS: i64 = 86_400;
 /// The ledger after everything that the snapshot shows.
 pub fn remember(now: Timestamp, s: &Snapshot, ledger: &Ledger) -> Ledger {
     let mut after = ledger.clone();
-    let mut ended: Vec<&PodFacts> = s.pods.iter().filter(|p| p.over(now) && !ledger.accounts_for(&p.uid)).collect();
+    let mut ended: Vec<&PodFacts> =
+        s.pods.iter().filter(|p| p.over(now) && !ledger.accounts_for(&p.uid)).collect();
     ended.sort_by_key(|p| (p.attempt, p.created));
     for pod in ended {
         account(now, s, pod, &mut after);
@@ -30,9 +31,17 @@ pub fn remember(now: Timestamp, s: &Snapshot, ledger: &Ledger) -> Ledger {
 
 /// Puts one pod's outcome into the ledger.
 fn account(now: Timestamp, s: &Snapshot, pod: &PodFacts, ledger: &mut Ledger) {
-    let sent_back = s.requests.iter().filter(|r| r.phase == RequestPhase::Rework).map(|r| r.commit.clone()).collect();
-    let expected =
-        Expected { changes: s.spec.as_ref().map_or(true, |spec| spec.expect_changes), sent_back, oom_before: ledger.respawns.oom > 0 };
+    let sent_back = s
+        .requests
+        .iter()
+        .filter(|r| r.phase == RequestPhase::Rework)
+        .map(|r| r.commit.clone())
+        .collect();
+    let expected = Expected {
+        changes: s.spec.as_ref().map_or(true, |spec| spec.expect_changes),
+        sent_back,
+        oom_before: ledger.respawns.oom > 0,
+    };
     let outcome = judge(pod, &expected, now);
     let at = pod.over_at(now).as_second();
 
@@ -73,7 +82,9 @@ fn conclude(ledger: &mut Ledger, outcome: Outcome, at: i64, now: i64) {
     }
     let respawns = &mut ledger.respawns;
     match fault {
-        Some(Fault::Infrastructure) => respawns.infrastructure = respawns.infrastructure.saturating_add(1),
+        Some(Fault::Infrastructure) => {
+            respawns.infrastructure = respawns.infrastructure.saturating_add(1)
+        }
         Some(Fault::Oom) => respawns.oom = respawns.oom.saturating_add(1),
         Some(Fault::Crashed) => respawns.crashed = respawns.crashed.saturating_add(1),
         None => {}
@@ -121,10 +132,17 @@ fn rebuild(s: &Snapshot, ledger: &mut Ledger) {
 
 /// Remembers a landing for longer than its MergeRequest lives, unless the Polecat goes first.
 fn note_landing(s: &Snapshot, ledger: &mut Ledger) {
-    if ledger.landed.is_some() || ledger.end() != Some(End::Done) || s.ttl_seconds.is_some_and(|t| t <= SHORT_TTL_SECONDS) {
+    if ledger.landed.is_some()
+        || ledger.end() != Some(End::Done)
+        || s.ttl_seconds.is_some_and(|t| t <= SHORT_TTL_SECONDS)
+    {
         return;
     }
-    let landed = ledger.commit.as_ref().and_then(|c| s.request_for(c)).filter(|r| r.phase == RequestPhase::Landed);
+    let landed = ledger
+        .commit
+        .as_ref()
+        .and_then(|c| s.request_for(c))
+        .filter(|r| r.phase == RequestPhase::Landed);
     if let Some(request) = landed {
         let at = request.landed_at.unwrap_or(request.created).as_second();
         ledger.landed = Some(super::ledger::Landed { request: request.name.clone(), at });

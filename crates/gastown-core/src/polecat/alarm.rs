@@ -1,5 +1,5 @@
-//! What the witness is told when a Polecat needs a person, until the witness has it, and what is taken back when it does not any more.
-//! Telling the same again changes nothing there.
+//! What the witness is told when a Polecat needs a person, until the witness has it, and what is
+//! taken back when it does not any more. Telling the same again changes nothing there.
 
 use std::fmt::Write as _;
 
@@ -76,7 +76,13 @@ pub(super) enum Alarm {
 }
 
 /// What is due now.
-pub(super) fn alarm(now: Timestamp, s: &Snapshot, ledger: &Ledger, next: &Next, live: bool) -> Alarm {
+pub(super) fn alarm(
+    now: Timestamp,
+    s: &Snapshot,
+    ledger: &Ledger,
+    next: &Next,
+    live: bool,
+) -> Alarm {
     if !s.witness || (s.deleting && s.force_delete) {
         return Alarm::Nothing;
     }
@@ -93,7 +99,11 @@ pub(super) fn alarm(now: Timestamp, s: &Snapshot, ledger: &Ledger, next: &Next, 
         }
         AlarmFacts::Untried | AlarmFacts::Acknowledged(_) | AlarmFacts::Failed { .. } => {}
     }
-    Alarm::Due(AlarmInputs { rig: s.rig.name().to_owned(), cause: format!("polecat/{}/stuck", s.key()), call })
+    Alarm::Due(AlarmInputs {
+        rig: s.rig.name().to_owned(),
+        cause: format!("polecat/{}/stuck", s.key()),
+        call,
+    })
 }
 
 /// What the witness ought to know; nothing where it cannot know otherwise.
@@ -103,7 +113,10 @@ fn call(s: &Snapshot, ledger: &Ledger, next: &Next, live: bool) -> Option<AlarmC
         && !s.deleting
         && s.desired == Desired::Working
     {
-        let summary: String = format!("Polecat {} needs a person: {reason}: {message}", s.key()).chars().take(MAX_SUMMARY).collect();
+        let summary: String = format!("Polecat {} needs a person: {reason}: {message}", s.key())
+            .chars()
+            .take(MAX_SUMMARY)
+            .collect();
         let mut details = String::new();
         if let Some(bead) = &s.bead {
             let _ = writeln!(details, "Bead {bead}.");
@@ -111,7 +124,9 @@ fn call(s: &Snapshot, ledger: &Ledger, next: &Next, live: bool) -> Option<AlarmC
         if let (Some(branch), Some(commit)) = (&ledger.branch, &ledger.commit) {
             let _ = writeln!(details, "Branch {branch} holds {}.", commit.short());
         }
-        details.push_str("It goes on by itself when its spec or the annotation gastown.io/retry changes.");
+        details.push_str(
+            "It goes on by itself when its spec or the annotation gastown.io/retry changes.",
+        );
         return Some(AlarmCall::Raise { spent: *spent, summary, details });
     }
     // what an earlier process may have raised is what the status still shows
@@ -135,7 +150,11 @@ mod tests {
     use super::*;
 
     fn stuck() -> Next {
-        Next::Stuck { reason: "AttemptsSpent".to_owned(), message: "all 8 attempts are spent".to_owned(), spent: true }
+        Next::Stuck {
+            reason: "AttemptsSpent".to_owned(),
+            message: "all 8 attempts are spent".to_owned(),
+            spent: true,
+        }
     }
 
     fn ask(s: &Snapshot, next: &Next) -> Alarm {
@@ -154,7 +173,10 @@ mod tests {
         let mut s = Snapshot { witness: true, ..snapshot() };
         assert_eq!(ask(&s, &Next::Start), Alarm::Nothing);
         let raise = due(&s, &stuck());
-        assert!(matches!(&raise, AlarmCall::Raise { spent: true, summary, .. } if summary.contains("AttemptsSpent")), "{raise:?}");
+        assert!(
+            matches!(&raise, AlarmCall::Raise { spent: true, summary, .. } if summary.contains("AttemptsSpent")),
+            "{raise:?}"
+        );
         s.alarm = AlarmFacts::Failed { call: raise.clone(), tries: 1, until: at(20) };
         assert_eq!(ask(&s, &stuck()), Alarm::Later(at(20)));
         s.alarm = AlarmFacts::Acknowledged(raise);

@@ -1,5 +1,6 @@
-//! Whose a bead is. A claim is a Lease that holds the Polecat's uid: what creates or swaps it decides, whatever any store
-//! says. A pod on a bead starts only under its claim, so two Polecats on one bead never both work.
+//! Whose a bead is. A claim is a Lease that holds the Polecat's uid: what creates or swaps it
+//! decides, whatever any store says. A pod on a bead starts only under its claim, so two Polecats
+//! on one bead never both work.
 
 use gastown_api::names::reason;
 
@@ -53,9 +54,12 @@ impl ClaimFacts {
     pub fn read(uid: &str, rig: &str, bead: &str, record: Option<&ClaimRecord>) -> Self {
         match record {
             None => Self::Free,
-            Some(r) if (r.rig.as_str(), r.bead.as_str()) != (rig, bead) => {
-                Self::Unknown(format!("its Lease {} is of bead {:?} of rig {:?}", claim_name(rig, bead), r.bead, r.rig))
-            }
+            Some(r) if (r.rig.as_str(), r.bead.as_str()) != (rig, bead) => Self::Unknown(format!(
+                "its Lease {} is of bead {:?} of rig {:?}",
+                claim_name(rig, bead),
+                r.bead,
+                r.rig
+            )),
             Some(r) if r.holder == uid => Self::Held,
             Some(r) if r.holder.is_empty() || r.abandoned => Self::Free,
             Some(r) => Self::HeldBy { polecat: r.polecat.clone(), uid: r.holder.clone() },
@@ -80,7 +84,13 @@ pub(super) enum Wanted {
 }
 
 /// The rules, in their order.
-pub(super) fn wanted(s: &Snapshot, ledger: &Ledger, next: &Next, submit: &Submission, live: bool) -> Wanted {
+pub(super) fn wanted(
+    s: &Snapshot,
+    ledger: &Ledger,
+    next: &Next,
+    submit: &Submission,
+    live: bool,
+) -> Wanted {
     if live {
         return if s.deleting { Wanted::Keep } else { Wanted::Have };
     }
@@ -92,15 +102,22 @@ pub(super) fn wanted(s: &Snapshot, ledger: &Ledger, next: &Next, submit: &Submis
     }
     match (s.desired, next) {
         // nothing of it is to land, and it will not go on by itself: the bead is free for others
-        (Desired::Terminated, _) | (Desired::Working, Next::Stuck { spent: true, .. }) => Wanted::GiveBack,
+        (Desired::Terminated, _) | (Desired::Working, Next::Stuck { spent: true, .. }) => {
+            Wanted::GiveBack
+        }
         (Desired::Working, Next::Claim | Next::Start | Next::Finished) => Wanted::Have,
-        (Desired::Idle, _) | (Desired::Working, Next::Wait { .. } | Next::Stuck { .. }) => Wanted::Keep,
+        (Desired::Idle, _) | (Desired::Working, Next::Wait { .. } | Next::Stuck { .. }) => {
+            Wanted::Keep
+        }
     }
 }
 
-/// Whether work of it has landed, is in the queue, or is on its way there: then nobody may start the bead again.
+/// Whether work of it has landed, is in the queue, or is on its way there: then nobody may start
+/// the bead again.
 pub(super) fn lands(s: &Snapshot, ledger: &Ledger, submit: &Submission) -> bool {
-    let queued = |phase| matches!(phase, RequestPhase::Queued | RequestPhase::Testing | RequestPhase::Landed);
+    let queued = |phase| {
+        matches!(phase, RequestPhase::Queued | RequestPhase::Testing | RequestPhase::Landed)
+    };
     let submitted = match submit {
         Submission::Due(_) | Submission::Wait { .. } => ledger.end() == Some(End::Done),
         Submission::Made { phase, .. } => queued(*phase),
@@ -117,13 +134,22 @@ pub(super) fn to_land(bead: &str, request: &str) -> String {
 /// Nothing starts without the claim.
 pub(super) fn gate(s: &Snapshot) -> Next {
     let bead = s.bead.as_deref().unwrap_or_default();
-    let wait = |reason: &str, message: String| Next::Wait { reason: reason.to_owned(), message, until: None };
+    let wait = |reason: &str, message: String| Next::Wait {
+        reason: reason.to_owned(),
+        message,
+        until: None,
+    };
     match &s.claim {
         ClaimFacts::NotNeeded | ClaimFacts::Held => Next::Start,
         ClaimFacts::Free => Next::Claim,
-        ClaimFacts::HeldBy { polecat, .. } => wait(reason::ALREADY_CLAIMED, format!("bead {bead} is claimed by Polecat {polecat}")),
+        ClaimFacts::HeldBy { polecat, .. } => {
+            wait(reason::ALREADY_CLAIMED, format!("bead {bead} is claimed by Polecat {polecat}"))
+        }
         ClaimFacts::ToLand { request } => wait(reason::WORK_TO_LAND, to_land(bead, request)),
-        ClaimFacts::Unknown(why) => wait(reason::CLAIM_UNREADABLE, format!("the claim on bead {bead} cannot be read: {why}")),
+        ClaimFacts::Unknown(why) => wait(
+            reason::CLAIM_UNREADABLE,
+            format!("the claim on bead {bead} cannot be read: {why}"),
+        ),
     }
 }
 
@@ -132,7 +158,13 @@ mod tests {
     use super::*;
 
     fn record() -> ClaimRecord {
-        ClaimRecord { rig: "web".into(), bead: "web-1".into(), holder: "a".into(), polecat: "dev/a".into(), abandoned: false }
+        ClaimRecord {
+            rig: "web".into(),
+            bead: "web-1".into(),
+            holder: "a".into(),
+            polecat: "dev/a".into(),
+            abandoned: false,
+        }
     }
 
     fn read(record: &ClaimRecord) -> ClaimFacts {
@@ -142,7 +174,10 @@ mod tests {
     #[test]
     fn a_claim_is_its_holders_until_the_holder_is_gone() {
         assert_eq!(ClaimFacts::read("me", "web", "web-1", None), ClaimFacts::Free);
-        assert_eq!(read(&record()), ClaimFacts::HeldBy { polecat: "dev/a".into(), uid: "a".into() });
+        assert_eq!(
+            read(&record()),
+            ClaimFacts::HeldBy { polecat: "dev/a".into(), uid: "a".into() }
+        );
         assert_eq!(read(&ClaimRecord { holder: "me".into(), ..record() }), ClaimFacts::Held);
         assert_eq!(read(&ClaimRecord { abandoned: true, ..record() }), ClaimFacts::Free);
         assert_eq!(read(&ClaimRecord { holder: String::new(), ..record() }), ClaimFacts::Free);
@@ -150,9 +185,13 @@ mod tests {
 
     #[test]
     fn a_lease_of_another_bead_is_nobodys_to_take() {
-        for other in [ClaimRecord { bead: "web-2".into(), ..record() }, ClaimRecord { rig: "api".into(), holder: "me".into(), ..record() }]
-        {
-            assert!(matches!(read(&other), ClaimFacts::Unknown(why) if why.contains(&claim_name("web", "web-1"))));
+        for other in [
+            ClaimRecord { bead: "web-2".into(), ..record() },
+            ClaimRecord { rig: "api".into(), holder: "me".into(), ..record() },
+        ] {
+            assert!(
+                matches!(read(&other), ClaimFacts::Unknown(why) if why.contains(&claim_name("web", "web-1")))
+            );
         }
     }
 
@@ -161,6 +200,10 @@ mod tests {
         assert_eq!(claim_name("web", "web-1"), claim_name("web", "web-1"));
         assert_ne!(claim_name("web", "b-1"), claim_name("webb", "-1"));
         let name = claim_name("web", &"x".repeat(255));
-        assert!(name.len() == 22 && name.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-'), "{name}");
+        assert!(
+            name.len() == 22
+                && name.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-'),
+            "{name}"
+        );
     }
 }

@@ -1,4 +1,5 @@
-//! What is known when a decision is taken. Everything here was read by somebody else; nothing is judged yet.
+//! What is known when a decision is taken. Everything here was read by somebody else; nothing is
+//! judged yet.
 
 use gastown_names::{BranchName, CommitId};
 use jiff::Timestamp;
@@ -110,7 +111,10 @@ impl Snapshot {
 
     /// The request for this commit.
     pub fn request_for(&self, commit: &CommitId) -> Option<&RequestFacts> {
-        self.requests.iter().filter(|r| &r.commit == commit).max_by_key(|r| (r.attempt, r.created, &r.name))
+        self.requests
+            .iter()
+            .filter(|r| &r.commit == commit)
+            .max_by_key(|r| (r.attempt, r.created, &r.name))
     }
 }
 
@@ -224,7 +228,8 @@ impl PodFacts {
 
     /// Whether its node has been silent for so long after its deletion that it is given up.
     pub fn lost(&self, now: Timestamp) -> bool {
-        !self.terminal() && self.deletion.is_some_and(|d| now.as_second() - d.as_second() >= NODE_LOST_SECONDS)
+        !self.terminal()
+            && self.deletion.is_some_and(|d| now.as_second() - d.as_second() >= NODE_LOST_SECONDS)
     }
 
     /// Whether it was deleted before it had a node: nothing of it ever ran, and nobody will say so.

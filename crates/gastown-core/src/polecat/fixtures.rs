@@ -71,7 +71,12 @@ pub fn snapshot() -> Snapshot {
 pub fn with_bead(bead: &str) -> Snapshot {
     let mut p = polecat("make it so");
     p.spec.bead_id = Some(bead.to_owned());
-    Snapshot { spec: Ok(ValidPolecat::try_from(&p).unwrap()), bead: Some(bead.to_owned()), claim: ClaimFacts::Free, ..snapshot() }
+    Snapshot {
+        spec: Ok(ValidPolecat::try_from(&p).unwrap()),
+        bead: Some(bead.to_owned()),
+        claim: ClaimFacts::Free,
+        ..snapshot()
+    }
 }
 
 pub fn pod(attempt: u32) -> PodFacts {
@@ -101,7 +106,13 @@ pub fn pod(attempt: u32) -> PodFacts {
 }
 
 pub fn init(result: InitResult) -> InitReport {
-    InitReport { v: 1, result, message: format!("init says {result:?}"), base: Some(commit(200)), head: None }
+    InitReport {
+        v: 1,
+        result,
+        message: format!("init says {result:?}"),
+        base: Some(commit(200)),
+        head: None,
+    }
 }
 
 pub fn sync(result: SyncResult, commit: Option<gastown_names::CommitId>, ahead: u32) -> SyncReport {
@@ -139,7 +150,8 @@ impl PodFacts {
 
     pub(super) fn ended(mut self, exit: Option<AgentExit>, sync: Option<SyncReport>) -> Self {
         self = self.running();
-        self.phase = if exit == Some(AgentExit::Completed) { PodPhase::Succeeded } else { PodPhase::Failed };
+        self.phase =
+            if exit == Some(AgentExit::Completed) { PodPhase::Succeeded } else { PodPhase::Failed };
         self.run = exit.map(run);
         self.sync = sync;
         self.ended = Some(at(100));

@@ -1,5 +1,5 @@
-//! The Polecat's memory: annotation `gastown.io/ledger`. Written before a pod's finalizer goes, so that a finished
-//! task is known to be finished when every status and pod is gone.
+//! The Polecat's memory: annotation `gastown.io/ledger`. Written before a pod's finalizer goes, so
+//! that a finished task is known to be finished when every status and pod is gone.
 
 use gastown_names::{BranchName, CommitId};
 use serde::{Deserialize, Serialize};
@@ -165,7 +165,8 @@ fn is_zero(n: &u32) -> bool {
 
 /// A stranger's text made fit for keeping: no control characters, not long.
 pub fn tame(text: &str) -> String {
-    let mut out: String = text.chars().map(|c| if c.is_control() { ' ' } else { c }).take(MAX_TEXT).collect();
+    let mut out: String =
+        text.chars().map(|c| if c.is_control() { ' ' } else { c }).take(MAX_TEXT).collect();
     out.truncate(out.trim_end().len());
     out
 }
@@ -200,7 +201,8 @@ impl Ledger {
         if text.len() > MAX_BYTES {
             return Err(LedgerError::TooLong);
         }
-        let mut ledger: Self = serde_json::from_str(text).map_err(|e| LedgerError::Malformed(tame(&e.to_string())))?;
+        let mut ledger: Self =
+            serde_json::from_str(text).map_err(|e| LedgerError::Malformed(tame(&e.to_string())))?;
         if ledger.v != VERSION {
             return Err(LedgerError::Version(ledger.v));
         }

@@ -1,5 +1,5 @@
-//! The machine against a world that does anything: pods die in every way, the controller is killed between deeds,
-//! people toggle the spec, requests come back, the ledger is all that is remembered.
+//! The machine against a world that does anything: pods die in every way, the controller is killed
+//! between deeds, people toggle the spec, requests come back, the ledger is all that is remembered.
 
 mod events;
 
@@ -17,7 +17,8 @@ use crate::report::{AgentExit, InitResult, SyncResult};
 
 pub(super) use events::{Event, events};
 
-/// What the API server has of the one bead: the claim's holder, which Polecats there are, and who has a live pod.
+/// What the API server has of the one bead: the claim's holder, which Polecats there are, and who
+/// has a live pod.
 #[derive(Debug, Default)]
 pub(super) struct Desk {
     pub holder: Option<String>,
@@ -86,7 +87,9 @@ impl World {
     pub fn happen(&mut self, event: Event) {
         let now = self.now;
         match event {
-            Event::Tick(seconds) => self.now = now + SignedDuration::from_millis(i64::from(seconds) * 1000 + 7),
+            Event::Tick(seconds) => {
+                self.now = now + SignedDuration::from_millis(i64::from(seconds) * 1000 + 7)
+            }
             Event::Reconcile { deeds, calls_work } => {
                 self.reconcile(deeds, calls_work);
             }
@@ -97,7 +100,9 @@ impl World {
                     pod.init = Some(fixtures::init(InitResult::Ready));
                 }
             }
-            Event::PodEnds { exit, sync, new_commit, disrupted, oom } => self.end_pod(exit, sync, new_commit, disrupted, oom),
+            Event::PodEnds { exit, sync, new_commit, disrupted, oom } => {
+                self.end_pod(exit, sync, new_commit, disrupted, oom)
+            }
             Event::InitFails(result) => {
                 if let Some(pod) = self.live().filter(|p| !p.agent_started && p.scheduled) {
                     pod.init = Some(fixtures::init(result));
@@ -125,7 +130,9 @@ impl World {
             }
             Event::Request(phase) => {
                 if let Some(request) =
-                    self.s.requests.last_mut().filter(|r| !matches!(r.phase, RequestPhase::Landed | RequestPhase::Rejected))
+                    self.s.requests.last_mut().filter(|r| {
+                        !matches!(r.phase, RequestPhase::Landed | RequestPhase::Rejected)
+                    })
                 {
                     request.phase = phase;
                     request.landed_at = (phase == RequestPhase::Landed).then_some(now);
@@ -134,14 +141,29 @@ impl World {
             Event::Rig { there, parked } => {
                 let RigFacts::Present { repository, .. } = snapshot().rig else { unreachable!() };
                 self.s.rig = if there {
-                    RigFacts::Present { name: "web".into(), parked, deleting: false, admits_namespace: true, repository }
+                    RigFacts::Present {
+                        name: "web".into(),
+                        parked,
+                        deleting: false,
+                        admits_namespace: true,
+                        repository,
+                    }
                 } else {
                     RigFacts::Missing { name: "web".into() }
                 };
             }
-            Event::Slot(free) => self.s.slot = if free { Slot::Granted } else { Slot::AtCapacity { used: 1, cap: 1, position: 1 } },
+            Event::Slot(free) => {
+                self.s.slot = if free {
+                    Slot::Granted
+                } else {
+                    Slot::AtCapacity { used: 1, cap: 1, position: 1 }
+                }
+            }
             Event::Unhealthy { live } => {
-                let uid = self.live().filter(|_| live).map_or_else(|| "pod-0".to_owned(), |p| p.uid.clone());
+                let uid = self
+                    .live()
+                    .filter(|_| live)
+                    .map_or_else(|| "pod-0".to_owned(), |p| p.uid.clone());
                 self.s.unhealthy = Some(uid);
             }
             Event::Delete => self.s.deleting = self.exists,
@@ -158,7 +180,9 @@ impl World {
 
     /// The API server removes what is deleted and has no finalizer.
     fn collect(&mut self) {
-        self.s.pods.retain(|p| p.finalizer || p.deletion.is_none() || (p.agent_started && !p.terminal()));
+        self.s
+            .pods
+            .retain(|p| p.finalizer || p.deletion.is_none() || (p.agent_started && !p.terminal()));
         if self.s.deleting && !self.s.finalizer {
             self.exists = false;
         }
@@ -173,7 +197,14 @@ impl World {
         }
     }
 
-    fn end_pod(&mut self, exit: Option<AgentExit>, carried: Option<SyncResult>, new_commit: bool, disrupted: bool, oom: bool) {
+    fn end_pod(
+        &mut self,
+        exit: Option<AgentExit>,
+        carried: Option<SyncResult>,
+        new_commit: bool,
+        disrupted: bool,
+        oom: bool,
+    ) {
         let now = self.now;
         self.commits = self.commits.saturating_add(u8::from(new_commit));
         let tip = commit(self.commits);
@@ -209,13 +240,21 @@ impl World {
         let now = self.now;
         let known = self.s.ledger.clone().unwrap();
         self.note(deed);
-        let find = |s: &Snapshot, uid: &str| s.pods.iter().position(|p| p.uid == uid).expect("a plan names pods that exist");
+        let find = |s: &Snapshot, uid: &str| {
+            s.pods.iter().position(|p| p.uid == uid).expect("a plan names pods that exist")
+        };
         match deed {
             Deed::Record { ledger, finalizer } => {
                 if self.s.finalizer && !finalizer {
-                    assert!(self.s.live(now).next().is_none(), "the finalizer goes only when nothing runs");
+                    assert!(
+                        self.s.live(now).next().is_none(),
+                        "the finalizer goes only when nothing runs"
+                    );
                 }
-                assert!(!self.s.deleting || !finalizer || self.s.finalizer, "nothing gets a finalizer while it is deleted");
+                assert!(
+                    !self.s.deleting || !finalizer || self.s.finalizer,
+                    "nothing gets a finalizer while it is deleted"
+                );
                 self.s.finalizer = *finalizer;
                 self.s.labelled = true;
                 if let Some(ledger) = ledger {
@@ -237,25 +276,57 @@ impl World {
             }
             Deed::ReleaseClaim => {
                 assert!(self.s.live(now).next().is_none(), "a working polecat keeps its claim");
-                let queued = |r: &RequestFacts| matches!(r.phase, RequestPhase::Queued | RequestPhase::Testing | RequestPhase::Landed);
-                assert!(self.s.deleting || !self.s.requests.iter().any(queued), "nobody starts again what is to land or has");
+                let queued = |r: &RequestFacts| {
+                    matches!(
+                        r.phase,
+                        RequestPhase::Queued | RequestPhase::Testing | RequestPhase::Landed
+                    )
+                };
+                assert!(
+                    self.s.deleting || !self.s.requests.iter().any(queued),
+                    "nobody starts again what is to land or has"
+                );
                 let mut desk = self.desk.borrow_mut();
                 desk.holder = desk.holder.take().filter(|h| *h != self.s.uid);
             }
             Deed::Comment(inputs) => {
-                assert!(self.s.remark != RemarkFacts::Acknowledged { text: inputs.text.clone() }, "it is said once");
-                let (text, until) = (inputs.text.clone(), Timestamp::from_second(now.as_second() + 5).unwrap());
-                let tries = if let RemarkFacts::Failed { tries, .. } = self.s.remark { tries + 1 } else { 1 };
-                self.s.remark = if calls_work { RemarkFacts::Acknowledged { text } } else { RemarkFacts::Failed { text, tries, until } };
+                assert!(
+                    self.s.remark != RemarkFacts::Acknowledged { text: inputs.text.clone() },
+                    "it is said once"
+                );
+                let (text, until) =
+                    (inputs.text.clone(), Timestamp::from_second(now.as_second() + 5).unwrap());
+                let tries = if let RemarkFacts::Failed { tries, .. } = self.s.remark {
+                    tries + 1
+                } else {
+                    1
+                };
+                self.s.remark = if calls_work {
+                    RemarkFacts::Acknowledged { text }
+                } else {
+                    RemarkFacts::Failed { text, tries, until }
+                };
             }
             Deed::Alarm(inputs) => {
-                assert!(self.s.alarm != AlarmFacts::Acknowledged(inputs.call.clone()), "it is told once");
-                let (call, until) = (inputs.call.clone(), Timestamp::from_second(now.as_second() + 5).unwrap());
-                let tries = if let AlarmFacts::Failed { tries, .. } = self.s.alarm { tries + 1 } else { 1 };
-                self.s.alarm = if calls_work { AlarmFacts::Acknowledged(call) } else { AlarmFacts::Failed { call, tries, until } };
+                assert!(
+                    self.s.alarm != AlarmFacts::Acknowledged(inputs.call.clone()),
+                    "it is told once"
+                );
+                let (call, until) =
+                    (inputs.call.clone(), Timestamp::from_second(now.as_second() + 5).unwrap());
+                let tries =
+                    if let AlarmFacts::Failed { tries, .. } = self.s.alarm { tries + 1 } else { 1 };
+                self.s.alarm = if calls_work {
+                    AlarmFacts::Acknowledged(call)
+                } else {
+                    AlarmFacts::Failed { call, tries, until }
+                };
             }
             // the API server is asked once more before the pod is made
-            Deed::Start(_) if self.s.bead.is_some() && self.desk.borrow().holder.as_ref() != Some(&self.s.uid) => {
+            Deed::Start(_)
+                if self.s.bead.is_some()
+                    && self.desk.borrow().holder.as_ref() != Some(&self.s.uid) =>
+            {
                 assert!(self.blind, "a pod without the claim");
             }
             Deed::Start(inputs) => {
@@ -263,12 +334,26 @@ impl World {
                 assert!(self.desk.borrow().working.is_empty(), "two polecats at work on one bead");
                 assert!(self.s.pods.iter().all(|p| p.name != inputs.name), "the name is taken");
                 assert!(self.s.finalizer && !self.s.deleting && self.s.desired == Desired::Working);
-                assert!(self.s.pods.iter().all(|p| known.accounts_for(&p.uid)), "a start before the last end is written down");
-                let sent_back = known.commit.as_ref().and_then(|c| self.s.request_for(c)).is_some_and(|r| r.phase == RequestPhase::Rework);
-                assert!(!known.finished() || (known.end() == Some(End::Done) && sent_back), "finished work is not repeated");
+                assert!(
+                    self.s.pods.iter().all(|p| known.accounts_for(&p.uid)),
+                    "a start before the last end is written down"
+                );
+                let sent_back = known
+                    .commit
+                    .as_ref()
+                    .and_then(|c| self.s.request_for(c))
+                    .is_some_and(|r| r.phase == RequestPhase::Rework);
+                assert!(
+                    !known.finished() || (known.end() == Some(End::Done) && sent_back),
+                    "finished work is not repeated"
+                );
                 if !calls_work {
                     let until = now + SignedDuration::from_millis(1_493);
-                    self.s.refused = Some(Refused { reason: "BeadUnavailable".to_owned(), message: String::new(), until });
+                    self.s.refused = Some(Refused {
+                        reason: "BeadUnavailable".to_owned(),
+                        message: String::new(),
+                        until,
+                    });
                     return;
                 }
                 self.s.refused = None;
@@ -306,12 +391,17 @@ impl World {
                     assert!(known.accounts_for(uid) && !pod.finalizer);
                     self.s.pods.remove(i);
                 } else {
-                    assert!(!force && !pod.agent_started, "a pod with work is drained, never deleted");
+                    assert!(
+                        !force && !pod.agent_started,
+                        "a pod with work is drained, never deleted"
+                    );
                     pod.deletion = Some(now);
                 }
             }
             Deed::Submit(inputs) => {
-                assert!(known.end() == Some(End::Done) && Some(&inputs.commit) == known.commit.as_ref());
+                assert!(
+                    known.end() == Some(End::Done) && Some(&inputs.commit) == known.commit.as_ref()
+                );
                 assert!(self.s.request_for(&inputs.commit).is_none(), "a request is made once");
                 if calls_work {
                     let name = format!("request-{}", self.s.requests.len());
@@ -322,7 +412,12 @@ impl World {
                 } else {
                     let until = Timestamp::from_second(now.as_second() + 5).unwrap();
                     let (reason, message) = ("Unavailable".to_owned(), String::new());
-                    self.s.submit = SubmitFacts::Failed { commit: inputs.commit.clone(), reason, message, until };
+                    self.s.submit = SubmitFacts::Failed {
+                        commit: inputs.commit.clone(),
+                        reason,
+                        message,
+                        until,
+                    };
                 }
             }
             Deed::DeletePolecat => {
@@ -358,7 +453,12 @@ impl World {
             if !plan.deeds.is_empty() {
                 continue;
             }
-            if let Some(request) = self.s.requests.iter_mut().find(|r| matches!(r.phase, RequestPhase::Queued | RequestPhase::Testing)) {
+            if let Some(request) = self
+                .s
+                .requests
+                .iter_mut()
+                .find(|r| matches!(r.phase, RequestPhase::Queued | RequestPhase::Testing))
+            {
                 request.phase = RequestPhase::Landed;
                 request.landed_at = Some(self.now);
             } else if self.live().is_some() {
@@ -388,9 +488,14 @@ impl World {
             Desired::Idle => assert_eq!(plan.view.phase, Phase::Idle),
             Desired::Terminated => assert_eq!(plan.view.phase, Phase::Terminated),
             Desired::Working if matches!(self.s.claim, ClaimFacts::HeldBy { .. }) => {}
-            Desired::Working => assert!(matches!(plan.view.phase, Phase::Done | Phase::Stuck), "{:?}", plan.view),
+            Desired::Working => {
+                assert!(matches!(plan.view.phase, Phase::Done | Phase::Stuck), "{:?}", plan.view)
+            }
         }
-        assert!(self.highest_attempt <= 8 * (1 + self.people_asked), "attempts are bounded by what people ask");
+        assert!(
+            self.highest_attempt <= 8 * (1 + self.people_asked),
+            "attempts are bounded by what people ask"
+        );
     }
 }
 
@@ -502,11 +607,18 @@ fn the_world_refuses_a_second_pod() {
 #[test]
 #[should_panic(expected = "a live pod keeps its finalizer")]
 fn the_world_refuses_to_let_a_working_pod_go() {
-    forged(|world| Deed::Release { pod: world.s.pods[0].name.clone(), uid: world.s.pods[0].uid.clone() });
+    forged(|world| Deed::Release {
+        pod: world.s.pods[0].name.clone(),
+        uid: world.s.pods[0].uid.clone(),
+    });
 }
 
 #[test]
 #[should_panic(expected = "a pod with work is drained, never deleted")]
 fn the_world_refuses_to_delete_a_working_pod() {
-    forged(|world| Deed::DeletePod { pod: world.s.pods[0].name.clone(), uid: world.s.pods[0].uid.clone(), force: false });
+    forged(|world| Deed::DeletePod {
+        pod: world.s.pods[0].name.clone(),
+        uid: world.s.pods[0].uid.clone(),
+        force: false,
+    });
 }

@@ -1,4 +1,5 @@
-//! What a person sees: phase and conditions, the Go operator's and ours, from the same facts as the decision.
+//! What a person sees: phase and conditions, the Go operator's and ours, from the same facts as the
+//! decision.
 
 use gastown_api::names::{condition, reason};
 use jiff::Timestamp;
@@ -57,14 +58,25 @@ impl Line {
 pub(super) fn view(state: &State) -> View {
     let State { s, ledger, live, .. } = state;
     let line = line(state);
-    let newest = live.iter().copied().max_by_key(|p| p.attempt).or_else(|| s.pods.iter().max_by_key(|p| (p.attempt, p.created)));
+    let newest = live
+        .iter()
+        .copied()
+        .max_by_key(|p| p.attempt)
+        .or_else(|| s.pods.iter().max_by_key(|p| (p.attempt, p.created)));
     let last_at = ledger.last.as_ref().and_then(|l| Timestamp::from_second(l.at).ok());
     let begun = newest.filter(|p| p.phase != PodPhase::Pending);
-    let started = ledger.started.and_then(|t| Timestamp::from_second(t).ok()).or_else(|| begun.and_then(|p| p.started));
+    let started = ledger
+        .started
+        .and_then(|t| Timestamp::from_second(t).ok())
+        .or_else(|| begun.and_then(|p| p.started));
     let at_rest = matches!(line.phase, Phase::Done | Phase::Stuck | Phase::Terminated);
     View {
         phase: line.phase,
-        told: Some(Told { warning: line.warning, reason: line.ready.1.clone(), note: line.ready.2.clone() }),
+        told: Some(Told {
+            warning: line.warning,
+            reason: line.ready.1.clone(),
+            note: line.ready.2.clone(),
+        }),
         pod: newest.map(|p| (p.name.clone(), p.phase == PodPhase::Running)),
         attempts: live.iter().map(|p| p.attempt).max().unwrap_or(0).max(ledger.attempt),
         branch: ledger.branch.clone().filter(|_| ledger.commit.is_some()),
@@ -84,7 +96,8 @@ pub(super) fn view(state: &State) -> View {
     }
 }
 
-/// The pod's last step that is worth a write: its start once it runs, its end once it is over, and none between.
+/// The pod's last step that is worth a write: its start once it runs, its end once it is over, and
+/// none between.
 fn settled(pod: &PodFacts) -> Option<Timestamp> {
     match pod.phase {
         PodPhase::Succeeded | PodPhase::Failed => pod.ended.or(pod.started),
@@ -103,7 +116,12 @@ fn line(state: &State) -> Line {
     }
     if drain.is_some() && s.desired != Desired::Working {
         return match s.desired {
-            Desired::Terminated => Line::rest(Phase::Terminated, reason::TERMINATED, "terminated; its work is saved", true),
+            Desired::Terminated => Line::rest(
+                Phase::Terminated,
+                reason::TERMINATED,
+                "terminated; its work is saved",
+                true,
+            ),
             _ => Line::rest(Phase::Idle, reason::IDLE, "idle, as spec.desiredState says", true),
         };
     }
@@ -114,10 +132,16 @@ fn line(state: &State) -> Line {
         Next::Claim => Line { warning: false, ..waiting("Claiming", "its bead is being claimed") },
         Next::Start => match &s.slot {
             Slot::AtCapacity { used, cap, position } => {
-                let text = format!("{used} of {cap} polecats of rig {}, position {position}", s.rig.name());
+                let text = format!(
+                    "{used} of {cap} polecats of rig {}, position {position}",
+                    s.rig.name()
+                );
                 Line { warning: false, ..waiting(reason::AT_CAPACITY, &text) }
             }
-            Slot::Granted | Slot::Unasked => Line { warning: false, ..waiting("PodTerminating", "the pod of the attempt before is going") },
+            Slot::Granted | Slot::Unasked => Line {
+                warning: false,
+                ..waiting("PodTerminating", "the pod of the attempt before is going")
+            },
         },
     }
 }
@@ -149,23 +173,40 @@ fn stuck(why: &str, message: &str, ran: bool) -> Line {
 }
 
 fn waiting(why: &str, message: &str) -> Line {
-    Line { available: (false, reason::NOT_READY.to_owned()), warning: true, ..Line::rest(Phase::Idle, why, message, false) }
+    Line {
+        available: (false, reason::NOT_READY.to_owned()),
+        warning: true,
+        ..Line::rest(Phase::Idle, why, message, false)
+    }
 }
 
 fn with_pod(state: &State, pod: &PodFacts) -> Line {
     let State { ledger, drain, .. } = state;
     if let Some(why) = pod.drain.as_deref().or(*drain) {
         let message = format!("the agent is being stopped and its work saved ({why})");
-        let line = Line { progressing: (true, "Draining".to_owned()), ..Line::rest(Phase::Working, "Draining", &message, false) };
+        let line = Line {
+            progressing: (true, "Draining".to_owned()),
+            ..Line::rest(Phase::Working, "Draining", &message, false)
+        };
         return Line { available: (false, reason::NOT_READY.to_owned()), ..line.admitted() };
     }
-    // Something lacked; until a pod gets further than the last one did, that is what there is to say.
-    if let Some(last) = ledger.last.as_ref().filter(|l| l.end == End::Waits && !pod.agent_started && pod.attempt == ledger.attempt) {
+    // Something lacked; until a pod gets further than the last one did, that is what there is to
+    // say.
+    if let Some(last) = ledger
+        .last
+        .as_ref()
+        .filter(|l| l.end == End::Waits && !pod.agent_started && pod.attempt == ledger.attempt)
+    {
         return waiting(&last.reason, &last.message);
     }
     let running = pod.phase == PodPhase::Running;
     let why = if running { reason::POD_RUNNING } else { reason::POD_PENDING };
-    let base = Line::rest(Phase::Working, why, &format!("attempt {} in pod {}", pod.attempt, pod.name), true);
+    let base = Line::rest(
+        Phase::Working,
+        why,
+        &format!("attempt {} in pod {}", pod.attempt, pod.name),
+        true,
+    );
     let line = Line {
         working: (true, reason::WORKING.to_owned()),
         progressing: (true, why.to_owned()),
@@ -173,16 +214,25 @@ fn with_pod(state: &State, pod: &PodFacts) -> Line {
         ..base
     };
     match &pod.waiting {
-        Some((why, message)) => {
-            Line { ready: (false, why.clone(), message.clone()), progressing: (false, why.clone()), warning: true, ..line }.admitted()
+        Some((why, message)) => Line {
+            ready: (false, why.clone(), message.clone()),
+            progressing: (false, why.clone()),
+            warning: true,
+            ..line
         }
+        .admitted(),
         None => line.admitted(),
     }
 }
 
 fn conditions(state: &State, line: Line) -> Vec<Shown> {
     let message = line.ready.2.clone();
-    let shown = |kind, (status, reason): (bool, String), message: &str| Shown { kind, status, reason, message: message.to_owned() };
+    let shown = |kind, (status, reason): (bool, String), message: &str| Shown {
+        kind,
+        status,
+        reason,
+        message: message.to_owned(),
+    };
     let degraded = match &line.degraded {
         Some(why) => (true, why.clone()),
         None => (false, reason::HEALTHY.to_owned()),
@@ -207,9 +257,17 @@ fn claimed(s: &Snapshot) -> Option<Shown> {
         ClaimFacts::NotNeeded => return None,
         ClaimFacts::Held => (true, reason::CLAIMED, format!("bead {bead} is this Polecat's")),
         ClaimFacts::Free => (false, reason::NOT_CLAIMED, format!("bead {bead} is nobody's")),
-        ClaimFacts::HeldBy { polecat, .. } => (false, reason::ALREADY_CLAIMED, format!("bead {bead} is claimed by Polecat {polecat}")),
-        ClaimFacts::ToLand { request } => (false, reason::WORK_TO_LAND, super::claim::to_land(bead, request)),
-        ClaimFacts::Unknown(why) => (false, reason::CLAIM_UNREADABLE, format!("the claim on bead {bead} cannot be read: {why}")),
+        ClaimFacts::HeldBy { polecat, .. } => {
+            (false, reason::ALREADY_CLAIMED, format!("bead {bead} is claimed by Polecat {polecat}"))
+        }
+        ClaimFacts::ToLand { request } => {
+            (false, reason::WORK_TO_LAND, super::claim::to_land(bead, request))
+        }
+        ClaimFacts::Unknown(why) => (
+            false,
+            reason::CLAIM_UNREADABLE,
+            format!("the claim on bead {bead} cannot be read: {why}"),
+        ),
     };
     Some(Shown { kind: condition::CLAIMED, status, reason: reason.to_owned(), message })
 }
@@ -225,9 +283,19 @@ fn submitted(submit: &Submission) -> Option<Shown> {
             RequestPhase::Queued | RequestPhase::Testing | RequestPhase::Landed => {
                 (true, "Submitted".to_owned(), format!("MergeRequest {request}"))
             }
-            RequestPhase::Rework => (false, "Rework".to_owned(), format!("MergeRequest {request} came back: {reason}")),
-            RequestPhase::Rejected => (false, "Rejected".to_owned(), format!("MergeRequest {request} was rejected: {reason}")),
-            RequestPhase::Superseded => (false, "Superseded".to_owned(), format!("MergeRequest {request} was superseded: {reason}")),
+            RequestPhase::Rework => {
+                (false, "Rework".to_owned(), format!("MergeRequest {request} came back: {reason}"))
+            }
+            RequestPhase::Rejected => (
+                false,
+                "Rejected".to_owned(),
+                format!("MergeRequest {request} was rejected: {reason}"),
+            ),
+            RequestPhase::Superseded => (
+                false,
+                "Superseded".to_owned(),
+                format!("MergeRequest {request} was superseded: {reason}"),
+            ),
         },
     };
     Some(Shown { kind: condition::SUBMITTED, status, reason, message })

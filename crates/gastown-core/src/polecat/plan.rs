@@ -9,7 +9,8 @@ use super::remark::RemarkInputs;
 use super::valid::ValidPolecat;
 use crate::report::Usage;
 
-/// One decision: deeds in their order (a later one only when the earlier succeeded) and what to show.
+/// One decision: deeds in their order (a later one only when the earlier succeeded) and what to
+/// show.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Plan {
     /// What to do.

@@ -1,5 +1,6 @@
-//! What is told to a bead when its Polecat gives up or goes without having landed: one comment, best effort. The store takes
-//! the same author and text once, so asking again after a lost answer adds nothing.
+//! What is told to a bead when its Polecat gives up or goes without having landed: one comment,
+//! best effort. The store takes the same author and text once, so asking again after a lost answer
+//! adds nothing.
 
 use std::fmt::Write as _;
 
@@ -60,7 +61,14 @@ pub(super) enum Remark {
 }
 
 /// The comment that is due now, if one is.
-pub(super) fn remark(now: Timestamp, s: &Snapshot, ledger: &Ledger, next: &Next, submit: &Submission, live: bool) -> Remark {
+pub(super) fn remark(
+    now: Timestamp,
+    s: &Snapshot,
+    ledger: &Ledger,
+    next: &Next,
+    submit: &Submission,
+    live: bool,
+) -> Remark {
     let (Some(bead), true) = (&s.bead, s.bead_store && !live) else { return Remark::Nothing };
     let Some(text) = words(s, ledger, next, submit) else { return Remark::Nothing };
     match &s.remark {
@@ -75,7 +83,12 @@ pub(super) fn remark(now: Timestamp, s: &Snapshot, ledger: &Ledger, next: &Next,
         }
         RemarkFacts::Untried | RemarkFacts::Acknowledged { .. } | RemarkFacts::Failed { .. } => {}
     }
-    Remark::Due(RemarkInputs { rig: s.rig.name().to_owned(), bead: bead.clone(), author: s.key(), text })
+    Remark::Due(RemarkInputs {
+        rig: s.rig.name().to_owned(),
+        bead: bead.clone(),
+        author: s.key(),
+        text,
+    })
 }
 
 fn words(s: &Snapshot, ledger: &Ledger, next: &Next, submit: &Submission) -> Option<String> {
@@ -84,11 +97,19 @@ fn words(s: &Snapshot, ledger: &Ledger, next: &Next, submit: &Submission) -> Opt
     }
     let attempts = ledger.attempt;
     let mut text = match next {
-        Next::Stuck { reason, message, .. } if s.spec.is_ok() && (s.deleting || s.desired == Desired::Working) => {
+        Next::Stuck { reason, message, .. }
+            if s.spec.is_ok() && (s.deleting || s.desired == Desired::Working) =>
+        {
             format!("Polecat {} gave up in attempt {attempts}: {reason}: {message}", s.key())
         }
-        _ if s.deleting && ledger.end() != Some(End::DoneWithoutChanges) && !lands(s, ledger, submit) => {
-            format!("Polecat {} was deleted after attempt {attempts}; its work has not landed", s.key())
+        _ if s.deleting
+            && ledger.end() != Some(End::DoneWithoutChanges)
+            && !lands(s, ledger, submit) =>
+        {
+            format!(
+                "Polecat {} was deleted after attempt {attempts}; its work has not landed",
+                s.key()
+            )
         }
         _ => return None,
     };

@@ -21,12 +21,18 @@ fn happenings() -> impl Strategy<Value = Vec<Happening>> {
 
 fn rivals() -> (Rc<RefCell<Desk>>, [World; 2]) {
     let desk = Rc::<RefCell<Desk>>::default();
-    let world = |uid: &str| World::of(Snapshot { uid: uid.into(), name: uid.into(), bead_store: true, ..with_bead("web-1") }, desk.clone());
+    let world = |uid: &str| {
+        World::of(
+            Snapshot { uid: uid.into(), name: uid.into(), bead_store: true, ..with_bead("web-1") },
+            desk.clone(),
+        )
+    };
     let worlds = [world("first"), world("second")];
     (desk, worlds)
 }
 
-/// Lets it all happen; afterwards everything works, and both come to rest. Starts of two at once are refused by the worlds.
+/// Lets it all happen; afterwards everything works, and both come to rest. Starts of two at once
+/// are refused by the worlds.
 fn live(happenings: &[Happening]) -> (Rc<RefCell<Desk>>, [World; 2]) {
     let (desk, mut worlds) = rivals();
     for (which, blind, event) in happenings {
@@ -81,7 +87,17 @@ fn the_rivals_of_chance_live_through_everything() {
         let (_, worlds) = live(&happenings);
         seen.extend(worlds.into_iter().flat_map(|w| w.seen));
     }
-    let wanted = ["Claim", "ReleaseClaim", "Comment", "Start", "rework", "Submit", "Drain Unhealthy", "Drain Deleted", "Some(Stuck)"];
+    let wanted = [
+        "Claim",
+        "ReleaseClaim",
+        "Comment",
+        "Start",
+        "rework",
+        "Submit",
+        "Drain Unhealthy",
+        "Drain Deleted",
+        "Some(Stuck)",
+    ];
     let missing: Vec<_> = wanted.iter().filter(|w| !seen.contains(**w)).collect();
     assert!(missing.is_empty(), "never happened: {missing:?} in {seen:?}");
 }

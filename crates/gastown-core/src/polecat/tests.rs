@@ -11,7 +11,8 @@ use crate::report::{AgentExit, InitResult, SyncResult};
 
 const NOW: i64 = 1000;
 
-/// Carries out what a plan says about the Polecat and its pods until only the outside can go on; returns the last plan.
+/// Carries out what a plan says about the Polecat and its pods until only the outside can go on;
+/// returns the last plan.
 fn settle(s: &mut Snapshot, now: i64) -> Plan {
     for _ in 0..10 {
         let plan = decide(at(now), s);
@@ -27,11 +28,18 @@ fn settle(s: &mut Snapshot, now: i64) -> Plan {
                     }
                     break;
                 }
-                Deed::Release { uid, .. } => s.pods.iter_mut().filter(|p| &p.uid == uid).for_each(|p| p.finalizer = false),
+                Deed::Release { uid, .. } => {
+                    s.pods.iter_mut().filter(|p| &p.uid == uid).for_each(|p| p.finalizer = false)
+                }
                 Deed::DeletePod { uid, .. } => s.pods.retain(|p| &p.uid != uid),
                 Deed::Claim => s.claim = ClaimFacts::Held,
                 Deed::ReleaseClaim => s.claim = ClaimFacts::Free,
-                Deed::Start(_) | Deed::Drain { .. } | Deed::Submit(_) | Deed::Comment(_) | Deed::Alarm(_) | Deed::DeletePolecat => {
+                Deed::Start(_)
+                | Deed::Drain { .. }
+                | Deed::Submit(_)
+                | Deed::Comment(_)
+                | Deed::Alarm(_)
+                | Deed::DeletePolecat => {
                     return plan;
                 }
             }
@@ -66,7 +74,9 @@ fn finished(n: u8) -> PodFacts {
 }
 
 fn starts(plan: &Plan) -> Option<&PodInputs> {
-    plan.deeds.iter().find_map(|d| if let Deed::Start(inputs) = d { Some(inputs.as_ref()) } else { None })
+    plan.deeds
+        .iter()
+        .find_map(|d| if let Deed::Start(inputs) = d { Some(inputs.as_ref()) } else { None })
 }
 
 #[test]
@@ -74,15 +84,18 @@ fn work_is_done_when_the_agent_ended_well_and_the_sidecar_saw_it_on_the_remote()
     assert_eq!(outcome(finished(1)).0, End::Done);
     let unsaid = pod(1).ended(Some(AgentExit::Completed), None);
     assert_eq!(outcome(unsaid), (End::Retries, "OutcomeUnknown".into()));
-    let behind = pod(1).ended(Some(AgentExit::Completed), Some(sync(SyncResult::Pushed, Some(commit(1)), 0)));
+    let behind = pod(1)
+        .ended(Some(AgentExit::Completed), Some(sync(SyncResult::Pushed, Some(commit(1)), 0)));
     assert_eq!(outcome(behind), (End::Stuck, "NoChanges".into()));
-    let crashed = pod(1).ended(Some(AgentExit::Crashed), Some(sync(SyncResult::Pushed, Some(commit(1)), 1)));
+    let crashed =
+        pod(1).ended(Some(AgentExit::Crashed), Some(sync(SyncResult::Pushed, Some(commit(1)), 1)));
     assert_eq!(outcome(crashed), (End::Retries, "PodFailed".into()));
 }
 
 #[test]
 fn finishing_without_commits_is_success_only_where_that_is_expected() {
-    let empty = || pod(1).ended(Some(AgentExit::Completed), Some(sync(SyncResult::NoChanges, None, 0)));
+    let empty =
+        || pod(1).ended(Some(AgentExit::Completed), Some(sync(SyncResult::NoChanges, None, 0)));
     assert_eq!(outcome(empty()), (End::Stuck, "NoChanges".into()));
     let mut s = snapshot();
     s.spec.as_mut().unwrap().expect_changes = false;
@@ -106,7 +119,11 @@ fn each_way_to_end_has_its_class() {
         (AgentExit::Drained, End::Retries, "PodDeleted"),
     ];
     for (exit, end, reason) in table {
-        assert_eq!(outcome(pod(1).ended(Some(exit), pushed())), (end, reason.to_owned()), "{exit:?}");
+        assert_eq!(
+            outcome(pod(1).ended(Some(exit), pushed())),
+            (end, reason.to_owned()),
+            "{exit:?}"
+        );
     }
     for (result, end) in [
         (SyncResult::PushRace, End::Stuck),
@@ -114,7 +131,10 @@ fn each_way_to_end_has_its_class() {
         (SyncResult::BadObjects, End::Stuck),
         (SyncResult::RemoteUnreachable, End::Retries),
     ] {
-        assert_eq!(outcome(pod(1).ended(Some(AgentExit::Completed), Some(sync(result, None, 0)))), (end, format!("{result:?}")));
+        assert_eq!(
+            outcome(pod(1).ended(Some(AgentExit::Completed), Some(sync(result, None, 0)))),
+            (end, format!("{result:?}"))
+        );
     }
 }
 
@@ -122,7 +142,8 @@ fn each_way_to_end_has_its_class() {
 fn a_refused_pod_is_tried_again_however_times_are_cut() {
     for millis in [1, 493, 999, 1000] {
         let until = at(NOW) + SignedDuration::from_millis(millis);
-        let refused = Some(Refused { reason: "BeadUnavailable".into(), message: String::new(), until });
+        let refused =
+            Some(Refused { reason: "BeadUnavailable".into(), message: String::new(), until });
         let mut s = snapshot();
         assert!(starts(&settle(&mut s, NOW)).is_some());
         let s = Snapshot { refused, ..s };
@@ -135,7 +156,12 @@ fn a_refused_pod_is_tried_again_however_times_are_cut() {
 
 #[test]
 fn what_lacks_outside_is_waited_for_with_the_same_attempt_and_no_respawn() {
-    for result in [InitResult::SecretNotFound, InitResult::UnknownHostKey, InitResult::RepositoryNotFound, InitResult::BranchExists] {
+    for result in [
+        InitResult::SecretNotFound,
+        InitResult::UnknownHostKey,
+        InitResult::RepositoryNotFound,
+        InitResult::BranchExists,
+    ] {
         let mut s = after(pod(1).init_failed(result));
         assert_eq!((ledger(&s).end(), ledger(&s).respawns.total()), (Some(End::Waits), 0));
         let plan = decide(at(NOW), &s);
@@ -144,7 +170,10 @@ fn what_lacks_outside_is_waited_for_with_the_same_attempt_and_no_respawn() {
         let wake = plan.wake.unwrap();
         assert!(wake.as_second() - at(NOW).as_second() <= 60);
         let again = settle(&mut s, NOW + 60);
-        assert_eq!(starts(&again).map(|i| (i.attempt, i.name.as_str())), Some((1, "polecat-toast")));
+        assert_eq!(
+            starts(&again).map(|i| (i.attempt, i.name.as_str())),
+            Some((1, "polecat-toast"))
+        );
     }
 }
 
@@ -153,7 +182,10 @@ fn while_the_next_try_has_not_got_further_the_reason_stays() {
     let mut s = after(pod(1).init_failed(InitResult::SecretNotFound));
     s.pods = vec![PodFacts { uid: "again".into(), ..pod(1) }];
     let plan = decide(at(NOW + 60), &s);
-    assert_eq!((plan.view.phase, shown(&plan, "Ready").reason.as_str()), (Phase::Idle, "SecretNotFound"));
+    assert_eq!(
+        (plan.view.phase, shown(&plan, "Ready").reason.as_str()),
+        (Phase::Idle, "SecretNotFound")
+    );
     s.pods[0] = s.pods[0].clone().running();
     assert_eq!(decide(at(NOW + 60), &s).view.phase, Phase::Working);
 }
@@ -187,7 +219,10 @@ fn memory_may_run_out_once() {
     assert_eq!(ledger(&s).end(), Some(End::Retries));
     s.pods.push(dead(2));
     let plan = settle(&mut s, NOW);
-    assert_eq!((plan.view.phase, shown(&plan, "Degraded").reason.as_str()), (Phase::Stuck, "OOMKilled"));
+    assert_eq!(
+        (plan.view.phase, shown(&plan, "Degraded").reason.as_str()),
+        (Phase::Stuck, "OOMKilled")
+    );
 }
 
 #[test]
@@ -196,7 +231,10 @@ fn attempts_are_one_budget() {
     s.spec.as_mut().unwrap().max_attempts = 1;
     s.requests = vec![request(1, 1, RequestPhase::Rework)];
     let plan = decide(at(NOW), &s);
-    assert_eq!((plan.view.phase, shown(&plan, "Degraded").reason.as_str()), (Phase::Stuck, "AttemptsSpent"));
+    assert_eq!(
+        (plan.view.phase, shown(&plan, "Degraded").reason.as_str()),
+        (Phase::Stuck, "AttemptsSpent")
+    );
     s.spec.as_mut().unwrap().max_attempts = 2;
     assert_eq!(starts(&settle(&mut s, NOW)).map(|i| i.attempt), Some(2));
 }
@@ -221,9 +259,17 @@ fn done_work_is_submitted_once_and_followed() {
     let mut s = after(finished(1));
     let plan = decide(at(NOW), &s);
     let Some(Deed::Submit(inputs)) = plan.deeds.first() else { panic!("{plan:?}") };
-    assert_eq!((inputs.commit.clone(), inputs.attempt, inputs.branch.as_str()), (commit(1), 1, "polecat/toast"));
+    assert_eq!(
+        (inputs.commit.clone(), inputs.attempt, inputs.branch.as_str()),
+        (commit(1), 1, "polecat/toast")
+    );
     let until = at(NOW + 5);
-    s.submit = SubmitFacts::Failed { commit: commit(1), reason: "NoRefinery".into(), message: "none serves main".into(), until };
+    s.submit = SubmitFacts::Failed {
+        commit: commit(1),
+        reason: "NoRefinery".into(),
+        message: "none serves main".into(),
+        until,
+    };
     let plan = decide(at(NOW), &s);
     assert_eq!((shown(&plan, "Submitted").reason.as_str(), plan.wake), ("NoRefinery", Some(until)));
     assert!(matches!(decide(until, &s).deeds.first(), Some(Deed::Submit(_))));
@@ -248,7 +294,10 @@ fn work_of_another_repository_is_done_and_never_submitted() {
     *repository = Some("github.com/org/other".into());
     s.pods = vec![finished(1)];
     let plan = settle(&mut s, NOW);
-    assert_eq!((plan.view.phase, shown(&plan, "Submitted").reason.as_str()), (Phase::Done, "WrongRepository"));
+    assert_eq!(
+        (plan.view.phase, shown(&plan, "Submitted").reason.as_str()),
+        (Phase::Done, "WrongRepository")
+    );
 }
 
 #[test]
@@ -263,7 +312,9 @@ fn waiting_says_for_what() {
         (plan.view.phase, admitted.reason, admitted.message)
     };
     let rig = |s: &mut Snapshot, set: fn(&mut bool, &mut bool, &mut bool)| {
-        let RigFacts::Present { parked, deleting, admits_namespace, .. } = &mut s.rig else { unreachable!() };
+        let RigFacts::Present { parked, deleting, admits_namespace, .. } = &mut s.rig else {
+            unreachable!()
+        };
         set(parked, deleting, admits_namespace);
     };
     assert_eq!(wait(|s| s.rig = RigFacts::Missing { name: "web".into() }).1, "RigNotFound");
@@ -276,7 +327,10 @@ fn waiting_says_for_what() {
     rig(&mut s, |_, _, admits| *admits = false);
     assert_eq!(shown(&settle(&mut s, NOW), "Admitted").reason, "NamespaceNotAllowed");
     let full = wait(|s| s.slot = Slot::AtCapacity { used: 8, cap: 8, position: 3 });
-    assert_eq!(full, (Phase::Idle, "AtCapacity".into(), "8 of 8 polecats of rig web, position 3".into()));
+    assert_eq!(
+        full,
+        (Phase::Idle, "AtCapacity".into(), "8 of 8 polecats of rig web, position 3".into())
+    );
 }
 
 #[test]
@@ -290,7 +344,10 @@ fn a_wish_to_stop_drains_a_working_pod_and_deletes_one_that_never_worked() {
         s.pods[0].drain = Some(why.into());
         let plan = decide(at(NOW), &s);
         assert!(plan.deeds.is_empty(), "it saves its work: {plan:?}");
-        assert_eq!((plan.view.phase, shown(&plan, "Ready").reason.as_str()), (Phase::Working, "Draining"));
+        assert_eq!(
+            (plan.view.phase, shown(&plan, "Ready").reason.as_str()),
+            (Phase::Working, "Draining")
+        );
         s.pods = vec![PodFacts { drain: Some(why.into()), ..pod(1) }];
         assert!(matches!(decide(at(NOW), &s).deeds[..], [Deed::DeletePod { force: false, .. }]));
     }
@@ -301,7 +358,10 @@ fn force_delete_is_the_way_around() {
     let mut s = snapshot();
     (s.deleting, s.force_delete, s.finalizer) = (true, true, true);
     s.pods = vec![pod(1).running()];
-    assert!(matches!(decide(at(NOW), &s).deeds[..], [Deed::Release { .. }, Deed::DeletePod { force: true, .. }]));
+    assert!(matches!(
+        decide(at(NOW), &s).deeds[..],
+        [Deed::Release { .. }, Deed::DeletePod { force: true, .. }]
+    ));
 }
 
 #[test]
@@ -337,7 +397,10 @@ fn a_finished_polecat_goes_after_its_time_and_a_stuck_one_stays() {
     let mut s = after(finished(1));
     s.ttl_seconds = Some(100);
     s.requests = vec![request(1, 1, RequestPhase::Queued)];
-    assert!(!decide(at(100_000), &s).deeds.contains(&Deed::DeletePolecat), "not before it has landed");
+    assert!(
+        !decide(at(100_000), &s).deeds.contains(&Deed::DeletePolecat),
+        "not before it has landed"
+    );
     s.requests = vec![request(1, 1, RequestPhase::Landed)];
     assert_eq!(decide(at(200), &s).wake, Some(at(250)));
     assert_eq!(decide(at(250), &s).deeds, [Deed::DeletePolecat]);
@@ -348,14 +411,19 @@ fn a_finished_polecat_goes_after_its_time_and_a_stuck_one_stays() {
 
 #[test]
 fn an_unreadable_ledger_freezes() {
-    for text in ["", "{}", "[]", "{\"v\":2}", "{\"v\":1,\"commit\":\"HEAD\"}", &"x".repeat(MAX_BYTES + 1)] {
+    for text in
+        ["", "{}", "[]", "{\"v\":2}", "{\"v\":1,\"commit\":\"HEAD\"}", &"x".repeat(MAX_BYTES + 1)]
+    {
         let mut s = snapshot();
         s.ledger = Ledger::parse(text);
         assert!(s.ledger.is_err(), "{text:.20}");
         s.pods = vec![finished(1)];
         let plan = decide(at(NOW), &s);
         assert!(plan.deeds.is_empty());
-        assert_eq!((plan.view.phase, shown(&plan, "Degraded").reason.as_str()), (Phase::Stuck, "LedgerUnreadable"));
+        assert_eq!(
+            (plan.view.phase, shown(&plan, "Degraded").reason.as_str()),
+            (Phase::Stuck, "LedgerUnreadable")
+        );
     }
 }
 
@@ -371,7 +439,10 @@ fn a_spec_is_read_once_and_says_what_is_wrong_with_it() {
     assert_eq!(read(|s| s.kubernetes = None).unwrap_err().reason, "MissingKubernetesSpec");
     assert_eq!(read(|s| s.task_description = Some(" ".into())).unwrap_err().reason, "InvalidSpec");
     let provider = read(|s| {
-        s.agent_config = Some(gastown_api::AgentConfig { provider: gastown_api::Provider::Openai, ..Default::default() });
+        s.agent_config = Some(gastown_api::AgentConfig {
+            provider: gastown_api::Provider::Openai,
+            ..Default::default()
+        });
     });
     assert_eq!(provider.unwrap_err().reason, "ProviderUnsupported");
     assert!(read(|s| s.kubernetes.as_mut().unwrap().work_branch = Some("main".into())).is_err());
@@ -385,10 +456,17 @@ fn a_spec_is_read_once_and_says_what_is_wrong_with_it() {
 fn a_pod_s_life_is_told_in_three_views_and_not_in_one_for_each_container() {
     let mut s = snapshot();
     let mut steps = vec![pod(1)];
-    // The kubelet notes the start, init ends, the agent runs, the agent ends and the sidecar is still at work.
+    // The kubelet notes the start, init ends, the agent runs, the agent ends and the sidecar is
+    // still at work.
     steps.push(PodFacts { started: Some(at(5)), ..pod(1) });
     steps.push(PodFacts { started: Some(at(5)), ended: Some(at(7)), ..pod(1) });
-    let running = PodFacts { phase: PodPhase::Running, started: Some(at(5)), ended: Some(at(7)), agent_started: true, ..pod(1) };
+    let running = PodFacts {
+        phase: PodPhase::Running,
+        started: Some(at(5)),
+        ended: Some(at(7)),
+        agent_started: true,
+        ..pod(1)
+    };
     steps.push(running.clone());
     steps.push(PodFacts { ended: Some(at(9)), ..running });
     let mut views: Vec<View> = Vec::new();
@@ -411,16 +489,27 @@ fn a_verdict_restarts_the_pod_that_it_names_and_no_other() {
     s.unhealthy = Some("pod-0".into());
     assert!(decide(at(NOW), &s).deeds.is_empty(), "that one is gone");
     s.unhealthy = Some("pod-1".into());
-    assert_eq!(decide(at(NOW), &s).deeds, [Deed::Drain { pod: "polecat-toast".into(), uid: "pod-1".into(), why: UNHEALTHY }]);
+    assert_eq!(
+        decide(at(NOW), &s).deeds,
+        [Deed::Drain { pod: "polecat-toast".into(), uid: "pod-1".into(), why: UNHEALTHY }]
+    );
 
     let saved = Some(sync(SyncResult::Pushed, Some(commit(1)), 1));
-    s.pods = vec![PodFacts { drain: Some(UNHEALTHY.into()), ended: Some(at(NOW)), ..pod(1).ended(Some(AgentExit::Drained), saved) }];
+    s.pods = vec![PodFacts {
+        drain: Some(UNHEALTHY.into()),
+        ended: Some(at(NOW)),
+        ..pod(1).ended(Some(AgentExit::Drained), saved)
+    }];
     let plan = settle(&mut s, NOW);
     assert_eq!((ledger(&s).end(), ledger(&s).respawns.crashed), (Some(End::Retries), 1));
     assert_eq!(ledger(&s).last.as_ref().unwrap().reason, "Unhealthy");
     assert_eq!(shown(&plan, "Ready").reason, "BackOff");
     let next = settle(&mut s, NOW + 60);
-    assert_eq!(starts(&next).map(|i| (i.attempt, i.resume)), Some((2, true)), "it goes on with what was saved");
+    assert_eq!(
+        starts(&next).map(|i| (i.attempt, i.resume)),
+        Some((2, true)),
+        "it goes on with what was saved"
+    );
 
     let mut s = snapshot();
     s.pods = vec![PodFacts { drain: Some(UNHEALTHY.into()), ..finished(1) }];

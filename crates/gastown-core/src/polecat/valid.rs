@@ -1,13 +1,17 @@
-//! A Polecat's spec, read once: after this nobody reads the raw one. Precedence between `kubernetes.*`, `agentConfig.*`
-//! and `resources` is settled here.
+//! A Polecat's spec, read once: after this nobody reads the raw one. Precedence between
+//! `kubernetes.*`, `agentConfig.*` and `resources` is settled here.
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 
 use gastown_api::names::reason;
-use gastown_api::{AgentKind, Budget, DesiredState, KubernetesSpec, Polecat, PolecatSpec, Provider, SecretKeyRef};
+use gastown_api::{
+    AgentKind, Budget, DesiredState, KubernetesSpec, Polecat, PolecatSpec, Provider, SecretKeyRef,
+};
 use gastown_names::{BranchName, GitUrl};
-use k8s_openapi::api::core::v1::{Affinity, EnvVar, ResourceRequirements, Toleration, Volume, VolumeMount};
+use k8s_openapi::api::core::v1::{
+    Affinity, EnvVar, ResourceRequirements, Toleration, Volume, VolumeMount,
+};
 use sha2::{Digest, Sha256};
 
 use super::facts::Desired;
@@ -151,14 +155,24 @@ impl TryFrom<&Polecat> for ValidPolecat {
         let bead = spec.bead_id.clone().filter(|b| !b.is_empty());
         let task = spec.task_description.clone().unwrap_or_default();
         if bead.is_none() && task.trim().is_empty() {
-            return Err(invalid("spec.taskDescription and spec.beadID are both empty: say what is to be done"));
+            return Err(invalid(
+                "spec.taskDescription and spec.beadID are both empty: say what is to be done",
+            ));
         }
-        let repository = kubernetes.git_repository.parse().map_err(|e| invalid(format!("spec.kubernetes.gitRepository: {e}")))?;
-        let target: BranchName = kubernetes.git_branch.parse().map_err(|e| invalid(format!("spec.kubernetes.gitBranch: {e}")))?;
+        let repository = kubernetes
+            .git_repository
+            .parse()
+            .map_err(|e| invalid(format!("spec.kubernetes.gitRepository: {e}")))?;
+        let target: BranchName = kubernetes
+            .git_branch
+            .parse()
+            .map_err(|e| invalid(format!("spec.kubernetes.gitBranch: {e}")))?;
         let name = polecat.metadata.name.as_deref().unwrap_or_default();
         let work = work_branch(kubernetes, bead.as_deref(), name)?;
         if work == target {
-            return Err(invalid("spec.kubernetes.workBranch is the target branch itself: name another"));
+            return Err(invalid(
+                "spec.kubernetes.workBranch is the target branch itself: name another",
+            ));
         }
         Ok(Self {
             rig: spec.rig.clone(),
@@ -168,7 +182,10 @@ impl TryFrom<&Polecat> for ValidPolecat {
             target,
             work,
             resume_branch: kubernetes.resume_branch,
-            priority: u8::try_from(spec.priority.unwrap_or(PolecatSpec::DEFAULT_PRIORITY).clamp(0, 4)).unwrap_or(2),
+            priority: u8::try_from(
+                spec.priority.unwrap_or(PolecatSpec::DEFAULT_PRIORITY).clamp(0, 4),
+            )
+            .unwrap_or(2),
             expect_changes: spec.expect_changes,
             max_retries: u32::try_from(spec.max_retries).unwrap_or(0),
             max_attempts: u32::try_from(spec.max_attempts).unwrap_or(1).max(1),
@@ -178,7 +195,11 @@ impl TryFrom<&Polecat> for ValidPolecat {
     }
 }
 
-fn work_branch(kubernetes: &KubernetesSpec, bead: Option<&str>, name: &str) -> Result<BranchName, InvalidSpec> {
+fn work_branch(
+    kubernetes: &KubernetesSpec,
+    bead: Option<&str>,
+    name: &str,
+) -> Result<BranchName, InvalidSpec> {
     let text = match (&kubernetes.work_branch, bead) {
         (Some(branch), _) => branch.clone(),
         (None, Some(bead)) => format!("feature/{bead}"),
@@ -205,7 +226,9 @@ fn hash(spec: &PolecatSpec) -> String {
 fn settings(spec: &PolecatSpec, kubernetes: &KubernetesSpec) -> Result<PodSettings, InvalidSpec> {
     let config = spec.agent_config.clone().unwrap_or_default();
     let model_provider = config.model_provider.unwrap_or_default();
-    if spec.agent == AgentKind::ClaudeCode && matches!(config.provider, Provider::Openai | Provider::Ollama) {
+    if spec.agent == AgentKind::ClaudeCode
+        && matches!(config.provider, Provider::Openai | Provider::Ollama)
+    {
         return Err(InvalidSpec {
             reason: reason::PROVIDER_UNSUPPORTED,
             message: "spec.agentConfig.provider: claude-code speaks the Messages API; use anthropic, or litellm in front of another"
@@ -223,8 +246,13 @@ fn settings(spec: &PolecatSpec, kubernetes: &KubernetesSpec) -> Result<PodSettin
         None => None,
     };
     let env: Vec<EnvVar> = config.env.into_iter().chain(kubernetes.env.iter().cloned()).collect();
-    if let Some(own) = env.iter().find(|e| e.name.starts_with("GASTOWN_") || e.name.starts_with("GT_")) {
-        return Err(invalid(format!("variable {} is the operator's own: choose another name", own.name)));
+    if let Some(own) =
+        env.iter().find(|e| e.name.starts_with("GASTOWN_") || e.name.starts_with("GT_"))
+    {
+        return Err(invalid(format!(
+            "variable {} is the operator's own: choose another name",
+            own.name
+        )));
     }
     Ok(PodSettings {
         agent: spec.agent,
@@ -236,7 +264,11 @@ fn settings(spec: &PolecatSpec, kubernetes: &KubernetesSpec) -> Result<PodSettin
         endpoint: model_provider.endpoint.filter(|e| !e.is_empty()),
         api_key: kubernetes.api_key_secret_ref.clone().or(model_provider.api_key_secret_ref),
         claude_creds: kubernetes.claude_creds_secret_ref.as_ref().map(|r| r.name.clone()),
-        git_secret: kubernetes.git_secret_ref.as_ref().map(|r| r.name.clone()).filter(|n| !n.is_empty()),
+        git_secret: kubernetes
+            .git_secret_ref
+            .as_ref()
+            .map(|r| r.name.clone())
+            .filter(|n| !n.is_empty()),
         known_hosts: kubernetes.ssh_known_hosts_config_map_ref.as_ref().map(|r| r.name.clone()),
         env_from: config.config_map_ref.map(|r| r.name),
         env,
@@ -254,14 +286,18 @@ fn settings(spec: &PolecatSpec, kubernetes: &KubernetesSpec) -> Result<PodSettin
     })
 }
 
-/// The admission rules say the same; an object that was stored before they did gets no credentials either.
+/// The admission rules say the same; an object that was stored before they did gets no credentials
+/// either.
 fn volumes(kubernetes: &KubernetesSpec) -> Result<Vec<Volume>, InvalidSpec> {
     kubernetes
         .volumes
         .iter()
         .map(|v| {
             if OWN_VOLUMES.contains(&v.name.as_str()) {
-                return Err(invalid(format!("spec.kubernetes.volumes: {} is a name that the operator uses itself", v.name)));
+                return Err(invalid(format!(
+                    "spec.kubernetes.volumes: {} is a name that the operator uses itself",
+                    v.name
+                )));
             }
             v.to_volume().map_err(|e| invalid(format!("spec.kubernetes.volumes[{}]: {e}", v.name)))
         })
@@ -271,7 +307,10 @@ fn volumes(kubernetes: &KubernetesSpec) -> Result<Vec<Volume>, InvalidSpec> {
 fn mounts(kubernetes: &KubernetesSpec) -> Result<Vec<VolumeMount>, InvalidSpec> {
     let known = |m: &VolumeMount| kubernetes.volumes.iter().any(|v| v.name == m.name);
     if let Some(stray) = kubernetes.volume_mounts.iter().find(|m| !known(m)) {
-        return Err(invalid(format!("spec.kubernetes.volumeMounts: {} is none of spec.kubernetes.volumes", stray.name)));
+        return Err(invalid(format!(
+            "spec.kubernetes.volumeMounts: {} is none of spec.kubernetes.volumes",
+            stray.name
+        )));
     }
     Ok(kubernetes.volume_mounts.clone())
 }

@@ -5,7 +5,9 @@ use jiff::{SignedDuration, Timestamp};
 
 use super::facts::{Author, Build, Built, Facts, Landing, Request, Run, RunState, Source, Target};
 use super::order::{queue, under_test};
-use super::{Car, EndPhase, GateId, Judgement, KEPT_SECONDS, RequestId, Step, Tested, Verdict, Waiting};
+use super::{
+    Car, EndPhase, GateId, Judgement, KEPT_SECONDS, RequestId, Step, Tested, Verdict, Waiting,
+};
 
 /// Seconds after which the remote is asked again while there is something to do.
 pub const LOOK_AGAIN: i64 = 30;
@@ -15,20 +17,35 @@ pub const MISSING_FOR: i64 = 300;
 pub const FAULTS_WITHOUT_DELAY: u32 = 3;
 /// So often in a request's life a red run is tried once more before anybody is blamed.
 pub const DOUBTS: u32 = 1;
-/// Seconds after which a request whose target is broken is tested again, should the target not move before.
+/// Seconds after which a request whose target is broken is tested again, should the target not move
+/// before.
 pub const BROKEN_FOR: i64 = 600;
 
 /// The next step. Rules stand in the order in which they apply.
 pub fn decide(facts: &Facts) -> Step {
-    let rules =
-        [asked_by_people, finish_landings, take_results, release_jobs, replace_old_requests, tell_authors, tidy, know_the_remote, work];
+    let rules = [
+        asked_by_people,
+        finish_landings,
+        take_results,
+        release_jobs,
+        replace_old_requests,
+        tell_authors,
+        tidy,
+        know_the_remote,
+        work,
+    ];
     for rule in rules {
         if let ControlFlow::Break(step) = rule(facts) {
             return step;
         }
     }
-    let until = facts.requests.iter().filter(|r| r.end.is_none()).filter_map(|r| wakes(facts, r)).min();
-    let on = if facts.requests.iter().any(|r| r.end.is_none()) { Waiting::Blocked } else { Waiting::Idle };
+    let until =
+        facts.requests.iter().filter(|r| r.end.is_none()).filter_map(|r| wakes(facts, r)).min();
+    let on = if facts.requests.iter().any(|r| r.end.is_none()) {
+        Waiting::Blocked
+    } else {
+        Waiting::Idle
+    };
     Step::Wait { on, until }
 }
 
@@ -48,13 +65,18 @@ fn asked_by_people(facts: &Facts) -> Rule {
     for r in &facts.requests {
         let again = r.retry > r.retried && r.rejected.is_none();
         // What has landed cannot be tried again, nor what a newer request stands for.
-        let may = r.end.as_ref().is_none_or(|e| matches!(e.phase, EndPhase::Rework | EndPhase::Rejected));
+        let may =
+            r.end.as_ref().is_none_or(|e| matches!(e.phase, EndPhase::Rework | EndPhase::Rejected));
         if again && may {
             return ControlFlow::Break(Step::Reopen(r.id.clone()));
         }
         if let (None, Some(why), Landing::No) = (&r.end, &r.rejected, &r.landing) {
             let message = why.clone();
-            return ControlFlow::Break(Step::Reject { request: r.id.clone(), reason: "Rejected", message });
+            return ControlFlow::Break(Step::Reject {
+                request: r.id.clone(),
+                reason: "Rejected",
+                message,
+            });
         }
     }
     NEXT
@@ -66,11 +88,19 @@ fn finish_landings(facts: &Facts) -> Rule {
         match &r.landing {
             Landing::No => {}
             Landing::Pushed(commit) => {
-                return ControlFlow::Break(Step::ReadBack { request: r.id.clone(), commit: commit.clone() });
+                return ControlFlow::Break(Step::ReadBack {
+                    request: r.id.clone(),
+                    commit: commit.clone(),
+                });
             }
             Landing::Confirmed(commit) => {
                 let tested = passed(r, commit).then(|| commit.clone());
-                let step = Step::MarkLanded { request: r.id.clone(), commit: Some(commit.clone()), tested, reason: "Merged" };
+                let step = Step::MarkLanded {
+                    request: r.id.clone(),
+                    commit: Some(commit.clone()),
+                    tested,
+                    reason: "Merged",
+                };
                 return ControlFlow::Break(step);
             }
         }
@@ -87,7 +117,8 @@ fn verdict<'a>(r: &'a Request, run: &Run) -> Option<&'a Verdict> {
     r.verdicts.iter().find(|v| v.candidate == run.candidate && v.gate == run.gate)
 }
 
-/// Results are written down before their Jobs go. They are true of their commit, whatever the target did meanwhile.
+/// Results are written down before their Jobs go. They are true of their commit, whatever the
+/// target did meanwhile.
 fn take_results(facts: &Facts) -> Rule {
     for run in &facts.runs {
         let Some(r) = open(facts).find(|r| r.id == run.request) else { continue };
@@ -110,7 +141,12 @@ fn take_results(facts: &Facts) -> Rule {
                 let soon = 10 << r.faults.min(8);
                 let wait = if r.faults < FAULTS_WITHOUT_DELAY { soon } else { 600 };
                 let until = after(facts.now, wait);
-                return ControlFlow::Break(Step::RecordFault { job: run.job.clone(), request: r.id.clone(), why: why.clone(), until });
+                return ControlFlow::Break(Step::RecordFault {
+                    job: run.job.clone(),
+                    request: r.id.clone(),
+                    why: why.clone(),
+                    until,
+                });
             }
             RunState::Running(_) => {}
         }
@@ -118,8 +154,8 @@ fn take_results(facts: &Facts) -> Rule {
     NEXT
 }
 
-/// A Job goes when its verdict is written down, and when nobody waits for it: its request ended, its gate is another
-/// one now, or its request is known to become another commit.
+/// A Job goes when its verdict is written down, and when nobody waits for it: its request ended,
+/// its gate is another one now, or its request is known to become another commit.
 fn release_jobs(facts: &Facts) -> Rule {
     for run in &facts.runs {
         let wanted = open(facts).find(|r| r.id == run.request).is_some_and(|r| {
@@ -138,18 +174,23 @@ fn release_jobs(facts: &Facts) -> Rule {
     NEXT
 }
 
-/// A newer request of a branch or an author stands for the older one, unless that one is under test: then it comes next.
+/// A newer request of a branch or an author stands for the older one, unless that one is under
+/// test: then it comes next.
 fn replace_old_requests(facts: &Facts) -> Rule {
     let age = |r: &Request| (r.created, r.attempt, r.name.clone());
     for r in open(facts).filter(|r| !under_test(facts, r)) {
         let namespace = r.name.split('/').next();
         let newer = |o: &&Request| {
             let kin = o.branch == r.branch || o.polecat.is_some() && o.polecat == r.polecat;
-            let named = o.previous.as_deref() == r.name.split('/').nth(1) && o.name.split('/').next() == namespace;
+            let named = o.previous.as_deref() == r.name.split('/').nth(1)
+                && o.name.split('/').next() == namespace;
             o.id != r.id && (kin && age(o) > age(r) || named)
         };
         if let Some(by) = facts.requests.iter().find(newer) {
-            return ControlFlow::Break(Step::Supersede { request: r.id.clone(), by: by.name.clone() });
+            return ControlFlow::Break(Step::Supersede {
+                request: r.id.clone(),
+                by: by.name.clone(),
+            });
         }
     }
     NEXT
@@ -168,7 +209,11 @@ fn tell_authors(facts: &Facts) -> Rule {
 fn tidy(facts: &Facts) -> Rule {
     for r in &facts.requests {
         let Some(end) = &r.end else { continue };
-        if end.phase == EndPhase::Landed && facts.delete_branches && !r.cleaned && r.not_before.is_none_or(|t| t <= facts.now) {
+        if end.phase == EndPhase::Landed
+            && facts.delete_branches
+            && !r.cleaned
+            && r.not_before.is_none_or(|t| t <= facts.now)
+        {
             return ControlFlow::Break(Step::DeleteSource(r.id.clone()));
         }
         if after(end.at, KEPT_SECONDS) <= facts.now {
@@ -180,15 +225,22 @@ fn tidy(facts: &Facts) -> Rule {
 
 /// The remote is asked only when there is something to do, and then not too long ago.
 fn know_the_remote(facts: &Facts) -> Rule {
-    let mut eager = open(facts).filter(|r| may_be_tried(facts, r) || (!r.hold && target_is_broken(facts, r))).peekable();
+    let mut eager = open(facts)
+        .filter(|r| may_be_tried(facts, r) || (!r.hold && target_is_broken(facts, r)))
+        .peekable();
     if eager.peek().is_none() {
         return NEXT;
     }
     let old = |seen: Timestamp| after(seen, LOOK_AGAIN) <= facts.now;
     match &facts.target {
         Target::Unknown => ControlFlow::Break(Step::Fetch),
-        Target::Absent { seen } | Target::At { seen, .. } if old(*seen) => ControlFlow::Break(Step::Fetch),
-        Target::Absent { seen } => ControlFlow::Break(Step::Wait { on: Waiting::NoTarget, until: Some(after(*seen, LOOK_AGAIN)) }),
+        Target::Absent { seen } | Target::At { seen, .. } if old(*seen) => {
+            ControlFlow::Break(Step::Fetch)
+        }
+        Target::Absent { seen } => ControlFlow::Break(Step::Wait {
+            on: Waiting::NoTarget,
+            until: Some(after(*seen, LOOK_AGAIN)),
+        }),
         Target::At { .. } => {
             let unseen = eager.any(|r| match r.source {
                 Source::Unknown => true,
@@ -214,7 +266,9 @@ fn wakes(facts: &Facts, r: &Request) -> Option<Timestamp> {
     let looks = match (&r.source, &facts.target) {
         (Source::Missing { looked, .. }, _) => Some(after(*looked, LOOK_AGAIN)),
         // A target that moves helps sooner than another try.
-        (_, Target::At { seen, .. }) if target_is_broken(facts, r) => return Some(after(*seen, LOOK_AGAIN)),
+        (_, Target::At { seen, .. }) if target_is_broken(facts, r) => {
+            return Some(after(*seen, LOOK_AGAIN));
+        }
         _ => None,
     };
     r.not_before.filter(|t| *t > facts.now).into_iter().chain(looks).max()
@@ -226,7 +280,10 @@ fn work(facts: &Facts) -> Rule {
     for r in queue(facts).into_iter().filter(|r| may_be_tried(facts, r)) {
         if let Source::Missing { since, .. } = r.source {
             if after(since, MISSING_FOR) <= facts.now {
-                let said = format!("The branch {} on the remote does not hold the commit {}.", r.branch, r.commit);
+                let said = format!(
+                    "The branch {} on the remote does not hold the commit {}.",
+                    r.branch, r.commit
+                );
                 return ControlFlow::Break(send_back(r, "SourceCommitMissing", said));
             }
             continue;
@@ -243,9 +300,21 @@ fn advance(facts: &Facts, r: &Request, tip: &CommitId, seen: Timestamp) -> Step 
         None => return Step::Build { request, base: tip.clone() },
         Some(Built::Landed(commit)) => {
             let tested = passed(r, commit).then(|| commit.clone());
-            return Step::MarkLanded { request, commit: Some(commit.clone()), tested, reason: "FoundInTarget" };
+            return Step::MarkLanded {
+                request,
+                commit: Some(commit.clone()),
+                tested,
+                reason: "FoundInTarget",
+            };
         }
-        Some(Built::AlreadyInTarget) => return Step::MarkLanded { request, commit: None, tested: None, reason: "AlreadyInTarget" },
+        Some(Built::AlreadyInTarget) => {
+            return Step::MarkLanded {
+                request,
+                commit: None,
+                tested: None,
+                reason: "AlreadyInTarget",
+            };
+        }
         Some(Built::Conflict(evidence)) => return send_back(r, "Conflict", evidence.clone()),
         Some(Built::Candidate(commit)) => commit,
     };
@@ -263,13 +332,20 @@ fn advance(facts: &Facts, r: &Request, tip: &CommitId, seen: Timestamp) -> Step 
         Blame::Request(red) => return send_back(r, "GateFailed", red.evidence.clone()),
         Blame::Target => return Step::Retest(request),
     };
-    match facts.runs.iter().find(|run| run.request == r.id && run.candidate == car.commit && run.gate == *gate) {
+    match facts
+        .runs
+        .iter()
+        .find(|run| run.request == r.id && run.candidate == car.commit && run.gate == *gate)
+    {
         Some(Run { state: RunState::Running(message), .. }) => {
             let on = Waiting::Gate { request, message: message.clone() };
             Step::Wait { on, until: Some(after(seen, LOOK_AGAIN)) }
         }
         // Results were taken above; what is left here is a run that began.
-        Some(_) => Step::Wait { on: Waiting::Gate { request, message: String::new() }, until: Some(after(seen, LOOK_AGAIN)) },
+        Some(_) => Step::Wait {
+            on: Waiting::Gate { request, message: String::new() },
+            until: Some(after(seen, LOOK_AGAIN)),
+        },
         None => Step::EnsureGate { car, gate: gate.clone(), run: r.runs_done + 1 },
     }
 }
@@ -287,8 +363,12 @@ enum Blame<'a> {
 }
 
 fn blame<'a>(r: &'a Request, candidate: &CommitId, tip: &CommitId, gate: &GateId) -> Blame<'a> {
-    let Some(at) = r.verdicts.iter().position(|v| v.candidate == *candidate && v.gate == *gate) else { return Blame::Untested };
-    match r.verdicts[at..].iter().find(|v| v.candidate == *tip && v.gate == *gate).map(|v| v.result) {
+    let Some(at) = r.verdicts.iter().position(|v| v.candidate == *candidate && v.gate == *gate)
+    else {
+        return Blame::Untested;
+    };
+    match r.verdicts[at..].iter().find(|v| v.candidate == *tip && v.gate == *gate).map(|v| v.result)
+    {
         None => Blame::Unproven,
         Some(Judgement::Pass) => Blame::Request(&r.verdicts[at]),
         Some(Judgement::Fail) => Blame::Target,

@@ -1,7 +1,8 @@
 use gastown_names::{BranchName, CommitId};
 use sha2::{Digest, Sha256};
 
-/// The first `hex` hexadecimal digits (at most 64) of the SHA-256 over the parts, each ended by a zero byte.
+/// The first `hex` hexadecimal digits (at most 64) of the SHA-256 over the parts, each ended by a
+/// zero byte.
 pub fn short_digest(parts: &[&str], hex: usize) -> String {
     let mut hash = Sha256::new();
     for part in parts {
@@ -33,8 +34,17 @@ pub fn request_name(rig: &str, branch: &BranchName, commit: &CommitId, attempt: 
 }
 
 /// A gate Job's name.
-pub fn gate_job_name(refinery_uid: &str, candidate: &CommitId, gate: &str, spec: &str, run: u32) -> String {
-    format!("gate-{}", short_digest(&[refinery_uid, candidate.as_str(), gate, spec, &run.to_string()], 16))
+pub fn gate_job_name(
+    refinery_uid: &str,
+    candidate: &CommitId,
+    gate: &str,
+    spec: &str,
+    run: u32,
+) -> String {
+    format!(
+        "gate-{}",
+        short_digest(&[refinery_uid, candidate.as_str(), gate, spec, &run.to_string()], 16)
+    )
 }
 
 #[cfg(test)]
@@ -43,8 +53,9 @@ mod tests {
 
     #[test]
     fn names_are_dns_safe_and_tell_attempts_apart() {
-        let (commit, name) =
-            ("a".repeat(40).parse().unwrap(), |b: &str, n| request_name("rig", &b.parse().unwrap(), &"a".repeat(40).parse().unwrap(), n));
+        let (commit, name) = ("a".repeat(40).parse().unwrap(), |b: &str, n| {
+            request_name("rig", &b.parse().unwrap(), &"a".repeat(40).parse().unwrap(), n)
+        });
         assert!(name("feature/BL_01.x", 1).starts_with("feature-bl-01-x-"));
         assert_ne!(name("feature/x", 1), name("feature/x", 2));
         assert!(name("日本", 1).starts_with("mr-"));

@@ -1,4 +1,5 @@
-//! A town in miniature: whatever happens in it, what lands was tested where it landed, and everything ends.
+//! A town in miniature: whatever happens in it, what lands was tested where it landed, and
+//! everything ends.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -104,7 +105,14 @@ impl World {
         let at = self.facts.now;
         let r = self.at(id);
         assert!(r.end.is_none(), "{id:?} ends twice");
-        r.end = Some(End { phase, reason: reason.into(), message: String::new(), at, tested: None, landed: None });
+        r.end = Some(End {
+            phase,
+            reason: reason.into(),
+            message: String::new(),
+            at,
+            tested: None,
+            landed: None,
+        });
     }
 
     fn build(&self, id: &RequestId, base: &CommitId) -> Built {
@@ -144,19 +152,28 @@ impl World {
                 assert_eq!(self.facts.runs.len(), 1, "one request at a time");
             }
             Step::RecordVerdict { request, candidate, gate, result, until, .. } => {
-                assert_eq!(self.ran.get(&candidate), Some(&(result == Judgement::Pass)), "a verdict that no gate gave");
+                assert_eq!(
+                    self.ran.get(&candidate),
+                    Some(&(result == Judgement::Pass)),
+                    "a verdict that no gate gave"
+                );
                 let r = self.at(&request);
                 r.verdicts.push(Verdict { candidate, gate, result, evidence: "log".into() });
                 r.retest_at = until.or(r.retest_at);
             }
             Step::Doubt(request) => {
                 let r = self.at(&request);
-                assert_eq!(r.verdicts.last().map(|v| v.result), Some(Judgement::Fail), "a run that was not red is doubted");
+                assert_eq!(
+                    r.verdicts.last().map(|v| v.result),
+                    Some(Judgement::Fail),
+                    "a run that was not red is doubted"
+                );
                 (r.runs_done, r.doubts) = (r.runs_done + 1, r.doubts + 1);
                 r.verdicts.clear();
             }
             Step::Retest(request) => {
-                let sick = matches!(&self.facts.target, Target::At { tip, .. } if self.sick.contains(tip));
+                let sick =
+                    matches!(&self.facts.target, Target::At { tip, .. } if self.sick.contains(tip));
                 assert!(sick, "a target that is well is taken for a broken one");
                 let r = self.at(&request);
                 (r.runs_done, r.retest_at) = (r.runs_done + 1, None);
@@ -165,7 +182,8 @@ impl World {
             Step::RecordFault { job, request, until, .. } => {
                 self.facts.runs.retain(|r| r.job != job);
                 let r = self.at(&request);
-                (r.faults, r.runs_done, r.not_before) = (r.faults + 1, r.runs_done + 1, Some(until));
+                (r.faults, r.runs_done, r.not_before) =
+                    (r.faults + 1, r.runs_done + 1, Some(until));
             }
             Step::ReleaseJob { job } => {
                 let before = self.facts.runs.len();
@@ -173,7 +191,9 @@ impl World {
                 assert!(self.facts.runs.len() < before);
             }
             Step::Land(tested) => self.land(&tested),
-            Step::ReadBack { request, commit } => self.at(&request).landing = Landing::Confirmed(commit),
+            Step::ReadBack { request, commit } => {
+                self.at(&request).landing = Landing::Confirmed(commit)
+            }
             Step::MarkLanded { request, commit, tested, reason } => {
                 if let Some(commit) = commit {
                     assert!(self.history.contains(&commit), "landed and not on the target");
@@ -190,14 +210,18 @@ impl World {
             Step::Rework { request, reason, .. } => {
                 let n = Self::number(&request);
                 match reason {
-                    "GateFailed" => assert!(self.bad.contains(&n), "{request:?} is blamed for nothing"),
+                    "GateFailed" => {
+                        assert!(self.bad.contains(&n), "{request:?} is blamed for nothing")
+                    }
                     "Conflict" => assert!(self.clumsy.contains(&n)),
                     other => panic!("{other}"),
                 }
                 self.end(&request, EndPhase::Rework, reason);
             }
             Step::Reject { request, reason, .. } => self.end(&request, EndPhase::Rejected, reason),
-            Step::Supersede { request, .. } => self.end(&request, EndPhase::Superseded, "Superseded"),
+            Step::Supersede { request, .. } => {
+                self.end(&request, EndPhase::Superseded, "Superseded")
+            }
             Step::Reopen(request) => {
                 let r = self.at(&request);
                 (r.end, r.faults, r.not_before, r.retried) = (None, 0, None, r.retry);
@@ -211,14 +235,22 @@ impl World {
     fn land(&mut self, tested: &Tested<Car>) {
         let car = tested.what().clone();
         if self.facts.gate.is_some() {
-            assert_eq!(self.ran.get(&car.commit), Some(&true), "a commit lands that its gate has not passed");
+            assert_eq!(
+                self.ran.get(&car.commit),
+                Some(&true),
+                "a commit lands that its gate has not passed"
+            );
         }
         if self.tip() != car.base {
             // The lease is stale.
             self.facts.target = Target::Unknown;
             return;
         }
-        assert_eq!(car.commit, commit(&[&car.request.0, car.base.as_str()]), "a commit lands that was not built on the tip");
+        assert_eq!(
+            car.commit,
+            commit(&[&car.request.0, car.base.as_str()]),
+            "a commit lands that was not built on the tip"
+        );
         self.history.push(car.commit.clone());
         self.landed.insert(car.request.clone(), car.commit.clone());
         self.facts.target = Target::At { tip: car.commit.clone(), seen: self.facts.now };
@@ -232,7 +264,8 @@ impl World {
             8 => self.push(true),
             1 => self.finish(true),
             2..=4 => self.finish(false),
-            // The process is killed: what it had in mind is gone; verdicts and ends are in annotations, Jobs stay.
+            // The process is killed: what it had in mind is gone; verdicts and ends are in
+            // annotations, Jobs stay.
             5 => self.forget_what_is_in_mind(),
             // Somebody erases statuses.
             6 => self.facts.requests.iter_mut().for_each(|r| r.told = false),
@@ -244,7 +277,8 @@ impl World {
     fn forget_what_is_in_mind(&mut self) {
         self.facts.target = Target::Unknown;
         for r in &mut self.facts.requests {
-            (r.build, r.landing, r.source, r.author) = (None, Landing::No, Source::Unknown, Author::Unknown);
+            (r.build, r.landing, r.source, r.author) =
+                (None, Landing::No, Source::Unknown, Author::Unknown);
             r.retest_at = None;
         }
     }
@@ -253,9 +287,15 @@ impl World {
         for run in &mut self.facts.runs {
             if matches!(run.state, RunState::Running(_)) {
                 let n = Self::number(&run.request);
-                let base = self.history.iter().find(|c| commit(&[&run.request.0, c.as_str()]) == run.candidate);
+                let base = self
+                    .history
+                    .iter()
+                    .find(|c| commit(&[&run.request.0, c.as_str()]) == run.candidate);
                 let pass = match base {
-                    Some(base) => !self.bad.contains(&n) && (!self.sick.contains(base) || self.mender == Some(n)),
+                    Some(base) => {
+                        !self.bad.contains(&n)
+                            && (!self.sick.contains(base) || self.mender == Some(n))
+                    }
                     None => !self.sick.contains(&run.candidate),
                 };
                 run.state = match (broken, pass) {
@@ -290,7 +330,9 @@ impl World {
                 match on {
                     Waiting::Gate { .. } => self.finish(false),
                     Waiting::Idle => return,
-                    Waiting::Blocked | Waiting::NoTarget => self.facts.now = until.expect("waits for nothing"),
+                    Waiting::Blocked | Waiting::NoTarget => {
+                        self.facts.now = until.expect("waits for nothing")
+                    }
                 }
             }
             self.act(step);
@@ -354,7 +396,10 @@ fn a_newer_request_of_the_branch_stands_for_the_older() {
     let mut world = World::new(2, BTreeSet::new(), BTreeSet::new(), true);
     world.facts.requests[1].branch = world.facts.requests[0].branch.clone();
     world.facts.requests[1].created += SignedDuration::from_secs(1);
-    assert_eq!(decide(&world.facts), Step::Supersede { request: RequestId("uid-0".into()), by: "ns/mr-1".into() });
+    assert_eq!(
+        decide(&world.facts),
+        Step::Supersede { request: RequestId("uid-0".into()), by: "ns/mr-1".into() }
+    );
 }
 
 #[test]
@@ -367,7 +412,11 @@ fn a_red_run_is_blamed_on_the_request_only_when_the_target_alone_is_green() {
         world.finish(false);
     }
     while world.act(decide(&world.facts)) {}
-    assert_eq!(world.facts.runs.iter().map(|r| &r.candidate).collect::<Vec<_>>(), [&tip], "the target alone is not tested");
+    assert_eq!(
+        world.facts.runs.iter().map(|r| &r.candidate).collect::<Vec<_>>(),
+        [&tip],
+        "the target alone is not tested"
+    );
     world.finish(false);
     while world.act(decide(&world.facts)) {}
     assert_eq!(world.facts.requests[0].end.as_ref().unwrap().reason, "GateFailed");
@@ -389,7 +438,13 @@ fn a_broken_target_is_nobodys_fault_and_who_mends_it_lands() {
         }
         world.act(step);
     }
-    assert!(world.facts.requests.iter().all(|r| r.end.as_ref().is_some_and(|e| e.phase == EndPhase::Landed)));
+    assert!(
+        world
+            .facts
+            .requests
+            .iter()
+            .all(|r| r.end.as_ref().is_some_and(|e| e.phase == EndPhase::Landed))
+    );
     assert_eq!(world.facts.now, start(), "the others waited although the target was mended");
 }
 
@@ -426,7 +481,13 @@ fn a_newer_request_waits_for_the_verdict_on_the_older() {
     world.act(Step::Fetch);
     assert!(matches!(decide(&world.facts), Step::Wait { on: Waiting::Gate { .. }, .. }));
     world.settle();
-    assert!(world.facts.requests.iter().all(|r| r.end.as_ref().is_some_and(|e| e.phase == EndPhase::Landed)));
+    assert!(
+        world
+            .facts
+            .requests
+            .iter()
+            .all(|r| r.end.as_ref().is_some_and(|e| e.phase == EndPhase::Landed))
+    );
 }
 
 #[test]
@@ -435,7 +496,9 @@ fn broken_runs_back_off_without_blame_and_others_go_on() {
     let mut waits = Vec::new();
     while world.facts.requests[0].faults < 5 {
         match decide(&world.facts) {
-            Step::Wait { on: Waiting::Gate { request, .. }, .. } => world.finish(request.0 == "uid-0"),
+            Step::Wait { on: Waiting::Gate { request, .. }, .. } => {
+                world.finish(request.0 == "uid-0")
+            }
             Step::Wait { until, .. } => world.facts.now = until.unwrap(),
             step => {
                 if let Step::RecordFault { until, .. } = &step {

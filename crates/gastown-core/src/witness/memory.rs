@@ -1,4 +1,5 @@
-//! What is remembered of a pod. All times are this side's: a pod's clock is only believed about how long ago something was.
+//! What is remembered of a pod. All times are this side's: a pod's clock is only believed about how
+//! long ago something was.
 
 use jiff::{SignedDuration, Timestamp};
 
@@ -69,8 +70,8 @@ pub struct Memory {
     pub nudged: Option<Timestamp>,
     /// The checkpoint that was asked for last: its number, and when.
     pub asked: Option<(u64, Timestamp)>,
-    /// When the checkpoint was asked for that saved its work, and what was said of it. Not when the answer came: what the agent did
-    /// in between may be missing from it.
+    /// When the checkpoint was asked for that saved its work, and what was said of it. Not when the
+    /// answer came: what the agent did in between may be missing from it.
     pub saved: Option<(Timestamp, String)>,
     /// How often saving has failed since it fell silent, and why last.
     pub failed: Option<(u32, String)>,
@@ -82,7 +83,8 @@ fn cut(text: &str) -> String {
     text.chars().filter(|c| !c.is_control()).take(WORDS).collect()
 }
 
-/// When something was, by our clock: `then` and `at` are by the pod's. Never in the future, at most a day ago.
+/// When something was, by our clock: `then` and `at` are by the pod's. Never in the future, at most
+/// a day ago.
 fn ours(now: Timestamp, at: i64, then: i64) -> Timestamp {
     let ago = at.saturating_sub(then).clamp(0, 24 * 3600 * 1000);
     now.checked_sub(SignedDuration::from_millis(ago)).unwrap_or(now)
@@ -94,7 +96,11 @@ impl Memory {
         let cpu = if beat.cpu_seconds.is_finite() { beat.cpu_seconds } else { 0.0 };
         let mut memory = Self {
             heard: now,
-            active: if beat.last_event_ms > 0 { ours(now, beat.now_ms, beat.last_event_ms) } else { now },
+            active: if beat.last_event_ms > 0 {
+                ours(now, beat.now_ms, beat.last_event_ms)
+            } else {
+                now
+            },
             in_tool: None,
             tool: String::new(),
             waiting: false,
@@ -117,7 +123,8 @@ impl Memory {
         if beat.last_event_ms > 0 {
             self.act(ours(now, beat.now_ms, beat.last_event_ms));
         }
-        self.in_tool = (beat.in_tool_since_ms > 0).then(|| ours(now, beat.now_ms, beat.in_tool_since_ms));
+        self.in_tool =
+            (beat.in_tool_since_ms > 0).then(|| ours(now, beat.now_ms, beat.in_tool_since_ms));
         self.tool = cut(&beat.tool);
         self.waiting = beat.waiting_for_human;
         let pushed = cut(&beat.pushed_commit);
@@ -131,7 +138,8 @@ impl Memory {
         let over = now.duration_since(self.cpu_at);
         if !beat.cpu_seconds.is_finite() || beat.cpu_seconds < self.cpu {
             // Another container, or nonsense: begin anew.
-            (self.cpu, self.cpu_at) = (if beat.cpu_seconds.is_finite() { beat.cpu_seconds } else { 0.0 }, now);
+            (self.cpu, self.cpu_at) =
+                (if beat.cpu_seconds.is_finite() { beat.cpu_seconds } else { 0.0 }, now);
         } else if over >= APART {
             if (beat.cpu_seconds - self.cpu) / over.as_secs_f64() >= BUSY {
                 self.busy = Some(now);

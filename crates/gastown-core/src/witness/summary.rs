@@ -68,8 +68,13 @@ pub fn count(polecats: &[Counted]) -> Summary {
 impl Summary {
     /// Who is in trouble; nothing when nobody is.
     pub fn sick(&self) -> Option<String> {
-        let part = |what: &str, names: &[String]| (!names.is_empty()).then(|| format!("{what}: {}", list(names)));
-        let parts: Vec<_> = [part("stuck", &self.stuck), part("failed", &self.failed)].into_iter().flatten().collect();
+        let part = |what: &str, names: &[String]| {
+            (!names.is_empty()).then(|| format!("{what}: {}", list(names)))
+        };
+        let parts: Vec<_> = [part("stuck", &self.stuck), part("failed", &self.failed)]
+            .into_iter()
+            .flatten()
+            .collect();
         (!parts.is_empty()).then(|| parts.join("; "))
     }
 }

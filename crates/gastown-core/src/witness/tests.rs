@@ -39,7 +39,8 @@ fn verdict(now: i64, memory: &Memory) -> Verdict {
     judge(at(now), &facts(Some(memory))).unwrap()
 }
 
-/// What is ordered when a minute goes by after the other, up to `end`; the agent does nothing, saving ends as `save` says.
+/// What is ordered when a minute goes by after the other, up to `end`; the agent does nothing,
+/// saving ends as `save` says.
 fn silence(memory: &mut Memory, end: i64, save: impl Fn(u64) -> Option<bool>) -> Vec<(i64, Order)> {
     let (mut orders, mut number) = (Vec::new(), 0);
     for minute in 0..=end {
@@ -64,10 +65,21 @@ fn a_silent_build_of_half_an_hour_raises_no_alarm() {
         let now = minute * MINUTE;
         memory.hear(at(now), &in_tool(now, 0, 58.0 * minute as f64));
         let seen = verdict(now, &memory);
-        assert_eq!((seen.healthy, seen.order, seen.alarm), (Status::True, None, None), "minute {minute}");
-        assert_eq!(seen.activity, if minute < 2 { Activity::Working } else { Activity::Quiet }, "minute {minute}");
+        assert_eq!(
+            (seen.healthy, seen.order, seen.alarm),
+            (Status::True, None, None),
+            "minute {minute}"
+        );
+        assert_eq!(
+            seen.activity,
+            if minute < 2 { Activity::Working } else { Activity::Quiet },
+            "minute {minute}"
+        );
     }
-    assert_eq!(verdict(40 * MINUTE, &memory).message, "the agent is inside one tool call that computes: cargo build");
+    assert_eq!(
+        verdict(40 * MINUTE, &memory).message,
+        "the agent is inside one tool call that computes: cargo build"
+    );
 }
 
 #[test]
@@ -84,8 +96,15 @@ fn a_dead_turn_is_nudged_once_then_saved_then_given_up() {
     let orders = silence(&mut memory, 30, |_| Some(true));
     assert_eq!(orders, [(15, Order::Nudge), (20, Order::Checkpoint)]);
     let seen = verdict(30 * MINUTE, &memory);
-    assert_eq!((seen.activity, seen.healthy, seen.reason), (Activity::Wedged, Status::False, reason::RESTART_WANTED));
-    assert!(seen.message.starts_with("pod uid-1: ") && seen.message.ends_with("wip 0123"), "{}", seen.message);
+    assert_eq!(
+        (seen.activity, seen.healthy, seen.reason),
+        (Activity::Wedged, Status::False, reason::RESTART_WANTED)
+    );
+    assert!(
+        seen.message.starts_with("pod uid-1: ") && seen.message.ends_with("wip 0123"),
+        "{}",
+        seen.message
+    );
 }
 
 #[test]
@@ -132,7 +151,11 @@ fn a_checkpoint_saves_nothing_of_what_the_agent_did_since_it_was_asked_for() {
                 memory.answered(&done);
                 memory.hear(at(110), &beat(110, event, 0.0));
             }
-            assert_eq!(memory.saved.is_some(), saves, "at {event}, heard before the answer: {heard_before_the_answer}");
+            assert_eq!(
+                memory.saved.is_some(),
+                saves,
+                "at {event}, heard before the answer: {heard_before_the_answer}"
+            );
         }
     }
 }
@@ -140,9 +163,16 @@ fn a_checkpoint_saves_nothing_of_what_the_agent_did_since_it_was_asked_for() {
 #[test]
 fn a_turn_that_ended_waits_for_a_person() {
     let memory = Memory::new(at(0), &Beat { waiting_for_human: true, ..beat(0, 0, 0.0) });
-    assert_eq!(verdict(10, &memory).activity, Activity::Working, "it may be about to end by itself");
+    assert_eq!(
+        verdict(10, &memory).activity,
+        Activity::Working,
+        "it may be about to end by itself"
+    );
     let seen = verdict(3 * MINUTE, &memory);
-    assert_eq!((seen.activity, seen.alarm.unwrap().cause), (Activity::WaitingForHuman, Alarm::WAITING));
+    assert_eq!(
+        (seen.activity, seen.alarm.unwrap().cause),
+        (Activity::WaitingForHuman, Alarm::WAITING)
+    );
 }
 
 #[test]
@@ -162,7 +192,10 @@ fn a_pod_is_dead_only_while_others_are_heard() {
     let just_back = Facts { others: Some((at(999), at(990))), ..facts(None) };
     assert_eq!(judge(at(1000), &just_back).unwrap().healthy, Status::Unknown);
     let lost = judge(at(1000), &Facts { others: Some((at(999), at(0))), ..facts(None) }).unwrap();
-    assert_eq!((lost.activity, lost.healthy, lost.alarm.unwrap().cause), (Activity::Dead, Status::False, Alarm::LOST));
+    assert_eq!(
+        (lost.activity, lost.healthy, lost.alarm.unwrap().cause),
+        (Activity::Dead, Status::False, Alarm::LOST)
+    );
 }
 
 #[test]
@@ -171,7 +204,17 @@ fn what_a_pod_says_of_time_and_cpu_is_bounded() {
     for (now_ms, last_event_ms) in [(i64::MIN, i64::MAX), (i64::MAX, 1), (0, 1), (-1, i64::MAX)] {
         for cpu_seconds in [f64::NAN, f64::INFINITY, -1.0, f64::MAX] {
             let tool = "x\u{0}".repeat(5000);
-            memory.hear(at(60), &Beat { now_ms, last_event_ms, in_tool_since_ms: i64::MAX, cpu_seconds, tool, ..Beat::default() });
+            memory.hear(
+                at(60),
+                &Beat {
+                    now_ms,
+                    last_event_ms,
+                    in_tool_since_ms: i64::MAX,
+                    cpu_seconds,
+                    tool,
+                    ..Beat::default()
+                },
+            );
             assert!(memory.active <= at(60) && memory.still() <= at(60));
         }
     }
@@ -180,7 +223,12 @@ fn what_a_pod_says_of_time_and_cpu_is_bounded() {
 
 #[test]
 fn a_rig_is_counted_from_phases() {
-    let one = |name: &str, state, failed, unhealthy| Counted { name: name.into(), state, failed, unhealthy };
+    let one = |name: &str, state, failed, unhealthy| Counted {
+        name: name.into(),
+        state,
+        failed,
+        unhealthy,
+    };
     let summary = count(&[
         one("w/a", PolecatState::Working, false, false),
         one("w/b", PolecatState::Working, false, true),
@@ -193,7 +241,8 @@ fn a_rig_is_counted_from_phases() {
     assert_eq!((summary.total, summary.running, summary.succeeded), (7, 2, 1));
     assert_eq!(summary.sick().unwrap(), "stuck: w/b, w/e; failed: w/d");
     assert_eq!(count(&[]).sick(), None);
-    let many: Vec<_> = (0..12).map(|n| one(&format!("w/{n:02}"), PolecatState::Stuck, true, false)).collect();
+    let many: Vec<_> =
+        (0..12).map(|n| one(&format!("w/{n:02}"), PolecatState::Stuck, true, false)).collect();
     assert!(count(&many).sick().unwrap().ends_with("w/09 and 2 more"));
 }
 
@@ -209,12 +258,8 @@ enum Step {
 fn step() -> impl Strategy<Value = Step> {
     prop_oneof![
         (1_i64..1200).prop_map(Step::Wait),
-        (any::<bool>(), any::<bool>(), any::<bool>(), 0.0..100.0).prop_map(|(event, tool, waiting, cpu)| Step::Beat {
-            event,
-            tool,
-            waiting,
-            cpu
-        }),
+        (any::<bool>(), any::<bool>(), any::<bool>(), 0.0..100.0)
+            .prop_map(|(event, tool, waiting, cpu)| Step::Beat { event, tool, waiting, cpu }),
         (any::<bool>(), 0_u64..3).prop_map(|(ok, back)| Step::Answer(ok, back)),
         Just(Step::Detach),
     ]

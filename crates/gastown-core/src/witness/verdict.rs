@@ -7,7 +7,8 @@ use jiff::{SignedDuration, Timestamp};
 
 use super::memory::{Memory, Order};
 
-/// A tool call that uses no CPU, such as one that waits for a server, gets so many times the threshold.
+/// A tool call that uses no CPU, such as one that waits for a server, gets so many times the
+/// threshold.
 const TOOL_FACTOR: i32 = 4;
 /// A checkpoint that is not answered, or fails, is asked for again after this long.
 const CHECKPOINT_AGAIN: SignedDuration = SignedDuration::from_mins(2);
@@ -108,7 +109,10 @@ fn after(now: Timestamp, then: Timestamp, wait: SignedDuration) -> bool {
 /// The verdict; nothing while nothing can be said, and then what was said before stays.
 pub fn judge(now: Timestamp, facts: &Facts) -> Option<Verdict> {
     let limits = &facts.thresholds;
-    let Some(memory) = facts.memory.filter(|m| facts.attached || !after(now, m.heard, LOST_AFTER)) else { return lost(now, facts) };
+    let Some(memory) = facts.memory.filter(|m| facts.attached || !after(now, m.heard, LOST_AFTER))
+    else {
+        return lost(now, facts);
+    };
     let still = now.duration_since(memory.still());
     let silent = now.duration_since(memory.active);
     let computes = memory.busy.is_some_and(|t| !after(now, t, limits.quiet));
@@ -118,7 +122,8 @@ pub fn judge(now: Timestamp, facts: &Facts) -> Option<Verdict> {
     };
     if memory.waiting && silent >= limits.quiet {
         let summary = "its agent has ended its turn and waits for a person".to_owned();
-        let alarm = Alarm { cause: Alarm::WAITING, severity: Severity::Medium, summary: summary.clone() };
+        let alarm =
+            Alarm { cause: Alarm::WAITING, severity: Severity::Medium, summary: summary.clone() };
         let verdict = verdict(Activity::WaitingForHuman, Status::False, "WaitingForHuman", summary);
         return Some(Verdict { alarm: Some(alarm), ..verdict });
     }
@@ -126,10 +131,17 @@ pub fn judge(now: Timestamp, facts: &Facts) -> Option<Verdict> {
         return Some(wedged(now, facts, memory, stuck));
     }
     if silent < limits.quiet {
-        return Some(verdict(Activity::Working, Status::True, reason::HEALTHY, "the agent gets on".to_owned()));
+        return Some(verdict(
+            Activity::Working,
+            Status::True,
+            reason::HEALTHY,
+            "the agent gets on".to_owned(),
+        ));
     }
     let what = match (memory.in_tool, computes) {
-        (Some(_), true) => format!("the agent is inside one tool call that computes: {}", memory.tool),
+        (Some(_), true) => {
+            format!("the agent is inside one tool call that computes: {}", memory.tool)
+        }
         (Some(_), false) => format!("the agent is inside one tool call: {}", memory.tool),
         (None, true) => "the agent says nothing and computes".to_owned(),
         (None, false) => "the agent says nothing".to_owned(),
@@ -146,26 +158,41 @@ fn wedged(now: Timestamp, facts: &Facts, memory: &Memory, stuck: SignedDuration)
     let limits = &facts.thresholds;
     let since = memory.still();
     let due = since.checked_add(stuck).unwrap_or(now);
-    let mut said = verdict(Activity::Wedged, Status::False, "Wedged", format!("the agent does nothing since {}", whole_seconds(since)));
+    let mut said = verdict(
+        Activity::Wedged,
+        Status::False,
+        "Wedged",
+        format!("the agent does nothing since {}", whole_seconds(since)),
+    );
     let saved = memory.saved.as_ref().filter(|(t, _)| *t > since);
     if let Some((_, what)) = saved {
         said.reason = reason::RESTART_WANTED;
-        said.message = format!("pod {}: the agent does nothing since {}; its work is saved: {what}", facts.pod, whole_seconds(since));
+        said.message = format!(
+            "pod {}: the agent does nothing since {}; its work is saved: {what}",
+            facts.pod,
+            whole_seconds(since)
+        );
         return said;
     }
     if !facts.attached {
-        said.message.push_str("; its pod cannot be told to save the work, so that it is not restarted");
+        said.message
+            .push_str("; its pod cannot be told to save the work, so that it is not restarted");
         return said;
     }
     let nudged = memory.nudged.filter(|t| *t > since);
     let asked = memory.asked.filter(|(_, t)| *t > since);
     match (nudged, asked) {
         (None, _) => said.order = after(now, due, limits.nudge_after).then_some(Order::Nudge),
-        (Some(nudged), None) => said.order = after(now, nudged, limits.restart_after).then_some(Order::Checkpoint),
-        (Some(_), Some((_, asked))) => said.order = after(now, asked, CHECKPOINT_AGAIN).then_some(Order::Checkpoint),
+        (Some(nudged), None) => {
+            said.order = after(now, nudged, limits.restart_after).then_some(Order::Checkpoint)
+        }
+        (Some(_), Some((_, asked))) => {
+            said.order = after(now, asked, CHECKPOINT_AGAIN).then_some(Order::Checkpoint)
+        }
     }
     if let Some((tries, why)) = &memory.failed {
-        said.message = format!("{}; saving its work failed, so that it is not restarted: {why}", said.message);
+        said.message =
+            format!("{}; saving its work failed, so that it is not restarted: {why}", said.message);
         if *tries >= CHECKPOINTS {
             let summary = format!("its agent is wedged and its work cannot be saved: {why}");
             said.alarm = Some(Alarm { cause: Alarm::UNSAVED, severity: Severity::High, summary });
@@ -178,7 +205,9 @@ fn wedged(now: Timestamp, facts: &Facts, memory: &Memory, stuck: SignedDuration)
 fn lost(now: Timestamp, facts: &Facts) -> Option<Verdict> {
     let grace = facts.thresholds.grace.max(LOST_AFTER);
     let heard = facts.memory.map_or(facts.since, |m| m.heard.max(facts.since));
-    let hearing = facts.others.is_some_and(|(last, since)| !after(now, last, LOST_AFTER) && after(now, since, grace));
+    let hearing = facts
+        .others
+        .is_some_and(|(last, since)| !after(now, last, LOST_AFTER) && after(now, since, grace));
     if !after(now, facts.judging, grace) || !after(now, heard, grace) {
         return None;
     }
@@ -186,7 +215,11 @@ fn lost(now: Timestamp, facts: &Facts) -> Option<Verdict> {
         let message = "nobody is heard from, so that nothing can be said of this one".to_owned();
         return Some(verdict(Activity::Quiet, Status::Unknown, "NotHeard", message));
     }
-    let summary = format!("its pod is not heard from since {}, though others are", whole_seconds(heard));
+    let summary =
+        format!("its pod is not heard from since {}, though others are", whole_seconds(heard));
     let alarm = Alarm { cause: Alarm::LOST, severity: Severity::High, summary: summary.clone() };
-    Some(Verdict { alarm: Some(alarm), ..verdict(Activity::Dead, Status::False, "NotHeard", summary) })
+    Some(Verdict {
+        alarm: Some(alarm),
+        ..verdict(Activity::Dead, Status::False, "NotHeard", summary)
+    })
 }

@@ -89,7 +89,11 @@ impl Town {
         match self.judge(parts, body) {
             Ok(body) => Said { status: 200, headers: Vec::new(), body: body.to_string() },
             Err((status, problem)) => {
-                let headers = if status == 401 { vec![("www-authenticate", "Bearer".to_owned())] } else { Vec::new() };
+                let headers = if status == 401 {
+                    vec![("www-authenticate", "Bearer".to_owned())]
+                } else {
+                    Vec::new()
+                };
                 Said { status, headers, body: problem.to_string() }
             }
         }
@@ -97,36 +101,60 @@ impl Town {
 
     fn judge(&mut self, parts: &Parts, body: &[u8]) -> Answer {
         let header = |name: &str| parts.headers.get(name).map(|value| value.to_str().unwrap());
-        let path = parts.uri.path().strip_prefix("/v0/beads/").ok_or_else(|| no(404, "not_found"))?.to_owned();
+        let path = parts
+            .uri
+            .path()
+            .strip_prefix("/v0/beads/")
+            .ok_or_else(|| no(404, "not_found"))?
+            .to_owned();
         if header("authorization") != Some(&format!("Bearer {TOKEN}")) {
             return Err(no(401, "unauthenticated"));
         }
-        if let Some(stamp) = header("bd-project-id").filter(|stamp| path != "context" && *stamp != self.project) {
+        if let Some(stamp) =
+            header("bd-project-id").filter(|stamp| path != "context" && *stamp != self.project)
+        {
             assert!(!stamp.is_empty());
             let mut problem = no(400, "invalid_argument").1;
-            (problem["param"], problem["reason"]) = ("Bd-Project-Id".into(), "project_mismatch".into());
+            (problem["param"], problem["reason"]) =
+                ("Bd-Project-Id".into(), "project_mismatch".into());
             problem["server_project_id"] = self.project.clone().into();
             return Err((400, problem));
         }
-        assert!(path == "context" || header("bd-project-id").is_some(), "a request without a project: {path}");
+        assert!(
+            path == "context" || header("bd-project-id").is_some(),
+            "a request without a project: {path}"
+        );
         let query: Vec<(String, String)> =
-            url::form_urlencoded::parse(parts.uri.query().unwrap_or_default().as_bytes()).into_owned().collect();
+            url::form_urlencoded::parse(parts.uri.query().unwrap_or_default().as_bytes())
+                .into_owned()
+                .collect();
         if parts.method == "GET" {
             return self.read(&path, &query);
         }
-        assert_eq!((parts.method.as_str(), header("content-type"), query.len()), ("POST", Some("application/json"), 0));
-        let body: Map<String, Value> = serde_json::from_slice(body).map_err(|_| no(400, "invalid_argument"))?;
-        let (id, verb) = path.strip_prefix("issues/").and_then(|rest| rest.split_once([':', '/'])).ok_or_else(|| no(404, "not_found"))?;
+        assert_eq!(
+            (parts.method.as_str(), header("content-type"), query.len()),
+            ("POST", Some("application/json"), 0)
+        );
+        let body: Map<String, Value> =
+            serde_json::from_slice(body).map_err(|_| no(400, "invalid_argument"))?;
+        let (id, verb) = path
+            .strip_prefix("issues/")
+            .and_then(|rest| rest.split_once([':', '/']))
+            .ok_or_else(|| no(404, "not_found"))?;
         let row = self.row(id).cloned().ok_or_else(|| no(404, "not_found"))?;
         self.write(id, verb, &row, &body)
     }
 
     fn read(&self, path: &str, query: &[(String, String)]) -> Answer {
-        let allow = |known: &[&str]| match query.iter().find(|(key, _)| !known.contains(&key.as_str())) {
+        let allow = |known: &[&str]| match query
+            .iter()
+            .find(|(key, _)| !known.contains(&key.as_str()))
+        {
             Some((key, _)) => Err(no_because(400, "invalid_argument", key, "unknown_parameter")),
             None => Ok(()),
         };
-        let value = |key: &str| query.iter().find(|(name, _)| name == key).map(|(_, value)| value.as_str());
+        let value =
+            |key: &str| query.iter().find(|(name, _)| name == key).map(|(_, value)| value.as_str());
         match path {
             "context" => {
                 allow(&[])?;
@@ -142,19 +170,35 @@ impl Town {
             "dependencies" => {
                 allow(&["issue_id"])?;
                 assert!((1..=100).contains(&query.len()));
-                let edges = query.iter().filter_map(|(_, id)| self.row(id)).flat_map(|row| row["dependencies"].as_array().unwrap());
-                let missing: Vec<_> = query.iter().filter(|(_, id)| self.row(id).is_none()).map(|(_, id)| id).collect();
+                let edges = query
+                    .iter()
+                    .filter_map(|(_, id)| self.row(id))
+                    .flat_map(|row| row["dependencies"].as_array().unwrap());
+                let missing: Vec<_> = query
+                    .iter()
+                    .filter(|(_, id)| self.row(id).is_none())
+                    .map(|(_, id)| id)
+                    .collect();
                 Ok(json!({"items": edges.collect::<Vec<_>>(), "missing": missing}))
             }
             "events" => {
                 allow(&["since", "limit"])?;
-                self.events(value("since").unwrap().parse().unwrap(), value("limit").unwrap().parse().unwrap())
+                self.events(
+                    value("since").unwrap().parse().unwrap(),
+                    value("limit").unwrap().parse().unwrap(),
+                )
             }
             _ => {
                 allow(&["include_comments"])?;
-                let mut row = path.strip_prefix("issues/").and_then(|id| self.row(id)).cloned().ok_or_else(|| no(404, "not_found"))?;
-                let whole = |edge: &Value| self.row(edge["depends_on_id"].as_str().unwrap()).cloned();
-                row["dependencies"] = row["dependencies"].as_array().unwrap().iter().filter_map(whole).collect();
+                let mut row = path
+                    .strip_prefix("issues/")
+                    .and_then(|id| self.row(id))
+                    .cloned()
+                    .ok_or_else(|| no(404, "not_found"))?;
+                let whole =
+                    |edge: &Value| self.row(edge["depends_on_id"].as_str().unwrap()).cloned();
+                row["dependencies"] =
+                    row["dependencies"].as_array().unwrap().iter().filter_map(whole).collect();
                 row["comments_omitted"] = (value("include_comments") != Some("true")).into();
                 Ok(row)
             }
@@ -167,12 +211,16 @@ impl Town {
         let mark = format!("v{}|&=", self.cursors);
         let after = match value("cursor") {
             None => None,
-            Some(cursor) => Some(cursor.strip_prefix(&mark).ok_or_else(|| no(400, "invalid_cursor"))?.to_owned()),
+            Some(cursor) => Some(
+                cursor.strip_prefix(&mark).ok_or_else(|| no(400, "invalid_cursor"))?.to_owned(),
+            ),
         };
         let all = value("all") == Some("true");
-        let mut rows: Vec<&Value> = self.rows.iter().filter(|row| all || row["status"] != "closed").collect();
+        let mut rows: Vec<&Value> =
+            self.rows.iter().filter(|row| all || row["status"] != "closed").collect();
         rows.sort_by_key(|row| row["id"].as_str());
-        let rows: Vec<&Value> = rows.into_iter().filter(|row| after.as_deref() < row["id"].as_str()).collect();
+        let rows: Vec<&Value> =
+            rows.into_iter().filter(|row| after.as_deref() < row["id"].as_str()).collect();
         let items: Vec<Value> = rows
             .iter()
             .take(limit)
@@ -180,9 +228,15 @@ impl Town {
                 let mut item = (*row).clone();
                 let members = item.as_object_mut().unwrap();
                 members.remove("revision");
-                members.insert("comment_count".to_owned(), row["comments"].as_array().unwrap().len().into());
+                members.insert(
+                    "comment_count".to_owned(),
+                    row["comments"].as_array().unwrap().len().into(),
+                );
                 members.remove("comments");
-                members.insert("dependency_count".to_owned(), row["dependencies"].as_array().unwrap().len().into());
+                members.insert(
+                    "dependency_count".to_owned(),
+                    row["dependencies"].as_array().unwrap().len().into(),
+                );
                 if !self.shows_edges {
                     members.remove("dependencies");
                 }
@@ -191,7 +245,8 @@ impl Town {
             .collect();
         let mut page = json!({"has_more": rows.len() > limit, "items": items});
         if rows.len() > limit {
-            page["next_cursor"] = format!("{mark}{}", page["items"][limit - 1]["id"].as_str().unwrap()).into();
+            page["next_cursor"] =
+                format!("{mark}{}", page["items"][limit - 1]["id"].as_str().unwrap()).into();
         }
         Ok(page)
     }
@@ -207,7 +262,9 @@ impl Town {
             return Err((410, problem));
         }
         let records = self.journal.iter().filter(|(seq, _)| *seq > since).take(limit);
-        let records: Vec<_> = records.map(|(seq, id)| json!({"seq": seq, "op": "update", "issue_id": id, "issue": null})).collect();
+        let records: Vec<_> = records
+            .map(|(seq, id)| json!({"seq": seq, "op": "update", "issue_id": id, "issue": null}))
+            .collect();
         Ok(json!({"head": head, "records": records}))
     }
 
@@ -222,11 +279,19 @@ impl Town {
         if let Some(key) = body.keys().find(|key| !known.contains(&key.as_str())) {
             return Err(no_because(400, "invalid_argument", key, "unknown_member"));
         }
-        let word = |key: &str| body.get(key).and_then(Value::as_str).map(str::trim).filter(|word| !word.is_empty()).map(str::to_owned);
+        let word = |key: &str| {
+            body.get(key)
+                .and_then(Value::as_str)
+                .map(str::trim)
+                .filter(|word| !word.is_empty())
+                .map(str::to_owned)
+        };
         let holder = row["assignee"].as_str();
         let status = row["status"].as_str().unwrap();
         if verb == "comments" {
-            let (Some(author), Some(_)) = (word("author"), word("text")) else { return Err(no(400, "invalid_argument")) };
+            let (Some(author), Some(_)) = (word("author"), word("text")) else {
+                return Err(no(400, "invalid_argument"));
+            };
             let comment = json!({"id": format!("c{}", self.versions), "issue_id": id, "author": author, "text": body["text"],
                 "created_at": "2026-11-25T12:00:00Z"});
             self.change(id, |row| row["comments"].as_array_mut().unwrap().push(comment.clone()));
@@ -239,7 +304,11 @@ impl Town {
                     return Err(no(404, "not_found"));
                 }
                 if let Some(holder) = holder.filter(|holder| *holder != actor) {
-                    return Err(with(409, "already_claimed", &json!({"assignee": holder, "issue_status": status})));
+                    return Err(with(
+                        409,
+                        "already_claimed",
+                        &json!({"assignee": holder, "issue_status": status}),
+                    ));
                 }
                 let already = status == "in_progress" && holder.is_some();
                 if !already && status != "open" {
@@ -259,7 +328,9 @@ impl Town {
                 }
                 let folded = |name: &str| name.replace(['.', '_'], "-");
                 match word("expected_assignee") {
-                    Some(expected) if holder.map(folded) != Some(folded(&expected)) => return Err(no(409, "precondition_failed")),
+                    Some(expected) if holder.map(folded) != Some(folded(&expected)) => {
+                        return Err(no(409, "precondition_failed"));
+                    }
                     None if holder != Some(&actor) => return Err(no(409, "already_claimed")),
                     _ => {}
                 }
@@ -271,16 +342,27 @@ impl Town {
             }
             _ => {
                 if body.get("expected_version").is_some_and(|version| *version != row["revision"]) {
-                    return Err(with(409, "precondition_failed", &json!({"param": "expected_version"})));
+                    return Err(with(
+                        409,
+                        "precondition_failed",
+                        &json!({"param": "expected_version"}),
+                    ));
                 }
                 let already = status == "closed";
-                let edge = |edge: &Value, kind: &str, to: &str| edge["type"] == kind && edge["depends_on_id"] == to;
+                let edge = |edge: &Value, kind: &str, to: &str| {
+                    edge["type"] == kind && edge["depends_on_id"] == to
+                };
                 let open = |row: &&Value| row["status"] != "closed";
                 let edges = |row: &Value| row["dependencies"].as_array().unwrap().clone();
-                let children =
-                    self.rows.iter().filter(open).filter(|child| edges(child).iter().any(|e| edge(e, "parent-child", id))).count();
-                let blocked =
-                    self.rows.iter().filter(open).any(|other| edges(row).iter().any(|e| edge(e, "blocks", other["id"].as_str().unwrap())));
+                let children = self
+                    .rows
+                    .iter()
+                    .filter(open)
+                    .filter(|child| edges(child).iter().any(|e| edge(e, "parent-child", id)))
+                    .count();
+                let blocked = self.rows.iter().filter(open).any(|other| {
+                    edges(row).iter().any(|e| edge(e, "blocks", other["id"].as_str().unwrap()))
+                });
                 let forced = body.get("force") == Some(&true.into());
                 if !already && !forced && children > 0 {
                     return Err(with(409, "not_closable", &json!({"open_children": children})));
@@ -299,14 +381,18 @@ impl Town {
             }
         };
         let mut said = already;
-        (said["issue"], said["revision"]) = (self.row(id).cloned().unwrap(), self.row(id).unwrap()["revision"].clone());
+        (said["issue"], said["revision"]) =
+            (self.row(id).cloned().unwrap(), self.row(id).unwrap()["revision"].clone());
         Ok(said)
     }
 }
 
 fn no(status: u16, code: &str) -> (u16, Value) {
     let detail = format!("refused; the request had the token {TOKEN}");
-    (status, json!({"type": "about:blank", "title": code, "status": status, "code": code, "detail": detail, "request_id": "r1"}))
+    (
+        status,
+        json!({"type": "about:blank", "title": code, "status": status, "code": code, "detail": detail, "request_id": "r1"}),
+    )
 }
 
 fn no_because(status: u16, code: &str, param: &str, reason: &str) -> (u16, Value) {

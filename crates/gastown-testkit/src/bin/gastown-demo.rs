@@ -1,4 +1,5 @@
-//! The demo's servers in one process: a git server, the scripted Messages API and a receiver of webhooks.
+//! The demo's servers in one process: a git server, the scripted Messages API and a receiver of
+//! webhooks.
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -33,9 +34,14 @@ async fn main() -> Result<()> {
     let args = Args::parse();
     tracing_subscriber::fmt().json().with_writer(std::io::stderr).init();
     std::fs::create_dir_all(&args.dir).with_context(|| format!("making {}", args.dir.display()))?;
-    let git = TcpListener::bind(args.git).await.with_context(|| format!("listening on {}", args.git))?;
-    let api = TcpListener::bind(args.messages).await.with_context(|| format!("listening on {}", args.messages))?;
-    let received = TcpListener::bind(args.hooks).await.with_context(|| format!("listening on {}", args.hooks))?;
+    let git =
+        TcpListener::bind(args.git).await.with_context(|| format!("listening on {}", args.git))?;
+    let api = TcpListener::bind(args.messages)
+        .await
+        .with_context(|| format!("listening on {}", args.messages))?;
+    let received = TcpListener::bind(args.hooks)
+        .await
+        .with_context(|| format!("listening on {}", args.hooks))?;
     let git_router = git_http::router(git_http::Config { dir: args.dir, login: None });
     let api_router = messages::router(args.api_key);
     let mut term = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate())?;

@@ -1,5 +1,5 @@
-//! The program of a pod's sandbox: it holds the pod's namespaces open, and where containers share a process namespace it
-//! is their first process and buries the dead.
+//! The program of a pod's sandbox: it holds the pod's namespaces open, and where containers share a
+//! process namespace it is their first process and buries the dead.
 
 use rustix::process::{WaitOptions, wait};
 use signal_hook::consts::{SIGCHLD, SIGINT, SIGTERM};

@@ -9,7 +9,8 @@ use serde_json::{Value, json};
 pub const NODE: &str = "gastown";
 /// The bridge that pods are plugged into.
 pub const BRIDGE: &str = "gtground0";
-/// The bridge's address, which is the node's. All ranges are of 198.18.0.0/15, which RFC 2544 keeps off the internet.
+/// The bridge's address, which is the node's. All ranges are of 198.18.0.0/15, which RFC 2544 keeps
+/// off the internet.
 pub const NODE_ADDRESS: Ipv4Addr = Ipv4Addr::new(198, 18, 0, 1);
 /// The addresses of pods.
 pub const POD_RANGE: &str = "198.18.0.0/24";
@@ -49,9 +50,11 @@ impl Paths {
     }
 }
 
-/// containerd's configuration, format 3. `snapshotter` is `overlayfs`, or `native` where overlays cannot be stacked.
+/// containerd's configuration, format 3. `snapshotter` is `overlayfs`, or `native` where overlays
+/// cannot be stacked.
 pub fn containerd(paths: &Paths, snapshotter: &str) -> String {
-    let (root, state, net, socket) = (paths.shown("containerd"), paths.shown("state"), paths.shown("cni"), paths.socket());
+    let (root, state, net, socket) =
+        (paths.shown("containerd"), paths.shown("state"), paths.shown("cni"), paths.socket());
     let bin = paths.bin.display();
     format!(
         r#"version = 3
@@ -104,7 +107,8 @@ pub fn network(paths: &Paths) -> String {
             "routes": [{"dst": "0.0.0.0/0"}],
         },
     });
-    let ports = json!({"type": "portmap", "backend": "nftables", "capabilities": {"portMappings": true}});
+    let ports =
+        json!({"type": "portmap", "backend": "nftables", "capabilities": {"portMappings": true}});
     pretty(&json!({"cniVersion": "1.0.0", "name": TABLE, "plugins": [bridge, ports]}))
 }
 
@@ -141,8 +145,8 @@ pub fn kubelet(paths: &Paths, resolv_conf: &Path) -> String {
     }))
 }
 
-/// kube-proxy's configuration. Everything through a Service is masqueraded: an answer from the same bridge then comes
-/// back through the node, whatever the host says about filtering bridged packets.
+/// kube-proxy's configuration. Everything through a Service is masqueraded: an answer from the same
+/// bridge then comes back through the node, whatever the host says about filtering bridged packets.
 pub fn proxy(paths: &Paths, health_port: u16, metrics_port: u16) -> String {
     pretty(&json!({
         "apiVersion": "kubeproxy.config.k8s.io/v1alpha1",
@@ -168,19 +172,25 @@ pub fn outward() -> String {
     )
 }
 
-/// Which file tells pods (and CoreDNS) the name servers of the host: the usual one, unless it names a stub on loopback,
-/// which a pod cannot reach; systemd-resolved keeps the real ones elsewhere.
+/// Which file tells pods (and CoreDNS) the name servers of the host: the usual one, unless it names
+/// a stub on loopback, which a pod cannot reach; systemd-resolved keeps the real ones elsewhere.
 pub fn resolv_conf(read: impl Fn(&Path) -> Option<String>) -> PathBuf {
     let usual = PathBuf::from("/etc/resolv.conf");
     let resolved = PathBuf::from("/run/systemd/resolve/resolv.conf");
     let on_loopback = read(&usual).is_some_and(|text| name_servers(&text).is_empty());
-    if on_loopback && read(&resolved).is_some_and(|text| !name_servers(&text).is_empty()) { resolved } else { usual }
+    if on_loopback && read(&resolved).is_some_and(|text| !name_servers(&text).is_empty()) {
+        resolved
+    } else {
+        usual
+    }
 }
 
 /// The name servers of a `resolv.conf` that a pod can reach.
 pub fn name_servers(resolv_conf: &str) -> Vec<String> {
     let words = resolv_conf.lines().filter_map(|line| line.trim().strip_prefix("nameserver"));
-    let servers = words.map(str::trim).filter_map(|word| word.split('%').next()?.parse::<std::net::IpAddr>().ok());
+    let servers = words
+        .map(str::trim)
+        .filter_map(|word| word.split('%').next()?.parse::<std::net::IpAddr>().ok());
     servers.filter(|server| !server.is_loopback()).map(|server| server.to_string()).collect()
 }
 
@@ -206,7 +216,8 @@ mod tests {
 
     #[test]
     fn the_kubelet_listens_on_the_bridge_alone_and_trusts_the_api_server_alone() {
-        let config: Value = serde_json::from_str(&kubelet(&paths(), Path::new("/etc/resolv.conf"))).unwrap();
+        let config: Value =
+            serde_json::from_str(&kubelet(&paths(), Path::new("/etc/resolv.conf"))).unwrap();
         assert_eq!(config["address"], "198.18.0.1");
         assert_eq!(config["authentication"]["anonymous"]["enabled"], false);
         assert_eq!(config["authorization"]["mode"], "Webhook");
@@ -214,10 +225,19 @@ mod tests {
 
     #[test]
     fn a_stub_resolver_is_passed_over_for_the_real_one() {
-        let stub =
-            |path: &Path| Some(if path.starts_with("/etc") { "nameserver 127.0.0.53\n" } else { "nameserver 192.0.2.1\n" }.to_owned());
+        let stub = |path: &Path| {
+            Some(
+                if path.starts_with("/etc") {
+                    "nameserver 127.0.0.53\n"
+                } else {
+                    "nameserver 192.0.2.1\n"
+                }
+                .to_owned(),
+            )
+        };
         assert_eq!(resolv_conf(stub), Path::new("/run/systemd/resolve/resolv.conf"));
-        let plain = |path: &Path| path.starts_with("/etc").then(|| "nameserver 192.0.2.7\n".to_owned());
+        let plain =
+            |path: &Path| path.starts_with("/etc").then(|| "nameserver 192.0.2.7\n".to_owned());
         assert_eq!(resolv_conf(plain), Path::new("/etc/resolv.conf"));
     }
 

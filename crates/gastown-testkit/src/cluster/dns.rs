@@ -17,7 +17,8 @@ pub const IMAGE: &str = "ghcr.io/gastown-operator/coredns:1";
 const NAMESPACE: &str = "kube-system";
 const NAME: &str = "coredns";
 
-/// What the server answers: the cluster's names itself, others by asking the host's name servers, if it has any.
+/// What the server answers: the cluster's names itself, others by asking the host's name servers,
+/// if it has any.
 fn corefile(upstream: &[String]) -> String {
     let mut text = String::from(
         ".:5353 {\n  errors\n  ready :8181\n  kubernetes cluster.local in-addr.arpa {\n    pods insecure\n    ttl 5\n  }\n  cache 5\n  loadbalance\n",
@@ -86,7 +87,9 @@ pub async fn apply(client: &Client, resolv_conf: &Path) -> Result<()> {
             None => Api::all_with(client.clone(), &resource),
         };
         let name = object.name_any();
-        let done = api.patch(&name, &PatchParams::apply("gastown-cluster").force(), &Patch::Apply(&object)).await;
+        let done = api
+            .patch(&name, &PatchParams::apply("gastown-cluster").force(), &Patch::Apply(&object))
+            .await;
         done.with_context(|| format!("applying {} {name}", resource.kind))?;
     }
     Ok(())
@@ -96,7 +99,10 @@ pub async fn apply(client: &Client, resolv_conf: &Path) -> Result<()> {
 pub async fn wait(client: &Client) -> Result<()> {
     let api: Api<Deployment> = Api::namespaced(client.clone(), NAMESPACE);
     let available = |found: Option<&Deployment>| {
-        found.and_then(|d| d.status.as_ref()).and_then(|s| s.available_replicas).is_some_and(|count| count > 0)
+        found
+            .and_then(|d| d.status.as_ref())
+            .and_then(|s| s.available_replicas)
+            .is_some_and(|count| count > 0)
     };
     kube::runtime::wait::await_condition(api, NAME, available).await?;
     Ok(())
@@ -109,7 +115,10 @@ mod tests {
     #[test]
     fn names_outside_are_forwarded_only_when_somebody_can_be_asked() {
         assert!(!corefile(&[]).contains("forward"));
-        assert!(corefile(&["192.0.2.1".into(), "192.0.2.2".into()]).contains("forward . 192.0.2.1 192.0.2.2\n"));
+        assert!(
+            corefile(&["192.0.2.1".into(), "192.0.2.2".into()])
+                .contains("forward . 192.0.2.1 192.0.2.2\n")
+        );
     }
 
     #[test]

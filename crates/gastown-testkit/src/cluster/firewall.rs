@@ -1,6 +1,7 @@
-//! Room in the host's own firewall. Where it drops by default (container engines set FORWARD so, desktop firewalls INPUT),
-//! pods would reach neither each other through a Service nor the API server; so what comes and goes by our bridge is let
-//! through, by rules that carry our name and go with the bridge.
+//! Room in the host's own firewall. Where it drops by default (container engines set FORWARD so,
+//! desktop firewalls INPUT), pods would reach neither each other through a Service nor the API
+//! server; so what comes and goes by our bridge is let through, by rules that carry our name and go
+//! with the bridge.
 
 use anyhow::Result;
 
@@ -8,14 +9,22 @@ use super::config::{BRIDGE, TABLE};
 use super::host::{output, run};
 
 /// The chains of iptables, as nft shows them, with the directions that concern us.
-const CHAINS: [(&str, &[&str]); 2] = [("FORWARD", &["iifname", "oifname"]), ("INPUT", &["iifname"])];
+const CHAINS: [(&str, &[&str]); 2] =
+    [("FORWARD", &["iifname", "oifname"]), ("INPUT", &["iifname"])];
 
 /// Adds our rules at the head of each chain that drops by default.
 pub async fn open() -> Result<()> {
     for (chain, directions) in CHAINS {
         if drops_by_default(&list(chain).await) {
             for direction in directions {
-                run("nft", &["insert", "rule", "ip", "filter", chain, direction, BRIDGE, "accept", "comment", TABLE]).await?;
+                run(
+                    "nft",
+                    &[
+                        "insert", "rule", "ip", "filter", chain, direction, BRIDGE, "accept",
+                        "comment", TABLE,
+                    ],
+                )
+                .await?;
             }
         }
     }
@@ -37,7 +46,9 @@ pub async fn leftovers() -> Vec<String> {
     let mut found = Vec::new();
     for (chain, _) in CHAINS {
         let handles = our_handles(&list(chain).await);
-        found.extend(handles.into_iter().map(|handle| format!("nft rule ip filter {chain} handle {handle}")));
+        found.extend(
+            handles.into_iter().map(|handle| format!("nft rule ip filter {chain} handle {handle}")),
+        );
     }
     found
 }
@@ -55,7 +66,9 @@ fn drops_by_default(chain: &str) -> bool {
 fn our_handles(chain: &str) -> Vec<String> {
     let name = format!("comment \"{TABLE}\"");
     let ours = chain.lines().filter(|line| line.contains(&name));
-    ours.filter_map(|line| line.rsplit_once("# handle ")).map(|(_, handle)| handle.trim().to_owned()).collect()
+    ours.filter_map(|line| line.rsplit_once("# handle "))
+        .map(|(_, handle)| handle.trim().to_owned())
+        .collect()
 }
 
 #[cfg(test)]

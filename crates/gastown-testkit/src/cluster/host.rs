@@ -1,5 +1,5 @@
-//! What a cluster changes on the host, and how that is undone: the bridge, a table of the packet filter, kernel
-//! settings, mounts, cgroups, folders that its parts make outside their own.
+//! What a cluster changes on the host, and how that is undone: the bridge, a table of the packet
+//! filter, kernel settings, mounts, cgroups, folders that its parts make outside their own.
 
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
@@ -40,8 +40,13 @@ const SETTINGS: [&str; 8] = [
 const PODS_CGROUP: &str = "kubepods";
 
 /// Tables of the packet filter that belong to a cluster of ours: family and name.
-const TABLES: [(&str, &str); 5] =
-    [("ip", TABLE), ("ip", "kube-proxy"), ("ip6", "kube-proxy"), ("inet", "cni_hostport"), ("inet", "cni_plugins_masquerade")];
+const TABLES: [(&str, &str); 5] = [
+    ("ip", TABLE),
+    ("ip", "kube-proxy"),
+    ("ip6", "kube-proxy"),
+    ("inet", "cni_hostport"),
+    ("inet", "cni_plugins_masquerade"),
+];
 
 /// Paths that are not there now, so that they go when the cluster goes.
 pub fn absent_places() -> Vec<PathBuf> {
@@ -49,7 +54,8 @@ pub fn absent_places() -> Vec<PathBuf> {
     fixed.chain(pod_cgroups()).filter(|path| path.symlink_metadata().is_err()).collect()
 }
 
-/// Where pods' cgroups would be: one folder in each hierarchy of version 1, one in all of version 2.
+/// Where pods' cgroups would be: one folder in each hierarchy of version 1, one in all of version
+/// 2.
 fn pod_cgroups() -> Vec<PathBuf> {
     let top = Path::new("/sys/fs/cgroup");
     if top.join("cgroup.controllers").exists() {
@@ -62,7 +68,9 @@ fn pod_cgroups() -> Vec<PathBuf> {
 /// The kernel settings as they are now.
 pub fn settings() -> Vec<Setting> {
     let paths = SETTINGS.iter().map(|name| Path::new("/proc/sys").join(name));
-    paths.filter_map(|path| std::fs::read_to_string(&path).ok().map(|value| Setting { path, value })).collect()
+    paths
+        .filter_map(|path| std::fs::read_to_string(&path).ok().map(|value| Setting { path, value }))
+        .collect()
 }
 
 /// Puts kernel settings back.
@@ -82,7 +90,8 @@ pub async fn plug_in(dir: &Path) -> Result<()> {
     run("ip", &["link", "set", BRIDGE, "alias", &dir.to_string_lossy()]).await?;
     run("ip", &["address", "add", &address, "dev", BRIDGE]).await?;
     run("ip", &["link", "set", BRIDGE, "up"]).await?;
-    std::fs::write("/proc/sys/net/ipv4/ip_forward", "1").context("allowing packets to be forwarded")?;
+    std::fs::write("/proc/sys/net/ipv4/ip_forward", "1")
+        .context("allowing packets to be forwarded")?;
     feed("nft", &["-f", "-"], &outward()).await?;
     firewall::open().await
 }
@@ -90,7 +99,9 @@ pub async fn plug_in(dir: &Path) -> Result<()> {
 /// The folder of the cluster that the bridge belongs to; `None` without a bridge.
 pub fn bridge_owner() -> Option<PathBuf> {
     let link = Path::new("/sys/class/net").join(BRIDGE);
-    link.exists().then(|| PathBuf::from(std::fs::read_to_string(link.join("ifalias")).unwrap_or_default().trim()))
+    link.exists().then(|| {
+        PathBuf::from(std::fs::read_to_string(link.join("ifalias")).unwrap_or_default().trim())
+    })
 }
 
 /// Refuses a host on which another cluster's parts are in the way.
@@ -103,11 +114,16 @@ pub async fn check_free(dir: &Path) -> Result<()> {
         );
     }
     if tables().await.iter().any(|(_, name)| *name == "kube-proxy") {
-        bail!("another kube-proxy works on this machine (nft list tables); a second node cannot run beside it");
+        bail!(
+            "another kube-proxy works on this machine (nft list tables); a second node cannot run beside it"
+        );
     }
     // A unix socket's path holds 107 bytes, and containerd adds to ours.
     if dir.as_os_str().len() > 80 {
-        bail!("{} is too long for a socket's path; give a shorter folder with --dir", dir.display());
+        bail!(
+            "{} is too long for a socket's path; give a shorter folder with --dir",
+            dir.display()
+        );
     }
     Ok(())
 }
@@ -131,13 +147,20 @@ pub async fn unplug(dir: &Path) -> Result<()> {
 
 fn ports() -> Vec<String> {
     let listed = std::fs::read_dir(Path::new("/sys/class/net").join(BRIDGE).join("brif"));
-    listed.into_iter().flatten().flatten().map(|port| port.file_name().to_string_lossy().into_owned()).collect()
+    listed
+        .into_iter()
+        .flatten()
+        .flatten()
+        .map(|port| port.file_name().to_string_lossy().into_owned())
+        .collect()
 }
 
 /// Those of our tables that are there.
 async fn tables() -> Vec<(&'static str, &'static str)> {
     let listed = output("nft", &["list", "tables"]).await.unwrap_or_default();
-    let there = |(family, name): &(&str, &str)| listed.lines().any(|line| line == format!("table {family} {name}"));
+    let there = |(family, name): &(&str, &str)| {
+        listed.lines().any(|line| line == format!("table {family} {name}"))
+    };
     TABLES.into_iter().filter(there).collect()
 }
 
@@ -154,7 +177,8 @@ fn mounts_below(dir: &Path) -> Vec<PathBuf> {
     text.lines().filter_map(mount_point).filter(|point| point.starts_with(dir)).collect()
 }
 
-/// The mount point of a line of proc(5)'s mountinfo; the kernel writes blanks and backslashes in octal.
+/// The mount point of a line of proc(5)'s mountinfo; the kernel writes blanks and backslashes in
+/// octal.
 fn mount_point(line: &str) -> Option<PathBuf> {
     let mut parts = line.split(' ').nth(4)?.split('\\');
     let mut point = parts.next()?.to_owned();
@@ -181,7 +205,8 @@ pub fn is_on_overlay(dir: &Path) -> bool {
 /// Processes in pods' cgroups that this cluster made.
 pub fn pod_processes(created: &[PathBuf]) -> Vec<u32> {
     let ours = pod_cgroups().into_iter().filter(|path| created.contains(path));
-    let mut pids: Vec<u32> = ours.flat_map(|top| cgroups_below(&top)).flat_map(|group| members(&group)).collect();
+    let mut pids: Vec<u32> =
+        ours.flat_map(|top| cgroups_below(&top)).flat_map(|group| members(&group)).collect();
     pids.sort_unstable();
     pids.dedup();
     pids
@@ -198,7 +223,10 @@ fn cgroups_below(top: &Path) -> Vec<PathBuf> {
     let mut at = 0;
     while let Some(group) = found.get(at) {
         let children = std::fs::read_dir(group).into_iter().flatten().flatten();
-        let children: Vec<PathBuf> = children.filter(|c| c.file_type().is_ok_and(|t| t.is_dir())).map(|c| c.path()).collect();
+        let children: Vec<PathBuf> = children
+            .filter(|c| c.file_type().is_ok_and(|t| t.is_dir()))
+            .map(|c| c.path())
+            .collect();
         found.extend(children);
         at += 1;
     }
@@ -211,10 +239,12 @@ pub fn remove_created(created: &[PathBuf]) -> Result<()> {
         if path.starts_with("/sys/fs/cgroup") {
             // The files of a cgroup go with it, so only folders are removed, children first.
             for group in cgroups_below(path).iter().rev() {
-                std::fs::remove_dir(group).with_context(|| format!("removing cgroup {}", group.display()))?;
+                std::fs::remove_dir(group)
+                    .with_context(|| format!("removing cgroup {}", group.display()))?;
             }
         } else {
-            std::fs::remove_dir_all(path).with_context(|| format!("removing {}", path.display()))?;
+            std::fs::remove_dir_all(path)
+                .with_context(|| format!("removing {}", path.display()))?;
         }
     }
     Ok(())
@@ -222,18 +252,23 @@ pub fn remove_created(created: &[PathBuf]) -> Result<()> {
 
 /// What of a cluster is still on the host, one line each; empty after a clean `down`.
 pub async fn leftovers(dir: &Path) -> Vec<String> {
-    let mut found: Vec<String> = mounts_below(dir).iter().map(|m| format!("mount {}", m.display())).collect();
+    let mut found: Vec<String> =
+        mounts_below(dir).iter().map(|m| format!("mount {}", m.display())).collect();
     if bridge_owner().as_deref() == Some(dir) {
         found.push(format!("bridge {BRIDGE}"));
     }
     if bridge_owner().is_none() {
-        found.extend(tables().await.iter().map(|(family, name)| format!("nft table {family} {name}")));
+        found.extend(
+            tables().await.iter().map(|(family, name)| format!("nft table {family} {name}")),
+        );
         found.extend(firewall::leftovers().await);
         let groups = pod_cgroups().into_iter().filter(|group| group.exists());
         found.extend(groups.map(|group| format!("cgroup {}", group.display())));
     }
     let inside = format!("{}/", dir.display());
-    found.extend(processes_about(&inside).into_iter().map(|(pid, line)| format!("process {pid}: {line}")));
+    found.extend(
+        processes_about(&inside).into_iter().map(|(pid, line)| format!("process {pid}: {line}")),
+    );
     if dir.exists() {
         found.push(format!("folder {}", dir.display()));
     }
@@ -269,21 +304,35 @@ pub async fn output(program: &str, arguments: &[&str]) -> Result<String> {
     let out = command.args(arguments).stdin(Stdio::null()).kill_on_drop(true).output().await;
     let out = out.with_context(|| format!("starting {program}"))?;
     if !out.status.success() {
-        bail!("{program} {} ended with {}: {}", arguments.join(" "), out.status, String::from_utf8_lossy(&out.stderr).trim());
+        bail!(
+            "{program} {} ended with {}: {}",
+            arguments.join(" "),
+            out.status,
+            String::from_utf8_lossy(&out.stderr).trim()
+        );
     }
     Ok(String::from_utf8_lossy(&out.stdout).into_owned())
 }
 
 async fn feed(program: &str, arguments: &[&str], input: &str) -> Result<()> {
     let mut command = Command::new(program);
-    command.args(arguments).stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::piped()).kill_on_drop(true);
+    command
+        .args(arguments)
+        .stdin(Stdio::piped())
+        .stdout(Stdio::null())
+        .stderr(Stdio::piped())
+        .kill_on_drop(true);
     let mut child = command.spawn().with_context(|| format!("starting {program}"))?;
     if let Some(mut stdin) = child.stdin.take() {
         stdin.write_all(input.as_bytes()).await.with_context(|| format!("writing to {program}"))?;
     }
     let out = child.wait_with_output().await?;
     if !out.status.success() {
-        bail!("{program} ended with {}: {}", out.status, String::from_utf8_lossy(&out.stderr).trim());
+        bail!(
+            "{program} ended with {}: {}",
+            out.status,
+            String::from_utf8_lossy(&out.stderr).trim()
+        );
     }
     Ok(())
 }
@@ -324,7 +373,10 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("x");
         std::fs::write(&path, "1\n").unwrap();
-        restore(&[Setting { path: path.clone(), value: "0\n".into() }, Setting { path: dir.path().join("gone"), value: "1".into() }]);
+        restore(&[
+            Setting { path: path.clone(), value: "0\n".into() },
+            Setting { path: dir.path().join("gone"), value: "1".into() },
+        ]);
         assert_eq!(std::fs::read_to_string(path).unwrap(), "0\n");
         assert!(!dir.path().join("gone").exists());
     }

@@ -19,10 +19,18 @@ pub async fn load_own(paths: &Paths, snapshotter: &str) -> Result<()> {
 }
 
 /// An image of one static program.
-async fn load_program(paths: &Paths, snapshotter: &str, image: &str, program: &Path, name: &str) -> Result<()> {
+async fn load_program(
+    paths: &Paths,
+    snapshotter: &str,
+    image: &str,
+    program: &Path,
+    name: &str,
+) -> Result<()> {
     let tar = paths.dir.join(format!("{name}.tar"));
     let inside = format!("/{name}");
-    let builder = ImageBuilder::new(image).layer_from_files(&[(inside.as_str(), program, 0o755)]).entrypoint([inside.clone()]);
+    let builder = ImageBuilder::new(image)
+        .layer_from_files(&[(inside.as_str(), program, 0o755)])
+        .entrypoint([inside.clone()]);
     let (builder, path) = (builder.user("65532:65532"), tar.clone());
     tokio::task::spawn_blocking(move || builder.write(&path)).await??;
     load(paths, snapshotter, &tar).await?;
@@ -35,11 +43,16 @@ pub async fn load(paths: &Paths, snapshotter: &str, tar: &Path) -> Result<bool> 
     let (name, digest) = tokio::task::spawn_blocking(move || oci::identify(&layout)).await??;
     let filter = format!("name=={name}");
     let listed = ctr(paths, &["images", "list", &filter]).await?;
-    if listed.lines().any(|line| line.starts_with(&format!("{name} ")) && line.contains(digest.as_str())) {
+    if listed
+        .lines()
+        .any(|line| line.starts_with(&format!("{name} ")) && line.contains(digest.as_str()))
+    {
         return Ok(false);
     }
     let tar = tar.to_string_lossy();
-    ctr(paths, &["images", "import", "--local", "--snapshotter", snapshotter, &tar]).await.with_context(|| format!("loading {name}"))?;
+    ctr(paths, &["images", "import", "--local", "--snapshotter", snapshotter, &tar])
+        .await
+        .with_context(|| format!("loading {name}"))?;
     Ok(true)
 }
 
@@ -52,8 +65,8 @@ pub async fn ctr(paths: &Paths, arguments: &[&str]) -> Result<String> {
     host::output(&program, &all).await
 }
 
-/// The sandbox's program: built by the cargo that builds this workspace, once for each text of it, and kept beside the
-/// other binaries.
+/// The sandbox's program: built by the cargo that builds this workspace, once for each text of it,
+/// and kept beside the other binaries.
 async fn pause_program(bin: &Path) -> Result<PathBuf> {
     let text = oci::Digest::of(include_bytes!("../bin/pause.rs"));
     let hash: String = text.as_str().chars().rev().take(12).collect();
@@ -68,11 +81,26 @@ async fn pause_program(bin: &Path) -> Result<PathBuf> {
 
 async fn build_pause() -> Result<PathBuf> {
     let mut cargo = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
-    cargo.args(["build", "--package", "gastown-testkit", "--bin", "pause", "--message-format", "json-render-diagnostics"]);
-    cargo.current_dir(env!("CARGO_MANIFEST_DIR")).stdin(Stdio::null()).stderr(Stdio::piped()).kill_on_drop(true);
+    cargo.args([
+        "build",
+        "--package",
+        "gastown-testkit",
+        "--bin",
+        "pause",
+        "--message-format",
+        "json-render-diagnostics",
+    ]);
+    cargo
+        .current_dir(env!("CARGO_MANIFEST_DIR"))
+        .stdin(Stdio::null())
+        .stderr(Stdio::piped())
+        .kill_on_drop(true);
     let built = cargo.output().await.context("starting cargo")?;
     if !built.status.success() {
-        bail!("building the pause program failed:\n{}", crate::ground::tail(&String::from_utf8_lossy(&built.stderr), 30));
+        bail!(
+            "building the pause program failed:\n{}",
+            crate::ground::tail(&String::from_utf8_lossy(&built.stderr), 30)
+        );
     }
     executable(&String::from_utf8_lossy(&built.stdout)).context("cargo named no pause program")
 }
@@ -80,7 +108,9 @@ async fn build_pause() -> Result<PathBuf> {
 /// The program that cargo says it built.
 fn executable(messages: &str) -> Option<PathBuf> {
     let messages = messages.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
-    let mut built = messages.filter(|m| m["target"]["name"] == "pause").filter_map(|m| Some(m["executable"].as_str()?.into()));
+    let mut built = messages
+        .filter(|m| m["target"]["name"] == "pause")
+        .filter_map(|m| Some(m["executable"].as_str()?.into()));
     built.next()
 }
 

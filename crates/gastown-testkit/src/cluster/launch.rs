@@ -1,4 +1,5 @@
-//! Starting the parts of a cluster, each detached from the terminal and written down before the next one starts.
+//! Starting the parts of a cluster, each detached from the terminal and written down before the
+//! next one starts.
 
 use std::fs::File;
 use std::net::{IpAddr, Ipv4Addr};
@@ -38,7 +39,8 @@ impl Launch<'_> {
         let authority = Authority::new()?;
         let addresses = [Ipv4Addr::LOCALHOST, API_ADDRESS, NODE_ADDRESS].map(IpAddr::V4);
         let admin = write_credentials_of(&authority, layout, &addresses)?;
-        std::fs::copy(&admin, self.paths.dir.join("kubeconfig")).context("writing the kubeconfig")?;
+        std::fs::copy(&admin, self.paths.dir.join("kubeconfig"))
+            .context("writing the kubeconfig")?;
         if self.state.nodes == Nodes::Kubelet {
             self.node_credentials(&authority, layout)?;
             host::plug_in(&self.paths.dir).await?;
@@ -61,7 +63,11 @@ impl Launch<'_> {
         self.spawn("kube-controller-manager", &flags::controller_manager(layout))?;
         // Without it a pod of the default namespace would be refused.
         let accounts: Api<ServiceAccount> = Api::namespaced(client.clone(), "default");
-        self.wait_for("the default service account", Box::pin(await_condition(accounts, "default", is_there))).await?;
+        self.wait_for(
+            "the default service account",
+            Box::pin(await_condition(accounts, "default", is_there)),
+        )
+        .await?;
         Ok(client)
     }
 
@@ -73,10 +79,16 @@ impl Launch<'_> {
             ("kube-scheduler", "system:kube-scheduler".to_owned(), None),
         ];
         for (file, user, group) in users {
-            let text = kubeconfig::render(&layout.server(), &authority.pem(), &authority.client(&user, group)?);
+            let text = kubeconfig::render(
+                &layout.server(),
+                &authority.pem(),
+                &authority.client(&user, group)?,
+            );
             write_private(&pki.join(format!("{file}.kubeconfig")), &text)?;
         }
-        authority.server(NODE, &[NODE, "localhost"], &[IpAddr::V4(NODE_ADDRESS)])?.write(&pki, "kubelet-serving")
+        authority
+            .server(NODE, &[NODE, "localhost"], &[IpAddr::V4(NODE_ADDRESS)])?
+            .write(&pki, "kubelet-serving")
     }
 
     async fn node(&mut self, client: &Client) -> Result<()> {
@@ -89,17 +101,25 @@ impl Launch<'_> {
         images::load_own(&self.paths, snapshotter(&self.paths.dir)).await?;
         (self.progress)("starting kube-scheduler, kube-proxy and kubelet");
         let scheduler = format!("--kubeconfig={}", self.file("pki/kube-scheduler.kubeconfig"));
-        self.spawn("kube-scheduler", &[scheduler, "--leader-elect=false".into(), "--secure-port=0".into()])?;
+        self.spawn(
+            "kube-scheduler",
+            &[scheduler, "--leader-elect=false".into(), "--secure-port=0".into()],
+        )?;
         self.spawn("kube-proxy", &[format!("--config={}", self.file("kube-proxy.json"))])?;
         self.spawn("kubelet", &self.kubelet_flags())?;
         dns::apply(client, &resolv_conf).await?;
-        self.wait_for("the node", Box::pin(await_condition(Api::<Node>::all(client.clone()), NODE, is_ready))).await?;
+        self.wait_for(
+            "the node",
+            Box::pin(await_condition(Api::<Node>::all(client.clone()), NODE, is_ready)),
+        )
+        .await?;
         (self.progress)("node is Ready; waiting for cluster DNS");
         self.wait_for("cluster DNS", Box::pin(dns::wait(client))).await
     }
 
     fn write_node_configuration(&self, resolv_conf: &Path) -> Result<()> {
-        let (health, metrics) = (crate::control_plane::free_port()?, crate::control_plane::free_port()?);
+        let (health, metrics) =
+            (crate::control_plane::free_port()?, crate::control_plane::free_port()?);
         let files = [
             ("containerd.toml", config::containerd(&self.paths, snapshotter(&self.paths.dir))),
             ("cni/10-gtground.conflist", config::network(&self.paths)),
@@ -108,7 +128,8 @@ impl Launch<'_> {
         ];
         std::fs::create_dir_all(self.paths.dir.join("cni"))?;
         for (name, text) in files {
-            std::fs::write(self.paths.dir.join(name), text).with_context(|| format!("writing {name}"))?;
+            std::fs::write(self.paths.dir.join(name), text)
+                .with_context(|| format!("writing {name}"))?;
         }
         Ok(())
     }
@@ -128,7 +149,8 @@ impl Launch<'_> {
         self.paths.dir.join(name).display().to_string()
     }
 
-    /// Starts a part in a session of its own, so that neither Ctrl-C nor the terminal's end reaches it.
+    /// Starts a part in a session of its own, so that neither Ctrl-C nor the terminal's end reaches
+    /// it.
     fn spawn(&mut self, name: &str, flags: &[String]) -> Result<()> {
         let log = log_of(&self.paths.dir, name);
         let out = File::create(&log).with_context(|| format!("making {}", log.display()))?;
@@ -139,8 +161,14 @@ impl Launch<'_> {
         let own = [self.paths.bin.clone()].into_iter().chain(std::env::split_paths(&path));
         let all = own.chain(["/usr/sbin", "/sbin"].map(PathBuf::from));
         command.env("PATH", std::env::join_paths(all)?).env_remove("NOTIFY_SOCKET");
-        let mut child = command.stdin(Stdio::null()).stdout(out.try_clone()?).stderr(out).spawn().context("starting setsid")?;
-        let identity = Identity::of(child.id()).with_context(|| format!("{name} ended at once; see {}", log.display()))?;
+        let mut child = command
+            .stdin(Stdio::null())
+            .stdout(out.try_clone()?)
+            .stderr(out)
+            .spawn()
+            .context("starting setsid")?;
+        let identity = Identity::of(child.id())
+            .with_context(|| format!("{name} ended at once; see {}", log.display()))?;
         self.state.processes.push(Process { name: name.to_owned(), identity });
         self.state.write(&self.paths.dir)?;
         // It outlives this process; while this one lives, somebody must take note of its end.
@@ -148,7 +176,8 @@ impl Launch<'_> {
         Ok(())
     }
 
-    /// Asks again until the answer is yes; a part that ends meanwhile is an error with the end of its log.
+    /// Asks again until the answer is yes; a part that ends meanwhile is an error with the end of
+    /// its log.
     async fn wait(&self, what: &str, done: impl AsyncFn() -> bool) -> Result<()> {
         let until = async {
             while !done().await {
@@ -159,7 +188,11 @@ impl Launch<'_> {
         self.wait_for(what, until).await
     }
 
-    async fn wait_for<E>(&self, what: &str, done: impl Future<Output = Result<impl Sized, E>>) -> Result<()>
+    async fn wait_for<E>(
+        &self,
+        what: &str,
+        done: impl Future<Output = Result<impl Sized, E>>,
+    ) -> Result<()>
     where
         anyhow::Error: From<E>,
     {
@@ -170,7 +203,10 @@ impl Launch<'_> {
                     return format!("{name} ended:\n{}", log_tail(&self.paths.dir, name));
                 }
                 if Instant::now() > deadline {
-                    return format!("waited {PART_WITHIN:?} for {what}; the logs are in {}", self.paths.dir.join("logs").display());
+                    return format!(
+                        "waited {PART_WITHIN:?} for {what}; the logs are in {}",
+                        self.paths.dir.join("logs").display()
+                    );
                 }
                 sleep(LOOK_AGAIN).await;
             }

@@ -8,7 +8,8 @@ use serde::{Deserialize, Serialize};
 use super::Nodes;
 use crate::control_plane::identity::Identity;
 
-/// The record of one cluster, `state.json` in its folder. Written before and after each step that `down` must undo.
+/// The record of one cluster, `state.json` in its folder. Written before and after each step that
+/// `down` must undo.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct State {
@@ -61,14 +62,17 @@ impl State {
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
             text => text.with_context(|| format!("reading {}", path.display()))?,
         };
-        serde_json::from_str(&text).map(Some).with_context(|| format!("{} is no record of a cluster", path.display()))
+        serde_json::from_str(&text)
+            .map(Some)
+            .with_context(|| format!("{} is no record of a cluster", path.display()))
     }
 
     /// Replaces the record in one step.
     pub fn write(&self, dir: &Path) -> Result<()> {
         let path = Self::path(dir);
         let new = dir.join("state.json.new");
-        let written = std::fs::write(&new, serde_json::to_vec_pretty(self)?).and_then(|()| std::fs::rename(&new, &path));
+        let written = std::fs::write(&new, serde_json::to_vec_pretty(self)?)
+            .and_then(|()| std::fs::rename(&new, &path));
         written.with_context(|| format!("writing {}", path.display()))
     }
 
@@ -80,7 +84,11 @@ impl State {
 
     /// Names of processes that should run and do not.
     pub fn missing(&self) -> Vec<&str> {
-        self.processes.iter().map(|p| p.name.as_str()).filter(|name| self.running(name).is_none()).collect()
+        self.processes
+            .iter()
+            .map(|p| p.name.as_str())
+            .filter(|name| self.running(name).is_none())
+            .collect()
     }
 
     fn path(dir: &Path) -> PathBuf {
@@ -106,10 +114,16 @@ mod tests {
             server: "https://198.18.0.1:1".into(),
             processes: vec![
                 Process { name: "me".into(), identity: me },
-                Process { name: "other".into(), identity: Identity { started: me.started + 1, ..me } },
+                Process {
+                    name: "other".into(),
+                    identity: Identity { started: me.started + 1, ..me },
+                },
             ],
             created: vec!["/var/lib/cni".into()],
-            settings: vec![Setting { path: "/proc/sys/net/ipv4/ip_forward".into(), value: "0\n".into() }],
+            settings: vec![Setting {
+                path: "/proc/sys/net/ipv4/ip_forward".into(),
+                value: "0\n".into(),
+            }],
             complete: true,
         }
     }

@@ -1,4 +1,5 @@
-//! Stopping a cluster: only what its record names, and what is inside the containerd that it started.
+//! Stopping a cluster: only what its record names, and what is inside the containerd that it
+//! started.
 
 use std::path::Path;
 use std::time::Duration;
@@ -44,7 +45,8 @@ async fn end(state: &State, name: &str) {
     }
 }
 
-/// Ends what runs in pods: through containerd while it lives, then by the shims and cgroups that it leaves.
+/// Ends what runs in pods: through containerd while it lives, then by the shims and cgroups that it
+/// leaves.
 async fn end_pods(paths: &Paths, state: &State) {
     if state.running("containerd").is_some() {
         // What fails here is caught by the cgroups below.

@@ -23,7 +23,9 @@ pub(crate) async fn install(client: &Client) -> Result<()> {
     for crd in &wanted {
         let name = crd.name_any();
         let patch = PatchParams::apply("gastown-install").force();
-        api.patch(&name, &patch, &Patch::Apply(crd)).await.with_context(|| format!("applying CRD {name}"))?;
+        api.patch(&name, &patch, &Patch::Apply(crd))
+            .await
+            .with_context(|| format!("applying CRD {name}"))?;
     }
     for crd in &wanted {
         let name = crd.name_any();
@@ -36,13 +38,15 @@ pub(crate) async fn install(client: &Client) -> Result<()> {
 }
 
 fn read(folder: &Path) -> Result<Vec<CustomResourceDefinition>> {
-    let entries = std::fs::read_dir(folder).with_context(|| format!("reading {}", folder.display()))?;
+    let entries =
+        std::fs::read_dir(folder).with_context(|| format!("reading {}", folder.display()))?;
     let mut files: Vec<PathBuf> = entries.flatten().map(|entry| entry.path()).collect();
     files.retain(|path| path.extension().is_some_and(|e| e == "yaml"));
     files.sort();
     let mut crds = Vec::new();
     for file in files {
-        let text = std::fs::read_to_string(&file).with_context(|| format!("reading {}", file.display()))?;
+        let text = std::fs::read_to_string(&file)
+            .with_context(|| format!("reading {}", file.display()))?;
         for document in serde_norway::Deserializer::from_str(&text) {
             // A document of comments alone reads as nothing.
             let crd = Option::<CustomResourceDefinition>::deserialize(document);

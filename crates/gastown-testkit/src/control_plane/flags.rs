@@ -24,15 +24,15 @@ pub struct Layout {
 /// What the control plane is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
-    /// Tests without nodes: no service-account admission, since nothing mounts a token, and few controllers.
+    /// Tests without nodes: no service-account admission, since nothing mounts a token, and few
+    /// controllers.
     Plane,
     /// A cluster as people know it.
     Cluster,
 }
 
 /// The controllers of a plane: owners' children are collected, namespaces go away, Jobs make pods.
-const PLANE_CONTROLLERS: &str =
-    "garbage-collector-controller,namespace-controller,serviceaccount-controller,job-controller,ttl-after-finished-controller";
+const PLANE_CONTROLLERS: &str = "garbage-collector-controller,namespace-controller,serviceaccount-controller,job-controller,ttl-after-finished-controller";
 
 impl Layout {
     /// The URL that clients use.
@@ -58,7 +58,8 @@ pub fn etcd(layout: &Layout) -> Vec<String> {
     ]
 }
 
-/// The API server, with the defaults of an ordinary cluster: RBAC, audiences of the issuer, all default admission.
+/// The API server, with the defaults of an ordinary cluster: RBAC, audiences of the issuer, all
+/// default admission.
 pub fn apiserver(layout: &Layout) -> Vec<String> {
     let mut flags = vec![
         format!("--etcd-servers=http://127.0.0.1:{}", layout.etcd_port),
@@ -147,7 +148,9 @@ mod tests {
 
     #[test]
     fn only_a_plane_does_without_service_account_admission() {
-        let disables = |kind| apiserver(&layout(kind)).iter().any(|f| f.starts_with("--disable-admission-plugins"));
+        let disables = |kind| {
+            apiserver(&layout(kind)).iter().any(|f| f.starts_with("--disable-admission-plugins"))
+        };
         assert!(disables(Kind::Plane));
         assert!(!disables(Kind::Cluster));
     }

@@ -1,11 +1,13 @@
-//! Processes by pid and start time, so that a pid that was given to somebody else is never taken for ours.
+//! Processes by pid and start time, so that a pid that was given to somebody else is never taken
+//! for ours.
 
 use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 use serde::{Deserialize, Serialize};
 
-/// One process: a pid is used again, a pid with its start time is not (until the machine is booted again).
+/// One process: a pid is used again, a pid with its start time is not (until the machine is booted
+/// again).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Identity {
     /// Its id.
@@ -28,7 +30,8 @@ impl Identity {
 
     /// Sends a signal to this very process; `false` when it is gone.
     pub fn signal(&self, signal: Signal) -> bool {
-        // The descriptor holds whatever process has the pid now; only after that its start time proves who it is.
+        // The descriptor holds whatever process has the pid now; only after that its start time
+        // proves who it is.
         let Some(pid) = i32::try_from(self.pid).ok().and_then(Pid::from_raw) else { return false };
         let Ok(process) = pidfd_open(pid, PidfdFlags::empty()) else { return false };
         self.is_alive() && pidfd_send_signal(process, signal).is_ok()
@@ -55,8 +58,8 @@ impl Identity {
     }
 }
 
-/// The start time of `/proc/PID/stat`; `None` for a zombie. A program's name may hold spaces and parentheses, so fields
-/// are counted from the last parenthesis.
+/// The start time of `/proc/PID/stat`; `None` for a zombie. A program's name may hold spaces and
+/// parentheses, so fields are counted from the last parenthesis.
 fn parse_stat(stat: &str) -> Option<u64> {
     let (_, after) = stat.rsplit_once(')')?;
     let mut fields = after.split_whitespace();
@@ -118,7 +121,11 @@ mod tests {
     async fn a_process_that_will_not_end_is_killed() {
         let mut command = std::process::Command::new("sh");
         command.args(["-c", "trap '' TERM; echo ready; while :; do read x; done"]);
-        let mut child = command.stdin(std::process::Stdio::piped()).stdout(std::process::Stdio::piped()).spawn().unwrap();
+        let mut child = command
+            .stdin(std::process::Stdio::piped())
+            .stdout(std::process::Stdio::piped())
+            .spawn()
+            .unwrap();
         let mut ready = [0; 6];
         std::io::Read::read_exact(child.stdout.as_mut().unwrap(), &mut ready).unwrap();
         let it = Identity::of(child.id()).unwrap();

@@ -1,8 +1,8 @@
 //! Children that cannot outlive this process, however it ends.
 //!
-//! The kernel kills a child when the thread that started it ends (`PR_SET_PDEATHSIG`); asking for that between fork and
-//! exec is unsafe code, so util-linux's `setpriv` asks for it. Test threads come and go, so one thread that lives as
-//! long as the process starts every child.
+//! The kernel kills a child when the thread that started it ends (`PR_SET_PDEATHSIG`); asking for
+//! that between fork and exec is unsafe code, so util-linux's `setpriv` asks for it. Test threads
+//! come and go, so one thread that lives as long as the process starts every child.
 
 use std::process::{Child, Command};
 use std::sync::OnceLock;
@@ -18,13 +18,25 @@ struct Order {
 
 static KEEPER: OnceLock<Sender<Order>> = OnceLock::new();
 
-/// Run when the kernel has been told to kill: had the parent died before that, nobody would, so it must still be there.
+/// Run when the kernel has been told to kill: had the parent died before that, nobody would, so it
+/// must still be there.
 const GO_ON: &str = r#"[ "$PPID" = "$1" ] || exit 1; shift; exec "$@""#;
 
 /// A command that dies with the thread that starts it; give it to [`spawn`].
 pub fn mortal(program: &std::path::Path) -> Command {
     let mut command = Command::new("setpriv");
-    command.args(["--pdeathsig", "KILL", "--", "sh", "-c", GO_ON, "keeper", &std::process::id().to_string()]).arg(program);
+    command
+        .args([
+            "--pdeathsig",
+            "KILL",
+            "--",
+            "sh",
+            "-c",
+            GO_ON,
+            "keeper",
+            &std::process::id().to_string(),
+        ])
+        .arg(program);
     command
 }
 
@@ -38,7 +50,10 @@ pub fn spawn(command: Command) -> Result<Child> {
     });
     let shown = format!("{command:?}");
     let (answer, answered) = channel();
-    keeper.send(Order { command, answer }).ok().context("the thread that starts children is gone")?;
+    keeper
+        .send(Order { command, answer })
+        .ok()
+        .context("the thread that starts children is gone")?;
     let child = answered.recv().context("the thread that starts children is gone")?;
     child.with_context(|| format!("starting {shown}"))
 }
@@ -72,7 +87,9 @@ mod tests {
     fn an_orphan_does_not_start() {
         let mut command = Command::new("sh");
         // No process has pid 0, so this stands for a parent that is gone.
-        command.args(["-c", GO_ON, "keeper", "0", "printf", "started"]).stdout(std::process::Stdio::piped());
+        command
+            .args(["-c", GO_ON, "keeper", "0", "printf", "started"])
+            .stdout(std::process::Stdio::piped());
         let out = spawn(command).unwrap().wait_with_output().unwrap();
         assert_eq!((out.status.code(), out.stdout), (Some(1), Vec::new()));
     }

@@ -26,7 +26,8 @@ pub fn render(server: &str, authority: &str, user: &Pair) -> String {
 
 /// One of [`render`], for somebody else: its user acts as `user`.
 pub fn impersonating(kubeconfig: &str, user: &str) -> Result<String> {
-    let mut value: Value = serde_json::from_str(kubeconfig).context("a kubeconfig that is not ours")?;
+    let mut value: Value =
+        serde_json::from_str(kubeconfig).context("a kubeconfig that is not ours")?;
     value["users"][0]["user"]["as"] = json!(user);
     Ok(format!("{value:#}\n"))
 }
@@ -38,7 +39,9 @@ mod tests {
     #[test]
     fn a_client_acts_as_whom_it_is_told_to() {
         let pair = Pair { certificate: "C".into(), key: "K".into() };
-        let text = impersonating(&render("https://127.0.0.1:1", "CA", &pair), "system:serviceaccount:a:b").unwrap();
+        let text =
+            impersonating(&render("https://127.0.0.1:1", "CA", &pair), "system:serviceaccount:a:b")
+                .unwrap();
         let read = kube::config::Kubeconfig::from_yaml(&text).unwrap();
         let user = read.auth_infos[0].auth_info.as_ref().unwrap();
         assert_eq!(user.impersonate.as_deref(), Some("system:serviceaccount:a:b"));
@@ -48,7 +51,8 @@ mod tests {
     #[test]
     fn a_client_reads_the_file_back() {
         let pair = Pair { certificate: "C".into(), key: "K".into() };
-        let read = kube::config::Kubeconfig::from_yaml(&render("https://127.0.0.1:1", "CA", &pair)).unwrap();
+        let read = kube::config::Kubeconfig::from_yaml(&render("https://127.0.0.1:1", "CA", &pair))
+            .unwrap();
         assert_eq!(read.current_context.as_deref(), Some("gastown"));
         let cluster = read.clusters[0].cluster.as_ref().unwrap();
         assert_eq!(cluster.server.as_deref(), Some("https://127.0.0.1:1"));

@@ -1,10 +1,14 @@
-//! The certificates of one cluster: an authority of its own, made anew each time and never written with its key.
+//! The certificates of one cluster: an authority of its own, made anew each time and never written
+//! with its key.
 
 use std::net::IpAddr;
 use std::path::Path;
 
 use anyhow::{Context, Result};
-use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, DnType, ExtendedKeyUsagePurpose, IsCa, KeyPair, KeyUsagePurpose};
+use rcgen::{
+    BasicConstraints, CertificateParams, CertifiedIssuer, DnType, ExtendedKeyUsagePurpose, IsCa,
+    KeyPair, KeyUsagePurpose,
+};
 
 /// A certificate with its key, both PEM.
 #[derive(Clone, Debug)]
@@ -26,8 +30,13 @@ impl Authority {
         let mut params = CertificateParams::default();
         params.distinguished_name.push(DnType::CommonName, "gastown-ground");
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-        params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign, KeyUsagePurpose::DigitalSignature];
-        let issuer = CertifiedIssuer::self_signed(params, KeyPair::generate()?).context("signing the authority")?;
+        params.key_usages = vec![
+            KeyUsagePurpose::KeyCertSign,
+            KeyUsagePurpose::CrlSign,
+            KeyUsagePurpose::DigitalSignature,
+        ];
+        let issuer = CertifiedIssuer::self_signed(params, KeyPair::generate()?)
+            .context("signing the authority")?;
         Ok(Self { issuer })
     }
 
@@ -49,7 +58,13 @@ impl Authority {
         self.sign(CertificateParams::default(), user, group, ExtendedKeyUsagePurpose::ClientAuth)
     }
 
-    fn sign(&self, mut params: CertificateParams, name: &str, group: Option<&str>, usage: ExtendedKeyUsagePurpose) -> Result<Pair> {
+    fn sign(
+        &self,
+        mut params: CertificateParams,
+        name: &str,
+        group: Option<&str>,
+        usage: ExtendedKeyUsagePurpose,
+    ) -> Result<Pair> {
         params.distinguished_name = rcgen::DistinguishedName::new();
         params.distinguished_name.push(DnType::CommonName, name);
         if let Some(group) = group {
@@ -60,7 +75,8 @@ impl Authority {
         params.extended_key_usages = vec![usage];
         params.use_authority_key_identifier_extension = true;
         let key = KeyPair::generate()?;
-        let certificate = params.signed_by(&key, &self.issuer).with_context(|| format!("signing {name}"))?;
+        let certificate =
+            params.signed_by(&key, &self.issuer).with_context(|| format!("signing {name}"))?;
         Ok(Pair { certificate: certificate.pem(), key: key.serialize_pem() })
     }
 }
@@ -85,5 +101,6 @@ pub fn write_private(path: &Path, text: &str) -> Result<()> {
     use std::os::unix::fs::OpenOptionsExt;
     let mut options = std::fs::File::options();
     let file = options.create(true).write(true).truncate(true).mode(0o600).open(path);
-    file.and_then(|mut f| f.write_all(text.as_bytes())).with_context(|| format!("writing {}", path.display()))
+    file.and_then(|mut f| f.write_all(text.as_bytes()))
+        .with_context(|| format!("writing {}", path.display()))
 }

@@ -1,4 +1,5 @@
-//! The changes of a story as beads in git, the way a team that uses beads keeps them, and what became of them.
+//! The changes of a story as beads in git, the way a team that uses beads keeps them, and what
+//! became of them.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -31,8 +32,10 @@ pub struct BeadState {
 fn lines(story: &Story) -> Result<String> {
     let first: Timestamp = FIRST.parse()?;
     let mut lines = BTreeMap::new();
-    let changes = story.changes.iter().map(|c| (&c.bead, &c.title, c.description(), c.depends_on.as_slice()));
-    let hopeless = story.hopeless.iter().map(|h| (&h.bead, &h.title, h.description(), [].as_slice()));
+    let changes =
+        story.changes.iter().map(|c| (&c.bead, &c.title, c.description(), c.depends_on.as_slice()));
+    let hopeless =
+        story.hopeless.iter().map(|h| (&h.bead, &h.title, h.description(), [].as_slice()));
     for (n, (id, title, description, depends_on)) in changes.chain(hopeless).enumerate() {
         let at = first.checked_add(SignedDuration::from_mins(i64::try_from(n)?))?.to_string();
         let mut bead = json!({
@@ -60,7 +63,9 @@ pub async fn push(story: &Story, remote: &str) -> Result<()> {
     std::fs::write(dir.join(FILE), lines(story)?).with_context(|| format!("writing {FILE}"))?;
     git(dir, &["add", "--", FILE]).await?;
     git(dir, &["commit", "--quiet", "--message", "List what is to be done"]).await?;
-    git(dir, &["push", "--quiet", remote, &format!("HEAD:refs/heads/{BRANCH}")]).await.context("pushing the beads")?;
+    git(dir, &["push", "--quiet", remote, &format!("HEAD:refs/heads/{BRANCH}")])
+        .await
+        .context("pushing the beads")?;
     Ok(())
 }
 
@@ -72,9 +77,13 @@ pub async fn read(dir: &Path, remote: &str) -> Result<BTreeMap<String, BeadState
     let file = git(dir, &["show", &format!("{commit}:{FILE}")]).await?;
     let mut beads = BTreeMap::new();
     for text in String::from_utf8(file)?.lines() {
-        let bead: Value = serde_json::from_str(text).with_context(|| format!("a line of {FILE}"))?;
+        let bead: Value =
+            serde_json::from_str(text).with_context(|| format!("a line of {FILE}"))?;
         let word = |key: &str| bead[key].as_str().map(str::to_owned);
-        let state = BeadState { status: word("status").unwrap_or_default(), close_reason: word("close_reason") };
+        let state = BeadState {
+            status: word("status").unwrap_or_default(),
+            close_reason: word("close_reason"),
+        };
         beads.insert(word("id").with_context(|| format!("a bead of {FILE} has no id"))?, state);
     }
     Ok(beads)
@@ -87,7 +96,8 @@ mod tests {
     #[tokio::test]
     async fn a_bead_is_one_line_with_its_dependencies() {
         let story = Story::default_project().await.unwrap();
-        let beads: Vec<Value> = lines(&story).unwrap().lines().map(|l| serde_json::from_str(l).unwrap()).collect();
+        let beads: Vec<Value> =
+            lines(&story).unwrap().lines().map(|l| serde_json::from_str(l).unwrap()).collect();
         let ids: Vec<&str> = beads.iter().filter_map(|b| b["id"].as_str()).collect();
         assert_eq!(ids, ["gt-1", "gt-2", "gt-3", "gt-4", "gt-5"]);
         assert_eq!(beads[3]["dependencies"][0]["depends_on_id"], "gt-1");

@@ -10,9 +10,14 @@ use tokio::process::Command;
 pub async fn git(dir: &Path, args: &[&str]) -> Result<Vec<u8>> {
     let mut command = Command::new("git");
     command.current_dir(dir).args(args).stdin(Stdio::null()).kill_on_drop(true);
-    command.env("GIT_CONFIG_GLOBAL", "/dev/null").env("GIT_CONFIG_NOSYSTEM", "1").env("GIT_TERMINAL_PROMPT", "0");
+    command
+        .env("GIT_CONFIG_GLOBAL", "/dev/null")
+        .env("GIT_CONFIG_NOSYSTEM", "1")
+        .env("GIT_TERMINAL_PROMPT", "0");
     for role in ["AUTHOR", "COMMITTER"] {
-        command.env(format!("GIT_{role}_NAME"), "Demo").env(format!("GIT_{role}_EMAIL"), "demo@gastown.invalid");
+        command
+            .env(format!("GIT_{role}_NAME"), "Demo")
+            .env(format!("GIT_{role}_EMAIL"), "demo@gastown.invalid");
         // Fixed, so that the default project has the same commits everywhere.
         command.env(format!("GIT_{role}_DATE"), "2025-01-01T00:00:00Z");
     }

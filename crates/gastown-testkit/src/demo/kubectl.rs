@@ -1,4 +1,5 @@
-//! kubectl, for what it does better than a client library: tunnels into pods and the logs of controllers.
+//! kubectl, for what it does better than a client library: tunnels into pods and the logs of
+//! controllers.
 
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
@@ -43,13 +44,22 @@ impl Kubectl {
     /// A command for this cluster.
     pub fn command(&self, args: &[&str]) -> Command {
         let mut command = Command::new(&self.program);
-        command.arg("--kubeconfig").arg(&self.kubeconfig).args(args).stdin(Stdio::null()).kill_on_drop(true);
+        command
+            .arg("--kubeconfig")
+            .arg(&self.kubeconfig)
+            .args(args)
+            .stdin(Stdio::null())
+            .kill_on_drop(true);
         command
     }
 
     /// Runs it to its end and returns what it printed.
     pub async fn output(&self, args: &[&str]) -> Result<String> {
-        let out = self.command(args).output().await.with_context(|| format!("starting {}", self.program.display()))?;
+        let out = self
+            .command(args)
+            .output()
+            .await
+            .with_context(|| format!("starting {}", self.program.display()))?;
         if !out.status.success() {
             bail!("kubectl {}: {}", args.join(" "), String::from_utf8_lossy(&out.stderr).trim());
         }
@@ -59,10 +69,24 @@ impl Kubectl {
     /// Opens a tunnel to a port of a pod (`pod/NAME`, `deployment/NAME`).
     pub async fn forward(&self, namespace: &str, target: &str, port: u16) -> Result<Forward> {
         let what = format!("a tunnel to port {port} of {target} in {namespace}");
-        let mut command = self.command(&["--namespace", namespace, "port-forward", "--address", "127.0.0.1", target, &format!(":{port}")]);
-        let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().with_context(|| what.clone())?;
+        let mut command = self.command(&[
+            "--namespace",
+            namespace,
+            "port-forward",
+            "--address",
+            "127.0.0.1",
+            target,
+            &format!(":{port}"),
+        ]);
+        let mut child = command
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .with_context(|| what.clone())?;
         let mut lines = BufReader::new(child.stdout.take().context("no output")?).lines();
-        let first = tokio::time::timeout(DEADLINE, lines.next_line()).await.with_context(|| format!("{what}: no answer"))??;
+        let first = tokio::time::timeout(DEADLINE, lines.next_line())
+            .await
+            .with_context(|| format!("{what}: no answer"))??;
         let local = first.as_deref().and_then(local_port);
         let Some(local) = local else {
             let out = child.wait_with_output().await?;

@@ -4,9 +4,10 @@ use std::collections::BTreeMap;
 
 use anyhow::Result;
 use gastown_api::{
-    AgentConfig, AgentTemplate, BeadStoreTemplate, Channel, Convoy, ConvoySpec, DesiredState, GateTemplate, KubernetesSpec,
-    KubernetesTemplate, ModelProvider, Polecat, PolecatSpec, PolecatTemplate, Provider, RefineryTemplate, Rig, RigSettings, RigSpec, Route,
-    SecretKeyRef, WebhookChannel, WitnessTemplate,
+    AgentConfig, AgentTemplate, BeadStoreTemplate, Channel, Convoy, ConvoySpec, DesiredState,
+    GateTemplate, KubernetesSpec, KubernetesTemplate, ModelProvider, Polecat, PolecatSpec,
+    PolecatTemplate, Provider, RefineryTemplate, Rig, RigSettings, RigSpec, Route, SecretKeyRef,
+    WebhookChannel, WitnessTemplate,
 };
 use k8s_openapi::api::core::v1::{Namespace, Pod, ResourceRequirements, Secret, Service};
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
@@ -95,7 +96,8 @@ pub fn repository(settings: &Settings) -> String {
 
 /// Where the Witness posts Escalations to. It lives where the Witness does.
 pub fn hook_secret(settings: &Settings) -> Result<Secret> {
-    let url = format!("http://{SERVERS}.{}.svc:{HOOKS_PORT}/hooks/{}", settings.namespace, settings.rig);
+    let url =
+        format!("http://{SERVERS}.{}.svc:{HOOKS_PORT}/hooks/{}", settings.namespace, settings.rig);
     Ok(serde_json::from_value(json!({
         "metadata": {"name": hook_name(settings), "namespace": SYSTEM}, "stringData": {HOOK_KEY: url},
     }))?)
@@ -106,7 +108,8 @@ pub fn hook_name(settings: &Settings) -> String {
     format!("{}-hook", settings.rig)
 }
 
-/// A Witness that posts Escalations; where an agent of the story falls silent, one with little patience.
+/// A Witness that posts Escalations; where an agent of the story falls silent, one with little
+/// patience.
 fn witness(settings: &Settings, story: &Story) -> WitnessTemplate {
     let url_secret_ref = SecretKeyRef { name: hook_name(settings), key: HOOK_KEY.to_owned() };
     let webhook = Some(WebhookChannel { url_secret_ref });
@@ -128,7 +131,11 @@ pub fn rig(settings: &Settings, story: &Story) -> Rig {
         resources: Some(resources("100m", "128Mi", "512Mi")),
         ..GateTemplate::default()
     };
-    let refinery = RefineryTemplate { test_command: Some(story.test.clone()), gate_template: Some(gate), ..RefineryTemplate::default() };
+    let refinery = RefineryTemplate {
+        test_command: Some(story.test.clone()),
+        gate_template: Some(gate),
+        ..RefineryTemplate::default()
+    };
     let mut rig = Rig::new(
         &settings.rig,
         RigSpec {
@@ -142,24 +149,40 @@ pub fn rig(settings: &Settings, story: &Story) -> Rig {
             ..RigSpec::default()
         },
     );
-    rig.metadata.labels = Some(BTreeMap::from([("app.kubernetes.io/part-of".to_owned(), "gastown-demo".to_owned())]));
+    rig.metadata.labels =
+        Some(BTreeMap::from([("app.kubernetes.io/part-of".to_owned(), "gastown-demo".to_owned())]));
     rig
 }
 
 /// How the rig's polecats run.
 fn template(settings: &Settings) -> PolecatTemplate {
     let AgentConfig { provider, model_provider, .. } = agent(settings);
-    let agent = AgentTemplate { provider: Some(provider), model_provider, ..AgentTemplate::default() };
-    let kubernetes = KubernetesTemplate { resources: kubernetes(settings).resources, ..KubernetesTemplate::default() };
-    PolecatTemplate { agent_config: Some(agent), kubernetes: Some(kubernetes), ..PolecatTemplate::default() }
+    let agent =
+        AgentTemplate { provider: Some(provider), model_provider, ..AgentTemplate::default() };
+    let kubernetes = KubernetesTemplate {
+        resources: kubernetes(settings).resources,
+        ..KubernetesTemplate::default()
+    };
+    PolecatTemplate {
+        agent_config: Some(agent),
+        kubernetes: Some(kubernetes),
+        ..PolecatTemplate::default()
+    }
 }
 
 fn agent(settings: &Settings) -> AgentConfig {
     let provider = ModelProvider {
         endpoint: Some(format!("http://{SERVERS}.{}.svc:{MESSAGES_PORT}", settings.namespace)),
-        api_key_secret_ref: Some(SecretKeyRef { name: SECRET.to_owned(), key: SECRET_KEY.to_owned() }),
+        api_key_secret_ref: Some(SecretKeyRef {
+            name: SECRET.to_owned(),
+            key: SECRET_KEY.to_owned(),
+        }),
     };
-    AgentConfig { provider: Provider::Anthropic, model_provider: Some(provider), ..AgentConfig::default() }
+    AgentConfig {
+        provider: Provider::Anthropic,
+        model_provider: Some(provider),
+        ..AgentConfig::default()
+    }
 }
 
 fn kubernetes(settings: &Settings) -> KubernetesSpec {
@@ -181,7 +204,8 @@ pub fn polecat(settings: &Settings, name: &str, task: &str) -> Polecat {
             ..PolecatSpec::of_rig(&settings.rig)
         },
     );
-    polecat.metadata = ObjectMeta { namespace: Some(settings.namespace.clone()), ..polecat.metadata };
+    polecat.metadata =
+        ObjectMeta { namespace: Some(settings.namespace.clone()), ..polecat.metadata };
     polecat
 }
 
@@ -202,7 +226,9 @@ pub fn convoy(settings: &Settings, name: &str, description: &str, beads: Vec<Str
 }
 
 fn resources(cpu: &str, memory: &str, limit: &str) -> ResourceRequirements {
-    let quantities = |of: &[(&str, &str)]| of.iter().map(|&(k, v)| (k.to_owned(), Quantity(v.to_owned()))).collect();
+    let quantities = |of: &[(&str, &str)]| {
+        of.iter().map(|&(k, v)| (k.to_owned(), Quantity(v.to_owned()))).collect()
+    };
     ResourceRequirements {
         requests: Some(quantities(&[("cpu", cpu), ("memory", memory)])),
         limits: Some(quantities(&[("memory", limit)])),

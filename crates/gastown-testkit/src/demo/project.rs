@@ -1,5 +1,6 @@
-//! The default project: a small Python package of our own with real tests, and four changes to it. The first try of one is
-//! wrong, and a test that comes with it says so; at another one the model falls silent first. A fifth change is never made.
+//! The default project: a small Python package of our own with real tests, and four changes to it.
+//! The first try of one is wrong, and a test that comes with it says so; at another one the model
+//! falls silent first. A fifth change is never made.
 
 use std::path::Path;
 
@@ -32,7 +33,13 @@ pub async fn create(dir: &Path) -> Result<Plan> {
     let base = commit(dir, None, BASE, "Parse durations and take means").await?;
     let durations = commit(dir, Some(&base), DURATIONS, "Show a duration the shortest way").await?;
     let first = commit(dir, Some(&base), MEDIAN_FIRST, "Add the median").await?;
-    let median = commit(dir, Some(&first), MEDIAN, "Take the mean of the two in the middle of an even count").await?;
+    let median = commit(
+        dir,
+        Some(&first),
+        MEDIAN,
+        "Take the mean of the two in the middle of an even count",
+    )
+    .await?;
     let notes = commit(dir, Some(&base), NOTES, "Make file names of titles").await?;
     let roster = commit(dir, Some(&base), ROSTER, "Say who is on watch").await?;
     let change = |bead: &str, title: &str, commit: String| PlannedChange {
@@ -48,10 +55,23 @@ pub async fn create(dir: &Path) -> Result<Plan> {
         change("gt-1", "durations: show seconds the shortest way", durations),
         PlannedChange { red_first: Some(red), ..change("gt-2", "stats: add the median", median) },
         change("gt-3", "notes: make file names of titles", notes),
-        PlannedChange { depends_on: vec!["gt-1".to_owned()], mute_first: true, ..change("gt-4", "roster: say who is on watch", roster) },
+        PlannedChange {
+            depends_on: vec!["gt-1".to_owned()],
+            mute_first: true,
+            ..change("gt-4", "roster: say who is on watch", roster)
+        },
     ];
-    let hopeless = vec![Hopeless { bead: "gt-5".to_owned(), title: "weather: say what it will be tomorrow".to_owned() }];
-    Ok(Plan { base, tip_tree: None, test: "python3 -m pytest -q tests".to_owned(), changes, hopeless })
+    let hopeless = vec![Hopeless {
+        bead: "gt-5".to_owned(),
+        title: "weather: say what it will be tomorrow".to_owned(),
+    }];
+    Ok(Plan {
+        base,
+        tip_tree: None,
+        test: "python3 -m pytest -q tests".to_owned(),
+        changes,
+        hopeless,
+    })
 }
 
 async fn commit(dir: &Path, parent: Option<&str>, files: Files, message: &str) -> Result<String> {
@@ -61,7 +81,9 @@ async fn commit(dir: &Path, parent: Option<&str>, files: Files, message: &str) -
     for (path, text) in files {
         let path = dir.join(path);
         let folder = path.parent().context("a file is in a folder")?;
-        std::fs::create_dir_all(folder).and_then(|()| std::fs::write(&path, text)).with_context(|| path.display().to_string())?;
+        std::fs::create_dir_all(folder)
+            .and_then(|()| std::fs::write(&path, text))
+            .with_context(|| path.display().to_string())?;
     }
     git(dir, &["add", "--all"]).await?;
     git(dir, &["commit", "--quiet", "--message", message]).await?;

@@ -108,42 +108,83 @@ pub struct Target {
 
 impl Report {
     /// Reads the result off the cluster and the git server.
-    pub async fn new(stage: &Stage, story: &Story, snapshot: &Snapshot, beads: &BTreeMap<String, BeadState>) -> Result<Self> {
+    pub async fn new(
+        stage: &Stage,
+        story: &Story,
+        snapshot: &Snapshot,
+        beads: &BTreeMap<String, BeadState>,
+    ) -> Result<Self> {
         let seconds = stage.started.elapsed().as_secs_f64();
-        let changes = story.changes.iter().map(|c| change(c, snapshot, beads)).collect::<Result<Vec<_>>>()?;
+        let changes =
+            story.changes.iter().map(|c| change(c, snapshot, beads)).collect::<Result<Vec<_>>>()?;
         let convoy = snapshot.convoy(CONVOY).context("the convoy is gone")?;
         let status = convoy.status.clone().unwrap_or_default();
         let phase = status.phase.map(|p| format!("{p:?}")).unwrap_or_default();
-        let convoy = ConvoyReport { name: convoy.name_any(), phase, progress: status.progress.unwrap_or_default() };
+        let convoy = ConvoyReport {
+            name: convoy.name_any(),
+            phase,
+            progress: status.progress.unwrap_or_default(),
+        };
         let dir = story.path();
         let fetched = "refs/gastown-demo/landed";
-        git(&dir, &["fetch", "--quiet", &stage.repository_here(), &format!("+refs/heads/main:{fetched}")]).await?;
+        git(
+            &dir,
+            &["fetch", "--quiet", &stage.repository_here(), &format!("+refs/heads/main:{fetched}")],
+        )
+        .await?;
         let commit = line(&dir, &["rev-parse", fetched]).await?;
         let tree = line(&dir, &["rev-parse", &format!("{fetched}^{{tree}}")]).await?;
         for change in &changes {
-            let inside = git(&dir, &["merge-base", "--is-ancestor", &change.landed_commit, &commit]).await;
-            inside.with_context(|| format!("{}: {} is not on main", change.bead, change.landed_commit))?;
+            let inside =
+                git(&dir, &["merge-base", "--is-ancestor", &change.landed_commit, &commit]).await;
+            inside.with_context(|| {
+                format!("{}: {} is not on main", change.bead, change.landed_commit)
+            })?;
         }
-        let escalations = story.hopeless.iter().filter_map(|h| escalation(&h.bead, snapshot)).collect();
+        let escalations =
+            story.hopeless.iter().filter_map(|h| escalation(&h.bead, snapshot)).collect();
         let tree_as_planned = story.tip_tree.as_ref().map(|planned| *planned == tree);
-        Ok(Self { changes, convoy, escalations, target: Target { branch: "main".to_owned(), commit, tree }, tree_as_planned, seconds })
+        Ok(Self {
+            changes,
+            convoy,
+            escalations,
+            target: Target { branch: "main".to_owned(), commit, tree },
+            tree_as_planned,
+            seconds,
+        })
     }
 
-    /// What contradicts the promises, if anything: a change that landed untested, a bead that does not say what landed, a convoy
-    /// that is not complete, or another tree than the plan's.
+    /// What contradicts the promises, if anything: a change that landed untested, a bead that does
+    /// not say what landed, a convoy that is not complete, or another tree than the plan's.
     pub fn check(&self) -> Result<()> {
         if let Some(change) = self.changes.iter().find(|c| c.tested_commit != c.landed_commit) {
-            bail!("{}: tested {} but landed {}", change.bead, change.tested_commit, change.landed_commit);
+            bail!(
+                "{}: tested {} but landed {}",
+                change.bead,
+                change.tested_commit,
+                change.landed_commit
+            );
         }
         for change in &self.changes {
             let reason = format!("merged {}", change.landed_commit);
-            if change.bead_status != "closed" || change.bead_close_reason.as_deref() != Some(&reason) {
+            if change.bead_status != "closed"
+                || change.bead_close_reason.as_deref() != Some(&reason)
+            {
                 let said = change.bead_close_reason.as_deref().unwrap_or("nothing");
-                bail!("bead {} is {} and says {said:?}, not {reason:?}", change.bead, change.bead_status);
+                bail!(
+                    "bead {} is {} and says {said:?}, not {reason:?}",
+                    change.bead,
+                    change.bead_status
+                );
             }
         }
         if self.convoy.phase != "Complete" {
-            bail!("everything landed, but convoy {} is {} ({})", self.convoy.name, self.convoy.phase, self.convoy.progress);
+            bail!(
+                "everything landed, but convoy {} is {} ({})",
+                self.convoy.name,
+                self.convoy.phase,
+                self.convoy.progress
+            );
         }
         if self.tree_as_planned == Some(false) {
             bail!("everything landed, but the tree is {} and not the plan's", self.target.tree);
@@ -153,8 +194,11 @@ impl Report {
 
     /// A table for the terminal.
     pub fn table(&self) -> String {
-        let head =
-            ["BEAD", "STATUS", "POLECAT", "BRANCH", "COMMIT", "TESTED", "LANDED", "ATTEMPTS", "WAITING", "TESTING"].map(str::to_owned);
+        let head = [
+            "BEAD", "STATUS", "POLECAT", "BRANCH", "COMMIT", "TESTED", "LANDED", "ATTEMPTS",
+            "WAITING", "TESTING",
+        ]
+        .map(str::to_owned);
         let short = |c: &str| c.chars().take(10).collect::<String>();
         let rows = self.changes.iter().map(|c| {
             [
@@ -174,17 +218,25 @@ impl Report {
         let width = |i: usize| rows.iter().map(|r| r[i].len()).max().unwrap_or_default();
         let widths: Vec<usize> = (0..10).map(width).collect();
         let line = |row: &[String; 10]| {
-            let cells: Vec<String> = row.iter().zip(&widths).map(|(cell, width)| format!("{cell:<width$}")).collect();
+            let cells: Vec<String> =
+                row.iter().zip(&widths).map(|(cell, width)| format!("{cell:<width$}")).collect();
             format!("{}\n", cells.join("  ").trim_end())
         };
         let table: Vec<String> = rows.iter().map(line).collect();
-        let planned = if self.tree_as_planned == Some(true) { ", the tree that the plan names" } else { "" };
+        let planned =
+            if self.tree_as_planned == Some(true) { ", the tree that the plan names" } else { "" };
         let Target { branch, commit, tree } = &self.target;
         let (count, convoy) = (self.changes.len(), &self.convoy);
         let convoy = format!("convoy {} is {} ({})", convoy.name, convoy.phase, convoy.progress);
-        let told = |e: &EscalationReport| format!("\nescalated: {} ({}, {}) {}", e.bead, e.polecat, e.severity, e.summary);
+        let told = |e: &EscalationReport| {
+            format!("\nescalated: {} ({}, {}) {}", e.bead, e.polecat, e.severity, e.summary)
+        };
         let told = self.escalations.iter().map(told).collect::<Vec<_>>().concat();
-        format!("{}\n{count} landed in {:.0} s; {convoy}; {branch} is {commit}, tree {tree}{planned}{told}", table.concat(), self.seconds)
+        format!(
+            "{}\n{count} landed in {:.0} s; {convoy}; {branch} is {commit}, tree {tree}{planned}{told}",
+            table.concat(),
+            self.seconds
+        )
     }
 }
 
@@ -199,7 +251,11 @@ fn escalation(bead: &str, snapshot: &Snapshot) -> Option<EscalationReport> {
     })
 }
 
-fn change(change: &Change, snapshot: &Snapshot, beads: &BTreeMap<String, BeadState>) -> Result<ChangeReport> {
+fn change(
+    change: &Change,
+    snapshot: &Snapshot,
+    beads: &BTreeMap<String, BeadState>,
+) -> Result<ChangeReport> {
     let bead = &change.bead;
     let landed = snapshot.landed(bead).with_context(|| format!("{bead} has not landed"))?;
     let status = landed.status.clone().unwrap_or_default();

@@ -14,7 +14,9 @@ use serde::de::DeserializeOwned;
 
 use super::beads;
 use super::git::git;
-use super::objects::{self, CONVOY, GIT_PORT, HOOKS_PORT, HOPELESS, MESSAGES_PORT, REPOSITORY, SERVERS};
+use super::objects::{
+    self, CONVOY, GIT_PORT, HOOKS_PORT, HOPELESS, MESSAGES_PORT, REPOSITORY, SERVERS,
+};
 use super::report::Report;
 use super::story::Story;
 use super::watch::{self, Failure, SYSTEM, Snapshot};
@@ -66,14 +68,22 @@ pub struct Stage {
 }
 
 impl Stage {
-    /// Makes everything but the Polecats and the Convoys. What an earlier run left under the same names is deleted first.
-    pub async fn set(client: &Client, settings: Settings, story: &Story, scripts: &[Script]) -> Result<Self> {
+    /// Makes everything but the Polecats and the Convoys. What an earlier run left under the same
+    /// names is deleted first.
+    pub async fn set(
+        client: &Client,
+        settings: Settings,
+        story: &Story,
+        scripts: &[Script],
+    ) -> Result<Self> {
         let kubectl = Kubectl::find(&settings.kubeconfig).await?;
         clear(client, &settings).await?;
         let name = settings.namespace.as_str();
         apply(&Api::all(client.clone()), &objects::namespace(&settings)?).await?;
-        apply(&Api::<Secret>::namespaced(client.clone(), name), &objects::secret(&settings)?).await?;
-        apply(&Api::<Service>::namespaced(client.clone(), name), &objects::service(&settings)?).await?;
+        apply(&Api::<Secret>::namespaced(client.clone(), name), &objects::secret(&settings)?)
+            .await?;
+        apply(&Api::<Service>::namespaced(client.clone(), name), &objects::service(&settings)?)
+            .await?;
         let pods = Api::<Pod>::namespaced(client.clone(), name);
         apply(&pods, &objects::servers(&settings)?).await?;
         await_ready(&pods, SERVERS).await?;
@@ -87,11 +97,25 @@ impl Stage {
         let escalations = Api::namespaced(client.clone(), name);
         let polecats = Api::namespaced(client.clone(), name);
         let requests = Api::namespaced(client.clone(), name);
-        let mut stage = Self { kubectl, git, messages, hooks, escalations, convoys, polecats, requests, started: Instant::now(), settings };
+        let mut stage = Self {
+            kubectl,
+            git,
+            messages,
+            hooks,
+            escalations,
+            convoys,
+            polecats,
+            requests,
+            started: Instant::now(),
+            settings,
+        };
         stage.furnish(story, scripts).await?;
         stage.started = Instant::now();
         let rig = objects::rig(&stage.settings, story);
-        Api::<Rig>::all(client.clone()).create(&PostParams::default(), &rig).await.context("creating the Rig")?;
+        Api::<Rig>::all(client.clone())
+            .create(&PostParams::default(), &rig)
+            .await
+            .context("creating the Rig")?;
         Ok(stage)
     }
 
@@ -99,7 +123,9 @@ impl Stage {
         let admin = format!("http://127.0.0.1:{}/admin/repos/{REPOSITORY}", self.git.port);
         http_client::send(Method::PUT, &admin, Vec::new()).await?;
         let refspec = format!("{}:refs/heads/main", story.base);
-        git(&story.path(), &["push", "--quiet", &self.repository_here(), &refspec]).await.context("pushing the repository")?;
+        git(&story.path(), &["push", "--quiet", &self.repository_here(), &refspec])
+            .await
+            .context("pushing the repository")?;
         beads::push(story, &self.repository_here()).await?;
         let admin = format!("http://127.0.0.1:{}/admin/scripts", self.messages.port);
         http_client::send(Method::POST, &admin, serde_json::to_vec(scripts)?).await?;
@@ -115,11 +141,18 @@ impl Stage {
     async fn send(&self, story: &Story) -> Result<()> {
         let everything = story.changes.iter().map(|c| c.bead.clone()).collect();
         let convoy = objects::convoy(&self.settings, CONVOY, "All changes of the plan", everything);
-        self.convoys.create(&PostParams::default(), &convoy).await.context("creating the Convoy")?;
+        self.convoys
+            .create(&PostParams::default(), &convoy)
+            .await
+            .context("creating the Convoy")?;
         let hopeless: Vec<String> = story.hopeless.iter().map(|h| h.bead.clone()).collect();
         if !hopeless.is_empty() {
-            let convoy = objects::convoy(&self.settings, HOPELESS, "What nobody knows how to do", hopeless);
-            self.convoys.create(&PostParams::default(), &convoy).await.context("creating the second Convoy")?;
+            let convoy =
+                objects::convoy(&self.settings, HOPELESS, "What nobody knows how to do", hopeless);
+            self.convoys
+                .create(&PostParams::default(), &convoy)
+                .await
+                .context("creating the second Convoy")?;
         }
         Ok(())
     }
@@ -138,7 +171,8 @@ impl Stage {
 
     /// What the webhook got, oldest first.
     pub async fn deliveries(&self) -> Result<Vec<Delivery>> {
-        http_client::get_json(&format!("http://127.0.0.1:{}/admin/deliveries", self.hooks.port)).await
+        http_client::get_json(&format!("http://127.0.0.1:{}/admin/deliveries", self.hooks.port))
+            .await
     }
 
     /// What the model was asked, oldest first.
@@ -149,20 +183,32 @@ impl Stage {
     /// Starts a Polecat on a task.
     pub async fn start(&self, name: &str, task: &str) -> Result<Polecat> {
         let polecat = objects::polecat(&self.settings, name, task);
-        self.polecats.create(&PostParams::default(), &polecat).await.with_context(|| format!("creating Polecat {name}"))
+        self.polecats
+            .create(&PostParams::default(), &polecat)
+            .await
+            .with_context(|| format!("creating Polecat {name}"))
     }
 
     /// All Convoys, Polecats, MergeRequests and Escalations of the namespace.
     pub async fn snapshot(&self) -> Result<Snapshot> {
         let all = ListParams::default();
-        let (convoys, polecats, requests, escalations) =
-            tokio::try_join!(self.convoys.list(&all), self.polecats.list(&all), self.requests.list(&all), self.escalations.list(&all))?;
+        let (convoys, polecats, requests, escalations) = tokio::try_join!(
+            self.convoys.list(&all),
+            self.polecats.list(&all),
+            self.requests.list(&all),
+            self.escalations.list(&all)
+        )?;
         let (convoys, polecats) = (convoys.items, polecats.items);
         Ok(Snapshot { convoys, polecats, requests: requests.items, escalations: escalations.items })
     }
 
     /// Looks at the cluster until `done` says something, or time is up.
-    pub async fn until<T>(&self, what: &str, limit: Duration, mut done: impl FnMut(&Snapshot) -> Option<T>) -> Result<T> {
+    pub async fn until<T>(
+        &self,
+        what: &str,
+        limit: Duration,
+        mut done: impl FnMut(&Snapshot) -> Option<T>,
+    ) -> Result<T> {
         let deadline = Instant::now() + limit;
         loop {
             let snapshot = self.snapshot().await?;
@@ -178,9 +224,15 @@ impl Stage {
     }
 }
 
-/// Plays the story: puts its changes into the bead store, sends one Convoy off, and watches until every change has landed, every
-/// bead is closed and the Convoy is complete. `tell` gets a line for everything that changes.
-pub async fn run(client: &Client, settings: Settings, story: &Story, mut tell: impl FnMut(&str)) -> Result<(Stage, Report)> {
+/// Plays the story: puts its changes into the bead store, sends one Convoy off, and watches until
+/// every change has landed, every bead is closed and the Convoy is complete. `tell` gets a line for
+/// everything that changes.
+pub async fn run(
+    client: &Client,
+    settings: Settings,
+    story: &Story,
+    mut tell: impl FnMut(&str),
+) -> Result<(Stage, Report)> {
     tell(&format!("setting the stage in namespace {}", settings.namespace));
     let stage = Stage::set(client, settings, story, &story.scripts()).await?;
     stage.send(story).await?;
@@ -193,10 +245,15 @@ pub async fn run(client: &Client, settings: Settings, story: &Story, mut tell: i
             patience.renew();
         }
         let landed = story.changes.iter().filter(|c| snapshot.is_finished(&c.bead)).count();
-        let complete = snapshot.convoy(CONVOY).and_then(|c| c.status.as_ref()?.phase) == Some(ConvoyPhase::Complete);
+        let complete = snapshot.convoy(CONVOY).and_then(|c| c.status.as_ref()?.phase)
+            == Some(ConvoyPhase::Complete);
         if landed == story.changes.len() && complete && stage.told_of(story, &snapshot).await? {
             let beads = beads::read(&story.path(), &stage.repository_here()).await?;
-            if story.changes.iter().all(|c| beads.get(&c.bead).is_some_and(|b| b.status == "closed")) {
+            if story
+                .changes
+                .iter()
+                .all(|c| beads.get(&c.bead).is_some_and(|b| b.status == "closed"))
+            {
                 let report = Report::new(&stage, story, &snapshot, &beads).await?;
                 return Ok((stage, report));
             }
@@ -215,9 +272,11 @@ pub async fn clear(client: &Client, settings: &Settings) -> Result<()> {
     for convoy in [CONVOY, HOPELESS] {
         delete(&convoys, convoy).await?;
     }
-    delete(&Api::<Secret>::namespaced(client.clone(), SYSTEM), &objects::hook_name(settings)).await?;
+    delete(&Api::<Secret>::namespaced(client.clone(), SYSTEM), &objects::hook_name(settings))
+        .await?;
     let polecats = Api::<Polecat>::namespaced(client.clone(), &settings.namespace);
-    for polecat in polecats.list(&ListParams::default()).await.map(|l| l.items).unwrap_or_default() {
+    for polecat in polecats.list(&ListParams::default()).await.map(|l| l.items).unwrap_or_default()
+    {
         delete(&polecats, &polecat.name_any()).await?;
     }
     delete(&Api::<Rig>::all(client.clone()), &settings.rig).await?;
@@ -234,7 +293,10 @@ where
     }
     let deadline = Instant::now() + OBJECT_DEADLINE;
     while api.get_opt(name).await?.is_some() {
-        anyhow::ensure!(Instant::now() < deadline, "{name} of an earlier run does not go; its finalizers may wait for a controller");
+        anyhow::ensure!(
+            Instant::now() < deadline,
+            "{name} of an earlier run does not go; its finalizers may wait for a controller"
+        );
         tokio::time::sleep(PACE).await;
     }
     Ok(())
@@ -246,7 +308,9 @@ where
 {
     let name = object.name_any();
     let params = PatchParams::apply("gastown-demo").force();
-    api.patch(&name, &params, &Patch::Apply(object)).await.with_context(|| format!("applying {name}"))?;
+    api.patch(&name, &params, &Patch::Apply(object))
+        .await
+        .with_context(|| format!("applying {name}"))?;
     Ok(())
 }
 
@@ -254,7 +318,8 @@ async fn await_ready(pods: &Api<Pod>, name: &str) -> Result<()> {
     let deadline = Instant::now() + OBJECT_DEADLINE;
     loop {
         let pod = pods.get(name).await?;
-        let conditions = pod.status.as_ref().and_then(|s| s.conditions.as_deref()).unwrap_or_default();
+        let conditions =
+            pod.status.as_ref().and_then(|s| s.conditions.as_deref()).unwrap_or_default();
         if conditions.iter().any(|c| c.type_ == "Ready" && c.status == "True") {
             return Ok(());
         }

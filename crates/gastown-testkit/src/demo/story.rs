@@ -14,7 +14,8 @@ use super::git::{git, line};
 use super::project;
 use crate::messages::{Attempt, Script, Step};
 
-/// The longest patch that one command may carry, in bytes: an argument of a program holds 128 KiB at most.
+/// The longest patch that one command may carry, in bytes: an argument of a program holds 128 KiB
+/// at most.
 const MAX_PATCH: usize = 64 << 10;
 
 /// What the prompt of an attempt holds that comes after one that did not end well.
@@ -96,7 +97,8 @@ pub struct PlannedChange {
 pub struct RedFirst {
     /// The commit whose difference to its parent the model makes first.
     pub commit: String,
-    /// What the gate prints; the model makes the right change only when the prompt of the rework holds it.
+    /// What the gate prints; the model makes the right change only when the prompt of the rework
+    /// holds it.
     pub evidence: String,
 }
 
@@ -154,10 +156,13 @@ impl Story {
 
     /// The repository behind a URL, a bundle or a path, with the plan in a file.
     pub async fn load(repository: &str, plan: &Path) -> Result<Self> {
-        let text = std::fs::read(plan).with_context(|| format!("reading the plan {}", plan.display()))?;
-        let plan = serde_json::from_slice(&text).with_context(|| format!("the plan {}", plan.display()))?;
+        let text =
+            std::fs::read(plan).with_context(|| format!("reading the plan {}", plan.display()))?;
+        let plan = serde_json::from_slice(&text)
+            .with_context(|| format!("the plan {}", plan.display()))?;
         let folder = TempDir::new().context("a temporary folder")?;
-        let from = std::fs::canonicalize(repository).map_or_else(|_| repository.to_owned(), |p| p.display().to_string());
+        let from = std::fs::canonicalize(repository)
+            .map_or_else(|_| repository.to_owned(), |p| p.display().to_string());
         if from.starts_with('-') {
             bail!("{from:?} is no repository");
         }
@@ -177,10 +182,18 @@ impl Story {
                 evidence = Some(red.evidence.clone());
             }
             tries.push(make_try(dir, &change.commit, evidence).await?);
-            let PlannedChange { bead, title, commit, depends_on, mute_first, red_first: _ } = change;
+            let PlannedChange { bead, title, commit, depends_on, mute_first, red_first: _ } =
+                change;
             changes.push(Change { bead, commit, title, depends_on, mute_first, tries });
         }
-        Ok(Self { folder, base: plan.base, tip_tree: plan.tip_tree, test: plan.test, changes, hopeless: plan.hopeless })
+        Ok(Self {
+            folder,
+            base: plan.base,
+            tip_tree: plan.tip_tree,
+            test: plan.test,
+            changes,
+            hopeless: plan.hopeless,
+        })
     }
 
     /// What the beads' names begin with.
@@ -196,19 +209,28 @@ impl Story {
 
     /// What the model does, for the scripted API.
     pub fn scripts(&self) -> Vec<Script> {
-        self.changes.iter().map(Change::script).chain(self.hopeless.iter().map(Hopeless::script)).collect()
+        self.changes
+            .iter()
+            .map(Change::script)
+            .chain(self.hopeless.iter().map(Hopeless::script))
+            .collect()
     }
 }
 
 async fn make_try(dir: &Path, commit: &str, evidence: Option<String>) -> Result<Try> {
     let parent = format!("{commit}^");
-    let patch = git(dir, &["diff", "--binary", "--no-ext-diff", "--no-textconv", &parent, commit, "--"]).await?;
+    let patch =
+        git(dir, &["diff", "--binary", "--no-ext-diff", "--no-textconv", &parent, commit, "--"])
+            .await?;
     let message = line(dir, &["log", "--max-count=1", "--format=%B", commit, "--"]).await?;
     if patch.is_empty() {
         bail!("commit {commit} changes nothing");
     }
     if patch.len() > MAX_PATCH {
-        bail!("commit {commit} is too large for one command of the agent: {} bytes, at most {MAX_PATCH}", patch.len());
+        bail!(
+            "commit {commit} is too large for one command of the agent: {} bytes, at most {MAX_PATCH}",
+            patch.len()
+        );
     }
     Ok(Try { patch, message, evidence })
 }
@@ -221,8 +243,14 @@ fn check(plan: &Plan) -> Result<()> {
     }
     let allowed = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-';
     for bead in plan.changes.iter().map(|c| &c.bead).chain(plan.hopeless.iter().map(|h| &h.bead)) {
-        if !bead.starts_with(|c: char| c.is_ascii_lowercase()) || bead.len() > 40 || bead.ends_with('-') || !bead.chars().all(allowed) {
-            bail!("{bead:?} is no name for a change: at most 40 lower-case letters, digits and hyphens, a letter first");
+        if !bead.starts_with(|c: char| c.is_ascii_lowercase())
+            || bead.len() > 40
+            || bead.ends_with('-')
+            || !bead.chars().all(allowed)
+        {
+            bail!(
+                "{bead:?} is no name for a change: at most 40 lower-case letters, digits and hyphens, a letter first"
+            );
         }
     }
     for change in &plan.changes {
@@ -258,7 +286,10 @@ impl Change {
         let attempt = |t: &Try| Attempt {
             prompt_contains: t.evidence.clone(),
             steps: vec![Step::bash(t.command())],
-            text: format!("I made the change and committed it: {}", t.message.lines().next().unwrap_or_default()),
+            text: format!(
+                "I made the change and committed it: {}",
+                t.message.lines().next().unwrap_or_default()
+            ),
         };
         let mut attempts: Vec<Attempt> = self.tries.iter().map(attempt).collect();
         if self.mute_first {
@@ -272,8 +303,8 @@ impl Change {
 }
 
 impl Try {
-    /// The command that makes the change. It may run again on a branch that has it: an agent that is started again after a
-    /// fault finds what it had pushed.
+    /// The command that makes the change. It may run again on a branch that has it: an agent that
+    /// is started again after a fault finds what it had pushed.
     fn command(&self) -> String {
         let digest = Sha256::digest(&self.patch);
         let mark = digest.iter().take(8).map(|b| format!("{b:02X}")).collect::<Vec<_>>().concat();
@@ -314,7 +345,13 @@ mod tests {
             mute_first: false,
         };
         let changes = vec![change("a-1", &[]), change("a-2", &["a-1"])];
-        Plan { base: "b".repeat(40), tip_tree: None, test: "true".to_owned(), changes, hopeless: Vec::new() }
+        Plan {
+            base: "b".repeat(40),
+            tip_tree: None,
+            test: "true".to_owned(),
+            changes,
+            hopeless: Vec::new(),
+        }
     }
 
     #[test]
@@ -334,7 +371,9 @@ mod tests {
 
     #[test]
     fn bytes_that_are_no_text_travel_encoded() {
-        let of = |patch: &[u8]| Try { patch: patch.to_owned(), message: "m".to_owned(), evidence: None }.command();
+        let of = |patch: &[u8]| {
+            Try { patch: patch.to_owned(), message: "m".to_owned(), evidence: None }.command()
+        };
         assert!(of(b"+x\n").contains("cat >\"$patch\" <<'PATCH_"));
         assert!(of(b"+\xff\n").contains("base64 -d >\"$patch\" <<'PATCH_"));
         assert!(of(b"+x\r\n").contains("base64 -d"));

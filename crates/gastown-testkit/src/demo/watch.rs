@@ -4,7 +4,9 @@ use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::time::{Duration, Instant};
 
-use gastown_api::{Convoy, Escalation, MergePhase, MergeRequest, Polecat, PolecatPhase, conditions};
+use gastown_api::{
+    Convoy, Escalation, MergePhase, MergeRequest, Polecat, PolecatPhase, conditions,
+};
 use k8s_openapi::api::core::v1::Pod;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use kube::ResourceExt;
@@ -43,7 +45,9 @@ impl Snapshot {
     /// The Escalation about the Polecat that works on a bead.
     pub fn escalation(&self, bead: &str) -> Option<&Escalation> {
         let polecat = self.author(bead)?.name_any();
-        let about = |e: &&Escalation| e.spec.related_object.as_ref().is_some_and(|o| o.kind == "Polecat" && o.name == polecat);
+        let about = |e: &&Escalation| {
+            e.spec.related_object.as_ref().is_some_and(|o| o.kind == "Polecat" && o.name == polecat)
+        };
         self.escalations.iter().find(about)
     }
 
@@ -54,7 +58,8 @@ impl Snapshot {
 
     /// A bead's requests, oldest attempt first.
     pub fn requests_for(&self, bead: &str) -> Vec<&MergeRequest> {
-        let mut requests: Vec<&MergeRequest> = self.requests.iter().filter(|r| r.spec.bead_id.as_deref() == Some(bead)).collect();
+        let mut requests: Vec<&MergeRequest> =
+            self.requests.iter().filter(|r| r.spec.bead_id.as_deref() == Some(bead)).collect();
         requests.sort_by_key(|r| r.spec.attempt);
         requests
     }
@@ -99,14 +104,20 @@ pub struct News {
 impl News {
     /// What is new in this snapshot.
     pub fn of(&mut self, snapshot: &Snapshot) -> Vec<String> {
-        let polecats = snapshot.polecats.iter().map(|p| (format!("polecat {}", p.name_any()), say_polecat(p)));
+        let polecats =
+            snapshot.polecats.iter().map(|p| (format!("polecat {}", p.name_any()), say_polecat(p)));
         let requests = snapshot.requests.iter().map(|r| {
             let author = r.spec.polecat_ref.as_ref().map_or("nobody", |p| p.name.as_str());
             (format!("request {author}/{}", r.spec.attempt), say_request(r))
         });
-        let convoys = snapshot.convoys.iter().map(|c| (format!("convoy {}", c.name_any()), say_convoy(c)));
-        let escalations = snapshot.escalations.iter().map(|e| (format!("escalation {}", e.name_any()), say_escalation(e)));
-        let now: Vec<(String, String)> = polecats.chain(requests).chain(convoys).chain(escalations).collect();
+        let convoys =
+            snapshot.convoys.iter().map(|c| (format!("convoy {}", c.name_any()), say_convoy(c)));
+        let escalations = snapshot
+            .escalations
+            .iter()
+            .map(|e| (format!("escalation {}", e.name_any()), say_escalation(e)));
+        let now: Vec<(String, String)> =
+            polecats.chain(requests).chain(convoys).chain(escalations).collect();
         let mut lines = Vec::new();
         for (who, what) in now {
             if self.told.get(&who) != Some(&what) {
@@ -125,7 +136,11 @@ fn say_convoy(convoy: &Convoy) -> String {
 }
 
 fn say_escalation(escalation: &Escalation) -> String {
-    let phase = escalation.status.as_ref().and_then(|s| s.phase).map_or_else(|| "new".to_owned(), |p| format!("{p:?}"));
+    let phase = escalation
+        .status
+        .as_ref()
+        .and_then(|s| s.phase)
+        .map_or_else(|| "new".to_owned(), |p| format!("{p:?}"));
     format!("{phase} {}: {}", escalation.spec.severity.as_str(), escalation.spec.summary)
 }
 
@@ -134,7 +149,8 @@ fn say_polecat(polecat: &Polecat) -> String {
     if is_merged(polecat) {
         return "Done, merged".to_owned();
     }
-    let attempt = status.attempts.filter(|n| *n > 1).map_or_else(String::new, |n| format!(" (attempt {n})"));
+    let attempt =
+        status.attempts.filter(|n| *n > 1).map_or_else(String::new, |n| format!(" (attempt {n})"));
     let phase = status.phase.map_or_else(|| "new".to_owned(), |p| format!("{p:?}"));
     let why = match status.phase {
         Some(PolecatPhase::Working | PolecatPhase::Done) => None,
@@ -149,7 +165,9 @@ fn say_request(request: &MergeRequest) -> String {
     // While a gate runs the reason tells of its pod, which comes and goes within a second.
     let telling = |r: &String| !r.is_empty() && status.phase != Some(MergePhase::Testing);
     let why = status.reason.filter(telling).map_or_else(String::new, |r| format!(": {r}"));
-    let commit = status.landed_commit.map_or_else(String::new, |c| format!(" as {}", c.chars().take(12).collect::<String>()));
+    let commit = status
+        .landed_commit
+        .map_or_else(String::new, |c| format!(" as {}", c.chars().take(12).collect::<String>()));
     format!("{phase}{why}{commit}")
 }
 
@@ -159,7 +177,9 @@ fn reason(all: &[Condition]) -> Option<String> {
         return Some(format!("{}: {}", failed.reason, failed.message));
     }
     let order = ["Admitted", "Submitted", "Merged", "Ready", "Available", "Working"];
-    let of = |type_: &&str| conditions::find(all, type_).filter(|c| c.status == "False" && !c.message.is_empty());
+    let of = |type_: &&str| {
+        conditions::find(all, type_).filter(|c| c.status == "False" && !c.message.is_empty())
+    };
     let found = order.iter().find_map(of)?;
     // The message has the place in the queue, which moves all the time.
     let alone = found.reason == "AtCapacity";
@@ -189,13 +209,19 @@ impl Patience {
     /// Why it makes no sense to wait longer.
     pub fn is_over(&self, snapshot: &Snapshot, landed: usize, all: usize) -> Option<Failure> {
         let quiet = self.last_news.elapsed();
-        let stuck = snapshot.polecats.iter().filter(|p| p.status.as_ref().and_then(|s| s.phase) == Some(PolecatPhase::Stuck));
+        let stuck = snapshot
+            .polecats
+            .iter()
+            .filter(|p| p.status.as_ref().and_then(|s| s.phase) == Some(PolecatPhase::Stuck));
         let stuck: Vec<String> = stuck.map(ResourceExt::name_any).collect();
         let why = if Instant::now() > self.end {
             format!("{} s are up", self.limit.as_secs())
         } else if quiet > QUIET {
             format!("nothing changed for {} s", QUIET.as_secs())
-        } else if quiet > STUCK && !stuck.is_empty() && stuck.len() + landed >= snapshot.polecats.len() {
+        } else if quiet > STUCK
+            && !stuck.is_empty()
+            && stuck.len() + landed >= snapshot.polecats.len()
+        {
             format!("stuck: {}", stuck.join(", "))
         } else {
             return None;
@@ -217,18 +243,26 @@ impl Failure {
         let mut text = self.what;
         for convoy in &snapshot.convoys {
             let _ = write!(text, "\n\nconvoy {}: {}", convoy.name_any(), say_convoy(convoy));
-            text.push_str(&list(convoy.status.as_ref().map(|s| s.conditions.as_slice()).unwrap_or_default()));
+            text.push_str(&list(
+                convoy.status.as_ref().map(|s| s.conditions.as_slice()).unwrap_or_default(),
+            ));
         }
         for polecat in snapshot.polecats.iter().filter(|p| !is_merged(p)) {
             let _ = write!(text, "\n\npolecat {}: {}", polecat.name_any(), say_polecat(polecat));
             text.push_str(&list(polecat_conditions(polecat)));
             for request in snapshot.requests_of(&polecat.name_any()) {
-                let _ = write!(text, "\n  request {}: {}", request.name_any(), say_request(request));
+                let _ =
+                    write!(text, "\n  request {}: {}", request.name_any(), say_request(request));
                 let status = request.status.clone().unwrap_or_default();
                 text.push_str(&list(&status.conditions));
                 for attempt in status.attempts {
                     let evidence = attempt.evidence.unwrap_or_default().replace('\n', "\n      ");
-                    let _ = write!(text, "\n    {}: {}", attempt.result.unwrap_or_default(), tail(&evidence, 15));
+                    let _ = write!(
+                        text,
+                        "\n    {}: {}",
+                        attempt.result.unwrap_or_default(),
+                        tail(&evidence, 15)
+                    );
                 }
             }
         }
@@ -236,8 +270,30 @@ impl Failure {
         let asked: [(&str, &[&str]); 4] = [
             ("the town", &["get", "gastown", "-A", "-o", "wide"]),
             ("pods and jobs", &["get", "pods,jobs", "-A", "-o", "wide"]),
-            ("warnings", &["get", "events", "-n", namespace, "--field-selector", "type=Warning", "--sort-by=.lastTimestamp"]),
-            ("warnings of gates", &["get", "events", "-n", SYSTEM, "--field-selector", "type=Warning", "--sort-by=.lastTimestamp"]),
+            (
+                "warnings",
+                &[
+                    "get",
+                    "events",
+                    "-n",
+                    namespace,
+                    "--field-selector",
+                    "type=Warning",
+                    "--sort-by=.lastTimestamp",
+                ],
+            ),
+            (
+                "warnings of gates",
+                &[
+                    "get",
+                    "events",
+                    "-n",
+                    SYSTEM,
+                    "--field-selector",
+                    "type=Warning",
+                    "--sort-by=.lastTimestamp",
+                ],
+            ),
         ];
         for (what, args) in asked {
             let said = stage.kubectl.output(args).await.unwrap_or_else(|e| format!("{e:#}"));
@@ -254,13 +310,18 @@ impl Failure {
 }
 
 /// The controllers, by the names of their Deployments.
-pub const CONTROLLERS: [&str; 6] = ["rig-ctl", "polecat-ctl", "convoy-ctl", "witness-ctl", "refinery-ctl", "beadstore-ctl"];
+pub const CONTROLLERS: [&str; 6] =
+    ["rig-ctl", "polecat-ctl", "convoy-ctl", "witness-ctl", "refinery-ctl", "beadstore-ctl"];
 
 /// Where the chart installs the controllers.
 pub const SYSTEM: &str = "gastown-system";
 
 fn list(conditions: &[Condition]) -> String {
-    conditions.iter().map(|c| format!("\n    {}={} {}: {}", c.type_, c.status, c.reason, c.message)).collect::<Vec<_>>().concat()
+    conditions
+        .iter()
+        .map(|c| format!("\n    {}={} {}: {}", c.type_, c.status, c.reason, c.message))
+        .collect::<Vec<_>>()
+        .concat()
 }
 
 fn tail(text: &str, lines: usize) -> String {
@@ -271,8 +332,23 @@ fn tail(text: &str, lines: usize) -> String {
 /// Why a pod is not ready, in the kubelet's words.
 pub fn pod_says(pod: &Pod) -> String {
     let Some(status) = &pod.status else { return "it has no status".to_owned() };
-    let containers = status.container_statuses.iter().flatten().filter_map(|c| c.state.as_ref()?.waiting.as_ref());
-    let waiting = containers.map(|w| format!("{}: {}", w.reason.as_deref().unwrap_or("?"), w.message.as_deref().unwrap_or_default()));
-    let conditions = status.conditions.iter().flatten().filter(|c| c.status != "True").filter_map(|c| c.message.clone());
+    let containers = status
+        .container_statuses
+        .iter()
+        .flatten()
+        .filter_map(|c| c.state.as_ref()?.waiting.as_ref());
+    let waiting = containers.map(|w| {
+        format!(
+            "{}: {}",
+            w.reason.as_deref().unwrap_or("?"),
+            w.message.as_deref().unwrap_or_default()
+        )
+    });
+    let conditions = status
+        .conditions
+        .iter()
+        .flatten()
+        .filter(|c| c.status != "True")
+        .filter_map(|c| c.message.clone());
     waiting.chain(conditions).collect::<Vec<_>>().join("; ")
 }

@@ -1,5 +1,5 @@
-//! What this machine must bring: programs of its own packages. What lacks is installed when we are root on Debian,
-//! else named in one sentence together with the command that installs it.
+//! What this machine must bring: programs of its own packages. What lacks is installed when we are
+//! root on Debian, else named in one sentence together with the command that installs it.
 
 use std::path::PathBuf;
 use std::process::Stdio;
@@ -14,16 +14,23 @@ pub(super) fn find(program: &str) -> Option<PathBuf> {
     folders.map(|folder| folder.join(program)).find(|p| p.is_file())
 }
 
-/// Makes sure that programs of Debian packages are there; `wanted` pairs a program with the package that holds it.
+/// Makes sure that programs of Debian packages are there; `wanted` pairs a program with the package
+/// that holds it.
 pub async fn need_debian(wanted: &[(&str, &str)]) -> Result<()> {
-    let lacking: Vec<&str> = wanted.iter().filter(|(program, _)| find(program).is_none()).map(|(_, package)| *package).collect();
+    let lacking: Vec<&str> = wanted
+        .iter()
+        .filter(|(program, _)| find(program).is_none())
+        .map(|(_, package)| *package)
+        .collect();
     install(&lacking).await
 }
 
 /// The programs that a node calls.
 pub async fn need_node_tools() -> Result<()> {
     if !rustix::process::geteuid().is_root() {
-        bail!("a node needs root (namespaces, mounts, a bridge); run the command as root, or use `--nodes none` for a control plane alone");
+        bail!(
+            "a node needs root (namespaces, mounts, a bridge); run the command as root, or use `--nodes none` for a control plane alone"
+        );
     }
     need_debian(&[
         ("nft", "nftables"),
@@ -39,7 +46,9 @@ pub async fn need_node_tools() -> Result<()> {
 /// Debian's own Go is older than what the modules ask for, so it is not installed for the user.
 pub(super) fn need_go() -> Result<()> {
     if find("go").is_none() {
-        bail!("missing on this machine: go; install Go 1.26 or newer as https://go.dev/doc/install tells and put it on the PATH");
+        bail!(
+            "missing on this machine: go; install Go 1.26 or newer as https://go.dev/doc/install tells and put it on the PATH"
+        );
     }
     Ok(())
 }
@@ -47,7 +56,11 @@ pub(super) fn need_go() -> Result<()> {
 /// runc is the one part that is linked with a C library.
 pub(super) async fn need_seccomp() -> Result<()> {
     need_debian(&[("pkg-config", "pkg-config"), ("cc", "gcc")]).await?;
-    let there = Command::new("pkg-config").args(["--exists", "libseccomp"]).stdin(Stdio::null()).status().await;
+    let there = Command::new("pkg-config")
+        .args(["--exists", "libseccomp"])
+        .stdin(Stdio::null())
+        .status()
+        .await;
     if there.context("starting pkg-config")?.success() {
         return Ok(());
     }
@@ -71,11 +84,20 @@ async fn install(packages: &[&str]) -> Result<()> {
 
 async fn apt(arguments: &[&str]) -> Result<()> {
     let mut command = Command::new("apt-get");
-    command.args(arguments).env("DEBIAN_FRONTEND", "noninteractive").stdin(Stdio::null()).kill_on_drop(true);
+    command
+        .args(arguments)
+        .env("DEBIAN_FRONTEND", "noninteractive")
+        .stdin(Stdio::null())
+        .kill_on_drop(true);
     let out = command.output().await.context("starting apt-get")?;
     if !out.status.success() {
         let said = String::from_utf8_lossy(&out.stderr);
-        bail!("apt-get {} ended with {}: {}", arguments.join(" "), out.status, super::tail(&said, 10));
+        bail!(
+            "apt-get {} ended with {}: {}",
+            arguments.join(" "),
+            out.status,
+            super::tail(&said, 10)
+        );
     }
     Ok(())
 }

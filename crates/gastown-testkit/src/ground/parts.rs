@@ -39,7 +39,9 @@ impl Part {
 fn made_name(package: &'static str) -> &'static str {
     let mut elements = package.rsplit('/');
     let last = elements.next().unwrap_or(package);
-    let is_version = last.strip_prefix('v').is_some_and(|digits| !digits.is_empty() && digits.bytes().all(|b| b.is_ascii_digit()));
+    let is_version = last
+        .strip_prefix('v')
+        .is_some_and(|digits| !digits.is_empty() && digits.bytes().all(|b| b.is_ascii_digit()));
     if is_version { elements.next().unwrap_or(last) } else { last }
 }
 
@@ -57,7 +59,10 @@ macro_rules! module {
     };
 }
 
-const KUBERNETES: Part = Part { ldflags: "-X k8s.io/component-base/version.gitVersion=v1.36.3", ..module!("kubernetes", &[]) };
+const KUBERNETES: Part = Part {
+    ldflags: "-X k8s.io/component-base/version.gitVersion=v1.36.3",
+    ..module!("kubernetes", &[])
+};
 
 pub(super) static ETCD: Part = module!("etcd", &[("go.etcd.io/etcd/server/v3", Some("etcd"))]);
 
@@ -88,7 +93,11 @@ pub(super) static CONTAINERD: Part = module!(
     ]
 );
 
-pub(super) static RUNC: Part = Part { cgo: true, tags: "seccomp", ..module!("runc", &[("github.com/opencontainers/runc", None)]) };
+pub(super) static RUNC: Part = Part {
+    cgo: true,
+    tags: "seccomp",
+    ..module!("runc", &[("github.com/opencontainers/runc", None)])
+};
 
 pub(super) static CNI: Part = module!(
     "cni",
@@ -111,7 +120,10 @@ mod tests {
     #[test]
     fn a_binary_is_named_after_its_package_without_the_major_version() {
         assert_eq!(made_name("go.etcd.io/etcd/server/v3"), "server");
-        assert_eq!(made_name("github.com/containerd/containerd/v2/cmd/containerd-shim-runc-v2"), "containerd-shim-runc-v2");
+        assert_eq!(
+            made_name("github.com/containerd/containerd/v2/cmd/containerd-shim-runc-v2"),
+            "containerd-shim-runc-v2"
+        );
         assert_eq!(made_name("x/vault"), "vault");
     }
 

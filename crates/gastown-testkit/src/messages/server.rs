@@ -1,4 +1,5 @@
-//! The Messages API over HTTP: streamed and whole answers, token counts, and the administration of scripts and log.
+//! The Messages API over HTTP: streamed and whole answers, token counts, and the administration of
+//! scripts and log.
 
 use std::collections::VecDeque;
 use std::net::SocketAddr;
@@ -71,7 +72,8 @@ pub struct MessagesApi {
 impl MessagesApi {
     /// Serves with these scripts; `key` is the API key that clients must show, if any.
     pub async fn start(scripts: Vec<Script>, key: Option<String>) -> Result<Self> {
-        let shared = Shared { book: Arc::new(Mutex::new(Book { scripts, log: VecDeque::new() })), key };
+        let shared =
+            Shared { book: Arc::new(Mutex::new(Book { scripts, log: VecDeque::new() })), key };
         let listener = TcpListener::bind("127.0.0.1:0").await.context("listening on loopback")?;
         let address = listener.local_addr()?;
         let app = routes(shared.clone());
@@ -100,7 +102,8 @@ impl Drop for MessagesApi {
     }
 }
 
-/// The API's routes, and `POST /admin/scripts` (a list; a script replaces the one of its key) and `GET /admin/log`.
+/// The API's routes, and `POST /admin/scripts` (a list; a script replaces the one of its key) and
+/// `GET /admin/log`.
 pub fn router(key: Option<String>) -> Router {
     routes(Shared { book: Arc::default(), key })
 }
@@ -183,7 +186,8 @@ fn refusal(shared: &Shared, headers: &HeaderMap) -> Option<Response> {
 }
 
 fn failure(status: StatusCode, kind: &str, text: &str) -> Response {
-    (status, Json(json!({"type": "error", "error": {"type": kind, "message": text}}))).into_response()
+    (status, Json(json!({"type": "error", "error": {"type": kind, "message": text}})))
+        .into_response()
 }
 
 /// About as many tokens as English text of that many bytes has.
@@ -197,9 +201,12 @@ fn message(answer: &Answer, model: &str, request_bytes: usize) -> Value {
         Answer::Aside | Answer::Turn { action: Action::Hang, .. } => {
             (json!({"type": "text", "text": "Scripted task"}), "end_turn", "aside".to_owned())
         }
-        Answer::Turn { action: Action::Say(text), step, .. } => (json!({"type": "text", "text": text}), "end_turn", step.to_string()),
+        Answer::Turn { action: Action::Say(text), step, .. } => {
+            (json!({"type": "text", "text": text}), "end_turn", step.to_string())
+        }
         Answer::Turn { action: Action::Run(command), step, .. } => {
-            let mut input = json!({"command": command.bash, "description": "The next step of the task"});
+            let mut input =
+                json!({"command": command.bash, "description": "The next step of the task"});
             if let Some(timeout) = command.timeout_ms {
                 input["timeout"] = json!(timeout);
             }
@@ -239,7 +246,10 @@ fn streamed(message: &Value) -> Response {
                "usage": {"output_tokens": message["usage"]["output_tokens"]}}),
         json!({"type": "message_stop"}),
     ];
-    let shown = events.iter().map(|e| format!("event: {}\ndata: {e}\n\n", e["type"].as_str().unwrap_or_default()));
+    let shown = events
+        .iter()
+        .map(|e| format!("event: {}\ndata: {e}\n\n", e["type"].as_str().unwrap_or_default()));
     let text = shown.collect::<Vec<_>>().concat();
-    ([(header::CONTENT_TYPE, "text/event-stream"), (header::CACHE_CONTROL, "no-cache")], text).into_response()
+    ([(header::CONTENT_TYPE, "text/event-stream"), (header::CACHE_CONTROL, "no-cache")], text)
+        .into_response()
 }

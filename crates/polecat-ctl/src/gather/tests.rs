@@ -47,7 +47,10 @@ fn records_are_read_from_where_the_kubelet_puts_them() {
     let pod = facts(json!({ "phase": "Succeeded",
         "initContainerStatuses": [ended("git-init", 0, r#"{"v":1,"result":"Ready"}"#), ended("git-sync", 0, sync)],
         "containerStatuses": [ended("claude", 0, run)] }));
-    assert_eq!((pod.attempt, pod.branch.unwrap().as_str().to_owned()), (3, "feature/a$b".to_owned()));
+    assert_eq!(
+        (pod.attempt, pod.branch.unwrap().as_str().to_owned()),
+        (3, "feature/a$b".to_owned())
+    );
     assert_eq!(pod.sync.unwrap().result, SyncResult::NoChanges);
     assert!(pod.run.is_some() && pod.init.is_some() && pod.agent_started && pod.finalizer);
     assert_eq!(pod.ended.unwrap().to_string(), "2026-01-01T00:00:07Z");
@@ -64,13 +67,22 @@ fn a_sidecar_that_was_started_again_has_said_it_before() {
 #[test]
 fn the_platforms_own_word_is_kept() {
     let target = json!([{ "type": "DisruptionTarget", "status": "True", "reason": "PreemptionByScheduler" }]);
-    assert_eq!(facts(json!({ "phase": "Failed", "conditions": target })).disruption.as_deref(), Some("PreemptionByScheduler"));
-    assert_eq!(facts(json!({ "phase": "Failed", "reason": "Evicted", "conditions": target })).disruption.as_deref(), Some("Evicted"));
+    assert_eq!(
+        facts(json!({ "phase": "Failed", "conditions": target })).disruption.as_deref(),
+        Some("PreemptionByScheduler")
+    );
+    assert_eq!(
+        facts(json!({ "phase": "Failed", "reason": "Evicted", "conditions": target }))
+            .disruption
+            .as_deref(),
+        Some("Evicted")
+    );
 }
 
 #[test]
 fn what_keeps_a_pod_from_starting_is_said_without_flapping() {
-    let of = |status: Value| facts(json!({ "phase": "Pending", "containerStatuses": [status] })).waiting;
+    let of =
+        |status: Value| facts(json!({ "phase": "Pending", "containerStatuses": [status] })).waiting;
     let first = of(waits("claude", "ErrImagePull", "rpc error: not found"));
     assert_eq!(first, of(waits("claude", "ImagePullBackOff", "Back-off pulling image")));
     assert_eq!(first.unwrap().0, "ImagePullBackOff");
@@ -84,14 +96,22 @@ fn what_keeps_a_pod_from_starting_is_said_without_flapping() {
 
 #[test]
 fn a_bad_end_without_a_record_is_told_in_the_runtimes_words() {
-    let pod = facts(json!({ "phase": "Failed", "containerStatuses": [ended("claude", 127, "no such file\u{7}")] }));
-    assert_eq!(pod.failure.as_deref(), Some("container claude ended with code 127 (Error) no such file"));
+    let pod = facts(
+        json!({ "phase": "Failed", "containerStatuses": [ended("claude", 127, "no such file\u{7}")] }),
+    );
+    assert_eq!(
+        pod.failure.as_deref(),
+        Some("container claude ended with code 127 (Error) no such file")
+    );
     assert!(pod.run.is_none());
 }
 
 #[test]
 fn pods_of_other_names_or_owners_are_nobodys() {
-    let pod: Pod = serde_json::from_value(json!({ "metadata": { "name": "polecat-toast-ffff-2", "uid": "p" } })).unwrap();
+    let pod: Pod = serde_json::from_value(
+        json!({ "metadata": { "name": "polecat-toast-ffff-2", "uid": "p" } }),
+    )
+    .unwrap();
     assert!(pod_facts(&pod, &polecat()).is_none());
     assert_eq!(owner_uid(&pod), None);
 }
@@ -135,7 +155,10 @@ fn a_verdict_counts_where_it_is_one_and_names_a_pod() {
         polecat.status = serde_json::from_value(json!({ "conditions": [condition] })).unwrap();
         snapshot(&polecat, None, &[], &[], SubmitFacts::Untried).unhealthy
     };
-    assert_eq!(verdict("False", "RestartWanted", "pod 0a1b-2: nothing for 15m: pod x: y").as_deref(), Some("0a1b-2"));
+    assert_eq!(
+        verdict("False", "RestartWanted", "pod 0a1b-2: nothing for 15m: pod x: y").as_deref(),
+        Some("0a1b-2")
+    );
     assert_eq!(verdict("True", "RestartWanted", "pod 0a1b-2: "), None);
     assert_eq!(verdict("False", "Wedged", "pod 0a1b-2: nothing for 15m"), None);
     for message in ["", "pod ", "pod : x", "pod 0a1b-2", "the pod 0a1b-2: x"] {

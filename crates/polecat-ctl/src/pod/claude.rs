@@ -1,7 +1,9 @@
 //! `claude`: the agent's container, whatever the agent.
 
 use gastown_api::{Provider, SecretKeyRef};
-use k8s_openapi::api::core::v1::{ConfigMapEnvSource, Container, EnvFromSource, EnvVar, EnvVarSource, SecretKeySelector};
+use k8s_openapi::api::core::v1::{
+    ConfigMapEnvSource, Container, EnvFromSource, EnvVar, EnvVarSource, SecretKeySelector,
+};
 
 use super::{Build, CLAUDE, common, literal, resources, var, volumes};
 
@@ -28,12 +30,9 @@ pub(super) fn container(b: &Build) -> Container {
         env: Some(env(b)),
         env_from,
         volume_mounts: Some(volumes::of_claude(b)),
-        resources: Some(
-            settings
-                .resources
-                .clone()
-                .unwrap_or_else(|| resources(&[("cpu", "500m"), ("memory", "1Gi")], &[("cpu", "2"), ("memory", "4Gi")])),
-        ),
+        resources: Some(settings.resources.clone().unwrap_or_else(|| {
+            resources(&[("cpu", "500m"), ("memory", "1Gi")], &[("cpu", "2"), ("memory", "4Gi")])
+        })),
         ..super::container(CLAUDE, settings.image.as_deref().unwrap_or(&b.images.agent), b.images)
     }
 }
@@ -42,7 +41,8 @@ fn env(b: &Build) -> Vec<EnvVar> {
     let spec = &b.inputs.spec;
     let settings = &spec.pod;
     let limit = |n: Option<i64>| n.map(|n| n.to_string()).unwrap_or_default();
-    // The user's come first: the last of a name wins, and ours are not to be changed. Of the user's own the last wins too.
+    // The user's come first: the last of a name wins, and ours are not to be changed. Of the user's
+    // own the last wins too.
     let mut env: Vec<EnvVar> = vec![var("CLAUDE_CODE_DISABLE_NONESSENTIAL_TRAFFIC", "1")];
     env.extend(provider(b));
     for own in &settings.env {
@@ -57,11 +57,17 @@ fn env(b: &Build) -> Vec<EnvVar> {
         var("GT_TASK_DESCRIPTION", cut(&spec.task)),
         var("GASTOWN_AGENT", settings.agent.as_str()),
         var("GASTOWN_MODEL", settings.model.as_deref().unwrap_or_default()),
-        var("GASTOWN_AGENT_ARGS", serde_json::to_string(&settings.args).unwrap_or_else(|_| "[]".to_owned())),
+        var(
+            "GASTOWN_AGENT_ARGS",
+            serde_json::to_string(&settings.args).unwrap_or_else(|_| "[]".to_owned()),
+        ),
         var("GASTOWN_DEADLINE_SECONDS", settings.deadline_seconds.to_string()),
         var("GASTOWN_MAX_TURNS", limit(settings.budget.max_turns)),
         var("GASTOWN_MAX_TOKENS", limit(settings.budget.max_tokens)),
-        var("GASTOWN_MAX_COST_USD", settings.budget.max_cost_usd.map(|n| n.to_string()).unwrap_or_default()),
+        var(
+            "GASTOWN_MAX_COST_USD",
+            settings.budget.max_cost_usd.map(|n| n.to_string()).unwrap_or_default(),
+        ),
         var("GASTOWN_PROMPT_FILE", "/gastown/prompt/prompt.md"),
     ]);
     env.retain(|e| !ours.iter().any(|o| o.name == e.name));
@@ -71,8 +77,9 @@ fn env(b: &Build) -> Vec<EnvVar> {
 
 /// Where the model is, and the key for it.
 ///
-/// The key is not optional: without it the kubelet holds the container back and says in the pod's status which Secret
-/// or key lacks, and starts it as soon as that is there. An agent without a key would only fail.
+/// The key is not optional: without it the kubelet holds the container back and says in the pod's
+/// status which Secret or key lacks, and starts it as soon as that is there. An agent without a key
+/// would only fail.
 fn provider(b: &Build) -> Vec<EnvVar> {
     let settings = &b.inputs.spec.pod;
     let (url, key) = match settings.provider {
@@ -86,7 +93,11 @@ fn provider(b: &Build) -> Vec<EnvVar> {
 }
 
 fn from_secret(name: &str, secret: &SecretKeyRef) -> EnvVar {
-    let selector = SecretKeySelector { name: secret.name.clone(), key: secret.key.clone(), optional: Some(false) };
+    let selector = SecretKeySelector {
+        name: secret.name.clone(),
+        key: secret.key.clone(),
+        optional: Some(false),
+    };
     let source = EnvVarSource { secret_key_ref: Some(selector), ..EnvVarSource::default() };
     EnvVar { name: name.to_owned(), value: None, value_from: Some(source) }
 }

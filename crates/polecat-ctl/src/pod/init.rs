@@ -9,7 +9,9 @@ pub(super) fn container(b: &Build) -> Container {
     let settings = &b.inputs.spec.pod;
     let mut env = carrying(b);
     // our image brings the preset agent; another one gets a copy
-    let copies = settings.agent == AgentKind::ClaudeCode && settings.image.is_some() && settings.command.is_empty();
+    let copies = settings.agent == AgentKind::ClaudeCode
+        && settings.image.is_some()
+        && settings.command.is_empty();
     env.extend([
         var("GASTOWN_GIT_SECRET", settings.git_secret.as_deref().unwrap_or_default()),
         var("GASTOWN_KNOWN_HOSTS_CONFIGMAP", settings.known_hosts.as_deref().unwrap_or_default()),
@@ -20,7 +22,10 @@ pub(super) fn container(b: &Build) -> Container {
         args: Some(vec!["init".to_owned()]),
         env: Some(env),
         volume_mounts: Some(volumes::of_init(b)),
-        resources: Some(resources(&[("cpu", "50m"), ("memory", "64Mi")], &[("cpu", "2"), ("memory", "1Gi")])),
+        resources: Some(resources(
+            &[("cpu", "50m"), ("memory", "64Mi")],
+            &[("cpu", "2"), ("memory", "1Gi")],
+        )),
         ..super::container(GIT_INIT, &b.images.git, b.images)
     }
 }

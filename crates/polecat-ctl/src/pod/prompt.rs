@@ -16,7 +16,12 @@ const MAX_COMMENT: usize = 4 << 10;
 const MAX_COMMENTS: usize = 20;
 
 /// The prompt's ConfigMap, of the pod's name.
-pub fn config_map(polecat: &Snapshot, inputs: &PodInputs, bead: Option<&Bead>, owner: OwnerReference) -> ConfigMap {
+pub fn config_map(
+    polecat: &Snapshot,
+    inputs: &PodInputs,
+    bead: Option<&Bead>,
+    owner: OwnerReference,
+) -> ConfigMap {
     ConfigMap {
         metadata: ObjectMeta {
             name: Some(inputs.name.clone()),
@@ -45,8 +50,12 @@ pub fn text(polecat: &Snapshot, inputs: &PodInputs, bead: Option<&Bead>) -> Stri
         let _ = writeln!(out, "Issue: {bead}\n");
     }
     match (spec.task.trim().is_empty(), bead) {
-        (true, Some(_)) => out.push_str("Implement the issue named above, as it is described below.\n"),
-        (true, None) => out.push_str("Implement the issue named above; the repository holds what is known about it.\n"),
+        (true, Some(_)) => {
+            out.push_str("Implement the issue named above, as it is described below.\n")
+        }
+        (true, None) => out.push_str(
+            "Implement the issue named above; the repository holds what is known about it.\n",
+        ),
         (false, _) => drop(writeln!(out, "{}", spec.task.trim_end())),
     }
     if let Some(bead) = bead {
@@ -56,7 +65,10 @@ pub fn text(polecat: &Snapshot, inputs: &PodInputs, bead: Option<&Bead>) -> Stri
         sent_back(&mut out, rework, target.as_str());
     } else if let Some(before) = &inputs.before {
         let _ = writeln!(out, "\n# The attempt before\n\nIt ended with:\n\n{}", fenced(before));
-        let _ = writeln!(out, "What it had pushed is on your branch. Look at it first and go on from there.");
+        let _ = writeln!(
+            out,
+            "What it had pushed is on your branch. Look at it first and go on from there."
+        );
     }
     let _ = write!(
         out,
@@ -101,14 +113,19 @@ fn issue(out: &mut String, bead: &Bead) {
     }
     for comment in bead.comments.iter().skip(older) {
         let (author, when) = (one_line(&comment.author), one_line(&comment.created_at));
-        let _ = write!(out, "\nComment by {author}, {when}:\n\n{}", fenced(&bounded(&comment.text, MAX_COMMENT)));
+        let _ = write!(
+            out,
+            "\nComment by {author}, {when}:\n\n{}",
+            fenced(&bounded(&comment.text, MAX_COMMENT))
+        );
     }
 }
 
 /// A stranger's text without control characters but line ends and tabs, cut to `most` bytes.
 fn bounded(text: &str, most: usize) -> String {
     let end = (0..=most.min(text.len())).rev().find(|end| text.is_char_boundary(*end)).unwrap_or(0);
-    let mut out: String = text[..end].chars().filter(|c| !c.is_control() || matches!(c, '\n' | '\t')).collect();
+    let mut out: String =
+        text[..end].chars().filter(|c| !c.is_control() || matches!(c, '\n' | '\t')).collect();
     if end < text.len() {
         let _ = write!(out, "\n[… {} more bytes]", text.len() - end);
     }

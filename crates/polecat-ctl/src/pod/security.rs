@@ -1,6 +1,8 @@
 //! What the pod-security level "restricted" asks for, and a little more.
 
-use k8s_openapi::api::core::v1::{Capabilities, PodSecurityContext, SeccompProfile, SecurityContext};
+use k8s_openapi::api::core::v1::{
+    Capabilities, PodSecurityContext, SeccompProfile, SecurityContext,
+};
 
 use super::Images;
 

@@ -1,4 +1,5 @@
-//! `git-sync`: carries the work branch to the remote. A native sidecar: it ends after the agent has.
+//! `git-sync`: carries the work branch to the remote. A native sidecar: it ends after the agent
+//! has.
 
 use k8s_openapi::api::core::v1::Container;
 
@@ -26,7 +27,10 @@ pub(super) fn container(b: &Build) -> Container {
         restart_policy: Some("Always".to_owned()),
         env: Some(env),
         volume_mounts: Some(volumes::of_sync(b)),
-        resources: Some(resources(&[("cpu", "50m"), ("memory", "64Mi")], &[("cpu", "1"), ("memory", "1Gi")])),
+        resources: Some(resources(
+            &[("cpu", "50m"), ("memory", "64Mi")],
+            &[("cpu", "1"), ("memory", "1Gi")],
+        )),
         ..super::container(GIT_SYNC, &b.images.git, b.images)
     }
 }

@@ -1,8 +1,9 @@
 //! The volumes of `docs/contracts.md`, and the user's.
 
 use k8s_openapi::api::core::v1::{
-    ConfigMapVolumeSource, DownwardAPIVolumeFile, DownwardAPIVolumeSource, EmptyDirVolumeSource, KeyToPath, ObjectFieldSelector,
-    ProjectedVolumeSource, SecretVolumeSource, ServiceAccountTokenProjection, Volume, VolumeMount, VolumeProjection,
+    ConfigMapVolumeSource, DownwardAPIVolumeFile, DownwardAPIVolumeSource, EmptyDirVolumeSource,
+    KeyToPath, ObjectFieldSelector, ProjectedVolumeSource, SecretVolumeSource,
+    ServiceAccountTokenProjection, Volume, VolumeMount, VolumeProjection,
 };
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 
@@ -14,26 +15,44 @@ pub(super) const TOKEN_DIR: &str = "/var/run/gastown/token";
 const TOKEN_SECONDS: i64 = 3600;
 
 fn empty(name: &str, limit: &str) -> Volume {
-    let source = EmptyDirVolumeSource { size_limit: Some(Quantity(limit.to_owned())), medium: None };
+    let source =
+        EmptyDirVolumeSource { size_limit: Some(Quantity(limit.to_owned())), medium: None };
     Volume { name: name.to_owned(), empty_dir: Some(source), ..Volume::default() }
 }
 
 /// Optional: what lacks is `gt init`'s to say, in words, instead of a pod that never starts.
 fn secret(name: &str, secret: &str, key: Option<&str>) -> Volume {
     let items = key.map(|k| vec![KeyToPath { key: k.to_owned(), path: k.to_owned(), mode: None }]);
-    let source = SecretVolumeSource { secret_name: Some(secret.to_owned()), optional: Some(true), default_mode: Some(0o400), items };
+    let source = SecretVolumeSource {
+        secret_name: Some(secret.to_owned()),
+        optional: Some(true),
+        default_mode: Some(0o400),
+        items,
+    };
     Volume { name: name.to_owned(), secret: Some(source), ..Volume::default() }
 }
 
 fn config_map(name: &str, map: &str, key: &str, optional: bool) -> Volume {
     let items = Some(vec![KeyToPath { key: key.to_owned(), path: key.to_owned(), mode: None }]);
-    let source = ConfigMapVolumeSource { name: map.to_owned(), optional: Some(optional), items, default_mode: None };
+    let source = ConfigMapVolumeSource {
+        name: map.to_owned(),
+        optional: Some(optional),
+        items,
+        default_mode: None,
+    };
     Volume { name: name.to_owned(), config_map: Some(source), ..Volume::default() }
 }
 
 fn podinfo() -> Volume {
-    let field = ObjectFieldSelector { field_path: "metadata.annotations['gastown.io/drain']".to_owned(), api_version: None };
-    let file = DownwardAPIVolumeFile { path: "drain".to_owned(), field_ref: Some(field), ..DownwardAPIVolumeFile::default() };
+    let field = ObjectFieldSelector {
+        field_path: "metadata.annotations['gastown.io/drain']".to_owned(),
+        api_version: None,
+    };
+    let file = DownwardAPIVolumeFile {
+        path: "drain".to_owned(),
+        field_ref: Some(field),
+        ..DownwardAPIVolumeFile::default()
+    };
     let source = DownwardAPIVolumeSource { items: Some(vec![file]), default_mode: None };
     Volume { name: "podinfo".to_owned(), downward_api: Some(source), ..Volume::default() }
 }
@@ -41,8 +60,13 @@ fn podinfo() -> Volume {
 /// Says to witness-ctl which pod it is, and is good for nothing else.
 fn token() -> Volume {
     let audience = Some(gastown_runtime::AUDIENCE.to_owned());
-    let token = ServiceAccountTokenProjection { audience, expiration_seconds: Some(TOKEN_SECONDS), path: "token".to_owned() };
-    let source = VolumeProjection { service_account_token: Some(token), ..VolumeProjection::default() };
+    let token = ServiceAccountTokenProjection {
+        audience,
+        expiration_seconds: Some(TOKEN_SECONDS),
+        path: "token".to_owned(),
+    };
+    let source =
+        VolumeProjection { service_account_token: Some(token), ..VolumeProjection::default() };
     let projected = ProjectedVolumeSource { sources: Some(vec![source]), default_mode: None };
     Volume { name: "token".to_owned(), projected: Some(projected), ..Volume::default() }
 }
@@ -77,14 +101,20 @@ pub(super) fn all(b: &Build) -> Vec<Volume> {
 }
 
 fn mount(name: &str, path: &str, read_only: bool) -> VolumeMount {
-    VolumeMount { name: name.to_owned(), mount_path: path.to_owned(), read_only: read_only.then_some(true), ..VolumeMount::default() }
+    VolumeMount {
+        name: name.to_owned(),
+        mount_path: path.to_owned(),
+        read_only: read_only.then_some(true),
+        ..VolumeMount::default()
+    }
 }
 
 /// Git credentials, for the two containers that may hold them.
 fn credentials(b: &Build) -> Vec<VolumeMount> {
     let settings = &b.inputs.spec.pod;
     let git = settings.git_secret.as_ref().map(|_| mount("git-creds", "/git-creds", true));
-    let hosts = settings.known_hosts.as_ref().map(|_| mount("ssh-known-hosts", "/ssh-known-hosts", true));
+    let hosts =
+        settings.known_hosts.as_ref().map(|_| mount("ssh-known-hosts", "/ssh-known-hosts", true));
     git.into_iter().chain(hosts).collect()
 }
 

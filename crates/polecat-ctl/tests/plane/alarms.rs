@@ -27,11 +27,17 @@ pub struct Alarms(pub Arc<Mutex<Board>>);
 impl Witness for Alarms {
     type AttachStream = BoxStream<'static, Result<v1::Command, Status>>;
 
-    async fn attach(&self, _: Request<Streaming<v1::Heartbeat>>) -> Result<Response<Self::AttachStream>, Status> {
+    async fn attach(
+        &self,
+        _: Request<Streaming<v1::Heartbeat>>,
+    ) -> Result<Response<Self::AttachStream>, Status> {
         Err(Status::unimplemented("polecat-ctl tells only"))
     }
 
-    async fn raise(&self, request: Request<v1::RaiseRequest>) -> Result<Response<v1::RaiseResponse>, Status> {
+    async fn raise(
+        &self,
+        request: Request<v1::RaiseRequest>,
+    ) -> Result<Response<v1::RaiseResponse>, Status> {
         let mut board = self.0.lock().await;
         board.asked += 1;
         if board.asked == 1 {
@@ -44,7 +50,10 @@ impl Witness for Alarms {
         Ok(Response::new(v1::RaiseResponse { namespace: String::new(), name: "e".into(), created }))
     }
 
-    async fn settle(&self, request: Request<v1::SettleRequest>) -> Result<Response<v1::SettleResponse>, Status> {
+    async fn settle(
+        &self,
+        request: Request<v1::SettleRequest>,
+    ) -> Result<Response<v1::SettleResponse>, Status> {
         let mut board = self.0.lock().await;
         let cause = request.into_inner().cause;
         board.open.retain(|o| o.cause != cause);

@@ -31,13 +31,20 @@ impl Store {
 impl Beads for Store {
     type WatchStream = BoxStream<'static, Result<v1::StoreRevision, Status>>;
 
-    async fn get(&self, request: Request<v1::GetBeadsRequest>) -> Result<Response<BeadList>, Status> {
+    async fn get(
+        &self,
+        request: Request<v1::GetBeadsRequest>,
+    ) -> Result<Response<BeadList>, Status> {
         let book = self.0.lock().await;
-        let beads = request.into_inner().ids.iter().filter_map(|id| book.beads.get(id).cloned()).collect();
+        let beads =
+            request.into_inner().ids.iter().filter_map(|id| book.beads.get(id).cloned()).collect();
         Ok(Response::new(BeadList { beads, revision: None }))
     }
 
-    async fn comment(&self, request: Request<v1::CommentRequest>) -> Result<Response<BeadChange>, Status> {
+    async fn comment(
+        &self,
+        request: Request<v1::CommentRequest>,
+    ) -> Result<Response<BeadChange>, Status> {
         let mut book = self.0.lock().await;
         let said = request.into_inner();
         book.asked += 1;
@@ -59,7 +66,10 @@ impl Beads for Store {
         Err(Status::unimplemented("polecat-ctl reads and comments only"))
     }
 
-    async fn release(&self, _: Request<v1::ReleaseRequest>) -> Result<Response<BeadChange>, Status> {
+    async fn release(
+        &self,
+        _: Request<v1::ReleaseRequest>,
+    ) -> Result<Response<BeadChange>, Status> {
         Err(Status::unimplemented("polecat-ctl reads and comments only"))
     }
 
@@ -67,7 +77,10 @@ impl Beads for Store {
         Err(Status::unimplemented("polecat-ctl reads and comments only"))
     }
 
-    async fn watch(&self, _: Request<v1::WatchBeadsRequest>) -> Result<Response<Self::WatchStream>, Status> {
+    async fn watch(
+        &self,
+        _: Request<v1::WatchBeadsRequest>,
+    ) -> Result<Response<Self::WatchStream>, Status> {
         Err(Status::unimplemented("polecat-ctl reads and comments only"))
     }
 }

@@ -1,5 +1,5 @@
-//! One bead, two Polecats, two replicas of each controller that both believe in themselves, and a person who pushes to the store meanwhile.
-//! beadstore-ctl is the real one.
+//! One bead, two Polecats, two replicas of each controller that both believe in themselves, and a
+//! person who pushes to the store meanwhile. beadstore-ctl is the real one.
 
 use std::path::{Path, PathBuf};
 
@@ -63,7 +63,11 @@ impl Beads {
     fn push(&self, id: &str) {
         loop {
             git(&self.work(), &["fetch", "-q", "origin"]).unwrap();
-            let tip = if repository::head(&self.work(), "origin/beads-sync").is_some() { "beads-sync" } else { "main" };
+            let tip = if repository::head(&self.work(), "origin/beads-sync").is_some() {
+                "beads-sync"
+            } else {
+                "main"
+            };
             git(&self.work(), &["reset", "-q", "--hard", &format!("origin/{tip}")]).unwrap();
             self.add(id);
             if git(&self.work(), &["push", "-q", "origin", "HEAD:refs/heads/beads-sync"]).is_ok() {
@@ -84,11 +88,22 @@ async fn bead_store(stage: &Stage, dir: &Path, first: bool) -> (Runtime, JoinHan
     args.namespace.clone_from(&stage.namespace);
     stage.folder.path().clone_into(&mut args.tls_dir);
     args.token_file = stage.folder.path().join("token");
-    let runtime = Runtime::new("beadstore-ctl", stage.admin.clone(), args, Metrics::default(), Claims::always("test"));
+    let runtime = Runtime::new(
+        "beadstore-ctl",
+        stage.admin.clone(),
+        args,
+        Metrics::default(),
+        Claims::always("test"),
+    );
     let port = if first { stage.port } else { 0 };
     let listener = grpc::listen(([127, 0, 0, 1], port).into()).await.unwrap();
-    let (started, own) = (runtime.clone(), BeadStoreArgs { data_dir: dir.join(format!("data-{first}")), witness_endpoint: None });
-    let work = tokio::spawn(async move { Box::pin(beadstore_ctl::serve(started, own, listener)).await.unwrap() });
+    let (started, own) = (
+        runtime.clone(),
+        BeadStoreArgs { data_dir: dir.join(format!("data-{first}")), witness_endpoint: None },
+    );
+    let work = tokio::spawn(async move {
+        Box::pin(beadstore_ctl::serve(started, own, listener)).await.unwrap()
+    });
     runtime.readiness.ready().await;
     (runtime, work)
 }
@@ -97,8 +112,11 @@ impl Stage {
     /// Waits until the store has the bead at work for a Polecat of this name.
     async fn wait_assignee(&self, beads: &Beads, name: &str) -> String {
         let wanted = format!(r#""assignee":"{}/polecats/{name}""#, self.rig);
-        let claimed =
-            |text: &String| text.lines().any(|l| l.contains(r#""id":"web-1""#) && l.contains(&wanted) && l.contains("in_progress"));
+        let claimed = |text: &String| {
+            text.lines().any(|l| {
+                l.contains(r#""id":"web-1""#) && l.contains(&wanted) && l.contains("in_progress")
+            })
+        };
         self.poll(&wanted, || async { Some(beads.written()).filter(claimed) }).await
     }
 
@@ -118,15 +136,25 @@ async fn of_all_who_fight_for_a_bead_one_wins_and_nothing_of_the_persons_is_lost
     let beads = Beads::new(dir.path());
     let spec = json!({ "rigRef": stage.rig, "prefix": "web", "git": { "url": format!("file://{}", beads.remote().display()) }, "syncInterval": "1s" });
     let api: Api<BeadStore> = Api::namespaced(stage.admin.clone(), &stage.namespace);
-    api.create(&PostParams::default(), &BeadStore::new("web-beads", serde_json::from_value(spec).unwrap())).await.unwrap();
-    let stores = [bead_store(&stage, dir.path(), true).await, bead_store(&stage, dir.path(), false).await];
+    api.create(
+        &PostParams::default(),
+        &BeadStore::new("web-beads", serde_json::from_value(spec).unwrap()),
+    )
+    .await
+    .unwrap();
+    let stores =
+        [bead_store(&stage, dir.path(), true).await, bead_store(&stage, dir.path(), false).await];
     stage.start_controller().await;
     stage.start_controller().await;
 
     let person = beads.clone();
-    let pushing = tokio::task::spawn_blocking(move || (0..PUSHES).for_each(|n| person.push(&format!("web-1{n}"))));
+    let pushing = tokio::task::spawn_blocking(move || {
+        (0..PUSHES).for_each(|n| person.push(&format!("web-1{n}")))
+    });
     for name in ["ann", "bob"] {
-        stage.sling(name, |spec| (spec.bead_id, spec.expect_changes) = (Some("web-1".into()), false)).await;
+        stage
+            .sling(name, |spec| (spec.bead_id, spec.expect_changes) = (Some("web-1".into()), false))
+            .await;
     }
     let (pod, first) = stage.winner().await;
     let second = if first == "ann" { "bob" } else { "ann" };
@@ -142,7 +170,10 @@ async fn of_all_who_fight_for_a_bead_one_wins_and_nothing_of_the_persons_is_lost
     stage.pod(&format!("polecat-{second}"), &[&pod]).await;
     let written = stage.wait_assignee(&beads, second).await;
     for n in 0..PUSHES {
-        assert!(written.contains(&line(&format!("web-1{n}"))), "the person's web-1{n} is lost: {written}");
+        assert!(
+            written.contains(&line(&format!("web-1{n}"))),
+            "the person's web-1{n} is lost: {written}"
+        );
     }
     assert_eq!(written.lines().count(), PUSHES + 1, "{written}");
     for (runtime, work) in stores {

@@ -24,7 +24,9 @@ use stage::{Stage, commit, done, ended, init_failed};
 
 fn reason(polecat: &Polecat, kind: &str) -> (String, String) {
     let status = polecat.status.as_ref().unwrap();
-    conditions::find(&status.conditions, kind).map(|c| (c.reason.clone(), c.message.clone())).unwrap()
+    conditions::find(&status.conditions, kind)
+        .map(|c| (c.reason.clone(), c.message.clone()))
+        .unwrap()
 }
 
 fn is_terminal(pod: &Pod) -> bool {
@@ -73,7 +75,10 @@ async fn who_waits_says_for_what_and_goes_on_when_it_comes() {
 
     stage.sling("second", |_| {}).await;
     let queued = stage.wait_reason("second", condition::ADMITTED, "AtCapacity").await;
-    assert_eq!(reason(&queued, condition::ADMITTED).1, format!("1 of 1 polecats of rig {}, position 1", stage.rig));
+    assert_eq!(
+        reason(&queued, condition::ADMITTED).1,
+        format!("1 of 1 polecats of rig {}, position 1", stage.rig)
+    );
     stage.close().await;
 }
 
@@ -83,7 +88,10 @@ async fn a_life_from_pod_to_landed_costs_few_writes_and_survives_the_loss_of_eve
     stage.sling("toast", |spec| spec.bead_id = Some("web-1".into())).await;
     let pod = stage.pod("polecat-toast", &[]).await;
     let volumes = &pod.spec.as_ref().unwrap().volumes;
-    assert!(volumes.iter().flatten().any(|v| v.name == "token" && v.projected.is_some()), "the witness could not know its sidecar");
+    assert!(
+        volumes.iter().flatten().any(|v| v.name == "token" && v.projected.is_some()),
+        "the witness could not know its sidecar"
+    );
     stage.kubelet.running(&pod).await.unwrap();
     stage.wait_reason("toast", condition::READY, "PodRunning").await;
     stage.kubelet.finish(&pod, &done(1)).await.unwrap();
@@ -96,8 +104,16 @@ async fn a_life_from_pod_to_landed_costs_few_writes_and_survives_the_loss_of_eve
     assert_eq!(finished.labels()["gastown.io/bead"], "web-1");
     let request = stage.request(&commit(1)).await;
     assert_eq!(status.merge_request.as_deref(), Some(request.name_any().as_str()));
-    assert!(stage.pods().get("polecat-toast").await.unwrap().finalizers().is_empty(), "the pod is let go once it is accounted for");
-    stage.request_status(&request.name_any(), json!({ "phase": "Landed", "landedAt": "2026-01-01T00:00:00Z" })).await;
+    assert!(
+        stage.pods().get("polecat-toast").await.unwrap().finalizers().is_empty(),
+        "the pod is let go once it is accounted for"
+    );
+    stage
+        .request_status(
+            &request.name_any(),
+            json!({ "phase": "Landed", "landedAt": "2026-01-01T00:00:00Z" }),
+        )
+        .await;
     wait_landed(&stage, "toast").await;
 
     let writes = stage.writes(&["polecats", "polecats/status", "pods"]);
@@ -108,7 +124,8 @@ async fn a_life_from_pod_to_landed_costs_few_writes_and_survives_the_loss_of_eve
     let working = stage.pod("polecat-nux", &[]).await;
     stage.kubelet.running(&working).await.unwrap();
     stage.wait_reason("nux", condition::READY, "PodRunning").await;
-    let before: BTreeSet<_> = stage.all_pods().await.iter().filter_map(kube::ResourceExt::uid).collect();
+    let before: BTreeSet<_> =
+        stage.all_pods().await.iter().filter_map(kube::ResourceExt::uid).collect();
 
     stage.stop_controller().await;
     stage.erase_status("toast").await;
@@ -124,17 +141,28 @@ async fn a_life_from_pod_to_landed_costs_few_writes_and_survives_the_loss_of_eve
     stage.wait_phase("toast", "Done").await;
     stage.kubelet.finish(&working, &ended(AgentExit::Completed, None)).await.unwrap();
     stage.wait_reason("nux", condition::DEGRADED, "NoChanges").await;
-    let after: BTreeSet<_> = stage.all_pods().await.iter().filter_map(kube::ResourceExt::uid).collect();
+    let after: BTreeSet<_> =
+        stage.all_pods().await.iter().filter_map(kube::ResourceExt::uid).collect();
     assert!(after.is_subset(&before), "no pod started again");
-    assert!(stage.requests().list(&kube::api::ListParams::default()).await.unwrap().items.is_empty(), "nothing is submitted twice");
+    assert!(
+        stage.requests().list(&kube::api::ListParams::default()).await.unwrap().items.is_empty(),
+        "nothing is submitted twice"
+    );
     stage.close().await;
 }
 
 async fn wait_landed(stage: &Stage, name: &str) {
     let api = stage.polecats();
-    let landed = |p: Option<&Polecat>| p.is_some_and(|p| p.annotations().get(annotation::LEDGER).is_some_and(|l| l.contains("landed")));
+    let landed = |p: Option<&Polecat>| {
+        p.is_some_and(|p| {
+            p.annotations().get(annotation::LEDGER).is_some_and(|l| l.contains("landed"))
+        })
+    };
     let waiting = kube::runtime::wait::await_condition(api, name, landed);
-    tokio::time::timeout(Duration::from_secs(60), waiting).await.expect("the landing is noted").unwrap();
+    tokio::time::timeout(Duration::from_secs(60), waiting)
+        .await
+        .expect("the landing is noted")
+        .unwrap();
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -149,7 +177,10 @@ async fn terminated_and_deleted_polecats_drain_before_their_pods_go() {
     stage.patch("one", json!({ "spec": { "desiredState": "Terminated" } })).await;
     stage.polecats().delete("two", &DeleteParams::default()).await.unwrap();
     for (name, why) in [("one", "Terminated"), ("two", "Deleted")] {
-        let asked = |p: &Pod| p.name_any() == format!("polecat-{name}") && p.annotations().get(annotation::DRAIN).is_some_and(|d| d == why);
+        let asked = |p: &Pod| {
+            p.name_any() == format!("polecat-{name}")
+                && p.annotations().get(annotation::DRAIN).is_some_and(|d| d == why)
+        };
         let pod = stage.kubelet.wait_pod(&stage.namespace, asked).await.unwrap();
         assert!(pod.metadata.deletion_timestamp.is_none(), "asked, not killed");
         stage.kubelet.finish(&pod, &ended(AgentExit::Drained, Some(7))).await.unwrap();
@@ -157,13 +188,19 @@ async fn terminated_and_deleted_polecats_drain_before_their_pods_go() {
     }
     let one = stage.wait_phase("one", "Terminated").await;
     assert_eq!(one.status.unwrap().commit, Some(commit(7)), "what was saved is known");
-    let gone = kube::runtime::wait::await_condition(stage.polecats(), "two", |p: Option<&Polecat>| p.is_none());
+    let gone =
+        kube::runtime::wait::await_condition(stage.polecats(), "two", |p: Option<&Polecat>| {
+            p.is_none()
+        });
     tokio::time::timeout(Duration::from_secs(60), gone).await.expect("the finalizer goes").unwrap();
 
     stage.patch("one", json!({ "spec": { "desiredState": "Working" } })).await;
     let again = stage.pod("polecat-one", &[]).await;
     let resume = again.spec.unwrap().init_containers.unwrap()[0].env.clone().unwrap();
-    assert!(resume.iter().any(|e| e.name == "GASTOWN_RESUME" && e.value.as_deref() == Some("true")), "the branch is ours");
+    assert!(
+        resume.iter().any(|e| e.name == "GASTOWN_RESUME" && e.value.as_deref() == Some("true")),
+        "the branch is ours"
+    );
     stage.close().await;
 }
 
@@ -195,11 +232,21 @@ async fn a_request_that_comes_back_starts_the_next_attempt_with_the_evidence() {
     stage.kubelet.finish(&first, &done(1)).await.unwrap();
     let request = stage.request(&commit(1)).await;
     let attempts = json!([{ "number": 1, "result": "Red", "reason": "GateFailed", "evidence": "E  assert 1 == 2\n```" }]);
-    stage.request_status(&request.name_any(), json!({ "phase": "Rework", "reason": "GateFailed", "attempts": attempts })).await;
+    stage
+        .request_status(
+            &request.name_any(),
+            json!({ "phase": "Rework", "reason": "GateFailed", "attempts": attempts }),
+        )
+        .await;
 
     let second = stage.pod(&format!("polecat-toast-{}-2", &polecat.uid().unwrap()[..5]), &[]).await;
     let prompt = stage.prompt(&second).await;
-    assert!(prompt.contains("E  assert 1 == 2") && prompt.contains("GateFailed") && prompt.contains("````text"), "{prompt}");
+    assert!(
+        prompt.contains("E  assert 1 == 2")
+            && prompt.contains("GateFailed")
+            && prompt.contains("````text"),
+        "{prompt}"
+    );
     let working = stage.wait_phase("toast", "Working").await;
     assert_eq!(working.status.unwrap().attempts, Some(2));
     stage.kubelet.finish(&second, &done(2)).await.unwrap();
@@ -208,7 +255,9 @@ async fn a_request_that_comes_back_starts_the_next_attempt_with_the_evidence() {
     assert_eq!(successor.spec.attempt, 2);
 
     // a rework that commits nothing new needs a person
-    stage.request_status(&successor.name_any(), json!({ "phase": "Rework", "reason": "Conflict" })).await;
+    stage
+        .request_status(&successor.name_any(), json!({ "phase": "Rework", "reason": "Conflict" }))
+        .await;
     let third = stage.pod(&format!("polecat-toast-{}-3", &polecat.uid().unwrap()[..5]), &[]).await;
     stage.kubelet.finish(&third, &done(2)).await.unwrap();
     stage.wait_reason("toast", condition::DEGRADED, "NoChanges").await;
@@ -227,9 +276,16 @@ async fn a_submission_that_finds_no_server_is_made_when_there_is_one() {
     assert_eq!(format!("{:?}", waiting.status.unwrap().phase.unwrap()), "Done");
     stage.start_server().await;
     stage.wait_reason("toast", condition::SUBMITTED, "Submitted").await;
-    assert_eq!(stage.requests().list(&kube::api::ListParams::default()).await.unwrap().items.len(), 1);
+    assert_eq!(
+        stage.requests().list(&kube::api::ListParams::default()).await.unwrap().items.len(),
+        1
+    );
 
-    stage.sling("stray", |spec| spec.kubernetes.as_mut().unwrap().work_branch = Some("feature/unserved".into())).await;
+    stage
+        .sling("stray", |spec| {
+            spec.kubernetes.as_mut().unwrap().work_branch = Some("feature/unserved".into())
+        })
+        .await;
     let pod = stage.pod("polecat-stray", &[]).await;
     stage.kubelet.finish(&pod, &done(2)).await.unwrap();
     let refused = stage.wait_reason("stray", condition::SUBMITTED, "NoRefinery").await;

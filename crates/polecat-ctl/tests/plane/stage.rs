@@ -1,5 +1,5 @@
-//! polecat-ctl in this process, as the chart's own service account, against a real control plane; the test plays the
-//! kubelet and refinery-ctl.
+//! polecat-ctl in this process, as the chart's own service account, against a real control plane;
+//! the test plays the kubelet and refinery-ctl.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -9,10 +9,12 @@ use std::time::Duration;
 use gastown_api::names::annotation;
 use gastown_api::rbac::{Controller, cluster_rules, namespace_rules};
 use gastown_api::{
-    BeadStore, DesiredState, KubernetesSpec, MergeRequest, MergeRequestSpec, Polecat, PolecatReference, PolecatSpec, PolecatStatus, Rig,
-    RigSettings, RigSpec, conditions,
+    BeadStore, DesiredState, KubernetesSpec, MergeRequest, MergeRequestSpec, Polecat,
+    PolecatReference, PolecatSpec, PolecatStatus, Rig, RigSettings, RigSpec, conditions,
 };
-use gastown_core::report::{AgentExit, InitReport, InitResult, RunReport, SyncReport, SyncResult, Usage, render};
+use gastown_core::report::{
+    AgentExit, InitReport, InitResult, RunReport, SyncReport, SyncResult, Usage, render,
+};
 use gastown_proto::v1::beads_server::BeadsServer;
 use gastown_proto::v1::merge_queue_server::{MergeQueue, MergeQueueServer};
 use gastown_proto::v1::witness_server::WitnessServer;
@@ -73,7 +75,11 @@ impl Stage {
         let folder = tempfile::tempdir().unwrap();
         tenant::certificates(folder.path()).unwrap();
         grant(&admin, &namespace).await;
-        std::fs::write(folder.path().join("token"), tenant::token(&admin, &namespace, "polecat-ctl", None).await.unwrap()).unwrap();
+        std::fs::write(
+            folder.path().join("token"),
+            tenant::token(&admin, &namespace, "polecat-ctl", None).await.unwrap(),
+        )
+        .unwrap();
         let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
         Self {
             kubelet: TestKubelet::new(admin.clone()),
@@ -104,14 +110,17 @@ impl Stage {
     pub async fn start_controller(&mut self) {
         let plane = ControlPlane::shared().await.unwrap();
         let file = Kubeconfig::read_from(plane.kubeconfig()).unwrap();
-        let mut config = Config::from_custom_kubeconfig(file, &KubeConfigOptions::default()).await.unwrap();
-        config.auth_info.impersonate = Some(format!("system:serviceaccount:{}:polecat-ctl", self.namespace));
+        let mut config =
+            Config::from_custom_kubeconfig(file, &KubeConfigOptions::default()).await.unwrap();
+        config.auth_info.impersonate =
+            Some(format!("system:serviceaccount:{}:polecat-ctl", self.namespace));
         let mut args = RuntimeArgs::from_env().unwrap();
         args.namespace.clone_from(&self.namespace);
         self.folder.path().clone_into(&mut args.tls_dir);
         args.token_file = self.folder.path().join("token");
         let client = client::with_config(config, "polecat-ctl", &self.metrics).unwrap();
-        let runtime = Runtime::new("polecat-ctl", client, args, self.metrics.clone(), Claims::always("test"));
+        let runtime =
+            Runtime::new("polecat-ctl", client, args, self.metrics.clone(), Claims::always("test"));
         let own = polecat_ctl::PolecatArgs {
             agent_image: IMAGE.into(),
             git_image: None,
@@ -141,21 +150,25 @@ impl Stage {
         let stop = CancellationToken::new();
         let tls = Tls::load(self.folder.path(), stop.clone()).unwrap();
         let listener = grpc::listen(([127, 0, 0, 1], self.port).into()).await.unwrap();
-        let service = MergeQueueServer::new(Refinery { admin: self.admin.clone(), made: Arc::default() });
+        let service =
+            MergeQueueServer::new(Refinery { admin: self.admin.clone(), made: Arc::default() });
         let routes = tonic::service::Routes::new(service)
             .add_service(BeadsServer::new(self.beads.clone()))
             .add_service(WitnessServer::new(self.alarms.clone()));
         let reviewer = TokenReviewer::new(self.admin.clone(), AUDIENCE);
         let caller = self.namespace.clone();
-        let policy: grpc::Policy =
-            Arc::new(
-                move |_, who| {
-                    if who.namespace == caller && who.service_account == "polecat-ctl" { Ok(()) } else { Err("not polecat-ctl".into()) }
-                },
-            );
+        let policy: grpc::Policy = Arc::new(move |_, who| {
+            if who.namespace == caller && who.service_account == "polecat-ctl" {
+                Ok(())
+            } else {
+                Err("not polecat-ctl".into())
+            }
+        });
         let drain = stop.clone();
         let task = tokio::spawn(async move {
-            grpc::serve(listener, &tls, routes, v1::DESCRIPTORS, reviewer, policy, drain).await.unwrap();
+            grpc::serve(listener, &tls, routes, v1::DESCRIPTORS, reviewer, policy, drain)
+                .await
+                .unwrap();
         });
         self.server = Some((stop, task));
     }
@@ -175,7 +188,10 @@ impl Stage {
 
     /// Waits for so many comments.
     pub async fn wait_comments(&self, n: usize) -> Vec<v1::CommentRequest> {
-        self.poll("comments", || async { Some(self.beads.0.lock().await.comments.clone()).filter(|c| c.len() >= n) }).await
+        self.poll("comments", || async {
+            Some(self.beads.0.lock().await.comments.clone()).filter(|c| c.len() >= n)
+        })
+        .await
     }
 
     /// Waits for what the open alarms are to be.
@@ -192,12 +208,21 @@ impl Stage {
     pub async fn wait_event(&self, name: &str, reason: &str) {
         use k8s_openapi::api::events::v1::Event;
         let api: Api<Event> = Api::namespaced(self.admin.clone(), &self.namespace);
-        let about =
-            |e: &Event| e.reason.as_deref() == Some(reason) && e.regarding.as_ref().is_some_and(|r| r.name.as_deref() == Some(name));
-        self.poll(reason, || async { api.list(&ListParams::default()).await.unwrap().items.iter().any(about).then_some(()) }).await;
+        let about = |e: &Event| {
+            e.reason.as_deref() == Some(reason)
+                && e.regarding.as_ref().is_some_and(|r| r.name.as_deref() == Some(name))
+        };
+        self.poll(reason, || async {
+            api.list(&ListParams::default()).await.unwrap().items.iter().any(about).then_some(())
+        })
+        .await;
     }
 
-    pub async fn poll<T, F: Future<Output = Option<T>>>(&self, what: &str, mut look: impl FnMut() -> F) -> T {
+    pub async fn poll<T, F: Future<Output = Option<T>>>(
+        &self,
+        what: &str,
+        mut look: impl FnMut() -> F,
+    ) -> T {
         let deadline = tokio::time::Instant::now() + PATIENCE;
         loop {
             if let Some(found) = look().await {
@@ -215,7 +240,10 @@ impl Stage {
             settings: RigSettings { max_polecats, ..RigSettings::default() },
             ..RigSpec::default()
         };
-        Api::<Rig>::all(self.admin.clone()).create(&PostParams::default(), &Rig::new(&self.rig, spec)).await.unwrap();
+        Api::<Rig>::all(self.admin.clone())
+            .create(&PostParams::default(), &Rig::new(&self.rig, spec))
+            .await
+            .unwrap();
     }
 
     pub fn polecats(&self) -> Api<Polecat> {
@@ -245,34 +273,52 @@ impl Stage {
     }
 
     /// Waits for a Polecat that answers to the predicate.
-    pub async fn wait(&self, name: &str, what: &str, wanted: impl Fn(&PolecatStatus) -> bool) -> Polecat {
+    pub async fn wait(
+        &self,
+        name: &str,
+        what: &str,
+        wanted: impl Fn(&PolecatStatus) -> bool,
+    ) -> Polecat {
         let api = self.polecats();
-        let condition = |polecat: Option<&Polecat>| polecat.and_then(|p| p.status.as_ref()).is_some_and(&wanted);
+        let condition = |polecat: Option<&Polecat>| {
+            polecat.and_then(|p| p.status.as_ref()).is_some_and(&wanted)
+        };
         let waiting = kube::runtime::wait::await_condition(api.clone(), name, condition);
         if let Ok(found) = tokio::time::timeout(PATIENCE, waiting).await {
             return found.unwrap().unwrap();
         }
-        panic!("{name} is not {what}: {:#?}", api.get_opt(name).await.unwrap().map(|p| (p.metadata.annotations, p.status)))
+        panic!(
+            "{name} is not {what}: {:#?}",
+            api.get_opt(name).await.unwrap().map(|p| (p.metadata.annotations, p.status))
+        )
     }
 
     /// Waits for the reason of a condition.
     pub async fn wait_reason(&self, name: &str, kind: &str, reason: &str) -> Polecat {
-        self.wait(name, reason, |status| conditions::find(&status.conditions, kind).is_some_and(|c| c.reason == reason)).await
+        self.wait(name, reason, |status| {
+            conditions::find(&status.conditions, kind).is_some_and(|c| c.reason == reason)
+        })
+        .await
     }
 
     pub async fn wait_phase(&self, name: &str, phase: &str) -> Polecat {
-        self.wait(name, phase, |status| status.phase.is_some_and(|p| format!("{p:?}") == phase)).await
+        self.wait(name, phase, |status| status.phase.is_some_and(|p| format!("{p:?}") == phase))
+            .await
     }
 
     /// Waits for a pod of this name, other than those that were there before.
     pub async fn pod(&self, name: &str, not: &[&Pod]) -> Pod {
         let old: BTreeSet<_> = not.iter().filter_map(|p| p.uid()).collect();
-        let found = |pod: &Pod| pod.name_any() == name && pod.uid().is_some_and(|u| !old.contains(&u));
+        let found =
+            |pod: &Pod| pod.name_any() == name && pod.uid().is_some_and(|u| !old.contains(&u));
         match self.kubelet.wait_pod(&self.namespace, found).await {
             Ok(pod) => pod,
             Err(error) => {
                 let all = self.polecats().list(&ListParams::default()).await.unwrap();
-                panic!("{error:#}: {:#?}", all.iter().map(|p| (p.name_any(), &p.status)).collect::<Vec<_>>())
+                panic!(
+                    "{error:#}: {:#?}",
+                    all.iter().map(|p| (p.name_any(), &p.status)).collect::<Vec<_>>()
+                )
             }
         }
     }
@@ -289,12 +335,27 @@ impl Stage {
     /// The one MergeRequest of this commit.
     pub async fn request(&self, commit: &str) -> MergeRequest {
         let of_commit = |r: &MergeRequest| r.spec.commit == commit;
-        let look = || async { self.requests().list(&ListParams::default()).await.unwrap().items.into_iter().find(of_commit) };
+        let look = || async {
+            self.requests()
+                .list(&ListParams::default())
+                .await
+                .unwrap()
+                .items
+                .into_iter()
+                .find(of_commit)
+        };
         self.poll(&format!("MergeRequest of {commit}"), look).await
     }
 
     pub async fn request_status(&self, name: &str, status: Value) {
-        self.requests().patch_status(name, &PatchParams::default(), &Patch::Merge(&json!({ "status": status }))).await.unwrap();
+        self.requests()
+            .patch_status(
+                name,
+                &PatchParams::default(),
+                &Patch::Merge(&json!({ "status": status })),
+            )
+            .await
+            .unwrap();
     }
 
     /// Takes a whole status away, as a restore from a backup does.
@@ -316,10 +377,16 @@ impl Stage {
         let off = json!({ "metadata": { "finalizers": null } });
         self.polecats().delete_collection(&DeleteParams::default(), &all).await.unwrap();
         for polecat in self.polecats().list(&all).await.unwrap() {
-            let _ = self.polecats().patch(&polecat.name_any(), &PatchParams::default(), &Patch::Merge(&off)).await;
+            let _ = self
+                .polecats()
+                .patch(&polecat.name_any(), &PatchParams::default(), &Patch::Merge(&off))
+                .await;
         }
         for pod in self.all_pods().await {
-            let _ = self.pods().patch(&pod.name_any(), &PatchParams::default(), &Patch::Merge(&off)).await;
+            let _ = self
+                .pods()
+                .patch(&pod.name_any(), &PatchParams::default(), &Patch::Merge(&off))
+                .await;
             let now = DeleteParams { grace_period_seconds: Some(0), ..DeleteParams::default() };
             let _ = self.pods().delete(&pod.name_any(), &now).await;
         }
@@ -330,8 +397,11 @@ impl Stage {
     pub fn writes(&self, resources: &[&str]) -> u64 {
         let text = self.metrics.encode().unwrap();
         let is = |line: &str, key: &str, value: &str| line.contains(&format!("{key}=\"{value}\""));
-        let write = |l: &&str| ["create", "patch", "apply", "update", "delete"].iter().any(|v| is(l, "verb", v));
-        let lines = text.lines().filter(|l| l.contains("requests_total{") && l.contains("code=\"2"));
+        let write = |l: &&str| {
+            ["create", "patch", "apply", "update", "delete"].iter().any(|v| is(l, "verb", v))
+        };
+        let lines =
+            text.lines().filter(|l| l.contains("requests_total{") && l.contains("code=\"2"));
         let ours = lines.filter(write).filter(|l| resources.iter().any(|r| is(l, "resource", r)));
         ours.map(|l| l.rsplit(' ').next().unwrap().parse::<u64>().unwrap()).sum()
     }
@@ -345,15 +415,21 @@ async fn grant(admin: &Client, namespace: &str) {
     use k8s_openapi::api::core::v1::ServiceAccount;
     use k8s_openapi::api::rbac::v1::{ClusterRole, ClusterRoleBinding, Role, RoleBinding};
     let post = PostParams::default();
-    let account: ServiceAccount = serde_json::from_value(json!({ "metadata": { "name": "polecat-ctl" } })).unwrap();
+    let account: ServiceAccount =
+        serde_json::from_value(json!({ "metadata": { "name": "polecat-ctl" } })).unwrap();
     Api::namespaced(admin.clone(), namespace).create(&post, &account).await.unwrap();
     let name = format!("polecat-ctl-{namespace}");
     let meta = |name: &str| ObjectMeta { name: Some(name.to_owned()), ..ObjectMeta::default() };
-    let cluster = ClusterRole { metadata: meta(&name), rules: Some(cluster_rules(Controller::Polecat)), ..ClusterRole::default() };
+    let cluster = ClusterRole {
+        metadata: meta(&name),
+        rules: Some(cluster_rules(Controller::Polecat)),
+        ..ClusterRole::default()
+    };
     Api::all(admin.clone()).create(&post, &cluster).await.unwrap();
     let role = Role { metadata: meta(&name), rules: Some(namespace_rules(Controller::Polecat)) };
     Api::namespaced(admin.clone(), namespace).create(&post, &role).await.unwrap();
-    let subject = json!([{ "kind": "ServiceAccount", "name": "polecat-ctl", "namespace": namespace }]);
+    let subject =
+        json!([{ "kind": "ServiceAccount", "name": "polecat-ctl", "namespace": namespace }]);
     let group = "rbac.authorization.k8s.io";
     let to = |kind: &str| json!({ "metadata": { "name": name }, "subjects": subject, "roleRef": { "apiGroup": group, "kind": kind, "name": name } });
     let all: ClusterRoleBinding = serde_json::from_value(to("ClusterRole")).unwrap();
@@ -370,7 +446,10 @@ struct Refinery {
 
 #[tonic::async_trait]
 impl MergeQueue for Refinery {
-    async fn submit(&self, request: Request<SubmitRequest>) -> Result<Response<SubmitResponse>, Status> {
+    async fn submit(
+        &self,
+        request: Request<SubmitRequest>,
+    ) -> Result<Response<SubmitResponse>, Status> {
         let asked = request.into_inner();
         if asked.source_branch.contains("unserved") {
             return Err(Status::failed_precondition("NoRefinery: no Refinery serves main"));
@@ -392,15 +471,23 @@ impl MergeQueue for Refinery {
             rejected: None,
         };
         let api: Api<MergeRequest> = Api::namespaced(self.admin.clone(), &asked.namespace);
-        api.create(&PostParams::default(), &MergeRequest::new(&name, spec)).await.map_err(|e| Status::unavailable(e.to_string()))?;
+        api.create(&PostParams::default(), &MergeRequest::new(&name, spec))
+            .await
+            .map_err(|e| Status::unavailable(e.to_string()))?;
         Ok(Response::new(SubmitResponse { namespace: asked.namespace, name, created: true }))
     }
 
-    async fn get(&self, _: Request<v1::GetRequest>) -> Result<Response<v1::MergeRequestView>, Status> {
+    async fn get(
+        &self,
+        _: Request<v1::GetRequest>,
+    ) -> Result<Response<v1::MergeRequestView>, Status> {
         Err(Status::unimplemented("polecat-ctl only submits"))
     }
 
-    async fn list(&self, _: Request<v1::ListRequest>) -> Result<Response<v1::ListResponse>, Status> {
+    async fn list(
+        &self,
+        _: Request<v1::ListRequest>,
+    ) -> Result<Response<v1::ListResponse>, Status> {
         Err(Status::unimplemented("polecat-ctl only submits"))
     }
 }
@@ -411,7 +498,8 @@ pub fn commit(n: u32) -> String {
 
 fn ready() -> Exit {
     let base = Some(commit(0).parse().unwrap());
-    let mut report = InitReport { v: 1, result: InitResult::Ready, message: String::new(), base, head: None };
+    let mut report =
+        InitReport { v: 1, result: InitResult::Ready, message: String::new(), base, head: None };
     Exit::new(0, render(&mut report))
 }
 
@@ -421,9 +509,18 @@ pub fn init_failed(result: InitResult, message: &str) -> Outcome {
 }
 
 fn run(exit: AgentExit) -> Exit {
-    let usage = Usage { turns: 2, input_tokens: 10, output_tokens: 5, cost_usd: 0.5, ..Usage::default() };
+    let usage =
+        Usage { turns: 2, input_tokens: 10, output_tokens: 5, cost_usd: 0.5, ..Usage::default() };
     let model = Some("claude-test".to_owned());
-    let mut report = RunReport { v: 1, exit, message: String::new(), code: Some(0), reset_at: None, model, usage };
+    let mut report = RunReport {
+        v: 1,
+        exit,
+        message: String::new(),
+        code: Some(0),
+        reset_at: None,
+        model,
+        usage,
+    };
     let code = match exit {
         AgentExit::Completed => 0,
         AgentExit::Drained | AgentExit::Deadline | AgentExit::BudgetExceeded => 3,
@@ -438,7 +535,16 @@ pub fn ended(exit: AgentExit, n: Option<u32>) -> Outcome {
     let base = commit.as_ref().map(|_| self::commit(0).parse().unwrap());
     let result = if n.is_some() { SyncResult::Pushed } else { SyncResult::NoChanges };
     let ahead = u32::from(n.is_some());
-    let mut sync = SyncReport { v: 1, result, message: String::new(), commit, base, ahead, unpushed: None, wip: None };
+    let mut sync = SyncReport {
+        v: 1,
+        result,
+        message: String::new(),
+        commit,
+        base,
+        ahead,
+        unpushed: None,
+        wip: None,
+    };
     Outcome::polecat(ready(), Exit::new(0, render(&mut sync)), run(exit))
 }
 

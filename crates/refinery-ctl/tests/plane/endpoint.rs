@@ -47,24 +47,38 @@ async fn submitting_twice_makes_one_request_and_strangers_may_not() -> Result<()
     ensure!(first.created && town.requests().get(&first.name).await?.spec.commit == commit);
     let second = ours.submit(asked(&town, &polecat, &commit)).await?.into_inner();
     ensure!(!second.created && second.name == first.name);
-    let elsewhere = SubmitRequest { target_branch: "release".into(), ..asked(&town, &polecat, &commit) };
+    let elsewhere =
+        SubmitRequest { target_branch: "release".into(), ..asked(&town, &polecat, &commit) };
     let refused = ours.submit(elsewhere).await.unwrap_err();
-    ensure!(refused.code() == tonic::Code::FailedPrecondition && refused.message().starts_with("NoRefinery: "), "{refused:?}");
+    ensure!(
+        refused.code() == tonic::Code::FailedPrecondition
+            && refused.message().starts_with("NoRefinery: "),
+        "{refused:?}"
+    );
     let unknown = SubmitRequest { rig: "nowhere".into(), ..asked(&town, &polecat, &commit) };
     ensure!(ours.submit(unknown).await.unwrap_err().message().starts_with("RigNotFound: "));
-    let refused = caller("rig-ctl").await?.submit(asked(&town, &polecat, &commit)).await.unwrap_err();
+    let refused =
+        caller("rig-ctl").await?.submit(asked(&town, &polecat, &commit)).await.unwrap_err();
     ensure!(refused.code() == tonic::Code::PermissionDenied, "{refused:?}");
     Ok(())
 }
 
 /// As `gt fetch` does it.
-async fn fetch(into: &Path, url: &GitUrl, ca: &Path, token: &str, id: &str) -> Result<(), gastown_git::GitError> {
+async fn fetch(
+    into: &Path,
+    url: &GitUrl,
+    ca: &Path,
+    token: &str,
+    id: &str,
+) -> Result<(), gastown_git::GitError> {
     let git = Git::from_env();
     std::fs::create_dir_all(into).unwrap();
     git.call(["init", "--bare", "--quiet", "."]).repo(into).output().await?;
-    let call = git.call(["fetch", "--quiet", "--no-tags", "--", url.as_str(), id]).repo(into).allow(url);
+    let call =
+        git.call(["fetch", "--quiet", "--no-tags", "--", url.as_str(), id]).repo(into).allow(url);
     let call = call.config("http.sslCAInfo", ca.display().to_string());
-    let call = call.config(format!("http.{url}.extraHeader"), format!("Authorization: Bearer {token}"));
+    let call =
+        call.config(format!("http.{url}.extraHeader"), format!("Authorization: Bearer {token}"));
     call.output().await.map(drop)
 }
 
@@ -79,7 +93,14 @@ async fn a_gate_s_pod_gets_its_own_candidate_and_nobody_else_does() -> Result<()
     other.ask("mr-f", "feature/f", &foreign, None).await?;
     let (pod, stranger) = (town.gate(&[]).await?, other.gate(&[]).await?);
     let init = &pod.spec.as_ref().context("a spec")?.init_containers.as_ref().context("fetch")?[0];
-    let env = |name: &str| init.env.iter().flatten().find(|e| e.name == name).and_then(|e| e.value.clone()).unwrap_or_default();
+    let env = |name: &str| {
+        init.env
+            .iter()
+            .flatten()
+            .find(|e| e.name == name)
+            .and_then(|e| e.value.clone())
+            .unwrap_or_default()
+    };
     let url: GitUrl = env("GASTOWN_GIT_URL").parse()?;
     ensure!(url.as_str() == format!("https://localhost:{}/git/{}/main", server.git, town.rig));
     ensure!(env("GASTOWN_CANDIDATE") == source && env("GASTOWN_CA").contains("BEGIN CERTIFICATE"));
@@ -92,9 +113,15 @@ async fn a_gate_s_pod_gets_its_own_candidate_and_nobody_else_does() -> Result<()
     let elsewhere = town.dir.path().join("nothing.git");
     ensure!(fetch(&elsewhere, &url, &ca, &mine, &base).await.is_err(), "another commit was served");
     let theirs = token(&other.client, &other.namespace, "default", Some(&stranger)).await?;
-    ensure!(fetch(&elsewhere, &url, &ca, &theirs, &source).await.is_err(), "another pod was served");
+    ensure!(
+        fetch(&elsewhere, &url, &ca, &theirs, &source).await.is_err(),
+        "another pod was served"
+    );
     let nobody = token(&town.client, &town.namespace, "default", None).await?;
-    ensure!(fetch(&elsewhere, &url, &ca, &nobody, &source).await.is_err(), "a token without a pod was served");
+    ensure!(
+        fetch(&elsewhere, &url, &ca, &nobody, &source).await.is_err(),
+        "a token without a pod was served"
+    );
     ensure!(fetch(&elsewhere, &url, &ca, "junk", &source).await.is_err());
     Ok(())
 }

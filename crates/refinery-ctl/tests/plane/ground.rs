@@ -1,11 +1,15 @@
-//! What the tests stand on: a plane, the controller, and for each test a rig with a repository of its own.
+//! What the tests stand on: a plane, the controller, and for each test a rig with a repository of
+//! its own.
 
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use anyhow::{Result, bail};
-use gastown_api::{Escalation, MergeRequest, MergeRequestSpec, Polecat, PolecatReference, Refinery, RefinerySpec, Rig, rbac};
+use gastown_api::{
+    Escalation, MergeRequest, MergeRequestSpec, Polecat, PolecatReference, Refinery, RefinerySpec,
+    Rig, rbac,
+};
 use gastown_runtime::lease::Claims;
 use gastown_runtime::metrics::Metrics;
 use gastown_runtime::{Runtime, RuntimeArgs, client, grpc};
@@ -54,9 +58,18 @@ impl Controller {
         std::fs::create_dir(&tls)?;
         tenant::certificates(&tls)?;
         let metrics = Metrics::default();
-        let client = client::with_config(tenant::config(plane, rbac::Controller::Refinery), ACCOUNT, &metrics)?;
+        let client = client::with_config(
+            tenant::config(plane, rbac::Controller::Refinery),
+            ACCOUNT,
+            &metrics,
+        )?;
         let token_file = dir.path().join("token");
-        let args = RuntimeArgs { namespace: NAMESPACE.into(), tls_dir: tls.clone(), token_file, ..RuntimeArgs::from_env()? };
+        let args = RuntimeArgs {
+            namespace: NAMESPACE.into(),
+            tls_dir: tls.clone(),
+            token_file,
+            ..RuntimeArgs::from_env()?
+        };
         let witness = if witness { Some(start_witness(plane, &args).await?) } else { None };
         let runtime = Runtime::new(ACCOUNT, client, args, metrics, Claims::always(ACCOUNT));
         let calls = grpc::listen("127.0.0.1:0".parse()?).await?;
@@ -87,10 +100,18 @@ impl Controller {
 /// Starts the real witness-ctl with the same certificates; where it is.
 async fn start_witness(plane: &ControlPlane, args: &RuntimeArgs) -> Result<String> {
     tenant::install(plane, rbac::Controller::Witness, &[]).await?;
-    std::fs::write(&args.token_file, tenant::token(&plane.client()?, NAMESPACE, ACCOUNT, None).await?)?;
+    std::fs::write(
+        &args.token_file,
+        tenant::token(&plane.client()?, NAMESPACE, ACCOUNT, None).await?,
+    )?;
     let metrics = Metrics::default();
-    let client = client::with_config(tenant::config(plane, rbac::Controller::Witness), "witness-ctl", &metrics)?;
-    let runtime = Runtime::new("witness-ctl", client, args.clone(), metrics, Claims::always("witness-ctl"));
+    let client = client::with_config(
+        tenant::config(plane, rbac::Controller::Witness),
+        "witness-ctl",
+        &metrics,
+    )?;
+    let runtime =
+        Runtime::new("witness-ctl", client, args.clone(), metrics, Claims::always("witness-ctl"));
     let listener = grpc::listen("127.0.0.1:0".parse()?).await?;
     let port = listener.local_addr()?.port();
     let started = runtime.clone();
@@ -160,7 +181,8 @@ impl Town {
         repository::make(&town.remote(), &town.work())?;
         town.commit("root", &[("file", "1\n2\n3\n")]);
         town.push("main");
-        let spec = json!({"gitURL": format!("file://{}", town.remote().display()), "beadsPrefix": "bl"});
+        let spec =
+            json!({"gitURL": format!("file://{}", town.remote().display()), "beadsPrefix": "bl"});
         let rig = Rig::new(&town.rig, serde_json::from_value(spec)?);
         Api::all(town.client.clone()).create(&PostParams::default(), &rig).await?;
         Ok(town)
@@ -175,7 +197,10 @@ impl Town {
     }
 
     pub async fn refinery(&self, gate: Option<&str>) -> Result<Refinery> {
-        let spec = RefinerySpec { test_command: gate.map(str::to_owned), ..RefinerySpec::of_rig(&self.rig) };
+        let spec = RefinerySpec {
+            test_command: gate.map(str::to_owned),
+            ..RefinerySpec::of_rig(&self.rig)
+        };
         self.refinery_with("refinery", spec).await
     }
 
@@ -196,7 +221,10 @@ impl Town {
     }
 
     pub async fn polecat(&self, name: &str) -> Result<Polecat> {
-        let polecat = Polecat::new(name, serde_json::from_value(json!({"rig": self.rig, "desiredState": "Working"}))?);
+        let polecat = Polecat::new(
+            name,
+            serde_json::from_value(json!({"rig": self.rig, "desiredState": "Working"}))?,
+        );
         let api = Api::<Polecat>::namespaced(self.client.clone(), &self.namespace);
         Ok(api.create(&PostParams::default(), &polecat).await?)
     }
@@ -233,13 +261,20 @@ impl Town {
     }
 
     /// A request for `commit` of `branch`, of a Polecat when one is given.
-    pub async fn ask(&self, name: &str, branch: &str, commit: &str, polecat: Option<&Polecat>) -> Result<MergeRequest> {
+    pub async fn ask(
+        &self,
+        name: &str,
+        branch: &str,
+        commit: &str,
+        polecat: Option<&Polecat>,
+    ) -> Result<MergeRequest> {
         let spec = MergeRequestSpec {
             rig_ref: self.rig.clone(),
             source_branch: branch.into(),
             commit: commit.into(),
             target_branch: "main".into(),
-            polecat_ref: polecat.map(|p| PolecatReference { name: p.name_any(), uid: p.uid().unwrap_or_default() }),
+            polecat_ref: polecat
+                .map(|p| PolecatReference { name: p.name_any(), uid: p.uid().unwrap_or_default() }),
             attempt: 1,
             previous: None,
             bead_id: None,
@@ -253,14 +288,22 @@ impl Town {
 
     /// The pod that tests this request's candidate, whose Job is not in `but`.
     pub async fn gate(&self, but: &[String]) -> Result<Pod> {
-        let fresh = |p: &Pod| p.status.as_ref().and_then(|s| s.phase.as_deref()) == Some("Pending") && !but.contains(&p.name_any());
+        let fresh = |p: &Pod| {
+            p.status.as_ref().and_then(|s| s.phase.as_deref()) == Some("Pending")
+                && !but.contains(&p.name_any())
+        };
         self.kubelet.wait_pod(&self.namespace, fresh).await
     }
 
     /// Has the gate end with a code and some output.
     pub async fn gate_ends(&self, pod: &Pod, code: i32, said: &str) -> Result<()> {
         let pod = self.kubelet.running(pod).await?;
-        self.kubelet.finish(&pod, &Outcome::new().with("fetch", Exit::new(0, "")).with("gate", Exit::new(code, said))).await?;
+        self.kubelet
+            .finish(
+                &pod,
+                &Outcome::new().with("fetch", Exit::new(0, "")).with("gate", Exit::new(code, said)),
+            )
+            .await?;
         Ok(())
     }
 
@@ -275,7 +318,11 @@ impl Town {
     }
 
     /// The open or closed Escalation of a cause, when `want` is true of it.
-    pub async fn escalation(&self, cause: &str, want: impl Fn(&Escalation) -> bool) -> Result<Escalation> {
+    pub async fn escalation(
+        &self,
+        cause: &str,
+        want: impl Fn(&Escalation) -> bool,
+    ) -> Result<Escalation> {
         let api = Api::<Escalation>::namespaced(self.client.clone(), &self.namespace);
         let deadline = tokio::time::Instant::now() + PATIENCE;
         loop {
@@ -308,7 +355,10 @@ impl Town {
                 return Ok(());
             }
             if tokio::time::Instant::now() > deadline {
-                bail!("Jobs stay: {:?}", jobs.items.iter().map(kube::ResourceExt::name_any).collect::<Vec<_>>());
+                bail!(
+                    "Jobs stay: {:?}",
+                    jobs.items.iter().map(kube::ResourceExt::name_any).collect::<Vec<_>>()
+                );
             }
             tokio::time::sleep(Duration::from_millis(50)).await;
         }

@@ -32,19 +32,32 @@ async fn what_passes_its_gate_lands_as_it_was_tested() -> Result<()> {
     ensure!(status(&landed).landed_commit == status(&landed).tested_commit);
     ensure!(town.remote_head("main") == Some(candidate));
     let message = git(&town.remote(), &["log", "-1", "--format=%B", "main"]);
-    ensure!(message.contains(&format!("Gastown-Request: {}", request.uid().unwrap_or_default())), "{message}");
+    ensure!(
+        message.contains(&format!("Gastown-Request: {}", request.uid().unwrap_or_default())),
+        "{message}"
+    );
     let polecats = Api::<Polecat>::namespaced(town.client.clone(), &town.namespace);
     let merged = polecats.get("toast").await?.status.unwrap_or_default().conditions;
     let merged = conditions::find(&merged, "Merged").context("Merged")?;
-    ensure!(merged.reason == "MergeComplete" && merged.message.starts_with("Branch feature/a merged to main (commit: "), "{merged:?}");
+    ensure!(
+        merged.reason == "MergeComplete"
+            && merged.message.starts_with("Branch feature/a merged to main (commit: "),
+        "{merged:?}"
+    );
     town.no_jobs().await?;
     let refinery = until(PATIENCE, &town.refineries(), "refinery", "an idle refinery", |r| {
         let s = r?.status.clone()?;
-        (s.merges_summary?.succeeded == 1 && s.queue_length == 0 && format!("{:?}", s.phase?) == "Idle").then_some(s)
+        (s.merges_summary?.succeeded == 1
+            && s.queue_length == 0
+            && format!("{:?}", s.phase?) == "Idle")
+            .then_some(s)
     })
     .await?;
     ensure!(refinery.last_landed_commit == status(&landed).landed_commit);
-    until(PATIENCE, &town.requests(), "mr-a", "the deleted branch", |_| town.remote_head("feature/a").is_none().then_some(())).await
+    until(PATIENCE, &town.requests(), "mr-a", "the deleted branch", |_| {
+        town.remote_head("feature/a").is_none().then_some(())
+    })
+    .await
 }
 
 #[tokio::test]
@@ -59,13 +72,16 @@ async fn a_landed_polecat_says_so_again_when_its_status_was_erased() -> Result<(
     let polecats = Api::<Polecat>::namespaced(town.client.clone(), &town.namespace);
     let merged = async |what| {
         until(PATIENCE, &polecats, "toast", what, |p| {
-            conditions::find(&p?.status.as_ref()?.conditions, "Merged").map(|c| (c.status.clone(), c.reason.clone(), c.message.clone()))
+            conditions::find(&p?.status.as_ref()?.conditions, "Merged")
+                .map(|c| (c.status.clone(), c.reason.clone(), c.message.clone()))
         })
         .await
     };
     let first = merged("the condition Merged").await?;
     for _ in 0..2 {
-        polecats.patch_status("toast", &PatchParams::default(), &Patch::Merge(json!({"status": null}))).await?;
+        polecats
+            .patch_status("toast", &PatchParams::default(), &Patch::Merge(json!({"status": null})))
+            .await?;
         let again = merged("Merged once more").await?;
         ensure!(again == first, "{again:?} instead of {first:?}");
     }
@@ -85,12 +101,18 @@ async fn a_red_gate_sends_the_request_back_with_the_output() -> Result<()> {
     town.gate_ends(&again, 1, "E   assert 1 == 2").await?;
     let alone = town.gate(&[pod.name_any(), again.name_any()]).await?;
     let testing = status(&town.phase("mr-red", "Testing").await?);
-    ensure!(testing.attempts.last().and_then(|a| a.candidate.clone()) == before, "the target alone is tested: {testing:?}");
+    ensure!(
+        testing.attempts.last().and_then(|a| a.candidate.clone()) == before,
+        "the target alone is tested: {testing:?}"
+    );
     town.gate_ends(&alone, 0, "").await?;
     let back = status(&town.phase("mr-red", "Rework").await?);
     ensure!(back.reason.as_deref() == Some("GateFailed"), "{back:?}");
     let evidence = back.attempts[0].evidence.clone().unwrap_or_default();
-    ensure!(evidence.contains("E   assert 1 == 2") && evidence.contains("exit code 1"), "{evidence}");
+    ensure!(
+        evidence.contains("E   assert 1 == 2") && evidence.contains("exit code 1"),
+        "{evidence}"
+    );
     ensure!(town.remote_head("main") == before && town.remote_head("feature/red") == Some(source));
     town.no_jobs().await
 }
@@ -125,7 +147,9 @@ async fn a_broken_target_blames_nobody_is_told_and_its_fix_lands() -> Result<()>
     ensure!(waits.phase == Some(MergePhase::Queued), "{waits:?}");
     let healthy = async |status: &'static str| {
         until(PATIENCE, &town.refineries(), "refinery", status, |r| {
-            conditions::find(&r?.status.as_ref()?.conditions, "TargetHealthy").filter(|c| c.status == status).cloned()
+            conditions::find(&r?.status.as_ref()?.conditions, "TargetHealthy")
+                .filter(|c| c.status == status)
+                .cloned()
         })
         .await
     };
@@ -142,7 +166,10 @@ async fn a_broken_target_blames_nobody_is_told_and_its_fix_lands() -> Result<()>
     town.gate_ends(&again, 0, "").await?;
     town.phase("mr-a", "Landed").await?;
     ensure!(healthy("True").await?.reason == "GatePassed");
-    town.escalation(&cause, |e| e.status.as_ref().and_then(|s| s.phase) == Some(EscalationPhase::Closed)).await?;
+    town.escalation(&cause, |e| {
+        e.status.as_ref().and_then(|s| s.phase) == Some(EscalationPhase::Closed)
+    })
+    .await?;
     Ok(())
 }
 
@@ -177,7 +204,10 @@ async fn rework_whose_author_is_gone_is_rejected() -> Result<()> {
     // A person has it tried again as it is: the alarm is over.
     let again = Patch::Merge(json!({"spec": {"retry": 1}}));
     town.requests().patch("mr-g", &PatchParams::default(), &again).await?;
-    town.escalation(&cause, |e| e.status.as_ref().and_then(|s| s.phase) == Some(EscalationPhase::Closed)).await?;
+    town.escalation(&cause, |e| {
+        e.status.as_ref().and_then(|s| s.phase) == Some(EscalationPhase::Closed)
+    })
+    .await?;
     Ok(())
 }
 
@@ -192,10 +222,16 @@ async fn a_target_that_a_stranger_moved_between_test_and_push_is_never_overwritt
     town.push("main");
     town.gate_ends(&first, 0, "").await?;
     let second = town.gate(&[first.name_any()]).await?;
-    ensure!(town.remote_head("main").as_deref() == Some(stranger.as_str()), "the stranger's commit is gone");
+    ensure!(
+        town.remote_head("main").as_deref() == Some(stranger.as_str()),
+        "the stranger's commit is gone"
+    );
     town.gate_ends(&second, 0, "").await?;
     let landed = status(&town.phase("mr-s", "Landed").await?);
-    ensure!(landed.tested_commit == landed.landed_commit && landed.landed_commit == town.remote_head("main"));
+    ensure!(
+        landed.tested_commit == landed.landed_commit
+            && landed.landed_commit == town.remote_head("main")
+    );
     ensure!(git(&town.remote(), &["rev-parse", "main~1"]) == stranger);
     town.no_jobs().await
 }
@@ -215,8 +251,16 @@ async fn broken_infrastructure_blames_nobody_and_is_tried_again() -> Result<()> 
     .await?;
     ensure!(waits.attempts[0].reason.as_deref() == Some("Infrastructure"), "{waits:?}");
     let second = town.gate(&[first.name_any()]).await?;
-    ensure!(second.owner_references()[0].name != first.owner_references()[0].name, "the same Job again");
-    town.kubelet.finish(&second, &Outcome::new().with("fetch", Exit::new(0, "")).with("gate", Exit::out_of_memory())).await?;
+    ensure!(
+        second.owner_references()[0].name != first.owner_references()[0].name,
+        "the same Job again"
+    );
+    town.kubelet
+        .finish(
+            &second,
+            &Outcome::new().with("fetch", Exit::new(0, "")).with("gate", Exit::out_of_memory()),
+        )
+        .await?;
     let third = town.gate(&[first.name_any(), second.name_any()]).await?;
     town.gate_ends(&third, 0, "").await?;
     town.phase("mr-i", "Landed").await?;
@@ -237,7 +281,9 @@ async fn a_newer_request_of_the_branch_supersedes_the_older() -> Result<()> {
     // Creation times are whole seconds: of two in one second the attempt decides.
     let mut newer = town.requests().get("mr-1").await?.spec;
     (newer.commit, newer.attempt) = (second, 2);
-    town.requests().create(&kube::api::PostParams::default(), &gastown_api::MergeRequest::new("mr-2", newer)).await?;
+    town.requests()
+        .create(&kube::api::PostParams::default(), &gastown_api::MergeRequest::new("mr-2", newer))
+        .await?;
     town.phase("mr-1", "Superseded").await?;
     town.gate_ends(&pod, 0, "").await?;
     town.phase("mr-0", "Landed").await?;
@@ -255,14 +301,18 @@ async fn without_statuses_nothing_runs_twice_and_phases_come_back() -> Result<()
     let controller = Controller::start(&plane).await?;
     let town = Town::on(&plane).await?;
     town.refinery(Some("test")).await?;
-    let (good, bad) = (town.branch("feature/good", "a", "1\n"), town.branch("feature/bad", "b", "1\n"));
+    let (good, bad) =
+        (town.branch("feature/good", "a", "1\n"), town.branch("feature/bad", "b", "1\n"));
     town.commit("meanwhile", &[("other", "1\n")]);
     town.push("main");
     town.ask("good", "feature/good", &good, None).await?;
     let pod = town.gate(&[]).await?;
     town.gate_ends(&pod, 0, "").await?;
     town.phase("good", "Landed").await?;
-    until(PATIENCE, &town.requests(), "good", "the deleted branch", |_| town.remote_head("feature/good").is_none().then_some(())).await?;
+    until(PATIENCE, &town.requests(), "good", "the deleted branch", |_| {
+        town.remote_head("feature/good").is_none().then_some(())
+    })
+    .await?;
     town.ask("bad", "feature/bad", &bad, None).await?;
     let pod = town.gate(&[pod.name_any()]).await?;
     town.red(&pod, "no", 0).await?;
@@ -280,14 +330,17 @@ async fn without_statuses_nothing_runs_twice_and_phases_come_back() -> Result<()
     town.requests().patch("good", &PatchParams::default(), &Patch::Merge(&forget)).await?;
     let mut refinery = town.refineries().get("refinery").await?;
     refinery.status = None;
-    town.refineries().replace_status("refinery", &kube::api::PostParams::default(), &refinery).await?;
+    town.refineries()
+        .replace_status("refinery", &kube::api::PostParams::default(), &refinery)
+        .await?;
     let seen = town.jobs().list(&kube::api::ListParams::default()).await?.metadata.resource_version;
 
     let controller = Controller::start(&plane).await?;
     let landed = status(&town.phase("good", "Landed").await?);
     ensure!(landed.landed_commit == main, "{landed:?}");
     town.phase("bad", "Rework").await?;
-    until(PATIENCE, &town.refineries(), "refinery", "its status", |r| r?.status.as_ref()?.phase).await?;
+    until(PATIENCE, &town.refineries(), "refinery", "its status", |r| r?.status.as_ref()?.phase)
+        .await?;
     // A Job made meanwhile would show in a watch from before.
     let params = kube::api::WatchParams { timeout: Some(2), ..kube::api::WatchParams::default() };
     let mut events = Box::pin(town.jobs().watch(&params, &seen.unwrap_or_default()).await?);

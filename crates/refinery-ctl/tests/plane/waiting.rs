@@ -24,7 +24,10 @@ async fn without_a_gate_everything_lands_and_the_refinery_says_so() -> Result<()
     let source = town.branch("feature/u", "a", "1\n");
     town.ask("mr-u", "feature/u", &source, None).await?;
     let landed = town.phase("mr-u", "Landed").await?.status.unwrap_or_default();
-    ensure!(landed.landed_commit.as_ref() == Some(&source) && landed.tested_commit.is_none(), "{landed:?}");
+    ensure!(
+        landed.landed_commit.as_ref() == Some(&source) && landed.tested_commit.is_none(),
+        "{landed:?}"
+    );
     ensure!(says(&town, "refinery", "Gated", "NoGates").await?.status == "False");
     Ok(())
 }
@@ -49,10 +52,16 @@ async fn a_second_refinery_of_the_branch_is_a_duplicate_and_does_nothing() -> Re
 async fn secrets_that_are_not_there_or_not_ours_to_read_are_named() -> Result<()> {
     let (plane, _) = shared().await?;
     let mut town = Town::on(plane).await?;
-    let spec = RefinerySpec { git_secret_ref: Some(ObjectName::new("git-creds")), ..RefinerySpec::of_rig(&town.rig) };
+    let spec = RefinerySpec {
+        git_secret_ref: Some(ObjectName::new("git-creds")),
+        ..RefinerySpec::of_rig(&town.rig)
+    };
     town.refinery_with("refinery", spec.clone()).await?;
     let c = says(&town, "refinery", "Ready", "SecretForbidden").await?;
-    ensure!(c.message.contains("refinery.secretNamespaces") && c.message.contains("git-creds"), "{c:?}");
+    ensure!(
+        c.message.contains("refinery.secretNamespaces") && c.message.contains("git-creds"),
+        "{c:?}"
+    );
     town.refineries().delete("refinery", &kube::api::DeleteParams::default()).await?;
     NAMESPACE.clone_into(&mut town.namespace);
     town.refinery_with(&format!("{}-refinery", town.rig), spec).await?;
@@ -68,13 +77,18 @@ async fn a_held_request_waits_and_an_unwanted_one_ends() -> Result<()> {
     let (api, params) = (town.requests(), PatchParams::default());
     let mut held = town.ask("mr-template", "feature/other", &"a".repeat(40), None).await?.spec;
     held.rejected = Some(Rejection { by: "ann".into(), reason: "not now".into() });
-    api.patch("mr-template", &params, &Patch::Merge(&json!({"spec": {"rejected": held.rejected}}))).await?;
+    api.patch("mr-template", &params, &Patch::Merge(&json!({"spec": {"rejected": held.rejected}})))
+        .await?;
     let end = town.phase("mr-template", "Rejected").await?.status.context("a status")?;
     let ready = conditions::find(&end.conditions, "Ready").context("Ready")?;
     ensure!(ready.message == "ann: not now", "{ready:?}");
-    (held.source_branch, held.commit, held.hold, held.rejected) = ("feature/h".into(), source, true, None);
+    (held.source_branch, held.commit, held.hold, held.rejected) =
+        ("feature/h".into(), source, true, None);
     api.create(&kube::api::PostParams::default(), &MergeRequest::new("mr-h", held)).await?;
-    until(PATIENCE, &api, "mr-h", "Held", |m| (m?.status.as_ref()?.reason.as_deref() == Some("Held")).then_some(())).await?;
+    until(PATIENCE, &api, "mr-h", "Held", |m| {
+        (m?.status.as_ref()?.reason.as_deref() == Some("Held")).then_some(())
+    })
+    .await?;
     api.patch("mr-h", &params, &Patch::Merge(&json!({"spec": {"hold": false}}))).await?;
     let pod = town.gate(&[]).await?;
     town.gate_ends(&pod, 0, "").await?;

@@ -33,8 +33,12 @@ impl Poster {
 
     pub async fn post(&self, url: &str, id: &str, body: &Value) -> Outcome {
         let failed = |why: String| Outcome::Failed { why, after: None };
-        let Ok(uri) = url.parse::<Uri>() else { return failed("the URL in the secret is none".to_owned()) };
-        if !matches!(uri.scheme_str(), Some("http" | "https")) || uri.host().is_none_or(str::is_empty) {
+        let Ok(uri) = url.parse::<Uri>() else {
+            return failed("the URL in the secret is none".to_owned());
+        };
+        if !matches!(uri.scheme_str(), Some("http" | "https"))
+            || uri.host().is_none_or(str::is_empty)
+        {
             return failed("the URL in the secret is not http:// or https://".to_owned());
         }
         let request = Request::builder()
@@ -57,8 +61,13 @@ impl Poster {
         if status.is_success() {
             return Outcome::Sent;
         }
-        let after = answer.headers().get(header::RETRY_AFTER).and_then(|v| v.to_str().ok()).and_then(|v| v.trim().parse::<u32>().ok());
-        let asked = matches!(status, StatusCode::TOO_MANY_REQUESTS | StatusCode::SERVICE_UNAVAILABLE);
+        let after = answer
+            .headers()
+            .get(header::RETRY_AFTER)
+            .and_then(|v| v.to_str().ok())
+            .and_then(|v| v.trim().parse::<u32>().ok());
+        let asked =
+            matches!(status, StatusCode::TOO_MANY_REQUESTS | StatusCode::SERVICE_UNAVAILABLE);
         let after = after.filter(|_| asked).map(|s| SignedDuration::from_secs(i64::from(s)));
         Outcome::Failed { why: format!("the server answered {status}"), after }
     }
@@ -73,7 +82,8 @@ fn causes(error: &(dyn std::error::Error + 'static)) -> String {
     format!("the server cannot be reached: {inner}")
 }
 
-/// What an incoming webhook of Slack takes; its three special characters are written out, so that no text mentions anybody.
+/// What an incoming webhook of Slack takes; its three special characters are written out, so that
+/// no text mentions anybody.
 pub(super) fn slack(letter: &Letter) -> Value {
     let text = format!("*{}*\n{}", letter.headline(), letter.text());
     let text: String = text.chars().take(TEXT_MAX).collect();
@@ -97,16 +107,29 @@ mod tests {
     type Got = Arc<Mutex<Vec<(String, Value)>>>;
 
     async fn server() -> (String, Got) {
-        async fn take(State(got): State<Got>, headers: HeaderMap, axum::Json(body): axum::Json<Value>) -> &'static str {
-            let id = headers.get("idempotency-key").and_then(|v| v.to_str().ok()).unwrap_or_default().to_owned();
+        async fn take(
+            State(got): State<Got>,
+            headers: HeaderMap,
+            axum::Json(body): axum::Json<Value>,
+        ) -> &'static str {
+            let id = headers
+                .get("idempotency-key")
+                .and_then(|v| v.to_str().ok())
+                .unwrap_or_default()
+                .to_owned();
             got.lock().push((id, body));
             "ok"
         }
         let got = Got::default();
-        let busy = || async { (StatusCode::TOO_MANY_REQUESTS, [("retry-after", "90")], "later").into_response() };
+        let busy = || async {
+            (StatusCode::TOO_MANY_REQUESTS, [("retry-after", "90")], "later").into_response()
+        };
         let moved = || async { (StatusCode::FOUND, [("location", "/take")], "").into_response() };
-        let router =
-            Router::new().route("/take", post(take)).route("/busy", post(busy)).route("/moved", post(moved)).with_state(got.clone());
+        let router = Router::new()
+            .route("/take", post(take))
+            .route("/busy", post(busy))
+            .route("/moved", post(moved))
+            .with_state(got.clone());
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let url = format!("http://{}", listener.local_addr().unwrap());
         tokio::spawn(async move { axum::serve(listener, router).await });
@@ -117,12 +140,21 @@ mod tests {
     async fn a_webhook_gets_json_and_slack_gets_harmless_text() {
         let (url, got) = server().await;
         let (poster, letter) = (Poster::new().unwrap(), letter());
-        assert_eq!(poster.post(&format!("{url}/take"), &letter.id(), &json!(letter)).await, Outcome::Sent);
-        assert_eq!(poster.post(&format!("{url}/take"), &letter.id(), &slack(&letter)).await, Outcome::Sent);
+        assert_eq!(
+            poster.post(&format!("{url}/take"), &letter.id(), &json!(letter)).await,
+            Outcome::Sent
+        );
+        assert_eq!(
+            poster.post(&format!("{url}/take"), &letter.id(), &slack(&letter)).await,
+            Outcome::Sent
+        );
         let got = got.lock().clone();
         let (id, body) = &got[0];
         assert_eq!(id, "uid-1-high");
-        assert_eq!((&body["severity"], &body["raises"], &body["relatedObject"]["name"]), (&json!("high"), &json!(2), &json!("toast")));
+        assert_eq!(
+            (&body["severity"], &body["raises"], &body["relatedObject"]["name"]),
+            (&json!("high"), &json!(2), &json!("toast"))
+        );
         let text = got[1].1["text"].as_str().unwrap();
         assert!(text.starts_with("*[high] web: Toast &lt;gave&gt; up &amp; left."), "{text}");
         assert!(text.contains("kubectl -n work describe escalation esc-1"), "{text}");
@@ -135,18 +167,36 @@ mod tests {
         let busy = poster.post(&format!("{url}/busy"), "id", &json!({})).await;
         let why = "the server answered 429 Too Many Requests".to_owned();
         assert_eq!(busy, Outcome::Failed { why, after: Some(SignedDuration::from_secs(90)) });
-        assert!(matches!(poster.post(&format!("{url}/moved"), "id", &json!({})).await, Outcome::Failed { after: None, .. }));
+        assert!(matches!(
+            poster.post(&format!("{url}/moved"), "id", &json!({})).await,
+            Outcome::Failed { after: None, .. }
+        ));
         assert!(got.lock().is_empty());
     }
 
     #[tokio::test]
     async fn no_message_holds_the_url() {
         // Bound and dropped: nobody listens there.
-        let port = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap().port();
+        let port = tokio::net::TcpListener::bind("127.0.0.1:0")
+            .await
+            .unwrap()
+            .local_addr()
+            .unwrap()
+            .port();
         let poster = Poster::new().unwrap();
         let dead = format!("http://127.0.0.1:{port}/T0KEN");
-        for url in [dead.as_str(), "ftp://example.com/T0KEN", "file:///etc/T0KEN", "T0KEN", "http:///T0KEN", ""] {
-            let Outcome::Failed { why, after: None } = poster.post(url, "id", &json!({})).await else { panic!("{url}") };
+        for url in [
+            dead.as_str(),
+            "ftp://example.com/T0KEN",
+            "file:///etc/T0KEN",
+            "T0KEN",
+            "http:///T0KEN",
+            "",
+        ] {
+            let Outcome::Failed { why, after: None } = poster.post(url, "id", &json!({})).await
+            else {
+                panic!("{url}")
+            };
             assert!(!why.contains("T0KEN"), "{why}");
         }
     }

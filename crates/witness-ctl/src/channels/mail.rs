@@ -1,4 +1,5 @@
-//! E-mail by SMTP. Text only; whatever is in a letter becomes neither a header nor another recipient.
+//! E-mail by SMTP. Text only; whatever is in a letter becomes neither a header nor another
+//! recipient.
 
 use std::time::Duration;
 
@@ -14,7 +15,11 @@ use super::Letter;
 
 const DEADLINE: Duration = Duration::from_secs(10);
 
-pub(super) async fn send(to: &EmailChannel, login: Option<(String, String)>, letter: &Letter) -> Outcome {
+pub(super) async fn send(
+    to: &EmailChannel,
+    login: Option<(String, String)>,
+    letter: &Letter,
+) -> Outcome {
     let failed = |why: String| Outcome::Failed { why, after: None };
     let message = match message(to, letter) {
         Ok(message) => message,
@@ -26,7 +31,9 @@ pub(super) async fn send(to: &EmailChannel, login: Option<(String, String)>, let
     };
     match tokio::time::timeout(DEADLINE, transport.send(message)).await {
         Ok(Ok(_)) => Outcome::Sent,
-        Ok(Err(error)) => failed(format!("the mail server did not take it: {error}").chars().take(512).collect()),
+        Ok(Err(error)) => {
+            failed(format!("the mail server did not take it: {error}").chars().take(512).collect())
+        }
         Err(_) => failed(format!("the mail server did not take it within {DEADLINE:?}")),
     }
 }
@@ -42,7 +49,10 @@ fn transport(
         MailTls::None => (Tls::None, 25),
     };
     let port = to.port.and_then(|p| u16::try_from(p).ok()).unwrap_or(usual);
-    let builder = AsyncSmtpTransport::<Tokio1Executor>::builder_dangerous(&to.host).port(port).tls(tls).timeout(Some(DEADLINE));
+    let builder = AsyncSmtpTransport::<Tokio1Executor>::builder_dangerous(&to.host)
+        .port(port)
+        .tls(tls)
+        .timeout(Some(DEADLINE));
     Ok(match login {
         Some((user, password)) => builder.credentials(Credentials::new(user, password)).build(),
         None => builder.build(),
@@ -50,7 +60,8 @@ fn transport(
 }
 
 fn message(to: &EmailChannel, letter: &Letter) -> Result<Message, String> {
-    let mailbox = |text: &str| text.parse::<Mailbox>().map_err(|e| format!("{text} is no mail address: {e}"));
+    let mailbox =
+        |text: &str| text.parse::<Mailbox>().map_err(|e| format!("{text} is no mail address: {e}"));
     let mut all = Mailboxes::new();
     for address in &to.to {
         all.push(mailbox(address)?);
@@ -130,7 +141,11 @@ mod tests {
         let sent = send(&channel(port), Some(("town".into(), "secret".into())), &letter()).await;
         assert_eq!(sent, Outcome::Sent);
         let said = server.await.unwrap();
-        let recipients: Vec<_> = said.iter().filter_map(|l| l.strip_prefix("RCPT TO:")).map(|l| l.split('>').next().unwrap()).collect();
+        let recipients: Vec<_> = said
+            .iter()
+            .filter_map(|l| l.strip_prefix("RCPT TO:"))
+            .map(|l| l.split('>').next().unwrap())
+            .collect();
         assert_eq!(recipients, ["<oncall@example.com", "<ada@example.com"]);
         assert!(said.iter().any(|l| l.starts_with("AUTH PLAIN ")));
         let headers: Vec<_> = said.iter().take_while(|l| !l.is_empty()).collect();
@@ -142,7 +157,9 @@ mod tests {
     #[tokio::test]
     async fn a_refusal_is_told_in_the_server_s_words() {
         let (port, _server) = server(true).await;
-        let Outcome::Failed { why, .. } = send(&channel(port), None, &letter()).await else { panic!("taken") };
+        let Outcome::Failed { why, .. } = send(&channel(port), None, &letter()).await else {
+            panic!("taken")
+        };
         assert!(why.contains("nobody of that name"), "{why}");
     }
 
@@ -153,7 +170,11 @@ mod tests {
         let login = Some(("town".to_owned(), "secret".to_owned()));
         assert!(matches!(send(&to, login, &letter()).await, Outcome::Failed { .. }));
         let said = server.await.unwrap();
-        assert!(said.iter().all(|l| !l.starts_with("AUTH") && !l.starts_with("MAIL") && !l.contains("Toast")), "{said:?}");
+        assert!(
+            said.iter()
+                .all(|l| !l.starts_with("AUTH") && !l.starts_with("MAIL") && !l.contains("Toast")),
+            "{said:?}"
+        );
     }
 
     #[tokio::test]

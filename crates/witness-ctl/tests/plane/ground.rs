@@ -1,4 +1,5 @@
-//! What the tests stand on: a plane, the controller, and for each test a namespace and a rig's name.
+//! What the tests stand on: a plane, the controller, and for each test a namespace and a rig's
+//! name.
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -40,8 +41,13 @@ async fn serve() -> Result<(Shared, tempfile::TempDir)> {
     let tls = dir.path().to_owned();
     tenant::certificates(&tls)?;
     let metrics = Metrics::default();
-    let client = client::with_config(tenant::config(plane, Controller::Witness), ACCOUNT, &metrics)?;
-    let args = RuntimeArgs { namespace: NAMESPACE.into(), tls_dir: tls.clone(), ..RuntimeArgs::from_env()? };
+    let client =
+        client::with_config(tenant::config(plane, Controller::Witness), ACCOUNT, &metrics)?;
+    let args = RuntimeArgs {
+        namespace: NAMESPACE.into(),
+        tls_dir: tls.clone(),
+        ..RuntimeArgs::from_env()?
+    };
     let runtime = Runtime::new(ACCOUNT, client, args, metrics, Claims::always(ACCOUNT));
     let listener = grpc::listen("127.0.0.1:0".parse()?).await?;
     let port = listener.local_addr()?.port();
@@ -76,10 +82,20 @@ impl Town {
         let shared = shared().await?;
         let plane = ControlPlane::shared().await?;
         let (client, namespace) = (plane.client()?, plane.namespace().await?);
-        let account =
-            ServiceAccount { metadata: ObjectMeta { name: Some("agent".into()), ..ObjectMeta::default() }, ..ServiceAccount::default() };
-        Api::namespaced(client.clone(), &namespace).create(&PostParams::default(), &account).await?;
-        Ok(Self { rig: format!("rig-{namespace}"), client, namespace, shared, dir: tempfile::tempdir()? })
+        let account = ServiceAccount {
+            metadata: ObjectMeta { name: Some("agent".into()), ..ObjectMeta::default() },
+            ..ServiceAccount::default()
+        };
+        Api::namespaced(client.clone(), &namespace)
+            .create(&PostParams::default(), &account)
+            .await?;
+        Ok(Self {
+            rig: format!("rig-{namespace}"),
+            client,
+            namespace,
+            shared,
+            dir: tempfile::tempdir()?,
+        })
     }
 
     pub fn api<K>(&self) -> Api<K>
@@ -89,25 +105,36 @@ impl Town {
         Api::namespaced(self.client.clone(), &self.namespace)
     }
 
-    /// A Witness of the rig in this namespace, or in that of the release, where it may read Secrets.
+    /// A Witness of the rig in this namespace, or in that of the release, where it may read
+    /// Secrets.
     pub async fn witness(&self, namespace: &str, name: &str, spec: Value) -> Result<Witness> {
         let mut whole = json!({ "rigRef": self.rig, "healthCheckInterval": "1s" });
         for (key, value) in spec.as_object().into_iter().flatten() {
             whole[key] = value.clone();
         }
         let api = Api::namespaced(self.client.clone(), namespace);
-        Ok(api.create(&PostParams::default(), &Witness::new(name, serde_json::from_value(whole)?)).await?)
+        Ok(api
+            .create(&PostParams::default(), &Witness::new(name, serde_json::from_value(whole)?))
+            .await?)
     }
 
     pub async fn polecat(&self, name: &str) -> Result<Polecat> {
-        Ok(self.api().create(&PostParams::default(), &Polecat::new(name, PolecatSpec::of_rig(&self.rig))).await?)
+        Ok(self
+            .api()
+            .create(&PostParams::default(), &Polecat::new(name, PolecatSpec::of_rig(&self.rig)))
+            .await?)
     }
 
     /// Writes a status as polecat-ctl does.
     pub async fn status(&self, name: &str, status: Value) -> Result<()> {
-        let body =
-            json!({ "apiVersion": "gastown.gastown.io/v1alpha1", "kind": "Polecat", "metadata": { "name": name }, "status": status });
-        self.api::<Polecat>().patch_status(name, &PatchParams::apply("gastown-polecat-ctl").force(), &Patch::Apply(&body)).await?;
+        let body = json!({ "apiVersion": "gastown.gastown.io/v1alpha1", "kind": "Polecat", "metadata": { "name": name }, "status": status });
+        self.api::<Polecat>()
+            .patch_status(
+                name,
+                &PatchParams::apply("gastown-polecat-ctl").force(),
+                &Patch::Apply(&body),
+            )
+            .await?;
         Ok(())
     }
 
@@ -125,10 +152,20 @@ impl Town {
     }
 
     /// A client with a projected token, as the kubelet would ask for it.
-    pub async fn caller(&self, namespace: &str, account: &str, pod: Option<&Pod>) -> Result<WitnessClient<AuthChannel>> {
+    pub async fn caller(
+        &self,
+        namespace: &str,
+        account: &str,
+        pod: Option<&Pod>,
+    ) -> Result<WitnessClient<AuthChannel>> {
         let file = self.dir.path().join(format!("token-{}", owner_of(pod, account)));
         std::fs::write(&file, tenant::token(&self.client, namespace, account, pod).await?)?;
-        let remote = Remote::new(&format!("https://localhost:{}", self.shared.port), &self.shared.tls, &file, Duration::from_secs(20));
+        let remote = Remote::new(
+            &format!("https://localhost:{}", self.shared.port),
+            &self.shared.tls,
+            &file,
+            Duration::from_secs(20),
+        );
         Ok(WitnessClient::new(remote.channel()?))
     }
 
@@ -142,8 +179,14 @@ impl Town {
         self.caller(&self.namespace, "agent", Some(pod)).await
     }
 
-    pub async fn escalation(&self, name: &str, what: &str, want: impl Fn(&Escalation) -> bool) -> Result<Escalation> {
-        until(PATIENCE, &self.api::<Escalation>(), name, what, |e| e.filter(|e| want(e)).cloned()).await
+    pub async fn escalation(
+        &self,
+        name: &str,
+        what: &str,
+        want: impl Fn(&Escalation) -> bool,
+    ) -> Result<Escalation> {
+        until(PATIENCE, &self.api::<Escalation>(), name, what, |e| e.filter(|e| want(e)).cloned())
+            .await
     }
 }
 

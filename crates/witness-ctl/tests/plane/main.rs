@@ -1,4 +1,5 @@
-//! witness-ctl as the chart runs it: its own service account and roles, a real API server, real gRPC with real tokens.
+//! witness-ctl as the chart runs it: its own service account and roles, a real API server, real
+//! gRPC with real tokens.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 

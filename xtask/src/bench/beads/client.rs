@@ -29,11 +29,20 @@ impl Interceptor for Bearer {
 }
 
 /// A client with the token of a service account of the release.
-pub async fn caller(process: &Process, client: &Client, account: &str) -> Result<BeadsClient<InterceptedService<Channel, Bearer>>> {
+pub async fn caller(
+    process: &Process,
+    client: &Client,
+    account: &str,
+) -> Result<BeadsClient<InterceptedService<Channel, Bearer>>> {
     let token = tenant::token(client, SYSTEM, account, None).await?;
-    let bearer = Bearer(format!("Bearer {token}").parse().context("a token that is no header value")?);
+    let bearer =
+        Bearer(format!("Bearer {token}").parse().context("a token that is no header value")?);
     let ca = std::fs::read(process.ca()).context("reading the CA's certificate")?;
     let tls = ClientTlsConfig::new().ca_certificate(Certificate::from_pem(ca));
-    let channel = Endpoint::from_shared(process.endpoint())?.timeout(DEADLINE).tls_config(tls)?.connect().await?;
+    let channel = Endpoint::from_shared(process.endpoint())?
+        .timeout(DEADLINE)
+        .tls_config(tls)?
+        .connect()
+        .await?;
     Ok(BeadsClient::new(InterceptedService::new(channel, bearer)))
 }

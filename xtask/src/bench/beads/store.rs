@@ -16,7 +16,8 @@ pub const PREFIX: &str = "gt";
 const FREE: usize = 8;
 /// When the first bead was written; each later one came a minute after.
 const FIRST: Timestamp = Timestamp::constant(1_735_689_600, 0);
-/// Who commits to the write branch: only what beadstore-ctl wrote itself is read again from its history.
+/// Who commits to the write branch: only what beadstore-ctl wrote itself is read again from its
+/// history.
 const COMMITTER: &str = "Gastown BeadStore <beads@gastown.io>";
 /// The branch that is written unless a store says otherwise.
 const WRITTEN: &str = "beads-sync";
@@ -59,8 +60,7 @@ fn bead(n: usize) -> serde_json::Value {
         0 => bead["status"] = json!("open"),
         1 => {
             bead["status"] = json!("open");
-            bead["dependencies"] =
-                json!([{"issue_id": id(n), "depends_on_id": id(n - 1), "type": "blocks", "created_at": at, "created_by": "ann"}]);
+            bead["dependencies"] = json!([{"issue_id": id(n), "depends_on_id": id(n - 1), "type": "blocks", "created_at": at, "created_by": "ann"}]);
         }
         _ => {
             bead["closed_at"] = json!(at);
@@ -70,20 +70,33 @@ fn bead(n: usize) -> serde_json::Value {
     bead
 }
 
-/// What `git fast-import` makes of it: a store of so many lines on `main`, and on the write branch so many commits of ours after it.
+/// What `git fast-import` makes of it: a store of so many lines on `main`, and on the write branch
+/// so many commits of ours after it.
 fn stream(count: usize, history: usize) -> String {
     let second = |n: usize| FIRST.as_second().unsigned_abs() + n as u64;
     let data = |text: &str| format!("data {}\n{text}\n", text.len());
     let file = data(&lines(count));
-    let mut text = format!("commit refs/heads/main\nmark :1\ncommitter Ann <ann@example.org> {} +0000\n{}", second(0), data("beads"));
+    let mut text = format!(
+        "commit refs/heads/main\nmark :1\ncommitter Ann <ann@example.org> {} +0000\n{}",
+        second(0),
+        data("beads")
+    );
     let _ = write!(text, "M 100644 inline .beads/issues.jsonl\n{file}\n");
     for n in 0..history {
         // Each claim is taken back, so that nothing is left to be done about it.
         let (bead, holder) = (id(n / 2), format!("uid-{}", n / 2));
-        let record = if n % 2 == 0 { format!("claim {bead} {holder} web/polecats/nux") } else { format!("release {bead} {holder}") };
+        let record = if n % 2 == 0 {
+            format!("claim {bead} {holder} web/polecats/nux")
+        } else {
+            format!("release {bead} {holder}")
+        };
         let from = if n == 0 { "from :1\n" } else { "" };
         let message = data(&format!("Update a bead\n\nGastown-Bead: {record}\n"));
-        let _ = write!(text, "commit refs/heads/{WRITTEN}\ncommitter {COMMITTER} {} +0000\n{message}{from}\n", second(n + 1));
+        let _ = write!(
+            text,
+            "commit refs/heads/{WRITTEN}\ncommitter {COMMITTER} {} +0000\n{message}{from}\n",
+            second(n + 1)
+        );
     }
     text
 }
@@ -95,7 +108,9 @@ pub async fn fill(repository: &Path, count: usize, history: usize) -> Result<()>
     command.env("GIT_CONFIG_GLOBAL", "/dev/null").env("GIT_CONFIG_NOSYSTEM", "1");
     let mut git = command.stdin(Stdio::piped()).spawn().context("git is needed")?;
     let mut pipe = git.stdin.take().context("no pipe to git")?;
-    pipe.write_all(stream(count, history).as_bytes()).await.context("writing to git fast-import")?;
+    pipe.write_all(stream(count, history).as_bytes())
+        .await
+        .context("writing to git fast-import")?;
     drop(pipe);
     let status = git.wait().await?;
     ensure!(status.success(), "git fast-import ended with {status}");
@@ -109,8 +124,13 @@ mod tests {
     #[test]
     fn a_store_is_the_same_each_time_and_holds_beads_that_wait_for_none() {
         assert_eq!(lines(100), lines(100));
-        let beads: Vec<serde_json::Value> = lines(100).lines().map(|line| serde_json::from_str(line).unwrap()).collect();
-        let open: Vec<&str> = beads.iter().filter(|b| b["status"] == "open").filter_map(|b| b["id"].as_str()).collect();
+        let beads: Vec<serde_json::Value> =
+            lines(100).lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+        let open: Vec<&str> = beads
+            .iter()
+            .filter(|b| b["status"] == "open")
+            .filter_map(|b| b["id"].as_str())
+            .collect();
         assert_eq!(open.len(), 26);
         for id in free(100) {
             let bead = beads.iter().find(|b| b["id"] == id).unwrap();
@@ -122,7 +142,11 @@ mod tests {
     async fn a_repository_gets_the_store_and_the_history() {
         let dir = tempfile::tempdir().unwrap();
         let git = |args: &[&str]| {
-            let out = std::process::Command::new("git").current_dir(dir.path()).args(args).output().unwrap();
+            let out = std::process::Command::new("git")
+                .current_dir(dir.path())
+                .args(args)
+                .output()
+                .unwrap();
             String::from_utf8(out.stdout).unwrap()
         };
         git(&["init", "--quiet", "--bare"]);
@@ -130,7 +154,12 @@ mod tests {
         assert_eq!(git(&["show", "main:.beads/issues.jsonl"]), lines(10));
         assert_eq!(git(&["show", "beads-sync:.beads/issues.jsonl"]), lines(10));
         assert_eq!(git(&["rev-list", "--count", "main..beads-sync"]).trim(), "4");
-        let told = git(&["log", "--reverse", "--format=%cn|%(trailers:key=Gastown-Bead,valueonly,separator=,)", "main..beads-sync"]);
+        let told = git(&[
+            "log",
+            "--reverse",
+            "--format=%cn|%(trailers:key=Gastown-Bead,valueonly,separator=,)",
+            "main..beads-sync",
+        ]);
         assert!(told.starts_with("Gastown BeadStore|claim gt-0 uid-0 web/polecats/nux\nGastown BeadStore|release gt-0 uid-0\n"), "{told}");
     }
 }

@@ -1,7 +1,7 @@
 //! What freed each polecat that was started, and how long it took to start it. Pure.
 //!
-//! A change is started when the changes that it depends on have landed and a place is free; whichever came last freed it. Places are
-//! handed on in the order in which they became free.
+//! A change is started when the changes that it depends on have landed and a place is free;
+//! whichever came last freed it. Places are handed on in the order in which they became free.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
@@ -43,8 +43,9 @@ pub struct Freed {
     pub by_end: Vec<Duration>,
 }
 
-/// Pairs first attempts with what freed them. `places` are free at first; `waits` has the beads that each bead waits for. A start that
-/// nothing freed, and one that came before what should have freed it was seen, are of no pair.
+/// Pairs first attempts with what freed them. `places` are free at first; `waits` has the beads
+/// that each bead waits for. A start that nothing freed, and one that came before what should have
+/// freed it was seen, are of no pair.
 pub fn pair(mut events: Vec<Event>, places: usize, waits: &BTreeMap<String, Vec<String>>) -> Freed {
     events.sort_by_key(|e| e.at);
     let mut free: VecDeque<Duration> = std::iter::repeat_n(Duration::ZERO, places).collect();
@@ -63,7 +64,8 @@ pub fn pair(mut events: Vec<Event>, places: usize, waits: &BTreeMap<String, Vec<
                     continue;
                 };
                 let on = waits.get(bead).map(Vec::as_slice).unwrap_or_default();
-                let landings: Option<Vec<Duration>> = on.iter().map(|on| landed.get(on.as_str()).copied()).collect();
+                let landings: Option<Vec<Duration>> =
+                    on.iter().map(|on| landed.get(on.as_str()).copied()).collect();
                 // Without one of them it was not seen what freed it.
                 let Some(landings) = landings.filter(|_| *attempt == 1) else { continue };
                 match landings.into_iter().max().filter(|landing| *landing >= place) {
@@ -106,15 +108,37 @@ mod tests {
 
     #[test]
     fn the_last_landing_that_a_change_waited_for_freed_it() {
-        let events = vec![started(1, "a"), started(2, "b"), ended(50), ended(60), landed(100, "b"), landed(200, "a"), started(230, "c")];
+        let events = vec![
+            started(1, "a"),
+            started(2, "b"),
+            ended(50),
+            ended(60),
+            landed(100, "b"),
+            landed(200, "a"),
+            started(230, "c"),
+        ];
         assert_eq!(paired(events, 2), (vec![30], vec![]));
     }
 
     #[test]
     fn a_change_that_was_ready_is_freed_by_the_end_of_a_pod() {
-        let events = vec![started(1, "a"), started(2, "b"), ended(50), started(57, "x"), ended(60), started(69, "y")];
+        let events = vec![
+            started(1, "a"),
+            started(2, "b"),
+            ended(50),
+            started(57, "x"),
+            ended(60),
+            started(69, "y"),
+        ];
         assert_eq!(paired(events, 2), (vec![], vec![7, 9]));
-        let late = vec![started(1, "a"), started(2, "b"), landed(10, "a"), landed(20, "b"), ended(50), started(54, "c")];
+        let late = vec![
+            started(1, "a"),
+            started(2, "b"),
+            landed(10, "a"),
+            landed(20, "b"),
+            ended(50),
+            started(54, "c"),
+        ];
         assert_eq!(paired(late, 2), (vec![], vec![4]), "the landings were long before the place");
     }
 
@@ -122,12 +146,17 @@ mod tests {
     fn what_is_started_at_first_and_what_is_tried_again_is_freed_by_nothing() {
         let again = at(90, What::Started { bead: "a".to_owned(), attempt: 2 });
         let events = vec![started(1, "a"), started(2, "b"), ended(50), again, started(99, "x")];
-        assert_eq!(paired(events, 2), (vec![], vec![]), "the second attempt took the place, and nobody knows whose x has");
+        assert_eq!(
+            paired(events, 2),
+            (vec![], vec![]),
+            "the second attempt took the place, and nobody knows whose x has"
+        );
     }
 
     #[test]
     fn events_may_come_out_of_order_and_an_end_may_be_seen_after_the_start_that_it_freed() {
-        let events = vec![ended(20), started(1, "a"), started(19, "x"), ended(30), started(34, "y")];
+        let events =
+            vec![ended(20), started(1, "a"), started(19, "x"), ended(30), started(34, "y")];
         assert_eq!(paired(events, 1), (vec![], vec![4]));
     }
 

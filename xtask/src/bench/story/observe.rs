@@ -1,4 +1,5 @@
-//! Sees pods start and end and requests land, as they do: the times that objects hold are whole seconds.
+//! Sees pods start and end and requests land, as they do: the times that objects hold are whole
+//! seconds.
 
 use std::collections::{HashMap, HashSet};
 use std::time::Instant;
@@ -29,7 +30,10 @@ impl Observer {
         let (stop, stopped) = watch::channel(());
         let start = Instant::now();
         let mut watches = JoinSet::new();
-        let (pods, requests) = (Api::namespaced(client.clone(), namespace), Api::namespaced(client.clone(), namespace));
+        let (pods, requests) = (
+            Api::namespaced(client.clone(), namespace),
+            Api::namespaced(client.clone(), namespace),
+        );
         watches.spawn(follow(pods, start, stopped.clone(), Pods::default()));
         watches.spawn(follow(requests, start, stopped, Landings::default()));
         Self { stop, watches }
@@ -55,14 +59,22 @@ trait Notes<K> {
     fn gone(&mut self, object: &K) -> Vec<What>;
 }
 
-async fn follow<K, N>(api: Api<K>, start: Instant, mut stopped: watch::Receiver<()>, mut notes: N) -> Vec<Event>
+async fn follow<K, N>(
+    api: Api<K>,
+    start: Instant,
+    mut stopped: watch::Receiver<()>,
+    mut notes: N,
+) -> Vec<Event>
 where
     K: kube::Resource + Clone + serde::de::DeserializeOwned + std::fmt::Debug + Send + 'static,
     N: Notes<K>,
 {
     // Dropping the sender is the word.
     let stop = Box::pin(async move { drop(stopped.changed().await) });
-    let mut events = watcher::watcher(api, watcher::Config::default()).default_backoff().take_until(stop).boxed();
+    let mut events = watcher::watcher(api, watcher::Config::default())
+        .default_backoff()
+        .take_until(stop)
+        .boxed();
     let (mut seen, mut listed) = (Vec::new(), false);
     while let Some(event) = events.next().await {
         let what = match event {
@@ -105,7 +117,10 @@ impl Notes<Pod> for Pods {
         let mut what = Vec::new();
         if !self.0.contains_key(&uid) {
             let text = |key: &str| pod.labels().get(key).cloned().unwrap_or_default();
-            what.push(What::Started { bead: text(label::BEAD), attempt: text(label::ATTEMPT).parse().unwrap_or_default() });
+            what.push(What::Started {
+                bead: text(label::BEAD),
+                attempt: text(label::ATTEMPT).parse().unwrap_or_default(),
+            });
             self.0.insert(uid.clone(), false);
         }
         let phase = pod.status.as_ref().and_then(|s| s.phase.as_deref());
@@ -146,7 +161,8 @@ mod tests {
     fn pod(uid: &str, phase: &str) -> Pod {
         let owner = json!({"apiVersion": "gastown.gastown.io/v1alpha1", "kind": "Polecat", "name": "p", "uid": "u", "controller": true});
         let labels = json!({label::BEAD: "gt-1", label::ATTEMPT: "2"});
-        let metadata = json!({"name": uid, "uid": uid, "labels": labels, "ownerReferences": [owner]});
+        let metadata =
+            json!({"name": uid, "uid": uid, "labels": labels, "ownerReferences": [owner]});
         serde_json::from_value(json!({"metadata": metadata, "status": {"phase": phase}})).unwrap()
     }
 
@@ -169,8 +185,7 @@ mod tests {
     fn a_request_lands_once() {
         let request = |phase: &str| -> MergeRequest {
             let spec = json!({"rigRef": "web", "sourceBranch": "b", "commit": "a".repeat(40), "targetBranch": "main", "beadID": "gt-1"});
-            let object =
-                json!({"apiVersion": "x", "kind": "y", "metadata": {"name": "mr", "uid": "u"}, "spec": spec, "status": {"phase": phase}});
+            let object = json!({"apiVersion": "x", "kind": "y", "metadata": {"name": "mr", "uid": "u"}, "spec": spec, "status": {"phase": phase}});
             serde_json::from_value(object).unwrap()
         };
         let mut landings = Landings::default();

@@ -38,12 +38,22 @@ impl<'a> Agents<'a> {
     /// They work, and no stream is open yet.
     pub fn new(town: &'a Town, process: &Process) -> Result<Self> {
         let ca = std::fs::read_to_string(process.ca()).context("reading the CA's certificate")?;
-        let witness = Witness { endpoint: process.endpoint(), ca: Ca::Text(ca), token_file: town.tokens() };
+        let witness =
+            Witness { endpoint: process.endpoint(), ca: Ca::Text(ca), token_file: town.tokens() };
         let boards: Vec<Arc<Board>> = town.polecats().map(|_| Arc::new(Board::new(1))).collect();
         let mut work = JoinSet::new();
         work.spawn(report(boards.clone()));
         let (git, asked) = mpsc::channel(64);
-        Ok(Self { town, witness, boards, streams: JoinSet::new(), lost: 0, _work: work, git, asked })
+        Ok(Self {
+            town,
+            witness,
+            boards,
+            streams: JoinSet::new(),
+            lost: 0,
+            _work: work,
+            git,
+            asked,
+        })
     }
 
     /// How many there are.
@@ -54,8 +64,14 @@ impl<'a> Agents<'a> {
     /// Begins further streams until so many were begun.
     pub fn begin(&mut self, upto: usize) {
         let begun = self.streams.len() + self.lost;
-        for (board, polecat) in self.boards.iter().zip(self.town.polecats()).take(upto).skip(begun) {
-            let who = Who { namespace: NAMESPACE.to_owned(), polecat: polecat.clone(), rig: RIG.to_owned(), attempt: 1 };
+        for (board, polecat) in self.boards.iter().zip(self.town.polecats()).take(upto).skip(begun)
+        {
+            let who = Who {
+                namespace: NAMESPACE.to_owned(),
+                polecat: polecat.clone(),
+                rig: RIG.to_owned(),
+                attempt: 1,
+            };
             let witness = Witness { token_file: self.town.token(&polecat), ..self.witness.clone() };
             let link = Link { witness, who, board: board.clone(), git: self.git.clone() };
             self.streams.spawn(async move {
@@ -83,7 +99,12 @@ impl<'a> Agents<'a> {
             orders += 1;
         }
         let now = Timestamp::now().as_millisecond();
-        orders + self.boards.iter().filter(|board| board.heard(activity(None, now), now).is_some()).count()
+        orders
+            + self
+                .boards
+                .iter()
+                .filter(|board| board.heard(activity(None, now), now).is_some())
+                .count()
     }
 }
 
@@ -119,7 +140,8 @@ mod tests {
 
     #[test]
     fn an_agent_is_in_a_tool_call_for_some_reports_and_then_out_of_it_for_as_many() {
-        let drawn: String = (0..17).map(|report| if is_in_tool(report) { 't' } else { '.' }).collect();
+        let drawn: String =
+            (0..17).map(|report| if is_in_tool(report) { 't' } else { '.' }).collect();
         assert_eq!(drawn, "ttttt.....ttttt..");
     }
 }

@@ -1,4 +1,5 @@
-//! What a witness believes agents by: a rig's Polecats at work, each with its pod, and a token bound to it.
+//! What a witness believes agents by: a rig's Polecats at work, each with its pod, and a token
+//! bound to it.
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -45,13 +46,20 @@ fn name(n: usize) -> String {
 impl Town {
     /// Makes everything.
     pub async fn build(plane: &ControlPlane, count: usize) -> Result<Self> {
-        let town = Self { client: plane.client()?, count, tokens: TempDir::new().context("a folder for tokens")? };
-        let namespace: Namespace = serde_json::from_value(json!({"metadata": {"name": NAMESPACE}}))?;
+        let town = Self {
+            client: plane.client()?,
+            count,
+            tokens: TempDir::new().context("a folder for tokens")?,
+        };
+        let namespace: Namespace =
+            serde_json::from_value(json!({"metadata": {"name": NAMESPACE}}))?;
         Api::all(town.client.clone()).create(&PostParams::default(), &namespace).await?;
         town.account().await?;
         let witness: Witness = Witness::new(WATCH, serde_json::from_value(json!({"rigRef": RIG}))?);
         town.api().create(&PostParams::default(), &witness).await?;
-        let polecats = futures::stream::iter(0..count).map(|n| town.polecat(name(n))).buffer_unordered(AT_ONCE);
+        let polecats = futures::stream::iter(0..count)
+            .map(|n| town.polecat(name(n)))
+            .buffer_unordered(AT_ONCE);
         polecats.try_collect::<()>().await?;
         Ok(town)
     }
@@ -65,7 +73,8 @@ impl Town {
 
     /// The controller manager makes it; a token is asked for at once.
     async fn account(&self) -> Result<()> {
-        let account: ServiceAccount = serde_json::from_value(json!({"metadata": {"name": ACCOUNT}}))?;
+        let account: ServiceAccount =
+            serde_json::from_value(json!({"metadata": {"name": ACCOUNT}}))?;
         match self.api().create(&PostParams::default(), &account).await {
             Err(kube::Error::Api(status)) if status.code == 409 => Ok(()),
             other => other.map(drop).context("making a service account"),
@@ -74,7 +83,10 @@ impl Town {
 
     /// A Polecat as polecat-ctl leaves it when its pod runs.
     async fn polecat(&self, name: String) -> Result<()> {
-        let polecat: Polecat = self.api().create(&PostParams::default(), &Polecat::new(&name, PolecatSpec::of_rig(RIG))).await?;
+        let polecat: Polecat = self
+            .api()
+            .create(&PostParams::default(), &Polecat::new(&name, PolecatSpec::of_rig(RIG)))
+            .await?;
         let uid = polecat.uid().context("a Polecat without a uid")?;
         let version = format!("{GROUP}/{VERSION}");
         let owner = json!({"apiVersion": version, "kind": "Polecat", "name": name, "uid": uid, "controller": true});
@@ -85,7 +97,13 @@ impl Town {
         let pod = self.api::<Pod>().create(&PostParams::default(), &pod).await?;
         let status = json!({"phase": "Working", "podName": pod.name_any(), "podActive": true});
         let body = json!({"apiVersion": version, "kind": "Polecat", "metadata": {"name": name}, "status": status});
-        self.api::<Polecat>().patch_status(&name, &PatchParams::apply(manager::POLECAT).force(), &Patch::Apply(&body)).await?;
+        self.api::<Polecat>()
+            .patch_status(
+                &name,
+                &PatchParams::apply(manager::POLECAT).force(),
+                &Patch::Apply(&body),
+            )
+            .await?;
         let token = tenant::token(&self.client, NAMESPACE, ACCOUNT, Some(&pod)).await?;
         std::fs::write(self.token(&name), token).context("writing a token")
     }
@@ -108,22 +126,36 @@ impl Town {
     /// Until the Witness counts all of them at work.
     pub async fn counted(&self) -> Result<()> {
         let all = i32::try_from(self.count)?;
-        let running = |w: &Witness| w.status.as_ref().and_then(|s| s.polecats_summary).map_or(0, |s| s.running);
-        tenant::until(PATIENCE, &self.api(), WATCH, &format!("{all} running"), |w| w.filter(|w| running(w) == all).map(drop)).await
+        let running = |w: &Witness| {
+            w.status.as_ref().and_then(|s| s.polecats_summary).map_or(0, |s| s.running)
+        };
+        tenant::until(PATIENCE, &self.api(), WATCH, &format!("{all} running"), |w| {
+            w.filter(|w| running(w) == all).map(drop)
+        })
+        .await
     }
 
     /// Until every Polecat's status says that its agent is healthy.
     pub async fn judged(&self) -> Result<()> {
         let deadline = Instant::now() + PATIENCE;
-        let healthy = |p: &&Polecat| p.status.as_ref().is_some_and(|s| conditions::is_true(&s.conditions, condition::HEALTHY));
+        let healthy = |p: &&Polecat| {
+            p.status
+                .as_ref()
+                .is_some_and(|s| conditions::is_true(&s.conditions, condition::HEALTHY))
+        };
         loop {
             // From the API server's cache: cheaper than a read of everything from etcd.
-            let polecats = self.api::<Polecat>().list(&ListParams::default().match_any()).await?.items;
+            let polecats =
+                self.api::<Polecat>().list(&ListParams::default().match_any()).await?.items;
             let count = polecats.iter().filter(healthy).count();
             if count == self.count {
                 return Ok(());
             }
-            ensure!(Instant::now() < deadline, "only {count} of {} polecats were judged healthy in time", self.count);
+            ensure!(
+                Instant::now() < deadline,
+                "only {count} of {} polecats were judged healthy in time",
+                self.count
+            );
             sleep(LOOK).await;
         }
     }

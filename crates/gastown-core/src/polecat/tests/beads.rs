@@ -22,14 +22,24 @@ fn a_bead_is_claimed_before_anybody_asks_for_a_slot() {
     s.slot = Slot::Unasked;
     assert_eq!(wants_slot(at(NOW), &s), None);
     let plan = decide(at(NOW), &s);
-    assert_eq!(plan.deeds, [Deed::Record { ledger: None, finalizer: true }, Deed::Claim], "what is claimed can be given back");
+    assert_eq!(
+        plan.deeds,
+        [Deed::Record { ledger: None, finalizer: true }, Deed::Claim],
+        "what is claimed can be given back"
+    );
     s.claim = ClaimFacts::Held;
     assert!(wants_slot(at(NOW), &s).is_some());
     s.slot = Slot::Granted;
     let plan = settle(&mut s, NOW);
     assert!(starts(&plan).is_some());
-    assert_eq!((shown(&plan, "Claimed").status, shown(&plan, "Claimed").reason.as_str()), (true, "Claimed"));
-    assert!(!settle(&mut snapshot(), NOW).view.conditions.iter().any(|c| c.kind == "Claimed"), "no bead, no claim");
+    assert_eq!(
+        (shown(&plan, "Claimed").status, shown(&plan, "Claimed").reason.as_str()),
+        (true, "Claimed")
+    );
+    assert!(
+        !settle(&mut snapshot(), NOW).view.conditions.iter().any(|c| c.kind == "Claimed"),
+        "no bead, no claim"
+    );
 }
 
 #[test]
@@ -58,7 +68,11 @@ fn a_claim_is_kept_until_nobody_may_want_to_go_on() {
         change(&mut s);
         !decide(at(NOW), &s).deeds.contains(&Deed::ReleaseClaim)
     };
-    let open = |phase| move |s: &mut Snapshot| (s.desired, s.requests) = (Desired::Terminated, vec![request(1, 1, phase)]);
+    let open = |phase| {
+        move |s: &mut Snapshot| {
+            (s.desired, s.requests) = (Desired::Terminated, vec![request(1, 1, phase)])
+        }
+    };
     assert!(keeps(&|s| s.requests = vec![request(1, 1, RequestPhase::Queued)]));
     assert!(keeps(&open(RequestPhase::Testing)), "its work is in the queue");
     assert!(keeps(&open(RequestPhase::Landed)), "a finished bead is not begun again");
@@ -67,7 +81,10 @@ fn a_claim_is_kept_until_nobody_may_want_to_go_on() {
     assert!(!keeps(&open(RequestPhase::Rework)), "nobody will do it over");
     assert!(!keeps(&open(RequestPhase::Rejected)));
     assert!(!keeps(&|s| s.deleting = true));
-    assert!(keeps(&|s| (s.deleting, s.pods) = (true, vec![pod(2).running()])), "not while a pod of it works");
+    assert!(
+        keeps(&|s| (s.deleting, s.pods) = (true, vec![pod(2).running()])),
+        "not while a pod of it works"
+    );
 }
 
 #[test]
@@ -82,26 +99,48 @@ fn who_gave_up_holds_the_bead_no_longer_and_claims_it_again_when_re_armed() {
     assert!(decide(at(NOW), &s).deeds.contains(&Deed::Claim));
 
     let gave_up = bead_after(pod(1).ended(Some(AgentExit::GaveUp), None));
-    assert!(!decide(at(NOW), &gave_up).deeds.contains(&Deed::ReleaseClaim), "a person may send it on");
+    assert!(
+        !decide(at(NOW), &gave_up).deeds.contains(&Deed::ReleaseClaim),
+        "a person may send it on"
+    );
 }
 
 #[test]
 fn a_deleted_polecat_gives_its_claim_back_before_it_goes() {
     let mut s = with_bead("web-1");
     (s.claim, s.finalizer, s.labelled, s.deleting) = (ClaimFacts::Held, true, true, true);
-    assert_eq!(decide(at(NOW), &s).deeds, [Deed::ReleaseClaim, Deed::Record { ledger: None, finalizer: false }]);
+    assert_eq!(
+        decide(at(NOW), &s).deeds,
+        [Deed::ReleaseClaim, Deed::Record { ledger: None, finalizer: false }]
+    );
     s.ledger = Ledger::parse("{");
-    assert_eq!(decide(at(NOW), &s).deeds, [Deed::ReleaseClaim, Deed::Record { ledger: None, finalizer: false }]);
+    assert_eq!(
+        decide(at(NOW), &s).deeds,
+        [Deed::ReleaseClaim, Deed::Record { ledger: None, finalizer: false }]
+    );
 }
 
 #[test]
 fn giving_up_is_told_to_the_bead_until_the_store_has_it() {
-    let mut s = bead_after(pod(1).ended(Some(AgentExit::GaveUp), Some(sync(SyncResult::Pushed, Some(commit(1)), 1))));
+    let mut s = bead_after(
+        pod(1).ended(Some(AgentExit::GaveUp), Some(sync(SyncResult::Pushed, Some(commit(1)), 1))),
+    );
     let plan = decide(at(NOW), &s);
     let said = comments(&plan).unwrap().clone();
-    assert_eq!((said.rig.as_str(), said.bead.as_str(), said.author.as_str()), ("web", "web-1", "dev/toast"));
-    assert!(said.text.starts_with("Polecat dev/toast gave up in attempt 1: GaveUp: "), "{}", said.text);
-    assert!(said.text.ends_with(&format!(". Branch feature/web-1 holds {}", commit(1).short())), "{}", said.text);
+    assert_eq!(
+        (said.rig.as_str(), said.bead.as_str(), said.author.as_str()),
+        ("web", "web-1", "dev/toast")
+    );
+    assert!(
+        said.text.starts_with("Polecat dev/toast gave up in attempt 1: GaveUp: "),
+        "{}",
+        said.text
+    );
+    assert!(
+        said.text.ends_with(&format!(". Branch feature/web-1 holds {}", commit(1).short())),
+        "{}",
+        said.text
+    );
     s.remark = RemarkFacts::Failed { text: said.text.clone(), tries: 9, until: at(NOW + 5) };
     let plan = decide(at(NOW), &s);
     assert_eq!((comments(&plan), plan.wake), (None, Some(at(NOW + 5))));
@@ -120,7 +159,11 @@ fn a_store_that_does_not_answer_holds_a_deletion_for_a_bounded_number_of_tries()
     let mut now = NOW;
     let mut tries = 0;
     while let Some(said) = comments(&decide(at(now), &s)).cloned() {
-        assert!(said.text.contains("was deleted after attempt 1; its work has not landed"), "{}", said.text);
+        assert!(
+            said.text.contains("was deleted after attempt 1; its work has not landed"),
+            "{}",
+            said.text
+        );
         tries += 1;
         s.remark = RemarkFacts::Failed { text: said.text, tries, until: at(now + 5) };
         let waits = decide(at(now), &s);
