@@ -5,8 +5,9 @@ use std::process::Stdio;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
-use gastown_testkit::cluster::{Cluster, Nodes, Options, default_dir};
-use gastown_testkit::demo::{Kubectl, SYSTEM, Settings};
+use gastown_cluster::cluster::{Cluster, Nodes, Options, default_dir};
+use gastown_cluster::install::SYSTEM;
+use gastown_demo::{Kubectl, Settings};
 use k8s_openapi::api::core::v1::Pod;
 use k8s_openapi::api::events::v1::Event;
 use kube::api::{Api, ListParams, Patch, PatchParams};

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use anyhow::{Context, Result};
-use gastown_testkit::demo::{Stage, git};
+use gastown_demo::{Scenario, git};
 use tempfile::TempDir;
 
 /// The refs of a remote and their objects.
@@ -16,10 +16,10 @@ pub struct Remote {
 
 impl Remote {
     /// Fetches everything.
-    pub async fn read(stage: &Stage) -> Result<Self> {
+    pub async fn read(scenario: &Scenario) -> Result<Self> {
         let dir = TempDir::new().context("a temporary folder")?;
         git(dir.path(), &["init", "--quiet", "--bare"]).await?;
-        let url = stage.repository_here();
+        let url = scenario.repository_here();
         git(dir.path(), &["fetch", "--quiet", &url, "+refs/*:refs/*"]).await?;
         let listed =
             git(dir.path(), &["for-each-ref", "--format=%(refname) %(objectname)"]).await?;

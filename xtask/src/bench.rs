@@ -6,8 +6,8 @@
 
 mod beads;
 mod metrics;
+mod plan;
 mod spread;
-mod story;
 mod streams;
 
 use std::path::PathBuf;
@@ -32,9 +32,9 @@ pub struct Args {
 #[derive(Debug, Subcommand)]
 enum Name {
     /// The demo's own project: four changes, one of them reworked, and one agent that falls silent.
-    Demo(story::Args),
+    Demo(plan::Args),
     /// 21 changes of a real repository, from the outside data.
-    Boltons(story::Args),
+    Boltons(plan::Args),
     /// Agents that report to one witness-ctl: its memory, CPU time and requests.
     Streams(streams::Args),
     /// A large store before one beadstore-ctl: how long reads, claims and closes take.
@@ -58,8 +58,8 @@ impl Figures {
 /// Runs it.
 pub async fn run(args: Args) -> Result<()> {
     let figures = match &args.name {
-        Name::Demo(own) => story::demo(own).await?,
-        Name::Boltons(own) => story::boltons(own).await?,
+        Name::Demo(own) => plan::demo(own).await?,
+        Name::Boltons(own) => plan::boltons(own).await?,
         Name::Streams(own) => unless_interrupted(Box::pin(streams::run(own))).await?,
         Name::Beads(own) => unless_interrupted(Box::pin(beads::run(own))).await?,
     };

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use anyhow::{Result, bail};
 use clap::ValueEnum;
-use gastown_testkit::cluster::{Cluster, Nodes, Options, default_dir};
+use gastown_cluster::cluster::{Cluster, Nodes, Options, default_dir};
 
 /// What to do with the cluster.
 #[derive(Debug, clap::Subcommand)]

@@ -4,8 +4,8 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
-use gastown_testkit::cluster::{Cluster, Nodes, Options, default_dir};
-use gastown_testkit::demo::{self, Report, Settings, Stage, Story};
+use gastown_cluster::cluster::{Cluster, Nodes, Options, default_dir};
+use gastown_demo::{Plan, Report, Scenario, Settings};
 use kube::Client;
 
 use crate::{images, install};
@@ -50,15 +50,15 @@ pub struct Args {
 
 /// Runs it.
 pub async fn run(args: Args) -> Result<()> {
-    let story = match (&args.repo, &args.plan) {
-        (Some(repo), Some(plan)) => Story::load(repo, plan).await?,
-        _ => Story::default_project().await?,
+    let plan = match (&args.repo, &args.plan) {
+        (Some(repo), Some(plan)) => Plan::load(repo, plan).await?,
+        _ => Plan::default_project().await?,
     };
     let clock = Clock::start();
     let mut ground = Ground::choose(args.kubeconfig.clone(), args.dir.clone()).await?;
     let mut interrupted = false;
     let played = tokio::select! {
-        played = play(&mut ground, &story, args.polecats, &clock) => played.map(|(_, report)| report),
+        played = play(&mut ground, &plan, args.polecats, &clock) => played.map(|(_, report)| report),
         _ = tokio::signal::ctrl_c() => { interrupted = true; Err(anyhow::anyhow!("interrupted")) }
     };
     let told = played.and_then(|report| tell(&report, args.json.as_deref()));
@@ -85,16 +85,16 @@ fn tell(report: &Report, json: Option<&Path>) -> Result<()> {
     report.check()
 }
 
-/// Cluster, images, controllers, and the story on them.
+/// Cluster, images, controllers, and the plan on them.
 pub async fn play(
     ground: &mut Ground,
-    story: &Story,
+    plan: &Plan,
     polecats: i32,
     clock: &Clock,
-) -> Result<(Stage, Report)> {
+) -> Result<(Scenario, Report)> {
     let client = ground.prepare(clock).await?;
-    let settings = ground.settings(polecats, story.changes.len())?;
-    demo::run(&client, settings, story, |line| clock.say(line)).await
+    let settings = ground.settings(polecats, plan.changes.len())?;
+    gastown_demo::run(&client, settings, plan, |line| clock.say(line)).await
 }
 
 /// Seconds since the start, before every line.
@@ -200,6 +200,6 @@ impl Ground {
             return Ok(());
         }
         println!("deleting the demo's objects (--keep leaves them)");
-        demo::clear(&self.client().await?, &self.settings(polecats, 0)?).await
+        gastown_demo::clear(&self.client().await?, &self.settings(polecats, 0)?).await
     }
 }

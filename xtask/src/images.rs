@@ -13,8 +13,8 @@ use std::process::Command;
 use std::time::Instant;
 
 use anyhow::{Context, Result, bail};
-use gastown_testkit::cluster::{self, Cluster};
-use gastown_testkit::oci::{self, Digest, ImageBuilder, Layer};
+use gastown_cluster::cluster::{self, Cluster};
+use gastown_cluster::oci::{self, Digest, ImageBuilder, Layer};
 
 use crate::util;
 use recipe::{Agent, Recipe, USER};
@@ -95,7 +95,7 @@ pub async fn build(names: &[String], refresh: bool) -> Result<Vec<Built>> {
     let mut agents = BTreeMap::new();
     for agent in wanted.values().flat_map(|r| r.agents.keys().copied()).collect::<BTreeSet<_>>() {
         let program = match agent {
-            Agent::ClaudeCode => gastown_testkit::agents::claude_code().await?,
+            Agent::ClaudeCode => gastown_cluster::agents::claude_code().await?,
         };
         agents.insert(agent, program);
     }

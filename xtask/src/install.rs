@@ -9,8 +9,9 @@ use std::process::Command;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
-use gastown_testkit::cluster::{self, Cluster};
-use gastown_testkit::{ground, oci};
+use gastown_cluster::cluster::{self, Cluster};
+use gastown_cluster::oci;
+use gastown_cluster::toolchain;
 use k8s_openapi::api::apps::v1::Deployment;
 use k8s_openapi::api::core::v1::Namespace;
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
@@ -101,7 +102,7 @@ pub async fn install_with(options: &Options) -> Result<()> {
     install_crds(&client).await?;
     ensure_namespace(&client, &options.namespace).await?;
     println!("install: chart, namespace {}", options.namespace);
-    let helm = ground::helm().await?;
+    let helm = toolchain::helm().await?;
     let mut command = helm_command(&helm, options);
     for pin in image_pins(&options.kubeconfig).await? {
         command.arg("--set-string").arg(pin);

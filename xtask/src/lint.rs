@@ -130,7 +130,7 @@ fn shellcheck() -> Result<()> {
 }
 
 async fn helm_lint() -> Result<()> {
-    let helm = gastown_testkit::ground::helm().await.context("finding helm")?;
+    let helm = gastown_cluster::toolchain::helm().await.context("finding helm")?;
     util::run(
         Command::new(helm)
             .args(["lint", "--strict", "charts/gastown-operator"])

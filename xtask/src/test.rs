@@ -52,14 +52,14 @@ pub async fn run(args: &Args) -> Result<()> {
 async fn prepare(tiers: &[Tier]) -> Result<()> {
     if tiers.contains(&Tier::Process) {
         util::need_debian(&[("git", "git"), ("sshd", "openssh-server")])?;
-        gastown_testkit::ground::helm().await?;
-        gastown_testkit::agents::claude_code().await?;
+        gastown_cluster::toolchain::helm().await?;
+        gastown_cluster::agents::claude_code().await?;
     }
     if tiers.contains(&Tier::Plane) || tiers.contains(&Tier::E2e) {
-        gastown_testkit::ground::control_plane_binaries().await?;
+        gastown_cluster::toolchain::control_plane_binaries().await?;
     }
     if tiers.contains(&Tier::E2e) {
-        gastown_testkit::ground::node_binaries().await?;
+        gastown_cluster::toolchain::node_binaries().await?;
     }
     let data = std::env::var_os("GASTOWN_TEST_DATA")
         .map_or_else(|| util::root().join("../shared/data"), Into::into);

@@ -14,7 +14,7 @@ const NAMESPACE: &str = "gastown-system";
 
 async fn helm(set: &[&str]) -> std::process::Output {
     let chart = Path::new(env!("CARGO_MANIFEST_DIR")).join("../charts/gastown-operator");
-    let mut command = Command::new(gastown_testkit::ground::helm().await.unwrap());
+    let mut command = Command::new(gastown_cluster::toolchain::helm().await.unwrap());
     command.args(["template", "gastown"]).arg(chart).args([
         "--namespace",
         NAMESPACE,

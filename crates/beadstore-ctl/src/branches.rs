@@ -7,7 +7,7 @@ use std::sync::Arc;
 use gastown_api::WritePolicy;
 use gastown_beads::{Change, Dialect, EditError, IssueSet, Joined, Reason, Store, join};
 use gastown_git::Objects;
-use gastown_names::{BranchName, CommitId};
+use gastown_types::{BranchName, CommitId};
 use jiff::Timestamp;
 
 use crate::folder::{self, Error, Lack, Side};

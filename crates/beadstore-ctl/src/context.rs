@@ -3,10 +3,10 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use gastown_access::Named;
-use gastown_alarms::Alarms;
 use gastown_api::{BeadStore, MergeRequest, Refinery, Rig};
 use gastown_beads_http::{Client as BeadsClient, Options, Token};
+use gastown_credentials::Named;
+use gastown_escalations::Escalations;
 use gastown_runtime::Runtime;
 use gastown_runtime::apply;
 use gastown_runtime::controller::{Class, Classify};
@@ -32,7 +32,7 @@ pub(crate) struct Context {
     pub requests: Store<MergeRequest>,
     /// Claims, of the release namespace.
     pub claims: Store<Lease>,
-    pub alarms: Arc<Alarms>,
+    pub escalations: Arc<Escalations>,
     pub desks: Desks,
 }
 
@@ -98,13 +98,13 @@ fn token_of(secret: Option<&str>, bytes: Option<Vec<u8>>) -> Result<Option<Token
     })
 }
 
-impl From<gastown_access::Error> for NoWay {
-    fn from(error: gastown_access::Error) -> Self {
+impl From<gastown_credentials::Error> for NoWay {
+    fn from(error: gastown_credentials::Error) -> Self {
         match error {
-            gastown_access::Error::Told(reason, message) => {
+            gastown_credentials::Error::Condition(reason, message) => {
                 Self::Told(Fault::Lack(Lack { reason, message }))
             }
-            gastown_access::Error::Kube(error) => Self::Kube(error),
+            gastown_credentials::Error::Kube(error) => Self::Kube(error),
         }
     }
 }
@@ -137,7 +137,7 @@ impl Context {
                 let secret = store.spec.git_secret_ref.as_ref().map(|r| r.name.as_str());
                 let known_hosts =
                     store.spec.ssh_known_hosts_config_map_ref.as_ref().map(|r| r.name.as_str());
-                let remote = gastown_access::remote(
+                let remote = gastown_credentials::remote(
                     client,
                     Named { secret, known_hosts, ..named },
                     &repository.url,
@@ -152,7 +152,7 @@ impl Context {
                     .as_ref()
                     .and_then(|http| http.token_secret_ref.as_ref())
                     .map(|r| r.name.as_str());
-                let token = gastown_access::token(client, Named { secret, ..named }).await?;
+                let token = gastown_credentials::token(client, Named { secret, ..named }).await?;
                 let options = Options { deadline: DEADLINE, ..Options::default() };
                 let client = token_of(secret, token).and_then(|token| {
                     let endpoint = server.endpoint.clone();

@@ -32,7 +32,7 @@ pub(crate) struct Told {
 }
 
 /// Why a deed was not done.
-enum Trouble {
+enum Problem {
     /// Its bead: the next deed may go on.
     Bead(EditError),
     /// The bead was perhaps closed by us and opened again by a person, and stays as it is.
@@ -41,7 +41,7 @@ enum Trouble {
     Store(Fault),
 }
 
-impl From<Fault> for Trouble {
+impl From<Fault> for Problem {
     fn from(fault: Fault) -> Self {
         Self::Store(fault)
     }
@@ -112,7 +112,7 @@ impl Line {
         Ok(())
     }
 
-    async fn one(&self, session: &Session, deed: &Deed) -> Result<Option<Change>, Trouble> {
+    async fn one(&self, session: &Session, deed: &Deed) -> Result<Option<Change>, Problem> {
         let done = match deed {
             Deed::Claim { bead, assignee, .. } => session.claim(bead, assignee).await,
             Deed::Release { bead, assignee, .. } => session.release(bead, assignee, ACTOR).await,
@@ -135,7 +135,7 @@ impl Line {
         bead: &str,
         request: &str,
         reason: &str,
-    ) -> Result<Option<Change>, Trouble> {
+    ) -> Result<Option<Change>, Problem> {
         let trouble = |error| self.trouble(bead, error);
         let mut record = self.closing(request).await?;
         for _ in 0..TRIES {
@@ -154,7 +154,7 @@ impl Line {
                 }
                 Step::Heed => {
                     self.keep(request, record.as_ref(), Some(&Closing::done(bead))).await?;
-                    return Err(Trouble::Heeded(heeded(bead, reason)));
+                    return Err(Problem::Heeded(heeded(bead, reason)));
                 }
                 Step::Ask => {}
             }
@@ -197,12 +197,12 @@ impl Line {
     }
 
     /// Whose trouble an error is.
-    fn trouble(&self, bead: &str, error: Error) -> Trouble {
+    fn trouble(&self, bead: &str, error: Error) -> Problem {
         if error.class() != Class::Replan {
-            return Trouble::Store(self.fault(WRITING, error));
+            return Problem::Store(self.fault(WRITING, error));
         }
         let id = bead.to_owned();
-        Trouble::Bead(match error {
+        Problem::Bead(match error {
             Error::NotFound(id) => EditError::NotFound(id),
             Error::AlreadyClaimed { by, .. } => EditError::AlreadyClaimed {
                 id,
@@ -215,18 +215,18 @@ impl Line {
 }
 
 impl Told {
-    fn take(&mut self, deed: Deed, done: Result<Option<Change>, Trouble>) {
+    fn take(&mut self, deed: Deed, done: Result<Option<Change>, Problem>) {
         match done {
             Ok(change) => {
                 self.records.extend(deed.record());
                 self.applied.done.extend(change.map(|change| (deed, change)));
             }
-            Err(Trouble::Heeded(error)) => {
+            Err(Problem::Heeded(error)) => {
                 self.records.extend(deed.record());
                 self.applied.refused.push((deed, error));
             }
-            Err(Trouble::Bead(error)) => self.applied.refused.push((deed, error)),
-            Err(Trouble::Store(fault)) => self.fault = Some(fault),
+            Err(Problem::Bead(error)) => self.applied.refused.push((deed, error)),
+            Err(Problem::Store(fault)) => self.fault = Some(fault),
         }
     }
 }

@@ -9,11 +9,11 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use gastown_access::reason_of;
 use gastown_beads::Issue;
 use gastown_beads_http::{Class as HttpClass, Error as HttpError, Session};
+use gastown_credentials::reason_of;
 use gastown_git::{Class, Git, GitError, Remote};
-use gastown_names::{BranchName, CommitId};
+use gastown_types::{BranchName, CommitId};
 use jiff::Timestamp;
 use parking_lot::Mutex;
 use tokio::sync::watch;

@@ -6,7 +6,7 @@
 use gastown_beads::{DiscoverError, Metadata, Options, Store, StoreConfig, discover};
 use gastown_git::files::{Entry, Folder, Kind};
 use gastown_git::{Class, GitError, Objects};
-use gastown_names::CommitId;
+use gastown_types::CommitId;
 
 /// The most bytes of a file of beads.
 const MAX_STORE: u64 = 64 << 20;

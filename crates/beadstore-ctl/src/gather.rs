@@ -54,7 +54,7 @@ fn from<'a>(
             Some(MergePhase::Rework | MergePhase::Rejected | MergePhase::Superseded) => {}
             // A status that was erased is written again.
             Some(MergePhase::Queued | MergePhase::Testing) | None => {
-                drop(wanted.to_land.insert(bead))
+                wanted.to_land.insert(bead);
             }
         }
     }

@@ -4,12 +4,12 @@
 //! [`gastown_beads_http`]; here they meet the API server. Claims are decided by Leases and landings
 //! by refineries: this controller copies both into the store, and never decides either.
 
-mod alarm;
 mod args;
 pub mod branches;
 mod context;
 mod deeds;
 pub mod desk;
+mod escalations;
 pub mod folder;
 mod gather;
 pub mod keeper;
@@ -27,9 +27,9 @@ pub mod view;
 use std::sync::{Arc, OnceLock};
 
 use anyhow::Context as _;
-use gastown_alarms::Alarms;
 use gastown_api::names::{annotation, label};
 use gastown_api::{BeadStore, MergeRequest, Refinery, Rig};
+use gastown_escalations::Escalations;
 use gastown_git::Git;
 use gastown_proto::v1::beads_server::BeadsServer;
 use gastown_runtime::auth::TokenReviewer;
@@ -138,7 +138,8 @@ fn watches(runtime: &Runtime, args: BeadStoreArgs) -> (Arc<Context>, Controller<
             .notify(&trigger, map)
             .start()
     };
-    let alarms = Alarms::start(runtime, args.witness_endpoint.as_deref(), "beadstore-ctl");
+    let escalations =
+        Escalations::start(runtime, args.witness_endpoint.as_deref(), "beadstore-ctl");
     let desks = Desks::new(Git::from_env(), args.data_dir);
     let context = Context {
         runtime: runtime.clone(),
@@ -147,7 +148,7 @@ fn watches(runtime: &Runtime, args: BeadStoreArgs) -> (Arc<Context>, Controller<
         refineries,
         requests,
         claims,
-        alarms,
+        escalations,
         desks,
     };
     (Arc::new(context), Controller { name: "beadstore", store: stores, triggers })

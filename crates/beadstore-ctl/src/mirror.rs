@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use gastown_git::files::Replacement;
 use gastown_git::{Class, Git, GitError, Mirror, PushOutcome, RefUpdate, Refusal, Remote};
-use gastown_names::{BranchName, CommitId, GitUrl};
+use gastown_types::{BranchName, CommitId, GitUrl};
 use jiff::Timestamp;
 use parking_lot::Mutex;
 

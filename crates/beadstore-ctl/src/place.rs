@@ -7,7 +7,7 @@ use std::time::Duration;
 use gastown_api::names::reason;
 use gastown_api::{BeadBackend, BeadStore, BeadStoreSpec, Refinery, Rig, WritePolicy, duration};
 use gastown_beads_http::Endpoint;
-use gastown_names::{BranchName, GitUrl};
+use gastown_types::{BranchName, GitUrl};
 use kube::{Resource as _, ResourceExt as _};
 
 use crate::branches::DEFAULT_BRANCH;

@@ -3,9 +3,9 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use gastown_alarms::Subject;
 use gastown_api::BeadStore;
 use gastown_api::names::{finalizer, manager};
+use gastown_escalations::Subject;
 use gastown_runtime::apply;
 use gastown_runtime::controller::resync;
 use gastown_runtime::events::Note;
@@ -13,9 +13,9 @@ use gastown_runtime::events::Note;
 use kube::runtime::controller::Action;
 use kube::{Api, ResourceExt as _};
 
-use crate::alarm;
 use crate::context::{Context, Error, NoWay};
 use crate::desk::{Desk, Fault, Way, Written};
+use crate::escalations;
 use crate::gather;
 use crate::place::{Place, Setting};
 use crate::plan::{Deed, Plan, plan};
@@ -83,8 +83,8 @@ async fn serve(
     let seen = desk.seen(setting);
     let left = seen.as_ref().map(|seen| wanted(context, setting, &seen.view)).unwrap_or_default();
     say(context, store, &left, fault.as_ref());
-    let troubles = alarm::troubles(store, &left, fault.as_ref());
-    context.alarms.keep(&Subject::of(store, &setting.rig), &alarm::CAUSES, &troubles);
+    let problems = escalations::problems(store, &left, fault.as_ref());
+    context.escalations.update(&Subject::of(store, &setting.rig), &escalations::REASONS, &problems);
     report::publish(
         context,
         store,

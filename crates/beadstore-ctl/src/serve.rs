@@ -200,7 +200,7 @@ impl Context {
 
 fn revision(rig: &str, view: &View) -> StoreRevision {
     let tips = view.branches().map(|branches| branches.tips()).unwrap_or_default();
-    let text = |commit: Option<gastown_names::CommitId>| {
+    let text = |commit: Option<gastown_types::CommitId>| {
         commit.map(|commit| commit.to_string()).unwrap_or_default()
     };
     StoreRevision {
@@ -433,9 +433,9 @@ impl Beads {
 
 #[cfg(test)]
 mod tests {
+    use gastown_fakes::callers;
     use gastown_proto::v1::DESCRIPTORS;
     use gastown_runtime::auth::Identity;
-    use gastown_testkit::callers;
 
     use super::*;
 

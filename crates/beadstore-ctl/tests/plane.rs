@@ -16,19 +16,19 @@ use gastown_api::{
     BeadBackend, BeadHttp, BeadStore, BeadStorePhase, BeadStoreSpec, MergeRequest, ObjectName, Rig,
     conditions,
 };
+use gastown_cluster::control_plane::ControlPlane;
+use gastown_cluster::install::SYSTEM as NAMESPACE;
+use gastown_cluster::install::{self, Hosted};
+use gastown_fakes::bd_serve;
+use gastown_fakes::repository::{self, git};
 use gastown_proto::v1::beads_client::BeadsClient;
 use gastown_proto::v1::{
     ClaimRequest, CommentRequest, GetBeadsRequest, ReadyRequest, WatchBeadsRequest,
 };
 use gastown_runtime::grpc::{AuthChannel, Remote};
-use gastown_runtime::lease::Claims;
+use gastown_runtime::lease::Leadership;
 use gastown_runtime::metrics::Metrics;
 use gastown_runtime::{Runtime, RuntimeArgs, client, grpc};
-use gastown_testkit::bd_serve;
-use gastown_testkit::control_plane::ControlPlane;
-use gastown_testkit::demo::SYSTEM as NAMESPACE;
-use gastown_testkit::repository::{self, git};
-use gastown_testkit::tenant::{self, Hosted};
 use k8s_openapi::api::coordination::v1::{Lease, LeaseSpec};
 use k8s_openapi::api::core::v1::Secret;
 use kube::api::{DeleteParams, ObjectMeta, Patch, PatchParams, PostParams};
@@ -50,20 +50,20 @@ struct Server {
 /// own runtime.
 async fn serve() -> Result<(Server, ())> {
     let plane = ControlPlane::shared().await?;
-    tenant::install(plane, Controller::BeadStore, &["polecat-ctl", "convoy-ctl"]).await?;
+    install::install(plane, Controller::BeadStore, &["polecat-ctl", "convoy-ctl"]).await?;
     let dir = tempfile::tempdir()?.keep();
     let tls = dir.join("tls");
     std::fs::create_dir(&tls)?;
-    tenant::certificates(&tls)?;
+    install::certificates(&tls)?;
     let metrics = Metrics::default();
     let client =
-        client::with_config(tenant::config(plane, Controller::BeadStore), ACCOUNT, &metrics)?;
+        client::with_config(install::config(plane, Controller::BeadStore), ACCOUNT, &metrics)?;
     let args = RuntimeArgs {
         namespace: NAMESPACE.into(),
         tls_dir: tls.clone(),
         ..RuntimeArgs::from_env()?
     };
-    let runtime = Runtime::new(ACCOUNT, client, args, metrics, Claims::always(ACCOUNT));
+    let runtime = Runtime::new(ACCOUNT, client, args, metrics, Leadership::always(ACCOUNT));
     let listener = grpc::listen("127.0.0.1:0".parse()?).await?;
     let port = listener.local_addr()?.port();
     let started = runtime.clone();
@@ -80,7 +80,7 @@ async fn serve() -> Result<(Server, ())> {
 static CONTROLLER: Hosted<Server> = Hosted::new();
 
 async fn shared() -> Result<(&'static ControlPlane, Server)> {
-    let server = tenant::hosted(&CONTROLLER, serve).await?;
+    let server = install::hosted(&CONTROLLER, serve).await?;
     Ok((ControlPlane::shared().await?, server))
 }
 
@@ -270,7 +270,7 @@ impl Town {
         what: &str,
         want: impl Fn(Option<&BeadStore>) -> Option<T>,
     ) -> Result<T> {
-        tenant::until(PATIENCE, &self.stores(), name, what, want).await
+        install::until(PATIENCE, &self.stores(), name, what, want).await
     }
 
     /// Waits for a condition's status and reason.
@@ -286,7 +286,7 @@ impl Town {
 
     async fn caller(&self, account: &str) -> Result<BeadsClient<AuthChannel>> {
         let file = self.dir.path().join(account);
-        std::fs::write(&file, tenant::token(&self.client, NAMESPACE, account, None).await?)?;
+        std::fs::write(&file, install::token(&self.client, NAMESPACE, account, None).await?)?;
         let remote = Remote::new(
             &format!("https://localhost:{}", self.server.port),
             &self.server.tls,

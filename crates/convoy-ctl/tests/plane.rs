@@ -16,14 +16,14 @@ use gastown_api::{
     MergeRequest,
 };
 use gastown_api::{Polecat, PolecatSpec, PolecatTemplate, Rig, RigSettings, RigSpec, conditions};
+use gastown_cluster::control_plane::ControlPlane;
+use gastown_cluster::install::SYSTEM as NAMESPACE;
+use gastown_cluster::install::{self, Hosted, until};
 use gastown_core::convoy::polecat_name;
 use gastown_proto::v1;
-use gastown_runtime::lease::Claims;
+use gastown_runtime::lease::Leadership;
 use gastown_runtime::metrics::Metrics;
 use gastown_runtime::{Runtime, RuntimeArgs, client};
-use gastown_testkit::control_plane::ControlPlane;
-use gastown_testkit::demo::SYSTEM as NAMESPACE;
-use gastown_testkit::tenant::{self, Hosted, until};
 use k8s_openapi::api::events::v1::Event;
 use kube::api::{DeleteParams, ListParams, Patch, PatchParams, PostParams};
 use kube::{Api, Client, ResourceExt as _};
@@ -130,11 +130,12 @@ fn bead(id: &str, blockers: &[&str]) -> v1::Bead {
 /// own runtime.
 async fn serve() -> Result<((), ())> {
     let plane = ControlPlane::shared().await?;
-    tenant::install(plane, Controller::Convoy, &[]).await?;
+    install::install(plane, Controller::Convoy, &[]).await?;
     let metrics = Metrics::default();
-    let client = client::with_config(tenant::config(plane, Controller::Convoy), ACCOUNT, &metrics)?;
+    let client =
+        client::with_config(install::config(plane, Controller::Convoy), ACCOUNT, &metrics)?;
     let args = RuntimeArgs { namespace: NAMESPACE.into(), ..RuntimeArgs::from_env()? };
-    let runtime = Runtime::new(ACCOUNT, client, args, metrics, Claims::always(ACCOUNT));
+    let runtime = Runtime::new(ACCOUNT, client, args, metrics, Leadership::always(ACCOUNT));
     let started = runtime.clone();
     tokio::spawn(convoy_ctl::serve(runtime, TOWN.clone()));
     started.readiness.ready().await;
@@ -145,7 +146,7 @@ static CONTROLLER: Hosted<()> = Hosted::new();
 
 /// A client with all permissions, the controller at work, and a namespace for this test.
 async fn ground() -> Result<(Client, String)> {
-    tenant::hosted(&CONTROLLER, serve).await?;
+    install::hosted(&CONTROLLER, serve).await?;
     let plane = ControlPlane::shared().await?;
     Ok((plane.client()?, plane.namespace().await?))
 }

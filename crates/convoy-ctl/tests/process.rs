@@ -7,11 +7,11 @@ use std::time::Duration;
 use anyhow::{Context as _, Result, ensure};
 use convoy_ctl::{BeadSource as _, Served};
 use futures::StreamExt as _;
+use gastown_cluster::install;
 use gastown_proto::v1;
 use gastown_proto::v1::beads_server::{Beads, BeadsServer};
 use gastown_runtime::tls::{self, Tls};
 use gastown_runtime::{RuntimeArgs, grpc};
-use gastown_testkit::tenant;
 use tokio::runtime::Runtime;
 use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::sync::CancellationToken;
@@ -107,7 +107,7 @@ async fn beads_are_read_with_our_token_and_a_lost_server_is_found_again() -> Res
     // Fails only where somebody installed one before: then that one serves.
     let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
     let dir = tempfile::tempdir()?;
-    tenant::certificates(dir.path())?;
+    install::certificates(dir.path())?;
     let token = dir.path().join("token");
     std::fs::write(&token, "secret\n")?;
     let (address, first) = serve("127.0.0.1:0".parse()?, dir.path()).await?;

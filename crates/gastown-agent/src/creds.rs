@@ -5,7 +5,7 @@ use std::path::Path;
 
 use gastown_core::report::InitResult;
 use gastown_git::{Credentials, Remote, Secret};
-use gastown_names::Scheme;
+use gastown_types::Scheme;
 
 use crate::paths::Paths;
 use crate::settings::Carry;

@@ -5,7 +5,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use gastown_git::{Class, Git, GitError};
-use gastown_names::{CommitId, GitUrl};
+use gastown_types::{CommitId, GitUrl};
 
 use crate::paths::Paths;
 

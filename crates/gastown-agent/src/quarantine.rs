@@ -14,7 +14,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use gastown_git::{Class, Git, GitError};
-use gastown_names::CommitId;
+use gastown_types::CommitId;
 
 use crate::hostile::{self, Unreadable};
 

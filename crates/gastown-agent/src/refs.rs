@@ -3,7 +3,7 @@
 
 use std::os::fd::AsFd;
 
-use gastown_names::{BranchName, CommitId};
+use gastown_types::{BranchName, CommitId};
 
 use crate::hostile::{self, Unreadable};
 

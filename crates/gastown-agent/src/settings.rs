@@ -3,7 +3,7 @@
 use std::str::FromStr;
 use std::time::Duration;
 
-use gastown_names::{BranchName, GitUrl};
+use gastown_types::{BranchName, GitUrl};
 
 use crate::sync::witness::{Ca, Who, Witness};
 
@@ -214,8 +214,8 @@ pub(crate) fn test_run() -> Run {
         model: None,
         agent_args: Vec::new(),
         prompt_file: "/gastown/prompt/prompt.md".into(),
-        work: gastown_names::BranchName::from_str("polecat/a").unwrap(),
-        target: gastown_names::BranchName::from_str("main").unwrap(),
+        work: gastown_types::BranchName::from_str("polecat/a").unwrap(),
+        target: gastown_types::BranchName::from_str("main").unwrap(),
         deadline: None,
         budget: Budget::default(),
         grace: Duration::from_secs(580),

@@ -11,7 +11,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use gastown_core::report::SyncResult;
-use gastown_names::CommitId;
+use gastown_types::CommitId;
 use serde::{Deserialize, Serialize};
 use tokio::io::{AsyncBufRead, AsyncBufReadExt, AsyncWriteExt, BufReader};
 use tokio::net::{UnixListener, UnixStream};

@@ -3,7 +3,7 @@
 
 use std::path::Path;
 
-use gastown_names::CommitId;
+use gastown_types::CommitId;
 use serde::{Deserialize, Serialize};
 
 /// The sidecar's memory. Only our own containers can write it.

@@ -3,7 +3,7 @@
 //!
 //! The schema that the API server enforces is made from these types ([`crds`]); its rules are CEL,
 //! so that there is no webhook to run or to lose. The Rust types are as lenient as they can be:
-//! durations, URLs and branches are strings here, read by `gastown-names` and [`duration`] where
+//! durations, URLs and branches are strings here, read by `gastown-types` and [`duration`] where
 //! they are used, so that an object stored before a rule existed still reads. This crate knows no
 //! Kubernetes client.
 

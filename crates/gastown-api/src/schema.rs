@@ -13,7 +13,7 @@ pub fn rules(list: &[(&str, &str)]) -> Value {
 }
 
 /// A repository's URL: `git@host:path`, `ssh://`, `https://`, `http://`, `file:///`. The same set
-/// as `gastown_names::GitUrl`.
+/// as `gastown_types::GitUrl`.
 pub fn git_url() -> Value {
     let form = r"self.matches('^([A-Za-z0-9_.][A-Za-z0-9_.-]*@[A-Za-z0-9_][A-Za-z0-9_.-]*:/?|ssh://([A-Za-z0-9_.][A-Za-z0-9_.-]*@)?[A-Za-z0-9_][A-Za-z0-9_.-]*(:[1-9][0-9]{0,4})?/+|https?://[A-Za-z0-9_][A-Za-z0-9_.-]*(:[1-9][0-9]{0,4})?/+|file:///+)[A-Za-z0-9._~+@%][A-Za-z0-9._~+@%/-]*$')";
     let no_parent = "!self.matches('[/:][.][.](/|$)')";

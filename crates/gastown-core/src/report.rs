@@ -4,7 +4,7 @@
 //! the pod's status. `init` and `sync` are ours and believed; `run` stands beside a hostile agent
 //! and is only a claim.
 
-use gastown_names::CommitId;
+use gastown_types::CommitId;
 use serde::{Deserialize, Serialize};
 
 /// The kubelet keeps this much of a container's termination message.

@@ -18,7 +18,7 @@ pub fn rate_limit_until(now: i64, claimed: Option<i64>) -> i64 {
 }
 
 /// Repeated calls to another service: 1 s doubling to 30 s. `failure` counts from 1.
-pub fn call_delay(failure: u32) -> i64 {
+pub fn request_delay(failure: u32) -> i64 {
     (1_i64 << failure.saturating_sub(1).min(5)).min(30)
 }
 
@@ -33,7 +33,7 @@ mod tests {
             [30, 60, 120, 240, 480, 600, 600]
         );
         assert_eq!((1..=6).map(wait_delay).collect::<Vec<_>>(), [5, 10, 20, 40, 60, 60]);
-        assert_eq!((1..=7).map(call_delay).collect::<Vec<_>>(), [1, 2, 4, 8, 16, 30, 30]);
+        assert_eq!((1..=7).map(request_delay).collect::<Vec<_>>(), [1, 2, 4, 8, 16, 30, 30]);
         assert_eq!(
             [respawn_delay(0), respawn_delay(u32::MAX), wait_delay(u32::MAX)],
             [30, 600, 60]

@@ -21,7 +21,7 @@ pub use facts::{Author, Build, Built, Facts, Landing, Request, Run, RunState, So
 pub use names::{gate_job_name, request_name, short_digest};
 pub use order::{queue, score};
 
-use gastown_names::CommitId;
+use gastown_types::CommitId;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 

@@ -7,7 +7,7 @@
 use std::collections::BTreeSet;
 use std::path::Path;
 
-use gastown_names::CommitId;
+use gastown_types::CommitId;
 use gix::ObjectId;
 use gix::merge::tree::TreatAsUnresolved;
 use gix::objs::Write as _;

@@ -5,7 +5,7 @@
 //! followed, and nothing is read before its size is known. All of it blocks: call it from a
 //! blocking thread.
 
-use gastown_names::CommitId;
+use gastown_types::CommitId;
 use gix::ObjectId;
 use gix::objs::Write as _;
 use gix::objs::tree::EntryKind;

@@ -3,7 +3,7 @@
 
 use std::path::Path;
 
-use gastown_names::CommitId;
+use gastown_types::CommitId;
 use gix::ObjectId;
 
 use crate::candidate::TRAILER;

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::sync::LazyLock;
 use std::time::SystemTime;
 
-use gastown_names::{BranchName, CommitId, GitUrl};
+use gastown_types::{BranchName, CommitId, GitUrl};
 use sha2::{Digest, Sha256};
 
 use crate::error::{Class, GitError};

@@ -5,7 +5,7 @@ use std::fmt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use gastown_names::{CommitId, GitUrl, Scheme};
+use gastown_types::{CommitId, GitUrl, Scheme};
 use tempfile::TempDir;
 
 use crate::error::{Class, GitError, Refusal, tail};

@@ -12,7 +12,7 @@ use gastown_git::{
     Built, Class, Git, Mirror, Objects, PushOutcome, Recipe, RefUpdate, Remote, Shape, Strategy,
     build,
 };
-use gastown_names::{BranchName, CommitId, GitUrl};
+use gastown_types::{BranchName, CommitId, GitUrl};
 use proptest::prelude::*;
 use tempfile::TempDir;
 

@@ -144,7 +144,7 @@ where
             };
             let may_start = async {
                 runtime.readiness.ready().await;
-                runtime.claims.acquired().await
+                runtime.leadership.acquired().await
             };
             tokio::select! {
                 () = runtime.drain.cancelled() => return,
@@ -188,7 +188,7 @@ where
             tokio::select! {
                 // Ends by drain only, when the last running reconcile has.
                 () = term => return,
-                () = runtime.claims.lost() => tracing::warn!(controller = name, "the lease is lost: running work is dropped"),
+                () = runtime.leadership.lost() => tracing::warn!(controller = name, "the lease is lost: running work is dropped"),
             }
         }
     }
@@ -235,7 +235,7 @@ where
             name = meta.name,
             generation = meta.generation
         );
-        if self.runtime.claims.held().is_none() {
+        if self.runtime.leadership.held().is_none() {
             return Ok(Action::await_change());
         }
         let started = tokio::time::Instant::now();
@@ -294,11 +294,11 @@ where
 /// A token that is cancelled when the runtime drains or the lease is lost, for long external work.
 pub fn term(runtime: &Runtime) -> CancellationToken {
     let token = runtime.drain.child_token();
-    let (claims, lost) = (runtime.claims.clone(), token.clone());
+    let (leadership, lost) = (runtime.leadership.clone(), token.clone());
     let stop = runtime.stop.clone();
     tokio::spawn(async move {
         tokio::select! {
-            () = claims.lost() => lost.cancel(),
+            () = leadership.lost() => lost.cancel(),
             () = lost.cancelled() => {}
             () = stop.cancelled() => lost.cancel(),
         }

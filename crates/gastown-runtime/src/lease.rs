@@ -1,6 +1,6 @@
 //! Who may write: a `coordination.k8s.io` Lease taken by compare-and-swap.
 //!
-//! Nobody compares clocks. A holder trusts its claim for [`Config::renew_deadline`] after it *sent*
+//! Nobody compares clocks. A holder trusts its lease for [`Config::renew_deadline`] after it *sent*
 //! the last renewal that succeeded; a candidate takes over when it has *seen no change* for
 //! [`Config::duration`], both on their own monotonic clock. The second is longer than the first, so
 //! at most one believes in itself.
@@ -57,59 +57,59 @@ impl Config {
 
 /// What is known of the lease.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Claim {
+pub struct LeaseState {
     /// Who holds it; empty when nobody is known to.
     pub holder: String,
     /// How often it changed hands: the fencing token of external effects.
     pub transitions: i32,
-    /// Until when the holder may act. In the past for another's claim whose end is not known.
+    /// Until when the holder may act. In the past for another's lease whose end is not known.
     pub valid_until: Instant,
 }
 
 /// A view of the lease. Clones share.
 #[derive(Clone, Debug)]
-pub struct Claims {
+pub struct Leadership {
     identity: Arc<str>,
-    claim: watch::Receiver<Arc<Claim>>,
+    state: watch::Receiver<Arc<LeaseState>>,
 }
 
-impl Claims {
-    /// A claim that always holds, for a process that cannot have a rival: a test, a tool.
+impl Leadership {
+    /// Leadership that is always held, for a process that cannot have a rival: a test, a tool.
     pub fn always(identity: &str) -> Self {
         // Thirty years: tokio's clock cannot go to infinity.
         let valid_until = Instant::now() + Duration::from_secs(86_400 * 365 * 30);
-        let (sender, claim) = watch::channel(Arc::new(Claim {
+        let (sender, state) = watch::channel(Arc::new(LeaseState {
             holder: identity.to_owned(),
             transitions: 0,
             valid_until,
         }));
         // The sender lives as long as the process: a closed channel would read as a lost lease.
         std::mem::forget(sender);
-        Self { identity: identity.into(), claim }
+        Self { identity: identity.into(), state }
     }
 
-    /// The transitions of our claim while it holds at this moment, else nothing. Look before each
+    /// The transitions of our lease while we hold it at this moment, else nothing. Look before each
     /// write.
     pub fn held(&self) -> Option<i32> {
-        let claim = self.claim.borrow();
-        (*claim.holder == *self.identity && Instant::now() < claim.valid_until)
-            .then_some(claim.transitions)
+        let state = self.state.borrow();
+        (*state.holder == *self.identity && Instant::now() < state.valid_until)
+            .then_some(state.transitions)
     }
 
     /// Who holds it, as far as is known: where a call may be sent on.
     pub fn holder(&self) -> Option<String> {
-        let holder = self.claim.borrow().holder.clone();
+        let holder = self.state.borrow().holder.clone();
         (!holder.is_empty()).then_some(holder)
     }
 
     /// Waits until we hold it.
     pub async fn acquired(&self) -> i32 {
-        let mut claim = self.claim.clone();
+        let mut state = self.state.clone();
         loop {
             if let Some(transitions) = self.held() {
                 return transitions;
             }
-            if claim.changed().await.is_err() {
+            if state.changed().await.is_err() {
                 std::future::pending::<()>().await;
             }
         }
@@ -117,19 +117,19 @@ impl Claims {
 
     /// Waits until we do not hold it, by its release, by another's name in it, or by its end.
     pub async fn lost(&self) {
-        let mut claim = self.claim.clone();
+        let mut state = self.state.clone();
         while self.held().is_some() {
-            let until = claim.borrow_and_update().valid_until;
+            let until = state.borrow_and_update().valid_until;
             tokio::select! {
                 () = tokio::time::sleep_until(until) => {}
-                changed = claim.changed() => if changed.is_err() { return },
+                changed = state.changed() => if changed.is_err() { return },
             }
         }
     }
 
     /// The channel itself.
-    pub fn subscribe(&self) -> watch::Receiver<Arc<Claim>> {
-        self.claim.clone()
+    pub fn subscribe(&self) -> watch::Receiver<Arc<LeaseState>> {
+        self.state.clone()
     }
 }
 
@@ -155,19 +155,19 @@ pub fn spawn(
     config: Config,
     metrics: &Metrics,
     stop: CancellationToken,
-) -> (Claims, tokio::task::JoinHandle<()>) {
-    let nobody = Claim { holder: String::new(), transitions: 0, valid_until: Instant::now() };
-    let (sender, claim) = watch::channel(Arc::new(nobody));
-    let claims = Claims { identity: config.identity.as_str().into(), claim };
+) -> (Leadership, tokio::task::JoinHandle<()>) {
+    let nobody = LeaseState { holder: String::new(), transitions: 0, valid_until: Instant::now() };
+    let (sender, state) = watch::channel(Arc::new(nobody));
+    let leadership = Leadership { identity: config.identity.as_str().into(), state };
     let api = Api::namespaced(client, &config.namespace);
     let keeper = Keeper { api, config, sender, seen: None, ours: false, metrics: metrics.clone() };
-    (claims, tokio::spawn(keeper.run(stop)))
+    (leadership, tokio::spawn(keeper.run(stop)))
 }
 
 struct Keeper {
     api: Api<Lease>,
     config: Config,
-    sender: watch::Sender<Arc<Claim>>,
+    sender: watch::Sender<Arc<LeaseState>>,
     /// The record as last read or written, and when we first saw it so.
     seen: Option<(Lease, Instant)>,
     /// Whether `seen` is our own write of this process.
@@ -230,7 +230,7 @@ impl Keeper {
             || holder == self.config.identity
             || since.elapsed() >= self.patience_with(&spec)
         {
-            // A claim of ours that this process did not write is a predecessor's: its effects need
+            // A lease of ours that this process did not write is a predecessor's: its effects need
             // another token.
             let predecessor = holder != self.config.identity || !self.still_valid();
             self.record(
@@ -254,7 +254,7 @@ impl Keeper {
         tokio::time::timeout(patience, request).await.map_err(|_| Error::Timeout(patience))
     }
 
-    /// How long another's claim stands unchanged: what its holder wrote, but never less than our
+    /// How long another's lease stands unchanged: what its holder wrote, but never less than our
     /// own measure.
     fn patience_with(&self, spec: &LeaseSpec) -> Duration {
         let theirs = Duration::from_secs(
@@ -264,8 +264,8 @@ impl Keeper {
     }
 
     fn still_valid(&self) -> bool {
-        let claim = self.sender.borrow();
-        claim.holder == self.config.identity && Instant::now() < claim.valid_until
+        let state = self.sender.borrow();
+        state.holder == self.config.identity && Instant::now() < state.valid_until
     }
 
     async fn look(&mut self) -> Result<(), Error> {
@@ -328,7 +328,7 @@ impl Keeper {
     }
 
     fn publish(&self, holder: &str, transitions: i32, valid_until: Instant) {
-        let before = self.sender.send_replace(Arc::new(Claim {
+        let before = self.sender.send_replace(Arc::new(LeaseState {
             holder: holder.to_owned(),
             transitions,
             valid_until,

@@ -93,26 +93,26 @@ fn client(server: &Shared, who: &'static str) -> kube::Client {
 fn candidate(
     server: &Shared,
     who: &'static str,
-) -> (Claims, CancellationToken, tokio::task::JoinHandle<()>) {
+) -> (Leadership, CancellationToken, tokio::task::JoinHandle<()>) {
     let stop = CancellationToken::new();
     let config = Config::new("ns", "gastown-test", who);
-    let (claims, task) = spawn(client(server, who), config, &Metrics::default(), stop.clone());
-    (claims, stop, task)
+    let (leadership, task) = spawn(client(server, who), config, &Metrics::default(), stop.clone());
+    (leadership, stop, task)
 }
 
 /// The token of a claim that comes within a minute; with paused time a claim that never comes would
 /// spin for ever.
-async fn acquired(claims: &Claims) -> i32 {
-    tokio::time::timeout(Duration::from_secs(60), claims.acquired())
+async fn acquired(leadership: &Leadership) -> i32 {
+    tokio::time::timeout(Duration::from_secs(60), leadership.acquired())
         .await
         .expect("no claim within a minute")
 }
 
 /// Lets time pass in small steps, and checks at each that at most one believes in itself.
-async fn pass(seconds: u64, candidates: &[&Claims]) {
+async fn pass(seconds: u64, candidates: &[&Leadership]) {
     for _ in 0..seconds * 10 {
         tokio::time::sleep(Duration::from_millis(100)).await;
-        let holders = candidates.iter().filter(|claims| claims.held().is_some()).count();
+        let holders = candidates.iter().filter(|leadership| leadership.held().is_some()).count();
         assert!(holders <= 1, "{holders} hold the lease at once");
     }
 }

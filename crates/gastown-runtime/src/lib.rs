@@ -15,6 +15,7 @@ pub mod grpc;
 pub mod https;
 pub mod lease;
 pub mod metrics;
+pub mod own_writes;
 pub mod pace;
 mod shell;
 pub mod telemetry;

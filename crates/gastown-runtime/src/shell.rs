@@ -14,7 +14,7 @@ use tokio_util::sync::CancellationToken;
 use crate::admin::{self, Readiness, Version};
 use crate::args::RuntimeArgs;
 use crate::events::Events;
-use crate::lease::{self, Claims};
+use crate::lease::{self, Leadership};
 use crate::metrics::Metrics;
 use crate::{client, telemetry};
 
@@ -32,7 +32,7 @@ pub struct Runtime {
     /// What `/readyz` waits for.
     pub readiness: Readiness,
     /// Who may write.
-    pub claims: Claims,
+    pub leadership: Leadership,
     /// The one recorder of events.
     pub events: Events,
     /// Cancelled by SIGTERM: start nothing new, let running work end.
@@ -42,14 +42,14 @@ pub struct Runtime {
 }
 
 impl Runtime {
-    /// A runtime around a client, for tests and tools: no admin server, no signals; a claim that
+    /// A runtime around a client, for tests and tools: no admin server, no signals; leadership that
     /// the caller chooses.
     pub fn new(
         controller: &'static str,
         client: kube::Client,
         args: RuntimeArgs,
         metrics: Metrics,
-        claims: Claims,
+        leadership: Leadership,
     ) -> Self {
         let events = Events::start(client.clone(), controller, &args.identity(), &metrics);
         let (drain, stop) = (CancellationToken::new(), CancellationToken::new());
@@ -59,7 +59,7 @@ impl Runtime {
             args: Arc::new(args),
             metrics,
             readiness: Readiness::default(),
-            claims,
+            leadership,
             events,
             drain,
             stop,
@@ -164,10 +164,10 @@ where
     let lease =
         lease::Config::new(&args.namespace, &format!("gastown-{controller}"), &args.identity());
     let release = CancellationToken::new();
-    let (claims, mut keeper) = lease::spawn(client.clone(), lease, &metrics, release.clone());
+    let (leadership, mut keeper) = lease::spawn(client.clone(), lease, &metrics, release.clone());
     let drain_time = args.drain();
     let admin_addr = args.admin_addr;
-    let runtime = Runtime::new(controller, client, args, metrics, claims);
+    let runtime = Runtime::new(controller, client, args, metrics, leadership);
 
     let listener = TcpListener::bind(admin_addr)
         .await

@@ -7,6 +7,7 @@ use std::time::Duration;
 use anyhow::{Context as _, Result, ensure};
 use gastown_api::names::condition;
 use gastown_api::{Rig, RigPhase, RigSpec, RigStatus, conditions};
+use gastown_cluster::control_plane::ControlPlane;
 use gastown_proto::v1::merge_queue_client::MergeQueueClient;
 use gastown_proto::v1::merge_queue_server::{MergeQueue, MergeQueueServer};
 use gastown_proto::v1::{
@@ -16,12 +17,11 @@ use gastown_runtime::apply::{self, StatusOwner};
 use gastown_runtime::auth::{self, TokenReviewer};
 use gastown_runtime::events::{Events, Note};
 use gastown_runtime::grpc::{self, Remote};
-use gastown_runtime::lease::{self, Claims};
+use gastown_runtime::lease::{self, Leadership};
 use gastown_runtime::metrics::Metrics;
 use gastown_runtime::tls::Tls;
 use gastown_runtime::watch::{self, Watch};
 use gastown_runtime::{AUDIENCE, Runtime, RuntimeArgs, client};
-use gastown_testkit::control_plane::ControlPlane;
 use jiff::Timestamp;
 use k8s_openapi::api::authentication::v1::{TokenRequest, TokenRequestSpec};
 use k8s_openapi::api::core::v1::{ConfigMap, ServiceAccount};
@@ -71,7 +71,7 @@ fn runtime(client: Client) -> Result<Runtime> {
         client,
         RuntimeArgs::from_env()?,
         Metrics::default(),
-        Claims::always("test"),
+        Leadership::always("test"),
     ))
 }
 

@@ -15,7 +15,7 @@ use kube::{Api, Resource, ResourceExt as _};
 use serde_json::{Value, json};
 
 use crate::context::Context;
-use crate::{alarm, beads, claims, pod};
+use crate::{beads, claims, escalations, pod};
 
 /// A call to refinery-ctl ends within this time.
 pub const SUBMIT_DEADLINE: Duration = Duration::from_secs(10);
@@ -134,7 +134,7 @@ pub async fn act(
         Deed::Claim => claims::take(cx, polecat).await?,
         Deed::ReleaseClaim => claims::release(cx, polecat, s).await?,
         Deed::Comment(inputs) => beads::comment(cx, inputs).await?,
-        Deed::Alarm(inputs) => alarm::tell(cx, s, inputs).await?,
+        Deed::Alarm(inputs) => escalations::tell(cx, s, inputs).await?,
         Deed::Start(inputs) => start(cx, polecat, s, inputs).await?,
         Deed::Drain { pod, uid, why } => {
             patch_pod(
@@ -193,7 +193,7 @@ async fn record(
     }
     let patch = json!({ "metadata": metadata });
     match polecats(cx, s).patch(&s.name, &params(), &Patch::Merge(&patch)).await {
-        Ok(polecat) => cx.fresh_polecats.note(polecat),
+        Ok(polecat) => cx.own_polecats.record(polecat),
         // the last finalizer of a deleted object: it is gone with it
         Err(kube::Error::Api(status)) if status.is_not_found() && s.deleting => {}
         Err(error) => return Err(api_error("recording the ledger of polecat", &s.name)(error)),
@@ -222,7 +222,7 @@ async fn start(
                 resume = inputs.resume,
                 "started"
             );
-            cx.fresh_pods.note(pod);
+            cx.own_pods.record(pod);
             Ok(())
         }
         Err(kube::Error::Api(status)) if status.is_already_exists() => {
@@ -240,7 +240,7 @@ async fn start(
 async fn adopt(cx: &Context, s: &Snapshot, name: &str) -> Result<(), Error> {
     let found = pods(cx, s).get(name).await.map_err(api_error("reading pod", name))?;
     if crate::gather::owner_uid(&found) == Some(s.uid.as_str()) {
-        cx.fresh_pods.note(found);
+        cx.own_pods.record(found);
         return Ok(());
     }
     Err(Error::Refused {
@@ -294,7 +294,7 @@ async fn patch_pod(
     match pods(cx, s).patch(name, &params(), &Patch::Merge(&json!({ "metadata": metadata }))).await
     {
         Ok(pod) => note_pod(cx, pod),
-        Err(kube::Error::Api(status)) if status.is_not_found() => cx.fresh_pods.gone(uid),
+        Err(kube::Error::Api(status)) if status.is_not_found() => cx.own_pods.record_deleted(uid),
         Err(error) => return Err(api_error(doing, name)(error)),
     }
     Ok(())
@@ -307,8 +307,8 @@ fn note_pod(cx: &Context, pod: Pod) {
         && meta.deletion_grace_period_seconds.unwrap_or(0) == 0
         && pod.finalizers().is_empty();
     match pod.uid() {
-        Some(uid) if over => cx.fresh_pods.gone(&uid),
-        _ => cx.fresh_pods.note(pod),
+        Some(uid) if over => cx.own_pods.record_deleted(&uid),
+        _ => cx.own_pods.record(pod),
     }
 }
 
@@ -339,12 +339,12 @@ async fn delete_pod(
             if let Some(pod) = answer.left() {
                 note_pod(cx, pod);
             } else {
-                cx.fresh_pods.gone(uid);
+                cx.own_pods.record_deleted(uid);
             }
             Ok(())
         }
         Err(kube::Error::Api(status)) if status.is_not_found() || status.is_conflict() => {
-            cx.fresh_pods.gone(uid);
+            cx.own_pods.record_deleted(uid);
             Ok(())
         }
         Err(error) => Err(api_error("deleting pod", name)(error)),

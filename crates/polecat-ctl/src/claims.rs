@@ -21,8 +21,8 @@ use kube::{Api, ResourceExt};
 
 use crate::act::{Error, api_error};
 use crate::context::{Context, reference};
-use crate::fresh::Fresh;
 use crate::index::Index;
+use gastown_runtime::own_writes::OwnWrites;
 
 /// What claims are selected by.
 pub const SELECTOR: &str = "gastown.io/claim=true";
@@ -154,7 +154,7 @@ pub async fn take(cx: &Context, polecat: &Polecat) -> Result<(), Error> {
     match answer {
         Ok(lease) => {
             tracing::info!(bead, lease = name, "claimed");
-            cx.fresh_claims.note(lease);
+            cx.own_claims.record(lease);
             Ok(())
         }
         Err(kube::Error::Api(status))
@@ -173,10 +173,10 @@ async fn reread(cx: &Context, name: &str) -> Result<Option<Lease>, Error> {
     if let Some(gone) =
         known.filter(|uid| found.as_ref().and_then(ResourceExt::uid).as_ref() != Some(uid))
     {
-        cx.fresh_claims.gone(&gone);
+        cx.own_claims.record_deleted(&gone);
     }
     if let Some(lease) = &found {
-        cx.fresh_claims.note(lease.clone());
+        cx.own_claims.record(lease.clone());
     }
     Ok(found)
 }
@@ -211,8 +211,10 @@ async fn delete(cx: &Context, lease: &Lease) -> Result<(), Error> {
         )
         .await
     {
-        Ok(_) => cx.fresh_claims.gone(&uid),
-        Err(kube::Error::Api(status)) if status.is_not_found() => cx.fresh_claims.gone(&uid),
+        Ok(_) => cx.own_claims.record_deleted(&uid),
+        Err(kube::Error::Api(status)) if status.is_not_found() => {
+            cx.own_claims.record_deleted(&uid)
+        }
         Err(kube::Error::Api(status)) if status.is_conflict() => {
             reread(cx, &name).await?;
             return Err(lost(&name, "it has changed"));
@@ -258,7 +260,7 @@ pub fn left_by(uid: &str, leases: &Store<Lease>) -> Vec<ObjectRef<Lease>> {
 #[derive(Clone)]
 pub struct Links {
     /// Own writes of claims, and what the API server said of others.
-    pub fresh: Arc<Fresh<Lease>>,
+    pub own_writes: Arc<OwnWrites<Lease>>,
     /// Polecats by the name of the claim that they need.
     wants: Index<Polecat>,
     trigger: Trigger<Lease>,
@@ -267,7 +269,7 @@ pub struct Links {
 impl Links {
     /// Nothing is known yet. `trigger` has claims looked at.
     pub fn new(trigger: Trigger<Lease>) -> Self {
-        Self { fresh: Arc::default(), wants: Index::default(), trigger }
+        Self { own_writes: Arc::default(), wants: Index::default(), trigger }
     }
 
     /// Notes which claim a Polecat needs. One that is gone from the store needs none; the name of
@@ -298,7 +300,7 @@ impl Links {
             .labels(SELECTOR)
             .notify_self(&self.trigger)
             .notify(trigger, move |lease: &Lease| {
-                links.fresh.seen(lease);
+                links.own_writes.observe(lease);
                 links.who_wants(&lease.name_any(), &polecats)
             })
             .start()
@@ -308,7 +310,7 @@ impl Links {
 /// Looks at one claim: one whose holder is gone without giving it back is taken away, whether or
 /// not anybody waits for it.
 pub async fn sweep(lease: Arc<Lease>, cx: Arc<Context>) -> Result<Action, Error> {
-    let Some(lease) = cx.fresh_claims.newest(lease) else { return Ok(Action::await_change()) };
+    let Some(lease) = cx.own_claims.newest(lease) else { return Ok(Action::await_change()) };
     let said = record(&cx, &lease);
     // a Lease of another name than its words have is none of ours
     let ours = lease.name_any() == claim_name(&said.rig, &said.bead);

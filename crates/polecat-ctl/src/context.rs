@@ -14,10 +14,10 @@ use kube::ResourceExt as _;
 use kube::runtime::reflector::{ObjectRef, Store};
 use parking_lot::Mutex;
 
-use crate::fresh::Fresh;
 use crate::index::Index;
 use crate::pod::{Images, Witness};
 use crate::seats::Seats;
+use gastown_runtime::own_writes::OwnWrites;
 
 /// What this process remembers of one Polecat; losing it costs a repeated call.
 #[derive(Clone, Debug, Default)]
@@ -54,7 +54,7 @@ pub struct Context {
     /// Where witness-ctl is, if there is one.
     pub witness: Option<String>,
     /// witness-ctl, if there is one.
-    pub alarms: Option<Remote>,
+    pub escalations: Option<Remote>,
     /// refinery-ctl.
     pub queue: Remote,
     /// beadstore-ctl.
@@ -76,11 +76,11 @@ pub struct Context {
     /// MergeRequests by the uid of their Polecat.
     pub requests_of: Index<MergeRequest>,
     /// Own writes of Polecats.
-    pub fresh_polecats: Fresh<Polecat>,
+    pub own_polecats: OwnWrites<Polecat>,
     /// Own writes of pods.
-    pub fresh_pods: Arc<Fresh<Pod>>,
+    pub own_pods: Arc<OwnWrites<Pod>>,
     /// Own writes of claims, and what the API server said of others.
-    pub fresh_claims: Arc<Fresh<Lease>>,
+    pub own_claims: Arc<OwnWrites<Lease>>,
     /// Slots.
     pub seats: Arc<Seats>,
     /// For which holding of the lease the seats are complete.
@@ -97,9 +97,9 @@ impl Context {
         let cached = self.pods_of.of(polecat_uid, &self.pods);
         let seen: Vec<String> = cached.iter().filter_map(|p| p.uid()).collect();
         let mut pods: Vec<Arc<Pod>> =
-            cached.into_iter().filter_map(|p| self.fresh_pods.newest(p)).collect();
+            cached.into_iter().filter_map(|p| self.own_pods.newest(p)).collect();
         let ours = |p: &Pod| crate::gather::owner_uid(p) == Some(polecat_uid);
-        pods.extend(self.fresh_pods.unseen(ours, |uid| seen.iter().any(|s| s == uid)));
+        pods.extend(self.own_pods.unseen(ours, |uid| seen.iter().any(|s| s == uid)));
         pods
     }
 
@@ -125,9 +125,9 @@ impl Context {
     pub fn claim(&self, name: &str) -> Option<Arc<Lease>> {
         let cached = self.claims.get(&ObjectRef::new(name).within(&self.runtime.args.namespace));
         let seen = cached.as_ref().and_then(|lease| lease.uid());
-        let known = cached.and_then(|lease| self.fresh_claims.newest(lease));
+        let known = cached.and_then(|lease| self.own_claims.newest(lease));
         known.or_else(|| {
-            self.fresh_claims
+            self.own_claims
                 .unseen(|lease| lease.name_any() == name, |uid| seen.as_deref() == Some(uid))
                 .pop()
         })

@@ -7,7 +7,7 @@ use gastown_core::polecat::{
     RigFacts, Snapshot, SubmitFacts, ValidPolecat, attempt_of, tame,
 };
 use gastown_core::report;
-use gastown_names::GitUrl;
+use gastown_types::GitUrl;
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{ContainerStateTerminated, ContainerStatus, Pod, PodStatus};
 use kube::{Resource, ResourceExt as _};

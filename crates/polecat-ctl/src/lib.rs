@@ -5,11 +5,11 @@
 //! tested or landed.
 
 mod act;
-mod alarm;
 mod beads;
 mod claims;
 mod context;
-mod fresh;
+mod escalations;
+
 mod gather;
 mod index;
 mod orphans;
@@ -33,10 +33,10 @@ use kube::runtime::reflector::{ObjectRef, Store};
 
 use crate::claims::Links;
 use crate::context::{Context, Memories, reference};
-use crate::fresh::Fresh;
 use crate::index::Index;
 use crate::pod::Images;
 use crate::seats::Seats;
+use gastown_runtime::own_writes::OwnWrites;
 
 /// What this controller alone is told.
 #[derive(clap::Args, Clone, Debug)]
@@ -174,13 +174,13 @@ fn watch(runtime: &Runtime, args: &PolecatArgs) -> (Arc<Context>, Queues) {
         })
         .start();
     let claims = links.watch(runtime, &polecats, &trigger);
-    let fresh_pods = Arc::<Fresh<Pod>>::default();
-    let (index, shown) = (pods_of.clone(), fresh_pods.clone());
+    let own_pods = Arc::<OwnWrites<Pod>>::default();
+    let (index, shown) = (pods_of.clone(), own_pods.clone());
     let (authors, leases) = (polecats.clone(), claims.clone());
     let pods = Watch::<Pod>::all(runtime)
         .labels(label::POLECAT)
         .notify(&trigger, move |pod: &Pod| {
-            shown.seen(pod);
+            shown.observe(pod);
             polecat_of(pod, &index)
         })
         .notify(&sweep, |pod: &Pod| [ObjectRef::from_obj(pod)])
@@ -217,7 +217,7 @@ fn watch(runtime: &Runtime, args: &PolecatArgs) -> (Arc<Context>, Queues) {
     let context = Context {
         runtime: runtime.clone(),
         images: args.images(),
-        alarms: args.witness().map(|uri| remote(&uri, gastown_alarms::DEADLINE)),
+        escalations: args.witness().map(|uri| remote(&uri, gastown_escalations::DEADLINE)),
         witness: args.witness(),
         queue,
         beads,
@@ -229,9 +229,9 @@ fn watch(runtime: &Runtime, args: &PolecatArgs) -> (Arc<Context>, Queues) {
         claims,
         pods_of,
         requests_of,
-        fresh_polecats: Fresh::default(),
-        fresh_pods,
-        fresh_claims: links.fresh,
+        own_polecats: OwnWrites::default(),
+        own_pods,
+        own_claims: links.own_writes,
         seats,
         seated: parking_lot::Mutex::default(),
         memory,

@@ -10,7 +10,7 @@ use gastown_core::polecat::{
     AlarmFacts, AlarmInputs, ClaimFacts, Deed, Plan, REMARK_TRIES, Refused, RemarkFacts,
     RemarkInputs, RigFacts, Snapshot, SubmitFacts, View, decide, wants_slot,
 };
-use gastown_core::retry::call_delay;
+use gastown_core::retry::request_delay;
 use gastown_runtime::events::Note;
 use jiff::{SignedDuration, Timestamp};
 use kube::runtime::controller::Action;
@@ -34,7 +34,7 @@ const REFUSED_COMMENT_SECONDS: i64 = 600;
 pub async fn reconcile(polecat: Arc<Polecat>, cx: Arc<Context>) -> Result<Action, Error> {
     take_seats(&cx);
     for _ in 0..MAX_ROUNDS {
-        let Some(polecat) = cx.fresh_polecats.newest(polecat.clone()) else {
+        let Some(polecat) = cx.own_polecats.newest(polecat.clone()) else {
             return Ok(Action::await_change());
         };
         let now = Timestamp::now();
@@ -80,7 +80,7 @@ async fn carry_out(
         (Err(Error::Submit { reason, message, .. }), Deed::Submit(inputs)) => {
             cx.remember(&s.uid, |m| {
                 m.submit_failures = m.submit_failures.saturating_add(1);
-                let until = after(now, call_delay(m.submit_failures));
+                let until = after(now, request_delay(m.submit_failures));
                 m.submit =
                     SubmitFacts::Failed { commit: inputs.commit.clone(), reason, message, until };
             })
@@ -114,7 +114,7 @@ fn refused(cx: &Context, s: &Snapshot, why: &str, message: &str, now: Timestamp)
         // Asking beadstore-ctl again is cheap; a pod that the API server refuses is refused again,
         // most likely.
         let pause = if why == reason::POD_CREATE_FAILED { 2 } else { 1 };
-        let until = after(now, pause * call_delay(m.refusals));
+        let until = after(now, pause * request_delay(m.refusals));
         m.refused = Some(Refused {
             reason: why.to_owned(),
             message: gastown_core::polecat::tame(message),
@@ -133,7 +133,8 @@ fn unsaid(cx: &Context, s: &Snapshot, inputs: &RemarkInputs, error: &Error, now:
             _ => 0,
         };
         let tries = before.saturating_add(1).max(if refused { REMARK_TRIES } else { 1 });
-        let until = after(now, if refused { REFUSED_COMMENT_SECONDS } else { call_delay(tries) });
+        let until =
+            after(now, if refused { REFUSED_COMMENT_SECONDS } else { request_delay(tries) });
         m.remark = RemarkFacts::Failed { text: inputs.text.clone(), tries, until };
     });
 }
@@ -150,7 +151,7 @@ fn untold(cx: &Context, s: &Snapshot, inputs: &AlarmInputs, error: &Error, now: 
         m.alarm = AlarmFacts::Failed {
             call: inputs.call.clone(),
             tries,
-            until: after(now, call_delay(tries)),
+            until: after(now, request_delay(tries)),
         };
     });
 }
@@ -185,7 +186,7 @@ fn look(cx: &Context, polecat: &Polecat, now: Timestamp, ask: bool) -> Snapshot 
 
 /// Before the first slot of a term is given, everybody who holds or wants one is known.
 fn take_seats(cx: &Context) {
-    let term = cx.runtime.claims.held();
+    let term = cx.runtime.leadership.held();
     let mut seated = cx.seated.lock();
     if term.is_none() || *seated == term {
         return;
@@ -193,7 +194,7 @@ fn take_seats(cx: &Context) {
     cx.seats.clear();
     let now = Timestamp::now();
     for polecat in cx.polecats.state() {
-        if let Some(polecat) = cx.fresh_polecats.newest(polecat) {
+        if let Some(polecat) = cx.own_polecats.newest(polecat) {
             look(cx, &polecat, now, false);
         }
     }
@@ -212,7 +213,7 @@ async fn show(
     let api: Api<Polecat> = Api::namespaced(cx.runtime.client.clone(), &s.namespace);
     match report::OWNER.applied(&api, polecat, &status).await {
         Ok(Some(written)) => {
-            cx.fresh_polecats.note(written);
+            cx.own_polecats.record(written);
             tell(cx, polecat, view);
             Ok(())
         }

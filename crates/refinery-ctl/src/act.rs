@@ -9,9 +9,9 @@ use gastown_core::train::{
     Tested, Verdict, short_digest,
 };
 use gastown_git::{GitError, PushOutcome, RefUpdate, Refusal, Remote};
-use gastown_names::CommitId;
 use gastown_runtime::apply;
 use gastown_runtime::events::Note;
+use gastown_types::CommitId;
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::batch::v1::Job;
 use k8s_openapi::api::core::v1::Pod;
@@ -337,7 +337,7 @@ impl Pass<'_> {
             ))
             .into());
         }
-        if self.ctx.runtime.claims.held().is_none() {
+        if self.ctx.runtime.leadership.held().is_none() {
             return Err(Error::NotHolder.into());
         }
         let update = RefUpdate {

@@ -17,7 +17,7 @@ pub struct RefineryArgs {
     #[arg(long, env = "GASTOWN_GIT_ADDR", default_value = "0.0.0.0:9418")]
     pub git_addr: SocketAddr,
     /// Where witness-ctl is heard, such as https://witness-ctl.gastown-system.svc:9443; without it
-    /// nobody is told of trouble
+    /// nobody is told of problem
     #[arg(long, env = "GASTOWN_WITNESS_ENDPOINT")]
     pub witness_endpoint: Option<String>,
     /// Where mirrors of repositories are kept; what is lost there is fetched again

@@ -4,11 +4,11 @@ use std::collections::HashMap;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use gastown_alarms::Alarms;
 use gastown_api::{MergeRequest, Polecat, Refinery, Rig};
+use gastown_escalations::Escalations;
 use gastown_git::{Git, Mirror};
-use gastown_names::{BranchName, CommitId, GitUrl};
 use gastown_runtime::Runtime;
+use gastown_types::{BranchName, CommitId, GitUrl};
 use k8s_openapi::api::batch::v1::Job;
 use k8s_openapi::api::core::v1::Pod;
 use kube::runtime::reflector::Store;
@@ -40,7 +40,7 @@ pub(crate) struct Context {
     pub rigs: Store<Rig>,
     pub jobs: Store<Job>,
     pub pods: Store<Pod>,
-    pub alarms: Arc<Alarms>,
+    pub escalations: Arc<Escalations>,
     pub metrics: RefineryMetrics,
     pub trains: Mutex<HashMap<TrainKey, Arc<tokio::sync::Mutex<Train>>>>,
     /// One fetch at a time in each mirror.

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use gastown_api::{MergeRequest, Polecat, Refinery, Rig};
 use gastown_core::train::{Build, Built, Facts, Request, RequestId, Run};
-use gastown_names::{BranchName, GitUrl};
+use gastown_types::{BranchName, GitUrl};
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::batch::v1::Job;
 use k8s_openapi::api::core::v1::Pod;
@@ -15,7 +15,8 @@ use kube::runtime::reflector::ObjectRef;
 use crate::conditions::says_merged;
 use crate::context::{Context, Served};
 use crate::gate::{self, JobRecipe};
-use crate::memory::{Entry, Train, version};
+use crate::memory::{Entry, Train};
+use gastown_runtime::own_writes::resource_version;
 
 /// What one pass is about.
 pub(crate) struct Pass<'a> {
@@ -159,7 +160,7 @@ impl Pass<'_> {
         else {
             return true;
         };
-        version(polecat.as_ref()) <= e.told || says_merged(&polecat)
+        resource_version(polecat.as_ref()) <= e.told || says_merged(&polecat)
     }
 
     fn request(&self, id: &RequestId, e: &Entry) -> Request {

@@ -5,11 +5,11 @@
 //! server. It must not know how work is made: a request is a commit on a branch, whoever wrote it.
 
 mod act;
-mod alarm;
 mod args;
 mod conditions;
 mod context;
 mod endpoint;
+mod escalations;
 mod gate;
 mod gather;
 mod look;
@@ -24,10 +24,10 @@ mod write;
 use std::sync::{Arc, OnceLock};
 
 use anyhow::Context as _;
-use gastown_alarms::Alarms;
 use gastown_api::names::condition;
 use gastown_api::{MergeRequest, Polecat, PolecatSpec, PolecatStatus, Refinery, Rig};
 use gastown_core::train::EndPhase;
+use gastown_escalations::Escalations;
 use gastown_git::Git;
 use gastown_proto::v1::merge_queue_server::MergeQueueServer;
 use gastown_runtime::auth::TokenReviewer;
@@ -173,7 +173,7 @@ fn watches(runtime: &Runtime, args: RefineryArgs) -> (Arc<Context>, Controller<R
     };
     let context = Context {
         metrics: metrics::RefineryMetrics::new(&runtime.metrics),
-        alarms: Alarms::start(runtime, args.witness_endpoint.as_deref(), "refinery-ctl"),
+        escalations: Escalations::start(runtime, args.witness_endpoint.as_deref(), "refinery-ctl"),
         runtime: runtime.clone(),
         args,
         git: Git::from_env(),

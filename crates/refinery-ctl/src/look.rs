@@ -5,8 +5,8 @@ use std::collections::BTreeMap;
 
 use gastown_core::train::{Build, Built, RequestId, Source, Target};
 use gastown_git::{Class, Git, GitError, Mirror, Objects, Remote, build};
-use gastown_names::{BranchName, CommitId};
 use gastown_runtime::events::Note;
+use gastown_types::{BranchName, CommitId};
 use jiff::Timestamp;
 use kube::ResourceExt as _;
 

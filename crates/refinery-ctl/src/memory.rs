@@ -10,7 +10,8 @@ use std::sync::Arc;
 use gastown_api::names::annotation;
 use gastown_api::{MergeRequest, MergeRequestStatus, RefineryStatus};
 use gastown_core::train::{Author, Build, End, Landing, RequestId, Run, Source, Target, Verdict};
-use gastown_names::{BranchName, CommitId};
+use gastown_runtime::own_writes::resource_version;
+use gastown_types::{BranchName, CommitId};
 use jiff::Timestamp;
 use kube::ResourceExt as _;
 use serde::{Deserialize, Serialize};
@@ -80,7 +81,7 @@ pub(crate) struct Entry {
     pub author: Author,
     /// The version of its Polecat that says that it has landed: older ones in the cache say nothing
     /// about it.
-    pub told: u128,
+    pub told: u64,
     pub not_before: Option<Timestamp>,
     pub retest_at: Option<Timestamp>,
     /// Why it waits, beyond what the decision says: (reason, message).
@@ -113,15 +114,10 @@ impl Entry {
 
     /// Takes a version of the object when it is newer than the one at hand.
     pub(crate) fn update(&mut self, object: &Arc<MergeRequest>) {
-        if version(object.as_ref()) > version(self.object.as_ref()) {
+        if resource_version(object.as_ref()) > resource_version(self.object.as_ref()) {
             self.object = object.clone();
         }
     }
-}
-
-/// Versions of one object are numbers that grow; the one of an object that has none is 0.
-pub(crate) fn version<K: kube::Resource>(object: &K) -> u128 {
-    object.meta().resource_version.as_deref().and_then(|v| v.parse().ok()).unwrap_or_default()
 }
 
 /// A Job that was started and that the cache may not show yet.
@@ -143,13 +139,13 @@ pub(crate) struct Train {
     /// Jobs, by uid, that were deleted and that the cache may still show.
     pub released: HashSet<String>,
     /// What keeps the refinery from its remote: (reason, message).
-    pub trouble: Option<(String, String)>,
-    /// How often in a row there was trouble.
+    pub problem: Option<(String, String)>,
+    /// How often in a row there was problem.
     pub troubled: u32,
     /// A broken mirror was thrown away since the last success.
     pub discarded: bool,
     /// The Refinery's status as it was written last, with the version that it made.
-    pub written: Option<(RefineryStatus, Option<String>)>,
+    pub written: Option<(RefineryStatus, Option<u64>)>,
 }
 
 impl Train {

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use gastown_api::names::reason;
 use gastown_api::{Refinery, Rig};
-use gastown_names::{BranchName, GitUrl};
+use gastown_types::{BranchName, GitUrl};
 use kube::{Resource as _, ResourceExt as _};
 
 /// What a Refinery is to do.

@@ -6,12 +6,12 @@ use std::sync::Arc;
 use gastown_api::names::manager;
 use gastown_api::{MergePhase, MergeRequest, MergeRequestSpec, Polecat, PolecatReference, Rig};
 use gastown_core::train::{request_name, score};
-use gastown_names::{BranchName, CommitId};
 use gastown_proto::v1::merge_queue_server::MergeQueue;
 use gastown_proto::v1::{
     GetRequest, ListRequest, ListResponse, MergeRequestView, SubmitRequest, SubmitResponse,
 };
 use gastown_runtime::grpc::{self, Callers, Policy};
+use gastown_types::{BranchName, CommitId};
 use jiff::Timestamp;
 use kube::api::PostParams;
 use kube::runtime::reflector::ObjectRef;
@@ -221,9 +221,9 @@ fn view(m: &MergeRequest) -> MergeRequestView {
 
 #[cfg(test)]
 mod tests {
+    use gastown_fakes::callers;
     use gastown_proto::v1::DESCRIPTORS;
     use gastown_runtime::auth::Identity;
-    use gastown_testkit::callers;
 
     use super::*;
 

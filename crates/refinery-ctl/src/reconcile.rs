@@ -3,10 +3,10 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use gastown_access::{Named, reason_of};
 use gastown_api::names::reason;
 use gastown_api::{MergeRequest, Refinery, Rig};
 use gastown_core::train::{Facts, Step, decide};
+use gastown_credentials::{Named, reason_of};
 use gastown_git::{Class, GitError, Remote};
 use gastown_runtime::controller::resync;
 use gastown_runtime::events::Note;
@@ -20,7 +20,7 @@ use crate::context::{Context, Error, doing};
 use crate::gather::{Pass, allows, requests_of};
 use crate::memory::Train;
 use crate::place::{Place, place};
-use crate::{alarm, report, write};
+use crate::{escalations, report, write};
 
 /// No pass takes more steps; what is left comes at once in the next one.
 const STEPS: usize = 200;
@@ -82,7 +82,7 @@ impl Pass<'_> {
     async fn run(&self) -> Result<Action, Error> {
         let train = self.ctx.train(&(self.url.normalised(), self.target.clone()));
         let mut train = train.lock().await;
-        let term = self.ctx.runtime.claims.held().ok_or(Error::NotHolder)?;
+        let term = self.ctx.runtime.leadership.held().ok_or(Error::NotHolder)?;
         let uid = self.refinery.uid().unwrap_or_default();
         // What was learnt in another term, or for another Refinery, may be wrong by now.
         if train.term != Some(term) || train.refinery != uid {
@@ -101,21 +101,21 @@ impl Pass<'_> {
                 .map(|r| r.name.as_str()),
             chart_value: "refinery.secretNamespaces",
         };
-        let remote = match gastown_access::remote(&self.ctx.runtime.client, named, &self.url).await
-        {
-            Ok(remote) => remote,
-            Err(gastown_access::Error::Kube(error)) => {
-                return Err(doing("reading credentials")(error));
-            }
-            Err(gastown_access::Error::Told(reason, message)) => {
-                return self.troubled(&mut train, reason, message).await;
-            }
-        };
+        let remote =
+            match gastown_credentials::remote(&self.ctx.runtime.client, named, &self.url).await {
+                Ok(remote) => remote,
+                Err(gastown_credentials::Error::Kube(error)) => {
+                    return Err(doing("reading credentials")(error));
+                }
+                Err(gastown_credentials::Error::Condition(reason, message)) => {
+                    return self.troubled(&mut train, reason, message).await;
+                }
+            };
         match self.steps(&mut train, &remote).await {
             Ok(until) => {
                 let facts = self.facts(&mut train);
                 self.report(&mut train, &facts).await?;
-                alarm::keep(&self.ctx.alarms, &facts, &train, &self.refinery);
+                escalations::keep(&self.ctx.escalations, &facts, &train, &self.refinery);
                 Ok(until.map_or_else(resync, |t| Action::requeue(wait_until(t))))
             }
             Err(Fault::Kube(error)) => Err(error),
@@ -126,7 +126,7 @@ impl Pass<'_> {
     /// Steps until there is only waiting; when to look again.
     async fn steps(&self, train: &mut Train, remote: &Remote) -> Result<Option<Timestamp>, Fault> {
         for _ in 0..STEPS {
-            if self.ctx.runtime.claims.held().is_none() {
+            if self.ctx.runtime.leadership.held().is_none() {
                 return Err(Error::NotHolder.into());
             }
             let facts: Facts = self.facts(train);
@@ -141,7 +141,7 @@ impl Pass<'_> {
             let (remote_step, told) = (asks_remote(&step), is_told(&step));
             self.act(train, remote, step).await?;
             if remote_step {
-                (train.trouble, train.troubled, train.discarded) = (None, 0, false);
+                (train.problem, train.troubled, train.discarded) = (None, 0, false);
             }
             if told {
                 let facts = self.facts(train);
@@ -204,7 +204,7 @@ impl Pass<'_> {
             .runtime
             .events
             .say(self.refinery.as_ref(), Note::warning("remote", reason, message.clone()));
-        train.trouble = Some((reason.to_owned(), message));
+        train.problem = Some((reason.to_owned(), message));
         train.troubled = train.troubled.saturating_add(1);
         let facts = self.facts(train);
         self.report(train, &facts).await?;

@@ -10,7 +10,7 @@ use gastown_core::train::{
     BROKEN_FOR, Built, EndPhase, FAULTS_WITHOUT_DELAY, Facts, Judgement, RequestId, RunState,
     Source, Target, Verdict, queue, target_is_broken,
 };
-use gastown_names::CommitId;
+use gastown_types::CommitId;
 use jiff::Timestamp;
 use kube::ResourceExt as _;
 
@@ -22,7 +22,7 @@ fn situation(
     facts: &Facts,
     id: &RequestId,
     e: &Entry,
-    trouble: Option<&(String, String)>,
+    problem: Option<&(String, String)>,
 ) -> (MergePhase, String, String) {
     let queued = |reason: &str, message: String| (MergePhase::Queued, reason.to_owned(), message);
     let spec = &e.object.spec;
@@ -59,7 +59,7 @@ fn situation(
     if spec.hold {
         return queued("Held", "spec.hold is set".into());
     }
-    if let Some((reason, message)) = trouble {
+    if let Some((reason, message)) = problem {
         return queued(reason, message.clone());
     }
     if let Target::Absent { .. } = facts.target {
@@ -134,7 +134,7 @@ pub(crate) fn request_status(
     id: &RequestId,
     e: &Entry,
 ) -> MergeRequestStatus {
-    let (phase, reason, message) = situation(facts, id, e, train.trouble.as_ref());
+    let (phase, reason, message) = situation(facts, id, e, train.problem.as_ref());
     let end = e.ledger.end.as_ref();
     let shown =
         e.object.status.as_ref().and_then(|s| s.position).and_then(|p| usize::try_from(p).ok());
@@ -238,7 +238,7 @@ pub(crate) fn refinery_status(
     };
     let absent = matches!(facts.target, Target::Absent { .. });
     let pending = i32::try_from(waiting.len()).unwrap_or(i32::MAX);
-    let ready = match &train.trouble {
+    let ready = match &train.problem {
         Some((reason, message)) => condition(condition::READY, false, reason, message, generation),
         None if absent => condition(
             condition::READY,
@@ -261,7 +261,7 @@ pub(crate) fn refinery_status(
             condition(condition::PROCESSING, false, reason::IDLE, "nothing is tested", generation)
         }
     };
-    let phase = match (&train.trouble, absent, working) {
+    let phase = match (&train.problem, absent, working) {
         (Some(_), ..) | (_, true, _) => RefineryPhase::Error,
         (_, _, true) => RefineryPhase::Processing,
         _ => RefineryPhase::Idle,
@@ -312,7 +312,7 @@ fn healthy(facts: &Facts, target: &str, generation: Option<i64>) -> Wanted {
 
 /// What keeps gates from running at all: so many runs in a row that infrastructure broke are no
 /// accident.
-pub(crate) fn gate_trouble(train: &Train) -> Option<String> {
+pub(crate) fn gate_problem(train: &Train) -> Option<String> {
     let broken = |e: &&Entry| e.ledger.end.is_none() && e.ledger.faults > FAULTS_WITHOUT_DELAY;
     let e = train.entries.values().filter(broken).min_by_key(|e| e.object.name_any())?;
     let said = e.note.as_ref().map(|(_, m)| m.as_str()).unwrap_or_default();
@@ -329,7 +329,7 @@ fn gated(facts: &Facts, train: &Train, generation: Option<i64>) -> Wanted {
             generation,
         );
     }
-    match gate_trouble(train) {
+    match gate_problem(train) {
         Some(message) => unknown(condition::GATED, "GateBroken", &message, generation),
         None => condition(
             condition::GATED,

@@ -17,8 +17,9 @@ use serde_json::json;
 use crate::conditions::{condition, settle};
 use crate::context::{Error, doing};
 use crate::gather::Pass;
-use crate::memory::{Entry, Train, version};
+use crate::memory::{Entry, Train};
 use crate::report;
+use gastown_runtime::own_writes::resource_version;
 
 /// What of a Polecat's status is ours.
 const MERGED: StatusOwner = StatusOwner {
@@ -63,7 +64,7 @@ pub(crate) async fn refinery_status(
     client: &kube::Client,
     object: &Refinery,
     status: &RefineryStatus,
-) -> Result<Option<String>, Error> {
+) -> Result<Option<u64>, Error> {
     let name = object.name_any();
     let api = Api::<Refinery>::namespaced(client.clone(), &object.namespace().unwrap_or_default());
     let body = json!({
@@ -74,7 +75,7 @@ pub(crate) async fn refinery_status(
     });
     let params = PatchParams::apply(manager::REFINERY).force();
     match api.patch_status(&name, &params, &Patch::Apply(&body)).await {
-        Ok(written) => Ok(written.resource_version()),
+        Ok(written) => Ok(Some(resource_version(&written))),
         Err(e) if gone(&e) => Ok(None),
         Err(e) => Err(doing(format!("writing the status of refinery {name}"))(e)),
     }
@@ -125,10 +126,9 @@ impl Pass<'_> {
         let r = &self.refinery;
         // Of our last write and the cache the newer one counts: somebody may have erased a status
         // since.
-        let cached_is_ours = train
-            .written
-            .as_ref()
-            .is_some_and(|(_, version)| !newer(r.resource_version(), version.clone()));
+        let cached_is_ours = train.written.as_ref().is_some_and(|(_, version)| {
+            resource_version(r.as_ref()) <= version.unwrap_or_default()
+        });
         let present = match &train.written {
             Some((status, _)) if cached_is_ours => Some(status.clone()),
             _ => r.status.clone(),
@@ -157,8 +157,8 @@ impl Pass<'_> {
 
     /// Says on the Polecat of a landed request, in these words, that it has landed. Returns the
     /// version of the Polecat that says so; of one that is gone no version says more.
-    pub(crate) async fn merged(&self, e: &Entry, message: &str) -> Result<u128, Error> {
-        let Some(polecat) = self.polecat(e).await? else { return Ok(u128::MAX) };
+    pub(crate) async fn merged(&self, e: &Entry, message: &str) -> Result<u64, Error> {
+        let Some(polecat) = self.polecat(e).await? else { return Ok(u64::MAX) };
         let wanted =
             [condition("Merged", true, "MergeComplete", message, polecat.metadata.generation)];
         let present = polecat.status.as_ref().map(|s| s.conditions.as_slice()).unwrap_or_default();
@@ -166,7 +166,7 @@ impl Pass<'_> {
         let api =
             Api::<Polecat>::namespaced(self.client(), &polecat.namespace().unwrap_or_default());
         match MERGED.applied(&api, &polecat, &json!({"conditions": conditions})).await {
-            Ok(written) => Ok(version(&written.unwrap_or(polecat))),
+            Ok(written) => Ok(resource_version(&written.unwrap_or(polecat))),
             Err(source) => Err(Error::Apply {
                 doing: format!("marking polecat {} merged", polecat.name_any()),
                 source,
@@ -202,12 +202,6 @@ impl Pass<'_> {
         self.ctx.metrics.merges.get_or_create(&labels).inc();
         Ok(())
     }
-}
-
-/// Whether version `a` is a later one than `b`.
-fn newer(a: Option<String>, b: Option<String>) -> bool {
-    let number = |v: Option<String>| v.and_then(|v| v.parse::<u128>().ok()).unwrap_or_default();
-    number(a) > number(b)
 }
 
 /// The attempt of a candidate in a status: the present one, or a new one at the end of the bounded

@@ -10,12 +10,12 @@ use gastown_api::{
     BeadStore, BeadStoreTemplate, DesiredState, Polecat, PolecatPhase, PolecatSpec, Refinery,
     RefinerySpec, RefineryTemplate, Rig, RigPhase, RigSpec, Witness, conditions,
 };
-use gastown_runtime::lease::Claims;
+use gastown_cluster::control_plane::{ControlPlane, Options};
+use gastown_cluster::install::SYSTEM as NAMESPACE;
+use gastown_cluster::install::{self, Hosted, until};
+use gastown_runtime::lease::Leadership;
 use gastown_runtime::metrics::Metrics;
 use gastown_runtime::{NoArgs, Runtime, RuntimeArgs, client};
-use gastown_testkit::control_plane::{ControlPlane, Options};
-use gastown_testkit::demo::SYSTEM as NAMESPACE;
-use gastown_testkit::tenant::{self, Hosted, until};
 use k8s_openapi::api::coordination::v1::Lease;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use kube::api::{DeleteParams, Patch, PatchParams, PostParams};
@@ -30,11 +30,11 @@ const ACCOUNT: &str = "rig-ctl";
 /// own runtime.
 async fn serve() -> Result<((), ())> {
     let plane = ControlPlane::shared().await?;
-    tenant::install(plane, Controller::Rig, &[]).await?;
+    install::install(plane, Controller::Rig, &[]).await?;
     let metrics = Metrics::default();
-    let client = client::with_config(tenant::config(plane, Controller::Rig), ACCOUNT, &metrics)?;
+    let client = client::with_config(install::config(plane, Controller::Rig), ACCOUNT, &metrics)?;
     let args = RuntimeArgs { namespace: NAMESPACE.into(), ..RuntimeArgs::from_env()? };
-    let runtime = Runtime::new(ACCOUNT, client, args, metrics, Claims::always(ACCOUNT));
+    let runtime = Runtime::new(ACCOUNT, client, args, metrics, Leadership::always(ACCOUNT));
     let started = runtime.clone();
     tokio::spawn(rig_ctl::start(runtime, NoArgs {}));
     started.readiness.ready().await;
@@ -45,7 +45,7 @@ static CONTROLLER: Hosted<()> = Hosted::new();
 
 /// A client with all permissions, the controller at work, and a namespace for this test.
 async fn ground() -> Result<(Client, String)> {
-    tenant::hosted(&CONTROLLER, serve).await?;
+    install::hosted(&CONTROLLER, serve).await?;
     let plane = ControlPlane::shared().await?;
     Ok((plane.client()?, plane.namespace().await?))
 }

@@ -33,8 +33,8 @@ pub(crate) fn policy(release: &str) -> Policy {
 
 #[cfg(test)]
 mod tests {
+    use gastown_fakes::callers;
     use gastown_proto::v1::DESCRIPTORS;
-    use gastown_testkit::callers;
 
     use super::*;
 

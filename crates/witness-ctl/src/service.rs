@@ -70,7 +70,8 @@ fn refused(error: &alarms::Error) -> Status {
 impl Service {
     /// Only the holder of the lease hears and answers.
     fn serving(&self) -> Result<(), Status> {
-        let held = self.0.runtime.claims.held().is_some() && !self.0.runtime.drain.is_cancelled();
+        let held =
+            self.0.runtime.leadership.held().is_some() && !self.0.runtime.drain.is_cancelled();
         if held {
             Ok(())
         } else {
@@ -123,7 +124,7 @@ impl Service {
             let heard = tokio::select! {
                 () = seat.stop.cancelled() => break,
                 () = ctx.runtime.drain.cancelled() => break,
-                () = ctx.runtime.claims.lost() => break,
+                () = ctx.runtime.leadership.lost() => break,
                 heard = incoming.message() => heard,
             };
             let Ok(Some(heard)) = heard else { break };

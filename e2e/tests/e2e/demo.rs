@@ -4,11 +4,13 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use e2e::ground::{Ground, text, xtask};
+use gastown_api::rbac::Controller;
 use gastown_api::{BeadStore, Convoy, MergePhase, MergeRequest, Polecat, Refinery, Rig, Witness};
-use gastown_testkit::demo::{CONTROLLERS, Report, SYSTEM, Settings, Story, clear, run};
-use gastown_testkit::http_client;
-use gastown_testkit::messages::Entry;
-use gastown_testkit::outside_data;
+use gastown_cluster::http_client;
+use gastown_cluster::install::SYSTEM;
+use gastown_demo::{Plan, Report, Settings, clear, run};
+use gastown_fakes::messages::Entry;
+use gastown_fakes::outside_data;
 use kube::Api;
 use kube::api::ListParams;
 
@@ -66,15 +68,15 @@ pub async fn default(ground: &Ground) -> Result<()> {
 pub async fn real_repository(ground: &Ground) -> Result<()> {
     let Some(data) = outside_data("boltons") else { return Ok(()) };
     let bundle = data.join("boltons.bundle");
-    let story = Story::load(text(&bundle)?, &data.join("replay.json")).await?;
+    let plan = Plan::load(text(&bundle)?, &data.join("replay.json")).await?;
     let settings = ground.settings("boltons", Duration::from_secs(60 * 60));
     let mut before = Vec::new();
-    for controller in CONTROLLERS {
+    for controller in Controller::ALL.map(Controller::name) {
         before.push(ground.restarts(controller).await?);
     }
-    let harming = harm(ground, &settings, story.changes.len());
-    let playing = run(&ground.client, settings.clone(), &story, |line| println!("  {line}"));
-    let (stage, report) = tokio::select! {
+    let harming = harm(ground, &settings, plan.changes.len());
+    let playing = run(&ground.client, settings.clone(), &plan, |line| println!("  {line}"));
+    let (scenario, report) = tokio::select! {
         played = playing => played?,
         harmed = async { harming.await?; std::future::pending::<Result<()>>().await } => { harmed?; anyhow::bail!("unreachable") }
     };
@@ -82,13 +84,13 @@ pub async fn real_repository(ground: &Ground) -> Result<()> {
     report.check()?;
     ensure!(report.changes.len() == 21, "{} of 21 landed", report.changes.len());
     ensure!(report.tree_as_planned == Some(true), "the landed tree is {}", report.target.tree);
-    for (controller, before) in CONTROLLERS.into_iter().zip(before) {
+    for (controller, before) in Controller::ALL.map(Controller::name).into_iter().zip(before) {
         let after = ground.restarts(controller).await?;
         ensure!(after == before + 1, "{controller} was started again {} times", after - before);
     }
     // A first prompt is a conversation that holds no command yet.
-    let log = stage.messages_log().await?;
-    for change in &story.changes {
+    let log = scenario.messages_log().await?;
+    for change in &plan.changes {
         let key = change.key();
         let begun =
             log.iter().filter(|e| e.key.as_ref() == Some(&key) && e.step == 0 && e.called).count();
@@ -97,17 +99,22 @@ pub async fn real_repository(ground: &Ground) -> Result<()> {
     let told = ground.events(&settings.namespace, "Convoy").await?;
     let complete = told.iter().filter(|reason| *reason == "Complete").count();
     ensure!(complete == 1, "the convoy's completion was told {complete} times: {told:?}");
-    drop(stage);
+    drop(scenario);
     clear(&ground.client, &settings).await
 }
 
 /// Kills each controller once, spread over the run, and erases the statuses when half have landed.
 async fn harm(ground: &Ground, settings: &Settings, changes: usize) -> Result<()> {
-    for (n, controller) in CONTROLLERS.into_iter().enumerate() {
-        await_landed(ground, settings, changes * (n + 1) / (CONTROLLERS.len() + 1)).await?;
+    for (n, controller) in Controller::ALL.map(Controller::name).into_iter().enumerate() {
+        await_landed(
+            ground,
+            settings,
+            changes * (n + 1) / (Controller::ALL.map(Controller::name).len() + 1),
+        )
+        .await?;
         println!("  killing {controller}");
         ground.kill(controller).await?;
-        if n + 1 == CONTROLLERS.len() / 2 {
+        if n + 1 == Controller::ALL.map(Controller::name).len() / 2 {
             println!("  erasing the statuses");
             erase(ground, settings).await?;
         }

@@ -6,8 +6,8 @@ use anyhow::{Context, Result, ensure};
 use e2e::ground::Ground;
 use e2e::refs::Remote;
 use gastown_api::{Polecat, PolecatPhase};
-use gastown_testkit::demo::{Stage, Story, clear};
-use gastown_testkit::messages::{Attempt, Script, Step};
+use gastown_demo::{Plan, Scenario, clear};
+use gastown_fakes::messages::{Attempt, Script, Step};
 use kube::Api;
 use kube::api::{Patch, PatchParams};
 use serde_json::json;
@@ -59,21 +59,21 @@ const STAY: &str = "tail -f /dev/null";
 /// sidecar save all it can.
 pub async fn planted(ground: &Ground) -> Result<()> {
     let settings = ground.settings("hostile", LIMIT);
-    let mut story = Story::default_project().await?;
-    "true".clone_into(&mut story.test);
+    let mut plan = Plan::default_project().await?;
+    "true".clone_into(&mut plan.test);
     let url = format!("http://demo-servers.{}.svc:8080/project.git", settings.namespace);
     let scripts = [
         script("planter", &[&TRAP.replace("@URL@", &url), LINKS, STAY]),
         script("linker", &["true", SYMLINKED, STAY]),
     ];
-    let stage = Stage::set(&ground.client, settings.clone(), &story, &scripts).await?;
+    let scenario = Scenario::set(&ground.client, settings.clone(), &plan, &scripts).await?;
     for name in ["planter", "linker"] {
-        stage.start(name, &format!("Plant traps.\n\nChange: {name}\n")).await?;
+        scenario.start(name, &format!("Plant traps.\n\nChange: {name}\n")).await?;
     }
     for name in ["planter", "linker"] {
-        crate::saved::await_at_work(&stage, name, 2).await?;
+        crate::saved::await_at_work(&scenario, name, 2).await?;
     }
-    await_branch(&stage, "refs/heads/feature/planter").await?;
+    await_branch(&scenario, "refs/heads/feature/planter").await?;
     let polecats = Api::<Polecat>::namespaced(ground.client.clone(), &settings.namespace);
     for name in ["planter", "linker"] {
         let wish = Patch::Merge(json!({"spec": {"desiredState": "Terminated"}}));
@@ -83,13 +83,13 @@ pub async fn planted(ground: &Ground) -> Result<()> {
         let ended = |p: &&Polecat| {
             p.status.as_ref().and_then(|s| s.phase) == Some(PolecatPhase::Terminated)
         };
-        stage
+        scenario
             .until(&format!("end of {name}"), LIMIT, |s| s.polecat(name).filter(ended).map(|_| ()))
             .await?;
     }
-    let remote = Remote::read(&stage).await?;
+    let remote = Remote::read(&scenario).await?;
     check(&remote, &settings.namespace).await.with_context(|| format!("{:#?}", remote.refs))?;
-    drop(stage);
+    drop(scenario);
     clear(&ground.client, &settings).await
 }
 
@@ -104,9 +104,9 @@ fn script(name: &str, commands: &[&str]) -> Script {
     }
 }
 
-async fn await_branch(stage: &Stage, branch: &str) -> Result<()> {
+async fn await_branch(scenario: &Scenario, branch: &str) -> Result<()> {
     let end = std::time::Instant::now() + LIMIT;
-    while !Remote::read(stage).await?.refs.contains_key(branch) {
+    while !Remote::read(scenario).await?.refs.contains_key(branch) {
         ensure!(std::time::Instant::now() < end, "{branch} does not appear on the remote");
         tokio::time::sleep(Duration::from_secs(1)).await;
     }

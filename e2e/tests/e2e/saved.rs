@@ -6,8 +6,8 @@ use anyhow::{Context, Result, ensure};
 use e2e::ground::Ground;
 use e2e::refs::Remote;
 use gastown_api::{Polecat, PolecatPhase};
-use gastown_testkit::demo::{Stage, Story, clear};
-use gastown_testkit::messages::{Attempt, Script, Step};
+use gastown_demo::{Plan, Scenario, clear};
+use gastown_fakes::messages::{Attempt, Script, Step};
 use kube::Api;
 use kube::api::{DeleteParams, Patch, PatchParams};
 use serde_json::json;
@@ -17,28 +17,28 @@ const LIMIT: Duration = Duration::from_secs(300);
 /// Setting Terminated, and deleting.
 pub async fn work_is_saved(ground: &Ground) -> Result<()> {
     let settings = ground.settings("saved", LIMIT);
-    let mut story = Story::default_project().await?;
-    "true".clone_into(&mut story.test);
+    let mut plan = Plan::default_project().await?;
+    "true".clone_into(&mut plan.test);
     let scripts = [half_done("ended"), half_done("deleted")];
-    let stage = Stage::set(&ground.client, settings.clone(), &story, &scripts).await?;
+    let scenario = Scenario::set(&ground.client, settings.clone(), &plan, &scripts).await?;
     for name in ["ended", "deleted"] {
-        stage.start(name, &format!("Do a long thing.\n\nChange: {name}\n")).await?;
+        scenario.start(name, &format!("Do a long thing.\n\nChange: {name}\n")).await?;
     }
     for name in ["ended", "deleted"] {
-        await_at_work(&stage, name, 1).await?;
+        await_at_work(&scenario, name, 1).await?;
     }
     let polecats = Api::<Polecat>::namespaced(ground.client.clone(), &settings.namespace);
     let wish = Patch::Merge(json!({"spec": {"desiredState": "Terminated"}}));
     polecats.patch("ended", &PatchParams::default(), &wish).await?;
     polecats.delete("deleted", &DeleteParams::default()).await?;
     let phase = |p: &Polecat| p.status.as_ref().and_then(|s| s.phase);
-    stage
+    scenario
         .until("Terminated", LIMIT, |s| {
             s.polecat("ended").filter(|p| phase(p) == Some(PolecatPhase::Terminated)).map(|_| ())
         })
         .await?;
-    stage.until("deletion", LIMIT, |s| s.polecat("deleted").is_none().then_some(())).await?;
-    let remote = Remote::read(&stage).await?;
+    scenario.until("deletion", LIMIT, |s| s.polecat("deleted").is_none().then_some(())).await?;
+    let remote = Remote::read(&scenario).await?;
     for name in ["ended", "deleted"] {
         check(&remote, &settings.namespace, name)
             .await
@@ -46,7 +46,7 @@ pub async fn work_is_saved(ground: &Ground) -> Result<()> {
     }
     let pods = ground.pods(&settings.namespace).await?;
     ensure!(!pods.iter().any(|p| p.starts_with("polecat-")), "pods are left: {pods:?}");
-    drop(stage);
+    drop(scenario);
     clear(&ground.client, &settings).await
 }
 
@@ -64,17 +64,19 @@ fn half_done(name: &str) -> Script {
 
 /// Waits until the agent was told to run this command of its script, so that those before it have
 /// ended.
-pub async fn await_at_work(stage: &Stage, name: &str, step: usize) -> Result<()> {
+pub async fn await_at_work(scenario: &Scenario, name: &str, step: usize) -> Result<()> {
     let key = format!("Change: {name}");
     let end = std::time::Instant::now() + LIMIT;
     loop {
-        let log = stage.messages_log().await?;
+        let log = scenario.messages_log().await?;
         if log.iter().any(|e| e.key.as_ref() == Some(&key) && e.step == step && e.called) {
             return Ok(());
         }
         if std::time::Instant::now() > end {
             // Says what the cluster shows.
-            return stage.until(&format!("agent {name} at work"), Duration::ZERO, |_| None).await;
+            return scenario
+                .until(&format!("agent {name} at work"), Duration::ZERO, |_| None)
+                .await;
         }
         tokio::time::sleep(Duration::from_millis(300)).await;
     }

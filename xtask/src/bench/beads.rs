@@ -10,11 +10,11 @@ use anyhow::{Context, Result, bail, ensure};
 use gastown_api::names::condition;
 use gastown_api::rbac::Controller;
 use gastown_api::{BeadStore, BeadStoreSpec, Rig, conditions};
+use gastown_cluster::control_plane::{ControlPlane, Options};
+use gastown_cluster::install;
+use gastown_cluster::process::Process;
+use gastown_fakes::git_http::GitHttp;
 use gastown_proto::v1::{ClaimRequest, CloseRequest, GetBeadsRequest};
-use gastown_testkit::control_plane::{ControlPlane, Options};
-use gastown_testkit::git_http::GitHttp;
-use gastown_testkit::process::Process;
-use gastown_testkit::tenant;
 use kube::api::{Patch, PatchParams, PostParams};
 use kube::runtime::wait::await_condition;
 use kube::{Api, Client};
@@ -98,7 +98,7 @@ pub async fn run(args: &Args) -> Result<Figures> {
     let program = super::program("beadstore-ctl").await?;
     println!("beads: a control plane and a git server");
     let plane = ControlPlane::start(Options::default()).await?;
-    tenant::install(&plane, Controller::BeadStore, &["polecat-ctl", "convoy-ctl"]).await?;
+    install::install(&plane, Controller::BeadStore, &["polecat-ctl", "convoy-ctl"]).await?;
     let (repositories, data) = (
         TempDir::new().context("a folder for repositories")?,
         TempDir::new().context("a folder for mirrors")?,

@@ -11,9 +11,9 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, anyhow, ensure};
 use gastown_api::rbac::Controller;
-use gastown_testkit::control_plane::{ControlPlane, Options};
-use gastown_testkit::process::Process;
-use gastown_testkit::tenant;
+use gastown_cluster::control_plane::{ControlPlane, Options};
+use gastown_cluster::install;
+use gastown_cluster::process::Process;
 use serde::Serialize;
 use tokio::time::sleep;
 
@@ -75,7 +75,7 @@ pub async fn run(args: &Args) -> Result<Figures> {
     let count = usize::from(args.streams);
     println!("streams: a control plane");
     let plane = ControlPlane::start(Options::default()).await?;
-    tenant::install(&plane, Controller::Witness, &[]).await?;
+    install::install(&plane, Controller::Witness, &[]).await?;
     println!("streams: {count} polecats, their pods and tokens");
     let town = Town::build(&plane, count).await?;
     let witness = Process::start(&plane, Controller::Witness, &program, &[]).await?;

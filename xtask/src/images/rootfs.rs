@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use anyhow::{Context, Result};
-use gastown_testkit::oci::Digest;
+use gastown_cluster::oci::Digest;
 
 use super::recipe::USER;
 use crate::util;
@@ -26,7 +26,7 @@ const FINISH: &str = include_str!("finish.sh");
 
 /// The cache folder for root file systems and layers.
 fn cache() -> Result<PathBuf> {
-    let dir = gastown_testkit::ground::cache_dir()?.join("images");
+    let dir = gastown_cluster::toolchain::cache_dir()?.join("images");
     std::fs::create_dir_all(&dir).with_context(|| format!("making {}", dir.display()))?;
     Ok(dir)
 }

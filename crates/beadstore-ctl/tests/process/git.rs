@@ -12,9 +12,9 @@ use beadstore_ctl::plan::{Deed, Prefixes, Wanted, plan};
 use beadstore_ctl::view::View;
 use gastown_api::WritePolicy;
 use gastown_beads::{Change, EditError};
+use gastown_fakes::git_http::GitHttp;
+use gastown_fakes::repository::{self, git};
 use gastown_git::{Git, Remote};
-use gastown_testkit::git_http::GitHttp;
-use gastown_testkit::repository::{self, git};
 use tempfile::TempDir;
 
 use crate::{claimed, landed, status_of};

@@ -15,8 +15,8 @@ use beadstore_ctl::view::View;
 use gastown_api::WritePolicy;
 use gastown_beads::{Change, EditError};
 use gastown_beads_http::{Client, Endpoint, Options, Token};
+use gastown_fakes::bd_serve::{Fault as Bad, PROJECT, Server, TOKEN, problem};
 use gastown_git::Git;
-use gastown_testkit::bd_serve::{Fault as Bad, PROJECT, Server, TOKEN, problem};
 use parking_lot::Mutex;
 use serde_json::json;
 

@@ -11,7 +11,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
 use gastown_git::{Git, GitError};
-use gastown_names::CommitId;
+use gastown_types::CommitId;
 
 use crate::paths::Paths;
 use crate::settings::Carry;

@@ -5,7 +5,7 @@ mod layout;
 
 use gastown_core::report::{InitReport, InitResult, VERSION};
 use gastown_git::{Class, Git, GitError, PushOutcome, RefUpdate, Refusal, Remote};
-use gastown_names::CommitId;
+use gastown_types::CommitId;
 
 use crate::creds::{self, Lacking};
 use crate::paths::Paths;

@@ -8,7 +8,7 @@
 use std::time::Duration;
 
 use gastown_git::Git;
-use gastown_names::{BranchName, CommitId};
+use gastown_types::{BranchName, CommitId};
 
 use crate::hostile;
 use crate::paths::Paths;

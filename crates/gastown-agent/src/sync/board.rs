@@ -5,8 +5,8 @@
 
 use std::collections::VecDeque;
 
-use gastown_names::CommitId;
 use gastown_proto::v1::{CommandResult, Heartbeat};
+use gastown_types::CommitId;
 use parking_lot::Mutex;
 use tokio::sync::Notify;
 

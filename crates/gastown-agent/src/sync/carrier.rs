@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use gastown_core::report::{SyncReport, SyncResult, VERSION};
 use gastown_git::{Class, Git, GitError, PushOutcome, RefUpdate, Refusal, Remote};
-use gastown_names::CommitId;
+use gastown_types::CommitId;
 
 use crate::hostile::{self, Unreadable};
 use crate::paths::Paths;

@@ -330,7 +330,7 @@ mod tests {
 
     #[test]
     fn an_answer_names_what_the_remote_holds() {
-        let commit: gastown_names::CommitId = "b".repeat(40).parse().unwrap();
+        let commit: gastown_types::CommitId = "b".repeat(40).parse().unwrap();
         let mut answer = Answer {
             ok: true,
             commit: Some(commit.clone()),

@@ -4,7 +4,7 @@ use std::io::{Read, Write};
 use std::net::TcpListener;
 
 use gastown_core::report::{InitResult, SyncResult};
-use gastown_testkit::git_http::{Config, GitHttp};
+use gastown_fakes::git_http::{Config, GitHttp};
 use tokio::runtime::Runtime;
 
 use crate::pod::{Origin, Pod, git, until};

@@ -3,7 +3,7 @@
 use std::fs;
 
 use gastown_core::report::{InitReport, InitResult, SyncResult};
-use gastown_testkit::sshd::Sshd;
+use gastown_fakes::sshd::Sshd;
 
 use crate::pod::{Origin, Pod, WIP, git, git_ok, until};
 

@@ -4,12 +4,12 @@ use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::{Arc, Mutex};
 
+use gastown_cluster::agents;
 use gastown_proto::v1::command::What;
 use gastown_proto::v1::witness_server::{Witness, WitnessServer};
 use gastown_proto::v1::{
     Command, CommandResult, Heartbeat, RaiseRequest, RaiseResponse, SettleRequest, SettleResponse,
 };
-use gastown_testkit::agents;
 use tokio::net::TcpListener;
 use tokio::runtime::Runtime;
 use tokio::sync::mpsc;

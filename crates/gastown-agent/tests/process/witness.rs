@@ -3,8 +3,8 @@
 use std::fs;
 
 use gastown_core::report::{AgentExit, RunReport, SyncResult};
+use gastown_fakes::messages::{Attempt, MessagesApi, Script, Step};
 use gastown_proto::v1::command::What;
-use gastown_testkit::messages::{Attempt, MessagesApi, Script, Step};
 use tokio::runtime::Runtime;
 
 use crate::pod::{Origin, Pod, Running, WIP, git, git_ok, until};

@@ -1,7 +1,7 @@
 //! What the tests of this binary share: one control plane, objects as JSON, and ways to say what is
 //! expected.
 
-use gastown_testkit::control_plane::ControlPlane;
+use gastown_cluster::control_plane::ControlPlane;
 use kube::api::{Api, DynamicObject, Patch, PatchParams, PostParams, ValidationDirective};
 use kube::core::{ApiResource, GroupVersionKind};
 use kube::{Client, Error};

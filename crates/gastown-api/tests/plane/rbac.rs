@@ -2,7 +2,7 @@
 //! may do.
 
 use gastown_api::rbac::{Controller, cluster_rules, namespace_rules, secret_rules};
-use gastown_testkit::control_plane::ControlPlane;
+use gastown_cluster::control_plane::ControlPlane;
 use k8s_openapi::api::authorization::v1::SelfSubjectAccessReview;
 use k8s_openapi::api::rbac::v1::PolicyRule;
 use kube::Client;

@@ -1,7 +1,7 @@
 //! Rules of all kinds but the Polecat's own.
 
 use gastown_api::duration;
-use gastown_names::{BranchName, CommitId, GitUrl};
+use gastown_types::{BranchName, CommitId, GitUrl};
 use serde_json::{Value, json};
 
 use crate::ground::{

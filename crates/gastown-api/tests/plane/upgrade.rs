@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use gastown_api::{Polecat, crds};
-use gastown_testkit::control_plane::{ControlPlane, Options};
+use gastown_cluster::control_plane::{ControlPlane, Options};
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::{
     CustomResourceDefinition, JSONSchemaProps,
 };

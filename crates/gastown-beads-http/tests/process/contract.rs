@@ -2,7 +2,7 @@
 
 use gastown_beads::{Change, Status};
 use gastown_beads_http::{Blockers, Class, Client, Endpoint, Error, Options, Revision, Token};
-use gastown_testkit::bd_serve::{Fault, PROJECT, Server, TOKEN};
+use gastown_fakes::bd_serve::{Fault, PROJECT, Server, TOKEN};
 use serde_json::json;
 
 use crate::ground::{client, session, session_with};

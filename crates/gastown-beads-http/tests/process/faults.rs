@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use gastown_beads::Change;
 use gastown_beads_http::{Blockers, Class, Client, Code, Endpoint, Error, Options, Token};
-use gastown_testkit::bd_serve::{Fault, PROJECT, Server, TOKEN, problem};
+use gastown_fakes::bd_serve::{Fault, PROJECT, Server, TOKEN, problem};
 use proptest::prelude::*;
 use serde_json::json;
 

@@ -1,7 +1,7 @@
 //! From a running server to a session with it.
 
 use gastown_beads_http::{Client, Endpoint, Options, Session, Token};
-use gastown_testkit::bd_serve::{PROJECT, Server, TOKEN};
+use gastown_fakes::bd_serve::{PROJECT, Server, TOKEN};
 
 pub fn client(server: &Server, options: Options) -> Client {
     let token = Token::parse(TOKEN.as_bytes()).unwrap();

@@ -1,7 +1,7 @@
 //! What is known when a decision is taken. Everything here was read by somebody else; nothing is
 //! judged yet.
 
-use gastown_names::{BranchName, CommitId};
+use gastown_types::{BranchName, CommitId};
 use jiff::Timestamp;
 
 use super::alarm::AlarmFacts;

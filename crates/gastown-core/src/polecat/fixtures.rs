@@ -14,7 +14,7 @@ pub fn at(second: i64) -> Timestamp {
     Timestamp::from_second(1_700_000_000 + second).unwrap()
 }
 
-pub fn commit(n: u8) -> gastown_names::CommitId {
+pub fn commit(n: u8) -> gastown_types::CommitId {
     format!("{:040x}", u32::from(n) + 1).parse().unwrap()
 }
 
@@ -115,7 +115,7 @@ pub fn init(result: InitResult) -> InitReport {
     }
 }
 
-pub fn sync(result: SyncResult, commit: Option<gastown_names::CommitId>, ahead: u32) -> SyncReport {
+pub fn sync(result: SyncResult, commit: Option<gastown_types::CommitId>, ahead: u32) -> SyncReport {
     SyncReport {
         v: 1,
         result,

@@ -1,7 +1,7 @@
 //! The Polecat's memory: annotation `gastown.io/ledger`. Written before a pod's finalizer goes, so
 //! that a finished task is known to be finished when every status and pod is gone.
 
-use gastown_names::{BranchName, CommitId};
+use gastown_types::{BranchName, CommitId};
 use serde::{Deserialize, Serialize};
 
 use crate::report::Usage;

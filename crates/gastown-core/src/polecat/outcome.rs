@@ -1,7 +1,7 @@
 //! What a pod's end means. The sidecar's and the init container's records are believed; the agent's
 //! is a claim.
 
-use gastown_names::CommitId;
+use gastown_types::CommitId;
 use jiff::Timestamp;
 
 use super::facts::PodFacts;

@@ -1,6 +1,6 @@
 //! What is to be done and what is to be shown. Data: it prints, compares and tests.
 
-use gastown_names::{BranchName, CommitId};
+use gastown_types::{BranchName, CommitId};
 use jiff::Timestamp;
 
 use super::alarm::AlarmInputs;

@@ -8,7 +8,7 @@ use gastown_api::names::reason;
 use gastown_api::{
     AgentKind, Budget, DesiredState, KubernetesSpec, Polecat, PolecatSpec, Provider, SecretKeyRef,
 };
-use gastown_names::{BranchName, GitUrl};
+use gastown_types::{BranchName, GitUrl};
 use k8s_openapi::api::core::v1::{
     Affinity, EnvVar, ResourceRequirements, Toleration, Volume, VolumeMount,
 };

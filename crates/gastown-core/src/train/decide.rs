@@ -1,6 +1,6 @@
 use std::ops::ControlFlow;
 
-use gastown_names::CommitId;
+use gastown_types::CommitId;
 use jiff::{SignedDuration, Timestamp};
 
 use super::facts::{Author, Build, Built, Facts, Landing, Request, Run, RunState, Source, Target};

@@ -1,4 +1,4 @@
-use gastown_names::{BranchName, CommitId};
+use gastown_types::{BranchName, CommitId};
 use jiff::Timestamp;
 
 use super::{End, GateId, RequestId, Verdict};

@@ -1,4 +1,4 @@
-use gastown_names::{BranchName, CommitId};
+use gastown_types::{BranchName, CommitId};
 use sha2::{Digest, Sha256};
 
 /// The first `hex` hexadecimal digits (at most 64) of the SHA-256 over the parts, each ended by a

@@ -3,7 +3,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use gastown_names::CommitId;
+use gastown_types::CommitId;
 use jiff::{SignedDuration, Timestamp};
 use proptest::prelude::*;
 

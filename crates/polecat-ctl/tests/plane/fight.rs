@@ -7,10 +7,10 @@ use beadstore_ctl::BeadStoreArgs;
 use gastown_api::BeadStore;
 use gastown_api::names::condition;
 use gastown_core::report::AgentExit;
-use gastown_runtime::lease::Claims;
+use gastown_fakes::repository::{self, git};
+use gastown_runtime::lease::Leadership;
 use gastown_runtime::metrics::Metrics;
 use gastown_runtime::{Runtime, RuntimeArgs, grpc};
-use gastown_testkit::repository::{self, git};
 use kube::api::{DeleteParams, PostParams};
 use kube::{Api, ResourceExt as _};
 use serde_json::json;
@@ -93,7 +93,7 @@ async fn bead_store(stage: &Stage, dir: &Path, first: bool) -> (Runtime, JoinHan
         stage.admin.clone(),
         args,
         Metrics::default(),
-        Claims::always("test"),
+        Leadership::always("test"),
     );
     let port = if first { stage.port } else { 0 };
     let listener = grpc::listen(([127, 0, 0, 1], port).into()).await.unwrap();

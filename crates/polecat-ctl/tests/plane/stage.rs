@@ -12,21 +12,21 @@ use gastown_api::{
     BeadStore, DesiredState, KubernetesSpec, MergeRequest, MergeRequestSpec, Polecat,
     PolecatReference, PolecatSpec, PolecatStatus, Rig, RigSettings, RigSpec, conditions,
 };
+use gastown_cluster::control_plane::ControlPlane;
+use gastown_cluster::install;
 use gastown_core::report::{
     AgentExit, InitReport, InitResult, RunReport, SyncReport, SyncResult, Usage, render,
 };
+use gastown_fakes::kubelet::{Exit, Outcome, TestKubelet};
 use gastown_proto::v1::beads_server::BeadsServer;
 use gastown_proto::v1::merge_queue_server::{MergeQueue, MergeQueueServer};
 use gastown_proto::v1::witness_server::WitnessServer;
 use gastown_proto::v1::{self, SubmitRequest, SubmitResponse};
 use gastown_runtime::auth::TokenReviewer;
-use gastown_runtime::lease::Claims;
+use gastown_runtime::lease::Leadership;
 use gastown_runtime::metrics::Metrics;
 use gastown_runtime::tls::Tls;
 use gastown_runtime::{AUDIENCE, Runtime, RuntimeArgs, client, grpc};
-use gastown_testkit::control_plane::ControlPlane;
-use gastown_testkit::kubelet::{Exit, Outcome, TestKubelet};
-use gastown_testkit::tenant;
 use k8s_openapi::api::core::v1::{ConfigMap, Pod};
 use kube::api::{Api, DeleteParams, ListParams, ObjectMeta, Patch, PatchParams, PostParams};
 use kube::config::{KubeConfigOptions, Kubeconfig};
@@ -73,11 +73,11 @@ impl Stage {
         plane.install_crds().await.unwrap();
         let namespace = plane.namespace().await.unwrap();
         let folder = tempfile::tempdir().unwrap();
-        tenant::certificates(folder.path()).unwrap();
+        install::certificates(folder.path()).unwrap();
         grant(&admin, &namespace).await;
         std::fs::write(
             folder.path().join("token"),
-            tenant::token(&admin, &namespace, "polecat-ctl", None).await.unwrap(),
+            install::token(&admin, &namespace, "polecat-ctl", None).await.unwrap(),
         )
         .unwrap();
         let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
@@ -119,8 +119,13 @@ impl Stage {
         self.folder.path().clone_into(&mut args.tls_dir);
         args.token_file = self.folder.path().join("token");
         let client = client::with_config(config, "polecat-ctl", &self.metrics).unwrap();
-        let runtime =
-            Runtime::new("polecat-ctl", client, args, self.metrics.clone(), Claims::always("test"));
+        let runtime = Runtime::new(
+            "polecat-ctl",
+            client,
+            args,
+            self.metrics.clone(),
+            Leadership::always("test"),
+        );
         let own = polecat_ctl::PolecatArgs {
             agent_image: IMAGE.into(),
             git_image: None,

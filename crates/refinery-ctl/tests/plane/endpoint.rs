@@ -4,12 +4,12 @@ use std::path::Path;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
+use gastown_cluster::install::token;
 use gastown_git::Git;
-use gastown_names::GitUrl;
 use gastown_proto::v1::SubmitRequest;
 use gastown_proto::v1::merge_queue_client::MergeQueueClient;
 use gastown_runtime::grpc::Remote;
-use gastown_testkit::tenant::token;
+use gastown_types::GitUrl;
 use kube::ResourceExt as _;
 
 use crate::ground::{NAMESPACE, Town, shared};

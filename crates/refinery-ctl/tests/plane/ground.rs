@@ -10,15 +10,15 @@ use gastown_api::{
     Escalation, MergeRequest, MergeRequestSpec, Polecat, PolecatReference, Refinery, RefinerySpec,
     Rig, rbac,
 };
-use gastown_runtime::lease::Claims;
+use gastown_cluster::control_plane::ControlPlane;
+pub use gastown_cluster::install::SYSTEM as NAMESPACE;
+pub use gastown_cluster::install::until;
+use gastown_cluster::install::{self, Hosted};
+use gastown_fakes::kubelet::{Exit, Outcome, TestKubelet};
+use gastown_fakes::repository;
+use gastown_runtime::lease::Leadership;
 use gastown_runtime::metrics::Metrics;
 use gastown_runtime::{Runtime, RuntimeArgs, client, grpc};
-use gastown_testkit::control_plane::ControlPlane;
-pub use gastown_testkit::demo::SYSTEM as NAMESPACE;
-use gastown_testkit::kubelet::{Exit, Outcome, TestKubelet};
-use gastown_testkit::repository;
-pub use gastown_testkit::tenant::until;
-use gastown_testkit::tenant::{self, Hosted};
 use k8s_openapi::api::batch::v1::Job;
 use k8s_openapi::api::core::v1::Pod;
 use kube::api::{ListParams, PostParams};
@@ -56,10 +56,10 @@ impl Controller {
         let dir = tempfile::tempdir()?;
         let tls = dir.path().join("tls");
         std::fs::create_dir(&tls)?;
-        tenant::certificates(&tls)?;
+        install::certificates(&tls)?;
         let metrics = Metrics::default();
         let client = client::with_config(
-            tenant::config(plane, rbac::Controller::Refinery),
+            install::config(plane, rbac::Controller::Refinery),
             ACCOUNT,
             &metrics,
         )?;
@@ -71,7 +71,7 @@ impl Controller {
             ..RuntimeArgs::from_env()?
         };
         let witness = if witness { Some(start_witness(plane, &args).await?) } else { None };
-        let runtime = Runtime::new(ACCOUNT, client, args, metrics, Claims::always(ACCOUNT));
+        let runtime = Runtime::new(ACCOUNT, client, args, metrics, Leadership::always(ACCOUNT));
         let calls = grpc::listen("127.0.0.1:0".parse()?).await?;
         let pages = grpc::listen("127.0.0.1:0".parse()?).await?;
         let (grpc_port, git_port) = (calls.local_addr()?.port(), pages.local_addr()?.port());
@@ -99,19 +99,24 @@ impl Controller {
 
 /// Starts the real witness-ctl with the same certificates; where it is.
 async fn start_witness(plane: &ControlPlane, args: &RuntimeArgs) -> Result<String> {
-    tenant::install(plane, rbac::Controller::Witness, &[]).await?;
+    install::install(plane, rbac::Controller::Witness, &[]).await?;
     std::fs::write(
         &args.token_file,
-        tenant::token(&plane.client()?, NAMESPACE, ACCOUNT, None).await?,
+        install::token(&plane.client()?, NAMESPACE, ACCOUNT, None).await?,
     )?;
     let metrics = Metrics::default();
     let client = client::with_config(
-        tenant::config(plane, rbac::Controller::Witness),
+        install::config(plane, rbac::Controller::Witness),
         "witness-ctl",
         &metrics,
     )?;
-    let runtime =
-        Runtime::new("witness-ctl", client, args.clone(), metrics, Claims::always("witness-ctl"));
+    let runtime = Runtime::new(
+        "witness-ctl",
+        client,
+        args.clone(),
+        metrics,
+        Leadership::always("witness-ctl"),
+    );
     let listener = grpc::listen("127.0.0.1:0".parse()?).await?;
     let port = listener.local_addr()?.port();
     let started = runtime.clone();
@@ -136,7 +141,7 @@ static CONTROLLER: Hosted<Shared> = Hosted::new();
 
 /// What the chart makes for refinery-ctl.
 pub async fn install(plane: &ControlPlane) -> Result<()> {
-    tenant::install(plane, rbac::Controller::Refinery, &["polecat-ctl", "rig-ctl", ACCOUNT]).await
+    install::install(plane, rbac::Controller::Refinery, &["polecat-ctl", "rig-ctl", ACCOUNT]).await
 }
 
 /// The controller of this test program.
@@ -148,7 +153,7 @@ pub async fn shared() -> Result<(&'static ControlPlane, Shared)> {
         let shared = Shared { grpc: started.grpc, git: started.git, tls: started.tls.clone() };
         Ok((shared, started))
     };
-    let shared = tenant::hosted(&CONTROLLER, serve).await?;
+    let shared = install::hosted(&CONTROLLER, serve).await?;
     Ok((ControlPlane::shared().await?, shared))
 }
 

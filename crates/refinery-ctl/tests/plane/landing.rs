@@ -2,8 +2,8 @@
 
 use anyhow::{Context as _, Result, ensure};
 use gastown_api::{EscalationPhase, MergePhase, MergeRequestStatus, Polecat, Severity, conditions};
-use gastown_testkit::control_plane::{ControlPlane, Options};
-use gastown_testkit::kubelet::{Exit, Outcome};
+use gastown_cluster::control_plane::{ControlPlane, Options};
+use gastown_fakes::kubelet::{Exit, Outcome};
 use kube::api::{Patch, PatchParams};
 use kube::{Api, ResourceExt as _};
 use serde_json::json;

@@ -8,15 +8,15 @@ use anyhow::Result;
 use gastown_api::names::condition;
 use gastown_api::rbac::Controller;
 use gastown_api::{Escalation, Polecat, PolecatSpec, Witness, conditions};
+use gastown_cluster::control_plane::ControlPlane;
+use gastown_cluster::install::SYSTEM as NAMESPACE;
+pub use gastown_cluster::install::until;
+use gastown_cluster::install::{self, Hosted};
 use gastown_proto::v1::witness_client::WitnessClient;
 use gastown_runtime::grpc::{self, AuthChannel, Remote};
-use gastown_runtime::lease::Claims;
+use gastown_runtime::lease::Leadership;
 use gastown_runtime::metrics::Metrics;
 use gastown_runtime::{Runtime, RuntimeArgs, client};
-use gastown_testkit::control_plane::ControlPlane;
-use gastown_testkit::demo::SYSTEM as NAMESPACE;
-pub use gastown_testkit::tenant::until;
-use gastown_testkit::tenant::{self, Hosted};
 use k8s_openapi::api::core::v1::{Pod, ServiceAccount};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, ObjectMeta};
 use kube::api::{Patch, PatchParams, PostParams};
@@ -36,19 +36,19 @@ struct Shared {
 
 async fn serve() -> Result<(Shared, tempfile::TempDir)> {
     let plane = ControlPlane::shared().await?;
-    tenant::install(plane, Controller::Witness, &["polecat-ctl", "rig-ctl"]).await?;
+    install::install(plane, Controller::Witness, &["polecat-ctl", "rig-ctl"]).await?;
     let dir = tempfile::tempdir()?;
     let tls = dir.path().to_owned();
-    tenant::certificates(&tls)?;
+    install::certificates(&tls)?;
     let metrics = Metrics::default();
     let client =
-        client::with_config(tenant::config(plane, Controller::Witness), ACCOUNT, &metrics)?;
+        client::with_config(install::config(plane, Controller::Witness), ACCOUNT, &metrics)?;
     let args = RuntimeArgs {
         namespace: NAMESPACE.into(),
         tls_dir: tls.clone(),
         ..RuntimeArgs::from_env()?
     };
-    let runtime = Runtime::new(ACCOUNT, client, args, metrics, Claims::always(ACCOUNT));
+    let runtime = Runtime::new(ACCOUNT, client, args, metrics, Leadership::always(ACCOUNT));
     let listener = grpc::listen("127.0.0.1:0".parse()?).await?;
     let port = listener.local_addr()?.port();
     let started = runtime.clone();
@@ -65,7 +65,7 @@ static CONTROLLER: Hosted<Shared> = Hosted::new();
 
 /// The controller of this test program.
 async fn shared() -> Result<Shared> {
-    tenant::hosted(&CONTROLLER, serve).await
+    install::hosted(&CONTROLLER, serve).await
 }
 
 /// A namespace with a rig's name of its own.
@@ -159,7 +159,7 @@ impl Town {
         pod: Option<&Pod>,
     ) -> Result<WitnessClient<AuthChannel>> {
         let file = self.dir.path().join(format!("token-{}", owner_of(pod, account)));
-        std::fs::write(&file, tenant::token(&self.client, namespace, account, pod).await?)?;
+        std::fs::write(&file, install::token(&self.client, namespace, account, pod).await?)?;
         let remote = Remote::new(
             &format!("https://localhost:{}", self.shared.port),
             &self.shared.tls,

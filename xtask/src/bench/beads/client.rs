@@ -3,10 +3,10 @@
 use std::time::Duration;
 
 use anyhow::{Context, Result};
+use gastown_cluster::install;
+use gastown_cluster::install::SYSTEM;
+use gastown_cluster::process::Process;
 use gastown_proto::v1::beads_client::BeadsClient;
-use gastown_testkit::demo::SYSTEM;
-use gastown_testkit::process::Process;
-use gastown_testkit::tenant;
 use kube::Client;
 use tonic::metadata::{Ascii, MetadataValue};
 use tonic::service::Interceptor;
@@ -34,7 +34,7 @@ pub async fn caller(
     client: &Client,
     account: &str,
 ) -> Result<BeadsClient<InterceptedService<Channel, Bearer>>> {
-    let token = tenant::token(client, SYSTEM, account, None).await?;
+    let token = install::token(client, SYSTEM, account, None).await?;
     let bearer =
         Bearer(format!("Bearer {token}").parse().context("a token that is no header value")?);
     let ca = std::fs::read(process.ca()).context("reading the CA's certificate")?;

@@ -7,7 +7,7 @@ use anyhow::{Context, Result};
 use gastown_agent::socket::{Activity, Asked, Tool};
 use gastown_agent::sync::Board;
 use gastown_agent::sync::witness::{Ca, Link, Who, Witness};
-use gastown_testkit::process::Process;
+use gastown_cluster::process::Process;
 use jiff::Timestamp;
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;

@@ -8,8 +8,8 @@ use anyhow::{Context, Result, ensure};
 use futures::{StreamExt as _, TryStreamExt as _};
 use gastown_api::names::{GROUP, VERSION, condition, manager};
 use gastown_api::{Polecat, PolecatSpec, Witness, conditions};
-use gastown_testkit::control_plane::ControlPlane;
-use gastown_testkit::tenant;
+use gastown_cluster::control_plane::ControlPlane;
+use gastown_cluster::install;
 use k8s_openapi::api::core::v1::{Namespace, Pod, ServiceAccount};
 use kube::api::{ListParams, Patch, PatchParams, PostParams};
 use kube::{Api, Client, ResourceExt as _};
@@ -104,7 +104,7 @@ impl Town {
                 &Patch::Apply(&body),
             )
             .await?;
-        let token = tenant::token(&self.client, NAMESPACE, ACCOUNT, Some(&pod)).await?;
+        let token = install::token(&self.client, NAMESPACE, ACCOUNT, Some(&pod)).await?;
         std::fs::write(self.token(&name), token).context("writing a token")
     }
 
@@ -129,7 +129,7 @@ impl Town {
         let running = |w: &Witness| {
             w.status.as_ref().and_then(|s| s.polecats_summary).map_or(0, |s| s.running)
         };
-        tenant::until(PATIENCE, &self.api(), WATCH, &format!("{all} running"), |w| {
+        install::until(PATIENCE, &self.api(), WATCH, &format!("{all} running"), |w| {
             w.filter(|w| running(w) == all).map(drop)
         })
         .await

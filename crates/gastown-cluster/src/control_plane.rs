@@ -1,0 +1,323 @@
+//! A real control plane for one test binary: etcd, the API server and the controller manager,
+//! without a node.
+//!
+//! Its processes die with the process that started them, also when that is killed. Tests share one
+//! plane and take a namespace each.
+
+pub(crate) mod crds;
+pub(crate) mod flags;
+pub(crate) mod identity;
+pub(crate) mod keeper;
+pub(crate) mod kubeconfig;
+pub(crate) mod pki;
+
+use std::fs::File;
+use std::net::{IpAddr, Ipv4Addr, TcpListener};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Stdio};
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail};
+use k8s_openapi::api::core::v1::Namespace;
+use kube::api::{Api, ObjectMeta, PostParams};
+use kube::config::{KubeConfigOptions, Kubeconfig};
+use kube::{Client, Config};
+use tokio::sync::OnceCell;
+use tokio::time::{Instant, sleep};
+
+use crate::toolchain;
+use flags::{Kind, Layout};
+use identity::Identity;
+use pki::Authority;
+
+/// How long a slow machine may take to start an API server.
+const READY_WITHIN: Duration = Duration::from_secs(120);
+
+/// How often a condition of the outside world is looked at again.
+const LOOK_AGAIN: Duration = Duration::from_millis(50);
+
+/// The parts, in the order of starting.
+const NAMES: [&str; 3] = ["etcd", "kube-apiserver", "kube-controller-manager"];
+
+const FOLDER_PREFIX: &str = "gastown-plane-";
+
+/// What a plane may be asked to be.
+#[derive(Clone, Debug, Default)]
+pub struct Options {
+    /// Further flags of the API server, such as `--feature-gates=…`.
+    pub apiserver_flags: Vec<String>,
+}
+
+/// A running control plane; dropping it ends it and removes its data.
+pub struct ControlPlane {
+    children: Vec<Child>,
+    kubeconfig: PathBuf,
+    config: Config,
+    folder: PathBuf,
+}
+
+static SHARED: OnceCell<ControlPlane> = OnceCell::const_new();
+
+impl ControlPlane {
+    /// The plane of this process, started by the first who asks.
+    pub async fn shared() -> Result<&'static Self> {
+        SHARED.get_or_try_init(|| Self::start(Options::default())).await
+    }
+
+    /// Starts a plane of one's own; it answers `/readyz` when this returns.
+    pub async fn start(options: Options) -> Result<Self> {
+        toolchain::need_debian(&[("setpriv", "util-linux")]).await?;
+        let binaries = toolchain::control_plane_binaries().await?;
+        sweep();
+        // A free port may be taken by another process before the server binds it.
+        let mut last = None;
+        for _ in 0..3 {
+            match Self::try_start(&binaries, &options).await {
+                Ok(plane) => return Ok(plane),
+                Err(error) if format!("{error:#}").contains("address already in use") => {
+                    last = Some(error)
+                }
+                Err(error) => return Err(error),
+            }
+        }
+        Err(last.context("no attempt was made")?)
+    }
+
+    async fn try_start(binaries: &Path, options: &Options) -> Result<Self> {
+        let folder = new_folder()?;
+        let layout = Layout {
+            pki: folder.join("pki"),
+            data: folder.join("etcd"),
+            address: "127.0.0.1".into(),
+            port: free_port()?,
+            etcd_port: free_port()?,
+            services: "198.19.0.0/24".into(),
+            kind: Kind::Plane,
+        };
+        let kubeconfig = write_credentials(&layout, &[IpAddr::V4(Ipv4Addr::LOCALHOST)])?;
+        let mut plane =
+            Self { children: Vec::new(), config: load(&kubeconfig).await?, kubeconfig, folder };
+        plane.spawn(binaries, "etcd", flags::etcd(&layout))?;
+        plane.wait(async || listens(layout.etcd_port).await).await?;
+        let apiserver = flags::apiserver(&layout)
+            .into_iter()
+            .chain(options.apiserver_flags.iter().cloned())
+            .collect();
+        plane.spawn(binaries, "kube-apiserver", apiserver)?;
+        let client = plane.client()?;
+        plane.wait(async || ready(&client).await).await?;
+        plane.spawn(binaries, "kube-controller-manager", flags::controller_manager(&layout))?;
+        Ok(plane)
+    }
+
+    fn spawn(&mut self, binaries: &Path, name: &str, flags: Vec<String>) -> Result<()> {
+        let log =
+            File::create(self.log(name)).with_context(|| format!("making the log of {name}"))?;
+        let mut command = keeper::mortal(&binaries.join(name));
+        command.args(flags).stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log);
+        self.children.push(keeper::spawn(command)?);
+        Ok(())
+    }
+
+    fn log(&self, name: &str) -> PathBuf {
+        self.folder.join(format!("{name}.log"))
+    }
+
+    /// Asks again until the answer is yes; a part that ends meanwhile is an error with the end of
+    /// its log.
+    async fn wait(&mut self, done: impl AsyncFn() -> bool) -> Result<()> {
+        let deadline = Instant::now() + READY_WITHIN;
+        loop {
+            if done().await {
+                return Ok(());
+            }
+            let last =
+                NAMES.get(self.children.len().saturating_sub(1)).copied().unwrap_or_default();
+            let late = (Instant::now() > deadline)
+                .then(|| format!("{last} was not ready after {READY_WITHIN:?}"));
+            let ended = self.children.iter_mut().zip(NAMES).find_map(|(child, name)| {
+                let status = child.try_wait().ok()??;
+                Some((name, format!("{name} ended with {status}")))
+            });
+            // The folder goes with this plane, so the message takes along what the log says.
+            if let Some((name, why)) = ended.or(late.map(|why| (last, why))) {
+                let log = std::fs::read_to_string(self.folder.join(format!("{name}.log")))
+                    .unwrap_or_default();
+                bail!("{why}:\n{}", toolchain::tail(&log, 15));
+            }
+            sleep(LOOK_AGAIN).await;
+        }
+    }
+
+    /// A client with all permissions. Make one in each test: it lives on the test's own runtime.
+    pub fn client(&self) -> Result<Client> {
+        Ok(Client::try_from(self.config.clone())?)
+    }
+
+    /// A client that the API server treats as this user, such as
+    /// `system:serviceaccount:NAMESPACE:NAME`.
+    pub fn client_as(&self, user: &str) -> Result<Client> {
+        Ok(Client::try_from(self.config_as(user))?)
+    }
+
+    /// What [`ControlPlane::client_as`] is made of.
+    pub fn config_as(&self, user: &str) -> Config {
+        let mut config = self.config.clone();
+        config.auth_info.impersonate = Some(user.to_owned());
+        config
+    }
+
+    /// A kubeconfig file with all permissions.
+    pub fn kubeconfig(&self) -> &Path {
+        &self.kubeconfig
+    }
+
+    /// A kubeconfig file whose bearer the API server treats as this user; for a process of its own.
+    pub fn kubeconfig_as(&self, user: &str) -> Result<PathBuf> {
+        let text = std::fs::read_to_string(&self.kubeconfig).context("reading the kubeconfig")?;
+        let path = self.folder.join(format!("{}.kubeconfig", user.replace([':', '/'], "-")));
+        pki::write_private(&path, &kubeconfig::impersonating(&text, user)?)?;
+        Ok(path)
+    }
+
+    /// Applies the project's CRDs and waits until they are served.
+    pub async fn install_crds(&self) -> Result<()> {
+        crds::install(&self.client()?).await
+    }
+
+    /// Makes a namespace that nobody else uses.
+    pub async fn namespace(&self) -> Result<String> {
+        let metadata = ObjectMeta { generate_name: Some("test-".into()), ..ObjectMeta::default() };
+        let wanted = Namespace { metadata, ..Namespace::default() };
+        let made = Api::all(self.client()?)
+            .create(&PostParams::default(), &wanted)
+            .await
+            .context("making a namespace")?;
+        made.metadata.name.context("the API server named no namespace")
+    }
+
+    /// The processes of this plane.
+    pub fn pids(&self) -> Vec<u32> {
+        self.children.iter().map(Child::id).collect()
+    }
+}
+
+impl Drop for ControlPlane {
+    fn drop(&mut self) {
+        for child in self.children.iter_mut().rev() {
+            drop(child.kill());
+            drop(child.wait());
+        }
+        drop(std::fs::remove_dir_all(&self.folder));
+    }
+}
+
+/// Whether the API server says that it is ready.
+pub(crate) async fn ready(client: &Client) -> bool {
+    let Ok(request) = http::Request::get("/readyz").body(Vec::new()) else { return false };
+    client.request_text(request).await.is_ok_and(|text| text == "ok")
+}
+
+/// Whether something listens on this port of loopback. The API server is started only when etcd
+/// does: one that finds nobody there at first backs off before it looks again.
+pub(crate) async fn listens(port: u16) -> bool {
+    tokio::net::TcpStream::connect((Ipv4Addr::LOCALHOST, port)).await.is_ok()
+}
+
+/// Writes the certificates and keys of a control plane and answers with the administrator's
+/// kubeconfig.
+pub(crate) fn write_credentials(layout: &Layout, addresses: &[IpAddr]) -> Result<PathBuf> {
+    let authority = Authority::new()?;
+    write_credentials_of(&authority, layout, addresses)
+}
+
+/// As [`write_credentials`], with an authority that signs for others too.
+pub(crate) fn write_credentials_of(
+    authority: &Authority,
+    layout: &Layout,
+    addresses: &[IpAddr],
+) -> Result<PathBuf> {
+    let pki = &layout.pki;
+    std::fs::create_dir_all(pki).with_context(|| format!("making {}", pki.display()))?;
+    pki::write_private(&pki.join("ca.crt"), &authority.pem())?;
+    let names = [
+        "localhost",
+        "kubernetes",
+        "kubernetes.default",
+        "kubernetes.default.svc",
+        "kubernetes.default.svc.cluster.local",
+    ];
+    authority.server("kube-apiserver", &names, addresses)?.write(pki, "apiserver")?;
+    let (private, public) = pki::signing_key()?;
+    pki::write_private(&pki.join("service-accounts.key"), &private)?;
+    pki::write_private(&pki.join("service-accounts.pub"), &public)?;
+    let admin = authority.client("gastown-admin", Some("system:masters"))?;
+    admin.write(pki, "admin")?;
+    let path = pki.join("admin.kubeconfig");
+    pki::write_private(&path, &kubeconfig::render(&layout.server(), &authority.pem(), &admin))?;
+    Ok(path)
+}
+
+/// Reads a kubeconfig file.
+pub(crate) async fn load(path: &Path) -> Result<Config> {
+    let file =
+        Kubeconfig::read_from(path).with_context(|| format!("reading {}", path.display()))?;
+    Ok(Config::from_custom_kubeconfig(file, &KubeConfigOptions::default()).await?)
+}
+
+/// A port of loopback that was free a moment ago.
+pub(crate) fn free_port() -> Result<u16> {
+    let listener =
+        TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).context("looking for a free port")?;
+    Ok(listener.local_addr()?.port())
+}
+
+/// A folder whose name says which process it belongs to.
+fn new_folder() -> Result<PathBuf> {
+    let me = Identity::of(std::process::id()).context("reading /proc of this process")?;
+    let prefix = format!("{FOLDER_PREFIX}{}-{}-", me.pid, me.started);
+    Ok(tempfile::Builder::new().prefix(&prefix).tempdir().context("making a folder")?.keep())
+}
+
+/// Removes the folders of processes that are gone: a killed test cannot remove its own.
+fn sweep() {
+    let Ok(entries) = std::fs::read_dir(std::env::temp_dir()) else { return };
+    for entry in entries.flatten() {
+        let name = entry.file_name();
+        if let Some(owner) = name.to_str().and_then(owner)
+            && !owner.is_alive()
+        {
+            drop(std::fs::remove_dir_all(entry.path()));
+        }
+    }
+}
+
+/// Whose folder this is, from its name.
+fn owner(folder: &str) -> Option<Identity> {
+    let mut words = folder.strip_prefix(FOLDER_PREFIX)?.split('-');
+    Some(Identity { pid: words.next()?.parse().ok()?, started: words.next()?.parse().ok()? })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_folder_says_whose_it_is() {
+        assert_eq!(owner("gastown-plane-12-345-abc"), Some(Identity { pid: 12, started: 345 }));
+        assert_eq!(owner("gastown-plane-x"), None);
+        assert_eq!(owner("something-else"), None);
+    }
+
+    #[test]
+    fn folders_of_the_dead_are_swept_and_those_of_the_living_are_kept() {
+        let mine = new_folder().unwrap();
+        // No process starts at tick 1.
+        let dead = std::env::temp_dir().join(format!("{FOLDER_PREFIX}{}-1-x", std::process::id()));
+        std::fs::create_dir_all(&dead).unwrap();
+        sweep();
+        assert!(mine.is_dir());
+        assert!(!dead.exists());
+        std::fs::remove_dir_all(mine).unwrap();
+    }
+}

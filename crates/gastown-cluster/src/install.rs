@@ -1,0 +1,194 @@
+//! Installs one controller on a control plane as the chart does: its account and roles, its
+//! certificates, tokens for its callers, and a thread that outlives each test's own executor.
+
+use std::fmt::Debug;
+use std::path::Path;
+use std::sync::OnceLock;
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail};
+use gastown_api::rbac::{self, Controller};
+use k8s_openapi::api::authentication::v1::{BoundObjectReference, TokenRequest, TokenRequestSpec};
+use k8s_openapi::api::core::v1::{Namespace, Pod, ServiceAccount};
+use k8s_openapi::api::rbac::v1::{
+    ClusterRole, ClusterRoleBinding, Role, RoleBinding, RoleRef, Subject,
+};
+use kube::api::{ObjectMeta, PostParams};
+use kube::{Api, Client, Config, Resource};
+use serde::de::DeserializeOwned;
+
+use crate::control_plane::ControlPlane;
+
+/// Where the chart installs the controllers.
+pub const SYSTEM: &str = "gastown-system";
+
+/// The audience of tokens that our servers take.
+const AUDIENCE: &str = "gastown";
+
+/// Makes what the chart makes for a controller: the CRDs, the release's namespace, cluster-wide and
+/// own roles; and the accounts of those who call it.
+pub async fn install(plane: &ControlPlane, controller: Controller, callers: &[&str]) -> Result<()> {
+    plane.install_crds().await?;
+    let (client, account) = (plane.client()?, controller.name());
+    let name = |name: &str| ObjectMeta { name: Some(name.to_owned()), ..ObjectMeta::default() };
+    let role = |kind: &str| RoleRef {
+        api_group: "rbac.authorization.k8s.io".into(),
+        kind: kind.into(),
+        name: account.into(),
+    };
+    let subject = Subject {
+        kind: "ServiceAccount".into(),
+        name: account.into(),
+        namespace: Some(SYSTEM.into()),
+        api_group: None,
+    };
+    let params = PostParams::default();
+    // Another controller's part may be there already.
+    match Api::all(client.clone())
+        .create(&params, &Namespace { metadata: name(SYSTEM), ..Namespace::default() })
+        .await
+    {
+        Err(kube::Error::Api(status)) if status.code == 409 => {}
+        made => drop(made?),
+    }
+    for caller in callers {
+        let account = ServiceAccount { metadata: name(caller), ..ServiceAccount::default() };
+        Api::namespaced(client.clone(), SYSTEM).create(&params, &account).await?;
+    }
+    let rules = Some(rbac::cluster_rules(controller));
+    Api::all(client.clone())
+        .create(&params, &ClusterRole { metadata: name(account), rules, aggregation_rule: None })
+        .await?;
+    let binding = ClusterRoleBinding {
+        metadata: name(account),
+        role_ref: role("ClusterRole"),
+        subjects: Some(vec![subject.clone()]),
+    };
+    Api::all(client.clone()).create(&params, &binding).await?;
+    let rules = Some(rbac::namespace_rules(controller));
+    Api::namespaced(client.clone(), SYSTEM)
+        .create(&params, &Role { metadata: name(account), rules })
+        .await?;
+    let binding = RoleBinding {
+        metadata: name(account),
+        role_ref: role("Role"),
+        subjects: Some(vec![subject]),
+    };
+    Api::namespaced(client, SYSTEM).create(&params, &binding).await?;
+    Ok(())
+}
+
+/// How a controller of the release reaches the plane: as its own service account.
+pub fn config(plane: &ControlPlane, controller: Controller) -> Config {
+    plane.config_as(&user(controller))
+}
+
+/// Who a controller of the release is to the API server.
+pub fn user(controller: Controller) -> String {
+    format!("system:serviceaccount:{SYSTEM}:{}", controller.name())
+}
+
+/// Writes a CA (`ca.crt`) and a server's certificate for `localhost` (`tls.crt`, `tls.key`) into a
+/// folder.
+pub fn certificates(folder: &Path) -> Result<()> {
+    let ca_key = rcgen::KeyPair::generate()?;
+    let mut ca = rcgen::CertificateParams::new(Vec::<String>::new())?;
+    ca.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
+    ca.distinguished_name.push(rcgen::DnType::CommonName, "test ca");
+    let ca_pem = ca.self_signed(&ca_key)?.pem();
+    let issuer = rcgen::Issuer::new(ca, ca_key);
+    let key = rcgen::KeyPair::generate()?;
+    let cert =
+        rcgen::CertificateParams::new(vec!["localhost".to_owned()])?.signed_by(&key, &issuer)?;
+    std::fs::write(folder.join("ca.crt"), ca_pem)?;
+    std::fs::write(folder.join("tls.crt"), cert.pem())?;
+    std::fs::write(folder.join("tls.key"), key.serialize_pem())?;
+    Ok(())
+}
+
+/// A projected token, as the kubelet would ask for it; bound to the pod, if one is given.
+pub async fn token(
+    client: &Client,
+    namespace: &str,
+    account: &str,
+    pod: Option<&Pod>,
+) -> Result<String> {
+    let bound = pod.map(|p| BoundObjectReference {
+        api_version: Some("v1".into()),
+        kind: Some("Pod".into()),
+        name: p.metadata.name.clone(),
+        uid: p.metadata.uid.clone(),
+    });
+    let spec = TokenRequestSpec {
+        audiences: vec![AUDIENCE.into()],
+        bound_object_ref: bound,
+        expiration_seconds: None,
+    };
+    let request = TokenRequest { spec, ..TokenRequest::default() };
+    let api = Api::<ServiceAccount>::namespaced(client.clone(), namespace);
+    let made = api.create_token_request(account, &PostParams::default(), &request).await?;
+    Ok(made.status.context("a token")?.token)
+}
+
+/// Looks until `want` sees what it wants; says what there was when it does not come in time.
+pub async fn until<K, T>(
+    patience: Duration,
+    api: &Api<K>,
+    name: &str,
+    what: &str,
+    want: impl Fn(Option<&K>) -> Option<T>,
+) -> Result<T>
+where
+    K: Resource + Clone + DeserializeOwned + Debug,
+{
+    let deadline = tokio::time::Instant::now() + patience;
+    loop {
+        let present = api.get_opt(name).await?;
+        if let Some(seen) = want(present.as_ref()) {
+            return Ok(seen);
+        }
+        if tokio::time::Instant::now() > deadline {
+            bail!("{name}: {what} did not come; there is {present:#?}");
+        }
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+}
+
+/// Where [`hosted`] keeps what it has started, or why it could not.
+pub type Hosted<T> = OnceLock<std::result::Result<T, String>>;
+
+/// Starts a controller for the whole of the test program, on a thread that outlives each test's own
+/// executor; the first who asks starts it. `start` gives what tests need to know of it, and what
+/// must live as long.
+pub async fn hosted<T, G, F>(
+    place: &'static Hosted<T>,
+    start: impl FnOnce() -> F + Send + 'static,
+) -> Result<T>
+where
+    T: Clone + Send + Sync + 'static,
+    F: Future<Output = Result<(T, G)>>,
+{
+    let run = move || {
+        let (tell, told) = std::sync::mpsc::channel();
+        std::thread::spawn(move || {
+            // Without a runtime the sender is dropped, which is told below.
+            let Ok(runtime) =
+                tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()
+            else {
+                return;
+            };
+            runtime.block_on(async move {
+                let (known, guard) = match start().await {
+                    Ok((known, guard)) => (Ok(known), Some(guard)),
+                    Err(error) => (Err(format!("{error:#}")), None),
+                };
+                drop(tell.send(known));
+                std::future::pending::<()>().await;
+                drop(guard);
+            });
+        });
+        told.recv().unwrap_or_else(|_| Err("the controller's thread ended".to_owned()))
+    };
+    let started = tokio::task::spawn_blocking(move || place.get_or_init(run).clone()).await?;
+    started.map_err(|error| anyhow::anyhow!("the controller did not start: {error}"))
+}

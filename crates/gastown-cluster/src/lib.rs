@@ -1,0 +1,15 @@
+//! A real Kubernetes on one machine, without a container engine.
+//!
+//! [`toolchain`] builds the programs once into the user's cache folder, [`control_plane`] starts an
+//! API server alone (for tests), [`cluster`] a whole cluster with a node, [`oci`] writes the images
+//! that run on it. [`install`] and [`process`] start one controller on a control plane as the chart
+//! would. This crate knows the API types and the chart's roles; it knows no controller's code.
+
+pub mod agents;
+pub mod cluster;
+pub mod control_plane;
+pub mod http_client;
+pub mod install;
+pub mod oci;
+pub mod process;
+pub mod toolchain;

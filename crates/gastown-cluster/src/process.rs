@@ -1,0 +1,182 @@
+//! A controller as a process of its own on a control plane: what it uses can be told apart from
+//! what is used to load it.
+//!
+//! It has its service account, certificates and ports, as the chart gives them;
+//! [`crate::install::install`] makes what it needs on the plane. It dies with the process that
+//! started it, also when that is killed.
+
+use std::fs::File;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Stdio};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail};
+use axum::http::Method;
+use gastown_api::rbac::Controller;
+use tempfile::TempDir;
+
+use crate::control_plane::identity::Identity;
+use crate::control_plane::{ControlPlane, free_port, keeper};
+use crate::install::SYSTEM;
+use crate::{http_client, install, toolchain};
+
+/// How long it may take to have listed everything and to hold its lease.
+const READY_WITHIN: Duration = Duration::from_secs(120);
+/// How often it is asked whether it is ready.
+const LOOK_AGAIN: Duration = Duration::from_millis(20);
+/// How long running work may take to end.
+const DRAIN: Duration = Duration::from_secs(25);
+
+/// A running controller; dropping it kills it.
+#[derive(Debug)]
+pub struct Process {
+    name: &'static str,
+    child: Child,
+    folder: TempDir,
+    admin: u16,
+    calls: u16,
+}
+
+impl Process {
+    /// Starts `program` with further flags, and returns when it is ready and holds its lease.
+    pub async fn start(
+        plane: &ControlPlane,
+        controller: Controller,
+        program: &Path,
+        flags: &[String],
+    ) -> Result<Self> {
+        let name = controller.name();
+        let folder = TempDir::new().context("a folder for a controller")?;
+        install::certificates(folder.path())?;
+        let (admin, calls) = (free_port()?, free_port()?);
+        let log = File::create(folder.path().join("log")).context("making a log")?;
+        let mut command = keeper::mortal(program);
+        command.args(["--namespace", SYSTEM, "--pod-name", &format!("{name}-0")]);
+        command.args([
+            "--admin-addr",
+            &format!("127.0.0.1:{admin}"),
+            "--grpc-addr",
+            &format!("127.0.0.1:{calls}"),
+        ]);
+        command.arg("--tls-dir").arg(folder.path()).args(flags);
+        command.env("KUBECONFIG", plane.kubeconfig_as(&install::user(controller))?);
+        command.stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log);
+        let mut process = Self { name, child: keeper::spawn(command)?, folder, admin, calls };
+        process.ready().await?;
+        Ok(process)
+    }
+
+    async fn ready(&mut self) -> Result<()> {
+        let deadline = Instant::now() + READY_WITHIN;
+        loop {
+            let page = format!("http://127.0.0.1:{}/readyz", self.admin);
+            let ready = http_client::send(Method::GET, &page, Vec::new()).await.is_ok();
+            if ready && self.metrics().await?.lines().any(|line| line == "gastown_lease_held 1") {
+                return Ok(());
+            }
+            let ended = self.child.try_wait()?.map(|status| format!("ended with {status}"));
+            if let Some(why) = ended.or((Instant::now() > deadline)
+                .then(|| format!("was not ready after {READY_WITHIN:?}")))
+            {
+                bail!("{} {why}:\n{}", self.name, self.log(15));
+            }
+            tokio::time::sleep(LOOK_AGAIN).await;
+        }
+    }
+
+    /// The last lines of its log.
+    pub fn log(&self, lines: usize) -> String {
+        toolchain::tail(
+            &std::fs::read_to_string(self.folder.path().join("log")).unwrap_or_default(),
+            lines,
+        )
+    }
+
+    /// Where it serves gRPC: `https://localhost:PORT`.
+    pub fn endpoint(&self) -> String {
+        format!("https://localhost:{}", self.calls)
+    }
+
+    /// The certificate of the authority that signed its own, PEM.
+    pub fn ca(&self) -> PathBuf {
+        self.folder.path().join("ca.crt")
+    }
+
+    /// Its `/metrics`.
+    pub async fn metrics(&self) -> Result<String> {
+        let page = format!("http://127.0.0.1:{}/metrics", self.admin);
+        Ok(String::from_utf8_lossy(&http_client::send(Method::GET, &page, Vec::new()).await?)
+            .into_owned())
+    }
+
+    /// Its resident memory now, in bytes; not that of its children.
+    pub fn resident(&self) -> Result<u64> {
+        let path = format!("/proc/{}/status", self.child.id());
+        let text = std::fs::read_to_string(&path)
+            .with_context(|| format!("reading {path}: {} is gone", self.name))?;
+        parse_resident(&text).with_context(|| format!("{path} says nothing of resident memory"))
+    }
+
+    /// The CPU time that it has used so far; not that of its children.
+    pub fn cpu(&self) -> Result<Duration> {
+        let path = format!("/proc/{}/stat", self.child.id());
+        let text = std::fs::read_to_string(&path)
+            .with_context(|| format!("reading {path}: {} is gone", self.name))?;
+        let ticks =
+            parse_ticks(&text).with_context(|| format!("{path} says nothing of CPU time"))?;
+        Ok(Duration::from_secs_f64(ticks as f64 / rustix::param::clock_ticks_per_second() as f64))
+    }
+
+    /// Asks it to end, as a rollout does, and waits until it has.
+    pub async fn end(mut self) -> Result<()> {
+        if let Some(it) = Identity::of(self.child.id()) {
+            it.end(DRAIN).await;
+        }
+        let status = self.child.wait()?;
+        if !status.success() {
+            bail!("{} ended with {status}:\n{}", self.name, self.log(15));
+        }
+        Ok(())
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        drop(self.child.kill());
+        drop(self.child.wait());
+    }
+}
+
+/// `VmRSS` of `/proc/PID/status`, in bytes.
+fn parse_resident(status: &str) -> Option<u64> {
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"))?;
+    line.trim().strip_suffix("kB")?.trim().parse::<u64>().ok()?.checked_mul(1024)
+}
+
+/// `utime` and `stime` of `/proc/PID/stat` together, in clock ticks. A program's name may hold
+/// spaces and parentheses, so fields are counted from the last parenthesis.
+fn parse_ticks(stat: &str) -> Option<u64> {
+    let (_, after) = stat.rsplit_once(')')?;
+    // `state` is field 3 of proc(5), `utime` field 14, `stime` field 15.
+    let mut fields = after.split_whitespace().skip(11);
+    let (user, system): (u64, u64) = (fields.next()?.parse().ok()?, fields.next()?.parse().ok()?);
+    user.checked_add(system)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn memory_and_time_are_read_from_what_the_kernel_says() {
+        assert_eq!(
+            parse_resident("Name:\tx\nVmHWM:\t 300 kB\nVmRSS:\t   256 kB\nRssAnon:\t 1 kB\n"),
+            Some(262_144)
+        );
+        assert_eq!(parse_resident("Name:\tx\n"), None);
+        let stat =
+            "42 (a) S (b) S 1 42 42 0 -1 4194560 5 0 0 0 700 31 9 9 20 0 1 0 987654 2650112 222";
+        assert_eq!(parse_ticks(stat), Some(731));
+        assert_eq!(parse_ticks("42 (x) S 1"), None);
+    }
+}
