@@ -1,4 +1,10 @@
-//! Conditions: finding one, and setting one so that an unchanged state stays an unchanged object.
+//! Conditions: finding one, and merging new ones so that an unchanged state stays an unchanged
+//! object.
+//!
+//! A decision returns [`Draft`]s; whoever writes the status [`merge`]s them into the conditions
+//! that the object has.
+
+use std::borrow::Cow;
 
 use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
@@ -31,6 +37,46 @@ impl Status {
 impl From<bool> for Status {
     fn from(holds: bool) -> Self {
         if holds { Self::True } else { Self::False }
+    }
+}
+
+/// A condition as a decision wants it. Times and the observed generation come when it is merged.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Draft {
+    /// Its type, one of [`crate::names::condition`].
+    pub type_: &'static str,
+    /// Whether it holds.
+    pub status: Status,
+    /// Why, as one CamelCase word.
+    pub reason: Cow<'static, str>,
+    /// Why, as a sentence that names objects and says what to do; cut to 32,768 characters.
+    pub message: String,
+}
+
+impl Draft {
+    /// A condition of this type.
+    pub fn new(
+        type_: &'static str,
+        status: impl Into<Status>,
+        reason: impl Into<Cow<'static, str>>,
+        message: impl Into<String>,
+    ) -> Self {
+        Self { type_, status: status.into(), reason: reason.into(), message: message.into() }
+    }
+}
+
+/// Merges drafts into an object's conditions: one of a type that is there is replaced where it
+/// stands, another is added at the end, and types without a draft stay as they are.
+/// `lastTransitionTime` moves only when the status flips, so merging what already holds changes
+/// nothing. Times are whole seconds, as objects keep them.
+pub fn merge(
+    conditions: &mut Vec<Condition>,
+    drafts: impl IntoIterator<Item = Draft>,
+    generation: Option<i64>,
+    now: Timestamp,
+) {
+    for draft in drafts {
+        set(conditions, draft.type_, draft.status, &draft.reason, &draft.message, generation, now);
     }
 }
 

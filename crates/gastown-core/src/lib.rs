@@ -7,5 +7,6 @@ pub mod polecat;
 pub mod report;
 pub mod retry;
 pub mod rig;
+pub mod seniority;
 pub mod train;
 pub mod witness;
