@@ -146,7 +146,7 @@ async fn pass(
         context
             .runtime
             .events
-            .say(store, Note::warning("Refused", "BeadsRefused", refused.join("; ")));
+            .publish(store, Note::warning("Refused", "BeadsRefused", refused.join("; ")));
     }
     if applied.is_news() {
         let words: Vec<String> = applied.done.iter().map(|(deed, _)| deed.words()).collect();
@@ -155,7 +155,7 @@ async fn pass(
             |commit| format!("{} ({})", words.join("; "), commit.short()),
         );
         tracing::info!(words, "the store was written");
-        context.runtime.events.say(store, Note::normal("Writes", "BeadsWritten", words));
+        context.runtime.events.publish(store, Note::normal("Writes", "BeadsWritten", words));
     }
     Ok(())
 }
@@ -163,13 +163,16 @@ async fn pass(
 /// An event for what stands against the town's wishes, once until it changes.
 fn say(context: &Context, store: &BeadStore, left: &Plan, fault: Option<&Fault>) {
     if let Some(fault) = fault {
-        context.runtime.events.say(store, Note::warning("Store", fault.reason(), fault.message()));
+        context
+            .runtime
+            .events
+            .publish(store, Note::warning("Store", fault.reason(), fault.message()));
     }
     if !left.against.is_empty() {
         let words: Vec<&str> = left.against.iter().take(5).map(|(_, why)| why.as_str()).collect();
         context
             .runtime
             .events
-            .say(store, Note::warning("Contended", "Contended", words.join("; ")));
+            .publish(store, Note::warning("Contended", "Contended", words.join("; ")));
     }
 }

@@ -48,7 +48,7 @@ pub async fn tell(convoy: &Convoy, plan: &Plan, context: &Context) -> Result<(),
                 End::Complete => Note::normal("Complete", "Complete", message),
                 End::Failed => Note::warning("Complete", "Failed", message),
             };
-            context.runtime.events.say(convoy, note);
+            context.runtime.events.publish(convoy, note);
         }
         Some(Tell::Forget) => {
             annotate(&mut present, annotation::CONVOY_TOLD, None, context).await?
@@ -121,7 +121,7 @@ async fn make(
         context
             .runtime
             .events
-            .say(convoy, Note::normal("Dispatch", "PolecatCreated", message).about(&polecat));
+            .publish(convoy, Note::normal("Dispatch", "PolecatCreated", message).about(&polecat));
     }
     Ok(())
 }

@@ -173,7 +173,7 @@ fn say(convoy: &Convoy, status: &ConvoyStatus, verdict: &Verdict, context: &Cont
             verdict.degraded.reason.as_str(),
             &verdict.degraded.message,
         );
-        context.runtime.events.say(convoy, note);
+        context.runtime.events.publish(convoy, note);
     }
     let now = conditions::find(&status.conditions, condition::READY)
         .filter(|ready| ready.status == "False");
@@ -183,7 +183,7 @@ fn say(convoy: &Convoy, status: &ConvoyStatus, verdict: &Verdict, context: &Cont
         context
             .runtime
             .events
-            .say(convoy, Note::warning(condition::READY, now.reason.as_str(), &now.message));
+            .publish(convoy, Note::warning(condition::READY, now.reason.as_str(), &now.message));
     }
 }
 

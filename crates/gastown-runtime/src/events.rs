@@ -107,7 +107,7 @@ impl Events {
 
     /// Says it, unless it was the last thing said about this topic of this object. Never waits,
     /// never fails.
-    pub fn say<K: Resource<DynamicType = ()>>(&self, object: &K, note: Note) {
+    pub fn publish<K: Resource<DynamicType = ()>>(&self, object: &K, note: Note) {
         let uid = object.meta().uid.clone().unwrap_or_default();
         {
             let mut said = self.said.lock();

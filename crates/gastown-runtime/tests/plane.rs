@@ -553,7 +553,7 @@ async fn events_about_different_objects_keep_their_own_words() -> Result<()> {
     }
     let events = Events::start(client.clone(), "test", "test-0", &Metrics::default());
     for about in &made[1..] {
-        events.say(
+        events.publish(
             &made[0],
             Note::normal("landing", "Landed", format!("landed {}", about.name_any())).about(about),
         );

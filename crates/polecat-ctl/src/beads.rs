@@ -57,7 +57,7 @@ pub async fn read(
         "{}; attempt {} goes on with spec.taskDescription alone",
         lacks.message, inputs.attempt
     );
-    cx.runtime.events.say(polecat, Note::warning("Bead", lacks.reason, note));
+    cx.runtime.events.publish(polecat, Note::warning("Bead", lacks.reason, note));
     Ok(None)
 }
 

@@ -232,7 +232,9 @@ fn tell(cx: &Context, polecat: &Polecat, view: &View) {
         return;
     }
     let note = if told.warning { Note::warning } else { Note::normal };
-    cx.runtime.events.say(polecat, note(condition::READY, told.reason.clone(), told.note.clone()));
+    cx.runtime
+        .events
+        .publish(polecat, note(condition::READY, told.reason.clone(), told.note.clone()));
 }
 
 fn again(s: &Snapshot, plan: &Plan, now: Timestamp) -> Action {

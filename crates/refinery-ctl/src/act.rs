@@ -286,7 +286,7 @@ impl Pass<'_> {
             e.not_before = Some(until);
             e.note =
                 Some(("GateBroken".to_owned(), format!("Job {job}: {why}; it is tried again")));
-            self.ctx.runtime.events.say(
+            self.ctx.runtime.events.publish(
                 e.object.as_ref(),
                 Note::warning("gate", "GateBroken", format!("Job {job}: {why}")),
             );
@@ -408,7 +408,7 @@ impl Pass<'_> {
         self.ctx
             .runtime
             .events
-            .say(self.refinery.as_ref(), Note::warning("landing", "ReadBackFailed", &message));
+            .publish(self.refinery.as_ref(), Note::warning("landing", "ReadBackFailed", &message));
         train.target = None;
         if let Some(e) = train.entry(id) {
             e.landing = Landing::No;
@@ -476,8 +476,8 @@ impl Pass<'_> {
 
     /// Says it of the request, and of the Refinery about the request.
     fn tell(&self, request: &MergeRequest, note: Note) {
-        self.ctx.runtime.events.say(self.refinery.as_ref(), note.clone().about(request));
-        self.ctx.runtime.events.say(request, note);
+        self.ctx.runtime.events.publish(self.refinery.as_ref(), note.clone().about(request));
+        self.ctx.runtime.events.publish(request, note);
     }
 
     /// Deletes a landed branch that nobody has moved since. What cannot be deleted stays, and is no
@@ -584,7 +584,7 @@ impl Pass<'_> {
     ) -> Result<(), Error> {
         let Some(object) = train.entries.get(id).map(|e| e.object.clone()) else { return Ok(()) };
         self.end(train, id, ended(EndPhase::Rejected, why, message.clone())).await?;
-        self.ctx.runtime.events.say(object.as_ref(), Note::warning("landing", why, message));
+        self.ctx.runtime.events.publish(object.as_ref(), Note::warning("landing", why, message));
         Ok(())
     }
 

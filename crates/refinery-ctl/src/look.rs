@@ -115,10 +115,10 @@ impl Pass<'_> {
                 let message = format!(
                     "building it on {base} failed by a defect of refinery-ctl; it is tried again later"
                 );
-                self.ctx
-                    .runtime
-                    .events
-                    .say(e.object.as_ref(), Note::warning("build", "BuildFailed", message.clone()));
+                self.ctx.runtime.events.publish(
+                    e.object.as_ref(),
+                    Note::warning("build", "BuildFailed", message.clone()),
+                );
                 if let Some(e) = train.entry(request) {
                     e.not_before = Some(in_seconds(600));
                     e.note = Some(("BuildFailed".to_owned(), message));

@@ -74,7 +74,7 @@ async fn stand(
     if refinery.status.as_ref() != Some(&status) {
         write::refinery_status(client, refinery, &status).await?;
     }
-    ctx.runtime.events.say(refinery, Note::warning("place", why, message));
+    ctx.runtime.events.publish(refinery, Note::warning("place", why, message));
     Ok(resync())
 }
 
@@ -203,7 +203,7 @@ impl Pass<'_> {
         self.ctx
             .runtime
             .events
-            .say(self.refinery.as_ref(), Note::warning("remote", reason, message.clone()));
+            .publish(self.refinery.as_ref(), Note::warning("remote", reason, message.clone()));
         train.problem = Some((reason.to_owned(), message));
         train.troubled = train.troubled.saturating_add(1);
         let facts = self.facts(train);

@@ -115,7 +115,7 @@ where
             if apply::child(&api, manager::RIG, present.as_deref(), wanted).await?
                 && present.is_none()
             {
-                context.runtime.events.say(
+                context.runtime.events.publish(
                     rig,
                     Note::normal("Children", "ChildCreated", format!("made {kind} {named}")),
                 );
@@ -128,7 +128,7 @@ where
                 context
                     .runtime
                     .events
-                    .say(rig, Note::normal("Children", "ChildWithdrawn", message));
+                    .publish(rig, Note::normal("Children", "ChildWithdrawn", message));
             }
             delete(withdraw, store, context).await
         }

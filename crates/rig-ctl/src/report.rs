@@ -117,5 +117,5 @@ fn say(rig: &Rig, before: &RigStatus, verdict: &Verdict, context: &Context) {
     } else {
         Note::normal(condition::READY, *reason, message)
     };
-    context.runtime.events.say(rig, note);
+    context.runtime.events.publish(rig, note);
 }

@@ -101,7 +101,7 @@ impl Channels {
         let told = match (route.channel, &route.webhook, &route.slack, &route.email) {
             (Channel::Mayor, ..) => {
                 // A topic an object: what became worse is another message of it.
-                events.say(object, Note::warning("Escalation", "Escalated", letter.headline()));
+                events.publish(object, Note::warning("Escalation", "Escalated", letter.headline()));
                 Ok(Outcome::Sent)
             }
             (Channel::Webhook, Some(to), ..) => {

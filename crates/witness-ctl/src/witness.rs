@@ -90,7 +90,7 @@ async fn publish(object: &Witness, status: &WitnessStatus, ctx: &Context) -> Res
     report::WITNESS.apply(&api, object, status).await.map_err(|e| Error::Report(named(), e))?;
     if let Some(ready) = conditions::find(&status.conditions, condition::READY) {
         let note = if ready.status == "True" { Note::normal } else { Note::warning };
-        ctx.runtime.events.say(object, note(condition::READY, &ready.reason, &ready.message));
+        ctx.runtime.events.publish(object, note(condition::READY, &ready.reason, &ready.message));
     }
     if object.spec.routes.is_empty() && object.spec.escalation_target != "mayor" {
         let reason = match object.spec.escalation_target.as_str() {
@@ -102,7 +102,7 @@ async fn publish(object: &Witness, status: &WitnessStatus, ctx: &Context) -> Res
             "escalationTarget {} says not how: the mayor is told until spec.routes does",
             object.spec.escalation_target
         );
-        ctx.runtime.events.say(object, Note::warning("Routes", reason, words));
+        ctx.runtime.events.publish(object, Note::warning("Routes", reason, words));
     }
     Ok(())
 }
@@ -157,7 +157,7 @@ async fn look(
                     format!("{}; its work is to be saved before a restart", verdict.message),
                 ),
             };
-            ctx.runtime.events.say(polecat, Note::warning("Wedged", word, said));
+            ctx.runtime.events.publish(polecat, Note::warning("Wedged", word, said));
         }
     }
     let shown = show(polecat, Some(&verdict), now, ctx).await?;
