@@ -27,15 +27,15 @@ use crate::tls::{self, Tls};
 pub const SERVER_DEADLINE: Duration = Duration::from_secs(30);
 const HEALTH: &str = "/grpc.health.v1.Health/";
 
-/// Decides whether a caller may call a method, by its path `/package.Service/Method`; the error is why
-/// not.
+/// Decides whether a caller may call a method, by its path `/package.Service/Method`; the error is
+/// why not.
 pub type Policy = Arc<dyn Fn(&str, &Identity) -> Result<(), String> + Send + Sync>;
 
 /// The methods of a service, and the service accounts that may call each.
 pub type Callers = &'static [(&'static str, &'static [&'static str])];
 
-/// Whether a table allows a caller to call a method; only service accounts of namespace `release` are
-/// allowed anything.
+/// Whether a table allows a caller to call a method; only service accounts of namespace `release`
+/// are allowed anything.
 pub fn is_allowed(callers: Callers, release: &str, method: &str, caller: &Identity) -> bool {
     let allowed =
         callers.iter().find(|(m, _)| *m == method).map(|(_, who)| *who).unwrap_or_default();

@@ -1,5 +1,5 @@
-//! Logs and traces. Traces are exported when `OTEL_EXPORTER_OTLP_ENDPOINT` is set, by OTLP over gRPC
-//! without TLS.
+//! Logs and traces. Traces are exported when `OTEL_EXPORTER_OTLP_ENDPOINT` is set, by OTLP over
+//! gRPC without TLS.
 
 use opentelemetry::trace::TracerProvider as _;
 use opentelemetry_sdk::Resource;
@@ -31,8 +31,8 @@ pub struct Telemetry {
     provider: Option<SdkTracerProvider>,
 }
 
-/// Installs the global log subscriber and the exporter of traces. Must be called in the tokio runtime,
-/// where the exporter's channel lives.
+/// Installs the global log subscriber and the exporter of traces. Must be called in the tokio
+/// runtime, where the exporter's channel lives.
 pub fn init(
     args: &RuntimeArgs,
     controller: &'static str,
