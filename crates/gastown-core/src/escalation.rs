@@ -212,7 +212,7 @@ pub struct Attempt {
 pub struct Plan {
     /// Its phase.
     pub phase: EscalationPhase,
-    /// Its severity, with the rises for lack of an acknowledgement.
+    /// Its severity, raised where nobody has acknowledged it in time.
     pub severity: Severity,
     /// Its state before any attempt of this plan.
     pub state: EscalationState,

@@ -15,8 +15,9 @@ const NUDGE: &str = "You have been silent for a while. Go on with your task; if 
 /// Why a checkpoint is asked for.
 const CHECKPOINT: &str = "the agent shows no activity and is about to be restarted";
 
-/// Sends the assessment's command, if it has one, down the stream of pod `pod` (a uid), and publishes
-/// an Event about it. A command that cannot be sent now comes again with the next assessment.
+/// Sends the assessment's command, if it has one, down the stream of pod `pod` (a uid), and
+/// publishes an Event about it. A command that cannot be sent now comes again with the next
+/// assessment.
 pub(crate) fn act(
     polecat: &Polecat,
     pod: &str,

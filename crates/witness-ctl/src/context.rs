@@ -10,7 +10,7 @@ use gastown_core::seniority;
 use gastown_runtime::Runtime;
 use gastown_runtime::watch::Trigger;
 use jiff::{SignedDuration, Timestamp};
-use kube::ResourceExt as _;
+use kube::ResourceExt;
 use kube::runtime::reflector::{ObjectRef, Store};
 use parking_lot::Mutex;
 
@@ -130,5 +130,5 @@ impl SentMessages {
 }
 
 fn key(witness: Option<&Witness>, route: &str) -> (String, String) {
-    (witness.and_then(|w| w.uid()).unwrap_or_default(), route.to_owned())
+    (witness.and_then(ResourceExt::uid).unwrap_or_default(), route.to_owned())
 }

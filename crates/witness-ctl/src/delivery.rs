@@ -6,7 +6,7 @@ use gastown_api::{Escalation, Route, Witness};
 use gastown_core::escalation::{EscalationState, Outcome, Plan};
 use gastown_runtime::apply;
 use jiff::Timestamp;
-use kube::{Api, ResourceExt as _};
+use kube::{Api, ResourceExt};
 
 use crate::channels::Notification;
 use crate::context::Context;
@@ -54,7 +54,7 @@ async fn send(
     plan: &Plan,
     ctx: &Context,
 ) -> EscalationState {
-    let namespace = witness.and_then(|w| w.namespace()).unwrap_or_default();
+    let namespace = witness.and_then(ResourceExt::namespace).unwrap_or_default();
     let mut state = plan.state.clone();
     for attempt in &plan.attempts {
         let Some(route) = routes.iter().find(|r| r.name() == attempt.route) else { continue };

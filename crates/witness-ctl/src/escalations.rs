@@ -105,8 +105,8 @@ fn has_cause(escalation: &Escalation, namespace: &str, cause: &str) -> bool {
     escalation.namespace().as_deref() == Some(namespace) && escalation.spec.cause == cause
 }
 
-/// Whether there is an Escalation of a cause that is not settled, open or closed by a person, as the
-/// cache shows it.
+/// Whether there is an Escalation of a cause that is not settled, open or closed by a person, as
+/// the cache shows it.
 fn is_unsettled(ctx: &Context, namespace: &str, cause: &str) -> bool {
     let matches = |e: &Escalation| has_cause(e, namespace, cause) && state(e).settled.is_none();
     ctx.stores.escalations.find(matches).is_some()
@@ -122,8 +122,8 @@ fn open(ctx: &Context, namespace: &str, cause: &str) -> Option<String> {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Raiser {
     /// A controller, which reports the problems that there are, and reports them again after a
-    /// restart. What a person has closed stays closed until it is settled, or is raised with another
-    /// summary.
+    /// restart. What a person has closed stays closed until it is settled, or is raised with
+    /// another summary.
     Controller,
     /// An agent, which reports something once.
     Agent,
@@ -211,8 +211,8 @@ fn api(ctx: &Context, namespace: &str) -> Api<Escalation> {
     Api::namespaced(ctx.runtime.client.clone(), namespace)
 }
 
-/// Creates the Escalation of a cause, or counts one more raise of the open one, or leaves closed what
-/// a person has closed. Returns its name, and whether it is new.
+/// Creates the Escalation of a cause, or counts one more raise of the open one, or leaves closed
+/// what a person has closed. Returns its name, and whether it is new.
 pub(crate) async fn raise(
     ctx: &Context,
     namespace: &str,
@@ -248,8 +248,8 @@ pub(crate) async fn raise(
 }
 
 /// Closes the open Escalation of a cause. Returns its name, or none when there was no open one. An
-/// Escalation that a person has closed is marked as settled, so that the same problem raises another
-/// one when it comes back.
+/// Escalation that a person has closed is marked as settled, so that the same problem raises
+/// another one when it comes back.
 pub(crate) async fn settle(
     ctx: &Context,
     namespace: &str,

@@ -52,8 +52,8 @@ fn next_pass(witness: &Witness) -> Action {
     Action::requeue(gastown_runtime::jittered(interval))
 }
 
-/// Reconciles the polecats of a Witness's rig. Returns the health of each, and an error if there was
-/// any: the error of one polecat does not stop the others.
+/// Reconciles the polecats of a Witness's rig. Returns the health of each, and an error if there
+/// was any: the error of one polecat does not stop the others.
 async fn polecats(
     witness: &Witness,
     pass: Pass,
@@ -107,7 +107,8 @@ async fn idle(object: &Polecat, now: Timestamp, ctx: &Context) -> Result<Option<
     report::publish(&report::POLECAT, object, &status, ctx).await // client
 }
 
-/// Whether polecat-ctl may not have seen yet that a restart of the pod that is ending was asked for.
+/// Whether polecat-ctl may not have seen yet that a restart of the pod that is ending was asked
+/// for.
 fn is_restarting(polecat: &Polecat) -> bool {
     let Some(status) = &polecat.status else { return false };
     let healthy = conditions::find(&status.conditions, condition::HEALTHY);

@@ -93,10 +93,13 @@ impl Service {
     fn check_leader(&self) -> Result<(), Status> {
         let runtime = &self.ctx.runtime;
         if runtime.leadership.held().is_some() && !runtime.drain.is_cancelled() {
-            Ok(())
-        } else {
-            Err(Status::unavailable("another replica of witness-ctl is the leader"))
+            return Ok(());
         }
+        let leader = runtime.leadership.holder();
+        Err(Status::unavailable(format!(
+            "this replica of witness-ctl does not serve; the leader is {}",
+            leader.as_deref().unwrap_or("not known")
+        )))
     }
 
     /// The pod that the caller's token is bound to, and the Polecat that owns it.

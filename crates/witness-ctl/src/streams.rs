@@ -52,8 +52,8 @@ struct WorkingPod {
 /// The pods of one Polecat.
 #[derive(Default)]
 struct PolecatStreams {
-    /// Usually one, or a few while one takes over from another; the one that attached last is at the
-    /// end.
+    /// Usually one, or a few while one takes over from another; the one that attached last is at
+    /// the end.
     pods: Vec<Pod>,
     working: Option<WorkingPod>,
 }

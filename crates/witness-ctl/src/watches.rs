@@ -16,8 +16,8 @@ pub(crate) fn escalations(
     Watch::<Escalation>::all(runtime).notify_self(escalation).start()
 }
 
-/// Every Witness. A change reconciles it and the other Witnesses of its rig, because another one may
-/// be active now, and the rig's Escalations, because the routes may be others.
+/// Every Witness. A change reconciles it and the other Witnesses of its rig, because another one
+/// may be active now, and the rig's Escalations, because the routes may be others.
 pub(crate) fn witnesses(
     runtime: &Runtime,
     witness: &Trigger<Witness>,

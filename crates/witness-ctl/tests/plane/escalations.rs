@@ -1,5 +1,5 @@
-//! Escalations: one for each cause, sent along routes, acknowledged and closed by people, settled by
-//! whoever raised them.
+//! Escalations: one for each cause, sent along routes, acknowledged and closed by people, settled
+//! by whoever raised them.
 
 use anyhow::{Context as _, Result, ensure};
 use gastown_api::names::condition;
