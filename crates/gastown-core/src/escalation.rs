@@ -261,8 +261,21 @@ pub fn decide(now: Timestamp, snapshot: &Snapshot) -> Plan {
         }
     }
     let severity = severity(snapshot.severity, &state);
-    let mut attempts = Vec::new();
-    for route in snapshot.routes.iter().filter(|r| r.min_severity <= severity) {
+    let (attempts, waits) = due_attempts(now, &snapshot.routes, &state, severity);
+    next.extend(waits);
+    let next = next.into_iter().min();
+    Plan { phase: EscalationPhase::Open, severity, state, attempts, delete: false, next }
+}
+
+/// The attempts to make now at a severity, and when routes that have to wait may be tried.
+fn due_attempts(
+    now: Timestamp,
+    routes: &[RouteSnapshot],
+    state: &EscalationState,
+    severity: Severity,
+) -> (Vec<Attempt>, Vec<Timestamp>) {
+    let (mut attempts, mut waits) = (Vec::new(), Vec::new());
+    for route in routes.iter().filter(|r| r.min_severity <= severity) {
         let delivery =
             state.deliveries.iter().find(|d| d.route == route.name && d.severity >= severity);
         let number = match delivery {
@@ -270,7 +283,7 @@ pub fn decide(now: Timestamp, snapshot: &Snapshot) -> Plan {
                 continue;
             }
             Some(DeliveryRecord { next: Some(due), .. }) if *due > now => {
-                next.push(*due);
+                waits.push(*due);
                 continue;
             }
             Some(delivery) => delivery.attempts.saturating_add(1),
@@ -278,11 +291,10 @@ pub fn decide(now: Timestamp, snapshot: &Snapshot) -> Plan {
         };
         match rate_limited_until(now, &route.sent_at) {
             None => attempts.push(Attempt { route: route.name.clone(), severity, number }),
-            Some(free) => next.push(free),
+            Some(free) => waits.push(free),
         }
     }
-    let next = next.into_iter().min();
-    Plan { phase: EscalationPhase::Open, severity, state, attempts, delete: false, next }
+    (attempts, waits)
 }
 
 /// The plan for an Escalation that ended at `end`: keep it for a while, then delete it.

@@ -135,23 +135,8 @@ where
         let reconcile = Arc::new(reconcile);
         let failures: Arc<Failures<K>> = Arc::default();
         loop {
-            // Without the lease references are dropped: acquiring it reconciles every object
-            // anyway.
-            let standby = async {
-                loop {
-                    if triggers.recv().await.is_none() {
-                        std::future::pending::<()>().await;
-                    }
-                }
-            };
-            let may_start = async {
-                runtime.readiness.ready().await;
-                runtime.leadership.acquired().await
-            };
-            tokio::select! {
-                () = runtime.drain.cancelled() => return,
-                _ = may_start => {}
-                () = standby => {}
+            if !may_start(runtime, &mut triggers).await {
+                return;
             }
             tracing::info!(controller = name, objects = store.len(), "reconciling under the lease");
             let all: Vec<_> = store
@@ -193,6 +178,27 @@ where
                 () = runtime.leadership.lost() => tracing::warn!(controller = name, "the lease is lost: running work is aborted"),
             }
         }
+    }
+}
+
+/// Waits until the process is ready and holds the lease; false when it drains before.
+async fn may_start<K: Resource<DynamicType = ()>>(
+    runtime: &Runtime,
+    triggers: &mut Triggers<K>,
+) -> bool {
+    // Without the lease references are dropped: acquiring it reconciles every object anyway.
+    let standby = async {
+        while triggers.recv().await.is_some() {}
+        std::future::pending::<()>().await;
+    };
+    let acquired = async {
+        runtime.readiness.ready().await;
+        runtime.leadership.acquired().await
+    };
+    tokio::select! {
+        () = runtime.drain.cancelled() => false,
+        _ = acquired => true,
+        () = standby => false,
     }
 }
 

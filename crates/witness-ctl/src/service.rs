@@ -189,66 +189,100 @@ impl Service {
 /// The Escalation that a request asks for, and its namespace. `own` is the agent's Polecat when an
 /// agent asks.
 fn spec(r: &RaiseRequest, own: Option<&Polecat>) -> Result<(String, EscalationSpec), Status> {
-    let severity = Severity::parse(&r.severity);
-    let severity = severity.ok_or_else(|| {
+    let severity = Severity::parse(&r.severity).ok_or_else(|| {
         Status::invalid_argument("severity must be one of low, medium, high and critical")
     })?;
-    let some = |text: &str| (!text.is_empty()).then(|| text.to_owned());
-    let bounded = |name: &str, text: &str, max: usize| match text.chars().count() {
-        0 => Err(Status::invalid_argument(format!("{name} is missing"))),
-        n if n > max => {
-            Err(Status::invalid_argument(format!("{name} is longer than {max} characters")))
-        }
-        _ => Ok(()),
-    };
-    bounded("summary", &r.summary, escalations::MAX_SUMMARY)?;
+    check_length("summary", &r.summary, escalations::MAX_SUMMARY)?;
     if r.details.chars().count() > MAX_DETAILS {
         return Err(Status::invalid_argument(format!(
             "details are longer than {MAX_DETAILS} characters"
         )));
     }
-    let (namespace, rig, cause, source, related) = if let Some(polecat) = own {
-        let (namespace, name) = (polecat.namespace().unwrap_or_default(), polecat.name_any());
-        let wrong = |asked: &str, own: &str| !asked.is_empty() && asked != own;
-        let foreign = wrong(&r.namespace, &namespace)
-            || wrong(&r.rig, &polecat.spec.rig)
-            || wrong(&r.related_kind, "Polecat");
-        if foreign || wrong(&r.related_name, &name) || wrong(&r.related_namespace, &namespace) {
-            return Err(Status::permission_denied(
-                "an agent may raise Escalations about its own Polecat only",
-            ));
-        }
-        let prefix = format!("polecat/{namespace}/{name}/agent");
-        // With the prefix, no cause that an agent chooses is the cause of a controller.
-        let cause = if r.cause.is_empty() { prefix } else { format!("{prefix}/{}", r.cause) };
-        let related =
-            RelatedObject { kind: "Polecat".to_owned(), namespace: Some(namespace.clone()), name };
-        (namespace, polecat.spec.rig.clone(), cause, "agent".to_owned(), Some(related))
-    } else {
-        bounded("namespace", &r.namespace, 63)?;
-        bounded("rig", &r.rig, 253)?;
-        bounded("source", &r.source, 253)?;
-        let related = RelatedObject {
-            kind: r.related_kind.clone(),
-            namespace: some(&r.related_namespace),
-            name: r.related_name.clone(),
-        };
-        let related = (!related.kind.is_empty() && !related.name.is_empty()).then_some(related);
-        (r.namespace.clone(), r.rig.clone(), r.cause.clone(), r.source.clone(), related)
+    let (namespace, spec) = match own {
+        Some(polecat) => agent_spec(r, severity, polecat)?,
+        None => controller_spec(r, severity)?,
     };
-    bounded("cause", &cause, 512)?;
+    check_length("cause", &spec.cause, 512)?;
+    Ok((namespace, spec))
+}
+
+fn check_length(name: &str, text: &str, max: usize) -> Result<(), Status> {
+    match text.chars().count() {
+        0 => Err(Status::invalid_argument(format!("{name} is missing"))),
+        n if n > max => {
+            Err(Status::invalid_argument(format!("{name} is longer than {max} characters")))
+        }
+        _ => Ok(()),
+    }
+}
+
+fn non_empty(text: &str) -> Option<String> {
+    (!text.is_empty()).then(|| text.to_owned())
+}
+
+/// An Escalation that an agent asks for, which is about its own Polecat.
+fn agent_spec(
+    r: &RaiseRequest,
+    severity: Severity,
+    polecat: &Polecat,
+) -> Result<(String, EscalationSpec), Status> {
+    let (namespace, name) = (polecat.namespace().unwrap_or_default(), polecat.name_any());
+    let is_other = |asked: &str, own: &str| !asked.is_empty() && asked != own;
+    if is_other(&r.namespace, &namespace)
+        || is_other(&r.rig, &polecat.spec.rig)
+        || is_other(&r.related_kind, "Polecat")
+        || is_other(&r.related_name, &name)
+        || is_other(&r.related_namespace, &namespace)
+    {
+        return Err(Status::permission_denied(
+            "an agent may raise Escalations about its own Polecat only",
+        ));
+    }
+    // With the prefix, no cause that an agent chooses is the cause of a controller.
+    let prefix = format!("polecat/{namespace}/{name}/agent");
     let spec = EscalationSpec {
         severity,
-        cause,
+        cause: if r.cause.is_empty() { prefix } else { format!("{prefix}/{}", r.cause) },
         summary: r.summary.clone(),
-        details: some(&r.details),
-        source,
-        rig_ref: rig,
-        related_object: related,
+        details: non_empty(&r.details),
+        source: "agent".to_owned(),
+        rig_ref: polecat.spec.rig.clone(),
+        related_object: Some(RelatedObject {
+            kind: "Polecat".to_owned(),
+            namespace: Some(namespace.clone()),
+            name,
+        }),
         acknowledged: None,
         closed: None,
     };
     Ok((namespace, spec))
+}
+
+/// An Escalation that a controller asks for.
+fn controller_spec(
+    r: &RaiseRequest,
+    severity: Severity,
+) -> Result<(String, EscalationSpec), Status> {
+    check_length("namespace", &r.namespace, 63)?;
+    check_length("rig", &r.rig, 253)?;
+    check_length("source", &r.source, 253)?;
+    let related = RelatedObject {
+        kind: r.related_kind.clone(),
+        namespace: non_empty(&r.related_namespace),
+        name: r.related_name.clone(),
+    };
+    let spec = EscalationSpec {
+        severity,
+        cause: r.cause.clone(),
+        summary: r.summary.clone(),
+        details: non_empty(&r.details),
+        source: r.source.clone(),
+        rig_ref: r.rig.clone(),
+        related_object: (!related.kind.is_empty() && !related.name.is_empty()).then_some(related),
+        acknowledged: None,
+        closed: None,
+    };
+    Ok((r.namespace.clone(), spec))
 }
 
 #[tonic::async_trait]
