@@ -5,6 +5,8 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+pub use gastown_grpc::Ca;
+use gastown_grpc::{AuthChannel, Remote};
 use gastown_proto::v1::command::What;
 use gastown_proto::v1::witness_client::WitnessClient;
 use gastown_proto::v1::{Command, Heartbeat, RaiseRequest, RaiseResponse};
@@ -12,8 +14,7 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep, sleep_until, timeout};
 use tokio_stream::wrappers::ReceiverStream;
-use tonic::transport::{Certificate, Channel, ClientTlsConfig, Endpoint};
-use tonic::{Request, Status};
+use tonic::Status;
 
 use super::board::{Board, Urgency};
 use crate::socket::{self, Answer, Asked};
@@ -26,6 +27,8 @@ const PROGRESS: Duration = Duration::from_secs(5);
 const SLOWEST: Duration = Duration::from_secs(30);
 /// For the connection, and for the witness's first word.
 const ANSWER: Duration = Duration::from_secs(15);
+/// For one attempt to connect.
+const CONNECT: Duration = Duration::from_secs(5);
 /// A call that is no stream.
 const CALL: Duration = Duration::from_secs(10);
 /// A stream that lived so long was a good one: the pauses begin anew.
@@ -48,15 +51,6 @@ pub struct Witness {
     pub token_file: PathBuf,
 }
 
-/// Where the CA's certificate is.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Ca {
-    /// In a variable.
-    Text(String),
-    /// In a file, read again for each connection.
-    File(PathBuf),
-}
-
 /// Whose agent it is.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Who {
@@ -71,53 +65,21 @@ pub struct Who {
 }
 
 impl Witness {
-    async fn client(&self) -> Result<WitnessClient<Channel>, Status> {
-        let away = |e: &dyn std::error::Error| {
-            Status::unavailable(format!("{}: {}", self.endpoint, chain(e)))
-        };
-        let ca = match &self.ca {
-            Ca::Text(text) => text.clone().into_bytes(),
-            Ca::File(path) => tokio::fs::read(path)
-                .await
-                .map_err(|e| Status::unavailable(format!("{}: {e}", path.display())))?,
-        };
-        let endpoint = || {
-            Endpoint::from_shared(self.endpoint.clone())?
-                .connect_timeout(Duration::from_secs(5))
-                .http2_keep_alive_interval(Duration::from_secs(30))
-                .keep_alive_timeout(Duration::from_secs(20))
-                .keep_alive_while_idle(true)
-                .tls_config(ClientTlsConfig::new().ca_certificate(Certificate::from_pem(ca)))
-        };
-        let endpoint = endpoint().map_err(|e| away(&e))?;
-        let channel = timeout(ANSWER, endpoint.connect())
+    /// A client with a connection of its own.
+    async fn client(&self) -> Result<WitnessClient<AuthChannel>, Status> {
+        let remote = Remote::with_ca(&self.endpoint, self.ca.clone(), &self.token_file, ANSWER);
+        let connected = timeout(ANSWER, remote.connect(CONNECT))
             .await
             .map_err(|_| Status::deadline_exceeded("no connection in time"))?;
-        Ok(WitnessClient::new(channel.map_err(|e| away(&e))?).max_decoding_message_size(64 << 10))
-    }
-
-    /// With the token as it is now.
-    fn signed<T>(&self, what: T) -> Result<Request<T>, Status> {
-        let file = if self.token_file.is_dir() {
-            self.token_file.join("token")
-        } else {
-            self.token_file.clone()
-        };
-        let token = std::fs::read_to_string(&file)
-            .map_err(|e| Status::unavailable(format!("the token {}: {e}", file.display())))?;
-        let value = format!("Bearer {}", token.trim())
-            .parse()
-            .map_err(|_| Status::internal("the token is no header value"))?;
-        let mut request = Request::new(what);
-        request.metadata_mut().insert("authorization", value);
-        Ok(request)
+        let channel = connected.map_err(|e| Status::unavailable(chain(&e)))?;
+        Ok(WitnessClient::new(channel).max_decoding_message_size(64 << 10))
     }
 
     /// Asks for an Escalation.
     pub async fn raise(&self, what: RaiseRequest) -> Result<RaiseResponse, Status> {
         let call = async {
             let mut client = self.client().await?;
-            Ok(client.raise(self.signed(what)?).await?.into_inner())
+            Ok(client.raise(what).await?.into_inner())
         };
         timeout(ANSWER + CALL, call)
             .await
@@ -205,8 +167,7 @@ impl Link {
         let mut last = self.first();
         // The channel is new and empty.
         let _ = up.try_send(last.clone());
-        let attached =
-            timeout(ANSWER, client.attach(self.witness.signed(ReceiverStream::new(beats))?)).await;
+        let attached = timeout(ANSWER, client.attach(ReceiverStream::new(beats))).await;
         let mut down = attached
             .map_err(|_| Status::deadline_exceeded("the witness does not answer"))??
             .into_inner();

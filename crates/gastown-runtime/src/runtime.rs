@@ -1,4 +1,4 @@
-//! From the command line to a running controller, and from SIGTERM to its end.
+//! The life of a controller: from the command line to its start, and from SIGTERM to its end.
 
 use std::future::Future;
 use std::process::ExitCode;
@@ -18,32 +18,32 @@ use crate::lease::{self, Leadership};
 use crate::metrics::Metrics;
 use crate::{client, telemetry};
 
-/// What a controller's parts are given. Clones share.
+/// What every part of a controller needs. Clones share.
 #[derive(Clone)]
 pub struct Runtime {
-    /// `rig-ctl`, …
+    /// The controller's name: `rig-ctl`, …
     pub controller: &'static str,
-    /// The client, with deadline, retry and metrics.
+    /// The client of the API server, with deadline, retry and metrics.
     pub client: kube::Client,
-    /// What the command line said.
+    /// The flags that every controller has.
     pub args: Arc<RuntimeArgs>,
     /// The metrics behind `/metrics`.
     pub metrics: Metrics,
-    /// What `/readyz` waits for.
+    /// What `/readyz` still waits for.
     pub readiness: Readiness,
-    /// Who may write.
+    /// Whether this process holds the lease and may write.
     pub leadership: Leadership,
-    /// The one recorder of events.
+    /// The recorder of Kubernetes Events.
     pub events: Events,
-    /// Cancelled by SIGTERM: start nothing new, let running work end.
+    /// Cancelled by SIGTERM: nothing new starts, running work ends.
     pub drain: CancellationToken,
-    /// Cancelled when running work has ended: watches and background tasks stop.
+    /// Cancelled after running work has ended: watches and background tasks stop.
     pub stop: CancellationToken,
 }
 
 impl Runtime {
-    /// A runtime around a client, for tests and tools: no admin server, no signals; leadership that
-    /// the caller chooses.
+    /// A runtime around a client, for tests and tools: without admin server and signal handlers,
+    /// and with a leadership that the caller chooses.
     pub fn new(
         controller: &'static str,
         client: kube::Client,
@@ -66,7 +66,7 @@ impl Runtime {
         }
     }
 
-    /// Ends what [`Runtime::new`] started: first the work, then the watches.
+    /// Stops what runs on this runtime: first the work, then the watches.
     pub fn shutdown(&self) {
         self.drain.cancel();
         self.stop.cancel();
@@ -82,15 +82,15 @@ struct Cli<A: clap::Args> {
     own: A,
 }
 
-/// No arguments of its own.
+/// The controller-specific flags of a controller that has none.
 #[derive(clap::Args, Clone, Debug, Default)]
 pub struct NoArgs {}
 
-/// The whole life of a controller: `fn main() -> ExitCode { gastown_runtime::run("rig-ctl",
+/// Runs a controller until SIGTERM: `fn main() -> ExitCode { gastown_runtime::run("rig-ctl",
 /// rig_ctl::start) }`.
 ///
-/// `start` gets the runtime and the controller's own arguments ([`NoArgs`] if it has none), and
-/// returns when the runtime's `drain` is cancelled and its running work has ended.
+/// `start` gets the runtime and the controller-specific flags, and returns when the runtime's
+/// `drain` is cancelled and its running work has ended.
 pub fn run<A, F, Fut>(controller: &'static str, start: F) -> ExitCode
 where
     A: clap::Args,
@@ -98,18 +98,18 @@ where
     Fut: Future<Output = anyhow::Result<()>>,
 {
     let Cli { runtime: args, own } = Cli::<A>::parse();
-    // Fails only where somebody installed one before: then that one serves.
+    // Fails only when a provider is installed already, which then stays.
     let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
     let executor =
         tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build();
-    raise_descriptors();
+    raise_descriptor_limit();
     let ended = executor
         .context("starting the async runtime")
         .and_then(|executor| executor.block_on(live(controller, args, own, start)));
     match ended {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            // The subscriber may be what could not be started.
+            // The log itself may be what could not be started.
             tracing::error!("{controller}: {error:#}");
             eprintln!("{controller}: {error:#}");
             ExitCode::FAILURE
@@ -117,12 +117,11 @@ where
     }
 }
 
-/// Allows this process as many descriptors as it may have. Each caller's connection is one, a node
-/// may give 1,024 at first, and a witness has more agents than that.
-fn raise_descriptors() {
+/// Raises the limit of open descriptors to the maximum. Each client's connection needs one, nodes
+/// often start at 1,024, and witness-ctl has more agents than that.
+fn raise_descriptor_limit() {
     let limit = getrlimit(Resource::Nofile);
-    // Never more than it may be: it cannot fail, and a process that has too few says so when it
-    // runs out.
+    // It cannot fail: the limit is never set above the maximum.
     let _ = setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, ..limit });
 }
 
@@ -138,7 +137,7 @@ where
 {
     let version = env!("CARGO_PKG_VERSION");
     let telemetry = telemetry::init(&args, controller, version)?;
-    tracing::info!(controller, version, namespace = args.namespace, "starting");
+    tracing::info!(controller, version, namespace = args.namespace, "the controller starts");
     let ended = serve(controller, version, args, own, start).await;
     telemetry.shutdown();
     ended
@@ -155,7 +154,7 @@ where
     F: FnOnce(Runtime, A) -> Fut,
     Fut: Future<Output = anyhow::Result<()>>,
 {
-    // Before anything that takes time: a signal during start must not kill the process in the
+    // Before anything that takes time: a signal during the start must not kill the process in the
     // middle of a write.
     let mut terminate = signal(SignalKind::terminate()).context("listening for SIGTERM")?;
     let mut interrupt = signal(SignalKind::interrupt()).context("listening for SIGINT")?;
@@ -164,7 +163,7 @@ where
     let lease =
         lease::Config::new(&args.namespace, &format!("gastown-{controller}"), &args.identity());
     let release = CancellationToken::new();
-    let (leadership, mut keeper) = lease::spawn(client.clone(), lease, &metrics, release.clone());
+    let (leadership, mut elector) = lease::spawn(client.clone(), lease, &metrics, release.clone());
     let drain_time = args.drain();
     let admin_addr = args.admin_addr;
     let runtime = Runtime::new(controller, client, args, metrics, leadership);
@@ -172,30 +171,30 @@ where
     let listener = TcpListener::bind(admin_addr)
         .await
         .with_context(|| format!("listening on {admin_addr}"))?;
-    let pages = admin::router(
+    let router = admin::router(
         runtime.readiness.clone(),
         runtime.metrics.clone(),
         Version { name: controller, version },
         runtime.drain.clone(),
     );
     let admin_stop = CancellationToken::new();
-    let admin = tokio::spawn(admin::serve(listener, pages, admin_stop.clone()));
+    let admin = tokio::spawn(admin::serve(listener, router, admin_stop.clone()));
 
     let mut work = std::pin::pin!(start(runtime.clone(), own));
     let ended = tokio::select! {
-        ended = &mut work => ended.and_then(|()| Err(anyhow::anyhow!("the controller ended by itself"))),
+        ended = &mut work => ended.and_then(|()| Err(anyhow::anyhow!("the controller ended without a signal"))),
         _ = terminate.recv() => drain(&runtime, drain_time, work).await,
         _ = interrupt.recv() => drain(&runtime, drain_time, work).await,
-        _ = &mut keeper => Err(anyhow::anyhow!("the lease's task has ended")),
+        _ = &mut elector => Err(anyhow::anyhow!("the task that renews the lease has ended")),
     };
     runtime.shutdown();
     release.cancel();
-    if !keeper.is_finished() {
-        let _ = keeper.await;
+    if !elector.is_finished() {
+        let _ = elector.await;
     }
     admin_stop.cancel();
     let _ = tokio::time::timeout(std::time::Duration::from_secs(1), admin).await;
-    tracing::info!(controller, "ended");
+    tracing::info!(controller, "the controller has ended");
     ended
 }
 
@@ -204,12 +203,12 @@ async fn drain(
     time: std::time::Duration,
     work: impl Future<Output = anyhow::Result<()>>,
 ) -> anyhow::Result<()> {
-    tracing::info!(controller = runtime.controller, "draining");
+    tracing::info!(controller = runtime.controller, "the controller drains");
     runtime.drain.cancel();
     let Ok(ended) = tokio::time::timeout(time, work).await else {
         tracing::warn!(
             controller = runtime.controller,
-            "running work did not end in {time:?} and is cut off"
+            "running work did not end within {time:?} and is aborted"
         );
         return Ok(());
     };
@@ -221,8 +220,8 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_controller_may_have_as_many_descriptors_as_its_node_allows() {
-        raise_descriptors();
+    fn a_controller_may_open_as_many_descriptors_as_its_node_allows() {
+        raise_descriptor_limit();
         let limit = getrlimit(Resource::Nofile);
         assert_eq!(limit.current, limit.maximum);
     }

@@ -1,5 +1,5 @@
-//! Escalations: one a cause, told along routes, acknowledged and closed by people, settled by those
-//! who raised them.
+//! Escalations: one for each cause, sent along routes, acknowledged and closed by people, settled
+//! by whoever raised them.
 
 use anyhow::{Context as _, Result, ensure};
 use gastown_api::names::condition;
@@ -14,18 +14,18 @@ use kube::api::{ListParams, Patch, PatchParams, PostParams};
 use kube::{Api, ResourceExt as _};
 use serde_json::json;
 
-use crate::ground::Town;
+use crate::fixture::Fixture;
 
-fn asked(town: &Town) -> RaiseRequest {
+fn request(fixture: &Fixture) -> RaiseRequest {
     RaiseRequest {
-        namespace: town.namespace.clone(),
-        rig: town.rig.clone(),
+        namespace: fixture.namespace.clone(),
+        rig: fixture.rig.clone(),
         severity: "high".into(),
         cause: "polecat/toast/AttemptsSpent".into(),
         summary: "Toast gave up.".into(),
         source: "polecat-ctl".into(),
         related_kind: "Polecat".into(),
-        related_namespace: town.namespace.clone(),
+        related_namespace: fixture.namespace.clone(),
         related_name: "toast".into(),
         ..RaiseRequest::default()
     }
@@ -40,63 +40,65 @@ fn in_phase(phase: EscalationPhase) -> impl Fn(&Escalation) -> bool {
 }
 
 #[tokio::test]
-async fn raised_twice_is_one_object_whose_status_comes_back_when_it_is_lost() -> Result<()> {
-    let town = Town::new().await?;
-    let mut caller = town.controller().await?;
-    let first = caller.raise(asked(&town)).await?.into_inner();
-    ensure!(first.created && first.namespace == town.namespace);
-    let second = caller.raise(asked(&town)).await?.into_inner();
+async fn raising_twice_makes_one_object_whose_status_comes_back_when_it_is_lost() -> Result<()> {
+    let fixture = Fixture::new().await?;
+    let mut caller = fixture.controller().await?;
+    let first = caller.raise(request(&fixture)).await?.into_inner();
+    ensure!(first.created && first.namespace == fixture.namespace);
+    let second = caller.raise(request(&fixture)).await?.into_inner();
     ensure!(!second.created && second.name == first.name, "{second:?}");
-    let seen =
-        town.escalation(&first.name, "two raises, told", |e| raises(2)(e) && told(e)).await?;
+    let seen = fixture
+        .escalation(&first.name, "two raises and a delivery", |e| raises(2)(e) && delivered(e))
+        .await?;
     let status = seen.status.clone().context("a status")?;
     ensure!(
         status.phase == Some(EscalationPhase::Open) && status.severity == Some(Severity::High),
         "{status:?}"
     );
-    let events: Api<Event> = town.api();
+    let events: Api<Event> = fixture.api();
     let about = |e: &Event| {
         e.regarding.as_ref().is_some_and(|r| r.uid == seen.metadata.uid)
             && e.reason.as_deref() == Some("Escalated")
     };
     let deadline = tokio::time::Instant::now() + std::time::Duration::from_secs(30);
     while !events.list(&ListParams::default()).await?.items.iter().any(about) {
-        ensure!(tokio::time::Instant::now() < deadline, "the mayor was not told");
+        ensure!(tokio::time::Instant::now() < deadline, "the mayor got no Event");
         tokio::task::yield_now().await;
     }
-    let api: Api<Escalation> = town.api();
+    let api: Api<Escalation> = fixture.api();
     api.patch_status(
         &first.name,
         &PatchParams::default(),
         &Patch::Merge(json!({ "status": null })),
     )
     .await?;
-    let again =
-        town.escalation(&first.name, "its status again", |e| raises(2)(e) && told(e)).await?;
-    ensure!(again.status.map(|s| s.deliveries) == Some(status.deliveries), "told once more");
+    let again = fixture
+        .escalation(&first.name, "its status again", |e| raises(2)(e) && delivered(e))
+        .await?;
+    ensure!(again.status.map(|s| s.deliveries) == Some(status.deliveries), "it was sent once more");
     Ok(())
 }
 
-fn told(e: &Escalation) -> bool {
+fn delivered(e: &Escalation) -> bool {
     e.status.as_ref().is_some_and(|s| conditions::is_true(&s.conditions, condition::DELIVERED))
 }
 
 #[tokio::test]
-async fn a_person_acknowledges_and_closes_and_what_comes_again_is_another_object() -> Result<()> {
-    let town = Town::new().await?;
-    let mut caller = town.controller().await?;
-    let name = caller.raise(asked(&town)).await?.into_inner().name;
-    let api: Api<Escalation> = town.api();
+async fn a_person_acknowledges_and_closes_and_the_next_raise_makes_another_object() -> Result<()> {
+    let fixture = Fixture::new().await?;
+    let mut caller = fixture.controller().await?;
+    let name = caller.raise(request(&fixture)).await?.into_inner().name;
+    let api: Api<Escalation> = fixture.api();
     let patch = |spec: serde_json::Value| json!({ "spec": spec });
     let params = PatchParams::default();
     api.patch(&name, &params, &Patch::Merge(patch(json!({ "acknowledged": { "by": "ada" } }))))
         .await?;
-    let seen = town
+    let seen = fixture
         .escalation(&name, "the acknowledgement", in_phase(EscalationPhase::Acknowledged))
         .await?;
     ensure!(seen.spec.acknowledged == Some(Acknowledgement { by: "ada".into() }));
     ensure!(
-        !caller.raise(asked(&town)).await?.into_inner().created,
+        !caller.raise(request(&fixture)).await?.into_inner().created,
         "an acknowledged one is still open"
     );
     let refused = api
@@ -110,18 +112,18 @@ async fn a_person_acknowledges_and_closes_and_what_comes_again_is_another_object
         &Patch::Merge(patch(json!({ "closed": { "by": "ada", "reason": "a duplicate" } }))),
     )
     .await?;
-    let closed = town.escalation(&name, "its end", in_phase(EscalationPhase::Closed)).await?;
+    let closed = fixture.escalation(&name, "its end", in_phase(EscalationPhase::Closed)).await?;
     ensure!(closed.status.and_then(|s| s.closed_reason).as_deref() == Some("ada: a duplicate"));
     let refused = api
         .patch(&name, &params, &Patch::Merge(patch(json!({ "closed": null }))))
         .await
         .unwrap_err();
     ensure!(refused.to_string().contains("spec.closed stays"), "{refused}");
-    // A controller that starts again says what it said before: the person has decided about that.
-    let same = caller.raise(asked(&town)).await?.into_inner();
+    // A controller that restarts raises the same again: the person has decided about that.
+    let same = caller.raise(request(&fixture)).await?.into_inner();
     ensure!(!same.created && same.name == name, "{same:?}");
     let worse =
-        RaiseRequest { summary: "Toast gave up for another reason.".into(), ..asked(&town) };
+        RaiseRequest { summary: "Toast gave up for another reason.".into(), ..request(&fixture) };
     let next = caller.raise(worse.clone()).await?.into_inner();
     ensure!(next.created && next.name != name, "{next:?}");
     api.patch(
@@ -130,9 +132,9 @@ async fn a_person_acknowledges_and_closes_and_what_comes_again_is_another_object
         &Patch::Merge(patch(json!({ "closed": { "by": "ada", "reason": "seen" } }))),
     )
     .await?;
-    town.escalation(&next.name, "its end", in_phase(EscalationPhase::Closed)).await?;
+    fixture.escalation(&next.name, "its end", in_phase(EscalationPhase::Closed)).await?;
     let settle = SettleRequest {
-        namespace: town.namespace.clone(),
+        namespace: fixture.namespace.clone(),
         cause: worse.cause.clone(),
         why: "it was retried".into(),
     };
@@ -143,74 +145,78 @@ async fn a_person_acknowledges_and_closes_and_what_comes_again_is_another_object
 }
 
 #[tokio::test]
-async fn a_cause_that_goes_away_closes_its_escalation_and_settling_nothing_is_no_error()
--> Result<()> {
-    let town = Town::new().await?;
-    let mut caller = town.controller().await?;
+async fn settling_a_cause_closes_its_escalation_and_settling_nothing_is_not_an_error() -> Result<()>
+{
+    let fixture = Fixture::new().await?;
+    let mut caller = fixture.controller().await?;
     let settle = SettleRequest {
-        namespace: town.namespace.clone(),
-        cause: asked(&town).cause,
+        namespace: fixture.namespace.clone(),
+        cause: request(&fixture).cause,
         why: "it was retried".into(),
     };
     ensure!(caller.settle(settle.clone()).await?.into_inner().name.is_empty());
-    let name = caller.raise(asked(&town)).await?.into_inner().name;
+    let name = caller.raise(request(&fixture)).await?.into_inner().name;
     ensure!(caller.settle(settle.clone()).await?.into_inner().name == name);
     ensure!(caller.settle(settle).await?.into_inner().name.is_empty());
-    let closed = town.escalation(&name, "its end", in_phase(EscalationPhase::Closed)).await?;
+    let closed = fixture.escalation(&name, "its end", in_phase(EscalationPhase::Closed)).await?;
     ensure!(closed.status.and_then(|s| s.closed_reason).as_deref() == Some("it was retried"));
     Ok(())
 }
 
 #[tokio::test]
-async fn only_those_of_the_table_raise_and_settle() -> Result<()> {
-    let town = Town::new().await?;
-    let mut stranger = town.caller("gastown-system", "rig-ctl", None).await?;
+async fn only_the_callers_of_the_table_may_raise_and_settle() -> Result<()> {
+    let fixture = Fixture::new().await?;
+    let mut stranger = fixture.caller("gastown-system", "rig-ctl", None).await?;
     ensure!(
-        stranger.raise(asked(&town)).await.unwrap_err().code() == tonic::Code::PermissionDenied
+        stranger.raise(request(&fixture)).await.unwrap_err().code()
+            == tonic::Code::PermissionDenied
     );
-    let polecat = town.polecat("toast").await?;
-    let pod = town.pod("polecat-toast", Some(&polecat)).await?;
-    let mut agent = town.agent(&pod).await?;
-    let made = agent.raise(asked(&town)).await?.into_inner();
-    let object = town.escalation(&made.name, "the agent's word", |_| true).await?;
+    let polecat = fixture.polecat("toast").await?;
+    let pod = fixture.pod("polecat-toast", Some(&polecat)).await?;
+    let mut agent = fixture.agent(&pod).await?;
+    let made = agent.raise(request(&fixture)).await?.into_inner();
+    let object = fixture.escalation(&made.name, "the agent's Escalation", |_| true).await?;
     ensure!(
         object.spec.source == "agent"
-            && object.spec.cause.starts_with(&format!("polecat/{}/toast/agent/", town.namespace))
+            && object
+                .spec
+                .cause
+                .starts_with(&format!("polecat/{}/toast/agent/", fixture.namespace))
     );
-    let foreign = RaiseRequest { related_name: "other".into(), ..asked(&town) };
+    let foreign = RaiseRequest { related_name: "other".into(), ..request(&fixture) };
     ensure!(agent.raise(foreign).await.unwrap_err().code() == tonic::Code::PermissionDenied);
     let settle = SettleRequest {
-        namespace: town.namespace.clone(),
+        namespace: fixture.namespace.clone(),
         cause: object.spec.cause,
         why: "no".into(),
     };
     ensure!(agent.settle(settle).await.unwrap_err().code() == tonic::Code::PermissionDenied);
-    let lone = town.pod("lone", None).await?;
+    let lone = fixture.pod("lone", None).await?;
     ensure!(
-        town.agent(&lone).await?.raise(asked(&town)).await.unwrap_err().code()
+        fixture.agent(&lone).await?.raise(request(&fixture)).await.unwrap_err().code()
             == tonic::Code::PermissionDenied
     );
     Ok(())
 }
 
 #[tokio::test]
-async fn a_route_reads_its_url_from_a_secret_and_says_what_lacks() -> Result<()> {
-    let town = Town::new().await?;
+async fn a_route_reads_its_url_from_a_secret_and_names_a_missing_key() -> Result<()> {
+    let fixture = Fixture::new().await?;
     let release = "gastown-system";
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await?;
     let url = format!("http://{}/hook", listener.local_addr()?);
-    let (tell, mut posts) = tokio::sync::mpsc::channel::<serde_json::Value>(8);
+    let (sender, mut posts) = tokio::sync::mpsc::channel::<serde_json::Value>(8);
     let take = move |axum::Json(body): axum::Json<serde_json::Value>| {
-        let tell = tell.clone();
-        async move { drop(tell.send(body).await) }
+        let sender = sender.clone();
+        async move { drop(sender.send(body).await) }
     };
     let app = axum::Router::new().route("/hook", axum::routing::post(take));
     tokio::spawn(async move { axum::serve(listener, app).await });
-    let secret = format!("alarms-{}", town.namespace);
+    let secret = format!("channels-{}", fixture.namespace);
     let object: Secret = serde_json::from_value(
         json!({ "metadata": { "name": secret }, "stringData": { "url": url } }),
     )?;
-    Api::<Secret>::namespaced(town.client.clone(), release)
+    Api::<Secret>::namespaced(fixture.client.clone(), release)
         .create(&PostParams::default(), &object)
         .await?;
     let routes = json!({ "routes": [
@@ -218,19 +224,19 @@ async fn a_route_reads_its_url_from_a_secret_and_says_what_lacks() -> Result<()>
         { "channel": "slack", "slack": { "urlSecretRef": { "name": secret, "key": "slack" } } },
         { "name": "night", "channel": "mayor", "minSeverity": "critical" },
     ] });
-    town.witness(release, &format!("witness-{}", town.namespace), routes).await?;
+    fixture.witness(release, &format!("witness-{}", fixture.namespace), routes).await?;
     let spec = EscalationSpec {
         severity: Severity::Medium,
         cause: "by-hand".into(),
         summary: "Look at this.".into(),
         details: None,
         source: "ada".into(),
-        rig_ref: town.rig.clone(),
+        rig_ref: fixture.rig.clone(),
         related_object: None,
         acknowledged: None,
         closed: None,
     };
-    let api: Api<Escalation> = town.api();
+    let api: Api<Escalation> = fixture.api();
     api.create(&PostParams::default(), &Escalation::new("by-hand", spec)).await?;
     let post = posts.recv().await.context("a post")?;
     ensure!(
@@ -241,13 +247,13 @@ async fn a_route_reads_its_url_from_a_secret_and_says_what_lacks() -> Result<()>
     );
     let both = |e: &Escalation| e.status.as_ref().is_some_and(|s| s.deliveries.len() == 2);
     let seen =
-        town.escalation("by-hand", "both deliveries", both).await?.status.context("a status")?;
+        fixture.escalation("by-hand", "both deliveries", both).await?.status.context("a status")?;
     let of = |route: &str| seen.deliveries.iter().find(|d| d.route == route).context("a delivery");
     ensure!(of("webhook")?.state == DeliveryState::Sent, "{seen:?}");
     let slack = of("slack")?;
-    let lacks = format!("SecretNotFound: secret {secret} has no key slack");
+    let message = format!("SecretNotFound: secret {secret} has no key slack");
     ensure!(
-        slack.state == DeliveryState::Pending && slack.message.as_deref() == Some(&lacks),
+        slack.state == DeliveryState::Pending && slack.message.as_deref() == Some(&message),
         "{slack:?}"
     );
     ensure!(slack.next_attempt_at.is_some());
@@ -261,22 +267,22 @@ async fn a_route_reads_its_url_from_a_secret_and_says_what_lacks() -> Result<()>
 }
 
 #[tokio::test]
-async fn a_witness_elsewhere_may_not_read_secrets_and_says_so() -> Result<()> {
-    let town = Town::new().await?;
-    let routes = json!({ "routes": [{ "channel": "webhook", "webhook": { "urlSecretRef": { "name": "alarms", "key": "url" } } }] });
-    town.witness(&town.namespace, "watch", routes).await?;
-    // The Witness must serve before the first delivery, or the mayor is told.
-    crate::health::ready(&town, "watch").await?;
-    let name = town.controller().await?.raise(asked(&town)).await?.into_inner().name;
-    let words = |e: &Escalation| {
+async fn a_witness_of_another_namespace_may_not_read_secrets_and_reports_it() -> Result<()> {
+    let fixture = Fixture::new().await?;
+    let routes = json!({ "routes": [{ "channel": "webhook", "webhook": { "urlSecretRef": { "name": "channels", "key": "url" } } }] });
+    fixture.witness(&fixture.namespace, "watch", routes).await?;
+    // The Witness must be active before the first delivery, or it goes to the mayor.
+    crate::health::ready(&fixture, "watch").await?;
+    let name = fixture.controller().await?.raise(request(&fixture)).await?.into_inner().name;
+    let message = |e: &Escalation| {
         e.status.as_ref().and_then(|s| s.deliveries.first()?.message.clone()).unwrap_or_default()
     };
-    let seen = town.escalation(&name, "a delivery", |e| !words(e).is_empty()).await?;
+    let seen = fixture.escalation(&name, "a delivery", |e| !message(e).is_empty()).await?;
     ensure!(
-        words(&seen).starts_with("SecretForbidden: ")
-            && words(&seen).contains("witness.secretNamespaces"),
+        message(&seen).starts_with("SecretForbidden: ")
+            && message(&seen).contains("witness.secretNamespaces"),
         "{}",
-        words(&seen)
+        message(&seen)
     );
     ensure!(seen.name_any() == name);
     Ok(())

@@ -1,5 +1,5 @@
-//! What the tests stand on: a plane, the controller, and for each test a namespace and a rig's
-//! name.
+//! The fixture of the tests: an API server, the controller, and for each test a namespace and the
+//! name of a rig.
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -23,8 +23,8 @@ use kube::api::{Patch, PatchParams, PostParams};
 use kube::{Api, Client, ResourceExt as _};
 use serde_json::{Value, json};
 
-/// Nothing here takes longer on a machine that works.
-pub const PATIENCE: Duration = Duration::from_secs(60);
+/// How long a test waits for anything.
+pub const TIMEOUT: Duration = Duration::from_secs(60);
 const ACCOUNT: &str = "witness-ctl";
 
 /// Where the controller listens, and its certificates.
@@ -54,7 +54,7 @@ async fn serve() -> Result<(Shared, tempfile::TempDir)> {
     let started = runtime.clone();
     tokio::spawn(async move {
         if let Err(error) = Box::pin(witness_ctl::serve(started, listener)).await {
-            eprintln!("the controller ended: {error:#}");
+            eprintln!("the controller failed: {error:#}");
         }
     });
     runtime.readiness.ready().await;
@@ -68,8 +68,8 @@ async fn shared() -> Result<Shared> {
     install::hosted(&CONTROLLER, serve).await
 }
 
-/// A namespace with a rig's name of its own.
-pub struct Town {
+/// A namespace of a test's own, and the name of its rig.
+pub struct Fixture {
     pub client: Client,
     pub namespace: String,
     pub rig: String,
@@ -77,7 +77,7 @@ pub struct Town {
     dir: tempfile::TempDir,
 }
 
-impl Town {
+impl Fixture {
     pub async fn new() -> Result<Self> {
         let shared = shared().await?;
         let plane = ControlPlane::shared().await?;
@@ -138,7 +138,7 @@ impl Town {
         Ok(())
     }
 
-    /// A pod of a Polecat, or of nobody.
+    /// A pod that a Polecat owns, or nobody.
     pub async fn pod(&self, name: &str, owner: Option<&Polecat>) -> Result<Pod> {
         let owners = owner.map(|p| {
             json!([{ "apiVersion": "gastown.gastown.io/v1alpha1", "kind": "Polecat", "name": p.name_any(),
@@ -151,7 +151,7 @@ impl Town {
         Ok(self.api().create(&PostParams::default(), &serde_json::from_value(pod)?).await?)
     }
 
-    /// A client with a projected token, as the kubelet would ask for it.
+    /// A client with a projected token, as the kubelet would request it.
     pub async fn caller(
         &self,
         namespace: &str,
@@ -169,23 +169,24 @@ impl Town {
         Ok(WitnessClient::new(remote.channel()?))
     }
 
-    /// polecat-ctl, of the release.
+    /// A client that is polecat-ctl of the release.
     pub async fn controller(&self) -> Result<WitnessClient<AuthChannel>> {
         self.caller(NAMESPACE, "polecat-ctl", None).await
     }
 
-    /// The client of a Polecat's pod.
+    /// A client that is a Polecat's pod.
     pub async fn agent(&self, pod: &Pod) -> Result<WitnessClient<AuthChannel>> {
         self.caller(&self.namespace, "agent", Some(pod)).await
     }
 
+    /// Waits until an Escalation is as wanted.
     pub async fn escalation(
         &self,
         name: &str,
         what: &str,
         want: impl Fn(&Escalation) -> bool,
     ) -> Result<Escalation> {
-        until(PATIENCE, &self.api::<Escalation>(), name, what, |e| e.filter(|e| want(e)).cloned())
+        until(TIMEOUT, &self.api::<Escalation>(), name, what, |e| e.filter(|e| want(e)).cloned())
             .await
     }
 }
@@ -194,7 +195,7 @@ fn owner_of(pod: Option<&Pod>, account: &str) -> String {
     pod.and_then(kube::ResourceExt::uid).unwrap_or_else(|| account.to_owned())
 }
 
-/// What the witness says of a Polecat.
+/// Condition Healthy of a Polecat.
 pub fn healthy(polecat: &Polecat) -> Option<Condition> {
     conditions::find(&polecat.status.as_ref()?.conditions, condition::HEALTHY).cloned()
 }
