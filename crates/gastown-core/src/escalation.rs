@@ -4,10 +4,9 @@
 //! history only.
 
 use gastown_api::{DeliveryState, EscalationPhase, Severity};
+use gastown_types::digest::short_digest;
 use jiff::{SignedDuration, Timestamp};
 use serde::{Deserialize, Serialize};
-
-use crate::train::short_digest;
 
 /// What nobody acknowledges for so long becomes one severity worse.
 pub const STALE_AFTER: SignedDuration = SignedDuration::from_hours(4);
