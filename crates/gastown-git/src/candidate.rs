@@ -102,7 +102,7 @@ struct Builder<'a> {
 }
 
 /// Builds the candidate of `recipe` in the bare repository of `objects`. Where gix sees a conflict,
-/// `git merge-tree` has the last word. Blocks; must run where a tokio runtime is entered
+/// `git merge-tree` decides. Blocks; must run where a tokio runtime is entered
 /// (`spawn_blocking` does).
 pub fn build(git: &Git, objects: &Objects, recipe: &Recipe) -> Result<Built, GitError> {
     let (base, source) = (&recipe.base, &recipe.source);

@@ -105,107 +105,105 @@ impl fmt::Display for GitError {
     }
 }
 
-/// The class of a failure from git's and ssh's error output in the C locale.
+/// Parts of git's and ssh's error output in the C locale, in lower case, and the class of failure
+/// that they mean; the first rule that matches counts. `*` separates parts that must all be there.
+const RULES: &[(Class, &[&str])] = &[
+    // The order matters: every ssh failure ends in "could not read from remote repository".
+    (Class::HostKeyMismatch, &["remote host identification has changed"]),
+    (Class::UnknownHostKey, &["host key verification failed", "host key is known for"]),
+    (
+        Class::RefNotFound,
+        &["couldn't find remote ref", "remote ref does not exist", "not our ref", "no such ref"],
+    ),
+    (
+        Class::AuthFailed,
+        &[
+            "permission denied (",
+            "authentication failed",
+            "could not read username",
+            "could not read password",
+            "error: 401",
+            "too many authentication failures",
+            "load key",
+            "error in libcrypto",
+        ],
+    ),
+    (
+        Class::PermissionDenied,
+        &[
+            "error: 403",
+            "access denied",
+            "not allowed to",
+            "permission to ",
+            "write access to repository not granted",
+            "is read only",
+        ],
+    ),
+    (
+        Class::RepositoryNotFound,
+        &[
+            "does not appear to be a git repository",
+            "repository not found",
+            "could not be found",
+            "error: 404",
+            "project not found",
+            "repository '*not found",
+        ],
+    ),
+    (
+        Class::Unreachable,
+        &[
+            "could not resolve",
+            "connection refused",
+            "failed to connect",
+            "couldn't connect",
+            "connection timed out",
+            "no route to host",
+        ],
+    ),
+    // fsck or index-pack reports a bad pack, and "remote end hung up" follows it.
+    (
+        Class::Corrupt,
+        &[
+            "fsck error",
+            "error in object",
+            "loose object",
+            "bad object",
+            "object file",
+            "packfile",
+            "unable to read tree",
+            "bad tree object",
+        ],
+    ),
+    (Class::Local, &["no space left on device"]),
+    (
+        Class::Unreachable,
+        &[
+            "connection reset",
+            "connection closed",
+            "early eof",
+            "hung up unexpectedly",
+            "unexpected disconnect",
+            "network is unreachable",
+            "error: 5",
+            "error: 429",
+            "rpc failed",
+            "empty reply",
+            "timed out",
+            "unable to access",
+            "tls",
+            "ssl",
+            "could not read from remote repository",
+        ],
+    ),
+];
+
+/// The class of a failure from git's and ssh's error output.
 pub(crate) fn classify(stderr: &str) -> Class {
     let text = stderr.to_ascii_lowercase();
-    let has = |parts: &[&str]| parts.iter().any(|p| text.contains(p));
-    // The order matters: every ssh failure ends in "could not read from remote repository".
-    if has(&["remote host identification has changed"]) {
-        return Class::HostKeyMismatch;
-    }
-    if has(&["host key verification failed", "host key is known for"]) {
-        return Class::UnknownHostKey;
-    }
-    if has(&["couldn't find remote ref", "remote ref does not exist", "not our ref", "no such ref"])
-    {
-        return Class::RefNotFound;
-    }
-    if has(&[
-        "permission denied (",
-        "authentication failed",
-        "could not read username",
-        "could not read password",
-        "error: 401",
-    ]) {
-        return Class::AuthFailed;
-    }
-    if has(&["too many authentication failures", "load key", "error in libcrypto"]) {
-        return Class::AuthFailed;
-    }
-    if has(&[
-        "error: 403",
-        "access denied",
-        "not allowed to",
-        "permission to ",
-        "write access to repository not granted",
-        "is read only",
-    ]) {
-        return Class::PermissionDenied;
-    }
-    if has(&[
-        "does not appear to be a git repository",
-        "repository not found",
-        "could not be found",
-        "error: 404",
-        "project not found",
-    ]) {
-        return Class::RepositoryNotFound;
-    }
-    if text.contains("repository '") && text.contains("not found") {
-        return Class::RepositoryNotFound;
-    }
-    if has(&[
-        "could not resolve",
-        "connection refused",
-        "failed to connect",
-        "couldn't connect",
-        "connection timed out",
-        "no route to host",
-    ]) {
-        return Class::Unreachable;
-    }
-    // fsck or index-pack reports a bad pack, and "remote end hung up" follows it.
-    if has(&[
-        "fsck error",
-        "error in object",
-        "loose object",
-        "bad object",
-        "object file",
-        "packfile",
-        "unable to read tree",
-        "bad tree object",
-    ]) {
-        return Class::Corrupt;
-    }
-    if has(&["no space left on device"]) {
-        return Class::Local;
-    }
-    if has(&[
-        "connection reset",
-        "connection closed",
-        "early eof",
-        "hung up unexpectedly",
-        "unexpected disconnect",
-        "network is unreachable",
-    ]) {
-        return Class::Unreachable;
-    }
-    if has(&[
-        "error: 5",
-        "error: 429",
-        "rpc failed",
-        "empty reply",
-        "timed out",
-        "unable to access",
-        "tls",
-        "ssl",
-    ]) {
-        return Class::Unreachable;
-    }
-    if has(&["could not read from remote repository"]) {
-        return Class::Unreachable;
-    }
-    Class::Local
+    let matches = |pattern: &&str| pattern.split('*').all(|part| text.contains(part));
+    let rule = RULES.iter().find(|(_, patterns)| patterns.iter().any(|p| matches(p)));
+    rule.map_or(Class::Local, |(class, _)| *class)
 }
 
 /// The last six lines of git's error output as one line of at most `max` characters.

@@ -39,7 +39,7 @@ async fn one_file_is_replaced_and_the_rest_of_the_tree_is_the_same() {
     assert_eq!(
         replaced(&objects, &base, b"new\n").unwrap(),
         made,
-        "the same words are the same commit"
+        "the same input gives the same commit"
     );
     let outcome = g
         .as_remote()
@@ -55,7 +55,7 @@ async fn one_file_is_replaced_and_the_rest_of_the_tree_is_the_same() {
     );
     let trailers = |since, who: &str| objects.trailers(&made, since, who, "Done").unwrap();
     assert_eq!(trailers(None, "Bot <bot@example.org>"), ["one two"]);
-    assert!(trailers(None, "Ann <ann@example.org>").is_empty(), "an author is no committer");
+    assert!(trailers(None, "Ann <ann@example.org>").is_empty(), "an author is not the committer");
     assert!(trailers(Some(&made), "Bot <bot@example.org>").is_empty());
 }
 
