@@ -44,7 +44,7 @@ async fn a_second_refinery_of_the_branch_is_a_duplicate_and_does_nothing() -> Re
     fixture.refinery_with("refinery-too", RefinerySpec::of_rig(&fixture.rig)).await?;
     let c = condition(&fixture, "refinery-too", "Ready", "Duplicate").await?;
     ensure!(
-        c.status == "False" && c.message.contains("/refinery serves branch main"),
+        c.status == "False" && c.message.contains("/refinery is active for branch main"),
         "{c:?}"
     );
     // It has no gate: if it worked, the request would land without one.
