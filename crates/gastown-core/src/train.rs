@@ -65,7 +65,7 @@ pub struct Tested<T> {
     proof: Proof,
 }
 
-/// The reason why something counts as tested.
+/// The reason why something counts as tested, for logs.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Proof {
     /// This gate passed on exactly this commit.
@@ -94,11 +94,6 @@ impl<T> Tested<T> {
     /// What was tested.
     pub fn what(&self) -> &T {
         &self.what
-    }
-
-    /// Why it counts as tested.
-    pub fn proof(&self) -> &Proof {
-        &self.proof
     }
 }
 

@@ -202,7 +202,7 @@ const RULES: &[(Class, &[&str])] = &[
 pub(crate) fn classify(stderr: &str) -> Class {
     let text = stderr.to_ascii_lowercase();
     let matches = |pattern: &&str| pattern.split('*').all(|part| text.contains(part));
-    let rule = RULES.iter().find(|(_, patterns)| patterns.iter().any(|p| matches(p)));
+    let rule = RULES.iter().find(|(_, patterns)| patterns.iter().any(&matches));
     rule.map_or(Class::Local, |(class, _)| *class)
 }
 

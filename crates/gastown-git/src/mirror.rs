@@ -14,9 +14,9 @@ use crate::remote::{Remote, init_bare};
 use crate::spawn::Git;
 
 /// The namespace of the remote's branches in the mirror.
-pub const UPSTREAM: &str = "refs/gastown/upstream/heads/";
+const UPSTREAM: &str = "refs/gastown/upstream/heads/";
 /// The namespace of candidates in the mirror: `<this><commit>`.
-pub const CANDIDATES: &str = "refs/gastown/candidates/";
+pub(crate) const CANDIDATES: &str = "refs/gastown/candidates/";
 
 /// When this process first used a mirror: lock files from before are a dead process's.
 static STARTED: LazyLock<SystemTime> = LazyLock::new(SystemTime::now);
