@@ -3,11 +3,11 @@
 //! on one bead never both work.
 
 use gastown_api::names::reason;
+use gastown_types::digest::short_digest;
 
 use super::decide::{Next, Submission};
 use super::facts::{Desired, RequestPhase, Snapshot};
 use super::ledger::{End, Ledger};
-use crate::train::short_digest;
 
 /// What is known of the claim on a Polecat's bead.
 #[derive(Clone, Debug, PartialEq, Eq)]

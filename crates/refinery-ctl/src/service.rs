@@ -1,12 +1,11 @@
-//! The gRPC service MergeQueue: every call that changes something ends in a write to the API
-//! server.
+//! The gRPC service MergeQueue: a Submit is acknowledged after the API server has the request.
 
 use std::sync::Arc;
 
 use gastown_api::names::manager;
-use gastown_api::{MergePhase, MergeRequest, MergeRequestSpec, Polecat, PolecatReference, Rig};
+use gastown_api::{MergePhase, MergeRequest, MergeRequestSpec, Polecat, PolecatReference};
 use gastown_core::train::{request_name, score};
-use gastown_proto::v1::merge_queue_server::MergeQueue;
+use gastown_proto::v1::merge_queue_server::{MergeQueue, MergeQueueServer};
 use gastown_proto::v1::{
     GetRequest, ListRequest, ListResponse, MergeRequestView, SubmitRequest, SubmitResponse,
 };
@@ -14,29 +13,34 @@ use gastown_runtime::grpc::{self, Callers, Policy};
 use gastown_types::{BranchName, CommitId};
 use jiff::Timestamp;
 use kube::api::PostParams;
-use kube::runtime::reflector::ObjectRef;
 use kube::{Api, ResourceExt as _};
+use tonic::service::Routes;
 use tonic::{Request, Response, Status};
 
-use crate::context::Context;
-use crate::gather::allows;
-use crate::place::server;
+use crate::context::{Context, admits};
+use crate::validate::active_for;
 
-/// Who may call what, by the service account's name; all of them in the release namespace.
+/// Which service accounts of the release namespace may call which method.
 const CALLERS: Callers = &[
     ("Submit", &["polecat-ctl"]),
     ("Get", &["polecat-ctl", "rig-ctl", "convoy-ctl", "witness-ctl", "beadstore-ctl"]),
     ("List", &["polecat-ctl", "rig-ctl", "convoy-ctl", "witness-ctl", "beadstore-ctl"]),
 ];
 
-/// The table as the server asks it.
+/// The access rules of the service.
 pub(crate) fn policy(release_namespace: &str) -> Policy {
     grpc::table("gastown.v1.MergeQueue", release_namespace, CALLERS)
 }
 
-pub(crate) struct Queue(pub Arc<Context>);
+/// The services that this controller serves.
+pub(crate) fn routes(ctx: &Arc<Context>) -> Routes {
+    Routes::new(MergeQueueServer::new(Queue(ctx.clone())))
+}
 
-fn refused(error: &kube::Error, what: &str) -> Status {
+struct Queue(Arc<Context>);
+
+/// The gRPC status for an error of the API server.
+fn status_of(error: &kube::Error, what: &str) -> Status {
     match error {
         kube::Error::Api(status) if matches!(status.code, 400 | 422) => {
             Status::invalid_argument(format!("{what}: {}", status.message))
@@ -51,6 +55,7 @@ fn refused(error: &kube::Error, what: &str) -> Status {
     }
 }
 
+/// The name and the spec of the MergeRequest for a Submit.
 fn spec(r: &SubmitRequest) -> Result<(String, MergeRequestSpec), Status> {
     let wrong = |field: &str, why: &dyn std::fmt::Display| {
         Status::invalid_argument(format!("{field}: {why}"))
@@ -67,11 +72,11 @@ fn spec(r: &SubmitRequest) -> Result<(String, MergeRequestSpec), Status> {
         || r.polecat_uid.is_empty()
     {
         return Err(Status::invalid_argument(
-            "namespace, rig, polecat and polecat_uid must be there",
+            "namespace, rig, polecat and polecat_uid must be set",
         ));
     }
     if r.attempt == 0 || r.priority > 4 {
-        return Err(Status::invalid_argument("attempt counts from 1, priority goes from 0 to 4"));
+        return Err(Status::invalid_argument("attempt must be at least 1, and priority at most 4"));
     }
     let some = |text: &str| (!text.is_empty()).then(|| text.to_owned());
     let spec = MergeRequestSpec {
@@ -92,24 +97,24 @@ fn spec(r: &SubmitRequest) -> Result<(String, MergeRequestSpec), Status> {
 }
 
 impl Queue {
-    /// Why no refinery takes work of this namespace for this branch; nothing when one does.
-    fn admits(&self, r: &SubmitRequest) -> Result<(), Status> {
-        let Some(rig) = self.0.rigs.get(&ObjectRef::<Rig>::new(&r.rig)) else {
+    /// Fails with the reason why no Refinery takes requests of this namespace for this branch.
+    fn check_admission(&self, r: &SubmitRequest) -> Result<(), Status> {
+        let Some(rig) = self.0.rig(&r.rig) else {
             return Err(Status::failed_precondition(format!(
                 "RigNotFound: Rig {} does not exist",
                 r.rig
             )));
         };
-        if !allows(&rig, &r.namespace) {
+        if !admits(&rig, &r.namespace) {
             let why = format!(
                 "NamespaceNotAllowed: Rig {} does not admit namespace {}",
                 r.rig, r.namespace
             );
             return Err(Status::failed_precondition(why));
         }
-        if server(&self.0.refineries.state(), &r.rig, &r.target_branch).is_none() {
+        if active_for(&self.0.stores.refineries.state(), &r.rig, &r.target_branch).is_none() {
             let why = format!(
-                "NoRefinery: no Refinery serves branch {} of rig {}",
+                "NoRefinery: no Refinery is active for branch {} of rig {}",
                 r.target_branch, r.rig
             );
             return Err(Status::failed_precondition(why));
@@ -126,15 +131,15 @@ impl MergeQueue for Queue {
     ) -> Result<Response<SubmitResponse>, Status> {
         let r = request.into_inner();
         let (name, spec) = spec(&r)?;
-        self.admits(&r)?;
+        self.check_admission(&r)?;
         let client = &self.0.runtime.client;
         let polecat =
             Api::<Polecat>::namespaced(client.clone(), &r.namespace).get_opt(&r.polecat).await;
-        let polecat = polecat.map_err(|e| refused(&e, "reading the polecat"))?;
+        let polecat = polecat.map_err(|e| status_of(&e, "reading the Polecat"))?;
         if polecat.and_then(|p| p.uid()).as_deref() != Some(r.polecat_uid.as_str()) {
             return Err(Status::failed_precondition(format!(
-                "PolecatNotFound: {}/{} is not the one that submits",
-                r.namespace, r.polecat
+                "PolecatNotFound: Polecat {}/{} with uid {} does not exist",
+                r.namespace, r.polecat, r.polecat_uid
             )));
         }
         let api = Api::<MergeRequest>::namespaced(client.clone(), &r.namespace);
@@ -144,18 +149,19 @@ impl MergeQueue for Queue {
         let created = match api.create(&params, &wanted).await {
             Ok(_) => true,
             Err(kube::Error::Api(status)) if status.code == 409 => {
-                let found = api.get(&name).await.map_err(|e| refused(&e, "reading the request"))?;
+                let found =
+                    api.get(&name).await.map_err(|e| status_of(&e, "reading the request"))?;
                 let same = found.spec.commit == wanted.spec.commit
                     && found.spec.polecat_ref == wanted.spec.polecat_ref;
                 if !same {
                     return Err(Status::failed_precondition(format!(
-                        "NameTaken: {}/{name} is another's request",
+                        "NameTaken: MergeRequest {}/{name} belongs to another author or commit",
                         r.namespace
                     )));
                 }
                 false
             }
-            Err(error) => return Err(refused(&error, "creating the request")),
+            Err(error) => return Err(status_of(&error, "creating the request")),
         };
         Ok(Response::new(SubmitResponse { namespace: r.namespace, name, created }))
     }
@@ -166,7 +172,7 @@ impl MergeQueue for Queue {
     ) -> Result<Response<MergeRequestView>, Status> {
         let r = request.into_inner();
         let api = Api::<MergeRequest>::namespaced(self.0.runtime.client.clone(), &r.namespace);
-        let found = api.get(&r.name).await.map_err(|e| refused(&e, "reading the request"))?;
+        let found = api.get(&r.name).await.map_err(|e| status_of(&e, "reading the request"))?;
         Ok(Response::new(view(&found)))
     }
 
@@ -176,19 +182,19 @@ impl MergeQueue for Queue {
             m.spec.rig_ref == r.rig
                 && (r.target_branch.is_empty() || m.spec.target_branch == r.target_branch)
         };
-        let all = self.0.requests.state();
+        let all = self.0.stores.requests.state();
         let mut listed: Vec<_> = all.iter().filter(|m| fits(m.as_ref())).collect();
         let now = Timestamp::now();
-        listed.sort_by_key(|m| place(now, m));
+        listed.sort_by_key(|m| sort_key(now, m));
         let requests = listed.into_iter().map(|m| view(m.as_ref())).collect();
         Ok(Response::new(ListResponse { requests }))
     }
 }
 
-/// Where a request stands in a list: the one under test, those that wait in the order of the queue,
-/// those that have ended. The status is not asked for the place, since the shown one may lag
+/// The sort key of a request in a list: the one under test, then those that wait in the order of the
+/// queue, then those that have ended. The position in its status is not used, since it may lag
 /// behind.
-fn place(now: Timestamp, m: &MergeRequest) -> (u8, i64, Option<String>, String) {
+fn sort_key(now: Timestamp, m: &MergeRequest) -> (u8, i64, Option<String>, String) {
     let kind = match m.status.as_ref().and_then(|s| s.phase).unwrap_or(MergePhase::Queued) {
         MergePhase::Testing => 0,
         MergePhase::Queued => 1,
@@ -227,7 +233,7 @@ mod tests {
 
     use super::*;
 
-    fn asked() -> SubmitRequest {
+    fn submission() -> SubmitRequest {
         SubmitRequest {
             namespace: "work".into(),
             rig: "web".into(),
@@ -242,14 +248,14 @@ mod tests {
     }
 
     #[test]
-    fn a_name_is_the_same_for_the_same_words_and_another_for_another_attempt() {
-        let name = |attempt| spec(&SubmitRequest { attempt, ..asked() }).unwrap().0;
+    fn the_name_follows_from_the_submission_and_its_attempt() {
+        let name = |attempt| spec(&SubmitRequest { attempt, ..submission() }).unwrap().0;
         assert_eq!(name(1), name(1));
         assert_ne!(name(1), name(2));
     }
 
     #[test]
-    fn a_list_has_the_order_of_the_queue_whatever_place_is_shown() {
+    fn a_list_has_the_order_of_the_queue_whatever_position_is_shown() {
         let now: Timestamp = "2026-01-02T03:00:00Z".parse().unwrap();
         let request = |name: &str,
                        priority: i32,
@@ -272,27 +278,27 @@ mod tests {
             request("new", 2, 3600, serde_json::Value::Null),
             request("tested", 4, 0, serde_json::json!({"phase": "Testing", "position": 1})),
         ];
-        listed.sort_by_key(|m| place(now, m));
+        listed.sort_by_key(|m| sort_key(now, m));
         let names: Vec<String> = listed.iter().map(kube::ResourceExt::name_any).collect();
         assert_eq!(names, ["tested", "urgent", "old", "new", "young", "landed"]);
     }
 
     #[test]
-    fn what_cannot_be_is_refused() {
+    fn invalid_submissions_are_refused() {
         for wrong in [
-            SubmitRequest { source_branch: "main".into(), ..asked() },
-            SubmitRequest { source_branch: "-D".into(), ..asked() },
-            SubmitRequest { commit: "HEAD".into(), ..asked() },
-            SubmitRequest { attempt: 0, ..asked() },
-            SubmitRequest { priority: 5, ..asked() },
-            SubmitRequest { polecat_uid: String::new(), ..asked() },
+            SubmitRequest { source_branch: "main".into(), ..submission() },
+            SubmitRequest { source_branch: "-D".into(), ..submission() },
+            SubmitRequest { commit: "HEAD".into(), ..submission() },
+            SubmitRequest { attempt: 0, ..submission() },
+            SubmitRequest { priority: 5, ..submission() },
+            SubmitRequest { polecat_uid: String::new(), ..submission() },
         ] {
             assert_eq!(spec(&wrong).unwrap_err().code(), tonic::Code::InvalidArgument, "{wrong:?}");
         }
     }
 
     #[test]
-    fn every_pair_of_caller_and_method_is_as_written() {
+    fn every_pair_of_caller_and_method_is_allowed_or_refused_as_listed() {
         let policy = policy("gastown-system");
         // rig, polecat, convoy, witness, refinery, beadstore
         let rows = [("Submit", "-x----"), ("Get", "xxxx-x"), ("List", "xxxx-x")];

@@ -1,4 +1,6 @@
 use gastown_api::RefinerySpec;
+use jiff::Timestamp;
+use serde_json::{Value, json};
 
 use super::*;
 
@@ -16,11 +18,11 @@ fn with_pod(status: &Value) -> RunState {
 }
 
 fn ended(name: &str, code: i32, reason: &str) -> Value {
-    let terminated = json!({"exitCode": code, "reason": reason, "startedAt": "2026-01-01T00:00:00Z", "message": "said"});
+    let terminated = json!({"exitCode": code, "reason": reason, "startedAt": "2026-01-01T00:00:00Z", "message": "text"});
     json!({"name": name, "image": "", "imageID": "", "ready": false, "restartCount": 0, "state": {"terminated": terminated}})
 }
 
-fn waits(name: &str, reason: &str) -> Value {
+fn waiting(name: &str, reason: &str) -> Value {
     let state = json!({"waiting": {"reason": reason}});
     json!({"name": name, "image": "", "imageID": "", "ready": false, "restartCount": 0, "state": state})
 }
@@ -56,29 +58,32 @@ fn only_the_gate_s_own_exit_code_blames_its_author() {
 }
 
 #[test]
-fn time_that_the_gate_used_up_is_its_own_and_time_before_it_is_not() {
+fn a_deadline_blames_the_gate_only_if_it_had_started() {
     let late = json!({"reason": "DeadlineExceeded"});
     assert_eq!(failed(&late, 0, Some((137, "Error"))), RunState::Failed);
     assert!(is_broken(&failed(&late, 0, None)));
 }
 
 #[test]
-fn an_image_that_does_not_come_breaks_the_run_and_a_node_that_does_not_is_waited_for() {
+fn an_image_that_cannot_be_pulled_breaks_the_run_and_a_missing_node_does_not() {
     let image = with_pod(
-        &json!({"phase": "Pending", "containerStatuses": [waits("gate", "ImagePullBackOff")]}),
+        &json!({"phase": "Pending", "containerStatuses": [waiting("gate", "ImagePullBackOff")]}),
     );
     assert!(is_broken(&image), "{image:?}");
     let starting = with_pod(
-        &json!({"phase": "Pending", "containerStatuses": [waits("gate", "PodInitializing")]}),
+        &json!({"phase": "Pending", "containerStatuses": [waiting("gate", "PodInitializing")]}),
     );
-    assert_eq!(starting, RunState::Running("its pod starts".into()));
+    assert_eq!(starting, RunState::Running("its pod is starting".into()));
     let unscheduled = json!([{"type": "PodScheduled", "status": "False", "message": "0/1 nodes: Insufficient cpu"}]);
     let node = with_pod(&json!({"phase": "Pending", "conditions": unscheduled}));
-    assert_eq!(node, RunState::Running("its pod has no node: 0/1 nodes: Insufficient cpu".into()));
+    assert_eq!(
+        node,
+        RunState::Running("its pod is not scheduled: 0/1 nodes: Insufficient cpu".into())
+    );
 }
 
 #[test]
-fn a_job_without_its_pod_is_broken_and_not_red() {
+fn a_failed_job_without_a_pod_is_broken_and_not_failed() {
     let condition = |kind: &str, at: &str| {
         job(
             &json!({"conditions": [{"type": kind, "status": "True", "reason": "BackoffLimitExceeded", "lastTransitionTime": at}]}),
@@ -109,39 +114,36 @@ fn refinery() -> Refinery {
     r
 }
 
-fn args() -> RefineryArgs {
-    RefineryArgs {
-        agent_image: "agent:1".into(),
-        agent_pull_policy: "IfNotPresent".into(),
+fn settings() -> GateSettings {
+    GateSettings {
+        image: "agent:1".into(),
+        pull_policy: "IfNotPresent".into(),
         git_endpoint: "https://refinery-ctl.gastown-system.svc:9418".into(),
-        git_addr: "127.0.0.1:0".parse().unwrap(),
-        data_dir: "/data".into(),
-        gate_seconds: 60,
-        witness_endpoint: None,
+        seconds: 60,
     }
 }
 
 fn recipe() -> JobRecipe {
     let commit = |c: &str| c.repeat(40).parse().unwrap();
     let car = Car { request: RequestId("uid-m".into()), base: commit("a"), commit: commit("c") };
-    JobRecipe::new(&car, &commit("b"), &gate_id(&refinery(), &args()).unwrap(), 1)
+    JobRecipe::new(&car, &commit("b"), &gate_id(&refinery(), &settings()).unwrap(), 1)
 }
 
 #[test]
-fn only_a_job_that_we_own_and_that_has_its_recipe_s_name_is_believed() {
-    let made = super::job(&refinery(), &args(), &recipe(), "PEM").unwrap();
+fn a_job_has_a_recipe_only_if_we_own_it_and_the_name_matches() {
+    let made = super::job(&refinery(), &settings(), &recipe(), "PEM").unwrap();
     assert_eq!(JobRecipe::of(&made, &refinery()), Some(recipe()));
     let mut renamed = made.clone();
     renamed.metadata.name = Some("gate-0123456789abcdef".into());
     assert_eq!(JobRecipe::of(&renamed, &refinery()), None);
-    let mut stranger = refinery();
-    stranger.metadata.uid = Some("another".into());
-    assert_eq!(JobRecipe::of(&made, &stranger), None);
+    let mut other = refinery();
+    other.metadata.uid = Some("another".into());
+    assert_eq!(JobRecipe::of(&made, &other), None);
 }
 
 #[test]
 fn the_gate_s_pod_is_restricted_and_has_no_token_beside_its_command() {
-    let made = super::job(&refinery(), &args(), &recipe(), "PEM").unwrap();
+    let made = super::job(&refinery(), &settings(), &recipe(), "PEM").unwrap();
     let spec = made.spec.unwrap();
     assert_eq!(spec.backoff_limit, Some(0));
     assert_eq!(spec.ttl_seconds_after_finished, None);
@@ -151,7 +153,7 @@ fn the_gate_s_pod_is_restricted_and_has_no_token_beside_its_command() {
         (Some(false), Some(60))
     );
     let gate = &pod.containers[0];
-    // The command is an argument of its own; nothing of it is pasted into another.
+    // The command is an argument of its own; no other command is built from it.
     assert_eq!(gate.command.as_ref().unwrap(), &["/bin/sh", "-c", "make 'te st'; $X"]);
     assert!(gate.volume_mounts.iter().flatten().all(|m| m.name != "token"));
     let security = gate.security_context.as_ref().unwrap();
@@ -171,27 +173,28 @@ fn the_gate_s_pod_is_restricted_and_has_no_token_beside_its_command() {
 fn another_command_or_image_is_another_gate() {
     let mut other = refinery();
     other.spec.test_command = Some("make".into());
-    assert_ne!(gate_id(&other, &args()), gate_id(&refinery(), &args()));
+    assert_ne!(gate_id(&other, &settings()), gate_id(&refinery(), &settings()));
     other.spec.test_command = Some("  ".into());
-    assert_eq!(gate_id(&other, &args()), None);
+    assert_eq!(gate_id(&other, &settings()), None);
 }
 
 #[test]
-fn evidence_is_the_end_of_the_log_without_control_characters() {
-    assert_eq!(evidence("first\nlast \u{1b}[31mred\n", 8), "[31mred");
+fn evidence_is_the_cleaned_end_of_the_log() {
+    assert_eq!(evidence("first\nlast \u{1b}[31mred\n", 8), "…[31mred");
+    assert_eq!(evidence("\u{1b}[31mred\n", 99), "\u{fffd}[31mred");
 }
 
 #[test]
-fn a_run_on_its_way_is_told_in_two_words_and_not_in_one_for_each_step() {
+fn a_starting_run_has_one_message_and_not_one_for_each_step() {
     let fresh = |seconds: i64| {
         let at = Timestamp::from_second(now().as_second() - seconds).unwrap();
         let job = json!({"metadata": {"name": "gate-1", "creationTimestamp": at.to_string()}});
         state(&serde_json::from_value(job).unwrap(), None, now())
     };
-    let starts = RunState::Running("its pod starts".into());
+    let starts = RunState::Running("its pod is starting".into());
     assert_eq!(fresh(1), starts);
     assert_eq!(with_pod(&json!({"phase": "Pending"})), starts);
-    assert_eq!(fresh(60), RunState::Running("it has no pod yet; its events say why".into()));
+    assert_eq!(fresh(60), RunState::Running("it has no pod yet; see its events".into()));
     // Its containers have ended, the pod's phase follows.
     let ending = json!({"phase": "Running", "containerStatuses": [ended("gate", 0, "Completed")]});
     assert_eq!(with_pod(&ending), RunState::Running(String::new()));

@@ -1,5 +1,4 @@
-//! What the tests stand on: a plane, the controller, and for each test a rig with a repository of
-//! its own.
+//! What every test needs: a control plane, the controller, and a rig with a repository of its own.
 
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -26,11 +25,11 @@ use kube::{Api, Client, ResourceExt as _};
 use refinery_ctl::RefineryArgs;
 use serde_json::json;
 
-/// Nothing here takes longer on a machine that works.
-pub const PATIENCE: Duration = Duration::from_secs(90);
+/// The timeout of every wait; far longer than any of them takes.
+pub const TIMEOUT: Duration = Duration::from_secs(90);
 pub const ACCOUNT: &str = "refinery-ctl";
 
-/// A controller at work.
+/// A running controller.
 pub struct Controller {
     pub runtime: Runtime,
     pub grpc: u16,
@@ -41,18 +40,18 @@ pub struct Controller {
 }
 
 impl Controller {
-    /// Ends it as a rollout does.
+    /// Stops it as a rollout does.
     pub async fn stop(self) {
         self.runtime.shutdown();
         let _ = self.work.await;
     }
 
     pub async fn start(plane: &ControlPlane) -> Result<Self> {
-        Self::beside(plane, false).await
+        Self::start_with(plane, false).await
     }
 
-    /// Starts it, and witness-ctl beside it if there is to be one.
-    pub async fn beside(plane: &ControlPlane, witness: bool) -> Result<Self> {
+    /// Starts it, and witness-ctl before it when `witness` is set.
+    pub async fn start_with(plane: &ControlPlane, witness: bool) -> Result<Self> {
         let dir = tempfile::tempdir()?;
         let tls = dir.path().join("tls");
         std::fs::create_dir(&tls)?;
@@ -72,9 +71,10 @@ impl Controller {
         };
         let witness = if witness { Some(start_witness(plane, &args).await?) } else { None };
         let runtime = Runtime::new(ACCOUNT, client, args, metrics, Leadership::always(ACCOUNT));
-        let calls = grpc::listen("127.0.0.1:0".parse()?).await?;
-        let pages = grpc::listen("127.0.0.1:0".parse()?).await?;
-        let (grpc_port, git_port) = (calls.local_addr()?.port(), pages.local_addr()?.port());
+        let grpc_listener = grpc::listen("127.0.0.1:0".parse()?).await?;
+        let git_listener = grpc::listen("127.0.0.1:0".parse()?).await?;
+        let (grpc_port, git_port) =
+            (grpc_listener.local_addr()?.port(), git_listener.local_addr()?.port());
         let own = RefineryArgs {
             agent_image: "agent:test".into(),
             agent_pull_policy: "IfNotPresent".into(),
@@ -86,7 +86,8 @@ impl Controller {
         };
         let started = runtime.clone();
         let work = tokio::spawn(async move {
-            let ended = Box::pin(refinery_ctl::serve(started, own, calls, pages)).await;
+            let ended =
+                Box::pin(refinery_ctl::serve(started, own, grpc_listener, git_listener)).await;
             if let Err(error) = &ended {
                 eprintln!("the controller ended: {error:#}");
             }
@@ -97,7 +98,7 @@ impl Controller {
     }
 }
 
-/// Starts the real witness-ctl with the same certificates; where it is.
+/// Starts the real witness-ctl with the same certificates and returns its URL.
 async fn start_witness(plane: &ControlPlane, args: &RuntimeArgs) -> Result<String> {
     install::install(plane, rbac::Controller::Witness, &[]).await?;
     std::fs::write(
@@ -129,7 +130,7 @@ async fn start_witness(plane: &ControlPlane, args: &RuntimeArgs) -> Result<Strin
     Ok(format!("https://localhost:{port}"))
 }
 
-/// Where the shared controller listens, and its certificates.
+/// The ports and the certificates of the shared controller.
 #[derive(Clone, Debug)]
 pub struct Shared {
     pub grpc: u16,
@@ -139,17 +140,17 @@ pub struct Shared {
 
 static CONTROLLER: Hosted<Shared> = Hosted::new();
 
-/// What the chart makes for refinery-ctl.
+/// Installs what the chart creates for refinery-ctl.
 pub async fn install(plane: &ControlPlane) -> Result<()> {
     install::install(plane, rbac::Controller::Refinery, &["polecat-ctl", "rig-ctl", ACCOUNT]).await
 }
 
-/// The controller of this test program.
+/// The control plane and the controller that the tests of this program share.
 pub async fn shared() -> Result<(&'static ControlPlane, Shared)> {
     let serve = async || {
         let plane = ControlPlane::shared().await?;
         install(plane).await?;
-        let started = Controller::beside(plane, true).await?;
+        let started = Controller::start_with(plane, true).await?;
         let shared = Shared { grpc: started.grpc, git: started.git, tls: started.tls.clone() };
         Ok((shared, started))
     };
@@ -158,7 +159,7 @@ pub async fn shared() -> Result<(&'static ControlPlane, Shared)> {
 }
 
 /// A rig with a repository, a Refinery and a namespace of its own.
-pub struct Town {
+pub struct Fixture {
     pub client: Client,
     pub namespace: String,
     pub rig: String,
@@ -166,31 +167,31 @@ pub struct Town {
     pub dir: tempfile::TempDir,
 }
 
-static TOWNS: AtomicU32 = AtomicU32::new(0);
+static FIXTURES: AtomicU32 = AtomicU32::new(0);
 
-impl Town {
-    /// A town whose Refinery has a gate, on the shared controller.
+impl Fixture {
+    /// A rig whose Refinery has a gate, on the shared controller.
     pub async fn new() -> Result<Self> {
         let (plane, _) = shared().await?;
-        let town = Self::on(plane).await?;
-        town.refinery(Some("run the tests")).await?;
-        Ok(town)
+        let fixture = Self::on(plane).await?;
+        fixture.refinery(Some("run the tests")).await?;
+        Ok(fixture)
     }
 
-    /// A town without a Refinery.
+    /// A rig without a Refinery.
     pub async fn on(plane: &ControlPlane) -> Result<Self> {
         let (client, namespace) = (plane.client()?, plane.namespace().await?);
-        let rig = format!("rig-{}", TOWNS.fetch_add(1, Ordering::Relaxed));
+        let rig = format!("rig-{}", FIXTURES.fetch_add(1, Ordering::Relaxed));
         let dir = tempfile::tempdir()?;
-        let town = Self { kubelet: TestKubelet::new(client.clone()), client, namespace, rig, dir };
-        repository::make(&town.remote(), &town.work())?;
-        town.commit("root", &[("file", "1\n2\n3\n")]);
-        town.push("main");
-        let spec =
-            json!({"gitURL": format!("file://{}", town.remote().display()), "beadsPrefix": "bl"});
-        let rig = Rig::new(&town.rig, serde_json::from_value(spec)?);
-        Api::all(town.client.clone()).create(&PostParams::default(), &rig).await?;
-        Ok(town)
+        let fixture =
+            Self { kubelet: TestKubelet::new(client.clone()), client, namespace, rig, dir };
+        repository::make(&fixture.remote(), &fixture.work())?;
+        fixture.commit("root", &[("file", "1\n2\n3\n")]);
+        fixture.push("main");
+        let spec = json!({"gitURL": format!("file://{}", fixture.remote().display()), "beadsPrefix": "bl"});
+        let rig = Rig::new(&fixture.rig, serde_json::from_value(spec)?);
+        Api::all(fixture.client.clone()).create(&PostParams::default(), &rig).await?;
+        Ok(fixture)
     }
 
     pub fn remote(&self) -> PathBuf {
@@ -252,7 +253,7 @@ impl Town {
         git(&self.work(), &["push", "-q", "origin", branch]);
     }
 
-    /// A branch off the first commit that changes one file.
+    /// Creates a branch from main that changes one file, pushes it and returns its commit.
     pub fn branch(&self, name: &str, file: &str, text: &str) -> String {
         self.checkout(name, "main~0");
         let commit = self.commit(&format!("work on {name}"), &[(file, text)]);
@@ -265,8 +266,8 @@ impl Town {
         repository::head(&self.remote(), branch)
     }
 
-    /// A request for `commit` of `branch`, of a Polecat when one is given.
-    pub async fn ask(
+    /// Creates a request for `commit` of `branch`, with a Polecat as its author when one is given.
+    pub async fn submit(
         &self,
         name: &str,
         branch: &str,
@@ -291,7 +292,7 @@ impl Town {
         Ok(self.requests().create(&PostParams::default(), &MergeRequest::new(name, spec)).await?)
     }
 
-    /// The pod that tests this request's candidate, whose Job is not in `but`.
+    /// Waits for a pending pod of a gate whose name is not in `but`.
     pub async fn gate(&self, but: &[String]) -> Result<Pod> {
         let fresh = |p: &Pod| {
             p.status.as_ref().and_then(|s| s.phase.as_deref()) == Some("Pending")
@@ -300,43 +301,45 @@ impl Town {
         self.kubelet.wait_pod(&self.namespace, fresh).await
     }
 
-    /// Has the gate end with a code and some output.
-    pub async fn gate_ends(&self, pod: &Pod, code: i32, said: &str) -> Result<()> {
+    /// Ends the gate in `pod` with an exit code and some output.
+    pub async fn gate_ends(&self, pod: &Pod, code: i32, output: &str) -> Result<()> {
         let pod = self.kubelet.running(pod).await?;
         self.kubelet
             .finish(
                 &pod,
-                &Outcome::new().with("fetch", Exit::new(0, "")).with("gate", Exit::new(code, said)),
+                &Outcome::new()
+                    .with("fetch", Exit::new(0, ""))
+                    .with("gate", Exit::new(code, output)),
             )
             .await?;
         Ok(())
     }
 
-    /// Has the gate be red on a request twice, and end with `alone` on the target alone.
-    pub async fn red(&self, pod: &Pod, said: &str, alone: i32) -> Result<Pod> {
-        self.gate_ends(pod, 1, said).await?;
+    /// Fails the gate on a request twice, and ends it with exit code `alone` on the target alone.
+    pub async fn fail_gate(&self, pod: &Pod, output: &str, alone: i32) -> Result<Pod> {
+        self.gate_ends(pod, 1, output).await?;
         let again = self.gate(&[pod.name_any()]).await?;
-        self.gate_ends(&again, 1, said).await?;
+        self.gate_ends(&again, 1, output).await?;
         let target = self.gate(&[pod.name_any(), again.name_any()]).await?;
-        self.gate_ends(&target, alone, "the target's own words").await?;
+        self.gate_ends(&target, alone, "the output on the target alone").await?;
         Ok(target)
     }
 
-    /// The open or closed Escalation of a cause, when `want` is true of it.
+    /// Waits for the Escalation of a cause for which `want` holds.
     pub async fn escalation(
         &self,
         cause: &str,
         want: impl Fn(&Escalation) -> bool,
     ) -> Result<Escalation> {
         let api = Api::<Escalation>::namespaced(self.client.clone(), &self.namespace);
-        let deadline = tokio::time::Instant::now() + PATIENCE;
+        let deadline = tokio::time::Instant::now() + TIMEOUT;
         loop {
             let all = api.list(&ListParams::default()).await?.items;
             if let Some(found) = all.iter().find(|e| e.spec.cause == cause && want(e)) {
                 return Ok(found.clone());
             }
             if tokio::time::Instant::now() > deadline {
-                bail!("the Escalation of {cause} did not come; there is {all:#?}");
+                bail!("the Escalation of {cause} did not appear; there are {all:#?}");
             }
             tokio::time::sleep(Duration::from_millis(50)).await;
         }
@@ -344,16 +347,16 @@ impl Town {
 
     /// Waits until a request is in a phase.
     pub async fn phase(&self, name: &str, phase: &str) -> Result<MergeRequest> {
-        until(PATIENCE, &self.requests(), name, phase, |m| {
+        until(TIMEOUT, &self.requests(), name, phase, |m| {
             let now = format!("{:?}", m?.status.as_ref()?.phase?);
             (now == phase).then(|| m.cloned()).flatten()
         })
         .await
     }
 
-    /// Waits until no gate's Job is there.
+    /// Waits until all Jobs of gates are deleted.
     pub async fn no_jobs(&self) -> Result<()> {
-        let deadline = tokio::time::Instant::now() + PATIENCE;
+        let deadline = tokio::time::Instant::now() + TIMEOUT;
         loop {
             let jobs = self.jobs().list(&ListParams::default()).await?;
             if jobs.items.is_empty() {
@@ -361,7 +364,7 @@ impl Town {
             }
             if tokio::time::Instant::now() > deadline {
                 bail!(
-                    "Jobs stay: {:?}",
+                    "Jobs were not deleted: {:?}",
                     jobs.items.iter().map(kube::ResourceExt::name_any).collect::<Vec<_>>()
                 );
             }
