@@ -1,5 +1,5 @@
-//! One bead, two Polecats, two replicas of each controller that both believe in themselves, and a
-//! person who pushes to the store meanwhile. beadstore-ctl is the real one.
+//! One bead, two Polecats, two replicas of each controller that both hold the lease, and a person
+//! who pushes to the store meanwhile. beadstore-ctl is the real one.
 
 use std::path::{Path, PathBuf};
 
@@ -16,7 +16,8 @@ use kube::{Api, ResourceExt as _};
 use serde_json::json;
 use tokio::task::JoinHandle;
 
-use crate::stage::{Stage, ended};
+use crate::fixture::Fixture;
+use crate::outcomes::ended;
 use crate::{is_terminal, reason};
 
 /// How often the person pushes.
@@ -59,7 +60,8 @@ impl Beads {
         git(&self.work(), &["commit", "-q", "-m", &format!("add {id}")]).unwrap();
     }
 
-    /// The person adds a bead on the branch that the controllers write, as often as it takes.
+    /// The person adds a bead on the branch that the controllers write, retrying until it is
+    /// pushed.
     fn push(&self, id: &str) {
         loop {
             git(&self.work(), &["fetch", "-q", "origin"]).unwrap();
@@ -76,40 +78,40 @@ impl Beads {
         }
     }
 
-    /// The store as the branch of writes has it.
+    /// The beads on the branch that the controllers write.
     fn written(&self) -> String {
         git(&self.remote(), &["show", "beads-sync:.beads/issues.jsonl"]).unwrap_or_default()
     }
 }
 
-/// One replica of beadstore-ctl; the first one is the one that polecat-ctl asks.
-async fn bead_store(stage: &Stage, dir: &Path, first: bool) -> (Runtime, JoinHandle<()>) {
+/// One replica of beadstore-ctl; polecat-ctl calls the first one.
+async fn bead_store(fixture: &Fixture, dir: &Path, first: bool) -> (Runtime, JoinHandle<()>) {
     let mut args = RuntimeArgs::from_env().unwrap();
-    args.namespace.clone_from(&stage.namespace);
-    stage.folder.path().clone_into(&mut args.tls_dir);
-    args.token_file = stage.folder.path().join("token");
+    args.namespace.clone_from(&fixture.namespace);
+    fixture.folder.path().clone_into(&mut args.tls_dir);
+    args.token_file = fixture.folder.path().join("token");
     let runtime = Runtime::new(
         "beadstore-ctl",
-        stage.admin.clone(),
+        fixture.admin.clone(),
         args,
         Metrics::default(),
         Leadership::always("test"),
     );
-    let port = if first { stage.port } else { 0 };
+    let port = if first { fixture.port } else { 0 };
     let listener = grpc::listen(([127, 0, 0, 1], port).into()).await.unwrap();
     let (started, own) = (
         runtime.clone(),
         BeadStoreArgs { data_dir: dir.join(format!("data-{first}")), witness_endpoint: None },
     );
     let work = tokio::spawn(async move {
-        Box::pin(beadstore_ctl::serve(started, own, listener)).await.unwrap()
+        Box::pin(beadstore_ctl::serve(started, own, listener)).await.unwrap();
     });
     runtime.readiness.ready().await;
     (runtime, work)
 }
 
-impl Stage {
-    /// Waits until the store has the bead at work for a Polecat of this name.
+impl Fixture {
+    /// Waits until the store shows the bead in progress, assigned to the Polecat of this name.
     async fn wait_assignee(&self, beads: &Beads, name: &str) -> String {
         let wanted = format!(r#""assignee":"{}/polecats/{name}""#, self.rig);
         let claimed = |text: &String| {
@@ -120,7 +122,7 @@ impl Stage {
         self.poll(&wanted, || async { Some(beads.written()).filter(claimed) }).await
     }
 
-    /// The one pod at work, and whose it is.
+    /// The one working pod, and the name of its Polecat.
     async fn winner(&self) -> (k8s_openapi::api::core::v1::Pod, String) {
         let pod = self.kubelet.wait_pod(&self.namespace, |p| !is_terminal(p)).await.unwrap();
         let name = pod.name_any().trim_start_matches("polecat-").to_owned();
@@ -129,46 +131,48 @@ impl Stage {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn of_all_who_fight_for_a_bead_one_wins_and_nothing_of_the_persons_is_lost() {
-    let mut stage = Stage::set().await;
-    stage.make_rig(8).await;
+async fn one_of_two_polecats_gets_the_bead_and_no_bead_of_the_person_is_lost() {
+    let mut fixture = Fixture::new().await;
+    fixture.make_rig(8).await;
     let dir = tempfile::tempdir().unwrap();
     let beads = Beads::new(dir.path());
-    let spec = json!({ "rigRef": stage.rig, "prefix": "web", "git": { "url": format!("file://{}", beads.remote().display()) }, "syncInterval": "1s" });
-    let api: Api<BeadStore> = Api::namespaced(stage.admin.clone(), &stage.namespace);
+    let spec = json!({ "rigRef": fixture.rig, "prefix": "web", "git": { "url": format!("file://{}", beads.remote().display()) }, "syncInterval": "1s" });
+    let api: Api<BeadStore> = Api::namespaced(fixture.admin.clone(), &fixture.namespace);
     api.create(
         &PostParams::default(),
         &BeadStore::new("web-beads", serde_json::from_value(spec).unwrap()),
     )
     .await
     .unwrap();
-    let stores =
-        [bead_store(&stage, dir.path(), true).await, bead_store(&stage, dir.path(), false).await];
-    stage.start_controller().await;
-    stage.start_controller().await;
+    let stores = [
+        bead_store(&fixture, dir.path(), true).await,
+        bead_store(&fixture, dir.path(), false).await,
+    ];
+    fixture.start_controller().await;
+    fixture.start_controller().await;
 
     let person = beads.clone();
     let pushing = tokio::task::spawn_blocking(move || {
-        (0..PUSHES).for_each(|n| person.push(&format!("web-1{n}")))
+        (0..PUSHES).for_each(|n| person.push(&format!("web-1{n}")));
     });
     for name in ["ann", "bob"] {
-        stage
+        fixture
             .sling(name, |spec| (spec.bead_id, spec.expect_changes) = (Some("web-1".into()), false))
             .await;
     }
-    let (pod, first) = stage.winner().await;
+    let (pod, first) = fixture.winner().await;
     let second = if first == "ann" { "bob" } else { "ann" };
-    let waiting = stage.wait_reason(second, condition::CLAIMED, "AlreadyClaimed").await;
+    let waiting = fixture.wait_reason(second, condition::CLAIMED, "AlreadyClaimed").await;
     assert!(reason(&waiting, condition::CLAIMED).1.ends_with(&format!("/{first}")), "{waiting:?}");
-    assert_eq!(stage.all_pods().await.len(), 1, "two polecats at work on one bead");
+    assert_eq!(fixture.all_pods().await.len(), 1, "two polecats work on one bead");
     pushing.await.unwrap();
-    stage.wait_assignee(&beads, &first).await;
+    fixture.wait_assignee(&beads, &first).await;
 
-    stage.kubelet.finish(&pod, &ended(AgentExit::Completed, None)).await.unwrap();
-    stage.wait_phase(&first, "Done").await;
-    stage.polecats().delete(&first, &DeleteParams::default()).await.unwrap();
-    stage.pod(&format!("polecat-{second}"), &[&pod]).await;
-    let written = stage.wait_assignee(&beads, second).await;
+    fixture.kubelet.finish(&pod, &ended(AgentExit::Completed, None)).await.unwrap();
+    fixture.wait_phase(&first, "Done").await;
+    fixture.polecats().delete(&first, &DeleteParams::default()).await.unwrap();
+    fixture.pod(&format!("polecat-{second}"), &[&pod]).await;
+    let written = fixture.wait_assignee(&beads, second).await;
     for n in 0..PUSHES {
         assert!(
             written.contains(&line(&format!("web-1{n}"))),
@@ -180,5 +184,5 @@ async fn of_all_who_fight_for_a_bead_one_wins_and_nothing_of_the_persons_is_lost
         runtime.shutdown();
         work.await.unwrap();
     }
-    stage.close().await;
+    fixture.close().await;
 }

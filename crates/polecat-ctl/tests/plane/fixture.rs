@@ -1,27 +1,23 @@
 //! polecat-ctl in this process, as the chart's own service account, against a real control plane;
-//! the test plays the kubelet and refinery-ctl.
+//! the kubelet and the other controllers are fakes.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use gastown_api::names::annotation;
 use gastown_api::rbac::{Controller, cluster_rules, namespace_rules};
 use gastown_api::{
-    BeadStore, DesiredState, KubernetesSpec, MergeRequest, MergeRequestSpec, Polecat,
-    PolecatReference, PolecatSpec, PolecatStatus, Rig, RigSettings, RigSpec, conditions,
+    BeadStore, DesiredState, KubernetesSpec, MergeRequest, Polecat, PolecatSpec, PolecatStatus,
+    Rig, RigSettings, RigSpec, conditions,
 };
 use gastown_cluster::control_plane::ControlPlane;
 use gastown_cluster::install;
-use gastown_core::report::{
-    AgentExit, InitReport, InitResult, RunReport, SyncReport, SyncResult, Usage, render,
-};
-use gastown_fakes::kubelet::{Exit, Outcome, TestKubelet};
+use gastown_fakes::kubelet::TestKubelet;
+use gastown_proto::v1;
 use gastown_proto::v1::beads_server::BeadsServer;
-use gastown_proto::v1::merge_queue_server::{MergeQueue, MergeQueueServer};
+use gastown_proto::v1::merge_queue_server::MergeQueueServer;
 use gastown_proto::v1::witness_server::WitnessServer;
-use gastown_proto::v1::{self, SubmitRequest, SubmitResponse};
 use gastown_runtime::auth::TokenReviewer;
 use gastown_runtime::lease::Leadership;
 use gastown_runtime::metrics::Metrics;
@@ -35,27 +31,27 @@ use serde_json::{Value, json};
 use tokio::sync::{Mutex, MutexGuard};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
-use tonic::{Request, Response, Status};
 
-use crate::alarms::Alarms;
-use crate::beads::Store;
+use crate::beads::FakeStore;
+use crate::escalations::FakeWitness;
+use crate::refinery::FakeRefinery;
 
 pub const IMAGE: &str = "polecat-agent:test";
 const URL: &str = "ssh://git@forge.example:2222/org/web.git";
-/// How long a slow machine may take for what should come at once.
-const PATIENCE: Duration = Duration::from_secs(90);
+/// How long a slow machine may take for what should take no time.
+const TIMEOUT: Duration = Duration::from_secs(90);
 
 /// One controller at a time: it watches all namespaces.
 static TURN: Mutex<()> = Mutex::const_new(());
 
-pub struct Stage {
+pub struct Fixture {
     pub admin: Client,
     pub namespace: String,
     pub rig: String,
     pub kubelet: TestKubelet,
     pub metrics: Metrics,
-    pub beads: Store,
-    pub alarms: Alarms,
+    pub beads: FakeStore,
+    pub witness: FakeWitness,
     pub port: u16,
     pub folder: tempfile::TempDir,
     running: Vec<(Runtime, JoinHandle<()>)>,
@@ -63,9 +59,9 @@ pub struct Stage {
     _turn: MutexGuard<'static, ()>,
 }
 
-impl Stage {
+impl Fixture {
     /// A namespace, the roles, a token; nothing runs yet.
-    pub async fn set() -> Self {
+    pub async fn new() -> Self {
         let turn = TURN.lock().await;
         let _ = rustls_provider();
         let plane = ControlPlane::shared().await.unwrap();
@@ -88,8 +84,8 @@ impl Stage {
             namespace,
             metrics: Metrics::default(),
             port,
-            beads: Store::default(),
-            alarms: Alarms::default(),
+            beads: FakeStore::default(),
+            witness: FakeWitness::default(),
             folder,
             running: Vec::new(),
             server: None,
@@ -97,16 +93,16 @@ impl Stage {
         }
     }
 
-    /// The controller, refinery-ctl's part and beadstore-ctl's run, and the rig is there.
-    pub async fn open(max_polecats: i32) -> Self {
-        let mut stage = Self::set().await;
-        stage.make_rig(max_polecats).await;
-        stage.start_server().await;
-        stage.start_controller().await;
-        stage
+    /// The rig exists, and the controller and the fakes of the other controllers run.
+    pub async fn start(max_polecats: i32) -> Self {
+        let mut fixture = Self::new().await;
+        fixture.make_rig(max_polecats).await;
+        fixture.start_server().await;
+        fixture.start_controller().await;
+        fixture
     }
 
-    /// One replica more, which believes that it may write.
+    /// Starts one more replica, which holds the lease.
     pub async fn start_controller(&mut self) {
         let plane = ControlPlane::shared().await.unwrap();
         let file = Kubeconfig::read_from(plane.kubeconfig()).unwrap();
@@ -143,7 +139,7 @@ impl Stage {
         self.running.push((runtime, work));
     }
 
-    /// Ends all replicas; what they remembered is lost.
+    /// Stops all replicas; what they remembered is lost.
     pub async fn stop_controller(&mut self) {
         for (runtime, work) in self.running.drain(..) {
             runtime.shutdown();
@@ -156,10 +152,10 @@ impl Stage {
         let tls = Tls::load(self.folder.path(), stop.clone()).unwrap();
         let listener = grpc::listen(([127, 0, 0, 1], self.port).into()).await.unwrap();
         let service =
-            MergeQueueServer::new(Refinery { admin: self.admin.clone(), made: Arc::default() });
+            MergeQueueServer::new(FakeRefinery { admin: self.admin.clone(), made: 0.into() });
         let routes = tonic::service::Routes::new(service)
             .add_service(BeadsServer::new(self.beads.clone()))
-            .add_service(WitnessServer::new(self.alarms.clone()));
+            .add_service(WitnessServer::new(self.witness.clone()));
         let reviewer = TokenReviewer::new(self.admin.clone(), AUDIENCE);
         let caller = self.namespace.clone();
         let policy: grpc::Policy = Arc::new(move |_, who| {
@@ -191,7 +187,7 @@ impl Stage {
         api.create(&PostParams::default(), &BeadStore::new("web-beads", spec)).await.unwrap();
     }
 
-    /// Waits for so many comments.
+    /// Waits for this many comments.
     pub async fn wait_comments(&self, n: usize) -> Vec<v1::CommentRequest> {
         self.poll("comments", || async {
             Some(self.beads.0.lock().await.comments.clone()).filter(|c| c.len() >= n)
@@ -199,14 +195,17 @@ impl Stage {
         .await
     }
 
-    /// Waits for what the open alarms are to be.
-    pub async fn wait_alarm<T>(&self, found: impl Fn(&[v1::RaiseRequest]) -> Option<T>) -> T {
-        self.poll("alarm", || async { found(&self.alarms.0.lock().await.open) }).await
+    /// Waits until the open Escalations have what is looked for.
+    pub async fn wait_escalation<T>(&self, found: impl Fn(&[v1::RaiseRequest]) -> Option<T>) -> T {
+        self.poll("Escalation", || async { found(&self.witness.0.lock().await.open) }).await
     }
 
-    /// Waits until a comment was asked for so often.
-    pub async fn wait_asked(&self, n: u32) {
-        self.poll("calls", || async { (self.beads.0.lock().await.asked >= n).then_some(()) }).await;
+    /// Waits for this many comment requests.
+    pub async fn wait_comment_requests(&self, n: u32) {
+        self.poll("comment requests", || async {
+            (self.beads.0.lock().await.requests >= n).then_some(())
+        })
+        .await;
     }
 
     /// Waits for an Event about a Polecat.
@@ -228,7 +227,7 @@ impl Stage {
         what: &str,
         mut look: impl FnMut() -> F,
     ) -> T {
-        let deadline = tokio::time::Instant::now() + PATIENCE;
+        let deadline = tokio::time::Instant::now() + TIMEOUT;
         loop {
             if let Some(found) = look().await {
                 return found;
@@ -277,7 +276,7 @@ impl Stage {
         self.polecats().patch(name, &PatchParams::default(), &Patch::Merge(&patch)).await.unwrap();
     }
 
-    /// Waits for a Polecat that answers to the predicate.
+    /// Waits until the Polecat's status is as wanted.
     pub async fn wait(
         &self,
         name: &str,
@@ -289,7 +288,7 @@ impl Stage {
             polecat.and_then(|p| p.status.as_ref()).is_some_and(&wanted)
         };
         let waiting = kube::runtime::wait::await_condition(api.clone(), name, condition);
-        if let Ok(found) = tokio::time::timeout(PATIENCE, waiting).await {
+        if let Ok(found) = tokio::time::timeout(TIMEOUT, waiting).await {
             return found.unwrap().unwrap();
         }
         panic!(
@@ -311,7 +310,7 @@ impl Stage {
             .await
     }
 
-    /// Waits for a pod of this name, other than those that were there before.
+    /// Waits for a pod of this name other than these.
     pub async fn pod(&self, name: &str, not: &[&Pod]) -> Pod {
         let old: BTreeSet<_> = not.iter().filter_map(|p| p.uid()).collect();
         let found =
@@ -363,7 +362,7 @@ impl Stage {
             .unwrap();
     }
 
-    /// Takes a whole status away, as a restore from a backup does.
+    /// Removes a whole status, as a restore from a backup does.
     pub async fn erase_status(&self, name: &str) {
         let patch = json!([{ "op": "remove", "path": "/status" }]);
         let patch: Patch<()> = Patch::Json(serde_json::from_value(patch).unwrap());
@@ -398,7 +397,7 @@ impl Stage {
         self.stop_server().await;
     }
 
-    /// The writes that the API server took from the controller for these resources.
+    /// How many writes of these resources the API server accepted from the controller.
     pub fn writes(&self, resources: &[&str]) -> u64 {
         let text = self.metrics.encode().unwrap();
         let is = |line: &str, key: &str, value: &str| line.contains(&format!("{key}=\"{value}\""));
@@ -441,119 +440,4 @@ async fn grant(admin: &Client, namespace: &str) {
     Api::all(admin.clone()).create(&post, &all).await.unwrap();
     let own: RoleBinding = serde_json::from_value(to("Role")).unwrap();
     Api::namespaced(admin.clone(), namespace).create(&post, &own).await.unwrap();
-}
-
-/// refinery-ctl's Submit: a write to the API server, then the acknowledgement.
-struct Refinery {
-    admin: Client,
-    made: Arc<AtomicU32>,
-}
-
-#[tonic::async_trait]
-impl MergeQueue for Refinery {
-    async fn submit(
-        &self,
-        request: Request<SubmitRequest>,
-    ) -> Result<Response<SubmitResponse>, Status> {
-        let asked = request.into_inner();
-        if asked.source_branch.contains("unserved") {
-            return Err(Status::failed_precondition("NoRefinery: no Refinery serves main"));
-        }
-        let n = self.made.fetch_add(1, Ordering::SeqCst);
-        let name = format!("{}-{}-{n}", asked.polecat, &asked.commit[..8]);
-        let spec = MergeRequestSpec {
-            rig_ref: asked.rig,
-            source_branch: asked.source_branch,
-            commit: asked.commit,
-            target_branch: asked.target_branch,
-            polecat_ref: Some(PolecatReference { name: asked.polecat, uid: asked.polecat_uid }),
-            attempt: i32::try_from(asked.attempt).unwrap(),
-            previous: Some(asked.previous).filter(|p| !p.is_empty()),
-            bead_id: Some(asked.bead).filter(|b| !b.is_empty()),
-            priority: i32::try_from(asked.priority).unwrap(),
-            hold: false,
-            retry: 0,
-            rejected: None,
-        };
-        let api: Api<MergeRequest> = Api::namespaced(self.admin.clone(), &asked.namespace);
-        api.create(&PostParams::default(), &MergeRequest::new(&name, spec))
-            .await
-            .map_err(|e| Status::unavailable(e.to_string()))?;
-        Ok(Response::new(SubmitResponse { namespace: asked.namespace, name, created: true }))
-    }
-
-    async fn get(
-        &self,
-        _: Request<v1::GetRequest>,
-    ) -> Result<Response<v1::MergeRequestView>, Status> {
-        Err(Status::unimplemented("polecat-ctl only submits"))
-    }
-
-    async fn list(
-        &self,
-        _: Request<v1::ListRequest>,
-    ) -> Result<Response<v1::ListResponse>, Status> {
-        Err(Status::unimplemented("polecat-ctl only submits"))
-    }
-}
-
-pub fn commit(n: u32) -> String {
-    format!("{:040x}", 0xabc0_0000_u64 + u64::from(n))
-}
-
-fn ready() -> Exit {
-    let base = Some(commit(0).parse().unwrap());
-    let mut report =
-        InitReport { v: 1, result: InitResult::Ready, message: String::new(), base, head: None };
-    Exit::new(0, render(&mut report))
-}
-
-pub fn init_failed(result: InitResult, message: &str) -> Outcome {
-    let mut report = InitReport { v: 1, result, message: message.into(), base: None, head: None };
-    Outcome::init_failed(Exit::new(1, render(&mut report)))
-}
-
-fn run(exit: AgentExit) -> Exit {
-    let usage =
-        Usage { turns: 2, input_tokens: 10, output_tokens: 5, cost_usd: 0.5, ..Usage::default() };
-    let model = Some("claude-test".to_owned());
-    let mut report = RunReport {
-        v: 1,
-        exit,
-        message: String::new(),
-        code: Some(0),
-        reset_at: None,
-        model,
-        usage,
-    };
-    let code = match exit {
-        AgentExit::Completed => 0,
-        AgentExit::Drained | AgentExit::Deadline | AgentExit::BudgetExceeded => 3,
-        _ => 1,
-    };
-    Exit::new(code, render(&mut report))
-}
-
-/// The agent ended so; the remote holds commit `n`, if any.
-pub fn ended(exit: AgentExit, n: Option<u32>) -> Outcome {
-    let commit = n.map(|n| self::commit(n).parse().unwrap());
-    let base = commit.as_ref().map(|_| self::commit(0).parse().unwrap());
-    let result = if n.is_some() { SyncResult::Pushed } else { SyncResult::NoChanges };
-    let ahead = u32::from(n.is_some());
-    let mut sync = SyncReport {
-        v: 1,
-        result,
-        message: String::new(),
-        commit,
-        base,
-        ahead,
-        unpushed: None,
-        wip: None,
-    };
-    Outcome::polecat(ready(), Exit::new(0, render(&mut sync)), run(exit))
-}
-
-/// Finished, with commit `n` on the remote.
-pub fn done(n: u32) -> Outcome {
-    ended(AgentExit::Completed, Some(n))
 }

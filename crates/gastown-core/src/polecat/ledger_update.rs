@@ -1,22 +1,23 @@
-//! From a snapshot to the ledger as it should be: pods that are over are accounted for, a person's
-//! wish re-arms, a landing is noted, a lost ledger is rebuilt from the merge requests.
+//! The ledger brought up to date with a snapshot: pods that are over are accounted for, a landing
+//! is added, a lost ledger is rebuilt from the MergeRequests.
 
+use gastown_api::MergePhase;
 use jiff::Timestamp;
 
-use super::facts::{PodFacts, RequestPhase, Snapshot};
-use super::ledger::{End, Last, Ledger, tame};
-use super::outcome::{Expected, Fault, Outcome, judge};
+use super::facts::{PodFacts, Snapshot};
+use super::ledger::{End, Landed, Last, Ledger, sanitize};
+use super::outcome::{Expected, Outcome, RespawnCause, outcome};
 use crate::report::{InitResult, Usage};
 use crate::retry;
 
-/// An agent that claims again and again that its credentials are refused is believed this often.
+/// How often in a row an agent's claim that its credentials were refused is believed.
 const MAX_CLAIMED_WAITS: u32 = 50;
 
 /// A TTL up to this long deletes the Polecat while its MergeRequest still proves the landing.
 const SHORT_TTL_SECONDS: i64 = 86_400;
 
 /// The ledger after everything that the snapshot shows.
-pub fn remember(now: Timestamp, s: &Snapshot, ledger: &Ledger) -> Ledger {
+pub(super) fn updated_ledger(now: Timestamp, s: &Snapshot, ledger: &Ledger) -> Ledger {
     let mut after = ledger.clone();
     let mut ended: Vec<&PodFacts> =
         s.pods.iter().filter(|p| p.over(now) && !ledger.accounts_for(&p.uid)).collect();
@@ -25,7 +26,7 @@ pub fn remember(now: Timestamp, s: &Snapshot, ledger: &Ledger) -> Ledger {
         account(now, s, pod, &mut after);
     }
     rebuild(s, &mut after);
-    note_landing(s, &mut after);
+    add_landing(s, &mut after);
     after
 }
 
@@ -34,7 +35,7 @@ fn account(now: Timestamp, s: &Snapshot, pod: &PodFacts, ledger: &mut Ledger) {
     let sent_back = s
         .requests
         .iter()
-        .filter(|r| r.phase == RequestPhase::Rework)
+        .filter(|r| r.phase == MergePhase::Rework)
         .map(|r| r.commit.clone())
         .collect();
     let expected = Expected {
@@ -42,17 +43,17 @@ fn account(now: Timestamp, s: &Snapshot, pod: &PodFacts, ledger: &mut Ledger) {
         sent_back,
         oom_before: ledger.respawns.oom > 0,
     };
-    let outcome = judge(pod, &expected, now);
+    let outcome = outcome(pod, &expected, now);
     let at = pod.over_at(now).as_second();
 
     let existing: Vec<&str> = s.pods.iter().map(|p| p.uid.as_str()).collect();
-    ledger.note_pod(&pod.uid, &existing);
-    // a straggler of an attempt that is behind us has told what it used, and decides nothing
+    ledger.add_pod(&pod.uid, &existing);
+    // a straggler of an earlier attempt adds its usage, and decides nothing
     let decides = pod.attempt >= ledger.attempt;
     ledger.attempt = ledger.attempt.max(pod.attempt);
     ledger.usage = sum(ledger.usage, pod.run.as_ref().map(|r| r.usage).unwrap_or_default());
     if let Some(model) = pod.run.as_ref().and_then(|r| r.model.as_deref()) {
-        ledger.model = Some(tame(model));
+        ledger.model = Some(sanitize(model));
     }
     ledger.started = ledger.started.or_else(|| pod.started.map(Timestamp::as_second));
     if !decides {
@@ -75,18 +76,18 @@ fn account(now: Timestamp, s: &Snapshot, pod: &PodFacts, ledger: &mut Ledger) {
 }
 
 fn conclude(ledger: &mut Ledger, outcome: Outcome, at: i64, now: i64) {
-    let Outcome { mut end, fault, reason, message, until, claimed } = outcome;
+    let Outcome { mut end, respawn, reason, message, until, claimed } = outcome;
     ledger.waits = if end == End::Waits { ledger.waits.saturating_add(1) } else { 0 };
     if claimed && ledger.waits > MAX_CLAIMED_WAITS {
         end = End::Stuck;
     }
     let respawns = &mut ledger.respawns;
-    match fault {
-        Some(Fault::Infrastructure) => {
-            respawns.infrastructure = respawns.infrastructure.saturating_add(1)
+    match respawn {
+        Some(RespawnCause::Infrastructure) => {
+            respawns.infrastructure = respawns.infrastructure.saturating_add(1);
         }
-        Some(Fault::Oom) => respawns.oom = respawns.oom.saturating_add(1),
-        Some(Fault::Crashed) => respawns.crashed = respawns.crashed.saturating_add(1),
+        Some(RespawnCause::OutOfMemory) => respawns.oom = respawns.oom.saturating_add(1),
+        Some(RespawnCause::AgentFailed) => respawns.crashed = respawns.crashed.saturating_add(1),
         None => {}
     }
     let until = match end {
@@ -100,7 +101,7 @@ fn conclude(ledger: &mut Ledger, outcome: Outcome, at: i64, now: i64) {
 }
 
 fn sum(a: Usage, b: Usage) -> Usage {
-    // an agent's numbers are claims; they must not overflow or poison the sum
+    // an agent's numbers are claims: they must not overflow the sum or make it infinite
     let cost = if b.cost_usd.is_finite() && b.cost_usd >= 0.0 { b.cost_usd } else { 0.0 };
     Usage {
         turns: a.turns.saturating_add(b.turns),
@@ -112,10 +113,10 @@ fn sum(a: Usage, b: Usage) -> Usage {
     }
 }
 
-/// A ledger that was taken away: a request of ours proves that its attempt finished.
+/// A ledger that was removed: a MergeRequest of the Polecat proves that its attempt finished.
 fn rebuild(s: &Snapshot, ledger: &mut Ledger) {
     let Some(request) = s.latest_request().filter(|r| r.attempt > ledger.attempt) else { return };
-    // a live pod of a later attempt will tell more; an older one changes nothing
+    // the end of a later attempt's pod will add to this; that of an earlier one changes nothing
     ledger.attempt = request.attempt;
     ledger.commit = Some(request.commit.clone());
     ledger.base = None;
@@ -124,27 +125,23 @@ fn rebuild(s: &Snapshot, ledger: &mut Ledger) {
     ledger.last = Some(Last {
         end: End::Done,
         reason: "WorkComplete".to_owned(),
-        message: format!("known from MergeRequest {}", request.name),
+        message: format!("rebuilt from MergeRequest {}", request.name),
         at: request.created.as_second(),
         until: None,
     });
 }
 
-/// Remembers a landing for longer than its MergeRequest lives, unless the Polecat goes first.
-fn note_landing(s: &Snapshot, ledger: &mut Ledger) {
+/// Keeps a landing for longer than its MergeRequest exists, unless the Polecat is deleted before.
+fn add_landing(s: &Snapshot, ledger: &mut Ledger) {
     if ledger.landed.is_some()
         || ledger.end() != Some(End::Done)
         || s.ttl_seconds.is_some_and(|t| t <= SHORT_TTL_SECONDS)
     {
         return;
     }
-    let landed = ledger
-        .commit
-        .as_ref()
-        .and_then(|c| s.request_for(c))
-        .filter(|r| r.phase == RequestPhase::Landed);
+    let landed = s.request_of(ledger).filter(|r| r.phase == MergePhase::Landed);
     if let Some(request) = landed {
         let at = request.landed_at.unwrap_or(request.created).as_second();
-        ledger.landed = Some(super::ledger::Landed { request: request.name.clone(), at });
+        ledger.landed = Some(Landed { request: request.name.clone(), at });
     }
 }
