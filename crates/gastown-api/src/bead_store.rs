@@ -81,7 +81,7 @@ fn default_interval() -> String {
 }
 
 /// How beads are kept.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
 pub enum BeadBackend {
     /// A file of JSON lines in a git repository.
     #[default]
@@ -120,7 +120,7 @@ fn backend_rules() -> serde_json::Value {
 }
 
 /// What may be written into a store.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
 pub enum WritePolicy {
     /// Nothing.
     ReadOnly,
@@ -308,7 +308,9 @@ pub struct BeadStoreStatus {
 }
 
 /// A store as a whole.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[derive(
+    Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema,
+)]
 pub enum BeadStorePhase {
     /// Not read yet.
     Pending,

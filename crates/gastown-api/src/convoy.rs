@@ -54,7 +54,20 @@ pub struct ConvoySpec {
 }
 
 /// What a failed bead means for those that are not started yet.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[derive(
+    Clone,
+    Copy,
+    Debug,
+    Default,
+    PartialEq,
+    Eq,
+    PartialOrd,
+    Ord,
+    Hash,
+    Serialize,
+    Deserialize,
+    JsonSchema,
+)]
 pub enum FailurePolicy {
     /// What does not depend on it is started.
     #[default]
@@ -135,7 +148,9 @@ pub struct ConvoyBead {
 }
 
 /// Where a bead of a convoy is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[derive(
+    Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema,
+)]
 pub enum ConvoyBeadPhase {
     /// Nobody could tell: the store was not read, or does not hold it.
     Unknown,
@@ -156,7 +171,9 @@ pub enum ConvoyBeadPhase {
 }
 
 /// A convoy as a whole.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[derive(
+    Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema,
+)]
 pub enum ConvoyPhase {
     /// Not looked at yet.
     Pending,

@@ -92,21 +92,9 @@ pub enum Severity {
 }
 
 impl Severity {
-    /// As it is written in an object.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Low => "low",
-            Self::Medium => "medium",
-            Self::High => "high",
-            Self::Critical => "critical",
-        }
-    }
-
     /// The one of this name.
     pub fn parse(text: &str) -> Option<Self> {
-        [Self::Low, Self::Medium, Self::High, Self::Critical]
-            .into_iter()
-            .find(|s| s.as_str() == text)
+        Self::ALL.iter().copied().find(|s| s.as_str() == text)
     }
 
     /// One worse; the worst stays.
@@ -191,7 +179,9 @@ pub struct EscalationStatus {
 }
 
 /// Where an Escalation is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
+#[derive(
+    Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema,
+)]
 pub enum EscalationPhase {
     /// Nobody looks at it yet.
     Open,
@@ -230,7 +220,9 @@ pub struct Delivery {
 }
 
 /// How telling one route went.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
+#[derive(
+    Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema,
+)]
 pub enum DeliveryState {
     /// It is tried again.
     Pending,

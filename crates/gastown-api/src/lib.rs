@@ -30,6 +30,7 @@ mod refinery;
 mod rig;
 mod schema;
 mod shared;
+mod values;
 mod witness;
 
 pub use bead_store::{

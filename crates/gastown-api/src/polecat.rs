@@ -140,7 +140,20 @@ impl PolecatSpec {
 }
 
 /// What is wanted of a Polecat.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[derive(
+    Clone,
+    Copy,
+    Debug,
+    Default,
+    PartialEq,
+    Eq,
+    PartialOrd,
+    Ord,
+    Hash,
+    Serialize,
+    Deserialize,
+    JsonSchema,
+)]
 pub enum DesiredState {
     /// No pod; work that was under way is saved.
     #[default]
@@ -152,7 +165,7 @@ pub enum DesiredState {
 }
 
 /// Where an agent runs.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub enum ExecutionMode {
     /// In a pod of its own.
@@ -169,16 +182,6 @@ pub enum AgentKind {
     ClaudeCode,
     /// Any program: `agentConfig.command`.
     Generic,
-}
-
-impl AgentKind {
-    /// The name in the spec and in `GASTOWN_AGENT`.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::ClaudeCode => "claude-code",
-            Self::Generic => "generic",
-        }
-    }
 }
 
 /// How an agent is run.
@@ -217,7 +220,7 @@ pub struct AgentConfig {
 }
 
 /// Who serves the model.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum Provider {
     /// A LiteLLM proxy.

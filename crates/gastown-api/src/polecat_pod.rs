@@ -153,7 +153,7 @@ impl KubernetesSpec {
 }
 
 /// Whether an ssh host's key is checked.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum StrictHostKeyChecking {
     /// Always.

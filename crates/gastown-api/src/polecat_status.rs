@@ -84,7 +84,9 @@ pub struct PolecatStatus {
 }
 
 /// What a Polecat is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
+#[derive(
+    Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema,
+)]
 pub enum PolecatPhase {
     /// Without a pod: not wanted to work, or waiting; the conditions say for what.
     Idle,
@@ -99,7 +101,9 @@ pub enum PolecatPhase {
 }
 
 /// What an agent is at.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
+#[derive(
+    Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema,
+)]
 pub enum Activity {
     /// It does things.
     Working,

@@ -10,7 +10,7 @@
 use k8s_openapi::api::rbac::v1::PolicyRule;
 
 /// A controller with a service account of its own.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Controller {
     /// rig-ctl.
     Rig,

@@ -197,7 +197,9 @@ pub struct MergesSummary {
 }
 
 /// What a Refinery is at.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[derive(
+    Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema,
+)]
 pub enum RefineryPhase {
     /// Nothing waits.
     Idle,

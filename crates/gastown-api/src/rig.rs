@@ -147,7 +147,9 @@ pub struct PolecatCounts {
 }
 
 /// A rig as a whole.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[derive(
+    Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema,
+)]
 pub enum RigPhase {
     /// Its children are being made.
     Initializing,

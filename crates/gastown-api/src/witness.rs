@@ -206,17 +206,14 @@ impl Route {
 
     /// What deliveries are listed under.
     pub fn name(&self) -> &str {
-        self.name.as_deref().unwrap_or(match self.channel {
-            Channel::Mayor => "mayor",
-            Channel::Webhook => "webhook",
-            Channel::Slack => "slack",
-            Channel::Email => "email",
-        })
+        self.name.as_deref().unwrap_or(self.channel.as_str())
     }
 }
 
 /// How people are told.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
+#[derive(
+    Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema,
+)]
 #[serde(rename_all = "lowercase")]
 pub enum Channel {
     /// By an Event on the Escalation.
@@ -265,7 +262,9 @@ pub struct EmailChannel {
 }
 
 /// How a connection to a mail server is protected.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
+#[derive(
+    Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema,
+)]
 pub enum MailTls {
     /// From the first byte.
     TLS,
@@ -316,7 +315,9 @@ pub struct PolecatsSummary {
 }
 
 /// A rig's health as a whole.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[derive(
+    Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema,
+)]
 pub enum WitnessPhase {
     /// Nobody works.
     Pending,
