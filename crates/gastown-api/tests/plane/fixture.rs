@@ -1,5 +1,4 @@
-//! What the tests of this binary share: one control plane, objects as JSON, and ways to say what is
-//! expected.
+//! What the tests of this binary share: one control plane, objects as JSON, and checks.
 
 use gastown_cluster::control_plane::ControlPlane;
 use kube::api::{Api, DynamicObject, Patch, PatchParams, PostParams, ValidationDirective};
@@ -14,12 +13,12 @@ static CRDS: OnceCell<()> = OnceCell::const_new();
 
 /// A namespace of the shared plane, with the CRDs of the code under test (not of the generated
 /// files) on it.
-pub struct Ground {
+pub struct Fixture {
     client: Client,
     namespace: String,
 }
 
-impl Ground {
+impl Fixture {
     pub async fn new() -> Self {
         let plane = ControlPlane::shared().await.unwrap();
         let client = plane.client().unwrap();
@@ -35,7 +34,7 @@ impl Ground {
         &self.namespace
     }
 
-    /// The same for a plane of one's own, whose CRDs are the caller's matter.
+    /// A namespace of a plane of one's own, on which the caller installs the CRDs.
     pub async fn on(plane: &ControlPlane) -> Self {
         Self { client: plane.client().unwrap(), namespace: plane.namespace().await.unwrap() }
     }
@@ -72,12 +71,12 @@ impl Ground {
         self.send(object, true).await.unwrap_or_else(|e| panic!("{e}\n{object:#}"))
     }
 
-    /// The object is taken.
+    /// Checks that the object is accepted.
     pub async fn accepts(&self, object: &Value) {
         self.defaulted(object).await;
     }
 
-    /// Whether the object is taken.
+    /// Whether the object is accepted.
     pub async fn takes(&self, object: &Value) -> bool {
         match self.send(object, true).await {
             Ok(_) => true,
@@ -86,8 +85,7 @@ impl Ground {
         }
     }
 
-    /// The object is refused with a message that holds all these words, and that message is one
-    /// that a person can use.
+    /// Checks that the object is refused with a message that contains all these words.
     pub async fn refuses(&self, object: &Value, words: &[&str]) {
         let message = self.refusal(object).await;
         for word in words {
@@ -104,7 +102,7 @@ impl Ground {
             .create(&params, &serde_json::from_value(object.clone()).unwrap())
             .await
         {
-            Ok(taken) => panic!("taken, and should not be: {taken:#?}"),
+            Ok(taken) => panic!("accepted, and should be refused: {taken:#?}"),
             Err(Error::Api(status)) => {
                 assert_eq!(status.code, 422, "{status:?}");
                 status.message.clone()
@@ -187,8 +185,8 @@ pub fn merge_request() -> Value {
     )
 }
 
-/// The object with another value at a place (`spec/kubernetes/gitBranch`); what lacks on the way is
-/// made.
+/// The object with another value at a place (`spec/kubernetes/gitBranch`). Missing parents are
+/// created.
 pub fn with(mut object: Value, place: &str, value: Value) -> Value {
     let mut at = &mut object;
     for part in place.split('/') {
