@@ -1,54 +1,27 @@
-//! What was made and is not in the cache yet, and whose turn it is: without them two looks in a
-//! row, or two convoys of one rig at a time, would fill the same places.
+//! One lock a Rig: two Convoys of one Rig must not count its free slots at the same time, or both
+//! would fill them.
 
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
+use tokio::sync::OwnedMutexGuard;
 
-/// A Polecat that does not show up for this long was deleted at once.
-const PATIENCE: Duration = Duration::from_secs(60);
-
-/// A Polecat that was made.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Made {
-    /// Its namespace.
-    pub namespace: String,
-    /// Its name.
-    pub name: String,
-    /// Its rig.
-    pub rig: String,
-    /// Its bead.
-    pub bead: String,
-}
-
-/// The Polecats that were made and are not in the cache yet.
+/// The locks under which Polecats of a Rig are counted and created, by the Rig's name.
 #[derive(Default)]
-pub struct Expected {
-    made: Mutex<Vec<(Instant, Made)>>,
-    turns: Mutex<HashMap<String, Arc<tokio::sync::Mutex<()>>>>,
-}
+pub(crate) struct RigLocks(Mutex<HashMap<String, Arc<tokio::sync::Mutex<()>>>>);
 
-impl Expected {
-    /// It was made, and the cache shows it later.
-    pub fn add(&self, made: Made) {
-        self.made.lock().push((Instant::now(), made));
+impl RigLocks {
+    /// Waits for the lock of a Rig.
+    pub(crate) async fn lock(&self, rig: &str) -> OwnedMutexGuard<()> {
+        self.of(rig).lock_owned().await
     }
 
-    /// What the cache does not show yet; `shown` says what it does.
-    pub fn missing(&self, shown: impl Fn(&Made) -> bool) -> Vec<Made> {
-        let mut made = self.made.lock();
-        made.retain(|(when, made)| when.elapsed() < PATIENCE && !shown(made));
-        made.iter().map(|(_, made)| made.clone()).collect()
-    }
-
-    /// The lock under which Polecats of a rig are counted and made.
-    pub fn turn(&self, rig: Option<&str>) -> Option<Arc<tokio::sync::Mutex<()>>> {
-        let mut turns = self.turns.lock();
-        // Those that nobody holds are made again when they are needed.
-        turns.retain(|_, turn| Arc::strong_count(turn) > 1);
-        Some(turns.entry(rig?.to_owned()).or_default().clone())
+    fn of(&self, rig: &str) -> Arc<tokio::sync::Mutex<()>> {
+        let mut locks = self.0.lock();
+        // Those that nobody holds or waits for are created again when they are needed.
+        locks.retain(|_, lock| Arc::strong_count(lock) > 1);
+        locks.entry(rig.to_owned()).or_default().clone()
     }
 }
 
@@ -56,25 +29,13 @@ impl Expected {
 mod tests {
     use super::*;
 
-    #[test]
-    fn what_was_made_is_expected_until_the_cache_shows_it() {
-        let expected = Expected::default();
-        let made =
-            Made { namespace: "n".into(), name: "p".into(), rig: "r".into(), bead: "b".into() };
-        expected.add(made.clone());
-        assert_eq!(expected.missing(|_| false), std::slice::from_ref(&made));
-        assert_eq!(expected.missing(|shown| *shown == made), []);
-        assert_eq!(expected.missing(|_| false), [], "what was shown once is expected no more");
-    }
-
     #[tokio::test]
-    async fn a_rig_has_one_turn_at_a_time() {
-        let expected = Expected::default();
-        let held = expected.turn(Some("r")).unwrap().lock_owned().await;
-        assert!(expected.turn(Some("r")).unwrap().try_lock_owned().is_err());
-        assert!(expected.turn(Some("other")).unwrap().try_lock_owned().is_ok());
-        assert!(expected.turn(None).is_none());
+    async fn one_convoy_of_a_rig_holds_its_lock_at_a_time() {
+        let locks = RigLocks::default();
+        let held = locks.lock("r").await;
+        assert!(locks.of("r").try_lock_owned().is_err());
+        assert!(locks.of("other").try_lock_owned().is_ok());
         drop(held);
-        assert!(expected.turn(Some("r")).unwrap().try_lock_owned().is_ok());
+        assert!(locks.of("r").try_lock_owned().is_ok());
     }
 }

@@ -1,293 +1,265 @@
+//! What the status of a Convoy shows.
+
 use std::collections::BTreeSet;
 
-use super::decide::{Feed, Gate, Look, named};
-use super::facts::{BeadFact, End, Policy, Store};
+use gastown_api::conditions::{Draft, Status};
+use gastown_api::names::{condition, reason};
+use gastown_api::{ConvoyBead, ConvoyBeadPhase, ConvoyPhase, FailurePolicy};
+
+use super::evaluation::{Evaluation, list};
+use super::facts::{BeadFact, End, StoreState};
 use super::graph::Graph;
+use super::obstacle::{Obstacle, find_invalid};
 
-/// What the status says of a convoy.
+/// What the status of a Convoy shows.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Verdict {
-    /// The convoy as a whole.
-    pub phase: Phase,
+pub struct Assessment {
+    /// The phase of the Convoy: InProgress, Complete or Failed.
+    pub phase: ConvoyPhase,
     /// Each bead once, in the spec's order.
-    pub lines: Vec<Line>,
-    /// Beads that count, in the spec's order.
+    pub beads: Vec<ConvoyBead>,
+    /// Beads that are done, in the spec's order.
     pub completed: Vec<String>,
-    /// Beads that do not.
+    /// Beads that are not done.
     pub pending: Vec<String>,
-    /// Beads that are set aside; they are pending too.
+    /// Beads that failed; they are pending too.
     pub failed: Vec<String>,
-    /// Ready.
-    pub ready: Said,
-    /// Complete.
-    pub complete: Said,
-    /// Progressing.
-    pub progressing: Said,
-    /// Degraded.
-    pub degraded: Said,
-    /// Valid, of a convoy that starts Polecats.
-    pub valid: Option<Said>,
+    /// `Ready`: the facts are read from their sources, and the beads can be worked on.
+    pub ready: Draft,
+    /// `Complete`: all beads are done.
+    pub complete: Draft,
+    /// `Progressing`: work on a bead is under way.
+    pub progressing: Draft,
+    /// `Degraded`: some beads failed.
+    pub degraded: Draft,
+    /// `Valid`: the beads can be worked on as they are listed. Only for a Convoy that dispatches.
+    pub valid: Option<Draft>,
 }
 
-/// A convoy as a whole.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Phase {
-    /// Some beads do not count.
-    InProgress,
-    /// All beads count.
-    Complete,
-    /// Nothing can move.
-    Failed,
-}
-
-/// Where one bead is.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Line {
-    /// Its id.
-    pub id: String,
-    /// Where it is.
-    pub phase: BeadPhase,
-    /// The Polecat that tells.
-    pub polecat: Option<String>,
-    /// The MergeRequest that tells.
-    pub request: Option<String>,
-    /// Why; may be empty.
-    pub reason: String,
-}
-
-/// Where a bead is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum BeadPhase {
-    /// Nobody could tell.
-    Unknown,
-    /// Nobody works on it, and the convoy does not start it as it is.
-    Open,
-    /// It waits for other beads.
-    Blocked,
-    /// Nothing blocks it.
-    Ready,
-    /// A Polecat has it.
-    Working,
-    /// Its work is finished and has not landed.
-    Submitted,
-    /// It counts.
-    Done,
-    /// It is set aside.
-    Failed,
-}
-
-/// A condition: whether it holds (nothing: nobody can tell), why, and one sentence.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Said {
-    /// Whether it holds.
-    pub holds: Option<bool>,
-    /// `PascalCase`.
-    pub reason: String,
-    /// One sentence.
-    pub message: String,
-}
-
-impl Said {
-    fn new(holds: impl Into<Option<bool>>, reason: &str, message: impl Into<String>) -> Self {
-        Self { holds: holds.into(), reason: reason.to_owned(), message: message.into() }
-    }
-}
-
-impl Verdict {
-    /// Something of it is under way.
-    pub fn moves(&self) -> bool {
-        self.lines
-            .iter()
-            .any(|line| matches!(line.phase, BeadPhase::Working | BeadPhase::Submitted))
+impl Assessment {
+    /// Whether work on a bead is under way.
+    pub fn has_work(&self) -> bool {
+        let is_work =
+            |phase| matches!(phase, ConvoyBeadPhase::Working | ConvoyBeadPhase::Submitted);
+        self.beads.iter().any(|bead| is_work(bead.phase))
     }
 
-    /// How it ended, if it did, in words.
-    pub fn end(&self) -> Option<(End, String)> {
+    /// How the Convoy ended, if it did.
+    pub fn end(&self) -> Option<End> {
         match self.phase {
-            Phase::InProgress => None,
-            Phase::Complete => Some((End::Complete, self.complete.message.clone())),
-            Phase::Failed => Some((End::Failed, self.complete.message.clone())),
+            ConvoyPhase::Pending | ConvoyPhase::InProgress => None,
+            ConvoyPhase::Complete => Some(End::Complete),
+            ConvoyPhase::Failed => Some(End::Failed),
         }
     }
 
-    /// `done/total`.
+    /// `done/total`, as `status.progress`.
     pub fn progress(&self) -> String {
-        format!("{}/{}", self.completed.len(), self.lines.len())
+        format!("{}/{}", self.completed.len(), self.beads.len())
     }
 }
 
-/// What there is to say. `gate` is why nothing is started, `feed` what is.
-pub(super) fn judge(
-    look: &Look<'_>,
-    lines: Vec<Line>,
-    gate: Option<Gate>,
-    feed: &[Feed],
-) -> Verdict {
-    let of = |phase: &dyn Fn(BeadPhase) -> bool| -> Vec<String> {
-        lines.iter().filter(|line| phase(line.phase)).map(|line| line.id.clone()).collect()
+/// The assessment of a Convoy that creates `starting` Polecats now, or none because of `obstacle`.
+pub(super) fn assess(
+    evaluation: &Evaluation<'_>,
+    beads: Vec<ConvoyBead>,
+    obstacle: Option<Obstacle>,
+    starting: usize,
+) -> Assessment {
+    let ids = |phase: &dyn Fn(ConvoyBeadPhase) -> bool| -> Vec<String> {
+        beads.iter().filter(|bead| phase(bead.phase)).map(|bead| bead.id.clone()).collect()
     };
-    let (completed, pending) =
-        (of(&|phase| phase == BeadPhase::Done), of(&|phase| phase != BeadPhase::Done));
-    let failed = of(&|phase| phase == BeadPhase::Failed);
-    let phase = if pending.is_empty() && !lines.is_empty() {
-        Phase::Complete
-    } else if feed.is_empty() && is_over(look, &lines, &failed) {
-        Phase::Failed
+    let completed = ids(&|phase| phase == ConvoyBeadPhase::Done);
+    let pending = ids(&|phase| phase != ConvoyBeadPhase::Done);
+    let failed = ids(&|phase| phase == ConvoyBeadPhase::Failed);
+    let phase = if pending.is_empty() && !beads.is_empty() {
+        ConvoyPhase::Complete
+    } else if starting == 0 && nothing_can_start(evaluation, &beads, &failed) {
+        ConvoyPhase::Failed
     } else {
-        Phase::InProgress
+        ConvoyPhase::InProgress
     };
-    let count = format!("{} of {} beads are done", completed.len(), lines.len());
-    let complete = match phase {
-        Phase::Complete => {
-            Said::new(true, "Complete", format!("all {} beads are done", lines.len()))
-        }
-        Phase::Failed => Said::new(
-            false,
-            "Failed",
-            format!("{count}; nothing can move: {} failed", named(&failed)),
-        ),
-        Phase::InProgress => Said::new(false, "InProgress", count.clone()),
-    };
-    let degraded = if failed.is_empty() {
-        Said::new(false, "Healthy", "no bead is set aside")
-    } else {
-        let why: Vec<String> = lines
-            .iter()
-            .filter(|line| line.phase == BeadPhase::Failed)
-            .map(|line| format!("{} ({})", line.id, line.reason))
-            .collect();
-        Said::new(true, "BeadsFailed", format!("set aside: {}", named(&why)))
-    };
-    Verdict {
+    let count = format!("{} of {} beads are done", completed.len(), beads.len());
+    Assessment {
         phase,
-        ready: ready(look, phase, count),
-        progressing: progressing(look, phase, &lines, gate, feed),
-        valid: look.s.dispatch.then(|| valid(look)),
-        lines,
+        ready: ready(evaluation, phase, &count),
+        complete: complete(phase, &count, beads.len(), &failed),
+        progressing: progressing(evaluation, phase, &beads, obstacle, starting),
+        degraded: degraded(&beads),
+        valid: evaluation.snapshot.dispatch.then(|| valid(evaluation)),
+        beads,
         completed,
         pending,
         failed,
-        complete,
-        degraded,
     }
 }
 
-/// Whether nothing can move although not everything is done: each bead that is left failed, waits
-/// for one that did, or is not to be started after a failure.
-fn is_over(look: &Look<'_>, lines: &[Line], failed: &[String]) -> bool {
-    let s = look.s;
-    let Some(beads) =
-        look.store().filter(|_| s.dispatch && !s.suspended && !s.deleting && !failed.is_empty())
-    else {
+/// Whether a Convoy in which beads failed is over: no work is under way, and each bead that is left
+/// failed too, depends on one that did, or is not started after a failure.
+fn nothing_can_start(evaluation: &Evaluation<'_>, beads: &[ConvoyBead], failed: &[String]) -> bool {
+    let snapshot = evaluation.snapshot;
+    if !snapshot.dispatch || snapshot.suspended || snapshot.deleting || failed.is_empty() {
         return false;
-    };
-    if look.invalid().is_some() {
+    }
+    let Some(facts) = evaluation.beads() else { return false };
+    if find_invalid(evaluation).is_some() {
         return false;
     }
     let failed: BTreeSet<String> = failed.iter().cloned().collect();
-    let graph = Graph::new(beads, &look.over);
-    lines.iter().all(|line| match line.phase {
-        BeadPhase::Done | BeadPhase::Failed => true,
-        BeadPhase::Working | BeadPhase::Submitted | BeadPhase::Unknown => false,
-        BeadPhase::Blocked => s.policy == Policy::Stop || graph.depends_on(&line.id, &failed),
-        BeadPhase::Open | BeadPhase::Ready => s.policy == Policy::Stop,
+    let graph = Graph::new(facts, &evaluation.finished);
+    let stops = snapshot.failure_policy == FailurePolicy::Stop;
+    beads.iter().all(|bead| match bead.phase {
+        ConvoyBeadPhase::Done | ConvoyBeadPhase::Failed => true,
+        ConvoyBeadPhase::Working | ConvoyBeadPhase::Submitted | ConvoyBeadPhase::Unknown => false,
+        ConvoyBeadPhase::Blocked => stops || graph.depends_on(&bead.id, &failed),
+        ConvoyBeadPhase::Open | ConvoyBeadPhase::Ready => stops,
     })
 }
 
-fn ready(look: &Look<'_>, phase: Phase, count: String) -> Said {
-    if phase == Phase::Complete {
-        return Said::new(true, "Synced", count);
+fn ready(evaluation: &Evaluation<'_>, phase: ConvoyPhase, count: &str) -> Draft {
+    let synced = || Draft::new(condition::READY, true, reason::SYNCED, count);
+    if phase == ConvoyPhase::Complete {
+        return synced();
     }
-    if let Store::Unavailable(why) = &look.s.store {
-        return Said::new(false, "BeadStoreUnavailable", why.clone());
+    if let StoreState::Unavailable(why) = &evaluation.snapshot.store {
+        return Draft::new(condition::READY, false, reason::BEAD_STORE_UNAVAILABLE, why);
     }
-    match look.invalid().filter(|_| look.s.dispatch) {
-        Some((reason, message)) => Said::new(false, reason, message),
-        None => Said::new(true, "Synced", count),
+    match find_invalid(evaluation).filter(|_| evaluation.snapshot.dispatch) {
+        Some(invalid) => Draft::new(condition::READY, false, invalid.reason, invalid.message),
+        None => synced(),
+    }
+}
+
+fn complete(phase: ConvoyPhase, count: &str, total: usize, failed: &[String]) -> Draft {
+    match phase {
+        ConvoyPhase::Complete => Draft::new(
+            condition::COMPLETE,
+            true,
+            reason::COMPLETE,
+            format!("all {total} beads are done"),
+        ),
+        ConvoyPhase::Failed => Draft::new(
+            condition::COMPLETE,
+            false,
+            reason::FAILED,
+            format!("{count}; no other bead can be started: {} failed", list(failed)),
+        ),
+        ConvoyPhase::Pending | ConvoyPhase::InProgress => {
+            Draft::new(condition::COMPLETE, false, reason::IN_PROGRESS, count)
+        }
+    }
+}
+
+fn degraded(beads: &[ConvoyBead]) -> Draft {
+    let failed: Vec<String> = beads
+        .iter()
+        .filter(|bead| bead.phase == ConvoyBeadPhase::Failed)
+        .map(with_reason)
+        .collect();
+    if failed.is_empty() {
+        Draft::new(condition::DEGRADED, false, reason::HEALTHY, "no bead failed")
+    } else {
+        let message = format!("failed beads: {}", list(&failed));
+        Draft::new(condition::DEGRADED, true, "BeadsFailed", message)
     }
 }
 
 fn progressing(
-    look: &Look<'_>,
-    phase: Phase,
-    lines: &[Line],
-    gate: Option<Gate>,
-    feed: &[Feed],
-) -> Said {
-    let count = |phase: BeadPhase| lines.iter().filter(|line| line.phase == phase).count();
-    let (working, submitted) =
-        (count(BeadPhase::Working) + feed.len(), count(BeadPhase::Submitted));
-    let waiting = count(BeadPhase::Ready).saturating_sub(feed.len());
-    let moves = working + submitted > 0;
+    evaluation: &Evaluation<'_>,
+    phase: ConvoyPhase,
+    beads: &[ConvoyBead],
+    obstacle: Option<Obstacle>,
+    starting: usize,
+) -> Draft {
+    let draft = |holds: bool, reason, message: String| {
+        Draft::new(condition::PROGRESSING, holds, reason, message)
+    };
+    let count = |phase| beads.iter().filter(|bead| bead.phase == phase).count();
+    let working = count(ConvoyBeadPhase::Working) + starting;
+    let submitted = count(ConvoyBeadPhase::Submitted);
+    let waiting = count(ConvoyBeadPhase::Ready).saturating_sub(starting);
+    let has_work = working + submitted > 0;
     match phase {
-        Phase::Complete => return Said::new(false, "Complete", "nothing is left to do"),
-        Phase::Failed => return Said::new(false, "Failed", "nothing can move any more"),
-        Phase::InProgress => {}
+        ConvoyPhase::Complete => {
+            return draft(false, reason::COMPLETE, "all beads are done".to_owned());
+        }
+        ConvoyPhase::Failed => {
+            return draft(false, reason::FAILED, "no other bead can be started".to_owned());
+        }
+        ConvoyPhase::Pending | ConvoyPhase::InProgress => {}
     }
-    if let Store::Unavailable(why) = &look.s.store {
-        return Said::new(moves, "BeadStoreUnavailable", why.clone());
+    if let StoreState::Unavailable(why) = &evaluation.snapshot.store {
+        return draft(has_work, reason::BEAD_STORE_UNAVAILABLE, why.clone());
     }
-    if let Some((reason, message)) = gate {
-        return Said::new(moves || !look.s.dispatch, reason, message);
-    }
-    let (own, rigs) = look.room();
-    if waiting > 0 && rigs <= own {
-        let (name, most) = look.rig().map_or(("", 0), |rig| (rig.name.as_str(), rig.most));
-        return Said::new(
-            moves,
-            "AtCapacity",
-            format!("{waiting} ready beads wait for one of the {most} polecats of rig {name}"),
-        );
+    if let Some(obstacle) = obstacle {
+        let holds = has_work || !evaluation.snapshot.dispatch;
+        return draft(holds, obstacle.reason, obstacle.message);
     }
     if waiting > 0 {
-        let most = look.s.parallelism.unwrap_or_default();
-        return Said::new(
-            moves,
-            "ParallelismReached",
-            format!("{waiting} ready beads wait: spec.parallelism is {most}"),
-        );
+        let (why, message) = waiting_for_room(evaluation, waiting);
+        return draft(has_work, why, message);
     }
     if working > 0 {
-        return Said::new(
-            true,
-            "Working",
-            format!("{working} beads are worked on, {submitted} wait to land"),
-        );
+        let message = format!("{working} beads are worked on, {submitted} wait to land");
+        return draft(true, reason::WORKING, message);
     }
     if submitted > 0 {
-        return Said::new(true, "WaitingForLanding", format!("{submitted} beads wait to land"));
+        return draft(true, "WaitingForLanding", format!("{submitted} beads wait to land"));
     }
-    let held: Vec<String> = lines
-        .iter()
-        .filter(|line| {
-            matches!(line.phase, BeadPhase::Open | BeadPhase::Blocked | BeadPhase::Unknown)
-        })
-        .map(|line| format!("{} ({})", line.id, line.reason))
-        .collect();
-    Said::new(false, "WaitingForBeads", format!("nothing can be started yet: {}", named(&held)))
+    let is_held = |phase| {
+        matches!(phase, ConvoyBeadPhase::Open | ConvoyBeadPhase::Blocked | ConvoyBeadPhase::Unknown)
+    };
+    let held = beads.iter().filter(|bead| is_held(bead.phase)).map(with_reason);
+    draft(false, "WaitingForBeads", format!("no bead can be started yet: {}", list(held)))
 }
 
-fn valid(look: &Look<'_>) -> Said {
-    match look.invalid() {
-        Some((reason @ "BeadStoreUnavailable", message)) => {
-            return Said::new(None, reason, message);
-        }
-        Some((reason, message)) => return Said::new(false, reason, message),
-        None => {}
-    }
-    let s = look.s;
-    let nobodys = |id: &&str| !s.polecats.contains_key(*id) && !s.requests.contains_key(*id);
-    let is_closed =
-        |id: &&str| look.store().and_then(|beads| beads.get(*id)).is_some_and(BeadFact::is_closed);
-    let closed: Vec<&str> =
-        look.tracked.iter().copied().filter(is_closed).filter(nobodys).collect();
-    if closed.is_empty() {
-        Said::new(true, "Valid", "the beads can be done in the order of their dependencies")
-    } else {
+/// Which limit the ready beads wait for, as a reason and a message.
+fn waiting_for_room(evaluation: &Evaluation<'_>, waiting: usize) -> (&'static str, String) {
+    let (own, rigs) = evaluation.room();
+    if rigs <= own {
+        let (name, limit) =
+            evaluation.rig().map_or(("", 0), |rig| (rig.name.as_str(), rig.max_polecats));
         let message = format!(
-            "closed in the store: {}; closed beads count as done, nothing is started for them",
-            named(&closed)
+            "{waiting} ready beads wait for one of the {limit} polecats of rig {name} (spec.settings.maxPolecats)"
         );
-        Said::new(true, "ClosedBeads", message)
+        return (reason::AT_CAPACITY, message);
     }
+    let limit = evaluation.snapshot.parallelism.unwrap_or_default();
+    ("ParallelismReached", format!("{waiting} ready beads wait: spec.parallelism is {limit}"))
+}
+
+fn valid(evaluation: &Evaluation<'_>) -> Draft {
+    if let Some(invalid) = find_invalid(evaluation) {
+        // What could not be read is neither valid nor invalid.
+        let status = match invalid.reason {
+            reason::BEAD_STORE_UNAVAILABLE => Status::Unknown,
+            _ => Status::False,
+        };
+        return Draft::new(condition::VALID, status, invalid.reason, invalid.message);
+    }
+    let snapshot = evaluation.snapshot;
+    let is_closed =
+        |id: &str| evaluation.beads().and_then(|b| b.get(id)).is_some_and(BeadFact::is_closed);
+    let was_never_started =
+        |id: &str| !snapshot.polecats.contains_key(id) && !snapshot.requests.contains_key(id);
+    let closed: Vec<&str> = evaluation
+        .tracked
+        .iter()
+        .copied()
+        .filter(|id| is_closed(id) && was_never_started(id))
+        .collect();
+    if closed.is_empty() {
+        let message = "the beads can be done in the order of their dependencies";
+        return Draft::new(condition::VALID, true, "Valid", message);
+    }
+    let message = format!(
+        "closed in the bead store: {}; closed beads are done, and nothing is started for them",
+        list(&closed)
+    );
+    Draft::new(condition::VALID, true, "ClosedBeads", message)
+}
+
+/// `gt-1 (AttemptsSpent)`.
+fn with_reason(bead: &ConvoyBead) -> String {
+    format!("{} ({})", bead.id, bead.reason.as_deref().unwrap_or_default())
 }
