@@ -1,4 +1,18 @@
+use gastown_api::conditions::{Draft, Status};
+use gastown_api::{PolecatCounts, PolecatPhase, Refinery, RefinerySpec};
+use jiff::Timestamp;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+
 use super::*;
+use crate::seniority::Seniority;
+
+/// The place of an object that was created in this second.
+fn seniority(name: &str, second: i64) -> Seniority {
+    let mut object = Refinery::new(name, RefinerySpec::of_rig("web"));
+    object.metadata.namespace = Some("gastown-system".into());
+    object.metadata.creation_timestamp = Some(Time(Timestamp::from_second(second).unwrap()));
+    Seniority::of(&object)
+}
 
 fn child(name: &str) -> Child {
     Child {
@@ -11,7 +25,7 @@ fn child(name: &str) -> Child {
         same_duty: true,
         deleting: false,
         busy: false,
-        created: Some(Timestamp::from_second(1_000).unwrap()),
+        seniority: seniority(name, 1_000),
         readiness: Readiness::Ready,
     }
 }
@@ -29,13 +43,17 @@ fn rig() -> Snapshot {
     }
 }
 
-fn polecat(name: &str, phase: Phase) -> PolecatFact {
+fn polecat(name: &str, phase: PolecatPhase) -> PolecatFact {
     PolecatFact {
         name: format!("dev/{name}"),
         phase,
         wanted: true,
-        holds_slot: phase == Phase::Working,
+        holds_slot: phase == PolecatPhase::Working,
     }
+}
+
+fn holds(condition: &Draft) -> bool {
+    condition.status == Status::True
 }
 
 fn refinery_plan(rig: &Snapshot) -> ChildPlan {
@@ -46,25 +64,25 @@ fn refinery_plan(rig: &Snapshot) -> ChildPlan {
 }
 
 #[test]
-fn nothing_is_made_before_the_finalizer_is_there() {
+fn nothing_is_created_before_the_finalizer_is_there() {
     assert_eq!(decide(&Snapshot { finalizer: false, ..rig() }), Plan::AddFinalizer);
 }
 
 #[test]
-fn a_rig_without_children_makes_both() {
-    let make = ChildPlan::Apply { present: None };
+fn a_rig_without_children_creates_a_refinery_and_a_witness() {
+    let create = ChildPlan::Apply { present: None };
     assert_eq!(
         decide(&rig()),
         Plan::Keep {
-            refinery: make.clone(),
-            witness: make,
+            refinery: create.clone(),
+            witness: create,
             beads: ChildPlan::Withdraw { ours: vec![] }
         }
     );
 }
 
 #[test]
-fn a_bead_store_is_made_only_where_it_is_wanted_and_goes_when_it_is_not() {
+fn a_bead_store_is_created_only_where_it_is_wanted_and_deleted_when_it_is_not() {
     let plan = |rig: &Snapshot| match decide(rig) {
         Plan::Keep { beads, .. } => beads,
         plan => panic!("{plan:?}"),
@@ -77,7 +95,7 @@ fn a_bead_store_is_made_only_where_it_is_wanted_and_goes_when_it_is_not() {
 
 #[test]
 fn a_wanted_bead_store_is_waited_for_and_named() {
-    let judged = |readiness| {
+    let assessed = |readiness| {
         let bead_stores = vec![Child { readiness, ..ours("web-beads") }];
         let rig = Snapshot {
             wants_beads: true,
@@ -85,22 +103,22 @@ fn a_wanted_bead_store_is_waited_for_and_named() {
             refineries: vec![ours("web-refinery")],
             ..rig()
         };
-        judge(&rig, &decide(&rig), Acted::Done)
+        assess(&rig, &decide(&rig), None)
     };
-    assert!(judged(Readiness::Ready).ready.0);
-    let unknown = judged(Readiness::Unknown);
+    assert_eq!(assessed(Readiness::Ready).ready.status, Status::True);
+    let unknown = assessed(Readiness::Unknown);
     assert_eq!(
-        (unknown.ready.1, unknown.progressing.0, unknown.degraded.0),
+        (unknown.ready.reason.as_ref(), holds(&unknown.progressing), holds(&unknown.degraded)),
         ("BeadStoreNotReady", true, false)
     );
     let broken =
-        judged(Readiness::NotReady { reason: "NoJsonl".into(), message: "there is none".into() });
-    assert_eq!(broken.degraded.1, "BeadStoreNotReady");
-    assert!(broken.ready.2.ends_with("NoJsonl: there is none"), "{}", broken.ready.2);
+        assessed(Readiness::NotReady { reason: "NoJsonl".into(), message: "there is none".into() });
+    assert_eq!(broken.degraded.reason, "BeadStoreNotReady");
+    assert!(broken.ready.message.ends_with("NoJsonl: there is none"), "{}", broken.ready.message);
 }
 
 #[test]
-fn a_refinery_that_somebody_wrote_is_used_and_none_is_made() {
+fn a_refinery_that_a_user_created_is_used_and_none_is_created() {
     let theirs = child("mine");
     let plan = refinery_plan(&Snapshot { refineries: vec![theirs.clone()], ..rig() });
     assert_eq!(plan, ChildPlan::Use { child: theirs.reference, withdraw: vec![] });
@@ -108,13 +126,21 @@ fn a_refinery_that_somebody_wrote_is_used_and_none_is_made() {
 
 #[test]
 fn the_oldest_of_several_is_used() {
-    let old = Child { created: Some(Timestamp::from_second(1).unwrap()), ..child("old") };
-    let plan = refinery_plan(&Snapshot { refineries: vec![child("young"), old.clone()], ..rig() });
+    let old = Child { seniority: seniority("old", 1), ..child("old") };
+    let plan = refinery_plan(&Snapshot { refineries: vec![child("a"), old.clone()], ..rig() });
     assert_eq!(plan, ChildPlan::Use { child: old.reference, withdraw: vec![] });
 }
 
 #[test]
-fn ours_withdraws_when_somebody_writes_one_but_not_in_the_middle_of_a_merge() {
+fn of_two_that_are_equally_old_the_first_by_name_is_used() {
+    let first =
+        Child { reference: ChildRef { uid: "z".into(), ..child("a").reference }, ..child("a") };
+    let plan = refinery_plan(&Snapshot { refineries: vec![child("b"), first.clone()], ..rig() });
+    assert_eq!(plan, ChildPlan::Use { child: first.reference, withdraw: vec![] });
+}
+
+#[test]
+fn ours_is_deleted_when_a_user_creates_one_but_not_in_the_middle_of_a_merge() {
     let own = ours("web-refinery");
     let rig = |own: Child| Snapshot { refineries: vec![own, child("mine")], ..rig() };
     let idle = refinery_plan(&rig(own.clone()));
@@ -127,7 +153,7 @@ fn ours_withdraws_when_somebody_writes_one_but_not_in_the_middle_of_a_merge() {
 }
 
 #[test]
-fn one_for_another_branch_does_not_count() {
+fn a_refinery_of_another_branch_does_not_count() {
     let other = Child { same_duty: false, ..child("releases") };
     assert_eq!(
         refinery_plan(&Snapshot { refineries: vec![other], ..rig() }),
@@ -136,7 +162,7 @@ fn one_for_another_branch_does_not_count() {
 }
 
 #[test]
-fn ours_is_kept_as_wanted_even_when_its_branch_is_to_change() {
+fn ours_is_applied_even_when_its_branch_is_to_change() {
     let own = Child { same_duty: false, ..ours("web-refinery") };
     assert_eq!(
         refinery_plan(&Snapshot { refineries: vec![own.clone()], ..rig() }),
@@ -150,15 +176,15 @@ fn a_taken_name_is_never_overwritten() {
     let rig = Snapshot { refineries: vec![other], ..rig() };
     let plan = decide(&rig);
     assert!(matches!(refinery_plan(&rig), ChildPlan::Blocked { .. }));
-    let verdict = judge(&rig, &plan, Acted::Done);
+    let assessment = assess(&rig, &plan, None);
     assert_eq!(
-        (verdict.ready.0, verdict.ready.1, verdict.degraded.0),
+        (holds(&assessment.ready), assessment.ready.reason.as_ref(), holds(&assessment.degraded)),
         (false, "ChildCreationFailed", true)
     );
 }
 
 #[test]
-fn a_child_that_goes_is_awaited_and_comes_back() {
+fn a_child_that_is_being_deleted_is_awaited() {
     let going = Child { deleting: true, ..ours("web-refinery") };
     assert_eq!(
         refinery_plan(&Snapshot { refineries: vec![going], ..rig() }),
@@ -168,19 +194,22 @@ fn a_child_that_goes_is_awaited_and_comes_back() {
 
 #[test]
 fn deletion_waits_for_pods_and_names_them() {
-    let polecats =
-        vec![polecat("b", Phase::Working), polecat("a", Phase::Working), polecat("c", Phase::Done)];
+    let polecats = vec![
+        polecat("b", PolecatPhase::Working),
+        polecat("a", PolecatPhase::Working),
+        polecat("c", PolecatPhase::Done),
+    ];
     let rig =
         Snapshot { deleting: true, refineries: vec![ours("web-refinery")], polecats, ..rig() };
     let plan = decide(&rig);
     assert_eq!(plan, Plan::AwaitPolecats { polecats: vec!["dev/a".into(), "dev/b".into()] });
-    let verdict = judge(&rig, &plan, Acted::Done);
-    assert_eq!(verdict.ready.2, "deletion waits for 2 polecats: dev/a, dev/b");
+    let assessment = assess(&rig, &plan, None);
+    assert_eq!(assessment.ready.message, "deletion waits for 2 polecats: dev/a, dev/b");
 }
 
 #[test]
 fn deletion_does_not_wait_for_a_polecat_without_a_slot() {
-    let waiting = PolecatFact { holds_slot: false, ..polecat("a", Phase::Idle) };
+    let waiting = PolecatFact { holds_slot: false, ..polecat("a", PolecatPhase::Idle) };
     assert_eq!(
         decide(&Snapshot { deleting: true, polecats: vec![waiting.clone()], ..rig() }),
         Plan::RemoveFinalizer
@@ -193,7 +222,7 @@ fn deletion_does_not_wait_for_a_polecat_without_a_slot() {
 }
 
 #[test]
-fn deletion_takes_only_what_the_rig_made() {
+fn deletion_deletes_only_what_the_rig_created() {
     let own = ours("web-refinery");
     let rig = Snapshot { deleting: true, refineries: vec![own.clone(), child("mine")], ..rig() };
     assert_eq!(
@@ -207,48 +236,54 @@ fn deletion_takes_only_what_the_rig_made() {
 }
 
 #[test]
-fn a_polecat_that_waits_is_queued_and_one_that_rests_is_idle() {
-    let resting = PolecatFact { wanted: false, ..polecat("a", Phase::Idle) };
+fn a_polecat_that_waits_is_queued_and_one_that_is_not_wanted_is_idle() {
+    let unwanted = PolecatFact { wanted: false, ..polecat("a", PolecatPhase::Idle) };
     let facts = [
-        resting,
-        polecat("b", Phase::Idle),
-        polecat("c", Phase::Working),
-        polecat("d", Phase::Terminated),
+        unwanted,
+        polecat("b", PolecatPhase::Idle),
+        polecat("c", PolecatPhase::Working),
+        polecat("d", PolecatPhase::Terminated),
     ];
-    assert_eq!(
-        count(&facts),
-        Counts { total: 4, idle: 1, queued: 1, working: 1, done: 0, stuck: 0 }
-    );
+    assert_eq!(count(&facts), PolecatCounts { idle: 1, queued: 1, working: 1, done: 0, stuck: 0 });
 }
 
 #[test]
 fn ready_means_that_the_refinery_is_ready() {
-    let judged = |readiness| {
+    let assessed = |readiness| {
         let rig =
             Snapshot { refineries: vec![Child { readiness, ..ours("web-refinery") }], ..rig() };
-        judge(&rig, &decide(&rig), Acted::Done)
+        assess(&rig, &decide(&rig), None)
     };
-    let ready = judged(Readiness::Ready);
-    assert!(ready.ready.0 && ready.available.0 && !ready.degraded.0 && !ready.progressing.0);
-    let unknown = judged(Readiness::Unknown);
-    assert!(!unknown.ready.0 && unknown.progressing.0 && !unknown.degraded.0);
-    let broken = judged(Readiness::NotReady {
+    let ready = assessed(Readiness::Ready);
+    assert!(holds(&ready.ready) && holds(&ready.available));
+    assert!(!holds(&ready.degraded) && !holds(&ready.progressing));
+    let unknown = assessed(Readiness::Unknown);
+    assert!(!holds(&unknown.ready) && holds(&unknown.progressing) && !holds(&unknown.degraded));
+    let broken = assessed(Readiness::NotReady {
         reason: "SecretNotFound".into(),
         message: "secret git-creds".into(),
     });
-    assert!(!broken.ready.0 && broken.degraded.0);
-    assert!(broken.ready.2.ends_with("SecretNotFound: secret git-creds"), "{}", broken.ready.2);
+    assert!(!holds(&broken.ready) && holds(&broken.degraded));
+    assert!(
+        broken.ready.message.ends_with("SecretNotFound: secret git-creds"),
+        "{}",
+        broken.ready.message
+    );
 }
 
 #[test]
-fn a_parked_rig_is_ready_and_not_available() {
+fn a_suspended_rig_is_ready_and_not_available() {
     let rig = Snapshot { suspended: true, refineries: vec![ours("web-refinery")], ..rig() };
-    let verdict = judge(&rig, &decide(&rig), Acted::Done);
-    assert!(verdict.ready.0 && !verdict.available.0 && verdict.available.1 == "RigSuspended");
+    let assessment = assess(&rig, &decide(&rig), None);
+    assert!(holds(&assessment.ready) && !holds(&assessment.available));
+    assert_eq!(assessment.available.reason, "RigSuspended");
 }
 
 #[test]
-fn a_refused_child_is_shown_in_the_servers_words() {
-    let verdict = judge(&rig(), &decide(&rig()), Acted::Refused("name too long"));
-    assert_eq!(verdict.degraded, (true, "ChildCreationFailed", "name too long".into()));
+fn a_refused_child_is_shown_with_the_message_of_the_api_server() {
+    let assessment = assess(&rig(), &decide(&rig()), Some("name too long"));
+    assert_eq!(
+        assessment.degraded,
+        Draft::new("Degraded", true, "ChildCreationFailed", "name too long")
+    );
 }
