@@ -5,7 +5,7 @@
 //! files (`docs/contracts.md`) and the [`socket`]. This crate knows no Kubernetes: its environment
 //! is variables, mounted folders and a termination message.
 
-mod creds;
+mod credentials;
 pub mod fetch;
 pub mod hostile;
 pub mod init;

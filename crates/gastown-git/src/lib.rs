@@ -5,6 +5,7 @@
 //! conditions are made by the callers.
 
 pub mod candidate;
+pub mod credentials;
 pub mod error;
 pub mod files;
 pub mod history;

@@ -7,7 +7,7 @@ use gastown_core::report::{InitReport, InitResult, VERSION};
 use gastown_git::{Class, Git, GitError, PushOutcome, RefUpdate, Refusal, Remote};
 use gastown_types::CommitId;
 
-use crate::creds::{self, Lacking};
+use crate::credentials::{self, Missing};
 use crate::paths::Paths;
 use crate::record;
 use crate::settings::{BadSetting, Carry};
@@ -31,8 +31,8 @@ impl Stop {
     }
 }
 
-impl From<Lacking> for Stop {
-    fn from(e: Lacking) -> Self {
+impl From<Missing> for Stop {
+    fn from(e: Missing) -> Self {
         Self::new(e.result, e.message)
     }
 }
@@ -78,7 +78,7 @@ async fn attempt(paths: &Paths) -> Result<Found, Stop> {
     let settings = Carry::from_env()?;
     layout::folders(paths).map_err(Stop::internal)?;
     tempfile::env::override_temp_dir(&paths.private_tmp()).ok();
-    let remote = creds::remote(&settings, paths)?;
+    let remote = credentials::remote(&settings, paths)?;
     let git = Git::from_env();
     let found = probe(&settings, &remote, &git).await?;
     let tools = layout::tools(paths, settings.copy_agent);

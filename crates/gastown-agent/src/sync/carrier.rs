@@ -13,7 +13,7 @@ use crate::quarantine::{self, ImportError, Quarantine};
 use crate::settings::Carry;
 use crate::snapshot::{self, Cache};
 use crate::state::State;
-use crate::{creds, refs};
+use crate::{credentials, refs};
 
 /// Why the work is not where it should be.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -115,7 +115,7 @@ impl Carrier {
     }
 
     fn remote(&self) -> Result<Remote, Trouble> {
-        creds::remote(&self.settings, &self.paths).map_err(|e| Trouble {
+        credentials::remote(&self.settings, &self.paths).map_err(|e| Trouble {
             result: SyncResult::PushRejected,
             message: e.message,
             transient: false,
