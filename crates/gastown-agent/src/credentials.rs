@@ -9,7 +9,7 @@ use gastown_git::{Credentials, Remote};
 use gastown_types::Scheme;
 
 use crate::paths::Paths;
-use crate::settings::Carry;
+use crate::settings::SyncSettings;
 
 /// A Secret, a ConfigMap or one of their keys is missing; the message names it.
 #[derive(Debug, thiserror::Error)]
@@ -26,7 +26,7 @@ fn read(dir: &Path, key: &str) -> Option<Vec<u8>> {
     std::fs::read(dir.join(key)).ok().and_then(non_blank)
 }
 
-fn missing_in_secret(settings: &Carry, dir: &Path, keys: &str) -> Missing {
+fn missing_in_secret(settings: &SyncSettings, dir: &Path, keys: &str) -> Missing {
     let message = match &settings.secret {
         None => format!(
             "{} needs credentials, but spec.kubernetes.gitSecretRef names no secret; name one with key {keys}",
@@ -45,7 +45,7 @@ fn dir_is_empty(dir: &Path) -> bool {
     std::fs::read_dir(dir).map_or(true, |mut d| d.next().is_none())
 }
 
-fn credentials(settings: &Carry, dir: &Path) -> Result<Credentials, Missing> {
+fn credentials(settings: &SyncSettings, dir: &Path) -> Result<Credentials, Missing> {
     let scheme = settings.url.scheme();
     match credentials::from_keys(scheme, |key| read(dir, key)) {
         Ok(found) => Ok(found),
@@ -55,7 +55,7 @@ fn credentials(settings: &Carry, dir: &Path) -> Result<Credentials, Missing> {
     }
 }
 
-fn known_hosts(settings: &Carry, paths: &Paths) -> Result<String, Missing> {
+fn known_hosts(settings: &SyncSettings, paths: &Paths) -> Result<String, Missing> {
     let mut text = String::new();
     let mut add = |bytes: Option<Vec<u8>>| {
         if let Some(bytes) = bytes {
@@ -79,7 +79,7 @@ fn known_hosts(settings: &Carry, paths: &Paths) -> Result<String, Missing> {
 }
 
 /// The remote, with the credentials and host keys that the pod holds at this moment.
-pub fn remote(settings: &Carry, paths: &Paths) -> Result<Remote, Missing> {
+pub fn remote(settings: &SyncSettings, paths: &Paths) -> Result<Remote, Missing> {
     let credentials = credentials(settings, &paths.git_creds())?;
     Ok(Remote {
         url: settings.url.clone(),
@@ -97,8 +97,8 @@ mod tests {
 
     use super::*;
 
-    fn settings(url: &str, secret: Option<&str>) -> Carry {
-        Carry {
+    fn settings(url: &str, secret: Option<&str>) -> SyncSettings {
+        SyncSettings {
             url: url.parse().unwrap(),
             target: "main".parse().unwrap(),
             work: "polecat/a".parse().unwrap(),
@@ -126,7 +126,7 @@ mod tests {
     #[test]
     fn what_is_missing_is_named() {
         let (dir, paths) = pod();
-        let missing = |s: &Carry| remote(s, &paths).unwrap_err();
+        let missing = |s: &SyncSettings| remote(s, &paths).unwrap_err();
         let ssh = settings("git@h:r", Some("git-creds"));
         assert_eq!(
             missing(&ssh).message,
