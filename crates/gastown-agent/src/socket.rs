@@ -196,9 +196,7 @@ pub async fn send(
             line.ok_or_else(|| SocketError::InvalidAnswer("the connection was closed".to_owned()))?;
         serde_json::from_str(&line).map_err(|e| SocketError::InvalidAnswer(e.to_string()))
     };
-    tokio::time::timeout(max_wait, exchange)
-        .await
-        .unwrap_or_else(|_| Err(SocketError::TimedOut(max_wait)))
+    tokio::time::timeout(max_wait, exchange).await.map_err(|_| SocketError::TimedOut(max_wait))?
 }
 
 /// A message as a line of JSON.

@@ -198,7 +198,7 @@ impl Adapter for ClaudeCode {
         let Ok(event) = serde_json::from_slice::<Event>(line) else { return effect };
         match event.kind.as_str() {
             "system" if event.subtype.as_deref() == Some("init") => {
-                self.model = self.model.take().or(event.model)
+                self.model = self.model.take().or(event.model);
             }
             "assistant" => self.assistant(event),
             "rate_limit_event" => {

@@ -156,7 +156,7 @@ impl Workspace {
                 tracing::info!(
                     commit = commit.as_str(),
                     "the work branch is pushed to the local origin"
-                )
+                );
             }
             Err(e) => {
                 tracing::warn!(error = %e, "the work branch cannot be pushed to the local origin");
@@ -194,7 +194,7 @@ impl Workspace {
         match call.doing("fetch the target branch").output().await {
             Ok(_) => self.fetched = now,
             Err(e) => {
-                tracing::warn!(error = %e, "the target branch is not fetched into the local origin")
+                tracing::warn!(error = %e, "the target branch is not fetched into the local origin");
             }
         }
     }

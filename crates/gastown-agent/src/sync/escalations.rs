@@ -168,7 +168,7 @@ impl Escalations {
                 "the witness accepted the agent's escalation"
             ),
             Err(e) if is_final(e) => {
-                tracing::warn!(cause, error = %e, "the witness refused the agent's escalation")
+                tracing::warn!(cause, error = %e, "the witness refused the agent's escalation");
             }
             Err(e) => {
                 tracing::debug!(cause, error = %e, "the agent's escalation is kept");

@@ -192,7 +192,7 @@ impl Link {
                     tracing::debug!(error = %e, "the witness still cannot be reached");
                 }
                 Err(e) => {
-                    tracing::warn!(error = %e, "the witness cannot be reached; the work continues without it")
+                    tracing::warn!(error = %e, "the witness cannot be reached; the work continues without it");
                 }
             }
             is_away |= ended.is_err();
