@@ -4,7 +4,7 @@
 use std::path::Path;
 
 use gastown_core::report::InitResult;
-use gastown_git::credentials::{self, MissingKey, non_blank};
+use gastown_git::secret_keys::{self, MissingKey, non_blank};
 use gastown_git::{Credentials, Remote};
 use gastown_types::Scheme;
 
@@ -47,7 +47,7 @@ fn dir_is_empty(dir: &Path) -> bool {
 
 fn credentials(settings: &SyncSettings, dir: &Path) -> Result<Credentials, Missing> {
     let scheme = settings.url.scheme();
-    match credentials::from_keys(scheme, |key| read(dir, key)) {
+    match secret_keys::credentials(scheme, |key| read(dir, key)) {
         Ok(found) => Ok(found),
         // No Secret is named: an http repository may be open to everybody.
         Err(_) if settings.secret.is_none() && scheme != Scheme::Ssh => Ok(Credentials::None),
@@ -93,7 +93,7 @@ mod tests {
     use std::time::Duration;
 
     use gastown_git::Secret;
-    use gastown_git::credentials::SSH_KEYS;
+    use gastown_git::secret_keys::SSH_KEYS;
 
     use super::*;
 

@@ -5,7 +5,7 @@
 //! the API server decides who may read which Secret.
 
 use gastown_api::names::reason;
-use gastown_git::credentials::{self, MissingKey, non_blank};
+use gastown_git::secret_keys::{self, MissingKey, non_blank};
 use gastown_git::{Class, Remote};
 use gastown_types::GitUrl;
 use k8s_openapi::api::core::v1::{ConfigMap, Secret as KubeSecret};
@@ -38,7 +38,7 @@ pub async fn remote(client: &Client, named: Named<'_>, url: &GitUrl) -> Result<R
     let mut remote = Remote::anonymous(url.clone());
     if let Some(name) = named.secret {
         let value = secret(client, &named, name).await?;
-        remote.credentials = credentials::from_keys(url.scheme(), &value)
+        remote.credentials = secret_keys::credentials(url.scheme(), &value)
             .map_err(|MissingKey(key)| missing_key(name, key))?;
         if let Some(known) = value("known_hosts") {
             remote.known_hosts = String::from_utf8_lossy(&known).into_owned();
@@ -131,7 +131,7 @@ mod tests {
     #[test]
     fn a_missing_key_is_named_with_its_secret() {
         let only_token = |key: &str| (key == "token").then(|| b"T".to_vec());
-        let MissingKey(key) = credentials::from_keys(Scheme::Ssh, only_token).unwrap_err();
+        let MissingKey(key) = secret_keys::credentials(Scheme::Ssh, only_token).unwrap_err();
         let Error::Condition(reason, message) = missing_key("git-creds", key) else { panic!() };
         assert_eq!(
             (reason, message.as_str()),

@@ -5,13 +5,13 @@
 //! conditions are made by the callers.
 
 pub mod candidate;
-pub mod credentials;
 pub mod error;
 pub mod files;
 pub mod history;
 pub mod known_hosts;
 pub mod mirror;
 pub mod remote;
+pub mod secret_keys;
 pub mod serve;
 pub mod spawn;
 

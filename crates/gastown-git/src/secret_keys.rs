@@ -4,7 +4,7 @@
 
 use gastown_types::Scheme;
 
-use crate::remote::{Credentials, Secret};
+use crate::{Credentials, Secret};
 
 /// Keys that may hold a private ssh key, in the order in which they are tried (the Go operator's).
 pub const SSH_KEYS: [&str; 4] = ["ssh-privatekey", "id_rsa", "id_ed25519", "identity"];
@@ -27,7 +27,7 @@ pub fn non_blank(value: Vec<u8>) -> Option<Vec<u8>> {
 }
 
 /// The credentials for a URL of this scheme; `value` looks up a key of the Secret.
-pub fn from_keys(
+pub fn credentials(
     scheme: Scheme,
     value: impl Fn(&str) -> Option<Vec<u8>>,
 ) -> Result<Credentials, MissingKey> {
@@ -55,7 +55,7 @@ mod tests {
     use super::*;
 
     fn found(scheme: Scheme, data: &[(&str, &str)]) -> Result<Credentials, MissingKey> {
-        from_keys(scheme, |key| {
+        credentials(scheme, |key| {
             data.iter().find(|(k, _)| *k == key).map(|(_, v)| v.as_bytes().to_vec())
         })
     }
