@@ -14,6 +14,7 @@ pub mod known_hosts;
 pub mod mirror;
 pub mod push;
 pub mod remote;
+pub mod secret_keys;
 pub mod serve;
 pub mod spawn;
 mod trailer;

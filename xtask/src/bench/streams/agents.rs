@@ -4,8 +4,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
-use gastown_agent::socket::{Activity, Asked, Tool};
-use gastown_agent::sync::Board;
+use gastown_agent::socket::{Activity, PendingRequest, Tool};
+use gastown_agent::sync::Relay;
 use gastown_agent::sync::witness::{Ca, Link, Who, Witness};
 use gastown_cluster::process::Process;
 use jiff::Timestamp;
@@ -24,14 +24,14 @@ const TOOL: usize = 5;
 pub struct Agents<'a> {
     town: &'a Town,
     witness: Witness,
-    boards: Vec<Arc<Board>>,
+    boards: Vec<Arc<Relay>>,
     /// One a stream that was begun; it ends when the stream does.
     streams: JoinSet<()>,
     lost: usize,
     /// Reports to the boards for ever.
     _work: JoinSet<()>,
-    git: mpsc::Sender<Asked>,
-    asked: mpsc::Receiver<Asked>,
+    git: mpsc::Sender<PendingRequest>,
+    asked: mpsc::Receiver<PendingRequest>,
 }
 
 impl<'a> Agents<'a> {
@@ -40,7 +40,7 @@ impl<'a> Agents<'a> {
         let ca = std::fs::read_to_string(process.ca()).context("reading the CA's certificate")?;
         let witness =
             Witness { endpoint: process.endpoint(), ca: Ca::Text(ca), token_file: town.tokens() };
-        let boards: Vec<Arc<Board>> = town.polecats().map(|_| Arc::new(Board::new(1))).collect();
+        let boards: Vec<Arc<Relay>> = town.polecats().map(|_| Arc::new(Relay::new(1))).collect();
         let mut work = JoinSet::new();
         work.spawn(report(boards.clone()));
         let (git, asked) = mpsc::channel(64);
@@ -73,7 +73,7 @@ impl<'a> Agents<'a> {
                 attempt: 1,
             };
             let witness = Witness { token_file: self.town.token(&polecat), ..self.witness.clone() };
-            let link = Link { witness, who, board: board.clone(), git: self.git.clone() };
+            let link = Link { witness, who, relay: board.clone(), git: self.git.clone() };
             self.streams.spawn(async move {
                 let ended = link.attach().await;
                 println!(
@@ -103,13 +103,13 @@ impl<'a> Agents<'a> {
             + self
                 .boards
                 .iter()
-                .filter(|board| board.heard(activity(None, now), now).is_some())
+                .filter(|board| board.report(activity(None, now), now).is_some())
                 .count()
     }
 }
 
 /// Tells each board what its agent does, all of them spread over the pause between two reports.
-async fn report(boards: Vec<Arc<Board>>) {
+async fn report(boards: Vec<Arc<Relay>>) {
     let pause = REPORTS / u32::try_from(boards.len().max(1)).unwrap_or(u32::MAX);
     let mut tick = interval(pause.max(Duration::from_millis(1)));
     let mut since = vec![None; boards.len()];
@@ -118,7 +118,7 @@ async fn report(boards: Vec<Arc<Board>>) {
             tick.tick().await;
             let now = Timestamp::now().as_millisecond();
             *since = is_in_tool(n + round).then(|| since.unwrap_or(now));
-            board.heard(activity(*since, now), now);
+            board.report(activity(*since, now), now);
         }
     }
 }

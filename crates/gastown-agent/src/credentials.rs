@@ -4,35 +4,32 @@
 use std::path::Path;
 
 use gastown_core::report::InitResult;
-use gastown_git::{Credentials, Remote, Secret};
+use gastown_git::secret_keys::{self, MissingKey, non_blank};
+use gastown_git::{Credentials, Remote};
 use gastown_types::Scheme;
 
 use crate::paths::Paths;
-use crate::settings::Carry;
+use crate::settings::SyncSettings;
 
-/// Keys of the Secret that may hold a private ssh key, in the order of preference.
-pub const SSH_KEYS: [&str; 4] = ["ssh-privatekey", "id_ed25519", "id_rsa", "identity"];
-/// Keys that may hold an http password.
-const PASSWORD_KEYS: [&str; 2] = ["password", "token"];
-
-/// What lacks, typed, with a sentence that names the Secret or ConfigMap and the key.
+/// A Secret, a ConfigMap or one of their keys is missing; the message names it.
 #[derive(Debug, thiserror::Error)]
 #[error("{message}")]
-pub struct Lacking {
-    /// As which record's result it is told.
+pub struct Missing {
+    /// How `gt init` ends because of it.
     pub result: InitResult,
-    /// The sentence.
+    /// One sentence with the name and the key.
     pub message: String,
 }
 
+/// The value of a key, which is a file of the mounted folder `dir`.
 fn read(dir: &Path, key: &str) -> Option<Vec<u8>> {
-    std::fs::read(dir.join(key)).ok().filter(|b| !b.trim_ascii().is_empty())
+    std::fs::read(dir.join(key)).ok().and_then(non_blank)
 }
 
-fn secret_lacks(settings: &Carry, dir: &Path, keys: &str) -> Lacking {
+fn missing_in_secret(settings: &SyncSettings, dir: &Path, keys: &str) -> Missing {
     let message = match &settings.secret {
         None => format!(
-            "{} needs credentials, and spec.kubernetes.gitSecretRef names no secret (it would hold {keys})",
+            "{} needs credentials, but spec.kubernetes.gitSecretRef names no secret; name one with key {keys}",
             settings.url
         ),
         Some(name) if dir_is_empty(dir) => {
@@ -40,7 +37,7 @@ fn secret_lacks(settings: &Carry, dir: &Path, keys: &str) -> Lacking {
         }
         Some(name) => format!("secret {name} has no key {keys}"),
     };
-    Lacking { result: InitResult::SecretNotFound, message }
+    Missing { result: InitResult::SecretNotFound, message }
 }
 
 /// An optional Secret that does not exist is mounted as an empty folder.
@@ -48,27 +45,17 @@ fn dir_is_empty(dir: &Path) -> bool {
     std::fs::read_dir(dir).map_or(true, |mut d| d.next().is_none())
 }
 
-fn credentials(settings: &Carry, dir: &Path) -> Result<Credentials, Lacking> {
-    match settings.url.scheme() {
-        Scheme::File => Ok(Credentials::None),
-        Scheme::Ssh => match SSH_KEYS.iter().find_map(|k| read(dir, k)) {
-            Some(key) => Ok(Credentials::SshKeyData { key: Secret::new(key) }),
-            None => Err(secret_lacks(settings, dir, "ssh-privatekey")),
-        },
-        Scheme::Http | Scheme::Https => match PASSWORD_KEYS.iter().find_map(|k| read(dir, k)) {
-            Some(password) => {
-                let user = read(dir, "username").and_then(|u| String::from_utf8(u).ok());
-                let username = user.map_or_else(|| "git".to_owned(), |u| u.trim().to_owned());
-                Ok(Credentials::Basic { username, password: Secret::new(password) })
-            }
-            // Nobody named a Secret: the repository is open to all.
-            None if settings.secret.is_none() => Ok(Credentials::None),
-            None => Err(secret_lacks(settings, dir, "password or token")),
-        },
+fn credentials(settings: &SyncSettings, dir: &Path) -> Result<Credentials, Missing> {
+    let scheme = settings.url.scheme();
+    match secret_keys::credentials(scheme, |key| read(dir, key)) {
+        Ok(found) => Ok(found),
+        // No Secret is named: an http repository may be open to everybody.
+        Err(_) if settings.secret.is_none() && scheme != Scheme::Ssh => Ok(Credentials::None),
+        Err(MissingKey(keys)) => Err(missing_in_secret(settings, dir, keys)),
     }
 }
 
-fn known_hosts(settings: &Carry, paths: &Paths) -> Result<String, Lacking> {
+fn known_hosts(settings: &SyncSettings, paths: &Paths) -> Result<String, Missing> {
     let mut text = String::new();
     let mut add = |bytes: Option<Vec<u8>>| {
         if let Some(bytes) = bytes {
@@ -84,15 +71,15 @@ fn known_hosts(settings: &Carry, paths: &Paths) -> Result<String, Lacking> {
         } else {
             format!("configmap {name} has no key known_hosts")
         };
-        return Err(Lacking { result: InitResult::ConfigMapNotFound, message });
+        return Err(Missing { result: InitResult::ConfigMapNotFound, message });
     }
     add(read(&dir, "known_hosts"));
     add(read(&paths.git_creds(), "known_hosts"));
     Ok(text)
 }
 
-/// The remote with what the pod holds at this moment.
-pub fn remote(settings: &Carry, paths: &Paths) -> Result<Remote, Lacking> {
+/// The remote, with the credentials and host keys that the pod holds at this moment.
+pub fn remote(settings: &SyncSettings, paths: &Paths) -> Result<Remote, Missing> {
     let credentials = credentials(settings, &paths.git_creds())?;
     Ok(Remote {
         url: settings.url.clone(),
@@ -103,11 +90,15 @@ pub fn remote(settings: &Carry, paths: &Paths) -> Result<Remote, Lacking> {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
     use std::time::Duration;
 
-    fn settings(url: &str, secret: Option<&str>) -> Carry {
-        Carry {
+    use gastown_git::Secret;
+    use gastown_git::secret_keys::SSH_KEYS;
+
+    use super::*;
+
+    fn settings(url: &str, secret: Option<&str>) -> SyncSettings {
+        SyncSettings {
             url: url.parse().unwrap(),
             target: "main".parse().unwrap(),
             work: "polecat/a".parse().unwrap(),
@@ -133,30 +124,30 @@ mod tests {
     }
 
     #[test]
-    fn what_lacks_is_told_by_name() {
+    fn what_is_missing_is_named() {
         let (dir, paths) = pod();
-        let lacks = |s: &Carry| remote(s, &paths).unwrap_err();
+        let missing = |s: &SyncSettings| remote(s, &paths).unwrap_err();
         let ssh = settings("git@h:r", Some("git-creds"));
         assert_eq!(
-            lacks(&ssh).message,
+            missing(&ssh).message,
             "secret git-creds not found (it should hold ssh-privatekey)"
         );
         std::fs::write(dir.path().join("git-creds/other"), "x").unwrap();
-        let e = lacks(&ssh);
+        let e = missing(&ssh);
         assert_eq!(
             (e.result, e.message.as_str()),
             (InitResult::SecretNotFound, "secret git-creds has no key ssh-privatekey")
         );
-        assert!(lacks(&settings("git@h:r", None)).message.contains("gitSecretRef"));
+        assert!(missing(&settings("git@h:r", None)).message.contains("gitSecretRef"));
         assert!(
-            lacks(&settings("https://h/r", Some("s")))
+            missing(&settings("https://h/r", Some("s")))
                 .message
                 .contains("secret s has no key password or token")
         );
         std::fs::write(dir.path().join("git-creds/id_rsa"), "KEY").unwrap();
         let mut hosts = ssh.clone();
         hosts.known_hosts = Some("hosts".into());
-        let e = lacks(&hosts);
+        let e = missing(&hosts);
         assert_eq!(
             (e.result, e.message.contains("configmap hosts not found")),
             (InitResult::ConfigMapNotFound, true)
@@ -164,7 +155,7 @@ mod tests {
     }
 
     #[test]
-    fn every_spelling_of_a_secret_is_taken() {
+    fn every_ssh_key_of_a_secret_is_accepted() {
         for key in SSH_KEYS {
             let (dir, paths) = pod();
             std::fs::write(dir.path().join("git-creds").join(key), "KEY").unwrap();
@@ -184,5 +175,21 @@ mod tests {
             r.credentials,
             Credentials::Basic { username: "git".into(), password: Secret::new("t") }
         );
+    }
+
+    #[test]
+    fn the_key_order_is_the_controllers_and_a_blank_file_counts_as_missing() {
+        let (dir, paths) = pod();
+        let put = |key: &str, text: &str| {
+            std::fs::write(dir.path().join("git-creds").join(key), text).unwrap();
+        };
+        put("ssh-privatekey", " \n");
+        put("id_ed25519", "ED25519");
+        put("id_rsa", "RSA");
+        let r = remote(&settings("git@h:r", Some("s")), &paths).unwrap();
+        assert_eq!(r.credentials, Credentials::SshKeyData { key: Secret::new("RSA") });
+        put("password", "\n");
+        let e = remote(&settings("https://h/r", Some("s")), &paths).unwrap_err();
+        assert_eq!(e.message, "secret s has no key password or token");
     }
 }
