@@ -99,7 +99,7 @@ pub enum DependencyKind {
     Blocks,
     /// The target is the parent; a blocked parent blocks its children.
     ParentChild,
-    /// The same as `Blocks`, as in `bd`.
+    /// The target must be closed; in `bd` this does not differ from `Blocks`.
     ConditionalBlocks,
     /// The children of the target must be closed (see [`Gate`]).
     WaitsFor,
@@ -107,7 +107,7 @@ pub enum DependencyKind {
     Other(String),
 }
 
-/// How many children a `waits-for` edge waits for.
+/// The children that a `waits-for` edge waits for.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub enum Gate {
     /// All children must be closed.

@@ -101,7 +101,7 @@ fn any_edit() -> impl Strategy<Value = Edit> {
 }
 
 fn any_time() -> impl Strategy<Value = Timestamp> {
-    // 1900 to 2100, and what a broken clock says.
+    // 1900 to 2100, and the times of a broken clock.
     prop_oneof![
         (-2_208_988_800_i64..4_102_444_800, 0..1_000_000_000_i32).prop_map(|(second, nano)| {
             Timestamp::new(second, if second < 0 { 0 } else { nano }).unwrap()
