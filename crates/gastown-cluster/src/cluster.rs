@@ -60,7 +60,7 @@ impl Options {
 
 /// The folder of the cluster that people get when they name none.
 pub fn default_dir() -> Result<PathBuf> {
-    Ok(toolchain::cache_dir()?.join("cluster"))
+    Ok(gastown_toolchain::cache::dir()?.join("cluster"))
 }
 
 /// A running cluster. Dropping this does not stop it.

@@ -51,8 +51,8 @@ impl Paths {
 }
 
 /// containerd's configuration, format 3. `snapshotter` is `overlayfs`, or `native` where overlays
-/// cannot be stacked.
-pub fn containerd(paths: &Paths, snapshotter: &str) -> String {
+/// cannot be stacked; `runc` is the path of that program.
+pub fn containerd(paths: &Paths, snapshotter: &str, runc: &Path) -> String {
     let (root, state, net, socket) =
         (paths.shown("containerd"), paths.shown("state"), paths.shown("cni"), paths.socket());
     let bin = paths.bin.display();
@@ -86,14 +86,15 @@ default_runtime_name = "runc"
 runtime_type = "io.containerd.runc.v2"
 
 [plugins."io.containerd.cri.v1.runtime".containerd.runtimes.runc.options]
-BinaryName = "{bin}/runc"
+BinaryName = "{runc}"
 SystemdCgroup = false
 
 [plugins."io.containerd.cri.v1.runtime".cni]
 bin_dirs = ["{bin}"]
 conf_dir = "{net}"
 "#,
-        socket = socket.display()
+        socket = socket.display(),
+        runc = runc.display()
     )
 }
 
@@ -207,9 +208,9 @@ mod tests {
     }
 
     #[test]
-    fn containerd_runs_our_runc_without_lowering_scores() {
-        let text = containerd(&paths(), "overlayfs");
-        assert!(text.contains("BinaryName = \"/b/runc\""));
+    fn containerd_runs_the_machines_runc_without_lowering_scores() {
+        let text = containerd(&paths(), "overlayfs", Path::new("/usr/sbin/runc"));
+        assert!(text.contains("BinaryName = \"/usr/sbin/runc\""));
         assert!(text.contains("restrict_oom_score_adj = true"));
         assert!(text.contains("address = \"/d/containerd.sock\""));
     }

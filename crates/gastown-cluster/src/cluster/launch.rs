@@ -120,8 +120,10 @@ impl Launch<'_> {
     fn write_node_configuration(&self, resolv_conf: &Path) -> Result<()> {
         let (health, metrics) =
             (crate::control_plane::free_port()?, crate::control_plane::free_port()?);
+        let runc = gastown_toolchain::host::find("runc").context("runc is not installed")?;
+        let containerd = config::containerd(&self.paths, snapshotter(&self.paths.dir), &runc);
         let files = [
-            ("containerd.toml", config::containerd(&self.paths, snapshotter(&self.paths.dir))),
+            ("containerd.toml", containerd),
             ("cni/10-gtground.conflist", config::network(&self.paths)),
             ("kubelet.json", config::kubelet(&self.paths, resolv_conf)),
             ("kube-proxy.json", config::proxy(&self.paths, health, metrics)),
