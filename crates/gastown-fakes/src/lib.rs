@@ -14,15 +14,32 @@ pub mod messages;
 pub mod repository;
 pub mod sshd;
 
-/// A folder of the outside test data (`GASTOWN_TEST_DATA`, by default `../shared/data` beside the
-/// workspace), or a line that says what is not run for the lack of it. Under `CI=true` `cargo xtask
-/// test` refuses to start without the data.
-pub fn outside_data(folder: &str) -> Option<std::path::PathBuf> {
-    let beside = || std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../../../shared/data");
-    let data = std::env::var_os("GASTOWN_TEST_DATA").map_or_else(beside, Into::into).join(folder);
-    if !data.is_dir() {
-        println!("not run: outside data is not at {}", data.display());
-        return None;
+use std::path::{Path, PathBuf};
+
+/// The folder of the outside test data: `GASTOWN_TEST_DATA`, by default `../shared/data` beside the
+/// workspace.
+pub fn outside_data_dir() -> PathBuf {
+    let beside = || Path::new(env!("CARGO_MANIFEST_DIR")).join("../../../shared/data");
+    std::env::var_os("GASTOWN_TEST_DATA").map_or_else(beside, Into::into)
+}
+
+/// One folder of the outside test data. Without it a line is printed, and the test returns.
+///
+/// # Panics
+///
+/// Under `CI=true`, where every test must run.
+pub fn outside_data(folder: &str) -> Option<PathBuf> {
+    let data = outside_data_dir().join(folder);
+    if data.is_dir() {
+        return Some(data);
     }
-    Some(data)
+    let missing = format!("not run: the outside data is not at {}", data.display());
+    assert!(!is_ci(), "{missing}; under CI=true every test must run");
+    println!("{missing}");
+    None
+}
+
+/// Whether everything that cannot run is a failure.
+pub fn is_ci() -> bool {
+    std::env::var("CI").is_ok_and(|value| value == "true")
 }

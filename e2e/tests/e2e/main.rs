@@ -29,7 +29,8 @@ async fn main() -> Result<()> {
         .filter(|s| words.is_empty() || words.iter().any(|w| s.contains(w.as_str())))
         .collect();
     if chosen.is_empty() {
-        println!("no scenario has such a name");
+        println!("no scenario's name holds any of: {}", words.join(", "));
+        anyhow::ensure!(!gastown_fakes::is_ci(), "under CI=true a filter must match a scenario");
         return Ok(());
     }
     let ground = Ground::up().await?;

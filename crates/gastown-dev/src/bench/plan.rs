@@ -4,7 +4,6 @@ mod freed;
 mod observe;
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
 
 use anyhow::{Context, Result, anyhow, bail};
 use gastown_api::rbac::Controller;
@@ -20,7 +19,7 @@ use super::metrics::{self, Request};
 use super::spread::Spread;
 use super::{Figures, mebibytes};
 use crate::demo::{Clock, Ground};
-use crate::{images, util};
+use crate::images;
 use freed::{Event, Freed};
 use observe::Observer;
 
@@ -70,12 +69,8 @@ pub async fn demo(args: &PlanArgs) -> Result<Figures> {
 
 /// Plays changes of a real repository.
 pub async fn boltons(args: &PlanArgs) -> Result<Figures> {
-    let data = std::env::var_os("GASTOWN_TEST_DATA")
-        .map_or_else(|| util::root().join("../shared/data"), PathBuf::from)
-        .join("boltons");
-    if !data.is_dir() {
-        bail!("{} is not there; set GASTOWN_TEST_DATA", data.display());
-    }
+    let data = gastown_fakes::outside_data("boltons")
+        .context("this bench needs the outside data: set GASTOWN_TEST_DATA")?;
     let bundle = data.join("boltons.bundle");
     run(
         &Plan::load(bundle.to_str().context("a path of text")?, &data.join("replay.json")).await?,
