@@ -16,7 +16,7 @@ use serde_json::Value;
 /// How often a line is printed while cargo compiles.
 const INTERVAL: Duration = Duration::from_secs(15);
 
-/// Lines of cargo that say no more than the progress does.
+/// Lines of cargo that add nothing to the progress.
 const ROUTINE: [&str; 9] = [
     "Compiling",
     "Checking",

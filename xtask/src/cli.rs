@@ -100,6 +100,17 @@ pub struct ImagesArgs {
     /// That cluster's folder, when it is not the default one.
     #[arg(long, requires = "load")]
     pub dir: Option<PathBuf>,
+    /// Build them as they are published: optimised and compressed. A first build takes half an hour of
+    /// CPU time.
+    #[arg(long)]
+    pub release: bool,
+    /// Push them to a registry, such as registry.example.com/gastown; implies --release. The login is
+    /// that of docker's config.json.
+    #[arg(long, value_name = "REGISTRY")]
+    pub push: Option<String>,
+    /// The tag to push them under; by default this version.
+    #[arg(long, requires = "push")]
+    pub tag: Option<String>,
     /// Take today's Debian packages instead of those kept from an earlier build.
     #[arg(long)]
     pub refresh: bool,
@@ -142,10 +153,17 @@ pub struct DemoArgs {
     /// Write the result as JSON to this file.
     #[arg(long)]
     pub json: Option<PathBuf>,
-    /// An existing cluster that can run the images that `cargo xtask images` names; without it one
-    /// is started.
+    /// An existing cluster whose nodes can pull the images; without it one is started and the
+    /// images are built and loaded.
     #[arg(long, conflicts_with = "dir")]
     pub kubeconfig: Option<PathBuf>,
+    /// The registry that the nodes of that cluster pull from, as in `cargo xtask images --push`; by
+    /// default ghcr.io/gastown-operator.
+    #[arg(long, requires = "kubeconfig")]
+    pub registry: Option<String>,
+    /// The tag of the images there; by default this version.
+    #[arg(long, requires = "kubeconfig")]
+    pub tag: Option<String>,
     /// The folder of the cluster that is started; by default the one in the user's cache folder.
     #[arg(long)]
     pub dir: Option<PathBuf>,

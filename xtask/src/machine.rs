@@ -1,5 +1,5 @@
 //! What this machine must be and have: checked before anything is built, each with one sentence
-//! that says what is needed, what was found and what to do.
+//! of what is needed, what was found and what to do.
 
 use std::path::Path;
 use std::process::Command;

@@ -33,7 +33,7 @@ fn main() -> Result<()> {
     Err(worker.exec()).context("starting gastown-dev")
 }
 
-/// Says what takes long before it begins, and how long it is likely to take.
+/// Prints what takes long before it begins, and how long it is likely to take.
 fn announce(cli: &Cli, needs: &Needs) {
     let name = cli.command.name();
     if !needs.missing.is_empty() {

@@ -404,7 +404,8 @@ async fn a_landing_closes_its_bead_in_a_server_that_goes_away_and_comes_back() -
     town.counts("served", (1, 1, 0)).await?;
     town.leases().delete(&lease, &DeleteParams::default()).await?;
     // A person's reopening stays, though the status that told of the close is gone.
-    server.town(|town| town.change("gt-1", |row| drop(row.insert("status".into(), "open".into()))));
+    server
+        .store(|town| town.change("gt-1", |row| drop(row.insert("status".into(), "open".into()))));
     town.counts("served", (2, 0, 0)).await?;
     let status = json!({"status": null});
     town.stores().patch_status("served", &PatchParams::default(), &Patch::Merge(&status)).await?;
@@ -418,7 +419,7 @@ async fn a_landing_closes_its_bead_in_a_server_that_goes_away_and_comes_back() -
         text: "gave up".into(),
     };
     ensure!(polecat.comment(say).await?.into_inner().changed, "said");
-    server.town(|town| town.change("gt-1", |row| row["comments"][0]["text"] = "edited".into()));
+    server.store(|town| town.change("gt-1", |row| row["comments"][0]["text"] = "edited".into()));
     let found = polecat.get(asked).await?.into_inner();
     ensure!(found.beads[0].comments[0].text == "edited", "comments are asked for: {found:?}");
     Ok(())

@@ -30,7 +30,7 @@ pub async fn claude_code() -> Result<PathBuf> {
     apart(gastown_toolchain::claude_code).await
 }
 
-/// Installs the programs that a node calls, or says what is missing.
+/// Installs the programs that a node calls; what cannot be installed is an error.
 pub(crate) async fn need_node_tools() -> Result<()> {
     apart(host::need_node_tools).await
 }

@@ -18,10 +18,10 @@ use gastown_fakes::messages::{Attempt, Script, Step};
 /// at most.
 const MAX_PATCH: usize = 64 << 10;
 
-/// What the prompt of an attempt holds that comes after one that did not end well.
+/// What the prompt of an attempt holds after one that did not end well.
 const RESTARTED: &str = "# The attempt before";
 
-/// A list of real commits of a repository that are to be made again and landed.
+/// A list of real commits of a repository that the model makes again.
 #[derive(Clone, Debug, Deserialize, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct PlanFile {
@@ -34,28 +34,28 @@ pub struct PlanFile {
     pub test: String,
     /// The changes, in the order in which they are started.
     pub changes: Vec<PlannedChange>,
-    /// What the model does not know how to do; it ends with a person.
+    /// Tasks that the model does not know how to do; they end with an escalation.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub hopeless: Vec<Hopeless>,
 }
 
-/// A task that nothing comes of.
+/// A task that the model does not know how to do.
 #[derive(Clone, Debug, Deserialize, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Hopeless {
     /// Its name.
     pub bead: String,
-    /// What was to be done, in one line.
+    /// The task, in one line.
     pub title: String,
 }
 
 impl Hopeless {
-    /// The line of the task by which the scripted model knows that it does not know.
+    /// The line of the task by which the scripted model finds its script.
     fn key(&self) -> String {
         key(&self.bead)
     }
 
-    /// What the bead says beside its title.
+    /// The bead's description.
     pub fn description(&self) -> String {
         format!("{}\n", self.key())
     }
@@ -76,7 +76,7 @@ fn key(bead: &str) -> String {
 pub struct PlannedChange {
     /// Its name: lower-case letters, digits and hyphens.
     pub bead: String,
-    /// What is to be done, in one line.
+    /// The task, in one line.
     pub title: String,
     /// The commit whose difference to its parent the model makes.
     pub commit: String,
@@ -86,7 +86,7 @@ pub struct PlannedChange {
     /// A first try that the gate refuses; `commit` is then made on top of it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub red_first: Option<RedFirst>,
-    /// In the first attempt the model falls silent and stays so.
+    /// In the first attempt the model falls silent.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub mute_first: bool,
 }
@@ -114,7 +114,7 @@ pub struct Plan {
     pub test: String,
     /// The changes, in the order in which they are started.
     pub changes: Vec<Change>,
-    /// What nothing comes of.
+    /// Tasks that the model does not know how to do.
     pub hopeless: Vec<Hopeless>,
 }
 
@@ -125,7 +125,7 @@ pub struct Change {
     pub bead: String,
     /// The commit whose change it is.
     pub commit: String,
-    /// What is to be done, in one line.
+    /// The task, in one line.
     pub title: String,
     /// The changes that must have landed before it is begun.
     pub depends_on: Vec<String>,
@@ -164,7 +164,7 @@ impl Plan {
         let from = std::fs::canonicalize(repository)
             .map_or_else(|_| repository.to_owned(), |p| p.display().to_string());
         if from.starts_with('-') {
-            bail!("{from:?} is no repository");
+            bail!("{from:?} is not a repository");
         }
         git(folder.path(), &["clone", "--quiet", "--bare", "--", &from, "."]).await?;
         Self::new(folder, plan).await
@@ -249,7 +249,7 @@ fn check(plan: &PlanFile) -> Result<()> {
             || !bead.chars().all(allowed)
         {
             bail!(
-                "{bead:?} is no name for a change: at most 40 lower-case letters, digits and hyphens, a letter first"
+                "{bead:?} is not a name for a change: at most 40 lower-case letters, digits and hyphens, a letter first"
             );
         }
     }
@@ -268,16 +268,16 @@ fn check(plan: &PlanFile) -> Result<()> {
     let hexadecimal = |c: &str| c.len() >= 40 && c.chars().all(|c| c.is_ascii_hexdigit());
     let reds = plan.changes.iter().filter_map(|c| c.red_first.as_ref().map(|r| &r.commit));
     let mut commits = plan.changes.iter().map(|c| &c.commit).chain(reds).chain([&plan.base]);
-    commits.find(|c| !hexadecimal(c)).map_or(Ok(()), |c| bail!("{c:?} is no whole commit id"))
+    commits.find(|c| !hexadecimal(c)).map_or(Ok(()), |c| bail!("{c:?} is not a full commit id"))
 }
 
 impl Change {
-    /// The line of the task by which the scripted model knows what to do.
+    /// The line of the task by which the scripted model finds its script.
     pub fn key(&self) -> String {
         key(&self.bead)
     }
 
-    /// What the bead says beside its title.
+    /// The bead's description.
     pub fn description(&self) -> String {
         format!("Make the change, with its tests, and commit it.\n\n{}\n", self.key())
     }
@@ -355,7 +355,7 @@ mod tests {
     }
 
     #[test]
-    fn a_plan_is_read_with_care() {
+    fn a_plan_that_cannot_be_played_is_refused() {
         check(&plan()).unwrap();
         let broken = |change: fn(&mut PlanFile)| {
             let mut plan = plan();
@@ -364,13 +364,13 @@ mod tests {
         };
         assert!(broken(|p| p.changes.swap(0, 1)).contains("depends on a-1"));
         assert!(broken(|p| p.changes[1].bead = "a-1".to_owned()).contains("twice"));
-        assert!(broken(|p| p.changes[0].bead = "A 1".to_owned()).contains("no name"));
-        assert!(broken(|p| p.base = "--output=x".to_owned()).contains("no whole commit"));
+        assert!(broken(|p| p.changes[0].bead = "A 1".to_owned()).contains("not a name"));
+        assert!(broken(|p| p.base = "--output=x".to_owned()).contains("not a full commit id"));
         assert!(broken(|p| p.changes.clear()).contains("no changes"));
     }
 
     #[test]
-    fn bytes_that_are_no_text_travel_encoded() {
+    fn bytes_that_are_not_text_are_encoded() {
         let of = |patch: &[u8]| {
             Try { patch: patch.to_owned(), message: "m".to_owned(), evidence: None }.command()
         };

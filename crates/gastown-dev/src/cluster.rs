@@ -1,4 +1,4 @@
-//! `cargo xtask cluster`: a real Kubernetes on this machine.
+//! `cargo xtask cluster`: Kubernetes on this machine.
 
 use std::io::Write;
 use std::path::PathBuf;
@@ -66,7 +66,7 @@ async fn status(dir: PathBuf) -> Result<()> {
 
 async fn env(dir: PathBuf) -> Result<()> {
     let Some(cluster) = Cluster::find(&dir).await? else {
-        bail!("no cluster is up in {}", dir.display())
+        bail!("no cluster runs in {}", dir.display())
     };
     for (name, value) in cluster.env() {
         print(&format!("export {name}={}", quoted(&value)));

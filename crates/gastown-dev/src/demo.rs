@@ -1,55 +1,59 @@
-//! `cargo xtask demo`: the main job, from an empty machine to landed branches.
+//! `cargo xtask demo`: from an empty machine to landed branches.
 
 use std::path::{Path, PathBuf};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 use gastown_cluster::cluster::{Cluster, Nodes, Options, default_dir};
 use gastown_demo::{Plan, Report, Scenario, Settings};
 use kube::Client;
 use xtask::cli::DemoArgs;
+use xtask::handover::Handover;
 
-use crate::{images, install};
+use crate::clock::Clock;
+use crate::images::{self, Build, Names};
+use crate::install;
 
 /// The demo's namespace.
 const NAMESPACE: &str = "gastown-demo";
 /// The demo's Rig.
 const RIG: &str = "demo";
-/// What the demo takes for granted beside the time of its changes: the first pull of images into
-/// pods, a cold start.
-const HEAD_START: Duration = Duration::from_secs(900);
-/// A generous time for one change on a slow machine.
-const PER_CHANGE: Duration = Duration::from_secs(180);
+/// How long a run may take beside its changes: the first pull of images into pods, a cold start.
+const START_LIMIT: Duration = Duration::from_secs(900);
+/// How long each change may take on a slow machine.
+const CHANGE_LIMIT: Duration = Duration::from_secs(180);
 
 /// Runs it.
-pub async fn run(args: DemoArgs) -> Result<()> {
+pub async fn run(args: DemoArgs, handover: Handover) -> Result<()> {
     let plan = match (&args.repo, &args.plan) {
         (Some(repo), Some(plan)) => Plan::load(repo, plan).await?,
         _ => Plan::default_project().await?,
     };
-    let clock = Clock::start();
-    let mut ground = Ground::choose(args.kubeconfig.clone(), args.dir.clone()).await?;
+    let clock = Clock::new(handover);
+    let names = Names::new(args.registry.as_deref(), args.tag.as_deref())?;
+    let mut cluster = DemoCluster::choose(args.kubeconfig, args.dir, names).await?;
     let mut interrupted = false;
     let played = tokio::select! {
-        played = play(&mut ground, &plan, args.polecats, &clock) => played.map(|(_, report)| report),
+        played = play(&mut cluster, &plan, args.polecats, &clock) => played.map(|(_, report)| report),
         _ = tokio::signal::ctrl_c() => { interrupted = true; Err(anyhow::anyhow!("interrupted")) }
     };
-    let told = played.and_then(|report| tell(&report, args.json.as_deref()));
-    if let Err(e) = &told {
-        eprintln!("\n{e:#}\n");
+    let reported = played.and_then(|result| report(&result, args.json.as_deref()));
+    match &reported {
+        Ok(()) => println!("{}\n", clock.table()),
+        Err(error) => eprintln!("\n{error:#}\n"),
     }
-    let cleaned = ground.leave(args.keep, args.polecats).await;
+    let cleaned = cluster.leave(args.keep, args.polecats).await;
     if interrupted {
         // A compiler that still runs is not waited for.
         std::process::exit(130);
     }
-    if told.is_err() {
+    if reported.is_err() {
         bail!("the demo did not land everything");
     }
     cleaned
 }
 
-fn tell(report: &Report, json: Option<&Path>) -> Result<()> {
+fn report(report: &Report, json: Option<&Path>) -> Result<()> {
     println!("\n{}\n", report.table());
     if let Some(path) = json {
         std::fs::write(path, serde_json::to_vec_pretty(report)?)
@@ -59,74 +63,65 @@ fn tell(report: &Report, json: Option<&Path>) -> Result<()> {
 }
 
 /// Cluster, images, controllers, and the plan on them.
-pub async fn play(
-    ground: &mut Ground,
+async fn play(
+    cluster: &mut DemoCluster,
     plan: &Plan,
     polecats: i32,
     clock: &Clock,
 ) -> Result<(Scenario, Report)> {
-    let client = ground.prepare(clock).await?;
-    let settings = ground.settings(polecats, plan.changes.len())?;
-    gastown_demo::run(&client, settings, plan, |line| clock.say(line)).await
-}
-
-/// Seconds since the start, before every line.
-#[derive(Debug)]
-pub struct Clock {
-    start: Instant,
-}
-
-impl Clock {
-    /// Begins to count.
-    pub fn start() -> Self {
-        Self { start: Instant::now() }
-    }
-
-    /// Prints a line.
-    pub fn say(&self, line: &str) {
-        println!("{:>5}s  {line}", self.start.elapsed().as_secs());
-    }
+    let client = cluster.prepare(clock).await?;
+    let settings = cluster.settings(polecats, plan.changes.len())?;
+    clock.time("demo", gastown_demo::run(&client, settings, plan, |line| clock.print(line))).await
 }
 
 /// The cluster that the demo runs on.
 #[derive(Debug)]
-pub struct Ground {
+pub struct DemoCluster {
     kubeconfig: PathBuf,
-    /// The folder of our own cluster; none on somebody else's.
+    /// The folder of our own cluster; absent on somebody else's.
     own: Option<PathBuf>,
-    /// Whether it was us who started it.
+    /// Whether this run started it.
     started: bool,
+    /// The names under which its nodes find the images.
+    names: Names,
 }
 
-impl Ground {
+impl DemoCluster {
     /// Somebody's cluster by its kubeconfig, or our own, which is not started yet.
-    pub async fn choose(kubeconfig: Option<PathBuf>, dir: Option<PathBuf>) -> Result<Self> {
+    pub async fn choose(
+        kubeconfig: Option<PathBuf>,
+        dir: Option<PathBuf>,
+        names: Names,
+    ) -> Result<Self> {
         if let Some(kubeconfig) = kubeconfig {
-            return Ok(Self { kubeconfig, own: None, started: false });
+            return Ok(Self { kubeconfig, own: None, started: false, names });
         }
         let dir = dir.map_or_else(default_dir, Ok)?;
         let started = Cluster::find(&dir).await?.is_none();
-        Ok(Self { kubeconfig: dir.join("kubeconfig"), own: Some(dir), started })
+        Ok(Self { kubeconfig: dir.join("kubeconfig"), own: Some(dir), started, names })
     }
 
-    /// Starts the cluster if it is ours, brings the images there, and installs the controllers.
+    /// Starts the cluster and loads the images if it is ours, and installs the controllers. The
+    /// nodes of somebody else's cluster pull the images.
     pub async fn prepare(&mut self, clock: &Clock) -> Result<Client> {
-        if let Some(dir) = &self.own {
-            clock.say("cluster");
+        if let Some(dir) = self.own.clone() {
             let options = Options { dir: dir.clone(), nodes: Nodes::Kubelet };
-            let cluster = Cluster::up(options, &|line| clock.say(line)).await?;
+            let progress = |line: &str| clock.print(line);
+            let cluster = clock.time("cluster", Cluster::up(options, &progress)).await?;
             self.kubeconfig = cluster.kubeconfig();
-            clock.say("images");
-            let built = images::build(&[], false).await?;
-            images::load(&built, Some(dir)).await?;
+            clock
+                .time("images", async {
+                    images::load(&images::build(&[], Build::Dev, false).await?, Some(&dir)).await
+                })
+                .await?;
         }
-        clock.say("controllers");
-        install::install(&self.kubeconfig, &[]).await?;
+        let values = self.names.chart_values();
+        clock.time("controllers", install::install(&self.kubeconfig, &values)).await?;
         self.client().await
     }
 
     /// A client of the cluster.
-    pub async fn client(&self) -> Result<Client> {
+    async fn client(&self) -> Result<Client> {
         let kubeconfig = kube::config::Kubeconfig::read_from(&self.kubeconfig)?;
         let config = kube::Config::from_custom_kubeconfig(
             kubeconfig,
@@ -136,26 +131,26 @@ impl Ground {
         Ok(Client::try_from(config)?)
     }
 
-    /// Where the cluster's kubeconfig is.
+    /// The path of the cluster's kubeconfig.
     pub fn kubeconfig(&self) -> &Path {
         &self.kubeconfig
     }
 
-    /// What the demo needs to know of it.
+    /// Where and how the demo runs on it.
     pub fn settings(&self, polecats: i32, changes: usize) -> Result<Settings> {
         Ok(Settings {
             kubeconfig: self.kubeconfig.clone(),
             namespace: NAMESPACE.to_owned(),
             rig: RIG.to_owned(),
             max_polecats: polecats,
-            servers_image: images::reference("demo-servers")?,
-            gate_image: images::reference("gate-python")?,
-            deadline: HEAD_START + PER_CHANGE * u32::try_from(changes)?,
+            servers_image: self.names.reference("demo-servers"),
+            gate_image: self.names.reference("gate-python"),
+            deadline: START_LIMIT + CHANGE_LIMIT * u32::try_from(changes)?,
         })
     }
 
-    /// Ends the run: keeps everything and says how to look at it, or takes the cluster down when it
-    /// was started for this, or else deletes the demo's objects.
+    /// Ends the run: keeps everything and prints how to look at it, or takes the cluster down when
+    /// this run started it, or else deletes the demo's objects.
     pub async fn leave(&self, keep: bool, polecats: i32) -> Result<()> {
         if keep {
             println!(

@@ -1,5 +1,5 @@
-//! `cargo xtask install`: CRDs and chart on a cluster, upgraded like everything else, until every
-//! controller is ready.
+//! `cargo xtask install`: installs or upgrades the CRDs and the chart on a cluster and waits until
+//! every controller is ready.
 
 mod diagnosis;
 
@@ -22,17 +22,18 @@ use kube::{Client, Config, ResourceExt};
 use serde_json::json;
 use xtask::cli::InstallArgs;
 
-use crate::{images, util};
+use crate::images::{self, Build};
+use crate::util;
 
-/// The namespace of an installation, unless another is asked for.
+/// The default namespace of an installation.
 pub const NAMESPACE: &str = "gastown-system";
 
-/// What selects the objects of the chart.
+/// Selects the objects of the chart.
 const OURS: &str = "app.kubernetes.io/part-of=gastown-operator";
 const RELEASE: &str = "gastown";
 const MANAGER: &str = "gastown-install";
 
-/// The keys of the chart's values that hold a controller, and the controller.
+/// The keys of the chart's values and the controllers that they configure.
 const CONTROLLERS: &[(&str, &str)] = &[
     ("rig", "rig-ctl"),
     ("polecat", "polecat-ctl"),
@@ -42,12 +43,12 @@ const CONTROLLERS: &[(&str, &str)] = &[
     ("beadstore", "beadstore-ctl"),
 ];
 
-/// What to install, and where.
+/// An installation.
 #[derive(Clone, Debug)]
 pub struct Options {
     /// A kubeconfig with one cluster.
     pub kubeconfig: PathBuf,
-    /// Where the controllers live.
+    /// The namespace of the controllers.
     pub namespace: String,
     /// Values of the chart, as for helm: key=value.
     pub set: Vec<String>,
@@ -65,7 +66,7 @@ pub async fn run(args: InstallArgs) -> Result<()> {
     install_with(&Options { kubeconfig, namespace: args.namespace, set: args.set, timeout }).await
 }
 
-/// Installs into the usual namespace and waits until the controllers are ready.
+/// Installs into the default namespace and waits until the controllers are ready.
 pub async fn install(kubeconfig: &Path, set: &[String]) -> Result<()> {
     let timeout = Duration::from_secs(180);
     install_with(&Options {
@@ -103,7 +104,7 @@ async fn find_kubeconfig() -> Result<PathBuf> {
     }
     let home = std::env::home_dir().map(|h| h.join(".kube/config")).filter(|p| p.is_file());
     home.context(
-        "no cluster: start one with `cargo xtask cluster up`, or name one with --kubeconfig",
+        "no cluster found: start one with `cargo xtask cluster up`, or name one with --kubeconfig",
     )
 }
 
@@ -115,11 +116,11 @@ async fn client(kubeconfig: &Path) -> Result<Client> {
     Ok(Client::try_from(config)?)
 }
 
-/// The chart says the version that everything else has.
+/// Checks that the chart has the version of this workspace.
 fn check_version(root: &Path) -> Result<()> {
     let wanted = std::fs::read_to_string(root.join("VERSION"))?;
     let chart = std::fs::read_to_string(root.join("charts/gastown-operator/Chart.yaml"))?;
-    let chart: serde_norway::Value = serde_norway::from_str(&chart)?;
+    let chart: serde_json::Value = serde_saphyr::from_str(&chart)?;
     for key in ["version", "appVersion"] {
         let found = chart[key].as_str().unwrap_or_default();
         if found != wanted.trim() {
@@ -137,7 +138,7 @@ async fn install_crds(client: &Client) -> Result<()> {
     let crds = gastown_api::crds();
     for crd in &crds {
         let name = crd.name_any();
-        // We are their one source: what another hand changed is set right.
+        // We own every field: changes by others are overwritten.
         let how = PatchParams::apply(MANAGER).force();
         api.patch(&name, &how, &Patch::Apply(crd))
             .await
@@ -147,13 +148,12 @@ async fn install_crds(client: &Client) -> Result<()> {
         let name = crd.name_any();
         let served = await_condition(api.clone(), &name, conditions::is_crd_established());
         let within = tokio::time::timeout(Duration::from_secs(60), served).await;
-        within.with_context(|| format!("CRD {name} is not served after a minute"))??;
+        within.with_context(|| format!("CRD {name} was not served within a minute"))??;
     }
     Ok(())
 }
 
-/// A namespace that we make takes restricted pods only. One that is there already is somebody's,
-/// and left as it is.
+/// Creates the namespace, for restricted pods only. One that exists is left as it is.
 async fn ensure_namespace(client: &Client, name: &str) -> Result<()> {
     let api: Api<Namespace> = Api::all(client.clone());
     if api.get_opt(name).await?.is_some() {
@@ -163,7 +163,7 @@ async fn ensure_namespace(client: &Client, name: &str) -> Result<()> {
     let namespace = serde_json::from_value(json!({"metadata": {"name": name, "labels": labels}}))?;
     api.create(&PostParams::default(), &namespace)
         .await
-        .with_context(|| format!("making namespace {name}"))?;
+        .with_context(|| format!("creating namespace {name}"))?;
     Ok(())
 }
 
@@ -180,8 +180,8 @@ fn helm_command(helm: &Path, options: &Options) -> Command {
     command
 }
 
-/// On a cluster of ours an image changes under the same tag, which starts no pod anew; an
-/// annotation with the digest of what was loaded does.
+/// Annotations with the digests of the loaded images: on our own cluster an image changes under the
+/// same tag, which alone would not restart its pods.
 async fn image_pins(kubeconfig: &Path) -> Result<Vec<String>> {
     let Some(dir) = kubeconfig.parent().filter(|d| !d.as_os_str().is_empty()) else {
         return Ok(Vec::new());
@@ -191,7 +191,7 @@ async fn image_pins(kubeconfig: &Path) -> Result<Vec<String>> {
     }
     let built = CONTROLLERS
         .iter()
-        .map(|(key, name)| (key, images::layout(name)))
+        .map(|(key, name)| (key, images::layout(name, Build::Dev)))
         .filter(|(_, path)| path.is_file());
     built
         .map(|(key, path)| {
@@ -200,7 +200,7 @@ async fn image_pins(kubeconfig: &Path) -> Result<Vec<String>> {
         .collect()
 }
 
-/// Waits until every Deployment of the chart runs what its spec says, and nothing else.
+/// Waits until every Deployment of the chart is rolled out.
 async fn wait_available(client: &Client, options: &Options) -> Result<()> {
     let api: Api<Deployment> = Api::namespaced(client.clone(), &options.namespace);
     let start = Instant::now();
@@ -235,7 +235,7 @@ async fn wait_available(client: &Client, options: &Options) -> Result<()> {
     }
 }
 
-/// As `kubectl rollout status` has it.
+/// Whether a Deployment is rolled out, by the rule of `kubectl rollout status`.
 fn is_rolled_out(deployment: &Deployment) -> bool {
     let Some(status) = &deployment.status else { return false };
     let wanted = deployment.spec.as_ref().and_then(|s| s.replicas).unwrap_or(1);
@@ -281,7 +281,7 @@ mod tests {
         };
         let status = |seen: i64, replicas: i32, updated: i32, available: i32| json!({"observedGeneration": seen, "replicas": replicas, "updatedReplicas": updated, "availableReplicas": available});
         assert!(is_rolled_out(&deployment(status(2, 1, 1, 1))));
-        assert!(!is_rolled_out(&deployment(status(1, 1, 1, 1))), "the change is not seen yet");
+        assert!(!is_rolled_out(&deployment(status(1, 1, 1, 1))), "the change is not observed yet");
         assert!(!is_rolled_out(&deployment(status(2, 2, 1, 2))), "the old pod is still there");
         assert!(!is_rolled_out(&deployment(status(2, 1, 1, 0))), "the new pod is not available");
         assert!(!is_rolled_out(&deployment(json!(null))));

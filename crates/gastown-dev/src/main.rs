@@ -1,6 +1,7 @@
 //! Does what `cargo xtask` is asked for; `xtask` starts it when everything that it needs is built.
 
 mod bench;
+mod clock;
 mod cluster;
 mod demo;
 mod generate;
@@ -24,10 +25,10 @@ fn main() -> Result<()> {
             Command::Cluster(command) => cluster::run(command).await,
             Command::Images(args) => images::run(args).await,
             Command::Install(args) => install::run(args).await,
-            Command::Demo(args) => demo::run(args).await,
+            Command::Demo(args) => demo::run(args, handover.clone()).await,
             Command::Test(args) => test::run(&args).await,
             Command::Gen(args) => generate::run(&args),
-            Command::Bench(args) => bench::run(args).await,
+            Command::Bench(args) => bench::run(args, handover.clone()).await,
             Command::Lint(args) => lint::run(&args).await,
         }
     })?;

@@ -1,6 +1,5 @@
-//! What several commands need: the workspace's folder, running programs, asking for tools.
+//! What several commands need: the workspace's folder, running programs, installing tools.
 
-use std::path::PathBuf;
 use std::process::Command;
 
 use anyhow::{Context, Result, bail};
@@ -8,17 +7,12 @@ use gastown_toolchain::host;
 
 pub use xtask::root;
 
-/// Where cargo puts what it builds.
-pub fn target_dir() -> PathBuf {
-    std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| root().join("target"), |d| root().join(d))
-}
-
 /// The cargo that started us, so that a toolchain override holds for what we start too.
 pub fn cargo() -> Command {
     xtask::cargo::command()
 }
 
-/// Runs a program to its end with our own output; an error names the whole command.
+/// Runs a program to its end with our own output. An error names the whole command.
 pub fn run(command: &mut Command) -> Result<()> {
     let shown = format!("{command:?}");
     let status = command.status().with_context(|| format!("starting {shown}"))?;

@@ -1,4 +1,4 @@
-//! What the chart renders to, by the real helm.
+//! The chart as the real helm renders it.
 
 #![allow(clippy::unwrap_used, clippy::panic)] // a test that cannot go on ends here
 
@@ -31,9 +31,7 @@ async fn render(set: &[&str]) -> Vec<Value> {
     let out = helm(set).await;
     assert!(out.status.success(), "{}", String::from_utf8_lossy(&out.stderr));
     let text = String::from_utf8(out.stdout).unwrap();
-    let documents = serde_norway::Deserializer::from_str(&text)
-        .map(|d| serde::Deserialize::deserialize(d).unwrap());
-    documents.filter(|d: &Value| !d.is_null()).collect()
+    serde_saphyr::from_multiple(&text).unwrap()
 }
 
 fn of_kind<'a>(objects: &'a [Value], kind: &str) -> Vec<&'a Value> {
@@ -154,7 +152,7 @@ fn secret_readers(objects: &[Value]) -> BTreeSet<(String, String)> {
 }
 
 #[tokio::test]
-async fn only_who_asks_remotes_reads_secrets_and_only_where_the_values_say() {
+async fn only_controllers_with_credentials_read_secrets_and_only_in_the_configured_namespaces() {
     let at = |all: &[(&str, &str)]| {
         all.iter().map(|(who, n)| ((*who).to_owned(), (*n).to_owned())).collect::<BTreeSet<_>>()
     };
@@ -211,7 +209,7 @@ async fn each_controller_has_its_own_image_replicas_and_place() {
 }
 
 #[tokio::test]
-async fn controllers_are_told_where_the_others_and_the_agents_image_are() {
+async fn controllers_get_the_addresses_of_the_others_and_the_agents_image() {
     let objects = render(&[
         "agent.image.tag=a1",
         "agent.image.pullPolicy=Never",
@@ -306,7 +304,7 @@ async fn the_certificate_names_the_server_and_clients_do_not_get_its_key() {
 }
 
 #[tokio::test]
-async fn a_secret_of_ones_own_replaces_the_made_one() {
+async fn an_existing_secret_replaces_the_generated_one() {
     let objects = render(&["tls.existingSecret=from-cert-manager"]).await;
     assert!(of_kind(&objects, "Secret").is_empty());
     let volumes =
@@ -321,7 +319,7 @@ async fn a_secret_of_ones_own_replaces_the_made_one() {
 }
 
 #[tokio::test]
-async fn a_value_that_means_nothing_is_refused() {
+async fn an_unknown_or_invalid_value_is_refused() {
     for wrong in [
         "polecat.replica=2",
         "polecat.replicas=many",

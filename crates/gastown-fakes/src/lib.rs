@@ -1,9 +1,9 @@
-//! The other side of a connection, for tests and the demo: a git server over HTTP and one over ssh,
-//! a scripted Messages API, `bd serve`, a receiver of webhooks, and a kubelet that does what a test
-//! says.
+//! The other side of a connection, for tests and the demo: a git server over HTTP and one over ssh, a
+//! scripted Messages API, `bd serve`, a receiver of webhooks, an OCI registry, and a kubelet that a
+//! test controls.
 //!
-//! Each speaks the real protocol; what it answers is the test's to say. Nothing of the operator's
-//! own code is here.
+//! Each speaks the real protocol; the test decides its answers. This crate must not know the
+//! operator's own code.
 
 pub mod bd_serve;
 pub mod callers;
@@ -11,6 +11,7 @@ pub mod git_http;
 pub mod hooks;
 pub mod kubelet;
 pub mod messages;
+pub mod registry;
 pub mod repository;
 pub mod sshd;
 

@@ -39,7 +39,7 @@ fn write(dir: &Path, name: &str, took: Duration) -> Result<()> {
     Ok(std::fs::rename(&new, &path)?)
 }
 
-/// A duration as people say it: `45 s`, `3 min`, `3 min 5 s`.
+/// A duration for people: `45 s`, `3 min`, `3 min 5 s`.
 pub fn shown(took: Duration) -> String {
     match (took.as_secs() / 60, took.as_secs() % 60) {
         (0, seconds) => format!("{seconds} s"),
@@ -64,7 +64,7 @@ mod tests {
     }
 
     #[test]
-    fn durations_read_as_people_say_them() {
+    fn durations_are_short_text() {
         let of = |seconds| shown(Duration::from_secs(seconds));
         assert_eq!([of(0), of(59), of(120), of(185)], ["0 s", "59 s", "2 min", "3 min 5 s"]);
     }

@@ -117,7 +117,7 @@ impl Ground {
 
     fn edit(&self, bead: &str, key: &str, value: &str) {
         self.server
-            .town(|town| town.change(bead, |row| drop(row.insert(key.to_owned(), value.into()))));
+            .store(|town| town.change(bead, |row| drop(row.insert(key.to_owned(), value.into()))));
     }
 }
 
@@ -227,7 +227,7 @@ async fn a_person_who_takes_a_claim_back_is_heeded_whoever_forgets() {
     let ground = Ground::with_issues(1).await;
     let wanted = claimed("gt-1", "u1", "nux");
     ground.desks().settle(&wanted).await.unwrap();
-    ground.server.town(|town| {
+    ground.server.store(|town| {
         town.change("gt-1", |row| {
             row.insert("status".into(), "open".into());
             row.remove("assignee");
@@ -348,7 +348,7 @@ async fn a_bead_that_others_edit_at_the_same_moment_is_closed_all_the_same() {
 #[tokio::test]
 async fn a_landing_closes_a_bead_whatever_still_blocks_it() {
     let ground = Ground::with_issues(1).await;
-    ground.server.town(|town| {
+    ground.server.store(|town| {
         town.add(&json!({"id": "gt-9", "dependencies": [{"issue_id": "gt-9", "depends_on_id": "gt-1", "type": "blocks"}]}));
     });
     let by_hand =
@@ -388,7 +388,7 @@ async fn a_server_of_another_project_is_neither_read_nor_written() {
     ground.desks().read().await.unwrap();
     // The server of the first contact counts where the spec names none, for one who remembers
     // nothing too.
-    ground.server.town(|town| town.project = "proj-api".into());
+    ground.server.store(|town| town.project = "proj-api".into());
     let fault = ground.desks().settle(&landed("gt-1", "mr1")).await.unwrap_err();
     assert_eq!((fault.reason(), fault.is_lasting()), ("ProjectMismatch", true));
     for word in ["proj-api", PROJECT, "spec.http.projectId", &ground.server.url()] {
@@ -439,7 +439,7 @@ async fn changes_are_followed_bead_by_bead_and_without_a_journal_everything_is_r
         (ground.server.asked("/issues?").len(), ground.server.asked("/issues/gt-2").len()),
         (1, 1)
     );
-    ground.server.town(|town| town.journal_is_kept = false);
+    ground.server.store(|town| town.journal_is_kept = false);
     ground.edit("gt-3", "title", "renamed");
     let view = fresh.read().await.unwrap();
     assert_eq!(
@@ -471,7 +471,7 @@ async fn a_comment_is_made_once_and_shown() {
 #[tokio::test]
 async fn a_bead_of_another_prefix_is_read_and_not_written_and_a_store_for_reading_is_not_either() {
     let ground = Ground::with_issues(1).await;
-    ground.server.town(|town| town.add(&json!({"id": "hq-1"})));
+    ground.server.store(|town| town.add(&json!({"id": "hq-1"})));
     let close = |bead: &'static str| {
         move |_: &View| vec![Deed::Close { bead: bead.into(), request: None, reason: "x".into() }]
     };

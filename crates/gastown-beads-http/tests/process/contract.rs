@@ -17,10 +17,10 @@ async fn a_session_is_bound_to_the_project_that_is_wanted() {
     assert_eq!(wrong, Error::WrongProject { expected: "proj-api".into(), found: PROJECT.into() });
     assert_eq!((wrong.class(), wrong.reason()), (Class::Terminal, Some("ProjectMismatch")));
     assert_eq!(client.connect(None).await.unwrap().project(), PROJECT);
-    server.town(|town| town.project.clear());
+    server.store(|town| town.project.clear());
     assert_eq!(client.connect(None).await.err(), Some(Error::NoProject));
     for odd in ["a b".to_owned(), "a\nb".to_owned(), "a".repeat(256)] {
-        server.town(|town| town.project = odd);
+        server.store(|town| town.project = odd);
         assert_eq!(client.connect(None).await.err().unwrap().reason(), Some("NotBeads"));
     }
 }
@@ -29,7 +29,7 @@ async fn a_session_is_bound_to_the_project_that_is_wanted() {
 async fn a_server_that_becomes_another_store_is_neither_read_nor_written() {
     let server = Server::with_issues(1).await;
     let session = session(&server).await;
-    server.town(|town| town.project = "proj-api".into());
+    server.store(|town| town.project = "proj-api".into());
     let wrong = Error::WrongProject { expected: PROJECT.into(), found: "proj-api".into() };
     assert_eq!(session.snapshot().await.err(), Some(wrong.clone()));
     assert_eq!(session.claim("gt-1", NUX).await.err(), Some(wrong.clone()));
@@ -41,17 +41,17 @@ async fn a_server_that_becomes_another_store_is_neither_read_nor_written() {
 async fn a_server_without_what_is_needed_is_named_as_such() {
     let server = Server::start().await;
     let client = client(&server, Options::default());
-    server.town(|town| town.capabilities.remove("project.enforce"));
+    server.store(|town| town.capabilities.remove("project.enforce"));
     let error = client.connect(None).await.err().unwrap();
     assert_eq!(error.to_string(), "the server (bd 1.3.0) does not offer project.enforce");
-    server.town(|town| town.api_version = "v1".into());
+    server.store(|town| town.api_version = "v1".into());
     assert_eq!(client.connect(None).await.err(), Some(Error::UnknownVersion("v1".into())));
 }
 
 #[tokio::test]
 async fn a_write_that_the_server_does_not_offer_is_not_tried() {
     let server = Server::with_issues(1).await;
-    server.town(|town| town.capabilities.remove("issues.claim"));
+    server.store(|town| town.capabilities.remove("issues.claim"));
     let error = session(&server).await.claim("gt-1", NUX).await.unwrap_err();
     assert_eq!(error.reason(), Some("SchemaUnsupported"));
     assert!(server.asked("claim").is_empty());
@@ -60,8 +60,9 @@ async fn a_write_that_the_server_does_not_offer_is_not_tried() {
 #[tokio::test]
 async fn a_snapshot_has_every_issue_of_every_page() {
     let server = Server::with_issues(25).await;
-    server
-        .town(|town| town.change("gt-3", |row| drop(row.insert("status".into(), "closed".into()))));
+    server.store(|town| {
+        town.change("gt-3", |row| drop(row.insert("status".into(), "closed".into())))
+    });
     let session = session_with(&server, Options { page: 10, ..Options::default() }).await;
     let snapshot = session.snapshot().await.unwrap();
     assert_eq!((snapshot.issues.len(), snapshot.problems.total()), (25, 0));
@@ -72,7 +73,7 @@ async fn a_snapshot_has_every_issue_of_every_page() {
 #[tokio::test]
 async fn what_is_blocked_is_not_ready_though_the_list_hides_its_edges() {
     let server = Server::with_issues(2).await;
-    server.town(|town| {
+    server.store(|town| {
         town.add(&json!({"id": "gt-9", "dependencies": [{"issue_id": "gt-9", "depends_on_id": "gt-1", "type": "blocks"}]}));
         town.shows_edges = false;
     });
@@ -102,7 +103,7 @@ async fn a_store_larger_than_the_bounds_is_refused_and_not_cut_short() {
 #[tokio::test]
 async fn one_issue_comes_with_its_comments_and_its_edges_out_of_the_store() {
     let server = Server::start().await;
-    server.town(|town| {
+    server.store(|town| {
         town.add(&json!({"id": "gt-1", "comments": [{"id": "c1", "author": "ada", "text": "hello"}],
             "dependencies": [{"issue_id": "gt-1", "depends_on_id": "external:api:x", "type": "blocks"}]}));
     });
@@ -133,7 +134,7 @@ async fn a_claim_is_won_once_and_the_loser_hears_who_has_it() {
 #[tokio::test]
 async fn what_cannot_be_claimed_says_why() {
     let server = Server::with_issues(1).await;
-    server.town(|town| {
+    server.store(|town| {
         town.add(&json!({"id": "gt-2", "status": "closed"}));
         town.add(&json!({"id": "gt-3", "ephemeral": true}));
     });
@@ -152,7 +153,7 @@ async fn what_cannot_be_claimed_says_why() {
 #[tokio::test]
 async fn a_release_gives_back_what_is_ours_and_nothing_else() {
     let server = Server::with_issues(0).await;
-    server.town(|town| {
+    server.store(|town| {
         town.add(&json!({"id": "gt-1", "status": "in_progress", "assignee": NUX}));
         town.add(&json!({"id": "gt-2", "status": "in_progress", "assignee": "web/polecats/n-x"}));
         town.add(&json!({"id": "gt-3", "status": "hooked", "assignee": NUX}));
@@ -175,7 +176,7 @@ async fn a_release_gives_back_what_is_ours_and_nothing_else() {
 #[tokio::test]
 async fn a_bead_that_changes_hands_during_a_release_stays_with_the_new_one() {
     let server = Server::start().await;
-    server.town(|town| town.add(&json!({"id": "gt-1", "status": "in_progress", "assignee": NUX})));
+    server.store(|town| town.add(&json!({"id": "gt-1", "status": "in_progress", "assignee": NUX})));
     let session = session(&server).await;
     server.meanwhile(":release", |town| {
         town.change("gt-1", |row| drop(row.insert("assignee".into(), "maya".into())))
@@ -202,7 +203,7 @@ async fn the_first_close_wins() {
 #[tokio::test]
 async fn a_close_goes_over_blockers_only_when_told_to() {
     let server = Server::with_issues(1).await;
-    server.town(|town| {
+    server.store(|town| {
         town.add(&json!({"id": "gt-2", "dependencies": [{"issue_id": "gt-2", "depends_on_id": "gt-1", "type": "blocks"}]}));
         town.add(&json!({"id": "gt-3", "dependencies": [{"issue_id": "gt-3", "depends_on_id": "gt-1", "type": "parent-child"}]}));
     });
@@ -233,7 +234,7 @@ async fn a_close_follows_a_bead_that_others_edit_but_not_for_ever() {
         Ok(Change::Made)
     );
     assert_eq!(server.row("gt-1")["title"], "edited");
-    server.town(|town| town.add(&json!({"id": "gt-2"})));
+    server.store(|town| town.add(&json!({"id": "gt-2"})));
     for _ in 0..4 {
         server.meanwhile("gt-2:close", |town| town.change("gt-2", |_| {}));
     }
@@ -268,7 +269,7 @@ async fn changes_say_what_to_look_at_and_when_to_read_everything() {
     );
     let none = session.changes(3).await.unwrap();
     assert_eq!((none.issues.len(), none.upto, none.more), (0, 3, false));
-    server.town(|town| town.floor = 3);
+    server.store(|town| town.floor = 3);
     let gone = session.changes(1).await.unwrap_err();
     assert_eq!(
         (gone.class(), gone),
@@ -276,7 +277,7 @@ async fn changes_say_what_to_look_at_and_when_to_read_everything() {
     );
     // A journal whose head went back is another journal.
     assert_eq!(session.changes(9).await, Err(Error::Gone { floor: None, head: Some(3) }));
-    server.town(|town| town.journal_is_kept = false);
+    server.store(|town| town.journal_is_kept = false);
     assert_eq!(session.changes(3).await, Err(Error::JournalDisabled));
 }
 
@@ -316,9 +317,9 @@ async fn the_journal_s_end_is_known_before_a_snapshot_however_short_the_journal_
     let server = Server::with_issues(3).await;
     let session = session(&server).await;
     assert_eq!(session.position().await, Ok(Some(3)));
-    server.town(|town| town.floor = 3);
+    server.store(|town| town.floor = 3);
     assert_eq!(session.position().await, Ok(Some(3)));
-    server.town(|town| town.journal_is_kept = false);
+    server.store(|town| town.journal_is_kept = false);
     assert_eq!(session.position().await, Ok(None));
 }
 
@@ -330,7 +331,7 @@ async fn a_close_at_a_version_is_asked_once_and_never_over_a_change() {
     // Kept as text over a life of the caller's.
     let before: Revision = serde_json::from_str(&serde_json::to_string(&before).unwrap()).unwrap();
     server
-        .town(|town| town.change("gt-1", |row| drop(row.insert("title".into(), "edited".into()))));
+        .store(|town| town.change("gt-1", |row| drop(row.insert("title".into(), "edited".into()))));
     let moved =
         session.close_at("gt-1", "operator", "merged abc", Blockers::Override, &before).await;
     assert_eq!(

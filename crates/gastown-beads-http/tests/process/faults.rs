@@ -129,7 +129,7 @@ async fn a_bead_that_a_person_reopens_while_the_answer_is_lost_stays_open() {
 async fn a_release_whose_answer_is_lost_is_looked_at_and_not_asked_for_again() {
     for (fault, made) in [(Fault::CutAfter, true), (Fault::CutBefore, false)] {
         let server = Server::start().await;
-        server.town(|town| {
+        server.store(|town| {
             town.add(&json!({"id": "gt-1", "status": "in_progress", "assignee": NUX}))
         });
         let session = session(&server).await;

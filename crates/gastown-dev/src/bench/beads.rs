@@ -1,4 +1,4 @@
-//! `cargo xtask bench beads`: a large store in git before one beadstore-ctl.
+//! `cargo xtask bench beads`: one beadstore-ctl with a large store in git.
 
 mod client;
 mod store;
@@ -32,13 +32,13 @@ use client::caller;
 /// Where the BeadStores are.
 const NAMESPACE: &str = "default";
 /// How long a store may take to be read.
-const PATIENCE: Duration = Duration::from_secs(300);
-/// How long an unchanged store is watched, and how often it is read meanwhile: as often as it may
-/// be.
-const QUIET: Duration = Duration::from_secs(60);
-const OFTEN: &str = "5s";
-/// Nothing is read by itself while calls are timed.
-const SELDOM: &str = "1h";
+const SYNC_LIMIT: Duration = Duration::from_secs(300);
+/// How long an unchanged store is watched.
+const UNCHANGED: Duration = Duration::from_secs(60);
+/// The sync interval meanwhile, the shortest that is allowed.
+const SHORT_INTERVAL: &str = "5s";
+/// The sync interval while calls are timed, so that no sync disturbs them.
+const LONG_INTERVAL: &str = "1h";
 
 #[derive(Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
@@ -51,29 +51,29 @@ struct Measured {
     unchanged: Unchanged,
     /// Resident memory of beadstore-ctl after that, in bytes.
     rss_bytes: u64,
-    /// From the start of a process that finds its mirror to its first answer with a bead.
+    /// From the start of a process that finds its mirror to its first response with a bead.
     restart_seconds: f64,
     history: u32,
-    /// As the first, of a store whose write branch has a long history.
+    /// As `first_sync_seconds`, for a store whose write branch has a long history.
     history_first_sync_seconds: f64,
-    /// As the restart, of that store.
+    /// As `restart_seconds`, for that store.
     history_restart_seconds: f64,
     history_rss_bytes: u64,
 }
 
-/// Reading a store that has not changed.
+/// Syncs of a store that has not changed.
 #[derive(Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
 struct Unchanged {
-    /// How often it was read.
+    /// How many there were.
     syncs: u64,
     git_requests_per_sync: f64,
-    /// All work of the controller on it, divided by the readings.
+    /// The time of all reconciles, divided by the syncs.
     ms_per_sync: f64,
 }
 
-/// Where it all happens.
-struct Ground<'a> {
+/// What the measurements use.
+struct Setup<'a> {
     plane: &'a ControlPlane,
     client: Client,
     git: &'a GitHttp,
@@ -92,42 +92,42 @@ pub async fn run(args: &BeadsArgs) -> Result<Figures> {
         TempDir::new().context("a folder for mirrors")?,
     );
     let git = GitHttp::start(repositories.path()).await?;
-    let ground = Ground {
+    let setup = Setup {
         plane: &plane,
         client: plane.client()?,
         git: &git,
         program: &program,
         data: data.path(),
     };
-    let measured = measure(&ground, args).await?;
+    let measured = measure(&setup, args).await?;
     Figures::new(table(&measured), &measured)
 }
 
-async fn measure(ground: &Ground<'_>, args: &BeadsArgs) -> Result<Measured> {
+async fn measure(setup: &Setup<'_>, args: &BeadsArgs) -> Result<Measured> {
     let (lines, calls) = (usize::try_from(args.lines)?, usize::try_from(args.calls)?);
-    let process = ground.start().await?;
+    let process = setup.start().await?;
     println!("beads: a store of {lines} lines");
-    store::fill(&ground.git.create("plain").await?, lines, 0).await?;
-    let first_sync_seconds = ground.first_sync("plain").await?;
+    store::fill(&setup.git.create("plain").await?, lines, 0).await?;
+    let first_sync_seconds = setup.first_sync("plain").await?;
     println!("beads: {calls} claims and closes");
     let (claim, close) =
-        ground.calls(&process, "plain", store::free(lines).take(calls).collect()).await?;
-    println!("beads: an unchanged store for {} s", QUIET.as_secs());
-    let unchanged = ground.unchanged(&process, "plain").await?;
+        setup.calls(&process, "plain", store::free(lines).take(calls).collect()).await?;
+    println!("beads: an unchanged store for {} s", UNCHANGED.as_secs());
+    let unchanged = setup.unchanged(&process, "plain").await?;
     let rss_bytes = process.resident()?;
     process.end().await?;
-    let (process, restart_seconds) = ground.restart("plain").await?;
+    let (process, restart_seconds) = setup.restart("plain").await?;
     process.end().await?;
 
     println!("beads: a write branch of {} commits", args.history);
-    Api::<BeadStore>::namespaced(ground.client.clone(), NAMESPACE)
+    Api::<BeadStore>::namespaced(setup.client.clone(), NAMESPACE)
         .delete("plain", &kube::api::DeleteParams::default())
         .await?;
-    store::fill(&ground.git.create("old").await?, lines, usize::try_from(args.history)?).await?;
-    let process = ground.start().await?;
-    let history_first_sync_seconds = ground.first_sync("old").await?;
+    store::fill(&setup.git.create("old").await?, lines, usize::try_from(args.history)?).await?;
+    let process = setup.start().await?;
+    let history_first_sync_seconds = setup.first_sync("old").await?;
     process.end().await?;
-    let (process, history_restart_seconds) = ground.restart("old").await?;
+    let (process, history_restart_seconds) = setup.restart("old").await?;
     let history_rss_bytes = process.resident()?;
     process.end().await?;
     Ok(Measured {
@@ -145,7 +145,7 @@ async fn measure(ground: &Ground<'_>, args: &BeadsArgs) -> Result<Measured> {
     })
 }
 
-impl Ground<'_> {
+impl Setup<'_> {
     async fn start(&self) -> Result<Process> {
         let flags = ["--data-dir".to_owned(), self.data.display().to_string()];
         Process::start(self.plane, Controller::BeadStore, self.program, &flags).await
@@ -155,14 +155,14 @@ impl Ground<'_> {
         Api::namespaced(self.client.clone(), NAMESPACE)
     }
 
-    /// Makes a rig and its store of this name; how long the store took to be read, in seconds.
+    /// Creates a rig and its store of this name; returns how long the first sync took, in seconds.
     async fn first_sync(&self, name: &str) -> Result<f64> {
         let spec = json!({"gitURL": self.git.repository(name), "beadsPrefix": store::PREFIX});
         Api::all(self.client.clone())
             .create(&PostParams::default(), &Rig::new(name, serde_json::from_value(spec)?))
             .await?;
         let spec = BeadStoreSpec {
-            sync_interval: SELDOM.to_owned(),
+            sync_interval: LONG_INTERVAL.to_owned(),
             ..BeadStoreSpec::of_rig(name, store::PREFIX)
         };
         let begun = Instant::now();
@@ -172,13 +172,15 @@ impl Ground<'_> {
                 .is_some_and(|s| conditions::is_true(&s.conditions, condition::SYNCED))
         };
         let seen =
-            tokio::time::timeout(PATIENCE, await_condition(self.stores(), name, synced)).await;
-        let Ok(seen) = seen else { bail!("the store was not read in {} s", PATIENCE.as_secs()) };
+            tokio::time::timeout(SYNC_LIMIT, await_condition(self.stores(), name, synced)).await;
+        let Ok(seen) = seen else {
+            bail!("the store was not synced within {} s", SYNC_LIMIT.as_secs())
+        };
         seen?;
         Ok(begun.elapsed().as_secs_f64())
     }
 
-    /// Claims beads and closes them, one after the other.
+    /// Claims beads and closes them, one call at a time.
     async fn calls(
         &self,
         process: &Process,
@@ -216,33 +218,33 @@ impl Ground<'_> {
         Ok((Spread::of(claims), Spread::of(closes)))
     }
 
-    /// Lets a store be read often while nothing changes it.
+    /// Measures syncs of a store that nothing changes.
     async fn unchanged(&self, process: &Process, name: &str) -> Result<Unchanged> {
-        let often = json!({"spec": {"syncInterval": OFTEN}});
+        let often = json!({"spec": {"syncInterval": SHORT_INTERVAL}});
         self.stores().patch(name, &PatchParams::default(), &Patch::Merge(&often)).await?;
-        let look = async || {
+        let read = async || {
             let worked = metrics::value(
                 &process.metrics().await?,
                 "gastown_reconcile_duration_seconds_sum{controller=\"beadstore\"}",
             );
             anyhow::Ok((self.git.sessions(), self.git.requests(), worked))
         };
-        // The first reading under the new interval is of a store that calls have changed.
-        let (sessions, deadline) = (self.git.sessions(), Instant::now() + PATIENCE);
+        // The first sync under the new interval is of a store that calls have changed.
+        let (sessions, deadline) = (self.git.sessions(), Instant::now() + SYNC_LIMIT);
         while self.git.sessions() == sessions {
             ensure!(
                 Instant::now() < deadline,
-                "the store was not read again in {} s",
-                PATIENCE.as_secs()
+                "the store was not synced again within {} s",
+                SYNC_LIMIT.as_secs()
             );
             sleep(Duration::from_millis(50)).await;
         }
         sleep(Duration::from_secs(1)).await;
-        let before = look().await?;
-        sleep(QUIET).await;
-        let after = look().await?;
+        let before = read().await?;
+        sleep(UNCHANGED).await;
+        let after = read().await?;
         let syncs = after.0 - before.0;
-        ensure!(syncs > 0, "the store was not read again in {} s", QUIET.as_secs());
+        ensure!(syncs > 0, "the store was not synced again within {} s", UNCHANGED.as_secs());
         Ok(Unchanged {
             syncs,
             git_requests_per_sync: (after.1 - before.1) as f64 / syncs as f64,
@@ -250,7 +252,7 @@ impl Ground<'_> {
         })
     }
 
-    /// Starts the controller anew; how long it takes until it answers with a bead, in seconds.
+    /// Starts the controller again; returns how long it took to return a bead, in seconds.
     async fn restart(&self, rig: &str) -> Result<(Process, f64)> {
         let begun = Instant::now();
         let process = self.start().await?;
@@ -273,10 +275,10 @@ fn table(m: &Measured) -> String {
         format!("close: {}", spread(&m.close)),
         format!("sync of the unchanged store: {ms_per_sync:.1} ms and {git_requests_per_sync:.1} requests to the git server, of {syncs}"),
         format!("resident memory after that: {:.1} MiB", mebibytes(m.rss_bytes)),
-        format!("from a restart to the first answer: {:.2} s", m.restart_seconds),
+        format!("from a restart to the first response: {:.2} s", m.restart_seconds),
         format!("\nwith a write branch of {} commits", m.history),
         format!("first sync: {:.2} s", m.history_first_sync_seconds),
-        format!("from a restart to the first answer: {:.2} s", m.history_restart_seconds),
+        format!("from a restart to the first response: {:.2} s", m.history_restart_seconds),
         format!("resident memory after that: {:.1} MiB", mebibytes(m.history_rss_bytes)),
     ]
     .join("\n")

@@ -1,11 +1,11 @@
-//! What a controller counts, read from the text of its `/metrics`. Pure.
+//! The counters of a controller, read from the text of its `/metrics`. Pure.
 
 use std::collections::BTreeMap;
 
 /// Resource and verb of requests to the API server.
 pub type Request = (String, String);
 
-/// How many requests of each kind were made so far, whatever came of them.
+/// How many requests of each kind were made so far, whatever their result.
 pub fn requests(text: &str) -> BTreeMap<Request, u64> {
     let mut all = BTreeMap::new();
     for (resource, verb, count) in text.lines().filter_map(request_count) {
@@ -28,7 +28,8 @@ fn request_count(line: &str) -> Option<(String, String, u64)> {
     Some((label("resource")?, label("verb")?, count.trim().parse().ok()?))
 }
 
-/// What was counted since, without what was not; a counter that began anew counts whole.
+/// The increase of each counter, without those that did not change; a counter that was reset counts
+/// whole.
 pub fn since<K: Ord + Clone>(
     before: &BTreeMap<K, u64>,
     after: &BTreeMap<K, u64>,
@@ -42,7 +43,7 @@ pub fn since<K: Ord + Clone>(
     news.filter(|(_, count)| *count > 0).collect()
 }
 
-/// The value of one series, written as `name{labels}`; 0 while it is not there.
+/// The value of one series, written as `name{labels}`; 0 when it does not exist.
 pub fn value(text: &str, series: &str) -> f64 {
     let found = text.lines().find_map(|line| line.strip_prefix(series)?.strip_prefix(' '));
     found.and_then(|value| value.trim().parse().ok()).unwrap_or_default()
@@ -59,7 +60,7 @@ mod tests {
     }
 
     #[test]
-    fn requests_are_added_up_over_their_answers() {
+    fn requests_are_added_up_over_their_status_codes() {
         let text = "# TYPE gastown_kube_requests counter\n\
                     gastown_kube_requests_total{verb=\"apply\",resource=\"polecats/status\",code=\"200\"} 12\n\
                     gastown_kube_requests_total{verb=\"apply\",resource=\"polecats/status\",code=\"409\"} 3\n\
@@ -71,7 +72,7 @@ mod tests {
     }
 
     #[test]
-    fn only_what_came_since_is_counted() {
+    fn only_the_increase_is_counted() {
         let before = counted(&[("pods", "create", 2), ("pods", "get", 1), ("leases", "update", 9)]);
         let after = counted(&[
             ("pods", "create", 5),

@@ -1,4 +1,4 @@
-//! `cargo xtask bench demo|boltons`: the main job on a cluster, and what it took.
+//! `cargo xtask bench demo|boltons`: changes that land on a cluster, and what that took.
 
 mod freed;
 mod observe;
@@ -14,12 +14,14 @@ use http::Method;
 use serde::Serialize;
 
 use xtask::cli::PlanArgs;
+use xtask::handover::Handover;
 
 use super::metrics::{self, Request};
 use super::spread::Spread;
 use super::{Figures, mebibytes};
-use crate::demo::{Clock, Ground};
-use crate::images;
+use crate::clock::Clock;
+use crate::demo::DemoCluster;
+use crate::images::{self, Build, Names};
 use freed::{Event, Freed};
 use observe::Observer;
 
@@ -35,11 +37,12 @@ struct Measured {
     attempts: i32,
     /// From the first object to the last landed change.
     seconds: f64,
-    /// From the landing that a change waited for last to the pod of its polecat, while a place was
+    /// From the landing that a change waited for last to the pod of its polecat, while a slot was
     /// free.
     landing_to_start: Option<Spread>,
-    /// From the end of a pod to the pod that took its place, while a change was ready.
-    place_to_start: Option<Spread>,
+    /// From the end of a pod to the pod that took its slot, while a change was ready.
+    #[serde(rename = "placeToStart")]
+    slot_to_start: Option<Spread>,
     writes: Vec<Writes>,
     /// Writes of each writer, divided by the number of changes.
     writes_per_life: BTreeMap<String, f64>,
@@ -63,51 +66,52 @@ struct Writes {
 }
 
 /// Plays the demo's own project.
-pub async fn demo(args: &PlanArgs) -> Result<Figures> {
-    run(&Plan::default_project().await?, args).await
+pub async fn demo(args: &PlanArgs, handover: Handover) -> Result<Figures> {
+    run(&Plan::default_project().await?, args, handover).await
 }
 
 /// Plays changes of a real repository.
-pub async fn boltons(args: &PlanArgs) -> Result<Figures> {
+pub async fn boltons(args: &PlanArgs, handover: Handover) -> Result<Figures> {
     let data = gastown_fakes::outside_data("boltons")
         .context("this bench needs the outside data: set GASTOWN_TEST_DATA")?;
     let bundle = data.join("boltons.bundle");
     run(
         &Plan::load(bundle.to_str().context("a path of text")?, &data.join("replay.json")).await?,
         args,
+        handover,
     )
     .await
 }
 
-async fn run(plan: &Plan, args: &PlanArgs) -> Result<Figures> {
-    let clock = Clock::start();
-    let mut ground = Ground::choose(None, None).await?;
+async fn run(plan: &Plan, args: &PlanArgs, handover: Handover) -> Result<Figures> {
+    let clock = Clock::new(handover);
+    let mut cluster = DemoCluster::choose(None, None, Names::new(None, None)?).await?;
     let mut interrupted = false;
     let outcome = tokio::select! {
-        outcome = measure(&mut ground, plan, args.polecats, &clock) => outcome,
+        outcome = measure(&mut cluster, plan, args.polecats, &clock) => outcome,
         _ = tokio::signal::ctrl_c() => { interrupted = true; Err(anyhow!("interrupted")) }
     };
-    let cleaned = ground.leave(args.keep, args.polecats).await;
+    let cleaned = cluster.leave(args.keep, args.polecats).await;
     if interrupted {
         // A compiler that still runs is not waited for.
         std::process::exit(130);
     }
     let measured = outcome?;
-    Ok(Figures { trouble: cleaned.err(), ..Figures::new(table(&measured), &measured)? })
+    Ok(Figures { error: cleaned.err(), ..Figures::new(table(&measured), &measured)? })
 }
 
 async fn measure(
-    ground: &mut Ground,
+    cluster: &mut DemoCluster,
     plan: &Plan,
     polecats: i32,
     clock: &Clock,
 ) -> Result<Measured> {
-    let client = ground.prepare(clock).await?;
-    let kubectl = Kubectl::find(ground.kubeconfig()).await?;
+    let client = cluster.prepare(clock).await?;
+    let kubectl = Kubectl::find(cluster.kubeconfig()).await?;
     let before = requests(&kubectl).await?;
-    let settings = ground.settings(polecats, plan.changes.len())?;
+    let settings = cluster.settings(polecats, plan.changes.len())?;
     let observer = Observer::start(&client, &settings.namespace);
-    let (_, report) = gastown_demo::run(&client, settings, plan, |line| clock.say(line)).await?;
+    let (_, report) = gastown_demo::run(&client, settings, plan, |line| clock.print(line)).await?;
     let events = observer.finish().await?;
     report.check()?;
     let after = requests(&kubectl).await?;
@@ -118,7 +122,7 @@ async fn measure(
         attempts: report.changes.iter().map(|c| c.attempts).sum(),
         seconds: report.seconds,
         landing_to_start: Spread::of(by_landing),
-        place_to_start: Spread::of(by_end),
+        slot_to_start: Spread::of(by_end),
         writes_per_life: totals(&writes),
         writes,
         rss_bytes: memory(&kubectl).await?,
@@ -131,7 +135,7 @@ fn pair(plan: &Plan, polecats: i32, events: Vec<Event>) -> Freed {
     freed::pair(events, usize::try_from(polecats).unwrap_or_default(), &waits)
 }
 
-/// What each controller has asked of the API server so far.
+/// The requests of each controller to the API server so far.
 async fn requests(kubectl: &Kubectl) -> Result<BTreeMap<&'static str, BTreeMap<Request, u64>>> {
     let mut all = BTreeMap::new();
     for controller in Controller::ALL.map(Controller::name) {
@@ -176,7 +180,7 @@ fn totals(writes: &[Writes]) -> BTreeMap<String, f64> {
     totals
 }
 
-/// Resident memory by controller, as the kubelet reckons it.
+/// Resident memory by controller, from the kubelet.
 async fn memory(kubectl: &Kubectl) -> Result<BTreeMap<String, u64>> {
     let nodes =
         kubectl.output(&["get", "nodes", "-o", "jsonpath={.items[*].metadata.name}"]).await?;
@@ -210,7 +214,7 @@ async fn memory(kubectl: &Kubectl) -> Result<BTreeMap<String, u64>> {
 
 async fn image_sizes() -> Result<BTreeMap<String, u64>> {
     let mut sizes = BTreeMap::new();
-    for image in images::build(&[], false).await? {
+    for image in images::build(&[], Build::Dev, false).await? {
         let size =
             std::fs::metadata(&image.path).with_context(|| image.path.display().to_string())?.len();
         sizes.insert(image.reference, size);
@@ -227,7 +231,7 @@ fn table(figures: &Measured) -> String {
             figures.changes, figures.attempts, figures.seconds
         ),
         format!("landing → next polecat started:     {}", spread(&figures.landing_to_start)),
-        format!("place freed → next polecat started: {}", spread(&figures.place_to_start)),
+        format!("slot freed → next polecat started: {}", spread(&figures.slot_to_start)),
         format!(
             "\n{:<14} {:<28} {:<8} {:>7} {:>9}",
             "WRITER", "OBJECT", "VERB", "COUNT", "PER LIFE"

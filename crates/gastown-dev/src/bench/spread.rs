@@ -1,15 +1,15 @@
-//! How durations are spread. Pure.
+//! Percentiles of durations. Pure.
 
 use std::fmt;
 use std::time::Duration;
 
 use serde::Serialize;
 
-/// Percentiles of some durations, by the nearest rank: each is one that was measured.
+/// Percentiles of durations by the nearest rank: each is a duration that was measured.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Spread {
-    /// How many there were.
+    /// How many durations there were.
     pub count: usize,
     /// Half of them took no longer, in milliseconds.
     pub p50_ms: f64,
@@ -20,7 +20,7 @@ pub struct Spread {
 }
 
 impl Spread {
-    /// Of these; nothing of none.
+    /// The percentiles of these durations; `None` when there are none.
     pub fn of(mut all: Vec<Duration>) -> Option<Self> {
         all.sort_unstable();
         let longest = *all.last()?;

@@ -4,7 +4,7 @@
 //! pod, the pace of its heartbeats.
 
 mod agents;
-mod town;
+mod fixture;
 
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
@@ -21,32 +21,33 @@ use xtask::cli::StreamsArgs;
 
 use super::{Figures, mebibytes, metrics};
 use agents::Agents;
-use town::Town;
+use fixture::Fixture;
 
-/// witness-ctl's own count of open streams, and of heartbeats.
+/// witness-ctl's gauge of open streams.
 const OPEN: &str = "gastown_witness_streams";
-const BEATS: &str = "gastown_witness_heartbeats_total";
+/// witness-ctl's counter of heartbeats.
+const HEARTBEATS: &str = "gastown_witness_heartbeats_total";
 /// How long heartbeats are counted.
 const MINUTE: Duration = Duration::from_secs(60);
-/// Streams that may be on their way to be open at a time.
-const ATTACHING: usize = 64;
-/// How often it is looked at what became of them.
-const LOOK: Duration = Duration::from_millis(50);
-/// How long all of them may take to be open, beside [`PER_STREAM`].
-const PATIENCE: Duration = Duration::from_secs(60);
-/// For each stream.
-const PER_STREAM: Duration = Duration::from_millis(50);
+/// How many streams may be opening at a time.
+const OPENING: usize = 64;
+/// How often their number is read.
+const INTERVAL: Duration = Duration::from_millis(50);
+/// How long all of them may take to open, plus [`LIMIT_PER_STREAM`] for each.
+const LIMIT: Duration = Duration::from_secs(60);
+/// How much longer they may take for each stream.
+const LIMIT_PER_STREAM: Duration = Duration::from_millis(50);
 
 #[derive(Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
 struct Measured {
-    /// Open at the end, by witness-ctl's own count.
+    /// Open at the end, by witness-ctl's gauge.
     streams: usize,
-    /// Refused, or ended before the end.
+    /// Refused, or ended before the measurement did.
     lost: usize,
-    /// From the first stream's beginning to the last one's opening.
+    /// From the start of the first stream until all were open.
     attach_seconds: f64,
-    /// From then on until every Polecat's status said that its agent is healthy.
+    /// From then on until every Polecat's status had Healthy=True.
     judge_seconds: f64,
     /// Resident memory of a witness-ctl that knows all Polecats and has no stream, in bytes.
     rss_before_bytes: u64,
@@ -59,7 +60,7 @@ struct Measured {
     heartbeats: u64,
     /// Requests of witness-ctl to the API server in that minute, by verb and resource.
     requests: BTreeMap<String, u64>,
-    /// Nudges and checkpoints that these agents were given, which all get on.
+    /// Nudges and checkpoints that these agents got, although all of them make progress.
     orders: usize,
 }
 
@@ -71,26 +72,26 @@ pub async fn run(args: &StreamsArgs) -> Result<Figures> {
     let plane = ControlPlane::start(Options::default()).await?;
     install::install(&plane, Controller::Witness, &[]).await?;
     println!("streams: {count} polecats, their pods and tokens");
-    let town = Town::build(&plane, count).await?;
+    let fixture = Fixture::create(&plane, count).await?;
     let witness = Process::start(&plane, Controller::Witness, &program, &[]).await?;
-    let measured = measure(&town, &witness)
+    let measured = measure(&fixture, &witness)
         .await
-        .with_context(|| format!("witness-ctl said last:\n{}", witness.log(15)))?;
+        .with_context(|| format!("the end of witness-ctl's log:\n{}", witness.log(15)))?;
     witness.end().await?;
     let lost = (measured.lost > 0)
         .then(|| anyhow!("{} of {count} streams were refused or dropped", measured.lost));
-    Ok(Figures { trouble: lost, ..Figures::new(table(&measured), &measured)? })
+    Ok(Figures { error: lost, ..Figures::new(table(&measured), &measured)? })
 }
 
-async fn measure(town: &Town, witness: &Process) -> Result<Measured> {
-    town.counted().await?;
+async fn measure(fixture: &Fixture, witness: &Process) -> Result<Measured> {
+    fixture.await_running().await?;
     let rss_before_bytes = witness.resident()?;
     println!("streams: opening them");
-    let mut agents = Agents::new(town, witness)?;
+    let mut agents = Agents::new(fixture, witness)?;
     let begun = Instant::now();
-    attach(&mut agents, witness).await?;
+    open_all(&mut agents, witness).await?;
     let attached = Instant::now();
-    town.judged().await?;
+    fixture.await_healthy().await?;
     let judged = Instant::now();
     println!("streams: a minute of heartbeats");
     let (before, cpu) = (witness.metrics().await?, witness.cpu()?);
@@ -110,7 +111,8 @@ async fn measure(town: &Town, witness: &Process) -> Result<Measured> {
         streams_per_mebibyte: streams
             / mebibytes(rss_bytes.saturating_sub(rss_before_bytes).max(1)),
         cpu_seconds,
-        heartbeats: (metrics::value(&after, BEATS) - metrics::value(&before, BEATS)) as u64,
+        heartbeats: (metrics::value(&after, HEARTBEATS) - metrics::value(&before, HEARTBEATS))
+            as u64,
         requests: requests
             .into_iter()
             .map(|((resource, verb), count)| (format!("{verb} {resource}"), count))
@@ -119,14 +121,14 @@ async fn measure(town: &Town, witness: &Process) -> Result<Measured> {
     })
 }
 
-/// Opens all streams, some at a time: pods do not come all at once either, and this machine does
+/// Opens all streams, some at a time: pods do not start all at once either, and this machine does
 /// both ends of each handshake.
-async fn attach(agents: &mut Agents<'_>, witness: &Process) -> Result<()> {
+async fn open_all(agents: &mut Agents<'_>, witness: &Process) -> Result<()> {
     let all = agents.all();
-    let deadline = Instant::now() + PATIENCE + PER_STREAM * u32::try_from(all)?;
+    let deadline = Instant::now() + LIMIT + LIMIT_PER_STREAM * u32::try_from(all)?;
     loop {
         let open = metrics::value(&witness.metrics().await?, OPEN) as usize;
-        agents.begin((open + ATTACHING).min(all));
+        agents.begin((open + OPENING).min(all));
         if open == all {
             return Ok(());
         }
@@ -136,18 +138,18 @@ async fn attach(agents: &mut Agents<'_>, witness: &Process) -> Result<()> {
             "{lost} streams were refused or dropped while {open} of {all} were open"
         );
         ensure!(Instant::now() < deadline, "only {open} of {all} streams were open in time");
-        sleep(LOOK).await;
+        sleep(INTERVAL).await;
     }
 }
 
 fn table(m: &Measured) -> String {
     let mut lines = vec![
         format!(
-            "{} streams open, {} refused or dropped, {} orders given",
+            "{} streams open, {} refused or dropped, {} orders sent",
             m.streams, m.lost, m.orders
         ),
         format!(
-            "opened in {:.1} s, every polecat judged healthy {:.1} s later",
+            "opened in {:.1} s, every polecat Healthy {:.1} s later",
             m.attach_seconds, m.judge_seconds
         ),
         format!(

@@ -1,4 +1,4 @@
-//! What is in an image: `images/<name>/image.yaml`.
+//! The content of an image: `images/<name>/image.yaml`.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -13,39 +13,39 @@ pub const USER: u64 = 65532;
 #[derive(Clone, Debug, Deserialize, PartialEq)]
 #[serde(deny_unknown_fields, rename_all = "camelCase")]
 pub struct Recipe {
-    /// What it is for, in a sentence.
+    /// The image's purpose, in a sentence.
     pub summary: String,
-    /// Only a root file system for others to stand on, no image.
+    /// Only a root file system that other recipes start from; not an image.
     #[serde(default)]
     pub base: bool,
-    /// The recipe whose root file system is the first layer. Without it the image begins empty.
+    /// The recipe whose root file system is the first layer. Without it the image starts empty.
     #[serde(default)]
     pub from: Option<String>,
     /// Debian packages, beyond those of `from`.
     #[serde(default)]
     pub packages: Vec<String>,
-    /// Programs of this workspace and where they go.
+    /// Programs of this workspace and their paths in the image.
     #[serde(default)]
     pub binaries: BTreeMap<String, String>,
-    /// Coding agents, of the version that the tests run, and where they go.
+    /// Coding agents, in the version that the tests run, and their paths in the image.
     #[serde(default)]
     pub agents: BTreeMap<Agent, String>,
-    /// Files out of another recipe's root file system, to the same place.
+    /// Files of another recipe's root file system, copied to the same path.
     #[serde(default)]
     pub copy: Vec<Copy>,
-    /// Variables beyond `HOME` and `PATH`.
+    /// Variables of the environment, besides `HOME` and `PATH`.
     #[serde(default)]
     pub env: BTreeMap<String, String>,
-    /// What a container runs.
+    /// The command that a container runs.
     #[serde(default)]
     pub entrypoint: Vec<String>,
 }
 
-/// A coding agent that is one program.
+/// A coding agent that is a single program.
 #[derive(Clone, Copy, Debug, Deserialize, PartialEq, Eq, PartialOrd, Ord)]
 #[serde(rename_all = "kebab-case")]
 pub enum Agent {
-    /// The real one, unmodified, as its makers publish it.
+    /// Claude Code, unmodified, as Anthropic publishes it.
     ClaudeCode,
 }
 
@@ -53,15 +53,15 @@ pub enum Agent {
 #[derive(Clone, Debug, Deserialize, PartialEq)]
 #[serde(deny_unknown_fields)]
 pub struct Copy {
-    /// The recipe that has it.
+    /// The recipe whose root file system has it.
     pub from: String,
-    /// Where it is, and will be.
+    /// Its path in both.
     pub path: String,
 }
 
 impl Recipe {
     fn parse(text: &str) -> Result<Self> {
-        let recipe: Self = serde_norway::from_str(text)?;
+        let recipe: Self = serde_saphyr::from_str(text)?;
         let paths = recipe
             .binaries
             .values()
@@ -111,7 +111,7 @@ pub fn read_all(folder: &Path) -> Result<BTreeMap<String, Recipe>> {
         if let Some(other) =
             recipe.from.iter().chain(recipe.copy.iter().map(|c| &c.from)).find(|o| !known(o))
         {
-            bail!("image {name} stands on `{other}`, which is no base");
+            bail!("image {name} starts from `{other}`, which is not a base");
         }
     }
     Ok(all)
@@ -132,14 +132,14 @@ mod tests {
     }
 
     #[test]
-    fn an_unknown_word_is_refused() {
+    fn an_unknown_field_or_agent_is_refused() {
         let error = Recipe::parse("{summary: x, form: base-git}").unwrap_err().to_string();
         assert!(error.contains("form"), "{error}");
         assert!(Recipe::parse("{summary: x, agents: {claude: /claude}}").is_err());
     }
 
     #[test]
-    fn what_would_leave_the_image_or_reach_a_shell_is_refused() {
+    fn paths_outside_the_image_and_shell_syntax_are_refused() {
         for (text, why) in [
             ("{summary: x, binaries: {a: ../etc/passwd}}", "absolute"),
             ("{summary: x, binaries: {a: /usr/../etc/passwd}}", "absolute"),
@@ -153,10 +153,10 @@ mod tests {
     }
 
     #[test]
-    fn an_image_stands_on_bases_only() {
+    fn an_image_starts_from_a_base_only() {
         let dir = tempfile::tempdir().unwrap();
         std::fs::create_dir(dir.path().join("a")).unwrap();
         std::fs::write(dir.path().join("a/image.yaml"), "{summary: x., from: a}").unwrap();
-        assert!(read_all(dir.path()).unwrap_err().to_string().contains("no base"));
+        assert!(read_all(dir.path()).unwrap_err().to_string().contains("not a base"));
     }
 }

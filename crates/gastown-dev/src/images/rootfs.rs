@@ -1,6 +1,5 @@
-//! Root file systems out of Debian packages. They are kept in the user's cache folder, under a key
-//! of all that they are made from, so that a second build takes no time and a fresh checkout finds
-//! them.
+//! Root file systems of Debian packages. They are kept in the user's cache folder under a digest of
+//! their inputs, so that a second build takes no time and a fresh checkout finds them.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
@@ -14,34 +13,34 @@ use gastown_cluster::oci::Digest;
 use super::recipe::USER;
 use crate::util;
 
-/// The Debian release that images stand on.
+/// The Debian release of the images.
 const SUITE: &str = "bookworm";
 
-/// Left out while packages are unpacked.
-const LEFT_OUT: &[&str] =
+/// Folders of /usr/share that are not unpacked.
+const EXCLUDED: &[&str] =
     &["doc/*", "man/*", "locale/*", "info/*", "lintian/*", "bash-completion/*", "gitweb/*"];
 
-/// Run by the host on the finished tree.
+/// The script that the host runs on the finished tree.
 const FINISH: &str = include_str!("finish.sh");
 
 /// The cache folder for root file systems and layers.
 fn cache() -> Result<PathBuf> {
     let dir = gastown_toolchain::cache::dir()?.join("images");
-    std::fs::create_dir_all(&dir).with_context(|| format!("making {}", dir.display()))?;
+    std::fs::create_dir_all(&dir).with_context(|| format!("creating {}", dir.display()))?;
     Ok(dir)
 }
 
-/// The tar of a root file system with these packages and what they depend on. `refresh` makes it
-/// anew, which brings the distribution's security updates.
+/// The tar of a root file system with these packages and their dependencies. `refresh` builds it
+/// again, with the distribution's security updates.
 pub fn debian(packages: &BTreeSet<String>, refresh: bool) -> Result<PathBuf> {
     let list = packages.iter().map(String::as_str).collect::<Vec<_>>().join(",");
-    let recipe = format!("1\n{SUITE}\n{list}\n{LEFT_OUT:?}\n{FINISH}");
+    let recipe = format!("1\n{SUITE}\n{list}\n{EXCLUDED:?}\n{FINISH}");
     let path = cache()?.join(format!("rootfs-{}.tar", short(&Digest::of(recipe.as_bytes()))));
     if path.is_file() && !refresh {
         return Ok(path);
     }
     util::need_debian(&[("mmdebstrap", "mmdebstrap")])?;
-    println!("images: making a root file system with {list} (about 20 s)");
+    println!("images: building a root file system with {list} (about 20 s)");
     let mut command = Command::new("mmdebstrap");
     command.args(["--quiet", "--variant=essential", "--skip=output/dev", "--format=tar"]);
     command.arg(if util::output(Command::new("id").arg("-u"))?.trim() == "0" {
@@ -50,7 +49,7 @@ pub fn debian(packages: &BTreeSet<String>, refresh: bool) -> Result<PathBuf> {
         "--mode=unshare"
     });
     command.arg(format!("--include={list}"));
-    for pattern in LEFT_OUT {
+    for pattern in EXCLUDED {
         command.arg(format!("--dpkgopt=path-exclude=/usr/share/{pattern}"));
     }
     for option in host_options() {
@@ -63,20 +62,20 @@ pub fn debian(packages: &BTreeSet<String>, refresh: bool) -> Result<PathBuf> {
     command.arg(SUITE).arg(&partial).args(host_sources());
     // Times of files are cut down to this one, so that the same packages give the same bytes.
     command.env("SOURCE_DATE_EPOCH", "0").stdin(std::process::Stdio::null());
-    let made = util::output(&mut command).and_then(|_| Ok(std::fs::rename(&partial, &path)?));
-    if made.is_err() {
+    let built = util::output(&mut command).and_then(|_| Ok(std::fs::rename(&partial, &path)?));
+    if built.is_err() {
         let _ = std::fs::remove_file(&partial);
     }
-    made.with_context(|| format!("making a root file system with {list}"))?;
+    built.with_context(|| format!("building a root file system with {list}"))?;
     Ok(path)
 }
 
-/// Where this machine's own apt gets the release from, if it is the same release; else apt's
+/// The sources of this machine's own apt if it is the same release; else none, which means apt's
 /// default servers.
 fn host_sources() -> Vec<PathBuf> {
     let release = std::fs::read_to_string("/etc/os-release").unwrap_or_default();
-    let says = |line: &str| release.lines().any(|l| l == line);
-    if !(says("ID=debian") && says(&format!("VERSION_CODENAME={SUITE}"))) {
+    let has = |line: &str| release.lines().any(|l| l == line);
+    if !(has("ID=debian") && has(&format!("VERSION_CODENAME={SUITE}"))) {
         return Vec::new();
     }
     let files =
@@ -88,7 +87,7 @@ fn host_sources() -> Vec<PathBuf> {
     files.into_iter().filter(lists).take(1).collect()
 }
 
-/// This machine's settings of apt that say how to reach the network.
+/// This machine's settings of apt for the network: proxies and checks.
 fn host_options() -> Vec<String> {
     let dump = util::output(Command::new("apt-config").arg("dump")).unwrap_or_default();
     let reach = |l: &&str| {
@@ -97,7 +96,7 @@ fn host_options() -> Vec<String> {
     dump.lines().filter(reach).map(str::to_owned).collect()
 }
 
-/// The layer that, put on `base`, gives `full`, kept like these. Both are tars of root file
+/// The layer that turns `base` into `full`, kept in the same folder. Both are tars of root file
 /// systems.
 pub fn layer_between(base: &Path, full: &Path) -> Result<PathBuf> {
     let stamp = |p: &Path| -> Result<String> {
@@ -114,7 +113,7 @@ pub fn layer_between(base: &Path, full: &Path) -> Result<PathBuf> {
     Ok(path)
 }
 
-/// Writes what must be added to or taken from `base` to get `full`.
+/// Writes what must be added to or removed from `base` to get `full`.
 fn difference(base: &Path, full: &Path, out: &File) -> Result<()> {
     let mut below = BTreeMap::new();
     each(base, |entry| {
@@ -122,22 +121,22 @@ fn difference(base: &Path, full: &Path, out: &File) -> Result<()> {
         Ok(())
     })?;
     let mut tar = tar::Builder::new(BufWriter::with_capacity(1 << 20, out));
-    let mut gone: BTreeMap<PathBuf, String> = below.clone();
+    let mut removed: BTreeMap<PathBuf, String> = below.clone();
     each(full, |entry| {
-        gone.remove(&entry.path);
+        removed.remove(&entry.path);
         if below.get(&entry.path) == Some(&entry.fingerprint()) {
             Ok(())
         } else {
             entry.append(&mut tar)
         }
     })?;
-    for path in gone.keys() {
-        // A whiteout: how a layer says that something below it is no more. Those below a folder
-        // that is gone are implied.
-        if path.ancestors().skip(1).any(|a| gone.contains_key(a)) {
+    for path in removed.keys() {
+        // A whiteout marks a file of a lower layer as removed. Files in a removed folder need none of
+        // their own.
+        if path.ancestors().skip(1).any(|a| removed.contains_key(a)) {
             continue;
         }
-        let name = path.file_name().and_then(|n| n.to_str()).context("a name that is not UTF-8")?;
+        let name = path.file_name().and_then(|n| n.to_str()).context("a name is not UTF-8")?;
         let whiteout = Entry {
             path: path.with_file_name(format!(".wh.{name}")),
             kind: tar::EntryType::Regular,
@@ -200,7 +199,7 @@ impl Entry {
     }
 }
 
-/// Calls `visit` with every entry of a tar.
+/// Calls `visit` with each entry of a tar.
 fn each(path: &Path, mut visit: impl FnMut(Entry) -> Result<()>) -> Result<()> {
     let file = File::open(path).with_context(|| format!("opening {}", path.display()))?;
     let mut archive = tar::Archive::new(BufReader::with_capacity(1 << 20, file));
@@ -221,7 +220,7 @@ fn each(path: &Path, mut visit: impl FnMut(Entry) -> Result<()>) -> Result<()> {
     Ok(())
 }
 
-/// One file out of the tar of a root file system.
+/// The content of one file in the tar of a root file system.
 pub fn file_of(rootfs: &Path, wanted: &str) -> Result<Vec<u8>> {
     let mut found = None;
     each(rootfs, |entry| {
@@ -232,7 +231,7 @@ pub fn file_of(rootfs: &Path, wanted: &str) -> Result<Vec<u8>> {
         }
         Ok(())
     })?;
-    found.with_context(|| format!("{wanted} is no file of {}", rootfs.display()))
+    found.with_context(|| format!("{wanted} is not a file of {}", rootfs.display()))
 }
 
 fn short(digest: &Digest) -> &str {
@@ -271,7 +270,7 @@ mod tests {
     }
 
     #[test]
-    fn a_difference_holds_what_is_new_changed_and_gone() {
+    fn a_difference_holds_what_is_new_changed_and_removed() {
         let dir = tempfile::tempdir().unwrap();
         let folder = Entry {
             path: "old".into(),

@@ -1,4 +1,4 @@
-//! Why a controller is not ready, in the words of the cluster and of the controller itself.
+//! Why a controller is not ready, as the cluster and the controller itself report it.
 
 use std::fmt::Write;
 
@@ -7,8 +7,8 @@ use k8s_openapi::api::core::v1::{ContainerStatus, Pod};
 use kube::api::{Api, ListParams, LogParams};
 use kube::{Client, ResourceExt};
 
-/// What is known of a Deployment that is not available: its conditions, its pods, the end of their
-/// logs. What cannot be asked is said in its place.
+/// A description of a Deployment that is not available: its conditions, its pods, the ends of their
+/// logs. What cannot be read is replaced by the error.
 pub async fn of(client: &Client, deployment: &Deployment) -> String {
     let mut text = format!("Deployment {}\n", deployment.name_any());
     for line in conditions(deployment) {
@@ -39,7 +39,7 @@ pub async fn of(client: &Client, deployment: &Deployment) -> String {
 fn conditions(deployment: &Deployment) -> Vec<String> {
     let conditions =
         deployment.status.as_ref().and_then(|s| s.conditions.as_ref()).into_iter().flatten();
-    // ReplicaFailure is bad news when true, the others when not.
+    // ReplicaFailure is bad when it is True, the others when they are not.
     let bad = conditions.filter(|c| (c.status == "True") == (c.type_ == "ReplicaFailure"));
     bad.map(|c| {
         format!(
@@ -82,19 +82,21 @@ fn about_container(container: &ContainerStatus) -> Option<String> {
     let waits = state
         .waiting
         .map(|w| format!("waits: {} {}", text(w.reason.as_ref()), text(w.message.as_ref())));
-    let lacks = waits.as_ref().is_some_and(|w| w.contains("ImagePull") || w.contains("ErrImage"));
-    let hint = lacks.then(|| {
+    let is_missing =
+        waits.as_ref().is_some_and(|w| w.contains("ImagePull") || w.contains("ErrImage"));
+    let hint = is_missing.then(|| {
         "(on a cluster of `cargo xtask cluster up`: `cargo xtask images --load`)".to_owned()
     });
-    let said: Vec<String> = [waits, ended, hint].into_iter().flatten().collect();
-    if said.is_empty() && container.ready {
+    let states: Vec<String> = [waits, ended, hint].into_iter().flatten().collect();
+    if states.is_empty() && container.ready {
         return None;
     }
-    let said = if said.is_empty() { "runs and is not ready".to_owned() } else { said.join("; ") };
-    Some(format!("  container {}, {} restarts: {said}", container.name, container.restart_count))
+    let state =
+        if states.is_empty() { "runs and is not ready".to_owned() } else { states.join("; ") };
+    Some(format!("  container {}, {} restarts: {state}", container.name, container.restart_count))
 }
 
-/// The end of the log of a pod whose container has run; nothing for one that has not.
+/// The end of the log of a pod whose container has run, else nothing.
 async fn log(api: &Api<Pod>, pod: &Pod) -> String {
     let containers = || pod.status.iter().flat_map(|s| s.container_statuses.iter().flatten());
     let runs = |c: &ContainerStatus| {
@@ -127,7 +129,7 @@ mod tests {
     use serde_json::json;
 
     #[test]
-    fn an_image_that_is_not_there_comes_with_what_to_run() {
+    fn a_missing_image_comes_with_the_command_that_loads_it() {
         let pod: Pod = serde_json::from_value(json!({
             "metadata": {"name": "rig-ctl-x"},
             "status": {"phase": "Pending", "containerStatuses": [{
@@ -136,12 +138,12 @@ mod tests {
             }]},
         }))
         .unwrap();
-        let said = about_pod(&pod).join("\n");
+        let text = about_pod(&pod).join("\n");
         assert!(
-            said.contains("pod rig-ctl-x Pending")
-                && said.contains("no such host")
-                && said.contains("images --load"),
-            "{said}"
+            text.contains("pod rig-ctl-x Pending")
+                && text.contains("no such host")
+                && text.contains("images --load"),
+            "{text}"
         );
     }
 
@@ -153,25 +155,25 @@ mod tests {
             "lastState": {"terminated": {"exitCode": 2, "message": "no CRD"}},
         }))
         .unwrap();
-        let said = about_container(&container).unwrap();
+        let text = about_container(&container).unwrap();
         assert!(
-            said.contains("CrashLoopBackOff")
-                && said.contains("ended with 2 no CRD")
-                && said.contains("3 restarts"),
-            "{said}"
+            text.contains("CrashLoopBackOff")
+                && text.contains("ended with 2 no CRD")
+                && text.contains("3 restarts"),
+            "{text}"
         );
     }
 
     #[test]
-    fn only_bad_conditions_are_told() {
+    fn only_bad_conditions_are_reported() {
         let deployment: Deployment = serde_json::from_value(json!({"metadata": {}, "status": {"conditions": [
             {"type": "Progressing", "status": "True"},
             {"type": "Available", "status": "False", "reason": "MinimumReplicasUnavailable", "message": "too few"},
             {"type": "ReplicaFailure", "status": "True", "reason": "FailedCreate", "message": "forbidden: violates PodSecurity"},
         ]}}))
         .unwrap();
-        let said = conditions(&deployment);
-        assert_eq!(said.len(), 2, "{said:?}");
-        assert!(said[1].contains("PodSecurity"));
+        let text = conditions(&deployment);
+        assert_eq!(text.len(), 2, "{text:?}");
+        assert!(text[1].contains("PodSecurity"));
     }
 }

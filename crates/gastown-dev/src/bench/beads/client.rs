@@ -1,4 +1,4 @@
-//! Calls to the Beads service, as a controller of the release makes them.
+//! A client of the Beads service, as a controller of the release has it.
 
 use std::time::Duration;
 
@@ -36,7 +36,7 @@ pub async fn caller(
 ) -> Result<BeadsClient<InterceptedService<Channel, Bearer>>> {
     let token = install::token(client, SYSTEM, account, None).await?;
     let bearer =
-        Bearer(format!("Bearer {token}").parse().context("a token that is no header value")?);
+        Bearer(format!("Bearer {token}").parse().context("the token is not a valid header value")?);
     let ca = std::fs::read(process.ca()).context("reading the CA's certificate")?;
     let tls = ClientTlsConfig::new().ca_certificate(Certificate::from_pem(ca));
     let channel = Endpoint::from_shared(process.endpoint())?

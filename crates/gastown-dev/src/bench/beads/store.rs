@@ -1,4 +1,4 @@
-//! A large store in a repository, the same one each time.
+//! A large store in a repository; it is the same each time.
 
 use std::fmt::Write as _;
 use std::path::Path;
@@ -10,29 +10,29 @@ use serde_json::json;
 use tokio::io::AsyncWriteExt as _;
 use tokio::process::Command;
 
-/// What every bead's id begins with.
+/// The prefix of every bead's id.
 pub const PREFIX: &str = "gt";
-/// Of this many beads one is open and waits for none.
+/// One of this many beads is open and waits for no other.
 const FREE: usize = 8;
-/// When the first bead was written; each later one came a minute after.
+/// When the first bead was written; each later one follows a minute after.
 const FIRST: Timestamp = Timestamp::constant(1_735_689_600, 0);
-/// Who commits to the write branch: only what beadstore-ctl wrote itself is read again from its
+/// The committer on the write branch: beadstore-ctl reads only its own commits again from the
 /// history.
 const COMMITTER: &str = "Gastown BeadStore <beads@gastown.io>";
-/// The branch that is written unless a store says otherwise.
-const WRITTEN: &str = "beads-sync";
+/// The default write branch of a store.
+const WRITE_BRANCH: &str = "beads-sync";
 
 /// The id of a bead.
 pub fn id(n: usize) -> String {
     format!("{PREFIX}-{n}")
 }
 
-/// Beads that can be claimed at once.
+/// The beads that can be claimed.
 pub fn free(lines: usize) -> impl Iterator<Item = String> {
     (0..lines).step_by(FREE).map(id)
 }
 
-/// So many beads, a line each: most are closed, as in a store that has been in use for long.
+/// This many beads, one line each: most are closed, as in a store that was used for long.
 fn lines(count: usize) -> String {
     (0..count).fold(String::new(), |mut text, n| {
         let _ = writeln!(text, "{}", bead(n));
@@ -70,8 +70,8 @@ fn bead(n: usize) -> serde_json::Value {
     bead
 }
 
-/// What `git fast-import` makes of it: a store of so many lines on `main`, and on the write branch
-/// so many commits of ours after it.
+/// The input of `git fast-import`: a store of `count` lines on `main`, and `history` commits of ours
+/// after it on the write branch.
 fn stream(count: usize, history: usize) -> String {
     let second = |n: usize| FIRST.as_second().unsigned_abs() + n as u64;
     let data = |text: &str| format!("data {}\n{text}\n", text.len());
@@ -83,7 +83,7 @@ fn stream(count: usize, history: usize) -> String {
     );
     let _ = write!(text, "M 100644 inline .beads/issues.jsonl\n{file}\n");
     for n in 0..history {
-        // Each claim is taken back, so that nothing is left to be done about it.
+        // Each claim is released, so that none is left over.
         let (bead, holder) = (id(n / 2), format!("uid-{}", n / 2));
         let record = if n % 2 == 0 {
             format!("claim {bead} {holder} web/polecats/nux")
@@ -94,7 +94,7 @@ fn stream(count: usize, history: usize) -> String {
         let message = data(&format!("Update a bead\n\nGastown-Bead: {record}\n"));
         let _ = write!(
             text,
-            "commit refs/heads/{WRITTEN}\ncommitter {COMMITTER} {} +0000\n{message}{from}\n",
+            "commit refs/heads/{WRITE_BRANCH}\ncommitter {COMMITTER} {} +0000\n{message}{from}\n",
             second(n + 1)
         );
     }
@@ -122,7 +122,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_store_is_the_same_each_time_and_holds_beads_that_wait_for_none() {
+    fn a_store_is_the_same_each_time_and_holds_beads_that_wait_for_no_other() {
         assert_eq!(lines(100), lines(100));
         let beads: Vec<serde_json::Value> =
             lines(100).lines().map(|line| serde_json::from_str(line).unwrap()).collect();
@@ -154,12 +154,12 @@ mod tests {
         assert_eq!(git(&["show", "main:.beads/issues.jsonl"]), lines(10));
         assert_eq!(git(&["show", "beads-sync:.beads/issues.jsonl"]), lines(10));
         assert_eq!(git(&["rev-list", "--count", "main..beads-sync"]).trim(), "4");
-        let told = git(&[
+        let log = git(&[
             "log",
             "--reverse",
             "--format=%cn|%(trailers:key=Gastown-Bead,valueonly,separator=,)",
             "main..beads-sync",
         ]);
-        assert!(told.starts_with("Gastown BeadStore|claim gt-0 uid-0 web/polecats/nux\nGastown BeadStore|release gt-0 uid-0\n"), "{told}");
+        assert!(log.starts_with("Gastown BeadStore|claim gt-0 uid-0 web/polecats/nux\nGastown BeadStore|release gt-0 uid-0\n"), "{log}");
     }
 }

@@ -1,12 +1,12 @@
 //! What freed each polecat that was started, and how long it took to start it. Pure.
 //!
-//! A change is started when the changes that it depends on have landed and a place is free;
-//! whichever came last freed it. Places are handed on in the order in which they became free.
+//! A change is started when the changes that it depends on have landed and a slot is free;
+//! whichever came last freed it. Slots are handed on in the order in which they became free.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 
-/// Something that was seen, and when since the observer began.
+/// An event, and when it was seen since the observer began.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Event {
     /// When.
@@ -15,17 +15,17 @@ pub struct Event {
     pub what: What,
 }
 
-/// What was seen.
+/// What happened.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum What {
-    /// A Polecat's pod is there; it takes a place.
+    /// A Polecat's pod was created; it takes a slot.
     Started {
         /// The Polecat's bead.
         bead: String,
         /// Which attempt, from 1.
         attempt: u32,
     },
-    /// A Polecat's pod is over; its place is free.
+    /// A Polecat's pod ended; its slot is free.
     Ended,
     /// A bead's work is on the target branch.
     Landed {
@@ -37,18 +37,18 @@ pub enum What {
 /// How long starts took after what freed them.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct Freed {
-    /// After a landing, a place having been free before.
+    /// After a landing, when a slot was free before.
     pub by_landing: Vec<Duration>,
-    /// After the end of another pod, all landings having been before.
+    /// After the end of another pod, when all landings came before.
     pub by_end: Vec<Duration>,
 }
 
-/// Pairs first attempts with what freed them. `places` are free at first; `waits` has the beads
-/// that each bead waits for. A start that nothing freed, and one that came before what should have
-/// freed it was seen, are of no pair.
-pub fn pair(mut events: Vec<Event>, places: usize, waits: &BTreeMap<String, Vec<String>>) -> Freed {
+/// Pairs first attempts with what freed them. `slots` are free at first; `waits` has the beads that
+/// each bead waits for. A start that nothing freed, and one that was seen before the event that
+/// freed it, belong to no pair.
+pub fn pair(mut events: Vec<Event>, slots: usize, waits: &BTreeMap<String, Vec<String>>) -> Freed {
     events.sort_by_key(|e| e.at);
-    let mut free: VecDeque<Duration> = std::iter::repeat_n(Duration::ZERO, places).collect();
+    let mut free: VecDeque<Duration> = std::iter::repeat_n(Duration::ZERO, slots).collect();
     // Starts that were seen before the ends that made room for them.
     let mut owed = 0_usize;
     let mut landed: BTreeMap<&str, Duration> = BTreeMap::new();
@@ -59,19 +59,19 @@ pub fn pair(mut events: Vec<Event>, places: usize, waits: &BTreeMap<String, Vec<
             What::Ended if owed > 0 => owed -= 1,
             What::Ended => free.push_back(*at),
             What::Started { bead, attempt } => {
-                let Some(place) = free.pop_front() else {
+                let Some(slot) = free.pop_front() else {
                     owed += 1;
                     continue;
                 };
                 let on = waits.get(bead).map(Vec::as_slice).unwrap_or_default();
                 let landings: Option<Vec<Duration>> =
                     on.iter().map(|on| landed.get(on.as_str()).copied()).collect();
-                // Without one of them it was not seen what freed it.
+                // Without one of them it is unknown what freed it.
                 let Some(landings) = landings.filter(|_| *attempt == 1) else { continue };
-                match landings.into_iter().max().filter(|landing| *landing >= place) {
+                match landings.into_iter().max().filter(|landing| *landing >= slot) {
                     Some(landing) => freed.by_landing.push(at.saturating_sub(landing)),
-                    None if place.is_zero() => {}
-                    None => freed.by_end.push(at.saturating_sub(place)),
+                    None if slot.is_zero() => {}
+                    None => freed.by_end.push(at.saturating_sub(slot)),
                 }
             }
         }
@@ -99,9 +99,9 @@ mod tests {
         at(ms, What::Ended)
     }
 
-    fn paired(events: Vec<Event>, places: usize) -> (Vec<u128>, Vec<u128>) {
+    fn paired(events: Vec<Event>, slots: usize) -> (Vec<u128>, Vec<u128>) {
         let waits = BTreeMap::from([("c".to_owned(), vec!["a".to_owned(), "b".to_owned()])]);
-        let Freed { by_landing, by_end } = pair(events, places, &waits);
+        let Freed { by_landing, by_end } = pair(events, slots, &waits);
         let ms = |all: Vec<Duration>| all.iter().map(Duration::as_millis).collect();
         (ms(by_landing), ms(by_end))
     }
@@ -139,7 +139,7 @@ mod tests {
             ended(50),
             started(54, "c"),
         ];
-        assert_eq!(paired(late, 2), (vec![], vec![4]), "the landings were long before the place");
+        assert_eq!(paired(late, 2), (vec![], vec![4]), "the landings were long before the slot");
     }
 
     #[test]
@@ -149,7 +149,7 @@ mod tests {
         assert_eq!(
             paired(events, 2),
             (vec![], vec![]),
-            "the second attempt took the place, and nobody knows whose x has"
+            "the second attempt took the slot, and it is unknown whose slot x has"
         );
     }
 

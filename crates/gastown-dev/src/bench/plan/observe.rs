@@ -1,5 +1,5 @@
-//! Sees pods start and end and requests land, as they do: the times that objects hold are whole
-//! seconds.
+//! Observes pods that start and end and requests that land, as it happens: the times in objects are
+//! whole seconds.
 
 use std::collections::{HashMap, HashSet};
 use std::time::Instant;
@@ -17,7 +17,7 @@ use tokio::task::JoinSet;
 
 use super::freed::{Event, What};
 
-/// Watches a namespace until it is told to finish.
+/// Watches a namespace until [`Observer::finish`].
 #[derive(Debug)]
 pub struct Observer {
     stop: watch::Sender<()>,
@@ -25,7 +25,7 @@ pub struct Observer {
 }
 
 impl Observer {
-    /// Begins. What is there already is of no interest.
+    /// Begins. Objects that exist already are ignored.
     pub fn start(client: &Client, namespace: &str) -> Self {
         let (stop, stopped) = watch::channel(());
         let start = Instant::now();
@@ -50,12 +50,12 @@ impl Observer {
     }
 }
 
-/// Tells from the states of objects what happened to them.
+/// Derives from the states of objects what happened to them.
 trait Notes<K> {
-    /// The object is so now.
+    /// The object has this state now.
     fn is(&mut self, object: &K) -> Vec<What>;
 
-    /// The object is gone.
+    /// The object was deleted.
     fn gone(&mut self, object: &K) -> Vec<What>;
 }
 
@@ -69,7 +69,7 @@ where
     K: kube::Resource + Clone + serde::de::DeserializeOwned + std::fmt::Debug + Send + 'static,
     N: Notes<K>,
 {
-    // Dropping the sender is the word.
+    // Dropping the sender ends the watch.
     let stop = Box::pin(async move { drop(stopped.changed().await) });
     let mut events = watcher::watcher(api, watcher::Config::default())
         .default_backoff()
@@ -84,7 +84,7 @@ where
                 listed = true;
                 Vec::new()
             }
-            // The watch begins anew by itself.
+            // The watch starts again by itself.
             Ok(Watched::Init) | Err(_) => Vec::new(),
         };
         let at = start.elapsed();
@@ -93,14 +93,14 @@ where
     seen
 }
 
-/// The pods of Polecats, and whether each is over.
+/// The pods of Polecats, and whether each has ended.
 #[derive(Default)]
 struct Pods(HashMap<String, bool>);
 
 impl Pods {
     fn end(&mut self, uid: String) -> Vec<What> {
-        let over = self.0.insert(uid, true);
-        if over == Some(false) { vec![What::Ended] } else { Vec::new() }
+        let ended = self.0.insert(uid, true);
+        if ended == Some(false) { vec![What::Ended] } else { Vec::new() }
     }
 }
 

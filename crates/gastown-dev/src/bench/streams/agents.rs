@@ -1,4 +1,4 @@
-//! Agents at work, as far as a witness can tell: each has the board and the link of `gt sync`.
+//! Agents at work, as a witness sees them: each has the board and the link of `gt sync`.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -13,39 +13,42 @@ use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 use tokio::time::interval;
 
-use super::town::{NAMESPACE, RIG, Town};
+use super::fixture::{Fixture, NAMESPACE, RIG};
 
-/// `gt run` reports so often, while there is something to report.
+/// How often `gt run` reports while there is something to report.
 const REPORTS: Duration = Duration::from_secs(2);
-/// An agent is inside a tool call for so many reports, and then outside of one for as many.
+/// An agent is inside a tool call for this many reports, and then outside of one for as many.
 const TOOL: usize = 5;
 
-/// All agents of a town.
+/// All agents of a [`Fixture`].
 pub struct Agents<'a> {
-    town: &'a Town,
+    fixture: &'a Fixture,
     witness: Witness,
     boards: Vec<Arc<Board>>,
-    /// One a stream that was begun; it ends when the stream does.
+    /// One task for each stream that was begun; it ends with the stream.
     streams: JoinSet<()>,
     lost: usize,
-    /// Reports to the boards for ever.
+    /// Reports to the boards until it is dropped.
     _work: JoinSet<()>,
     git: mpsc::Sender<Asked>,
     asked: mpsc::Receiver<Asked>,
 }
 
 impl<'a> Agents<'a> {
-    /// They work, and no stream is open yet.
-    pub fn new(town: &'a Town, process: &Process) -> Result<Self> {
+    /// Agents at work, without an open stream.
+    pub fn new(fixture: &'a Fixture, process: &Process) -> Result<Self> {
         let ca = std::fs::read_to_string(process.ca()).context("reading the CA's certificate")?;
-        let witness =
-            Witness { endpoint: process.endpoint(), ca: Ca::Text(ca), token_file: town.tokens() };
-        let boards: Vec<Arc<Board>> = town.polecats().map(|_| Arc::new(Board::new(1))).collect();
+        let witness = Witness {
+            endpoint: process.endpoint(),
+            ca: Ca::Text(ca),
+            token_file: fixture.tokens(),
+        };
+        let boards: Vec<Arc<Board>> = fixture.polecats().map(|_| Arc::new(Board::new(1))).collect();
         let mut work = JoinSet::new();
         work.spawn(report(boards.clone()));
         let (git, asked) = mpsc::channel(64);
         Ok(Self {
-            town,
+            fixture,
             witness,
             boards,
             streams: JoinSet::new(),
@@ -61,10 +64,11 @@ impl<'a> Agents<'a> {
         self.boards.len()
     }
 
-    /// Begins further streams until so many were begun.
+    /// Begins further streams until `upto` were begun.
     pub fn begin(&mut self, upto: usize) {
         let begun = self.streams.len() + self.lost;
-        for (board, polecat) in self.boards.iter().zip(self.town.polecats()).take(upto).skip(begun)
+        for (board, polecat) in
+            self.boards.iter().zip(self.fixture.polecats()).take(upto).skip(begun)
         {
             let who = Who {
                 namespace: NAMESPACE.to_owned(),
@@ -72,13 +76,16 @@ impl<'a> Agents<'a> {
                 rig: RIG.to_owned(),
                 attempt: 1,
             };
-            let witness = Witness { token_file: self.town.token(&polecat), ..self.witness.clone() };
+            let witness =
+                Witness { token_file: self.fixture.token(&polecat), ..self.witness.clone() };
             let link = Link { witness, who, board: board.clone(), git: self.git.clone() };
             self.streams.spawn(async move {
                 let ended = link.attach().await;
                 println!(
-                    "streams: that of {polecat} ended: {}",
-                    ended.err().map_or_else(|| "by the witness".to_owned(), |e| e.to_string())
+                    "streams: the stream of {polecat} ended: {}",
+                    ended
+                        .err()
+                        .map_or_else(|| "the witness closed it".to_owned(), |e| e.to_string())
                 );
             });
         }
@@ -108,7 +115,7 @@ impl<'a> Agents<'a> {
     }
 }
 
-/// Tells each board what its agent does, all of them spread over the pause between two reports.
+/// Reports to each board what its agent does, spread over the interval between two reports.
 async fn report(boards: Vec<Arc<Board>>) {
     let pause = REPORTS / u32::try_from(boards.len().max(1)).unwrap_or(u32::MAX);
     let mut tick = interval(pause.max(Duration::from_millis(1)));
@@ -123,12 +130,12 @@ async fn report(boards: Vec<Arc<Board>>) {
     }
 }
 
-/// Whether an agent that began to work so many reports ago is inside a tool call.
+/// Whether an agent is inside a tool call at its report of this number.
 fn is_in_tool(report: usize) -> bool {
     (report / TOOL).is_multiple_of(2)
 }
 
-/// An agent that did something now, and is inside a tool call since then.
+/// An agent that did something now, and is inside a tool call since `since`, if at all.
 fn activity(since: Option<i64>, now_ms: i64) -> Activity {
     let tool = since.map(|since_ms| Tool { name: "Bash: make test".to_owned(), since_ms });
     Activity { last_event_ms: now_ms, tool, ..Activity::default() }
@@ -139,7 +146,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_agent_is_in_a_tool_call_for_some_reports_and_then_out_of_it_for_as_many() {
+    fn an_agent_is_in_a_tool_call_for_some_reports_and_then_outside_for_as_many() {
         let drawn: String =
             (0..17).map(|report| if is_in_tool(report) { 't' } else { '.' }).collect();
         assert_eq!(drawn, "ttttt.....ttttt..");

@@ -11,19 +11,19 @@ use std::thread;
 
 use anyhow::{Context, Result};
 
-struct Order {
+struct Request {
     command: Command,
-    answer: Sender<std::io::Result<Child>>,
+    reply: Sender<std::io::Result<Child>>,
 }
 
-static KEEPER: OnceLock<Sender<Order>> = OnceLock::new();
+static SPAWNER: OnceLock<Sender<Request>> = OnceLock::new();
 
-/// Run when the kernel has been told to kill: had the parent died before that, nobody would, so it
-/// must still be there.
-const GO_ON: &str = r#"[ "$PPID" = "$1" ] || exit 1; shift; exec "$@""#;
+/// Runs after the kernel was asked to kill this child with its parent. A parent that died before that
+/// would not be noticed, so the child checks that it is still there.
+const CHECK_PARENT: &str = r#"[ "$PPID" = "$1" ] || exit 1; shift; exec "$@""#;
 
-/// A command that dies with the thread that starts it; give it to [`spawn`].
-pub fn mortal(program: &std::path::Path) -> Command {
+/// A command that dies with the thread that starts it; pass it to [`spawn`].
+pub fn command(program: &std::path::Path) -> Command {
     let mut command = Command::new("setpriv");
     command
         .args([
@@ -32,8 +32,8 @@ pub fn mortal(program: &std::path::Path) -> Command {
             "--",
             "sh",
             "-c",
-            GO_ON,
-            "keeper",
+            CHECK_PARENT,
+            "mortal",
             &std::process::id().to_string(),
         ])
         .arg(program);
@@ -42,26 +42,26 @@ pub fn mortal(program: &std::path::Path) -> Command {
 
 /// Starts a command on the thread that lives as long as this process.
 pub fn spawn(command: Command) -> Result<Child> {
-    let keeper = KEEPER.get_or_init(|| {
-        let (orders, inbox) = channel();
+    let spawner = SPAWNER.get_or_init(|| {
+        let (requests, inbox) = channel();
         // A failed start shows as a closed channel below.
-        drop(thread::Builder::new().name("keeper".into()).spawn(move || keep(&inbox)));
-        orders
+        drop(thread::Builder::new().name("spawner".into()).spawn(move || serve(&inbox)));
+        requests
     });
     let shown = format!("{command:?}");
-    let (answer, answered) = channel();
-    keeper
-        .send(Order { command, answer })
+    let (reply, replies) = channel();
+    spawner
+        .send(Request { command, reply })
         .ok()
         .context("the thread that starts children is gone")?;
-    let child = answered.recv().context("the thread that starts children is gone")?;
+    let child = replies.recv().context("the thread that starts children is gone")?;
     child.with_context(|| format!("starting {shown}"))
 }
 
-fn keep(inbox: &Receiver<Order>) {
-    while let Ok(mut order) = inbox.recv() {
-        // Whoever asked may have been cancelled meanwhile; then the child is not wanted.
-        if let Err(unwanted) = order.answer.send(order.command.spawn())
+fn serve(inbox: &Receiver<Request>) {
+    while let Ok(mut request) = inbox.recv() {
+        // The caller may have been cancelled meanwhile; then the child is not wanted.
+        if let Err(unwanted) = request.reply.send(request.command.spawn())
             && let Ok(mut child) = unwanted.0
         {
             drop(child.kill());
@@ -76,7 +76,7 @@ mod tests {
 
     #[test]
     fn the_program_gets_its_arguments_as_they_are() {
-        let mut command = mortal(std::path::Path::new("printf"));
+        let mut command = command(std::path::Path::new("printf"));
         let nasty = "it's $HOME \"quoted\" *";
         command.args(["%s", nasty]).stdout(std::process::Stdio::piped());
         let out = spawn(command).unwrap().wait_with_output().unwrap();
@@ -88,7 +88,7 @@ mod tests {
         let mut command = Command::new("sh");
         // No process has pid 0, so this stands for a parent that is gone.
         command
-            .args(["-c", GO_ON, "keeper", "0", "printf", "started"])
+            .args(["-c", CHECK_PARENT, "mortal", "0", "printf", "started"])
             .stdout(std::process::Stdio::piped());
         let out = spawn(command).unwrap().wait_with_output().unwrap();
         assert_eq!((out.status.code(), out.stdout), (Some(1), Vec::new()));

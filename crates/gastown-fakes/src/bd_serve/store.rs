@@ -1,4 +1,4 @@
-//! The rules: what a store says and how it changes.
+//! The store and the rules of its API.
 
 use std::collections::BTreeSet;
 
@@ -7,26 +7,26 @@ use serde_json::{Map, Value, json};
 
 use super::{PROJECT, TOKEN};
 
-/// An answer.
-pub(super) struct Said {
+/// A response.
+pub(super) struct Reply {
     pub(super) status: u16,
     pub(super) headers: Vec<(&'static str, String)>,
     pub(super) body: String,
 }
 
-/// A store.
-pub struct Town {
-    /// Which store it is.
+/// A store, with settings that a test may change.
+pub struct Store {
+    /// The project of the store.
     pub project: String,
-    /// `v0`.
+    /// The version of the API, `v0`.
     pub api_version: String,
-    /// What it says that it offers.
+    /// The capabilities that it reports.
     pub capabilities: BTreeSet<String>,
-    /// Whether lists show edges, and not only how many there are.
+    /// Whether lists hold the dependencies, and not only their number.
     pub shows_edges: bool,
-    /// Cursors of another encoding are not known.
+    /// The encoding of cursors; a cursor of another one is refused.
     pub cursors: u32,
-    /// Whether changes are written down.
+    /// Whether changes are recorded in the journal.
     pub journal_is_kept: bool,
     /// The first change that is still in the journal.
     pub floor: u64,
@@ -39,7 +39,7 @@ type Answer = Result<Value, (u16, Value)>;
 
 const CAPABILITIES: &str = "dependencies.list events.list issues.addComment issues.claim issues.close issues.get issues.list issues.release project.enforce ready.list";
 
-impl Town {
+impl Store {
     /// An empty store.
     pub(super) fn new() -> Self {
         Self {
@@ -56,7 +56,7 @@ impl Town {
         }
     }
 
-    /// Adds an issue; what is not given is as for a new one.
+    /// Adds an issue; fields that are not given are those of a new one.
     pub fn add(&mut self, given: &Value) {
         let time = "2026-11-25T12:00:00Z";
         let mut row = json!({"title": "t", "status": "open", "priority": 2, "issue_type": "task", "created_at": time, "updated_at": time,
@@ -69,12 +69,12 @@ impl Town {
         self.change(&id, |_| {});
     }
 
-    /// An issue as it is kept.
+    /// An issue as the store keeps it.
     pub fn row(&self, id: &str) -> Option<&Value> {
         self.rows.iter().find(|row| row["id"] == id)
     }
 
-    /// Changes an issue, which gives it another version and a line in the journal.
+    /// Changes an issue, which gives it another revision and an entry in the journal.
     pub fn change(&mut self, id: &str, change: impl FnOnce(&mut Map<String, Value>)) {
         self.versions += 1;
         // As large as the contract allows, so that a number would lose digits.
@@ -85,36 +85,36 @@ impl Town {
         self.journal.push((self.versions, id.to_owned()));
     }
 
-    pub(super) fn answer(&mut self, parts: &Parts, body: &[u8]) -> Said {
-        match self.judge(parts, body) {
-            Ok(body) => Said { status: 200, headers: Vec::new(), body: body.to_string() },
+    pub(super) fn answer(&mut self, parts: &Parts, body: &[u8]) -> Reply {
+        match self.handle(parts, body) {
+            Ok(body) => Reply { status: 200, headers: Vec::new(), body: body.to_string() },
             Err((status, problem)) => {
                 let headers = if status == 401 {
                     vec![("www-authenticate", "Bearer".to_owned())]
                 } else {
                     Vec::new()
                 };
-                Said { status, headers, body: problem.to_string() }
+                Reply { status, headers, body: problem.to_string() }
             }
         }
     }
 
-    fn judge(&mut self, parts: &Parts, body: &[u8]) -> Answer {
+    fn handle(&mut self, parts: &Parts, body: &[u8]) -> Answer {
         let header = |name: &str| parts.headers.get(name).map(|value| value.to_str().unwrap());
         let path = parts
             .uri
             .path()
             .strip_prefix("/v0/beads/")
-            .ok_or_else(|| no(404, "not_found"))?
+            .ok_or_else(|| refusal(404, "not_found"))?
             .to_owned();
         if header("authorization") != Some(&format!("Bearer {TOKEN}")) {
-            return Err(no(401, "unauthenticated"));
+            return Err(refusal(401, "unauthenticated"));
         }
         if let Some(stamp) =
             header("bd-project-id").filter(|stamp| path != "context" && *stamp != self.project)
         {
             assert!(!stamp.is_empty());
-            let mut problem = no(400, "invalid_argument").1;
+            let mut problem = refusal(400, "invalid_argument").1;
             (problem["param"], problem["reason"]) =
                 ("Bd-Project-Id".into(), "project_mismatch".into());
             problem["server_project_id"] = self.project.clone().into();
@@ -136,23 +136,23 @@ impl Town {
             ("POST", Some("application/json"), 0)
         );
         let body: Map<String, Value> =
-            serde_json::from_slice(body).map_err(|_| no(400, "invalid_argument"))?;
+            serde_json::from_slice(body).map_err(|_| refusal(400, "invalid_argument"))?;
         let (id, verb) = path
             .strip_prefix("issues/")
             .and_then(|rest| rest.split_once([':', '/']))
-            .ok_or_else(|| no(404, "not_found"))?;
-        let row = self.row(id).cloned().ok_or_else(|| no(404, "not_found"))?;
+            .ok_or_else(|| refusal(404, "not_found"))?;
+        let row = self.row(id).cloned().ok_or_else(|| refusal(404, "not_found"))?;
         self.write(id, verb, &row, &body)
     }
 
     fn read(&self, path: &str, query: &[(String, String)]) -> Answer {
-        let allow = |known: &[&str]| match query
-            .iter()
-            .find(|(key, _)| !known.contains(&key.as_str()))
-        {
-            Some((key, _)) => Err(no_because(400, "invalid_argument", key, "unknown_parameter")),
-            None => Ok(()),
-        };
+        let allow =
+            |known: &[&str]| match query.iter().find(|(key, _)| !known.contains(&key.as_str())) {
+                Some((key, _)) => {
+                    Err(refusal_because(400, "invalid_argument", key, "unknown_parameter"))
+                }
+                None => Ok(()),
+            };
         let value =
             |key: &str| query.iter().find(|(name, _)| name == key).map(|(_, value)| value.as_str());
         match path {
@@ -194,7 +194,7 @@ impl Town {
                     .strip_prefix("issues/")
                     .and_then(|id| self.row(id))
                     .cloned()
-                    .ok_or_else(|| no(404, "not_found"))?;
+                    .ok_or_else(|| refusal(404, "not_found"))?;
                 let whole =
                     |edge: &Value| self.row(edge["depends_on_id"].as_str().unwrap()).cloned();
                 row["dependencies"] =
@@ -212,7 +212,10 @@ impl Town {
         let after = match value("cursor") {
             None => None,
             Some(cursor) => Some(
-                cursor.strip_prefix(&mark).ok_or_else(|| no(400, "invalid_cursor"))?.to_owned(),
+                cursor
+                    .strip_prefix(&mark)
+                    .ok_or_else(|| refusal(400, "invalid_cursor"))?
+                    .to_owned(),
             ),
         };
         let all = value("all") == Some("true");
@@ -253,11 +256,11 @@ impl Town {
 
     fn events(&self, since: u64, limit: usize) -> Answer {
         if !self.journal_is_kept {
-            return Err(no(409, "events_journal_disabled"));
+            return Err(refusal(409, "events_journal_disabled"));
         }
         let head = self.journal.last().map_or(0, |(seq, _)| *seq);
         if since + 1 < self.floor {
-            let mut problem = no(410, "events_journal_truncated").1;
+            let mut problem = refusal(410, "events_journal_truncated").1;
             (problem["floor"], problem["head"]) = (self.floor.into(), head.into());
             return Err((410, problem));
         }
@@ -274,37 +277,37 @@ impl Town {
             "release" => &["actor", "expected_assignee", "force"],
             "close" => &["actor", "reason", "session", "force", "expected_version"],
             "comments" => &["author", "text"],
-            _ => return Err(no(404, "not_found")),
+            _ => return Err(refusal(404, "not_found")),
         };
         if let Some(key) = body.keys().find(|key| !known.contains(&key.as_str())) {
-            return Err(no_because(400, "invalid_argument", key, "unknown_member"));
+            return Err(refusal_because(400, "invalid_argument", key, "unknown_member"));
         }
-        let word = |key: &str| {
+        let text = |key: &str| {
             body.get(key)
                 .and_then(Value::as_str)
                 .map(str::trim)
-                .filter(|word| !word.is_empty())
+                .filter(|text| !text.is_empty())
                 .map(str::to_owned)
         };
         let holder = row["assignee"].as_str();
         let status = row["status"].as_str().unwrap();
         if verb == "comments" {
-            let (Some(author), Some(_)) = (word("author"), word("text")) else {
-                return Err(no(400, "invalid_argument"));
+            let (Some(author), Some(_)) = (text("author"), text("text")) else {
+                return Err(refusal(400, "invalid_argument"));
             };
             let comment = json!({"id": format!("c{}", self.versions), "issue_id": id, "author": author, "text": body["text"],
                 "created_at": "2026-11-25T12:00:00Z"});
             self.change(id, |row| row["comments"].as_array_mut().unwrap().push(comment.clone()));
             return Ok(comment);
         }
-        let actor = word("actor").ok_or_else(|| no(400, "invalid_argument"))?;
+        let actor = text("actor").ok_or_else(|| refusal(400, "invalid_argument"))?;
         let already = match verb {
             "claim" => {
                 if row["ephemeral"] == true {
-                    return Err(no(404, "not_found"));
+                    return Err(refusal(404, "not_found"));
                 }
                 if let Some(holder) = holder.filter(|holder| *holder != actor) {
-                    return Err(with(
+                    return Err(refusal_with(
                         409,
                         "already_claimed",
                         &json!({"assignee": holder, "issue_status": status}),
@@ -312,7 +315,11 @@ impl Town {
                 }
                 let already = status == "in_progress" && holder.is_some();
                 if !already && status != "open" {
-                    return Err(with(409, "not_claimable", &json!({"issue_status": status})));
+                    return Err(refusal_with(
+                        409,
+                        "not_claimable",
+                        &json!({"issue_status": status}),
+                    ));
                 }
                 if !already {
                     self.change(id, |row| {
@@ -324,14 +331,14 @@ impl Town {
             }
             "release" => {
                 if !["open", "in_progress"].contains(&status) || holder.is_none() {
-                    return Err(no(409, "not_releasable"));
+                    return Err(refusal(409, "not_releasable"));
                 }
                 let folded = |name: &str| name.replace(['.', '_'], "-");
-                match word("expected_assignee") {
+                match text("expected_assignee") {
                     Some(expected) if holder.map(folded) != Some(folded(&expected)) => {
-                        return Err(no(409, "precondition_failed"));
+                        return Err(refusal(409, "precondition_failed"));
                     }
-                    None if holder != Some(&actor) => return Err(no(409, "already_claimed")),
+                    None if holder != Some(&actor) => return Err(refusal(409, "already_claimed")),
                     _ => {}
                 }
                 self.change(id, |row| {
@@ -342,7 +349,7 @@ impl Town {
             }
             _ => {
                 if body.get("expected_version").is_some_and(|version| *version != row["revision"]) {
-                    return Err(with(
+                    return Err(refusal_with(
                         409,
                         "precondition_failed",
                         &json!({"param": "expected_version"}),
@@ -365,10 +372,14 @@ impl Town {
                 });
                 let forced = body.get("force") == Some(&true.into());
                 if !already && !forced && children > 0 {
-                    return Err(with(409, "not_closable", &json!({"open_children": children})));
+                    return Err(refusal_with(
+                        409,
+                        "not_closable",
+                        &json!({"open_children": children}),
+                    ));
                 }
                 if !already && !forced && blocked {
-                    return Err(no(409, "not_closable"));
+                    return Err(refusal(409, "not_closable"));
                 }
                 if !already {
                     let reason = body["reason"].clone();
@@ -380,14 +391,14 @@ impl Town {
                 json!({"already_closed": already, "open_children": children})
             }
         };
-        let mut said = already;
-        (said["issue"], said["revision"]) =
+        let mut reply = already;
+        (reply["issue"], reply["revision"]) =
             (self.row(id).cloned().unwrap(), self.row(id).unwrap()["revision"].clone());
-        Ok(said)
+        Ok(reply)
     }
 }
 
-fn no(status: u16, code: &str) -> (u16, Value) {
+fn refusal(status: u16, code: &str) -> (u16, Value) {
     let detail = format!("refused; the request had the token {TOKEN}");
     (
         status,
@@ -395,12 +406,12 @@ fn no(status: u16, code: &str) -> (u16, Value) {
     )
 }
 
-fn no_because(status: u16, code: &str, param: &str, reason: &str) -> (u16, Value) {
-    with(status, code, &json!({"param": param, "reason": reason}))
+fn refusal_because(status: u16, code: &str, param: &str, reason: &str) -> (u16, Value) {
+    refusal_with(status, code, &json!({"param": param, "reason": reason}))
 }
 
-fn with(status: u16, code: &str, members: &Value) -> (u16, Value) {
-    let (status, mut problem) = no(status, code);
+fn refusal_with(status: u16, code: &str, members: &Value) -> (u16, Value) {
+    let (status, mut problem) = refusal(status, code);
     for (key, value) in members.as_object().unwrap() {
         problem[key] = value.clone();
     }

@@ -17,8 +17,8 @@ use serde::de::DeserializeOwned;
 use serde_json::json;
 use tokio::process::Command;
 
-/// Our own cluster. One that was up already is used and left.
-pub struct Ground {
+/// Our own cluster. One that runs already is used and left.
+pub struct Environment {
     /// The cluster.
     pub cluster: Cluster,
     /// A client with all permissions.
@@ -29,9 +29,9 @@ pub struct Ground {
     started: bool,
 }
 
-impl Ground {
-    /// Starts the cluster, loads the images and installs the controllers, with the commands that a
-    /// person uses.
+impl Environment {
+    /// Starts the cluster, loads the images and installs the controllers, with the same commands as a
+    /// person.
     pub async fn up() -> Result<Self> {
         let dir = default_dir()?;
         let started = Cluster::find(&dir).await?.is_none();
@@ -40,7 +40,7 @@ impl Ground {
         let kubeconfig = cluster.kubeconfig();
         if std::env::var_os("GASTOWN_E2E_AS_IS").is_some() {
             println!(
-                "GASTOWN_E2E_AS_IS: the images and controllers are taken as they are on the cluster"
+                "GASTOWN_E2E_AS_IS: the images and controllers on the cluster are used as they are"
             );
         } else {
             xtask(&["images", "--load"]).await?;
@@ -51,10 +51,10 @@ impl Ground {
         Ok(Self { cluster, client, kubectl, dir, started })
     }
 
-    /// Takes down what [`Ground::up`] started and checks that nothing of it is left on the machine.
+    /// Stops what [`Environment::up`] started and checks that nothing of it is left on the machine.
     pub async fn down(self) -> Result<()> {
         if !self.started {
-            println!("the cluster was up before; it stays");
+            println!("the cluster ran before; it is left running");
             return Ok(());
         }
         Cluster::down(&self.dir, &|line| println!("{line}")).await?;
@@ -63,7 +63,7 @@ impl Ground {
         Ok(())
     }
 
-    /// Where a scenario of this name plays.
+    /// The settings of a scenario of this name.
     pub fn settings(&self, name: &str, deadline: Duration) -> Settings {
         let image =
             |of: &str| format!("ghcr.io/gastown-operator/{of}:{}", env!("CARGO_PKG_VERSION"));
@@ -78,7 +78,7 @@ impl Ground {
         }
     }
 
-    /// Kills a controller's process as a crash would, without a signal that it could handle.
+    /// Kills a controller's process with SIGKILL, like a crash.
     pub async fn kill(&self, controller: &str) -> Result<()> {
         let pod = self.controller(controller).await?;
         let statuses = pod.status.and_then(|s| s.container_statuses).unwrap_or_default();
@@ -100,7 +100,7 @@ impl Ground {
         Ok(())
     }
 
-    /// Erases the status of every object that is meant, as if it had never had one.
+    /// Erases the status of every object that `meant` selects, as if it had never had one.
     pub async fn erase<K>(&self, api: &Api<K>, meant: impl Fn(&K) -> bool) -> Result<()>
     where
         K: Resource + Clone + Serialize + DeserializeOwned + std::fmt::Debug,
@@ -116,7 +116,7 @@ impl Ground {
         Ok(())
     }
 
-    /// The reasons of the events about objects of a kind, one for each event.
+    /// The reasons of the events about objects of a kind.
     pub async fn events(&self, namespace: &str, kind: &str) -> Result<Vec<String>> {
         let events = Api::<Event>::namespaced(self.client.clone(), namespace)
             .list(&ListParams::default())
@@ -128,7 +128,7 @@ impl Ground {
         Ok(of.filter_map(|e| e.reason).collect())
     }
 
-    /// How often a controller's container was started again.
+    /// How often a controller's container was restarted.
     pub async fn restarts(&self, controller: &str) -> Result<i32> {
         let statuses = self
             .controller(controller)
@@ -158,7 +158,8 @@ impl Ground {
     }
 }
 
-/// Runs `cargo xtask` with our own output; `GASTOWN_XTASK` names it when it is built already.
+/// Runs `cargo xtask` with our own output; `GASTOWN_XTASK` is the path of the program when it is built
+/// already.
 pub async fn xtask(args: &[&str]) -> Result<()> {
     let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
     let mut command = match std::env::var_os("GASTOWN_XTASK") {
@@ -179,7 +180,7 @@ pub async fn xtask(args: &[&str]) -> Result<()> {
     Ok(())
 }
 
-/// A path that is text.
+/// The path as text.
 pub fn text(path: &Path) -> Result<&str> {
     path.to_str().with_context(|| format!("{} is not text", path.display()))
 }

@@ -1,5 +1,5 @@
-//! What a witness believes agents by: a rig's Polecats at work, each with its pod, and a token
-//! bound to it.
+//! The objects that a witness checks agents against: a rig's Polecats at work, each with its pod and
+//! a token that is bound to the pod.
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -17,23 +17,23 @@ use serde_json::json;
 use tempfile::TempDir;
 use tokio::time::{Instant, sleep};
 
-/// Where the Polecats are.
+/// The namespace of the Polecats.
 pub const NAMESPACE: &str = "work";
-/// Whose they are.
+/// Their rig.
 pub const RIG: &str = "web";
-/// The account of their pods.
+/// The service account of their pods.
 const ACCOUNT: &str = "default";
-/// The Witness.
+/// The name of the Witness.
 const WATCH: &str = "web-witness";
-/// Objects that are made at a time.
+/// How many Polecats are created at a time.
 const AT_ONCE: usize = 32;
-/// How often a condition is looked at: that is a list of everything.
-const LOOK: Duration = Duration::from_secs(1);
-/// How long anything may take.
-const PATIENCE: Duration = Duration::from_secs(300);
+/// How often the statuses are read: each time all of them.
+const INTERVAL: Duration = Duration::from_secs(1);
+/// How long each state may take to be reached.
+const LIMIT: Duration = Duration::from_secs(300);
 
 /// A rig with its Polecats.
-pub struct Town {
+pub struct Fixture {
     client: Client,
     count: usize,
     tokens: TempDir,
@@ -43,25 +43,25 @@ fn name(n: usize) -> String {
     format!("agent-{n:05}")
 }
 
-impl Town {
-    /// Makes everything.
-    pub async fn build(plane: &ControlPlane, count: usize) -> Result<Self> {
-        let town = Self {
+impl Fixture {
+    /// Creates all objects.
+    pub async fn create(plane: &ControlPlane, count: usize) -> Result<Self> {
+        let fixture = Self {
             client: plane.client()?,
             count,
             tokens: TempDir::new().context("a folder for tokens")?,
         };
         let namespace: Namespace =
             serde_json::from_value(json!({"metadata": {"name": NAMESPACE}}))?;
-        Api::all(town.client.clone()).create(&PostParams::default(), &namespace).await?;
-        town.account().await?;
+        Api::all(fixture.client.clone()).create(&PostParams::default(), &namespace).await?;
+        fixture.account().await?;
         let witness: Witness = Witness::new(WATCH, serde_json::from_value(json!({"rigRef": RIG}))?);
-        town.api().create(&PostParams::default(), &witness).await?;
+        fixture.api().create(&PostParams::default(), &witness).await?;
         let polecats = futures::stream::iter(0..count)
-            .map(|n| town.polecat(name(n)))
+            .map(|n| fixture.polecat(name(n)))
             .buffer_unordered(AT_ONCE);
         polecats.try_collect::<()>().await?;
-        Ok(town)
+        Ok(fixture)
     }
 
     fn api<K>(&self) -> Api<K>
@@ -71,7 +71,7 @@ impl Town {
         Api::namespaced(self.client.clone(), NAMESPACE)
     }
 
-    /// The controller manager makes it; a token is asked for at once.
+    /// Creates the account before the controller manager does: tokens are requested right away.
     async fn account(&self) -> Result<()> {
         let account: ServiceAccount =
             serde_json::from_value(json!({"metadata": {"name": ACCOUNT}}))?;
@@ -81,7 +81,7 @@ impl Town {
         }
     }
 
-    /// A Polecat as polecat-ctl leaves it when its pod runs.
+    /// Creates a Polecat as polecat-ctl leaves it when its pod runs.
     async fn polecat(&self, name: String) -> Result<()> {
         let polecat: Polecat = self
             .api()
@@ -123,21 +123,21 @@ impl Town {
         self.tokens.path().join(polecat)
     }
 
-    /// Until the Witness counts all of them at work.
-    pub async fn counted(&self) -> Result<()> {
+    /// Waits until the Witness counts all of them as running.
+    pub async fn await_running(&self) -> Result<()> {
         let all = i32::try_from(self.count)?;
         let running = |w: &Witness| {
             w.status.as_ref().and_then(|s| s.polecats_summary).map_or(0, |s| s.running)
         };
-        install::until(PATIENCE, &self.api(), WATCH, &format!("{all} running"), |w| {
+        install::until(LIMIT, &self.api(), WATCH, &format!("{all} running"), |w| {
             w.filter(|w| running(w) == all).map(drop)
         })
         .await
     }
 
-    /// Until every Polecat's status says that its agent is healthy.
-    pub async fn judged(&self) -> Result<()> {
-        let deadline = Instant::now() + PATIENCE;
+    /// Waits until every Polecat's status has Healthy=True.
+    pub async fn await_healthy(&self) -> Result<()> {
+        let deadline = Instant::now() + LIMIT;
         let healthy = |p: &&Polecat| {
             p.status
                 .as_ref()
@@ -153,10 +153,10 @@ impl Town {
             }
             ensure!(
                 Instant::now() < deadline,
-                "only {count} of {} polecats were judged healthy in time",
+                "only {count} of {} polecats were Healthy in time",
                 self.count
             );
-            sleep(LOOK).await;
+            sleep(INTERVAL).await;
         }
     }
 }
