@@ -174,7 +174,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_bar_tells_how_far_cargo_is() {
+    fn the_progress_is_read_from_the_bar() {
         let plain = "    Building [=====>        ] 214/640: k8s-openapi, aws-lc-sys(build)";
         let coloured = "\u{1b}[1m\u{1b}[96m    Building\u{1b}[0m [==>  ] 1/2: a\u{1b}[K";
         let at = parse(plain).unwrap();

@@ -7,7 +7,7 @@ use std::path::Path;
 use anyhow::{Context, Result};
 
 use crate::git::{git, line};
-use crate::plan::{Hopeless, PlanFile, PlannedChange, RedFirst};
+use crate::plan_file::{Hopeless, PlanFile, PlannedChange, RedFirst};
 
 /// A file's path in the project and its text.
 type Files = &'static [(&'static str, &'static str)];

@@ -4,6 +4,7 @@
 //! input gives the same digest; an unchanged image is not built again, and an image that a node has
 //! is not loaded again.
 
+mod built;
 mod docker;
 mod names;
 mod programs;
@@ -22,22 +23,10 @@ use gastown_cluster::oci::{self, Digest, ImageBuilder, Layer};
 use xtask::cli::ImagesArgs;
 
 use crate::util;
+pub use built::Built;
 pub use names::{Names, version};
 pub use programs::{Build, compile};
 use recipe::{Agent, Recipe, USER};
-
-/// An image that was built.
-#[derive(Clone, Debug)]
-pub struct Built {
-    /// The name without registry and tag.
-    pub name: String,
-    /// The full name, with the tag.
-    pub reference: String,
-    /// The path of the image layout, a tar.
-    pub path: PathBuf,
-    /// The digest of its manifest, by which a node knows it.
-    pub digest: Digest,
-}
 
 /// Runs it.
 pub async fn run(args: ImagesArgs) -> Result<()> {

@@ -25,14 +25,9 @@ use tokio::task::JoinSet;
 use tokio_rustls::TlsAcceptor;
 
 use self::store::Reply;
-pub use self::store::Store;
+pub use self::store::{PROJECT, Store, TOKEN};
 
 mod store;
-
-/// The project of the server's store.
-pub const PROJECT: &str = "proj-web";
-/// The token that it accepts.
-pub const TOKEN: &str = "s3cret-token";
 
 /// What happens to a request instead of a normal response.
 #[derive(Clone, Debug)]

@@ -7,6 +7,8 @@ use std::process::{Command, Stdio};
 
 use anyhow::{Context, Result, bail};
 
+use crate::tail::tail;
+
 /// The Go release that the modules ask for.
 pub const GO: Version = Version(1, 26);
 
@@ -72,12 +74,7 @@ fn apt(arguments: &[&str]) -> Result<()> {
     let out = command.output().context("starting apt-get")?;
     if !out.status.success() {
         let errors = String::from_utf8_lossy(&out.stderr);
-        bail!(
-            "apt-get {} ended with {}: {}",
-            arguments.join(" "),
-            out.status,
-            super::tail(&errors, 10)
-        );
+        bail!("apt-get {} ended with {}: {}", arguments.join(" "), out.status, tail(&errors, 10));
     }
     Ok(())
 }

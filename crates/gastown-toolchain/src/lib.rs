@@ -13,6 +13,7 @@ pub mod cache;
 mod claude_code;
 pub mod host;
 mod parts;
+mod tail;
 pub mod timings;
 
 use std::path::{Path, PathBuf};
@@ -21,6 +22,7 @@ use anyhow::{Context, Result};
 
 pub use claude_code::{CLAUDE_CODE_VERSION, claude_code, has_claude_code};
 use parts::{CNI, CONTAINERD, CONTROL_PLANE, COREDNS, ETCD, HELM, NODE, Part};
+pub use tail::tail;
 
 /// The version that the Kubernetes binaries report, and that nodes show.
 pub use parts::KUBERNETES_VERSION;
@@ -116,12 +118,6 @@ fn link(from: &Path, to: &Path) -> Result<()> {
     }
 }
 
-/// The last lines of a text.
-pub fn tail(text: &str, lines: usize) -> String {
-    let all: Vec<&str> = text.lines().collect();
-    all[all.len().saturating_sub(lines)..].join("\n")
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -144,11 +140,5 @@ mod tests {
         link(&program, &second).unwrap();
         assert_eq!(std::fs::read(second).unwrap(), b"x");
         assert!(link(&dir.path().join("none"), &dir.path().join("bin/none")).is_err());
-    }
-
-    #[test]
-    fn a_tail_is_the_last_lines() {
-        assert_eq!(tail("a\nb\nc", 2), "b\nc");
-        assert_eq!(tail("a", 5), "a");
     }
 }

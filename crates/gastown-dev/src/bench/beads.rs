@@ -25,8 +25,9 @@ use tokio::time::sleep;
 
 use xtask::cli::BeadsArgs;
 
+use super::figures::{Figures, mebibytes, program};
+use super::metrics;
 use super::spread::Spread;
-use super::{Figures, mebibytes, metrics};
 use client::caller;
 
 /// Where the BeadStores are.
@@ -83,7 +84,7 @@ struct Setup<'a> {
 
 /// Measures.
 pub async fn run(args: &BeadsArgs) -> Result<Figures> {
-    let program = super::program("beadstore-ctl").await?;
+    let program = program("beadstore-ctl").await?;
     println!("beads: a control plane and a git server");
     let plane = ControlPlane::start(Options::default()).await?;
     install::install(&plane, Controller::BeadStore, &["polecat-ctl", "convoy-ctl"]).await?;

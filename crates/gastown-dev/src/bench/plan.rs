@@ -16,9 +16,9 @@ use serde::Serialize;
 use xtask::cli::PlanArgs;
 use xtask::handover::Handover;
 
+use super::figures::{Figures, mebibytes};
 use super::metrics::{self, Request};
 use super::spread::Spread;
-use super::{Figures, mebibytes};
 use crate::clock::Clock;
 use crate::demo::DemoCluster;
 use crate::images::{self, Build, Names};

@@ -19,7 +19,8 @@ use tokio::time::sleep;
 
 use xtask::cli::StreamsArgs;
 
-use super::{Figures, mebibytes, metrics};
+use super::figures::{Figures, mebibytes, program};
+use super::metrics;
 use agents::Agents;
 use fixture::Fixture;
 
@@ -66,7 +67,7 @@ struct Measured {
 
 /// Measures.
 pub async fn run(args: &StreamsArgs) -> Result<Figures> {
-    let program = super::program("witness-ctl").await?;
+    let program = program("witness-ctl").await?;
     let count = usize::from(args.streams);
     println!("streams: a control plane");
     let plane = ControlPlane::start(Options::default()).await?;

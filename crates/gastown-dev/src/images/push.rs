@@ -6,8 +6,9 @@ use std::time::Instant;
 use anyhow::{Context, Result};
 use gastown_cluster::oci::{Digest, Layout};
 
+use super::built::Built;
+use super::names::Names;
 use super::registry::Repository;
-use super::{Built, Names};
 
 /// Pushes images and prints how to install them.
 pub async fn push(built: &[Built], names: &Names) -> Result<()> {

@@ -5,7 +5,10 @@ use std::collections::BTreeSet;
 use hyper::http::request::Parts;
 use serde_json::{Map, Value, json};
 
-use super::{PROJECT, TOKEN};
+/// The project of the store.
+pub const PROJECT: &str = "proj-web";
+/// The token that its server accepts.
+pub const TOKEN: &str = "s3cret-token";
 
 /// A response.
 pub(super) struct Reply {
