@@ -61,7 +61,7 @@ fn node(needs: &Needs) -> Option<String> {
 }
 
 fn memory(needs: &Needs) -> Option<String> {
-    if needs.missing.is_empty() && !needs.is_cold() {
+    if needs.missing.is_empty() && !needs.cold {
         return None;
     }
     let found = memory_of(&std::fs::read_to_string("/proc/meminfo").unwrap_or_default())?;
@@ -84,7 +84,7 @@ fn memory_of(meminfo: &str) -> Option<u64> {
 }
 
 fn disk(needs: &Needs) -> Option<String> {
-    let first = needs.is_cold() || !needs.missing.is_empty();
+    let first = needs.cold || !needs.missing.is_empty();
     let needed = if first { DISK_FIRST } else { DISK };
     let folders = [Some(needs::target_dir()), cache::dir().ok()];
     folders.into_iter().flatten().find_map(|folder| {

@@ -43,7 +43,7 @@ fn announce(cli: &Cli, needs: &Needs) {
     if needs.claude_code {
         eprintln!("xtask: fetches Claude Code with npm, once");
     }
-    if needs.is_cold() {
+    if needs.cold {
         eprintln!("xtask: compiles this workspace: nothing of it is compiled yet");
     }
     let (estimate, source) = match timings::last(&needs.timing(name)) {

@@ -27,6 +27,8 @@ pub struct Needs {
     pub binaries: bool,
     /// This machine as a node, which takes root and packages.
     pub node: bool,
+    /// Everything of the workspace: nothing is compiled yet.
+    pub cold: bool,
     /// Programs and the Debian packages that they are in.
     pub packages: Vec<(&'static str, &'static str)>,
     /// Cluster, images and the demo itself.
@@ -45,6 +47,7 @@ impl Needs {
             }
         }
         needs.claude_code &= !has_claude_code();
+        needs.cold = !target_dir().join("x86_64-unknown-linux-gnu/debug/gastown-dev").exists();
         Ok(needs)
     }
 
@@ -106,22 +109,17 @@ impl Needs {
         needs
     }
 
-    /// Whether nothing of the workspace is compiled.
-    pub fn is_cold(&self) -> bool {
-        !target_dir().join("x86_64-unknown-linux-gnu/debug/gastown-dev").exists()
-    }
-
     /// The name under which the time of a command is remembered: all that has to be built first
     /// makes it another one.
     pub fn timing(&self, command: &str) -> String {
-        let fresh = self.is_cold() || !self.missing.is_empty();
+        let fresh = self.cold || !self.missing.is_empty();
         if fresh { format!("{command} with all builds") } else { command.to_owned() }
     }
 
     /// How long a command is likely to take on two cores that nobody else uses.
     pub fn expected(&self) -> Duration {
         let parts = self.missing.iter().map(|part| part.expected).sum::<Duration>();
-        let compile = match (self.is_cold(), self.binaries) {
+        let compile = match (self.cold, self.binaries) {
             (false, _) => Duration::ZERO,
             (true, true) => COMPILE_ALL,
             (true, false) => COMPILE_WORKER,

@@ -75,7 +75,7 @@ impl ControlPlane {
             match Self::try_start(&binaries, &options).await {
                 Ok(plane) => return Ok(plane),
                 Err(error) if format!("{error:#}").contains("address already in use") => {
-                    last = Some(error)
+                    last = Some(error);
                 }
                 Err(error) => return Err(error),
             }

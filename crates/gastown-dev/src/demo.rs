@@ -71,7 +71,8 @@ async fn play(
 ) -> Result<(Scenario, Report)> {
     let client = cluster.prepare(clock).await?;
     let settings = cluster.settings(polecats, plan.changes.len())?;
-    clock.time("demo", gastown_demo::run(&client, settings, plan, |line| clock.print(line))).await
+    let playing = gastown_demo::run(&client, settings, plan, |line| clock.print(line));
+    clock.time("demo", Box::pin(playing)).await
 }
 
 /// The cluster that the demo runs on.

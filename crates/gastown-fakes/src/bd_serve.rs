@@ -110,8 +110,8 @@ impl Server {
         let server = Self::start().await;
         for number in 1..=count {
             server.store(|store| {
-                store
-                    .add(&json!({"id": format!("gt-{number}"), "title": format!("issue {number}")}))
+                let (id, title) = (format!("gt-{number}"), format!("issue {number}"));
+                store.add(&json!({"id": id, "title": title}));
             });
         }
         server

@@ -108,10 +108,10 @@ fn packages_of(metadata: &Value, wanted: &BTreeSet<&str>) -> BTreeSet<String> {
 
 /// A copy without symbols, written again when the program has changed.
 fn stripped(from: &Path, to: &Path, build: Build) -> Result<PathBuf> {
-    let built = std::fs::metadata(from)
+    let modified = std::fs::metadata(from)
         .with_context(|| format!("looking for {}", from.display()))?
         .modified()?;
-    if std::fs::metadata(to).and_then(|m| m.modified()).ok() != Some(built) {
+    if std::fs::metadata(to).and_then(|m| m.modified()).ok() != Some(modified) {
         if build == Build::Release {
             let symbols = to.with_extension("debug");
             util::run(Command::new("objcopy").arg("--only-keep-debug").arg(from).arg(&symbols))?;
@@ -119,7 +119,7 @@ fn stripped(from: &Path, to: &Path, build: Build) -> Result<PathBuf> {
         // Renamed into place: another build may read it.
         let partial = to.with_extension(format!("{}.partial", std::process::id()));
         util::run(Command::new("strip").arg("--strip-all").arg("-o").arg(&partial).arg(from))?;
-        std::fs::File::options().write(true).open(&partial)?.set_modified(built)?;
+        std::fs::File::options().write(true).open(&partial)?.set_modified(modified)?;
         std::fs::rename(&partial, to)?;
     }
     Ok(to.to_owned())
