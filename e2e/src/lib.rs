@@ -1,5 +1,4 @@
-//! Scenarios on a real cluster: `tests/e2e`. The library holds what they share, the ground that
-//! they stand on.
+//! Scenarios on a real cluster: `tests/e2e`. The library holds what they share.
 
-pub mod ground;
+pub mod environment;
 pub mod refs;

@@ -1,4 +1,4 @@
-//! What a remote holds: all its refs, fetched into a repository of our own.
+//! The refs of a remote, fetched into a repository of our own.
 
 use std::collections::BTreeMap;
 
@@ -15,7 +15,7 @@ pub struct Remote {
 }
 
 impl Remote {
-    /// Fetches everything.
+    /// Fetches all refs.
     pub async fn read(scenario: &Scenario) -> Result<Self> {
         let dir = TempDir::new().context("a temporary folder")?;
         git(dir.path(), &["init", "--quiet", "--bare"]).await?;
@@ -32,7 +32,7 @@ impl Remote {
         Ok(Self { dir, refs })
     }
 
-    /// A ref whose name begins so.
+    /// A ref whose name starts with this prefix.
     pub fn find(&self, prefix: &str) -> Option<&str> {
         self.refs.keys().find(|name| name.starts_with(prefix)).map(String::as_str)
     }

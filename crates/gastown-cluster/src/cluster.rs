@@ -1,17 +1,19 @@
-//! A real Kubernetes on this machine, without a container engine and without a daemon of ours.
+//! Kubernetes on this machine, without a container engine and without a daemon of ours.
 //!
-//! Its parts are started detached and written down with pid and start time in `state.json` of the
-//! cluster's folder, so a later process stops them: [`Cluster::up`] and [`Cluster::down`] need not
-//! be called by the same one. Everything lives in that folder; the few things that do not (a
+//! Its parts are started detached and recorded with pid and start time in `state.json` of the
+//! cluster's folder, so a later process can stop them: [`Cluster::up`] and [`Cluster::down`] need
+//! not be called by the same one. Everything lives in that folder; the few things that do not (a
 //! bridge, a table of the packet filter, kernel settings, cgroups, folders at fixed places) are
-//! written down too and undone.
+//! recorded too and undone.
 
+mod command;
 mod config;
 mod dns;
 mod firewall;
 mod host;
 mod images;
 mod launch;
+mod options;
 mod state;
 mod stop;
 
@@ -21,47 +23,12 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
 use kube::Client;
-use serde::{Deserialize, Serialize};
 
 use crate::{control_plane, toolchain};
 use config::Paths;
 use launch::Launch;
+pub use options::{Nodes, Options, Progress, default_dir};
 use state::{State, boot_id};
-
-/// Where progress lines go.
-pub type Progress<'a> = &'a (dyn Fn(&str) + Sync);
-
-/// What kind of nodes a cluster has.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum Nodes {
-    /// One real node, this machine: containerd, kubelet, kube-proxy, cluster DNS. Needs root.
-    #[default]
-    Kubelet,
-    /// None: a control plane alone, where pods stay Pending.
-    None,
-}
-
-/// What to start.
-#[derive(Clone, Debug)]
-pub struct Options {
-    /// The cluster's folder; it must be absent, empty, or a cluster's.
-    pub dir: PathBuf,
-    /// Its nodes.
-    pub nodes: Nodes,
-}
-
-impl Options {
-    /// A cluster with a node in the user's cache folder.
-    pub fn standard() -> Result<Self> {
-        Ok(Self { dir: default_dir()?, nodes: Nodes::default() })
-    }
-}
-
-/// The folder of the cluster that people get when they name none.
-pub fn default_dir() -> Result<PathBuf> {
-    Ok(toolchain::cache_dir()?.join("cluster"))
-}
 
 /// A running cluster. Dropping this does not stop it.
 #[derive(Clone, Debug)]
@@ -79,11 +46,11 @@ pub struct Part {
     pub pid: u32,
     /// Whether it still runs.
     pub running: bool,
-    /// Where it writes.
+    /// Its log.
     pub log: PathBuf,
 }
 
-/// What is known of a cluster.
+/// The state of a cluster.
 #[derive(Clone, Debug)]
 pub struct Status {
     /// Its nodes.
@@ -92,37 +59,36 @@ pub struct Status {
     pub server: String,
     /// Its parts, in the order of starting.
     pub parts: Vec<Part>,
-    /// Whether it was started whole, all parts run, and the API server says that it is ready.
+    /// Whether it was started completely, all parts run, and the API server is ready.
     pub ready: bool,
 }
 
 impl Cluster {
-    /// Starts a cluster, or finds it running. One that lost a part, or the machine's reboot, is
-    /// started anew, empty.
+    /// Starts a cluster, or finds it running. One that lost a part, also by a reboot of the machine,
+    /// is started again, empty.
     pub async fn up(options: Options, progress: Progress<'_>) -> Result<Self> {
         let dir = absolute(&options.dir)?;
-        std::fs::create_dir_all(&dir).with_context(|| format!("making {}", dir.display()))?;
+        std::fs::create_dir_all(&dir).with_context(|| format!("creating {}", dir.display()))?;
         let dir = dir.canonicalize()?;
         let lock = lock(&dir).await?;
         if let Some(state) = State::read(&dir)? {
             if let Some(cluster) = reuse(&dir, &state, options.nodes).await? {
-                progress(&format!("the cluster in {} is up", dir.display()));
+                progress(&format!("the cluster in {} is running", dir.display()));
                 return Ok(cluster);
             }
             progress(&format!(
-                "the cluster in {} {}; starting it anew",
+                "the cluster in {} {}; starting it again",
                 dir.display(),
-                trouble(&state)
+                problem(&state)
             ));
             stop::tear_down(&dir, &state).await?;
             drop(lock);
             return Box::pin(Self::up(options, progress)).await;
         }
-        refuse_strange_folder(&dir)?;
+        refuse_foreign_folder(&dir)?;
         let started = Self::start(dir.clone(), options.nodes, progress).await;
         if started.is_err() && State::read(&dir)?.is_none() {
-            // Nothing was started, so nobody will come to stop it. A folder that holds anything
-            // stays.
+            // Nothing was started, so nobody will stop it. A folder that is not empty stays.
             drop(std::fs::remove_file(dir.join(LOCK)));
             drop(std::fs::remove_dir(&dir));
         }
@@ -150,7 +116,7 @@ impl Cluster {
             bin: paths.bin.clone(),
             server: layout.server(),
             processes: Vec::new(),
-            created: if with_node { host::absent_places() } else { Vec::new() },
+            created: if with_node { host::absent_paths() } else { Vec::new() },
             settings: if with_node { host::settings() } else { Vec::new() },
             complete: false,
         };
@@ -159,20 +125,20 @@ impl Cluster {
         let mut launch = Launch { paths, state, progress };
         launch.run(&layout).await?;
         progress(&format!(
-            "the cluster is up; KUBECONFIG={}",
+            "the cluster is running; KUBECONFIG={}",
             launch.paths.dir.join("kubeconfig").display()
         ));
         Ok(Self { paths: launch.paths, nodes })
     }
 
-    /// Finds a cluster that was started whole and has all its parts; `None` when there is none.
+    /// Finds a cluster that was started completely and has all its parts, if one exists.
     pub async fn find(dir: &Path) -> Result<Option<Self>> {
         let dir = absolute(dir)?;
         let Some(state) = State::read(&dir)? else { return Ok(None) };
         reuse(&dir, &state, state.nodes).await
     }
 
-    /// Stops a cluster and removes all that it made. Says whether there was one.
+    /// Stops a cluster and removes everything that it created; returns whether there was one.
     pub async fn down(dir: &Path, progress: Progress<'_>) -> Result<bool> {
         let dir = absolute(dir)?;
         if State::read(&dir)?.is_none() {
@@ -180,14 +146,14 @@ impl Cluster {
         }
         let dir = dir.canonicalize()?;
         let _lock = lock(&dir).await?;
-        // Another one may have stopped it while this one waited.
+        // Another process may have stopped it while this one waited.
         let Some(state) = State::read(&dir)? else { return Ok(false) };
         progress(&format!("stopping the cluster in {}", dir.display()));
         stop::tear_down(&dir, &state).await?;
         Ok(true)
     }
 
-    /// What is known of the cluster in a folder; `None` when there is none.
+    /// The state of the cluster in a folder, if there is one.
     pub async fn status(dir: &Path) -> Result<Option<Status>> {
         let dir = absolute(dir)?;
         let Some(state) = State::read(&dir)? else { return Ok(None) };
@@ -198,11 +164,11 @@ impl Cluster {
             log: launch::log_of(&dir, &process.name),
         };
         let parts = state.processes.iter().map(part).collect();
-        let ready = is_whole(&dir, &state).await;
+        let ready = is_complete(&dir, &state).await;
         Ok(Some(Status { nodes: state.nodes, server: state.server.clone(), parts, ready }))
     }
 
-    /// What of a cluster in this folder is still on the machine, one line each; empty after
+    /// What a cluster in this folder has left on the machine, one line each; empty after
     /// [`Self::down`].
     pub async fn leftovers(dir: &Path) -> Vec<String> {
         match absolute(dir) {
@@ -248,14 +214,11 @@ impl Cluster {
         vec![("KUBECONFIG", self.kubeconfig().display().to_string()), ("PATH", path)]
     }
 
-    /// Loads an OCI layout tar into the node, unless it has this very image already; says whether
-    /// it had to.
+    /// Loads an OCI layout tar into the node, unless it has exactly this image; returns whether it
+    /// had to.
     pub async fn load_image(&self, tar: &Path) -> Result<bool> {
         if self.nodes == Nodes::None {
-            bail!(
-                "the cluster in {} has no node that an image could be loaded into",
-                self.paths.dir.display()
-            );
+            bail!("the cluster in {} has no node to load an image into", self.paths.dir.display());
         }
         images::load(&self.paths, launch::snapshotter(&self.paths.dir), tar).await
     }
@@ -266,10 +229,9 @@ impl Cluster {
     }
 }
 
-/// The running cluster of a record, when it is whole. Another kind of nodes than wanted is an
-/// error.
+/// The running cluster of a record, when it is complete. Other nodes than wanted are an error.
 async fn reuse(dir: &Path, state: &State, nodes: Nodes) -> Result<Option<Cluster>> {
-    if !is_whole(dir, state).await {
+    if !is_complete(dir, state).await {
         return Ok(None);
     }
     if state.nodes != nodes {
@@ -282,19 +244,19 @@ async fn reuse(dir: &Path, state: &State, nodes: Nodes) -> Result<Option<Cluster
     Ok(Some(Cluster { paths: Paths { dir: dir.to_owned(), bin: state.bin.clone() }, nodes }))
 }
 
-/// Why a cluster is of no use.
-fn trouble(state: &State) -> String {
+/// Why a cluster cannot be used.
+fn problem(state: &State) -> String {
     if state.boot != boot_id() {
-        return "is from before this machine's start".into();
+        return "was started before the last boot of this machine".into();
     }
     match state.missing().as_slice() {
-        [] if state.complete => "does not answer".into(),
-        [] => "was not started to the end".into(),
+        [] if state.complete => "does not respond".into(),
+        [] => "was not started completely".into(),
         missing => format!("has lost {}", missing.join(", ")),
     }
 }
 
-async fn is_whole(dir: &Path, state: &State) -> bool {
+async fn is_complete(dir: &Path, state: &State) -> bool {
     if !state.complete || !state.missing().is_empty() {
         return false;
     }
@@ -309,12 +271,12 @@ fn absolute(dir: &Path) -> Result<PathBuf> {
     Ok(dir.canonicalize().unwrap_or(dir))
 }
 
-/// `down` removes the whole folder, so it must have been nobody's.
-fn refuse_strange_folder(dir: &Path) -> Result<()> {
+/// Refuses a folder with other files: `down` removes the whole folder.
+fn refuse_foreign_folder(dir: &Path) -> Result<()> {
     let entries = std::fs::read_dir(dir).with_context(|| format!("reading {}", dir.display()))?;
     if entries.flatten().any(|entry| entry.file_name() != LOCK) {
         bail!(
-            "{} holds other things than a cluster; give an empty folder with --dir",
+            "{} holds other files than a cluster's; give an empty folder with --dir",
             dir.display()
         );
     }
@@ -323,11 +285,11 @@ fn refuse_strange_folder(dir: &Path) -> Result<()> {
 
 const LOCK: &str = "lock";
 
-/// One launcher at a time works in a folder. Since the folder goes with its cluster, a lock that
+/// One process at a time works in a folder. Since the folder is removed with its cluster, a lock that
 /// was waited for may be that of a removed folder.
 async fn lock(dir: &Path) -> Result<File> {
     loop {
-        std::fs::create_dir_all(dir).with_context(|| format!("making {}", dir.display()))?;
+        std::fs::create_dir_all(dir).with_context(|| format!("creating {}", dir.display()))?;
         let path = dir.join(LOCK);
         let file = toolchain::lock(&path).await?;
         if path
@@ -344,24 +306,24 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_folder_with_other_peoples_things_is_refused() {
+    fn a_folder_with_other_files_is_refused() {
         let dir = tempfile::tempdir().unwrap();
-        assert!(refuse_strange_folder(dir.path()).is_ok());
+        assert!(refuse_foreign_folder(dir.path()).is_ok());
         std::fs::write(dir.path().join(LOCK), "").unwrap();
-        assert!(refuse_strange_folder(dir.path()).is_ok());
+        assert!(refuse_foreign_folder(dir.path()).is_ok());
         std::fs::write(dir.path().join("thesis.tex"), "").unwrap();
-        assert!(refuse_strange_folder(dir.path()).is_err());
+        assert!(refuse_foreign_folder(dir.path()).is_err());
     }
 
     #[tokio::test]
-    async fn where_nothing_is_up_nothing_is_stopped_and_nothing_is_left() {
+    async fn without_a_cluster_nothing_is_stopped_and_nothing_is_left() {
         let dir = tempfile::tempdir().unwrap().path().join("never");
         assert!(!Cluster::down(&dir, &|_| {}).await.unwrap());
         assert!(Cluster::status(&dir).await.unwrap().is_none());
         assert!(Cluster::find(&dir).await.unwrap().is_none());
-        let about_it: Vec<String> =
+        let left: Vec<String> =
             Cluster::leftovers(&dir).await.into_iter().filter(|l| l.contains("never")).collect();
-        assert_eq!(about_it, Vec::<String>::new());
+        assert_eq!(left, Vec::<String>::new());
     }
 
     #[tokio::test]

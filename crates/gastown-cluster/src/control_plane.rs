@@ -1,5 +1,5 @@
-//! A real control plane for one test binary: etcd, the API server and the controller manager,
-//! without a node.
+//! A control plane for one test binary: etcd, the API server and the controller manager, without a
+//! node.
 //!
 //! Its processes die with the process that started them, also when that is killed. Tests share one
 //! plane and take a namespace each.
@@ -7,8 +7,8 @@
 pub(crate) mod crds;
 pub(crate) mod flags;
 pub(crate) mod identity;
-pub(crate) mod keeper;
 pub(crate) mod kubeconfig;
+pub(crate) mod mortal;
 pub(crate) mod pki;
 
 use std::fs::File;
@@ -30,18 +30,18 @@ use flags::{Kind, Layout};
 use identity::Identity;
 use pki::Authority;
 
-/// How long a slow machine may take to start an API server.
-const READY_WITHIN: Duration = Duration::from_secs(120);
+/// How long each part may take to be ready on a slow machine.
+const READY_LIMIT: Duration = Duration::from_secs(120);
 
-/// How often a condition of the outside world is looked at again.
-const LOOK_AGAIN: Duration = Duration::from_millis(50);
+/// How often a condition is checked.
+const INTERVAL: Duration = Duration::from_millis(50);
 
 /// The parts, in the order of starting.
 const NAMES: [&str; 3] = ["etcd", "kube-apiserver", "kube-controller-manager"];
 
 const FOLDER_PREFIX: &str = "gastown-plane-";
 
-/// What a plane may be asked to be.
+/// The options of a plane.
 #[derive(Clone, Debug, Default)]
 pub struct Options {
     /// Further flags of the API server, such as `--feature-gates=…`.
@@ -59,12 +59,12 @@ pub struct ControlPlane {
 static SHARED: OnceCell<ControlPlane> = OnceCell::const_new();
 
 impl ControlPlane {
-    /// The plane of this process, started by the first who asks.
+    /// The plane of this process, started by the first call.
     pub async fn shared() -> Result<&'static Self> {
         SHARED.get_or_try_init(|| Self::start(Options::default())).await
     }
 
-    /// Starts a plane of one's own; it answers `/readyz` when this returns.
+    /// Starts a separate plane. It is ready when this returns.
     pub async fn start(options: Options) -> Result<Self> {
         toolchain::need_debian(&[("setpriv", "util-linux")]).await?;
         let binaries = toolchain::control_plane_binaries().await?;
@@ -75,7 +75,7 @@ impl ControlPlane {
             match Self::try_start(&binaries, &options).await {
                 Ok(plane) => return Ok(plane),
                 Err(error) if format!("{error:#}").contains("address already in use") => {
-                    last = Some(error)
+                    last = Some(error);
                 }
                 Err(error) => return Err(error),
             }
@@ -112,10 +112,10 @@ impl ControlPlane {
 
     fn spawn(&mut self, binaries: &Path, name: &str, flags: Vec<String>) -> Result<()> {
         let log =
-            File::create(self.log(name)).with_context(|| format!("making the log of {name}"))?;
-        let mut command = keeper::mortal(&binaries.join(name));
+            File::create(self.log(name)).with_context(|| format!("creating the log of {name}"))?;
+        let mut command = mortal::command(&binaries.join(name));
         command.args(flags).stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log);
-        self.children.push(keeper::spawn(command)?);
+        self.children.push(mortal::spawn(command)?);
         Ok(())
     }
 
@@ -123,10 +123,9 @@ impl ControlPlane {
         self.folder.join(format!("{name}.log"))
     }
 
-    /// Asks again until the answer is yes; a part that ends meanwhile is an error with the end of
-    /// its log.
+    /// Waits until `done` is true. A part that ends meanwhile is an error with the end of its log.
     async fn wait(&mut self, done: impl AsyncFn() -> bool) -> Result<()> {
-        let deadline = Instant::now() + READY_WITHIN;
+        let deadline = Instant::now() + READY_LIMIT;
         loop {
             if done().await {
                 return Ok(());
@@ -134,22 +133,22 @@ impl ControlPlane {
             let last =
                 NAMES.get(self.children.len().saturating_sub(1)).copied().unwrap_or_default();
             let late = (Instant::now() > deadline)
-                .then(|| format!("{last} was not ready after {READY_WITHIN:?}"));
+                .then(|| format!("{last} was not ready after {READY_LIMIT:?}"));
             let ended = self.children.iter_mut().zip(NAMES).find_map(|(child, name)| {
                 let status = child.try_wait().ok()??;
                 Some((name, format!("{name} ended with {status}")))
             });
-            // The folder goes with this plane, so the message takes along what the log says.
+            // The folder is removed with this plane, so the error holds the end of the log.
             if let Some((name, why)) = ended.or(late.map(|why| (last, why))) {
                 let log = std::fs::read_to_string(self.folder.join(format!("{name}.log")))
                     .unwrap_or_default();
                 bail!("{why}:\n{}", toolchain::tail(&log, 15));
             }
-            sleep(LOOK_AGAIN).await;
+            sleep(INTERVAL).await;
         }
     }
 
-    /// A client with all permissions. Make one in each test: it lives on the test's own runtime.
+    /// A client with all permissions. Create one in each test: it lives on the test's own runtime.
     pub fn client(&self) -> Result<Client> {
         Ok(Client::try_from(self.config.clone())?)
     }
@@ -160,7 +159,7 @@ impl ControlPlane {
         Ok(Client::try_from(self.config_as(user))?)
     }
 
-    /// What [`ControlPlane::client_as`] is made of.
+    /// The configuration of [`ControlPlane::client_as`].
     pub fn config_as(&self, user: &str) -> Config {
         let mut config = self.config.clone();
         config.auth_info.impersonate = Some(user.to_owned());
@@ -185,14 +184,14 @@ impl ControlPlane {
         crds::install(&self.client()?).await
     }
 
-    /// Makes a namespace that nobody else uses.
+    /// Creates a namespace that nobody else uses.
     pub async fn namespace(&self) -> Result<String> {
         let metadata = ObjectMeta { generate_name: Some("test-".into()), ..ObjectMeta::default() };
         let wanted = Namespace { metadata, ..Namespace::default() };
         let made = Api::all(self.client()?)
             .create(&PostParams::default(), &wanted)
             .await
-            .context("making a namespace")?;
+            .context("creating a namespace")?;
         made.metadata.name.context("the API server named no namespace")
     }
 
@@ -212,19 +211,19 @@ impl Drop for ControlPlane {
     }
 }
 
-/// Whether the API server says that it is ready.
+/// Whether the API server is ready.
 pub(crate) async fn ready(client: &Client) -> bool {
     let Ok(request) = http::Request::get("/readyz").body(Vec::new()) else { return false };
     client.request_text(request).await.is_ok_and(|text| text == "ok")
 }
 
-/// Whether something listens on this port of loopback. The API server is started only when etcd
-/// does: one that finds nobody there at first backs off before it looks again.
+/// Whether a process listens on this port of loopback. The API server is started only when etcd does:
+/// after a first connection that fails it would back off.
 pub(crate) async fn listens(port: u16) -> bool {
     tokio::net::TcpStream::connect((Ipv4Addr::LOCALHOST, port)).await.is_ok()
 }
 
-/// Writes the certificates and keys of a control plane and answers with the administrator's
+/// Writes the certificates and keys of a control plane and returns the path of the administrator's
 /// kubeconfig.
 pub(crate) fn write_credentials(layout: &Layout, addresses: &[IpAddr]) -> Result<PathBuf> {
     let authority = Authority::new()?;
@@ -238,7 +237,7 @@ pub(crate) fn write_credentials_of(
     addresses: &[IpAddr],
 ) -> Result<PathBuf> {
     let pki = &layout.pki;
-    std::fs::create_dir_all(pki).with_context(|| format!("making {}", pki.display()))?;
+    std::fs::create_dir_all(pki).with_context(|| format!("creating {}", pki.display()))?;
     pki::write_private(&pki.join("ca.crt"), &authority.pem())?;
     let names = [
         "localhost",
@@ -272,11 +271,11 @@ pub(crate) fn free_port() -> Result<u16> {
     Ok(listener.local_addr()?.port())
 }
 
-/// A folder whose name says which process it belongs to.
+/// A folder whose name holds the pid and the start time of this process.
 fn new_folder() -> Result<PathBuf> {
     let me = Identity::of(std::process::id()).context("reading /proc of this process")?;
     let prefix = format!("{FOLDER_PREFIX}{}-{}-", me.pid, me.started);
-    Ok(tempfile::Builder::new().prefix(&prefix).tempdir().context("making a folder")?.keep())
+    Ok(tempfile::Builder::new().prefix(&prefix).tempdir().context("creating a folder")?.keep())
 }
 
 /// Removes the folders of processes that are gone: a killed test cannot remove its own.
@@ -292,7 +291,7 @@ fn sweep() {
     }
 }
 
-/// Whose folder this is, from its name.
+/// The process that a folder belongs to, from the folder's name.
 fn owner(folder: &str) -> Option<Identity> {
     let mut words = folder.strip_prefix(FOLDER_PREFIX)?.split('-');
     Some(Identity { pid: words.next()?.parse().ok()?, started: words.next()?.parse().ok()? })
@@ -303,14 +302,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_folder_says_whose_it_is() {
+    fn a_folder_is_named_after_its_process() {
         assert_eq!(owner("gastown-plane-12-345-abc"), Some(Identity { pid: 12, started: 345 }));
         assert_eq!(owner("gastown-plane-x"), None);
         assert_eq!(owner("something-else"), None);
     }
 
     #[test]
-    fn folders_of_the_dead_are_swept_and_those_of_the_living_are_kept() {
+    fn folders_of_dead_processes_are_removed_and_those_of_living_ones_are_kept() {
         let mine = new_folder().unwrap();
         // No process starts at tick 1.
         let dead = std::env::temp_dir().join(format!("{FOLDER_PREFIX}{}-1-x", std::process::id()));

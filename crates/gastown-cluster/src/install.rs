@@ -1,5 +1,5 @@
 //! Installs one controller on a control plane as the chart does: its account and roles, its
-//! certificates, tokens for its callers, and a thread that outlives each test's own executor.
+//! certificates, tokens for its clients, and a thread that outlives each test's own runtime.
 
 use std::fmt::Debug;
 use std::path::Path;
@@ -19,14 +19,14 @@ use serde::de::DeserializeOwned;
 
 use crate::control_plane::ControlPlane;
 
-/// Where the chart installs the controllers.
+/// The namespace in which the chart installs the controllers.
 pub const SYSTEM: &str = "gastown-system";
 
-/// The audience of tokens that our servers take.
+/// The audience of tokens for our servers.
 const AUDIENCE: &str = "gastown";
 
-/// Makes what the chart makes for a controller: the CRDs, the release's namespace, cluster-wide and
-/// own roles; and the accounts of those who call it.
+/// Creates what the chart creates for a controller: the CRDs, the release's namespace, its cluster-wide
+/// and namespaced roles; and the accounts of its clients.
 pub async fn install(plane: &ControlPlane, controller: Controller, callers: &[&str]) -> Result<()> {
     plane.install_crds().await?;
     let (client, account) = (plane.client()?, controller.name());
@@ -43,7 +43,7 @@ pub async fn install(plane: &ControlPlane, controller: Controller, callers: &[&s
         api_group: None,
     };
     let params = PostParams::default();
-    // Another controller's part may be there already.
+    // Another controller's installation may have created it.
     match Api::all(client.clone())
         .create(&params, &Namespace { metadata: name(SYSTEM), ..Namespace::default() })
         .await
@@ -78,12 +78,12 @@ pub async fn install(plane: &ControlPlane, controller: Controller, callers: &[&s
     Ok(())
 }
 
-/// How a controller of the release reaches the plane: as its own service account.
+/// The client configuration of a controller of the release, with its own service account.
 pub fn config(plane: &ControlPlane, controller: Controller) -> Config {
     plane.config_as(&user(controller))
 }
 
-/// Who a controller of the release is to the API server.
+/// The user name of a controller of the release.
 pub fn user(controller: Controller) -> String {
     format!("system:serviceaccount:{SYSTEM}:{}", controller.name())
 }
@@ -106,7 +106,7 @@ pub fn certificates(folder: &Path) -> Result<()> {
     Ok(())
 }
 
-/// A projected token, as the kubelet would ask for it; bound to the pod, if one is given.
+/// A projected token, as the kubelet would request it; bound to the pod, if one is given.
 pub async fn token(
     client: &Client,
     namespace: &str,
@@ -130,9 +130,9 @@ pub async fn token(
     Ok(made.status.context("a token")?.token)
 }
 
-/// Looks until `want` sees what it wants; says what there was when it does not come in time.
+/// Reads an object until `want` returns something; after `limit` the error holds the last object.
 pub async fn until<K, T>(
-    patience: Duration,
+    limit: Duration,
     api: &Api<K>,
     name: &str,
     what: &str,
@@ -141,27 +141,30 @@ pub async fn until<K, T>(
 where
     K: Resource + Clone + DeserializeOwned + Debug,
 {
-    let deadline = tokio::time::Instant::now() + patience;
+    let deadline = tokio::time::Instant::now() + limit;
     loop {
         let present = api.get_opt(name).await?;
         if let Some(seen) = want(present.as_ref()) {
             return Ok(seen);
         }
         if tokio::time::Instant::now() > deadline {
-            bail!("{name}: {what} did not come; there is {present:#?}");
+            bail!(
+                "{name}: {what} did not happen within {} s; the object is {present:#?}",
+                limit.as_secs()
+            );
         }
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
 }
 
-/// Where [`hosted`] keeps what it has started, or why it could not.
+/// What [`hosted`] has started, or why it could not.
 pub type Hosted<T> = OnceLock<std::result::Result<T, String>>;
 
-/// Starts a controller for the whole of the test program, on a thread that outlives each test's own
-/// executor; the first who asks starts it. `start` gives what tests need to know of it, and what
-/// must live as long.
+/// Starts a controller for the whole test program, on a thread that outlives each test's own runtime;
+/// the first call starts it. `start` returns what tests need to know of it, and what must live as
+/// long.
 pub async fn hosted<T, G, F>(
-    place: &'static Hosted<T>,
+    slot: &'static Hosted<T>,
     start: impl FnOnce() -> F + Send + 'static,
 ) -> Result<T>
 where
@@ -169,9 +172,9 @@ where
     F: Future<Output = Result<(T, G)>>,
 {
     let run = move || {
-        let (tell, told) = std::sync::mpsc::channel();
+        let (sender, receiver) = std::sync::mpsc::channel();
         std::thread::spawn(move || {
-            // Without a runtime the sender is dropped, which is told below.
+            // Without a runtime the sender is dropped, which is an error below.
             let Ok(runtime) =
                 tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()
             else {
@@ -182,13 +185,13 @@ where
                     Ok((known, guard)) => (Ok(known), Some(guard)),
                     Err(error) => (Err(format!("{error:#}")), None),
                 };
-                drop(tell.send(known));
+                drop(sender.send(known));
                 std::future::pending::<()>().await;
                 drop(guard);
             });
         });
-        told.recv().unwrap_or_else(|_| Err("the controller's thread ended".to_owned()))
+        receiver.recv().unwrap_or_else(|_| Err("the controller's thread ended".to_owned()))
     };
-    let started = tokio::task::spawn_blocking(move || place.get_or_init(run).clone()).await?;
+    let started = tokio::task::spawn_blocking(move || slot.get_or_init(run).clone()).await?;
     started.map_err(|error| anyhow::anyhow!("the controller did not start: {error}"))
 }

@@ -1,9 +1,9 @@
-//! A real Kubernetes on one machine, without a container engine.
+//! Kubernetes on one machine, without a container engine.
 //!
-//! [`toolchain`] builds the programs once into the user's cache folder, [`control_plane`] starts an
-//! API server alone (for tests), [`cluster`] a whole cluster with a node, [`oci`] writes the images
-//! that run on it. [`install`] and [`process`] start one controller on a control plane as the chart
-//! would. This crate knows the API types and the chart's roles; it knows no controller's code.
+//! [`control_plane`] starts an API server alone (for tests), [`cluster`] a complete cluster with a
+//! node, [`oci`] writes the images that run on it. [`install`] and [`process`] start one controller
+//! on a control plane as the chart would. The programs come from `gastown-toolchain`. This crate
+//! knows the API types and the chart's roles; it must not know any controller's code.
 
 pub mod agents;
 pub mod cluster;

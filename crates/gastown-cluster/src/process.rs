@@ -1,9 +1,9 @@
-//! A controller as a process of its own on a control plane: what it uses can be told apart from
-//! what is used to load it.
+//! A controller as a process of its own on a control plane, so that its memory and CPU time can be
+//! measured apart from those of its load.
 //!
-//! It has its service account, certificates and ports, as the chart gives them;
-//! [`crate::install::install`] makes what it needs on the plane. It dies with the process that
-//! started it, also when that is killed.
+//! It has its service account, certificates and ports, as in the chart; [`crate::install::install`]
+//! creates what it needs on the plane. It dies with the process that started it, also when that is
+//! killed.
 
 use std::fs::File;
 use std::path::{Path, PathBuf};
@@ -16,14 +16,14 @@ use gastown_api::rbac::Controller;
 use tempfile::TempDir;
 
 use crate::control_plane::identity::Identity;
-use crate::control_plane::{ControlPlane, free_port, keeper};
+use crate::control_plane::{ControlPlane, free_port, mortal};
 use crate::install::SYSTEM;
 use crate::{http_client, install, toolchain};
 
-/// How long it may take to have listed everything and to hold its lease.
-const READY_WITHIN: Duration = Duration::from_secs(120);
-/// How often it is asked whether it is ready.
-const LOOK_AGAIN: Duration = Duration::from_millis(20);
+/// How long it may take to be ready and to hold its lease.
+const READY_LIMIT: Duration = Duration::from_secs(120);
+/// How often its readiness is checked.
+const INTERVAL: Duration = Duration::from_millis(20);
 /// How long running work may take to end.
 const DRAIN: Duration = Duration::from_secs(25);
 
@@ -50,7 +50,7 @@ impl Process {
         install::certificates(folder.path())?;
         let (admin, calls) = (free_port()?, free_port()?);
         let log = File::create(folder.path().join("log")).context("making a log")?;
-        let mut command = keeper::mortal(program);
+        let mut command = mortal::command(program);
         command.args(["--namespace", SYSTEM, "--pod-name", &format!("{name}-0")]);
         command.args([
             "--admin-addr",
@@ -61,13 +61,13 @@ impl Process {
         command.arg("--tls-dir").arg(folder.path()).args(flags);
         command.env("KUBECONFIG", plane.kubeconfig_as(&install::user(controller))?);
         command.stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log);
-        let mut process = Self { name, child: keeper::spawn(command)?, folder, admin, calls };
+        let mut process = Self { name, child: mortal::spawn(command)?, folder, admin, calls };
         process.ready().await?;
         Ok(process)
     }
 
     async fn ready(&mut self) -> Result<()> {
-        let deadline = Instant::now() + READY_WITHIN;
+        let deadline = Instant::now() + READY_LIMIT;
         loop {
             let page = format!("http://127.0.0.1:{}/readyz", self.admin);
             let ready = http_client::send(Method::GET, &page, Vec::new()).await.is_ok();
@@ -75,12 +75,13 @@ impl Process {
                 return Ok(());
             }
             let ended = self.child.try_wait()?.map(|status| format!("ended with {status}"));
-            if let Some(why) = ended.or((Instant::now() > deadline)
-                .then(|| format!("was not ready after {READY_WITHIN:?}")))
+            if let Some(why) = ended
+                .or((Instant::now() > deadline)
+                    .then(|| format!("was not ready after {READY_LIMIT:?}")))
             {
                 bail!("{} {why}:\n{}", self.name, self.log(15));
             }
-            tokio::time::sleep(LOOK_AGAIN).await;
+            tokio::time::sleep(INTERVAL).await;
         }
     }
 
@@ -114,7 +115,7 @@ impl Process {
         let path = format!("/proc/{}/status", self.child.id());
         let text = std::fs::read_to_string(&path)
             .with_context(|| format!("reading {path}: {} is gone", self.name))?;
-        parse_resident(&text).with_context(|| format!("{path} says nothing of resident memory"))
+        parse_resident(&text).with_context(|| format!("{path} has no resident memory"))
     }
 
     /// The CPU time that it has used so far; not that of its children.
@@ -122,8 +123,7 @@ impl Process {
         let path = format!("/proc/{}/stat", self.child.id());
         let text = std::fs::read_to_string(&path)
             .with_context(|| format!("reading {path}: {} is gone", self.name))?;
-        let ticks =
-            parse_ticks(&text).with_context(|| format!("{path} says nothing of CPU time"))?;
+        let ticks = parse_ticks(&text).with_context(|| format!("{path} has no CPU time"))?;
         Ok(Duration::from_secs_f64(ticks as f64 / rustix::param::clock_ticks_per_second() as f64))
     }
 
@@ -168,7 +168,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn memory_and_time_are_read_from_what_the_kernel_says() {
+    fn memory_and_time_are_read_from_proc() {
         assert_eq!(
             parse_resident("Name:\tx\nVmHWM:\t 300 kB\nVmRSS:\t   256 kB\nRssAnon:\t 1 kB\n"),
             Some(262_144)

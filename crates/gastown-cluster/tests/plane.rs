@@ -1,4 +1,4 @@
-//! The control plane of tests, on the real thing.
+//! The control plane and the test kubelet, with real programs.
 
 use std::io::{BufRead, BufReader};
 use std::process::{Command, Stdio};
@@ -13,7 +13,7 @@ use kube::runtime::wait::{await_condition, conditions};
 use kube::{Client, ResourceExt};
 use serde_json::json;
 
-async fn ground() -> Result<(&'static ControlPlane, Client, String)> {
+async fn fixture() -> Result<(&'static ControlPlane, Client, String)> {
     let plane = ControlPlane::shared().await?;
     Ok((plane, plane.client()?, plane.namespace().await?))
 }
@@ -32,7 +32,7 @@ fn polecat_pod() -> Result<Pod> {
     }))?)
 }
 
-/// A config map of one owner.
+/// A config map, with an owner if one is given.
 fn owned(name: &str, owner: Option<&ConfigMap>) -> Result<ConfigMap> {
     let owners: Vec<_> = owner
         .iter()
@@ -42,13 +42,13 @@ fn owned(name: &str, owner: Option<&ConfigMap>) -> Result<ConfigMap> {
 }
 
 #[tokio::test]
-async fn the_server_is_the_program_that_was_found() -> Result<()> {
-    let (_, client, _) = ground().await?;
+async fn the_server_has_the_version_of_its_program() -> Result<()> {
+    let (_, client, _) = fixture().await?;
     let program =
         gastown_cluster::toolchain::control_plane_binaries().await?.join("kube-apiserver");
-    let said = String::from_utf8(Command::new(program).arg("--version").output()?.stdout)?;
+    let printed = String::from_utf8(Command::new(program).arg("--version").output()?.stdout)?;
     assert_eq!(
-        said.trim(),
+        printed.trim(),
         format!("Kubernetes {}", client.apiserver_version().await?.git_version)
     );
     Ok(())
@@ -56,7 +56,7 @@ async fn the_server_is_the_program_that_was_found() -> Result<()> {
 
 #[tokio::test]
 async fn a_service_account_without_a_role_is_refused() -> Result<()> {
-    let (plane, client, namespace) = ground().await?;
+    let (plane, client, namespace) = fixture().await?;
     Api::<Pod>::namespaced(client, &namespace).list(&ListParams::default()).await?;
     let nobody = plane.client_as(&format!("system:serviceaccount:{namespace}:nobody"))?;
     let refused = Api::<Pod>::namespaced(nobody, &namespace).list(&ListParams::default()).await;
@@ -65,8 +65,8 @@ async fn a_service_account_without_a_role_is_refused() -> Result<()> {
 }
 
 #[tokio::test]
-async fn what_an_object_owned_goes_with_it() -> Result<()> {
-    let (_, client, namespace) = ground().await?;
+async fn owned_objects_are_deleted_with_their_owner() -> Result<()> {
+    let (_, client, namespace) = fixture().await?;
     let maps: Api<ConfigMap> = Api::namespaced(client, &namespace);
     let owner = maps.create(&PostParams::default(), &owned("owner", None)?).await?;
     let child = maps.create(&PostParams::default(), &owned("child", Some(&owner))?).await?;
@@ -77,7 +77,7 @@ async fn what_an_object_owned_goes_with_it() -> Result<()> {
 
 #[tokio::test]
 async fn a_namespace_gets_its_service_account() -> Result<()> {
-    let (_, client, namespace) = ground().await?;
+    let (_, client, namespace) = fixture().await?;
     let accounts: Api<ServiceAccount> = Api::namespaced(client, &namespace);
     await_condition(accounts, "default", |found: Option<&ServiceAccount>| found.is_some()).await?;
     Ok(())
@@ -85,7 +85,7 @@ async fn a_namespace_gets_its_service_account() -> Result<()> {
 
 #[tokio::test]
 async fn a_finished_pod_shows_each_containers_message_where_the_kubelet_puts_it() -> Result<()> {
-    let (_, client, namespace) = ground().await?;
+    let (_, client, namespace) = fixture().await?;
     let pods: Api<Pod> = Api::namespaced(client.clone(), &namespace);
     pods.create(&PostParams::default(), &polecat_pod()?).await?;
     let kubelet = TestKubelet::new(client);
@@ -113,19 +113,22 @@ async fn a_finished_pod_shows_each_containers_message_where_the_kubelet_puts_it(
         .await?;
     let status = pods.get("polecat-a").await?.status.context("a status")?;
     assert_eq!(status.phase.as_deref(), Some("Failed"));
-    let said = |list: &[k8s_openapi::api::core::v1::ContainerStatus], at: usize| {
+    let message = |list: &[k8s_openapi::api::core::v1::ContainerStatus], at: usize| {
         list[at].state.as_ref().and_then(|s| s.terminated.as_ref()).and_then(|t| t.message.clone())
     };
     let inits = status.init_container_statuses.unwrap_or_default();
-    assert_eq!(said(&inits, 0).as_deref(), Some("ready"));
-    assert_eq!(said(&inits, 1).as_deref(), Some("pushed"));
-    assert_eq!(said(&status.container_statuses.unwrap_or_default(), 0).as_deref(), Some("drained"));
+    assert_eq!(message(&inits, 0).as_deref(), Some("ready"));
+    assert_eq!(message(&inits, 1).as_deref(), Some("pushed"));
+    assert_eq!(
+        message(&status.container_statuses.unwrap_or_default(), 0).as_deref(),
+        Some("drained")
+    );
     Ok(())
 }
 
 #[tokio::test]
 async fn a_bound_pod_that_is_deleted_waits_for_its_kubelet() -> Result<()> {
-    let (_, client, namespace) = ground().await?;
+    let (_, client, namespace) = fixture().await?;
     let pods: Api<Pod> = Api::namespaced(client.clone(), &namespace);
     let pod = pods.create(&PostParams::default(), &polecat_pod()?).await?;
     let kubelet = TestKubelet::new(client);
@@ -140,7 +143,7 @@ async fn a_bound_pod_that_is_deleted_waits_for_its_kubelet() -> Result<()> {
 
 #[tokio::test]
 async fn eviction_and_a_lost_node_look_as_they_do_on_a_cluster() -> Result<()> {
-    let (_, client, namespace) = ground().await?;
+    let (_, client, namespace) = fixture().await?;
     let pods: Api<Pod> = Api::namespaced(client.clone(), &namespace);
     let pod = pods.create(&PostParams::default(), &polecat_pod()?).await?;
     let kubelet = TestKubelet::new(client.clone());
@@ -162,11 +165,11 @@ async fn eviction_and_a_lost_node_look_as_they_do_on_a_cluster() -> Result<()> {
 
 #[tokio::test]
 async fn the_projects_crds_are_served() -> Result<()> {
-    let (plane, client, _) = ground().await?;
+    let (plane, client, _) = fixture().await?;
     plane.install_crds().await?;
     let groups = client.list_api_groups().await?.groups;
     assert!(groups.iter().any(|g| g.name == "gastown.gastown.io"), "{groups:?}");
-    // A second time changes nothing and is no error.
+    // A second installation changes nothing and is not an error.
     plane.install_crds().await
 }
 
@@ -175,7 +178,7 @@ async fn the_projects_crds_are_served() -> Result<()> {
 async fn a_process_with_a_plane() -> Result<()> {
     let plane = ControlPlane::shared().await?;
     println!("pids {}", plane.pids().iter().map(ToString::to_string).collect::<Vec<_>>().join(" "));
-    // Ends when whoever started it is gone.
+    // Ends with the process that started it.
     std::io::stdin().read_line(&mut String::new())?;
     Ok(())
 }
@@ -186,13 +189,13 @@ async fn a_plane_dies_with_the_process_that_started_it() -> Result<()> {
     command.args(["--ignored", "--exact", "--nocapture", "a_process_with_a_plane"]);
     let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn()?;
     let lines = BufReader::new(child.stdout.take().context("its output")?).lines();
-    let said = lines
+    let pids = lines
         .map_while(Result::ok)
         .find_map(|line| line.split_once("pids ").map(|(_, pids)| pids.to_owned()));
-    let said = said.context("the process started no plane")?;
-    let pids: Vec<u32> = said.split(' ').map(str::parse).collect::<Result<_, _>>()?;
+    let pids = pids.context("the process started no plane")?;
+    let pids: Vec<u32> = pids.split(' ').map(str::parse).collect::<Result<_, _>>()?;
     assert_eq!(pids.len(), 3);
-    // Field 3 of proc(5)'s stat: a zombie is dead, even while nobody has buried it.
+    // Field 3 of proc(5)'s stat: a zombie is dead, even before it is reaped.
     let running = |pid: &u32| {
         let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
         stat.rsplit_once(") ").is_some_and(|(_, rest)| !rest.starts_with(['Z', 'X']))

@@ -1,5 +1,5 @@
-//! The changes of a plan as beads in git, the way a team that uses beads keeps them, and what
-//! became of them.
+//! The changes of a plan as beads in git, as a team that uses beads keeps them, and their state at the
+//! end.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -12,11 +12,11 @@ use tempfile::TempDir;
 use crate::git::{git, line};
 use crate::plan::Plan;
 
-/// The branch that holds them, beside the code.
+/// The branch that holds the beads.
 pub const BRANCH: &str = "beads-sync";
 /// The file on it.
 const FILE: &str = ".beads/issues.jsonl";
-/// When the first one was written; each later one came a minute after.
+/// When the first bead was written; each later one follows a minute after.
 const FIRST: &str = "2025-01-01T00:00:00Z";
 
 /// A bead as the store has it.
@@ -51,7 +51,7 @@ fn lines(plan: &Plan) -> Result<String> {
     Ok(lines.into_values().collect())
 }
 
-/// Begins the branch at the plan's base and pushes it.
+/// Creates the branch at the plan's base and pushes it.
 pub async fn push(plan: &Plan, remote: &str) -> Result<()> {
     let folder = TempDir::new().context("a temporary folder")?;
     let dir = folder.path();
@@ -59,17 +59,17 @@ pub async fn push(plan: &Plan, remote: &str) -> Result<()> {
     let from = plan.path();
     git(dir, &["fetch", "--quiet", from.to_str().context("a path of text")?, &plan.base]).await?;
     git(dir, &["checkout", "--quiet", "-B", BRANCH, "FETCH_HEAD"]).await?;
-    std::fs::create_dir_all(dir.join(".beads")).context("making .beads")?;
+    std::fs::create_dir_all(dir.join(".beads")).context("creating .beads")?;
     std::fs::write(dir.join(FILE), lines(plan)?).with_context(|| format!("writing {FILE}"))?;
     git(dir, &["add", "--", FILE]).await?;
-    git(dir, &["commit", "--quiet", "--message", "List what is to be done"]).await?;
+    git(dir, &["commit", "--quiet", "--message", "List the tasks"]).await?;
     git(dir, &["push", "--quiet", remote, &format!("HEAD:refs/heads/{BRANCH}")])
         .await
         .context("pushing the beads")?;
     Ok(())
 }
 
-/// Reads all of them from the remote.
+/// Reads all beads from the remote.
 pub async fn read(dir: &Path, remote: &str) -> Result<BTreeMap<String, BeadState>> {
     let fetched = "refs/gastown-demo/beads";
     git(dir, &["fetch", "--quiet", remote, &format!("+refs/heads/{BRANCH}:{fetched}")]).await?;
@@ -79,12 +79,12 @@ pub async fn read(dir: &Path, remote: &str) -> Result<BTreeMap<String, BeadState
     for text in String::from_utf8(file)?.lines() {
         let bead: Value =
             serde_json::from_str(text).with_context(|| format!("a line of {FILE}"))?;
-        let word = |key: &str| bead[key].as_str().map(str::to_owned);
+        let text_of = |key: &str| bead[key].as_str().map(str::to_owned);
         let state = BeadState {
-            status: word("status").unwrap_or_default(),
-            close_reason: word("close_reason"),
+            status: text_of("status").unwrap_or_default(),
+            close_reason: text_of("close_reason"),
         };
-        beads.insert(word("id").with_context(|| format!("a bead of {FILE} has no id"))?, state);
+        beads.insert(text_of("id").with_context(|| format!("a bead of {FILE} has no id"))?, state);
     }
     Ok(beads)
 }

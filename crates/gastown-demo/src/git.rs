@@ -6,7 +6,7 @@ use std::process::Stdio;
 use anyhow::{Context, Result, bail};
 use tokio::process::Command;
 
-/// Runs git in `dir` without the machine's own configuration and returns what it printed, as it is.
+/// Runs git in `dir` without the machine's own configuration and returns its output.
 pub async fn git(dir: &Path, args: &[&str]) -> Result<Vec<u8>> {
     let mut command = Command::new("git");
     command.current_dir(dir).args(args).stdin(Stdio::null()).kill_on_drop(true);
@@ -28,7 +28,7 @@ pub async fn git(dir: &Path, args: &[&str]) -> Result<Vec<u8>> {
     Ok(out.stdout)
 }
 
-/// As [`git`], for output of one short line.
+/// Runs git as [`git`] does and returns its output as one line.
 pub async fn line(dir: &Path, args: &[&str]) -> Result<String> {
     Ok(String::from_utf8_lossy(&git(dir, args).await?).trim().to_owned())
 }

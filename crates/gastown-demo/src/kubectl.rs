@@ -1,5 +1,4 @@
-//! kubectl, for what it does better than a client library: tunnels into pods and the logs of
-//! controllers.
+//! kubectl, for port forwarding and the logs of controllers.
 
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
@@ -11,7 +10,7 @@ use tokio::process::{Child, Command};
 
 use gastown_cluster::toolchain;
 
-/// How long a tunnel may take to stand.
+/// How long a tunnel may take to open.
 const DEADLINE: Duration = Duration::from_secs(60);
 
 /// kubectl for one cluster.
@@ -21,7 +20,7 @@ pub struct Kubectl {
     kubeconfig: PathBuf,
 }
 
-/// A tunnel from a free port of this machine into a pod, gone when dropped.
+/// A tunnel from a free port of this machine into a pod; dropping it closes it.
 #[derive(Debug)]
 pub struct Forward {
     /// The port on 127.0.0.1.
@@ -86,13 +85,13 @@ impl Kubectl {
         let mut lines = BufReader::new(child.stdout.take().context("no output")?).lines();
         let first = tokio::time::timeout(DEADLINE, lines.next_line())
             .await
-            .with_context(|| format!("{what}: no answer"))??;
+            .with_context(|| format!("{what}: kubectl printed nothing"))??;
         let local = first.as_deref().and_then(local_port);
         let Some(local) = local else {
             let out = child.wait_with_output().await?;
             bail!("{what}: {}", String::from_utf8_lossy(&out.stderr).trim());
         };
-        // It prints a line for each connection and stops when nobody reads them.
+        // It prints a line for each connection and stops when nothing reads them.
         tokio::spawn(async move { while let Ok(Some(_)) = lines.next_line().await {} });
         let mut errors = BufReader::new(child.stderr.take().context("no errors")?).lines();
         tokio::spawn(async move { while let Ok(Some(_)) = errors.next_line().await {} });
@@ -110,7 +109,7 @@ mod tests {
     use super::local_port;
 
     #[test]
-    fn the_port_is_read_from_what_kubectl_says() {
+    fn the_port_is_read_from_kubectls_output() {
         assert_eq!(local_port("Forwarding from 127.0.0.1:40123 -> 8080"), Some(40123));
         assert_eq!(local_port("error: lost"), None);
     }

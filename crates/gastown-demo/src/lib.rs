@@ -1,5 +1,4 @@
-//! The main job, from a repository and a plan to landed branches, on whatever cluster has the
-//! operator.
+//! The demo: from a repository and a plan to landed branches, on any cluster with the operator.
 //!
 //! A [`Plan`] is a git repository and the changes that the scripted model makes in it. [`run`]
 //! puts the git server and the Messages API into a namespace and the changes as beads into the
@@ -8,20 +7,29 @@
 //! scripted.
 
 mod beads;
+mod deadline;
+mod diagnosis;
 mod git;
 mod kubectl;
+mod news;
 mod objects;
 mod plan;
+mod plan_file;
+mod pods;
 mod project;
 mod report;
+mod run;
 mod scenario;
-
-mod watch;
+mod settings;
+mod snapshot;
 
 pub use beads::BeadState;
 pub use git::git;
 pub use kubectl::{Forward, Kubectl};
-pub use plan::{Change, Hopeless, Plan, PlanFile, PlannedChange, RedFirst, Try};
+pub use plan::{Change, Plan, Try};
+pub use plan_file::{Hopeless, PlanFile, PlannedChange, RedFirst};
 pub use report::{ChangeReport, ConvoyReport, EscalationReport, Report, Target};
-pub use scenario::{Scenario, Settings, clear, run};
-pub use watch::{Failure, Snapshot};
+pub use run::{run, until};
+pub use scenario::{Scenario, clear};
+pub use settings::Settings;
+pub use snapshot::Snapshot;

@@ -15,7 +15,7 @@ use kube::api::ObjectMeta;
 use serde_json::json;
 
 use crate::plan::Plan;
-use crate::scenario::Settings;
+use crate::settings::Settings;
 use gastown_cluster::install::SYSTEM;
 
 /// The pod and the Service of the git server and the Messages API.
@@ -26,7 +26,7 @@ pub const GIT_PORT: u16 = 8080;
 pub const MESSAGES_PORT: u16 = 8081;
 /// The convoy of all changes.
 pub const CONVOY: &str = "everything";
-/// The convoy of what nothing comes of.
+/// The convoy of the hopeless beads.
 pub const HOPELESS: &str = "hopeless";
 /// The key of the webhook's URL in its Secret.
 const HOOK_KEY: &str = "url";
@@ -37,24 +37,24 @@ pub const REPOSITORY: &str = "project";
 
 const SECRET: &str = "model-api-key";
 const SECRET_KEY: &str = "api-key";
-/// The key that the scripted API asks for.
+/// The key that the scripted API requires.
 const API_KEY: &str = "scripted-api-key";
 
-/// The namespace, with the strictest pod security: everything of ours runs under it.
+/// The namespace, with the strictest pod security, under which everything of ours runs.
 pub fn namespace(settings: &Settings) -> Result<Namespace> {
     Ok(serde_json::from_value(json!({
         "metadata": {"name": settings.namespace, "labels": {"pod-security.kubernetes.io/enforce": "restricted"}},
     }))?)
 }
 
-/// The key for the model's API.
+/// The Secret with the key for the model's API.
 pub fn secret(settings: &Settings) -> Result<Secret> {
     Ok(serde_json::from_value(json!({
         "metadata": {"name": SECRET, "namespace": settings.namespace}, "stringData": {SECRET_KEY: API_KEY},
     }))?)
 }
 
-/// The servers.
+/// The pod of the servers.
 pub fn servers(settings: &Settings) -> Result<Pod> {
     let probe = json!({"httpGet": {"path": "/admin/healthz", "port": GIT_PORT}, "periodSeconds": 1, "failureThreshold": 60});
     Ok(serde_json::from_value(json!({
@@ -78,7 +78,7 @@ pub fn servers(settings: &Settings) -> Result<Pod> {
     }))?)
 }
 
-/// The servers' name and address in the cluster.
+/// The Service of the servers.
 pub fn service(settings: &Settings) -> Result<Service> {
     Ok(serde_json::from_value(json!({
         "metadata": {"name": SERVERS, "namespace": settings.namespace},
@@ -94,7 +94,7 @@ pub fn repository(settings: &Settings) -> String {
     format!("http://{SERVERS}.{}.svc:{GIT_PORT}/{REPOSITORY}.git", settings.namespace)
 }
 
-/// Where the Witness posts Escalations to. It lives where the Witness does.
+/// The URL that the Witness posts Escalations to, in the Witness's namespace.
 pub fn hook_secret(settings: &Settings) -> Result<Secret> {
     let url =
         format!("http://{SERVERS}.{}.svc:{HOOKS_PORT}/hooks/{}", settings.namespace, settings.rig);
@@ -108,8 +108,7 @@ pub fn hook_name(settings: &Settings) -> String {
     format!("{}-hook", settings.rig)
 }
 
-/// A Witness that posts Escalations; where an agent of the plan falls silent, one with little
-/// patience.
+/// A Witness that posts Escalations, with short thresholds where an agent of the plan falls silent.
 fn witness(settings: &Settings, plan: &Plan) -> WitnessTemplate {
     let url_secret_ref = SecretKeyRef { name: hook_name(settings), key: HOOK_KEY.to_owned() };
     let webhook = Some(WebhookChannel { url_secret_ref });
@@ -154,7 +153,7 @@ pub fn rig(settings: &Settings, plan: &Plan) -> Rig {
     rig
 }
 
-/// How the rig's polecats run.
+/// The template of the rig's polecats.
 fn template(settings: &Settings) -> PolecatTemplate {
     let AgentConfig { provider, model_provider, .. } = agent(settings);
     let agent =
@@ -191,7 +190,7 @@ fn kubernetes(settings: &Settings) -> KubernetesSpec {
     kubernetes
 }
 
-/// A Polecat at work on a task, made by hand. Its bead is of no store.
+/// A Polecat that works on a task, without a bead in a store.
 pub fn polecat(settings: &Settings, name: &str, task: &str) -> Polecat {
     let mut polecat = Polecat::new(
         name,

@@ -1,16 +1,15 @@
 //! A repository, and what the scripted model does in it.
 
-use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
 use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD as BASE64;
-use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 use tempfile::TempDir;
 
 use crate::git::{git, line};
+use crate::plan_file::{Hopeless, PlanFile, PlannedChange, check, key};
 use crate::project;
 use gastown_fakes::messages::{Attempt, Script, Step};
 
@@ -18,89 +17,8 @@ use gastown_fakes::messages::{Attempt, Script, Step};
 /// at most.
 const MAX_PATCH: usize = 64 << 10;
 
-/// What the prompt of an attempt holds that comes after one that did not end well.
+/// What the prompt of an attempt holds after one that did not end well.
 const RESTARTED: &str = "# The attempt before";
-
-/// A list of real commits of a repository that are to be made again and landed.
-#[derive(Clone, Debug, Deserialize, Serialize)]
-#[serde(rename_all = "camelCase")]
-pub struct PlanFile {
-    /// The commit that the target branch begins at.
-    pub base: String,
-    /// The tree of the target branch when everything has landed, if it is known.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub tip_tree: Option<String>,
-    /// The gate: a command for the shell.
-    pub test: String,
-    /// The changes, in the order in which they are started.
-    pub changes: Vec<PlannedChange>,
-    /// What the model does not know how to do; it ends with a person.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub hopeless: Vec<Hopeless>,
-}
-
-/// A task that nothing comes of.
-#[derive(Clone, Debug, Deserialize, Serialize)]
-#[serde(rename_all = "camelCase")]
-pub struct Hopeless {
-    /// Its name.
-    pub bead: String,
-    /// What was to be done, in one line.
-    pub title: String,
-}
-
-impl Hopeless {
-    /// The line of the task by which the scripted model knows that it does not know.
-    fn key(&self) -> String {
-        key(&self.bead)
-    }
-
-    /// What the bead says beside its title.
-    pub fn description(&self) -> String {
-        format!("{}\n", self.key())
-    }
-
-    fn script(&self) -> Script {
-        let text = "I do not know how to do that.".to_owned();
-        Script { key: self.key(), attempts: vec![Attempt { text, ..Attempt::default() }] }
-    }
-}
-
-fn key(bead: &str) -> String {
-    format!("Change: {bead}")
-}
-
-/// One change of a [`PlanFile`].
-#[derive(Clone, Debug, Deserialize, Serialize)]
-#[serde(rename_all = "camelCase")]
-pub struct PlannedChange {
-    /// Its name: lower-case letters, digits and hyphens.
-    pub bead: String,
-    /// What is to be done, in one line.
-    pub title: String,
-    /// The commit whose difference to its parent the model makes.
-    pub commit: String,
-    /// The changes that must have landed before this one is started.
-    #[serde(default)]
-    pub depends_on: Vec<String>,
-    /// A first try that the gate refuses; `commit` is then made on top of it.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub red_first: Option<RedFirst>,
-    /// In the first attempt the model falls silent and stays so.
-    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
-    pub mute_first: bool,
-}
-
-/// A first try that is wrong.
-#[derive(Clone, Debug, Deserialize, Serialize)]
-#[serde(rename_all = "camelCase")]
-pub struct RedFirst {
-    /// The commit whose difference to its parent the model makes first.
-    pub commit: String,
-    /// What the gate prints; the model makes the right change only when the prompt of the rework
-    /// holds it.
-    pub evidence: String,
-}
 
 /// A repository with its changes, ready to be played.
 #[derive(Debug)]
@@ -114,7 +32,7 @@ pub struct Plan {
     pub test: String,
     /// The changes, in the order in which they are started.
     pub changes: Vec<Change>,
-    /// What nothing comes of.
+    /// Tasks that the model does not know how to do.
     pub hopeless: Vec<Hopeless>,
 }
 
@@ -125,7 +43,7 @@ pub struct Change {
     pub bead: String,
     /// The commit whose change it is.
     pub commit: String,
-    /// What is to be done, in one line.
+    /// The task, in one line.
     pub title: String,
     /// The changes that must have landed before it is begun.
     pub depends_on: Vec<String>,
@@ -164,7 +82,7 @@ impl Plan {
         let from = std::fs::canonicalize(repository)
             .map_or_else(|_| repository.to_owned(), |p| p.display().to_string());
         if from.starts_with('-') {
-            bail!("{from:?} is no repository");
+            bail!("{from:?} is not a repository");
         }
         git(folder.path(), &["clone", "--quiet", "--bare", "--", &from, "."]).await?;
         Self::new(folder, plan).await
@@ -235,49 +153,13 @@ async fn make_try(dir: &Path, commit: &str, evidence: Option<String>) -> Result<
     Ok(Try { patch, message, evidence })
 }
 
-/// Refuses a plan that could not be played: it is a file that a person wrote.
-fn check(plan: &PlanFile) -> Result<()> {
-    let mut known = BTreeSet::new();
-    if plan.changes.is_empty() {
-        bail!("the plan has no changes");
-    }
-    let allowed = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-';
-    for bead in plan.changes.iter().map(|c| &c.bead).chain(plan.hopeless.iter().map(|h| &h.bead)) {
-        if !bead.starts_with(|c: char| c.is_ascii_lowercase())
-            || bead.len() > 40
-            || bead.ends_with('-')
-            || !bead.chars().all(allowed)
-        {
-            bail!(
-                "{bead:?} is no name for a change: at most 40 lower-case letters, digits and hyphens, a letter first"
-            );
-        }
-    }
-    for change in &plan.changes {
-        let bead = change.bead.as_str();
-        if let Some(missing) = change.depends_on.iter().find(|d| !known.contains(d.as_str())) {
-            bail!("{bead} depends on {missing}, which is not a change before it");
-        }
-        if !known.insert(bead) {
-            bail!("{bead} is in the plan twice");
-        }
-    }
-    if let Some(twice) = plan.hopeless.iter().find(|h| !known.insert(&h.bead)) {
-        bail!("{} is in the plan twice", twice.bead);
-    }
-    let hexadecimal = |c: &str| c.len() >= 40 && c.chars().all(|c| c.is_ascii_hexdigit());
-    let reds = plan.changes.iter().filter_map(|c| c.red_first.as_ref().map(|r| &r.commit));
-    let mut commits = plan.changes.iter().map(|c| &c.commit).chain(reds).chain([&plan.base]);
-    commits.find(|c| !hexadecimal(c)).map_or(Ok(()), |c| bail!("{c:?} is no whole commit id"))
-}
-
 impl Change {
-    /// The line of the task by which the scripted model knows what to do.
+    /// The line of the task by which the scripted model finds its script.
     pub fn key(&self) -> String {
         key(&self.bead)
     }
 
-    /// What the bead says beside its title.
+    /// The bead's description.
     pub fn description(&self) -> String {
         format!("Make the change, with its tests, and commit it.\n\n{}\n", self.key())
     }
@@ -335,42 +217,8 @@ git log --oneline --max-count=1"#
 mod tests {
     use super::*;
 
-    fn plan() -> PlanFile {
-        let change = |bead: &str, depends_on: &[&str]| PlannedChange {
-            bead: bead.to_owned(),
-            title: "t".to_owned(),
-            commit: "a".repeat(40),
-            depends_on: depends_on.iter().map(|&d| d.to_owned()).collect(),
-            red_first: None,
-            mute_first: false,
-        };
-        let changes = vec![change("a-1", &[]), change("a-2", &["a-1"])];
-        PlanFile {
-            base: "b".repeat(40),
-            tip_tree: None,
-            test: "true".to_owned(),
-            changes,
-            hopeless: Vec::new(),
-        }
-    }
-
     #[test]
-    fn a_plan_is_read_with_care() {
-        check(&plan()).unwrap();
-        let broken = |change: fn(&mut PlanFile)| {
-            let mut plan = plan();
-            change(&mut plan);
-            check(&plan).unwrap_err().to_string()
-        };
-        assert!(broken(|p| p.changes.swap(0, 1)).contains("depends on a-1"));
-        assert!(broken(|p| p.changes[1].bead = "a-1".to_owned()).contains("twice"));
-        assert!(broken(|p| p.changes[0].bead = "A 1".to_owned()).contains("no name"));
-        assert!(broken(|p| p.base = "--output=x".to_owned()).contains("no whole commit"));
-        assert!(broken(|p| p.changes.clear()).contains("no changes"));
-    }
-
-    #[test]
-    fn bytes_that_are_no_text_travel_encoded() {
+    fn bytes_that_are_not_text_are_encoded() {
         let of = |patch: &[u8]| {
             Try { patch: patch.to_owned(), message: "m".to_owned(), evidence: None }.command()
         };

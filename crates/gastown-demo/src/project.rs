@@ -1,13 +1,13 @@
-//! The default project: a small Python package of our own with real tests, and four changes to it.
-//! The first try of one is wrong, and a test that comes with it says so; at another one the model
-//! falls silent first. A fifth change is never made.
+//! The default project: a small Python package of our own with real tests, and four changes to it. The
+//! first try of one fails its own test; in another one the model falls silent first. A fifth change
+//! is never made.
 
 use std::path::Path;
 
 use anyhow::{Context, Result};
 
 use crate::git::{git, line};
-use crate::plan::{Hopeless, PlanFile, PlannedChange, RedFirst};
+use crate::plan_file::{Hopeless, PlanFile, PlannedChange, RedFirst};
 
 /// A file's path in the project and its text.
 type Files = &'static [(&'static str, &'static str)];
@@ -24,10 +24,10 @@ const MEDIAN: Files = files!("gt-2": "crew/stats.py");
 const NOTES: Files = files!("gt-3": "crew/notes.py", "tests/test_notes.py");
 const ROSTER: Files = files!("gt-4": "crew/roster.py", "tests/test_roster.py");
 
-/// What pytest says about the wrong median.
+/// What pytest prints about the wrong median.
 const EVIDENCE: &str = "assert 3 == 2.5";
 
-/// Makes the repository in `dir` and returns its plan.
+/// Creates the repository in `dir` and returns its plan.
 pub async fn create(dir: &Path) -> Result<PlanFile> {
     git(dir, &["init", "--quiet", "--initial-branch=main"]).await?;
     let base = commit(dir, None, BASE, "Parse durations and take means").await?;
@@ -40,8 +40,8 @@ pub async fn create(dir: &Path) -> Result<PlanFile> {
         "Take the mean of the two in the middle of an even count",
     )
     .await?;
-    let notes = commit(dir, Some(&base), NOTES, "Make file names of titles").await?;
-    let roster = commit(dir, Some(&base), ROSTER, "Say who is on watch").await?;
+    let notes = commit(dir, Some(&base), NOTES, "Turn titles into file names").await?;
+    let roster = commit(dir, Some(&base), ROSTER, "Show who is on watch").await?;
     let change = |bead: &str, title: &str, commit: String| PlannedChange {
         bead: bead.to_owned(),
         title: title.to_owned(),
@@ -54,17 +54,15 @@ pub async fn create(dir: &Path) -> Result<PlanFile> {
     let changes = vec![
         change("gt-1", "durations: show seconds the shortest way", durations),
         PlannedChange { red_first: Some(red), ..change("gt-2", "stats: add the median", median) },
-        change("gt-3", "notes: make file names of titles", notes),
+        change("gt-3", "notes: turn titles into file names", notes),
         PlannedChange {
             depends_on: vec!["gt-1".to_owned()],
             mute_first: true,
-            ..change("gt-4", "roster: say who is on watch", roster)
+            ..change("gt-4", "roster: show who is on watch", roster)
         },
     ];
-    let hopeless = vec![Hopeless {
-        bead: "gt-5".to_owned(),
-        title: "weather: say what it will be tomorrow".to_owned(),
-    }];
+    let hopeless =
+        vec![Hopeless { bead: "gt-5".to_owned(), title: "weather: forecast tomorrow".to_owned() }];
     Ok(PlanFile {
         base,
         tip_tree: None,

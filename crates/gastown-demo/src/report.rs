@@ -1,4 +1,4 @@
-//! What came out, as a table for a person and as JSON for a program.
+//! The result, as a table for a person and as JSON for a program.
 
 use std::collections::BTreeMap;
 
@@ -13,7 +13,7 @@ use crate::git::{git, line};
 use crate::objects::CONVOY;
 use crate::plan::{Change, Plan};
 use crate::scenario::Scenario;
-use crate::watch::Snapshot;
+use crate::snapshot::Snapshot;
 
 /// A demo in which everything landed.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -23,7 +23,7 @@ pub struct Report {
     pub changes: Vec<ChangeReport>,
     /// The convoy that carried them.
     pub convoy: ConvoyReport,
-    /// What ended with a person.
+    /// The changes that need a person.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub escalations: Vec<EscalationReport>,
     /// The target branch at the end.
@@ -50,7 +50,7 @@ pub struct ChangeReport {
     pub polecat: String,
     /// The branch that it was pushed to.
     pub branch: String,
-    /// The branch's commit that was asked to be landed.
+    /// The branch's commit that was submitted.
     pub commit: String,
     /// The commit that passed the gate.
     pub tested_commit: String,
@@ -72,15 +72,15 @@ pub struct ChangeReport {
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct EscalationReport {
-    /// The bead that nothing came of.
+    /// The bead that no change was made for.
     pub bead: String,
     /// Its Polecat.
     pub polecat: String,
     /// The Escalation.
     pub name: String,
-    /// How bad it is.
+    /// Its severity.
     pub severity: String,
-    /// What it says.
+    /// Its summary.
     pub summary: String,
 }
 
@@ -107,7 +107,7 @@ pub struct Target {
 }
 
 impl Report {
-    /// Reads the result off the cluster and the git server.
+    /// Reads the result from the cluster and the git server.
     pub async fn new(
         scenario: &Scenario,
         plan: &Plan,
@@ -159,8 +159,8 @@ impl Report {
         })
     }
 
-    /// What contradicts the promises, if anything: a change that landed untested, a bead that does
-    /// not say what landed, a convoy that is not complete, or another tree than the plan's.
+    /// Checks the promises: every change landed as tested, every bead is closed with what landed, the
+    /// convoy is complete, and the tree is the plan's.
     pub fn check(&self) -> Result<()> {
         if let Some(change) = self.changes.iter().find(|c| c.tested_commit != c.landed_commit) {
             bail!(
@@ -175,9 +175,9 @@ impl Report {
             if change.bead_status != "closed"
                 || change.bead_close_reason.as_deref() != Some(&reason)
             {
-                let said = change.bead_close_reason.as_deref().unwrap_or("nothing");
+                let found = change.bead_close_reason.as_deref().unwrap_or_default();
                 bail!(
-                    "bead {} is {} and says {said:?}, not {reason:?}",
+                    "bead {} is {} with the reason {found:?} instead of {reason:?}",
                     change.bead,
                     change.bead_status
                 );
@@ -233,12 +233,12 @@ impl Report {
         let Target { branch, commit, tree } = &self.target;
         let (count, convoy) = (self.changes.len(), &self.convoy);
         let convoy = format!("convoy {} is {} ({})", convoy.name, convoy.phase, convoy.progress);
-        let told = |e: &EscalationReport| {
+        let escalated = |e: &EscalationReport| {
             format!("\nescalated: {} ({}, {}) {}", e.bead, e.polecat, e.severity, e.summary)
         };
-        let told = self.escalations.iter().map(told).collect::<Vec<_>>().concat();
+        let escalated = self.escalations.iter().map(escalated).collect::<Vec<_>>().concat();
         format!(
-            "{}\n{count} landed in {:.0} s; {convoy}; {branch} is {commit}, tree {tree}{planned}{told}",
+            "{}\n{count} landed in {:.0} s; {convoy}; {branch} is {commit}, tree {tree}{planned}{escalated}",
             table.concat(),
             self.seconds
         )

@@ -1,10 +1,9 @@
-//! Setting the scenario on a cluster, and playing a plan on it.
+//! The scenario on a cluster: a namespace with the servers, the repository with its beads, and a Rig.
 
-use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
-use gastown_api::{Convoy, ConvoyPhase, Escalation, MergeRequest, Polecat, Rig};
+use gastown_api::{Convoy, Escalation, MergeRequest, Polecat, Rig};
 use http::Method;
 use k8s_openapi::api::core::v1::{Namespace, Pod, Secret, Service};
 use kube::api::{Api, DeleteParams, ListParams, Patch, PatchParams, PostParams};
@@ -19,36 +18,18 @@ use crate::objects::{
     self, CONVOY, GIT_PORT, HOOKS_PORT, HOPELESS, MESSAGES_PORT, REPOSITORY, SERVERS,
 };
 use crate::plan::Plan;
-use crate::report::Report;
-use crate::watch::{self, Failure, Snapshot};
+use crate::pods;
+use crate::settings::Settings;
+use crate::snapshot::Snapshot;
 use gastown_cluster::http_client;
 use gastown_cluster::install::SYSTEM;
 use gastown_fakes::hooks::Delivery;
 use gastown_fakes::messages::{Entry, Script};
 
-/// How often the cluster is looked at.
-const PACE: Duration = Duration::from_millis(500);
+/// How often an object is looked at.
+const INTERVAL: Duration = Duration::from_millis(500);
 /// How long a single object may take to appear or to go.
 const OBJECT_DEADLINE: Duration = Duration::from_secs(300);
-
-/// Where and how the demo runs.
-#[derive(Clone, Debug)]
-pub struct Settings {
-    /// The cluster.
-    pub kubeconfig: PathBuf,
-    /// A namespace of its own; made new.
-    pub namespace: String,
-    /// The Rig's name; made new.
-    pub rig: String,
-    /// How many polecats work at a time.
-    pub max_polecats: i32,
-    /// The image of the git server and the Messages API.
-    pub servers_image: String,
-    /// The image that gates run in.
-    pub gate_image: String,
-    /// How long everything may take.
-    pub deadline: Duration,
-}
 
 /// A namespace with the servers and a Rig, ready for Polecats.
 #[derive(Debug)]
@@ -64,14 +45,14 @@ pub struct Scenario {
     convoys: Api<Convoy>,
     polecats: Api<Polecat>,
     requests: Api<MergeRequest>,
-    /// When the Rig was made: the first object that the controllers see.
+    /// When the Rig was created: the first object that the controllers see.
     pub started: Instant,
 }
 
 impl Scenario {
-    /// Makes everything but the Polecats and the Convoys. What an earlier run left under the same
+    /// Creates everything but the Polecats and the Convoys. What an earlier run left under the same
     /// names is deleted first.
-    pub async fn set(
+    pub async fn set_up(
         client: &Client,
         settings: Settings,
         plan: &Plan,
@@ -87,7 +68,7 @@ impl Scenario {
             .await?;
         let pods = Api::<Pod>::namespaced(client.clone(), name);
         apply(&pods, &objects::servers(&settings)?).await?;
-        await_ready(&pods, SERVERS).await?;
+        pods::await_ready(&pods, SERVERS, OBJECT_DEADLINE).await?;
         let target = format!("pod/{SERVERS}");
         let git = kubectl.forward(name, &target, GIT_PORT).await?;
         let messages = kubectl.forward(name, &target, MESSAGES_PORT).await?;
@@ -110,7 +91,7 @@ impl Scenario {
             started: Instant::now(),
             settings,
         };
-        scenario.furnish(plan, scripts).await?;
+        scenario.fill_servers(plan, scripts).await?;
         scenario.started = Instant::now();
         let rig = objects::rig(&scenario.settings, plan);
         Api::<Rig>::all(client.clone())
@@ -120,7 +101,8 @@ impl Scenario {
         Ok(scenario)
     }
 
-    async fn furnish(&self, plan: &Plan, scripts: &[Script]) -> Result<()> {
+    /// Pushes the repository and its beads, and gives the model its scripts.
+    async fn fill_servers(&self, plan: &Plan, scripts: &[Script]) -> Result<()> {
         let admin = format!("http://127.0.0.1:{}/admin/repos/{REPOSITORY}", self.git.port);
         http_client::send(Method::PUT, &admin, Vec::new()).await?;
         let refspec = format!("{}:refs/heads/main", plan.base);
@@ -138,8 +120,8 @@ impl Scenario {
         format!("http://127.0.0.1:{}/{REPOSITORY}.git", self.git.port)
     }
 
-    /// Sends one Convoy off, and a second one of what is hopeless.
-    async fn send(&self, plan: &Plan) -> Result<()> {
+    /// Creates the Convoy of all changes, and a second one of what is hopeless.
+    pub(crate) async fn start_convoys(&self, plan: &Plan) -> Result<()> {
         let everything = plan.changes.iter().map(|c| c.bead.clone()).collect();
         let convoy = objects::convoy(&self.settings, CONVOY, "All changes of the plan", everything);
         self.convoys
@@ -158,8 +140,8 @@ impl Scenario {
         Ok(())
     }
 
-    /// Whether the webhook was told of everything that is hopeless.
-    async fn told_of(&self, plan: &Plan, snapshot: &Snapshot) -> Result<bool> {
+    /// Whether the webhook got an escalation for everything that is hopeless.
+    pub(crate) async fn has_delivered(&self, plan: &Plan, snapshot: &Snapshot) -> Result<bool> {
         let open = plan.hopeless.iter().map(|h| snapshot.escalation(&h.bead));
         let causes: Option<Vec<&str>> = open.map(|e| e.map(|e| e.spec.cause.as_str())).collect();
         let Some(causes) = causes else { return Ok(false) };
@@ -202,70 +184,11 @@ impl Scenario {
         let (convoys, polecats) = (convoys.items, polecats.items);
         Ok(Snapshot { convoys, polecats, requests: requests.items, escalations: escalations.items })
     }
-
-    /// Looks at the cluster until `done` says something, or time is up.
-    pub async fn until<T>(
-        &self,
-        what: &str,
-        limit: Duration,
-        mut done: impl FnMut(&Snapshot) -> Option<T>,
-    ) -> Result<T> {
-        let deadline = Instant::now() + limit;
-        loop {
-            let snapshot = self.snapshot().await?;
-            if let Some(found) = done(&snapshot) {
-                return Ok(found);
-            }
-            if Instant::now() > deadline {
-                let failure = Failure { what: format!("{what}: not in {} s", limit.as_secs()) };
-                return Err(failure.diagnose(self, &snapshot).await);
-            }
-            tokio::time::sleep(PACE).await;
-        }
-    }
 }
 
-/// Plays the plan: puts its changes into the bead store, sends one Convoy off, and watches until
-/// every change has landed, every bead is closed and the Convoy is complete. `tell` gets a line for
-/// everything that changes.
-pub async fn run(
-    client: &Client,
-    settings: Settings,
-    plan: &Plan,
-    mut tell: impl FnMut(&str),
-) -> Result<(Scenario, Report)> {
-    tell(&format!("setting the scenario in namespace {}", settings.namespace));
-    let scenario = Scenario::set(client, settings, plan, &plan.scripts()).await?;
-    scenario.send(plan).await?;
-    let mut news = watch::News::default();
-    let mut patience = watch::Patience::new(scenario.settings.deadline);
-    loop {
-        let snapshot = scenario.snapshot().await?;
-        for line in news.of(&snapshot) {
-            tell(&line);
-            patience.renew();
-        }
-        let landed = plan.changes.iter().filter(|c| snapshot.is_finished(&c.bead)).count();
-        let complete = snapshot.convoy(CONVOY).and_then(|c| c.status.as_ref()?.phase)
-            == Some(ConvoyPhase::Complete);
-        if landed == plan.changes.len() && complete && scenario.told_of(plan, &snapshot).await? {
-            let beads = beads::read(&plan.path(), &scenario.repository_here()).await?;
-            if plan.changes.iter().all(|c| beads.get(&c.bead).is_some_and(|b| b.status == "closed"))
-            {
-                let report = Report::new(&scenario, plan, &snapshot, &beads).await?;
-                return Ok((scenario, report));
-            }
-        }
-        if let Some(failure) = patience.is_over(&snapshot, landed, plan.changes.len()) {
-            return Err(failure.diagnose(&scenario, &snapshot).await);
-        }
-        tokio::time::sleep(PACE).await;
-    }
-}
-
-/// Deletes what has the scenario's names, and waits until it is gone.
+/// Deletes the objects with the scenario's names and waits until they are gone.
 pub async fn clear(client: &Client, settings: &Settings) -> Result<()> {
-    // The convoys first: they would start anew what is deleted.
+    // The convoys first: they would start again what is deleted.
     let convoys = Api::<Convoy>::namespaced(client.clone(), &settings.namespace);
     for convoy in [CONVOY, HOPELESS] {
         delete(&convoys, convoy).await?;
@@ -293,9 +216,9 @@ where
     while api.get_opt(name).await?.is_some() {
         anyhow::ensure!(
             Instant::now() < deadline,
-            "{name} of an earlier run does not go; its finalizers may wait for a controller"
+            "{name} of an earlier run is still there; its finalizers may wait for a controller"
         );
-        tokio::time::sleep(PACE).await;
+        tokio::time::sleep(INTERVAL).await;
     }
     Ok(())
 }
@@ -310,21 +233,4 @@ where
         .await
         .with_context(|| format!("applying {name}"))?;
     Ok(())
-}
-
-async fn await_ready(pods: &Api<Pod>, name: &str) -> Result<()> {
-    let deadline = Instant::now() + OBJECT_DEADLINE;
-    loop {
-        let pod = pods.get(name).await?;
-        let conditions =
-            pod.status.as_ref().and_then(|s| s.conditions.as_deref()).unwrap_or_default();
-        if conditions.iter().any(|c| c.type_ == "Ready" && c.status == "True") {
-            return Ok(());
-        }
-        if Instant::now() > deadline {
-            let waiting = watch::pod_says(&pod);
-            anyhow::bail!("pod {name} is not ready: {waiting}");
-        }
-        tokio::time::sleep(PACE).await;
-    }
 }

@@ -36,7 +36,7 @@ fn ok(dir: &Path, args: &[&str]) -> String {
 
 fn refused(dir: &Path, args: &[&str]) -> String {
     let out = git(dir, args);
-    assert!(!out.status.success(), "git {args:?} was to fail");
+    assert!(!out.status.success(), "git {args:?} did not fail");
     String::from_utf8_lossy(&out.stderr).into_owned()
 }
 
@@ -83,7 +83,7 @@ async fn branches_are_pushed_cloned_moved_back_and_deleted() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_repository_that_is_not_there_and_a_protected_branch_are_refused() {
+async fn a_missing_repository_and_a_protected_branch_are_refused() {
     let dir = TempDir::new().unwrap();
     let server = GitHttp::start(dir.path()).await.unwrap();
     server.create("web").await.unwrap();
@@ -101,7 +101,7 @@ async fn a_repository_that_is_not_there_and_a_protected_branch_are_refused() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_server_asks_for_its_login_and_goes_down_and_up() {
+async fn a_server_requires_its_login_and_can_be_stopped_and_started() {
     let dir = TempDir::new().unwrap();
     let login = Some(("me".to_owned(), "secret".to_owned()));
     let mut server =
@@ -112,14 +112,14 @@ async fn a_server_asks_for_its_login_and_goes_down_and_up() {
     refused(work.path(), &["ls-remote", &server.repository("web")]);
     refused(work.path(), &["ls-remote", &with.replace("secret", "guess")]);
     server.down().await;
-    let told = refused(work.path(), &["ls-remote", "origin"]);
-    assert!(told.contains("Failed to connect") || told.contains("refused"), "{told}");
+    let output = refused(work.path(), &["ls-remote", "origin"]);
+    assert!(output.contains("Failed to connect") || output.contains("refused"), "{output}");
     server.up().await.unwrap();
     assert!(ok(work.path(), &["ls-remote", "origin"]).contains("refs/heads/main"));
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn objects_that_fsck_dislikes_are_refused() {
+async fn objects_that_fail_fsck_are_refused() {
     let dir = TempDir::new().unwrap();
     let server = GitHttp::start(dir.path()).await.unwrap();
     server.create("web").await.unwrap();
@@ -128,8 +128,8 @@ async fn objects_that_fsck_dislikes_are_refused() {
     let bad = work.path().join("bad");
     std::fs::write(&bad, format!("tree {tree}\nauthor nobody\ncommitter nobody\n\nbad\n")).unwrap();
     let id = ok(work.path(), &["hash-object", "-t", "commit", "-w", "--literally", "bad"]);
-    let told = refused(work.path(), &["push", "origin", &format!("{id}:refs/heads/bad")]);
-    assert!(told.contains("fsck") || told.contains("unpacker error"), "{told}");
+    let output = refused(work.path(), &["push", "origin", &format!("{id}:refs/heads/bad")]);
+    assert!(output.contains("fsck") || output.contains("unpacker error"), "{output}");
 }
 
 /// Runs the real agent on a prompt, in an empty repository, and returns the folder and what the
@@ -205,7 +205,7 @@ fn script() -> Vec<Script> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_real_agent_carries_out_a_script() {
+async fn the_real_agent_runs_a_script() {
     let api = MessagesApi::start(script(), Some("k".to_owned())).await.unwrap();
     let (home, lines) = claude(&api, "k", "Write a note.\n\nChange: note\n").await;
     let repo = home.path().join("repo");

@@ -1,8 +1,8 @@
 //! A server that follows the published rules of `bd serve` v0, on a real socket, with faults on
 //! demand.
 //!
-//! It knows no client. What no client of ours may do (a request without a project, an unlimited
-//! read) ends the request in a panic, and so the test.
+//! It knows no client. A request that no client of ours may send (without a project, an unlimited read)
+//! panics, which fails the test.
 
 #![allow(clippy::unwrap_used)]
 
@@ -24,40 +24,35 @@ use tokio::net::TcpListener;
 use tokio::task::JoinSet;
 use tokio_rustls::TlsAcceptor;
 
-use self::town::Said;
-pub use self::town::Town;
+use self::store::Reply;
+pub use self::store::{PROJECT, Store, TOKEN};
 
-mod town;
+mod store;
 
-/// The project that the server has.
-pub const PROJECT: &str = "proj-web";
-/// The token that it takes.
-pub const TOKEN: &str = "s3cret-token";
-
-/// What happens to a request instead of its answer.
+/// What happens to a request instead of a normal response.
 #[derive(Clone, Debug)]
 pub enum Fault {
-    /// An answer with these headers and this body; the request is not done.
+    /// A response with this status, these headers and this body; the request is not carried out.
     Answer(u16, Vec<(&'static str, String)>, String),
-    /// The connection ends; the request is not done.
+    /// The connection ends; the request is not carried out.
     CutBefore,
-    /// The connection ends; the request is done.
+    /// The connection ends; the request is carried out.
     CutAfter,
-    /// The request is done, and half of its answer is sent.
+    /// The request is carried out, and half of its response is sent.
     CutMidway,
-    /// The request is done, and its answer never ends.
+    /// The request is carried out, and its response never ends.
     NeverEnds,
-    /// A body without an end, as fast as it is read.
+    /// A body without an end, sent as fast as it is read.
     Flood,
 }
 
-/// What the server knows and was asked.
+/// What the server shares with its connections.
 struct Shared {
-    town: Mutex<Town>,
+    store: Mutex<Store>,
     faults: Queue<Fault>,
     asked: Mutex<Vec<String>>,
-    /// Done between a request's arrival and its being carried out: what others do meanwhile.
-    meanwhile: Queue<fn(&mut Town)>,
+    /// Runs after a request arrived and before it is carried out: the changes of other clients.
+    meanwhile: Queue<fn(&mut Store)>,
 }
 
 /// A running server; it ends with this value.
@@ -68,7 +63,7 @@ pub struct Server {
     tasks: JoinSet<()>,
 }
 
-/// What is to happen to the next request whose line holds the text.
+/// What happens to the next request whose line holds the text.
 type Queue<T> = Mutex<VecDeque<(&'static str, T)>>;
 
 type Body = BoxBody<Bytes, io::Error>;
@@ -79,7 +74,7 @@ impl Server {
         Self::start_on(None).await
     }
 
-    /// A server that speaks TLS, and whom to trust for it.
+    /// A server with TLS, and the roots that trust it.
     pub async fn start_secure() -> (Self, rustls::RootCertStore) {
         let own = rcgen::generate_simple_self_signed(vec!["127.0.0.1".to_owned()]).unwrap();
         let mut roots = rustls::RootCertStore::empty();
@@ -100,7 +95,7 @@ impl Server {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let shared = Arc::new(Shared {
-            town: Mutex::new(Town::new()),
+            store: Mutex::new(Store::new()),
             faults: Mutex::default(),
             asked: Mutex::default(),
             meanwhile: Mutex::default(),
@@ -114,8 +109,9 @@ impl Server {
     pub async fn with_issues(count: usize) -> Self {
         let server = Self::start().await;
         for number in 1..=count {
-            server.town(|town| {
-                town.add(&json!({"id": format!("gt-{number}"), "title": format!("issue {number}")}))
+            server.store(|store| {
+                let (id, title) = (format!("gt-{number}"), format!("issue {number}"));
+                store.add(&json!({"id": id, "title": title}));
             });
         }
         server
@@ -131,9 +127,9 @@ impl Server {
         self.address
     }
 
-    /// Leaves the port: connections are refused until [`Server::up`].
+    /// Closes the port: connections are refused until [`Server::up`].
     pub async fn down(&mut self) {
-        // Only when the tasks are gone the listener is closed.
+        // The listener is closed only when the tasks have ended.
         self.tasks.shutdown().await;
     }
 
@@ -145,19 +141,20 @@ impl Server {
         }
     }
 
-    /// Looks at the store, or changes it behind the API's back.
-    pub fn town<T>(&self, work: impl FnOnce(&mut Town) -> T) -> T {
-        work(&mut self.shared.town.lock())
+    /// Reads the store, or changes it without the API.
+    pub fn store<T>(&self, work: impl FnOnce(&mut Store) -> T) -> T {
+        work(&mut self.shared.store.lock())
     }
 
-    /// The next request whose line holds `part` meets this fault.
+    /// The next request whose line holds `part` gets this fault.
     pub fn fault(&self, part: &'static str, fault: Fault) {
         self.shared.faults.lock().push_back((part, fault));
     }
 
-    /// Before the next request whose line holds `part` is carried out, somebody else does this.
-    pub fn meanwhile(&self, part: &'static str, deed: fn(&mut Town)) {
-        self.shared.meanwhile.lock().push_back((part, deed));
+    /// Before the next request whose line holds `part` is carried out, another client makes this
+    /// change.
+    pub fn meanwhile(&self, part: &'static str, change: fn(&mut Store)) {
+        self.shared.meanwhile.lock().push_back((part, change));
     }
 
     /// The requests so far that hold `part`, as `METHOD target`.
@@ -167,7 +164,7 @@ impl Server {
 
     /// An issue as the server keeps it.
     pub fn row(&self, id: &str) -> Value {
-        self.town(|town| town.row(id).cloned().unwrap())
+        self.store(|store| store.row(id).cloned().unwrap())
     }
 }
 
@@ -179,7 +176,7 @@ async fn accept(listener: TcpListener, tls: Option<TlsAcceptor>, shared: Arc<Sha
             let service =
                 hyper::service::service_fn(move |request| answer(shared.clone(), request));
             let http = hyper::server::conn::http1::Builder::new();
-            // An error is a fault that was asked for, or a client that went away.
+            // An error is a fault on purpose, or a client that disconnected.
             match tls {
                 None => drop(http.serve_connection(TokioIo::new(stream), service).await),
                 Some(tls) => {
@@ -217,10 +214,10 @@ async fn answer(
         }
         _ => {}
     }
-    if let Some(deed) = take(&shared.meanwhile, &line) {
-        deed(&mut shared.town.lock());
+    if let Some(change) = take(&shared.meanwhile, &line) {
+        change(&mut shared.store.lock());
     }
-    let Said { status, headers, body } = shared.town.lock().answer(&parts, &body);
+    let Reply { status, headers, body } = shared.store.lock().answer(&parts, &body);
     let half = Bytes::from(body.as_bytes()[..body.len() / 2].to_vec());
     let body = match fault {
         Some(Fault::CutAfter) => return Err(cut()),
@@ -249,10 +246,10 @@ fn whole(body: String) -> Body {
 fn take<T>(queue: &Queue<T>, line: &str) -> Option<T> {
     let mut queue = queue.lock();
     let place = queue.iter().position(|(part, _)| line.contains(part))?;
-    queue.remove(place).map(|(_, deed)| deed)
+    queue.remove(place).map(|(_, found)| found)
 }
 
-/// A problem document with a code.
+/// The body of a problem with a code.
 pub fn problem(code: &str) -> String {
     json!({"type": "about:blank", "code": code, "title": code, "detail": "in the server's words"})
         .to_string()

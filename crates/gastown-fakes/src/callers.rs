@@ -1,18 +1,18 @@
-//! Who may call what of a gRPC service, as a test writes it down: a row a method, a mark a
-//! controller.
+//! Which controllers may call which methods of a gRPC service, as a table in a test: one row for each
+//! method, one mark for each controller.
 
 use prost::Message as _;
 
 use gastown_api::rbac::Controller;
 
-/// Asks about every method of `service` (as `package.Service` in the encoded descriptors) and every
-/// caller. A row is a method and a mark for each of [`Controller::ALL`], in their order: `x` may call
-/// it, `-` may not. From another namespace, and with another account, nobody may. `may` is asked
-/// with method, namespace and account.
+/// Checks every method of `service` (as `package.Service` in the encoded descriptors) for every caller.
+/// A row is a method and a mark for each of [`Controller::ALL`], in their order: `x` may call it, `-`
+/// may not. From another namespace, and with another account, nobody may. `may` gets the method, the
+/// namespace and the account.
 ///
 /// # Panics
 ///
-/// When an answer is another than the rows say, and when the service has a method without a row.
+/// When `may` differs from a row, and when the service has a method without a row.
 pub fn check(
     descriptors: &[u8],
     service: &str,
@@ -22,9 +22,9 @@ pub fn check(
 ) {
     let mut known = methods(descriptors, service);
     known.sort();
-    let mut told: Vec<String> = rows.iter().map(|(method, _)| (*method).to_owned()).collect();
-    told.sort();
-    assert_eq!(known, told, "the methods of {service}");
+    let mut listed: Vec<String> = rows.iter().map(|(method, _)| (*method).to_owned()).collect();
+    listed.sort();
+    assert_eq!(known, listed, "the methods of {service}");
     for (method, marks) in rows {
         assert_eq!(marks.len(), Controller::ALL.len(), "{method}");
         for (account, mark) in Controller::ALL.map(Controller::name).into_iter().zip(marks.chars())
@@ -41,7 +41,7 @@ pub fn check(
         );
     }
     for account in Controller::ALL.map(Controller::name) {
-        assert!(!may("Unheard", release, account), "{account} calls what is not there");
+        assert!(!may("Unknown", release, account), "{account} calls a method that does not exist");
     }
 }
 

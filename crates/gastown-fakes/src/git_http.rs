@@ -1,9 +1,9 @@
 //! A real git server over smart HTTP: git's own `http-backend` behind a router, over a folder of
 //! bare repositories.
 //!
-//! Anonymous reading and writing unless a user is set. Objects are checked when they arrive; every
+//! Everybody may read and write unless a login is set. Objects are checked when they arrive; every
 //! branch may be deleted or moved backwards, as on a forge without protected branches. A test may
-//! refuse pushes to a ref, and take the server away from its port and bring it back.
+//! refuse pushes to a ref, and stop the server and start it again on its port.
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -43,12 +43,12 @@ while read -r ref; do
 done <"$GIT_DIR/refused-refs"
 "#;
 
-/// What a server needs to know.
+/// The configuration of a server.
 #[derive(Clone, Debug)]
 pub struct Config {
     /// The folder that holds the bare repositories, `NAME.git`.
     pub dir: PathBuf,
-    /// User and password that every request must carry; none asked for when absent.
+    /// User and password that every request must carry; none are needed when absent.
     pub login: Option<(String, String)>,
 }
 
@@ -61,7 +61,7 @@ pub struct GitHttp {
     counts: Arc<Counts>,
 }
 
-/// What was asked of a server.
+/// The number of requests.
 #[derive(Debug, Default)]
 struct Counts {
     requests: AtomicU64,
@@ -96,13 +96,13 @@ impl GitHttp {
         self.config.dir.join(format!("{name}.git"))
     }
 
-    /// Makes an empty bare repository with `main` as its first branch.
+    /// Creates an empty bare repository with `main` as its first branch.
     pub async fn create(&self, name: &str) -> Result<PathBuf> {
         create_repository(&self.config.dir, name).await
     }
 
-    /// From now on pushes to these full ref names of a repository are declined; an empty list
-    /// allows all again.
+    /// Declines pushes to these full ref names of a repository from now on; an empty list allows all
+    /// again.
     pub fn refuse(&self, name: &str, refs: &[&str]) -> Result<()> {
         let mut lines = refs.join("\n");
         if !lines.is_empty() {
@@ -113,11 +113,11 @@ impl GitHttp {
             .context("writing the list of refused refs")
     }
 
-    /// Leaves the port: connections are refused until [`GitHttp::up`].
+    /// Closes the port: connections are refused until [`GitHttp::up`].
     pub async fn down(&mut self) {
         if let Some(task) = self.task.take() {
             task.abort();
-            // Only when the task is gone its listener is closed.
+            // The listener is closed only when the task has ended.
             let _ = task.await;
         }
     }
@@ -130,13 +130,12 @@ impl GitHttp {
         Ok(())
     }
 
-    /// How many requests came so far.
+    /// How many requests there were so far.
     pub fn requests(&self) -> u64 {
         self.counts.requests.load(Ordering::Relaxed)
     }
 
-    /// How many of them asked which refs there are, as every run of git against a remote does
-    /// first.
+    /// How many of them listed the refs, as every run of git against a remote does first.
     pub fn sessions(&self) -> u64 {
         self.counts.sessions.load(Ordering::Relaxed)
     }
@@ -175,11 +174,11 @@ async fn count(State(counts): State<Arc<Counts>>, request: Request, next: Next) 
     next.run(request).await
 }
 
-/// Makes an empty bare repository `NAME.git` in `dir`; one that is there is left as it is.
+/// Creates an empty bare repository `NAME.git` in `dir`; one that exists is left as it is.
 pub async fn create_repository(dir: &Path, name: &str) -> Result<PathBuf> {
     let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_');
     if name.is_empty() || !name.chars().all(plain) {
-        bail!("{name:?} is no repository name: letters, digits, - and _ only");
+        bail!("{name:?} is not a repository name: letters, digits, - and _ only");
     }
     let path = dir.join(format!("{name}.git"));
     if path.join("HEAD").is_file() {
@@ -201,7 +200,7 @@ pub async fn create_repository(dir: &Path, name: &str) -> Result<PathBuf> {
     Ok(path)
 }
 
-/// `git` in `dir` with nothing of the machine's own configuration.
+/// `git` in `dir` without the machine's own configuration.
 fn git(dir: &Path) -> Command {
     let mut command = Command::new("git");
     let settings = [
@@ -224,7 +223,7 @@ fn git(dir: &Path) -> Command {
     command
 }
 
-/// The server's routes: the repositories, and `/admin/repos` to list and to make them.
+/// The server's routes: the repositories, and `/admin/repos` to list and to create them.
 pub fn router(config: Config) -> Router {
     Router::new()
         .route("/admin/repos", get(list))
@@ -320,7 +319,7 @@ async fn cgi(config: &Config, request: Request) -> Result<Response> {
 async fn feed(mut stdin: ChildStdin, body: Body) {
     let mut body = body.into_data_stream();
     while let Some(Ok(chunk)) = body.next().await {
-        // The backend may answer an error without reading everything.
+        // The backend may respond with an error before it has read everything.
         if stdin.write_all(&chunk).await.is_err() {
             return;
         }
@@ -328,22 +327,23 @@ async fn feed(mut stdin: ChildStdin, body: Body) {
     let _ = stdin.shutdown().await;
 }
 
-/// Reads a CGI answer's header lines.
+/// Reads the header lines of a CGI response.
 async fn read_head(output: &mut BufReader<ChildStdout>, response: &mut Response) -> Result<()> {
     loop {
         let mut line = String::new();
         if output.read_line(&mut line).await? == 0 {
-            bail!("git http-backend ended before its answer");
+            bail!("git http-backend ended before its response");
         }
         let line = line.trim_end();
         if line.is_empty() {
             return Ok(());
         }
-        let (name, value) = line.split_once(':').with_context(|| format!("no header: {line:?}"))?;
+        let (name, value) =
+            line.split_once(':').with_context(|| format!("not a header: {line:?}"))?;
         if name.eq_ignore_ascii_case("status") {
             let code = value.split_whitespace().next().unwrap_or_default();
             *response.status_mut() =
-                code.parse().with_context(|| format!("no status: {line:?}"))?;
+                code.parse().with_context(|| format!("not a status: {line:?}"))?;
         } else {
             response
                 .headers_mut()

@@ -1,4 +1,4 @@
-//! A receiver of webhooks that keeps what it was sent: the other end of an escalation's route.
+//! A receiver of webhooks that keeps what it gets: the other end of an escalation's route.
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -11,9 +11,9 @@ use axum::{Json, Router};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-/// How many deliveries are kept; older ones go first.
+/// How many deliveries are kept; the oldest are dropped first.
 const KEPT: usize = 256;
-/// The largest delivery that is taken, in bytes.
+/// The largest delivery that is accepted, in bytes.
 const MAX_DELIVERY: usize = 1 << 20;
 
 /// One delivery.
@@ -21,13 +21,13 @@ const MAX_DELIVERY: usize = 1 << 20;
 pub struct Delivery {
     /// The last part of the path that it was sent to.
     pub hook: String,
-    /// What was sent.
+    /// The JSON that was sent.
     pub body: Value,
 }
 
 type Kept = Arc<Mutex<VecDeque<Delivery>>>;
 
-/// `POST /hooks/NAME` takes JSON; `GET /admin/deliveries` lists what came, oldest first.
+/// `POST /hooks/NAME` takes JSON; `GET /admin/deliveries` lists the deliveries, oldest first.
 pub fn router() -> Router {
     Router::new()
         .route("/hooks/{name}", post(take))

@@ -1,8 +1,8 @@
-//! The test kubelet: pods of a plane without nodes run, end and get lost when a test says so.
+//! The test kubelet: pods of a plane without nodes run, end and get lost as a test orders.
 //!
 //! It writes what the real kubelet writes and nothing else: a binding to a node, the containers'
 //! states with their termination messages where they really appear (native sidecars among the init
-//! containers), the phase that follows from them, and a Node that goes away. It decides nothing by
+//! containers), the phase that follows from them, and a Node that disappears. It decides nothing by
 //! itself.
 
 use std::collections::BTreeMap;
@@ -18,7 +18,7 @@ use serde_json::{Value, json};
 use tokio::sync::OnceCell;
 
 /// How long a test waits for a pod that should come.
-const POD_WITHIN: Duration = Duration::from_secs(60);
+const POD_LIMIT: Duration = Duration::from_secs(60);
 
 /// How one container ends.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -27,7 +27,7 @@ pub struct Exit {
     pub code: i32,
     /// What it wrote to its termination log.
     pub message: String,
-    /// The kubelet's word for it, such as `OOMKilled`; when empty it follows from the code.
+    /// The kubelet's reason, such as `OOMKilled`; when empty it follows from the code.
     pub reason: String,
 }
 
@@ -56,13 +56,13 @@ impl Exit {
     }
 }
 
-/// How a pod ends: what each container says, by its name. A container that is not named here never
+/// How a pod ends: the exit of each container by its name. A container that is not named here never
 /// started, or, when the pod ends well, ended with code 0 and no message.
 #[derive(Clone, Debug, Default)]
 pub struct Outcome(BTreeMap<String, Exit>);
 
 impl Outcome {
-    /// No container says anything.
+    /// No container has an exit of its own.
     pub fn new() -> Self {
         Self::default()
     }
@@ -78,7 +78,7 @@ impl Outcome {
         Self::new().with("git-init", init)
     }
 
-    /// Adds what one container says.
+    /// Adds the exit of one container.
     #[must_use]
     pub fn with(mut self, container: &str, exit: Exit) -> Self {
         self.0.insert(container.to_owned(), exit);
@@ -86,19 +86,19 @@ impl Outcome {
     }
 }
 
-/// Plays the kubelet of one node of its own.
+/// Acts as the kubelet of a node of its own.
 pub struct TestKubelet {
     client: Client,
     node: OnceCell<String>,
 }
 
 impl TestKubelet {
-    /// A kubelet whose Node is made when the first pod is bound to it.
+    /// A kubelet whose Node is created when the first pod is bound to it.
     pub fn new(client: Client) -> Self {
         Self { client, node: OnceCell::new() }
     }
 
-    /// Waits for a pod that answers to the predicate.
+    /// Waits for a pod that matches the predicate.
     pub async fn wait_pod(&self, namespace: &str, wanted: impl Fn(&Pod) -> bool) -> Result<Pod> {
         let events = watcher(self.pods(namespace), watcher::Config::default())
             .default_backoff()
@@ -108,12 +108,12 @@ impl TestKubelet {
                 std::pin::pin!(events.try_filter(|pod| std::future::ready(wanted(pod))));
             found.try_next().await?.context("the watch ended")
         };
-        tokio::time::timeout(POD_WITHIN, search)
+        tokio::time::timeout(POD_LIMIT, search)
             .await
-            .with_context(|| format!("no such pod in {namespace} after {POD_WITHIN:?}"))?
+            .with_context(|| format!("no such pod in {namespace} after {POD_LIMIT:?}"))?
     }
 
-    /// Waits until a pod of this uid is gone from the API server.
+    /// Waits until a pod of this uid is deleted.
     pub async fn wait_gone(&self, pod: &Pod) -> Result<()> {
         let (api, name, uid) =
             (self.api_of(pod)?, pod.name_any(), pod.uid().context("the pod has no uid")?);
@@ -122,9 +122,9 @@ impl TestKubelet {
             &name,
             kube::runtime::wait::conditions::is_deleted(&uid),
         );
-        tokio::time::timeout(POD_WITHIN, gone)
+        tokio::time::timeout(POD_LIMIT, gone)
             .await
-            .with_context(|| format!("pod {name} was still there after {POD_WITHIN:?}"))??;
+            .with_context(|| format!("pod {name} was still there after {POD_LIMIT:?}"))??;
         Ok(())
     }
 
@@ -134,7 +134,7 @@ impl TestKubelet {
         self.running_after(pod, &Outcome::new()).await
     }
 
-    /// As [`Self::running`]; the init containers that are done say what the outcome holds for them.
+    /// As [`Self::running`]; the init containers that are done end as in the outcome.
     pub async fn running_after(&self, pod: &Pod, init: &Outcome) -> Result<Pod> {
         self.bind(pod).await?;
         let done = Exit::default();
@@ -157,15 +157,15 @@ impl TestKubelet {
         self.patch_status(pod, &status).await
     }
 
-    /// Ends the pod: each container says what the outcome holds for it, and the phase follows as
-    /// the kubelet derives it.
+    /// Ends the pod: each container ends as in the outcome, and the phase follows as the kubelet derives
+    /// it.
     pub async fn finish(&self, pod: &Pod, outcome: &Outcome) -> Result<Pod> {
         self.bind(pod).await?;
         self.patch_status(pod, &ended(pod, outcome)?).await
     }
 
-    /// Ends the pod as the kubelet ends one that was deleted: its containers end so, then it is
-    /// gone, unless a finalizer holds it.
+    /// Ends the pod as the kubelet ends a deleted one: its containers end as in the outcome, then the
+    /// pod is removed, unless a finalizer holds it.
     pub async fn terminate(&self, pod: &Pod, outcome: &Outcome) -> Result<()> {
         self.finish(pod, outcome).await?;
         let conditions = Preconditions { uid: pod.uid(), resource_version: None };
@@ -201,8 +201,8 @@ impl TestKubelet {
         self.patch_status(pod, &status).await
     }
 
-    /// The node stops answering: it is Ready=Unknown and tainted, the pod's Ready is False, its
-    /// phase stays as it was.
+    /// The node becomes unreachable: it is Ready=Unknown and tainted, the pod's Ready is False, its phase
+    /// stays as it was.
     pub async fn node_unreachable(&self, pod: &Pod) -> Result<Pod> {
         self.bind(pod).await?;
         let node = self.node().await?;
@@ -218,8 +218,7 @@ impl TestKubelet {
         self.patch_status(pod, &lost).await
     }
 
-    /// The node is gone for good: its Node is deleted while the pod is still bound to it and
-    /// Running.
+    /// The node is lost: its Node is deleted while the pod is still bound to it and Running.
     pub async fn node_lost(&self, pod: &Pod) -> Result<()> {
         self.bind(pod).await?;
         let nodes: Api<Node> = Api::all(self.client.clone());
@@ -244,7 +243,7 @@ impl TestKubelet {
         done.with_context(|| format!("writing the status of pod {}", pod.name_any()))
     }
 
-    /// Does the scheduler's part, once.
+    /// Binds the pod to the node as the scheduler would, once.
     async fn bind(&self, pod: &Pod) -> Result<()> {
         let api = self.api_of(pod)?;
         let now = api.get(&pod.name_any()).await?;
@@ -259,7 +258,7 @@ impl TestKubelet {
         Ok(())
     }
 
-    /// The name of this kubelet's Node, which is made on first use.
+    /// The name of this kubelet's Node, which is created on first use.
     async fn node(&self) -> Result<&str> {
         let make = || async {
             let nodes: Api<Node> = Api::all(self.client.clone());
@@ -268,7 +267,7 @@ impl TestKubelet {
             let name = nodes
                 .create(&PostParams::default(), &wanted)
                 .await
-                .context("making a Node")?
+                .context("creating a Node")?
                 .name_any();
             let ready =
                 json!({"status": {"conditions": [condition("Ready", "True", "KubeletReady")]}});
@@ -369,7 +368,7 @@ mod tests {
     }
 
     #[test]
-    fn messages_of_init_and_sidecar_stand_among_the_init_containers() {
+    fn messages_of_init_and_sidecar_are_among_the_init_containers() {
         let outcome =
             Outcome::polecat(Exit::new(0, "init"), Exit::new(0, "sync"), Exit::new(0, "run"));
         let status = ended(&pod(), &outcome).unwrap();
@@ -384,7 +383,7 @@ mod tests {
     }
 
     #[test]
-    fn after_a_failed_init_nothing_else_started() {
+    fn after_a_failed_init_no_other_container_started() {
         let status = ended(&pod(), &Outcome::init_failed(Exit::new(1, "no secret"))).unwrap();
         assert_eq!(status["phase"], "Failed");
         assert_eq!(status["initContainerStatuses"][0]["state"]["terminated"]["exitCode"], 1);
@@ -396,7 +395,7 @@ mod tests {
     }
 
     #[test]
-    fn a_failed_sidecar_fails_no_pod_and_a_failed_container_does() {
+    fn a_failed_sidecar_does_not_fail_the_pod_and_a_failed_container_does() {
         let sidecar = Outcome::polecat(Exit::default(), Exit::new(1, ""), Exit::default());
         assert_eq!(ended(&pod(), &sidecar).unwrap()["phase"], "Succeeded");
         let container = Outcome::polecat(Exit::default(), Exit::default(), Exit::out_of_memory());

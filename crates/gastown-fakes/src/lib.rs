@@ -1,9 +1,9 @@
-//! The other side of a connection, for tests and the demo: a git server over HTTP and one over ssh,
-//! a scripted Messages API, `bd serve`, a receiver of webhooks, and a kubelet that does what a test
-//! says.
+//! The other side of a connection, for tests and the demo: a git server over HTTP and one over ssh, a
+//! scripted Messages API, `bd serve`, a receiver of webhooks, an OCI registry, and a kubelet that a
+//! test controls.
 //!
-//! Each speaks the real protocol; what it answers is the test's to say. Nothing of the operator's
-//! own code is here.
+//! Each speaks the real protocol; the test decides its answers. This crate must not know the
+//! operator's own code.
 
 pub mod bd_serve;
 pub mod callers;
@@ -11,18 +11,36 @@ pub mod git_http;
 pub mod hooks;
 pub mod kubelet;
 pub mod messages;
+pub mod registry;
 pub mod repository;
 pub mod sshd;
 
-/// A folder of the outside test data (`GASTOWN_TEST_DATA`, by default `../shared/data` beside the
-/// workspace), or a line that says what is not run for the lack of it. Under `CI=true` `cargo xtask
-/// test` refuses to start without the data.
-pub fn outside_data(folder: &str) -> Option<std::path::PathBuf> {
-    let beside = || std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../../../shared/data");
-    let data = std::env::var_os("GASTOWN_TEST_DATA").map_or_else(beside, Into::into).join(folder);
-    if !data.is_dir() {
-        println!("not run: outside data is not at {}", data.display());
-        return None;
+use std::path::{Path, PathBuf};
+
+/// The folder of the outside test data: `GASTOWN_TEST_DATA`, by default `../shared/data` beside the
+/// workspace.
+pub fn outside_data_dir() -> PathBuf {
+    let beside = || Path::new(env!("CARGO_MANIFEST_DIR")).join("../../../shared/data");
+    std::env::var_os("GASTOWN_TEST_DATA").map_or_else(beside, Into::into)
+}
+
+/// One folder of the outside test data. Without it a line is printed, and the test returns.
+///
+/// # Panics
+///
+/// Under `CI=true`, where every test must run.
+pub fn outside_data(folder: &str) -> Option<PathBuf> {
+    let data = outside_data_dir().join(folder);
+    if data.is_dir() {
+        return Some(data);
     }
-    Some(data)
+    let missing = format!("not run: the outside data is not at {}", data.display());
+    assert!(!is_ci(), "{missing}; under CI=true every test must run");
+    println!("{missing}");
+    None
+}
+
+/// Whether everything that cannot run is a failure.
+pub fn is_ci() -> bool {
+    std::env::var("CI").is_ok_and(|value| value == "true")
 }

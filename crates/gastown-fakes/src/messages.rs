@@ -1,10 +1,9 @@
-//! A scripted model: what it answers to a request of the Messages API, decided from the request
-//! alone.
+//! A scripted model: its answer to a request of the Messages API, decided from the request alone.
 //!
-//! A script belongs to a key, one line of the task's text. Its attempts are lists of Bash commands
-//! that the agent is told to run, one a turn, and a last text. Nothing is remembered between
-//! requests: the step is the number of tool calls that the conversation already holds, so a
-//! restarted server or a second replica goes on where the first was.
+//! A script belongs to a key, one line of the task's text. Its attempts are lists of Bash commands for
+//! the agent, one in each turn, and a last text. Nothing is remembered between requests: the step is
+//! the number of tool calls that the conversation already holds, so a restarted server or a second
+//! replica continues where the first one was.
 
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -19,7 +18,7 @@ pub use server::{Entry, MessagesApi, router};
 pub struct Script {
     /// A whole line of the task's text.
     pub key: String,
-    /// The first is done on a first prompt; a later one on a prompt that holds its
+    /// The first is for a first prompt; a later one for a prompt that holds its
     /// [`Attempt::prompt_contains`].
     pub attempts: Vec<Attempt>,
 }
@@ -37,7 +36,7 @@ pub struct Attempt {
     pub text: String,
 }
 
-/// One command for the agent's Bash tool, or none for ever.
+/// One command for the agent's Bash tool, or no answer at all.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Step {
@@ -47,7 +46,7 @@ pub struct Step {
     /// How long the tool may take, in milliseconds; the agent's own default when absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub timeout_ms: Option<u64>,
-    /// The model answers nothing, for as long as it is waited for: the agent falls silent.
+    /// The model never answers: the agent falls silent.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub hang: bool,
 }
@@ -64,10 +63,10 @@ impl Step {
     }
 }
 
-/// What the model answers to one request.
+/// The model's answer to one request.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Answer {
-    /// A request beside the task (a title, a summary): a few words.
+    /// The answer to a request beside the task (a title, a summary): a short text.
     Aside,
     /// The model's turn in a scripted task.
     Turn {
@@ -88,15 +87,15 @@ pub enum Action {
     /// Calls the Bash tool.
     Run(Step),
     /// Ends its turn with a text.
-    Say(String),
+    End(String),
     /// Answers nothing.
     Hang,
 }
 
-/// Decides the answer. The task's text is what the user said, tool results left out.
+/// Decides the answer. The task's text is the user's part of the conversation without tool results.
 ///
-/// A command that failed ends the script: the model says what it saw, as one that is at a loss
-/// would.
+/// A command that failed ends the script: the model reports its output, as one that does not know how
+/// to continue.
 pub fn answer(scripts: &[Script], request: &Value) -> Answer {
     let has_tools =
         request["tools"].as_array().is_some_and(|t| t.iter().any(|tool| tool["name"] == "Bash"));
@@ -106,19 +105,19 @@ pub fn answer(scripts: &[Script], request: &Value) -> Answer {
     let calls = count_calls(request);
     let attempt = choose(script, &prompt, &interjected(request));
     let action = match (attempt, failed_result(request)) {
-        (None, _) => Action::Say(
-            "I was asked to work on this again, but nothing in the task says what went wrong."
+        (None, _) => Action::End(
+            "I was asked to work on this again, but nothing in the task explains what went wrong."
                 .to_owned(),
         ),
         (Some(_), Some(output)) => {
-            Action::Say(format!("A command failed and I do not know how to go on: {output}"))
+            Action::End(format!("A command failed and I do not know how to go on: {output}"))
         }
         (Some(n), None) => {
             let attempt = &script.attempts[n];
             match attempt.steps.get(calls) {
                 Some(step) if step.hang => Action::Hang,
                 Some(step) => Action::Run(step.clone()),
-                None => Action::Say(attempt.text.clone()),
+                None => Action::End(attempt.text.clone()),
             }
         }
     };
@@ -143,23 +142,24 @@ fn choose(script: &Script, prompt: &str, interjected: &str) -> Option<usize> {
     })
 }
 
-/// Whether the prompt tells of an earlier request that the merge queue gave back.
+/// Whether the prompt describes an earlier request that the merge queue sent back.
 fn is_rework(prompt: &str) -> bool {
     prompt.lines().any(|line| line.trim_start_matches(['#', ' ']).starts_with("Rework"))
 }
 
-/// Everything that the user said, a part a line.
+/// The user's part of the conversation, one line for each text.
 fn prompt(request: &Value) -> String {
-    said(request, "user")
+    texts(request, "user")
 }
 
-/// What the agent was told while it worked: it hands that on beside the next tool result, in a
-/// message of the system's that says so.
+/// Messages of the user while the agent worked: it passes them on with the next tool result, in a
+/// message of the system.
 fn interjected(request: &Value) -> String {
-    said(request, "system")
+    texts(request, "system")
 }
 
-fn said(request: &Value, role: &str) -> String {
+/// The texts of one role, one line for each.
+fn texts(request: &Value, role: &str) -> String {
     let mut text = String::new();
     for message in messages(request).filter(|m| m["role"] == role) {
         let whole = message["content"].as_str();
@@ -186,7 +186,7 @@ fn count_calls(request: &Value) -> usize {
     parts(request, "tool_use").count()
 }
 
-/// What the last command said, when it failed.
+/// The output of the last command, when it failed.
 fn failed_result(request: &Value) -> Option<String> {
     let last = parts(request, "tool_result").last().filter(|r| r["is_error"] == true)?;
     let text = match &last["content"] {
@@ -253,7 +253,7 @@ mod tests {
         let one = called("a", false);
         assert_eq!(ask(&one), (Some(1), Action::Run(step("two"))));
         let two = [one.as_slice(), &called("b", false)].concat();
-        assert_eq!(ask(&two), (Some(1), Action::Say("done".to_owned())));
+        assert_eq!(ask(&two), (Some(1), Action::End("done".to_owned())));
     }
 
     #[test]
@@ -262,14 +262,14 @@ mod tests {
         assert_eq!(action(&with), (Some(2), Action::Run(step("better"))));
         let (attempt, action) = action(&request("Change: gt-1\n## Rework\nit was red", &[]));
         assert_eq!(attempt, None);
-        assert!(matches!(action, Action::Say(_)));
+        assert!(matches!(action, Action::End(_)));
     }
 
     #[test]
     fn evidence_in_a_tool_result_is_not_in_the_prompt() {
-        let mut told = called("a", false);
-        told[1]["content"][0]["content"] = json!("assert 3 == 2.5");
-        assert_eq!(action(&request("Change: gt-1", &told)), (Some(1), Action::Run(step("two"))));
+        let mut result = called("a", false);
+        result[1]["content"][0]["content"] = json!("assert 3 == 2.5");
+        assert_eq!(action(&request("Change: gt-1", &result)), (Some(1), Action::Run(step("two"))));
     }
 
     #[test]
@@ -291,9 +291,9 @@ mod tests {
     }
 
     #[test]
-    fn what_is_said_while_it_works_chooses_an_attempt_and_holds_no_key() {
-        let told = json!({"role": "system", "content": "The user sent a new message while you were working:\nassert 3 == 2.5\nChange: gt-9"});
-        let further = [called("a", false).as_slice(), &[told]].concat();
+    fn a_message_while_it_works_chooses_an_attempt_and_holds_no_key() {
+        let message = json!({"role": "system", "content": "The user sent a new message while you were working:\nassert 3 == 2.5\nChange: gt-9"});
+        let further = [called("a", false).as_slice(), &[message]].concat();
         assert_eq!(action(&request("Change: gt-1", &further)).0, Some(2));
         assert_eq!(answer(&scripts(), &request("Change: gt-10", &further)), Answer::Aside);
     }
@@ -301,7 +301,7 @@ mod tests {
     #[test]
     fn a_failed_command_ends_the_script() {
         let (_, action) = action(&request("Change: gt-1", &called("a", true)));
-        assert!(matches!(action, Action::Say(text) if text.contains("boom")));
+        assert!(matches!(action, Action::End(text) if text.contains("boom")));
     }
 
     #[test]

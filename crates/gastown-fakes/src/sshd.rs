@@ -1,4 +1,4 @@
-//! A real sshd on a loopback port that serves bare repositories, with keys made for the occasion.
+//! A real sshd on a loopback port that serves bare repositories, with keys of its own.
 
 use std::fs;
 use std::net::{TcpListener, TcpStream};
@@ -37,7 +37,7 @@ fn keygen(at: &Path) -> anyhow::Result<()> {
 }
 
 impl Sshd {
-    /// Starts one. Everything that the key's holder may do is what `git-shell` allows.
+    /// Starts a server. The key's holder may do what `git-shell` allows.
     pub fn start() -> anyhow::Result<Self> {
         let program = ["/usr/sbin/sshd", "/usr/local/sbin/sshd", "/sbin/sshd"]
             .map(PathBuf::from)
@@ -108,7 +108,7 @@ impl Sshd {
         }
     }
 
-    /// What it said.
+    /// Its log.
     pub fn log(&self) -> String {
         fs::read_to_string(self.dir.path().join("sshd.log")).unwrap_or_default()
     }
@@ -122,12 +122,12 @@ impl Sshd {
         Ok(fs::read_to_string(self.dir.path().join(name))?)
     }
 
-    /// The private key that is let in.
+    /// The private key that is accepted.
     pub fn user_key(&self) -> anyhow::Result<String> {
         self.read("user")
     }
 
-    /// A private key that is not.
+    /// A private key that is refused.
     pub fn stranger_key(&self) -> anyhow::Result<String> {
         self.read("stranger")
     }

@@ -1,16 +1,16 @@
-//! The cluster that everything else plays on behaves like one: logs, exec, names.
+//! The cluster of the other scenarios works: logs, exec, names.
 
 use anyhow::{Result, ensure};
-use e2e::ground::Ground;
+use e2e::environment::Environment;
 
 const NAMESPACE: &str = "e2e-cluster";
 
 /// kubectl reaches into a pod, and a pod finds Services by name.
-pub async fn answers(ground: &Ground) -> Result<()> {
-    let image = ground.settings("cluster", std::time::Duration::ZERO).gate_image;
-    let kubectl = &ground.kubectl;
+pub async fn answers(env: &Environment) -> Result<()> {
+    let image = env.settings("cluster", std::time::Duration::ZERO).gate_image;
+    let kubectl = &env.kubectl;
     kubectl.output(&["create", "namespace", NAMESPACE]).await?;
-    // A pod is refused until its namespace has this.
+    // A pod is refused until its namespace has this account.
     kubectl
         .output(&[
             "wait",
@@ -29,8 +29,8 @@ pub async fn answers(ground: &Ground) -> Result<()> {
     kubectl
         .output(&["wait", "-n", NAMESPACE, "--for=condition=Ready", "--timeout=120s", "pod/probe"])
         .await?;
-    let said = kubectl.output(&["logs", "-n", NAMESPACE, "probe"]).await?;
-    ensure!(said == "begun\n", "kubectl logs says {said:?}");
+    let log = kubectl.output(&["logs", "-n", NAMESPACE, "probe"]).await?;
+    ensure!(log == "begun\n", "kubectl logs printed {log:?}");
     let whole = "kubernetes.default.svc.cluster.local";
     let found =
         kubectl.output(&["exec", "-n", NAMESPACE, "probe", "--", "getent", "hosts", whole]).await?;

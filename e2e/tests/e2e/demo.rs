@@ -1,9 +1,9 @@
-//! The main job: branches land.
+//! Branches land.
 
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
-use e2e::ground::{Ground, text, xtask};
+use e2e::environment::{Environment, text, xtask};
 use gastown_api::rbac::Controller;
 use gastown_api::{BeadStore, Convoy, MergePhase, MergeRequest, Polecat, Refinery, Rig, Witness};
 use gastown_cluster::http_client;
@@ -18,10 +18,10 @@ use kube::api::ListParams;
 const MESSAGES_PORT: u16 = 8081;
 
 /// `cargo xtask demo` itself, as a person runs it.
-pub async fn default(ground: &Ground) -> Result<()> {
+pub async fn default(env: &Environment) -> Result<()> {
     let folder = tempfile::TempDir::new()?;
     let json = folder.path().join("demo.json");
-    let kubeconfig = ground.cluster.kubeconfig();
+    let kubeconfig = env.cluster.kubeconfig();
     xtask(&["demo", "--keep", "--json", text(&json)?, "--kubeconfig", text(&kubeconfig)?]).await?;
     let report: Report = serde_json::from_slice(&std::fs::read(&json)?)?;
     report.check()?;
@@ -46,36 +46,36 @@ pub async fn default(ground: &Ground) -> Result<()> {
         report.changes.iter().filter(|c| c.reworks == 1).map(|c| c.bead.as_str()).collect();
     ensure!(reworked == ["gt-2"], "reworked: {reworked:?}");
     // The scripted model makes the right change only when the prompt holds the failing test's
-    // output; its log says that it did.
-    let tunnel = ground.kubectl.forward("gastown-demo", "pod/demo-servers", MESSAGES_PORT).await?;
+    // output; its log shows that it did.
+    let tunnel = env.kubectl.forward("gastown-demo", "pod/demo-servers", MESSAGES_PORT).await?;
     let log: Vec<Entry> =
         http_client::get_json(&format!("http://127.0.0.1:{}/admin/log", tunnel.port)).await?;
-    let told = |e: &&Entry| {
+    let reworked = |e: &&Entry| {
         e.key.as_deref() == Some("Change: gt-2") && e.attempt == Some(2) && e.evidence && e.called
     };
     ensure!(
-        log.iter().find(told).is_some(),
+        log.iter().find(reworked).is_some(),
         "no prompt of gt-2 held the failing test's output: {log:#?}"
     );
-    let mut settings = ground.settings("demo", Duration::ZERO);
+    let mut settings = env.settings("demo", Duration::ZERO);
     "gastown-demo".clone_into(&mut settings.namespace);
     "demo".clone_into(&mut settings.rig);
-    clear(&ground.client, &settings).await
+    clear(&env.client, &settings).await
 }
 
 /// 21 real changes as the beads of one Convoy, while each controller is killed once and every
 /// status is erased.
-pub async fn real_repository(ground: &Ground) -> Result<()> {
+pub async fn real_repository(env: &Environment) -> Result<()> {
     let Some(data) = outside_data("boltons") else { return Ok(()) };
     let bundle = data.join("boltons.bundle");
     let plan = Plan::load(text(&bundle)?, &data.join("replay.json")).await?;
-    let settings = ground.settings("boltons", Duration::from_secs(60 * 60));
+    let settings = env.settings("boltons", Duration::from_secs(60 * 60));
     let mut before = Vec::new();
     for controller in Controller::ALL.map(Controller::name) {
-        before.push(ground.restarts(controller).await?);
+        before.push(env.restarts(controller).await?);
     }
-    let harming = harm(ground, &settings, plan.changes.len());
-    let playing = run(&ground.client, settings.clone(), &plan, |line| println!("  {line}"));
+    let harming = harm(env, &settings, plan.changes.len());
+    let playing = run(&env.client, settings.clone(), &plan, |line| println!("  {line}"));
     let (scenario, report) = tokio::select! {
         played = playing => played?,
         harmed = async { harming.await?; std::future::pending::<Result<()>>().await } => { harmed?; anyhow::bail!("unreachable") }
@@ -85,8 +85,8 @@ pub async fn real_repository(ground: &Ground) -> Result<()> {
     ensure!(report.changes.len() == 21, "{} of 21 landed", report.changes.len());
     ensure!(report.tree_as_planned == Some(true), "the landed tree is {}", report.target.tree);
     for (controller, before) in Controller::ALL.map(Controller::name).into_iter().zip(before) {
-        let after = ground.restarts(controller).await?;
-        ensure!(after == before + 1, "{controller} was started again {} times", after - before);
+        let after = env.restarts(controller).await?;
+        ensure!(after == before + 1, "{controller} was restarted {} times", after - before);
     }
     // A first prompt is a conversation that holds no command yet.
     let log = scenario.messages_log().await?;
@@ -96,34 +96,34 @@ pub async fn real_repository(ground: &Ground) -> Result<()> {
             log.iter().filter(|e| e.key.as_ref() == Some(&key) && e.step == 0 && e.called).count();
         ensure!(begun == 1, "{} was begun {begun} times", change.bead);
     }
-    let told = ground.events(&settings.namespace, "Convoy").await?;
-    let complete = told.iter().filter(|reason| *reason == "Complete").count();
-    ensure!(complete == 1, "the convoy's completion was told {complete} times: {told:?}");
+    let events = env.events(&settings.namespace, "Convoy").await?;
+    let complete = events.iter().filter(|reason| *reason == "Complete").count();
+    ensure!(complete == 1, "{complete} events report the convoy's completion: {events:?}");
     drop(scenario);
-    clear(&ground.client, &settings).await
+    clear(&env.client, &settings).await
 }
 
 /// Kills each controller once, spread over the run, and erases the statuses when half have landed.
-async fn harm(ground: &Ground, settings: &Settings, changes: usize) -> Result<()> {
+async fn harm(env: &Environment, settings: &Settings, changes: usize) -> Result<()> {
     for (n, controller) in Controller::ALL.map(Controller::name).into_iter().enumerate() {
         await_landed(
-            ground,
+            env,
             settings,
             changes * (n + 1) / (Controller::ALL.map(Controller::name).len() + 1),
         )
         .await?;
         println!("  killing {controller}");
-        ground.kill(controller).await?;
+        env.kill(controller).await?;
         if n + 1 == Controller::ALL.map(Controller::name).len() / 2 {
             println!("  erasing the statuses");
-            erase(ground, settings).await?;
+            erase(env, settings).await?;
         }
     }
     Ok(())
 }
 
-async fn await_landed(ground: &Ground, settings: &Settings, at: usize) -> Result<()> {
-    let requests = Api::<MergeRequest>::namespaced(ground.client.clone(), &settings.namespace);
+async fn await_landed(env: &Environment, settings: &Settings, at: usize) -> Result<()> {
+    let requests = Api::<MergeRequest>::namespaced(env.client.clone(), &settings.namespace);
     loop {
         let list = requests.list(&ListParams::default()).await.context("listing requests")?;
         let landed =
@@ -135,13 +135,13 @@ async fn await_landed(ground: &Ground, settings: &Settings, at: usize) -> Result
     }
 }
 
-async fn erase(ground: &Ground, settings: &Settings) -> Result<()> {
-    let (client, namespace) = (&ground.client, settings.namespace.as_str());
-    ground.erase::<Rig>(&Api::all(client.clone()), |_| true).await?;
-    ground.erase::<Refinery>(&Api::namespaced(client.clone(), SYSTEM), |_| true).await?;
-    ground.erase::<Witness>(&Api::namespaced(client.clone(), SYSTEM), |_| true).await?;
-    ground.erase::<BeadStore>(&Api::namespaced(client.clone(), SYSTEM), |_| true).await?;
-    ground.erase::<Convoy>(&Api::namespaced(client.clone(), namespace), |_| true).await?;
-    ground.erase::<Polecat>(&Api::namespaced(client.clone(), namespace), |_| true).await?;
-    ground.erase::<MergeRequest>(&Api::namespaced(client.clone(), namespace), |_| true).await
+async fn erase(env: &Environment, settings: &Settings) -> Result<()> {
+    let (client, namespace) = (&env.client, settings.namespace.as_str());
+    env.erase::<Rig>(&Api::all(client.clone()), |_| true).await?;
+    env.erase::<Refinery>(&Api::namespaced(client.clone(), SYSTEM), |_| true).await?;
+    env.erase::<Witness>(&Api::namespaced(client.clone(), SYSTEM), |_| true).await?;
+    env.erase::<BeadStore>(&Api::namespaced(client.clone(), SYSTEM), |_| true).await?;
+    env.erase::<Convoy>(&Api::namespaced(client.clone(), namespace), |_| true).await?;
+    env.erase::<Polecat>(&Api::namespaced(client.clone(), namespace), |_| true).await?;
+    env.erase::<MergeRequest>(&Api::namespaced(client.clone(), namespace), |_| true).await
 }

@@ -3,10 +3,10 @@
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
-use e2e::ground::Ground;
+use e2e::environment::Environment;
 use e2e::refs::Remote;
 use gastown_api::{Polecat, PolecatPhase};
-use gastown_demo::{Plan, Scenario, clear};
+use gastown_demo::{Plan, Scenario, clear, until};
 use gastown_fakes::messages::{Attempt, Script, Step};
 use kube::Api;
 use kube::api::{Patch, PatchParams};
@@ -14,8 +14,8 @@ use serde_json::json;
 
 const LIMIT: Duration = Duration::from_secs(300);
 
-/// Only where the sidecar's own folder is mounted a trap is worth something: it pushes a ref of its
-/// own then. `@URL@` is the remote.
+/// A trap works only where the sidecar's own folder is mounted: there it pushes a ref of its own.
+/// `@URL@` is the remote.
 const TRAP: &str = r#"cat >/workspace/trap <<'END_OF_TRAP'
 #!/bin/sh
 if [ -d /gastown/private ]; then
@@ -42,7 +42,7 @@ for repo in /workspace/repo/.git /workspace/origin.git; do
 done
 echo '* filter=evil' >.gitattributes"#;
 
-/// A commit, and links to what is not the agent's.
+/// A commit, and links to files that are not the agent's.
 const LINKS: &str = r"git -c core.hooksPath=/dev/null -c core.fsmonitor= -c filter.evil.process= -c filter.evil.clean=cat add .gitattributes
 git -c core.hooksPath=/dev/null -c core.fsmonitor= -c filter.evil.process= -c filter.evil.clean=cat commit -qm 'Attributes'
 ln -s /etc/passwd link-to-file
@@ -52,13 +52,13 @@ echo mine >dirty";
 /// The worktree itself becomes a link to a folder of the machine.
 const SYMLINKED: &str = "cd /workspace && mv repo moved && ln -s /etc repo";
 
-/// Works on for as long as it may.
+/// Works until it is stopped.
 const STAY: &str = "tail -f /dev/null";
 
-/// Traps in one polecat, a symlinked worktree in the other; both are stopped, which makes the
-/// sidecar save all it can.
-pub async fn planted(ground: &Ground) -> Result<()> {
-    let settings = ground.settings("hostile", LIMIT);
+/// Traps in one polecat, a symlinked worktree in the other; both are stopped, so that the sidecar
+/// saves their work.
+pub async fn planted(env: &Environment) -> Result<()> {
+    let settings = env.settings("hostile", LIMIT);
     let mut plan = Plan::default_project().await?;
     "true".clone_into(&mut plan.test);
     let url = format!("http://demo-servers.{}.svc:8080/project.git", settings.namespace);
@@ -66,7 +66,7 @@ pub async fn planted(ground: &Ground) -> Result<()> {
         script("planter", &[&TRAP.replace("@URL@", &url), LINKS, STAY]),
         script("linker", &["true", SYMLINKED, STAY]),
     ];
-    let scenario = Scenario::set(&ground.client, settings.clone(), &plan, &scripts).await?;
+    let scenario = Scenario::set_up(&env.client, settings.clone(), &plan, &scripts).await?;
     for name in ["planter", "linker"] {
         scenario.start(name, &format!("Plant traps.\n\nChange: {name}\n")).await?;
     }
@@ -74,7 +74,7 @@ pub async fn planted(ground: &Ground) -> Result<()> {
         crate::saved::await_at_work(&scenario, name, 2).await?;
     }
     await_branch(&scenario, "refs/heads/feature/planter").await?;
-    let polecats = Api::<Polecat>::namespaced(ground.client.clone(), &settings.namespace);
+    let polecats = Api::<Polecat>::namespaced(env.client.clone(), &settings.namespace);
     for name in ["planter", "linker"] {
         let wish = Patch::Merge(json!({"spec": {"desiredState": "Terminated"}}));
         polecats.patch(name, &PatchParams::default(), &wish).await?;
@@ -83,14 +83,13 @@ pub async fn planted(ground: &Ground) -> Result<()> {
         let ended = |p: &&Polecat| {
             p.status.as_ref().and_then(|s| s.phase) == Some(PolecatPhase::Terminated)
         };
-        scenario
-            .until(&format!("end of {name}"), LIMIT, |s| s.polecat(name).filter(ended).map(|_| ()))
-            .await?;
+        let what = format!("the end of {name}");
+        until(&scenario, &what, LIMIT, |s| s.polecat(name).filter(ended).map(|_| ())).await?;
     }
     let remote = Remote::read(&scenario).await?;
     check(&remote, &settings.namespace).await.with_context(|| format!("{:#?}", remote.refs))?;
     drop(scenario);
-    clear(&ground.client, &settings).await
+    clear(&env.client, &settings).await
 }
 
 fn script(name: &str, commands: &[&str]) -> Script {
@@ -127,7 +126,7 @@ async fn check(remote: &Remote, namespace: &str) -> Result<()> {
             || name.starts_with(&format!("{wip}linker/"))
     };
     let foreign: Vec<&String> = remote.refs.keys().filter(|name| !own(name)).collect();
-    ensure!(foreign.is_empty(), "refs that nobody was to write: {foreign:?}");
+    ensure!(foreign.is_empty(), "unexpected refs: {foreign:?}");
     let snapshot = remote
         .find(&format!("{wip}planter/"))
         .context("the planter's uncommitted work is not saved")?;

@@ -1,7 +1,7 @@
-//! Scenarios on a real cluster: kubelet, chart, images, the real agent. They share one cluster and
-//! run in this order.
+//! Scenarios on a real cluster: kubelet, chart, images, the real agent. They share one cluster and run
+//! in this order.
 //!
-//! Words on the command line choose the scenarios whose names hold one of them.
+//! Arguments choose the scenarios whose names hold one of them.
 
 mod cluster;
 mod demo;
@@ -11,7 +11,7 @@ mod saved;
 use std::time::Instant;
 
 use anyhow::Result;
-use e2e::ground::Ground;
+use e2e::environment::Environment;
 
 const SCENARIOS: [&str; 5] = [
     "the_cluster_answers_as_any_other",
@@ -23,22 +23,23 @@ const SCENARIOS: [&str; 5] = [
 
 #[tokio::main]
 async fn main() -> Result<()> {
-    let words: Vec<String> = words(std::env::args().skip(1));
+    let filters: Vec<String> = filters(std::env::args().skip(1));
     let chosen: Vec<&str> = SCENARIOS
         .into_iter()
-        .filter(|s| words.is_empty() || words.iter().any(|w| s.contains(w.as_str())))
+        .filter(|s| filters.is_empty() || filters.iter().any(|f| s.contains(f.as_str())))
         .collect();
     if chosen.is_empty() {
-        println!("no scenario has such a name");
+        println!("no scenario's name holds any of: {}", filters.join(", "));
+        anyhow::ensure!(!gastown_fakes::is_ci(), "under CI=true a filter must match a scenario");
         return Ok(());
     }
-    let ground = Ground::up().await?;
+    let env = Environment::up().await?;
     let mut failed = Vec::new();
     for name in &chosen {
         println!("\nscenario {name}");
         let start = Instant::now();
         let played = tokio::select! {
-            played = play(&ground, name) => played,
+            played = play(&env, name) => played,
             _ = tokio::signal::ctrl_c() => Err(anyhow::anyhow!("interrupted")),
         };
         let seconds = start.elapsed().as_secs();
@@ -50,7 +51,7 @@ async fn main() -> Result<()> {
             }
         }
     }
-    ground.down().await?;
+    env.down().await?;
     anyhow::ensure!(
         failed.is_empty(),
         "{} of {} scenarios failed: {}",
@@ -62,26 +63,26 @@ async fn main() -> Result<()> {
     Ok(())
 }
 
-async fn play(ground: &Ground, name: &str) -> Result<()> {
+async fn play(env: &Environment, name: &str) -> Result<()> {
     match SCENARIOS.iter().position(|s| *s == name) {
-        Some(0) => cluster::answers(ground).await,
-        Some(1) => demo::default(ground).await,
-        Some(2) => Box::pin(demo::real_repository(ground)).await,
-        Some(3) => saved::work_is_saved(ground).await,
-        _ => hostile::planted(ground).await,
+        Some(0) => cluster::answers(env).await,
+        Some(1) => demo::default(env).await,
+        Some(2) => Box::pin(demo::real_repository(env)).await,
+        Some(3) => saved::work_is_saved(env).await,
+        _ => hostile::planted(env).await,
     }
 }
 
-/// The words among the arguments; the flags that `cargo test` programs take are not for us.
-fn words(args: impl Iterator<Item = String>) -> Vec<String> {
+/// The filters among the arguments; the flags for programs of `cargo test` are ignored.
+fn filters(args: impl Iterator<Item = String>) -> Vec<String> {
     let mut args = args;
-    let mut words = Vec::new();
+    let mut filters = Vec::new();
     while let Some(arg) = args.next() {
         if arg == "--test-threads" {
             args.next();
         } else if !arg.starts_with('-') {
-            words.push(arg);
+            filters.push(arg);
         }
     }
-    words
+    filters
 }

@@ -3,10 +3,10 @@
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
-use e2e::ground::Ground;
+use e2e::environment::Environment;
 use e2e::refs::Remote;
 use gastown_api::{Polecat, PolecatPhase};
-use gastown_demo::{Plan, Scenario, clear};
+use gastown_demo::{Plan, Scenario, Snapshot, clear, until};
 use gastown_fakes::messages::{Attempt, Script, Step};
 use kube::Api;
 use kube::api::{DeleteParams, Patch, PatchParams};
@@ -14,43 +14,44 @@ use serde_json::json;
 
 const LIMIT: Duration = Duration::from_secs(300);
 
-/// Setting Terminated, and deleting.
-pub async fn work_is_saved(ground: &Ground) -> Result<()> {
-    let settings = ground.settings("saved", LIMIT);
+/// One polecat is set to Terminated, another one is deleted.
+pub async fn work_is_saved(env: &Environment) -> Result<()> {
+    let settings = env.settings("saved", LIMIT);
     let mut plan = Plan::default_project().await?;
     "true".clone_into(&mut plan.test);
     let scripts = [half_done("ended"), half_done("deleted")];
-    let scenario = Scenario::set(&ground.client, settings.clone(), &plan, &scripts).await?;
+    let scenario = Scenario::set_up(&env.client, settings.clone(), &plan, &scripts).await?;
     for name in ["ended", "deleted"] {
         scenario.start(name, &format!("Do a long thing.\n\nChange: {name}\n")).await?;
     }
     for name in ["ended", "deleted"] {
         await_at_work(&scenario, name, 1).await?;
     }
-    let polecats = Api::<Polecat>::namespaced(ground.client.clone(), &settings.namespace);
+    let polecats = Api::<Polecat>::namespaced(env.client.clone(), &settings.namespace);
     let wish = Patch::Merge(json!({"spec": {"desiredState": "Terminated"}}));
     polecats.patch("ended", &PatchParams::default(), &wish).await?;
     polecats.delete("deleted", &DeleteParams::default()).await?;
     let phase = |p: &Polecat| p.status.as_ref().and_then(|s| s.phase);
-    scenario
-        .until("Terminated", LIMIT, |s| {
-            s.polecat("ended").filter(|p| phase(p) == Some(PolecatPhase::Terminated)).map(|_| ())
-        })
-        .await?;
-    scenario.until("deletion", LIMIT, |s| s.polecat("deleted").is_none().then_some(())).await?;
+    let is_terminated = |p: &&Polecat| phase(p) == Some(PolecatPhase::Terminated);
+    until(&scenario, "the end of the terminated polecat", LIMIT, |s| {
+        s.polecat("ended").filter(is_terminated).map(|_| ())
+    })
+    .await?;
+    let is_deleted = |s: &Snapshot| s.polecat("deleted").is_none().then_some(());
+    until(&scenario, "the deletion of the other one", LIMIT, is_deleted).await?;
     let remote = Remote::read(&scenario).await?;
     for name in ["ended", "deleted"] {
         check(&remote, &settings.namespace, name)
             .await
             .with_context(|| format!("{name}: {:#?}", remote.refs))?;
     }
-    let pods = ground.pods(&settings.namespace).await?;
+    let pods = env.pods(&settings.namespace).await?;
     ensure!(!pods.iter().any(|p| p.starts_with("polecat-")), "pods are left: {pods:?}");
     drop(scenario);
-    clear(&ground.client, &settings).await
+    clear(&env.client, &settings).await
 }
 
-/// Commits a part, leaves another uncommitted, and then works on for as long as it may.
+/// Commits one part, leaves another one uncommitted, and then works until it is stopped.
 fn half_done(name: &str) -> Script {
     let step =
         |bash: &str, timeout_ms| Step { bash: bash.to_owned(), timeout_ms, ..Step::default() };
@@ -62,8 +63,7 @@ fn half_done(name: &str) -> Script {
     }
 }
 
-/// Waits until the agent was told to run this command of its script, so that those before it have
-/// ended.
+/// Waits until the model ordered this command of the script, so that the commands before it have ended.
 pub async fn await_at_work(scenario: &Scenario, name: &str, step: usize) -> Result<()> {
     let key = format!("Change: {name}");
     let end = std::time::Instant::now() + LIMIT;
@@ -73,9 +73,8 @@ pub async fn await_at_work(scenario: &Scenario, name: &str, step: usize) -> Resu
             return Ok(());
         }
         if std::time::Instant::now() > end {
-            // Says what the cluster shows.
-            return scenario
-                .until(&format!("agent {name} at work"), Duration::ZERO, |_| None)
+            // Fails with a diagnosis.
+            return until(scenario, &format!("agent {name} at work"), Duration::ZERO, |_| None)
                 .await;
         }
         tokio::time::sleep(Duration::from_millis(300)).await;
@@ -87,17 +86,17 @@ async fn check(remote: &Remote, namespace: &str, name: &str) -> Result<()> {
     ensure!(remote.refs.contains_key(&branch), "no branch {branch}");
     ensure!(
         remote.subjects("refs/heads/main", &branch).await? == ["The first part"],
-        "the branch lacks the commit"
+        "the branch does not have the commit"
     );
     let wip =
         remote.find(&format!("refs/gastown/wip/{namespace}/{name}/")).context("no snapshot")?;
     ensure!(
         remote.file(wip, "uncommitted").await? == "two\n",
-        "the snapshot lacks the uncommitted file"
+        "the snapshot does not have the uncommitted file"
     );
     ensure!(
         remote.file(wip, "committed").await? == "one\n",
-        "the snapshot lacks the committed file"
+        "the snapshot does not have the committed file"
     );
     Ok(())
 }

@@ -1,5 +1,5 @@
 //! The program of a pod's sandbox: it holds the pod's namespaces open, and where containers share a
-//! process namespace it is their first process and buries the dead.
+//! process namespace it is their first process and reaps zombies.
 
 use rustix::process::{WaitOptions, wait};
 use signal_hook::consts::{SIGCHLD, SIGINT, SIGTERM};
@@ -11,7 +11,7 @@ fn main() -> std::io::Result<()> {
         if signal != SIGCHLD {
             return Ok(());
         }
-        // One signal may stand for several children.
+        // One signal may be for several children.
         while let Ok(Some(_)) = wait(WaitOptions::NOHANG) {}
     }
     Ok(())

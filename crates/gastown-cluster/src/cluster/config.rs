@@ -1,4 +1,4 @@
-//! The configuration files of a node, and the addresses that they speak of. Pure.
+//! The configuration files of a node, and its addresses. Pure.
 
 use std::net::Ipv4Addr;
 use std::path::{Path, PathBuf};
@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 /// The node's name.
 pub const NODE: &str = "gastown";
 /// The bridge that pods are plugged into.
-pub const BRIDGE: &str = "gtground0";
+pub const BRIDGE: &str = "gastown0";
 /// The bridge's address, which is the node's. All ranges are of 198.18.0.0/15, which RFC 2544 keeps
 /// off the internet.
 pub const NODE_ADDRESS: Ipv4Addr = Ipv4Addr::new(198, 18, 0, 1);
@@ -23,9 +23,9 @@ pub const DNS_ADDRESS: Ipv4Addr = Ipv4Addr::new(198, 19, 0, 10);
 /// The image of a pod's sandbox.
 pub const PAUSE_IMAGE: &str = "ghcr.io/gastown-operator/pause:1";
 /// Our own table in the packet filter.
-pub const TABLE: &str = "gtground";
+pub const TABLE: &str = "gastown";
 
-/// Where the parts of one cluster are.
+/// The folders of one cluster.
 #[derive(Clone, Debug)]
 pub struct Paths {
     /// The cluster's folder.
@@ -51,8 +51,8 @@ impl Paths {
 }
 
 /// containerd's configuration, format 3. `snapshotter` is `overlayfs`, or `native` where overlays
-/// cannot be stacked.
-pub fn containerd(paths: &Paths, snapshotter: &str) -> String {
+/// cannot be stacked; `runc` is the path of that program.
+pub fn containerd(paths: &Paths, snapshotter: &str, runc: &Path) -> String {
     let (root, state, net, socket) =
         (paths.shown("containerd"), paths.shown("state"), paths.shown("cni"), paths.socket());
     let bin = paths.bin.display();
@@ -86,14 +86,15 @@ default_runtime_name = "runc"
 runtime_type = "io.containerd.runc.v2"
 
 [plugins."io.containerd.cri.v1.runtime".containerd.runtimes.runc.options]
-BinaryName = "{bin}/runc"
+BinaryName = "{runc}"
 SystemdCgroup = false
 
 [plugins."io.containerd.cri.v1.runtime".cni]
 bin_dirs = ["{bin}"]
 conf_dir = "{net}"
 "#,
-        socket = socket.display()
+        socket = socket.display(),
+        runc = runc.display()
     )
 }
 
@@ -146,7 +147,7 @@ pub fn kubelet(paths: &Paths, resolv_conf: &Path) -> String {
 }
 
 /// kube-proxy's configuration. Everything through a Service is masqueraded: an answer from the same
-/// bridge then comes back through the node, whatever the host says about filtering bridged packets.
+/// bridge then comes back through the node, whatever the host's setting for filtering bridged packets.
 pub fn proxy(paths: &Paths, health_port: u16, metrics_port: u16) -> String {
     pretty(&json!({
         "apiVersion": "kubeproxy.config.k8s.io/v1alpha1",
@@ -172,8 +173,8 @@ pub fn outward() -> String {
     )
 }
 
-/// Which file tells pods (and CoreDNS) the name servers of the host: the usual one, unless it names
-/// a stub on loopback, which a pod cannot reach; systemd-resolved keeps the real ones elsewhere.
+/// The file with the name servers of the host for pods and CoreDNS: the usual one, unless it names a
+/// stub on loopback, which a pod cannot reach; systemd-resolved keeps the real ones elsewhere.
 pub fn resolv_conf(read: impl Fn(&Path) -> Option<String>) -> PathBuf {
     let usual = PathBuf::from("/etc/resolv.conf");
     let resolved = PathBuf::from("/run/systemd/resolve/resolv.conf");
@@ -207,9 +208,9 @@ mod tests {
     }
 
     #[test]
-    fn containerd_runs_our_runc_without_lowering_scores() {
-        let text = containerd(&paths(), "overlayfs");
-        assert!(text.contains("BinaryName = \"/b/runc\""));
+    fn containerd_runs_the_machines_runc_without_lowering_scores() {
+        let text = containerd(&paths(), "overlayfs", Path::new("/usr/sbin/runc"));
+        assert!(text.contains("BinaryName = \"/usr/sbin/runc\""));
         assert!(text.contains("restrict_oom_score_adj = true"));
         assert!(text.contains("address = \"/d/containerd.sock\""));
     }

@@ -1,4 +1,4 @@
-//! The cluster's name server: CoreDNS as a Deployment behind the address that every pod asks.
+//! The cluster's name server: CoreDNS as a Deployment behind the address that every pod uses.
 
 use std::path::Path;
 
@@ -11,14 +11,14 @@ use serde_json::{Value, json};
 
 use super::config::{DNS_ADDRESS, name_servers};
 
-/// The image that holds the program alone.
+/// The image, which holds the program alone.
 pub const IMAGE: &str = "ghcr.io/gastown-operator/coredns:1";
 
 const NAMESPACE: &str = "kube-system";
 const NAME: &str = "coredns";
 
-/// What the server answers: the cluster's names itself, others by asking the host's name servers,
-/// if it has any.
+/// The server's configuration: it answers for the cluster's names itself and forwards others to the
+/// host's name servers, if there are any. Its plugins are those of the toolchain's CoreDNS.
 fn corefile(upstream: &[String]) -> String {
     let mut text = String::from(
         ".:5353 {\n  errors\n  ready :8181\n  kubernetes cluster.local in-addr.arpa {\n    pods insecure\n    ttl 5\n  }\n  cache 5\n  loadbalance\n",
@@ -113,7 +113,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn names_outside_are_forwarded_only_when_somebody_can_be_asked() {
+    fn other_names_are_forwarded_only_to_name_servers_that_exist() {
         assert!(!corefile(&[]).contains("forward"));
         assert!(
             corefile(&["192.0.2.1".into(), "192.0.2.2".into()])
@@ -122,7 +122,7 @@ mod tests {
     }
 
     #[test]
-    fn the_service_has_the_address_that_the_kubelet_tells_to_pods() {
+    fn the_service_has_the_address_that_the_kubelet_gives_to_pods() {
         let all = objects("x");
         let service = all.iter().find(|o| o["kind"] == "Service").unwrap();
         assert_eq!(service["spec"]["clusterIP"], "198.19.0.10");

@@ -1,14 +1,14 @@
-//! Room in the host's own firewall. Where it drops by default (container engines set FORWARD so,
-//! desktop firewalls INPUT), pods would reach neither each other through a Service nor the API
-//! server; so what comes and goes by our bridge is let through, by rules that carry our name and go
-//! with the bridge.
+//! Rules in the host's own firewall. Where it drops by default (container engines set FORWARD to
+//! drop, desktop firewalls INPUT), pods would reach neither each other through a Service nor the API
+//! server; so traffic of our bridge is accepted, by rules that carry our name and are removed with
+//! the bridge.
 
 use anyhow::Result;
 
+use super::command::{output, run};
 use super::config::{BRIDGE, TABLE};
-use super::host::{output, run};
 
-/// The chains of iptables, as nft shows them, with the directions that concern us.
+/// The chains of iptables, as nft shows them, with the directions of our traffic.
 const CHAINS: [(&str, &[&str]); 2] =
     [("FORWARD", &["iifname", "oifname"]), ("INPUT", &["iifname"])];
 
@@ -41,7 +41,7 @@ pub async fn close() -> Result<()> {
     Ok(())
 }
 
-/// Our rules that are there.
+/// Our rules that exist.
 pub async fn leftovers() -> Vec<String> {
     let mut found = Vec::new();
     for (chain, _) in CHAINS {
@@ -53,7 +53,7 @@ pub async fn leftovers() -> Vec<String> {
     found
 }
 
-/// A chain's text; empty where there is no such chain, which drops nothing.
+/// A chain's text; empty where the chain does not exist, which drops nothing.
 async fn list(chain: &str) -> String {
     output("nft", &["--handle", "list", "chain", "ip", "filter", chain]).await.unwrap_or_default()
 }
@@ -78,9 +78,9 @@ mod tests {
     const CHAIN: &str = "table ip filter { # handle 1
 \tchain FORWARD { # handle 2
 \t\ttype filter hook forward priority filter; policy drop;
-\t\toifname \"gtground0\" accept comment \"gtground\" # handle 9
-\t\tiifname \"gtground0\" accept comment \"gtground\" # handle 8
-\t\tip saddr 192.0.2.1 accept comment \"gtground-like\" # handle 4
+\t\toifname \"gastown0\" accept comment \"gastown\" # handle 9
+\t\tiifname \"gastown0\" accept comment \"gastown\" # handle 8
+\t\tip saddr 192.0.2.1 accept comment \"gastown-like\" # handle 4
 \t\tcounter packets 0 bytes 0 jump DOCKER-USER # handle 3
 \t}
 }

@@ -1,19 +1,17 @@
 //! What a cluster changes on the host, and how that is undone: the bridge, a table of the packet
-//! filter, kernel settings, mounts, cgroups, folders that its parts make outside their own.
+//! filter, kernel settings, mounts, cgroups, folders that its parts create outside their own.
 
 use std::path::{Path, PathBuf};
-use std::process::Stdio;
 
 use anyhow::{Context, Result, bail};
-use tokio::io::AsyncWriteExt;
-use tokio::process::Command;
 
+use super::command::{feed, output, run};
 use super::config::{BRIDGE, NODE_ADDRESS, TABLE, outward};
 use super::firewall;
 use super::state::Setting;
 
-/// Folders that kubelet, containerd and the CNI library make at fixed places.
-const FIXED_PLACES: [&str; 8] = [
+/// Folders that kubelet, containerd and the CNI library create at fixed paths.
+const FIXED_PATHS: [&str; 8] = [
     "/var/lib/kubelet",
     "/var/log/containers",
     "/var/log/pods",
@@ -48,14 +46,14 @@ const TABLES: [(&str, &str); 5] = [
     ("inet", "cni_plugins_masquerade"),
 ];
 
-/// Paths that are not there now, so that they go when the cluster goes.
-pub fn absent_places() -> Vec<PathBuf> {
-    let fixed = FIXED_PLACES.iter().map(PathBuf::from);
+/// The paths that do not exist now, so that they are removed with the cluster.
+pub fn absent_paths() -> Vec<PathBuf> {
+    let fixed = FIXED_PATHS.iter().map(PathBuf::from);
     fixed.chain(pod_cgroups()).filter(|path| path.symlink_metadata().is_err()).collect()
 }
 
-/// Where pods' cgroups would be: one folder in each hierarchy of version 1, one in all of version
-/// 2.
+/// The cgroups of pods, which may not exist: one in each hierarchy of version 1, a single one in
+/// version 2.
 fn pod_cgroups() -> Vec<PathBuf> {
     let top = Path::new("/sys/fs/cgroup");
     if top.join("cgroup.controllers").exists() {
@@ -73,18 +71,18 @@ pub fn settings() -> Vec<Setting> {
         .collect()
 }
 
-/// Puts kernel settings back.
+/// Restores kernel settings.
 pub fn restore(settings: &[Setting]) {
     for setting in settings {
-        // What cannot be put back now (a module that was unloaded) has no effect either.
+        // A setting that cannot be restored (its module was unloaded) has no effect either.
         if std::fs::read_to_string(&setting.path).is_ok_and(|now| now != setting.value) {
             drop(std::fs::write(&setting.path, &setting.value));
         }
     }
 }
 
-/// Makes the bridge, marked as this cluster's, and the rules that let pods out.
-pub async fn plug_in(dir: &Path) -> Result<()> {
+/// Creates the bridge, marked as this cluster's, and the rules that let pods reach other hosts.
+pub async fn add_bridge(dir: &Path) -> Result<()> {
     let address = format!("{NODE_ADDRESS}/24");
     run("ip", &["link", "add", BRIDGE, "type", "bridge"]).await?;
     run("ip", &["link", "set", BRIDGE, "alias", &dir.to_string_lossy()]).await?;
@@ -96,7 +94,7 @@ pub async fn plug_in(dir: &Path) -> Result<()> {
     firewall::open().await
 }
 
-/// The folder of the cluster that the bridge belongs to; `None` without a bridge.
+/// The folder of the cluster that the bridge belongs to, if the bridge exists.
 pub fn bridge_owner() -> Option<PathBuf> {
     let link = Path::new("/sys/class/net").join(BRIDGE);
     link.exists().then(|| {
@@ -104,18 +102,18 @@ pub fn bridge_owner() -> Option<PathBuf> {
     })
 }
 
-/// Refuses a host on which another cluster's parts are in the way.
+/// Refuses a host on which another cluster runs.
 pub async fn check_free(dir: &Path) -> Result<()> {
     if let Some(owner) = bridge_owner() {
         bail!(
-            "bridge {BRIDGE} is there: this machine runs a cluster in {} already; `cargo xtask cluster down --dir {}` stops it",
+            "this machine runs a cluster in {} already (bridge {BRIDGE} exists); `cargo xtask cluster down --dir {}` stops it",
             owner.display(),
             owner.display()
         );
     }
     if tables().await.iter().any(|(_, name)| *name == "kube-proxy") {
         bail!(
-            "another kube-proxy works on this machine (nft list tables); a second node cannot run beside it"
+            "another kube-proxy runs on this machine (nft list tables), and a second node cannot run beside it"
         );
     }
     // A unix socket's path holds 107 bytes, and containerd adds to ours.
@@ -128,13 +126,13 @@ pub async fn check_free(dir: &Path) -> Result<()> {
     Ok(())
 }
 
-/// Removes the bridge with what is plugged into it, if it is this cluster's.
-pub async fn unplug(dir: &Path) -> Result<()> {
+/// Removes the bridge with the interfaces on it, if it is this cluster's.
+pub async fn remove_bridge(dir: &Path) -> Result<()> {
     if bridge_owner().as_deref() != Some(dir) {
         return Ok(());
     }
     for port in ports() {
-        // It may go by itself at this moment, with its pod's network namespace.
+        // It may disappear by itself at this moment, with its pod's network namespace.
         drop(run("ip", &["link", "delete", &port]).await);
     }
     run("ip", &["link", "delete", BRIDGE]).await?;
@@ -155,7 +153,7 @@ fn ports() -> Vec<String> {
         .collect()
 }
 
-/// Those of our tables that are there.
+/// Those of our tables that exist.
 async fn tables() -> Vec<(&'static str, &'static str)> {
     let listed = output("nft", &["list", "tables"]).await.unwrap_or_default();
     let there = |(family, name): &(&str, &str)| {
@@ -233,7 +231,7 @@ fn cgroups_below(top: &Path) -> Vec<PathBuf> {
     found
 }
 
-/// Removes what was made on the host at fixed places, cgroups among it.
+/// Removes what was created on the host at fixed paths, including cgroups.
 pub fn remove_created(created: &[PathBuf]) -> Result<()> {
     for path in created.iter().filter(|path| path.symlink_metadata().is_ok()) {
         if path.starts_with("/sys/fs/cgroup") {
@@ -250,7 +248,7 @@ pub fn remove_created(created: &[PathBuf]) -> Result<()> {
     Ok(())
 }
 
-/// What of a cluster is still on the host, one line each; empty after a clean `down`.
+/// What a cluster has left on the host, one line each; empty after a clean `down`.
 pub async fn leftovers(dir: &Path) -> Vec<String> {
     let mut found: Vec<String> =
         mounts_below(dir).iter().map(|m| format!("mount {}", m.display())).collect();
@@ -291,50 +289,6 @@ pub fn shims(socket: &Path) -> Vec<u32> {
     let address = format!("-address {} ", socket.display());
     let all = processes_about(&address).into_iter();
     all.filter(|(_, line)| line.contains("containerd-shim-runc-v2")).map(|(pid, _)| pid).collect()
-}
-
-/// Runs a program to its end; an error holds what it said.
-pub async fn run(program: &str, arguments: &[&str]) -> Result<()> {
-    output(program, arguments).await.map(drop)
-}
-
-/// Runs a program to its end and returns what it printed.
-pub async fn output(program: &str, arguments: &[&str]) -> Result<String> {
-    let mut command = Command::new(program);
-    let out = command.args(arguments).stdin(Stdio::null()).kill_on_drop(true).output().await;
-    let out = out.with_context(|| format!("starting {program}"))?;
-    if !out.status.success() {
-        bail!(
-            "{program} {} ended with {}: {}",
-            arguments.join(" "),
-            out.status,
-            String::from_utf8_lossy(&out.stderr).trim()
-        );
-    }
-    Ok(String::from_utf8_lossy(&out.stdout).into_owned())
-}
-
-async fn feed(program: &str, arguments: &[&str], input: &str) -> Result<()> {
-    let mut command = Command::new(program);
-    command
-        .args(arguments)
-        .stdin(Stdio::piped())
-        .stdout(Stdio::null())
-        .stderr(Stdio::piped())
-        .kill_on_drop(true);
-    let mut child = command.spawn().with_context(|| format!("starting {program}"))?;
-    if let Some(mut stdin) = child.stdin.take() {
-        stdin.write_all(input.as_bytes()).await.with_context(|| format!("writing to {program}"))?;
-    }
-    let out = child.wait_with_output().await?;
-    if !out.status.success() {
-        bail!(
-            "{program} ended with {}: {}",
-            out.status,
-            String::from_utf8_lossy(&out.stderr).trim()
-        );
-    }
-    Ok(())
 }
 
 #[cfg(test)]

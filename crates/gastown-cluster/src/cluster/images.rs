@@ -8,7 +8,7 @@ use serde_json::Value;
 use tokio::process::Command;
 
 use super::config::{PAUSE_IMAGE, Paths};
-use super::{dns, host};
+use super::{command, dns};
 use crate::oci::{self, ImageBuilder};
 
 /// Builds and loads the sandbox's image and the name server's.
@@ -37,7 +37,7 @@ async fn load_program(
     std::fs::remove_file(&tar).with_context(|| format!("removing {}", tar.display()))
 }
 
-/// Loads an OCI layout tar, unless the node has this very image already; says whether it had to.
+/// Loads an OCI layout tar, unless the node has exactly this image; returns whether it had to.
 pub async fn load(paths: &Paths, snapshotter: &str, tar: &Path) -> Result<bool> {
     let layout = tar.to_owned();
     let (name, digest) = tokio::task::spawn_blocking(move || oci::identify(&layout)).await??;
@@ -62,11 +62,11 @@ pub async fn ctr(paths: &Paths, arguments: &[&str]) -> Result<String> {
     let (program, socket) = (program.to_string_lossy(), socket.to_string_lossy());
     let mut all = vec!["-a", &*socket, "-n", "k8s.io"];
     all.extend(arguments);
-    host::output(&program, &all).await
+    command::output(&program, &all).await
 }
 
-/// The sandbox's program: built by the cargo that builds this workspace, once for each text of it,
-/// and kept beside the other binaries.
+/// The sandbox's program: built by the cargo that builds this workspace, once for each version of its
+/// source, and kept beside the other binaries.
 async fn pause_program(bin: &Path) -> Result<PathBuf> {
     let text = oci::Digest::of(include_bytes!("../bin/pause.rs"));
     let hash: String = text.as_str().chars().rev().take(12).collect();
@@ -105,7 +105,7 @@ async fn build_pause() -> Result<PathBuf> {
     executable(&String::from_utf8_lossy(&built.stdout)).context("cargo named no pause program")
 }
 
-/// The program that cargo says it built.
+/// The path of the pause program in cargo's messages.
 fn executable(messages: &str) -> Option<PathBuf> {
     let messages = messages.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
     let mut built = messages

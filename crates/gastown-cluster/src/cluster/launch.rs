@@ -1,5 +1,5 @@
-//! Starting the parts of a cluster, each detached from the terminal and written down before the
-//! next one starts.
+//! Starting the parts of a cluster, each detached from the terminal and recorded before the next one
+//! starts.
 
 use std::fs::File;
 use std::net::{IpAddr, Ipv4Addr};
@@ -15,16 +15,19 @@ use kube::runtime::wait::await_condition;
 use tokio::time::{Instant, sleep};
 
 use super::config::{self, API_ADDRESS, NODE, NODE_ADDRESS, Paths, SERVICE_RANGE};
+use super::options::{Nodes, Progress};
 use super::state::{Process, State};
-use super::{Nodes, Progress, dns, host, images};
+use super::{dns, host, images};
 use crate::control_plane::flags::{self, Kind, Layout};
 use crate::control_plane::identity::Identity;
 use crate::control_plane::pki::{Authority, write_private};
 use crate::control_plane::{kubeconfig, listens, load, ready, write_credentials_of};
 use crate::toolchain;
 
-const PART_WITHIN: Duration = Duration::from_secs(180);
-const LOOK_AGAIN: Duration = Duration::from_millis(50);
+/// How long each part may take to be ready.
+const PART_LIMIT: Duration = Duration::from_secs(180);
+/// How often a condition is checked.
+const INTERVAL: Duration = Duration::from_millis(50);
 
 /// A cluster while it is being started.
 pub struct Launch<'a> {
@@ -34,7 +37,7 @@ pub struct Launch<'a> {
 }
 
 impl Launch<'_> {
-    /// Starts everything, in order; what was started is in the record whatever happens.
+    /// Starts everything, in order. What was started is in the record, also after an error.
     pub async fn run(&mut self, layout: &Layout) -> Result<()> {
         let authority = Authority::new()?;
         let addresses = [Ipv4Addr::LOCALHOST, API_ADDRESS, NODE_ADDRESS].map(IpAddr::V4);
@@ -43,7 +46,7 @@ impl Launch<'_> {
             .context("writing the kubeconfig")?;
         if self.state.nodes == Nodes::Kubelet {
             self.node_credentials(&authority, layout)?;
-            host::plug_in(&self.paths.dir).await?;
+            host::add_bridge(&self.paths.dir).await?;
         }
         (self.progress)("starting etcd, kube-apiserver and kube-controller-manager");
         let client = self.control_plane(layout, &admin).await?;
@@ -120,9 +123,11 @@ impl Launch<'_> {
     fn write_node_configuration(&self, resolv_conf: &Path) -> Result<()> {
         let (health, metrics) =
             (crate::control_plane::free_port()?, crate::control_plane::free_port()?);
+        let runc = gastown_toolchain::host::find("runc").context("runc is not installed")?;
+        let containerd = config::containerd(&self.paths, snapshotter(&self.paths.dir), &runc);
         let files = [
-            ("containerd.toml", config::containerd(&self.paths, snapshotter(&self.paths.dir))),
-            ("cni/10-gtground.conflist", config::network(&self.paths)),
+            ("containerd.toml", containerd),
+            ("cni/10-gastown.conflist", config::network(&self.paths)),
             ("kubelet.json", config::kubelet(&self.paths, resolv_conf)),
             ("kube-proxy.json", config::proxy(&self.paths, health, metrics)),
         ];
@@ -171,17 +176,16 @@ impl Launch<'_> {
             .with_context(|| format!("{name} ended at once; see {}", log.display()))?;
         self.state.processes.push(Process { name: name.to_owned(), identity });
         self.state.write(&self.paths.dir)?;
-        // It outlives this process; while this one lives, somebody must take note of its end.
+        // It outlives this process. While this one lives, it has to be waited for after its end.
         std::thread::spawn(move || child.wait());
         Ok(())
     }
 
-    /// Asks again until the answer is yes; a part that ends meanwhile is an error with the end of
-    /// its log.
+    /// Waits until `done` is true. A part that ends meanwhile is an error with the end of its log.
     async fn wait(&self, what: &str, done: impl AsyncFn() -> bool) -> Result<()> {
         let until = async {
             while !done().await {
-                sleep(LOOK_AGAIN).await;
+                sleep(INTERVAL).await;
             }
             anyhow::Ok(())
         };
@@ -196,29 +200,29 @@ impl Launch<'_> {
     where
         anyhow::Error: From<E>,
     {
-        let deadline = Instant::now() + PART_WITHIN;
-        let trouble = async {
+        let deadline = Instant::now() + PART_LIMIT;
+        let problem = async {
             loop {
                 if let Some(name) = self.state.missing().first() {
                     return format!("{name} ended:\n{}", log_tail(&self.paths.dir, name));
                 }
                 if Instant::now() > deadline {
                     return format!(
-                        "waited {PART_WITHIN:?} for {what}; the logs are in {}",
+                        "waited {PART_LIMIT:?} for {what}; the logs are in {}",
                         self.paths.dir.join("logs").display()
                     );
                 }
-                sleep(LOOK_AGAIN).await;
+                sleep(INTERVAL).await;
             }
         };
         tokio::select! {
             result = done => result.map(drop).map_err(anyhow::Error::from).with_context(|| format!("waiting for {what}")),
-            text = trouble => bail!(text),
+            text = problem => bail!(text),
         }
     }
 }
 
-/// The control plane's places and addresses, for either kind of nodes.
+/// The control plane's folders and addresses, for either kind of nodes.
 pub fn layout(paths: &Paths, nodes: Nodes) -> Result<Layout> {
     let address = match nodes {
         Nodes::Kubelet => NODE_ADDRESS,
@@ -238,12 +242,12 @@ pub fn layout(paths: &Paths, nodes: Nodes) -> Result<Layout> {
     })
 }
 
-/// How containerd keeps file systems in this folder.
+/// The snapshotter of containerd for this folder.
 pub fn snapshotter(dir: &Path) -> &'static str {
     if host::is_on_overlay(dir) { "native" } else { "overlayfs" }
 }
 
-/// Where a part writes.
+/// The log of a part.
 pub fn log_of(dir: &Path, name: &str) -> PathBuf {
     dir.join("logs").join(format!("{name}.log"))
 }

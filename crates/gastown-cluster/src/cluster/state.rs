@@ -1,11 +1,11 @@
-//! What a launcher writes down, so that a later one knows what is its to stop.
+//! The record of what was started, so that a later process can stop it.
 
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
 use serde::{Deserialize, Serialize};
 
-use super::Nodes;
+use super::options::Nodes;
 use crate::control_plane::identity::Identity;
 
 /// The record of one cluster, `state.json` in its folder. Written before and after each step that
@@ -15,16 +15,16 @@ use crate::control_plane::identity::Identity;
 pub struct State {
     /// The boot that pids and start times belong to.
     pub boot: String,
-    /// What kind of nodes it has.
+    /// Its nodes.
     pub nodes: Nodes,
-    /// Where the binaries are.
+    /// The folder of the binaries.
     pub bin: PathBuf,
     /// The API server's address.
     pub server: String,
-    /// What runs, in the order of starting.
+    /// Its processes, in the order of starting.
     #[serde(default)]
     pub processes: Vec<Process>,
-    /// Host paths that were not there before and go with the cluster.
+    /// Host paths that did not exist before and are removed with the cluster.
     #[serde(default)]
     pub created: Vec<PathBuf>,
     /// Kernel settings as they were before.
@@ -40,7 +40,7 @@ pub struct State {
 pub struct Process {
     /// The program's name, which is its log's too.
     pub name: String,
-    /// Who it is.
+    /// Its pid and start time.
     #[serde(flatten)]
     pub identity: Identity,
 }
@@ -55,7 +55,7 @@ pub struct Setting {
 }
 
 impl State {
-    /// Reads a cluster's record; `None` when there is none.
+    /// Reads a cluster's record, if there is one.
     pub fn read(dir: &Path) -> Result<Option<Self>> {
         let path = Self::path(dir);
         let text = match std::fs::read_to_string(&path) {
@@ -64,7 +64,7 @@ impl State {
         };
         serde_json::from_str(&text)
             .map(Some)
-            .with_context(|| format!("{} is no record of a cluster", path.display()))
+            .with_context(|| format!("{} is not the record of a cluster", path.display()))
     }
 
     /// Replaces the record in one step.

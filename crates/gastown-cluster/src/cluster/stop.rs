@@ -1,4 +1,4 @@
-//! Stopping a cluster: only what its record names, and what is inside the containerd that it
+//! Stopping a cluster: only the processes of its record, and those inside the containerd that it
 //! started.
 
 use std::path::Path;
@@ -12,13 +12,14 @@ use super::state::{State, boot_id};
 use super::{host, images};
 use crate::control_plane::identity::Identity;
 
-/// The API server waits for a minute when etcd went first, so nobody gets long.
-const PATIENCE: Duration = Duration::from_secs(2);
+/// How long a process may take to end after SIGTERM. The API server would wait for a minute when etcd
+/// ended first.
+const GRACE: Duration = Duration::from_secs(2);
 
 /// Ends every process of the cluster and removes every trace of it, its folder too.
 pub async fn tear_down(dir: &Path, state: &State) -> Result<()> {
     let paths = Paths { dir: dir.to_owned(), bin: state.bin.clone() };
-    // After a reboot nothing of it runs, and its pids are other people's.
+    // After a reboot none of them runs, and their pids belong to other processes.
     if state.boot == boot_id() {
         for name in ["kubelet", "kube-proxy", "kube-scheduler", "kube-controller-manager"] {
             end(state, name).await;
@@ -31,7 +32,7 @@ pub async fn tear_down(dir: &Path, state: &State) -> Result<()> {
     for place in state.created.iter().map(AsRef::as_ref).chain([dir]) {
         host::unmount_below(place).await?;
     }
-    host::unplug(dir).await?;
+    host::remove_bridge(dir).await?;
     host::remove_created(&state.created)?;
     if state.boot == boot_id() {
         host::restore(&state.settings);
@@ -41,15 +42,14 @@ pub async fn tear_down(dir: &Path, state: &State) -> Result<()> {
 
 async fn end(state: &State, name: &str) {
     if let Some(identity) = state.running(name) {
-        identity.end(PATIENCE).await;
+        identity.end(GRACE).await;
     }
 }
 
-/// Ends what runs in pods: through containerd while it lives, then by the shims and cgroups that it
-/// leaves.
+/// Ends the processes of pods: through containerd while it runs, then by its shims and cgroups.
 async fn end_pods(paths: &Paths, state: &State) {
     if state.running("containerd").is_some() {
-        // What fails here is caught by the cgroups below.
+        // What fails here is ended by its cgroup below.
         for task in lines(images::ctr(paths, &["tasks", "list", "--quiet"]).await) {
             drop(images::ctr(paths, &["tasks", "delete", "--force", &task]).await);
         }
@@ -60,7 +60,7 @@ async fn end_pods(paths: &Paths, state: &State) {
     for pid in host::pod_processes(&state.created).into_iter().chain(host::shims(&paths.socket())) {
         if let Some(identity) = Identity::of(pid) {
             identity.signal(Signal::KILL);
-            identity.end(PATIENCE).await;
+            identity.end(GRACE).await;
         }
     }
 }

@@ -1,4 +1,4 @@
-//! Putting the project's CRDs on a server.
+//! Installing the project's CRDs on a server.
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -8,16 +8,16 @@ use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomRe
 use kube::api::{Api, Patch, PatchParams};
 use kube::runtime::wait::{await_condition, conditions};
 use kube::{Client, ResourceExt};
-use serde::Deserialize;
 
-const SERVED_WITHIN: Duration = Duration::from_secs(60);
+/// How long a CRD may take to be served.
+const SERVED_LIMIT: Duration = Duration::from_secs(60);
 
 /// Applies every CRD of `deploy/crds` and waits until each is served.
 pub(crate) async fn install(client: &Client) -> Result<()> {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../deploy/crds");
     let wanted = read(&folder)?;
     if wanted.is_empty() {
-        bail!("{} holds no CRD; `cargo xtask gen` writes them", folder.display());
+        bail!("{} has no CRD; `cargo xtask gen` writes them", folder.display());
     }
     let api: Api<CustomResourceDefinition> = Api::all(client.clone());
     for crd in &wanted {
@@ -30,9 +30,9 @@ pub(crate) async fn install(client: &Client) -> Result<()> {
     for crd in &wanted {
         let name = crd.name_any();
         let served = await_condition(api.clone(), &name, conditions::is_crd_established());
-        tokio::time::timeout(SERVED_WITHIN, served)
+        tokio::time::timeout(SERVED_LIMIT, served)
             .await
-            .with_context(|| format!("CRD {name} was not served after {SERVED_WITHIN:?}"))??;
+            .with_context(|| format!("CRD {name} was not served after {SERVED_LIMIT:?}"))??;
     }
     Ok(())
 }
@@ -47,11 +47,9 @@ fn read(folder: &Path) -> Result<Vec<CustomResourceDefinition>> {
     for file in files {
         let text = std::fs::read_to_string(&file)
             .with_context(|| format!("reading {}", file.display()))?;
-        for document in serde_norway::Deserializer::from_str(&text) {
-            // A document of comments alone reads as nothing.
-            let crd = Option::<CustomResourceDefinition>::deserialize(document);
-            crds.extend(crd.with_context(|| format!("{} is no CRD", file.display()))?);
-        }
+        let documents: Vec<CustomResourceDefinition> = serde_saphyr::from_multiple(&text)
+            .with_context(|| format!("{} is not a CRD", file.display()))?;
+        crds.extend(documents);
     }
     Ok(crds)
 }

@@ -1,5 +1,4 @@
-//! Processes by pid and start time, so that a pid that was given to somebody else is never taken
-//! for ours.
+//! Processes by pid and start time, so that a pid that was reused is never taken for ours.
 
 use std::time::{Duration, Instant};
 
@@ -23,24 +22,24 @@ impl Identity {
         parse_stat(&stat).map(|started| Self { pid, started })
     }
 
-    /// Whether this very process still runs; a zombie does not.
+    /// Whether exactly this process still runs; a zombie does not.
     pub fn is_alive(&self) -> bool {
         Self::of(self.pid) == Some(*self)
     }
 
-    /// Sends a signal to this very process; `false` when it is gone.
+    /// Sends a signal to exactly this process; `false` when it has ended.
     pub fn signal(&self, signal: Signal) -> bool {
-        // The descriptor holds whatever process has the pid now; only after that its start time
-        // proves who it is.
+        // The descriptor is of whatever process has the pid now; only after that its start time proves
+        // which one it is.
         let Some(pid) = i32::try_from(self.pid).ok().and_then(Pid::from_raw) else { return false };
         let Ok(process) = pidfd_open(pid, PidfdFlags::empty()) else { return false };
         self.is_alive() && pidfd_send_signal(process, signal).is_ok()
     }
 
-    /// Asks to end, then kills after the given time. Returns when the process is gone.
-    pub async fn end(&self, patience: Duration) {
+    /// Sends SIGTERM, and SIGKILL after `grace`. Returns when the process has ended.
+    pub async fn end(&self, grace: Duration) {
         self.signal(Signal::TERM);
-        if !self.gone_within(patience).await {
+        if !self.gone_within(grace).await {
             self.signal(Signal::KILL);
             self.gone_within(Duration::from_secs(30)).await;
         }
@@ -78,7 +77,7 @@ mod tests {
     const STAT: &str = "4242 (a) S (b) S 1 4242 4242 0 -1 4194560 5 0 0 0 0 0 0 0 20 0 1 0 987654 2650112 222 18446744073709551615 1 1 0";
 
     #[test]
-    fn the_start_time_is_found_behind_a_nasty_name() {
+    fn the_start_time_is_found_after_a_name_with_parentheses() {
         assert_eq!(parse_stat(STAT), Some(987_654));
     }
 
@@ -88,7 +87,7 @@ mod tests {
     }
 
     #[test]
-    fn rubbish_is_nobody() {
+    fn other_text_is_not_a_process() {
         for text in ["", ")", "1 (x) S", "1 (x) S 1 2 3"] {
             assert_eq!(parse_stat(text), None, "{text:?}");
         }
@@ -96,13 +95,13 @@ mod tests {
 
     proptest::proptest! {
         #[test]
-        fn whatever_a_program_calls_itself_its_start_time_is_found(name in "\\PC{0,15}", started in 0_u64..=u64::MAX) {
+        fn the_start_time_is_found_after_any_name(name in "\\PC{0,15}", started in 0_u64..=u64::MAX) {
             let stat = format!("1 ({name}) S 1 1 1 0 -1 4194560 5 0 0 0 0 0 0 0 20 0 1 0 {started} 2650112 222");
             proptest::prop_assert_eq!(parse_stat(&stat), Some(started));
         }
 
         #[test]
-        fn no_text_is_too_strange(text in "\\PC*") {
+        fn any_text_is_accepted(text in "\\PC*") {
             parse_stat(&text);
         }
     }
@@ -113,12 +112,12 @@ mod tests {
         assert!(me.is_alive());
         let other = Identity { started: me.started + 1, ..me };
         assert!(!other.is_alive());
-        // Would end this test if the start time were not looked at.
+        // Would end this test if the start time were not checked.
         assert!(!other.signal(Signal::KILL));
     }
 
     #[tokio::test]
-    async fn a_process_that_will_not_end_is_killed() {
+    async fn a_process_that_ignores_sigterm_is_killed() {
         let mut command = std::process::Command::new("sh");
         command.args(["-c", "trap '' TERM; echo ready; while :; do read x; done"]);
         let mut child = command

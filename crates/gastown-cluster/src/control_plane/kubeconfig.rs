@@ -1,4 +1,4 @@
-//! Kubeconfig files, with everything inside, so that one may be copied.
+//! Kubeconfig files that hold the certificates themselves, so that a file can be copied.
 
 use anyhow::{Context, Result};
 use base64::Engine;
@@ -24,10 +24,10 @@ pub fn render(server: &str, authority: &str, user: &Pair) -> String {
     format!("{value:#}\n")
 }
 
-/// One of [`render`], for somebody else: its user acts as `user`.
+/// A kubeconfig of [`render`] whose user acts as `user`.
 pub fn impersonating(kubeconfig: &str, user: &str) -> Result<String> {
     let mut value: Value =
-        serde_json::from_str(kubeconfig).context("a kubeconfig that is not ours")?;
+        serde_json::from_str(kubeconfig).context("this kubeconfig is not ours")?;
     value["users"][0]["user"]["as"] = json!(user);
     Ok(format!("{value:#}\n"))
 }
@@ -37,7 +37,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_client_acts_as_whom_it_is_told_to() {
+    fn a_client_impersonates_the_user() {
         let pair = Pair { certificate: "C".into(), key: "K".into() };
         let text =
             impersonating(&render("https://127.0.0.1:1", "CA", &pair), "system:serviceaccount:a:b")

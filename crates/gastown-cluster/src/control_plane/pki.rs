@@ -1,5 +1,5 @@
-//! The certificates of one cluster: an authority of its own, made anew each time and never written
-//! with its key.
+//! The certificates of one cluster: an authority of its own, created each time, whose key is never
+//! written.
 
 use std::net::IpAddr;
 use std::path::Path;
@@ -19,7 +19,7 @@ pub struct Pair {
     pub key: String,
 }
 
-/// Signs what the parts of a cluster show one another.
+/// Signs the certificates of the parts of a cluster.
 pub struct Authority {
     issuer: CertifiedIssuer<'static, KeyPair>,
 }
@@ -28,7 +28,7 @@ impl Authority {
     /// A new authority with a new key.
     pub fn new() -> Result<Self> {
         let mut params = CertificateParams::default();
-        params.distinguished_name.push(DnType::CommonName, "gastown-ground");
+        params.distinguished_name.push(DnType::CommonName, "gastown-cluster");
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
         params.key_usages = vec![
             KeyUsagePurpose::KeyCertSign,
@@ -45,7 +45,7 @@ impl Authority {
         self.issuer.pem()
     }
 
-    /// What a server shows under these names and addresses.
+    /// A server's certificate for these names and addresses.
     pub fn server(&self, name: &str, names: &[&str], addresses: &[IpAddr]) -> Result<Pair> {
         let mut all: Vec<String> = names.iter().map(ToString::to_string).collect();
         all.extend(addresses.iter().map(ToString::to_string));
@@ -53,7 +53,7 @@ impl Authority {
         self.sign(params, name, None, ExtendedKeyUsagePurpose::ServerAuth)
     }
 
-    /// What a client of the API server shows: a user and perhaps its group.
+    /// A certificate for a client of the API server: a user and optionally its group.
     pub fn client(&self, user: &str, group: Option<&str>) -> Result<Pair> {
         self.sign(CertificateParams::default(), user, group, ExtendedKeyUsagePurpose::ClientAuth)
     }
@@ -88,14 +88,14 @@ pub fn signing_key() -> Result<(String, String)> {
 }
 
 impl Pair {
-    /// Writes `<name>.crt` and `<name>.key`; nobody else may read the key.
+    /// Writes `<name>.crt` and `<name>.key`, readable for their owner only.
     pub fn write(&self, folder: &Path, name: &str) -> Result<()> {
         write_private(&folder.join(format!("{name}.crt")), &self.certificate)?;
         write_private(&folder.join(format!("{name}.key")), &self.key)
     }
 }
 
-/// Writes a file that only its owner may read, from its first moment on.
+/// Writes a file that only its owner may read, also while it is written.
 pub fn write_private(path: &Path, text: &str) -> Result<()> {
     use std::io::Write;
     use std::os::unix::fs::OpenOptionsExt;

@@ -19,7 +19,7 @@ use tokio::task::JoinHandle;
 
 use super::{Action, Answer, Script, answer};
 
-/// How many requests the log keeps; older ones go first.
+/// How many requests the log keeps; the oldest are dropped first.
 const LOG_SIZE: usize = 4096;
 
 /// The largest request that is read, in bytes: a conversation with long tool results.
@@ -35,7 +35,7 @@ pub struct Entry {
     pub attempt: Option<usize>,
     /// How many commands the conversation held.
     pub step: usize,
-    /// Whether the chosen attempt's evidence stood in the prompt.
+    /// Whether the prompt held the chosen attempt's evidence.
     pub evidence: bool,
     /// Whether the model called a tool.
     pub called: bool,
@@ -43,21 +43,22 @@ pub struct Entry {
     pub model: String,
 }
 
+/// The scripts and the log of requests.
 #[derive(Debug, Default)]
-struct Book {
+struct Data {
     scripts: Vec<Script>,
     log: VecDeque<Entry>,
 }
 
 #[derive(Clone, Debug)]
 struct Shared {
-    book: Arc<Mutex<Book>>,
+    data: Arc<Mutex<Data>>,
     key: Option<String>,
 }
 
 impl Shared {
-    fn with<T>(&self, f: impl FnOnce(&mut Book) -> T) -> T {
-        f(&mut self.book.lock().unwrap_or_else(PoisonError::into_inner))
+    fn with<T>(&self, f: impl FnOnce(&mut Data) -> T) -> T {
+        f(&mut self.data.lock().unwrap_or_else(PoisonError::into_inner))
     }
 }
 
@@ -73,7 +74,7 @@ impl MessagesApi {
     /// Serves with these scripts; `key` is the API key that clients must show, if any.
     pub async fn start(scripts: Vec<Script>, key: Option<String>) -> Result<Self> {
         let shared =
-            Shared { book: Arc::new(Mutex::new(Book { scripts, log: VecDeque::new() })), key };
+            Shared { data: Arc::new(Mutex::new(Data { scripts, log: VecDeque::new() })), key };
         let listener = TcpListener::bind("127.0.0.1:0").await.context("listening on loopback")?;
         let address = listener.local_addr()?;
         let app = routes(shared.clone());
@@ -85,14 +86,14 @@ impl MessagesApi {
         Ok(Self { address, shared, task })
     }
 
-    /// `http://127.0.0.1:PORT`, what `ANTHROPIC_BASE_URL` is to be.
+    /// `http://127.0.0.1:PORT`, the value for `ANTHROPIC_BASE_URL`.
     pub fn url(&self) -> String {
         format!("http://{}", self.address)
     }
 
     /// The requests so far, oldest first.
     pub fn log(&self) -> Vec<Entry> {
-        self.shared.with(|book| book.log.iter().cloned().collect())
+        self.shared.with(|data| data.log.iter().cloned().collect())
     }
 }
 
@@ -105,7 +106,7 @@ impl Drop for MessagesApi {
 /// The API's routes, and `POST /admin/scripts` (a list; a script replaces the one of its key) and
 /// `GET /admin/log`.
 pub fn router(key: Option<String>) -> Router {
-    routes(Shared { book: Arc::default(), key })
+    routes(Shared { data: Arc::default(), key })
 }
 
 fn routes(shared: Shared) -> Router {
@@ -121,17 +122,17 @@ fn routes(shared: Shared) -> Router {
 }
 
 async fn put_scripts(State(shared): State<Shared>, Json(scripts): Json<Vec<Script>>) -> StatusCode {
-    shared.with(|book| {
+    shared.with(|data| {
         for script in scripts {
-            book.scripts.retain(|s| s.key != script.key);
-            book.scripts.push(script);
+            data.scripts.retain(|s| s.key != script.key);
+            data.scripts.push(script);
         }
     });
     StatusCode::NO_CONTENT
 }
 
 async fn log(State(shared): State<Shared>) -> Json<Vec<Entry>> {
-    Json(shared.with(|book| book.log.iter().cloned().collect()))
+    Json(shared.with(|data| data.log.iter().cloned().collect()))
 }
 
 async fn count_tokens(State(shared): State<Shared>, headers: HeaderMap, body: Bytes) -> Response {
@@ -149,17 +150,17 @@ async fn messages(State(shared): State<Shared>, headers: HeaderMap, body: Bytes)
         return failure(StatusCode::BAD_REQUEST, "invalid_request_error", "the body is not JSON");
     };
     let model = request["model"].as_str().unwrap_or("scripted").to_owned();
-    let answer = shared.with(|book| {
-        let answer = answer(&book.scripts, &request);
-        let entry = entry(&book.scripts, &answer, model.clone());
-        if book.log.len() == LOG_SIZE {
-            book.log.pop_front();
+    let answer = shared.with(|data| {
+        let answer = answer(&data.scripts, &request);
+        let entry = entry(&data.scripts, &answer, model.clone());
+        if data.log.len() == LOG_SIZE {
+            data.log.pop_front();
         }
-        book.log.push_back(entry);
+        data.log.push_back(entry);
         answer
     });
     if matches!(answer, Answer::Turn { action: Action::Hang, .. }) {
-        // Until the client gives up, which drops this.
+        // Until the client disconnects, which drops this.
         std::future::pending::<()>().await;
     }
     let message = message(&answer, &model, body.len());
@@ -190,7 +191,7 @@ fn failure(status: StatusCode, kind: &str, text: &str) -> Response {
         .into_response()
 }
 
-/// About as many tokens as English text of that many bytes has.
+/// About the number of tokens of an English text of this many bytes.
 fn tokens(bytes: usize) -> usize {
     bytes / 4
 }
@@ -201,7 +202,7 @@ fn message(answer: &Answer, model: &str, request_bytes: usize) -> Value {
         Answer::Aside | Answer::Turn { action: Action::Hang, .. } => {
             (json!({"type": "text", "text": "Scripted task"}), "end_turn", "aside".to_owned())
         }
-        Answer::Turn { action: Action::Say(text), step, .. } => {
+        Answer::Turn { action: Action::End(text), step, .. } => {
             (json!({"type": "text", "text": text}), "end_turn", step.to_string())
         }
         Answer::Turn { action: Action::Run(command), step, .. } => {
@@ -223,7 +224,7 @@ fn message(answer: &Answer, model: &str, request_bytes: usize) -> Value {
     })
 }
 
-/// The same answer as the events of a stream.
+/// The answer as the events of a stream.
 fn streamed(message: &Value) -> Response {
     let mut start = message.clone();
     start["content"] = json!([]);

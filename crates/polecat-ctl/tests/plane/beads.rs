@@ -62,25 +62,6 @@ impl Beads for FakeStore {
         Ok(Response::new(BeadChange { changed, bead: None, revision: None }))
     }
 
-    async fn ready(&self, _: Request<v1::ReadyRequest>) -> Result<Response<BeadList>, Status> {
-        Err(Status::unimplemented("polecat-ctl only reads and comments"))
-    }
-
-    async fn claim(&self, _: Request<v1::ClaimRequest>) -> Result<Response<BeadChange>, Status> {
-        Err(Status::unimplemented("polecat-ctl only reads and comments"))
-    }
-
-    async fn release(
-        &self,
-        _: Request<v1::ReleaseRequest>,
-    ) -> Result<Response<BeadChange>, Status> {
-        Err(Status::unimplemented("polecat-ctl only reads and comments"))
-    }
-
-    async fn close(&self, _: Request<v1::CloseRequest>) -> Result<Response<BeadChange>, Status> {
-        Err(Status::unimplemented("polecat-ctl only reads and comments"))
-    }
-
     async fn watch(
         &self,
         _: Request<v1::WatchBeadsRequest>,

@@ -1,0 +1,23 @@
+//! Where and how the demo runs.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+/// Where and how the demo runs.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// The kubeconfig of the cluster.
+    pub kubeconfig: PathBuf,
+    /// A namespace of its own; created anew.
+    pub namespace: String,
+    /// The Rig's name; created anew.
+    pub rig: String,
+    /// How many polecats work at a time.
+    pub max_polecats: i32,
+    /// The image of the git server and the Messages API.
+    pub servers_image: String,
+    /// The image that gates run in.
+    pub gate_image: String,
+    /// How long everything may take together.
+    pub deadline: Duration,
+}

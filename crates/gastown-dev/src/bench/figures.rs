@@ -1,0 +1,40 @@
+//! What the benches share.
+
+use std::path::PathBuf;
+
+use anyhow::{Context, Result};
+use serde::Serialize;
+
+use crate::images::{self, Build};
+use crate::util;
+
+/// What a bench measured: a table for a person, and the same as JSON for a program.
+pub struct Figures {
+    /// For the terminal.
+    pub table: String,
+    /// For a program.
+    pub json: serde_json::Value,
+    /// What went wrong after the measurement; it is returned last.
+    pub error: Option<anyhow::Error>,
+}
+
+impl Figures {
+    /// Figures without an error.
+    pub fn new(table: String, figures: &impl Serialize) -> Result<Self> {
+        Ok(Self { table, json: serde_json::to_value(figures)?, error: None })
+    }
+}
+
+/// A program of this workspace, built as for its image.
+pub async fn program(name: &'static str) -> Result<PathBuf> {
+    let built = tokio::task::spawn_blocking(move || {
+        util::need_debian(&[("strip", "binutils")])?;
+        images::compile(&[name].into(), Build::Dev)
+    });
+    built.await??.remove(name).with_context(|| format!("{name} was not built"))
+}
+
+/// Bytes as MiB.
+pub fn mebibytes(bytes: u64) -> f64 {
+    bytes as f64 / f64::from(1 << 20)
+}

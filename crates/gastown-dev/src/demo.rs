@@ -1,0 +1,174 @@
+//! `cargo xtask demo`: from an empty machine to landed branches.
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail};
+use gastown_cluster::cluster::{Cluster, Nodes, Options, default_dir};
+use gastown_demo::{Plan, Report, Scenario, Settings};
+use kube::Client;
+use xtask::cli::DemoArgs;
+use xtask::handover::Handover;
+
+use crate::clock::Clock;
+use crate::images::{self, Build, Names};
+use crate::install;
+
+/// The demo's namespace.
+const NAMESPACE: &str = "gastown-demo";
+/// The demo's Rig.
+const RIG: &str = "demo";
+/// How long a run may take beside its changes: the first pull of images into pods, a cold start.
+const START_LIMIT: Duration = Duration::from_secs(900);
+/// How long each change may take on a slow machine.
+const CHANGE_LIMIT: Duration = Duration::from_secs(180);
+
+/// Runs it.
+pub async fn run(args: DemoArgs, handover: Handover) -> Result<()> {
+    let plan = match (&args.repo, &args.plan) {
+        (Some(repo), Some(plan)) => Plan::load(repo, plan).await?,
+        _ => Plan::default_project().await?,
+    };
+    let clock = Clock::new(handover);
+    let names = Names::new(args.registry.as_deref(), args.tag.as_deref())?;
+    let mut cluster = DemoCluster::choose(args.kubeconfig, args.dir, names).await?;
+    let mut interrupted = false;
+    let played = tokio::select! {
+        played = play(&mut cluster, &plan, args.polecats, &clock) => played.map(|(_, report)| report),
+        _ = tokio::signal::ctrl_c() => { interrupted = true; Err(anyhow::anyhow!("interrupted")) }
+    };
+    let reported = played.and_then(|result| report(&result, args.json.as_deref()));
+    match &reported {
+        Ok(()) => println!("{}\n", clock.table()),
+        Err(error) => eprintln!("\n{error:#}\n"),
+    }
+    let cleaned = cluster.leave(args.keep, args.polecats).await;
+    if interrupted {
+        // A compiler that still runs is not waited for.
+        std::process::exit(130);
+    }
+    if reported.is_err() {
+        bail!("the demo did not land everything");
+    }
+    cleaned
+}
+
+fn report(report: &Report, json: Option<&Path>) -> Result<()> {
+    println!("\n{}\n", report.table());
+    if let Some(path) = json {
+        std::fs::write(path, serde_json::to_vec_pretty(report)?)
+            .with_context(|| format!("writing {}", path.display()))?;
+    }
+    report.check()
+}
+
+/// Cluster, images, controllers, and the plan on them.
+async fn play(
+    cluster: &mut DemoCluster,
+    plan: &Plan,
+    polecats: i32,
+    clock: &Clock,
+) -> Result<(Scenario, Report)> {
+    let client = cluster.prepare(clock).await?;
+    let settings = cluster.settings(polecats, plan.changes.len())?;
+    let playing = gastown_demo::run(&client, settings, plan, |line| clock.print(line));
+    clock.time("demo", Box::pin(playing)).await
+}
+
+/// The cluster that the demo runs on.
+#[derive(Debug)]
+pub struct DemoCluster {
+    kubeconfig: PathBuf,
+    /// The folder of our own cluster; absent on somebody else's.
+    own: Option<PathBuf>,
+    /// Whether this run started it.
+    started: bool,
+    /// The names under which its nodes find the images.
+    names: Names,
+}
+
+impl DemoCluster {
+    /// Somebody's cluster by its kubeconfig, or our own, which is not started yet.
+    pub async fn choose(
+        kubeconfig: Option<PathBuf>,
+        dir: Option<PathBuf>,
+        names: Names,
+    ) -> Result<Self> {
+        if let Some(kubeconfig) = kubeconfig {
+            return Ok(Self { kubeconfig, own: None, started: false, names });
+        }
+        let dir = dir.map_or_else(default_dir, Ok)?;
+        let started = Cluster::find(&dir).await?.is_none();
+        Ok(Self { kubeconfig: dir.join("kubeconfig"), own: Some(dir), started, names })
+    }
+
+    /// Starts the cluster and loads the images if it is ours, and installs the controllers. The
+    /// nodes of somebody else's cluster pull the images.
+    pub async fn prepare(&mut self, clock: &Clock) -> Result<Client> {
+        if let Some(dir) = self.own.clone() {
+            let options = Options { dir: dir.clone(), nodes: Nodes::Kubelet };
+            let progress = |line: &str| clock.print(line);
+            let cluster = clock.time("cluster", Cluster::up(options, &progress)).await?;
+            self.kubeconfig = cluster.kubeconfig();
+            clock
+                .time("images", async {
+                    images::load(&images::build(&[], Build::Dev, false).await?, Some(&dir)).await
+                })
+                .await?;
+        }
+        let values = self.names.chart_values();
+        clock.time("controllers", install::install(&self.kubeconfig, &values)).await?;
+        self.client().await
+    }
+
+    /// A client of the cluster.
+    async fn client(&self) -> Result<Client> {
+        let kubeconfig = kube::config::Kubeconfig::read_from(&self.kubeconfig)?;
+        let config = kube::Config::from_custom_kubeconfig(
+            kubeconfig,
+            &kube::config::KubeConfigOptions::default(),
+        )
+        .await?;
+        Ok(Client::try_from(config)?)
+    }
+
+    /// The path of the cluster's kubeconfig.
+    pub fn kubeconfig(&self) -> &Path {
+        &self.kubeconfig
+    }
+
+    /// Where and how the demo runs on it.
+    pub fn settings(&self, polecats: i32, changes: usize) -> Result<Settings> {
+        Ok(Settings {
+            kubeconfig: self.kubeconfig.clone(),
+            namespace: NAMESPACE.to_owned(),
+            rig: RIG.to_owned(),
+            max_polecats: polecats,
+            servers_image: self.names.reference("demo-servers"),
+            gate_image: self.names.reference("gate-python"),
+            deadline: START_LIMIT + CHANGE_LIMIT * u32::try_from(changes)?,
+        })
+    }
+
+    /// Ends the run: keeps everything and prints how to look at it, or takes the cluster down when
+    /// this run started it, or else deletes the demo's objects.
+    pub async fn leave(&self, keep: bool, polecats: i32) -> Result<()> {
+        if keep {
+            println!(
+                "kept; look with: kubectl --kubeconfig {} get polecats,mergerequests -n {NAMESPACE}",
+                self.kubeconfig.display()
+            );
+            if self.own.is_some() {
+                println!("stop the cluster with: cargo xtask cluster down");
+            }
+            return Ok(());
+        }
+        if let (Some(dir), true) = (&self.own, self.started) {
+            println!("taking the cluster down (--keep leaves it)");
+            Cluster::down(dir, &|_| {}).await?;
+            return Ok(());
+        }
+        println!("deleting the demo's objects (--keep leaves them)");
+        gastown_demo::clear(&self.client().await?, &self.settings(polecats, 0)?).await
+    }
+}

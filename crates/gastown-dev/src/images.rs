@@ -1,0 +1,253 @@
+//! `cargo xtask images`: the OCI images of `images/`, built without a container engine.
+//!
+//! An image is a root file system of Debian packages (or nothing), with our programs on top. The same
+//! input gives the same digest; an unchanged image is not built again, and an image that a node has
+//! is not loaded again.
+
+mod built;
+mod docker;
+mod names;
+mod programs;
+mod push;
+mod recipe;
+mod registry;
+mod rootfs;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::{Path, PathBuf};
+use std::time::Instant;
+
+use anyhow::{Context, Result, bail};
+use gastown_cluster::cluster::{self, Cluster};
+use gastown_cluster::oci::{self, Digest, ImageBuilder, Layer};
+use xtask::cli::ImagesArgs;
+
+use crate::util;
+pub use built::Built;
+pub use names::{Names, version};
+pub use programs::{Build, compile};
+use recipe::{Agent, Recipe, USER};
+
+/// Runs it.
+pub async fn run(args: ImagesArgs) -> Result<()> {
+    // Images that others pull are release builds.
+    let is_release = args.release || args.push.is_some();
+    let kind = if is_release { Build::Release } else { Build::Dev };
+    // Checked before the long build.
+    let names = Names::new(args.push.as_deref(), args.tag.as_deref())?;
+    let built = build(&args.names, kind, args.refresh).await?;
+    for image in &built {
+        let size = std::fs::metadata(&image.path)?.len() >> 20;
+        println!("{}  {size} MiB  {}", image.reference, image.digest);
+    }
+    if args.load {
+        load(&built, args.dir.as_deref()).await?;
+    }
+    if args.push.is_some() {
+        push::push(&built, &names).await?;
+    }
+    Ok(())
+}
+
+/// The path that an image's layout is written to.
+pub fn layout(name: &str, build: Build) -> PathBuf {
+    build.folder().join(format!("{name}.tar"))
+}
+
+/// Builds the named images, or all. Those whose inputs have not changed are left as they are.
+pub async fn build(names: &[String], build: Build, refresh: bool) -> Result<Vec<Built>> {
+    let recipes = recipe::read_all(&util::root().join("images"))?;
+    let wanted: BTreeMap<String, Recipe> = if names.is_empty() {
+        recipes.clone().into_iter().filter(|(_, r)| !r.base).collect()
+    } else {
+        names.iter().map(|name| pick(&recipes, name)).collect::<Result<_>>()?
+    };
+    let mut agents = BTreeMap::new();
+    for agent in wanted.values().flat_map(|r| r.agents.keys().copied()).collect::<BTreeSet<_>>() {
+        let program = match agent {
+            Agent::ClaudeCode => gastown_cluster::agents::claude_code().await?,
+        };
+        agents.insert(agent, program);
+    }
+    // It blocks, and the caller may have to react to a signal meanwhile.
+    tokio::task::spawn_blocking(move || build_all(&recipes, &wanted, &agents, build, refresh))
+        .await?
+}
+
+/// Loads images into the node of the cluster in `dir`, except those that it has.
+pub async fn load(built: &[Built], dir: Option<&Path>) -> Result<()> {
+    let dir = dir.map_or_else(cluster::default_dir, |d| Ok(d.to_owned()))?;
+    let Some(cluster) = Cluster::find(&dir).await? else {
+        bail!("no cluster runs in {}; `cargo xtask cluster up` starts one", dir.display())
+    };
+    for image in built {
+        let start = Instant::now();
+        if cluster.load_image(&image.path).await? {
+            println!(
+                "images: loaded {} in {:.1} s",
+                image.reference,
+                start.elapsed().as_secs_f32()
+            );
+        }
+    }
+    Ok(())
+}
+
+fn build_all(
+    recipes: &BTreeMap<String, Recipe>,
+    wanted: &BTreeMap<String, Recipe>,
+    agents: &BTreeMap<Agent, PathBuf>,
+    build: Build,
+    refresh: bool,
+) -> Result<Vec<Built>> {
+    util::need_debian(&[("strip", "binutils")])?;
+    let names = wanted.values().flat_map(|r| r.binaries.keys()).map(String::as_str).collect();
+    let binaries = compile(&names, build)?;
+    let bases = bases(recipes, wanted, refresh)?;
+    let parts = Parts { binaries: &binaries, agents, bases: &bases, build, refresh };
+    wanted.iter().map(|(name, recipe)| build_one(name, recipe, &parts)).collect()
+}
+
+fn pick(recipes: &BTreeMap<String, Recipe>, name: &str) -> Result<(String, Recipe)> {
+    match recipes.get(name) {
+        Some(recipe) if !recipe.base => Ok((name.to_owned(), recipe.clone())),
+        _ => {
+            let known: Vec<&str> =
+                recipes.iter().filter(|(_, r)| !r.base).map(|(n, _)| n.as_str()).collect();
+            bail!("image `{name}` does not exist; the images are: {}", known.join(", "))
+        }
+    }
+}
+
+/// A base: its packages and the tar of its root file system.
+struct Base {
+    packages: BTreeSet<String>,
+    rootfs: PathBuf,
+}
+
+fn bases<'a>(
+    all: &BTreeMap<String, Recipe>,
+    wanted: &'a BTreeMap<String, Recipe>,
+    refresh: bool,
+) -> Result<BTreeMap<&'a str, Base>> {
+    let needed: BTreeSet<&str> = wanted
+        .values()
+        .flat_map(|r| r.from.iter().chain(r.copy.iter().map(|c| &c.from)))
+        .map(String::as_str)
+        .collect();
+    let base = |name: &'a str| {
+        let packages: BTreeSet<String> = all[name].packages.iter().cloned().collect();
+        Ok((name, Base { rootfs: rootfs::debian(&packages, refresh)?, packages }))
+    };
+    needed.into_iter().map(base).collect()
+}
+
+/// The inputs of images.
+struct Parts<'a> {
+    binaries: &'a BTreeMap<String, PathBuf>,
+    agents: &'a BTreeMap<Agent, PathBuf>,
+    bases: &'a BTreeMap<&'a str, Base>,
+    build: Build,
+    refresh: bool,
+}
+
+fn build_one(name: &str, recipe: &Recipe, parts: &Parts<'_>) -> Result<Built> {
+    let reference = Names::new(None, None)?.reference(name);
+    let image = assemble(&reference, recipe, parts).with_context(|| format!("image {name}"))?;
+    let path = layout(name, parts.build);
+    let stamp = path.with_extension("inputs");
+    let inputs = Digest::of(format!("{image:?}\n{}", times(&image.files)?).as_bytes()).to_string();
+    if path.is_file() && std::fs::read_to_string(&stamp).is_ok_and(|before| before == inputs) {
+        let (_, digest) = oci::identify(&path)?;
+        return Ok(Built { name: name.to_owned(), reference, path, digest });
+    }
+    println!("images: writing {name}");
+    let start = Instant::now();
+    let digest = image.builder.write(&path)?;
+    std::fs::write(&stamp, inputs)?;
+    println!("images: {name} in {:.1} s", start.elapsed().as_secs_f32());
+    Ok(Built { name: name.to_owned(), reference, path, digest })
+}
+
+/// An image to write and the files that go into it.
+#[derive(Debug)]
+struct Assembled {
+    builder: ImageBuilder,
+    files: BTreeSet<PathBuf>,
+}
+
+fn assemble(reference: &str, recipe: &Recipe, parts: &Parts<'_>) -> Result<Assembled> {
+    let mut files = BTreeSet::new();
+    let mut builder = ImageBuilder::new(reference)
+        // What travels to registries and nodes is compressed; a node of this machine reads it faster
+        // as it is.
+        .gzip(parts.build == Build::Release)
+        .user(&format!("{USER}:{USER}"))
+        .env("HOME", "/home/nonroot")
+        .env("PATH", "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin")
+        .label("org.opencontainers.image.description", &recipe.summary)
+        .label("org.opencontainers.image.source", env!("CARGO_PKG_REPOSITORY"))
+        .label("org.opencontainers.image.version", &version()?)
+        .entrypoint(&recipe.entrypoint);
+    for (name, value) in &recipe.env {
+        builder = builder.env(name, value);
+    }
+    let mut top = Layer::new();
+    if let Some(base) = recipe.from.as_deref() {
+        for layer in root_layers(&parts.bases[base], &recipe.packages, parts.refresh)? {
+            files.insert(layer.clone());
+            builder = builder.layer_tar(layer);
+        }
+    } else {
+        for (path, text) in rootfs::accounts() {
+            top = top.bytes(path, text, 0o644);
+        }
+        top = top.dir("/home/nonroot", 0o770, (USER, 0)).dir("/tmp", 0o1777, (0, 0));
+    }
+    // The runtime mounts its own /dev, which the root file systems do not have.
+    top = top.dir("/dev", 0o755, (0, 0));
+    for copy in &recipe.copy {
+        top = top.bytes(
+            &copy.path,
+            rootfs::file_of(&parts.bases[copy.from.as_str()].rootfs, &copy.path)?,
+            0o644,
+        );
+    }
+    // The agent is large and changes seldom, our programs are small and change often: each has its
+    // own layer.
+    let mut fetched = Layer::new();
+    for (agent, path) in &recipe.agents {
+        let file = parts.agents[agent].clone();
+        files.insert(file.clone());
+        fetched = fetched.file(path, file, 0o755);
+    }
+    if !recipe.agents.is_empty() {
+        builder = builder.layer(fetched);
+    }
+    for (name, path) in &recipe.binaries {
+        let file = parts.binaries[name].clone();
+        files.insert(file.clone());
+        top = top.file(path, file, 0o755);
+    }
+    builder = builder.layer(top);
+    Ok(Assembled { builder, files })
+}
+
+/// The layers of a root file system: the base that several images share, and what this image adds.
+fn root_layers(base: &Base, packages: &[String], refresh: bool) -> Result<Vec<PathBuf>> {
+    if packages.is_empty() {
+        return Ok(vec![base.rootfs.clone()]);
+    }
+    let all = base.packages.iter().chain(packages).cloned().collect();
+    let full = rootfs::debian(&all, refresh)?;
+    Ok(vec![base.rootfs.clone(), rootfs::layer_between(&base.rootfs, &full)?])
+}
+
+/// Paths, lengths and times of files: when they change, the image is written again.
+fn times(files: &BTreeSet<PathBuf>) -> Result<String> {
+    let line = |path: &PathBuf| {
+        let meta = std::fs::metadata(path)?;
+        Ok(format!("{} {} {:?}\n", path.display(), meta.len(), meta.modified()?))
+    };
+    files.iter().map(line).collect()
+}

@@ -1,0 +1,147 @@
+//! The programs of this workspace as they go into images.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use anyhow::{Context, Result, ensure};
+use serde_json::Value;
+
+use crate::util;
+
+/// How programs and images are built.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Build {
+    /// As in tests and the demo: compiled fast.
+    Dev,
+    /// As they are published: optimised, without debug assertions and without paths of this machine.
+    Release,
+}
+
+impl Build {
+    /// The folder of the images.
+    pub fn folder(self) -> PathBuf {
+        let images = util::root().join("target/images");
+        match self {
+            Self::Dev => images,
+            Self::Release => images.join("release"),
+        }
+    }
+}
+
+/// Compiles programs with one cargo command and returns copies without symbols. Those of a release
+/// have their symbols beside them, in `NAME.debug`.
+pub fn compile(wanted: &BTreeSet<&str>, build: Build) -> Result<BTreeMap<String, PathBuf>> {
+    if wanted.is_empty() {
+        return Ok(BTreeMap::new());
+    }
+    let names = wanted.iter().copied().collect::<Vec<_>>().join(", ");
+    let mut cargo = util::cargo();
+    cargo.arg("build");
+    match build {
+        // The whole workspace is selected, so that features are those of every other build and
+        // nothing is compiled twice.
+        Build::Dev => println!("images: compiling {names}"),
+        Build::Release => {
+            println!(
+                "images: compiling {names} for release; when nothing is compiled yet, this costs about half an hour of CPU time"
+            );
+            cargo.args(["--profile", "images"]).args(release_arguments(wanted)?);
+        }
+    }
+    cargo.args(wanted.iter().flat_map(|name| ["--bin", name]));
+    let compiled = xtask::cargo::compile(cargo, "images: cargo build")?;
+    let folder = build.folder().join("bin");
+    std::fs::create_dir_all(&folder).with_context(|| format!("creating {}", folder.display()))?;
+    let copy = |name: &&str| {
+        let from = compiled.get(*name).with_context(|| format!("cargo built no {name}"))?;
+        Ok(((*name).to_owned(), stripped(from, &folder.join(name), build)?))
+    };
+    wanted.iter().map(copy).collect()
+}
+
+/// The selection of packages and the compiler's flags of a release. Only the packages of the programs
+/// are selected, so that no feature that tests alone need is in them.
+fn release_arguments(wanted: &BTreeSet<&str>) -> Result<Vec<String>> {
+    let mut command = util::cargo();
+    command.args(["metadata", "--no-deps", "--format-version", "1", "--locked"]);
+    let metadata: Value =
+        serde_json::from_str(&util::output(&mut command)?).context("reading cargo metadata")?;
+    let packages = packages_of(&metadata, wanted);
+    ensure!(!packages.is_empty(), "no package has the programs {wanted:?}");
+    let mut arguments: Vec<String> =
+        packages.into_iter().flat_map(|package| ["--package".to_owned(), package]).collect();
+    let home = std::env::home_dir().context("HOME is not set")?;
+    let cargo_home =
+        std::env::var_os("CARGO_HOME").map_or_else(|| home.join(".cargo"), PathBuf::from);
+    let target =
+        metadata["target_directory"].as_str().context("no target folder in cargo metadata")?;
+    let flags = [
+        remap(&cargo_home, "/cargo"),
+        remap(Path::new(target), "/target"),
+        remap(&util::root(), "/gastown-operator"),
+    ];
+    // Added to the flags of `.cargo/config.toml`; RUSTFLAGS would replace them.
+    arguments.push("--config".to_owned());
+    arguments.push(format!(
+        "target.x86_64-unknown-linux-gnu.rustflags={}",
+        serde_json::to_string(&flags)?
+    ));
+    Ok(arguments)
+}
+
+fn remap(from: &Path, to: &str) -> String {
+    let from = from.canonicalize().unwrap_or_else(|_| from.to_owned());
+    format!("--remap-path-prefix={}={to}", from.display())
+}
+
+/// The packages of some programs.
+fn packages_of(metadata: &Value, wanted: &BTreeSet<&str>) -> BTreeSet<String> {
+    let has_one = |package: &&Value| {
+        let targets = package["targets"].as_array().into_iter().flatten();
+        let mut bins = targets.filter(|t| t["kind"][0] == "bin").filter_map(|t| t["name"].as_str());
+        bins.any(|bin| wanted.contains(bin))
+    };
+    let packages = metadata["packages"].as_array().into_iter().flatten().filter(has_one);
+    packages.filter_map(|package| package["name"].as_str().map(str::to_owned)).collect()
+}
+
+/// A copy without symbols, written again when the program has changed.
+fn stripped(from: &Path, to: &Path, build: Build) -> Result<PathBuf> {
+    let modified = std::fs::metadata(from)
+        .with_context(|| format!("looking for {}", from.display()))?
+        .modified()?;
+    if std::fs::metadata(to).and_then(|m| m.modified()).ok() != Some(modified) {
+        if build == Build::Release {
+            let symbols = to.with_extension("debug");
+            util::run(Command::new("objcopy").arg("--only-keep-debug").arg(from).arg(&symbols))?;
+        }
+        // Renamed into place: another build may read it.
+        let partial = to.with_extension(format!("{}.partial", std::process::id()));
+        util::run(Command::new("strip").arg("--strip-all").arg("-o").arg(&partial).arg(from))?;
+        std::fs::File::options().write(true).open(&partial)?.set_modified(modified)?;
+        std::fs::rename(&partial, to)?;
+    }
+    Ok(to.to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn a_program_is_found_in_its_package() {
+        let package = |name: &str, kind: &str, target: &str| {
+            json!({"name": name, "targets": [
+                {"kind": ["lib"], "name": name}, {"kind": [kind], "name": target},
+            ]})
+        };
+        let metadata = json!({"packages": [
+            package("gastown-agent", "bin", "gt"), package("rig-ctl", "bin", "rig-ctl"), package("x", "test", "gt"),
+        ]});
+        assert_eq!(packages_of(&metadata, &["gt"].into()), ["gastown-agent".to_owned()].into());
+        assert!(packages_of(&metadata, &["none"].into()).is_empty());
+    }
+}

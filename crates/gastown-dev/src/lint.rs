@@ -1,0 +1,132 @@
+//! `cargo xtask lint`: everything that can be said about the tree without running it.
+
+use std::process::Command;
+
+use anyhow::{Context, Result, ensure};
+use xtask::cli::{GenArgs, LintArgs};
+
+use crate::util;
+
+/// Runs every check and stops at the first that fails.
+pub async fn run(args: &LintArgs) -> Result<()> {
+    step("rustfmt");
+    let mut fmt = util::cargo();
+    fmt.args(["fmt", "--all"]);
+    if !args.fix {
+        fmt.arg("--check");
+    }
+    util::run(&mut fmt)?;
+    step("generated files");
+    crate::generate::run(&GenArgs { check: !args.fix })?;
+    step("tiers of tests");
+    tiers()?;
+    step("clippy");
+    util::run(util::cargo().args([
+        "clippy",
+        "--workspace",
+        "--all-targets",
+        "--quiet",
+        "--",
+        "-D",
+        "warnings",
+    ]))?;
+    step("cargo-deny");
+    deny()?;
+    step("shellcheck");
+    shellcheck()?;
+    step("helm lint");
+    helm_lint().await?;
+    println!("lint: all checks passed");
+    Ok(())
+}
+
+fn step(name: &str) {
+    println!("lint: {name}");
+}
+
+/// Every test program has the name of a tier: `cargo xtask test` would run no other one, and nobody
+/// would notice.
+fn tiers() -> Result<()> {
+    let listed = util::output(util::cargo().args([
+        "metadata",
+        "--no-deps",
+        "--format-version",
+        "1",
+        "--locked",
+    ]))?;
+    let listed: serde_json::Value =
+        serde_json::from_str(&listed).context("reading cargo metadata")?;
+    let targets = listed["packages"]
+        .as_array()
+        .into_iter()
+        .flatten()
+        .flat_map(|p| p["targets"].as_array().into_iter().flatten());
+    let tests = targets.filter(|t| {
+        t["kind"].as_array().is_some_and(|kinds| kinds.iter().any(|kind| kind == "test"))
+    });
+    let named = |t: &&serde_json::Value| {
+        t["name"].as_str().is_some_and(|name| crate::test::PROGRAMS.contains(&name))
+    };
+    let strays: Vec<&str> =
+        tests.filter(|t| !named(t)).filter_map(|t| t["src_path"].as_str()).collect();
+    ensure!(
+        strays.is_empty(),
+        "tests of no tier, which nothing would run: {}; name them {}",
+        strays.join(", "),
+        crate::test::PROGRAMS.join(", ")
+    );
+    Ok(())
+}
+
+/// Bans, licences and sources; advisories need a database that a closed network does not have.
+fn deny() -> Result<()> {
+    if !util::has("cargo-deny") {
+        println!("installing cargo-deny (cargo install cargo-deny --locked)");
+        // Away from the workspace, so that its target and flags do not apply.
+        util::run(util::cargo().current_dir("/").args([
+            "install",
+            "cargo-deny",
+            "--locked",
+            "--quiet",
+        ]))?;
+    }
+    // The whole graph is read, crates of other platforms too, which no build of ours has fetched.
+    util::run(util::cargo().args(["fetch", "--locked", "--quiet"]))?;
+    util::run(util::cargo().args([
+        "deny",
+        "--offline",
+        "--log-level",
+        "error",
+        "check",
+        "bans",
+        "licenses",
+        "sources",
+    ]))
+}
+
+fn shellcheck() -> Result<()> {
+    util::need_debian(&[("shellcheck", "shellcheck")])?;
+    let listed =
+        util::output(Command::new("git").args(["ls-files", "-z"]).current_dir(util::root()))?;
+    let is_script = |name: &&str| {
+        let text = std::fs::read(util::root().join(name)).unwrap_or_default();
+        text.starts_with(b"#!/bin/sh")
+            || text.starts_with(b"#!/bin/bash")
+            || text.starts_with(b"#!/usr/bin/env bash")
+    };
+    let scripts: Vec<&str> =
+        listed.split('\0').filter(|n| !n.is_empty()).filter(is_script).collect();
+    if scripts.is_empty() {
+        return Ok(());
+    }
+    util::run(Command::new("shellcheck").args(&scripts).current_dir(util::root()))
+}
+
+async fn helm_lint() -> Result<()> {
+    let helm = gastown_cluster::toolchain::helm().await.context("finding helm")?;
+    util::run(
+        Command::new(helm)
+            .args(["lint", "--strict", "charts/gastown-operator"])
+            .current_dir(util::root()),
+    )
+}

@@ -1,0 +1,96 @@
+//! `cargo xtask test`: runs every tier, or one.
+
+use std::path::Path;
+
+use anyhow::{Result, bail};
+use xtask::cli::{TestArgs, Tier};
+
+use crate::util;
+
+/// The folders of the outside data that tests read.
+const OUTSIDE_DATA: [&str; 3] = ["beads", "boltons", "known_hosts"];
+
+/// The names of test programs: one for each tier but the first.
+pub const PROGRAMS: [&str; 3] = ["process", "plane", "e2e"];
+
+/// Runs the tiers, the cheapest first.
+pub async fn run(args: &TestArgs) -> Result<()> {
+    let tiers = args
+        .tier
+        .map_or_else(|| vec![Tier::Unit, Tier::Process, Tier::Plane, Tier::E2e], |t| vec![t]);
+    prepare(&tiers).await?;
+    // The end-to-end scenarios run commands of ours, for which this program is built already.
+    let us = std::env::current_exe()?;
+    for tier in tiers {
+        println!("test: {tier:?}");
+        util::run(util::cargo().env("GASTOWN_XTASK", &us).args(command(tier)).args(&args.rest))?;
+    }
+    Ok(())
+}
+
+/// Fetches what the tiers need before the first test runs, so that a test never waits for a build
+/// of it.
+async fn prepare(tiers: &[Tier]) -> Result<()> {
+    if tiers.contains(&Tier::Process) {
+        util::need_debian(&[("git", "git"), ("sshd", "openssh-server")])?;
+        gastown_cluster::toolchain::helm().await?;
+        gastown_cluster::agents::claude_code().await?;
+    }
+    if tiers.contains(&Tier::Plane) || tiers.contains(&Tier::E2e) {
+        gastown_cluster::toolchain::control_plane_binaries().await?;
+    }
+    if tiers.contains(&Tier::E2e) {
+        gastown_cluster::toolchain::node_binaries().await?;
+    }
+    check_data(&gastown_fakes::outside_data_dir(), gastown_fakes::is_ci())
+}
+
+/// Names the folders of outside data that are missing or empty: their tests do not run. Under CI
+/// that is an error.
+fn check_data(data: &Path, is_ci: bool) -> Result<()> {
+    let is_there =
+        |folder: &Path| std::fs::read_dir(folder).is_ok_and(|mut entries| entries.next().is_some());
+    let missing: Vec<&str> =
+        OUTSIDE_DATA.into_iter().filter(|folder| !is_there(&data.join(folder))).collect();
+    if missing.is_empty() {
+        return Ok(());
+    }
+    let text = format!(
+        "tests that read outside data do not run: {} has no {} (set GASTOWN_TEST_DATA)",
+        data.display(),
+        missing.join(", ")
+    );
+    if is_ci {
+        bail!("{text}; under CI=true every test must run");
+    }
+    println!("test: {text}");
+    Ok(())
+}
+
+fn command(tier: Tier) -> Vec<&'static str> {
+    match tier {
+        Tier::Unit => vec!["test", "--workspace", "--lib", "--bins"],
+        Tier::Process => vec!["test", "--workspace", "--test", "process"],
+        Tier::Plane => vec!["test", "--workspace", "--test", "plane"],
+        Tier::E2e => vec!["test", "--workspace", "--test", "e2e", "--", "--test-threads", "1"],
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_empty_folder_of_outside_data_is_a_failure_under_ci_alone() {
+        let data = tempfile::tempdir().unwrap();
+        for folder in OUTSIDE_DATA {
+            std::fs::create_dir(data.path().join(folder)).unwrap();
+            std::fs::write(data.path().join(folder).join("file"), "x").unwrap();
+        }
+        check_data(data.path(), true).unwrap();
+        std::fs::remove_file(data.path().join("boltons/file")).unwrap();
+        check_data(data.path(), false).unwrap();
+        let error = check_data(data.path(), true).unwrap_err().to_string();
+        assert!(error.contains("boltons") && !error.contains("beads"), "{error}");
+    }
+}

@@ -1,0 +1,279 @@
+//! The command line of `cargo xtask`.
+
+use std::path::PathBuf;
+
+use clap::{Parser, Subcommand, ValueEnum};
+
+/// One command for each thing that a developer of the operator does.
+#[derive(Debug, Parser)]
+#[command(name = "cargo xtask", version)]
+pub struct Cli {
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// The commands.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Kubernetes on this machine: up, down, status, env.
+    #[command(subcommand)]
+    Cluster(ClusterCommand),
+    /// Build the OCI images without a container engine; `--load` puts them on the cluster's node.
+    Images(ImagesArgs),
+    /// Install the CRDs and the chart on a cluster and wait until every controller is ready.
+    Install(InstallArgs),
+    /// From an empty machine to landed branches.
+    Demo(DemoArgs),
+    /// Run all tests, or one tier of them.
+    Test(TestArgs),
+    /// Write the generated files (CRDs, API reference, RBAC tables), or check that they are current.
+    Gen(GenArgs),
+    /// Measure.
+    Bench(BenchArgs),
+    /// Run every static check.
+    Lint(LintArgs),
+}
+
+impl Command {
+    /// The name of the command.
+    pub fn name(&self) -> &'static str {
+        match self {
+            Self::Cluster(_) => "cluster",
+            Self::Images(_) => "images",
+            Self::Install(_) => "install",
+            Self::Demo(_) => "demo",
+            Self::Test(_) => "test",
+            Self::Gen(_) => "gen",
+            Self::Bench(_) => "bench",
+            Self::Lint(_) => "lint",
+        }
+    }
+}
+
+/// What to do with the cluster.
+#[derive(Debug, Subcommand)]
+pub enum ClusterCommand {
+    /// Start it, or find it running.
+    Up {
+        /// The cluster's folder.
+        #[command(flatten)]
+        folder: ClusterFolder,
+        /// `kubelet`: this machine is a node (needs root); `none`: a control plane alone.
+        #[arg(long, value_enum, default_value_t)]
+        nodes: NodesArg,
+    },
+    /// Stop it and remove everything that it created.
+    Down(ClusterFolder),
+    /// Show what runs; exit code 1 unless all of it is ready.
+    Status(ClusterFolder),
+    /// Print the variables that make kubectl find it, for `eval "$(cargo xtask cluster env)"`.
+    Env(ClusterFolder),
+}
+
+/// Where the cluster is.
+#[derive(Debug, clap::Args)]
+pub struct ClusterFolder {
+    /// The cluster's folder; by default one in the user's cache folder.
+    #[arg(long)]
+    pub dir: Option<PathBuf>,
+}
+
+/// The nodes of a cluster.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub enum NodesArg {
+    /// One real node.
+    #[default]
+    Kubelet,
+    /// No node.
+    None,
+}
+
+/// Flags of `cargo xtask images`.
+#[derive(Debug, clap::Args)]
+pub struct ImagesArgs {
+    /// Which images; all of them when none is named.
+    pub names: Vec<String>,
+    /// Put them on the node of the cluster that `cargo xtask cluster up` started.
+    #[arg(long)]
+    pub load: bool,
+    /// That cluster's folder, when it is not the default one.
+    #[arg(long, requires = "load")]
+    pub dir: Option<PathBuf>,
+    /// Build them as they are published: optimised and compressed. A first build takes half an hour of
+    /// CPU time.
+    #[arg(long)]
+    pub release: bool,
+    /// Push them to a registry, such as registry.example.com/gastown; implies --release. The login is
+    /// that of docker's config.json.
+    #[arg(long, value_name = "REGISTRY")]
+    pub push: Option<String>,
+    /// The tag to push them under; by default this version.
+    #[arg(long, requires = "push")]
+    pub tag: Option<String>,
+    /// Take today's Debian packages instead of those kept from an earlier build.
+    #[arg(long)]
+    pub refresh: bool,
+}
+
+/// Flags of `cargo xtask install`.
+#[derive(Debug, clap::Args)]
+pub struct InstallArgs {
+    /// The kubeconfig of the cluster. By default $KUBECONFIG, else the cluster of `cargo xtask
+    /// cluster up`, else ~/.kube/config.
+    #[arg(long)]
+    pub kubeconfig: Option<PathBuf>,
+    /// The namespace of the controllers.
+    #[arg(long, default_value = "gastown-system")]
+    pub namespace: String,
+    /// A value of the chart, as for helm: key=value.
+    #[arg(long = "set")]
+    pub set: Vec<String>,
+    /// How many seconds the controllers may take to be ready.
+    #[arg(long, default_value_t = 180)]
+    pub timeout: u64,
+}
+
+/// Flags of `cargo xtask demo`.
+#[derive(Debug, clap::Args)]
+pub struct DemoArgs {
+    /// A git repository or bundle instead of the small project that the demo brings along; needs
+    /// --plan.
+    #[arg(long, requires = "plan")]
+    pub repo: Option<String>,
+    /// The changes to make in it: a JSON file with `base`, `test` and `changes` (README).
+    #[arg(long, requires = "repo")]
+    pub plan: Option<PathBuf>,
+    /// How many polecats work at a time.
+    #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(i32).range(1..=100))]
+    pub polecats: i32,
+    /// Leave the cluster and everything on it.
+    #[arg(long)]
+    pub keep: bool,
+    /// Write the result as JSON to this file.
+    #[arg(long)]
+    pub json: Option<PathBuf>,
+    /// An existing cluster whose nodes can pull the images; without it one is started and the
+    /// images are built and loaded.
+    #[arg(long, conflicts_with = "dir")]
+    pub kubeconfig: Option<PathBuf>,
+    /// The registry that the nodes of that cluster pull from, as in `cargo xtask images --push`; by
+    /// default ghcr.io/gastown-operator.
+    #[arg(long, requires = "kubeconfig")]
+    pub registry: Option<String>,
+    /// The tag of the images there; by default this version.
+    #[arg(long, requires = "kubeconfig")]
+    pub tag: Option<String>,
+    /// The folder of the cluster that is started; by default the one in the user's cache folder.
+    #[arg(long)]
+    pub dir: Option<PathBuf>,
+}
+
+/// Flags of `cargo xtask test`.
+#[derive(Debug, clap::Args)]
+pub struct TestArgs {
+    /// One tier only; all of them when absent.
+    #[arg(value_enum)]
+    pub tier: Option<Tier>,
+    /// Further arguments for `cargo test` and the test programs, such as a part of a test's name.
+    #[arg(last = true)]
+    pub rest: Vec<String>,
+}
+
+/// What a test needs to run.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Tier {
+    /// Nothing: pure functions.
+    Unit,
+    /// Programs on this machine: git, sshd.
+    Process,
+    /// A real control plane without a node.
+    Plane,
+    /// A real cluster.
+    E2e,
+}
+
+/// Flags of `cargo xtask gen`.
+#[derive(Debug, clap::Args)]
+pub struct GenArgs {
+    /// Write nothing; fail where a file is not what it would be.
+    #[arg(long)]
+    pub check: bool,
+}
+
+/// Flags of `cargo xtask lint`.
+#[derive(Debug, clap::Args)]
+pub struct LintArgs {
+    /// Let rustfmt and gen write instead of complaining.
+    #[arg(long)]
+    pub fix: bool,
+}
+
+/// Flags of `cargo xtask bench`.
+#[derive(Debug, clap::Args)]
+pub struct BenchArgs {
+    /// What to measure.
+    #[command(subcommand)]
+    pub bench: Bench,
+    /// Write the figures as JSON to this file.
+    #[arg(long, global = true)]
+    pub json: Option<PathBuf>,
+}
+
+/// What can be measured.
+#[derive(Debug, Subcommand)]
+pub enum Bench {
+    /// The demo's own project: four changes, one of them reworked, and one agent that falls silent.
+    Demo(PlanArgs),
+    /// 21 changes of a real repository, from the outside data.
+    Boltons(PlanArgs),
+    /// Agents that report to one witness-ctl: its memory, CPU time and requests.
+    Streams(StreamsArgs),
+    /// A large store before one beadstore-ctl: how long reads, claims and closes take.
+    Beads(BeadsArgs),
+}
+
+/// Flags of `cargo xtask bench demo|boltons`.
+#[derive(Debug, clap::Args)]
+pub struct PlanArgs {
+    /// How many polecats work at a time.
+    #[arg(long, default_value_t = 3)]
+    pub polecats: i32,
+    /// Leave the cluster.
+    #[arg(long)]
+    pub keep: bool,
+}
+
+/// Flags of `cargo xtask bench streams`.
+#[derive(Debug, clap::Args)]
+pub struct StreamsArgs {
+    /// How many agents report.
+    #[arg(long, default_value_t = 2000, value_parser = clap::value_parser!(u16).range(1..))]
+    pub streams: u16,
+}
+
+/// Flags of `cargo xtask bench beads`.
+#[derive(Debug, clap::Args)]
+pub struct BeadsArgs {
+    /// How many beads the store holds.
+    #[arg(long, default_value_t = 10_000, value_parser = clap::value_parser!(u32).range(1000..=100_000))]
+    pub lines: u32,
+    /// How many beads are claimed and closed.
+    #[arg(long, default_value_t = 50, value_parser = clap::value_parser!(u32).range(1..=100))]
+    pub calls: u32,
+    /// How many commits the write branch of a second store has.
+    #[arg(long, default_value_t = 2000, value_parser = clap::value_parser!(u32).range(1..=100_000))]
+    pub history: u32,
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory as _;
+
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_well_formed() {
+        Cli::command().debug_assert();
+    }
+}

@@ -1,0 +1,135 @@
+//! What a command needs before it can begin.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use anyhow::Result;
+use gastown_toolchain::{Missing, Programs, has_claude_code};
+use xtask::cli::{Bench, ClusterCommand, Command, NodesArg, Tier};
+
+/// How long all programs of the workspace take to compile on two cores that nobody else uses.
+const COMPILE_ALL: Duration = Duration::from_secs(600);
+/// How long the worker alone takes.
+const COMPILE_WORKER: Duration = Duration::from_secs(420);
+/// What comes after the builds: cluster, images, installation, and four changes that land.
+const PLAY: Duration = Duration::from_secs(240);
+
+/// What a command needs.
+#[derive(Debug, Default)]
+pub struct Needs {
+    /// Programs of a cluster.
+    pub programs: Vec<Programs>,
+    /// Those of their parts that are not built yet.
+    pub missing: Vec<Missing>,
+    /// Claude Code, which is not fetched yet.
+    pub claude_code: bool,
+    /// All programs of the workspace, because images are built.
+    pub binaries: bool,
+    /// This machine as a node, which takes root and packages.
+    pub node: bool,
+    /// Everything of the workspace: nothing is compiled yet.
+    pub cold: bool,
+    /// Programs and the Debian packages that they are in.
+    pub packages: Vec<(&'static str, &'static str)>,
+    /// Cluster, images and the demo itself.
+    demo: bool,
+}
+
+impl Needs {
+    /// What a command needs on this machine.
+    pub fn of(command: &Command) -> Result<Self> {
+        let mut needs = Self::whatever_is_there(command);
+        for programs in &needs.programs {
+            for part in programs.missing()? {
+                if !needs.missing.contains(&part) {
+                    needs.missing.push(part);
+                }
+            }
+        }
+        needs.claude_code &= !has_claude_code();
+        needs.cold = !target_dir().join("x86_64-unknown-linux-gnu/debug/gastown-dev").exists();
+        Ok(needs)
+    }
+
+    /// What a command needs, whether this machine has it or not.
+    fn whatever_is_there(command: &Command) -> Self {
+        match command {
+            Command::Cluster(ClusterCommand::Up { nodes: NodesArg::Kubelet, .. }) => {
+                Self { programs: vec![Programs::Node], node: true, ..Self::default() }
+            }
+            Command::Cluster(ClusterCommand::Up { nodes: NodesArg::None, .. }) => {
+                Self { programs: vec![Programs::ControlPlane], ..Self::default() }
+            }
+            Command::Cluster(_) | Command::Gen(_) => Self::default(),
+            Command::Images(_) => Self::default().with_images(),
+            Command::Install(_) | Command::Lint(_) => {
+                Self { programs: vec![Programs::Helm], ..Self::default() }
+            }
+            Command::Demo(args) if args.kubeconfig.is_some() => {
+                Self { programs: vec![Programs::Helm, Programs::ControlPlane], ..Self::default() }
+            }
+            Command::Demo(_) => Self::play(),
+            Command::Bench(args) => match args.bench {
+                Bench::Demo(_) | Bench::Boltons(_) => Self::play(),
+                Bench::Streams(_) | Bench::Beads(_) => {
+                    Self { programs: vec![Programs::ControlPlane], ..Self::default() }
+                }
+            },
+            Command::Test(args) => Self::test(args.tier),
+        }
+    }
+
+    /// A cluster with our images on it.
+    fn play() -> Self {
+        let programs = vec![Programs::Node, Programs::Helm];
+        Self { programs, node: true, demo: true, ..Self::default() }.with_images()
+    }
+
+    fn with_images(mut self) -> Self {
+        self.claude_code = true;
+        self.binaries = true;
+        self.packages.extend([("mmdebstrap", "mmdebstrap"), ("strip", "binutils"), ("git", "git")]);
+        self
+    }
+
+    fn test(tier: Option<Tier>) -> Self {
+        let wanted = |of: Tier| tier.is_none_or(|tier| tier == of);
+        let mut needs = if wanted(Tier::E2e) { Self::play() } else { Self::default() };
+        // `cargo test` compiles in its own way.
+        needs.binaries = false;
+        needs.demo = false;
+        if wanted(Tier::Process) {
+            needs.programs.push(Programs::Helm);
+            needs.claude_code = true;
+            needs.packages.extend([("git", "git"), ("sshd", "openssh-server")]);
+        }
+        if wanted(Tier::Plane) {
+            needs.programs.push(Programs::ControlPlane);
+        }
+        needs
+    }
+
+    /// The name under which the time of a command is remembered: all that has to be built first
+    /// makes it another one.
+    pub fn timing(&self, command: &str) -> String {
+        let fresh = self.cold || !self.missing.is_empty();
+        if fresh { format!("{command} with all builds") } else { command.to_owned() }
+    }
+
+    /// How long a command is likely to take on two cores that nobody else uses.
+    pub fn expected(&self) -> Duration {
+        let parts = self.missing.iter().map(|part| part.expected).sum::<Duration>();
+        let compile = match (self.cold, self.binaries) {
+            (false, _) => Duration::ZERO,
+            (true, true) => COMPILE_ALL,
+            (true, false) => COMPILE_WORKER,
+        };
+        parts + compile + if self.demo { PLAY } else { Duration::ZERO }
+    }
+}
+
+/// Where cargo puts what it builds.
+pub fn target_dir() -> PathBuf {
+    let root = xtask::root();
+    std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| root.join("target"), |dir| root.join(dir))
+}
