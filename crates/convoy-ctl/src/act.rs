@@ -52,7 +52,7 @@ async fn announce(
 ) -> Result<(), Error> {
     match announcement {
         Announcement::Publish { end, mark, message } => {
-            annotate(convoy, annotation::CONVOY_TOLD, Some(mark), ctx).await?;
+            annotate(convoy, annotation::CONVOY_ENDED, Some(mark), ctx).await?;
             let note = match end {
                 End::Complete => Note::normal("Complete", "Complete", message),
                 End::Failed => Note::warning("Complete", "Failed", message),
@@ -60,7 +60,7 @@ async fn announce(
             ctx.runtime.events.publish(convoy, note);
             Ok(())
         }
-        Announcement::Clear => annotate(convoy, annotation::CONVOY_TOLD, None, ctx).await,
+        Announcement::Clear => annotate(convoy, annotation::CONVOY_ENDED, None, ctx).await,
     }
 }
 

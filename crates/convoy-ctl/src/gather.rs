@@ -55,7 +55,7 @@ pub(crate) fn snapshot(convoy: &Convoy, beads: &ConvoyBeads, ctx: &Context) -> S
         counted: Counted::read(
             convoy.annotations().get(annotation::CONVOY_COUNTED).map(String::as_str),
         ),
-        announced: convoy.annotations().get(annotation::CONVOY_TOLD).cloned(),
+        announced: convoy.annotations().get(annotation::CONVOY_ENDED).cloned(),
         namespace,
     }
 }

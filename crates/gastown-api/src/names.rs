@@ -88,8 +88,6 @@ pub mod annotation {
     pub const CONVOY_COUNTED: &str = "gastown.io/convoy-counted";
     /// On a Convoy: the end that an Event was published for.
     pub const CONVOY_ENDED: &str = "gastown.io/convoy-told";
-    /// The former name of [`CONVOY_ENDED`].
-    pub const CONVOY_TOLD: &str = CONVOY_ENDED;
     /// On an Escalation: its raises, deliveries and end, as compact JSON.
     pub const ESCALATION_STATE: &str = "gastown.io/alarm";
     /// The former name of [`ESCALATION_STATE`].

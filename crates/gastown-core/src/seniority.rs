@@ -47,7 +47,7 @@ mod tests {
         object
     }
 
-    fn names<'a>(objects: &'a [ConfigMap]) -> Option<&'a str> {
+    fn names(objects: &[ConfigMap]) -> Option<&str> {
         active(objects).and_then(|o| o.metadata.name.as_deref())
     }
 

@@ -24,7 +24,7 @@ pub mod watch;
 
 pub use args::RuntimeArgs;
 pub use jitter::jittered;
-pub use runtime::{NoArgs, Runtime, run};
+pub use runtime::{Runtime, run};
 
 /// The audience of every bearer token that our servers accept.
 pub const AUDIENCE: &str = "gastown";

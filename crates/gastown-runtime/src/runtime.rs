@@ -82,10 +82,6 @@ struct Cli<A: clap::Args> {
     own: A,
 }
 
-/// The controller-specific flags of a controller that has none.
-#[derive(clap::Args, Clone, Debug, Default)]
-pub struct NoArgs {}
-
 /// Runs a controller until SIGTERM: `fn main() -> ExitCode { gastown_runtime::run("rig-ctl",
 /// rig_ctl::start) }`.
 ///

@@ -25,7 +25,7 @@ use rig_ctl::RigArgs;
 use serde_json::json;
 
 /// How long a test waits for something: nothing here takes longer on a healthy machine.
-pub(crate) const TIMEOUT: Duration = Duration::from_secs(60);
+pub(crate) const TIMEOUT: Duration = Duration::from_mins(1);
 const ACCOUNT: &str = "rig-ctl";
 
 /// Runs the controller for the whole of this test program, on a thread that outlives each test's
