@@ -88,8 +88,8 @@ pub mod annotation {
     pub const CONVOY_COUNTED: &str = "gastown.io/convoy-counted";
     /// On a Convoy: which end of which beads was told.
     pub const CONVOY_TOLD: &str = "gastown.io/convoy-told";
-    /// On an Escalation: raises, settling and deliveries as compact JSON.
-    pub const ALARM: &str = "gastown.io/alarm";
+    /// On an Escalation: its raises, deliveries and end, as compact JSON.
+    pub const ESCALATION_STATE: &str = "gastown.io/alarm";
     /// On a Secret of Claude's credentials: when it was written, as the Go operator's command line
     /// does.
     pub const LAST_SYNC: &str = "gastown.io/last-sync";

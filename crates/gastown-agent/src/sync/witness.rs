@@ -5,6 +5,8 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+pub use gastown_grpc::Ca;
+use gastown_grpc::{AuthChannel, Remote};
 use gastown_proto::v1::command::What;
 use gastown_proto::v1::witness_client::WitnessClient;
 use gastown_proto::v1::{Command, Heartbeat, RaiseRequest, RaiseResponse};
@@ -13,8 +15,7 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep, sleep_until, timeout};
 use tokio_stream::wrappers::ReceiverStream;
-use tonic::transport::{Certificate, Channel, ClientTlsConfig, Endpoint};
-use tonic::{Request, Status};
+use tonic::Status;
 
 use super::relay::{Relay, Urgency};
 use crate::socket::{self, Answer, PendingRequest};
@@ -25,9 +26,11 @@ const FASTEST: Duration = Duration::from_secs(1);
 const PROGRESS: Duration = Duration::from_secs(5);
 /// The longest pause between two heartbeats.
 const SLOWEST: Duration = Duration::from_secs(30);
-/// For the connection, and for the witness's first word.
+/// The timeout of connecting, and of the witness's first answer.
 const ANSWER: Duration = Duration::from_secs(15);
-/// A call that is no stream.
+/// The timeout of one attempt to connect.
+const CONNECT: Duration = Duration::from_secs(5);
+/// The timeout of a call that is not a stream.
 const CALL: Duration = Duration::from_secs(10);
 /// A stream that lasted this long worked: the next pause is the shortest again.
 const GOOD: Duration = Duration::from_secs(30);
@@ -43,19 +46,10 @@ const CHECKPOINTS: usize = 16;
 pub struct Witness {
     /// `https://witness-ctl.<namespace>.svc:9443`; the host is a name in its certificate.
     pub endpoint: String,
-    /// The CA's certificate, PEM.
+    /// The CA's certificate.
     pub ca: Ca,
-    /// The projected token; the kubelet rotates it.
+    /// The file of the projected token, which the kubelet rotates.
     pub token_file: PathBuf,
-}
-
-/// Where the CA's certificate is.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Ca {
-    /// In a variable.
-    Text(String),
-    /// In a file, read again for each connection.
-    File(PathBuf),
 }
 
 /// The attempt that the agent works on.
@@ -72,53 +66,21 @@ pub struct Who {
 }
 
 impl Witness {
-    async fn client(&self) -> Result<WitnessClient<Channel>, Status> {
-        let away = |e: &dyn std::error::Error| {
-            Status::unavailable(format!("{}: {}", self.endpoint, chain(e)))
-        };
-        let ca = match &self.ca {
-            Ca::Text(text) => text.clone().into_bytes(),
-            Ca::File(path) => tokio::fs::read(path)
-                .await
-                .map_err(|e| Status::unavailable(format!("{}: {e}", path.display())))?,
-        };
-        let endpoint = || {
-            Endpoint::from_shared(self.endpoint.clone())?
-                .connect_timeout(Duration::from_secs(5))
-                .http2_keep_alive_interval(Duration::from_secs(30))
-                .keep_alive_timeout(Duration::from_secs(20))
-                .keep_alive_while_idle(true)
-                .tls_config(ClientTlsConfig::new().ca_certificate(Certificate::from_pem(ca)))
-        };
-        let endpoint = endpoint().map_err(|e| away(&e))?;
-        let channel = timeout(ANSWER, endpoint.connect())
+    /// A client with a connection of its own.
+    async fn client(&self) -> Result<WitnessClient<AuthChannel>, Status> {
+        let remote = Remote::with_ca(&self.endpoint, self.ca.clone(), &self.token_file, ANSWER);
+        let connected = timeout(ANSWER, remote.connect(CONNECT))
             .await
             .map_err(|_| Status::deadline_exceeded("no connection in time"))?;
-        Ok(WitnessClient::new(channel.map_err(|e| away(&e))?).max_decoding_message_size(64 << 10))
+        let channel = connected.map_err(|e| Status::unavailable(chain(&e)))?;
+        Ok(WitnessClient::new(channel).max_decoding_message_size(64 << 10))
     }
 
-    /// With the token as it is now.
-    fn signed<T>(&self, what: T) -> Result<Request<T>, Status> {
-        let file = if self.token_file.is_dir() {
-            self.token_file.join("token")
-        } else {
-            self.token_file.clone()
-        };
-        let token = std::fs::read_to_string(&file)
-            .map_err(|e| Status::unavailable(format!("the token {}: {e}", file.display())))?;
-        let value = format!("Bearer {}", token.trim())
-            .parse()
-            .map_err(|_| Status::internal("the token is no header value"))?;
-        let mut request = Request::new(what);
-        request.metadata_mut().insert("authorization", value);
-        Ok(request)
-    }
-
-    /// Asks for an Escalation.
-    pub async fn raise(&self, what: RaiseRequest) -> Result<RaiseResponse, Status> {
+    /// Raises an escalation.
+    pub async fn raise(&self, request: RaiseRequest) -> Result<RaiseResponse, Status> {
         let call = async {
             let mut client = self.client().await?;
-            Ok(client.raise(self.signed(what)?).await?.into_inner())
+            Ok(client.raise(request).await?.into_inner())
         };
         timeout(ANSWER + CALL, call)
             .await
@@ -126,22 +88,23 @@ impl Witness {
     }
 }
 
-/// An error with what is beneath it.
+/// An error with its sources.
 fn chain(e: &dyn std::error::Error) -> String {
     let mut text = e.to_string();
     let mut at = e.source();
     while let Some(below) = at {
-        let said = below.to_string();
-        if !text.contains(&said) {
+        let source = below.to_string();
+        if !text.contains(&source) {
             text.push_str(": ");
-            text.push_str(&said);
+            text.push_str(&source);
         }
         at = below.source();
     }
     text
 }
 
-/// Pauses that double, each drawn between its half and its whole.
+/// Pauses that double, each drawn at random between its half and its whole: `backon` would add up to
+/// another whole.
 #[derive(Debug)]
 pub struct Backoff {
     length: Duration,
@@ -208,8 +171,7 @@ impl Link {
         let mut last = self.first_heartbeat();
         // The channel is new and empty.
         let _ = up.try_send(last.clone());
-        let attached =
-            timeout(ANSWER, client.attach(self.witness.signed(ReceiverStream::new(beats))?)).await;
+        let attached = timeout(ANSWER, client.attach(ReceiverStream::new(beats))).await;
         let mut down = attached
             .map_err(|_| Status::deadline_exceeded("the witness does not answer"))??
             .into_inner();

@@ -1,13 +1,14 @@
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
 
+use gastown_types::digest::short_digest;
+
 use super::facts::{
     BeadFact, Counted, End, PolecatFact, PolecatState, Policy, RequestFact, RequestState, Rig,
     RigState, Snapshot, Store,
 };
 use super::graph::{Graph, Hold};
 use super::verdict::{BeadPhase, Line, Verdict, judge};
-use crate::train::short_digest;
 
 /// Types of beads that nobody works on.
 const NO_WORK: [&str; 7] = ["merge-request", "gate", "molecule", "message", "agent", "role", "rig"];
