@@ -35,9 +35,9 @@ const CALL: Duration = Duration::from_secs(10);
 /// A stream that lasted this long worked: the next pause is the shortest again.
 const GOOD: Duration = Duration::from_secs(30);
 /// The longest pause between two attempts, before jitter.
-const PAUSE_MAX: Duration = Duration::from_secs(60);
+const PAUSE_MAX: Duration = Duration::from_mins(1);
 /// A checkpoint that takes longer is reported as failed, though it continues.
-const CHECKPOINT: Duration = Duration::from_secs(300);
+const CHECKPOINT: Duration = Duration::from_mins(5);
 /// Checkpoints that wait.
 const CHECKPOINTS: usize = 16;
 
@@ -298,7 +298,7 @@ mod tests {
         let whole: Vec<u64> = (0..8).map(|_| backoff.next(1.0).as_secs()).collect();
         assert_eq!(whole, [1, 2, 4, 8, 16, 32, 60, 60]);
         assert_eq!(backoff.next(0.0), Duration::from_secs(30));
-        assert_eq!(backoff.next(f64::INFINITY), Duration::from_secs(60));
+        assert_eq!(backoff.next(f64::INFINITY), Duration::from_mins(1));
     }
 
     #[test]
