@@ -98,7 +98,7 @@ pub async fn run(paths: &Paths, settings: &FetchSettings) -> Result<(), FetchErr
 
 async fn check_out(paths: &Paths, settings: &FetchSettings) -> Result<(), FetchError> {
     let internal = |e: std::io::Error| FetchError::Internal(e.to_string());
-    let git = Git::from_env().with_deadline(Duration::from_secs(300));
+    let git = Git::from_env().with_deadline(Duration::from_mins(5));
     let (clone, id) = (paths.worktree(), settings.candidate.as_str());
     // A second start of the container begins again from nothing.
     match std::fs::remove_dir_all(&clone) {

@@ -15,7 +15,7 @@ use gastown_agent::{fetch, init, run, sync};
 /// socket.
 const ESCALATION_MAX: usize = socket::MAX_LINE / 6 - 100;
 /// How long a checkpoint may take.
-const CHECKPOINT_TIMEOUT: Duration = Duration::from_secs(300);
+const CHECKPOINT_TIMEOUT: Duration = Duration::from_mins(5);
 /// How long the sidecar may take to answer an escalation.
 const ESCALATE_TIMEOUT: Duration = Duration::from_secs(30);
 

@@ -211,7 +211,7 @@ impl Quarantine {
             .config("pack.threads", "1")
             .stdin(wanted.into_bytes())
             .doing("collect the agent's objects")
-            .deadline(Duration::from_secs(300));
+            .deadline(Duration::from_mins(5));
         call.output().await.map(drop).map_err(|e| classify(&e))
     }
 

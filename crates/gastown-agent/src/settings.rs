@@ -219,6 +219,6 @@ pub(crate) fn test_run() -> RunSettings {
         deadline: None,
         budget: Budget::default(),
         grace: Duration::from_secs(580),
-        soft: Duration::from_secs(60),
+        soft: Duration::from_mins(1),
     }
 }

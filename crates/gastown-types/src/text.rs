@@ -52,12 +52,7 @@ pub fn block_end(text: &str, max: usize) -> String {
 
 /// The longest beginning of `text` of at most `max` bytes that ends between two characters.
 pub fn truncate(text: &str, max: usize) -> &str {
-    // `str::floor_char_boundary` is newer than the oldest Rust that we support.
-    let mut end = max.min(text.len());
-    while !text.is_char_boundary(end) {
-        end -= 1;
-    }
-    &text[..end]
+    &text[..text.floor_char_boundary(max)]
 }
 
 fn visible(c: char) -> char {

@@ -192,7 +192,7 @@ fn save_until(settings: &RunSettings, stop: &Stop, started: Instant) -> Instant 
     match (stop, settings.deadline) {
         (Stop::Drained(_), _) | (_, None) => grace,
         // The rest of the attempt's time, as a remote that is down may come back; at least a minute.
-        (_, Some(deadline)) => (started + deadline).max(now + Duration::from_secs(60)),
+        (_, Some(deadline)) => (started + deadline).max(now + Duration::from_mins(1)),
     }
 }
 

@@ -131,7 +131,7 @@ impl Session {
         poll.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         let stop_at = settings
             .deadline
-            .map(|d| started + d.saturating_sub((d / 10).min(Duration::from_secs(120))));
+            .map(|d| started + d.saturating_sub((d / 10).min(Duration::from_mins(2))));
         loop {
             tokio::select! {
                 line = next_line(&mut self.output) => {

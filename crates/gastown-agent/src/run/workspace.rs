@@ -39,7 +39,7 @@ pub struct Workspace {
 impl Workspace {
     /// Reads nothing yet.
     pub fn new(paths: &Paths, work: &BranchName, target: &BranchName) -> Self {
-        let git = Git::from_env().with_deadline(Duration::from_secs(120));
+        let git = Git::from_env().with_deadline(Duration::from_mins(2));
         Self {
             paths: paths.clone(),
             git,

@@ -27,7 +27,7 @@ impl Repository {
     /// Opens the repository and the state file that `gt init`, or an earlier run of the sidecar, left.
     pub(super) fn open(settings: SyncSettings, paths: Paths) -> std::io::Result<Self> {
         let state = State::load(&paths.state())?;
-        let git = Git::from_env().with_deadline(Duration::from_secs(300));
+        let git = Git::from_env().with_deadline(Duration::from_mins(5));
         let quarantine = Quarantine::new(
             git.clone(),
             paths.private_repo(),

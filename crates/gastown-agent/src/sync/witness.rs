@@ -26,18 +26,18 @@ const FASTEST: Duration = Duration::from_secs(1);
 const PROGRESS: Duration = Duration::from_secs(5);
 /// The longest pause between two heartbeats.
 const SLOWEST: Duration = Duration::from_secs(30);
-/// For the connection, and for the witness's first word.
+/// The timeout of connecting, and of the witness's first answer.
 const ANSWER: Duration = Duration::from_secs(15);
-/// For one attempt to connect.
+/// The timeout of one attempt to connect.
 const CONNECT: Duration = Duration::from_secs(5);
-/// A call that is no stream.
+/// The timeout of a call that is not a stream.
 const CALL: Duration = Duration::from_secs(10);
 /// A stream that lasted this long worked: the next pause is the shortest again.
 const GOOD: Duration = Duration::from_secs(30);
 /// The longest pause between two attempts, before jitter.
-const PAUSE_MAX: Duration = Duration::from_secs(60);
+const PAUSE_MAX: Duration = Duration::from_mins(1);
 /// A checkpoint that takes longer is reported as failed, though it continues.
-const CHECKPOINT: Duration = Duration::from_secs(300);
+const CHECKPOINT: Duration = Duration::from_mins(5);
 /// Checkpoints that wait.
 const CHECKPOINTS: usize = 16;
 
@@ -46,9 +46,9 @@ const CHECKPOINTS: usize = 16;
 pub struct Witness {
     /// `https://witness-ctl.<namespace>.svc:9443`; the host is a name in its certificate.
     pub endpoint: String,
-    /// The CA's certificate, PEM.
+    /// The CA's certificate.
     pub ca: Ca,
-    /// The projected token; the kubelet rotates it.
+    /// The file of the projected token, which the kubelet rotates.
     pub token_file: PathBuf,
 }
 
@@ -76,11 +76,11 @@ impl Witness {
         Ok(WitnessClient::new(channel).max_decoding_message_size(64 << 10))
     }
 
-    /// Asks for an Escalation.
-    pub async fn raise(&self, what: RaiseRequest) -> Result<RaiseResponse, Status> {
+    /// Raises an escalation.
+    pub async fn raise(&self, request: RaiseRequest) -> Result<RaiseResponse, Status> {
         let call = async {
             let mut client = self.client().await?;
-            Ok(client.raise(what).await?.into_inner())
+            Ok(client.raise(request).await?.into_inner())
         };
         timeout(ANSWER + CALL, call)
             .await
@@ -88,22 +88,23 @@ impl Witness {
     }
 }
 
-/// An error with what is beneath it.
+/// An error with its sources.
 fn chain(e: &dyn std::error::Error) -> String {
     let mut text = e.to_string();
     let mut at = e.source();
     while let Some(below) = at {
-        let said = below.to_string();
-        if !text.contains(&said) {
+        let source = below.to_string();
+        if !text.contains(&source) {
             text.push_str(": ");
-            text.push_str(&said);
+            text.push_str(&source);
         }
         at = below.source();
     }
     text
 }
 
-/// Pauses that double, each drawn between its half and its whole.
+/// Pauses that double, each drawn at random between its half and its whole: `backon` would add up to
+/// another whole.
 #[derive(Debug)]
 pub struct Backoff {
     length: Duration,
@@ -297,7 +298,7 @@ mod tests {
         let whole: Vec<u64> = (0..8).map(|_| backoff.next(1.0).as_secs()).collect();
         assert_eq!(whole, [1, 2, 4, 8, 16, 32, 60, 60]);
         assert_eq!(backoff.next(0.0), Duration::from_secs(30));
-        assert_eq!(backoff.next(f64::INFINITY), Duration::from_secs(60));
+        assert_eq!(backoff.next(f64::INFINITY), Duration::from_mins(1));
     }
 
     #[test]
