@@ -61,22 +61,6 @@ impl Beads for One {
         ))
     }
 
-    async fn ready(&self, _: Request<v1::ReadyRequest>) -> Answer<v1::BeadList> {
-        Err(Status::unimplemented("not asked"))
-    }
-
-    async fn claim(&self, _: Request<v1::ClaimRequest>) -> Answer<v1::BeadChange> {
-        Err(Status::unimplemented("not asked"))
-    }
-
-    async fn release(&self, _: Request<v1::ReleaseRequest>) -> Answer<v1::BeadChange> {
-        Err(Status::unimplemented("not asked"))
-    }
-
-    async fn close(&self, _: Request<v1::CloseRequest>) -> Answer<v1::BeadChange> {
-        Err(Status::unimplemented("not asked"))
-    }
-
     async fn comment(&self, _: Request<v1::CommentRequest>) -> Answer<v1::BeadChange> {
         Err(Status::unimplemented("not asked"))
     }

@@ -58,25 +58,6 @@ impl Beads for Store {
         Ok(Response::new(BeadChange { changed, bead: None, revision: None }))
     }
 
-    async fn ready(&self, _: Request<v1::ReadyRequest>) -> Result<Response<BeadList>, Status> {
-        Err(Status::unimplemented("polecat-ctl reads and comments only"))
-    }
-
-    async fn claim(&self, _: Request<v1::ClaimRequest>) -> Result<Response<BeadChange>, Status> {
-        Err(Status::unimplemented("polecat-ctl reads and comments only"))
-    }
-
-    async fn release(
-        &self,
-        _: Request<v1::ReleaseRequest>,
-    ) -> Result<Response<BeadChange>, Status> {
-        Err(Status::unimplemented("polecat-ctl reads and comments only"))
-    }
-
-    async fn close(&self, _: Request<v1::CloseRequest>) -> Result<Response<BeadChange>, Status> {
-        Err(Status::unimplemented("polecat-ctl reads and comments only"))
-    }
-
     async fn watch(
         &self,
         _: Request<v1::WatchBeadsRequest>,

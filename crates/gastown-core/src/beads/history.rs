@@ -1,19 +1,14 @@
-//! What we wrote before, read from the history of the write branch; of a server's store from our
-//! own annotations ([`crate::records`]).
+//! What was written before: read from the history of the write branch, or, for a store behind a
+//! server, from annotations.
 //!
-//! In git each of our commits says in trailers what it did for whom. So "a close is written once
-//! per request" and "we release only what we claimed" hold after any loss of memory, and a record
-//! and its write cannot come apart: they are one commit.
+//! In git each of our commits names in trailers what it did for whom. So "a bead is closed once for
+//! a landing" and "only copied claims are released" hold after any restart, and a record and its
+//! write cannot come apart: they are one commit.
 
 use std::collections::{BTreeMap, HashSet};
 use std::fmt;
 
-/// Who commits to the write branch.
-pub const COMMITTER: &str = "Gastown BeadStore <beads@gastown.io>";
-/// The trailer that holds a [`Record`].
-pub const TRAILER: &str = "Gastown-Bead";
-
-/// One thing that was done.
+/// The record of one edit.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Record {
     /// A claim was copied into the store.
@@ -22,27 +17,26 @@ pub enum Record {
         bead: String,
         /// The uid of the Polecat that holds the claim.
         holder: String,
-        /// Who it is in the store.
+        /// The Polecat's name in the store.
         assignee: String,
     },
-    /// A claim was to be copied into a store that cannot remember by itself, and is not known to
-    /// be.
-    Asked {
+    /// A claim is to be copied into a store without a history, and it is unknown whether it was.
+    Intended {
         /// The bead.
         bead: String,
         /// The uid of the Polecat that holds the claim.
         holder: String,
-        /// Who it is in the store.
+        /// The Polecat's name in the store.
         assignee: String,
     },
-    /// A claim was taken back.
+    /// A claim was released.
     Released {
         /// The bead.
         bead: String,
         /// The uid of the Polecat that held the claim.
         holder: String,
     },
-    /// A request's landing closed its bead.
+    /// A bead was closed for a landing.
     Closed {
         /// The bead.
         bead: String,
@@ -52,12 +46,13 @@ pub enum Record {
 }
 
 impl Record {
-    /// The value of the trailer; `None` where a part holds what would end it.
+    /// The value of the trailer; `None` where a part is empty or holds white space, which would end
+    /// it.
     pub fn text(&self) -> Option<String> {
         let parts = match self {
             Self::Claimed { bead, holder, assignee } => vec!["claim", bead, holder, assignee],
-            // In git a record and its write are one commit.
-            Self::Asked { .. } => return None,
+            // In git there are no intents: a record and its write are one commit.
+            Self::Intended { .. } => return None,
             Self::Released { bead, holder } => vec!["release", bead, holder],
             Self::Closed { bead, request } => vec!["close", bead, request],
         };
@@ -67,7 +62,7 @@ impl Record {
         parts.iter().all(sound).then(|| parts.join(" "))
     }
 
-    /// Reads the value of a trailer; another version's is none.
+    /// Reads the value of a trailer; `None` where another version wrote it.
     pub fn parse(text: &str) -> Option<Self> {
         let parts: Vec<&str> = text.split(' ').collect();
         match parts[..] {
@@ -87,63 +82,67 @@ impl Record {
     }
 }
 
-/// A claim of ours that stands in the store.
+/// A claim that was copied into the store and not released.
 #[derive(Clone, PartialEq, Eq)]
-pub struct Standing {
+pub struct CopiedClaim {
     /// The uid of the Polecat.
     pub holder: String,
-    /// Who it is in the store.
+    /// The Polecat's name in the store.
     pub assignee: String,
-    /// Whether it is known to have reached the store.
-    pub sure: bool,
+    /// Whether the claim is known to have reached the store.
+    pub is_confirmed: bool,
 }
 
-impl fmt::Debug for Standing {
+impl fmt::Debug for CopiedClaim {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{} ({})", self.assignee, self.holder)
     }
 }
 
-/// Everything that we wrote.
+/// Everything that was written before.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Ledger {
-    claims: BTreeMap<String, Standing>,
+pub struct History {
+    claims: BTreeMap<String, CopiedClaim>,
     closed: HashSet<(String, String)>,
 }
 
-impl Ledger {
-    /// Takes records in, the oldest first.
+impl History {
+    /// Adds records, the oldest first.
     pub fn extend(&mut self, records: impl IntoIterator<Item = Record>) {
         for record in records {
             match record {
                 Record::Claimed { bead, holder, assignee } => {
-                    drop(self.claims.insert(bead, Standing { holder, assignee, sure: true }))
+                    let claim = CopiedClaim { holder, assignee, is_confirmed: true };
+                    self.claims.insert(bead, claim);
                 }
-                Record::Asked { bead, holder, assignee } => {
-                    drop(self.claims.insert(bead, Standing { holder, assignee, sure: false }))
+                Record::Intended { bead, holder, assignee } => {
+                    let claim = CopiedClaim { holder, assignee, is_confirmed: false };
+                    self.claims.insert(bead, claim);
                 }
                 Record::Released { bead, holder } => {
                     if self.claims.get(&bead).is_some_and(|claim| claim.holder == holder) {
                         self.claims.remove(&bead);
                     }
                 }
-                Record::Closed { bead, request } => drop(self.closed.insert((bead, request))),
+                Record::Closed { bead, request } => {
+                    self.closed.insert((bead, request));
+                }
             }
         }
     }
 
-    /// The claim of ours on a bead that was not taken back.
-    pub fn claim(&self, bead: &str) -> Option<&Standing> {
+    /// The copied claim on a bead.
+    pub fn claim(&self, bead: &str) -> Option<&CopiedClaim> {
         self.claims.get(bead)
     }
 
-    /// All claims of ours that were not taken back, by bead.
-    pub fn claims(&self) -> impl Iterator<Item = (&str, &Standing)> {
+    /// All copied claims, by bead.
+    pub fn claims(&self) -> impl Iterator<Item = (&str, &CopiedClaim)> {
         self.claims.iter().map(|(bead, claim)| (bead.as_str(), claim))
     }
 
-    /// Whether the landing of a request closed this bead once.
-    pub fn closed(&self, bead: &str, request: &str) -> bool {
+    /// Whether this bead was closed for this request.
+    pub fn was_closed(&self, bead: &str, request: &str) -> bool {
         self.closed.contains(&(bead.to_owned(), request.to_owned()))
     }
 }
@@ -171,7 +170,7 @@ mod tests {
     }
 
     #[test]
-    fn what_would_forge_another_record_is_not_written() {
+    fn a_record_that_could_forge_another_one_is_not_written() {
         for bead in ["", "gt 1", "gt-1\nGastown-Bead: close gt-2 u"] {
             assert_eq!(
                 Record::Closed { bead: bead.into(), request: "u".into() }.text(),
@@ -185,15 +184,15 @@ mod tests {
     }
 
     #[test]
-    fn a_release_ends_the_claim_of_its_own_holder_alone() {
-        let mut ledger = Ledger::default();
-        ledger.extend([
+    fn a_release_ends_only_the_claim_of_its_holder() {
+        let mut history = History::default();
+        history.extend([
             claimed("old"),
             claimed("new"),
             Record::Released { bead: "gt-1".into(), holder: "old".into() },
         ]);
-        assert_eq!(ledger.claim("gt-1").unwrap().holder, "new");
-        ledger.extend([Record::Released { bead: "gt-1".into(), holder: "new".into() }]);
-        assert_eq!(ledger.claim("gt-1"), None);
+        assert_eq!(history.claim("gt-1").unwrap().holder, "new");
+        history.extend([Record::Released { bead: "gt-1".into(), holder: "new".into() }]);
+        assert_eq!(history.claim("gt-1"), None);
     }
 }

@@ -1,41 +1,41 @@
-//! The folder of beads in one commit: which file holds them, and what lies beside it. Blocks.
+//! The folder of beads in one commit: the file that holds the beads, and its settings. Blocks.
 //!
-//! All of it is a stranger's: links are not followed, nothing that may be run is read, sizes are
+//! All of it counts as hostile: links are not followed, executable files are not read, sizes are
 //! bounded, and a redirect leads at most one step and never out of the repository.
 
 use gastown_beads::{DiscoverError, Metadata, Options, Store, StoreConfig, discover};
 use gastown_git::files::{Entry, Folder, Kind};
 use gastown_git::{Class, GitError, Objects};
-use gastown_types::CommitId;
+use gastown_types::{CommitId, text};
 
-/// The most bytes of a file of beads.
+/// The largest file of beads that is read, in bytes.
 const MAX_STORE: u64 = 64 << 20;
-/// The most bytes of a file beside it.
+/// The largest file of settings that is read, in bytes.
 const MAX_SETTINGS: u64 = 1 << 20;
 
-/// Why a branch has no readable beads, as a condition's reason and message.
+/// Why beads cannot be read, as a condition's reason and message.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{reason}: {message}")]
-pub struct Lack {
-    /// One word.
+pub struct NotReadable {
+    /// The reason, in CamelCase.
     pub reason: &'static str,
-    /// A sentence.
+    /// The message, a sentence.
     pub message: String,
 }
 
-/// Why reading failed.
+/// Why a folder could not be read.
 #[derive(Clone, Debug, thiserror::Error)]
-pub enum Error {
-    /// The repository does not hold beads that may be read.
+pub enum ReadError {
+    /// The repository holds no readable beads.
     #[error(transparent)]
-    Lack(#[from] Lack),
+    NotReadable(#[from] NotReadable),
     /// The mirror could not be read.
     #[error(transparent)]
     Git(#[from] GitError),
 }
 
-fn lack<T>(reason: &'static str, message: impl Into<String>) -> Result<T, Error> {
-    Err(Lack { reason, message: message.into() }.into())
+fn not_readable<T>(reason: &'static str, message: impl Into<String>) -> Result<T, ReadError> {
+    Err(NotReadable { reason, message: message.into() }.into())
 }
 
 /// The beads of one commit.
@@ -43,15 +43,15 @@ fn lack<T>(reason: &'static str, message: impl Into<String>) -> Result<T, Error>
 pub struct Side {
     /// The commit.
     pub commit: CommitId,
-    /// The folder that the file is in, redirects followed.
+    /// The folder of the file, after a redirect.
     pub folder: String,
-    /// The file's name; absent where the commit has none.
+    /// The name of the file of beads; absent where the commit has none.
     pub file: Option<String>,
-    /// What it holds.
+    /// The contents of the file.
     pub store: Store,
-    /// `metadata.json`.
+    /// The contents of `metadata.json`.
     pub metadata: Metadata,
-    /// `config.yaml`.
+    /// The contents of `config.yaml`.
     pub config: StoreConfig,
 }
 
@@ -65,7 +65,7 @@ impl Side {
 }
 
 /// Reads the beads of a commit.
-pub fn read(objects: &Objects, commit: &CommitId, path: &str) -> Result<Side, Error> {
+pub fn read(objects: &Objects, commit: &CommitId, path: &str) -> Result<Side, ReadError> {
     let (folder, entries) = open(objects, commit, path)?;
     let side = |file| Side {
         commit: commit.clone(),
@@ -85,10 +85,10 @@ pub fn read(objects: &Objects, commit: &CommitId, path: &str) -> Result<Side, Er
         Ok(file) => Some(file),
         Err(DiscoverError::NoJsonl) => None,
         Err(error @ DiscoverError::Ambiguous(_)) => {
-            return lack("AmbiguousFile", error.to_string());
+            return not_readable("AmbiguousFile", error.to_string());
         }
         Err(error @ (DiscoverError::BadName(_) | DiscoverError::Metadata(_))) => {
-            return lack("BadMetadata", error.to_string());
+            return not_readable("BadMetadata", error.to_string());
         }
     };
     let metadata = metadata.and_then(|bytes| Metadata::parse(&bytes).ok()).unwrap_or_default();
@@ -101,45 +101,50 @@ pub fn read(objects: &Objects, commit: &CommitId, path: &str) -> Result<Side, Er
     Ok(side)
 }
 
-/// `config.yaml` of a commit.
-pub fn config(objects: &Objects, commit: &CommitId, path: &str) -> Result<StoreConfig, Error> {
+/// Reads `config.yaml` of a commit.
+pub fn config(objects: &Objects, commit: &CommitId, path: &str) -> Result<StoreConfig, ReadError> {
     let (folder, entries) = open(objects, commit, path)?;
     let bytes = setting(objects, &folder, &entries, "config.yaml")?;
     Ok(bytes.map(|bytes| StoreConfig::parse(&String::from_utf8_lossy(&bytes))).unwrap_or_default())
 }
 
 /// The folder's entries, after at most one redirect.
-fn open(objects: &Objects, commit: &CommitId, path: &str) -> Result<(String, Vec<Entry>), Error> {
+fn open(
+    objects: &Objects,
+    commit: &CommitId,
+    path: &str,
+) -> Result<(String, Vec<Entry>), ReadError> {
     let Some(entries) = list(objects, commit, path)? else {
         return Ok((path.to_owned(), Vec::new()));
     };
     let Some(bytes) = setting(objects, path, &entries, "redirect")? else {
         return Ok((path.to_owned(), entries));
     };
-    let text = String::from_utf8_lossy(&bytes);
+    let redirect = String::from_utf8_lossy(&bytes);
     let Some(target) =
-        text.lines().map(str::trim).find(|line| !line.is_empty() && !line.starts_with('#'))
+        redirect.lines().map(str::trim).find(|line| !line.is_empty() && !line.starts_with('#'))
     else {
         return Ok((path.to_owned(), entries));
     };
-    // Relative to the folder that holds the beads' one, as the tools read it.
+    // Relative to the parent of the beads' folder, as the tools read it.
     let base = path.rsplit_once('/').map_or("", |(base, _)| base);
-    let shown: String = target.chars().filter(|c| !c.is_control()).take(80).collect();
+    let shown = text::line(target, 80);
     let Some(there) = resolve(base, target) else {
-        return lack(
+        return not_readable(
             "BadRedirect",
             format!("{path}/redirect leads out of the repository, to {shown}"),
         );
     };
     match list(objects, commit, &there)? {
-        None => {
-            lack("BadRedirect", format!("{path}/redirect leads to {there}, which does not exist"))
-        }
+        None => not_readable(
+            "BadRedirect",
+            format!("{path}/redirect leads to {there}, which does not exist"),
+        ),
         Some(entries) if there != path && entries.iter().any(|entry| entry.name == "redirect") => {
-            lack(
+            not_readable(
                 "BadRedirect",
                 format!(
-                    "{path}/redirect leads to {there}, which leads on: at most one redirect is followed"
+                    "{path}/redirect leads to {there}, which has a redirect too: only one redirect is followed"
                 ),
             )
         }
@@ -147,7 +152,7 @@ fn open(objects: &Objects, commit: &CommitId, path: &str) -> Result<(String, Vec
     }
 }
 
-/// A relative path from a folder of the repository; `None` when it leaves it.
+/// A path relative to a folder of the repository; `None` where it leads out of the repository.
 fn resolve(base: &str, target: &str) -> Option<String> {
     if target.starts_with('/') || target.contains(['\\', '\0']) {
         return None;
@@ -164,11 +169,11 @@ fn resolve(base: &str, target: &str) -> Option<String> {
     (!parts.is_empty()).then(|| parts.join("/"))
 }
 
-fn list(objects: &Objects, commit: &CommitId, path: &str) -> Result<Option<Vec<Entry>>, Error> {
+fn list(objects: &Objects, commit: &CommitId, path: &str) -> Result<Option<Vec<Entry>>, ReadError> {
     match objects.folder(commit, path)? {
         Folder::Absent => Ok(None),
         Folder::Other(at, kind) => {
-            lack("BadFile", format!("{at} is {}, not a folder", kind.words()))
+            not_readable("BadFile", format!("{at} is {}, not a folder", kind.words()))
         }
         Folder::Entries(entries) => Ok(Some(entries)),
     }
@@ -179,7 +184,7 @@ fn setting(
     folder: &str,
     entries: &[Entry],
     name: &str,
-) -> Result<Option<Vec<u8>>, Error> {
+) -> Result<Option<Vec<u8>>, ReadError> {
     file_of(objects, folder, entries, name, MAX_SETTINGS)
 }
 
@@ -189,10 +194,10 @@ fn file_of(
     entries: &[Entry],
     name: &str,
     limit: u64,
-) -> Result<Option<Vec<u8>>, Error> {
+) -> Result<Option<Vec<u8>>, ReadError> {
     let Some(entry) = entries.iter().find(|entry| entry.name == name) else { return Ok(None) };
     if entry.kind != Kind::File {
-        return lack(
+        return not_readable(
             "BadFile",
             format!("{folder}/{name} is {}, not an ordinary file", entry.kind.words()),
         );
@@ -200,7 +205,7 @@ fn file_of(
     match objects.read_file(entry, limit) {
         Ok(bytes) => Ok(Some(bytes)),
         Err(error) if error.class == Class::TooMuchOutput => {
-            lack("FileTooLarge", format!("{folder}/{name}: {}", error.detail))
+            not_readable("FileTooLarge", format!("{folder}/{name}: {}", error.detail))
         }
         Err(error) => Err(error.into()),
     }
@@ -213,7 +218,7 @@ mod tests {
     #[test]
     fn a_redirect_stays_in_the_repository() {
         for (base, target, found) in [
-            ("", "town/.beads", Some("town/.beads")),
+            ("", "plans/.beads", Some("plans/.beads")),
             ("a/b", "../.beads", Some("a/.beads")),
             ("", "./x//.beads/", Some("x/.beads")),
             ("", "../.beads", None),

@@ -1,7 +1,7 @@
-//! A store in git as one mirror sees it: asked for, read, written.
+//! Reads and pushes stores in git, through one mirror for each repository.
 //!
-//! A write is made on the newest tips, pushed by compare-and-swap, and made anew when somebody else
-//! was first; so any replica may write, and none loses what another wrote.
+//! A write starts from the newest commits and is pushed by compare-and-swap; the caller repeats it
+//! when somebody else pushed first. So any replica may write, and none loses what another wrote.
 
 use std::collections::HashMap;
 use std::path::PathBuf;
@@ -13,14 +13,13 @@ use gastown_types::{BranchName, CommitId, GitUrl};
 use jiff::Timestamp;
 use parking_lot::Mutex;
 
-use crate::branches::{Branches, Tips};
-use crate::desk::Fault;
-use crate::folder::{self, Lack};
-use crate::ledger::COMMITTER;
-use crate::place::Repository;
-use crate::view::Applied;
+use super::branches::{Branches, Tips};
+use super::folder::{self, NotReadable, ReadError};
+use crate::applied::{Applied, COMMITTER};
+use crate::error::StoreError;
+use crate::validate::Repository;
 
-/// All mirrors: one a repository, and one fetch at a time in each.
+/// The mirrors of all repositories, with one fetch at a time in each.
 #[derive(Clone)]
 pub(crate) struct Mirrors {
     git: Git,
@@ -28,28 +27,28 @@ pub(crate) struct Mirrors {
     locks: Arc<Mutex<HashMap<String, Arc<tokio::sync::Mutex<()>>>>>,
 }
 
-/// How a push went.
+/// The result of a push.
 pub(crate) enum Pushed {
-    /// The branch holds it: the commit and the view of it.
+    /// The branch is at this commit; the store as it is there.
     Done(CommitId, Arc<Branches>),
-    /// Somebody else pushed first.
-    Late(BranchName),
+    /// Somebody else pushed to this branch first.
+    Outdated(BranchName),
 }
 
-/// What is to be committed.
-pub(crate) struct News<'a> {
-    /// For the commit's message.
+/// The contents of a commit.
+pub(crate) struct NewCommit<'a> {
+    /// The rig, for the commit's message.
     pub(crate) rig: &'a str,
-    /// What was done.
+    /// The edits, for the commit's message.
     pub(crate) applied: &'a Applied,
-    /// All of the file after it.
+    /// The whole file after the edits.
     pub(crate) bytes: &'a [u8],
-    /// When.
+    /// The time of the commit.
     pub(crate) now: Timestamp,
 }
 
 impl Mirrors {
-    /// None yet; they are kept under `root`.
+    /// Makes a set of mirrors under `root`; none exists yet.
     pub(crate) fn new(git: Git, root: PathBuf) -> Self {
         Self { git, root, locks: Arc::default() }
     }
@@ -62,40 +61,40 @@ impl Mirrors {
         self.locks.lock().entry(url.normalised()).or_default().clone()
     }
 
-    /// Asks the remote where both branches are and reads what moved since `before`.
+    /// Asks the remote for the commits of both branches, and reads those that moved since `before`.
     pub(crate) async fn read(
         &self,
         repository: &Repository,
         remote: &Remote,
         before: Option<Arc<Branches>>,
-    ) -> Result<Arc<Branches>, Fault> {
-        match self.look(repository, remote, before).await {
+    ) -> Result<Arc<Branches>, StoreError> {
+        match self.refresh(repository, remote, before).await {
             // A mirror that lost objects is made again, once.
-            Err(Fault::Git(error))
+            Err(StoreError::Git(error))
                 if matches!(error.class, Class::Corrupt | Class::RefNotFound) =>
             {
-                tracing::warn!(%error, url = %repository.url, "the mirror is thrown away and made again");
+                tracing::warn!(%error, url = %repository.url, "the mirror is damaged; making it again");
                 self.discard(&repository.url).await?;
-                self.look(repository, remote, None).await
+                self.refresh(repository, remote, None).await
             }
             other => other,
         }
     }
 
-    /// Commits what deeds made of the file of `view`, and pushes it where the branch still is as it
-    /// was read.
+    /// Commits an edited file on the commits of `branches`, and pushes it where the write branch has not
+    /// moved since.
     pub(crate) async fn push(
         &self,
         repository: &Repository,
         remote: &Remote,
-        view: Arc<Branches>,
+        branches: Arc<Branches>,
         branch: BranchName,
-        news: &News<'_>,
-    ) -> Result<Pushed, Fault> {
-        let commit = self.commit(repository, &view, news).await?;
+        new: &NewCommit<'_>,
+    ) -> Result<Pushed, StoreError> {
+        let commit = self.commit(repository, &branches, new).await?;
         let update = RefUpdate {
             name: branch.full(),
-            expected: view.tips().write,
+            expected: branches.tips().write,
             new: Some(commit.clone()),
         };
         let mirror = self.mirror(&repository.url);
@@ -106,17 +105,21 @@ impl Mirrors {
             .next();
         match outcome {
             Some(outcome) if outcome.is_ok() => {
-                let tips = Tips { write: Some(commit.clone()), ..view.tips() };
-                let view = self.load(repository, tips, view.branch.clone(), Some(view)).await?;
-                Ok(Pushed::Done(commit, view))
+                let tips = Tips { write: Some(commit.clone()), ..branches.tips() };
+                let branches =
+                    self.load(repository, tips, branches.branch.clone(), Some(branches)).await?;
+                Ok(Pushed::Done(commit, branches))
             }
-            Some(PushOutcome::Rejected(Refusal::Stale, words)) => {
-                tracing::debug!(%branch, words, "somebody else pushed first");
-                Ok(Pushed::Late(branch))
+            Some(PushOutcome::Rejected(Refusal::Stale, message)) => {
+                tracing::debug!(%branch, message, "somebody else pushed first");
+                Ok(Pushed::Outdated(branch))
             }
-            Some(PushOutcome::Rejected(_, message)) => Err(Fault::Refused { branch, message }),
+            Some(PushOutcome::Rejected(_, message)) => {
+                Err(StoreError::PushRejected { branch, message })
+            }
             Some(_) | None => {
-                Err(GitError::new(Class::Local, "push", "no answer about the branch").into())
+                Err(GitError::new(Class::Local, "push", "the remote did not answer for the branch")
+                    .into())
             }
         }
     }
@@ -128,17 +131,17 @@ impl Mirrors {
         if mirror.path().exists() { mirror.discard() } else { Ok(()) }
     }
 
-    async fn look(
+    async fn refresh(
         &self,
         repository: &Repository,
         remote: &Remote,
         before: Option<Arc<Branches>>,
-    ) -> Result<Arc<Branches>, Fault> {
-        // The branch may be named by a file of the target that is still to be read; it seldom
-        // changes.
+    ) -> Result<Arc<Branches>, StoreError> {
+        // A file of the target branch that is not read yet may name the write branch; that seldom
+        // changes, so the last name is tried first.
         let guess = before
             .as_ref()
-            .map_or_else(|| repository.write_branch(None), |view| view.branch.clone());
+            .map_or_else(|| repository.write_branch(None), |branches| branches.branch.clone());
         let tips = self.tips(repository, remote, guess.as_ref().ok()).await?;
         let branch = self.branch(repository, &tips, before.as_deref()).await?;
         let tips = match &branch {
@@ -149,18 +152,19 @@ impl Mirrors {
         self.load(repository, tips, branch, before).await
     }
 
-    /// The branch to write, by the spec or by the target's config.yaml.
+    /// The write branch, by the spec or by config.yaml of the target branch.
     async fn branch(
         &self,
         repository: &Repository,
         tips: &Tips,
         before: Option<&Branches>,
-    ) -> Result<Result<BranchName, Lack>, Fault> {
+    ) -> Result<Result<BranchName, NotReadable>, StoreError> {
         let Some(commit) = tips.target.clone().filter(|_| repository.branch.is_none()) else {
             return Ok(repository.write_branch(None));
         };
-        if let Some(side) =
-            before.and_then(|view| view.target.as_ref()).filter(|side| side.commit == commit)
+        if let Some(side) = before
+            .and_then(|branches| branches.target.as_ref())
+            .filter(|side| side.commit == commit)
         {
             return Ok(repository.write_branch(side.config.sync_branch.as_deref()));
         }
@@ -177,15 +181,15 @@ impl Mirrors {
         repository: &Repository,
         remote: &Remote,
         branch: Option<&BranchName>,
-    ) -> Result<Tips, Fault> {
+    ) -> Result<Tips, StoreError> {
         let names: Vec<BranchName> =
             [Some(&repository.target), branch].into_iter().flatten().cloned().collect();
         let lock = self.lock(&repository.url);
         let _one = lock.lock().await;
-        let there = self.mirror(&repository.url).refresh(remote, &names).await?;
+        let found = self.mirror(&repository.url).refresh(remote, &names).await?;
         Ok(Tips {
-            target: there.get(&repository.target).cloned(),
-            write: branch.and_then(|branch| there.get(branch).cloned()),
+            target: found.get(&repository.target).cloned(),
+            write: branch.and_then(|branch| found.get(branch).cloned()),
         })
     }
 
@@ -193,11 +197,11 @@ impl Mirrors {
         &self,
         repository: &Repository,
         tips: Tips,
-        branch: Result<BranchName, Lack>,
+        branch: Result<BranchName, NotReadable>,
         before: Option<Arc<Branches>>,
-    ) -> Result<Arc<Branches>, Fault> {
+    ) -> Result<Arc<Branches>, StoreError> {
         if let Some(before) =
-            before.as_ref().filter(|view| view.tips() == tips && view.branch == branch)
+            before.as_ref().filter(|branches| branches.tips() == tips && branches.branch == branch)
         {
             return Ok(before.clone());
         }
@@ -207,7 +211,7 @@ impl Mirrors {
                 "neither {} nor a branch of beads exists in {}",
                 repository.target, repository.url
             );
-            return Err(Lack { reason: "BranchNotFound", message }.into());
+            return Err(NotReadable { reason: "BranchNotFound", message }.into());
         }
         let (mirror, path) = (self.mirror(&repository.url), repository.path.clone());
         let work =
@@ -218,16 +222,17 @@ impl Mirrors {
     async fn commit(
         &self,
         repository: &Repository,
-        view: &Branches,
-        news: &News<'_>,
-    ) -> Result<CommitId, Fault> {
+        branches: &Branches,
+        new: &NewCommit<'_>,
+    ) -> Result<CommitId, StoreError> {
         let nothing =
-            || GitError::new(Class::Local, "write the store", "there is nothing to write on");
-        let (folder, name) = view.place().ok_or_else(nothing)?;
-        let parent = view.base().ok_or_else(nothing)?.commit.clone();
+            || GitError::new(Class::Local, "write the store", "no branch of the store exists");
+        let (folder, name) = branches.file().ok_or_else(nothing)?;
+        let parent = branches.base().ok_or_else(nothing)?.commit.clone();
         let (folder, name, bytes, second) =
-            (folder.to_owned(), name.to_owned(), news.bytes.to_owned(), news.now.as_second());
-        let message = news.applied.message(&format!("{} {}", news.rig, env!("CARGO_PKG_VERSION")));
+            (folder.to_owned(), name.to_owned(), new.bytes.to_owned(), new.now.as_second());
+        let message =
+            new.applied.commit_message(&format!("{} {}", new.rig, env!("CARGO_PKG_VERSION")));
         let author = repository.author.clone().unwrap_or_else(|| COMMITTER.to_owned());
         let mirror = self.mirror(&repository.url);
         let work = move || {
@@ -249,8 +254,8 @@ impl Mirrors {
 
 async fn blocking<T: Send + 'static>(
     doing: &'static str,
-    work: impl FnOnce() -> Result<T, folder::Error> + Send + 'static,
-) -> Result<T, Fault> {
+    work: impl FnOnce() -> Result<T, ReadError> + Send + 'static,
+) -> Result<T, StoreError> {
     let done = tokio::task::spawn_blocking(work).await;
     Ok(done.map_err(|error| GitError::new(Class::Local, doing, error.to_string()))??)
 }

@@ -1,4 +1,4 @@
-//! Which BeadStore serves a rig, and where its beads are. Pure.
+//! Which BeadStore of a rig is active, and its validated spec. Pure.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -7,76 +7,79 @@ use std::time::Duration;
 use gastown_api::names::reason;
 use gastown_api::{BeadBackend, BeadStore, BeadStoreSpec, Refinery, Rig, WritePolicy, duration};
 use gastown_beads_http::Endpoint;
-use gastown_types::{BranchName, GitUrl};
+use gastown_core::beads::Prefixes;
+use gastown_core::seniority::{self, Seniority};
+use gastown_types::{BranchName, GitUrl, text};
 use kube::{Resource as _, ResourceExt as _};
 
-use crate::branches::DEFAULT_BRANCH;
-use crate::folder::Lack;
-use crate::plan::Prefixes;
+use crate::git::folder::NotReadable;
 
-/// A store is read at most this often.
+/// The write branch where neither the spec nor the repository names one.
+const DEFAULT_BRANCH: &str = "beads-sync";
+/// The shortest interval between two readings of a store.
 const MIN_INTERVAL: Duration = Duration::from_secs(5);
-/// What a strange interval counts as.
+/// The interval where the spec's cannot be parsed.
 const DEFAULT_INTERVAL: Duration = Duration::from_secs(300);
 
-/// Where a store's beads are, and what may be done with them.
+/// The validated spec of a BeadStore. After validation nobody reads the spec's own fields.
 #[derive(Clone, Debug)]
-pub struct Setting {
+pub struct ValidBeadStore {
     /// The rig.
     pub rig: String,
-    /// Where they are.
+    /// The place of the beads.
     pub source: Source,
-    /// Whose beads may be written.
+    /// The prefixes of the beads that may be written.
     pub prefixes: Prefixes,
-    /// What may be written.
+    /// Whether beads may be written.
     pub policy: WritePolicy,
-    /// How often it is read.
+    /// The interval between two readings.
     pub interval: Duration,
 }
 
-/// Where beads are.
+/// The place of a store's beads.
 #[derive(Clone, Debug)]
 pub enum Source {
-    /// In files of a repository.
+    /// Files in a repository.
     Git(Repository),
-    /// In a server.
-    Served(Server),
+    /// A server.
+    Http(Server),
 }
 
 /// A server with beads.
 #[derive(Clone, Debug)]
 pub struct Server {
-    /// As the spec has it.
+    /// The URL, for people.
     pub url: String,
-    /// The same, read.
+    /// The address of the server.
     pub endpoint: Endpoint,
-    /// The project that it must have.
+    /// The project that the server must have; absent where any project is taken at the first
+    /// connection.
     pub project: Option<String>,
 }
 
 /// A repository with beads.
 #[derive(Clone, Debug)]
 pub struct Repository {
-    /// The repository.
+    /// The URL of the repository.
     pub url: GitUrl,
-    /// The branch that work lands on.
+    /// The target branch, which work lands on.
     pub target: BranchName,
-    /// All branches of the repository that a Refinery lands on: none of them is ever written.
+    /// All branches of the repository that Refineries land on: beads are never written there.
     pub landed_on: BTreeSet<BranchName>,
-    /// The branch that the spec names for writes.
+    /// The write branch of the spec.
     pub branch: Option<BranchName>,
-    /// The folder.
+    /// The folder of the beads.
     pub path: String,
-    /// Who our commits are by.
+    /// The author of our commits; our own name where absent.
     pub author: Option<String>,
 }
 
-impl Setting {
-    /// What was read under another one of these says nothing.
-    pub fn key(&self) -> String {
+impl ValidBeadStore {
+    /// Identifies the source of the beads: a reading of another source is not used.
+    pub fn source_key(&self) -> String {
         match &self.source {
             Source::Git(repository) => repository.key(),
-            Source::Served(server) => {
+            Source::Http(server) => {
                 format!("{}|{}", server.url, server.project.as_deref().unwrap_or_default())
             }
         }
@@ -89,89 +92,78 @@ impl Repository {
         format!("{}|{}|{branch}|{}", self.url.normalised(), self.target, self.path)
     }
 
-    /// The branch to write: the spec's, else the repository's own, else ours. `config` is what
-    /// config.yaml says.
-    pub fn write_branch(&self, config: Option<&str>) -> Result<BranchName, Lack> {
-        let text =
+    /// The write branch: the spec's, else the one of config.yaml (`config`), else `beads-sync`.
+    pub fn write_branch(&self, config: Option<&str>) -> Result<BranchName, NotReadable> {
+        let name =
             self.branch.as_ref().map(BranchName::as_str).or(config).unwrap_or(DEFAULT_BRANCH);
-        let branch: BranchName = text.parse().map_err(|error| {
-            let shown: String = text.chars().filter(|c| !c.is_control()).take(80).collect();
-            Lack {
+        let branch: BranchName = name.parse().map_err(|error| {
+            let shown = text::line(name, 80);
+            NotReadable {
                 reason: "BadBranchName",
                 message: format!(
-                    "sync-branch of config.yaml, {shown}: {error}; name one in spec.git.branch"
+                    "sync-branch of config.yaml, {shown}: {error}; name a branch in spec.git.branch"
                 ),
             }
         })?;
         if self.landed_on.contains(&branch) {
             let message = format!(
-                "{branch} is a branch that a Refinery lands on, which bead writes never move: name another in spec.git.branch"
+                "{branch} is a branch that a Refinery lands on, and beads are never written there: name another branch in spec.git.branch"
             );
-            return Err(Lack { reason: "BranchIsTarget", message });
+            return Err(NotReadable { reason: "BranchIsTarget", message });
         }
         Ok(branch)
     }
 }
 
-/// What a BeadStore is to do.
+/// The role of a BeadStore.
 #[derive(Debug)]
-pub enum Place {
-    /// It keeps a rig's beads.
-    Serves(Box<Setting>),
-    /// It must not; why, for its conditions.
-    Stands {
-        /// One word.
+pub enum Role {
+    /// It serves the beads of its rig.
+    Active(Box<ValidBeadStore>),
+    /// It does nothing; its conditions show why.
+    Inactive {
+        /// The reason, in CamelCase.
         reason: &'static str,
-        /// A sentence.
+        /// The message, a sentence.
         message: String,
     },
 }
 
-fn age(store: &BeadStore) -> (i64, String, String) {
-    (
-        store.creation_timestamp().map_or(i64::MAX, |t| t.0.as_second()),
-        store.namespace().unwrap_or_default(),
-        store.name_any(),
-    )
+/// The active BeadStore of a rig.
+pub fn active<'a>(all: &'a [Arc<BeadStore>], rig: &str) -> Option<&'a BeadStore> {
+    let of_rig = all.iter().map(AsRef::as_ref).filter(|s: &&BeadStore| s.spec.rig_ref == rig);
+    seniority::active(of_rig)
 }
 
-/// The store of a rig: the oldest that is not being deleted; ties by name.
-pub fn server<'a>(all: &'a [Arc<BeadStore>], rig: &str) -> Option<&'a Arc<BeadStore>> {
-    let fits = |store: &&Arc<BeadStore>| {
-        store.meta().deletion_timestamp.is_none() && store.spec.rig_ref == rig
-    };
-    all.iter().filter(fits).min_by_key(|store| age(store))
-}
-
-/// The place of `store` among all.
-pub fn place(
+/// The role of `store` among all BeadStores.
+pub fn role(
     store: &BeadStore,
     all: &[Arc<BeadStore>],
     rig: Option<&Rig>,
     refineries: &[Arc<Refinery>],
     rigs: &[Arc<Rig>],
-) -> Place {
-    let stands = |reason, message: String| Place::Stands { reason, message };
+) -> Role {
+    let inactive = |reason, message: String| Role::Inactive { reason, message };
     let (spec, name) = (&store.spec, &store.spec.rig_ref);
     let Some(rig) = rig else {
-        return stands(reason::RIG_NOT_FOUND, format!("Rig {name} does not exist"));
+        return inactive(reason::RIG_NOT_FOUND, format!("Rig {name} does not exist"));
     };
-    if let Some(elder) = server(all, name).filter(|elder| elder.uid() != store.uid()) {
+    if let Some(elder) = active(all, name).filter(|elder| elder.uid() != store.uid()) {
         let full = format!("{}/{}", elder.namespace().unwrap_or_default(), elder.name_any());
-        return stands(
+        return inactive(
             reason::DUPLICATE,
-            format!("BeadStore {full} keeps the beads of rig {name}"),
+            format!("BeadStore {full} is older and serves the beads of rig {name}"),
         );
     }
     let source = match spec.backend {
         BeadBackend::GitJsonl => repository(spec, rig, refineries, rigs).map(Source::Git),
-        BeadBackend::HttpV0 => http(spec).map(Source::Served),
+        BeadBackend::HttpV0 => http(spec).map(Source::Http),
     };
     let source = match source {
         Ok(source) => source,
-        Err(message) => return stands(reason::INVALID_OBJECT, message),
+        Err(message) => return inactive(reason::INVALID_OBJECT, message),
     };
-    Place::Serves(Box::new(Setting {
+    Role::Active(Box::new(ValidBeadStore {
         rig: name.clone(),
         source,
         prefixes: Prefixes::new(
@@ -184,7 +176,7 @@ pub fn place(
     }))
 }
 
-/// The server that a spec means, or what is wrong with it.
+/// The server of a spec, or why the spec is not valid.
 fn http(spec: &BeadStoreSpec) -> Result<Server, String> {
     let http = spec
         .http
@@ -194,7 +186,7 @@ fn http(spec: &BeadStoreSpec) -> Result<Server, String> {
     Ok(Server { url: endpoint.to_string(), endpoint, project: http.project_id.clone() })
 }
 
-/// The repository that a spec means, or what is wrong with it.
+/// The repository of a spec, or why the spec is not valid.
 fn repository(
     spec: &BeadStoreSpec,
     rig: &Rig,
@@ -231,17 +223,16 @@ fn repository(
     })
 }
 
-/// The branch that a rig's work lands on: of its oldest Refinery, else as its own template says.
+/// The target branch of a rig: that of its oldest Refinery, else that of its Refinery template.
 fn target_of(rig: &Rig, refineries: &[Arc<Refinery>]) -> String {
     let name = rig.name_any();
     let template = rig.spec.refinery.clone().unwrap_or_default().for_rig(&name).target_branch;
     let ours = refineries.iter().filter(|refinery| {
         refinery.spec.rig_ref == name && refinery.meta().deletion_timestamp.is_none()
     });
-    // One that serves the template's branch is the rig's own; any other counts by its age.
+    // A Refinery of the template's branch is the rig's own; others count by their age.
     let oldest = ours.min_by_key(|refinery| {
-        let born = refinery.creation_timestamp().map_or(i64::MAX, |t| t.0.as_second());
-        (refinery.spec.target_branch != template, born, refinery.namespace(), refinery.name_any())
+        (refinery.spec.target_branch != template, Seniority::of(refinery.as_ref()))
     });
     oldest.map_or(template, |refinery| refinery.spec.target_branch.clone())
 }
@@ -279,43 +270,43 @@ mod tests {
         ))
     }
 
-    fn setting(store: &BeadStore, refineries: &[Arc<Refinery>]) -> Setting {
+    fn valid(store: &BeadStore, refineries: &[Arc<Refinery>]) -> ValidBeadStore {
         let rigs = [rig("web"), rig("web-too")];
-        match place(store, &[Arc::new(store.clone())], Some(&rigs[0]), refineries, &rigs) {
-            Place::Serves(setting) => *setting,
-            Place::Stands { reason, message } => panic!("{reason}: {message}"),
+        match role(store, &[Arc::new(store.clone())], Some(&rigs[0]), refineries, &rigs) {
+            Role::Active(valid) => *valid,
+            Role::Inactive { reason, message } => panic!("{reason}: {message}"),
         }
     }
 
     fn repository(store: &BeadStore, refineries: &[Arc<Refinery>]) -> Repository {
-        match setting(store, refineries).source {
+        match valid(store, refineries).source {
             Source::Git(repository) => repository,
-            Source::Served(server) => panic!("{server:?}"),
+            Source::Http(server) => panic!("{server:?}"),
         }
     }
 
-    fn stands(store: &BeadStore, all: &[Arc<BeadStore>], rig: Option<&Rig>) -> &'static str {
-        match place(store, all, rig, &[], &[]) {
-            Place::Serves(_) => "serves",
-            Place::Stands { reason, .. } => reason,
+    fn role_of(store: &BeadStore, all: &[Arc<BeadStore>], rig: Option<&Rig>) -> &'static str {
+        match role(store, all, rig, &[], &[]) {
+            Role::Active(_) => "active",
+            Role::Inactive { reason, .. } => reason,
         }
     }
 
     #[test]
-    fn the_oldest_serves_and_others_say_why_they_do_not() {
+    fn the_oldest_is_active_and_others_are_inactive_with_a_reason() {
         let all = [
             Arc::new(store("a", "web", 2)),
             Arc::new(store("b", "web", 1)),
             Arc::new(store("c", "api", 3)),
         ];
         let web = rig("web");
-        assert_eq!(stands(&all[0], &all, Some(&web)), "Duplicate");
-        assert_eq!(stands(&all[1], &all, Some(&web)), "serves");
-        assert_eq!(stands(&all[2], &all, None), "RigNotFound");
+        assert_eq!(role_of(&all[0], &all, Some(&web)), "Duplicate");
+        assert_eq!(role_of(&all[1], &all, Some(&web)), "active");
+        assert_eq!(role_of(&all[2], &all, None), "RigNotFound");
         let mut going = store("b", "web", 1);
         going.metadata.deletion_timestamp = Some(Time(jiff::Timestamp::UNIX_EPOCH));
         let all = [Arc::new(store("a", "web", 2)), Arc::new(going)];
-        assert_eq!(stands(&all[0], &all, Some(&web)), "serves");
+        assert_eq!(role_of(&all[0], &all, Some(&web)), "active");
     }
 
     #[test]
@@ -332,18 +323,18 @@ mod tests {
             assert_eq!(found.is_ok(), allowed, "{branch}");
         }
         written.spec.git.branch = None;
-        let setting = repository(&written, &refineries);
-        assert_eq!(setting.write_branch(None).unwrap().as_str(), "beads-sync");
-        assert_eq!(setting.write_branch(Some("sync")).unwrap().as_str(), "sync");
-        assert_eq!(setting.write_branch(Some("main")).unwrap_err().reason, "BranchIsTarget");
+        let repository = repository(&written, &refineries);
+        assert_eq!(repository.write_branch(None).unwrap().as_str(), "beads-sync");
+        assert_eq!(repository.write_branch(Some("sync")).unwrap().as_str(), "sync");
+        assert_eq!(repository.write_branch(Some("main")).unwrap_err().reason, "BranchIsTarget");
         assert_eq!(
-            setting.write_branch(Some("--upload-pack=x")).unwrap_err().reason,
+            repository.write_branch(Some("--upload-pack=x")).unwrap_err().reason,
             "BadBranchName"
         );
     }
 
     #[test]
-    fn a_repository_of_its_own_may_write_the_branch_that_it_reads() {
+    fn a_store_in_a_repository_of_its_own_may_write_the_target_branch() {
         let mut written = store("a", "web", 1);
         written.spec.git.url = Some("https://host/beads".into());
         written.spec.git.branch = Some("main".into());
@@ -354,7 +345,7 @@ mod tests {
     }
 
     #[test]
-    fn a_server_is_where_the_spec_says_and_an_url_that_leads_nowhere_is_named() {
+    fn the_server_is_read_from_the_spec_and_an_invalid_url_is_refused() {
         let mut written = store("a", "web", 1);
         written.spec.backend = BeadBackend::HttpV0;
         let http = |url: &str| {
@@ -365,7 +356,7 @@ mod tests {
             })
         };
         written.spec.http = http("http://beads:8080/");
-        let Source::Served(server) = setting(&written, &[]).source else { panic!() };
+        let Source::Http(server) = valid(&written, &[]).source else { panic!() };
         assert_eq!(
             (server.url.as_str(), server.project.as_deref()),
             ("http://beads:8080", Some("proj-web"))
@@ -373,14 +364,14 @@ mod tests {
         let all = [Arc::new(written.clone())];
         for bad in [http("http://[::::]"), None] {
             written.spec.http = bad;
-            assert_eq!(stands(&written, &all, Some(&rig("web"))), "InvalidObject");
+            assert_eq!(role_of(&written, &all, Some(&rig("web"))), "InvalidObject");
         }
     }
 
     #[test]
-    fn a_short_interval_is_bounded() {
+    fn a_short_interval_is_raised_to_the_minimum() {
         let mut often = store("a", "web", 1);
         often.spec.sync_interval = "1ms".into();
-        assert_eq!(setting(&often, &[]).interval, MIN_INTERVAL);
+        assert_eq!(valid(&often, &[]).interval, MIN_INTERVAL);
     }
 }
