@@ -39,13 +39,12 @@ impl Applied {
     pub fn commit_message(&self, author: &str) -> String {
         let edits: Vec<&Edit> = self.to_commit().collect();
         let summary = |edit: &Edit| text::line(&edit.summary(), MAX_SUMMARY);
-        let mut message = match edits[..] {
-            [one] => format!("{}\n\n", summary(one)),
-            _ => {
-                let list: Vec<String> =
-                    edits.iter().map(|edit| format!("* {}", summary(edit))).collect();
-                format!("Update {} beads\n\n{}\n\n", edits.len(), list.join("\n"))
-            }
+        let mut message = if let [one] = edits[..] {
+            format!("{}\n\n", summary(one))
+        } else {
+            let list: Vec<String> =
+                edits.iter().map(|edit| format!("* {}", summary(edit))).collect();
+            format!("Update {} beads\n\n{}\n\n", edits.len(), list.join("\n"))
         };
         let records = edits.iter().filter_map(|edit| edit.record());
         for record in records.filter_map(|record: Record| record.text()) {

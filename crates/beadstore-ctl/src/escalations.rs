@@ -23,7 +23,7 @@ pub(crate) fn problems(store: &BeadStore, left: &Plan, error: Option<&StoreError
     let name = store.name_any();
     let mut all = Vec::new();
     let mut add = |reason, severity, summary, details: String| {
-        all.push(Problem { reason, severity, summary, details })
+        all.push(Problem { reason, severity, summary, details });
     };
     if let Some(first) = left.conflicts.first() {
         let all: Vec<&str> =

@@ -223,17 +223,14 @@ fn active_drafts(
         drafts.push(Draft::new(condition::READY, true, reason::READY, "the beads can be read"));
         drafts.push(Draft::new(condition::SYNCED, true, "UpToDate", source));
     }
-    match reading {
-        Some(reading) => {
-            drafts.push(authoritative(&reading.snapshot));
-            drafts.push(writable(&reading.snapshot, valid, error));
-        }
-        None => {
-            let types = [condition::AUTHORITATIVE, condition::WRITABLE];
-            let reason = error.map_or(reason::NOT_READY, StoreError::reason);
-            let message = "the store has not been read yet";
-            drafts.extend(same(&types, Status::Unknown, reason, message));
-        }
+    if let Some(reading) = reading {
+        drafts.push(authoritative(&reading.snapshot));
+        drafts.push(writable(&reading.snapshot, valid, error));
+    } else {
+        let types = [condition::AUTHORITATIVE, condition::WRITABLE];
+        let reason = error.map_or(reason::NOT_READY, StoreError::reason);
+        let message = "the store has not been read yet";
+        drafts.extend(same(&types, Status::Unknown, reason, message));
     }
     drafts
 }

@@ -307,7 +307,7 @@ async fn next_revision(
                 }
             }
             Err(status) => {
-                tracing::debug!(%status, rig, "a watcher waits for a store that cannot be read")
+                tracing::debug!(%status, rig, "a watcher waits for a store that cannot be read");
             }
         }
         tokio::select! {

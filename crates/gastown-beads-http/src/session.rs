@@ -331,7 +331,7 @@ impl Session {
         for edge in edges.items {
             match edge.get("issue_id").and_then(Value::as_str) {
                 Some(from) if ids.contains(&from) => {
-                    by_issue.entry(from.to_owned()).or_default().push(edge)
+                    by_issue.entry(from.to_owned()).or_default().push(edge);
                 }
                 _ => {
                     return Err(Error::NotBeads {

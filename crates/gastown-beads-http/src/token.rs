@@ -15,7 +15,7 @@ pub enum TokenError {
     /// It is empty, or white space only.
     #[error("the token is empty")]
     Empty,
-    /// It is longer than [`MAX_TOKEN`] bytes.
+    /// It is longer than 4096 bytes.
     #[error("the token is longer than {MAX_TOKEN} bytes")]
     TooLong,
     /// It is not one run of visible ASCII. A file of several tokens is the server's, not a client's.

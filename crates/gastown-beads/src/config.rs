@@ -26,7 +26,7 @@ impl StoreConfig {
             let Some(value) = value else { continue };
             match (indented, section, key) {
                 (false, _, "sync-branch" | "sync.branch") | (true, "sync", "branch") => {
-                    config.sync_branch = Some(value)
+                    config.sync_branch = Some(value);
                 }
                 (false, _, "sync.remote" | "sync.git-remote")
                 | (true, "sync", "remote" | "git-remote") => config.has_sync_remote = true,

@@ -105,7 +105,7 @@ impl<'a> Readiness<'a> {
             .collect();
         match self.dialect {
             Dialect::Export => {
-                ready.sort_by_key(|issue| (issue.priority, Reverse(issue.created_at), &issue.id))
+                ready.sort_by_key(|issue| (issue.priority, Reverse(issue.created_at), &issue.id));
             }
             Dialect::Classic | Dialect::Br => {
                 let since = self.now.checked_sub(RECENT).unwrap_or(Timestamp::MIN);

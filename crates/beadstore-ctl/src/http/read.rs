@@ -109,20 +109,20 @@ impl HttpConnection {
         else {
             return Ok(None);
         };
-        let mut changed = BTreeSet::new();
+        let mut touched = BTreeSet::new();
         for _ in 0..MAX_PAGES {
             let changes = match session.changes(position).await {
                 Ok(changes) => changes,
                 Err(error) if error.class() == Class::Reread => return Ok(None),
                 Err(error) => return Err(self.error(Operation::Read, error)),
             };
-            changed.extend(changes.issues);
+            touched.extend(changes.issues);
             position = changes.upto;
-            if changed.len() > MAX_CHANGED {
+            if touched.len() > MAX_CHANGED {
                 return Ok(None);
             }
             if !changes.more {
-                let beads = read_beads(session, changed.iter().map(String::as_str))
+                let beads = read_beads(session, touched.iter().map(String::as_str))
                     .await
                     .map_err(self.read_error())?;
                 let snapshot = before.with(beads);

@@ -349,7 +349,7 @@ async fn a_busy_server_is_not_called_before_the_time_that_it_names_and_no_edit_i
 async fn a_bead_that_others_edit_meanwhile_is_closed_all_the_same() {
     let fixture = Fixture::with_issues(1).await;
     fixture.server.meanwhile(":close", |town| {
-        town.change("gt-1", |row| drop(row.insert("title".into(), "edited".into())))
+        town.change("gt-1", |row| drop(row.insert("title".into(), "edited".into())));
     });
     fixture.process().sync(&landed("gt-1", "mr1")).await.unwrap();
     let row = fixture.server.row("gt-1");

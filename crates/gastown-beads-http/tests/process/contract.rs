@@ -60,9 +60,8 @@ async fn a_write_that_the_server_does_not_offer_is_not_tried() {
 #[tokio::test]
 async fn a_snapshot_has_every_issue_of_every_page() {
     let server = Server::with_issues(25).await;
-    server.store(|town| {
-        town.change("gt-3", |row| drop(row.insert("status".into(), "closed".into())))
-    });
+    server
+        .store(|town| town.change("gt-3", |row| drop(row.insert("status".into(), "closed".into()))));
     let session = session_with(&server, Options { page: 10, ..Options::default() }).await;
     let snapshot = session.snapshot().await.unwrap();
     assert_eq!((snapshot.issues.len(), snapshot.problems.total()), (25, 0));
@@ -179,7 +178,7 @@ async fn a_bead_that_is_reassigned_during_a_release_keeps_its_new_assignee() {
     server.store(|town| town.add(&json!({"id": "gt-1", "status": "in_progress", "assignee": NUX})));
     let session = session(&server).await;
     server.meanwhile(":release", |town| {
-        town.change("gt-1", |row| drop(row.insert("assignee".into(), "maya".into())))
+        town.change("gt-1", |row| drop(row.insert("assignee".into(), "maya".into())));
     });
     assert_eq!(session.release("gt-1", NUX, "operator").await, Ok(Change::NotNeeded));
     assert_eq!(server.row("gt-1")["assignee"], "maya");

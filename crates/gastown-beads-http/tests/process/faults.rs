@@ -95,7 +95,7 @@ async fn a_release_whose_answer_is_lost_is_checked_and_not_sent_again() {
     for (fault, made) in [(Fault::CutAfter, true), (Fault::CutBefore, false)] {
         let server = Server::start().await;
         server.store(|town| {
-            town.add(&json!({"id": "gt-1", "status": "in_progress", "assignee": NUX}))
+            town.add(&json!({"id": "gt-1", "status": "in_progress", "assignee": NUX}));
         });
         let session = session(&server).await;
         server.fault(":release", fault);
