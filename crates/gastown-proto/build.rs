@@ -1,8 +1,8 @@
 //! Compiles `proto/` without a `protoc` binary.
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
-    // Asked when it runs: a compiled script in a shared target folder may come from another
-    // checkout.
+    // Read when the script runs, not when it is compiled: in a shared target folder the compiled
+    // script may come from another checkout.
     let root = std::path::PathBuf::from(std::env::var("CARGO_MANIFEST_DIR")?).join("../../proto");
     println!("cargo:rerun-if-changed={}", root.display());
     let descriptors = protox::compile(

@@ -8,11 +8,11 @@ use gastown_toolchain::{Missing, Programs, has_claude_code, host};
 use xtask::cli::{Bench, ClusterCommand, Command, NodesArg, Tier};
 
 /// How long all programs of the workspace take to compile on two cores that nobody else uses.
-const COMPILE_ALL: Duration = Duration::from_secs(600);
+const COMPILE_ALL: Duration = Duration::from_mins(13);
 /// How long the worker alone takes.
-const COMPILE_WORKER: Duration = Duration::from_secs(420);
+const COMPILE_WORKER: Duration = Duration::from_mins(9);
 /// What comes after the builds: cluster, images, installation, and four changes that land.
-const PLAY: Duration = Duration::from_secs(240);
+const PLAY: Duration = Duration::from_mins(4);
 
 /// What a command needs.
 #[derive(Debug, Default)]

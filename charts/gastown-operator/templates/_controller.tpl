@@ -2,12 +2,12 @@
 All objects of one controller. Takes a dict:
   root    the chart's context
   name    the program, also the name of every object: rig-ctl
-  values  its block of the values
-  env     further variables of its container (list)
-  ports   what it serves besides the admin server: port by name (dict)
-  server  whether it needs the server's key, not only the CA
-  client  whether it calls other controllers: gets the CA and a token for them
-  dirs    folders that it writes to: {path, sizeLimit} by name of the volume (dict)
+  values  the controller's block of the values
+  env     further environment variables of the container (list)
+  ports   ports beside the admin server's, by name (dict)
+  server  whether it serves TLS: mounts the key, not only the CA
+  client  whether it calls other controllers: mounts the CA and a token
+  dirs    directories that it writes to: {path, sizeLimit} by name of the volume (dict)
 */}}
 {{- define "gastown.controller" -}}
 {{- $root := .root -}}
@@ -20,7 +20,7 @@ apiVersion: v1
 kind: ServiceAccount
 metadata:
   name: {{ $name }}
-  namespace: {{ $ns }}
+  namespace: {{ $ns | quote }}
   labels: {{- include "gastown.labels" . | nindent 4 }}
   {{- with $v.serviceAccount.annotations }}
   annotations: {{- toYaml . | nindent 4 }}
@@ -41,13 +41,13 @@ metadata:
   labels: {{- include "gastown.labels" . | nindent 4 }}
 roleRef: {apiGroup: rbac.authorization.k8s.io, kind: ClusterRole, name: {{ $clusterName }}}
 subjects:
-  - {kind: ServiceAccount, name: {{ $name }}, namespace: {{ $ns }}}
+  - {kind: ServiceAccount, name: {{ $name }}, namespace: {{ $ns | quote }}}
 ---
 apiVersion: rbac.authorization.k8s.io/v1
 kind: Role
 metadata:
   name: {{ $name }}
-  namespace: {{ $ns }}
+  namespace: {{ $ns | quote }}
   labels: {{- include "gastown.labels" . | nindent 4 }}
 rules: {{- include "gastown.rules" (dict "root" $root "file" (printf "files/rbac/%s-namespace.yaml" $name)) | nindent 2 }}
 ---
@@ -55,11 +55,11 @@ apiVersion: rbac.authorization.k8s.io/v1
 kind: RoleBinding
 metadata:
   name: {{ $name }}
-  namespace: {{ $ns }}
+  namespace: {{ $ns | quote }}
   labels: {{- include "gastown.labels" . | nindent 4 }}
 roleRef: {apiGroup: rbac.authorization.k8s.io, kind: Role, name: {{ $name }}}
 subjects:
-  - {kind: ServiceAccount, name: {{ $name }}, namespace: {{ $ns }}}
+  - {kind: ServiceAccount, name: {{ $name }}, namespace: {{ $ns | quote }}}
 {{- range $other := $v.secretNamespaces }}
 {{- if ne $other $ns }}
 ---
@@ -67,7 +67,7 @@ apiVersion: rbac.authorization.k8s.io/v1
 kind: Role
 metadata:
   name: {{ $clusterName }}-secrets
-  namespace: {{ $other }}
+  namespace: {{ $other | quote }}
   labels: {{- include "gastown.labels" $ | nindent 4 }}
 rules: {{- include "gastown.rules" (dict "root" $root "file" (printf "files/rbac/%s-secrets.yaml" $name)) | nindent 2 }}
 ---
@@ -75,11 +75,11 @@ apiVersion: rbac.authorization.k8s.io/v1
 kind: RoleBinding
 metadata:
   name: {{ $clusterName }}-secrets
-  namespace: {{ $other }}
+  namespace: {{ $other | quote }}
   labels: {{- include "gastown.labels" $ | nindent 4 }}
 roleRef: {apiGroup: rbac.authorization.k8s.io, kind: Role, name: {{ $clusterName }}-secrets}
 subjects:
-  - {kind: ServiceAccount, name: {{ $name }}, namespace: {{ $ns }}}
+  - {kind: ServiceAccount, name: {{ $name }}, namespace: {{ $ns | quote }}}
 {{- end }}
 {{- end }}
 ---
@@ -87,7 +87,7 @@ apiVersion: v1
 kind: Service
 metadata:
   name: {{ $name }}
-  namespace: {{ $ns }}
+  namespace: {{ $ns | quote }}
   labels: {{- include "gastown.labels" . | nindent 4 }}
 spec:
   selector: {{- include "gastown.selector" . | nindent 4 }}
@@ -102,7 +102,7 @@ apiVersion: policy/v1
 kind: PodDisruptionBudget
 metadata:
   name: {{ $name }}
-  namespace: {{ $ns }}
+  namespace: {{ $ns | quote }}
   labels: {{- include "gastown.labels" . | nindent 4 }}
 spec:
   minAvailable: 1
@@ -114,14 +114,14 @@ apiVersion: apps/v1
 kind: Deployment
 metadata:
   name: {{ $name }}
-  namespace: {{ $ns }}
+  namespace: {{ $ns | quote }}
   labels: {{- include "gastown.labels" . | nindent 4 }}
 spec:
   replicas: {{ $v.replicas }}
   selector:
     matchLabels: {{- include "gastown.selector" . | nindent 6 }}
   strategy:
-    # The next one is warm before the old one gives up the lease.
+    # The new pod is ready before the old one releases the lease.
     rollingUpdate: {maxSurge: 1, maxUnavailable: 0}
   template:
     metadata:
@@ -138,11 +138,11 @@ spec:
       {{- with $root.Values.imagePullSecrets }}
       imagePullSecrets:
         {{- range . }}
-        - name: {{ . }}
+        - name: {{ . | quote }}
         {{- end }}
       {{- end }}
       {{- with $v.priorityClassName }}
-      priorityClassName: {{ . }}
+      priorityClassName: {{ . | quote }}
       {{- end }}
       {{- with $v.nodeSelector }}
       nodeSelector: {{- toYaml . | nindent 8 }}
@@ -164,17 +164,17 @@ spec:
         seccompProfile: {type: RuntimeDefault}
       containers:
         - name: {{ $name }}
-          image: {{ include "gastown.image" (dict "root" $root "image" $v.image) }}
-          imagePullPolicy: {{ $v.image.pullPolicy }}
+          image: {{ include "gastown.image" (dict "root" $root "image" $v.image) | quote }}
+          imagePullPolicy: {{ $v.image.pullPolicy | quote }}
           {{- with $v.extraArgs }}
           args: {{- toYaml . | nindent 12 }}
           {{- end }}
           env:
-            # A statically linked program has no other way to learn it where the user has no passwd entry.
+            # A statically linked program cannot find it out when the user has no passwd entry.
             - {name: HOME, value: /tmp}
             - {name: GASTOWN_NAMESPACE, valueFrom: {fieldRef: {fieldPath: metadata.namespace}}}
             - {name: GASTOWN_POD_NAME, valueFrom: {fieldRef: {fieldPath: metadata.name}}}
-            - {name: GASTOWN_LOG_FORMAT, value: {{ $root.Values.log.format }}}
+            - {name: GASTOWN_LOG_FORMAT, value: {{ quote $root.Values.log.format }}}
             {{- with $root.Values.log.filter }}
             - {name: GASTOWN_LOG, value: {{ quote . }}}
             {{- end }}
@@ -223,9 +223,9 @@ spec:
         {{- if or .server .client }}
         - name: tls
           secret:
-            secretName: {{ include "gastown.tlsSecret" $root }}
+            secretName: {{ include "gastown.tlsSecret" $root | quote }}
             {{- if not .server }}
-            # A client needs to know whom to trust, and no key.
+            # A client needs the authority's certificate, not the key.
             items: [{key: ca.crt, path: ca.crt}]
             {{- end }}
         {{- end }}
@@ -238,7 +238,7 @@ spec:
         {{- range $volume, $dir := .dirs }}
         - name: {{ $volume }}
           {{- if $dir.sizeLimit }}
-          emptyDir: {sizeLimit: {{ $dir.sizeLimit }}}
+          emptyDir: {sizeLimit: {{ $dir.sizeLimit | quote }}}
           {{- else }}
           emptyDir: {}
           {{- end }}

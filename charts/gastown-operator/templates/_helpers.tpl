@@ -1,7 +1,7 @@
 {{/* Labels that select a controller's pods; they never change. Takes {root, name}. */}}
 {{- define "gastown.selector" -}}
 app.kubernetes.io/name: {{ .name }}
-app.kubernetes.io/instance: {{ .root.Release.Name }}
+app.kubernetes.io/instance: {{ .root.Release.Name | quote }}
 {{- end }}
 
 {{/* Labels of every object. Takes {root, name}. */}}
@@ -19,12 +19,12 @@ helm.sh/chart: {{ printf "%s-%s" .root.Chart.Name .root.Chart.Version | replace 
 {{ .root.Values.imageRegistry }}/{{ .image.repository }}:{{ .image.tag | default .root.Chart.AppVersion }}
 {{- end }}
 
-{{/* The Secret with ca.crt, tls.crt and tls.key. */}}
+{{/* The name of the Secret with ca.crt, tls.crt and tls.key. */}}
 {{- define "gastown.tlsSecret" -}}
 {{ .Values.tls.existingSecret | default "gastown-tls" }}
 {{- end }}
 
-{{/* The rules of a made file, or nothing. Takes {root, file}. Fails when the file is no list: a role without its rules must not pass. */}}
+{{/* The rules of a generated file. Takes {root, file}. Fails when the file is not a list of rules: a role must not be rendered without its rules. */}}
 {{- define "gastown.rules" -}}
 {{- $rules := .root.Files.Get .file | fromYamlArray -}}
 {{- if or (not $rules) (not (kindIs "map" (first $rules))) -}}

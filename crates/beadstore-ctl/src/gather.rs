@@ -1,35 +1,52 @@
-//! Reads the caches into what the town wants of a rig's beads; no judgement.
+//! Reads caches and the last reading of a store into one [`Snapshot`]; no judgement.
 
 use std::collections::BTreeMap;
 
 use gastown_api::names::annotation;
 use gastown_api::{MergePhase, MergeRequest};
+use gastown_core::beads::{Claim, Landed, Wanted, assignee};
 use k8s_openapi::api::coordination::v1::Lease;
 use kube::ResourceExt as _;
 
-use crate::context::Context;
-use crate::plan::{Claim, Landed, Wanted, assignee};
+use crate::context::{ActiveStore, Context};
+use crate::snapshot::Reading;
 
-/// What is wanted now.
-pub(crate) fn wanted(context: &Context, rig: &str) -> Wanted {
-    let claims = context.claims.state();
-    let requests = context
-        .requests
-        .state_filter(|request| request.spec.rig_ref == rig && request.spec.bead_id.is_some());
-    from(rig, claims.iter().map(AsRef::as_ref), requests.iter().map(AsRef::as_ref))
+/// Everything that decides about an active store.
+pub(crate) struct Snapshot {
+    /// What the cluster wants of the rig's beads.
+    pub(crate) wanted: Wanted,
+    /// The last reading of the store; absent before the first one.
+    pub(crate) reading: Option<Reading>,
 }
 
-fn from<'a>(
+/// The snapshot of an active store now.
+pub(crate) fn snapshot(ctx: &Context, active: &ActiveStore) -> Snapshot {
+    Snapshot {
+        wanted: wanted(ctx, &active.valid.rig),
+        reading: active.handle.reading(&active.valid),
+    }
+}
+
+/// What the cluster wants of a rig's beads now.
+pub(crate) fn wanted(ctx: &Context, rig: &str) -> Wanted {
+    let claims = ctx.claims.state();
+    let requests = ctx
+        .requests
+        .state_filter(|request| request.spec.rig_ref == rig && request.spec.bead_id.is_some());
+    wanted_of(rig, claims.iter().map(AsRef::as_ref), requests.iter().map(AsRef::as_ref))
+}
+
+fn wanted_of<'a>(
     rig: &str,
     claims: impl Iterator<Item = &'a Lease>,
     requests: impl Iterator<Item = &'a MergeRequest>,
 ) -> Wanted {
-    // One Lease a bead, by its name; of two that claim to be it, the first by name.
+    // A bead has one Lease; of several that name the same bead, the first by name counts.
     let mut all: BTreeMap<String, (String, Claim)> = BTreeMap::new();
     for claim in claims.filter_map(|lease| Some((lease.name_any(), claim(rig, lease)?))) {
-        let place = all.entry(claim.1.bead.clone()).or_insert_with(|| claim.clone());
-        if claim.0 < place.0 {
-            *place = claim;
+        let first = all.entry(claim.1.bead.clone()).or_insert_with(|| claim.clone());
+        if claim.0 < first.0 {
+            *first = claim;
         }
     }
     let mut wanted =
@@ -52,7 +69,7 @@ fn from<'a>(
                 ));
             }
             Some(MergePhase::Rework | MergePhase::Rejected | MergePhase::Superseded) => {}
-            // A status that was erased is written again.
+            // A status that was erased is written again, so the request may still land.
             Some(MergePhase::Queued | MergePhase::Testing) | None => {
                 wanted.to_land.insert(bead);
             }
@@ -63,7 +80,7 @@ fn from<'a>(
     wanted
 }
 
-/// The claim that a Lease is, of this rig and held by somebody.
+/// The claim of a Lease; `None` where it is of another rig or held by nobody.
 fn claim(rig: &str, lease: &Lease) -> Option<Claim> {
     let text = |key: &str| lease.annotations().get(key).filter(|text| !text.is_empty());
     let holder =
@@ -97,14 +114,14 @@ mod tests {
     }
 
     #[test]
-    fn a_lease_that_is_held_is_a_claim_of_its_rig() {
+    fn a_held_lease_is_a_claim_of_its_rig() {
         let leases = [
             lease("web", "gt-1", "u1"),
             lease("web", "gt-2", ""),
             lease("api", "gt-3", "u3"),
             lease("web", "", "u4"),
         ];
-        let wanted = from("web", leases.iter(), [].iter());
+        let wanted = wanted_of("web", leases.iter(), [].iter());
         assert_eq!(
             wanted.claims,
             [Claim {
@@ -116,7 +133,7 @@ mod tests {
     }
 
     #[test]
-    fn only_what_landed_closes_and_only_what_may_still_land_is_kept() {
+    fn landed_requests_close_beads_and_open_ones_keep_them() {
         let requests = [
             request("gt-1", Some("Landed"), Some("abc")),
             request("gt-2", Some("Landed"), None),
@@ -124,7 +141,7 @@ mod tests {
             request("gt-4", None, None),
             request("gt-5", Some("Rejected"), None),
         ];
-        let wanted = from("web", [].iter(), requests.iter());
+        let wanted = wanted_of("web", [].iter(), requests.iter());
         assert_eq!(
             wanted.landed,
             [Landed { bead: "gt-1".into(), request: "uid-gt-1".into(), commit: "abc".into() }]

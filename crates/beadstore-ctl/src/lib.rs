@@ -1,166 +1,89 @@
-//! The bead store controller: the one writer of a rig's beads, and who is asked for them.
+//! The bead store controller: the only writer of a rig's beads, and the server of reads.
 //!
-//! The beads' format is in [`gastown_beads`], git is in [`gastown_git`], `bd serve` in
-//! [`gastown_beads_http`]; here they meet the API server. Claims are decided by Leases and landings
-//! by refineries: this controller copies both into the store, and never decides either.
+//! The beads' format is in [`gastown_beads`], git is in [`gastown_git`], the client of `bd serve` in
+//! [`gastown_beads_http`], and the rules are in [`gastown_core::beads`]; here they meet the API
+//! server. Leases decide claims, and refineries decide landings: this controller copies both into
+//! the store, and decides neither.
 
+mod act;
+pub mod applied;
 mod args;
-pub mod branches;
+pub mod connection;
 mod context;
-mod deeds;
-pub mod desk;
+pub mod error;
 mod escalations;
-pub mod folder;
 mod gather;
-pub mod keeper;
-pub mod ledger;
-mod mirror;
-pub mod place;
-pub mod plan;
+pub mod git;
+pub mod http;
+mod metrics;
 mod reconcile;
-pub mod records;
 mod report;
-mod serve;
-pub mod served;
-pub mod view;
+mod service;
+pub mod snapshot;
+pub mod store;
+pub mod validate;
+mod watches;
 
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
 
 use anyhow::Context as _;
-use gastown_api::names::{annotation, label};
-use gastown_api::{BeadStore, MergeRequest, Refinery, Rig};
+use gastown_api::BeadStore;
 use gastown_escalations::Escalations;
 use gastown_git::Git;
-use gastown_proto::v1::beads_server::BeadsServer;
 use gastown_runtime::auth::TokenReviewer;
 use gastown_runtime::controller::Controller;
 use gastown_runtime::tls::Tls;
-use gastown_runtime::watch::{self, Watch};
+use gastown_runtime::watch;
 use gastown_runtime::{AUDIENCE, Runtime, grpc};
-use k8s_openapi::api::coordination::v1::Lease;
-use kube::ResourceExt as _;
-use kube::runtime::reflector::{ObjectRef, Store};
 use tokio::net::TcpListener;
-use tonic::service::Routes;
 
 pub use args::BeadStoreArgs;
 
 use crate::context::Context;
-use crate::desk::Desks;
+use crate::store::Stores;
+use crate::watches::OfRig;
 
-/// Runs the controller until the runtime drains: the workers and the Beads server.
+/// Runs the controller until the runtime drains: the workers and the gRPC server.
 pub async fn start(runtime: Runtime, args: BeadStoreArgs) -> anyhow::Result<()> {
     let listener = grpc::listen(runtime.args.grpc_addr).await.context("listening for gRPC")?;
     Box::pin(serve(runtime, args, listener)).await
 }
 
-/// As [`start`], on a listener that the caller has bound.
+/// Does the same as [`start`], on a listener that the caller has bound.
 pub async fn serve(
     runtime: Runtime,
     args: BeadStoreArgs,
     listener: TcpListener,
 ) -> anyhow::Result<()> {
+    let BeadStoreArgs { data_dir, witness_endpoint } = args;
     let tls = Tls::load(&runtime.args.tls_dir, runtime.stop.clone())?;
-    let (context, controller) = watches(&runtime, args);
-    let reviewer = TokenReviewer::new(runtime.client.clone(), AUDIENCE);
-    let routes = Routes::new(BeadsServer::new(serve::Beads(context.clone())));
-    let policy = serve::policy(&runtime.args.namespace);
-    let calls = grpc::serve(
+    let (trigger, triggers) = watch::triggers::<BeadStore>();
+    let of_rig = OfRig::default();
+    let bead_stores = watches::bead_stores(&runtime, &trigger, &of_rig);
+    let ctx = Arc::new(Context {
+        bead_stores: bead_stores.clone(),
+        rigs: watches::rigs(&runtime, &trigger, &of_rig),
+        refineries: watches::refineries(&runtime, &trigger, &of_rig),
+        requests: watches::requests(&runtime, &trigger, &of_rig),
+        claims: watches::claims(&runtime, &trigger, &of_rig),
+        escalations: Escalations::start(&runtime, witness_endpoint.as_deref(), "beadstore-ctl"),
+        stores: Stores::new(Git::from_env(), data_dir),
+        runtime: runtime.clone(),
+    });
+    let server = grpc::serve(
         listener,
         &tls,
-        routes,
+        service::routes(&ctx),
         gastown_proto::v1::DESCRIPTORS,
-        reviewer,
-        policy,
+        TokenReviewer::new(runtime.client.clone(), AUDIENCE),
+        service::policy(&runtime.args.namespace),
         runtime.drain.clone(),
     );
+    let controller = Controller { name: "beadstore", store: bead_stores, triggers };
     let work = async {
-        controller.run(&runtime, context, reconcile::reconcile).await;
+        controller.run(&runtime, ctx, reconcile::reconcile).await;
         anyhow::Ok(())
     };
-    tokio::try_join!(work, async { calls.await.context("serving gRPC") })?;
+    tokio::try_join!(work, async { server.await.context("serving gRPC") })?;
     Ok(())
-}
-
-fn watches(runtime: &Runtime, args: BeadStoreArgs) -> (Arc<Context>, Controller<BeadStore>) {
-    let (trigger, triggers) = watch::triggers::<BeadStore>();
-    // Filled below: the maps of other kinds ask which BeadStores there are.
-    let known: Arc<OnceLock<Store<BeadStore>>> = Arc::default();
-    let of_rig = {
-        let known = known.clone();
-        move |rig: &str| known.get().map(|stores| Context::of_rig(stores, rig)).unwrap_or_default()
-    };
-    let stores = {
-        let of_rig = of_rig.clone();
-        // One that comes or goes changes the places of the others.
-        let map = move |changed: &BeadStore| {
-            let mut refs = of_rig(&changed.spec.rig_ref);
-            refs.push(ObjectRef::from_obj(changed));
-            refs
-        };
-        Watch::<BeadStore>::all(runtime).notify(&trigger, map).start()
-    };
-    let _ = known.set(stores.clone());
-    let rigs = {
-        let of_rig = of_rig.clone();
-        Watch::<Rig>::all(runtime)
-            .trim(|rig| rig.status = None)
-            .notify(&trigger, move |rig| of_rig(&rig.name_any()))
-            .start()
-    };
-    let refineries = {
-        let of_rig = of_rig.clone();
-        let map = move |refinery: &Refinery| of_rig(&refinery.spec.rig_ref);
-        Watch::<Refinery>::all(runtime)
-            .trim(|refinery| refinery.status = None)
-            .notify(&trigger, map)
-            .start()
-    };
-    let requests = {
-        let of_rig = of_rig.clone();
-        let map = move |request: &MergeRequest| {
-            let named = request.spec.bead_id.as_ref().is_some_and(|bead| !bead.is_empty());
-            if named { of_rig(&request.spec.rig_ref) } else { Vec::new() }
-        };
-        Watch::<MergeRequest>::all(runtime).trim(trim).notify(&trigger, map).start()
-    };
-    let claims = {
-        let map = move |lease: &Lease| {
-            lease
-                .annotations()
-                .get(annotation::CLAIM_RIG)
-                .map(|rig| of_rig(rig))
-                .unwrap_or_default()
-        };
-        let selector = format!("{}=true", label::CLAIM);
-        Watch::<Lease>::namespaced(runtime, &runtime.args.namespace)
-            .labels(&selector)
-            .notify(&trigger, map)
-            .start()
-    };
-    let escalations =
-        Escalations::start(runtime, args.witness_endpoint.as_deref(), "beadstore-ctl");
-    let desks = Desks::new(Git::from_env(), args.data_dir);
-    let context = Context {
-        runtime: runtime.clone(),
-        stores: stores.clone(),
-        rigs,
-        refineries,
-        requests,
-        claims,
-        escalations,
-        desks,
-    };
-    (Arc::new(context), Controller { name: "beadstore", store: stores, triggers })
-}
-
-/// Leaves of a MergeRequest what closes a bead, and whether it did.
-fn trim(request: &mut MergeRequest) {
-    if let Some(annotations) = request.metadata.annotations.as_mut() {
-        annotations.retain(|key, _| key == annotation::BEAD_CLOSED);
-    }
-    if let Some(status) = request.status.as_mut() {
-        status.attempts.clear();
-        status.conditions.clear();
-    }
 }

@@ -1,23 +1,25 @@
-//! From what was read and written to the BeadStore's status.
+//! The status of a BeadStore, and Events about it.
 
 use std::collections::BTreeMap;
 
-use gastown_api::conditions::{self, Status};
+use gastown_api::conditions::{self, Draft, Status};
 use gastown_api::names::{condition, manager, reason};
 use gastown_api::{BeadStore, BeadStorePhase, BeadStoreStatus};
 use gastown_beads::ready;
+use gastown_core::beads::Plan;
 use gastown_runtime::apply::StatusOwner;
+use gastown_runtime::events::Note;
+use gastown_types::text;
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use kube::{Api, ResourceExt as _};
 
-use crate::branches::Branches;
-use crate::context::{Context, Error};
-use crate::desk::{Fault, Seen};
-use crate::folder::Side;
-use crate::place::{Repository, Setting, Source};
-use crate::plan::Plan;
-use crate::view::View;
+use crate::context::Context;
+use crate::error::{Error, StoreError};
+use crate::git::branches::Branches;
+use crate::git::folder::Side;
+use crate::snapshot::{Reading, StoreSnapshot};
+use crate::validate::{Repository, Source, ValidBeadStore};
 
 const OWNER: StatusOwner = StatusOwner {
     manager: manager::BEAD_STORE,
@@ -43,36 +45,51 @@ const OWNER: StatusOwner = StatusOwner {
     ],
 };
 
-/// A time that moved less than this is not worth a write of its own.
-const TIMES_EVERY: SignedDuration = SignedDuration::from_secs(60);
-/// The most statuses that are told apart.
+/// A reading that is newer by less than this is not worth a status write of its own.
+const TIME_STEP: SignedDuration = SignedDuration::from_secs(60);
+/// The most statuses that are counted separately.
 const MAX_STATUSES: usize = 32;
 
-/// How a store stands.
-pub(crate) enum State<'a> {
-    /// It does nothing.
-    Stands { reason: &'static str, message: String },
-    /// A person stopped it.
-    Suspended { seen: Option<Seen> },
-    /// It serves, or would.
-    Serves { setting: &'a Setting, seen: Option<Seen>, left: Plan, fault: Option<Fault> },
+/// The outcome of a reconcile.
+pub(crate) enum Outcome<'a> {
+    /// The BeadStore is not active.
+    Inactive { reason: &'static str, message: String },
+    /// A person suspended it.
+    Suspended { reading: Option<Reading> },
+    /// It is active; `left` are the edits that are still to be made.
+    Active {
+        valid: &'a ValidBeadStore,
+        reading: Option<Reading>,
+        left: Plan,
+        error: Option<StoreError>,
+    },
 }
 
-/// (condition, status, reason, message).
-type Verdict = (&'static str, Status, String, String);
+/// Publishes Events about an error, and about conflicts with the cluster.
+pub(crate) fn events(ctx: &Context, store: &BeadStore, left: &Plan, error: Option<&StoreError>) {
+    let events = &ctx.runtime.events;
+    if let Some(error) = error {
+        events.publish(store, Note::warning("Store", error.reason(), error.message()));
+    }
+    if !left.conflicts.is_empty() {
+        let first: Vec<&str> =
+            left.conflicts.iter().take(5).map(|conflict| conflict.why.as_str()).collect();
+        events.publish(store, Note::warning("Contended", "Contended", first.join("; ")));
+    }
+}
 
-/// Writes the status if it says anything new.
+/// Writes the status where it changed.
 pub(crate) async fn publish(
-    context: &Context,
+    ctx: &Context,
     store: &BeadStore,
-    state: &State<'_>,
+    outcome: &Outcome<'_>,
 ) -> Result<(), Error> {
-    let status = status(store, state, Timestamp::now());
+    let status = status(store, outcome, Timestamp::now()); // pure
     let api = Api::<BeadStore>::namespaced(
-        context.runtime.client.clone(),
+        ctx.runtime.client.clone(),
         &store.namespace().unwrap_or_default(),
     );
-    let applied = OWNER.apply(&api, store, &status).await;
+    let applied = OWNER.apply(&api, store, &status).await; // client
     applied.map(drop).map_err(|source| Error::Apply {
         doing: "writing the status of",
         name: store.name_any(),
@@ -80,209 +97,192 @@ pub(crate) async fn publish(
     })
 }
 
-fn status(store: &BeadStore, state: &State<'_>, now: Timestamp) -> BeadStoreStatus {
+fn status(store: &BeadStore, outcome: &Outcome<'_>, now: Timestamp) -> BeadStoreStatus {
     let before = store.status.clone().unwrap_or_default();
-    let seen = match state {
-        State::Stands { .. } => None,
-        State::Suspended { seen, .. } | State::Serves { seen, .. } => seen.as_ref(),
+    let reading = match outcome {
+        Outcome::Inactive { .. } => None,
+        Outcome::Suspended { reading } | Outcome::Active { reading, .. } => reading.as_ref(),
     };
-    let mut status = match (seen, state) {
-        (Some(seen), _) => counts(&seen.view, now),
-        // What an earlier process read is not forgotten before this one has read.
-        (None, State::Serves { .. } | State::Suspended { .. }) => before.clone(),
-        (None, State::Stands { .. }) => BeadStoreStatus::default(),
+    let mut status = match (reading, outcome) {
+        (Some(reading), _) => counts(&reading.snapshot, now),
+        // The counts of an earlier process stay until this one has read the store.
+        (None, Outcome::Active { .. } | Outcome::Suspended { .. }) => before.clone(),
+        (None, Outcome::Inactive { .. }) => BeadStoreStatus::default(),
     };
-    status.last_sync_time = seen
-        .map(|seen| Time(seen.time))
+    status.last_sync_time = reading
+        .map(|reading| Time(reading.time))
         .or_else(|| before.last_sync_time.clone())
         .map(|time| conditions::time(time.0));
-    status.pending_writes = match state {
-        State::Serves { seen: Some(_), left, .. } => {
-            Some(small(left.deeds.len() + left.against.len()))
+    status.pending_writes = match outcome {
+        Outcome::Active { reading: Some(_), left, .. } => {
+            Some(count(left.edits.len() + left.conflicts.len()))
         }
         _ => None,
     };
-    let verdicts = verdicts(state, seen);
-    status.phase = Some(phase(state, seen));
+    status.phase = Some(phase(outcome, reading));
     status.conditions.clone_from(&before.conditions);
-    for (kind, holds, reason, message) in verdicts {
-        conditions::set(
-            &mut status.conditions,
-            kind,
-            holds,
-            &reason,
-            &message,
-            store.metadata.generation,
-            now,
-        );
-    }
-    // Alone, the time of the last reading is not news.
-    let quiet = BeadStoreStatus { last_sync_time: before.last_sync_time.clone(), ..status.clone() }
-        == before;
-    let moved = match (&before.last_sync_time, &status.last_sync_time) {
-        (Some(old), Some(new)) => new.0.duration_since(old.0) >= TIMES_EVERY,
+    let drafts = drafts(outcome, reading);
+    conditions::merge(&mut status.conditions, drafts, store.metadata.generation, now);
+    // A new time of the last reading alone is not worth a write.
+    let is_unchanged =
+        BeadStoreStatus { last_sync_time: before.last_sync_time.clone(), ..status.clone() }
+            == before;
+    let time_moved = match (&before.last_sync_time, &status.last_sync_time) {
+        (Some(old), Some(new)) => new.0.duration_since(old.0) >= TIME_STEP,
         (old, new) => old.is_some() != new.is_some(),
     };
-    if quiet && !moved { before } else { status }
+    if is_unchanged && !time_moved { before } else { status }
 }
 
-fn small(count: usize) -> i32 {
+fn count(count: usize) -> i32 {
     i32::try_from(count).unwrap_or(i32::MAX)
 }
 
-fn counts(view: &View, now: Timestamp) -> BeadStoreStatus {
+fn counts(snapshot: &StoreSnapshot, now: Timestamp) -> BeadStoreStatus {
     let mut by_status: BTreeMap<String, i32> = BTreeMap::new();
-    for issue in view.issues().iter() {
-        let word: String =
-            issue.status.as_str().chars().filter(|c| !c.is_control()).take(64).collect();
+    for issue in snapshot.issues().iter() {
+        let status = text::line(issue.status.as_str(), 64);
         // A hostile file may have as many statuses as beads.
-        let word = if by_status.len() < MAX_STATUSES - 1 || by_status.contains_key(&word) {
-            word
+        let status = if by_status.len() < MAX_STATUSES - 1 || by_status.contains_key(&status) {
+            status
         } else {
             "other".to_owned()
         };
-        *by_status.entry(word).or_default() += 1;
+        *by_status.entry(status).or_default() += 1;
     }
-    let branches = view.branches();
+    let branches = snapshot.git();
     BeadStoreStatus {
-        issue_count: small(view.issues().len()),
-        ready_count: Some(small(ready(view.issues(), now).len())),
+        issue_count: count(snapshot.issues().len()),
+        ready_count: Some(count(ready(snapshot.issues(), now).len())),
         by_status,
-        dialect: view.dialect().map(|dialect| dialect.as_str().to_owned()),
-        authoritative: Some(view.is_authoritative()),
+        dialect: snapshot.dialect().map(|dialect| dialect.as_str().to_owned()),
+        authoritative: Some(snapshot.is_authoritative()),
         commit: branches.and_then(|branches| branches.base()).map(|side| side.commit.to_string()),
         branch: branches
             .and_then(|branches| branches.branch.as_ref().ok())
             .map(ToString::to_string),
-        project_id: view
-            .project_id()
-            .map(|id| id.chars().filter(|c| !c.is_control()).take(255).collect()),
-        malformed_lines: Some(small(view.malformed())),
+        project_id: snapshot.project_id().map(|id| text::line(id, 255)),
+        malformed_lines: Some(count(snapshot.malformed())),
         ..BeadStoreStatus::default()
     }
 }
 
-fn phase(state: &State<'_>, seen: Option<&Seen>) -> BeadStorePhase {
-    match state {
-        State::Stands { .. } => BeadStorePhase::Error,
-        State::Serves { fault: Some(fault), .. } if !fault.is_of_writing() => BeadStorePhase::Error,
-        State::Serves { .. } | State::Suspended { .. } if seen.is_some() => BeadStorePhase::Synced,
-        State::Serves { .. } | State::Suspended { .. } => BeadStorePhase::Pending,
+fn phase(outcome: &Outcome<'_>, reading: Option<&Reading>) -> BeadStorePhase {
+    match outcome {
+        Outcome::Inactive { .. } => BeadStorePhase::Error,
+        Outcome::Active { error: Some(error), .. } if !error.is_write_error() => {
+            BeadStorePhase::Error
+        }
+        Outcome::Active { .. } | Outcome::Suspended { .. } if reading.is_some() => {
+            BeadStorePhase::Synced
+        }
+        Outcome::Active { .. } | Outcome::Suspended { .. } => BeadStorePhase::Pending,
     }
 }
 
-fn verdicts(state: &State<'_>, seen: Option<&Seen>) -> Vec<Verdict> {
-    let same = |kinds: &[&'static str], status: Status, reason: &str, message: &str| {
-        kinds
-            .iter()
-            .map(|kind| (*kind, status, reason.to_owned(), message.to_owned()))
-            .collect::<Vec<Verdict>>()
-    };
-    let (setting, fault) = match state {
-        State::Stands { reason, message } => {
-            let mut all = same(
-                &[condition::READY, condition::SYNCED, condition::WRITABLE],
-                Status::False,
-                reason,
-                message,
-            );
-            all.extend(same(&[condition::AUTHORITATIVE], Status::Unknown, reason, message));
-            return all;
+/// One draft for each of these types, with the same reason and message.
+fn same(
+    types: &[&'static str],
+    status: Status,
+    reason: &str,
+    message: &str,
+) -> impl Iterator<Item = Draft> {
+    types.iter().map(move |type_| Draft::new(type_, status, reason.to_owned(), message))
+}
+
+fn drafts(outcome: &Outcome<'_>, reading: Option<&Reading>) -> Vec<Draft> {
+    let reads_and_writes = [condition::READY, condition::SYNCED, condition::WRITABLE];
+    match outcome {
+        Outcome::Inactive { reason, message } => {
+            same(&reads_and_writes, Status::False, reason, message)
+                .chain(same(&[condition::AUTHORITATIVE], Status::Unknown, reason, message))
+                .collect()
         }
-        State::Suspended { .. } => {
+        Outcome::Suspended { .. } => {
             let message =
-                "spec.suspend is set: what was read last still serves, nothing is read or written";
-            let mut all = same(
-                &[condition::READY, condition::SYNCED, condition::WRITABLE],
-                Status::False,
-                "Suspended",
-                message,
-            );
-            all.extend(seen.map(|seen| authoritative(&seen.view)));
-            return all;
+                "spec.suspend is set: the last reading is still served, nothing is read or written";
+            same(&reads_and_writes, Status::False, "Suspended", message)
+                .chain(reading.map(|reading| authoritative(&reading.snapshot)))
+                .collect()
         }
-        State::Serves { setting, fault, .. } => (setting, fault.as_ref()),
-    };
-    let mut all = if let Some(fault) = fault.filter(|fault| !fault.is_of_writing()) {
-        same(
-            &[condition::READY, condition::SYNCED],
-            Status::False,
-            fault.reason(),
-            &fault.message(),
-        )
+        Outcome::Active { valid, error, .. } => active_drafts(valid, error.as_ref(), reading),
+    }
+}
+
+fn active_drafts(
+    valid: &ValidBeadStore,
+    error: Option<&StoreError>,
+    reading: Option<&Reading>,
+) -> Vec<Draft> {
+    let mut drafts = Vec::new();
+    if let Some(error) = error.filter(|error| !error.is_write_error()) {
+        let types = [condition::READY, condition::SYNCED];
+        drafts.extend(same(&types, Status::False, error.reason(), &error.message()));
     } else {
-        let message = seen.map(|seen| words(&seen.view, setting)).unwrap_or_default();
-        let mut all = same(&[condition::READY], Status::True, reason::READY, "beads are read");
-        all.extend(same(&[condition::SYNCED], Status::True, "UpToDate", &message));
-        all
-    };
-    let Some(seen) = seen else {
-        let reason = fault.map_or(reason::NOT_READY, Fault::reason).to_owned();
-        all.extend(same(
-            &[condition::AUTHORITATIVE, condition::WRITABLE],
-            Status::Unknown,
-            &reason,
-            "the store was not read yet",
-        ));
-        return all;
-    };
-    all.push(authoritative(&seen.view));
-    // A server that cannot be read cannot be written either; a repository may be the other way
-    // round.
-    let stops = |fault: &&Fault| fault.is_of_writing() || matches!(fault, Fault::Served { .. });
-    let refused = fault.filter(stops).map(|fault| (fault.reason().to_owned(), fault.message()));
-    all.push(
-        match seen.view.writable(setting.policy).map_err(|no| refused.clone().unwrap_or(no)) {
-            Err((reason, message)) => (condition::WRITABLE, Status::False, reason, message),
-            Ok(place) => match refused {
-                Some((reason, message)) => (condition::WRITABLE, Status::False, reason, message),
-                None => (
-                    condition::WRITABLE,
-                    Status::True,
-                    "Writable".to_owned(),
-                    format!("claims and closes go to {place}"),
-                ),
-            },
-        },
-    );
-    all
+        let source = reading.map(|reading| source(&reading.snapshot, valid)).unwrap_or_default();
+        drafts.push(Draft::new(condition::READY, true, reason::READY, "the beads can be read"));
+        drafts.push(Draft::new(condition::SYNCED, true, "UpToDate", source));
+    }
+    match reading {
+        Some(reading) => {
+            drafts.push(authoritative(&reading.snapshot));
+            drafts.push(writable(&reading.snapshot, valid, error));
+        }
+        None => {
+            let types = [condition::AUTHORITATIVE, condition::WRITABLE];
+            let reason = error.map_or(reason::NOT_READY, StoreError::reason);
+            let message = "the store has not been read yet";
+            drafts.extend(same(&types, Status::Unknown, reason, message));
+        }
+    }
+    drafts
 }
 
-fn authoritative(view: &View) -> Verdict {
-    if view.served().is_some() {
-        let message = "the server's database is what people's tools read and write";
-        return (
-            condition::AUTHORITATIVE,
-            Status::True,
-            "ServerIsTruth".to_owned(),
-            message.to_owned(),
-        );
+fn writable(snapshot: &StoreSnapshot, valid: &ValidBeadStore, error: Option<&StoreError>) -> Draft {
+    // A server that cannot be read cannot be written either; a repository can.
+    let prevents_writes =
+        |error: &&StoreError| error.is_write_error() || matches!(error, StoreError::Http { .. });
+    let place = match (error.filter(prevents_writes), snapshot.writable(valid.policy)) {
+        (Some(error), _) => Err((error.reason().to_owned(), error.message())),
+        (None, Err(blocked)) => Err((blocked.reason, blocked.message)),
+        (None, Ok(place)) => Ok(place),
+    };
+    match place {
+        Ok(place) => {
+            let message = format!("claims and closes are written to {place}");
+            Draft::new(condition::WRITABLE, true, "Writable", message)
+        }
+        Err((reason, message)) => Draft::new(condition::WRITABLE, false, reason, message),
     }
-    if view.is_authoritative() {
-        return (
-            condition::AUTHORITATIVE,
-            Status::True,
-            "FileIsTruth".to_owned(),
-            "the file is what people's tools read".to_owned(),
-        );
-    }
-    let message = "the file is an export of a database: what is written here reaches people's tools only when they import it";
-    (condition::AUTHORITATIVE, Status::False, "ExportOnly".to_owned(), message.to_owned())
 }
 
-fn words(view: &View, setting: &Setting) -> String {
-    match (view, &setting.source) {
-        (View::Git(branches), Source::Git(repository)) => commits(branches, repository),
-        (View::Served(served), _) => format!("project {} at {}", served.project, served.url),
-        // What was read under another setting is not shown.
-        (View::Git(_), Source::Served(_)) => String::new(),
+fn authoritative(snapshot: &StoreSnapshot) -> Draft {
+    if snapshot.http().is_some() {
+        let message = "the server's database is authoritative: people's tools read and write it";
+        Draft::new(condition::AUTHORITATIVE, true, "ServerIsTruth", message)
+    } else if snapshot.is_authoritative() {
+        let message = "the file is authoritative: people's tools read it";
+        Draft::new(condition::AUTHORITATIVE, true, "FileIsTruth", message)
+    } else {
+        let message = "the file is an export of a database: edits reach people's tools only when they import it";
+        Draft::new(condition::AUTHORITATIVE, false, "ExportOnly", message)
+    }
+}
+
+/// The commits or the project that a reading is of, for people.
+fn source(snapshot: &StoreSnapshot, valid: &ValidBeadStore) -> String {
+    match (snapshot, &valid.source) {
+        (StoreSnapshot::Git(branches), Source::Git(repository)) => commits(branches, repository),
+        (StoreSnapshot::Http(http), _) => format!("project {} at {}", http.project, http.url),
+        // A reading of another source is not used.
+        (StoreSnapshot::Git(_), Source::Http(_)) => String::new(),
     }
 }
 
 fn commits(branches: &Branches, repository: &Repository) -> String {
     let part = |name: &str, side: Option<&Side>| match side {
         Some(side) => format!("{name} at {}", side.commit.short()),
-        None => format!("{name} (not there yet)"),
+        None => format!("{name} (does not exist yet)"),
     };
     let target = part(repository.target.as_str(), branches.target.as_ref());
     match &branches.branch {

@@ -4,144 +4,138 @@ use std::collections::BTreeMap;
 
 use gastown_api::names::{annotation, label, manager};
 use gastown_api::{Convoy, Polecat, PolecatSpec, Rig};
-use gastown_core::convoy::{End, Feed, Plan, Tell};
+use gastown_core::convoy::{Announcement, End, NewPolecat, Plan};
 use gastown_runtime::apply;
 use gastown_runtime::events::Note;
+use gastown_types::is_label_value;
 use kube::api::{ObjectMeta, PostParams};
 use kube::runtime::reflector::ObjectRef;
 use kube::{Api, ResourceExt as _};
 
-use crate::expect::Made;
-use crate::gather::Asked;
-use crate::{Context, Error};
+use crate::bead_cache::ConvoyBeads;
+use crate::context::Context;
+use crate::error::Error;
+use crate::watches::trim_polecat;
 
-/// Writes what counts, then makes the Polecats. The first refusal ends it; the rest is tried again
-/// with it. Returns the convoy as it is then.
-pub async fn carry_out(
+/// Records which beads are done, creates Polecats, then announces the end. The first write that
+/// fails ends it; the next reconcile does the rest.
+pub(crate) async fn act(
     convoy: &Convoy,
-    asked: &Asked,
+    beads: &ConvoyBeads,
     plan: &Plan,
-    context: &Context,
-) -> Result<Convoy, Error> {
-    let mut present = convoy.clone();
-    if let Some(counted) = &plan.count {
-        let written = counted.write();
-        annotate(&mut present, annotation::CONVOY_COUNTED, Some(&written), context).await?;
+    ctx: &Context,
+) -> Result<(), Error> {
+    let Plan { counted, polecats, announcement, assessment: _ } = plan;
+    let mut convoy = convoy.clone();
+    if let Some(counted) = counted {
+        annotate(&mut convoy, annotation::CONVOY_COUNTED, Some(&counted.write()), ctx).await?;
     }
-    let rig = convoy.spec.rig_ref.as_deref().and_then(|rig| context.rigs.get(&ObjectRef::new(rig)));
-    // Without its rig nothing is fed; a rig that went since is seen by the next look.
+    let rig = convoy.spec.rig_ref.as_deref().and_then(|rig| ctx.rigs.get(&ObjectRef::new(rig)));
+    // A Rig that has gone since the snapshot is missing in the next one.
     if let Some(rig) = rig {
-        for feed in &plan.feed {
-            make(convoy, &rig, asked, feed, context).await?;
+        for new in polecats {
+            create_polecat(&convoy, &rig, new, beads.task(&new.bead), ctx).await?;
         }
     }
-    Ok(present)
+    match announcement {
+        Some(announcement) => announce(&mut convoy, announcement, ctx).await,
+        None => Ok(()),
+    }
 }
 
-/// Writes that it is told, then tells it: a crash between the two tells nothing rather than twice.
-pub async fn tell(convoy: &Convoy, plan: &Plan, context: &Context) -> Result<(), Error> {
-    let mut present = convoy.clone();
-    match &plan.tell {
-        Some(Tell::End { end, mark, message }) => {
-            annotate(&mut present, annotation::CONVOY_TOLD, Some(mark), context).await?;
+/// Writes the annotation first, then publishes the Event: a crash between the two loses the Event,
+/// which is better than to publish it twice.
+async fn announce(
+    convoy: &mut Convoy,
+    announcement: &Announcement,
+    ctx: &Context,
+) -> Result<(), Error> {
+    match announcement {
+        Announcement::Publish { end, mark, message } => {
+            annotate(convoy, annotation::CONVOY_TOLD, Some(mark), ctx).await?;
             let note = match end {
                 End::Complete => Note::normal("Complete", "Complete", message),
                 End::Failed => Note::warning("Complete", "Failed", message),
             };
-            context.runtime.events.publish(convoy, note);
+            ctx.runtime.events.publish(convoy, note);
+            Ok(())
         }
-        Some(Tell::Forget) => {
-            annotate(&mut present, annotation::CONVOY_TOLD, None, context).await?
-        }
-        None => {}
-    }
-    Ok(())
-}
-
-/// The API server's own sentence about a Polecat that it would not take.
-pub fn refusal(error: &Error) -> Option<String> {
-    match error {
-        Error::Feed { source, .. } => match source.as_ref() {
-            kube::Error::Api(status) => Some(status.message.clone()),
-            other => Some(other.to_string()),
-        },
-        Error::Act { .. } | Error::Report { .. } => None,
+        Announcement::Clear => annotate(convoy, annotation::CONVOY_TOLD, None, ctx).await,
     }
 }
 
+/// Sets or removes an annotation; `convoy` is as the API server has it afterwards.
 async fn annotate(
     convoy: &mut Convoy,
     key: &str,
     value: Option<&str>,
-    context: &Context,
+    ctx: &Context,
 ) -> Result<(), Error> {
-    let api: Api<Convoy> =
-        Api::namespaced(context.runtime.client.clone(), &convoy.namespace().unwrap_or_default());
-    let written = apply::annotate(&api, manager::CONVOY, convoy, &[(key, value)]).await;
-    if let Some(written) =
-        written.map_err(|source| Error::Act { convoy: convoy.name_any(), source })?
-    {
+    let namespace = convoy.namespace().unwrap_or_default();
+    let api: Api<Convoy> = Api::namespaced(ctx.runtime.client.clone(), &namespace);
+    let written = apply::annotate(&api, manager::CONVOY, convoy, &[(key, value)])
+        .await
+        .map_err(|source| Error::Annotate { convoy: convoy.name_any(), source })?;
+    if let Some(written) = written {
         *convoy = written;
     }
     Ok(())
 }
 
-async fn make(
+/// Creates a Polecat, and records it so that it counts before the watch shows it.
+async fn create_polecat(
     convoy: &Convoy,
     rig: &Rig,
-    asked: &Asked,
-    feed: &Feed,
-    context: &Context,
+    new: &NewPolecat,
+    task: Option<&str>,
+    ctx: &Context,
 ) -> Result<(), Error> {
+    let failed = |source| Error::CreatePolecat {
+        convoy: convoy.name_any(),
+        polecat: new.name.clone(),
+        source: Box::new(source),
+    };
+    let polecat = polecat(convoy, rig, new, task);
     let namespace = convoy.namespace().unwrap_or_default();
-    let task = asked
-        .as_ref()
-        .and_then(|asked| asked.as_ref().ok())
-        .and_then(|known| known.tasks.get(&feed.bead));
-    let polecat = polecat(convoy, rig, feed, task);
-    let api: Api<Polecat> = Api::namespaced(context.runtime.client.clone(), &namespace);
+    let api: Api<Polecat> = Api::namespaced(ctx.runtime.client.clone(), &namespace);
     let params =
         PostParams { field_manager: Some(manager::CONVOY.to_owned()), ..PostParams::default() };
-    let made = match api.create(&params, &polecat).await {
-        Ok(_) => true,
-        // Its name is made of rig and bead: somebody was faster, and the cache shows it soon.
-        Err(kube::Error::Api(status)) if status.is_already_exists() => false,
-        Err(error) => {
-            return Err(Error::Feed { convoy: convoy.name_any(), source: Box::new(error) });
+    let present = match api.create(&params, &polecat).await {
+        Ok(created) => {
+            let message = format!("created Polecat {} for bead {}", new.name, new.bead);
+            let note = Note::normal("Dispatch", "PolecatCreated", message).about(&polecat);
+            ctx.runtime.events.publish(convoy, note);
+            Some(created)
         }
+        // The name follows from Rig and bead: somebody else was faster, and the watch is behind.
+        Err(kube::Error::Api(status)) if status.is_already_exists() => {
+            api.get_opt(&new.name).await.map_err(failed)?
+        }
+        Err(error) => return Err(failed(error)),
     };
-    context.expected.add(Made {
-        namespace,
-        name: feed.polecat.clone(),
-        rig: rig.name_any(),
-        bead: feed.bead.clone(),
-    });
-    if made {
-        let message = format!("made Polecat {} for bead {}", feed.polecat, feed.bead);
-        context
-            .runtime
-            .events
-            .publish(convoy, Note::normal("Dispatch", "PolecatCreated", message).about(&polecat));
+    if let Some(mut present) = present {
+        trim_polecat(&mut present);
+        ctx.own_polecats.record(present);
     }
     Ok(())
 }
 
-/// The Polecat of a bead. Nothing owns it: the end of a convoy must not end work.
-fn polecat(convoy: &Convoy, rig: &Rig, feed: &Feed, task: Option<&String>) -> Polecat {
+/// The Polecat of a bead. It has no owner, so that deleting a Convoy ends no work.
+fn polecat(convoy: &Convoy, rig: &Rig, new: &NewPolecat, task: Option<&str>) -> Polecat {
     let template = rig.spec.polecat_template.clone().unwrap_or_default();
     let branch = rig.spec.refinery.as_ref().and_then(|refinery| refinery.target_branch.as_deref());
-    let spec =
-        template.for_bead(&rig.name_any(), &feed.bead, task.cloned(), &rig.spec.git_url, branch);
+    let task = task.map(ToOwned::to_owned);
+    let spec = template.for_bead(&rig.name_any(), &new.bead, task, &rig.spec.git_url, branch);
     let spec = PolecatSpec {
-        priority: spec.priority.or_else(|| i32::try_from(feed.priority.min(4)).ok()),
+        priority: spec.priority.or_else(|| i32::try_from(new.priority.min(4)).ok()),
         ..spec
     };
-    // A longer name is no label value.
+    // A Convoy's name may be longer than a label value.
     let labels = Some(convoy.name_any())
-        .filter(|name| name.len() <= 63)
+        .filter(|name| is_label_value(name))
         .map(|name| BTreeMap::from([(label::CONVOY.to_owned(), name)]));
     let metadata = ObjectMeta {
-        name: Some(feed.polecat.clone()),
+        name: Some(new.name.clone()),
         namespace: convoy.namespace(),
         labels,
         ..ObjectMeta::default()

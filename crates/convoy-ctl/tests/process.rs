@@ -1,11 +1,11 @@
-//! Beads over the wire: a real gRPC server with TLS, lost and found again.
+//! Beads over gRPC: a real server with TLS, which is lost and comes back.
 
 use std::net::SocketAddr;
 use std::path::Path;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
-use convoy_ctl::{BeadSource as _, Served};
+use convoy_ctl::{BeadSource as _, RemoteBeads};
 use futures::StreamExt as _;
 use gastown_cluster::install;
 use gastown_proto::v1;
@@ -18,14 +18,14 @@ use tokio_util::sync::CancellationToken;
 use tonic::transport::Server;
 use tonic::{Code, Request, Response, Status};
 
-const PATIENCE: Duration = Duration::from_secs(60);
+const TIMEOUT: Duration = Duration::from_secs(60);
 
-/// A store of one bead; it answers to nobody without a token.
+/// A store of one bead; it refuses calls without a token.
 struct One;
 
 type Answer<T> = std::result::Result<Response<T>, Status>;
 
-fn is_known<T>(request: &Request<T>) -> std::result::Result<(), Status> {
+fn check_token<T>(request: &Request<T>) -> std::result::Result<(), Status> {
     let bearer = request.metadata().get("authorization").and_then(|value| value.to_str().ok());
     if bearer == Some("Bearer secret") { Ok(()) } else { Err(Status::unauthenticated("no token")) }
 }
@@ -36,12 +36,12 @@ impl Beads for One {
         futures::stream::BoxStream<'static, std::result::Result<v1::StoreRevision, Status>>;
 
     async fn get(&self, request: Request<v1::GetBeadsRequest>) -> Answer<v1::BeadList> {
-        is_known(&request)?;
-        let asked = request.into_inner();
-        if asked.rig != "web" {
+        check_token(&request)?;
+        let request = request.into_inner();
+        if request.rig != "web" {
             return Err(Status::failed_precondition("NoStore: no such rig"));
         }
-        let beads = asked
+        let beads = request
             .ids
             .iter()
             .filter(|id| *id == "gt-1")
@@ -50,7 +50,7 @@ impl Beads for One {
     }
 
     async fn watch(&self, request: Request<v1::WatchBeadsRequest>) -> Answer<Self::WatchStream> {
-        is_known(&request)?;
+        check_token(&request)?;
         let first = v1::StoreRevision {
             rig: request.into_inner().rig,
             number: 7,
@@ -62,23 +62,23 @@ impl Beads for One {
     }
 
     async fn ready(&self, _: Request<v1::ReadyRequest>) -> Answer<v1::BeadList> {
-        Err(Status::unimplemented("not asked"))
+        Err(Status::unimplemented("no test calls it"))
     }
 
     async fn claim(&self, _: Request<v1::ClaimRequest>) -> Answer<v1::BeadChange> {
-        Err(Status::unimplemented("not asked"))
+        Err(Status::unimplemented("no test calls it"))
     }
 
     async fn release(&self, _: Request<v1::ReleaseRequest>) -> Answer<v1::BeadChange> {
-        Err(Status::unimplemented("not asked"))
+        Err(Status::unimplemented("no test calls it"))
     }
 
     async fn close(&self, _: Request<v1::CloseRequest>) -> Answer<v1::BeadChange> {
-        Err(Status::unimplemented("not asked"))
+        Err(Status::unimplemented("no test calls it"))
     }
 
     async fn comment(&self, _: Request<v1::CommentRequest>) -> Answer<v1::BeadChange> {
-        Err(Status::unimplemented("not asked"))
+        Err(Status::unimplemented("no test calls it"))
     }
 }
 
@@ -88,7 +88,7 @@ async fn serve(address: SocketAddr, folder: &Path) -> Result<(SocketAddr, Runtim
     let executor =
         tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build()?;
     let folder = folder.to_owned();
-    let begun = executor.spawn(async move {
+    let started = executor.spawn(async move {
         let stop = CancellationToken::new();
         let listener = grpc::listen(address).await?;
         let bound = listener.local_addr()?;
@@ -99,11 +99,11 @@ async fn serve(address: SocketAddr, folder: &Path) -> Result<(SocketAddr, Runtim
         );
         anyhow::Ok(bound)
     });
-    Ok((begun.await??, executor))
+    Ok((started.await??, executor))
 }
 
 #[tokio::test]
-async fn beads_are_read_with_our_token_and_a_lost_server_is_found_again() -> Result<()> {
+async fn beads_are_read_with_our_token_and_a_lost_server_is_used_again() -> Result<()> {
     // Fails only where somebody installed one before: then that one serves.
     let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
     let dir = tempfile::tempdir()?;
@@ -116,30 +116,30 @@ async fn beads_are_read_with_our_token_and_a_lost_server_is_found_again() -> Res
         token_file: token,
         ..RuntimeArgs::from_env()?
     };
-    let served = Served::new(&format!("https://localhost:{}", address.port()), &args);
+    let remote = RemoteBeads::new(&format!("https://localhost:{}", address.port()), &args);
 
-    let beads = served.get("web".into(), vec!["gt-1".into(), "gt-2".into()]).await?;
+    let beads = remote.get("web".into(), vec!["gt-1".into(), "gt-2".into()]).await?;
     ensure!(beads.iter().map(|bead| bead.id.as_str()).collect::<Vec<_>>() == ["gt-1"]);
-    let refused = served.get("other".into(), vec!["gt-1".into()]).await;
+    let refused = remote.get("other".into(), vec!["gt-1".into()]).await;
     ensure!(
         refused.as_ref().is_err_and(|status| status.code() == Code::FailedPrecondition),
         "{refused:?}"
     );
-    let mut revisions = served.watch("web".into()).await?;
+    let mut revisions = remote.watch("web".into()).await?;
     let revision = revisions.next().await.context("no revision")??;
     ensure!((revision.rig.as_str(), revision.number) == ("web", 7), "{revision:?}");
 
     first.shutdown_background();
-    let ended = tokio::time::timeout(PATIENCE, revisions.next())
+    let ended = tokio::time::timeout(TIMEOUT, revisions.next())
         .await
-        .context("the loss is not noticed")?;
+        .context("the loss was not noticed")?;
     ensure!(!matches!(ended, Some(Ok(_))), "{ended:?}");
-    let lost = served.get("web".into(), vec!["gt-1".into()]).await;
+    let lost = remote.get("web".into(), vec!["gt-1".into()]).await;
     ensure!(lost.is_err(), "{lost:?}");
     let (_, again) = serve(address, dir.path()).await?;
-    let deadline = tokio::time::Instant::now() + PATIENCE;
-    while served.get("web".into(), vec!["gt-1".into()]).await.is_err() {
-        ensure!(tokio::time::Instant::now() < deadline, "the server is not found again");
+    let deadline = tokio::time::Instant::now() + TIMEOUT;
+    while remote.get("web".into(), vec!["gt-1".into()]).await.is_err() {
+        ensure!(tokio::time::Instant::now() < deadline, "the server was not used again");
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
     again.shutdown_background();

@@ -1,22 +1,27 @@
-//! `gt fetch`: the gate's init container, which takes exactly the candidate from refinery-ctl's git
-//! endpoint.
+//! `gt fetch`: the init container of a gate's Job, which fetches the merge candidate from
+//! refinery-ctl's git endpoint.
 
 use std::path::Path;
 use std::time::Duration;
 
+use backon::{ExponentialBuilder, Retryable as _};
 use gastown_git::{Class, Git, GitError};
 use gastown_types::{CommitId, GitUrl};
 
 use crate::paths::Paths;
 
-/// Why the candidate is not there to be tested. None of these says anything about the candidate
-/// itself.
+/// Attempts after the first one.
+const RETRIES: usize = 5;
+/// Before the second attempt; it doubles with each one.
+const FIRST_PAUSE: Duration = Duration::from_secs(1);
+
+/// The candidate could not be fetched. None of these is a failure of the candidate itself.
 #[derive(Debug, thiserror::Error)]
 pub enum FetchError {
     /// A variable is missing or wrong.
     #[error("InvalidConfig: {0}")]
     Config(String),
-    /// The endpoint refused the token.
+    /// The endpoint rejected the token.
     #[error("BadCredentials: {0}")]
     Refused(String),
     /// The endpoint does not have the candidate.
@@ -25,7 +30,7 @@ pub enum FetchError {
     /// The endpoint could not be reached.
     #[error("RemoteUnreachable: {0}")]
     Unreachable(String),
-    /// Something of ours failed.
+    /// Our own disk or git failed.
     #[error("Internal: {0}")]
     Internal(String),
 }
@@ -44,16 +49,16 @@ impl From<GitError> for FetchError {
     }
 }
 
-/// What is fetched and how.
-pub struct Order {
+/// The settings of `gt fetch`.
+pub struct FetchSettings {
     url: GitUrl,
     candidate: CommitId,
     ca: Option<String>,
     token: Option<String>,
 }
 
-impl Order {
-    /// From `GASTOWN_GIT_URL`, `GASTOWN_CANDIDATE`, `GASTOWN_CA` and `GASTOWN_TOKEN_FILE`.
+impl FetchSettings {
+    /// Reads `GASTOWN_GIT_URL`, `GASTOWN_CANDIDATE`, `GASTOWN_CA` and `GASTOWN_TOKEN_FILE`.
     pub fn from_env() -> Result<Self, FetchError> {
         let text = |name: &str| std::env::var(name).ok().filter(|v| !v.is_empty());
         let need =
@@ -80,28 +85,38 @@ impl Order {
     }
 }
 
-/// Checks the candidate out at `/workspace/repo`.
-pub async fn run(paths: &Paths, order: &Order) -> Result<(), FetchError> {
-    let ours = |e: std::io::Error| FetchError::Internal(e.to_string());
+/// Fetches the candidate and checks it out at `/workspace/repo`. While the endpoint cannot be reached
+/// (it may be moving to another pod), it tries again, for half a minute.
+pub async fn run(paths: &Paths, settings: &FetchSettings) -> Result<(), FetchError> {
+    let pauses = ExponentialBuilder::new().with_min_delay(FIRST_PAUSE).with_max_times(RETRIES);
+    (|| check_out(paths, settings))
+        .retry(pauses)
+        .when(|e| matches!(e, FetchError::Unreachable(_)))
+        .notify(|e, pause| tracing::warn!(error = %e, ?pause, "the candidate is fetched again"))
+        .await
+}
+
+async fn check_out(paths: &Paths, settings: &FetchSettings) -> Result<(), FetchError> {
+    let internal = |e: std::io::Error| FetchError::Internal(e.to_string());
     let git = Git::from_env().with_deadline(Duration::from_secs(300));
-    let (clone, id) = (paths.worktree(), order.candidate.as_str());
-    // A second start of the container begins anew.
+    let (clone, id) = (paths.worktree(), settings.candidate.as_str());
+    // A second start of the container begins again from nothing.
     match std::fs::remove_dir_all(&clone) {
-        Err(e) if e.kind() != std::io::ErrorKind::NotFound => return Err(ours(e)),
+        Err(e) if e.kind() != std::io::ErrorKind::NotFound => return Err(internal(e)),
         _ => {}
     }
     let git_dir = clone.join(".git");
-    std::fs::create_dir_all(&git_dir).map_err(ours)?;
+    std::fs::create_dir_all(&git_dir).map_err(internal)?;
     // Only the CA is a file; the token goes through git's configuration in the environment.
-    let scratch = tempfile::tempdir_in(paths.workspace()).map_err(ours)?;
+    let scratch = tempfile::tempdir_in(paths.workspace()).map_err(internal)?;
     let format = if id.len() == 64 { "--object-format=sha256" } else { "--object-format=sha1" };
     let tree = |call: gastown_git::Call| call.repo(&git_dir).env("GIT_WORK_TREE", &clone);
     tree(git.call(["init", "--quiet", "--template=", format, "--initial-branch=candidate"]))
         .output()
         .await?;
-    take(&git, &git_dir, order, scratch.path()).await?;
+    fetch(&git, &git_dir, settings, scratch.path()).await?;
     tree(git.call(["checkout", "--quiet", "--force", "--detach", id]))
-        .doing("check the candidate out")
+        .doing("check out the candidate")
         .output()
         .await?;
     let head = git.call(["rev-parse", "--verify", "HEAD"]).repo(&git_dir).output().await?;
@@ -112,8 +127,13 @@ pub async fn run(paths: &Paths, order: &Order) -> Result<(), FetchError> {
     Ok(())
 }
 
-async fn take(git: &Git, git_dir: &Path, order: &Order, scratch: &Path) -> Result<(), FetchError> {
-    let id = order.candidate.as_str();
+async fn fetch(
+    git: &Git,
+    git_dir: &Path,
+    settings: &FetchSettings,
+    scratch: &Path,
+) -> Result<(), FetchError> {
+    let id = settings.candidate.as_str();
     let mut call = git
         .call([
             "fetch",
@@ -123,20 +143,20 @@ async fn take(git: &Git, git_dir: &Path, order: &Order, scratch: &Path) -> Resul
             "--no-write-fetch-head",
             "--refmap=",
             "--",
-            order.url.as_str(),
+            settings.url.as_str(),
             id,
         ])
         .repo(git_dir)
-        .allow(&order.url)
-        .doing(format!("fetch the candidate {} from {}", order.candidate.short(), order.url));
-    if let Some(pem) = &order.ca {
+        .allow(&settings.url)
+        .doing(format!("fetch the candidate {} from {}", settings.candidate.short(), settings.url));
+    if let Some(pem) = &settings.ca {
         let file = scratch.join("ca.pem");
         std::fs::write(&file, pem).map_err(|e| FetchError::Internal(e.to_string()))?;
         call = call.config("http.sslCAInfo", file.display().to_string());
     }
-    if let Some(token) = &order.token {
+    if let Some(token) = &settings.token {
         call = call.config(
-            format!("http.{}.extraHeader", order.url),
+            format!("http.{}.extraHeader", settings.url),
             format!("Authorization: Bearer {token}"),
         );
     }

@@ -1,4 +1,4 @@
-//! Reading folders that a hostile agent writes at the same moment.
+//! Reading folders that a hostile agent may be writing at the same time.
 //!
 //! Every step is an `openat` of one name with `O_NOFOLLOW`, so no link planted anywhere on the way
 //! leads out of the folder; `O_NONBLOCK` keeps a FIFO from holding us; what is not a regular file
@@ -15,22 +15,22 @@ use std::path::Path;
 use rustix::fs::{AtFlags, Dir, FileType, Mode, OFlags, Stat};
 use rustix::io::Errno;
 
-/// Why something could not be read.
+/// A file or folder could not be read.
 #[derive(Debug, thiserror::Error)]
 pub enum Unreadable {
-    /// It is not there.
-    #[error("not there")]
+    /// It does not exist.
+    #[error("does not exist")]
     Missing,
-    /// It is a link, a FIFO, a socket or a device where a file or folder is wanted.
+    /// It is a link, a FIFO, a socket or a device where a file or folder is expected.
     #[error("neither a plain file nor a folder")]
     NotPlain,
     /// It is larger than the bound.
     #[error("larger than {0} bytes")]
     TooLarge(u64),
-    /// The system said no.
+    /// The system call failed.
     #[error("{0}")]
     Os(#[from] Errno),
-    /// Reading broke off.
+    /// Reading failed.
     #[error("{0}")]
     Io(#[from] std::io::Error),
 }
@@ -45,8 +45,8 @@ fn class(e: Errno) -> Unreadable {
     }
 }
 
-/// Opens a folder by its path. The path's folders must be ours (a mount point); only the last name
-/// is guarded.
+/// Opens a folder by its path. Links are refused in the last name only: the folders before it must
+/// not be writable by the agent (a mount point).
 pub fn open_root(path: &Path) -> Result<OwnedFd, Unreadable> {
     rustix::fs::open(path, OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC, Mode::empty())
         .map_err(class)
@@ -70,7 +70,7 @@ pub fn descend(dir: impl AsFd, path: &str) -> Result<OwnedFd, Unreadable> {
     Ok(at)
 }
 
-/// Opens the plain file `name` of `dir` for reading and says what it is.
+/// Opens the plain file `name` of `dir` for reading, and returns its metadata.
 pub fn open_file(dir: impl AsFd, name: &OsStr) -> Result<(File, Stat), Unreadable> {
     let flags =
         OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
@@ -89,7 +89,7 @@ pub fn read_file(dir: impl AsFd, name: &OsStr, max: u64) -> Result<(Vec<u8>, Sta
         return Err(Unreadable::TooLarge(max));
     }
     let mut bytes = Vec::with_capacity(stat.st_size as usize);
-    // It may grow while it is read: one byte past the bound tells.
+    // It may grow while it is read: one byte past the bound shows that it did.
     file.take(max + 1).read_to_end(&mut bytes)?;
     if bytes.len() as u64 > max { Err(Unreadable::TooLarge(max)) } else { Ok((bytes, stat)) }
 }
@@ -101,8 +101,8 @@ pub fn read_below(dir: impl AsFd, path: &str, max: u64) -> Result<Vec<u8>, Unrea
     read_file(&folder, OsStr::new(name), max).map(|(bytes, _)| bytes)
 }
 
-/// What `name` of `dir` is, without following it.
-pub fn look(dir: impl AsFd, name: &OsStr) -> Result<Stat, Unreadable> {
+/// The metadata of `name` of `dir`; a link is not followed.
+pub fn stat(dir: impl AsFd, name: &OsStr) -> Result<Stat, Unreadable> {
     rustix::fs::statat(dir, name, AtFlags::SYMLINK_NOFOLLOW).map_err(class)
 }
 
@@ -111,7 +111,7 @@ pub fn read_link(dir: impl AsFd, name: &OsStr) -> Result<Vec<u8>, Unreadable> {
     rustix::fs::readlinkat(dir, name, Vec::new()).map(CString::into_bytes).map_err(class)
 }
 
-/// The names in `dir`, in order, at most `max` of them; `true` when there were more.
+/// The sorted names in `dir`, at most `max` of them; `true` when there are more.
 pub fn list(dir: impl AsFd, max: usize) -> Result<(Vec<Vec<u8>>, bool), Unreadable> {
     // A second open: reading a folder moves the descriptor's offset.
     let own = rustix::fs::openat(dir, ".", OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())
@@ -131,7 +131,7 @@ pub fn list(dir: impl AsFd, max: usize) -> Result<(Vec<Vec<u8>>, bool), Unreadab
     Ok((names, false))
 }
 
-/// Bytes as a name.
+/// Bytes as a file name.
 pub fn name(bytes: &[u8]) -> &OsStr {
     OsStr::from_bytes(bytes)
 }

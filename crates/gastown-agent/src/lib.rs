@@ -1,17 +1,17 @@
 //! The parts of `gt`, the program inside a polecat's pod.
 //!
-//! `init` and `sync` hold the git credentials and touch nothing of the agent's but through
-//! [`hostile`]; `run` stands beside the agent and holds nothing worth stealing. The three meet in
-//! files (`docs/contracts.md`) and the [`socket`]. This crate knows no Kubernetes: its environment
-//! is variables, mounted folders and a termination message.
+//! `init` and `sync` have the git credentials, and read files of the agent only through [`hostile`];
+//! `run` is in the agent's container and has no git credentials. The three share files
+//! (`docs/contracts.md`) and the [`socket`]. This crate does not know Kubernetes: its interface is
+//! environment variables, mounted folders and a termination message.
 
-mod creds;
+mod credentials;
+pub mod done;
 pub mod fetch;
 pub mod hostile;
 pub mod init;
 pub mod paths;
 pub mod quarantine;
-mod record;
 mod refs;
 pub mod run;
 pub mod settings;
@@ -19,10 +19,9 @@ pub mod snapshot;
 pub mod socket;
 pub mod state;
 pub mod sync;
-pub mod verdict;
-mod which;
+mod termination;
 
-/// Now, in milliseconds since 1970.
+/// The present time, in milliseconds since 1970.
 fn now_ms() -> i64 {
     jiff::Timestamp::now().as_millisecond()
 }

@@ -4,59 +4,65 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::{Parser, Subcommand};
+use gastown_agent::done::{Done, Exit};
+use gastown_agent::fetch::FetchSettings;
 use gastown_agent::paths::Paths;
-use gastown_agent::settings::{self, Carry};
-use gastown_agent::socket::{self, Alarm, Request, Severity};
-use gastown_agent::verdict::{Exit, Verdict};
+use gastown_agent::settings::{self, RunSettings, SyncSettings};
+use gastown_agent::socket::{self, Escalation, Request, Severity};
 use gastown_agent::{fetch, init, run, sync};
 
-/// Of an alarm's text: as JSON it may grow sixfold, and must fit a line of the socket.
-const ALARM_MAX: usize = socket::MAX_LINE / 6 - 100;
+/// Bytes of an escalation's texts: as JSON they may grow sixfold, and must fit into a line of the
+/// socket.
+const ESCALATION_MAX: usize = socket::MAX_LINE / 6 - 100;
+/// How long a checkpoint may take.
+const CHECKPOINT_TIMEOUT: Duration = Duration::from_secs(300);
+/// How long the sidecar may take to answer an escalation.
+const ESCALATE_TIMEOUT: Duration = Duration::from_secs(30);
 
 #[derive(Parser)]
 #[command(name = "gt", version, about = "The program inside a polecat's pod")]
 struct Args {
     #[command(subcommand)]
-    command: Deed,
+    command: Command,
 }
 
 #[derive(Subcommand)]
-enum Deed {
-    /// Check credentials and repository, and lay out the workspace
+enum Command {
+    /// Check the credentials and the repository, and create the workspace (the init container)
     Init,
-    /// Carry the work branch to the remote (the sidecar)
+    /// Push the work branch to the remote while the agent works (the sidecar)
     Sync,
-    /// Start the agent and save its work
+    /// Run the agent and save its work
     Run {
-        /// The agent's command, when it is not the preset one
+        /// The agent's command, instead of the preset one
         #[arg(last = true)]
         agent: Vec<String>,
     },
     /// Print the task again
     Prime,
-    /// Say that the task is done, or cannot be
+    /// Report that the task is done, or that it cannot be done
     Done {
-        /// How it ended
+        /// How the task ended
         #[arg(long, value_enum, default_value_t = Exit::Completed)]
         exit: Exit,
         /// What a person should know
         #[arg(long, default_value = "")]
         message: String,
     },
-    /// Save the commits and the uncommitted changes now
+    /// Save the commits and the uncommitted changes on the remote now
     Checkpoint,
-    /// Tell a person what only a person can help with, and go on
+    /// Report a problem that only a person can solve; the agent goes on working
     Escalate {
-        /// How much it matters
+        /// How urgent the problem is
         #[arg(short, long, value_enum, ignore_case = true, default_value_t)]
         severity: Severity,
-        /// What is wrong, in one sentence: the same sentence is the same trouble
+        /// The problem, in one sentence; the same sentence counts as the same problem
         summary: String,
-        /// What was tried, and all that helps to judge it
+        /// What was tried, and everything that helps to judge the problem
         #[arg(long, default_value = "")]
         details: String,
     },
-    /// Take a merge candidate (a gate's init container)
+    /// Fetch a merge candidate and check it out (a gate's init container)
     Fetch,
 }
 
@@ -76,7 +82,7 @@ fn with_home() -> std::io::Result<()> {
 }
 
 fn main() -> ExitCode {
-    // Logs go to stderr: the agent's own stream is the container's stdout.
+    // Logs go to stderr: the container's stdout is the agent's own stream.
     let filter = tracing_subscriber::EnvFilter::try_from_env("GASTOWN_LOG")
         .unwrap_or_else(|_| "info".into());
     tracing_subscriber::fmt()
@@ -86,10 +92,11 @@ fn main() -> ExitCode {
         .init();
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     if let Err(e) = with_home() {
-        tracing::error!("start again with a HOME: {e}");
+        tracing::error!("cannot start again with HOME set: {e}");
         return ExitCode::FAILURE;
     }
-    let ended = runtime.map_err(Into::into).and_then(|rt| rt.block_on(deed(Args::parse().command)));
+    let ended =
+        runtime.map_err(Into::into).and_then(|rt| rt.block_on(execute(Args::parse().command)));
     match ended {
         Ok(code) => code,
         Err(e) => {
@@ -99,30 +106,36 @@ fn main() -> ExitCode {
     }
 }
 
-async fn deed(command: Deed) -> anyhow::Result<ExitCode> {
+async fn execute(command: Command) -> anyhow::Result<ExitCode> {
     let paths = Paths::from_env();
     match command {
-        Deed::Init => {
+        Command::Init => {
             let ready = init::run(&paths).await?;
             Ok(if ready { ExitCode::SUCCESS } else { ExitCode::FAILURE })
         }
-        Deed::Sync => sync::run(Carry::from_env()?, &paths).await.map(|()| ExitCode::SUCCESS),
-        Deed::Run { .. } if run::reaper::is_wanted() => run::reaper::run().await,
-        Deed::Run { agent } => {
-            run::reaper::bind_to_parent()?;
-            run::run(&settings::Run::from_env()?, &paths, &agent).await
+        Command::Sync => {
+            sync::run(SyncSettings::from_env()?, &paths).await?;
+            Ok(ExitCode::SUCCESS)
         }
-        Deed::Prime => prime(),
-        Deed::Done { exit, message } => {
-            Verdict { exit, message }.leave(&paths)?;
+        Command::Run { .. } if run::reaper::is_wanted() => run::reaper::run().await,
+        Command::Run { agent } => {
+            run::reaper::bind_to_parent()?;
+            run::run(&RunSettings::from_env()?, &paths, &agent).await
+        }
+        Command::Prime => prime(),
+        Command::Done { exit, message } => {
+            Done { exit, message }.write(&paths)?;
             println!("Noted. End your turn now.");
             Ok(ExitCode::SUCCESS)
         }
-        Deed::Checkpoint => checkpoint(&paths).await,
-        Deed::Escalate { severity, summary, details } => {
-            escalate(&paths, Alarm { severity, summary, details }).await
+        Command::Checkpoint => checkpoint(&paths).await,
+        Command::Escalate { severity, summary, details } => {
+            escalate(&paths, Escalation { severity, summary, details }).await
         }
-        Deed::Fetch => fetch_candidate(&paths).await,
+        Command::Fetch => {
+            fetch::run(&paths, &FetchSettings::from_env()?).await?;
+            Ok(ExitCode::SUCCESS)
+        }
     }
 }
 
@@ -134,8 +147,7 @@ fn prime() -> anyhow::Result<ExitCode> {
 }
 
 async fn checkpoint(paths: &Paths) -> anyhow::Result<ExitCode> {
-    let answer =
-        socket::ask(&paths.socket(), Request::Checkpoint, Duration::from_secs(300)).await?;
+    let answer = socket::send(&paths.socket(), &Request::Checkpoint, CHECKPOINT_TIMEOUT).await?;
     if !answer.ok {
         anyhow::bail!("not saved: {}", answer.message);
     }
@@ -146,35 +158,17 @@ async fn checkpoint(paths: &Paths) -> anyhow::Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-async fn escalate(paths: &Paths, alarm: Alarm) -> anyhow::Result<ExitCode> {
-    if alarm.summary.len() + alarm.details.len() > ALARM_MAX {
+async fn escalate(paths: &Paths, escalation: Escalation) -> anyhow::Result<ExitCode> {
+    if escalation.summary.len() + escalation.details.len() > ESCALATION_MAX {
         anyhow::bail!(
-            "not escalated: summary and details are longer than {ALARM_MAX} bytes together"
+            "not escalated: summary and details are longer than {ESCALATION_MAX} bytes together"
         );
     }
-    let answer =
-        socket::ask(&paths.socket(), Request::Escalate(alarm), Duration::from_secs(30)).await?;
+    let request = Request::Escalate(escalation);
+    let answer = socket::send(&paths.socket(), &request, ESCALATE_TIMEOUT).await?;
     if !answer.ok {
         anyhow::bail!("not escalated: {}", answer.message);
     }
     println!("{}", answer.message);
     Ok(ExitCode::SUCCESS)
-}
-
-async fn fetch_candidate(paths: &Paths) -> anyhow::Result<ExitCode> {
-    let order = fetch::Order::from_env()?;
-    let mut pause = Duration::from_secs(1);
-    for tries_left in (0..6).rev() {
-        match fetch::run(paths, &order).await {
-            Ok(()) => return Ok(ExitCode::SUCCESS),
-            // The endpoint may be changing hands.
-            Err(fetch::FetchError::Unreachable(why)) if tries_left > 0 => {
-                tracing::warn!(why, "trying again")
-            }
-            Err(e) => return Err(e.into()),
-        }
-        tokio::time::sleep(pause).await;
-        pause *= 2;
-    }
-    Ok(ExitCode::FAILURE)
 }

@@ -1,4 +1,4 @@
-//! Where everything lies in the pod (the volume table of `docs/contracts.md`).
+//! The paths of the pod's files (the volume table of `docs/contracts.md`).
 
 use std::path::{Path, PathBuf};
 
@@ -21,8 +21,9 @@ impl Paths {
         }
     }
 
-    /// Everything under `root`, the record at `termination_log`.
-    pub fn under(root: &Path, termination_log: &Path) -> Self {
+    /// Everything under `root`; the termination message goes to `termination_log`.
+    #[cfg(test)]
+    pub(crate) fn under(root: &Path, termination_log: &Path) -> Self {
         Self { root: root.to_owned(), termination_log: termination_log.to_owned() }
     }
 
@@ -30,7 +31,7 @@ impl Paths {
         self.root.join(path)
     }
 
-    /// The container's record.
+    /// The file for the container's termination message.
     pub fn termination_log(&self) -> &Path {
         &self.termination_log
     }
@@ -38,15 +39,15 @@ impl Paths {
     pub fn private_repo(&self) -> PathBuf {
         self.at("gastown/private/repo.git")
     }
-    /// HOME of everything that the sidecar starts.
+    /// HOME of every program that the sidecar starts.
     pub fn private_home(&self) -> PathBuf {
         self.at("gastown/private/home")
     }
-    /// Room for what is only looked at: copies of the agent's objects, packs on their way.
+    /// Temporary files of the sidecar: copies of the agent's objects, packs that are not checked yet.
     pub fn private_tmp(&self) -> PathBuf {
         self.at("gastown/private/tmp")
     }
-    /// What init found and sync pushed.
+    /// The sidecar's state file.
     pub fn state(&self) -> PathBuf {
         self.at("gastown/private/state.json")
     }
@@ -54,7 +55,7 @@ impl Paths {
     pub fn upstream_repo(&self) -> PathBuf {
         self.at("gastown/upstream/upstream.git")
     }
-    /// The volume that the agent writes.
+    /// The volume that the agent writes to.
     pub fn workspace(&self) -> PathBuf {
         self.at("workspace")
     }
@@ -66,7 +67,7 @@ impl Paths {
     pub fn worktree(&self) -> PathBuf {
         self.at("workspace/repo")
     }
-    /// The folder of socket and verdict, shared by the sidecar and the agent.
+    /// The folder of the socket and of the file of `gt done`, shared by the sidecar and the agent.
     pub fn run_dir(&self) -> PathBuf {
         self.at("gastown/run")
     }
@@ -74,15 +75,15 @@ impl Paths {
     pub fn socket(&self) -> PathBuf {
         self.at("gastown/run/sync.sock")
     }
-    /// What `gt done` leaves for `gt run`.
-    pub fn verdict(&self) -> PathBuf {
+    /// The file that `gt done` writes for `gt run`.
+    pub fn done_file(&self) -> PathBuf {
         self.at("gastown/run/verdict.json")
     }
-    /// Our programs, for the agent's container.
+    /// The folder of our programs in the agent's container.
     pub fn tools_bin(&self) -> PathBuf {
         self.at("gastown/tools/bin")
     }
-    /// Why the agent must stop now; empty or missing while it need not.
+    /// The file with the reason why the agent must stop now; empty or missing while it may run.
     pub fn drain(&self) -> PathBuf {
         self.at("gastown/pod/drain")
     }

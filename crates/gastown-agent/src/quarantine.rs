@@ -1,12 +1,13 @@
-//! A stranger's objects, brought into our own repository.
+//! The agent's git objects, checked and brought into our own repository.
 //!
-//! git never opens the agent's object folders: a FIFO there would hold it, a link would lead it
-//! out, an alternates file would lead it on. Loose objects and packs are copied file by file,
+//! git never opens the agent's object folders: a FIFO there would block it, a link or an alternates
+//! file would lead it to other folders. Loose objects and packs are copied file by file,
 //! opened safely, into a folder of ours; packs get an index of our own making. Only that copy is
 //! offered to git, as an alternate, for one `pack-objects`; the pack is checked by `index-pack
 //! --strict` (which hashes every object and follows every link) before it joins our store.
 
 use std::collections::HashMap;
+use std::ffi::OsStr;
 use std::fs;
 use std::io::Read;
 use std::os::fd::{AsFd, OwnedFd};
@@ -18,12 +19,12 @@ use gastown_types::CommitId;
 
 use crate::hostile::{self, Unreadable};
 
-/// Bounds of what is copied from the agent.
+/// Limits of what is copied from the agent.
 #[derive(Clone, Copy, Debug)]
 pub struct Limits {
-    /// Bytes in all.
+    /// Maximum size of all files, in bytes.
     pub total: u64,
-    /// Files in all.
+    /// Maximum number of files.
     pub files: usize,
 }
 
@@ -33,26 +34,26 @@ impl Default for Limits {
     }
 }
 
-/// Why a commit could not be brought over.
+/// A commit could not be imported.
 #[derive(Debug, thiserror::Error)]
 pub enum ImportError {
     /// The agent's objects are missing, broken, refused by fsck, or too many.
     #[error("{0}")]
-    Bad(String),
-    /// Ours to mend: disk, git.
+    Invalid(String),
+    /// Our own disk or git failed.
     #[error("{0}")]
-    Ours(String),
+    Internal(String),
 }
 
-fn ours(e: impl std::fmt::Display) -> ImportError {
-    ImportError::Ours(e.to_string())
+fn internal(e: impl std::fmt::Display) -> ImportError {
+    ImportError::Internal(e.to_string())
 }
 
-/// What a copied file was, so that an unchanged one is not copied again.
+/// The identity of a copied file, so that an unchanged one is not copied again.
 #[derive(Clone, Copy, PartialEq, Eq)]
 struct Stamp(u64, i64, i64, i64);
 
-/// The copies.
+/// The folder with the copies, and what is known of it.
 pub struct Quarantine {
     git: Git,
     repo: PathBuf,
@@ -66,7 +67,7 @@ fn is_hex(name: &[u8], len: usize) -> bool {
     name.len() == len && name.iter().all(|b| b.is_ascii_digit() || (b'a'..=b'f').contains(b))
 }
 
-/// The pack's name without its ending, when it is one that git gives.
+/// The name of a pack without its extension; `None` when git would not name a pack so.
 fn pack_stem(name: &[u8]) -> Option<&str> {
     let stem = name.strip_suffix(b".pack")?;
     let id = stem.strip_prefix(b"pack-")?;
@@ -74,13 +75,13 @@ fn pack_stem(name: &[u8]) -> Option<&str> {
 }
 
 impl Quarantine {
-    /// Copies go under `tmp`; what is found good joins the bare repository `repo`.
+    /// Copies go under `tmp`; objects that pass the check go to the bare repository `repo`.
     pub fn new(git: Git, repo: PathBuf, tmp: &Path, limits: Limits) -> Self {
         Self { git, repo, at: tmp.join("quarantine"), limits, copied: HashMap::new(), bytes: 0 }
     }
 
-    /// Brings `commit` and all that it needs from the object folders `from`; no work when it is
-    /// here already.
+    /// Imports `commit` and all objects that it needs beyond the commits `known` from the object
+    /// folders `from`. Does nothing when the repository has it already.
     pub async fn import(
         &mut self,
         commit: &CommitId,
@@ -91,24 +92,24 @@ impl Quarantine {
             return Ok(());
         }
         let first = self.attempt(commit, from, known).await;
-        if !matches!(first, Err(ImportError::Bad(_))) {
+        if !matches!(first, Err(ImportError::Invalid(_))) {
             return first;
         }
-        // A copy may be of a file that was being written, or planted first and mended later: once
-        // more from nothing.
-        self.forget()?;
+        // A file may have been copied while it was being written, or replaced later by a good one:
+        // one more attempt with new copies.
+        self.clear()?;
         let second = self.attempt(commit, from, known).await;
         if second.is_err() {
-            self.forget()?;
+            self.clear()?;
         }
         second
     }
 
-    fn forget(&mut self) -> Result<(), ImportError> {
+    fn clear(&mut self) -> Result<(), ImportError> {
         self.copied.clear();
         self.bytes = 0;
         match fs::remove_dir_all(&self.at) {
-            Err(e) if e.kind() != std::io::ErrorKind::NotFound => Err(ours(e)),
+            Err(e) if e.kind() != std::io::ErrorKind::NotFound => Err(internal(e)),
             _ => Ok(()),
         }
     }
@@ -121,7 +122,7 @@ impl Quarantine {
             .any_exit()
             .output()
             .await;
-        found.map(|o| o.status.success()).map_err(ours)
+        found.map(|o| o.status.success()).map_err(internal)
     }
 
     async fn attempt(
@@ -131,7 +132,7 @@ impl Quarantine {
         known: &[CommitId],
     ) -> Result<(), ImportError> {
         let objects = self.at.join("objects");
-        fs::create_dir_all(objects.join("pack")).map_err(ours)?;
+        fs::create_dir_all(objects.join("pack")).map_err(internal)?;
         let mut packs = Vec::new();
         for folder in from {
             self.copy_loose(folder, &objects)?;
@@ -141,19 +142,19 @@ impl Quarantine {
             let path = objects.join("pack").join(format!("{pack}.pack"));
             let call = self
                 .git
-                .call([std::ffi::OsStr::new("index-pack"), path.as_os_str()])
+                .call([OsStr::new("index-pack"), path.as_os_str()])
                 .repo(&self.repo)
                 .doing("index the agent's pack");
             if let Err(e) = call.output().await {
                 // One broken pack must not hide the good ones.
-                tracing::warn!(error = %e, pack, "a pack of the agent is left out");
-                fs::remove_file(&path).map_err(ours)?;
+                tracing::warn!(error = %e, pack, "a broken pack of the agent is skipped");
+                fs::remove_file(&path).map_err(internal)?;
             }
         }
         self.pack(commit, &objects, known).await
     }
 
-    /// Packs what `commit` needs beyond `known`, checks it, and moves it into our store.
+    /// Packs what `commit` needs beyond `known`, checks the pack, and moves it into our repository.
     async fn pack(
         &self,
         commit: &CommitId,
@@ -161,9 +162,34 @@ impl Quarantine {
         known: &[CommitId],
     ) -> Result<(), ImportError> {
         let out = self.at.join("out");
-        // What an interrupted attempt left must not join the store unchecked.
+        // Packs of an interrupted attempt must not get into the repository unchecked.
         let _ = fs::remove_dir_all(&out);
-        fs::create_dir_all(&out).map_err(ours)?;
+        fs::create_dir_all(&out).map_err(internal)?;
+        self.pack_objects(commit, objects, known, &out).await?;
+        // The check writes an index of its own.
+        for index in files_with_extension(&out, "idx")? {
+            fs::remove_file(&index).map_err(internal)?;
+        }
+        for pack in files_with_extension(&out, "pack")? {
+            self.check(&pack).await?;
+            self.move_to_repository(&pack)?;
+        }
+        let _ = fs::remove_dir_all(&out);
+        if self.has(commit).await? {
+            Ok(())
+        } else {
+            Err(ImportError::Invalid(format!("{} is not a commit", commit.short())))
+        }
+    }
+
+    /// Has git write a pack into `out` from our repository and the copied `objects`.
+    async fn pack_objects(
+        &self,
+        commit: &CommitId,
+        objects: &Path,
+        known: &[CommitId],
+        out: &Path,
+    ) -> Result<(), ImportError> {
         let mut wanted = format!("{commit}\n");
         for have in known {
             wanted.extend(["^", have.as_str(), "\n"]);
@@ -186,48 +212,34 @@ impl Quarantine {
             .stdin(wanted.into_bytes())
             .doing("collect the agent's objects")
             .deadline(Duration::from_secs(300));
-        call.output().await.map_err(|e| bad(&e))?;
-        for file in fs::read_dir(&out).map_err(ours)? {
-            let path = file.map_err(ours)?.path();
-            if path.extension().is_some_and(|e| e == "idx") {
-                fs::remove_file(&path).map_err(ours)?;
-            }
-        }
-        for file in fs::read_dir(&out).map_err(ours)? {
-            let path = file.map_err(ours)?.path();
-            let check: [&std::ffi::OsStr; 4] = [
-                "index-pack".as_ref(),
-                "--strict".as_ref(),
-                "--fsck-objects".as_ref(),
-                path.as_os_str(),
-            ];
-            if path.extension().is_some_and(|e| e == "pack") {
-                let check = self
-                    .git
-                    .call(check)
-                    .repo(&self.repo)
-                    .doing("check the agent's objects")
-                    .config("core.bigFileThreshold", "32m");
-                check.output().await.map_err(|e| bad(&e))?;
-                self.adopt(&path)?;
-            }
-        }
-        let _ = fs::remove_dir_all(&out);
-        if self.has(commit).await? {
-            Ok(())
-        } else {
-            Err(ImportError::Bad(format!("{} is no commit", commit.short())))
-        }
+        call.output().await.map(drop).map_err(|e| classify(&e))
     }
 
-    /// Moves a checked pack into our store; the index last, since git finds a pack by it.
-    fn adopt(&self, pack: &Path) -> Result<(), ImportError> {
+    /// Has git check every object of a pack and every link between them.
+    async fn check(&self, pack: &Path) -> Result<(), ImportError> {
+        let check: [&OsStr; 4] = [
+            "index-pack".as_ref(),
+            "--strict".as_ref(),
+            "--fsck-objects".as_ref(),
+            pack.as_os_str(),
+        ];
+        let check = self
+            .git
+            .call(check)
+            .repo(&self.repo)
+            .doing("check the agent's objects")
+            .config("core.bigFileThreshold", "32m");
+        check.output().await.map(drop).map_err(|e| classify(&e))
+    }
+
+    /// Moves a checked pack into our repository; the index last, since git finds a pack by it.
+    fn move_to_repository(&self, pack: &Path) -> Result<(), ImportError> {
         let store = self.repo.join("objects/pack");
-        fs::create_dir_all(&store).map_err(ours)?;
+        fs::create_dir_all(&store).map_err(internal)?;
         for ending in ["pack", "idx"] {
             let from = pack.with_extension(ending);
-            let name = from.file_name().ok_or_else(|| ours("a pack without a name"))?;
-            fs::rename(&from, store.join(name)).map_err(ours)?;
+            let name = from.file_name().ok_or_else(|| internal("a pack without a name"))?;
+            fs::rename(&from, store.join(name)).map_err(internal)?;
         }
         Ok(())
     }
@@ -236,7 +248,7 @@ impl Quarantine {
         for prefix in 0..=255u8 {
             let prefix = format!("{prefix:02x}");
             let Ok(folder) = hostile::open_dir(&objects, prefix.as_ref()) else { continue };
-            let (names, _) = hostile::list(&folder, self.limits.files).map_err(ours)?;
+            let (names, _) = hostile::list(&folder, self.limits.files).map_err(internal)?;
             for name in names.iter().filter(|n| is_hex(n, 38) || is_hex(n, 62)) {
                 let Ok(text) = std::str::from_utf8(name) else { continue };
                 self.copy(&folder, name, &format!("{prefix}/{text}"), &to.join(&prefix))?;
@@ -252,7 +264,7 @@ impl Quarantine {
         packs: &mut Vec<String>,
     ) -> Result<(), ImportError> {
         let Ok(folder) = hostile::open_dir(&objects, "pack".as_ref()) else { return Ok(()) };
-        let (names, _) = hostile::list(&folder, self.limits.files).map_err(ours)?;
+        let (names, _) = hostile::list(&folder, self.limits.files).map_err(internal)?;
         for name in &names {
             let Some(stem) = pack_stem(name) else { continue };
             if self.copy(&folder, name, &format!("pack/{stem}"), &to.join("pack"))? {
@@ -262,8 +274,8 @@ impl Quarantine {
         Ok(())
     }
 
-    /// Copies one file unless that very file was copied before. What cannot be read is passed over:
-    /// if it mattered, the pack will lack it and say so.
+    /// Copies one file unless it was copied before; `true` when it was copied now. A file that cannot
+    /// be read is skipped: if the commit needs it, packing fails and names the object.
     fn copy(
         &mut self,
         dir: impl AsFd,
@@ -290,31 +302,43 @@ impl Quarantine {
         }
         let room = self.limits.total.saturating_sub(self.bytes);
         if stat.st_size as u64 > room || self.copied.len() >= self.limits.files {
-            return Err(ImportError::Bad(format!(
+            return Err(ImportError::Invalid(format!(
                 "the repository's objects are more than {} MiB or {} files",
                 self.limits.total >> 20,
                 self.limits.files
             )));
         }
-        fs::create_dir_all(to).map_err(ours)?;
+        fs::create_dir_all(to).map_err(internal)?;
         let path = to.join(hostile::name(name));
-        // The size is taken before the copy: a file that grows meanwhile is cut, and refused as
+        // The size is read before the copy: a file that grows meanwhile is cut, and refused as
         // broken.
-        let mut copy = fs::File::create(&path).map_err(ours)?;
+        let mut copy = fs::File::create(&path).map_err(internal)?;
         self.bytes +=
-            std::io::copy(&mut file.take(stat.st_size as u64), &mut copy).map_err(ours)?;
+            std::io::copy(&mut file.take(stat.st_size as u64), &mut copy).map_err(internal)?;
         self.copied.insert(key.to_owned(), stamp);
         Ok(true)
     }
 }
 
-/// git's verdict on the agent's objects. What it says of a full disk is ours; nearly all else is
-/// the objects'.
-fn bad(e: &GitError) -> ImportError {
+/// The files of `folder` with this extension.
+fn files_with_extension(folder: &Path, extension: &str) -> Result<Vec<PathBuf>, ImportError> {
+    let mut found = Vec::new();
+    for file in fs::read_dir(folder).map_err(internal)? {
+        let path = file.map_err(internal)?.path();
+        if path.extension().is_some_and(|e| e == extension) {
+            found.push(path);
+        }
+    }
+    Ok(found)
+}
+
+/// The class of git's error: a full disk and a timeout are internal; nearly all other errors are
+/// about the agent's objects.
+fn classify(e: &GitError) -> ImportError {
     let disk = e.detail.contains("No space left");
     if e.class == Class::Timeout || disk {
-        ImportError::Ours(e.to_string())
+        ImportError::Internal(e.to_string())
     } else {
-        ImportError::Bad(e.to_string())
+        ImportError::Invalid(e.to_string())
     }
 }

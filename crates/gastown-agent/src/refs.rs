@@ -1,4 +1,4 @@
-//! Reading another's refs without git: loose files first, then `packed-refs`, both bounded and
+//! Reading refs of the agent's repositories without git: loose files first, then `packed-refs`, both bounded and
 //! without following links.
 
 use std::os::fd::AsFd;
@@ -7,21 +7,21 @@ use gastown_types::{BranchName, CommitId};
 
 use crate::hostile::{self, Unreadable};
 
-/// A loose ref is one line; more than this is none.
+/// Bytes of a loose ref, which is one line; a larger file is refused.
 const LOOSE_MAX: u64 = 512;
-/// A larger `packed-refs` is a bomb: ten thousand refs are under 1 MiB.
+/// Bytes of `packed-refs`; a larger file is refused. Ten thousand refs are under 1 MiB.
 const PACKED_MAX: u64 = 4 << 20;
 
-/// What HEAD says.
+/// What HEAD points to.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Head {
-    /// A branch, born or not.
+    /// A branch, which may have no commit yet.
     Branch(BranchName),
     /// A commit.
     Detached(CommitId),
 }
 
-/// What a loose ref's file says.
+/// The content of a loose ref's file.
 #[derive(Debug, PartialEq, Eq)]
 enum Loose {
     Commit(CommitId),
@@ -36,7 +36,7 @@ fn parse_loose(bytes: &[u8]) -> Option<Loose> {
     }
 }
 
-/// The commit of `full` in a `packed-refs` file's text. Lines that make no sense are passed over.
+/// The commit of `full` in a `packed-refs` file's text. Invalid lines are skipped.
 fn find_packed(bytes: &[u8], full: &str) -> Option<CommitId> {
     bytes.split(|b| *b == b'\n').find_map(|line| {
         let line = std::str::from_utf8(line).ok()?;
@@ -49,8 +49,7 @@ fn find_packed(bytes: &[u8], full: &str) -> Option<CommitId> {
 pub fn branch(git_dir: impl AsFd, branch: &BranchName) -> Result<Option<CommitId>, Unreadable> {
     let full = branch.full();
     match hostile::read_below(&git_dir, &full, LOOSE_MAX) {
-        // A branch that is a link to another ref is nothing that git makes here: it is not
-        // followed.
+        // git makes no symbolic branches here: one is not followed.
         Ok(bytes) => match parse_loose(&bytes) {
             Some(Loose::Commit(id)) => return Ok(Some(id)),
             _ => return Err(Unreadable::NotPlain),
@@ -65,7 +64,7 @@ pub fn branch(git_dir: impl AsFd, branch: &BranchName) -> Result<Option<CommitId
     }
 }
 
-/// What HEAD of the git folder `git_dir` says; `None` when it makes no sense.
+/// What HEAD of the git folder `git_dir` points to; `None` when it is not valid.
 pub fn head(git_dir: impl AsFd) -> Result<Option<Head>, Unreadable> {
     let bytes = hostile::read_below(&git_dir, "HEAD", LOOSE_MAX)?;
     Ok(match parse_loose(&bytes) {
@@ -77,7 +76,7 @@ pub fn head(git_dir: impl AsFd) -> Result<Option<Head>, Unreadable> {
     })
 }
 
-/// HEAD's commit, through its branch.
+/// HEAD's commit; `None` when its branch has no commit yet.
 pub fn head_commit(git_dir: impl AsFd) -> Result<Option<CommitId>, Unreadable> {
     match head(&git_dir)? {
         Some(Head::Detached(id)) => Ok(Some(id)),
@@ -119,7 +118,7 @@ mod tests {
     }
 
     #[test]
-    fn links_fifos_and_bombs_are_refused_not_followed() {
+    fn links_fifos_and_huge_files_are_refused_and_not_followed() {
         let (dir, name) = repo();
         let at = dir.path().join("refs/heads/feature/x");
         std::fs::write(dir.path().join("secret"), format!("{A}\n")).unwrap();

@@ -1,4 +1,4 @@
-//! The variables of `docs/contracts.md`, parsed once.
+//! The environment variables of `docs/contracts.md`, parsed once.
 
 use std::str::FromStr;
 use std::time::Duration;
@@ -7,7 +7,7 @@ use gastown_types::{BranchName, GitUrl};
 
 use crate::sync::witness::{Ca, Who, Witness};
 
-/// A variable that is not what it must be.
+/// An environment variable is missing or invalid.
 #[derive(Debug, thiserror::Error)]
 #[error("{name}: {why}")]
 pub struct BadSetting {
@@ -32,7 +32,7 @@ fn required<T: FromStr>(name: &'static str) -> Result<T, BadSetting>
 where
     T::Err: std::fmt::Display,
 {
-    parsed(name)?.ok_or_else(|| BadSetting { name, why: "it is not set".into() })
+    parsed(name)?.ok_or_else(|| BadSetting { name, why: "is not set".into() })
 }
 
 fn seconds(name: &'static str, default: u64) -> Result<Duration, BadSetting> {
@@ -43,57 +43,57 @@ fn flag(name: &str) -> bool {
     text(name).is_some_and(|v| v == "true" || v == "1")
 }
 
-/// What `gt init` and `gt sync` are told.
+/// The settings of `gt init` and `gt sync`.
 #[derive(Clone, Debug)]
-pub struct Carry {
-    /// The repository on the remote.
+pub struct SyncSettings {
+    /// The remote repository.
     pub url: GitUrl,
-    /// The branch that the work starts from and will be merged into.
+    /// The branch that the work starts from and is merged into.
     pub target: BranchName,
-    /// The branch that the work goes to.
+    /// The branch that the work is pushed to.
     pub work: BranchName,
-    /// A work branch on the remote is ours and is continued.
+    /// A work branch that exists on the remote is ours and is continued.
     pub resume: bool,
-    /// The snapshot's ref.
+    /// The full name of the ref that snapshots of the working tree are pushed to.
     pub wip_ref: String,
-    /// The Secret's name for messages.
+    /// The name of the Secret with the git credentials, for messages.
     pub secret: Option<String>,
-    /// The known-hosts ConfigMap's name for messages.
+    /// The name of the known-hosts ConfigMap, for messages.
     pub known_hosts: Option<String>,
-    /// Copy the preset agent for an image that lacks it.
+    /// Copy the preset agent into the tools volume, for an image without it.
     pub copy_agent: bool,
-    /// How often a dirty tree is saved.
+    /// How often uncommitted changes are saved.
     pub snapshot_every: Duration,
     /// How often the target branch is fetched.
     pub refresh_every: Duration,
-    /// How long it goes on trying after SIGTERM.
+    /// How long pushing is retried after SIGTERM.
     pub grace: Duration,
-    /// Whose work it is.
+    /// The attempt that the work belongs to.
     pub who: Who,
-    /// Who is told what the agent does, if anybody.
+    /// The witness that heartbeats go to, if one is configured.
     pub witness: Option<Witness>,
 }
 
-/// `GASTOWN_WITNESS_ENDPOINT`, with the CA's certificate in `GASTOWN_CA` or the file
+/// The witness at `GASTOWN_WITNESS_ENDPOINT`, with the CA's certificate in `GASTOWN_CA` or the file
 /// `GASTOWN_CA_FILE`, and the token in the file (or in `token` of the folder) `GASTOWN_TOKEN_FILE`.
 fn witness() -> Result<Option<Witness>, BadSetting> {
     let Some(endpoint) = text("GASTOWN_WITNESS_ENDPOINT") else { return Ok(None) };
     let why = |why: &str| BadSetting { name: "GASTOWN_WITNESS_ENDPOINT", why: why.to_owned() };
-    // Over plain HTTP the token would be anybody's.
+    // Plain HTTP would show the token to everybody on the way.
     if !endpoint.starts_with("https://") {
         return Err(why("it must begin with https://"));
     }
     let ca = text("GASTOWN_CA")
         .map(Ca::Text)
         .or_else(|| text("GASTOWN_CA_FILE").map(|f| Ca::File(f.into())));
-    let ca = ca.ok_or_else(|| why("neither GASTOWN_CA nor GASTOWN_CA_FILE says whom to trust"))?;
+    let ca = ca.ok_or_else(|| why("neither GASTOWN_CA nor GASTOWN_CA_FILE is set"))?;
     let token_file =
         text("GASTOWN_TOKEN_FILE").unwrap_or_else(|| "/var/run/gastown/token".into()).into();
     Ok(Some(Witness { endpoint, ca, token_file }))
 }
 
-impl Carry {
-    /// From the environment.
+impl SyncSettings {
+    /// Reads the environment.
     pub fn from_env() -> Result<Self, BadSetting> {
         let part = |name: &'static str| -> Result<String, BadSetting> {
             let value: String = required(name)?;
@@ -102,7 +102,7 @@ impl Carry {
             if plain {
                 Ok(value)
             } else {
-                Err(BadSetting { name, why: format!("{value:?} is no Kubernetes name") })
+                Err(BadSetting { name, why: format!("{value:?} is not a Kubernetes name") })
             }
         };
         let attempt: u32 = required("GASTOWN_ATTEMPT")?;
@@ -112,9 +112,9 @@ impl Carry {
             rig: text("GT_RIG").unwrap_or_default(),
             attempt,
         };
-        // A mistake in how the witness is reached must not keep the work from being carried.
+        // A wrong setting of the witness must not keep the work from being pushed.
         let witness = witness().unwrap_or_else(|e| {
-            tracing::error!(error = %e, "the witness cannot be told of this agent");
+            tracing::error!(error = %e, "invalid settings of the witness; no heartbeats are sent");
             None
         });
         Ok(Self {
@@ -138,22 +138,22 @@ impl Carry {
 /// Limits of `spec.budget`.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Budget {
-    /// Turns of the conversation.
+    /// Maximum of turns of the conversation.
     pub turns: Option<u64>,
-    /// Input and output tokens together, cache reads apart.
+    /// Maximum of input and output tokens together, without cache reads.
     pub tokens: Option<u64>,
-    /// US dollars.
+    /// Maximum cost in US dollars.
     pub cost_usd: Option<f64>,
 }
 
-/// What `gt run` is told.
+/// The settings of `gt run`.
 #[derive(Clone, Debug)]
-pub struct Run {
+pub struct RunSettings {
     /// `claude-code` or `generic`.
     pub agent: String,
-    /// The model wanted, if any.
+    /// The model to use; `None` leaves the choice to the agent.
     pub model: Option<String>,
-    /// Further arguments.
+    /// Further arguments of the agent's command.
     pub agent_args: Vec<String>,
     /// The prompt's file.
     pub prompt_file: std::path::PathBuf,
@@ -161,18 +161,18 @@ pub struct Run {
     pub work: BranchName,
     /// The target branch.
     pub target: BranchName,
-    /// The attempt's time.
+    /// The time that the attempt may take.
     pub deadline: Option<Duration>,
-    /// Its limits.
+    /// The limits of the attempt.
     pub budget: Budget,
-    /// How long saving may take when the pod must go.
+    /// How long saving may take when the pod must end.
     pub grace: Duration,
-    /// How long the agent may take to end by itself after it said that it is done.
+    /// How long the agent's program may take to end by itself after `gt done`.
     pub soft: Duration,
 }
 
-impl Run {
-    /// From the environment.
+impl RunSettings {
+    /// Reads the environment.
     pub fn from_env() -> Result<Self, BadSetting> {
         let args = text("GASTOWN_AGENT_ARGS");
         let agent_args = args.map(|v| serde_json::from_str(&v)).transpose();
@@ -183,7 +183,7 @@ impl Run {
             agent_args: agent_args
                 .map_err(|e| BadSetting {
                     name: "GASTOWN_AGENT_ARGS",
-                    why: format!("want a JSON list of strings: {e}"),
+                    why: format!("must be a JSON list of strings: {e}"),
                 })?
                 .unwrap_or_default(),
             prompt_file: prompt_file(),
@@ -201,15 +201,15 @@ impl Run {
     }
 }
 
-/// Where the prompt is (`GASTOWN_PROMPT_FILE`).
+/// The path of the prompt's file (`GASTOWN_PROMPT_FILE`).
 pub fn prompt_file() -> std::path::PathBuf {
     text("GASTOWN_PROMPT_FILE").unwrap_or_else(|| "/gastown/prompt/prompt.md".into()).into()
 }
 
-/// Settings of a run with nothing special about it.
+/// Settings of a run without limits.
 #[cfg(test)]
-pub(crate) fn test_run() -> Run {
-    Run {
+pub(crate) fn test_run() -> RunSettings {
+    RunSettings {
         agent: "claude-code".into(),
         model: None,
         agent_args: Vec::new(),

@@ -1,14 +1,15 @@
-//! The dirty tree as a git tree, built without git: no filter, no hook, no attribute and no link
-//! has a say.
+//! The working tree with its uncommitted changes as a git tree, built without git: no filter, hook,
+//! attribute or link of the agent takes effect.
 //!
-//! Only blobs and trees are written, into the sidecar's own repository. A file that cannot be taken
-//! (too large, unreadable, no plain file) keeps what HEAD has for it and is named, so that nobody
-//! takes its absence for a deletion.
+//! Only blobs and trees are written, into the sidecar's own repository. A file that cannot be saved
+//! (too large, unreadable, not a plain file) keeps what HEAD has for it and is named, so that its
+//! absence is not mistaken for a deletion.
 
 use std::collections::{BTreeMap, HashMap};
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
 
+use gastown_types::text;
 use gix::ObjectId;
 use gix::objs::tree::{Entry, EntryKind, EntryMode};
 use ignore::gitignore::{Gitignore, GitignoreBuilder};
@@ -16,16 +17,16 @@ use rustix::fs::{FileType, Stat};
 
 use crate::hostile::{self, Unreadable};
 
-/// Bounds of one snapshot.
+/// Limits of one snapshot.
 #[derive(Clone, Copy, Debug)]
 pub struct Limits {
-    /// Bytes of one file.
+    /// Maximum size of one file, in bytes.
     pub file: u64,
-    /// Bytes of all that is new.
+    /// Maximum size of all new objects, in bytes.
     pub total: u64,
-    /// Files and folders looked at.
+    /// Maximum number of files and folders.
     pub entries: usize,
-    /// Folders within folders.
+    /// Maximum depth of nested folders.
     pub depth: usize,
 }
 
@@ -35,10 +36,10 @@ impl Default for Limits {
     }
 }
 
-/// Why no snapshot could be made.
+/// The snapshot could not be made.
 #[derive(Debug, thiserror::Error)]
 pub enum SnapshotError {
-    /// Our own repository failed us.
+    /// Our own repository could not be read or written.
     #[error("the snapshot's objects: {0}")]
     Store(String),
     /// The worktree itself cannot be read.
@@ -53,15 +54,15 @@ fn store(e: impl std::fmt::Display) -> SnapshotError {
 /// A tree that was written.
 #[derive(Debug)]
 pub struct Tree {
-    /// Its id.
+    /// The tree's id.
     pub id: ObjectId,
-    /// What was left out, with the reason; bounded.
+    /// The first files that were left out, each with the reason.
     pub skipped: Vec<String>,
-    /// How many were left out in all.
+    /// The number of files that were left out.
     pub skipped_count: usize,
 }
 
-/// What a file was when it was last hashed, so that an unchanged one is not read again.
+/// The identity of a file when it was last hashed, so that an unchanged one is not read again.
 #[derive(Clone, Copy, PartialEq, Eq)]
 struct Stamp {
     ino: u64,
@@ -85,9 +86,11 @@ impl Stamp {
 #[derive(Default)]
 pub struct Cache(HashMap<Vec<u8>, (Stamp, ObjectId)>);
 
-/// Names kept of what was left out.
+/// Files that were left out and are named.
 const SKIPPED_MAX: usize = 20;
-/// A longer `.gitignore` is not read.
+/// Characters of the name of such a file.
+const NAME_MAX: usize = 200;
+/// Bytes of a `.gitignore`; a larger one is not read.
 const IGNORE_MAX: u64 = 1 << 20;
 
 struct Walk<'a> {
@@ -103,20 +106,20 @@ struct Walk<'a> {
     skipped_count: usize,
 }
 
-/// One folder on the way.
+/// One folder of the walk.
 struct Folder<'f> {
     fd: &'f OwnedFd,
     /// Its path from the worktree, with a final slash; empty for the worktree itself.
     path: Vec<u8>,
     /// What HEAD has there.
     head: BTreeMap<Vec<u8>, (EntryMode, ObjectId)>,
-    /// It lies in an ignored folder: only what HEAD has counts.
+    /// It is in an ignored folder: only files that HEAD has are saved.
     ignored: bool,
     depth: usize,
 }
 
-/// Writes the tree of the worktree at `root`. `head` is the tree of its HEAD, which must be in
-/// `repo`.
+/// Writes the tree of the working tree at `root` into `repo`. `head` is the tree of its HEAD, which
+/// must be in `repo`.
 pub fn take(
     repo: &gix::Repository,
     root: &Path,
@@ -161,13 +164,13 @@ pub fn take(
 fn matcher(bytes: &[u8]) -> Gitignore {
     let mut builder = GitignoreBuilder::new("");
     for line in String::from_utf8_lossy(bytes).lines() {
-        // A pattern that makes no sense matches nothing, as in git.
+        // An invalid pattern matches nothing, as in git.
         let _ = builder.add_line(None, line);
     }
     builder.build().unwrap_or_else(|_| Gitignore::empty())
 }
 
-/// Names that git itself takes for its own folder, on any file system: no tree may hold them.
+/// Whether git, on any file system, takes this name for its own folder: no tree may hold it.
 fn is_git_folder(name: &[u8]) -> bool {
     name.eq_ignore_ascii_case(b".git") || name.eq_ignore_ascii_case(b"git~1")
 }
@@ -188,20 +191,16 @@ impl Walk<'_> {
     fn skip(&mut self, path: &[u8], why: impl std::fmt::Display) {
         self.skipped_count += 1;
         if self.skipped.len() < SKIPPED_MAX {
-            let name: String = String::from_utf8_lossy(path)
-                .chars()
-                .filter(|c| !c.is_control())
-                .take(200)
-                .collect();
+            let name = text::line(&String::from_utf8_lossy(path), NAME_MAX);
             self.skipped.push(format!("{name}: {why}"));
         }
     }
 
     fn is_ignored(&self, path: &[u8], is_dir: bool) -> bool {
         for (prefix, rules) in self.ignores.iter().rev() {
-            let verdict = rules.matched(hostile::name(&path[*prefix..]), is_dir);
-            if !verdict.is_none() {
-                return verdict.is_ignore();
+            let matched = rules.matched(hostile::name(&path[*prefix..]), is_dir);
+            if !matched.is_none() {
+                return matched.is_ignore();
             }
         }
         false
@@ -245,8 +244,8 @@ impl Walk<'_> {
         Ok(Some(self.repo.write_object(&tree).map_err(store)?.detach()))
     }
 
-    /// What the snapshot has for `name`: the present state, HEAD's where that cannot be taken, or
-    /// nothing.
+    /// The snapshot's entry for `name`: of the working tree, or of HEAD when the file cannot be read;
+    /// `None` when it does not exist.
     fn entry(
         &mut self,
         folder: &Folder<'_>,
@@ -255,7 +254,7 @@ impl Walk<'_> {
         let mut path = folder.path.clone();
         path.extend_from_slice(name);
         let head = folder.head.get(name).copied();
-        let stat = match hostile::look(folder.fd, hostile::name(name)) {
+        let stat = match hostile::stat(folder.fd, hostile::name(name)) {
             Ok(stat) => stat,
             Err(Unreadable::Missing) => return Ok(None),
             Err(e) => {
@@ -268,15 +267,15 @@ impl Walk<'_> {
         if ignored && head.is_none() {
             return Ok(None);
         }
-        let taken = match kind {
-            // A submodule's folder is another repository: its commit is what HEAD says.
+        let read = match kind {
+            // A submodule's folder is another repository: its commit is the one that HEAD has.
             FileType::Directory if head.is_some_and(|(m, _)| m.is_commit()) => return Ok(head),
             FileType::Directory => return self.subfolder(folder, name, path, ignored),
             FileType::RegularFile => self.file(folder.fd, name, &path),
             FileType::Symlink => self.link(folder.fd, name),
             _ => Ok(Err(Unreadable::NotPlain)),
         }?;
-        match taken {
+        match read {
             Ok(entry) => Ok(Some(entry)),
             Err(Unreadable::Missing) => Ok(None),
             Err(e) => {
@@ -297,7 +296,7 @@ impl Walk<'_> {
         let fd = match hostile::open_dir(above.fd, hostile::name(name)) {
             Ok(fd) if above.depth < self.limits.depth => fd,
             Ok(_) => {
-                self.skip(&path, "folders too deep");
+                self.skip(&path, "the folders are nested too deep");
                 return Ok(head);
             }
             Err(e) => {
@@ -320,7 +319,7 @@ impl Walk<'_> {
         }
     }
 
-    fn file(&mut self, dir: impl AsFd, name: &[u8], path: &[u8]) -> Taken {
+    fn file(&mut self, dir: impl AsFd, name: &[u8], path: &[u8]) -> FileEntry {
         let read = || -> Result<(std::fs::File, Stat), Unreadable> {
             hostile::open_file(&dir, hostile::name(name))
         };
@@ -351,7 +350,7 @@ impl Walk<'_> {
         }
     }
 
-    fn link(&mut self, dir: impl AsFd, name: &[u8]) -> Taken {
+    fn link(&mut self, dir: impl AsFd, name: &[u8]) -> FileEntry {
         match hostile::read_link(&dir, hostile::name(name)) {
             Ok(to) => Ok(self.blob(&to)?.map(|id| (EntryKind::Link.into(), id))),
             Err(e) => Ok(Err(e)),
@@ -362,7 +361,7 @@ impl Walk<'_> {
         let id = gix::objs::compute_hash(self.repo.object_hash(), gix::objs::Kind::Blob, bytes)
             .map_err(store)?;
         if !self.repo.has_object(id) {
-            // Only what is new counts: a large repository is mostly what HEAD has already.
+            // Only new objects count: most of a large repository is in HEAD already.
             if self.bytes + bytes.len() as u64 > self.limits.total {
                 return Ok(Err(Unreadable::TooLarge(self.limits.total - self.bytes)));
             }
@@ -373,5 +372,5 @@ impl Walk<'_> {
     }
 }
 
-/// An entry, or why it could not be taken; the outer error is ours.
-type Taken = Result<Result<(EntryMode, ObjectId), Unreadable>, SnapshotError>;
+/// An entry, or why the file could not be read; the outer error is a failure of our repository.
+type FileEntry = Result<Result<(EntryMode, ObjectId), Unreadable>, SnapshotError>;

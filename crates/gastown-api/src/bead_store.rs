@@ -36,41 +36,48 @@ use crate::shared::ObjectName;
 #[serde(rename_all = "camelCase")]
 #[schemars(extend("x-kubernetes-validations" = backend_rules()))]
 pub struct BeadStoreSpec {
-    /// The rig whose beads it keeps.
+    /// Name of the rig whose beads the store contains. The oldest BeadStore of a rig is the active
+    /// one.
     #[schemars(length(min = 1, max = 253))]
     pub rig_ref: String,
-    /// What its ids begin with, with or without the hyphen that follows.
+    /// What the ids of the store's beads begin with, with or without the hyphen that follows, such
+    /// as `gt-`.
     #[schemars(length(min = 1, max = 64), extend("x-kubernetes-validations" = schema::rules(&[(
         "self.matches('^[a-z][a-z0-9_.-]*-?$')",
         "prefix must begin with a lowercase letter and hold lowercase letters, digits, `_`, `.` and `-`, such as gt-",
     )])))]
     pub prefix: String,
-    /// Further prefixes whose beads may be written; all beads are read, whatever their prefix.
+    /// Further prefixes of beads that may be written. All beads are read, whatever their prefix.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 16), inner(length(min = 1, max = 64)), extend("x-kubernetes-list-type" = "set"))]
     pub allowed_prefixes: Vec<String>,
-    /// How beads are kept.
+    /// Where the beads are stored. Defaults to `GitJsonl`.
     #[serde(default)]
     pub backend: BeadBackend,
-    /// Where in git they are, with backend GitJsonl.
+    /// The repository and branch, for the backend `GitJsonl`.
     #[serde(default)]
     pub git: BeadGit,
-    /// The server that has them, with backend HttpV0.
+    /// The server, for the backend `HttpV0`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub http: Option<BeadHttp>,
-    /// What may be written.
+    /// What the operator may write into the store. Defaults to `Write`.
     #[serde(default)]
     pub write_policy: WritePolicy,
-    /// Neither read again nor written; what was read last still serves.
+    /// Whether the store is suspended: it is neither read again nor written, and requests are
+    /// answered from the last read. Defaults to false.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub suspend: bool,
-    /// A ConfigMap whose key `known_hosts` holds further host keys.
+    /// A ConfigMap in the BeadStore's namespace whose key `known_hosts` holds ssh host keys, beside
+    /// the built-in ones of github.com, gitlab.com and bitbucket.org.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ssh_known_hosts_config_map_ref: Option<ObjectName>,
-    /// Credentials for the repository.
+    /// A Secret in the BeadStore's namespace with the credentials for the repository. For ssh the
+    /// key `ssh-privatekey` (or `id_rsa`, `id_ed25519`, `identity`), and optionally `known_hosts`;
+    /// for http(s) the keys `username` and `password` or `token`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub git_secret_ref: Option<ObjectName>,
-    /// How often it is read again, at most every 5 s. A write reads it too.
+    /// Time between two reads of the store, as a duration; at least 5s are used. A write reads the
+    /// store too. Defaults to `5m`.
     #[serde(default = "default_interval")]
     #[schemars(length(max = 64), extend("x-kubernetes-validations" = schema::duration()))]
     pub sync_interval: String,
@@ -80,13 +87,13 @@ fn default_interval() -> String {
     "5m".to_owned()
 }
 
-/// How beads are kept.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+/// Where beads are stored.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
 pub enum BeadBackend {
-    /// A file of JSON lines in a git repository.
+    /// In a file of JSON lines in a git repository.
     #[default]
     GitJsonl,
-    /// A server: `bd serve`, API v0, of bd 1.3 or later.
+    /// In a server: `bd serve`, API v0, of bd 1.3 or later.
     HttpV0,
 }
 
@@ -119,42 +126,43 @@ fn backend_rules() -> serde_json::Value {
     schema::rules(&list)
 }
 
-/// What may be written into a store.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+/// What the operator may write into a store.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
 pub enum WritePolicy {
-    /// Nothing.
+    /// Nothing is written.
     ReadOnly,
-    /// Claims, closes and comments, where the file is the truth. A file that is only an export of a
-    /// database is left alone.
+    /// Claims, closes and comments are written when the file is the source of truth. A file that is
+    /// an export of a database is left alone.
     #[default]
     Write,
-    /// Exports too: whoever owns the database must import the file, or its next export undoes the
-    /// writes.
+    /// Exports are written too. Whoever owns the database must import the file, or its next export
+    /// undoes the writes.
     AllowExportOnly,
 }
 
-/// Where in git beads are.
+/// Where beads are in git.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct BeadGit {
-    /// Another repository than the rig's.
+    /// URL of the repository. By default the rig's `gitURL`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 2048), extend("x-kubernetes-validations" = schema::git_url()))]
     pub url: Option<String>,
-    /// The branch that is written. By default the `sync-branch` of the repository's config.yaml,
-    /// else `beads-sync`. It is begun from the branch that work lands on, which is read too and
-    /// never written.
+    /// Branch that is written. By default the `sync-branch` of the repository's config.yaml, or
+    /// `beads-sync`. It is created from the branch that work lands on, which is read too and never
+    /// written.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 244), extend("x-kubernetes-validations" = schema::branch()))]
     pub branch: Option<String>,
-    /// The folder in the repository.
+    /// Directory of the beads in the repository. Defaults to `.beads`.
     #[serde(default = "default_path")]
     #[schemars(length(min = 1, max = 1024), extend("x-kubernetes-validations" = schema::rules(&[(
         "self.matches('^[A-Za-z0-9_.@+-]+(/[A-Za-z0-9_.@+-]+)*$') && !self.matches('(^|/)([.]|[.][.]|(?i:[.]git))(/|$)')",
         "path must be a folder in the repository such as .beads, without a leading or last slash, `.` or `..`",
     )])))]
     pub path: String,
-    /// The author of our commits, as `Name <mail>`.
+    /// Author of the operator's commits, as `Name <mail>`. By default `Gastown BeadStore
+    /// <beads@gastown.io>`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 5, max = 256), extend("x-kubernetes-validations" = schema::rules(&[(
         "self.matches('^[^<>\\\\x00-\\\\x1f]*[^<>\\\\x00-\\\\x20] <[^<>\\\\x00-\\\\x20]+>$')",
@@ -173,20 +181,20 @@ fn default_path() -> String {
     ".beads".to_owned()
 }
 
-/// A server that has beads.
+/// A server that stores beads.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct BeadHttp {
-    /// Where it is: `http://beads.town.svc:8080`, or `https://` where a proxy gives it TLS; with a
-    /// path where the proxy wants one.
+    /// URL of the server, such as `http://beads.example.svc:8080`, or `https://` with a proxy that
+    /// terminates TLS. It may have a path.
     #[schemars(length(min = 8, max = 2048), extend("x-kubernetes-validations" = schema::http_url()))]
     pub url: String,
-    /// A Secret of this namespace whose key `token` holds the server's bearer token; without one no
-    /// token is sent.
+    /// A Secret in the BeadStore's namespace whose key `token` holds the server's bearer token. By
+    /// default no token is sent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub token_secret_ref: Option<ObjectName>,
-    /// The project that the server must have; nothing is read or written of another one. By default
-    /// the one that it has when it is first asked.
+    /// Id of the project that the server must have. Nothing is read or written in another project.
+    /// By default the project of the first contact.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 255))]
     pub project_id: Option<String>,
@@ -197,39 +205,43 @@ pub struct BeadHttp {
 #[serde(rename_all = "camelCase")]
 #[schemars(extend("x-kubernetes-validations" = backend_rules()))]
 pub struct BeadStoreTemplate {
-    /// Further prefixes whose beads may be written, beside the rig's `beadsPrefix`.
+    /// Further prefixes of beads that may be written, beside the rig's `beadsPrefix`.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 16), inner(length(min = 1, max = 64)), extend("x-kubernetes-list-type" = "set"))]
     pub allowed_prefixes: Vec<String>,
-    /// How beads are kept; in git when absent.
+    /// Where the beads are stored. By default `GitJsonl`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub backend: Option<BeadBackend>,
-    /// Where in git they are, with backend GitJsonl.
+    /// The repository and branch, for the backend `GitJsonl`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub git: Option<BeadGit>,
-    /// The server that has them, with backend HttpV0.
+    /// The server, for the backend `HttpV0`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub http: Option<BeadHttp>,
-    /// What may be written.
+    /// What the operator may write into the store. By default `Write`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub write_policy: Option<WritePolicy>,
-    /// Neither read again nor written; what was read last still serves.
+    /// Whether the store is suspended: it is neither read again nor written, and requests are
+    /// answered from the last read. By default false.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub suspend: Option<bool>,
-    /// A ConfigMap whose key `known_hosts` holds further host keys.
+    /// A ConfigMap in the release's namespace whose key `known_hosts` holds ssh host keys, beside
+    /// the built-in ones of github.com, gitlab.com and bitbucket.org.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ssh_known_hosts_config_map_ref: Option<ObjectName>,
-    /// Credentials for the repository.
+    /// A Secret in the release's namespace with the credentials for the repository. For ssh the key
+    /// `ssh-privatekey` (or `id_rsa`, `id_ed25519`, `identity`), and optionally `known_hosts`; for
+    /// http(s) the keys `username` and `password` or `token`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub git_secret_ref: Option<ObjectName>,
-    /// How often it is read again, at most every 5 s.
+    /// Time between two reads of the store, as a duration; at least 5s are used. By default 5m.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 64), extend("x-kubernetes-validations" = schema::duration()))]
     pub sync_interval: Option<String>,
 }
 
 impl BeadStoreSpec {
-    /// The store of a rig that asks for nothing special.
+    /// The store of a rig with the schema's defaults.
     pub fn of_rig(rig: impl Into<String>, prefix: impl Into<String>) -> Self {
         BeadStoreTemplate::default().for_rig(rig, prefix)
     }
@@ -254,35 +266,35 @@ impl BeadStoreTemplate {
     }
 }
 
-/// What was read last.
+/// The observed state of a BeadStore.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct BeadStoreStatus {
     /// The store as a whole.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub phase: Option<BeadStorePhase>,
-    /// When it was read last.
+    /// Time of the last read.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "schema::time")]
     pub last_sync_time: Option<Time>,
-    /// How many beads it holds.
+    /// Number of beads in the store.
     #[serde(default)]
     pub issue_count: i32,
-    /// How many of them could be begun now: open, not blocked, not deferred.
+    /// Number of beads that could be started now: open, not blocked and not deferred.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ready_count: Option<i32>,
-    /// How many there are of each status.
+    /// Number of beads by their status.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     #[schemars(extend("maxProperties" = 32))]
     pub by_status: BTreeMap<String, i32>,
-    /// Which tool's format the file has: Classic, Br or Export. A server has none.
+    /// Format of the file: `Classic`, `Br` or `Export`. Absent for a server.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 64))]
     pub dialect: Option<String>,
-    /// Whether what is read is the truth, and not an export of a database.
+    /// Whether the store is the source of truth, and not an export of a database.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub authoritative: Option<bool>,
-    /// The newest commit that was read: of the branch that is written, else of the branch that work
+    /// The newest commit that was read: of the branch that is written, or of the branch that work
     /// lands on.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 64))]
@@ -291,29 +303,31 @@ pub struct BeadStoreStatus {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 244))]
     pub branch: Option<String>,
-    /// The tool's own id of the project.
+    /// Id that the beads tool gave the project.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 255))]
     pub project_id: Option<String>,
-    /// Lines, or rows of a server, that cannot be read as beads.
+    /// Number of lines, or of rows of a server, that cannot be read as beads.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub malformed_lines: Option<i32>,
-    /// Claims and closes that the store does not show yet.
+    /// Number of claims and closes that are not in the store yet.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub pending_writes: Option<i32>,
-    /// Details, one of a type.
+    /// Conditions, keyed by type.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(schema_with = "schema::conditions")]
     pub conditions: Vec<Condition>,
 }
 
 /// A store as a whole.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[derive(
+    Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema,
+)]
 pub enum BeadStorePhase {
-    /// Not read yet.
+    /// The store has not been read yet.
     Pending,
-    /// Read.
+    /// The last read succeeded.
     Synced,
-    /// Reading failed.
+    /// The last read failed. The condition `Ready` has the reason.
     Error,
 }

@@ -13,24 +13,30 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 const MAX_MESSAGE: usize = 32_768;
 
 /// A condition's status.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Status {
-    /// It holds.
+    /// The condition holds.
     True,
-    /// It does not.
+    /// The condition does not hold.
     False,
-    /// Nobody can tell.
+    /// The controller cannot find out.
     Unknown,
 }
 
 impl Status {
-    /// As it is written in an object.
+    /// The status as it is written in an object.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::True => "True",
             Self::False => "False",
             Self::Unknown => "Unknown",
         }
+    }
+}
+
+impl std::fmt::Display for Status {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.pad(self.as_str())
     }
 }
 
@@ -49,7 +55,7 @@ pub struct Draft {
     pub status: Status,
     /// Why, as one CamelCase word.
     pub reason: Cow<'static, str>,
-    /// Why, as a sentence that names objects and says what to do; cut to 32,768 characters.
+    /// Why, as a sentence that names objects and what to do; cut to 32,768 characters.
     pub message: String,
 }
 
@@ -65,8 +71,7 @@ impl Draft {
     }
 }
 
-/// Merges drafts into an object's conditions: one of a type that is there is replaced where it
-/// stands, another is added at the end, and types without a draft stay as they are.
+/// Merges drafts into an object's conditions: a present one of the same type is replaced in its place, another is added at the end, and types without a draft stay as they are.
 /// `lastTransitionTime` moves only when the status flips, so merging what already holds changes
 /// nothing. Times are whole seconds, as objects keep them.
 pub fn merge(
@@ -114,7 +119,7 @@ pub fn set(
         last_transition_time: kept.unwrap_or_else(|| time(now)),
     };
     match conditions.iter_mut().find(|c| c.type_ == type_) {
-        Some(place) => *place = condition,
+        Some(present) => *present = condition,
         None => conditions.push(condition),
     }
 }
@@ -156,7 +161,7 @@ mod tests {
     }
 
     #[test]
-    fn saying_the_same_again_changes_nothing() {
+    fn setting_the_same_again_changes_nothing() {
         let mut all = Vec::new();
         set(&mut all, "Ready", false, "No", "Not yet.", None, at(10));
         let before = all.clone();

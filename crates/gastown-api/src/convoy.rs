@@ -28,142 +28,164 @@ use crate::schema;
      "spec.rigRef is required when spec.dispatch is true: name the rig whose polecats are to do the beads"),
 ])))]
 pub struct ConvoySpec {
-    /// What it is for.
+    /// What the convoy is for, as text for people.
     #[schemars(length(min = 1, max = 4096))]
     pub description: String,
-    /// The beads that it follows.
+    /// Ids of the beads that the convoy tracks.
     #[schemars(schema_with = "schema::bead_ids")]
     pub tracked_beads: Vec<String>,
-    /// How many of them may be worked on at a time; 0 is without a limit.
+    /// How many of the beads may be worked on at the same time, with `dispatch`. 0 means no limit
+    /// beside the rig's. Defaults to 0.
     #[serde(default)]
     #[schemars(range(min = 0))]
     pub parallelism: i32,
-    /// The rig that they belong to.
+    /// Name of the rig that the beads belong to. Required with `dispatch`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 253))]
     pub rig_ref: Option<String>,
-    /// Start a Polecat for each bead when nothing blocks it; otherwise the beads are only followed.
+    /// Whether the convoy creates a Polecat for each bead as soon as nothing blocks it. Otherwise
+    /// it only tracks the beads. Defaults to false.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub dispatch: bool,
-    /// What a failed bead means for those that are not started yet.
+    /// What a failed bead means for beads that have not started. Defaults to `Continue`.
     #[serde(default)]
     pub failure_policy: FailurePolicy,
-    /// Nothing more is started; what runs goes on.
+    /// Whether the convoy is suspended: it starts nothing more, and running work goes on. Defaults
+    /// to false.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub suspend: bool,
 }
 
-/// What a failed bead means for those that are not started yet.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+/// What a failed bead means for beads that have not started.
+#[derive(
+    Clone,
+    Copy,
+    Debug,
+    Default,
+    PartialEq,
+    Eq,
+    PartialOrd,
+    Ord,
+    Hash,
+    Serialize,
+    Deserialize,
+    JsonSchema,
+)]
 pub enum FailurePolicy {
-    /// What does not depend on it is started.
+    /// Beads that do not depend on the failed one are started.
     #[default]
     Continue,
-    /// Nothing more is started.
+    /// No further bead is started.
     Stop,
 }
 
-/// How far it is.
+/// The observed state of a Convoy.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct ConvoyStatus {
-    /// The convoy as a whole.
+    /// The convoy as a whole. Defaults to `Pending`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(extend("default" = "Pending"))]
     pub phase: Option<ConvoyPhase>,
-    /// `done/total`.
+    /// Number of done beads and of all beads, as `done/total`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 32))]
     pub progress: Option<String>,
-    /// Beads that are done.
+    /// Ids of the beads that are done, in the order of `spec.trackedBeads`.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 1000), inner(length(max = 255)))]
     pub completed_beads: Vec<String>,
-    /// Beads that are not.
+    /// Ids of the beads that are not done, failed ones included.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 1000), inner(length(max = 255)))]
     pub pending_beads: Vec<String>,
-    /// Each bead; of a large convoy those that are not done, as many as there is room for.
+    /// State of each bead, at most 200. In a larger convoy beads that are not done take precedence.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 200))]
     pub beads: Vec<ConvoyBead>,
-    /// Beads that are set aside because their Polecat stopped or their work was rejected.
+    /// Ids of the beads that are set aside because their Polecat gave up or their work was
+    /// rejected.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 1000), inner(length(max = 255)))]
     pub failed_beads: Vec<String>,
-    /// When it began.
+    /// Time at which the convoy was first seen.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "schema::time")]
     pub started_at: Option<Time>,
-    /// When the last bead was done.
+    /// Time at which the last bead was done.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "schema::time")]
     pub completed_at: Option<Time>,
-    /// Details, one of a type.
+    /// Conditions, keyed by type.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(schema_with = "schema::conditions")]
     pub conditions: Vec<Condition>,
 }
 
 impl ConvoyStatus {
-    /// How many beads are told of one by one: the object stays far below what the API server takes.
+    /// How many beads the status lists. This keeps the object far below the API server's limit.
     pub const MAX_BEADS: usize = 200;
 }
 
-/// One bead of a convoy.
+/// The state of one bead of a convoy.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct ConvoyBead {
-    /// Its id.
+    /// Id of the bead.
     #[schemars(length(max = 255))]
     pub id: String,
-    /// Where it is.
+    /// Where the bead is on its way to done.
     pub phase: ConvoyBeadPhase,
-    /// The Polecat that works on it: its name, or namespace/name where that is not the convoy's
-    /// namespace.
+    /// The Polecat that works on the bead: its name, or `namespace/name` when that is not in the
+    /// convoy's namespace.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 320))]
     pub polecat: Option<String>,
-    /// The MergeRequest of its work, named in the same way.
+    /// The MergeRequest of the bead's work: its name, or `namespace/name` when that is not in the
+    /// convoy's namespace.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 320))]
     pub merge_request: Option<String>,
-    /// Why it is there: a word, and what it waits for after a colon.
+    /// Why the bead is in this phase, as one CamelCase word, and what it waits for after a colon.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 512))]
     pub reason: Option<String>,
 }
 
 /// Where a bead of a convoy is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[derive(
+    Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema,
+)]
 pub enum ConvoyBeadPhase {
-    /// Nobody could tell: the store was not read, or does not hold it.
+    /// The store could not be read or does not contain the bead.
     Unknown,
-    /// Open, and nobody works on it.
+    /// Nobody works on the bead, and the convoy does not start it as it is.
     Open,
-    /// It waits for other beads.
+    /// The bead depends on beads that are not done.
     Blocked,
-    /// Nothing blocks it; it waits for its turn.
+    /// Nothing blocks the bead. It waits for a free place in the convoy or the rig.
     Ready,
-    /// A Polecat has it.
+    /// A Polecat works on the bead.
     Working,
-    /// Its work is finished and has not landed.
+    /// The work is finished and has not landed yet.
     Submitted,
-    /// It counts.
+    /// The bead is closed or its work has landed. Without `dispatch`, a Done Polecat is enough.
     Done,
-    /// It is set aside.
+    /// The bead is set aside: its Polecat gave up or its work was rejected.
     Failed,
 }
 
 /// A convoy as a whole.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[derive(
+    Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema,
+)]
 pub enum ConvoyPhase {
-    /// Not looked at yet.
+    /// convoy-ctl has not looked at the convoy yet.
     Pending,
     /// Some beads are not done.
     InProgress,
     /// All beads are done.
     Complete,
-    /// Nothing can move any more.
+    /// Some beads failed and no other bead can be started.
     Failed,
 }

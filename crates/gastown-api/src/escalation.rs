@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::schema;
 
-/// One trouble that a person should hear of, once.
+/// One problem that a person should know about, once.
 #[derive(CustomResource, Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[kube(
     group = "gastown.gastown.io",
@@ -17,7 +17,7 @@ use crate::schema;
     namespaced,
     status = "EscalationStatus",
     derive = "PartialEq",
-    doc = "Escalation is one trouble that a person should hear of, once.",
+    doc = "Escalation is one problem that a person should know about, once.",
     printcolumn(name = "Severity", type_ = "string", json_path = ".status.severity"),
     printcolumn(name = "Phase", type_ = "string", json_path = ".status.phase"),
     printcolumn(name = "Rig", type_ = "string", json_path = ".spec.rigRef"),
@@ -28,38 +28,39 @@ use crate::schema;
 #[serde(rename_all = "camelCase")]
 #[schemars(extend("x-kubernetes-validations" = spec_rules()))]
 pub struct EscalationSpec {
-    /// How bad it is; what became of that with time is in the status.
+    /// Severity of the problem when it was raised. `status.severity` has the present one.
+    /// Immutable.
     pub severity: Severity,
-    /// What tells this trouble from others, such as `polecat/web/toast/AttemptsSpent`. One open
-    /// Escalation a cause.
+    /// Key of the problem, such as `polecat/web/toast/stuck`. There is one open Escalation per
+    /// cause and namespace. Immutable.
     #[schemars(length(min = 1, max = 512))]
     pub cause: String,
-    /// One sentence.
+    /// The problem in one sentence. Immutable.
     #[schemars(length(min = 1, max = 1024))]
     pub summary: String,
-    /// What a person needs besides.
+    /// What a person needs to know beside the summary. Immutable.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 16384))]
     pub details: Option<String>,
-    /// Who raised it, such as `polecat-ctl` or `agent`.
+    /// Who raised the Escalation, such as `polecat-ctl` or `agent`. Immutable.
     #[schemars(length(min = 1, max = 253))]
     pub source: String,
-    /// The rig whose Witness tells of it.
+    /// Name of the rig whose Witness sends the messages. Immutable.
     #[schemars(length(min = 1, max = 253))]
     pub rig_ref: String,
-    /// What it is about.
+    /// The object that the problem is about. Immutable.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub related_object: Option<RelatedObject>,
-    /// Somebody looks at it: it is told no further.
+    /// Set by a person who looks at the problem. Its severity does not rise any more.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub acknowledged: Option<Acknowledgement>,
-    /// Somebody is through with it.
+    /// Set by a person: who closes the Escalation, and why. It cannot be opened again.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub closed: Option<Closing>,
 }
 
-/// What was raised stays what it was; a closed one stays closed, and the same trouble is a new
-/// Escalation.
+/// The description of the problem never changes, and a closed Escalation stays closed: the same
+/// problem, when it comes again, is another Escalation.
 fn spec_rules() -> serde_json::Value {
     let fields = ["severity", "cause", "summary", "details", "source", "rigRef", "relatedObject"];
     let fixed = |f: &&str| {
@@ -75,41 +76,29 @@ fn spec_rules() -> serde_json::Value {
     fields.iter().map(fixed).chain([closed]).collect()
 }
 
-/// How bad something is.
+/// Severity of a problem.
 #[derive(
     Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema,
 )]
 #[serde(rename_all = "lowercase")]
 pub enum Severity {
-    /// Good to know.
+    /// For information.
     Low,
-    /// Look at it today.
+    /// Needs a look today.
     Medium,
-    /// Look at it now.
+    /// Needs a look now.
     High,
-    /// The town stands still.
+    /// Work of the whole rig has stopped.
     Critical,
 }
 
 impl Severity {
-    /// As it is written in an object.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Low => "low",
-            Self::Medium => "medium",
-            Self::High => "high",
-            Self::Critical => "critical",
-        }
-    }
-
-    /// The one of this name.
+    /// The severity of this name.
     pub fn parse(text: &str) -> Option<Self> {
-        [Self::Low, Self::Medium, Self::High, Self::Critical]
-            .into_iter()
-            .find(|s| s.as_str() == text)
+        Self::ALL.iter().copied().find(|s| s.as_str() == text)
     }
 
-    /// One worse; the worst stays.
+    /// The next higher severity; `Critical` stays.
     #[must_use]
     pub fn raised(self) -> Self {
         match self {
@@ -120,122 +109,127 @@ impl Severity {
     }
 }
 
-/// An object of the town.
+/// An object of the operator.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct RelatedObject {
-    /// Its kind, such as Polecat.
+    /// Kind of the object, such as `Polecat`.
     #[schemars(length(min = 1, max = 63))]
     pub kind: String,
-    /// Its namespace, if it has one.
+    /// Namespace of the object. Absent for a Rig.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 63))]
     pub namespace: Option<String>,
-    /// Its name.
+    /// Name of the object.
     #[schemars(length(min = 1, max = 253))]
     pub name: String,
 }
 
-/// Who looks at it.
+/// Who looks at a problem.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Acknowledgement {
-    /// Who.
+    /// Name of the person who looks at the problem.
     #[schemars(length(min = 1, max = 253))]
     pub by: String,
 }
 
-/// Who is through with it, and why.
+/// Who closes an Escalation, and why.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Closing {
-    /// Who.
+    /// Name of the person who closes the Escalation.
     #[schemars(length(min = 1, max = 253))]
     pub by: String,
-    /// Why.
+    /// Why the Escalation is closed, as text for people.
     #[schemars(length(min = 1, max = 4096))]
     pub reason: String,
 }
 
-/// What became of it.
+/// The observed state of an Escalation.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct EscalationStatus {
-    /// Where it is.
+    /// Where the Escalation is.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub phase: Option<EscalationPhase>,
-    /// How bad it is by now: what nobody acknowledges becomes worse with time.
+    /// The present severity. It rises by one step for each 4 hours without an acknowledgement, at
+    /// most twice.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub severity: Option<Severity>,
-    /// How often it was raised.
+    /// How many times the problem was reported.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 0))]
     pub raises: Option<i32>,
-    /// When it was raised last.
+    /// Time of the last report.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "schema::time")]
     pub last_raised_at: Option<Time>,
-    /// When it became worse last, because nobody had acknowledged it.
+    /// Time at which the severity last rose because nobody had acknowledged the Escalation.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "schema::time")]
     pub severity_raised_at: Option<Time>,
-    /// Why it is closed.
+    /// Why the Escalation is closed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 4096))]
     pub closed_reason: Option<String>,
-    /// Who was told, one a route.
+    /// One entry per route with the result of sending.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 16))]
     pub deliveries: Vec<Delivery>,
-    /// Details, one of a type.
+    /// Conditions, keyed by type.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(schema_with = "schema::conditions")]
     pub conditions: Vec<Condition>,
 }
 
 /// Where an Escalation is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
+#[derive(
+    Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema,
+)]
 pub enum EscalationPhase {
-    /// Nobody looks at it yet.
+    /// Nobody has acknowledged the problem yet.
     Open,
-    /// Somebody does.
+    /// A person looks at the problem.
     Acknowledged,
-    /// It is over.
+    /// A person closed the Escalation, or the problem went away. It is deleted after 7 days.
     Closed,
 }
 
-/// What one route was told.
+/// The result of sending on one route.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Delivery {
-    /// The route's name.
+    /// Name of the route.
     #[schemars(length(max = 63))]
     pub route: String,
-    /// The severity that was told, or is to be.
+    /// The severity that was sent, or is to be sent.
     pub severity: Severity,
-    /// How it went.
+    /// Result of the last try.
     pub state: DeliveryState,
-    /// How often it was tried at this severity.
+    /// How many times sending was tried at this severity.
     #[schemars(range(min = 0))]
     pub attempts: i32,
-    /// When it was tried last.
+    /// Time of the last try.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "schema::time")]
     pub last_attempt_at: Option<Time>,
-    /// When it is tried next.
+    /// Time of the next try.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "schema::time")]
     pub next_attempt_at: Option<Time>,
-    /// Why it did not go through.
+    /// Why the last try failed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 1024))]
     pub message: Option<String>,
 }
 
-/// How telling one route went.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
+/// Result of sending on one route.
+#[derive(
+    Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema,
+)]
 pub enum DeliveryState {
-    /// It is tried again.
+    /// The last try failed. There will be another.
     Pending,
-    /// It was taken.
+    /// The message was accepted.
     Sent,
-    /// It was tried often enough.
+    /// All 10 tries at this severity failed.
     Failed,
 }

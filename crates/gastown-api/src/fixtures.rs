@@ -2,8 +2,8 @@
 
 use std::collections::BTreeSet;
 
+use serde::Serialize;
 use serde::de::DeserializeOwned;
-use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use crate::{BeadStore, Convoy, Escalation, MergeRequest, Polecat, Refinery, Rig, Witness, crds};
@@ -19,7 +19,7 @@ fn manifests() -> Vec<Value> {
 }
 
 fn documents(text: &str) -> Vec<Value> {
-    serde_norway::Deserializer::from_str(text).map(|d| Value::deserialize(d).unwrap()).collect()
+    serde_saphyr::from_multiple(text).unwrap()
 }
 
 /// The typed object written again.
@@ -40,7 +40,7 @@ fn again(object: &Value) -> Value {
     }
 }
 
-/// Where `after` lacks or differs from something of `before`; more is allowed, since defaults are
+/// Where something of `before` is missing or different in `after`; more is allowed, since defaults are
 /// filled in, and so is a quantity written as text instead of a number.
 fn lost(before: &Value, after: &Value, path: &str) -> Vec<String> {
     match (before, after) {
@@ -130,7 +130,7 @@ fn the_manifests_use_every_field_of_every_spec() {
 
 #[test]
 fn a_whole_status_goes_through_the_types_and_the_fixtures_use_every_field() {
-    let statuses: Value = serde_norway::from_str(STATUSES).unwrap();
+    let statuses: Value = serde_saphyr::from_str(STATUSES).unwrap();
     for mut manifest in manifests() {
         let kind = manifest["kind"].as_str().unwrap().to_owned();
         let status = statuses[&kind].clone();

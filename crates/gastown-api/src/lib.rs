@@ -4,8 +4,8 @@
 //! The schema that the API server enforces is made from these types ([`crds`]); its rules are CEL,
 //! so that there is no webhook to run or to lose. The Rust types are as lenient as they can be:
 //! durations, URLs and branches are strings here, read by `gastown-types` and [`duration`] where
-//! they are used, so that an object stored before a rule existed still reads. This crate knows no
-//! Kubernetes client.
+//! they are used, so that an object stored before a rule existed can still be read. There is no
+//! Kubernetes client in the crate's dependencies.
 
 // Clippy takes the columns of one `#[kube]` for repetitions of each other.
 #![allow(clippy::duplicated_attributes)]
@@ -30,6 +30,7 @@ mod refinery;
 mod rig;
 mod schema;
 mod shared;
+mod values;
 mod witness;
 
 pub use bead_store::{

@@ -28,45 +28,47 @@ use crate::schema;
 #[serde(rename_all = "camelCase")]
 #[schemars(extend("x-kubernetes-validations" = immutable()))]
 pub struct MergeRequestSpec {
-    /// The rig that it belongs to.
+    /// Name of the rig whose Refinery lands the commit. Immutable.
     #[schemars(length(min = 1, max = 253))]
     pub rig_ref: String,
-    /// The branch that holds the commit.
+    /// Branch on the remote that contains the commit. Immutable.
     #[schemars(length(min = 1, max = 244), extend("x-kubernetes-validations" = schema::branch()))]
     pub source_branch: String,
-    /// What is to land: 40 or 64 hexadecimal digits.
+    /// The commit that is to land: 40 or 64 hexadecimal digits. Immutable.
     #[schemars(length(max = 64), extend("x-kubernetes-validations" = schema::commit()))]
     pub commit: String,
-    /// Where it is to land.
+    /// Branch that the commit is to land on. Immutable.
     #[schemars(length(min = 1, max = 244), extend("x-kubernetes-validations" = schema::branch()))]
     pub target_branch: String,
-    /// Its author.
+    /// The Polecat that made the commit. A failed request goes back to it as a rework. Immutable.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub polecat_ref: Option<PolecatReference>,
-    /// Which attempt of its author it is, from 1.
+    /// Number of the attempt of the Polecat that made the commit, from 1. Immutable. Defaults to 1.
     #[serde(default = "first")]
     #[schemars(range(min = 1))]
     pub attempt: i32,
-    /// The request that this one replaces.
+    /// Name of the MergeRequest that this one replaces. Immutable.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 253))]
     pub previous: Option<String>,
-    /// The bead that it closes.
+    /// Id of the bead that the landing closes. Immutable.
     #[serde(default, rename = "beadID", skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 255), extend("x-kubernetes-validations" = schema::bead_id()))]
     pub bead_id: Option<String>,
-    /// 0 is the most urgent, 4 the least.
+    /// Order in the queue, from 0 (first) to 4 (last). Age counts too. Defaults to 2.
     #[serde(default = "default_priority")]
     #[schemars(range(min = 0, max = 4))]
     pub priority: i32,
-    /// A person asks to wait with it.
+    /// Set by a person: whether the request is held back. It stays in the queue and is neither
+    /// tested nor landed. Defaults to false.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub hold: bool,
-    /// A person counts this up to have it tried again.
+    /// Set by a person: add 1 to test a request again that went back to its author or was rejected.
+    /// Defaults to 0.
     #[serde(default)]
     #[schemars(range(min = 0))]
     pub retry: i32,
-    /// A person does not want it.
+    /// Set by a person: who rejects the request, and why. It is not landed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub rejected: Option<Rejection>,
 }
@@ -79,7 +81,7 @@ fn default_priority() -> i32 {
     2
 }
 
-/// A request is one commit and one story: another commit is another request.
+/// A request is about one commit: another commit is another request.
 fn immutable() -> serde_json::Value {
     let fields = [
         "rigRef",
@@ -100,128 +102,134 @@ fn immutable() -> serde_json::Value {
     fields.iter().map(rule).collect()
 }
 
-/// The Polecat that wrote a request's commit.
+/// The Polecat that made a request's commit.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct PolecatReference {
-    /// Its name, in the request's namespace.
+    /// Name of the Polecat, in the request's namespace.
     #[schemars(length(min = 1, max = 253))]
     pub name: String,
-    /// Its uid: a later Polecat of the same name is another author.
+    /// Uid of the Polecat: a later Polecat of the same name is another author.
     #[schemars(length(min = 1, max = 64))]
     pub uid: String,
 }
 
-/// Who does not want a request, and why.
+/// Who rejects a request, and why.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Rejection {
-    /// Who.
+    /// Name of the person who rejects the request.
     #[schemars(length(min = 1, max = 253))]
     pub by: String,
-    /// Why.
+    /// Why the request is rejected, as text for people.
     #[schemars(length(max = 4096))]
     pub reason: String,
 }
 
-/// What became of it.
+/// The observed state of a MergeRequest.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct MergeRequestStatus {
-    /// Where it is.
+    /// Where the request is on its way to the target branch.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub phase: Option<MergePhase>,
-    /// Why, in one word.
+    /// Why the request is in this phase, as one CamelCase word. The condition `Ready` has the
+    /// sentence.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 1024))]
     pub reason: Option<String>,
-    /// Its place in the queue, from 1; absent when it does not wait. Never less than the true place
-    /// and at most twice it: a queue that moves up by one does not rewrite everyone behind.
+    /// Place in the queue, from 1. Absent when the request does not wait. It is at least the true
+    /// place and at most twice that, so that a queue that moves up by one does not rewrite every
+    /// request.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub position: Option<i32>,
-    /// The commit that passed the gates.
+    /// The commit that passed the gate. Absent when there is no gate.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 64))]
     pub tested_commit: Option<String>,
-    /// The commit that the target branch was moved to.
+    /// The commit that the target branch was moved to. When a gate ran, it equals `testedCommit`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 64))]
     pub landed_commit: Option<String>,
-    /// When it was queued.
+    /// Time at which the request entered the queue.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "schema::time")]
     pub queued_at: Option<Time>,
-    /// When its last gate was started.
+    /// Time at which the last run of the gate was started.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "schema::time")]
     pub started_testing_at: Option<Time>,
-    /// When it landed.
+    /// Time at which the commit was seen on the target branch.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "schema::time")]
     pub landed_at: Option<Time>,
-    /// The last tries to test or land it, oldest first.
+    /// The last 8 runs of the gate and tries to land, oldest first.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 8))]
     pub attempts: Vec<MergeAttempt>,
-    /// Details, one of a type.
+    /// Conditions, keyed by type.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(schema_with = "schema::conditions")]
     pub conditions: Vec<Condition>,
 }
 
 impl MergeRequestStatus {
-    /// How many [`MergeAttempt`]s a status holds.
+    /// How many [`MergeAttempt`]s a status lists.
     pub const MAX_ATTEMPTS: usize = 8;
 }
 
 impl MergeAttempt {
-    /// How many characters of evidence an attempt holds.
+    /// How many characters of evidence an attempt keeps.
     pub const MAX_EVIDENCE: usize = 4096;
 }
 
 /// Where a request is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
+#[derive(
+    Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema,
+)]
 pub enum MergePhase {
-    /// It waits.
+    /// The request waits for its turn or for something that is missing.
     Queued,
-    /// A gate runs on it.
+    /// The gate runs on the request's commit, or has passed and the landing follows.
     Testing,
-    /// It is on the target branch.
+    /// The commit is on the target branch.
     Landed,
-    /// It went back to its author with the evidence.
+    /// The request went back to its author, with the evidence in `attempts`.
     Rework,
-    /// It will not land.
+    /// The request will not land.
     Rejected,
-    /// A newer commit of its branch took its place.
+    /// A newer commit of the same branch replaces this one.
     Superseded,
 }
 
-/// One try to test or land a request.
+/// One run of the gate on a request, or one try to land it.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct MergeAttempt {
-    /// From 1.
+    /// Number of this attempt, from 1.
     #[schemars(range(min = 1))]
     pub number: i32,
-    /// The request's commit.
+    /// Commit of the request at that time.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     #[schemars(length(max = 64))]
     pub commit: String,
-    /// The tip of the target branch that it was built on.
+    /// The tip of the target branch that the candidate was built on.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     #[schemars(length(max = 64))]
     pub base: String,
-    /// The commit that was built and tested.
+    /// The commit that was built and tested. It equals `base` when the target branch was tested
+    /// alone.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 64))]
     pub candidate: Option<String>,
-    /// What came out, in one word; absent while it runs.
+    /// The result: `Passed`, `Failed`, `Broken` (the cluster broke the run, nobody is blamed) or
+    /// the reason of a rework such as `Conflict`. Absent while the gate runs.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 64))]
     pub result: Option<String>,
-    /// Why, in one word.
+    /// Why, as one CamelCase word.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 64))]
     pub reason: Option<String>,
-    /// The gate that decided.
+    /// Name of the gate that decided.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 253))]
     pub gate: Option<String>,
@@ -229,15 +237,15 @@ pub struct MergeAttempt {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 4096))]
     pub evidence: Option<String>,
-    /// The gate's Job.
+    /// Name of the gate's Job.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 253))]
     pub job: Option<String>,
-    /// When it began.
+    /// Time at which the attempt began.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "schema::time")]
     pub started_at: Option<Time>,
-    /// When it ended.
+    /// Time at which the attempt ended.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "schema::time")]
     pub finished_at: Option<Time>,

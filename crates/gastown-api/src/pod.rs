@@ -7,7 +7,7 @@ use serde_json::Value;
 use crate::schema;
 use crate::shared::JsonObject;
 
-/// A volume of a kind that gives away nothing of the node.
+/// A volume of a pod. Only kinds that give no access to the node are allowed.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 #[schemars(extend("x-kubernetes-validations" = schema::rules(&[(
@@ -15,40 +15,41 @@ use crate::shared::JsonObject;
     "volumes[] must have exactly one of emptyDir, configMap, secret, projected, persistentVolumeClaim; other kinds, such as hostPath, are not allowed",
 )])))]
 pub struct PodVolume {
-    /// What volumeMounts call it.
+    /// Name of the volume, for `volumeMounts`.
     #[schemars(length(min = 1, max = 63))]
     pub name: String,
-    /// A folder that lives as long as the pod.
+    /// An empty directory that lives as long as the pod, as in a pod's spec.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "schema::any_object")]
     pub empty_dir: Option<JsonObject>,
-    /// The files of a ConfigMap.
+    /// The files of a ConfigMap, as in a pod's spec.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "schema::any_object")]
     pub config_map: Option<JsonObject>,
-    /// The files of a Secret.
+    /// The files of a Secret, as in a pod's spec.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "schema::any_object")]
     pub secret: Option<JsonObject>,
-    /// Files of several ConfigMaps and Secrets; no service-account token.
+    /// Files of several ConfigMaps, Secrets and fields of the pod. Service-account tokens are not
+    /// allowed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub projected: Option<ProjectedVolume>,
-    /// A claim in the same namespace.
+    /// A PersistentVolumeClaim in the same namespace, as in a pod's spec.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "schema::any_object")]
     pub persistent_volume_claim: Option<JsonObject>,
 }
 
-/// A projected volume. A service-account token is not among its sources: it would speak for the
-/// pod, not for the agent.
+/// A projected volume. A service-account token is not among its sources, because it would
+/// authenticate the pod, not the agent.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct ProjectedVolume {
-    /// Mode bits of the files.
+    /// Mode bits of the files, as a decimal number. By default 420 (0644).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 0, max = 511))]
     pub default_mode: Option<i32>,
-    /// Where the files come from.
+    /// The ConfigMaps, Secrets and fields of the pod that the files come from.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 16))]
     pub sources: Vec<ProjectedSource>,
@@ -62,22 +63,22 @@ pub struct ProjectedVolume {
     "projected.sources[] must have exactly one of configMap, secret, downwardAPI; service-account tokens are not allowed",
 )])))]
 pub struct ProjectedSource {
-    /// Keys of a ConfigMap.
+    /// Keys of a ConfigMap, as in a pod's spec.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "schema::any_object")]
     pub config_map: Option<JsonObject>,
-    /// Keys of a Secret.
+    /// Keys of a Secret, as in a pod's spec.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "schema::any_object")]
     pub secret: Option<JsonObject>,
-    /// Fields of the pod.
+    /// Fields of the pod, as in a pod's spec.
     #[serde(default, rename = "downwardAPI", skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "schema::any_object")]
     pub downward_api: Option<JsonObject>,
 }
 
 impl PodVolume {
-    /// The volume for a pod's spec; an error where what was passed on as written is no such volume.
+    /// The volume for a pod's spec; an error when what the user wrote is not a valid volume.
     pub fn to_volume(&self) -> Result<Volume, serde_json::Error> {
         serde_json::to_value(self).and_then(serde_json::from_value)
     }

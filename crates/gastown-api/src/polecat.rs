@@ -42,33 +42,37 @@ use crate::shared::{ObjectName, SecretKeyRef, yes};
      "spec.agentConfig.command is required when spec.agent is generic: name the program to run"),
 ])))]
 pub struct PolecatSpec {
-    /// The Rig that it works for.
+    /// Name of the Rig whose repository and merge queue this Polecat uses. Immutable.
     #[schemars(length(min = 1, max = 253))]
     pub rig: String,
-    /// What is wanted of it; what is, is `status.phase`.
+    /// What the Polecat should be doing. `status.phase` shows what it is doing. Defaults to `Idle`.
     #[serde(default)]
     pub desired_state: DesiredState,
-    /// The bead that it works on.
+    /// Id of the bead to work on, such as `gt-a1b2`. The Polecat claims the bead before it starts,
+    /// and the landing closes it. Immutable once set. Without it, `taskDescription` is the task.
     #[serde(default, rename = "beadID", skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 255), extend("x-kubernetes-validations" = schema::bead_id()))]
     pub bead_id: Option<String>,
-    /// What is to be done, in words for the agent.
+    /// The task, as text for the agent. Required when `beadID` is empty; with a bead it is added to
+    /// the bead's own text.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 131_072))]
     pub task_description: Option<String>,
-    /// Where the agent runs.
+    /// Where the agent runs. Immutable. Defaults to `kubernetes`.
     #[serde(default)]
     pub execution_mode: ExecutionMode,
-    /// The repository, the credentials and the pod.
+    /// The repository, the credentials and the pod's settings. Without it the Polecat is Stuck with
+    /// reason `MissingKubernetesSpec`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub kubernetes: Option<KubernetesSpec>,
-    /// Which agent does it.
+    /// The agent that does the task. Defaults to `claude-code`.
     #[serde(default)]
     pub agent: AgentKind,
-    /// How the agent is run.
+    /// The agent's model, command, arguments and environment. By default the agent's own.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub agent_config: Option<AgentConfig>,
-    /// Requests and limits of the agent's container; `kubernetes.resources` wins.
+    /// Requests and limits of the agent's container. `kubernetes.resources` takes precedence. By
+    /// default requests of 500m CPU and 1Gi memory, limits of 2 CPU and 4Gi.
     #[serde(
         default,
         deserialize_with = "crate::pod::resources",
@@ -76,29 +80,36 @@ pub struct PolecatSpec {
     )]
     #[schemars(schema_with = "schema::resources")]
     pub resources: Option<ResourceRequirements>,
-    /// Seconds after which a finished Polecat is deleted; kept when absent.
+    /// Seconds from the end until the Polecat is deleted. The end is the landing, or the end of the
+    /// work when there is nothing to merge. A Stuck Polecat is never deleted. By default it is
+    /// kept.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 0))]
     pub ttl_seconds_after_finished: Option<i32>,
-    /// Seconds that it may be idle.
+    /// Kept for manifests of the Go operator; this operator does not act on it. In seconds.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 0))]
     pub max_idle_seconds: Option<i32>,
-    /// Order of admission and in the merge queue: 0 is the most urgent, 4 the least; 2 when absent.
+    /// Order of admission to the rig and in the merge queue, from 0 (first) to 4 (last). Equal
+    /// priorities go by age. By default 2.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 0, max = 4))]
     pub priority: Option<i32>,
-    /// Finishing without a commit is a failure; false makes it a success.
+    /// Whether finishing without a commit is a failure (`Stuck` with reason `NoChanges`). Set it to
+    /// false for tasks that may change nothing. Defaults to true.
     #[serde(default = "yes")]
     pub expect_changes: bool,
-    /// Limits of one attempt; at one of them the agent is stopped and its work saved.
+    /// Limits of one attempt. At the first limit that is reached the agent is stopped, its work is
+    /// saved and the Polecat is Stuck with reason `BudgetExceeded`. By default there is no limit.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub budget: Option<Budget>,
-    /// How often the agent is started again after a fault.
+    /// How many times the agent is started again after a fault of the agent or of the cluster.
+    /// Defaults to 3.
     #[serde(default = "default_retries")]
     #[schemars(range(min = 0, max = 100))]
     pub max_retries: i32,
-    /// How many attempts there are in all, restarts after faults and reworks together.
+    /// How many attempts there may be in all: first start, restarts after faults and reworks.
+    /// Defaults to 8.
     #[serde(default = "default_attempts")]
     #[schemars(range(min = 1, max = 100))]
     pub max_attempts: i32,
@@ -139,107 +150,115 @@ impl PolecatSpec {
     }
 }
 
-/// What is wanted of a Polecat.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+/// What a Polecat should be doing.
+#[derive(
+    Clone,
+    Copy,
+    Debug,
+    Default,
+    PartialEq,
+    Eq,
+    PartialOrd,
+    Ord,
+    Hash,
+    Serialize,
+    Deserialize,
+    JsonSchema,
+)]
 pub enum DesiredState {
-    /// No pod; work that was under way is saved.
+    /// The agent does not run. A running one is stopped and its work is saved; nothing new starts.
     #[default]
     Idle,
-    /// Do the task.
+    /// The agent does the task. Its pod starts as soon as the rig has a free slot.
     Working,
-    /// No pod any more; work that was under way is saved.
+    /// The task is ended. A running agent is stopped, its work is saved and its bead becomes free.
     Terminated,
 }
 
 /// Where an agent runs.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub enum ExecutionMode {
-    /// In a pod of its own.
+    /// In a pod of its own in the Polecat's namespace.
     #[default]
     Kubernetes,
 }
 
-/// The agents that there are adapters for.
+/// The agents that the operator can run.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum AgentKind {
-    /// Claude Code.
+    /// Claude Code, which comes with the operator's agent image.
     #[default]
     ClaudeCode,
-    /// Any program: `agentConfig.command`.
+    /// Any program. `agentConfig.command` names it, and the image must contain it.
     Generic,
-}
-
-impl AgentKind {
-    /// The name in the spec and in `GASTOWN_AGENT`.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::ClaudeCode => "claude-code",
-            Self::Generic => "generic",
-        }
-    }
 }
 
 /// How an agent is run.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct AgentConfig {
-    /// Who serves the model.
+    /// Which API serves the model. It decides which environment variables get the endpoint and the
+    /// key. `claude-code` works with `anthropic` and `litellm`. Defaults to `litellm`.
     #[serde(default)]
     pub provider: Provider,
-    /// The model.
+    /// Name of the model, as the provider knows it. By default the agent's own choice.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 253))]
     pub model: Option<String>,
-    /// Where the model is served.
+    /// Endpoint and key of the model's API. By default the agent's own endpoint.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub model_provider: Option<ModelProvider>,
-    /// The agent's image; `kubernetes.image` wins.
+    /// Image of the agent's container. `kubernetes.image` takes precedence. By default the
+    /// operator's agent image.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 1024))]
     pub image: Option<String>,
-    /// The program and its first arguments, instead of the agent's own.
+    /// Program and first arguments, in place of the agent's own. Required for the agent `generic`.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 64), inner(length(max = 16_384)))]
     pub command: Vec<String>,
-    /// Further arguments.
+    /// Arguments that follow those of `command` or of the agent.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 64), inner(length(max = 16_384)))]
     pub args: Vec<String>,
-    /// A ConfigMap whose keys become environment variables of the agent.
+    /// A ConfigMap in the Polecat's namespace whose keys become environment variables of the agent.
+    /// The pod does not start before it exists.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub config_map_ref: Option<ObjectName>,
-    /// Environment variables of the agent; `kubernetes.env` wins.
+    /// Environment variables of the agent. `kubernetes.env` takes precedence. Names that begin with
+    /// `GASTOWN_` or `GT_` are refused.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(schema_with = "schema::env")]
     pub env: Vec<EnvVar>,
 }
 
-/// Who serves the model.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+/// Which API serves the model.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum Provider {
-    /// A LiteLLM proxy.
+    /// A LiteLLM proxy. Sets `ANTHROPIC_BASE_URL` and `ANTHROPIC_API_KEY`.
     #[default]
     Litellm,
-    /// The Messages API.
+    /// The Anthropic Messages API. Sets `ANTHROPIC_BASE_URL` and `ANTHROPIC_API_KEY`.
     Anthropic,
-    /// The API of OpenAI.
+    /// The OpenAI API. Sets `OPENAI_BASE_URL` and `OPENAI_API_KEY`.
     Openai,
-    /// A local Ollama.
+    /// An Ollama server. Sets `OLLAMA_HOST` and `OLLAMA_API_KEY`.
     Ollama,
 }
 
-/// Where the model is served.
+/// Endpoint and key of a model's API.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct ModelProvider {
-    /// The API's base URL.
+    /// Base URL of the model's API, such as `http://litellm.ai.svc:4000`. By default the agent's
+    /// own.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 2048))]
     pub endpoint: Option<String>,
-    /// The key for it.
+    /// Secret and key that hold the API key. `kubernetes.apiKeySecretRef` takes precedence.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub api_key_secret_ref: Option<SecretKeyRef>,
 }
@@ -251,14 +270,14 @@ pub struct ModelProvider {
     ("!has(self.maxCostUSD) || self.maxCostUSD > 0.0", "budget.maxCostUSD must be more than 0: leave it out for no limit"),
 ])))]
 pub struct Budget {
-    /// US dollars, as the agent reckons them.
+    /// Cost in US dollars, as the agent computes it. More than 0. By default there is no limit.
     #[serde(default, rename = "maxCostUSD", skip_serializing_if = "Option::is_none")]
     pub max_cost_usd: Option<f64>,
-    /// Tokens, input and output together.
+    /// Number of tokens, input and output together. By default there is no limit.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1))]
     pub max_tokens: Option<i64>,
-    /// Turns of the conversation.
+    /// Number of turns of the conversation with the model. By default there is no limit.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1))]
     pub max_turns: Option<i64>,

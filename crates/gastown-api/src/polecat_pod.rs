@@ -16,36 +16,44 @@ use crate::shared::{JsonObject, ObjectName, SecretKeyRef, main_branch};
 #[serde(rename_all = "camelCase")]
 #[schemars(extend("x-kubernetes-validations" = volume_rules()))]
 pub struct KubernetesSpec {
-    /// The repository to work on: the rig's.
+    /// URL of the repository to work on. Work of another repository than the rig's is not merged
+    /// (`WrongRepository`).
     #[schemars(length(min = 1, max = 2048), extend("x-kubernetes-validations" = schema::git_url()))]
     pub git_repository: String,
-    /// The branch that the work starts from and lands on.
+    /// Branch that the work starts from and lands on. Defaults to `main`.
     #[serde(default = "main_branch")]
     #[schemars(length(min = 1, max = 244), extend("x-kubernetes-validations" = schema::branch()))]
     pub git_branch: String,
-    /// The branch of the work; `feature/<bead>` or `polecat/<name>` when absent.
+    /// Branch that the agent's commits go to. By default `feature/<bead>`, or `polecat/<name>`
+    /// without a bead.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 244), extend("x-kubernetes-validations" = schema::branch()))]
     pub work_branch: Option<String>,
-    /// The work branch is on the remote already and is ours to continue.
+    /// Whether an existing work branch on the remote is continued. By default a work branch that
+    /// this Polecat did not push makes it wait with reason `BranchExists`.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub resume_branch: bool,
-    /// A Secret with `ssh-privatekey` (or `id_rsa`, `id_ed25519`, `identity`), or with `username`
-    /// and `password` or `token`.
+    /// A Secret in the Polecat's namespace with the git credentials. For ssh the key
+    /// `ssh-privatekey` (or `id_rsa`, `id_ed25519`, `identity`), and optionally `known_hosts`; for
+    /// http(s) the keys `username` and `password` or `token`. By default the repository is used
+    /// anonymously.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub git_secret_ref: Option<ObjectName>,
-    /// A Secret with `.credentials.json` for Claude Code.
+    /// A Secret in the Polecat's namespace with the key `.credentials.json`: a login of Claude
+    /// Code. `apiKeySecretRef` is the other way to authenticate.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub claude_creds_secret_ref: Option<ObjectName>,
-    /// The key for the model's API.
+    /// Secret and key, in the Polecat's namespace, that hold the API key for the model. The agent
+    /// does not start before they exist.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub api_key_secret_ref: Option<SecretKeyRef>,
-    /// The image that the agent runs in; it must hold git, a shell, CA certificates and the
-    /// project's tools.
+    /// Image of the agent's container. It must contain git, a shell, CA certificates and the
+    /// project's tools, see docs/agent-image.md. By default the operator's agent image.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 1024))]
     pub image: Option<String>,
-    /// Requests and limits of the agent's container.
+    /// Requests and limits of the agent's container. By default requests of 500m CPU and 1Gi
+    /// memory, limits of 2 CPU and 4Gi.
     #[serde(
         default,
         deserialize_with = "crate::pod::resources",
@@ -53,17 +61,20 @@ pub struct KubernetesSpec {
     )]
     #[schemars(schema_with = "schema::resources")]
     pub resources: Option<ResourceRequirements>,
-    /// The time of one attempt; the work is saved before it is up.
+    /// Longest time of one attempt, in seconds. The agent is stopped early enough to save its work,
+    /// and the Polecat is Stuck with reason `Deadline`. Defaults to 3600.
     #[serde(default = "default_deadline")]
     #[schemars(range(min = 1))]
     pub active_deadline_seconds: i64,
-    /// A ConfigMap whose key `known_hosts` holds further host keys.
+    /// A ConfigMap in the Polecat's namespace whose key `known_hosts` holds ssh host keys, beside
+    /// the built-in ones of github.com, gitlab.com and bitbucket.org.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ssh_known_hosts_config_map_ref: Option<ObjectName>,
-    /// Host keys are always checked.
+    /// Whether ssh host keys are checked. They always are; the field is kept for manifests of the
+    /// Go operator. Defaults to `yes`.
     #[serde(default)]
     pub ssh_strict_host_key_checking: StrictHostKeyChecking,
-    /// Secrets to pull the images with.
+    /// Secrets in the Polecat's namespace to pull the images with.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 16))]
     pub image_pull_secrets: Vec<ObjectName>,
@@ -71,31 +82,32 @@ pub struct KubernetesSpec {
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     #[schemars(schema_with = "schema::node_selector")]
     pub node_selector: BTreeMap<String, String>,
-    /// Taints of nodes that the pod bears.
+    /// Taints of nodes that the pod tolerates.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(schema_with = "schema::tolerations")]
     pub tolerations: Vec<Toleration>,
-    /// The pod's affinity, as in a pod.
+    /// Affinity of the pod, as in a pod's spec.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "schema::any_object")]
     pub affinity: Option<JsonObject>,
-    /// The pod's priority class.
+    /// Priority class of the pod.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 253))]
     pub priority_class_name: Option<String>,
-    /// The pod's runtime class.
+    /// Runtime class of the pod.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 253))]
     pub runtime_class_name: Option<String>,
-    /// Further volumes of the pod.
+    /// Further volumes of the pod, for `volumeMounts`.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 16), extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["name"]))]
     pub volumes: Vec<PodVolume>,
-    /// Where the agent's container has them.
+    /// Mounts of `volumes` in the agent's container.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(schema_with = "schema::volume_mounts")]
     pub volume_mounts: Vec<VolumeMount>,
-    /// Further environment variables of the agent's container.
+    /// Environment variables of the agent. They take precedence over `agentConfig.env`. Names that
+    /// begin with `GASTOWN_` or `GT_` are refused.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(schema_with = "schema::env")]
     pub env: Vec<EnvVar>,
@@ -153,10 +165,10 @@ impl KubernetesSpec {
 }
 
 /// Whether an ssh host's key is checked.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum StrictHostKeyChecking {
-    /// Always.
+    /// A host whose key is unknown or different is refused.
     #[default]
     Yes,
 }

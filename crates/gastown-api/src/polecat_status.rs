@@ -4,24 +4,24 @@ use serde::{Deserialize, Serialize};
 
 use crate::schema;
 
-/// What is known of a Polecat. Every field is absent until it is known, so that a controller
-/// applies only its own.
+/// The observed state of a Polecat. Every field is absent until its value is known, so that each
+/// controller applies its own fields only.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct PolecatStatus {
-    /// What is; what is wanted is `spec.desiredState`.
+    /// The observed phase. `spec.desiredState` is the wanted one. Defaults to `Idle`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(extend("default" = "Idle"))]
     pub phase: Option<PolecatPhase>,
-    /// The bead that it works on.
+    /// The bead that the Polecat works on. Absent while `spec.desiredState` is `Idle`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 255))]
     pub assigned_bead: Option<String>,
-    /// The branch of the work.
+    /// Work branch of the Polecat, once it is on the remote.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 244))]
     pub branch: Option<String>,
-    /// The last commit of the work that the remote was seen to hold.
+    /// The last commit of the work branch that was verified on the remote.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 64))]
     pub commit: Option<String>,
@@ -29,87 +29,92 @@ pub struct PolecatStatus {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 64))]
     pub base_commit: Option<String>,
-    /// The pod of the last attempt.
+    /// Name of the pod of the newest attempt.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 253))]
     pub pod_name: Option<String>,
-    /// The pod runs.
+    /// Whether that pod is running.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub pod_active: Option<bool>,
-    /// When the agent was last seen to do something.
+    /// Start or end of the newest pod. For the agent's activity while it works see `activity`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "schema::time")]
     pub last_activity: Option<Time>,
-    /// What the agent is at, as witness-ctl sees it; absent when none is at work.
+    /// What the agent is doing, as observed by witness-ctl. Absent when no agent is at work.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub activity: Option<Activity>,
-    /// The agent of the last attempt.
+    /// The agent of the last attempt, such as `claude-code`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 64))]
     pub agent: Option<String>,
-    /// The image that it ran in.
+    /// Image of the agent's container in the last attempt.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 1024))]
     pub agent_image: Option<String>,
-    /// The model that answered.
+    /// The model that answered in the last attempt, or the one that was asked for.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 253))]
     pub agent_model: Option<String>,
     /// How the last attempt ended.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub outcome: Option<Outcome>,
-    /// How many attempts have begun.
+    /// Number of the newest attempt, counted from 1.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 0))]
     pub attempts: Option<i32>,
-    /// The MergeRequest of the last finished attempt.
+    /// Name of the MergeRequest of the last finished attempt, in the same namespace.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 253))]
     pub merge_request: Option<String>,
-    /// What the agent used in all attempts.
+    /// Turns, tokens and cost of all attempts together, as the agent reports them.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub usage: Option<Usage>,
-    /// When the first attempt began.
+    /// Time at which the first attempt began.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "schema::time")]
     pub started_at: Option<Time>,
-    /// When it became Done, Stuck or Terminated.
+    /// Time at which the Polecat became Done, Stuck or Terminated.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "schema::time")]
     pub finished_at: Option<Time>,
-    /// Details, one of a type.
+    /// Conditions, keyed by type. `Merged` is set by refinery-ctl, `Healthy` by witness-ctl, all
+    /// others by polecat-ctl.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(schema_with = "schema::conditions")]
     pub conditions: Vec<Condition>,
 }
 
-/// What a Polecat is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
+/// The observed phase of a Polecat.
+#[derive(
+    Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema,
+)]
 pub enum PolecatPhase {
-    /// Without a pod: not wanted to work, or waiting; the conditions say for what.
+    /// No pod is running: `Idle` is wanted, or the Polecat waits. The condition `Admitted` has the reason.
     Idle,
-    /// With a pod at work.
+    /// A pod is pending, running or being stopped.
     Working,
-    /// The work is on the remote.
+    /// The work is finished and on the remote. The condition `Merged` shows whether it has landed.
     Done,
-    /// Stopped, needing a person or a change.
+    /// The work has stopped and needs a person or a change. The condition `Ready` has the reason.
     Stuck,
-    /// Stopped because that was wanted.
+    /// The task was ended by `spec.desiredState`.
     Terminated,
 }
 
-/// What an agent is at.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
+/// What an agent is doing.
+#[derive(
+    Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema,
+)]
 pub enum Activity {
-    /// It does things.
+    /// Events arrive from the agent.
     Working,
-    /// It says nothing, but computes or is inside one tool call.
+    /// The agent sends no events, but computes or is inside one tool call.
     Quiet,
-    /// It has ended its turn and waits for a person.
+    /// The agent has ended its turn or asked a question, and waits for a person.
     WaitingForHuman,
-    /// It does nothing, for too long.
+    /// The agent has done nothing for longer than the Witness's `stuckThreshold`.
     Wedged,
-    /// Its pod is not heard from, though others are.
+    /// No heartbeats arrive from the pod, while those of other pods do.
     Dead,
 }
 
@@ -117,39 +122,40 @@ pub enum Activity {
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Outcome {
-    /// How the agent ended, such as `Completed`.
+    /// What follows: `Completed`, `Waiting` (tried again when something outside has changed),
+    /// `Drained` (stopped in order), `Failed` (tried again as a retry) or `Stuck`.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     #[schemars(length(max = 64))]
     pub exit: String,
-    /// What that means for the task, such as `NoChanges`.
+    /// Why, as one CamelCase word, such as `NoChanges` or `OOMKilled`.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     #[schemars(length(max = 64))]
     pub reason: String,
-    /// One sentence for a person.
+    /// Why, as one sentence.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     #[schemars(length(max = 4096))]
     pub message: String,
-    /// When it ended.
+    /// Time at which the attempt ended.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "schema::time")]
     pub finished_at: Option<Time>,
 }
 
-/// Tokens and money.
+/// Turns, tokens and cost.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", default)]
 pub struct Usage {
-    /// Turns of the conversation.
+    /// Number of turns of the conversation with the model.
     pub turns: i64,
-    /// Input tokens.
+    /// Number of input tokens.
     pub input_tokens: i64,
-    /// Output tokens.
+    /// Number of output tokens.
     pub output_tokens: i64,
-    /// Tokens read from the prompt cache.
+    /// Number of tokens read from the prompt cache.
     pub cache_read_tokens: i64,
-    /// Tokens written to the prompt cache.
+    /// Number of tokens written to the prompt cache.
     pub cache_write_tokens: i64,
-    /// US dollars, as the agent reckons them.
+    /// Cost in US dollars, as the agent computes it.
     #[serde(rename = "costUSD")]
     pub cost_usd: f64,
 }

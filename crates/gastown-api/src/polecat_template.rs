@@ -12,8 +12,8 @@ use crate::polecat_pod::{self, KubernetesSpec};
 use crate::schema;
 use crate::shared::{JsonObject, ObjectName, SecretKeyRef};
 
-/// What of a [`PolecatSpec`] all Polecats of a rig share, without defaults of its own. It is copied
-/// whole into each Polecat that is started: a later change concerns later Polecats.
+/// What all Polecats of a rig share: a [`PolecatSpec`] without defaults of its own. It is copied
+/// whole into each Polecat that is started, so a later change affects later Polecats only.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 #[schemars(extend("x-kubernetes-validations" = schema::rules(&[
@@ -21,31 +21,37 @@ use crate::shared::{JsonObject, ObjectName, SecretKeyRef};
      "polecatTemplate.agentConfig.command is required when polecatTemplate.agent is generic: name the program to run"),
 ])))]
 pub struct PolecatTemplate {
-    /// Which agent does it.
+    /// The agent that does the task. By default `claude-code`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub agent: Option<AgentKind>,
-    /// How the agent is run.
+    /// The agent's model, command, arguments and environment. By default the agent's own.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub agent_config: Option<AgentTemplate>,
-    /// The repository, the credentials and the pod.
+    /// The repository, the credentials and the pod's settings. By default the rig's repository,
+    /// without credentials.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub kubernetes: Option<KubernetesTemplate>,
-    /// Seconds after which a finished Polecat is deleted.
+    /// Seconds from the end until a Polecat is deleted. The end is the landing, or the end of the
+    /// work when there is nothing to merge. By default Polecats are kept.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 0))]
     pub ttl_seconds_after_finished: Option<i32>,
-    /// Order of admission and in the merge queue, 0 to 4; the bead's when absent.
+    /// Order of admission to the rig and in the merge queue, from 0 (first) to 4 (last). By default
+    /// the bead's own priority.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 0, max = 4))]
     pub priority: Option<i32>,
-    /// Limits of one attempt.
+    /// Limits of one attempt. At the first limit that is reached the agent is stopped, its work is
+    /// saved and the Polecat is Stuck with reason `BudgetExceeded`. By default there is no limit.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub budget: Option<Budget>,
-    /// How often the agent is started again after a fault.
+    /// How many times the agent is started again after a fault of the agent or of the cluster. By
+    /// default 3.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 0, max = 100))]
     pub max_retries: Option<i32>,
-    /// How many attempts there are in all, restarts after faults and reworks together.
+    /// How many attempts there may be in all: first start, restarts after faults and reworks. By
+    /// default 8.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1, max = 100))]
     pub max_attempts: Option<i32>,
@@ -86,32 +92,36 @@ impl PolecatTemplate {
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct AgentTemplate {
-    /// Who serves the model.
+    /// Which API serves the model. It decides which environment variables get the endpoint and the
+    /// key. `claude-code` works with `anthropic` and `litellm`. By default `litellm`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub provider: Option<Provider>,
-    /// The model.
+    /// Name of the model, as the provider knows it. By default the agent's own choice.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 253))]
     pub model: Option<String>,
-    /// Where the model is served.
+    /// Endpoint and key of the model's API. By default the agent's own endpoint.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub model_provider: Option<ModelProvider>,
-    /// The agent's image; `kubernetes.image` wins.
+    /// Image of the agent's container. `kubernetes.image` takes precedence. By default the
+    /// operator's agent image.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 1024))]
     pub image: Option<String>,
-    /// The program and its first arguments, instead of the agent's own.
+    /// Program and first arguments, in place of the agent's own. Required for the agent `generic`.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 64), inner(length(max = 16_384)))]
     pub command: Vec<String>,
-    /// Further arguments.
+    /// Arguments that follow those of `command` or of the agent.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 64), inner(length(max = 16_384)))]
     pub args: Vec<String>,
-    /// A ConfigMap whose keys become environment variables of the agent.
+    /// A ConfigMap in the Polecat's namespace whose keys become environment variables of the agent.
+    /// The pod does not start before it exists.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub config_map_ref: Option<ObjectName>,
-    /// Environment variables of the agent; `kubernetes.env` wins.
+    /// Environment variables of the agent. `kubernetes.env` takes precedence. Names that begin with
+    /// `GASTOWN_` or `GT_` are refused.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(schema_with = "schema::env")]
     pub env: Vec<EnvVar>,
@@ -133,37 +143,42 @@ impl AgentTemplate {
     }
 }
 
-/// A [`KubernetesSpec`] without defaults, and without the branch of the work, which each Polecat
-/// has for itself.
+/// A [`KubernetesSpec`] without defaults, and without the work branch, which each Polecat chooses
+/// for itself.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 #[schemars(extend("x-kubernetes-validations" = polecat_pod::volume_rules()))]
 pub struct KubernetesTemplate {
-    /// The repository to work on; the rig's when absent.
+    /// URL of the repository to work on. By default the rig's `gitURL`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 2048), extend("x-kubernetes-validations" = schema::git_url()))]
     pub git_repository: Option<String>,
-    /// The branch that the work starts from and lands on; the one of the rig's Refinery when
-    /// absent.
+    /// Branch that the work starts from and lands on. By default the target branch of the rig's
+    /// Refinery.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 244), extend("x-kubernetes-validations" = schema::branch()))]
     pub git_branch: Option<String>,
-    /// A Secret with `ssh-privatekey` (or `id_rsa`, `id_ed25519`, `identity`), or with `username`
-    /// and `password` or `token`.
+    /// A Secret in the Polecat's namespace with the git credentials. For ssh the key
+    /// `ssh-privatekey` (or `id_rsa`, `id_ed25519`, `identity`), and optionally `known_hosts`; for
+    /// http(s) the keys `username` and `password` or `token`. By default the repository is used
+    /// anonymously.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub git_secret_ref: Option<ObjectName>,
-    /// A Secret with `.credentials.json` for Claude Code.
+    /// A Secret in the Polecat's namespace with the key `.credentials.json`: a login of Claude
+    /// Code. `apiKeySecretRef` is the other way to authenticate.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub claude_creds_secret_ref: Option<ObjectName>,
-    /// The key for the model's API.
+    /// Secret and key, in the Polecat's namespace, that hold the API key for the model. The agent
+    /// does not start before they exist.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub api_key_secret_ref: Option<SecretKeyRef>,
-    /// The image that the agent runs in; it must hold git, a shell, CA certificates and the
-    /// project's tools.
+    /// Image of the agent's container. It must contain git, a shell, CA certificates and the
+    /// project's tools, see docs/agent-image.md. By default the operator's agent image.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 1024))]
     pub image: Option<String>,
-    /// Requests and limits of the agent's container.
+    /// Requests and limits of the agent's container. By default requests of 500m CPU and 1Gi
+    /// memory, limits of 2 CPU and 4Gi.
     #[serde(
         default,
         deserialize_with = "crate::pod::resources",
@@ -171,14 +186,16 @@ pub struct KubernetesTemplate {
     )]
     #[schemars(schema_with = "schema::resources")]
     pub resources: Option<ResourceRequirements>,
-    /// The time of one attempt; the work is saved before it is up.
+    /// Longest time of one attempt, in seconds. The agent is stopped early enough to save its work,
+    /// and the Polecat is Stuck with reason `Deadline`. By default 3600.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1))]
     pub active_deadline_seconds: Option<i64>,
-    /// A ConfigMap whose key `known_hosts` holds further host keys.
+    /// A ConfigMap in the Polecat's namespace whose key `known_hosts` holds ssh host keys, beside
+    /// the built-in ones of github.com, gitlab.com and bitbucket.org.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ssh_known_hosts_config_map_ref: Option<ObjectName>,
-    /// Secrets to pull the images with.
+    /// Secrets in the Polecat's namespace to pull the images with.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 16))]
     pub image_pull_secrets: Vec<ObjectName>,
@@ -186,31 +203,32 @@ pub struct KubernetesTemplate {
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     #[schemars(schema_with = "schema::node_selector")]
     pub node_selector: BTreeMap<String, String>,
-    /// Taints of nodes that the pod bears.
+    /// Taints of nodes that the pod tolerates.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(schema_with = "schema::tolerations")]
     pub tolerations: Vec<Toleration>,
-    /// The pod's affinity, as in a pod.
+    /// Affinity of the pod, as in a pod's spec.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "schema::any_object")]
     pub affinity: Option<JsonObject>,
-    /// The pod's priority class.
+    /// Priority class of the pod.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 253))]
     pub priority_class_name: Option<String>,
-    /// The pod's runtime class.
+    /// Runtime class of the pod.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 253))]
     pub runtime_class_name: Option<String>,
-    /// Further volumes of the pod.
+    /// Further volumes of the pod, for `volumeMounts`.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 16), extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["name"]))]
     pub volumes: Vec<PodVolume>,
-    /// Where the agent's container has them.
+    /// Mounts of `volumes` in the agent's container.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(schema_with = "schema::volume_mounts")]
     pub volume_mounts: Vec<VolumeMount>,
-    /// Further environment variables of the agent's container.
+    /// Environment variables of the agent. They take precedence over `agentConfig.env`. Names that
+    /// begin with `GASTOWN_` or `GT_` are refused.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(schema_with = "schema::env")]
     pub env: Vec<EnvVar>,

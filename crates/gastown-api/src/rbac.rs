@@ -10,7 +10,7 @@
 use k8s_openapi::api::rbac::v1::PolicyRule;
 
 /// A controller with a service account of its own.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Controller {
     /// rig-ctl.
     Rig,
@@ -27,7 +27,7 @@ pub enum Controller {
 }
 
 impl Controller {
-    /// All of them.
+    /// All controllers.
     pub const ALL: [Self; 6] =
         [Self::Rig, Self::Polecat, Self::Convoy, Self::Witness, Self::Refinery, Self::BeadStore];
 
@@ -54,16 +54,16 @@ impl Controller {
     }
 }
 
-/// One row: what may be done, and what for.
+/// One row of the table: what may be done, and why.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Grant {
     /// The API group; empty for the core group.
     pub group: &'static str,
     /// Resources and subresources.
     pub resources: &'static [&'static str],
-    /// Verbs.
+    /// Verbs of the API, such as `get`.
     pub verbs: &'static [&'static str],
-    /// What for.
+    /// Why the controller needs it.
     pub why: &'static str,
 }
 
@@ -80,7 +80,7 @@ const fn grant(
 }
 
 const EVENTS: Grant =
-    grant("events.k8s.io", &["events"], &["create", "patch"], "says once what happened");
+    grant("events.k8s.io", &["events"], &["create", "patch"], "publishes what happened");
 
 const LEASE: Grant = grant(
     "coordination.k8s.io",
@@ -97,7 +97,7 @@ const RIG: &[Grant] = &[
         "its own kind; the finalizer is a patch",
     ),
     grant(OURS, &["rigs/status"], &["patch"], "phase, counts and conditions"),
-    grant(OURS, &["rigs/finalizers"], &["update"], "being a blocking owner of its children"),
+    grant(OURS, &["rigs/finalizers"], &["update"], "be a blocking owner of its children"),
     grant(
         OURS,
         &["polecats", "convoys"],
@@ -108,7 +108,7 @@ const RIG: &[Grant] = &[
         OURS,
         &["witnesses", "refineries", "beadstores"],
         READ,
-        "readiness of children; adopting one that a user wrote, wherever it is",
+        "readiness of children; adopts one that a user created, in any namespace",
     ),
     EVENTS,
 ];
@@ -118,7 +118,7 @@ const RIG_RELEASE: &[Grant] = &[
         OURS,
         &["witnesses", "refineries", "beadstores"],
         &["create", "patch", "delete"],
-        "the children that it makes here",
+        "the children that it creates here",
     ),
     LEASE,
 ];
@@ -128,15 +128,10 @@ const POLECAT: &[Grant] = &[
         OURS,
         &["polecats"],
         &["get", "list", "watch", "patch", "delete"],
-        "its own kind: ledger and finalizer are patches; finished ones go after their time",
+        "its own kind: ledger and finalizer are patches; finished ones are deleted after their TTL",
     ),
     grant(OURS, &["polecats/status"], &["patch"], "phase, outcome and conditions"),
-    grant(
-        OURS,
-        &["polecats/finalizers"],
-        &["update"],
-        "being a blocking owner of pods and prompts",
-    ),
+    grant(OURS, &["polecats/finalizers"], &["update"], "be a blocking owner of pods and prompts"),
     grant(
         OURS,
         &["rigs", "refineries", "mergerequests"],
@@ -167,12 +162,12 @@ const POLECAT_RELEASE: &[Grant] = &[
 const REFINERY: &[Grant] = &[
     grant(OURS, &["refineries"], READ, "its own kind"),
     grant(OURS, &["refineries/status"], &["patch"], "phase, counts and conditions"),
-    grant(OURS, &["refineries/finalizers"], &["update"], "being a blocking owner of gates"),
+    grant(OURS, &["refineries/finalizers"], &["update"], "be a blocking owner of gates"),
     grant(
         OURS,
         &["mergerequests"],
         &["get", "list", "watch", "create", "patch", "delete"],
-        "the queue: verdicts are patches; ended ones go after their time",
+        "the queue: verdicts are patches; ended ones are deleted after seven days",
     ),
     grant(OURS, &["mergerequests/status"], &["patch"], "phase, position and attempts"),
     grant(OURS, &["rigs", "polecats"], READ, "repository, allowed namespaces, authors"),
@@ -241,7 +236,7 @@ const CONVOY: &[Grant] = &[
         OURS,
         &["convoys"],
         &["get", "list", "watch", "patch"],
-        "its own kind; what counted and what was told are patches",
+        "its own kind; what counted and which end was published are patches",
     ),
     grant(OURS, &["convoys/status"], &["patch"], "phase, progress and conditions"),
     grant(
@@ -254,7 +249,7 @@ const CONVOY: &[Grant] = &[
         OURS,
         &["polecats"],
         &["get", "list", "watch", "create"],
-        "who works on a bead; the one that it starts for a bead",
+        "who works on a bead; creates one for a bead",
     ),
     EVENTS,
 ];
@@ -268,17 +263,17 @@ const WITNESS: &[Grant] = &[
         OURS,
         &["escalations"],
         &["get", "list", "watch", "create", "patch", "delete"],
-        "alarms: what was told is a patch; closed ones go after their time",
+        "its own kind: deliveries are recorded by a patch; closed ones are deleted after seven days",
     ),
     grant(OURS, &["escalations/status"], &["patch"], "phase, severity and deliveries"),
-    grant(OURS, &["polecats"], READ, "whom to watch over"),
+    grant(OURS, &["polecats"], READ, "the Polecats that it watches"),
     grant(
         OURS,
         &["polecats/status"],
         &["patch"],
         "activity and the condition Healthy, and nothing else",
     ),
-    grant("", &["pods"], &["get"], "whose pod attaches"),
+    grant("", &["pods"], &["get"], "checks the pod that attaches"),
     grant("authentication.k8s.io", &["tokenreviews"], &["create"], "who calls its gRPC server"),
     EVENTS,
 ];
@@ -304,7 +299,7 @@ pub fn cluster_grants(controller: Controller) -> &'static [Grant] {
     }
 }
 
-/// What it may do in the release namespace besides.
+/// What a controller may do in the release namespace besides.
 pub fn namespace_grants(controller: Controller) -> &'static [Grant] {
     match controller {
         Controller::Rig => RIG_RELEASE,
@@ -316,7 +311,7 @@ pub fn namespace_grants(controller: Controller) -> &'static [Grant] {
     }
 }
 
-/// What it may do in each namespace of [`Controller::secret_namespaces`].
+/// What a controller may do in each namespace of [`Controller::secret_namespaces`].
 pub fn secret_grants(controller: Controller) -> &'static [Grant] {
     match controller {
         Controller::Rig | Controller::Polecat | Controller::Convoy => &[],

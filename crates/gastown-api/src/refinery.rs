@@ -30,32 +30,36 @@ use crate::shared::{ObjectName, main_branch, yes};
 )]
 #[serde(rename_all = "camelCase")]
 pub struct RefinerySpec {
-    /// The rig whose work it lands.
+    /// Name of the rig whose work is tested and landed. The oldest Refinery of a rig and target
+    /// branch is the active one.
     #[schemars(length(min = 1, max = 253))]
     pub rig_ref: String,
-    /// The branch that work lands on.
+    /// Branch that work lands on. Defaults to `main`.
     #[serde(default = "main_branch")]
     #[schemars(length(min = 1, max = 244), extend("x-kubernetes-validations" = schema::branch()))]
     pub target_branch: String,
-    /// The gate: a command for `sh -c` in the repository. Without one everything lands untested and
-    /// `Gated` is False.
+    /// The gate: a command for `sh -c` in the root of the repository. Exit code 0 passes. Without
+    /// it work lands untested, and the condition `Gated` is False.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 16_384))]
     pub test_command: Option<String>,
-    /// How many gates may run at a time.
+    /// Kept for manifests of the Go operator; this version runs one gate at a time. Defaults to 1.
     #[serde(default = "one")]
     #[schemars(range(min = 1, max = 100))]
     pub parallelism: i32,
-    /// Credentials for fetching and pushing.
+    /// A Secret in the Refinery's namespace with the credentials for fetching and pushing. For ssh
+    /// the key `ssh-privatekey` (or `id_rsa`, `id_ed25519`, `identity`), and optionally
+    /// `known_hosts`; for http(s) the keys `username` and `password` or `token`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub git_secret_ref: Option<ObjectName>,
-    /// Delete a work branch from the remote when it has landed.
+    /// Whether a work branch is deleted from the remote after its landing. Defaults to true.
     #[serde(default = "yes")]
     pub delete_merged_branches: bool,
-    /// A ConfigMap whose key `known_hosts` holds further host keys.
+    /// A ConfigMap in the Refinery's namespace whose key `known_hosts` holds ssh host keys, beside
+    /// the built-in ones of github.com, gitlab.com and bitbucket.org.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ssh_known_hosts_config_map_ref: Option<ObjectName>,
-    /// What a gate's pod is like.
+    /// Image, resources and environment of the gate's pod. By default the operator's agent image.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub gate_template: Option<GateTemplate>,
 }
@@ -64,34 +68,38 @@ pub struct RefinerySpec {
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct RefineryTemplate {
-    /// The branch that work lands on.
+    /// Branch that work lands on. By default `main`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 244), extend("x-kubernetes-validations" = schema::branch()))]
     pub target_branch: Option<String>,
-    /// The gate: a command for `sh -c` in the repository.
+    /// The gate: a command for `sh -c` in the root of the repository. Exit code 0 passes. Without
+    /// it work lands untested, and the Refinery's condition `Gated` is False.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 16_384))]
     pub test_command: Option<String>,
-    /// How many gates may run at a time.
+    /// Kept for manifests of the Go operator; this version runs one gate at a time. By default 1.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1, max = 100))]
     pub parallelism: Option<i32>,
-    /// Credentials for fetching and pushing.
+    /// A Secret in the release's namespace with the credentials for fetching and pushing. For ssh
+    /// the key `ssh-privatekey` (or `id_rsa`, `id_ed25519`, `identity`), and optionally
+    /// `known_hosts`; for http(s) the keys `username` and `password` or `token`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub git_secret_ref: Option<ObjectName>,
-    /// Delete a work branch from the remote when it has landed.
+    /// Whether a work branch is deleted from the remote after its landing. By default true.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub delete_merged_branches: Option<bool>,
-    /// A ConfigMap whose key `known_hosts` holds further host keys.
+    /// A ConfigMap in the release's namespace whose key `known_hosts` holds ssh host keys, beside
+    /// the built-in ones of github.com, gitlab.com and bitbucket.org.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ssh_known_hosts_config_map_ref: Option<ObjectName>,
-    /// What a gate's pod is like.
+    /// Image, resources and environment of the gate's pod. By default the operator's agent image.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub gate_template: Option<GateTemplate>,
 }
 
 impl RefinerySpec {
-    /// The Refinery of a rig that asks for nothing special.
+    /// The Refinery of a rig with the schema's defaults.
     pub fn of_rig(rig: impl Into<String>) -> Self {
         RefineryTemplate::default().for_rig(rig)
     }
@@ -117,15 +125,15 @@ fn one() -> i32 {
     1
 }
 
-/// What a gate's pod is like.
+/// Image, resources and environment of a gate's pod.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct GateTemplate {
-    /// The image that the gate's command runs in.
+    /// Image that the gate's command runs in. By default the operator's agent image.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 1024))]
     pub image: Option<String>,
-    /// Requests and limits of the gate's container.
+    /// Requests and limits of the gate's container. By default there are none.
     #[serde(
         default,
         deserialize_with = "crate::pod::resources",
@@ -141,68 +149,71 @@ pub struct GateTemplate {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(schema_with = "schema::env")]
     pub env: Vec<EnvVar>,
-    /// Secrets to pull the image with.
+    /// Secrets in the Refinery's namespace to pull the image with.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 16))]
     pub image_pull_secrets: Vec<ObjectName>,
 }
 
-/// What refinery-ctl does.
+/// The observed state of a Refinery.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct RefineryStatus {
-    /// What it is at.
+    /// What the Refinery is doing.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub phase: Option<RefineryPhase>,
-    /// How many requests wait or are tested.
+    /// Number of MergeRequests that wait or are being tested.
     #[serde(default)]
     pub queue_length: i32,
-    /// Whose work is tested now.
+    /// Name of the Polecat whose work is being tested, or of the MergeRequest when it has no
+    /// Polecat.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 253))]
     pub current_merge: Option<String>,
-    /// When it last landed something.
+    /// Time of the last landing.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "schema::time")]
     pub last_merge_time: Option<Time>,
-    /// Requests by what became of them.
+    /// Number of MergeRequests by result.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub merges_summary: Option<MergesSummary>,
-    /// Where the target branch was seen last.
+    /// The commit that the target branch had when it was last fetched.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 64))]
     pub target_commit: Option<String>,
-    /// The last commit that it landed.
+    /// The last commit that this Refinery landed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 64))]
     pub last_landed_commit: Option<String>,
-    /// Details, one of a type.
+    /// Conditions, keyed by type.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(schema_with = "schema::conditions")]
     pub conditions: Vec<Condition>,
 }
 
-/// Requests by what became of them.
+/// Number of MergeRequests by result.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct MergesSummary {
-    /// Ended ones, well or not.
+    /// Number of MergeRequests that have ended: `succeeded` and `failed` together.
     pub total: i32,
-    /// Landed.
+    /// Number of MergeRequests that have landed.
     pub succeeded: i32,
-    /// Sent back or rejected.
+    /// Number of MergeRequests that went back to their author or were rejected.
     pub failed: i32,
-    /// Waiting or under test.
+    /// Number of MergeRequests that wait or are being tested.
     pub pending: i32,
 }
 
-/// What a Refinery is at.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+/// What a Refinery is doing.
+#[derive(
+    Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema,
+)]
 pub enum RefineryPhase {
-    /// Nothing waits.
+    /// No MergeRequest is being tested.
     Idle,
-    /// Something is tested or landed.
+    /// A MergeRequest is being tested or landed.
     Processing,
-    /// It cannot work; the conditions say why.
+    /// The Refinery cannot work. The condition `Ready` has the reason.
     Error,
 }

@@ -31,53 +31,58 @@ use crate::witness::WitnessTemplate;
     ("self.beadsPrefix == oldSelf.beadsPrefix", "spec.beadsPrefix is immutable: make a new Rig for another prefix"),
 ])))]
 pub struct RigSpec {
-    /// The repository, such as `git@github.com:org/repo.git` or `https://host/org/repo`.
+    /// URL of the repository, such as `git@github.com:org/repo.git` or `https://host/org/repo`.
     #[serde(rename = "gitURL")]
     #[schemars(length(min = 1, max = 2048), extend("x-kubernetes-validations" = schema::git_url()))]
     pub git_url: String,
-    /// What the ids of this rig's beads begin with: 2 to 10 lowercase letters.
+    /// What the ids of this rig's beads begin with: 2 to 10 lowercase letters. Immutable.
     #[schemars(length(max = 64), extend("x-kubernetes-validations" = schema::rules(&[
         ("self.matches('^[a-z]{2,10}$')", "beadsPrefix must be 2 to 10 lowercase letters"),
         ("!(self in ['hq', 'system', 'default'])", "beadsPrefix must not be one of the reserved hq, system, default: choose another"),
     ])))]
     pub beads_prefix: String,
-    /// Limits and tastes.
+    /// Rig settings: polecat limit and name pool.
     #[serde(default)]
     pub settings: RigSettings,
-    /// Parked: nothing new starts, running work finishes.
+    /// Whether the rig is suspended: nothing new starts, and running work finishes. Defaults to
+    /// false.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub suspend: bool,
-    /// Namespaces whose Polecats and MergeRequests may use this rig; all when absent.
+    /// Namespaces whose Polecats and MergeRequests may use this rig. By default all.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 256), inner(length(min = 1, max = 63)), extend("x-kubernetes-list-type" = "set"))]
     pub allowed_namespaces: Option<Vec<String>>,
-    /// What the Polecats that convoys and `sling` start for this rig are like; it is copied when
-    /// one is started.
+    /// What Polecats started by convoys for this rig look like. It is copied into each Polecat when
+    /// that is created. By default the schema's defaults apply.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub polecat_template: Option<PolecatTemplate>,
-    /// What the Refinery that this rig creates is like.
+    /// Settings of the Refinery that rig-ctl creates for this rig. By default it has the schema's
+    /// defaults and no gate.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub refinery: Option<RefineryTemplate>,
-    /// What the Witness that this rig creates is like.
+    /// Settings of the Witness that rig-ctl creates for this rig. By default it has the schema's
+    /// defaults.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub witness: Option<WitnessTemplate>,
-    /// What the BeadStore that this rig creates is like. Without it none is created; one that a
-    /// person wrote serves.
+    /// Settings of the BeadStore that rig-ctl creates for this rig; `{}` creates one with the
+    /// schema's defaults. Without this field none is created, and a BeadStore that a person created
+    /// is used.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub beads: Option<BeadStoreTemplate>,
 }
 
-/// Limits and tastes of a rig.
+/// Rig settings: polecat limit and name pool.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct RigSettings {
-    /// The pool that names of polecats come from.
+    /// Pool of names for Polecats: `mad-max`, `minerals` or `wasteland`. Defaults to `mad-max`.
     #[serde(default = "default_theme")]
     #[schemars(length(max = 64), extend("x-kubernetes-validations" = schema::rules(&[
         ("self in ['mad-max', 'minerals', 'wasteland']", "namepoolTheme must be one of mad-max, minerals, wasteland"),
     ])))]
     pub namepool_theme: String,
-    /// How many polecats may have a pod at a time.
+    /// How many Polecats of the rig may have a pod at the same time. Further ones wait with reason
+    /// `AtCapacity`. Defaults to 8.
     #[serde(default = "default_max_polecats")]
     #[schemars(range(min = 1, max = 100))]
     pub max_polecats: i32,
@@ -97,62 +102,65 @@ fn default_max_polecats() -> i32 {
     8
 }
 
-/// What rig-ctl sees.
+/// The observed state of a Rig.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct RigStatus {
-    /// The rig as a whole.
+    /// The rig as a whole. Defaults to `Initializing`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(extend("default" = "Initializing"))]
     pub phase: Option<RigPhase>,
-    /// Polecats of this rig in all namespaces and phases.
+    /// Number of Polecats of this rig, in all namespaces and phases.
     #[serde(default)]
     pub polecat_count: i32,
-    /// Polecats by phase.
+    /// Number of Polecats by phase.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub polecats: Option<PolecatCounts>,
-    /// Convoys of this rig that are in progress.
+    /// Number of Convoys of this rig that are in progress.
     #[serde(default)]
     pub active_convoys: i32,
-    /// The rig's Witness is there.
+    /// Whether the rig has a Witness.
     #[serde(default)]
     pub witness_created: bool,
-    /// The rig's Refinery is there.
+    /// Whether the rig has a Refinery.
     #[serde(default)]
     pub refinery_created: bool,
-    /// Where its children are.
+    /// Namespace of the children that rig-ctl creates: the release's namespace.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 63))]
     pub child_namespace: Option<String>,
-    /// Details, one of a type.
+    /// Conditions, keyed by type.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(schema_with = "schema::conditions")]
     pub conditions: Vec<Condition>,
 }
 
-/// How many polecats are in which phase.
+/// Number of Polecats by phase.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", default)]
 pub struct PolecatCounts {
-    /// Idle because that is wanted.
+    /// Number of Polecats that are idle because that is wanted.
     pub idle: i32,
-    /// Wanted to work and waiting for admission or for something that lacks.
+    /// Number of Polecats that should work and have no pod: they wait for a slot or for something
+    /// that is missing.
     pub queued: i32,
-    /// With a pod at work.
+    /// Number of Polecats with a pod at work.
     pub working: i32,
-    /// Finished.
+    /// Number of Polecats that are finished.
     pub done: i32,
-    /// Stopped, needing a person or a change.
+    /// Number of Polecats that have stopped and need a person or a change.
     pub stuck: i32,
 }
 
 /// A rig as a whole.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[derive(
+    Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema,
+)]
 pub enum RigPhase {
-    /// Its children are being made.
+    /// Children are being created or are not ready yet.
     Initializing,
-    /// Its children are ready.
+    /// All children are ready.
     Ready,
-    /// Something of it does not work; the conditions say what.
+    /// A child failed or cannot be created. The condition `Degraded` names it and the reason.
     Degraded,
 }

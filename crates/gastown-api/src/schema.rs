@@ -1,8 +1,8 @@
-//! Parts of the CRDs' schemas that types alone do not say: rules in CEL, bounds, and pod-shaped
+//! Parts of the CRDs' schemas that types alone do not express: rules in CEL, bounds, and pod-shaped
 //! pieces.
 //!
-//! Texts are checked by rules rather than by `pattern`, because a pattern's refusal shows a regular
-//! expression and a rule's says what to write instead.
+//! Texts are checked by rules rather than by `pattern`, because the error of a pattern shows a
+//! regular expression, and that of a rule what to write instead.
 
 use schemars::{Schema, SchemaGenerator, json_schema};
 use serde_json::{Value, json};
@@ -23,7 +23,7 @@ pub fn git_url() -> Value {
     rules(&[(&format!("{form} && {no_parent} && {port}"), message)])
 }
 
-/// The address of a server over HTTP. The same set as the client takes, but for hosts that are no
+/// The URL of a server over HTTP. The same set as the client accepts, except for hosts that are not
 /// host names.
 pub fn http_url() -> Value {
     let form = r"self.matches('^https?://([A-Za-z0-9]([A-Za-z0-9.-]*[A-Za-z0-9])?|\\[[0-9a-fA-F:.]+\\])(:[1-9][0-9]{0,4})?(/[A-Za-z0-9._~%/-]*)?$')";
@@ -41,7 +41,7 @@ pub fn branch() -> Value {
     )])
 }
 
-/// A bead's id; empty means none.
+/// A bead's id. The empty text means that there is none.
 pub fn bead_id() -> Value {
     rules(&[(
         r"self == '' || (self.matches('^[A-Za-z0-9_][A-Za-z0-9_.-]*$') && !self.contains('..') && !self.endsWith('.'))",

@@ -30,36 +30,40 @@ use crate::{SecretKeyRef, Severity, schema};
 )]
 #[serde(rename_all = "camelCase")]
 pub struct WitnessSpec {
-    /// The rig whose polecats it watches.
+    /// Name of the rig whose Polecats are watched. The oldest Witness of a rig is the active one.
     #[schemars(length(min = 1, max = 253))]
     pub rig_ref: String,
-    /// How often it looks.
+    /// Time between two checks of all Polecats, as a duration. At least 1s and at most 10m are
+    /// used. Defaults to `30s`.
     #[serde(default = "default_interval")]
     #[schemars(length(max = 64), extend("x-kubernetes-validations" = schema::duration()))]
     pub health_check_interval: String,
-    /// How long a polecat may be silent before it counts as stuck.
+    /// How long an agent may do nothing before it counts as wedged, as a duration. A tool call that
+    /// uses no CPU gets four times this. Defaults to `15m`.
     #[serde(default = "default_threshold")]
     #[schemars(length(max = 64), extend("x-kubernetes-validations" = schema::duration()))]
     pub stuck_threshold: String,
-    /// Who is told.
+    /// Kept for manifests of the Go operator. Only `mayor` works; for anything else set `routes`.
+    /// Defaults to `mayor`.
     #[serde(default = "default_target")]
     #[schemars(length(max = 253))]
     pub escalation_target: String,
-    /// Who is told of what, by severity. Without any, everything goes to the mayor.
+    /// Where Escalations of the rig are sent, by severity. Without routes all of them go to the
+    /// channel `mayor`.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 8), extend("x-kubernetes-validations" = route_names()))]
     pub routes: Vec<Route>,
-    /// How long an agent may be silent before it counts as quiet, or as waiting for a person; by
-    /// default 2m.
+    /// How long an agent may send no events before it counts as quiet or as waiting for a person,
+    /// as a duration. By default 2m.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 64), extend("x-kubernetes-validations" = schema::duration()))]
     pub quiet_threshold: Option<String>,
-    /// How long a wedged agent is left alone before it is nudged; by default 0s.
+    /// How long a wedged agent is left alone before it gets a nudge, as a duration. By default 0s.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 64), extend("x-kubernetes-validations" = schema::duration()))]
     pub nudge_after: Option<String>,
-    /// How long a nudged agent may stay silent before its work is saved and its pod restarted; by
-    /// default 5m.
+    /// How long a nudged agent may do nothing before its work is saved and its pod is replaced, as
+    /// a duration. By default 5m.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 64), extend("x-kubernetes-validations" = schema::duration()))]
     pub restart_after: Option<String>,
@@ -69,40 +73,44 @@ pub struct WitnessSpec {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct WitnessTemplate {
-    /// How often it looks.
+    /// Time between two checks of all Polecats, as a duration. At least 1s and at most 10m are
+    /// used. By default 30s.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 64), extend("x-kubernetes-validations" = schema::duration()))]
     pub health_check_interval: Option<String>,
-    /// How long a polecat may be silent before it counts as stuck.
+    /// How long an agent may do nothing before it counts as wedged, as a duration. A tool call that
+    /// uses no CPU gets four times this. By default 15m.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 64), extend("x-kubernetes-validations" = schema::duration()))]
     pub stuck_threshold: Option<String>,
-    /// Who is told.
+    /// Kept for manifests of the Go operator. Only `mayor` works; for anything else set `routes`.
+    /// By default `mayor`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 253))]
     pub escalation_target: Option<String>,
-    /// Who is told of what, by severity. Without any, everything goes to the mayor.
+    /// Where Escalations of the rig are sent, by severity. Without routes all of them go to the
+    /// channel `mayor`.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 8), extend("x-kubernetes-validations" = route_names()))]
     pub routes: Vec<Route>,
-    /// How long an agent may be silent before it counts as quiet, or as waiting for a person; by
-    /// default 2m.
+    /// How long an agent may send no events before it counts as quiet or as waiting for a person,
+    /// as a duration. By default 2m.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 64), extend("x-kubernetes-validations" = schema::duration()))]
     pub quiet_threshold: Option<String>,
-    /// How long a wedged agent is left alone before it is nudged; by default 0s.
+    /// How long a wedged agent is left alone before it gets a nudge, as a duration. By default 0s.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 64), extend("x-kubernetes-validations" = schema::duration()))]
     pub nudge_after: Option<String>,
-    /// How long a nudged agent may stay silent before its work is saved and its pod restarted; by
-    /// default 5m.
+    /// How long a nudged agent may do nothing before its work is saved and its pod is replaced, as
+    /// a duration. By default 5m.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 64), extend("x-kubernetes-validations" = schema::duration()))]
     pub restart_after: Option<String>,
 }
 
 impl WitnessSpec {
-    /// The Witness of a rig that asks for nothing special.
+    /// The Witness of a rig with the schema's defaults.
     pub fn of_rig(rig: impl Into<String>) -> Self {
         WitnessTemplate::default().for_rig(rig)
     }
@@ -148,28 +156,29 @@ fn route_names() -> serde_json::Value {
     )])
 }
 
-/// Who is told of an Escalation from a severity on.
+/// Where Escalations of a severity and above are sent.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 #[schemars(extend("x-kubernetes-validations" = route_rules()))]
 pub struct Route {
-    /// What deliveries are listed under; by default the channel.
+    /// Name of the route in `status.deliveries` of an Escalation. By default the name of the
+    /// channel.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 63))]
     pub name: Option<String>,
-    /// The least severity that is told here.
+    /// The lowest severity that is sent on this route. Defaults to `low`.
     #[serde(default = "least")]
     #[schemars(extend("default" = "low"))]
     pub min_severity: Severity,
-    /// How it is told.
+    /// How messages are sent.
     pub channel: Channel,
-    /// For channel `webhook`: a JSON object is posted.
+    /// Settings of the channel `webhook`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub webhook: Option<WebhookChannel>,
-    /// For channel `slack`: an incoming webhook.
+    /// Settings of the channel `slack`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub slack: Option<WebhookChannel>,
-    /// For channel `email`.
+    /// Settings of the channel `email`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub email: Option<EmailChannel>,
 }
@@ -206,26 +215,23 @@ impl Route {
 
     /// What deliveries are listed under.
     pub fn name(&self) -> &str {
-        self.name.as_deref().unwrap_or(match self.channel {
-            Channel::Mayor => "mayor",
-            Channel::Webhook => "webhook",
-            Channel::Slack => "slack",
-            Channel::Email => "email",
-        })
+        self.name.as_deref().unwrap_or(self.channel.as_str())
     }
 }
 
-/// How people are told.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
+/// How messages about an Escalation are sent.
+#[derive(
+    Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema,
+)]
 #[serde(rename_all = "lowercase")]
 pub enum Channel {
-    /// By an Event on the Escalation.
+    /// A Kubernetes Event on the Escalation.
     Mayor,
-    /// By a POST of JSON.
+    /// A POST of a JSON object to a URL.
     Webhook,
-    /// By Slack.
+    /// A message through an incoming webhook of Slack.
     Slack,
-    /// By e-mail.
+    /// A mail through an SMTP server.
     Email,
 }
 
@@ -233,45 +239,47 @@ pub enum Channel {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct WebhookChannel {
-    /// Where the URL is, in the Witness's namespace.
+    /// Secret and key, in the Witness's namespace, that hold the URL.
     pub url_secret_ref: SecretKeyRef,
 }
 
-/// A mail server, and who gets mail.
+/// A mail server and the recipients.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct EmailChannel {
-    /// The server.
+    /// Host name of the SMTP server.
     #[schemars(length(min = 1, max = 253))]
     pub host: String,
-    /// Its port; by default 465, 587 or 25, as `tls` says.
+    /// Port of the SMTP server. By default 465 for `TLS`, 587 for `StartTLS` and 25 for `None`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1, max = 65535))]
     pub port: Option<i32>,
-    /// How the connection is protected.
+    /// How the connection is encrypted. Defaults to `StartTLS`.
     #[serde(default = "starttls")]
     #[schemars(extend("default" = "StartTLS"))]
     pub tls: MailTls,
-    /// The sender's address.
+    /// Address of the sender.
     #[schemars(length(min = 3, max = 320))]
     pub from: String,
-    /// Who gets it.
+    /// Addresses of the recipients.
     #[schemars(length(min = 1, max = 16), inner(length(min = 3, max = 320)))]
     pub to: Vec<String>,
-    /// A Secret in the Witness's namespace with `username` and `password`; without one nobody logs
-    /// in.
+    /// A Secret in the Witness's namespace with the keys `username` and `password`. By default the
+    /// client does not log in.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub credentials_secret_ref: Option<crate::ObjectName>,
 }
 
-/// How a connection to a mail server is protected.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
+/// How a connection to a mail server is encrypted.
+#[derive(
+    Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema,
+)]
 pub enum MailTls {
-    /// From the first byte.
+    /// With TLS from the first byte.
     TLS,
-    /// From the first command on, or not at all.
+    /// With STARTTLS; a server that does not offer it gets no mail.
     StartTLS,
-    /// Not: for a relay in the same cluster.
+    /// Not at all. For a relay in the same cluster.
     None,
 }
 
@@ -279,49 +287,51 @@ fn starttls() -> MailTls {
     MailTls::StartTLS
 }
 
-/// What it saw last.
+/// The observed state of a Witness.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct WitnessStatus {
-    /// The rig's health as a whole.
+    /// Health of the rig's Polecats as a whole.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub phase: Option<WitnessPhase>,
-    /// When it looked last.
+    /// Time of the last check of all Polecats.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "schema::time")]
     pub last_check_time: Option<Time>,
-    /// Polecats by health.
+    /// Number of Polecats by health.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub polecats_summary: Option<PolecatsSummary>,
-    /// Details, one of a type.
+    /// Conditions, keyed by type.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(schema_with = "schema::conditions")]
     pub conditions: Vec<Condition>,
 }
 
-/// Polecats by health.
+/// Number of Polecats by health.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct PolecatsSummary {
-    /// All of the rig's.
+    /// Number of all Polecats of the rig.
     pub total: i32,
-    /// At work.
+    /// Number of Polecats at work, wedged ones included.
     pub running: i32,
-    /// Done.
+    /// Number of Polecats that are Done.
     pub succeeded: i32,
-    /// Failed.
+    /// Number of Polecats that are Stuck after a failure.
     pub failed: i32,
-    /// Silent for too long.
+    /// Number of Polecats that are Stuck without a failure, or at work without making progress.
     pub stuck: i32,
 }
 
-/// A rig's health as a whole.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+/// Health of a rig's Polecats as a whole.
+#[derive(
+    Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema,
+)]
 pub enum WitnessPhase {
-    /// Nobody works.
+    /// No Polecat is at work.
     Pending,
-    /// Polecats work and none is in trouble.
+    /// Polecats are at work, and none has failed or is stuck.
     Active,
-    /// A polecat is stuck or failed.
+    /// A Polecat has failed or is stuck.
     Degraded,
 }

@@ -1,10 +1,13 @@
-//! Where a server is, and the paths below it.
+//! The address of a server, and the paths below it.
 
-use std::fmt::Write as _;
-
+use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use url::{Host, Url};
 
-/// The address of a server: scheme, host, port and a path before `/v0/beads`, if a proxy wants one.
+/// Everything but the unreserved characters of RFC 3986 §2.3.
+const RESERVED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
+
+/// The address of a server: scheme, host, port, and the path before `/v0/beads` where a proxy needs
+/// one.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Endpoint {
     secure: bool,
@@ -14,19 +17,19 @@ pub struct Endpoint {
     base: String,
 }
 
-/// Why a URL is no address of a server.
+/// Why a URL is not the address of a server.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum EndpointError {
     /// Not a URL at all.
     #[error("not a URL: {0}")]
     NotAUrl(String),
-    /// Neither `http` nor `https`, or without a host.
+    /// The scheme is neither `http` nor `https`, or the host is missing.
     #[error("the URL must begin with http:// or https:// and name a host")]
     NotHttp,
-    /// A name and a password in the URL would be in every status and log.
+    /// It holds a user or a password, which would be in every status and log.
     #[error("the URL must not hold a user or a password; name a Secret instead")]
     Credentials,
-    /// What the paths of the API would be appended to has an end.
+    /// It has a query or a fragment, so the paths of the API cannot be appended to it.
     #[error("the URL must not have a query or a fragment")]
     Suffix,
 }
@@ -63,12 +66,12 @@ impl Endpoint {
         })
     }
 
-    /// Whether it is spoken to over TLS.
+    /// Whether requests use TLS.
     pub fn is_secure(&self) -> bool {
         self.secure
     }
 
-    /// Host and port as a connection wants them.
+    /// Host and port to connect to.
     pub(crate) fn address(&self) -> (String, u16) {
         let host = match &self.host {
             Host::Domain(name) => name.clone(),
@@ -78,7 +81,7 @@ impl Endpoint {
         (host, self.port)
     }
 
-    /// Host and port as the `Host` header wants them.
+    /// Host and port in the form of the `Host` header.
     pub(crate) fn authority(&self) -> &str {
         &self.authority
     }
@@ -103,16 +106,7 @@ impl std::fmt::Display for Endpoint {
 
 /// `text` as one segment of a path, or as one value of a query.
 pub(crate) fn encoded(text: &str) -> String {
-    let mut out = String::with_capacity(text.len());
-    for byte in text.bytes() {
-        if byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.' | b'_' | b'~') {
-            out.push(char::from(byte));
-        } else {
-            // Writing to a string cannot fail.
-            let _ = write!(out, "%{byte:02X}");
-        }
-    }
-    out
+    utf8_percent_encode(text, RESERVED).to_string()
 }
 
 #[cfg(test)]
@@ -121,19 +115,19 @@ mod tests {
 
     #[test]
     fn an_address_keeps_its_port_and_its_path() {
-        let endpoint = Endpoint::parse("http://beads.town.svc:8080/proxy/").unwrap();
+        let endpoint = Endpoint::parse("http://beads.web.svc:8080/proxy/").unwrap();
         assert_eq!(endpoint.target("context"), "/proxy/v0/beads/context");
         assert_eq!(
             (endpoint.authority(), endpoint.address()),
-            ("beads.town.svc:8080", ("beads.town.svc".to_owned(), 8080))
+            ("beads.web.svc:8080", ("beads.web.svc".to_owned(), 8080))
         );
-        assert_eq!(endpoint.to_string(), "http://beads.town.svc:8080/proxy");
+        assert_eq!(endpoint.to_string(), "http://beads.web.svc:8080/proxy");
         assert_eq!(Endpoint::parse("https://[::1]/").unwrap().address(), ("::1".to_owned(), 443));
         assert_eq!(Endpoint::parse("https://[::1]:1/").unwrap().authority(), "[::1]:1");
     }
 
     #[test]
-    fn what_would_leak_or_cannot_be_reached_is_refused() {
+    fn urls_that_leak_credentials_or_cannot_be_reached_are_refused() {
         assert_eq!(Endpoint::parse("http://ada:pw@beads/"), Err(EndpointError::Credentials));
         assert_eq!(Endpoint::parse("file:///etc/passwd"), Err(EndpointError::NotHttp));
         assert_eq!(Endpoint::parse("http://beads/?x=1"), Err(EndpointError::Suffix));
@@ -142,7 +136,7 @@ mod tests {
     }
 
     #[test]
-    fn a_segment_cannot_become_another_path() {
+    fn an_encoded_segment_cannot_become_another_path() {
         assert_eq!(encoded("gt-1:close?x=é/.."), "gt-1%3Aclose%3Fx%3D%C3%A9%2F..");
     }
 }

@@ -1,17 +1,17 @@
-//! What went wrong, and what to do about it.
+//! Errors of the client, each with what its caller does next.
 
 use std::time::Duration;
 
 use crate::wire::Code;
 
-/// How long to wait where a server is busy and does not say until when.
+/// How long to wait where a busy server does not name a time.
 const DEFAULT_WAIT: Duration = Duration::from_secs(5);
 
-/// What went wrong. No variant holds a token or a body; a server's own words are short and without
-/// control characters.
+/// Why an operation failed. No variant holds a token or a body; texts of the server are short and
+/// without hidden characters.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Error {
-    /// Nothing was sent.
+    /// The server cannot be reached; nothing was sent.
     #[error("{endpoint} cannot be reached: {why}")]
     Unreachable {
         /// The server.
@@ -19,91 +19,91 @@ pub enum Error {
         /// The cause.
         why: String,
     },
-    /// The request went out and its answer did not come back whole, so a write may have been done.
-    #[error("{operation}: the answer did not come: {why}")]
-    Cut {
-        /// What was asked for.
+    /// The request was sent and its answer did not come back whole, so a write may have been done.
+    #[error("{operation}: the answer was lost: {why}")]
+    AnswerLost {
+        /// The operation that failed.
         operation: &'static str,
         /// The cause.
         why: String,
     },
-    /// 503 or 429: the server asks for patience.
+    /// 503 or 429: the server asks to be retried later.
     #[error("{operation}: the server is busy ({code})")]
     Unavailable {
-        /// What was asked for.
+        /// The operation that failed.
         operation: &'static str,
         /// `busy`, `db_unavailable`, `events_watch_saturated`.
         code: Code,
-        /// How long it asks to wait, where it says so.
+        /// How long the server asks to wait; absent where it does not name a time.
         retry_after: Option<Duration>,
     },
-    /// 401: no token, or none that the server knows.
+    /// 401: the request has no token, or one that the server does not know.
     #[error("{operation}: the server does not accept the token")]
     Unauthenticated {
-        /// What was asked for.
+        /// The operation that failed.
         operation: &'static str,
     },
-    /// 403, which `bd serve` never says: something in front of it does.
-    #[error("{operation}: forbidden by what stands before the server")]
+    /// 403, which `bd serve` never answers: a proxy before it does.
+    #[error("{operation}: a proxy before the server answers 403 Forbidden")]
     Forbidden {
-        /// What was asked for.
+        /// The operation that failed.
         operation: &'static str,
     },
-    /// The server has another project than the one that is wanted. Nothing was read or written.
+    /// The server has another project than the wanted one. Nothing was read or written.
     #[error("the server has the project {found:?}, not {expected:?}")]
     WrongProject {
-        /// Of the spec, or the one of the first contact.
+        /// The project id of the spec, else the one of the first connection.
         expected: String,
-        /// What the server says.
+        /// The project id that the server answers.
         found: String,
     },
-    /// The server names no project, so nothing would tell a wrong one.
+    /// The server has no project id, so it could not be distinguished from a wrong one.
     #[error(
-        "the server names no project id, so it cannot be told from another one (run `bd` 1.3 or later on the store once)"
+        "the server has no project id, so it cannot be distinguished from another one (run `bd` 1.3 or later on the store once)"
     )]
     NoProject,
-    /// Another major version of the API.
+    /// The server has another major version of the API.
     #[error("the server speaks {0:?}, not v0")]
     UnknownVersion(String),
-    /// It lacks what this client needs.
+    /// The server does not offer capabilities that this client needs.
     #[error("the server (bd {version}) does not offer {missing}")]
     Unsupported {
-        /// As it says.
+        /// The release of `bd` that the server reports.
         version: String,
         /// Names of capabilities, comma-separated.
         missing: String,
     },
-    /// What answered is not `bd serve`, or it answered what its rules do not allow.
+    /// The answer does not follow the contract: it is not from `bd serve`, or is malformed.
     #[error("{operation}: not an answer of bd serve: {why}")]
     NotBeads {
-        /// What was asked for.
+        /// The operation that failed.
         operation: &'static str,
-        /// What is odd about it.
+        /// How the answer breaks the contract.
         why: String,
     },
-    /// The answer is larger than is read.
+    /// The answer is larger than the limit.
     #[error("{operation}: the answer is larger than {limit} bytes")]
     TooLarge {
-        /// What was asked for.
+        /// The operation that failed.
         operation: &'static str,
-        /// In bytes.
+        /// The limit, in bytes.
         limit: usize,
     },
-    /// More issues than are read.
+    /// The store has more issues than the limit.
     #[error("the store has more than {0} issues")]
     TooMany(usize),
-    /// No such issue, or it is ephemeral and cannot be claimed.
+    /// The issue does not exist, or it is ephemeral and cannot be claimed.
     #[error("there is no bead {0}")]
     NotFound(String),
-    /// 409: somebody else has it.
+    /// 409: somebody else has claimed the issue.
     #[error("{id} is claimed by {}", by.as_deref().unwrap_or("somebody else"))]
     AlreadyClaimed {
         /// The issue.
         id: String,
-        /// Who has it, where the server says so.
+        /// Who has claimed it; absent where the server does not name them.
         by: Option<String>,
     },
-    /// 409: its status does not let it be claimed.
+    /// 409: the issue cannot be claimed in its status.
     #[error("{id} is {status}, not open")]
     NotClaimable {
         /// The issue.
@@ -111,7 +111,7 @@ pub enum Error {
         /// Its status.
         status: String,
     },
-    /// 409: it is ours, and its status does not let it be given back.
+    /// 409: the issue has the expected assignee and cannot be released in its status.
     #[error("{id} is {status} and cannot be released")]
     NotReleasable {
         /// The issue.
@@ -119,82 +119,81 @@ pub enum Error {
         /// Its status.
         status: String,
     },
-    /// 409: what must be done before it is not.
-    #[error("{id} cannot be closed: {}", open_children.map_or_else(|| "something that it waits for is open".to_owned(), |n| format!("{n} of its children are open")))]
+    /// 409: children or blockers of the issue are open.
+    #[error("{id} cannot be closed: {}", open_children.map_or_else(|| "a bead that blocks it is open".to_owned(), |n| format!("{n} of its children are open")))]
     NotClosable {
         /// The issue.
         id: String,
-        /// How many children are open; absent where a blocker is.
+        /// How many children are open; absent where a blocker is open.
         open_children: Option<u64>,
     },
-    /// It changed while it was being written, again and again, or in a way that the write must not
-    /// go over.
+    /// The issue is not at the expected version: somebody else changed it meanwhile.
     #[error("{id} was changed by somebody else meanwhile")]
     Moved {
         /// The issue.
         id: String,
     },
-    /// 409 with a code that is none of the above.
+    /// 409 with a code that this client does not know.
     #[error("{operation}: {code}")]
     Conflict {
-        /// What was asked for.
+        /// The operation that failed.
         operation: &'static str,
         /// The server's code.
         code: Code,
     },
-    /// 410, or a journal whose head went back: what was remembered is worth nothing, read
-    /// everything.
+    /// 410, or a journal whose head went back: the position is not valid any more, and the whole
+    /// store must be read again.
     #[error(
-        "the journal of changes no longer reaches back that far; everything is to be read anew"
+        "the journal of changes does not reach back to this position; the whole store must be read again"
     )]
     Gone {
-        /// The first change that is still there.
+        /// The number of the first change in the journal.
         floor: Option<u64>,
-        /// The last one.
+        /// The number of the last change in the journal.
         head: Option<u64>,
     },
-    /// 409: the workspace keeps no journal of changes; read everything each time.
-    #[error("the workspace keeps no journal of changes")]
+    /// 409: the workspace does not keep a journal of changes; read the whole store each time.
+    #[error("the workspace does not keep a journal of changes")]
     JournalDisabled,
-    /// 400: the request is wrong, and stays wrong.
+    /// 400 or another 4xx: the server refuses the request, and would refuse it again.
     #[error("{operation}: refused as {code}{}: {detail}", param.as_ref().map(|param| format!(" ({param})")).unwrap_or_default())]
     Refused {
-        /// What was asked for.
+        /// The operation that failed.
         operation: &'static str,
         /// The server's code.
         code: Code,
-        /// What it does not like.
+        /// The parameter that the server refuses.
         param: Option<String>,
-        /// The server's words.
+        /// The server's text.
         detail: String,
     },
-    /// What should be written is nothing that the store could keep.
+    /// The store cannot hold this text.
     #[error("{what} {why}")]
     Unwritable {
-        /// Which part.
+        /// The part of the request, such as `the comment`.
         what: &'static str,
         /// What is wrong with it.
         why: &'static str,
     },
-    /// 3xx: a token is never taken to another place.
+    /// 3xx: redirects are not followed, since the token must not go to another server.
     #[error("{operation}: the server redirects ({status}), which is not followed")]
     Redirected {
-        /// What was asked for.
+        /// The operation that failed.
         operation: &'static str,
-        /// The status.
+        /// The HTTP status.
         status: u16,
     },
     /// Any other status; a write may have been done.
     #[error("{operation}: {status} {code}")]
     Server {
-        /// What was asked for.
+        /// The operation that failed.
         operation: &'static str,
-        /// The status.
+        /// The HTTP status.
         status: u16,
-        /// `internal`, where the server says anything.
+        /// Such as `internal`; empty where the answer has no problem document.
         code: Code,
     },
-    /// The host has no certificates to trust, or the ones that were given cannot be used.
+    /// There are no trusted certificates, or they cannot be used.
     #[error("TLS cannot be set up: {0}")]
     Tls(String),
 }
@@ -202,26 +201,28 @@ pub enum Error {
 /// What a caller does next.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Class {
-    /// The same again after this time.
+    /// Send the same request again after this time.
     Wait(Duration),
-    /// The same again, with a back-off of the caller's.
+    /// Send the same request again, with the caller's back-off.
     Retry,
-    /// Look at the bead and plan anew; the same request would be refused again.
+    /// Read the bead and plan again; the same request would be refused again.
     Replan,
-    /// Read the whole store anew.
+    /// Read the whole store again.
     Reread,
-    /// Nothing, until a person changes the spec, the Secret or the server.
+    /// Wait until a person changes the spec, the Secret or the server.
     Terminal,
 }
 
 impl Error {
-    /// What to do next.
+    /// What the caller does next.
     pub fn class(&self) -> Class {
         match self {
             Self::Unavailable { retry_after, .. } => {
                 Class::Wait(retry_after.unwrap_or(DEFAULT_WAIT))
             }
-            Self::Unreachable { .. } | Self::Cut { .. } | Self::Server { .. } => Class::Retry,
+            Self::Unreachable { .. } | Self::AnswerLost { .. } | Self::Server { .. } => {
+                Class::Retry
+            }
             Self::NotFound(_)
             | Self::AlreadyClaimed { .. }
             | Self::NotClaimable { .. }
@@ -246,11 +247,11 @@ impl Error {
         }
     }
 
-    /// The reason of the condition `Synced` that it makes false; none where it is about one bead
-    /// and not about the store.
+    /// The reason of condition `Synced` for this error; `None` where the error concerns one bead
+    /// and not the store.
     pub fn reason(&self) -> Option<&'static str> {
         match self {
-            Self::Unreachable { .. } | Self::Cut { .. } | Self::Server { .. } => {
+            Self::Unreachable { .. } | Self::AnswerLost { .. } | Self::Server { .. } => {
                 Some("RemoteUnreachable")
             }
             Self::Unavailable { .. } => Some("RemoteBusy"),
@@ -273,28 +274,16 @@ impl Error {
         }
     }
 
-    /// Whether a write that failed with it may have been done all the same.
-    pub fn is_unsure(&self) -> bool {
+    /// Whether a write that failed with this error may have been done all the same.
+    pub fn is_outcome_unknown(&self) -> bool {
         matches!(
             self,
-            Self::Cut { .. } | Self::Server { .. } | Self::NotBeads { .. } | Self::TooLarge { .. }
+            Self::AnswerLost { .. }
+                | Self::Server { .. }
+                | Self::NotBeads { .. }
+                | Self::TooLarge { .. }
         )
     }
-}
-
-/// A server's words, fit for a message: short, without control characters and what reorders text.
-pub(crate) fn tame(text: &str) -> String {
-    const LONGEST: usize = 200;
-    let hidden = |c: char| {
-        c.is_control()
-            || matches!(c, '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}' | '\u{feff}')
-    };
-    let mut out: String =
-        text.chars().take(LONGEST).map(|c| if hidden(c) { '\u{fffd}' } else { c }).collect();
-    if text.chars().nth(LONGEST).is_some() {
-        out.push('…');
-    }
-    out
 }
 
 #[cfg(test)]
@@ -302,7 +291,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_busy_server_says_how_long_and_a_silent_one_gets_a_default() {
+    fn a_busy_server_names_the_wait_and_the_default_applies_where_it_does_not() {
         let busy = |retry_after| Error::Unavailable {
             operation: "claim",
             code: Code::new("busy"),
@@ -313,18 +302,12 @@ mod tests {
     }
 
     #[test]
-    fn a_message_says_who_has_a_bead_and_what_a_close_waits_for() {
+    fn messages_name_who_has_a_bead_and_what_blocks_a_close() {
         let claimed = Error::AlreadyClaimed { id: "gt-1".into(), by: Some("maya".into()) };
         assert_eq!(claimed.to_string(), "gt-1 is claimed by maya");
         let blocked =
             |open_children| Error::NotClosable { id: "gt-1".into(), open_children }.to_string();
         assert_eq!(blocked(Some(2)), "gt-1 cannot be closed: 2 of its children are open");
-        assert_eq!(blocked(None), "gt-1 cannot be closed: something that it waits for is open");
-    }
-
-    #[test]
-    fn words_of_a_server_are_short_and_tame() {
-        assert_eq!(tame("a\u{1b}[2J\u{202e}b"), "a\u{fffd}[2J\u{fffd}b");
-        assert_eq!(tame(&"é".repeat(500)).chars().count(), 201);
+        assert_eq!(blocked(None), "gt-1 cannot be closed: a bead that blocks it is open");
     }
 }

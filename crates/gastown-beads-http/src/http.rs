@@ -1,10 +1,11 @@
-//! One request at a time: no redirects, no proxies, no pool, and a bound on everything.
+//! Sends one request at a time: no redirects, no proxies, no pool, and a bound on everything.
 
 use std::future::Future;
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
+use gastown_types::text;
 use http_body_util::{BodyExt as _, Full, LengthLimitError, Limited};
 use hyper::header::{self, HeaderMap, HeaderValue};
 use hyper::{Method, Request, StatusCode};
@@ -19,17 +20,17 @@ use tokio::time::{Instant, timeout_at};
 use tokio_rustls::TlsConnector;
 
 use crate::endpoint::Endpoint;
-use crate::error::{Error, tame};
+use crate::error::Error;
 use crate::token::Token;
-use crate::wire::{Code, Problem};
+use crate::wire::{Code, MAX_TEXT, Problem};
 
-/// The header that names the store that is meant.
+/// The header with the id of the project that a request is for.
 const PROJECT: &str = "bd-project-id";
 
-/// The longest that a server is waited for on its own word.
+/// The longest wait that a server may ask for.
 const MAX_WAIT: Duration = Duration::from_secs(600);
 
-/// Bounds of what is asked for and read.
+/// Bounds of requests and answers.
 #[derive(Clone, Debug)]
 pub struct Options {
     /// How long one request may take, from the connection to the last byte.
@@ -40,9 +41,9 @@ pub struct Options {
     pub max_store: usize,
     /// The most issues that are read.
     pub max_issues: usize,
-    /// How many issues are asked for at once.
+    /// How many issues one page of the list holds.
     pub page: usize,
-    /// Whom to trust over https; the certificates of the host where it is absent.
+    /// The certificates to trust over https; those of the host where absent.
     pub trust: Option<Arc<rustls::RootCertStore>>,
 }
 
@@ -59,34 +60,34 @@ impl Default for Options {
     }
 }
 
-/// How to reach one server.
-pub(crate) struct Wire {
+/// Sends requests to one server.
+pub(crate) struct Transport {
     pub(crate) endpoint: Endpoint,
     pub(crate) options: Options,
     token: Option<Token>,
     tls: Option<TlsConnector>,
 }
 
-/// What is asked for.
-pub(crate) struct Ask<'a> {
-    /// For messages.
+/// One request.
+pub(crate) struct Call<'a> {
+    /// The operation, for messages.
     pub(crate) operation: &'static str,
-    /// Relative to `/v0/beads/`, encoded.
+    /// The path relative to `/v0/beads/`, encoded.
     pub(crate) path: &'a str,
-    /// A write's body; reads have none.
+    /// The body of a POST; absent for a GET.
     pub(crate) body: Option<Vec<u8>>,
-    /// The project that is meant.
+    /// The id of the project that the request is for; absent before it is known.
     pub(crate) project: Option<&'a str>,
 }
 
-/// A server's no: 400, 404, 409 or 410, with its problem document where it has one.
+/// An answer with status 400, 404, 409 or 410, with its problem document where it has one.
 #[derive(Debug)]
 pub(crate) struct Refusal {
     pub(crate) status: StatusCode,
     pub(crate) problem: Box<Problem>,
 }
 
-/// A whole answer.
+/// A complete answer.
 struct Answer {
     status: StatusCode,
     wait: Option<Duration>,
@@ -96,7 +97,7 @@ struct Answer {
 trait Stream: AsyncRead + AsyncWrite + Unpin + Send {}
 impl<T: AsyncRead + AsyncWrite + Unpin + Send> Stream for T {}
 
-impl Wire {
+impl Transport {
     pub(crate) fn new(
         endpoint: Endpoint,
         token: Option<Token>,
@@ -106,22 +107,22 @@ impl Wire {
         Ok(Self { endpoint, options, token, tls })
     }
 
-    /// Asks once. The outer error is about the way, the server or the account; the inner one is the
-    /// server's no to this request.
-    pub(crate) async fn ask<T: DeserializeOwned>(
+    /// Sends a request once. The outer error concerns the connection, the server or the token; the
+    /// inner one is the server's refusal of this request.
+    pub(crate) async fn send<T: DeserializeOwned>(
         &self,
-        ask: Ask<'_>,
+        call: Call<'_>,
     ) -> Result<Result<T, Refusal>, Error> {
-        self.ask_sized(ask).await.map(|said| said.map(|(answer, _)| answer))
+        self.send_sized(call).await.map(|result| result.map(|(answer, _)| answer))
     }
 
-    /// The same with the size of the answer in bytes.
-    pub(crate) async fn ask_sized<T: DeserializeOwned>(
+    /// Sends a request once, and returns the size of the answer in bytes too.
+    pub(crate) async fn send_sized<T: DeserializeOwned>(
         &self,
-        ask: Ask<'_>,
+        call: Call<'_>,
     ) -> Result<Result<(T, usize), Refusal>, Error> {
-        let operation = ask.operation;
-        let answer = self.exchange(ask).await?;
+        let operation = call.operation;
+        let answer = self.exchange(call).await?;
         tracing::trace!(
             operation,
             status = answer.status.as_u16(),
@@ -129,10 +130,10 @@ impl Wire {
             "answered"
         );
         if answer.status.is_success() {
-            let not_beads = |why: &str| Error::NotBeads { operation, why: self.tame(why) };
-            // A list of the right length would be read as the members of an answer, in their order.
+            let not_beads = |why: &str| Error::NotBeads { operation, why: self.clean(why) };
+            // serde would read a list of the right length as the members of an answer, in order.
             if !answer.body.trim_ascii_start().starts_with(b"{") {
-                return Err(not_beads("no JSON object"));
+                return Err(not_beads("not a JSON object"));
             }
             let read = serde_json::from_slice(&answer.body)
                 .map_err(|error| not_beads(&error.to_string()))?;
@@ -159,32 +160,35 @@ impl Wire {
         }
     }
 
-    /// The problem document of an answer, its words made fit for messages; an empty one where there
-    /// is none.
+    /// The problem document of an answer, its texts cleaned for messages; an empty one where there is
+    /// none.
     fn problem(&self, body: &[u8]) -> Problem {
         let mut problem: Problem = serde_json::from_slice(body).unwrap_or_default();
-        for words in [&mut problem.code, &mut problem.reason, &mut problem.detail] {
-            *words = self.tame(words);
+        for text in [&mut problem.code, &mut problem.reason, &mut problem.detail] {
+            *text = self.clean(text);
         }
-        for words in [
+        for text in [
             &mut problem.param,
             &mut problem.assignee,
             &mut problem.issue_status,
             &mut problem.server_project_id,
         ] {
-            *words = words.take().map(|words| self.tame(&words));
+            *text = text.take().map(|text| self.clean(&text));
         }
         problem
     }
 
-    fn tame(&self, words: &str) -> String {
-        tame(&self.token.as_ref().map_or_else(|| words.to_owned(), |token| token.scrub(words)))
+    /// A text of the server, without the token and fit for a message.
+    fn clean(&self, words: &str) -> String {
+        let scrubbed =
+            self.token.as_ref().map_or_else(|| words.to_owned(), |token| token.scrub(words));
+        text::line(&scrubbed, MAX_TEXT)
     }
 
-    async fn exchange(&self, ask: Ask<'_>) -> Result<Answer, Error> {
-        let operation = ask.operation;
-        let cut = |why: String| Error::Cut { operation, why };
-        let request = self.request(ask)?;
+    async fn exchange(&self, call: Call<'_>) -> Result<Answer, Error> {
+        let operation = call.operation;
+        let lost = |why: String| Error::AnswerLost { operation, why };
+        let request = self.request(call)?;
         let until = Instant::now() + self.options.deadline;
         let late = || format!("no answer in {} s", self.options.deadline.as_secs_f32());
         let stream = self.connect(until).await?;
@@ -192,40 +196,40 @@ impl Wire {
             let (mut sender, connection) =
                 hyper::client::conn::http1::handshake(TokioIo::new(stream))
                     .await
-                    .map_err(|error| cut(error.to_string()))?;
+                    .map_err(|error| lost(error.to_string()))?;
             // The connection ends with this function, however it ends.
             let mut driver = JoinSet::new();
             driver.spawn(connection);
             let answer =
-                sender.send_request(request).await.map_err(|error| cut(error.to_string()))?;
+                sender.send_request(request).await.map_err(|error| lost(error.to_string()))?;
             let (parts, body) = answer.into_parts();
             let limit = self.options.max_answer;
             let body = Limited::new(body, limit).collect().await.map_err(|error| {
                 if error.is::<LengthLimitError>() {
                     Error::TooLarge { operation, limit }
                 } else {
-                    cut(error.to_string())
+                    lost(error.to_string())
                 }
             })?;
             let wait = retry_after(&parts.headers, Timestamp::now());
             Ok(Answer { status: parts.status, wait, body: body.to_bytes() })
         };
-        within(until, work).await.unwrap_or_else(|| Err(cut(late())))
+        within(until, work).await.unwrap_or_else(|| Err(lost(late())))
     }
 
-    fn request(&self, ask: Ask<'_>) -> Result<Request<Full<Bytes>>, Error> {
+    fn request(&self, call: Call<'_>) -> Result<Request<Full<Bytes>>, Error> {
         let unusable = |error: hyper::http::Error| Error::NotBeads {
-            operation: ask.operation,
+            operation: call.operation,
             why: error.to_string(),
         };
         let mut request = Request::builder()
-            .method(if ask.body.is_some() { Method::POST } else { Method::GET })
-            .uri(self.endpoint.target(ask.path))
+            .method(if call.body.is_some() { Method::POST } else { Method::GET })
+            .uri(self.endpoint.target(call.path))
             .header(header::HOST, self.endpoint.authority())
             .header(header::ACCEPT, "application/json, application/problem+json")
             .header(header::CONNECTION, "close")
             .header(header::USER_AGENT, concat!("gastown-operator/", env!("CARGO_PKG_VERSION")));
-        if let Some(project) = ask.project {
+        if let Some(project) = call.project {
             request = request.header(PROJECT, project);
         }
         if let Some(token) = &self.token {
@@ -234,10 +238,10 @@ impl Wire {
             value.set_sensitive(true);
             request = request.header(header::AUTHORIZATION, value);
         }
-        if ask.body.is_some() {
+        if call.body.is_some() {
             request = request.header(header::CONTENT_TYPE, "application/json");
         }
-        request.body(Full::new(ask.body.unwrap_or_default().into())).map_err(unusable)
+        request.body(Full::new(call.body.unwrap_or_default().into())).map_err(unusable)
     }
 
     async fn connect(&self, until: Instant) -> Result<Box<dyn Stream>, Error> {
@@ -265,8 +269,8 @@ impl Wire {
 }
 
 impl Refusal {
-    /// What a no means that the operation itself has no better word for; `expected` is the project
-    /// that the request named.
+    /// The error for a refusal that the operation itself does not handle; `expected` is the project
+    /// of the request.
     pub(crate) fn error(self, operation: &'static str, expected: &str) -> Error {
         let Self { status, problem } = self;
         let code = Code::new(&problem.code);
@@ -292,19 +296,19 @@ impl Refusal {
         }
     }
 
-    /// Whether the server says that there is no such issue, and not something before it that there
-    /// is no such page.
+    /// Whether `bd serve` answers that the issue does not exist, rather than a proxy that the page
+    /// does not exist.
     pub(crate) fn is_not_found(&self) -> bool {
         self.status == StatusCode::NOT_FOUND && self.problem.code == "not_found"
     }
 
-    /// The code of a 409; empty for another status.
+    /// The code of a 409; empty for other statuses.
     pub(crate) fn conflict(&self) -> &str {
         if self.status == StatusCode::CONFLICT { &self.problem.code } else { "" }
     }
 }
 
-/// The deadline's end is an absence.
+/// The result of `work`; `None` when the deadline passes first.
 async fn within<T>(until: Instant, work: impl Future<Output = T>) -> Option<T> {
     timeout_at(until, work).await.ok()
 }
@@ -318,7 +322,7 @@ fn connector(trust: Option<Arc<rustls::RootCertStore>>) -> Result<TlsConnector, 
         Arc::new(roots)
     };
     if roots.is_empty() {
-        return Err(Error::Tls("there is no certificate to trust".to_owned()));
+        return Err(Error::Tls("there are no trusted certificates".to_owned()));
     }
     let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
     let config = rustls::ClientConfig::builder_with_provider(provider)
@@ -329,12 +333,12 @@ fn connector(trust: Option<Arc<rustls::RootCertStore>>) -> Result<TlsConnector, 
     Ok(TlsConnector::from(Arc::new(config)))
 }
 
-/// RFC 9110 §10.2.3: seconds, or a date. A date is counted from the answer's own `Date`, so that
-/// clocks which disagree do no harm.
+/// The wait that `Retry-After` asks for (RFC 9110 §10.2.3): seconds, or a date. A date is counted
+/// from the answer's own `Date`, so that clocks which differ do no harm.
 fn retry_after(headers: &HeaderMap, now: Timestamp) -> Option<Duration> {
     let value = headers.get(header::RETRY_AFTER)?.to_str().ok()?.trim();
     if !value.is_empty() && value.bytes().all(|byte| byte.is_ascii_digit()) {
-        // What is too long for a number is too long to wait for.
+        // A number that does not fit is longer than the longest wait.
         return Some(value.parse().map_or(MAX_WAIT, Duration::from_secs).min(MAX_WAIT));
     }
     let date =
@@ -361,7 +365,7 @@ mod tests {
     }
 
     #[test]
-    fn retry_after_is_seconds_or_a_date() {
+    fn retry_after_is_read_as_seconds_or_as_a_date() {
         assert_eq!(waits(&[("retry-after", "7")]), Some(7));
         assert_eq!(waits(&[("retry-after", "Wed, 25 Nov 2026 12:00:30 GMT")]), Some(30));
         // The server's clock is an hour behind; its own dates agree with each other.
@@ -376,7 +380,7 @@ mod tests {
     }
 
     #[test]
-    fn no_retry_after_waits_for_ever_or_into_the_past() {
+    fn a_wait_is_bounded_and_never_negative() {
         assert_eq!(waits(&[("retry-after", "99999999999999999999999999")]), Some(600));
         assert_eq!(waits(&[("retry-after", "86400")]), Some(600));
         assert_eq!(waits(&[("retry-after", "Wed, 25 Nov 2026 11:00:00 GMT")]), Some(0));

@@ -1,22 +1,23 @@
-//! Bead stores behind `bd serve`: the v0 HTTP contract of `bd` 1.3 as typed reads, guarded writes,
-//! and errors that say what to do next.
+//! A client of `bd serve`: the v0 HTTP contract of `bd` 1.3 as typed reads, guarded writes, and
+//! errors that carry the next step.
 //!
-//! - [`Client::connect`] asks who answers and binds a [`Session`] to that project: each request
-//!   carries its id, so that a server of another store refuses it before anything is read or
-//!   written.
+//! - [`Client::connect`] asks the server for its project and binds a [`Session`] to that project:
+//!   each request carries the project id, so that a server of another store refuses it before
+//!   anything is read or written.
 //! - [`Session::snapshot`] reads the whole store into a [`gastown_beads::IssueSet`],
-//!   [`Session::changes`] what changed since.
+//!   [`Session::changes`] lists the issues that changed since.
 //! - [`Session::claim`], [`Session::release`], [`Session::close`] and [`Session::comment`] do what
-//!   the same names do to a store in git, and say the same: [`gastown_beads::Change::Made`], or
-//!   `NotNeeded` where the store said so already.
+//!   the same names do to a store in git, and return the same: [`gastown_beads::Change::Made`], or
+//!   `NotNeeded` where the store was in that state already.
 //!
-//! What a write did stays unknown when its answer is lost. A claim is asked for again, since the
-//! server takes it from the same actor for the same; a close only under the revision that it was
-//! first asked for with; a release and a comment never: the bead is looked at instead.
+//! When an answer is lost, it is unknown whether the write was done. A claim is sent again, since
+//! the server takes a second claim of the same actor for the first one. A close is sent again only
+//! with the revision that it was first sent with. A release and a comment are never sent again: the
+//! bead is read instead.
 //!
-//! Nothing here sleeps: a server that asks for patience is an error that says for how long.
-//! Redirects are not followed, proxies of the environment not used, answers bounded in size and
-//! time. It knows nothing of Kubernetes.
+//! Nothing here sleeps: a server that asks to be retried later is an error with that time.
+//! Redirects are not followed, proxies of the environment are not used, answers are bounded in size
+//! and time. This crate does not know Kubernetes.
 //!
 //! Tested against a server written from the published contract (`tests/process`), not against a
 //! live `bd serve`.
@@ -35,4 +36,3 @@ pub use http::Options;
 pub use session::{Changes, Client, Session, Snapshot};
 pub use token::{Token, TokenError};
 pub use wire::{Code, Context, Revision};
-pub use write::Blockers;

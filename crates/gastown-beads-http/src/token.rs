@@ -1,4 +1,4 @@
-//! A bearer token that shows itself to nobody but the server.
+//! A bearer token that is shown to nobody but the server.
 
 use std::fmt;
 
@@ -9,23 +9,22 @@ const MAX_TOKEN: usize = 4096;
 #[derive(Clone, PartialEq, Eq)]
 pub struct Token(String);
 
-/// Why bytes are no token. It does not say which bytes.
+/// Why bytes are not a token. No variant holds the bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum TokenError {
-    /// Nothing but space.
+    /// It is empty, or white space only.
     #[error("the token is empty")]
     Empty,
-    /// Longer than any token.
+    /// It is longer than [`MAX_TOKEN`] bytes.
     #[error("the token is longer than {MAX_TOKEN} bytes")]
     TooLong,
-    /// Not one run of visible ASCII. A file of several tokens belongs to the server, not to its
-    /// clients.
+    /// It is not one run of visible ASCII. A file of several tokens is the server's, not a client's.
     #[error("the token is not one word of visible ASCII characters")]
     NotAWord,
 }
 
 impl Token {
-    /// The token in a Secret's value; space around it is cut off.
+    /// Reads the token in a Secret's value; white space around it is cut off.
     pub fn parse(bytes: &[u8]) -> Result<Self, TokenError> {
         let bytes = bytes.trim_ascii();
         match bytes {
@@ -41,7 +40,7 @@ impl Token {
         format!("Bearer {}", self.0)
     }
 
-    /// `text` without the token: a server may say back what it was sent.
+    /// `text` with the token replaced: a server may send back what it received.
     pub(crate) fn scrub(&self, text: &str) -> String {
         text.replace(&self.0, "[token]")
     }
@@ -66,7 +65,7 @@ mod tests {
     }
 
     #[test]
-    fn what_could_split_a_header_is_no_token() {
+    fn bytes_that_could_split_a_header_are_not_a_token() {
         for (bytes, why) in [
             (&b" \n"[..], TokenError::Empty),
             (b"a\nb", TokenError::NotAWord),

@@ -1,26 +1,29 @@
-//! The shapes of the v0 contract, read leniently: unknown members are ignored, and a `null` is the
-//! same as an absence.
+//! The messages of the v0 contract, read leniently: unknown members are ignored, and `null` counts
+//! as absent.
 
 use std::fmt;
 use std::sync::Arc;
 
 use gastown_beads::{Dialect, Issue, IssueSet, Options, Problems, Store};
+use gastown_types::text;
 use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::Value;
 
-use crate::error::tame;
+/// The most characters of a server's text in a message.
+pub(crate) const MAX_TEXT: usize = 200;
 
-/// The `code` of a problem. The vocabulary is open: what is not known falls back to its status.
+/// The `code` of a problem document. New codes may come; an unknown one is handled by its HTTP
+/// status.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Code(String);
 
 impl Code {
-    /// As the server spells it, made fit for a message.
+    /// The code as the server spells it, cleaned for messages.
     pub fn new(code: &str) -> Self {
-        Self(tame(code))
+        Self(text::line(code, MAX_TEXT))
     }
 
-    /// The word; empty where the answer was no problem document.
+    /// The code; empty where the answer is not a problem document.
     pub fn as_str(&self) -> &str {
         &self.0
     }
@@ -32,8 +35,8 @@ impl fmt::Display for Code {
     }
 }
 
-/// The token of a version of a row: opaque, sent back as it came. A string since 1.3, a number in
-/// its previews.
+/// The version of a row: opaque, sent back as it was received. A string since 1.3, a number in its
+/// previews.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[serde(transparent)]
 pub struct Revision(Value);
@@ -47,41 +50,41 @@ impl<'de> Deserialize<'de> for Revision {
     }
 }
 
-/// `GET context`: who answers.
+/// The answer to `GET context`: which server this is and what it offers.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(default)]
 pub struct Context {
-    /// `v0`.
+    /// The version of the API, `v0`.
     #[serde(deserialize_with = "or_default")]
     pub api_version: String,
     /// The release of `bd`.
     #[serde(deserialize_with = "or_default")]
     pub bd_version: String,
-    /// For people: the contract forbids to turn on it.
+    /// The version of the database schema. For people: the contract forbids decisions on it.
     #[serde(deserialize_with = "or_default")]
     pub schema_version: u64,
-    /// `dolt`.
+    /// The kind of database, such as `dolt`.
     #[serde(deserialize_with = "or_default")]
     pub backend: String,
-    /// The database.
+    /// The name of the database.
     #[serde(deserialize_with = "or_default")]
     pub database: String,
-    /// Which store it is.
+    /// The id of the project, which identifies the store.
     #[serde(deserialize_with = "or_default")]
     pub project_id: String,
-    /// Names of operations and behaviours.
+    /// Names of the operations and behaviours that the server offers.
     #[serde(deserialize_with = "or_default")]
     pub capabilities: Vec<String>,
 }
 
 impl Context {
-    /// Whether the server says that it offers this.
+    /// Whether the server offers this capability.
     pub fn offers(&self, capability: &str) -> bool {
         self.capabilities.iter().any(|offered| offered == capability)
     }
 }
 
-/// RFC 9457, with the members that this contract adds.
+/// A problem document (RFC 9457) with the members that this contract adds.
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(default)]
 pub(crate) struct Problem {
@@ -100,7 +103,7 @@ pub(crate) struct Problem {
     pub(crate) head: Option<u64>,
 }
 
-/// `GET issues`.
+/// The answer to `GET issues`: one page of the list.
 #[derive(Debug, Deserialize)]
 pub(crate) struct Page {
     #[serde(default, deserialize_with = "or_default")]
@@ -110,14 +113,14 @@ pub(crate) struct Page {
     pub(crate) next_cursor: Option<String>,
 }
 
-/// `GET dependencies`: edges as they are stored.
+/// The answer to `GET dependencies`: edges as they are stored.
 #[derive(Debug, Deserialize)]
 pub(crate) struct Edges {
     #[serde(default, deserialize_with = "or_default")]
     pub(crate) items: Vec<Value>,
 }
 
-/// `GET events`.
+/// The answer to `GET events`: a part of the journal of changes.
 #[derive(Debug, Deserialize)]
 pub(crate) struct Journal {
     pub(crate) head: u64,
@@ -133,33 +136,33 @@ pub(crate) struct Record {
     pub(crate) issue_id: String,
 }
 
-/// What a claim says back.
+/// The answer to a claim.
 #[derive(Debug, Deserialize)]
 pub(crate) struct Claimed {
     pub(crate) already_claimed: bool,
 }
 
-/// What a close says back.
+/// The answer to a close.
 #[derive(Debug, Deserialize)]
 pub(crate) struct Closed {
     pub(crate) already_closed: bool,
 }
 
-/// What a release says back.
+/// The answer to a release.
 #[derive(Debug, Deserialize)]
 pub(crate) struct Released {
     pub(crate) changed: bool,
 }
 
-/// A stored comment, of which nothing is needed but that it is one.
+/// The answer to a new comment: the stored comment, whose fields are not needed.
 #[derive(Debug, Deserialize)]
 pub(crate) struct Commented {
     #[serde(rename = "id")]
     pub(crate) _id: Value,
 }
 
-/// Rows as issues, with what was odd about them. Each row is read by the rules of a line in an
-/// export, whose shape it has.
+/// Reads rows as issues, and the problems of rows. A row has the members of a line in an export and
+/// is read by the same rules.
 pub(crate) fn issues(rows: &[Value]) -> (IssueSet, Problems) {
     let mut lines = Vec::new();
     for row in rows {
@@ -171,26 +174,26 @@ pub(crate) fn issues(rows: &[Value]) -> (IssueSet, Problems) {
     (issues, store.problems().clone())
 }
 
-/// One issue of its detail, whose `dependencies` are whole issues and not edges; the edges come
-/// from `edges`.
+/// Reads the detail of one issue, whose `dependencies` are whole issues and not edges; the edges
+/// come from `edges`.
 pub(crate) fn detail(mut row: Value, edges: Vec<Value>) -> Result<(Arc<Issue>, Revision), String> {
-    let members = row.as_object_mut().ok_or("an issue that is no object")?;
-    let revision = members.remove("revision").ok_or("an issue without its revision")?;
+    let members = row.as_object_mut().ok_or("the issue is not an object")?;
+    let revision = members.remove("revision").ok_or("the issue has no revision")?;
     let revision = Revision::deserialize(revision).map_err(|error| error.to_string())?;
     members.insert("dependencies".to_owned(), Value::Array(edges));
     let (issues, problems) = issues(std::slice::from_ref(&row));
     let issue = issues.iter().next().cloned();
     let why = || {
-        problems
-            .iter()
-            .next()
-            .map_or_else(|| "no issue".to_owned(), |problem| tame(&problem.defect.to_string()))
+        problems.iter().next().map_or_else(
+            || "the issue cannot be read".to_owned(),
+            |problem| text::line(&problem.defect.to_string(), MAX_TEXT),
+        )
     };
     Ok((issue.ok_or_else(why)?, revision))
 }
 
-/// How many edges a row says that it has beyond those that it shows.
-pub(crate) fn lacks_edges(row: &Value) -> bool {
+/// Whether a row counts more edges than it shows.
+pub(crate) fn hides_edges(row: &Value) -> bool {
     let shown = row.get("dependencies").and_then(Value::as_array).map_or(0, Vec::len);
     row.get("dependency_count").and_then(Value::as_u64).is_some_and(|count| count > shown as u64)
 }
@@ -209,7 +212,13 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_row_reads_as_a_line_of_an_export_does() {
+    fn a_code_is_short_and_without_hidden_characters() {
+        assert_eq!(Code::new("a\u{1b}[2J\u{202e}b").as_str(), "a\u{fffd}[2J\u{fffd}b");
+        assert_eq!(Code::new(&"é".repeat(500)).as_str().chars().count(), MAX_TEXT);
+    }
+
+    #[test]
+    fn a_row_is_read_as_a_line_of_an_export() {
         let (issues, problems) = issues(&[
             json!({"id":"gt-1","title":"a","status":"open","priority":1,"parent":"gt-0","dependency_count":1,
                 "dependencies":[{"issue_id":"gt-1","depends_on_id":"gt-0","type":"parent-child"}]}),
@@ -231,7 +240,7 @@ mod tests {
     }
 
     #[test]
-    fn a_revision_goes_back_in_the_form_in_which_it_came() {
+    fn a_revision_is_sent_back_as_it_was_received() {
         for text in ["\"77\"", "9223372036854775807", "-1"] {
             let revision: Revision = serde_json::from_str(text).unwrap();
             assert_eq!(serde_json::to_string(&revision).unwrap(), text);
@@ -240,7 +249,7 @@ mod tests {
     }
 
     #[test]
-    fn null_is_absence() {
+    fn null_counts_as_absent() {
         let context: Context = serde_json::from_str(
             r#"{"api_version":"v0","project_id":null,"capabilities":null,"new":{}}"#,
         )
@@ -250,14 +259,14 @@ mod tests {
 
     #[test]
     fn a_row_that_shows_fewer_edges_than_it_counts_is_noticed() {
-        assert!(lacks_edges(&json!({"dependency_count":1})));
-        assert!(lacks_edges(&json!({"dependency_count":2,"dependencies":[{}]})));
-        assert!(!lacks_edges(&json!({"dependency_count":0})));
-        assert!(!lacks_edges(&json!({"dependency_count":1,"dependencies":[{},{}]})));
-        assert!(!lacks_edges(&json!({"dependency_count":"many"})));
+        assert!(hides_edges(&json!({"dependency_count":1})));
+        assert!(hides_edges(&json!({"dependency_count":2,"dependencies":[{}]})));
+        assert!(!hides_edges(&json!({"dependency_count":0})));
+        assert!(!hides_edges(&json!({"dependency_count":1,"dependencies":[{},{}]})));
+        assert!(!hides_edges(&json!({"dependency_count":"many"})));
     }
 
-    /// JSON of any shape, with the members that are read more often than chance would have it.
+    /// JSON of any shape, in which the members that the client reads are frequent.
     fn any_json() -> impl Strategy<Value = Value> {
         let leaf = prop_oneof![
             Just(Value::Null),
@@ -291,19 +300,19 @@ mod tests {
             assert!(issues.iter().all(|issue| gastown_beads::is_valid_id(&issue.id)));
         }
         if let Ok(value) = serde_json::from_slice::<Value>(bytes) {
-            let _ = lacks_edges(&value);
+            let _ = hides_edges(&value);
             let _ = detail(value, Vec::new());
         }
     }
 
     proptest! {
         #[test]
-        fn no_bytes_are_too_odd(bytes in prop::collection::vec(any::<u8>(), 0..512)) {
+        fn any_bytes_are_read_or_refused(bytes in prop::collection::vec(any::<u8>(), 0..512)) {
             read_everything(&bytes);
         }
 
         #[test]
-        fn no_json_is_too_odd(value in any_json()) {
+        fn any_json_is_read_or_refused(value in any_json()) {
             read_everything(value.to_string().as_bytes());
         }
 

@@ -1,19 +1,17 @@
-//! Writing: each write looks at what is there, is guarded against what came between, and is not
-//! done twice.
+//! Writes: each one reads the bead first, is guarded against changes in between, and is not done
+//! twice.
 
 use gastown_beads::{Change, Status, is_valid_id};
+use gastown_types::text;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::json;
 
 use crate::endpoint::encoded;
-use crate::error::{Error, tame};
-use crate::http::{Ask, Refusal};
+use crate::error::Error;
+use crate::http::{Call, Refusal};
 use crate::session::Session;
-use crate::wire::{Claimed, Closed, Commented, Released, Revision};
-
-/// How often a close is asked for again when others change the issue between.
-const TRIES: u32 = 4;
+use crate::wire::{Claimed, Closed, Commented, MAX_TEXT, Released, Revision};
 
 /// The longest name of an actor, in bytes and in characters.
 const MAX_ACTOR: (usize, usize) = (256, 255);
@@ -21,15 +19,7 @@ const MAX_ACTOR: (usize, usize) = (256, 255);
 /// The longest reason of a close, in characters.
 const MAX_REASON: usize = 255;
 
-/// What to do about open children and open blockers of an issue that is to be closed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Blockers {
-    /// [`Error::NotClosable`] says that there are some.
-    Respect,
-    /// Close all the same: the caller knows that the work is done. Nothing else is overridden.
-    Override,
-}
-
+/// The body of a close.
 #[derive(Serialize)]
 struct Close<'a> {
     actor: &'a str,
@@ -39,24 +29,24 @@ struct Close<'a> {
 }
 
 impl Session {
-    /// Makes an open issue `in_progress` for `assignee`: where nobody has it, or the same one.
+    /// Makes an open issue `in_progress` for `assignee`, where it has no assignee or this one.
     ///
-    /// One request; a second one where the answer to the first is lost, since the server takes a
-    /// claim of the same actor for the same claim.
+    /// Sends one request, and a second one where the answer to the first is lost: the server takes
+    /// a second claim of the same actor for the first one.
     pub async fn claim(&self, id: &str, assignee: &str) -> Result<Change, Error> {
         let operation = "claim";
         self.needs(&["issues.claim"])?;
         actor("the assignee", assignee)?;
         let path = action(id, ":claim")?;
         let body = json!({ "actor": assignee });
-        let (said, lost) = match self.post::<Claimed>(operation, &path, &body).await {
-            Err(Error::Cut { why, .. }) => {
-                tracing::debug!(id, why, "the claim is asked for again");
+        let (answer, lost) = match self.post::<Claimed>(operation, &path, &body).await {
+            Err(Error::AnswerLost { why, .. }) => {
+                tracing::debug!(id, why, "the answer to a claim was lost; sending it again");
                 (self.post::<Claimed>(operation, &path, &body).await?, true)
             }
             other => (other?, false),
         };
-        match said {
+        match answer {
             Ok(claimed) if claimed.already_claimed && !lost => Ok(Change::NotNeeded),
             Ok(_) => Ok(Change::Made),
             Err(refusal) => Err(match refusal.conflict() {
@@ -68,7 +58,7 @@ impl Session {
                     let status = refusal
                         .problem
                         .issue_status
-                        .unwrap_or_else(|| "in a state of its own".to_owned());
+                        .unwrap_or_else(|| "in an unknown status".to_owned());
                     Error::NotClaimable { id: id.to_owned(), status }
                 }
                 _ => self.refused(operation, id, refusal),
@@ -76,24 +66,24 @@ impl Session {
         }
     }
 
-    /// Gives an issue back that `assignee` has, in the name of `by`.
+    /// Releases an issue that is assigned to `assignee`, in the name of `by`.
     ///
-    /// No change where somebody else has it, nobody has it, or it is closed. Never asked for twice:
-    /// where the answer is lost, the issue tells.
+    /// Changes nothing where the issue has another assignee or none, or is closed. Never sent
+    /// twice: where the answer is lost, the issue is read to see whether it was done.
     pub async fn release(&self, id: &str, assignee: &str, by: &str) -> Result<Change, Error> {
         let operation = "release";
         self.needs(&["issues.release"])?;
         actor("the actor", by)?;
         actor("the assignee", assignee)?;
         let path = action(id, ":release")?;
-        // The server takes `web-nux` and `web_nux` for one holder; here they are two.
+        // The server takes `web-nux` and `web_nux` for one assignee; here they are two.
         if self.held(id, assignee).await?.is_none() {
             return Ok(Change::NotNeeded);
         }
         let body = json!({ "actor": by, "expected_assignee": assignee });
         match self.post::<Released>(operation, &path, &body).await {
             Ok(Ok(released)) => Ok(if released.changed { Change::Made } else { Change::NotNeeded }),
-            // None of these says that nobody has it: the contract wants the row read.
+            // None of these codes means that there is no assignee: the contract asks to read the row.
             Ok(Err(refusal))
                 if ["not_releasable", "precondition_failed", "already_claimed"]
                     .contains(&refusal.conflict()) =>
@@ -102,12 +92,12 @@ impl Session {
                     None => Ok(Change::NotNeeded),
                     Some(status) => Err(Error::NotReleasable {
                         id: id.to_owned(),
-                        status: tame(status.as_str()),
+                        status: text::line(status.as_str(), MAX_TEXT),
                     }),
                 }
             }
             Ok(Err(refusal)) => Err(self.refused(operation, id, refusal)),
-            Err(error) if error.is_unsure() => match self.held(id, assignee).await {
+            Err(error) if error.is_outcome_unknown() => match self.held(id, assignee).await {
                 Ok(None) => Ok(Change::Made),
                 Ok(Some(_)) | Err(_) => Err(error),
             },
@@ -115,66 +105,28 @@ impl Session {
         }
     }
 
-    /// Closes an issue with a reason, in the name of `by`.
+    /// Closes an issue with a reason, in the name of `by`, where it still is at this version of
+    /// [`Session::get`]. Open children and open blockers do not prevent it: the caller knows that
+    /// the work is done.
     ///
-    /// The first close wins: no change where it is closed already. Each request names the version
-    /// of the issue that was looked at, so that a close whose answer is lost is never done over a
-    /// reopening: [`Error::Moved`] where it was changed and is not closed.
+    /// Sends one request. No change where the issue is closed already; [`Error::Moved`] where it is
+    /// at another version, and then this call did nothing. A caller that stores the version before
+    /// the call may, after a lost answer ([`Error::is_outcome_unknown`]) or a restart, read the issue
+    /// and send the close again where the version is still the same: so a close is never repeated
+    /// over a person's reopening.
     pub async fn close(
         &self,
         id: &str,
         by: &str,
         reason: &str,
-        blockers: Blockers,
-    ) -> Result<Change, Error> {
-        let mut lost: Option<(Error, Revision)> = None;
-        for _ in 0..TRIES {
-            let (issue, revision) = match (self.get(id).await, &lost) {
-                (Err(_), Some((error, _))) => return Err(error.clone()),
-                (seen, _) => seen?,
-            };
-            match &lost {
-                _ if issue.status != Status::Closed => {}
-                Some(_) => return Ok(Change::Made),
-                None => return Ok(Change::NotNeeded),
-            }
-            if lost.as_ref().is_some_and(|(_, before)| *before != revision) {
-                return Err(Error::Moved { id: id.to_owned() });
-            }
-            match self.close_at(id, by, reason, blockers, &revision).await {
-                Ok(change) => return Ok(if lost.is_some() { Change::Made } else { change }),
-                Err(Error::Moved { .. }) => {}
-                Err(error) if error.is_unsure() && lost.is_none() => lost = Some((error, revision)),
-                Err(error) => return Err(error),
-            }
-        }
-        Err(Error::Moved { id: id.to_owned() })
-    }
-
-    /// Closes an issue as [`Session::close`] does, where it still is at this version of
-    /// [`Session::get`], and asks once.
-    ///
-    /// For a caller that remembers the version that it asked under: after a lost answer
-    /// ([`Error::is_unsure`]), or after a life of its own, it looks at the issue, and where that is
-    /// as it was it may ask again. [`Error::Moved`] where it is not: nothing was done by this call.
-    pub async fn close_at(
-        &self,
-        id: &str,
-        by: &str,
-        reason: &str,
-        blockers: Blockers,
         version: &Revision,
     ) -> Result<Change, Error> {
         let operation = "close";
         self.needs(&["issues.close"])?;
         actor("the actor", by)?;
         let path = action(id, ":close")?;
-        let body = Close {
-            actor: by,
-            reason: &one_line(reason),
-            force: blockers == Blockers::Override,
-            expected_version: version,
-        };
+        let body =
+            Close { actor: by, reason: &one_line(reason), force: true, expected_version: version };
         match self.post::<Closed>(operation, &path, &body).await? {
             Ok(closed) if closed.already_closed => Ok(Change::NotNeeded),
             Ok(_) => Ok(Change::Made),
@@ -189,8 +141,8 @@ impl Session {
         }
     }
 
-    /// Adds a comment, once for the same author and text. Never asked for twice: where the answer
-    /// is lost, the issue's comments tell.
+    /// Adds a comment, once for the same author and text. Never sent twice: where the answer is
+    /// lost, the issue's comments are read to see whether it was done.
     pub async fn comment(&self, id: &str, author: &str, text: &str) -> Result<Change, Error> {
         let operation = "comment";
         self.needs(&["issues.addComment"])?;
@@ -199,7 +151,7 @@ impl Session {
             return Err(Error::Unwritable { what: "the comment", why: "must not be empty" });
         }
         let path = action(id, "/comments")?;
-        if self.says(id, author, text).await? {
+        if self.has_comment(id, author, text).await? {
             return Ok(Change::NotNeeded);
         }
         match self
@@ -209,7 +161,8 @@ impl Session {
             Ok(Ok(_)) => Ok(Change::Made),
             Ok(Err(refusal)) => Err(self.refused(operation, id, refusal)),
             Err(error)
-                if error.is_unsure() && self.says(id, author, text).await.unwrap_or(false) =>
+                if error.is_outcome_unknown()
+                    && self.has_comment(id, author, text).await.unwrap_or(false) =>
             {
                 Ok(Change::Made)
             }
@@ -217,7 +170,7 @@ impl Session {
         }
     }
 
-    /// The status of an issue that this one has and that is not closed.
+    /// The status of an issue where it is assigned to `assignee` and not closed.
     async fn held(&self, id: &str, assignee: &str) -> Result<Option<Status>, Error> {
         let (issue, _) = self.get(id).await?;
         let ours = issue.assignee.as_deref() == Some(assignee) && issue.status != Status::Closed;
@@ -225,9 +178,9 @@ impl Session {
     }
 
     /// Whether an issue has this comment.
-    async fn says(&self, id: &str, author: &str, text: &str) -> Result<bool, Error> {
+    async fn has_comment(&self, id: &str, author: &str, text: &str) -> Result<bool, Error> {
         let (issue, _) = self.get(id).await?;
-        // The server keeps the author without the space around it, and the text as it is.
+        // The server trims the author, and stores the text as it is.
         Ok(issue
             .comments
             .iter()
@@ -242,8 +195,8 @@ impl Session {
     ) -> Result<Result<T, Refusal>, Error> {
         let body = serde_json::to_vec(body)
             .map_err(|error| Error::NotBeads { operation, why: error.to_string() })?;
-        self.wire
-            .ask(Ask { operation, path, body: Some(body), project: Some(self.project()) })
+        self.transport
+            .send(Call { operation, path, body: Some(body), project: Some(self.project()) })
             .await
     }
 
@@ -256,16 +209,16 @@ impl Session {
     }
 }
 
-/// The path of a write on one issue.
+/// The path of a write to one issue.
 fn action(id: &str, verb: &str) -> Result<String, Error> {
     if is_valid_id(id) {
         Ok(format!("issues/{}{verb}", encoded(id)))
     } else {
-        Err(Error::NotFound(tame(id)))
+        Err(Error::NotFound(text::line(id, MAX_TEXT)))
     }
 }
 
-/// The server's rules for names, so that what breaks them is said before anything is sent.
+/// Checks a name by the server's rules before anything is sent.
 fn actor(what: &'static str, name: &str) -> Result<(), Error> {
     let refuse = |why| Err(Error::Unwritable { what, why });
     match name.trim() {
@@ -280,20 +233,11 @@ fn actor(what: &'static str, name: &str) -> Result<(), Error> {
     }
 }
 
-/// A reason as the server takes it: one line, not too long; `Closed` where there is none, as `bd`
-/// says.
+/// A reason as the server takes it: one line of at most 255 characters; `Closed` where it is empty,
+/// as `bd` writes.
 fn one_line(reason: &str) -> String {
-    let line: String = reason
-        .chars()
-        .map(|c| if c.is_control() || matches!(c, '\u{2028}' | '\u{2029}') { ' ' } else { c })
-        .collect();
-    match line.trim() {
-        "" => "Closed".to_owned(),
-        line if line.chars().count() > MAX_REASON => {
-            line.chars().take(MAX_REASON - 1).chain(['…']).collect()
-        }
-        line => line.to_owned(),
-    }
+    let line = text::line(reason, MAX_REASON);
+    if line.is_empty() { "Closed".to_owned() } else { line }
 }
 
 #[cfg(test)]
@@ -301,7 +245,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_reason_is_one_line_of_a_length_that_a_column_holds() {
+    fn a_reason_is_one_line_that_fits_its_column() {
         assert_eq!(one_line("merged abc"), "merged abc");
         assert_eq!(one_line("merged\nabc\u{85}"), "merged abc");
         assert_eq!(one_line(" \n"), "Closed");
@@ -309,7 +253,7 @@ mod tests {
     }
 
     #[test]
-    fn names_that_would_forge_a_line_of_history_are_refused() {
+    fn names_that_could_forge_a_line_of_history_are_refused() {
         for name in
             ["", "  ", "ada\nbd: by mallory", "a\u{9b}b", &"a".repeat(256), &"é".repeat(129)]
         {

@@ -6,8 +6,8 @@ use sha2::{Digest, Sha256};
 use crate::{dialect::Dialect, set::IssueSet};
 
 /// The id of a new comment on `id`, as JSON text: the next number of the file in classic and `br`
-/// files, a version 7 UUID in exports. It is made of nothing but its arguments, so the same comment
-/// has the same id wherever it is made.
+/// files, a version 7 UUID in exports. It depends on the arguments only, so the same comment has the
+/// same id wherever it is made. `None` where the numbers are used up.
 pub(crate) fn new_id(
     issues: &IssueSet,
     id: &str,
@@ -27,7 +27,7 @@ pub(crate) fn new_id(
     }
 }
 
-/// RFC 9562 §5.7, with a digest in the place of the random bits.
+/// A version 7 UUID (RFC 9562 §5.7) with a digest in the place of the random bits.
 fn uuid(id: &str, author: &str, text: &str, now: Timestamp) -> String {
     let mut digest = Sha256::new();
     for part in [id, author, text] {
@@ -50,7 +50,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_uuid_is_of_version_7_and_of_its_millisecond() {
+    fn a_uuid_has_version_7_and_its_millisecond() {
         let now: Timestamp = "2026-11-23T00:16:26.292Z".parse().unwrap();
         let uuid = uuid("web-1", "ada", "hello", now);
         assert_eq!(&uuid[..15], "01a205c2-dcb4-7");

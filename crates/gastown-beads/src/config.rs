@@ -1,22 +1,19 @@
-//! config.yaml, of which two settings matter here.
+//! The settings of config.yaml that matter here.
 
-/// The settings of config.yaml that the town reads. Both come from the repository, so they are to
+/// The settings of config.yaml that the operator reads. They come from the repository, so they must
 /// be checked like any other input.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct StoreConfig {
-    /// `issue-prefix`, without a hyphen at its end.
-    pub issue_prefix: Option<String>,
     /// The branch of the classic `bd sync`: `sync-branch`, or `branch` of `sync`.
     pub sync_branch: Option<String>,
-    /// Whether a remote of the database is set (`sync.remote`, once `sync.git-remote`): then Dolt
-    /// holds the truth.
+    /// Whether a remote of the database is set (`sync.remote`, formerly `sync.git-remote`): then the
+    /// Dolt database is authoritative.
     pub has_sync_remote: bool,
 }
 
 impl StoreConfig {
-    /// Reads what it can: settings at the top level, and those one level below `sync`. Anything
-    /// else is not looked at, so no anchor, alias, tag or nesting of a hostile file is ever
-    /// followed.
+    /// Reads settings at the top level and one level below `sync`. Everything else is ignored, so no
+    /// anchor, alias, tag or nesting of a hostile file is ever followed.
     pub fn parse(text: &str) -> Self {
         let mut config = Self::default();
         let mut section = "";
@@ -28,10 +25,6 @@ impl StoreConfig {
             }
             let Some(value) = value else { continue };
             match (indented, section, key) {
-                (false, _, "issue-prefix") => {
-                    config.issue_prefix =
-                        Some(value.trim_end_matches('-').to_owned()).filter(|it| !it.is_empty());
-                }
                 (false, _, "sync-branch" | "sync.branch") | (true, "sync", "branch") => {
                     config.sync_branch = Some(value)
                 }
@@ -44,8 +37,8 @@ impl StoreConfig {
     }
 }
 
-/// The key and the scalar of a line; the scalar is absent where there is none, or where it is no
-/// plain or quoted text.
+/// The key and the scalar of a line; the scalar is absent where the line has none, or where it is
+/// not a plain or quoted text.
 fn setting(line: &str) -> Option<(&str, Option<String>)> {
     let content = line.trim();
     if content.starts_with('#') {
@@ -63,7 +56,7 @@ fn scalar(text: &str) -> Option<String> {
     let value = match text.chars().next()? {
         quote @ ('"' | '\'') => {
             let (value, rest) = text[1..].split_once(quote)?;
-            // An escape, a doubled quote or text behind the quotes is more than a name ever needs.
+            // A name never needs an escape, a doubled quote or text after the quotes.
             let tail = rest.trim_start();
             if value.contains('\\')
                 || !(tail.is_empty() || (tail.starts_with('#') && rest.len() > tail.len()))
@@ -129,12 +122,7 @@ mod tests {
     }
 
     #[test]
-    fn the_prefix_has_no_hyphen_at_its_end() {
-        assert_eq!(
-            StoreConfig::parse("issue-prefix: bd-main-").issue_prefix.as_deref(),
-            Some("bd-main")
-        );
-        assert_eq!(StoreConfig::parse("issue-prefix: \"\"").issue_prefix, None);
+    fn a_remote_of_the_database_is_noticed() {
         assert!(StoreConfig::parse("sync:\n  remote: git+ssh://x/y.git").has_sync_remote);
         assert!(StoreConfig::parse("sync.git-remote: x").has_sync_remote);
         assert!(!StoreConfig::parse("# sync.remote: x").has_sync_remote);

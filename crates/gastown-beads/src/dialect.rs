@@ -1,9 +1,10 @@
-//! The dialects of issues.jsonl: who writes it, and how it spells keys, strings and times.
+//! The dialects of issues.jsonl: which program writes it, and how that program spells keys, strings
+//! and times.
 
 use jiff::{Timestamp, tz::Offset};
 
-/// Which program's JSONL a file is. A hyphenated prefix (`bd-main-idj`) is no dialect of its own:
-/// see [`crate::prefix_of`].
+/// The program that writes a JSONL file. A hyphenated prefix (`bd-main-idj`) is not a dialect of its
+/// own: see [`crate::prefix_of`].
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Dialect {
     /// `bd` up to 0.49: the file is the source of truth; local-offset times with nanoseconds,
@@ -13,7 +14,7 @@ pub enum Dialect {
     /// `br`: like classic, with `source_repo` and compaction figures in each line; does not escape
     /// `<`, `>` and `&`.
     Br,
-    /// What `bd` from 1.0 on exports of its database: `_type` first, times in whole seconds of UTC,
+    /// An export of the database of `bd` from 1.0 on: `_type` first, times in whole seconds of UTC,
     /// counts last.
     Export,
 }
@@ -21,17 +22,17 @@ pub enum Dialect {
 /// How strings are written.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) enum Escaping {
-    /// As Go's encoder: `<`, `>`, `&`, U+2028 and U+2029 as `\u003c`, ….
+    /// Like Go's encoder: `<`, `>`, `&`, U+2028 and U+2029 as `\u003c`, ….
     #[default]
     Html,
-    /// Only what JSON asks for.
+    /// Only the escapes that JSON requires.
     Plain,
 }
 
 /// How a time is written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct TimeStyle {
-    /// `None` is written `Z`.
+    /// The offset from UTC; `None` is written `Z`.
     offset: Option<Offset>,
     fraction: Fraction,
 }
@@ -40,9 +41,9 @@ pub(crate) struct TimeStyle {
 enum Fraction {
     /// Whole seconds.
     None,
-    /// As many digits as needed (Go).
+    /// As many digits as needed, like Go.
     Trimmed,
-    /// None, 3, 6 or 9 digits (chrono).
+    /// None, 3, 6 or 9 digits, like chrono.
     Thousands,
 }
 
@@ -139,7 +140,7 @@ const BR_ORDER: &[&str] = &[
 ];
 
 impl Dialect {
-    /// The word for conditions and metrics.
+    /// The name of the dialect for conditions and metrics.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Classic => "Classic",
@@ -162,9 +163,9 @@ impl Dialect {
         }
     }
 
-    /// The style of a line's times, from one of them where there is one. Export times are whole
-    /// seconds even where a hand wrote more; a time without a fraction in another file was not
-    /// written by a clock of nanoseconds, so the next one has none either.
+    /// The style of a line's times, taken from `example` where there is one. Export times are whole
+    /// seconds even where a person wrote a fraction; a time without a fraction in another dialect
+    /// was not written by a clock of nanoseconds, so the next one has no fraction either.
     pub(crate) fn time_style(self, example: Option<&str>) -> TimeStyle {
         let offset = example.and_then(offset_of);
         match self {
@@ -177,8 +178,8 @@ impl Dialect {
         }
     }
 
-    /// Comments of `bd` have whole seconds of UTC in every version; `br` writes them like other
-    /// times.
+    /// The style of a comment's time: whole seconds of UTC in every version of `bd`; `br` writes it
+    /// like other times.
     pub(crate) fn comment_time_style(self, example: Option<&str>) -> TimeStyle {
         match self {
             Self::Classic | Self::Export => TimeStyle { offset: None, fraction: Fraction::None },
@@ -193,7 +194,7 @@ impl std::fmt::Display for Dialect {
     }
 }
 
-/// Counts what lines look like, and says of which dialect the file is.
+/// Counts the lines that look like each dialect.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Votes {
     classic: usize,
@@ -202,7 +203,7 @@ pub(crate) struct Votes {
 }
 
 impl Votes {
-    /// Takes the keys of one issue into account.
+    /// Counts one issue by its keys.
     pub(crate) fn count<'a>(&mut self, keys: impl Iterator<Item = &'a str>) {
         let (mut export, mut source_repo, mut compaction) = (false, false, 0);
         for key in keys {
@@ -222,7 +223,7 @@ impl Votes {
         }
     }
 
-    /// What most lines are; of equals the one with the more certain marks.
+    /// The dialect of most lines; of equal counts the one with the more certain marks.
     pub(crate) fn dialect(self) -> Dialect {
         if self.export > 0 && self.export >= self.br.max(self.classic) {
             Dialect::Export
@@ -235,8 +236,8 @@ impl Votes {
 }
 
 impl Escaping {
-    /// What the file shows: an escaped `<`, `>` or `&` anywhere, else a bare one, else what the
-    /// dialect does.
+    /// The escaping that the file shows: an escaped `<`, `>` or `&` anywhere, else a bare one, else
+    /// the dialect's.
     pub(crate) fn detect(bytes: &[u8], dialect: Dialect) -> Self {
         let escaped =
             bytes.windows(6).any(|six| matches!(six, br"\u003c" | br"\u003e" | br"\u0026"));
@@ -251,7 +252,7 @@ impl Escaping {
 }
 
 impl TimeStyle {
-    /// The time as this style can hold it: an export has no fractions.
+    /// The time as this style can write it: an export has no fractions.
     pub(crate) fn round(self, at: Timestamp) -> Timestamp {
         match self.fraction {
             Fraction::None => {
@@ -280,7 +281,7 @@ impl TimeStyle {
     }
 }
 
-/// The numeric offset at the end of an RFC 3339 time; none for `Z` and for what is no time.
+/// The numeric offset at the end of an RFC 3339 time; `None` for `Z` and for other text.
 fn offset_of(text: &str) -> Option<Offset> {
     let tail = text.get(text.len().checked_sub(6)?..)?;
     let (sign, digits) = match tail.split_at_checked(1)? {
@@ -347,7 +348,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_offset_is_none() {
+    fn other_text_is_not_an_offset() {
         for text in ["", "Z", "+1", "+aa:bb", "+99:99", "é02:00", "+0é:00"] {
             assert_eq!(offset_of(text), None, "{text}");
         }

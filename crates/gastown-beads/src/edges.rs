@@ -1,4 +1,4 @@
-//! The edges of a set of issues, looked up once.
+//! The edges among a set of issues.
 
 use std::collections::HashMap;
 
@@ -7,22 +7,20 @@ use crate::{
     set::IssueSet,
 };
 
-/// The edges that have a say in what is ready, between issues by their place in `issues`.
+/// The edges that decide which issues are ready; issues are named by their index in `issues`.
 pub(crate) struct Edges<'a> {
     pub(crate) issues: Vec<&'a Issue>,
     pub(crate) index: HashMap<&'a str, usize>,
-    /// Of each dependent: its edges other than parent-child, with their targets.
+    /// For each issue: its edges other than parent-child, with their targets.
     pub(crate) blockers: Vec<Vec<(&'a Dependency, usize)>>,
     pub(crate) parents: Vec<Vec<usize>>,
     pub(crate) children: Vec<Vec<usize>>,
-    /// Edges to other projects, and to ids that are not there; neither blocks.
-    pub(crate) external: Vec<&'a Dependency>,
-    pub(crate) dangling: Vec<&'a Dependency>,
 }
 
 impl<'a> Edges<'a> {
-    /// An edge belongs to the issue that it names as its dependent, as when `bd` imports it; not to
-    /// the line that it is on.
+    /// Reads the edges of a set. An edge belongs to the issue that it names as its dependent, as when
+    /// `bd` imports it, not to the line that it is on. Edges to other projects and to unknown ids do
+    /// not block, and are left out.
     pub(crate) fn of(set: &'a IssueSet) -> Self {
         let issues: Vec<&Issue> = set.iter().map(AsRef::as_ref).collect();
         let index: HashMap<&str, usize> =
@@ -30,20 +28,14 @@ impl<'a> Edges<'a> {
         let empty = || vec![Vec::new(); issues.len()];
         let (mut parents, mut children) = (empty(), empty());
         let mut blockers = vec![Vec::new(); issues.len()];
-        let (mut external, mut dangling) = (Vec::new(), Vec::new());
         for edge in issues
             .iter()
             .flat_map(|issue| &issue.dependencies)
-            .filter(|edge| edge.kind.orders_work())
+            .filter(|edge| edge.kind.orders_work() && !edge.is_external())
         {
-            if edge.is_external() {
-                external.push(edge);
-                continue;
-            }
             let (Some(&from), Some(&to)) =
                 (index.get(edge.issue_id.as_str()), index.get(edge.depends_on_id.as_str()))
             else {
-                dangling.push(edge);
                 continue;
             };
             if edge.kind == DependencyKind::ParentChild {
@@ -53,11 +45,11 @@ impl<'a> Edges<'a> {
                 blockers[from].push((edge, to));
             }
         }
-        Self { issues, index, blockers, parents, children, external, dangling }
+        Self { issues, index, blockers, parents, children }
     }
 
-    /// The children of `target` that a gate on it still waits for, with `done` saying what is done;
-    /// none where it is open.
+    /// The children of `target` that a `waits-for` edge with this gate still waits for; empty where
+    /// the gate is open.
     pub(crate) fn awaited(
         &self,
         target: usize,

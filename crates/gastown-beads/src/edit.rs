@@ -1,7 +1,8 @@
-//! Edits of one line. Each looks at what is there first, so asking again changes nothing.
+//! Edits of one line. Each one reads the line first, so repeating an edit changes nothing.
 
 use std::sync::Arc;
 
+use gastown_types::text;
 use jiff::{SignedDuration, Timestamp};
 
 use crate::{
@@ -10,34 +11,34 @@ use crate::{
     issue::{Issue, Status},
     json,
     line::{self, Line},
-    problem::{NotWritable, Problem, shown},
+    problem::{MAX_SHOWN, NotWritable, Problem},
     store::{Store, is_ambiguous},
 };
 
 /// Whether an edit changed the file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Change {
-    /// One line is another one now.
+    /// One line was changed.
     Made,
-    /// The file already said so, or says something later that the edit gives way to.
+    /// The store is in that state already, or in a later one that the edit must not undo.
     NotNeeded,
 }
 
-/// Why an edit was not made. The file is as it was.
+/// Why an edit was not made. The file is unchanged.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum EditError {
-    /// No such issue, or it is deleted.
+    /// The issue does not exist, or is deleted.
     #[error("there is no bead {0}")]
     NotFound(String),
-    /// Somebody else has it.
+    /// The issue is assigned to somebody else.
     #[error("{id} is claimed by {by}")]
     AlreadyClaimed {
         /// The issue.
         id: String,
-        /// Who has it.
+        /// The assignee.
         by: String,
     },
-    /// It is not open.
+    /// The issue is not open.
     #[error("{id} is {status}, not open")]
     NotClaimable {
         /// The issue.
@@ -45,11 +46,11 @@ pub enum EditError {
         /// Its status, or `template`.
         status: String,
     },
-    /// The file is not edited at all.
+    /// The file cannot be edited.
     #[error(transparent)]
     NotWritable(#[from] NotWritable),
-    /// This issue is not edited: what the edit turns on cannot be read, or the line has no room for
-    /// it.
+    /// This issue cannot be edited: a field that decides cannot be read, or the line would become
+    /// too long.
     #[error("{id} cannot be edited: {why}")]
     NotEditable {
         /// The issue.
@@ -57,29 +58,34 @@ pub enum EditError {
         /// What is wrong with it.
         why: String,
     },
-    /// What should be written is nothing that the store could keep.
+    /// A text that must not be empty is empty.
     #[error("{0} must not be empty")]
     Empty(&'static str),
 }
 
 impl Store {
-    /// Makes an open issue `in_progress` for `assignee`: where nobody has it, or the same one.
+    /// Makes an open issue `in_progress` for `assignee`, where it has no assignee or this one.
     ///
-    /// As `bd update --claim`: no change where the same one already has it in progress; a `hooked`
-    /// or closed issue cannot be claimed.
+    /// Like `bd update --claim`: no change where `assignee` already has it in progress; a `hooked` or
+    /// closed issue cannot be claimed.
     pub fn claim(&mut self, id: &str, assignee: &str, now: Timestamp) -> Result<Change, EditError> {
         if assignee.trim().is_empty() {
             return Err(EditError::Empty("the assignee"));
         }
         let (place, issue) = self.editable(id, &["status", "assignee"])?;
-        let not_claimable =
-            |status: &str| EditError::NotClaimable { id: id.to_owned(), status: shown(status) };
+        let not_claimable = |status: &str| EditError::NotClaimable {
+            id: id.to_owned(),
+            status: text::line(status, MAX_SHOWN),
+        };
         let ours = match issue.assignee.as_deref() {
             _ if issue.status == Status::Closed => {
                 return Err(not_claimable(issue.status.as_str()));
             }
             Some(by) if by != assignee => {
-                return Err(EditError::AlreadyClaimed { id: id.to_owned(), by: shown(by) });
+                return Err(EditError::AlreadyClaimed {
+                    id: id.to_owned(),
+                    by: text::line(by, MAX_SHOWN),
+                });
             }
             holder => holder.is_some(),
         };
@@ -89,7 +95,7 @@ impl Store {
             Status::Open => return Err(not_claimable("template")),
             ref status => return Err(not_claimable(status.as_str())),
         }
-        // A writer that does not know the key would drop it at its next write.
+        // A tool that does not know the key would drop it at its next write.
         let known = self.dialect() == Dialect::Export
             || self.issues.iter_any().any(|issue| issue.started_at.is_some());
         let starts = known && issue.started_at.is_none();
@@ -101,10 +107,10 @@ impl Store {
         })
     }
 
-    /// Gives an issue back that `assignee` has: the assignee goes, `in_progress` and `hooked`
-    /// become `open`, another status stays.
+    /// Releases an issue that is assigned to `assignee`: the assignee is removed, `in_progress` and
+    /// `hooked` become `open`, another status stays.
     ///
-    /// No change where somebody else has it, nobody has it, or it is closed.
+    /// No change where the issue has another assignee or none, or is closed.
     pub fn release(
         &mut self,
         id: &str,
@@ -126,9 +132,9 @@ impl Store {
     }
 
     /// Closes an issue with a reason (`Closed` where it is empty), whatever its status and its
-    /// blockers: the caller knows that it is done.
+    /// blockers: the caller knows that the work is done.
     ///
-    /// The first close wins: no change where it is closed already, for whatever reason.
+    /// The first close wins: no change where the issue is closed already, for whatever reason.
     pub fn close(&mut self, id: &str, reason: &str, now: Timestamp) -> Result<Change, EditError> {
         let (place, issue) = self.editable(id, &["status"])?;
         if issue.status == Status::Closed {
@@ -148,24 +154,24 @@ impl Store {
         &mut self,
         id: &str,
         author: &str,
-        text: &str,
+        comment: &str,
         now: Timestamp,
     ) -> Result<Change, EditError> {
         if author.trim().is_empty() {
             return Err(EditError::Empty("the author"));
         }
-        if text.trim().is_empty() {
+        if comment.trim().is_empty() {
             return Err(EditError::Empty("the comment"));
         }
         let (place, issue) = self.editable(id, &["comments"])?;
-        if issue.comments.iter().any(|comment| comment.author == author && comment.text == text) {
+        if issue.comments.iter().any(|each| each.author == author && each.text == comment) {
             return Ok(Change::NotNeeded);
         }
         let count = issue.comments.len() + 1;
-        let new_id = comment::new_id(&self.issues, id, author, text, now).ok_or_else(|| {
+        let new_id = comment::new_id(&self.issues, id, author, comment, now).ok_or_else(|| {
             EditError::NotEditable {
                 id: id.to_owned(),
-                why: "there is no number left for a comment".to_owned(),
+                why: "no number is left for a comment".to_owned(),
             }
         })?;
         let written = self
@@ -173,7 +179,7 @@ impl Store {
             .comment_time_style(self.value(place, "updated_at").as_deref())
             .format(now);
         self.edit(place, now, |draft| {
-            draft.comment(&new_id, id, author, text, &written)?;
+            draft.comment(&new_id, id, author, comment, &written)?;
             draft.touch()?;
             if draft.has("comment_count")? {
                 draft.set("comment_count", &count.to_string())
@@ -183,15 +189,15 @@ impl Store {
         })
     }
 
-    /// Takes over the line of an issue from another version of the file, byte for byte, where that
-    /// one's is later or ours is missing.
+    /// Copies the line of an issue from another version of the file, byte for byte, where that line
+    /// is later or this file does not hold the issue.
     ///
-    /// A new line goes where a file sorted by id has it, else to the end. A later deletion is not
-    /// taken over: there is nothing to edit then.
+    /// A new line goes to its place in a file sorted by id, else to the end. A later deletion is not
+    /// copied: there is nothing to edit then.
     pub fn adopt(&mut self, other: &Self, id: &str) -> Result<Change, EditError> {
         self.writable()?;
         other.writable()?;
-        let not_found = || EditError::NotFound(shown(id));
+        let not_found = || EditError::NotFound(text::line(id, MAX_SHOWN));
         let ours = self.issues.get_any(id);
         let Some(theirs) = other.issues.get_any(id) else {
             return if ours.is_some() { Ok(Change::NotNeeded) } else { Err(not_found()) };
@@ -220,7 +226,7 @@ impl Store {
             .iter_any()
             .position(|issue| sorted && issue.id.as_str() > id)
             .and_then(|place| self.records.get(place));
-        let (at, text) = match behind {
+        let (at, insert) = match behind {
             Some(record) => (record.span.start, format!("{line}\n")),
             None if self.bytes.is_empty() || self.bytes.ends_with(b"\n") => {
                 (self.bytes.len(), format!("{line}\n"))
@@ -228,20 +234,20 @@ impl Store {
             None => (self.bytes.len(), format!("\n{line}")),
         };
         let mut bytes = std::mem::take(&mut self.bytes);
-        bytes.splice(at..at, text.bytes());
+        bytes.splice(at..at, insert.bytes());
         *self = Self::parse(bytes, &self.options);
         Ok(Change::Made)
     }
 
-    /// The place of an issue of which `fields` can be read and edited.
+    /// The index of an issue whose `fields` can be read and edited.
     fn editable(&self, id: &str, fields: &[&str]) -> Result<(usize, Arc<Issue>), EditError> {
         self.writable()?;
-        let not_found = || EditError::NotFound(shown(id));
+        let not_found = || EditError::NotFound(text::line(id, MAX_SHOWN));
         let issue = Arc::clone(self.issues.get(id).ok_or_else(not_found)?);
         let place = self.issues.place(id).ok_or_else(not_found)?;
         let not_editable = |why: String| EditError::NotEditable { id: id.to_owned(), why };
         if self.records.get(place).is_none_or(|record| record.ambiguous) {
-            return Err(not_editable("a key is there twice".to_owned()));
+            return Err(not_editable("a key occurs twice".to_owned()));
         }
         match issue.unreadable.iter().find(|field| fields.contains(field)) {
             Some(field) => Err(not_editable(format!("its `{field}` cannot be read"))),
@@ -249,7 +255,7 @@ impl Store {
         }
     }
 
-    /// Makes the edit on a copy of the line, and takes the copy only when all of it went well.
+    /// Makes the edit on a copy of the line, and replaces the line only when all of it succeeded.
     fn edit(
         &mut self,
         place: usize,
@@ -269,37 +275,38 @@ impl Store {
         self.replace(place, &line)
     }
 
-    /// The next `updated_at` of a line: now, but at least a second past the old one, since that is
-    /// the precision of what compares them.
+    /// The next `updated_at` of a line: now, but at least a second after the old one, since tools
+    /// compare the two in whole seconds.
     fn stamp(&self, place: usize, now: Timestamp) -> Result<String, String> {
         let old = self.issues.at(place).and_then(|issue| issue.updated_at);
         let style = self.dialect().time_style(self.value(place, "updated_at").as_deref());
         let Some(old) = old else { return Ok(style.format(now)) };
-        let least = later(old, style).ok_or("its `updated_at` is at the end of time")?;
+        let least =
+            later(old, style).ok_or("its `updated_at` is at the end of the range of times")?;
         Ok(style.format(now.max(least)))
     }
 
-    /// A string of a line.
+    /// The string at `key` of an issue's line.
     fn value(&self, place: usize, key: &str) -> Option<String> {
         let record = self.records.get(place)?;
-        let text = std::str::from_utf8(self.bytes.get(record.span.clone())?).ok()?;
-        let member = json::members(text).ok()?.into_iter().find(|member| member.key == key)?;
-        json::decode(text.get(member.value_span)?).ok()
+        let line = std::str::from_utf8(self.bytes.get(record.span.clone())?).ok()?;
+        let member = json::members(line).ok()?.into_iter().find(|member| member.key == key)?;
+        json::decode(line.get(member.value_span)?).ok()
     }
 
-    /// Puts a line in the place of an issue's.
+    /// Replaces the line of an issue.
     fn replace(&mut self, place: usize, line: &str) -> Result<Change, EditError> {
         let Some(old) = self.issues.at(place).map(Arc::clone) else { return Ok(Change::NotNeeded) };
         let not_editable =
             |why: &str| EditError::NotEditable { id: old.id.clone(), why: why.to_owned() };
         if line.len() > self.options.max_line {
-            return Err(not_editable("its line would be longer than can be read"));
+            return Err(not_editable("its line would be longer than the limit"));
         }
         let Line::Issue(read) = line::read(line.as_bytes()) else {
-            return Err(not_editable("the line would be none of an issue"));
+            return Err(not_editable("the new line would not be an issue"));
         };
         let Some(record) = self.records.get_mut(place).filter(|_| read.issue.id == old.id) else {
-            return Err(not_editable("the line would be of another issue"));
+            return Err(not_editable("the new line would be another issue"));
         };
         let (number, span) = (record.line, record.span.clone());
         self.problems.forget_fields(number, record.defects);
@@ -322,7 +329,7 @@ impl Store {
     }
 }
 
-/// At least a second past `old`, as the style can write it.
+/// The earliest time at least a second after `old` that the style can write.
 fn later(old: Timestamp, style: TimeStyle) -> Option<Timestamp> {
     let second = SignedDuration::from_secs(1);
     let least = old.checked_add(second).ok()?;
@@ -333,7 +340,7 @@ fn later(old: Timestamp, style: TimeStyle) -> Option<Timestamp> {
     }
 }
 
-/// A line in the making.
+/// A copy of a line while it is edited.
 struct Draft<'a> {
     store: &'a Store,
     line: String,

@@ -1,10 +1,11 @@
-//! What else is in `.beads/`: which file holds the issues, and metadata.json.
+//! The other files in `.beads/`: which one holds the issues, and metadata.json.
 
+use gastown_types::text;
 use serde_json::Value;
 
-use crate::problem::shown;
+use crate::problem::MAX_SHOWN;
 
-/// Files of other content that end in `.jsonl` as well.
+/// Files that end in `.jsonl` and hold something else.
 const NOT_ISSUES: &[&str] = &[
     "deletions.jsonl",
     "interactions.jsonl",
@@ -16,42 +17,40 @@ const NOT_ISSUES: &[&str] = &[
     "beads.right.jsonl",
 ];
 
-/// What metadata.json says that the town reads. Connections are never taken from there: they are
-/// one clone's.
+/// The settings of metadata.json that the operator reads. Connections are never taken from there:
+/// they are those of one clone.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Metadata {
-    /// `dolt`, `sqlite`, or nothing in classic stores.
+    /// `dolt` or `sqlite`; absent in classic stores.
     pub backend: Option<String>,
     /// The name of the file of issues.
     pub jsonl_export: Option<String>,
-    /// `embedded`, `server` or `proxied-server`; `bd` takes nothing for embedded.
-    pub dolt_mode: Option<String>,
-    /// Guards against talking to another store.
+    /// The id of the project, which guards against another store.
     pub project_id: Option<String>,
 }
 
-/// Why metadata.json says nothing.
+/// Why metadata.json cannot be read.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum MetadataError {
-    /// No JSON object.
-    #[error("metadata.json is no JSON object: {0}")]
+    /// It is not a JSON object.
+    #[error("metadata.json is not a JSON object: {0}")]
     NotJson(String),
-    /// A key that decides something has no string.
-    #[error("metadata.json: `{0}` is no string")]
+    /// The value of a key that decides something is not a string.
+    #[error("metadata.json: `{0}` is not a string")]
     WrongType(&'static str),
 }
 
 /// Why no file of issues was found.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum DiscoverError {
-    /// There is none; a store in Dolt alone looks like this.
+    /// There is no candidate; a store in Dolt alone looks like this.
     #[error("there is no JSONL file of issues in .beads")]
     NoJsonl,
-    /// Several could be it.
+    /// There are several candidates.
     #[error("{} could all be the file of issues: name one as jsonl_export in metadata.json", .0.join(", "))]
     Ambiguous(Vec<String>),
-    /// The configured name is no plain file name, so it could lead out of `.beads`.
-    #[error("metadata.json names `{0}`, which is no plain name of a .jsonl file")]
+    /// The configured name is not a plain file name, so it could lead out of `.beads`.
+    #[error("metadata.json names `{0}`, which is not a plain name of a .jsonl file")]
     BadName(String),
     /// metadata.json cannot be read.
     #[error(transparent)]
@@ -64,7 +63,7 @@ impl Metadata {
         let value: Value = serde_json::from_slice(bytes)
             .map_err(|error| MetadataError::NotJson(error.to_string()))?;
         let Value::Object(map) = value else {
-            return Err(MetadataError::NotJson("it is another value".to_owned()));
+            return Err(MetadataError::NotJson("it is another kind of value".to_owned()));
         };
         let string = |key: &'static str| match map.get(key) {
             None | Some(Value::Null) => Ok(None),
@@ -74,25 +73,24 @@ impl Metadata {
         Ok(Self {
             backend: string("backend")?,
             jsonl_export: string("jsonl_export")?,
-            dolt_mode: string("dolt_mode")?,
             project_id: string("project_id")?,
         })
     }
 
-    /// Whether a Dolt database holds the truth, so that the JSONL file is a view of it.
+    /// Whether a Dolt database is authoritative, so that the JSONL file is an export of it.
     pub fn is_dolt(&self) -> bool {
         self.backend.as_deref() == Some("dolt")
     }
 }
 
-/// Which of the files of `.beads/` holds the issues: the one that metadata.json names, else
-/// `issues.jsonl`, else `beads.jsonl`, else the only other one that could. Whether it is a regular
-/// file is for the caller to see.
+/// The name of the file of `.beads/` that holds the issues: the one that metadata.json names, else
+/// `issues.jsonl`, else `beads.jsonl`, else the only other candidate. The caller checks that it is a
+/// regular file.
 pub fn discover(names: &[&str], metadata_json: Option<&[u8]>) -> Result<String, DiscoverError> {
     let metadata = metadata_json.map(Metadata::parse).transpose()?.unwrap_or_default();
     if let Some(name) = metadata.jsonl_export {
         if !is_plain(&name) {
-            return Err(DiscoverError::BadName(shown(&name)));
+            return Err(DiscoverError::BadName(text::line(&name, MAX_SHOWN)));
         }
         if names.contains(&name.as_str()) && !NOT_ISSUES.contains(&name.as_str()) {
             return Ok(name);
@@ -116,7 +114,7 @@ pub fn discover(names: &[&str], metadata_json: Option<&[u8]>) -> Result<String, 
     }
 }
 
-/// A visible name of a `.jsonl` file, without a path.
+/// Whether this is the name of a `.jsonl` file that is not hidden, without a path.
 fn is_plain(name: &str) -> bool {
     name.len() <= 255
         && name.strip_suffix(".jsonl").is_some_and(|stem| !stem.is_empty())
@@ -134,7 +132,7 @@ mod tests {
     }
 
     #[test]
-    fn the_configured_name_comes_first_then_the_usual_ones_then_the_only_one() {
+    fn the_configured_name_comes_first_then_the_usual_names_then_the_only_candidate() {
         let all = ["beads.jsonl", "deletions.jsonl", "issues.jsonl", "work.jsonl"];
         assert_eq!(found(&all, r#"{"jsonl_export":"work.jsonl"}"#).unwrap(), "work.jsonl");
         assert_eq!(found(&all, r#"{"jsonl_export":"gone.jsonl"}"#).unwrap(), "issues.jsonl");
@@ -175,26 +173,23 @@ mod tests {
     }
 
     #[test]
-    fn metadata_is_read_for_detection_only() {
+    fn metadata_tells_whether_a_dolt_database_is_authoritative() {
         let metadata =
             Metadata::parse(br#"{"database":"dolt","backend":"dolt","dolt_mode":"embedded","project_id":"63aa","dolt_server_port":3307}"#)
                 .unwrap();
         assert!(metadata.is_dolt());
-        assert_eq!(
-            (metadata.dolt_mode.as_deref(), metadata.project_id.as_deref(), metadata.jsonl_export),
-            (Some("embedded"), Some("63aa"), None)
-        );
+        assert_eq!((metadata.project_id.as_deref(), metadata.jsonl_export), (Some("63aa"), None));
         assert!(!Metadata::parse(br#"{"database":"beads.db","backend":null}"#).unwrap().is_dolt());
     }
 
     #[test]
-    fn what_is_no_metadata_says_so() {
+    fn metadata_that_cannot_be_read_is_an_error() {
         for bytes in [b"".as_slice(), b"[]", b"{", b"\xff", br#"{"backend":5}"#] {
             assert!(Metadata::parse(bytes).is_err());
         }
         assert_eq!(
             Metadata::parse(br#"{"project_id":[]}"#).unwrap_err().to_string(),
-            "metadata.json: `project_id` is no string"
+            "metadata.json: `project_id` is not a string"
         );
     }
 }

@@ -1,11 +1,11 @@
 //! Ids of issues.
 
-/// The longest id that `bd` has room for, in bytes.
+/// The longest id that `bd` can store, in bytes.
 const MAX_ID: usize = 255;
 
-/// Whether an id may be used at all: letters and digits of any script, `.`, `_`, `-`, `:`, `+` and
-/// `@`, beginning with a letter or digit, without `..`, at most 255 bytes. Nothing else can be told
-/// apart in a path, a ref, a terminal or a log.
+/// Whether an id is valid: letters and digits of any script, `.`, `_`, `-`, `:`, `+` and `@`,
+/// beginning with a letter or digit, without `..`, at most 255 bytes. Any other character could be
+/// misread in a path, a ref, a terminal or a log.
 pub fn is_valid_id(id: &str) -> bool {
     id.len() <= MAX_ID
         && id.starts_with(char::is_alphanumeric)
@@ -58,7 +58,7 @@ mod tests {
     }
 
     #[test]
-    fn ids_that_could_leave_their_place_are_bad() {
+    fn ids_that_could_be_misread_are_not_valid() {
         for id in [
             "",
             "../x",

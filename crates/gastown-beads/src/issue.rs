@@ -1,57 +1,57 @@
-//! The typed view of one issue.
+//! The fields of one issue.
 
 use jiff::Timestamp;
 
-/// An issue as far as the town reads it. The line in the file stays the truth: what is not here is
-/// kept there.
+/// The fields of an issue that the operator reads. The line in the file stays authoritative: other
+/// fields are kept there.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Issue {
-    /// Checked by [`crate::is_valid_id`].
+    /// The id, checked by [`crate::is_valid_id`].
     pub id: String,
-    /// One line, usually.
+    /// The title, usually one line.
     pub title: String,
-    /// Markdown.
+    /// The description, in Markdown.
     pub description: String,
-    /// Markdown.
+    /// The design, in Markdown.
     pub design: String,
-    /// Markdown.
+    /// The acceptance criteria, in Markdown.
     pub acceptance_criteria: String,
-    /// Markdown.
+    /// Notes, in Markdown.
     pub notes: String,
-    /// Open where the file does not say.
+    /// The status; open where the file has none.
     pub status: Status,
-    /// 0 (critical) to 4. What is absent is 0, as `bd` reads it; what is no priority counts as 2,
-    /// the default of `bd create`.
+    /// The priority, 0 (critical) to 4. An absent one is 0, as `bd` reads it; an invalid one counts
+    /// as 2, the default of `bd create`.
     pub priority: u8,
-    /// `task` where the file does not say.
+    /// The type; `task` where the file has none.
     pub issue_type: String,
-    /// Who has claimed it; never empty.
+    /// Who claimed it; never an empty string.
     pub assignee: Option<String>,
-    /// When it was made.
+    /// When it was created.
     pub created_at: Option<Timestamp>,
-    /// When it was last changed: the later one of two branches wins.
+    /// When it was last changed; of two branches the later change wins.
     pub updated_at: Option<Timestamp>,
     /// When it was first claimed (exports only).
     pub started_at: Option<Timestamp>,
     /// When it was closed.
     pub closed_at: Option<Timestamp>,
-    /// Why it was closed; empty where the file does not say.
+    /// Why it was closed; empty where the file has no reason.
     pub close_reason: String,
     /// Not ready before this time.
     pub defer_until: Option<Timestamp>,
-    /// In the order of the file.
+    /// The labels, in the order of the file.
     pub labels: Vec<String>,
-    /// Outgoing edges only.
+    /// The outgoing edges.
     pub dependencies: Vec<Dependency>,
-    /// In the order of the file.
+    /// The comments, in the order of the file.
     pub comments: Vec<Comment>,
     /// A standing item, never work.
     pub pinned: bool,
-    /// Not to be kept, never work.
+    /// A temporary item, never work.
     pub ephemeral: bool,
     /// A pattern for other issues, never work.
     pub is_template: bool,
-    /// The fields whose values were of a wrong type and count as absent.
+    /// The fields whose values have a wrong type and count as absent.
     pub unreadable: Vec<&'static str>,
 }
 
@@ -63,11 +63,11 @@ pub enum Status {
     Open,
     /// Claimed.
     InProgress,
-    /// Blocked by hand; says nothing about dependencies.
+    /// Marked as blocked by a person, whatever its dependencies.
     Blocked,
     /// On an agent's hook in Gas Town.
     Hooked,
-    /// Put off.
+    /// Postponed.
     Deferred,
     /// A standing item; counts as done for what it blocks.
     Pinned,
@@ -86,57 +86,57 @@ pub struct Dependency {
     pub issue_id: String,
     /// The target.
     pub depends_on_id: String,
-    /// What the edge means.
+    /// The kind of edge.
     pub kind: DependencyKind,
-    /// JSON text, where the file has any.
+    /// Further settings of the edge, as JSON text.
     pub metadata: Option<String>,
 }
 
-/// What an edge means. Only the named kinds have a say in what is ready.
+/// The kind of an edge. Only the named kinds decide what is ready.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum DependencyKind {
     /// The target must be closed.
     Blocks,
-    /// The target is the parent; its being blocked is inherited.
+    /// The target is the parent; a blocked parent blocks its children.
     ParentChild,
-    /// As `bd` has it: exactly like `Blocks`.
+    /// The target must be closed; in `bd` this does not differ from `Blocks`.
     ConditionalBlocks,
-    /// Waits for the children of the target.
+    /// The children of the target must be closed (see [`Gate`]).
     WaitsFor,
-    /// A link for people, or of a kind that is not known.
+    /// A link for people, or an unknown kind.
     Other(String),
 }
 
-/// How many children a `waits-for` edge waits for.
+/// The children that a `waits-for` edge waits for.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub enum Gate {
-    /// All of them.
+    /// All children must be closed.
     #[default]
     AllChildren,
-    /// The first that is closed.
+    /// One child must be closed.
     AnyChildren,
 }
 
 /// A comment.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Comment {
-    /// A number in classic and `br` files, a UUID in exports; as text.
+    /// The id: a number in classic and `br` files, a UUID in exports.
     pub id: String,
     /// Who wrote it.
     pub author: String,
-    /// Markdown.
+    /// The text, in Markdown.
     pub text: String,
-    /// When.
+    /// When it was written.
     pub created_at: Option<Timestamp>,
 }
 
 impl Issue {
-    /// Whether what it blocks may go on: closed, or a standing item.
+    /// Whether it blocks nothing any more: it is closed or pinned.
     pub fn is_done(&self) -> bool {
         matches!(self.status, Status::Closed | Status::Pinned)
     }
 
-    /// Its direct parents.
+    /// The ids of its direct parents.
     pub fn parents(&self) -> impl Iterator<Item = &str> {
         self.dependencies
             .iter()
@@ -146,7 +146,7 @@ impl Issue {
 }
 
 impl Status {
-    /// The word in the file.
+    /// The value in the file.
     pub fn as_str(&self) -> &str {
         match self {
             Self::Open => "open",
@@ -185,7 +185,7 @@ impl std::fmt::Display for Status {
 }
 
 impl DependencyKind {
-    /// The word in the file.
+    /// The value in the file.
     pub fn as_str(&self) -> &str {
         match self {
             Self::Blocks => "blocks",
@@ -196,7 +196,7 @@ impl DependencyKind {
         }
     }
 
-    /// Whether the edge has a say in what is ready.
+    /// Whether edges of this kind decide what is ready.
     pub fn orders_work(&self) -> bool {
         !matches!(self, Self::Other(_))
     }
@@ -227,7 +227,7 @@ impl Dependency {
         self.depends_on_id.starts_with("external:")
     }
 
-    /// Which children a `waits-for` edge waits for; all, unless its metadata says `any-children`.
+    /// The gate of a `waits-for` edge: all children, unless its metadata has `any-children`.
     pub fn gate(&self) -> Gate {
         let gate = self
             .metadata

@@ -1,4 +1,4 @@
-//! One JSON object as text with the places of its members, so that a member can be changed while
+//! A JSON object as text with the positions of its members, so that a member can be changed while
 //! every other byte stays.
 
 use std::ops::Range;
@@ -7,16 +7,16 @@ use serde::de::{DeserializeOwned, IgnoredAny};
 
 use crate::dialect::Escaping;
 
-/// A member of an object: where its key (with quotes) and its value are.
+/// A member of an object: the positions of its key (with quotes) and its value.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Member {
-    /// The key, unescaped; as written where it is no valid string.
+    /// The key, unescaped; as written where it is not a valid string.
     pub(crate) key: String,
     pub(crate) key_span: Range<usize>,
     pub(crate) value_span: Range<usize>,
 }
 
-/// The members of the one object that `text` is, or why it is none.
+/// The members of the object that `text` holds, or why it does not hold one.
 pub(crate) fn members(text: &str) -> Result<Vec<Member>, String> {
     let mut at = skip_space(text, 0);
     if text.as_bytes().get(at) != Some(&b'{') {
@@ -52,13 +52,13 @@ pub(crate) fn members(text: &str) -> Result<Vec<Member>, String> {
     }
 }
 
-/// Reads a value into a type; the error says what was wrong without repeating the value.
+/// Reads a value into a type; the error does not repeat the value.
 pub(crate) fn decode<T: DeserializeOwned>(raw: &str) -> Result<T, String> {
     serde_json::from_str(raw).map_err(|error| error.to_string())
 }
 
-/// Sets `key` to the JSON text `raw`: in place where it is, else after the present key that
-/// precedes it in `order`.
+/// Sets `key` to the JSON text `raw`: in place where the key is present, else after the nearest
+/// present key before it in `order`.
 pub(crate) fn set(text: &str, key: &str, raw: &str, order: &[&str]) -> Result<String, String> {
     let members = members(text)?;
     if let Some(member) = members.iter().find(|member| member.key == key) {
@@ -93,7 +93,7 @@ pub(crate) fn set(text: &str, key: &str, raw: &str, order: &[&str]) -> Result<St
     }
 }
 
-/// Takes `key` and one comma out; the text as it is where the key is absent.
+/// Removes `key` and one comma; the text is unchanged where the key is absent.
 pub(crate) fn remove(text: &str, key: &str) -> Result<String, String> {
     let members = members(text)?;
     let Some(index) = members.iter().position(|member| member.key == key) else {
@@ -124,8 +124,8 @@ pub(crate) fn push(raw: &str, element: &str, comma: &str) -> Result<String, Stri
     }
 }
 
-/// What stands between a key and its value, and between two members, on this line (`:` and `,`
-/// where it does not show).
+/// The text between a key and its value, and between two members, on this line; `:` and `,` where
+/// the line has too few members to show it.
 pub(crate) fn separators<'a>(text: &'a str, members: &[Member]) -> (&'a str, &'a str) {
     let colon =
         members.first().map_or(":", |member| &text[member.key_span.end..member.value_span.start]);
@@ -134,7 +134,7 @@ pub(crate) fn separators<'a>(text: &'a str, members: &[Member]) -> (&'a str, &'a
     (colon, comma)
 }
 
-/// A JSON string in the file's escaping.
+/// A JSON string in this escaping.
 pub(crate) fn string(value: &str, escaping: Escaping) -> String {
     let mut out = String::with_capacity(value.len() + 2);
     out.push('"');
@@ -163,7 +163,7 @@ pub(crate) fn string(value: &str, escaping: Escaping) -> String {
     out
 }
 
-/// `\u` and four hexadecimal digits; of a character of the basic plane.
+/// `\u` and four hexadecimal digits, for a character of the basic plane.
 fn unicode_escape(c: char) -> impl Iterator<Item = char> {
     let digit =
         move |shift: u32| char::from_digit((u32::from(c) >> shift) & 0xf, 16).unwrap_or('0');
@@ -177,7 +177,7 @@ fn end(text: &str, at: usize, members: Vec<Member>) -> Result<Vec<Member>, Strin
     if at == text.len() {
         Ok(members)
     } else {
-        Err(format!("more text after the object, at byte {at}"))
+        Err(format!("there is more text after the object, at byte {at}"))
     }
 }
 
@@ -186,15 +186,15 @@ fn skip_space(text: &str, at: usize) -> usize {
     text.len() - rest.trim_start_matches(SPACE).len()
 }
 
-/// The span of the one value that begins at `at`. serde_json skips values without recursion, so
-/// depth does no harm.
+/// The span of the value that begins at `at`. serde_json skips values without recursion, so deep
+/// nesting does no harm.
 fn value(text: &str, at: usize) -> Result<Range<usize>, String> {
     let rest = text.get(at..).unwrap_or_default();
     let mut values = serde_json::Deserializer::from_str(rest).into_iter::<IgnoredAny>();
     match values.next() {
         Some(Ok(_)) => Ok(at..at + values.byte_offset()),
         Some(Err(error)) => {
-            Err(format!("no valid JSON at byte {}", at + error.column().saturating_sub(1)))
+            Err(format!("not valid JSON at byte {}", at + error.column().saturating_sub(1)))
         }
         None => Err("the line ends inside the object".to_owned()),
     }
@@ -225,7 +225,7 @@ mod tests {
     }
 
     #[test]
-    fn a_new_member_goes_where_the_order_has_it() {
+    fn a_new_member_goes_to_its_place_in_the_order() {
         assert_eq!(
             set(r#"{"id":"a","x":1,"labels":[]}"#, "assignee", "1", ORDER).unwrap(),
             r#"{"id":"a","assignee":1,"x":1,"labels":[]}"#
@@ -260,7 +260,7 @@ mod tests {
     }
 
     #[test]
-    fn an_element_is_pushed_after_what_is_there() {
+    fn an_element_is_added_at_the_end() {
         assert_eq!(push("[1,  2]", "3", ",").unwrap(), "[1,  2,3]");
         assert_eq!(push("[ ]", "3", ",").unwrap(), "[3]");
         assert_eq!(push("null", "3", ",").unwrap(), "[3]");
@@ -268,7 +268,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_object_is_refused_with_its_place() {
+    fn text_that_is_not_an_object_is_refused() {
         for text in [
             "",
             "[]",
@@ -288,7 +288,7 @@ mod tests {
     }
 
     #[test]
-    fn depth_does_no_harm() {
+    fn deep_nesting_does_no_harm() {
         let deep = format!(r#"{{"a":{}{}}}"#, "[".repeat(200_000), "]".repeat(200_000));
         assert_eq!(members(&deep).unwrap().len(), 1);
     }

@@ -1,17 +1,17 @@
 //! Bead stores as JSONL files in git: what `bd` (up to 0.49 and from 1.0 on) and `br` write, read
 //! without loss and edited a line at a time.
 //!
-//! - [`Store::parse`] reads any bytes, [`Store::write`] gives the same bytes back; what is odd is a
-//!   [`Problem`], never an error.
+//! - [`Store::parse`] reads any bytes, [`Store::write`] returns the same bytes; whatever cannot be
+//!   read becomes a [`Problem`], never an error.
 //! - [`Store::claim`], [`Store::release`], [`Store::close`] and [`Store::comment`] change one line
 //!   and keep its key order, escaping, timestamp style and place. The file is never sorted and
-//!   never written anew: its order is the tool's, and a moved line is a conflict for everyone.
-//! - [`ready`] and [`Readiness`] say what `bd ready` would, [`Graph`] in which order work can go,
-//!   [`join`] what two branches say together.
-//! - [`discover`], [`Metadata`] and [`StoreConfig`] read what lies beside the issues in `.beads/`.
+//!   never rewritten: its order is the tool's, and a moved line is a conflict for everyone.
+//! - [`ready`] and [`Readiness`] list the issues that `bd ready` would list, [`Graph`] finds what
+//!   blocks a bead and cycles among beads, [`join`] reads two branches as one store.
+//! - [`discover`], [`Metadata`] and [`StoreConfig`] read the other files in `.beads/`.
 //!
-//! Pure: no I/O, no clock, no randomness, and it knows nothing of git or Kubernetes. Everything
-//! that it reads is taken for hostile.
+//! Pure: no I/O, no clock, no randomness; this crate knows neither git nor Kubernetes. All input
+//! counts as hostile.
 
 mod comment;
 mod config;
@@ -34,10 +34,10 @@ pub use config::StoreConfig;
 pub use dialect::Dialect;
 pub use edit::{Change, EditError};
 pub use files::{DiscoverError, Metadata, MetadataError, discover};
-pub use graph::Graph;
+pub use graph::{Beads, Edge, Graph};
 pub use id::{is_valid_id, prefix_of};
 pub use issue::{Comment, Dependency, DependencyKind, Gate, Issue, Status};
-pub use join::{Joined, Origin, join};
+pub use join::{Joined, join};
 pub use problem::{Defect, NotWritable, Problem, Problems, Reason};
 pub use ready::{Readiness, Standing, ready};
 pub use set::IssueSet;

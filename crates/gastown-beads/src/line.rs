@@ -1,5 +1,6 @@
-//! One line: what it is, and the issue in it.
+//! Reads one line of the file.
 
+use gastown_types::text;
 use jiff::Timestamp;
 use serde_json::Value;
 
@@ -7,22 +8,22 @@ use crate::{
     id::is_valid_id,
     issue::{Comment, Dependency, Issue, Status},
     json::{self, Member},
-    problem::{Defect, shown},
+    problem::{Defect, MAX_SHOWN},
 };
 
-/// What a line is.
+/// The kinds of lines.
 pub(crate) enum Line {
-    /// Nothing, or space.
+    /// Empty, or white space.
     Blank,
     /// An issue.
     Issue(Box<Read>),
-    /// A header, a memory, or a record of a kind that is not ours: kept as it is.
+    /// A header, a memory, or another record that is not an issue: kept unchanged.
     Other,
-    /// Kept as it is, and named.
+    /// A line that cannot be read: kept unchanged, and reported.
     Bad(Defect),
 }
 
-/// An issue with what was odd about it.
+/// An issue, and the problems of its fields.
 pub(crate) struct Read {
     pub(crate) issue: Issue,
     pub(crate) defects: Vec<Defect>,
@@ -52,7 +53,7 @@ pub(crate) fn read(bytes: &[u8]) -> Line {
     }
 }
 
-/// The id where the object is an issue, nothing where it is another record.
+/// The id where the object is an issue; `None` where it is another record.
 fn kind(text: &str, members: &[Member]) -> Result<Option<String>, Defect> {
     let last = |key: &str| {
         members
@@ -62,23 +63,23 @@ fn kind(text: &str, members: &[Member]) -> Result<Option<String>, Defect> {
             .map(|member| &text[member.value_span.clone()])
     };
     if let Some(raw) = last("_type") {
-        let kind: String =
-            json::decode(raw).map_err(|_| Defect::Malformed("`_type` is no string".to_owned()))?;
+        let kind: String = json::decode(raw)
+            .map_err(|_| Defect::Malformed("`_type` is not a string".to_owned()))?;
         if kind != "issue" {
             return Ok(None);
         }
     } else if last("id").is_none() && last("_schema").is_some() {
         return Ok(None);
     }
-    let raw = last("id").ok_or_else(|| Defect::Malformed("an issue without an id".to_owned()))?;
+    let raw = last("id").ok_or_else(|| Defect::Malformed("the issue has no id".to_owned()))?;
     match json::decode::<String>(raw) {
         Ok(id) if is_valid_id(&id) => Ok(Some(id)),
-        Ok(id) => Err(Defect::BadId(shown(&id))),
-        Err(_) => Err(Defect::BadId(shown(raw))),
+        Ok(id) => Err(Defect::BadId(text::line(&id, MAX_SHOWN))),
+        Err(_) => Err(Defect::BadId(text::line(raw, MAX_SHOWN))),
     }
 }
 
-/// Reads the fields of one issue, keeping count of what is wrong.
+/// Reads the fields of one issue and collects their problems.
 struct Fields<'a> {
     text: &'a str,
     members: Vec<Member>,
@@ -128,12 +129,15 @@ impl<'a> Fields<'a> {
         if let Some(twice) =
             keys.windows(2).find_map(|pair| pair.first().filter(|key| pair.last() == Some(key)))
         {
-            self.defects.push(Defect::DuplicateKey { id: self.id.clone(), key: shown(twice) });
+            self.defects.push(Defect::DuplicateKey {
+                id: self.id.clone(),
+                key: text::line(twice, MAX_SHOWN),
+            });
         }
         Read { issue, defects: self.defects, keys: in_file }
     }
 
-    /// The JSON text of a field; none where it is absent or null.
+    /// The JSON text of a field; `None` where it is absent or null.
     fn raw(&self, key: &str) -> Option<&'a str> {
         let member = self.members.iter().rev().find(|member| member.key == key)?;
         Some(&self.text[member.value_span.clone()]).filter(|raw| *raw != "null")
@@ -149,22 +153,23 @@ impl<'a> Fields<'a> {
     fn string(&mut self, field: &'static str) -> Option<String> {
         let read = json::decode(self.raw(field)?);
         if read.is_err() {
-            self.wrong(field, "no string");
+            self.wrong(field, "not a string");
         }
         read.ok()
     }
 
-    /// What is no word counts as a status of its own, since absent would mean open.
+    /// A status that is not a string counts as a custom one, since an absent status means open.
     fn status(&mut self) -> Status {
         let Some(raw) = self.raw("status") else { return Status::Open };
-        self.string("status").map_or_else(|| Status::Other(shown(raw)), Status::from)
+        self.string("status")
+            .map_or_else(|| Status::Other(text::line(raw, MAX_SHOWN)), Status::from)
     }
 
     fn priority(&mut self) -> u8 {
         const DEFAULT: u8 = 2;
         let Some(raw) = self.raw("priority") else { return 0 };
         json::decode(raw).ok().filter(|priority| *priority <= 4).unwrap_or_else(|| {
-            self.wrong("priority", "no number from 0 to 4");
+            self.wrong("priority", "not a number from 0 to 4");
             DEFAULT
         })
     }
@@ -172,7 +177,7 @@ impl<'a> Fields<'a> {
     fn flag(&mut self, field: &'static str) -> bool {
         let Some(raw) = self.raw(field) else { return false };
         json::decode(raw).unwrap_or_else(|_| {
-            self.wrong(field, "no true or false");
+            self.wrong(field, "not true or false");
             false
         })
     }
@@ -181,7 +186,7 @@ impl<'a> Fields<'a> {
         let raw = self.raw(field)?;
         let read = json::decode::<String>(raw).ok().and_then(|text| text.parse().ok());
         if read.is_none() {
-            self.wrong(field, "no RFC 3339 time");
+            self.wrong(field, "not an RFC 3339 time");
         }
         read
     }
@@ -189,12 +194,12 @@ impl<'a> Fields<'a> {
     fn list(&mut self, field: &'static str) -> Vec<Value> {
         let Some(raw) = self.raw(field) else { return Vec::new() };
         json::decode(raw).unwrap_or_else(|_| {
-            self.wrong(field, "no readable list");
+            self.wrong(field, "not a readable list");
             Vec::new()
         })
     }
 
-    /// Reads each element; one that cannot be read is left out and named once.
+    /// Reads each element; those that cannot be read are left out and reported as one problem.
     fn each<T>(&mut self, field: &'static str, read: impl Fn(Value) -> Option<T>) -> Vec<T> {
         let elements = self.list(field);
         let count = elements.len();
@@ -255,7 +260,7 @@ impl<'a> Fields<'a> {
 }
 
 /// The string at `key` of an object: `Some(None)` where it is absent or null, `None` where it is
-/// something else or there is no object.
+/// another kind of value or `value` is not an object.
 #[allow(clippy::option_option)]
 fn optional(value: &mut Value, key: &str) -> Option<Option<String>> {
     match value.as_object_mut()?.get_mut(key).map(Value::take) {
@@ -272,7 +277,7 @@ mod tests {
     fn issue(text: &str) -> Read {
         match read(text.as_bytes()) {
             Line::Issue(read) => *read,
-            _ => panic!("no issue: {text}"),
+            _ => panic!("not an issue: {text}"),
         }
     }
 
@@ -306,7 +311,7 @@ mod tests {
     }
 
     #[test]
-    fn wrong_types_count_as_absent_and_are_named() {
+    fn fields_of_a_wrong_type_count_as_absent_and_are_reported() {
         let read = issue(
             r#"{"id":"a-1","title":7,"status":[],"priority":"high","issue_type":{},"assignee":true,"created_at":"yesterday","updated_at":5,
             "labels":["x",1],"dependencies":{"a":1},"comments":[{"id":[],"text":"t"},5],"pinned":"yes","close_reason":"\ud800"}"#,
@@ -339,7 +344,7 @@ mod tests {
     }
 
     #[test]
-    fn an_edge_of_a_wrong_type_is_named_and_the_others_stay() {
+    fn an_edge_of_a_wrong_type_is_reported_and_the_others_stay() {
         let read = issue(
             r#"{"id":"a-1","dependencies":[{"depends_on_id":"b-1","type":"waits-for","metadata":{"gate":"any-children"}},{"depends_on_id":5},{}]}"#,
         );
@@ -352,7 +357,7 @@ mod tests {
     }
 
     #[test]
-    fn records_that_are_no_issues_are_kept_without_a_word() {
+    fn records_that_are_not_issues_are_kept_without_a_problem() {
         for text in [
             r#"{"_type":"memory","key":"k","value":"v"}"#,
             r#"{"_schema":"beads-jsonl/1","_sort":"stable-v1"}"#,
@@ -366,22 +371,22 @@ mod tests {
     }
 
     #[test]
-    fn bad_lines_say_what_they_are() {
+    fn bad_lines_are_described() {
         assert_eq!(defect(b"<<<<<<< HEAD"), "a conflict marker");
         assert_eq!(defect(b"======="), "a conflict marker");
         assert_eq!(defect(b"\xff"), "not UTF-8");
         assert_eq!(defect(b"[]"), "malformed: not a JSON object");
-        assert_eq!(defect(br#"{"title":"x"}"#), "malformed: an issue without an id");
-        assert_eq!(defect(br#"{"_type":5,"id":"x"}"#), "malformed: `_type` is no string");
-        assert_eq!(defect(br#"{"id":"../../etc"}"#), "`../../etc` is no usable id");
-        assert_eq!(defect(br#"{"id":"a\u001b[2J"}"#), "`a\u{fffd}[2J` is no usable id");
-        assert_eq!(defect(br#"{"id":5}"#), "`5` is no usable id");
+        assert_eq!(defect(br#"{"title":"x"}"#), "malformed: the issue has no id");
+        assert_eq!(defect(br#"{"_type":5,"id":"x"}"#), "malformed: `_type` is not a string");
+        assert_eq!(defect(br#"{"id":"../../etc"}"#), "`../../etc` is not a valid id");
+        assert_eq!(defect(br#"{"id":"a\u001b[2J"}"#), "`a\u{fffd}[2J` is not a valid id");
+        assert_eq!(defect(br#"{"id":5}"#), "`5` is not a valid id");
     }
 
     #[test]
-    fn a_key_twice_is_named_and_the_last_one_is_read() {
+    fn a_repeated_key_is_reported_and_the_last_one_is_read() {
         let read = issue(r#"{"id":"a-1","status":"open","status":"closed"}"#);
         assert_eq!(read.issue.status, Status::Closed);
-        assert_eq!(read.defects[0].to_string(), "a-1: the key `status` is there twice");
+        assert_eq!(read.defects[0].to_string(), "a-1: the key `status` occurs twice");
     }
 }

@@ -1,44 +1,47 @@
-//! What is odd about a file, and which of it stops writing.
+//! The problems of a file, and which of them prevent writes.
 
 use std::collections::BTreeMap;
 
-/// One odd thing, with the line (from 1) where it is.
+/// The most characters of a text from the file in a message.
+pub(crate) const MAX_SHOWN: usize = 80;
+
+/// One problem, with its line.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Problem {
     /// The line, counted from 1.
     pub line: usize,
-    /// What it is.
+    /// The kind of problem.
     pub defect: Defect,
 }
 
-/// The kinds of odd things. Texts from the file are shortened and free of control characters.
+/// The kinds of problems. Texts from the file are short and without hidden characters.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Defect {
     /// A line of an unfinished merge.
     #[error("a conflict marker")]
     ConflictMarker,
-    /// A line that is no JSON object, or no issue of any dialect.
+    /// A line that is not a JSON object, or not an issue of any dialect.
     #[error("malformed: {0}")]
     Malformed(String),
     /// A line that is not UTF-8.
     #[error("not UTF-8")]
     NotUtf8,
     /// A line longer than [`crate::Options::max_line`]; it is kept, not read.
-    #[error("{bytes} bytes are more than the {limit} that a line may have")]
+    #[error("the line has {bytes} bytes, more than the limit of {limit}")]
     LineTooLong {
-        /// How long it is.
+        /// Its length, in bytes.
         bytes: usize,
-        /// What was allowed.
+        /// The limit, in bytes.
         limit: usize,
     },
-    /// The file holds more issues than [`crate::Options::max_issues`]; this line and what follows
-    /// it is kept, not read.
+    /// The file holds more issues than [`crate::Options::max_issues`]; this line and those after it
+    /// are kept, not read.
     #[error("more than {0} issues")]
     TooManyIssues(usize),
     /// An id that could be mistaken for a path or a control sequence; the issue is not shown.
-    #[error("`{0}` is no usable id")]
+    #[error("`{0}` is not a valid id")]
     BadId(String),
-    /// The id of an earlier line again; the later one is read.
+    /// The id of an earlier line; the later line is read.
     #[error("the id {id} was already on line {first}")]
     DuplicateId {
         /// The id.
@@ -52,18 +55,18 @@ pub enum Defect {
     /// The first line that ends with CR LF.
     #[error("the line ends with CR LF")]
     CarriageReturn,
-    /// A value of a type that its field does not have; the field counts as absent.
+    /// A value of a wrong type; the field counts as absent.
     #[error("{id}: `{field}` is {what}")]
     WrongType {
         /// The issue.
         id: String,
-        /// The field, as in the file.
+        /// The key in the file.
         field: &'static str,
-        /// What is wrong.
+        /// What is wrong, such as `not a string`.
         what: String,
     },
-    /// A key twice in one issue; the last is read and the issue is not edited.
-    #[error("{id}: the key `{key}` is there twice")]
+    /// A key that occurs twice in one issue; the last one is read, and the issue is not edited.
+    #[error("{id}: the key `{key}` occurs twice")]
     DuplicateKey {
         /// The issue.
         id: String,
@@ -72,22 +75,22 @@ pub enum Defect {
     },
 }
 
-/// Why a store is not written to, as one word.
+/// Why a store is not written, as the reason of a condition.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Reason {
-    /// Somebody's merge is unfinished.
+    /// A merge in the file is unfinished.
     ConflictMarkers,
-    /// Two lines have one id, so an edit might change the wrong one.
+    /// Two lines have the same id, so an edit might change the wrong one.
     DuplicateIds,
-    /// A line is no issue; `bd import` would refuse the whole file, and our edit with it.
+    /// A line is not an issue; `bd import` would refuse the whole file, and our edit with it.
     MalformedLines,
     /// A line is not UTF-8.
     NotUtf8,
-    /// A line is longer than may be read.
+    /// A line is longer than the limit.
     LineTooLong,
-    /// There are more issues than may be read.
+    /// There are more issues than the limit.
     TooManyIssues,
-    /// An id is no usable one.
+    /// An id is not valid.
     BadId,
     /// The file begins with a byte order mark.
     ByteOrderMark,
@@ -96,7 +99,7 @@ pub enum Reason {
 }
 
 impl Reason {
-    /// The word for a condition.
+    /// The reason as a condition has it.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::ConflictMarkers => "ConflictMarkers",
@@ -119,8 +122,9 @@ impl std::fmt::Display for Reason {
 }
 
 impl Defect {
-    /// The reason for which this stops all writing; none where reads and edits can go on around it.
-    pub fn stops_writes(&self) -> Option<Reason> {
+    /// The reason why this prevents all writes; `None` where other issues can still be read and
+    /// edited.
+    pub fn prevents_writes(&self) -> Option<Reason> {
         match self {
             Self::ConflictMarker => Some(Reason::ConflictMarkers),
             Self::Malformed(_) => Some(Reason::MalformedLines),
@@ -146,14 +150,14 @@ impl std::fmt::Display for Problem {
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{reason}: {message}")]
 pub struct NotWritable {
-    /// The word.
+    /// The reason.
     pub reason: Reason,
-    /// The first place and how many there are.
+    /// The first line with the problem, and how many others there are.
     pub message: String,
 }
 
-/// How many problems of each reason are kept with their places, and as many without a reason; the
-/// others are counted.
+/// How many problems of each reason are kept with their lines, and how many without a reason; the
+/// others are only counted.
 const KEPT: usize = 20;
 
 /// The problems of a file: all counted, the first of each kind kept.
@@ -174,18 +178,18 @@ impl Problems {
         self.counts.values().sum()
     }
 
-    /// How many there are of those that stop writing for `reason`.
+    /// How many problems prevent writes for `reason`.
     pub fn count(&self, reason: Reason) -> usize {
         self.counts.get(&Some(reason)).copied().unwrap_or(0)
     }
 
-    /// How many there are that reads and edits go on around.
+    /// How many problems do not prevent writes.
     pub fn harmless(&self) -> usize {
         self.counts.get(&None).copied().unwrap_or(0)
     }
 
     pub(crate) fn add(&mut self, problem: Problem) {
-        let count = self.counts.entry(problem.defect.stops_writes()).or_default();
+        let count = self.counts.entry(problem.defect.prevents_writes()).or_default();
         *count += 1;
         if *count <= KEPT {
             let place = self.kept.partition_point(|kept| kept.line <= problem.line);
@@ -193,17 +197,17 @@ impl Problems {
         }
     }
 
-    /// Forgets what was said of the fields of `line`: `count` problems.
+    /// Removes the `count` problems of the fields of `line`.
     pub(crate) fn forget_fields(&mut self, line: usize, count: usize) {
-        self.kept.retain(|kept| kept.line != line || kept.defect.stops_writes().is_some());
+        self.kept.retain(|kept| kept.line != line || kept.defect.prevents_writes().is_some());
         if let Some(total) = self.counts.get_mut(&None) {
             *total = total.saturating_sub(count);
         }
         self.counts.retain(|_, count| *count > 0);
     }
 
-    /// The gravest reason against writing, with its first place.
-    pub(crate) fn stops_writes(&self) -> Result<(), NotWritable> {
+    /// Whether the file may be written, else the gravest reason with its first line.
+    pub(crate) fn prevents_writes(&self) -> Result<(), NotWritable> {
         let Some((reason, count)) =
             self.counts.iter().find_map(|(reason, count)| Some(((*reason)?, *count)))
         else {
@@ -212,7 +216,7 @@ impl Problems {
         let first = self
             .kept
             .iter()
-            .find(|kept| kept.defect.stops_writes() == Some(reason))
+            .find(|kept| kept.defect.prevents_writes() == Some(reason))
             .map(ToString::to_string)
             .unwrap_or_default();
         let message = if count > 1 { format!("{first}, and {} more", count - 1) } else { first };
@@ -220,47 +224,28 @@ impl Problems {
     }
 }
 
-/// Text from a file, fit for a message: short, without control characters.
-pub(crate) fn shown(text: &str) -> String {
-    const LONGEST: usize = 80;
-    let mut out: String = text
-        .chars()
-        .take(LONGEST)
-        .map(|c| if c.is_control() || is_invisible(c) { '\u{fffd}' } else { c })
-        .collect();
-    if text.chars().nth(LONGEST).is_some() {
-        out.push('…');
-    }
-    out
-}
-
-/// Characters that reorder or hide what stands beside them.
-fn is_invisible(c: char) -> bool {
-    matches!(c, '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}' | '\u{feff}')
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
-    fn the_gravest_reason_comes_first_with_its_first_place() {
+    fn the_gravest_reason_comes_first_with_its_first_line() {
         let mut problems = Problems::default();
         problems.add(Problem { line: 1, defect: Defect::ByteOrderMark });
         assert_eq!(
-            problems.stops_writes().unwrap_err().to_string(),
+            problems.prevents_writes().unwrap_err().to_string(),
             "ByteOrderMark: line 1: a byte order mark"
         );
         problems.add(Problem { line: 7, defect: Defect::ConflictMarker });
         problems.add(Problem { line: 9, defect: Defect::ConflictMarker });
         assert_eq!(
-            problems.stops_writes().unwrap_err().to_string(),
+            problems.prevents_writes().unwrap_err().to_string(),
             "ConflictMarkers: line 7: a conflict marker, and 1 more"
         );
     }
 
     #[test]
-    fn a_flood_is_counted_and_not_kept() {
+    fn many_problems_are_counted_and_few_are_kept() {
         let mut problems = Problems::default();
         for line in 1..=1000 {
             problems.add(Problem { line, defect: Defect::NotUtf8 });
@@ -270,11 +255,5 @@ mod tests {
             (problems.total(), problems.count(Reason::NotUtf8), problems.iter().count()),
             (1001, 1000, KEPT + 1)
         );
-    }
-
-    #[test]
-    fn text_for_messages_is_short_and_tame() {
-        assert_eq!(shown("a\u{1b}[2Jb\u{202e}"), "a\u{fffd}[2Jb\u{fffd}");
-        assert_eq!(shown(&"é".repeat(100)).chars().count(), 81);
     }
 }

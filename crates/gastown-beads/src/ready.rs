@@ -1,10 +1,10 @@
-//! What `bd ready` would list, and why it would not list the rest.
+//! Which issues `bd ready` would list, and why it would not list the others.
 //!
 //! The rules are those of `bd` from 1.0 on for every dialect: an issue waits for the targets of
 //! `blocks` and `conditional-blocks` that are neither closed nor pinned, for the children that a
-//! `waits-for` edge names, and for what its parents wait for, over any depth. `bd` up to 0.49 knew
-//! fewer kinds of edges, so it never wrote the others. Only the order of the list is the dialect's
-//! own. Templates, which `bd` lists, are never work here.
+//! `waits-for` edge names, and for what its parents wait for, at any depth. `bd` up to 0.49 knew
+//! fewer kinds of edges, so it never wrote the others. Only the order of the list depends on the
+//! dialect. Templates, which `bd` lists, are never work here.
 
 use std::{
     cmp::Reverse,
@@ -23,35 +23,34 @@ use crate::{
 /// Types that are never work.
 const NOT_WORK: &[&str] = &["merge-request", "gate", "molecule", "message", "agent", "role", "rig"];
 
-/// Fields that say whether an issue is ready; one that cannot be read leaves the question open, and
-/// then it is not.
+/// Fields that decide whether an issue is ready; an issue with an unreadable one is not ready.
 const DECIDING: &[&str] =
     &["status", "dependencies", "defer_until", "issue_type", "pinned", "ephemeral", "is_template"];
 
-/// `bd` up to 0.49 lists what is younger than this first, by priority, and what is older after it,
-/// by age.
+/// `bd` up to 0.49 lists issues younger than this first, by priority, and older ones after them, by
+/// age.
 const RECENT: SignedDuration = SignedDuration::from_hours(48);
 
-/// Why an issue is ready or not: the first of these that holds.
+/// Whether an issue is ready, or the first of these reasons why it is not.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Standing<'a> {
     /// It may be claimed and worked on.
     Ready,
     /// It is done.
     Closed,
-    /// Somebody has it in progress or on a hook.
+    /// It is in progress or hooked.
     Claimed {
-        /// Who, where the file says so.
+        /// The assignee; absent where the file has none.
         by: Option<&'a str>,
     },
-    /// Its status is one that is neither work nor done.
+    /// Its status is neither open, claimed nor closed.
     NotOpen {
-        /// The word.
+        /// The status in the file.
         status: &'a str,
     },
-    /// It is not a piece of work: pinned, ephemeral, a template, or of a type that never is.
+    /// It is not work: it is pinned, ephemeral, a template, or of a type that is never work.
     NotWork {
-        /// Which of them.
+        /// The flag or the type.
         what: &'a str,
     },
     /// A field that decides cannot be read.
@@ -59,14 +58,14 @@ pub enum Standing<'a> {
         /// The field.
         field: &'static str,
     },
-    /// It, or a parent, waits for these.
+    /// It, or an ancestor, waits for these.
     Blocked {
         /// Their ids.
         by: Vec<&'a str>,
     },
-    /// It, or a direct parent, is put off.
+    /// It, or a direct parent, is deferred.
     Deferred {
-        /// Until then.
+        /// The end of the deferral.
         until: Timestamp,
     },
 }
@@ -76,8 +75,7 @@ pub struct Readiness<'a> {
     edges: Edges<'a>,
     dialect: Dialect,
     now: Timestamp,
-    /// Of each issue that is blocked: the issue whose own blockers block it (itself or an
-    /// ancestor).
+    /// For each blocked issue: the issue whose own blockers block it (itself or an ancestor).
     cause: Vec<Option<usize>>,
 }
 
@@ -87,7 +85,7 @@ pub fn ready<T: AsRef<IssueSet>>(issues: &T, now: Timestamp) -> Vec<&Issue> {
 }
 
 impl<'a> Readiness<'a> {
-    /// Looks at all issues once, in time that grows with the number of issues and edges.
+    /// Examines all issues, in time linear in the number of issues and edges.
     pub fn of<T: AsRef<IssueSet>>(issues: &'a T, now: Timestamp) -> Self {
         let set = issues.as_ref();
         let edges = Edges::of(set);
@@ -95,8 +93,8 @@ impl<'a> Readiness<'a> {
         Self { edges, dialect: set.dialect(), now, cause }
     }
 
-    /// What is ready, best first: as `bd` from 1.0 on by priority and then the youngest, as `bd` up
-    /// to 0.49 what is younger than 48 h by priority and then the rest by age.
+    /// The ready issues, best first: by priority and then the youngest, like `bd` from 1.0 on; or
+    /// those younger than 48 h by priority and then the others by age, like `bd` up to 0.49.
     pub fn ready(&self) -> Vec<&'a Issue> {
         let is_ready = |place: &usize| {
             self.cause[*place].is_none() && self.standing_at(*place) == Standing::Ready
@@ -120,13 +118,13 @@ impl<'a> Readiness<'a> {
         ready
     }
 
-    /// Whether an issue waits for another one, or inherits that from a parent. What is done or
-    /// unknown is not blocked.
+    /// Whether an issue or an ancestor of it waits for another issue. A done or unknown issue is not
+    /// blocked.
     pub fn is_blocked(&self, id: &str) -> bool {
         self.edges.index.get(id).is_some_and(|place| self.cause[*place].is_some())
     }
 
-    /// Why an issue is ready or not; none where there is no such issue.
+    /// The standing of an issue; `None` for an unknown id.
     pub fn standing(&self, id: &str) -> Option<Standing<'a>> {
         self.edges.index.get(id).map(|place| self.standing_at(*place))
     }
@@ -165,17 +163,17 @@ impl<'a> Readiness<'a> {
             };
         }
         let parents = self.edges.parents[place].iter().map(|parent| self.edges.issues[*parent]);
-        let put_off =
+        let deferred =
             std::iter::once(issue).chain(parents).filter_map(|each| each.defer_until).max();
-        match put_off.filter(|until| *until > self.now) {
+        match deferred.filter(|until| *until > self.now) {
             Some(until) => Standing::Deferred { until },
             None => Standing::Ready,
         }
     }
 }
 
-/// What keeps one issue itself from being ready: targets that are not done, and children that a
-/// `waits-for` edge still waits for.
+/// What blocks an issue itself, apart from its ancestors: targets that are not done, and children
+/// that a `waits-for` edge still waits for.
 fn direct_blockers(edges: &Edges<'_>, place: usize) -> Vec<usize> {
     let done = |place: usize| edges.issues[place].is_done();
     let mut out = Vec::new();
@@ -191,8 +189,8 @@ fn direct_blockers(edges: &Edges<'_>, place: usize) -> Vec<usize> {
     out
 }
 
-/// Whether each issue has blockers of its own. Each gate is looked at once, however many wait for
-/// it.
+/// Whether each issue has blockers of its own. Each gate is evaluated once, however many issues wait
+/// for it.
 fn blocked_directly(edges: &Edges<'_>) -> Vec<bool> {
     let done = |place: usize| edges.issues[place].is_done();
     let mut gates = HashMap::new();
@@ -212,8 +210,7 @@ fn blocked_directly(edges: &Edges<'_>) -> Vec<bool> {
         .collect()
 }
 
-/// Hands being blocked down from parents to children; what is done is not blocked and hands nothing
-/// down.
+/// Passes blocks from parents to children; a done issue is not blocked and passes nothing on.
 fn spread(edges: &Edges<'_>, direct: &[bool]) -> Vec<Option<usize>> {
     let mut cause = vec![None; direct.len()];
     let mut queue = VecDeque::new();

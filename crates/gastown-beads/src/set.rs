@@ -7,7 +7,7 @@ use crate::{
     issue::{Issue, Status},
 };
 
-/// Issues by id, in the order of their file. What is deleted (a tombstone) is not shown.
+/// Issues by id, in the order of their file. Deleted issues (tombstones) are not shown.
 #[derive(Clone, Debug, Default)]
 pub struct IssueSet {
     dialect: Dialect,
@@ -16,7 +16,7 @@ pub struct IssueSet {
 }
 
 impl IssueSet {
-    /// Issues of a store of this dialect; of two with one id the later is taken.
+    /// Makes a set of a store of this dialect; of two issues with the same id the later one is taken.
     pub fn new(dialect: Dialect, issues: impl IntoIterator<Item = Arc<Issue>>) -> Self {
         let mut set = Self { dialect, ..Self::default() };
         for issue in issues {
@@ -25,12 +25,12 @@ impl IssueSet {
         set
     }
 
-    /// The dialect of the file, which says in what order `bd ready` lists.
+    /// The dialect of the file, which decides the order of `bd ready`.
     pub fn dialect(&self) -> Dialect {
         self.dialect
     }
 
-    /// The issue of an id, unless it is deleted.
+    /// The issue of this id, unless it is deleted.
     pub fn get(&self, id: &str) -> Option<&Arc<Issue>> {
         self.get_any(id).filter(|issue| issue.status != Status::Tombstone)
     }
@@ -40,27 +40,27 @@ impl IssueSet {
         self.iter_any().filter(|issue| issue.status != Status::Tombstone)
     }
 
-    /// How many issues there are that are not deleted.
+    /// The number of issues that are not deleted.
     pub fn len(&self) -> usize {
         self.iter().count()
     }
 
-    /// Whether there is none.
+    /// Whether there are no issues that are not deleted.
     pub fn is_empty(&self) -> bool {
         self.iter().next().is_none()
     }
 
-    /// With tombstones.
+    /// The issue of this id, deleted or not.
     pub(crate) fn get_any(&self, id: &str) -> Option<&Arc<Issue>> {
         self.index.get(id).map(|place| &self.issues[*place])
     }
 
-    /// With tombstones.
+    /// All issues, deleted or not.
     pub(crate) fn iter_any(&self) -> impl Iterator<Item = &Arc<Issue>> {
         self.issues.iter()
     }
 
-    /// The place of an id, tombstones included: they keep theirs.
+    /// The index of an id, deleted or not: a tombstone keeps its index.
     pub(crate) fn place(&self, id: &str) -> Option<usize> {
         self.index.get(id).copied()
     }
@@ -69,7 +69,7 @@ impl IssueSet {
         self.issues.get(place)
     }
 
-    /// Adds an issue at the end, or in the place of the one with its id.
+    /// Adds an issue at the end, or replaces the one with its id; returns its index.
     pub(crate) fn insert(&mut self, issue: Arc<Issue>) -> usize {
         if let Some(place) = self.place(&issue.id) {
             self.issues[place] = issue;

@@ -1,16 +1,15 @@
-//! A file of issues: its bytes, and what was read of them.
+//! A file of issues: its bytes, and the issues in them.
 
-use std::{collections::BTreeMap, ops::Range, sync::Arc};
+use std::{ops::Range, sync::Arc};
 
 use crate::{
     dialect::{Dialect, Escaping, Votes},
-    id::prefix_of,
     line::{self, Line},
     problem::{Defect, NotWritable, Problem, Problems},
     set::IssueSet,
 };
 
-/// Bounds of what is read.
+/// Limits of what is read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Options {
     /// The longest line that is read, in bytes. `bd` reads up to 64 MiB.
@@ -25,11 +24,11 @@ impl Default for Options {
     }
 }
 
-/// A file of issues. Its bytes are kept as they came; an edit changes the bytes of one line.
+/// A file of issues. Its bytes are kept unchanged; an edit changes the bytes of one line.
 #[derive(Clone, Debug, Default)]
 pub struct Store {
     pub(crate) bytes: Vec<u8>,
-    /// Of each issue of `issues`, in the same order.
+    /// The position of each issue of `issues`, in the same order.
     pub(crate) records: Vec<Record>,
     pub(crate) issues: IssueSet,
     pub(crate) problems: Problems,
@@ -37,22 +36,22 @@ pub struct Store {
     pub(crate) options: Options,
 }
 
-/// Where an issue is.
+/// The position of an issue in the file.
 #[derive(Clone, Debug)]
 pub(crate) struct Record {
     pub(crate) line: usize,
     /// The object, without a byte order mark and the line's end.
     pub(crate) span: Range<usize>,
-    /// How many problems of its fields were named.
+    /// The number of problems of its fields.
     pub(crate) defects: usize,
-    /// A key is there twice, so an edit might change the one that nobody reads.
+    /// Whether a key occurs twice, so that an edit might change the one that is not read.
     pub(crate) ambiguous: bool,
 }
 
 const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
 
 impl Store {
-    /// Reads any bytes at all. What is odd is in [`Store::problems`].
+    /// Reads any bytes; see [`Store::problems`] for lines and fields that cannot be read.
     pub fn parse(bytes: impl Into<Vec<u8>>, options: &Options) -> Self {
         let mut store = Self { bytes: bytes.into(), options: *options, ..Self::default() };
         let bytes = std::mem::take(&mut store.bytes);
@@ -85,7 +84,7 @@ impl Store {
         store
     }
 
-    /// Takes a line in; false when there is no room for its issue.
+    /// Adds a line; false where its issue is one more than the limit.
     fn take(&mut self, line: usize, start: usize, content: &[u8], votes: &mut Votes) -> bool {
         let read = match line::read(content) {
             Line::Blank | Line::Other => return true,
@@ -124,7 +123,7 @@ impl Store {
         true
     }
 
-    /// The bytes of the file: those that were parsed, with the edits since.
+    /// The bytes of the file: those that were parsed, with later edits.
     pub fn write(&self) -> &[u8] {
         &self.bytes
     }
@@ -134,39 +133,30 @@ impl Store {
         self.bytes
     }
 
-    /// The issues that could be read.
+    /// The issues that can be read.
     pub fn issues(&self) -> &IssueSet {
         &self.issues
     }
 
-    /// What is odd about the file.
+    /// The problems of the file.
     pub fn problems(&self) -> &Problems {
         &self.problems
     }
 
-    /// Whether the file may be edited, else the gravest reason against it.
+    /// Whether the file may be edited, else the gravest reason why not.
     pub fn writable(&self) -> Result<(), NotWritable> {
-        self.problems.stops_writes()
+        self.problems.prevents_writes()
     }
 
-    /// Whose format it is.
+    /// The dialect of the file.
     pub fn dialect(&self) -> Dialect {
         self.issues.dialect()
     }
 
-    /// The line of an issue as it is in the file.
+    /// The line of an issue, as in the file.
     pub fn raw(&self, id: &str) -> Option<&str> {
         let record = self.records.get(self.issues.place(id)?)?;
         std::str::from_utf8(self.bytes.get(record.span.clone())?).ok()
-    }
-
-    /// The prefix that most ids have, without its hyphen.
-    pub fn prefix(&self) -> Option<&str> {
-        let mut counts = BTreeMap::new();
-        for issue in self.issues.iter() {
-            *counts.entry(prefix_of(&issue.id)).or_insert(0_usize) += 1;
-        }
-        counts.into_iter().rev().max_by_key(|(_, count)| *count).map(|(prefix, _)| prefix)
     }
 }
 

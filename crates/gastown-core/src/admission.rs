@@ -1,11 +1,11 @@
-//! Who gets a rig's free slots. A Polecat holds a slot from the creation of its pod until the pod
-//! is terminal.
+//! Which Polecats get a rig's free slots. A Polecat holds a slot from the creation of its pod until
+//! the pod is terminal.
 
 use std::collections::BTreeSet;
 
 use jiff::Timestamp;
 
-/// Somebody who wants a slot. Ordered by who comes first: priority, then age, then name.
+/// A Polecat that wants a slot. Ordered by who comes first: priority, then age, then name.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Candidate {
     /// 0 (first) to 4.
@@ -18,15 +18,15 @@ pub struct Candidate {
     pub uid: String,
 }
 
-/// What admission answers.
+/// The answer to a Polecat that wants a slot.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub enum Slot {
-    /// It was not asked.
+pub enum Decision {
+    /// No slot was asked for.
     #[default]
-    Unasked,
-    /// There is a slot.
+    NotAsked,
+    /// It has a slot.
     Granted,
-    /// There is none.
+    /// The rig has no free slot for it.
     AtCapacity {
         /// Slots that are held.
         used: usize,
@@ -37,29 +37,29 @@ pub enum Slot {
     },
 }
 
-/// Answers `me`, which is among `waiting`. `holders` are the uids of Polecats with a live pod or a
-/// promised one. A lowered cap drains nobody: it only leaves no room.
+/// Answers `me`, which is among `waiting`. `holders` are the uids of Polecats that have a live pod,
+/// or have been granted a slot for one. A lowered cap drains no pod: it only leaves no room.
 pub fn admit(
     cap: usize,
     holders: &BTreeSet<String>,
     waiting: &BTreeSet<Candidate>,
     me: &Candidate,
-) -> Slot {
+) -> Decision {
     if holders.contains(&me.uid) {
-        return Slot::Granted;
+        return Decision::Granted;
     }
     let position = waiting.iter().filter(|c| *c < me && !holders.contains(&c.uid)).count() + 1;
     let free = cap.saturating_sub(holders.len());
     if position <= free {
-        Slot::Granted
+        Decision::Granted
     } else {
-        Slot::AtCapacity { used: holders.len(), cap, position: position - free }
+        Decision::AtCapacity { used: holders.len(), cap, position: position - free }
     }
 }
 
-/// The position that is shown: a queue that moves up by one does not rewrite everyone behind it. A
-/// place is shown anew when it grew or has halved, so a wait of any length costs about log2(length)
-/// writes.
+/// The position to show: a queue that moves up by one does not cost a write for everyone behind. A
+/// position is shown anew when it grew or has halved, so a wait of any length costs about
+/// log2(length) writes.
 pub fn shown_position(shown: Option<usize>, actual: usize) -> usize {
     match shown {
         Some(old) if actual <= old && actual * 2 > old && actual > 1 => old,
@@ -91,26 +91,26 @@ mod tests {
         let ask = |cap, name: &str| {
             admit(cap, &uids(&["busy"]), &waiting, waiting.iter().find(|c| c.uid == name).unwrap())
         };
-        assert_eq!(ask(2, "urgent"), Slot::Granted);
-        assert_eq!(ask(2, "old"), Slot::AtCapacity { used: 1, cap: 2, position: 1 });
-        assert_eq!(ask(2, "young"), Slot::AtCapacity { used: 1, cap: 2, position: 2 });
-        assert_eq!(ask(3, "old"), Slot::Granted);
+        assert_eq!(ask(2, "urgent"), Decision::Granted);
+        assert_eq!(ask(2, "old"), Decision::AtCapacity { used: 1, cap: 2, position: 1 });
+        assert_eq!(ask(2, "young"), Decision::AtCapacity { used: 1, cap: 2, position: 2 });
+        assert_eq!(ask(3, "old"), Decision::Granted);
     }
 
     #[test]
-    fn a_lowered_cap_admits_nobody_and_takes_nothing_from_holders() {
+    fn a_lowered_cap_admits_no_candidate_and_takes_no_slot_away() {
         let me = candidate("me", 0, 1);
         let waiting = BTreeSet::from([me.clone()]);
         let holders = uids(&["a", "b", "c"]);
         assert_eq!(
             admit(1, &holders, &waiting, &me),
-            Slot::AtCapacity { used: 3, cap: 1, position: 1 }
+            Decision::AtCapacity { used: 3, cap: 1, position: 1 }
         );
-        assert_eq!(admit(1, &holders, &waiting, &candidate("a", 4, 0)), Slot::Granted);
+        assert_eq!(admit(1, &holders, &waiting, &candidate("a", 4, 0)), Decision::Granted);
     }
 
     #[test]
-    fn a_moving_queue_rewrites_a_place_only_when_it_halved() {
+    fn a_moving_queue_writes_a_position_only_when_it_halved() {
         let mut shown = None;
         let mut writes = 0;
         for actual in (1..=1000).rev() {

@@ -1,22 +1,28 @@
-//! What a Convoy needs: which of its beads count, what may be started next, and when it is over.
+//! What a Convoy needs: which of its beads are done, for which ones a Polecat is created next, and
+//! when it is over.
 //!
-//! A bead counts when it is closed in the store, or its MergeRequest landed, or (when the convoy
-//! only follows) its Polecat is done. What counted once counts as long as the Convoy is there:
-//! Polecats and requests are deleted after their time. Unknown is never closed: without the store's
-//! word nothing is started and nothing is complete.
+//! A bead is done when it is closed in the bead store, or its MergeRequest landed, or (in a convoy
+//! that does not dispatch) its Polecat is Done. A bead that was done once stays done as long as the
+//! Convoy exists, because Polecats and MergeRequests are deleted after a while. Unknown is never
+//! closed: while the bead store cannot be read no Polecat is created, and no bead is done on the
+//! store's account.
 
+mod assess;
 mod decide;
+mod evaluation;
 mod facts;
 mod graph;
-mod verdict;
+mod obstacle;
 
-pub use decide::{Feed, Plan, Tell, decide, polecat_name};
+pub use assess::Assessment;
+pub use decide::{Announcement, NewPolecat, Plan, decide, polecat_name};
 pub use facts::{
-    BeadFact, Counted, Dependency, End, PolecatFact, PolecatState, Policy, RequestFact,
-    RequestState, Rig, RigState, Snapshot, Store,
+    BeadFact, Counted, Dependency, End, PolecatFact, PolecatState, RequestFact, Rig, RigState,
+    Snapshot, StoreState,
 };
-pub use verdict::{BeadPhase, Line, Phase, Said, Verdict};
 
+#[cfg(test)]
+mod fixtures;
 #[cfg(test)]
 mod machine;
 #[cfg(test)]

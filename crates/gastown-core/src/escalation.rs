@@ -1,131 +1,120 @@
-//! Alarms: raised once a cause, told along their routes until somebody acknowledges or ends them.
+//! When an Escalation is delivered along which routes, becomes more severe, closes and is deleted.
 //!
-//! What happened is in the [`Ledger`], an annotation of the Escalation, so that a lost status is
-//! history only.
+//! What has happened to an Escalation is in its [`EscalationState`], an annotation. Its status is
+//! made from that, so a lost status loses nothing that decides.
 
 use gastown_api::{DeliveryState, EscalationPhase, Severity};
+use gastown_types::digest::short_digest;
+use gastown_types::{slug, text};
 use jiff::{SignedDuration, Timestamp};
 use serde::{Deserialize, Serialize};
 
-use crate::train::short_digest;
-
-/// What nobody acknowledges for so long becomes one severity worse.
+/// An Escalation that nobody has acknowledged for this long becomes one severity more severe.
 pub const STALE_AFTER: SignedDuration = SignedDuration::from_hours(4);
-/// How often it does.
+/// How many times an Escalation becomes more severe at most.
 pub const STALE_RAISES: usize = 2;
-/// How often one route is tried at one severity.
-pub const TRIES: u32 = 10;
-/// How many messages one route carries in [`RATE_WINDOW`]; what is more waits.
+/// How many attempts one route gets at one severity.
+pub const MAX_ATTEMPTS: u32 = 10;
+/// How many messages one route carries in [`RATE_WINDOW`]; further ones wait.
 pub const RATE_LIMIT: usize = 20;
 /// See [`RATE_LIMIT`].
 pub const RATE_WINDOW: SignedDuration = SignedDuration::from_mins(1);
-/// A closed one is kept for so long.
-pub const KEPT: SignedDuration = SignedDuration::from_hours(7 * 24);
-/// Longest word of a ledger.
-const WORDS: usize = 512;
+/// A closed Escalation is deleted after this long.
+pub const RETENTION: SignedDuration = SignedDuration::from_hours(7 * 24);
+/// The longest text that the state keeps, in characters.
+const MAX_TEXT: usize = 512;
+/// The longest part of a name that is made from the cause, in bytes.
+const MAX_SLUG: usize = 100;
 
-/// The name of the Escalation of a cause: the first, or the one after `previous`.
+/// The name of the Escalation of a cause: the first one, or the one that follows the closed
+/// Escalation with uid `previous`.
 pub fn name(cause: &str, previous: Option<&str>) -> String {
     let digest = short_digest(&[cause, previous.unwrap_or_default()], 12);
-    let mut words = String::new();
-    for c in cause.chars().flat_map(char::to_lowercase) {
-        if c.is_ascii_alphanumeric() {
-            words.push(c);
-        } else if !words.is_empty() && !words.ends_with('-') {
-            words.push('-');
-        }
-        if words.len() >= 100 {
-            break;
-        }
-    }
-    let words = words.trim_end_matches('-');
-    format!("{}-{digest}", if words.is_empty() { "escalation" } else { words })
+    let slug = slug(cause, MAX_SLUG);
+    format!("{}-{digest}", if slug.is_empty() { "escalation" } else { &slug })
 }
 
-/// How one try to tell a route ended.
+/// How one delivery attempt ended.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Outcome {
-    /// It was taken.
+    /// The other side has accepted the message.
     Sent,
-    /// Not; `after` is what the other side asks for.
+    /// The other side has not accepted the message.
     Failed {
-        /// Why.
+        /// The error, for the Escalation's status.
         why: String,
-        /// When it may be tried again at the earliest.
+        /// How long the other side asks to wait before the next attempt.
         after: Option<SignedDuration>,
     },
 }
 
-/// What one route was told.
+/// The delivery along one route, as its last attempt left it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Told {
+pub struct DeliveryRecord {
     /// The route's name.
     pub route: String,
-    /// The severity.
+    /// The severity that was sent.
     pub severity: Severity,
-    /// How it went.
+    /// Whether the message was accepted, will be tried again, or has failed for good.
     pub state: DeliveryState,
-    /// How often it was tried at this severity.
+    /// How many attempts were made at this severity.
     pub attempts: u32,
-    /// When last.
+    /// When the last attempt was made.
     pub last: Timestamp,
-    /// When next.
+    /// When the next attempt is due; only while the state is Pending.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub next: Option<Timestamp>,
-    /// Why not.
+    /// The error of the last attempt.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub why: Option<String>,
 }
 
-/// It went away by itself.
+/// The end of the problem, as reported by whoever raised it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Settled {
-    /// When.
+    /// When it was reported.
     pub at: Timestamp,
-    /// Why.
+    /// Why the problem is over.
     pub why: String,
 }
 
-/// What happened to an Escalation.
+/// What has happened to an Escalation: the content of annotation
+/// [`gastown_api::names::annotation::ESCALATION_STATE`].
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Ledger {
-    /// How often it was raised.
+pub struct EscalationState {
+    /// How many times it was raised.
     #[serde(default)]
     pub raises: u32,
-    /// When last.
+    /// When it was raised last.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub raised: Option<Timestamp>,
-    /// When nobody had acknowledged it for too long.
+    /// When its severity rose because nobody had acknowledged it for [`STALE_AFTER`].
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub stale: Vec<Timestamp>,
-    /// It went away.
+    /// Set once its problem is over.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub settled: Option<Settled>,
-    /// When it was seen closed by a person.
+    /// When this controller first saw that a person had closed it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub closed: Option<Timestamp>,
-    /// Who was told.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub told: Vec<Told>,
+    /// The deliveries, at most one for each route.
+    #[serde(default, skip_serializing_if = "Vec::is_empty", rename = "told")]
+    pub deliveries: Vec<DeliveryRecord>,
 }
 
-fn cut(text: &str) -> String {
-    text.chars().take(WORDS).collect()
-}
-
-impl Ledger {
-    /// Reads the annotation. One that a person wrote over counts as none: the worst is that
-    /// something is told twice.
+impl EscalationState {
+    /// Reads the annotation. One that is absent or that a person has broken counts as empty: at
+    /// worst something is delivered twice.
     pub fn read(text: Option<&str>) -> Self {
         text.and_then(|t| serde_json::from_str(t).ok()).unwrap_or_default()
     }
 
-    /// The annotation.
+    /// The annotation's text.
     pub fn write(&self) -> String {
         serde_json::to_string(self).unwrap_or_default()
     }
 
-    /// One more raise.
+    /// Counts one more raise.
     #[must_use]
     pub fn raise(mut self, now: Timestamp) -> Self {
         self.raises = self.raises.saturating_add(1);
@@ -133,180 +122,205 @@ impl Ledger {
         self
     }
 
-    /// It went away; the first reason stays.
+    /// Records that the problem is over. The first record stays.
     #[must_use]
     pub fn settle(mut self, now: Timestamp, why: &str) -> Self {
         if self.settled.is_none() {
-            self.settled = Some(Settled { at: now, why: cut(why) });
+            self.settled = Some(Settled { at: now, why: text::line(why, MAX_TEXT) });
         }
         self
     }
 
-    /// A route was tried.
+    /// Records how a delivery attempt ended, and when the next one is due.
     #[must_use]
-    pub fn tried(mut self, send: &Send, now: Timestamp, outcome: &Outcome) -> Self {
+    pub fn record(mut self, attempt: &Attempt, now: Timestamp, outcome: &Outcome) -> Self {
         let (state, next, why) = match outcome {
             Outcome::Sent => (DeliveryState::Sent, None, None),
-            Outcome::Failed { why, .. } if send.attempt >= TRIES => {
-                (DeliveryState::Failed, None, Some(cut(why)))
+            Outcome::Failed { why, .. } if attempt.number >= MAX_ATTEMPTS => {
+                (DeliveryState::Failed, None, Some(text::line(why, MAX_TEXT)))
             }
             Outcome::Failed { why, after } => {
-                let delay = SignedDuration::from_secs(crate::retry::respawn_delay(send.attempt));
+                let delay = SignedDuration::from_secs(crate::retry::respawn_delay(attempt.number));
                 let delay =
                     after.map_or(delay, |a| delay.max(a.min(SignedDuration::from_hours(1))));
-                (DeliveryState::Pending, Some(later(now, delay)), Some(cut(why)))
+                (DeliveryState::Pending, Some(add(now, delay)), Some(text::line(why, MAX_TEXT)))
             }
         };
-        let told = Told {
-            route: send.route.clone(),
-            severity: send.severity,
+        let delivery = DeliveryRecord {
+            route: attempt.route.clone(),
+            severity: attempt.severity,
             state,
-            attempts: send.attempt,
+            attempts: attempt.number,
             last: now,
             next,
             why,
         };
-        match self.told.iter_mut().find(|t| t.route == send.route) {
-            Some(place) => *place = told,
-            None => self.told.push(told),
+        match self.deliveries.iter_mut().find(|d| d.route == attempt.route) {
+            Some(place) => *place = delivery,
+            None => self.deliveries.push(delivery),
         }
         self
     }
 }
 
-fn later(t: Timestamp, by: SignedDuration) -> Timestamp {
+/// The latest possible time where the sum does not exist.
+fn add(t: Timestamp, by: SignedDuration) -> Timestamp {
     t.checked_add(by).unwrap_or(Timestamp::MAX)
 }
 
-/// A route, and when it carried something lately.
+/// A route, and when it carried messages lately.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct RouteFacts {
+pub struct RouteSnapshot {
     /// Its name.
     pub name: String,
-    /// From which severity on.
-    pub least: Severity,
-    /// When it carried something lately, for any Escalation; oldest first.
-    pub carried: Vec<Timestamp>,
+    /// It carries Escalations of this severity and above.
+    pub min_severity: Severity,
+    /// When it carried messages within [`RATE_WINDOW`], of any Escalation; oldest first.
+    pub sent_at: Vec<Timestamp>,
 }
 
-/// All that decides about an Escalation.
+/// Everything that decides about an Escalation.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Facts {
-    /// As it was raised.
+pub struct Snapshot {
+    /// The severity in its spec.
     pub severity: Severity,
-    /// When it was made.
+    /// When the object was created.
     pub created: Timestamp,
-    /// Somebody looks at it.
+    /// A person has acknowledged it.
     pub acknowledged: bool,
-    /// Somebody closed it.
+    /// A person has closed it.
     pub closed: bool,
-    /// What happened.
-    pub ledger: Ledger,
-    /// Whom to tell.
-    pub routes: Vec<RouteFacts>,
+    /// What has happened to it so far.
+    pub state: EscalationState,
+    /// The routes of the rig's Witness.
+    pub routes: Vec<RouteSnapshot>,
 }
 
-/// One message to be sent now.
+/// One delivery attempt to make now.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Send {
-    /// Along which route.
+pub struct Attempt {
+    /// The route's name.
     pub route: String,
-    /// As what.
+    /// The severity to send.
     pub severity: Severity,
-    /// Which try at this severity, from 1.
-    pub attempt: u32,
+    /// Which attempt at this severity it is, counted from 1.
+    pub number: u32,
 }
 
 /// What to do with an Escalation now.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Plan {
-    /// Where it is.
+    /// Its phase.
     pub phase: EscalationPhase,
-    /// How bad it is by now.
+    /// Its severity, raised where nobody has acknowledged it in time.
     pub severity: Severity,
-    /// The ledger before anything is sent.
-    pub ledger: Ledger,
-    /// What to send.
-    pub sends: Vec<Send>,
-    /// It is old enough to go.
+    /// Its state before any attempt of this plan.
+    pub state: EscalationState,
+    /// The attempts to make.
+    pub attempts: Vec<Attempt>,
+    /// It has been closed for [`RETENTION`] and is to be deleted.
     pub delete: bool,
-    /// When to look again, if nothing happens before.
+    /// When to decide again, if nothing changes before; not counting failures of these attempts.
     pub next: Option<Timestamp>,
 }
 
 /// The rules, in the order in which they apply.
-pub fn decide(now: Timestamp, facts: &Facts) -> Plan {
-    let mut ledger = facts.ledger.clone();
-    if ledger.raises == 0 {
-        // A person made it, or its ledger was lost.
-        ledger = ledger.raise(facts.created);
+pub fn decide(now: Timestamp, snapshot: &Snapshot) -> Plan {
+    let mut state = snapshot.state.clone();
+    if state.raises == 0 {
+        // A person made it, or its state was lost.
+        state = state.raise(snapshot.created);
     }
-    if facts.closed && ledger.closed.is_none() {
-        ledger.closed = Some(now);
+    if snapshot.closed && state.closed.is_none() {
+        state.closed = Some(now);
     }
-    let over = [ledger.closed.filter(|_| facts.closed), ledger.settled.as_ref().map(|s| s.at)]
-        .into_iter()
-        .flatten()
-        .min();
-    if let Some(over) = over {
-        let end = later(over, KEPT);
-        let severity = severity(facts.severity, &ledger);
-        let delete = now >= end;
+    let ends = [state.closed.filter(|_| snapshot.closed), state.settled.as_ref().map(|s| s.at)];
+    if let Some(end) = ends.into_iter().flatten().min() {
+        return closed(now, snapshot, state, end);
+    }
+    if snapshot.acknowledged {
+        let severity = severity(snapshot.severity, &state);
         return Plan {
-            phase: EscalationPhase::Closed,
+            phase: EscalationPhase::Acknowledged,
             severity,
-            ledger,
-            sends: Vec::new(),
-            delete,
-            next: (!delete).then_some(end),
+            state,
+            attempts: Vec::new(),
+            delete: false,
+            next: None,
         };
     }
-    let phase =
-        if facts.acknowledged { EscalationPhase::Acknowledged } else { EscalationPhase::Open };
-    if facts.acknowledged {
-        let severity = severity(facts.severity, &ledger);
-        return Plan { phase, severity, ledger, sends: Vec::new(), delete: false, next: None };
-    }
     let mut next = Vec::new();
-    if ledger.stale.len() < STALE_RAISES && severity(facts.severity, &ledger) < Severity::Critical {
-        let due = later(ledger.stale.last().copied().unwrap_or(facts.created), STALE_AFTER);
+    if state.stale.len() < STALE_RAISES && severity(snapshot.severity, &state) < Severity::Critical
+    {
+        let due = add(state.stale.last().copied().unwrap_or(snapshot.created), STALE_AFTER);
         if now >= due {
-            ledger.stale.push(now);
-            next.push(later(now, STALE_AFTER));
+            state.stale.push(now);
+            next.push(add(now, STALE_AFTER));
         } else {
             next.push(due);
         }
     }
-    let severity = severity(facts.severity, &ledger);
-    let mut sends = Vec::new();
-    for route in facts.routes.iter().filter(|r| r.least <= severity) {
-        let told = ledger.told.iter().find(|t| t.route == route.name && t.severity >= severity);
-        let attempt = match told {
-            Some(Told { state: DeliveryState::Sent | DeliveryState::Failed, .. }) => continue,
-            Some(Told { next: Some(due), .. }) if *due > now => {
-                next.push(*due);
+    let severity = severity(snapshot.severity, &state);
+    let (attempts, waits) = due_attempts(now, &snapshot.routes, &state, severity);
+    next.extend(waits);
+    let next = next.into_iter().min();
+    Plan { phase: EscalationPhase::Open, severity, state, attempts, delete: false, next }
+}
+
+/// The attempts to make now at a severity, and when routes that have to wait may be tried.
+fn due_attempts(
+    now: Timestamp,
+    routes: &[RouteSnapshot],
+    state: &EscalationState,
+    severity: Severity,
+) -> (Vec<Attempt>, Vec<Timestamp>) {
+    let (mut attempts, mut waits) = (Vec::new(), Vec::new());
+    for route in routes.iter().filter(|r| r.min_severity <= severity) {
+        let delivery =
+            state.deliveries.iter().find(|d| d.route == route.name && d.severity >= severity);
+        let number = match delivery {
+            Some(DeliveryRecord { state: DeliveryState::Sent | DeliveryState::Failed, .. }) => {
                 continue;
             }
-            Some(told) => told.attempts.saturating_add(1),
+            Some(DeliveryRecord { next: Some(due), .. }) if *due > now => {
+                waits.push(*due);
+                continue;
+            }
+            Some(delivery) => delivery.attempts.saturating_add(1),
             None => 1,
         };
-        match turn(now, &route.carried) {
-            None => sends.push(Send { route: route.name.clone(), severity, attempt }),
-            Some(free) => next.push(free),
+        match rate_limited_until(now, &route.sent_at) {
+            None => attempts.push(Attempt { route: route.name.clone(), severity, number }),
+            Some(free) => waits.push(free),
         }
     }
-    Plan { phase, severity, ledger, sends, delete: false, next: next.into_iter().min() }
+    (attempts, waits)
 }
 
-/// When a route that carried much may carry more; nothing when at once.
-fn turn(now: Timestamp, carried: &[Timestamp]) -> Option<Timestamp> {
-    let lately: Vec<_> = carried.iter().filter(|t| later(**t, RATE_WINDOW) > now).collect();
-    let full = lately.len().checked_sub(RATE_LIMIT)?;
-    lately.get(full).map(|t| later(**t, RATE_WINDOW))
+/// The plan for an Escalation that ended at `end`: keep it for a while, then delete it.
+fn closed(now: Timestamp, snapshot: &Snapshot, state: EscalationState, end: Timestamp) -> Plan {
+    let expiry = add(end, RETENTION);
+    let delete = now >= expiry;
+    Plan {
+        phase: EscalationPhase::Closed,
+        severity: severity(snapshot.severity, &state),
+        state,
+        attempts: Vec::new(),
+        delete,
+        next: (!delete).then_some(expiry),
+    }
 }
 
-fn severity(raised: Severity, ledger: &Ledger) -> Severity {
-    ledger.stale.iter().take(STALE_RAISES).fold(raised, |s, _| s.raised())
+/// When a route that has carried [`RATE_LIMIT`] messages may carry the next one; none when it may
+/// now.
+fn rate_limited_until(now: Timestamp, sent_at: &[Timestamp]) -> Option<Timestamp> {
+    let recent: Vec<_> = sent_at.iter().filter(|t| add(**t, RATE_WINDOW) > now).collect();
+    let blocking = recent.len().checked_sub(RATE_LIMIT)?;
+    recent.get(blocking).map(|t| add(**t, RATE_WINDOW))
+}
+
+fn severity(raised: Severity, state: &EscalationState) -> Severity {
+    state.stale.iter().take(STALE_RAISES).fold(raised, |s, _| s.raised())
 }
 
 #[cfg(test)]

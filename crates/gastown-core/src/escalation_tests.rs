@@ -8,17 +8,17 @@ fn at(second: i64) -> Timestamp {
 
 const HOUR: i64 = 3600;
 
-fn route(name: &str, least: Severity) -> RouteFacts {
-    RouteFacts { name: name.into(), least, carried: Vec::new() }
+fn route(name: &str, min_severity: Severity) -> RouteSnapshot {
+    RouteSnapshot { name: name.into(), min_severity, sent_at: Vec::new() }
 }
 
-fn facts(severity: Severity) -> Facts {
-    Facts {
+fn snapshot(severity: Severity) -> Snapshot {
+    Snapshot {
         severity,
         created: at(0),
         acknowledged: false,
         closed: false,
-        ledger: Ledger::default().raise(at(0)),
+        state: EscalationState::default().raise(at(0)),
         routes: vec![route("mayor", Severity::Low), route("pager", Severity::Critical)],
     }
 }
@@ -28,120 +28,151 @@ fn fail() -> Outcome {
 }
 
 #[test]
-fn a_route_is_told_once_and_only_from_its_severity_on() {
-    let mut facts = facts(Severity::High);
-    let plan = decide(at(1), &facts);
-    assert_eq!(plan.sends, [Send { route: "mayor".into(), severity: Severity::High, attempt: 1 }]);
-    facts.ledger = plan.ledger.tried(&plan.sends[0], at(1), &Outcome::Sent);
-    let after = decide(at(2), &facts);
-    assert_eq!((after.sends, after.next), (vec![], Some(at(4 * HOUR))));
+fn a_route_gets_one_message_and_only_from_its_severity_on() {
+    let mut snapshot = snapshot(Severity::High);
+    let plan = decide(at(1), &snapshot);
+    assert_eq!(
+        plan.attempts,
+        [Attempt { route: "mayor".into(), severity: Severity::High, number: 1 }]
+    );
+    snapshot.state = plan.state.record(&plan.attempts[0], at(1), &Outcome::Sent);
+    let after = decide(at(2), &snapshot);
+    assert_eq!((after.attempts, after.next), (vec![], Some(at(4 * HOUR))));
 }
 
 #[test]
-fn what_nobody_acknowledges_becomes_worse_twice_and_is_told_again() {
-    let mut facts = facts(Severity::Medium);
+fn what_nobody_acknowledges_becomes_more_severe_twice_and_is_sent_again() {
+    let mut snapshot = snapshot(Severity::Medium);
     let mut seen = Vec::new();
     for hour in 0..20 {
         let now = at(hour * HOUR);
-        let plan = decide(now, &facts);
-        for send in &plan.sends {
-            seen.push((hour, send.route.clone(), send.severity));
+        let plan = decide(now, &snapshot);
+        for attempt in &plan.attempts {
+            seen.push((hour, attempt.route.clone(), attempt.severity));
         }
-        facts.ledger = plan
-            .sends
+        snapshot.state = plan
+            .attempts
             .iter()
-            .fold(plan.ledger, |ledger, send| ledger.tried(send, now, &Outcome::Sent));
+            .fold(plan.state, |state, attempt| state.record(attempt, now, &Outcome::Sent));
     }
-    let told = |hour, route: &str, severity| (hour, route.to_owned(), severity);
+    let sent = |hour, route: &str, severity| (hour, route.to_owned(), severity);
     let wanted = [
-        told(0, "mayor", Severity::Medium),
-        told(4, "mayor", Severity::High),
-        told(8, "mayor", Severity::Critical),
-        told(8, "pager", Severity::Critical),
+        sent(0, "mayor", Severity::Medium),
+        sent(4, "mayor", Severity::High),
+        sent(8, "mayor", Severity::Critical),
+        sent(8, "pager", Severity::Critical),
     ];
     assert_eq!(seen, wanted);
-    assert_eq!(facts.ledger.stale, [at(4 * HOUR), at(8 * HOUR)]);
+    assert_eq!(snapshot.state.stale, [at(4 * HOUR), at(8 * HOUR)]);
 }
 
 #[test]
-fn a_low_one_never_becomes_more_than_high() {
-    let mut facts = facts(Severity::Low);
+fn a_low_escalation_never_becomes_more_than_high() {
+    let mut snapshot = snapshot(Severity::Low);
     for hour in 0..100 {
-        facts.ledger = decide(at(hour * HOUR), &facts).ledger;
+        snapshot.state = decide(at(hour * HOUR), &snapshot).state;
     }
-    assert_eq!(decide(at(100 * HOUR), &facts).severity, Severity::High);
+    assert_eq!(decide(at(100 * HOUR), &snapshot).severity, Severity::High);
 }
 
 #[test]
-fn an_acknowledged_one_is_told_no_further() {
-    let facts = Facts { acknowledged: true, ..facts(Severity::Low) };
-    let plan = decide(at(50 * HOUR), &facts);
+fn an_acknowledged_escalation_is_not_sent() {
+    let snapshot = Snapshot { acknowledged: true, ..snapshot(Severity::Low) };
+    let plan = decide(at(50 * HOUR), &snapshot);
     assert_eq!(
-        (plan.phase, plan.severity, plan.sends, plan.next),
+        (plan.phase, plan.severity, plan.attempts, plan.next),
         (EscalationPhase::Acknowledged, Severity::Low, vec![], None)
     );
 }
 
 #[test]
-fn a_failing_route_is_tried_with_back_off_and_not_for_ever() {
-    let mut facts = facts(Severity::Low);
+fn a_failing_route_is_tried_with_back_off_and_not_forever() {
+    let mut snapshot = snapshot(Severity::Low);
     let (mut now, mut waits) = (at(1), Vec::new());
-    for _ in 0..TRIES {
-        let plan = decide(now, &facts);
-        assert_eq!(plan.sends.len(), 1, "{plan:?}");
-        facts.ledger = plan.ledger.tried(&plan.sends[0], now, &fail());
-        let Some(next) = facts.ledger.told[0].next else { break };
-        let early = decide(at(next.as_second() - 1), &facts);
-        assert_eq!((early.sends, early.next), (vec![], Some(next)));
+    for _ in 0..MAX_ATTEMPTS {
+        let plan = decide(now, &snapshot);
+        assert_eq!(plan.attempts.len(), 1, "{plan:?}");
+        snapshot.state = plan.state.record(&plan.attempts[0], now, &fail());
+        let Some(next) = snapshot.state.deliveries[0].next else { break };
+        let early = decide(at(next.as_second() - 1), &snapshot);
+        assert_eq!((early.attempts, early.next), (vec![], Some(next)));
         waits.push(next.as_second() - now.as_second());
         now = next;
     }
     assert_eq!(waits, [30, 60, 120, 240, 480, 600, 600, 600, 600]);
-    assert_eq!(facts.ledger.told[0].state, DeliveryState::Failed);
-    assert_eq!(decide(later(now, SignedDuration::from_mins(20)), &facts).sends, []);
+    assert_eq!(snapshot.state.deliveries[0].state, DeliveryState::Failed);
+    assert_eq!(decide(add(now, SignedDuration::from_mins(20)), &snapshot).attempts, []);
 }
 
 #[test]
-fn a_wait_that_the_other_side_asks_for_is_kept_within_reason() {
-    let send = Send { route: "slack".into(), severity: Severity::Low, attempt: 1 };
+fn a_wait_that_the_other_side_asks_for_is_bounded() {
+    let attempt = Attempt { route: "slack".into(), severity: Severity::Low, number: 1 };
     let next = |seconds| {
         let outcome =
             Outcome::Failed { why: "429".into(), after: Some(SignedDuration::from_secs(seconds)) };
-        Ledger::default().tried(&send, at(0), &outcome).told[0].next.unwrap().as_second()
+        EscalationState::default().record(&attempt, at(0), &outcome).deliveries[0]
+            .next
+            .unwrap()
+            .as_second()
     };
     assert_eq!((next(1), next(90), next(i64::MAX)), (30, 90, 3600));
 }
 
 #[test]
-fn a_busy_route_makes_the_next_wait() {
-    let mut facts = facts(Severity::Low);
-    facts.routes[0].carried = (0..20).map(at).collect();
-    let plan = decide(at(30), &facts);
-    assert_eq!((plan.sends, plan.next), (vec![], Some(at(60))));
-    assert_eq!(decide(at(60), &facts).sends.len(), 1);
+fn a_busy_route_delays_the_next_message() {
+    let mut snapshot = snapshot(Severity::Low);
+    snapshot.routes[0].sent_at = (0..20).map(at).collect();
+    let plan = decide(at(30), &snapshot);
+    assert_eq!((plan.attempts, plan.next), (vec![], Some(at(60))));
+    assert_eq!(decide(at(60), &snapshot).attempts.len(), 1);
 }
 
 #[test]
-fn a_settled_one_is_closed_keeps_its_reason_and_goes_after_a_week() {
-    let mut facts = facts(Severity::High);
-    facts.ledger = facts.ledger.settle(at(9), "it works again").settle(at(10), "another");
-    let plan = decide(at(20), &facts);
+fn a_settled_escalation_is_closed_keeps_its_reason_and_is_deleted_after_a_week() {
+    let mut snapshot = snapshot(Severity::High);
+    snapshot.state = snapshot.state.settle(at(9), "it works again").settle(at(10), "another");
+    let plan = decide(at(20), &snapshot);
     assert_eq!((plan.phase, plan.delete), (EscalationPhase::Closed, false));
-    assert_eq!(plan.ledger.settled.unwrap().why, "it works again");
-    assert!(decide(at(9 + 7 * 24 * HOUR), &facts).delete);
+    assert_eq!(plan.state.settled.unwrap().why, "it works again");
+    assert!(decide(at(9 + 7 * 24 * HOUR), &snapshot).delete);
 }
 
 #[test]
-fn a_ledger_that_a_person_broke_counts_as_none() {
+fn a_state_that_a_person_broke_counts_as_empty() {
     for text in ["", "{", "[]", "{\"raises\":-1}"] {
-        assert_eq!(Ledger::read(Some(text)), Ledger::default(), "{text}");
+        assert_eq!(EscalationState::read(Some(text)), EscalationState::default(), "{text}");
     }
-    let ledger = Ledger::default().raise(at(1)).settle(at(2), "x");
-    assert_eq!(Ledger::read(Some(&ledger.write())), ledger);
+    let state = EscalationState::default().raise(at(1)).settle(at(2), "x");
+    assert_eq!(EscalationState::read(Some(&state.write())), state);
 }
 
 #[test]
-fn names_are_names_and_tell_causes_and_occurrences_apart() {
+fn the_annotation_keeps_its_format() {
+    let text = r#"{"raises":2,"raised":"1970-01-01T00:00:02Z","stale":["1970-01-01T04:00:00Z"],"settled":{"at":"1970-01-01T05:00:00Z","why":"over"},"closed":"1970-01-01T06:00:00Z","told":[{"route":"mayor","severity":"high","state":"Pending","attempts":1,"last":"1970-01-01T00:00:03Z","next":"1970-01-01T00:00:33Z","why":"503"}]}"#;
+    let state = EscalationState::read(Some(text));
+    assert_eq!((state.raises, state.deliveries.len()), (2, 1));
+    assert_eq!(state.write(), text);
+}
+
+#[test]
+fn names_of_live_escalations_stay() {
+    let long = format!("{}//b", "a".repeat(99));
+    for (cause, previous, wanted) in [
+        ("polecat/web/toast/AttemptsSpent", None, "polecat-web-toast-attemptsspent-1498ad776055"),
+        (
+            "polecat/web/toast/AttemptsSpent",
+            Some("uid"),
+            "polecat-web-toast-attemptsspent-e614307fafa9",
+        ),
+        ("日本", None, "escalation-cc3eef9e1650"),
+        (&long, None, &format!("{}-a6b983e0a03a", "a".repeat(99))),
+    ] {
+        assert_eq!(name(cause, previous), wanted);
+    }
+}
+
+#[test]
+fn names_of_different_causes_and_occurrences_differ() {
     let first = name("polecat/web/toast/AttemptsSpent", None);
     assert!(first.starts_with("polecat-web-toast-attemptsspent-"), "{first}");
     assert_ne!(first, name("polecat/web/toast/AttemptsSpent", Some("uid")));
@@ -158,22 +189,22 @@ proptest! {
     }
 
     #[test]
-    fn nobody_is_told_twice_at_one_severity(minutes in proptest::collection::vec(1_i64..200, 1..60), fails in proptest::collection::vec(any::<bool>(), 60)) {
-        let mut facts = facts(Severity::Medium);
+    fn no_route_gets_two_messages_at_one_severity(minutes in proptest::collection::vec(1_i64..200, 1..60), fails in proptest::collection::vec(any::<bool>(), 60)) {
+        let mut snapshot = snapshot(Severity::Medium);
         let (mut now, mut sent) = (0, Vec::new());
         for (step, minutes) in minutes.into_iter().enumerate() {
             now += minutes * 60;
-            let plan = decide(at(now), &facts);
-            facts.ledger = plan.ledger;
-            for send in &plan.sends {
+            let plan = decide(at(now), &snapshot);
+            snapshot.state = plan.state;
+            for attempt in &plan.attempts {
                 let outcome = if fails[step] { fail() } else { Outcome::Sent };
                 if outcome == Outcome::Sent {
-                    prop_assert!(!sent.contains(&(send.route.clone(), send.severity)));
-                    sent.push((send.route.clone(), send.severity));
+                    prop_assert!(!sent.contains(&(attempt.route.clone(), attempt.severity)));
+                    sent.push((attempt.route.clone(), attempt.severity));
                 }
-                facts.ledger = facts.ledger.clone().tried(send, at(now), &outcome);
+                snapshot.state = snapshot.state.clone().record(attempt, at(now), &outcome);
             }
-            prop_assert!(facts.ledger.stale.len() <= STALE_RAISES);
+            prop_assert!(snapshot.state.stale.len() <= STALE_RAISES);
         }
     }
 }

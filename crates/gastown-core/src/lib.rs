@@ -1,6 +1,7 @@
-//! Pure decisions of the town. Facts in, plans out: no client, no clock, no randomness, no I/O.
+//! Pure decisions. Facts in, plans out: no client, no clock, no randomness, no I/O.
 
 pub mod admission;
+pub mod beads;
 pub mod convoy;
 pub mod escalation;
 pub mod polecat;

@@ -1,38 +1,43 @@
-//! A polecat's life: the facts, the ledger that remembers them, the rules, and what is shown.
+//! A polecat's life: the facts, the ledger that remembers them, the rules, and the status.
 //!
-//! [`decide`] is pure: a snapshot and a time in, a [`Plan`] out. Read `polecat/decide.rs` from its
-//! top to see why a Polecat waits, runs, retries or rests.
+//! [`assess`] and [`decide`] are pure: a snapshot and a time in, a [`Plan`] out. Read
+//! `polecat/decide.rs` from its top to see why a Polecat waits, runs, retries or stops.
 
-mod account;
-mod alarm;
+mod bead_comment;
 mod claim;
+mod claim_intent;
 mod decide;
+mod deliveries;
+mod escalation;
 mod facts;
 mod ledger;
+mod ledger_update;
+mod next;
 mod outcome;
-mod phase;
 mod plan;
-mod remark;
+mod pods;
+mod status;
+mod submission;
 mod valid;
 
 #[cfg(test)]
 mod fixtures;
 #[cfg(test)]
-mod machine;
-#[cfg(test)]
-mod rivals;
+mod simulation;
 #[cfg(test)]
 mod tests;
 
-pub use alarm::{ALARM_TRIES, AlarmCall, AlarmFacts, AlarmInputs};
-pub use claim::{ClaimFacts, ClaimRecord, claim_name};
-pub use decide::{attempt_of, decide, pod_name, wants_slot};
-pub use facts::{
-    Desired, NODE_LOST_SECONDS, PodFacts, PodPhase, Refused, RequestFacts, RequestPhase, RigFacts,
-    Snapshot, SubmitFacts,
+pub use claim::{BeadRequest, ClaimFacts, ClaimRecord, claim_name};
+pub use decide::{Assessment, assess, decide};
+pub use deliveries::{
+    COMMENT_TRIES, Deliveries, ESCALATION_TRIES, EscalationRequest, Failure, Submitted,
 };
-pub use ledger::{End, Landed, Last, Ledger, LedgerError, MAX_BYTES, Respawns, VERSION, tame};
-pub use outcome::{Expected, Fault, Outcome, UNHEALTHY, judge};
-pub use plan::{Deed, Phase, Plan, PodInputs, Rework, Shown, SubmitInputs, Told, View};
-pub use remark::{REMARK_TRIES, RemarkFacts, RemarkInputs};
+pub use facts::{NODE_LOST_SECONDS, PodFacts, PodPhase, RequestFacts, RigFacts, Snapshot};
+pub use ledger::{End, Landed, Last, Ledger, LedgerError, MAX_BYTES, Respawns, VERSION, sanitize};
+pub use outcome::{Expected, Outcome, RespawnCause, UNHEALTHY, outcome};
+pub use plan::{
+    Action, CommentInputs, EscalationInputs, EventDraft, Plan, PodInputs, Rework, StatusDraft,
+    SubmitInputs,
+};
+pub use pods::{attempt_of, pod_name};
 pub use valid::{InvalidSpec, OWN_VOLUMES, PodSettings, ValidPolecat};

@@ -1,19 +1,20 @@
-//! What the containers of a polecat's pod say when they end: their termination messages.
+//! The records that the containers of a polecat's pod leave when they end: their termination
+//! messages.
 //!
-//! Each is one line of JSON of at most [`MAX_BYTES`], with a version. The kubelet carries it into
-//! the pod's status. `init` and `sync` are ours and believed; `run` stands beside a hostile agent
-//! and is only a claim.
+//! Each is one line of JSON of at most [`MAX_BYTES`], with a version. The kubelet copies it into
+//! the pod's status. Those of `init` and `sync` are believed; that of `run`, whose container a
+//! hostile agent shares, is only a claim.
 
 use gastown_types::CommitId;
 use serde::{Deserialize, Serialize};
 
-/// The kubelet keeps this much of a container's termination message.
+/// How much of a container's termination message the kubelet keeps, in bytes.
 pub const MAX_BYTES: usize = 4096;
 
-/// The format's version; a message of another version reads as no message.
+/// The format's version; a record of another version is ignored.
 pub const VERSION: u32 = 1;
 
-/// What `gt init` says.
+/// The record of `gt init`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct InitReport {
@@ -21,25 +22,25 @@ pub struct InitReport {
     pub v: u32,
     /// How it ended.
     pub result: InitResult,
-    /// One sentence for a person: what lacks, where, and what to do.
+    /// One sentence for a person: what is missing, where, and what to do.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub message: String,
     /// The target branch's commit that the work starts from.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub base: Option<CommitId>,
-    /// Where the work branch stood on the remote, if it was there.
+    /// The work branch's commit on the remote, if the branch existed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub head: Option<CommitId>,
 }
 
-/// How `gt init` ended. All but [`InitResult::Ready`] mean that no agent was started.
+/// How `gt init` ended. After any other result than [`InitResult::Ready`] no agent is started.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum InitResult {
-    /// The workspace is there and pushing is allowed.
+    /// The workspace is ready and pushing is allowed.
     Ready,
-    /// A Secret, or the key in it that the URL needs, is not there.
+    /// A Secret, or the key in it that the URL needs, does not exist.
     SecretNotFound,
-    /// The known-hosts ConfigMap or its key is not there.
+    /// The known-hosts ConfigMap or its key does not exist.
     ConfigMapNotFound,
     /// The remote refused the credentials.
     BadCredentials,
@@ -53,17 +54,17 @@ pub enum InitResult {
     RepositoryNotFound,
     /// The repository has no such target branch.
     BranchNotFound,
-    /// The work branch is on the remote already and is not ours.
+    /// The work branch already exists on the remote and is not this Polecat's.
     BranchExists,
     /// No connection, a time-out, or the remote broke off.
     RemoteUnreachable,
-    /// What the pod was told makes no sense (an invalid URL or branch).
+    /// The pod's configuration is invalid (a URL or branch).
     InvalidConfig,
-    /// Something of ours failed (disk full, a bug).
+    /// The operator's own code failed (a full disk, a bug).
     Internal,
 }
 
-/// What `gt sync` says: the push record. Only this is believed about what the remote holds.
+/// The record of `gt sync`. Only this one is believed about what the remote holds.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct SyncReport {
@@ -92,26 +93,26 @@ pub struct SyncReport {
     pub wip: Option<String>,
 }
 
-/// How the carrying of work to the remote ended.
+/// How pushing the work to the remote ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum SyncResult {
     /// Everything that the agent committed is on the remote branch.
     Pushed,
-    /// The agent committed nothing and the branch was not there.
+    /// The agent committed nothing and the branch did not exist.
     NoChanges,
-    /// Another writer moved the branch; our commits are in the snapshot ref.
+    /// Another writer moved the branch; the agent's commits are in the snapshot ref.
     PushRace,
     /// The remote refused the push (a hook, a protected branch, permissions).
     PushRejected,
     /// The agent's objects are broken or were refused by fsck.
     BadObjects,
-    /// No connection to the end; what could not be carried is lost with the pod.
+    /// There was no connection until the pod ended; what could not be pushed is lost with it.
     RemoteUnreachable,
-    /// Something of ours failed.
+    /// The operator's own code failed.
     Internal,
 }
 
-/// What `gt run` says. The agent could have written it.
+/// The record of `gt run`. The agent could have written it.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct RunReport {
@@ -139,29 +140,29 @@ pub struct RunReport {
 /// How the agent ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum AgentExit {
-    /// It says that the task is done.
+    /// It claims that the task is done.
     Completed,
-    /// It says that it cannot do the task (`gt done --exit failed`).
+    /// It claims that it cannot do the task (`gt done --exit failed`).
     GaveUp,
     /// It ended with an error of its own.
     Failed,
-    /// It was ended by a signal that was not ours, or its stream broke off.
+    /// A signal that was not ours ended it, or its output broke off.
     Crashed,
     /// Its time was up; the work was saved.
     Deadline,
-    /// A drain was asked for; the work was saved.
+    /// It was drained; the work was saved.
     Drained,
     /// A limit of `spec.budget` was reached; the work was saved.
     BudgetExceeded,
-    /// The model's service asked to wait.
+    /// The model's service limited the rate of requests.
     RateLimited,
     /// The model's service refused the credentials.
     BadCredentials,
-    /// The image lacks something of the contract; the message names it.
+    /// The image is missing something of the contract; the message names it.
     ImageLacks,
 }
 
-/// Tokens and money of one attempt.
+/// The tokens and the cost of one attempt.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 pub struct Usage {
@@ -175,12 +176,12 @@ pub struct Usage {
     pub cache_read_tokens: u64,
     /// Tokens written to the prompt cache.
     pub cache_write_tokens: u64,
-    /// US dollars, as the agent reckons them.
+    /// The cost in US dollars, as the agent estimates it.
     pub cost_usd: f64,
 }
 
-/// Reads a termination message as a stranger's: `None` when it is not exactly one valid record of
-/// this version.
+/// Parses a termination message, which may be hostile: `None` when it is not exactly one valid
+/// record of this version.
 pub fn parse<T: serde::de::DeserializeOwned + Versioned>(text: &str) -> Option<T> {
     if text.len() > MAX_BYTES {
         return None;
@@ -188,7 +189,7 @@ pub fn parse<T: serde::de::DeserializeOwned + Versioned>(text: &str) -> Option<T
     serde_json::from_str::<T>(text.trim()).ok().filter(|r| r.version() == VERSION)
 }
 
-/// Writes a record as one line of at most [`MAX_BYTES`], shortening its message where it must.
+/// Renders a record as one line of at most [`MAX_BYTES`]; a message that is too long is cut.
 pub fn render<T: Serialize + Versioned>(record: &mut T) -> String {
     loop {
         let text = serde_json::to_string(record).unwrap_or_default();
@@ -201,9 +202,9 @@ pub fn render<T: Serialize + Versioned>(record: &mut T) -> String {
     }
 }
 
-/// A record that says which version of the format it is, and has a message that may be cut.
+/// A record with a version of the format, and a message that may be cut.
 pub trait Versioned {
-    /// The version that it claims.
+    /// The version of its format.
     fn version(&self) -> u32;
     /// Its message.
     fn message_mut(&mut self) -> &mut String;
@@ -236,7 +237,7 @@ mod tests {
     }
 
     #[test]
-    fn a_record_comes_back_as_it_was_written() {
+    fn a_record_is_parsed_as_it_was_rendered() {
         let mut r = run("fine");
         assert_eq!(parse::<RunReport>(&render(&mut r)), Some(r));
     }
@@ -249,7 +250,7 @@ mod tests {
     }
 
     #[test]
-    fn another_version_or_a_longer_text_is_no_record() {
+    fn another_version_or_a_longer_text_is_not_a_record() {
         let mut r = run("");
         r.v = 2;
         assert_eq!(parse::<RunReport>(&render(&mut r)), None);

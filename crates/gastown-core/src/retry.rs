@@ -1,30 +1,126 @@
-//! Back-off: when the next attempt may start. Seconds, pure.
+//! When a failed attempt or request may be made again, and what became of a request. Pure; delays
+//! are in seconds.
 
-/// Respawns: 30 s, then twice as long each time, at most ten minutes. `respawn` counts from 1.
+use jiff::{SignedDuration, Timestamp};
+
+/// The delay before respawn number `respawn` (from 1): 30 s, doubling to ten minutes.
 pub fn respawn_delay(respawn: u32) -> i64 {
     30_i64.saturating_mul(1 << respawn.saturating_sub(1).min(10)).min(600)
 }
 
-/// Something outside lacks: 5 s doubling to a minute. `wait` counts from 1.
+/// The delay before the same attempt is made again because something outside is missing: 5 s,
+/// doubling to a minute. `wait` counts from 1.
 pub fn wait_delay(wait: u32) -> i64 {
     5_i64.saturating_mul(1 << wait.saturating_sub(1).min(10)).min(60)
 }
 
-/// A rate limit's reset as an agent claims it: at least 30 s, at most six hours from `now`.
+/// When a rate limit ends, in seconds since 1970: what the agent claims, but at least 30 s and at
+/// most six hours after `now`; a minute where it claims nothing.
 pub fn rate_limit_until(now: i64, claimed: Option<i64>) -> i64 {
     claimed
         .unwrap_or(now.saturating_add(60))
         .clamp(now.saturating_add(30), now.saturating_add(6 * 3600))
 }
 
-/// Repeated calls to another service: 1 s doubling to 30 s. `failure` counts from 1.
+/// The delay before a request to another service is sent again: 1 s, doubling to 30 s. `failure`
+/// counts from 1.
 pub fn request_delay(failure: u32) -> i64 {
     (1_i64 << failure.saturating_sub(1).min(5)).min(30)
+}
+
+/// What became of sending a request to another service, as far as this process remembers. Losing
+/// it costs a repeated request, so requests must be safe to repeat.
+///
+/// `Q` is the request, `A` the answer that acknowledged it, `E` why it failed.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum Delivery<Q, A = (), E = ()> {
+    /// No request was sent.
+    #[default]
+    Untried,
+    /// The last request was acknowledged.
+    Acknowledged {
+        /// The request.
+        request: Q,
+        /// The answer.
+        answer: A,
+    },
+    /// The last request failed.
+    Failed {
+        /// The request.
+        request: Q,
+        /// Why it failed.
+        error: E,
+        /// How often in a row this request failed, from 1.
+        tries: u32,
+        /// It is not sent again before this time.
+        until: Timestamp,
+    },
+}
+
+/// What to do about a request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Due<'a, A, E> {
+    /// Send it now.
+    Now,
+    /// Send it again at this time; this is why it failed.
+    Later(Timestamp, &'a E),
+    /// Nothing: it was acknowledged with this answer.
+    Acknowledged(&'a A),
+}
+
+impl<Q: PartialEq, A, E> Delivery<Q, A, E> {
+    /// What to do about `request` at `now`. Another request than the last one is sent at once.
+    pub fn due(&self, now: Timestamp, request: &Q) -> Due<'_, A, E> {
+        match self {
+            Self::Acknowledged { request: sent, answer } if sent == request => {
+                Due::Acknowledged(answer)
+            }
+            Self::Failed { request: sent, error, until, .. } if sent == request && *until > now => {
+                Due::Later(*until, error)
+            }
+            _ => Due::Now,
+        }
+    }
+
+    /// How often in a row `request` failed.
+    pub fn tries(&self, request: &Q) -> u32 {
+        match self {
+            Self::Failed { request: sent, tries, .. } if sent == request => *tries,
+            _ => 0,
+        }
+    }
+
+    /// `request` was acknowledged.
+    pub fn acknowledge(&mut self, request: Q, answer: A) {
+        *self = Self::Acknowledged { request, answer };
+    }
+
+    /// `request` failed: it is sent again after `delay` seconds, given how often it has failed in a
+    /// row (from 1).
+    pub fn fail(&mut self, now: Timestamp, request: Q, error: E, delay: impl FnOnce(u32) -> i64) {
+        let tries = self.tries(&request).saturating_add(1);
+        *self = Self::Failed { request, error, tries, until: after(now, delay(tries)) };
+    }
+
+    /// `request` was refused, and sending it again soon would not help: it counts as at least
+    /// `tries` failures, and is sent again after `delay` seconds.
+    pub fn refuse(&mut self, now: Timestamp, request: Q, error: E, tries: u32, delay: i64) {
+        let tries = self.tries(&request).saturating_add(1).max(tries);
+        *self = Self::Failed { request, error, tries, until: after(now, delay) };
+    }
+}
+
+fn after(now: Timestamp, seconds: i64) -> Timestamp {
+    now.checked_add(SignedDuration::from_secs(seconds)).unwrap_or(now)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    fn at(second: i64) -> Timestamp {
+        Timestamp::from_second(1_700_000_000 + second).unwrap()
+    }
 
     #[test]
     fn delays_double_up_to_their_bounds() {
@@ -46,5 +142,51 @@ mod tests {
         assert_eq!(rate_limit_until(1000, Some(i64::MIN)), 1030);
         assert_eq!(rate_limit_until(1000, Some(i64::MAX)), 1000 + 6 * 3600);
         assert_eq!(rate_limit_until(1000, Some(5000)), 5000);
+    }
+
+    #[test]
+    fn a_failed_request_is_sent_again_after_its_delay_until_it_is_acknowledged() {
+        let mut delivery = Delivery::<&str, u8, &str>::default();
+        assert_eq!(delivery.due(at(0), &"a"), Due::Now);
+        delivery.fail(at(0), "a", "down", request_delay);
+        assert_eq!(delivery.due(at(0), &"a"), Due::Later(at(1), &"down"));
+        assert_eq!(delivery.due(at(1), &"a"), Due::Now);
+        delivery.fail(at(1), "a", "still down", request_delay);
+        assert_eq!(
+            (delivery.tries(&"a"), delivery.due(at(2), &"a")),
+            (2, Due::Later(at(3), &"still down"))
+        );
+        delivery.acknowledge("a", 7);
+        assert_eq!((delivery.tries(&"a"), delivery.due(at(2), &"a")), (0, Due::Acknowledged(&7)));
+    }
+
+    #[test]
+    fn another_request_is_sent_at_once_and_counted_anew() {
+        let mut delivery = Delivery::<&str>::default();
+        delivery.fail(at(0), "a", (), request_delay);
+        delivery.fail(at(0), "a", (), request_delay);
+        assert_eq!((delivery.tries(&"b"), delivery.due(at(0), &"b")), (0, Due::Now));
+        delivery.fail(at(0), "b", (), request_delay);
+        assert_eq!((delivery.tries(&"b"), delivery.tries(&"a")), (1, 0));
+        delivery.acknowledge("a", ());
+        assert_eq!(delivery.due(at(0), &"b"), Due::Now);
+    }
+
+    #[test]
+    fn a_refused_request_counts_as_many_failures_and_waits_long() {
+        let mut delivery = Delivery::<&str>::default();
+        delivery.refuse(at(0), "a", (), 3, 600);
+        assert_eq!(
+            (delivery.tries(&"a"), delivery.due(at(0), &"a")),
+            (3, Due::Later(at(600), &()))
+        );
+        delivery.refuse(at(600), "a", (), 3, 600);
+        assert_eq!(delivery.tries(&"a"), 4);
+        delivery.fail(at(0), "a", (), |_| i64::MAX);
+        assert_eq!(
+            delivery.due(at(0), &"a"),
+            Due::Now,
+            "a time that cannot be represented is not a delay"
+        );
     }
 }

@@ -1,31 +1,39 @@
-//! What the refinery does next: one target branch, its requests, its gates.
+//! The merge train: the next step for one target branch, its requests and its gates.
 //!
-//! [`decide`] looks at everything that is known and names one [`Step`]; whoever carries it out
-//! looks again and asks again, until the answer is [`Step::Wait`]. One request at a time is tested,
-//! on the tip of the target, and what lands is exactly the commit that was tested there. A red run
-//! is blamed on a request only when the same gate then passes on the tip alone; else the target is
-//! broken, and who can land on it all the same may mend it. This module knows the order of
-//! requests, which verdict counts, and who is to blame; it knows no git and no Kubernetes.
+//! [`decide`] reads a [`Snapshot`] and returns one [`Step`]. refinery-ctl carries it out, takes
+//! another snapshot and decides again, until the step is [`Step::Wait`]. One request at a time is
+//! tested, on the tip of the target, and what lands is exactly the commit that was tested there. A
+//! failed run is blamed on a request only when the same gate then passes on the tip alone;
+//! otherwise the target is broken, and a request that passes on it lands all the same, since it may
+//! be the fix. This module knows the order of requests, which verdict counts and whom to blame; it
+//! knows neither git nor Kubernetes clients.
 
 mod decide;
-mod facts;
 mod names;
 mod order;
+mod snapshot;
+
 #[cfg(test)]
-mod world;
+mod decide_tests;
+#[cfg(test)]
+mod simulation;
 
-pub use decide::{
-    BROKEN_FOR, DOUBTS, FAULTS_WITHOUT_DELAY, LOOK_AGAIN, MISSING_FOR, decide, target_is_broken,
-};
-pub use facts::{Author, Build, Built, Facts, Landing, Request, Run, RunState, Source, Target};
-pub use names::{gate_job_name, request_name, short_digest};
-pub use order::{queue, score};
-
+use gastown_api::MergePhase;
 use gastown_types::CommitId;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
-/// How long an ended request is kept.
+pub use decide::{
+    BROKEN_RUNS_RETRIED_SOON, BROKEN_TARGET_SECONDS, MAX_RERUNS, REMOTE_POLL_SECONDS,
+    SOURCE_MISSING_SECONDS, decide, target_is_broken,
+};
+pub use names::{gate_job_name, request_name};
+pub use order::{queue, score};
+pub use snapshot::{
+    Author, Build, Built, Landing, Request, Run, RunState, Snapshot, Source, Target,
+};
+
+/// How long an ended request is kept, in seconds.
 pub const KEPT_SECONDS: i64 = 7 * 24 * 3600;
 
 /// A request's uid.
@@ -33,48 +41,47 @@ pub const KEPT_SECONDS: i64 = 7 * 24 * 3600;
 #[serde(transparent)]
 pub struct RequestId(pub String);
 
-/// What a gate is: a digest of everything that decides what its Job does.
+/// A gate's identity: a digest of everything that decides what its Job does.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct GateId(pub String);
 
-/// A commit made of one request on top of the target's tip.
+/// A commit built from one request on the target's tip.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Car {
-    /// Whose it is.
+    /// The request.
     pub request: RequestId,
     /// The tip that it was built on.
     pub base: CommitId,
-    /// The commit.
+    /// The commit; equal to `base` when the target is tested alone.
     pub commit: CommitId,
 }
 
-/// Something that passed its gates, or needs none. Only [`Tested::of`] makes one; only a tested car
-/// can be landed.
+/// Something that passed its gate, or needs none. [`Tested::of`] is the only constructor, and only
+/// a tested car can be landed.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Tested<T> {
     what: T,
     proof: Proof,
 }
 
-/// Why something counts as tested.
+/// The reason why something counts as tested, for logs.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Proof {
     /// This gate passed on exactly this commit.
     Passed(GateId),
-    /// There is no gate.
+    /// The Refinery has no gate.
     NoGates,
 }
 
 impl Tested<Car> {
-    /// The car with its proof, if the verdicts hold a pass of the present gate on exactly its
-    /// commit.
+    /// The car with its proof, if `verdicts` has a pass of the present gate on exactly its commit.
     pub fn of(car: Car, gate: Option<&GateId>, verdicts: &[Verdict]) -> Option<Self> {
         let proof = match gate {
             None => Proof::NoGates,
             Some(gate) => {
                 let pass = |v: &&Verdict| {
-                    v.candidate == car.commit && v.gate == *gate && v.result == Judgement::Pass
+                    v.candidate == car.commit && v.gate == *gate && v.result == GateResult::Pass
                 };
                 Proof::Passed(verdicts.iter().find(pass)?.gate.clone())
             }
@@ -88,14 +95,9 @@ impl<T> Tested<T> {
     pub fn what(&self) -> &T {
         &self.what
     }
-
-    /// Why it counts as tested.
-    pub fn proof(&self) -> &Proof {
-        &self.proof
-    }
 }
 
-/// What a gate said of a commit.
+/// A gate's verdict on a commit.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Verdict {
@@ -103,19 +105,19 @@ pub struct Verdict {
     pub candidate: CommitId,
     /// The gate.
     pub gate: GateId,
-    /// What it said.
-    pub result: Judgement,
+    /// Whether it passed.
+    pub result: GateResult,
     /// A digest of the evidence; the evidence itself is in the request's status.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub evidence: String,
 }
 
-/// A gate's word.
+/// The result of a gate's run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub enum Judgement {
-    /// It ended with code 0.
+pub enum GateResult {
+    /// It exited with code 0.
     Pass,
-    /// It ended with another code, or took too long.
+    /// It exited with another code, or ran out of time.
     Fail,
 }
 
@@ -123,16 +125,16 @@ pub enum Judgement {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct End {
-    /// What became of it.
-    pub phase: EndPhase,
-    /// Why, in one word.
+    /// Its final phase: one for which [`is_final`] holds.
+    pub phase: MergePhase,
+    /// Why, as one CamelCase word.
     pub reason: String,
-    /// Why, in one sentence.
+    /// Why, as one sentence.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub message: String,
-    /// When.
+    /// When it ended.
     pub at: Timestamp,
-    /// The commit that passed the gates.
+    /// The commit that passed the gate.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub tested: Option<CommitId>,
     /// The commit that the target was moved to.
@@ -140,136 +142,132 @@ pub struct End {
     pub landed: Option<CommitId>,
 }
 
-/// A final phase.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
-pub enum EndPhase {
-    /// On the target.
-    Landed,
-    /// Back to its author.
-    Rework,
-    /// Not wanted, or nobody to send it back to.
-    Rejected,
-    /// Replaced by a newer request.
-    Superseded,
+/// Whether a request in this phase has ended.
+pub fn is_final(phase: MergePhase) -> bool {
+    match phase {
+        MergePhase::Queued | MergePhase::Testing => false,
+        MergePhase::Landed | MergePhase::Rework | MergePhase::Rejected | MergePhase::Superseded => {
+            true
+        }
+    }
 }
 
-/// The one thing to do next.
+/// The next step.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Step {
-    /// A person asks to try an ended request again.
+    /// Open an ended request again, because a person raised its `spec.retry`.
     Reopen(RequestId),
-    /// Ask the remote where the target and the requests' branches are, and take their objects.
+    /// Ask the remote where the target and the requests' branches are, and fetch them.
     Fetch,
-    /// Make the request's candidate on this tip, or find that it has landed or does not fit.
+    /// Build the request's candidate on this tip, or find out that it has landed or conflicts.
     Build {
-        /// Whose.
+        /// The request.
         request: RequestId,
         /// The tip.
         base: CommitId,
     },
-    /// Have the gate's Job run on the car.
+    /// Create the gate's Job for the car, unless it exists.
     EnsureGate {
         /// What is tested.
         car: Car,
         /// The gate.
         gate: GateId,
-        /// The number of the run, from 1; a new one after each run that infrastructure broke.
+        /// The number of the run, from 1; a run that infrastructure broke is followed by another.
         run: u32,
     },
-    /// Write down what the gate said, before its Job goes.
+    /// Record the gate's verdict, before its Job is deleted.
     RecordVerdict {
-        /// The Job.
+        /// The Job's name.
         job: String,
-        /// Whose.
+        /// The request.
         request: RequestId,
         /// The commit that was tested.
         candidate: CommitId,
         /// The gate.
         gate: GateId,
-        /// What it said.
-        result: Judgement,
-        /// Its target alone is red: on this tip the request is not to be tested again before.
+        /// Whether it passed.
+        result: GateResult,
+        /// When to test the request again on this tip, if the gate failed on the target alone.
         until: Option<Timestamp>,
     },
-    /// Test a request whose run was red once more: a gate may fail by chance.
-    Doubt(RequestId),
-    /// Forget what the gates said of a request whose target was broken, and test it again.
+    /// Test a request whose gate failed once more: a gate may fail by chance.
+    Rerun(RequestId),
+    /// Drop the verdicts of a request whose target was broken, and test it again.
     Retest(RequestId),
-    /// Write down that infrastructure broke a run, which is nobody's fault, and delete its Job.
-    RecordFault {
-        /// The Job.
+    /// Record that infrastructure broke a run, which blames nobody, and delete its Job.
+    RecordBrokenRun {
+        /// The Job's name.
         job: String,
-        /// Whose.
+        /// The request.
         request: RequestId,
         /// What broke.
         why: String,
-        /// Not before this time again.
+        /// When the request may be tried again.
         until: Timestamp,
     },
-    /// Delete a Job that nobody needs any more.
+    /// Delete a Job that is not needed any more.
     ReleaseJob {
-        /// The Job.
+        /// The Job's name.
         job: String,
     },
     /// Move the target from the car's base to its commit, by compare-and-swap.
     Land(Tested<Car>),
-    /// Ask the remote whether the target holds what was pushed.
+    /// Ask the remote whether the target has what was pushed.
     ReadBack {
-        /// Whose.
+        /// The request.
         request: RequestId,
         /// What was pushed.
         commit: CommitId,
     },
-    /// It is on the target: say so, to its author too.
+    /// End a request that is on the target, and set the condition `Merged` of its Polecat.
     MarkLanded {
-        /// Whose.
+        /// The request.
         request: RequestId,
-        /// Its commit on the target; `None` when the target held all of it before.
+        /// Its commit on the target; `None` when the target had all of its changes before.
         commit: Option<CommitId>,
-        /// The commit that passed the gates, where one did.
+        /// The commit that passed the gate, where one did.
         tested: Option<CommitId>,
         /// `Merged`, `AlreadyInTarget` or `FoundInTarget`.
         reason: &'static str,
     },
-    /// Say on the landed request's Polecat that it has landed: what was said when it landed is
-    /// gone.
-    TellAuthor(RequestId),
-    /// Delete the landed request's branch, if it still is at the request's commit.
-    DeleteSource(RequestId),
-    /// Find out whether the author is still there to take the request back.
-    AskAuthor(RequestId),
-    /// Back to the author, with the evidence.
+    /// Set the condition `Merged` of a landed request's Polecat again, because it was erased.
+    NotifyAuthor(RequestId),
+    /// Delete the landed request's branch, if it is still at the request's commit.
+    DeleteBranch(RequestId),
+    /// Find out whether the author still exists and can take the request back.
+    LookUpAuthor(RequestId),
+    /// Send the request back to its author, with the evidence.
     Rework {
-        /// Whose.
+        /// The request.
         request: RequestId,
         /// `Conflict`, `GateFailed` or `SourceCommitMissing`.
         reason: &'static str,
         /// What the author needs to know.
         evidence: String,
     },
-    /// It will not land.
+    /// End a request that will not land.
     Reject {
-        /// Whose.
+        /// The request.
         request: RequestId,
-        /// Why, in one word.
+        /// Why, as one CamelCase word.
         reason: &'static str,
-        /// Why, in one sentence.
+        /// Why, as one sentence.
         message: String,
     },
-    /// A newer request of its branch or author takes its place.
+    /// End a request that a newer one of its branch or author replaces.
     Supersede {
-        /// Whose.
+        /// The request.
         request: RequestId,
         /// The newer one's name.
         by: String,
     },
-    /// Delete a request that ended long ago.
-    Forget(RequestId),
-    /// Nothing can be done now.
+    /// Delete a request that ended [`KEPT_SECONDS`] ago.
+    DeleteRequest(RequestId),
+    /// Do nothing until something changes.
     Wait {
-        /// What is waited for.
+        /// What the refinery waits for.
         on: Waiting,
-        /// When to look again, whatever happens.
+        /// When to look again, even if nothing changes.
         until: Option<Timestamp>,
     },
 }
@@ -277,17 +275,17 @@ pub enum Step {
 /// What the refinery waits for.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Waiting {
-    /// There is nothing to do.
+    /// A request.
     Idle,
-    /// A gate runs.
+    /// The end of a gate's run.
     Gate {
-        /// On whose commit.
+        /// The request that is tested.
         request: RequestId,
-        /// What it itself waits for, such as a node; empty when it runs.
+        /// What the run waits for, such as a node; empty when it runs.
         message: String,
     },
-    /// The target branch does not exist.
+    /// The target branch, which does not exist.
     NoTarget,
-    /// Every open request is held, backs off, or has no source.
+    /// The open requests, each of which is held, backs off, or has no source.
     Blocked,
 }

@@ -1,16 +1,17 @@
-//! Whether agents get on: from what their pods report to a verdict, and what is tried before a pod
-//! is given up.
+//! Whether agents make progress: from the heartbeats of their pods to an assessment, and what is
+//! tried before a pod is restarted.
 //!
-//! Activity is what happens: events of the agent, CPU time of its container. The age of a pod says
-//! nothing. A pod is only asked to be restarted after its work was saved since it fell silent.
+//! Activity is what happens: events of the agent and CPU time of its container. The age of a pod
+//! does not count. A restart is asked for only after the work was saved since the agent fell
+//! silent.
 
-mod memory;
+mod activity;
+mod assess;
 mod summary;
-mod verdict;
 
-pub use memory::{Answer, Beat, Memory, Order};
-pub use summary::{Counted, PolecatState, Summary, count};
-pub use verdict::{Alarm, Facts, Thresholds, Verdict, judge};
+pub use activity::{Command, CommandResult, Heartbeat, PodActivity};
+pub use assess::{Assessment, HeartbeatSpan, Problem, Snapshot, Thresholds, assess};
+pub use summary::{PolecatHealth, Summary, count};
 
 #[cfg(test)]
 mod tests;

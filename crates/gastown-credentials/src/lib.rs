@@ -1,52 +1,45 @@
-//! From the Secret and the known hosts that an object names to a git remote that can be asked, or
-//! to a server's token, and the words in which conditions tell of a remote's faults.
+//! Git remotes and bearer tokens from the Secrets and ConfigMaps that an object names, and the
+//! reasons by which conditions report a remote's errors.
 //!
-//! Read anew each time: nothing secret is cached. It knows no controller; who may read which Secret
-//! is the API server's to say.
+//! Secrets are read again for each use; nothing secret is cached. This crate knows no controller:
+//! the API server decides who may read which Secret.
 
 use gastown_api::names::reason;
-use gastown_git::{Class, Credentials, Remote, Secret};
-use gastown_types::{GitUrl, Scheme};
+use gastown_git::secret_keys::{self, MissingKey, non_blank};
+use gastown_git::{Class, Remote};
+use gastown_types::GitUrl;
 use k8s_openapi::api::core::v1::{ConfigMap, Secret as KubeSecret};
 use kube::{Api, Client};
 
-/// The keys of a Secret that may hold an ssh key, in the Go operator's order.
-const SSH_KEYS: [&str; 4] = ["ssh-privatekey", "id_rsa", "id_ed25519", "identity"];
-/// The keys that may hold a password.
-const PASSWORDS: [&str; 2] = ["password", "token"];
-
-/// Why there is no remote.
+/// Why the remote or the token could not be made.
 #[derive(Debug)]
 pub enum Error {
-    /// Something that the object's condition has to say: (reason, message).
+    /// The object's own condition reports it: (reason, message).
     Condition(&'static str, String),
-    /// The API server could not be asked.
+    /// The API server could not be reached, or failed.
     Kube(kube::Error),
 }
 
-/// What an object says about the repository that it works with.
+/// The Secret and the ConfigMap that an object names, and where they are.
 #[derive(Clone, Copy, Debug)]
 pub struct Named<'a> {
     /// The object's namespace.
     pub namespace: &'a str,
-    /// The Secret with the credentials.
+    /// The name of the Secret with the credentials.
     pub secret: Option<&'a str>,
-    /// The ConfigMap with further host keys.
+    /// The name of the ConfigMap with further host keys.
     pub known_hosts: Option<&'a str>,
-    /// The chart's value that opens further namespaces, such as `refinery.secretNamespaces`.
+    /// The chart's value that allows further namespaces, such as `refinery.secretNamespaces`.
     pub chart_value: &'static str,
 }
 
-/// The remote at `url` with what `named` gives.
+/// The remote at `url`, with the credentials and host keys of `named`.
 pub async fn remote(client: &Client, named: Named<'_>, url: &GitUrl) -> Result<Remote, Error> {
     let mut remote = Remote::anonymous(url.clone());
     if let Some(name) = named.secret {
-        let secret = Api::<KubeSecret>::namespaced(client.clone(), named.namespace).get(name).await;
-        let secret =
-            secret.map_err(|e| absent(e, "secret", name, &named, reason::SECRET_NOT_FOUND))?;
-        let data = secret.data.unwrap_or_default();
-        let value = |key: &str| data.get(key).map(|v| v.0.clone()).filter(|v| !v.is_empty());
-        remote.credentials = credentials(url.scheme(), name, value)?;
+        let value = secret(client, &named, name).await?;
+        remote.credentials = secret_keys::credentials(url.scheme(), &value)
+            .map_err(|MissingKey(key)| missing_key(name, key))?;
         if let Some(known) = value("known_hosts") {
             remote.known_hosts = String::from_utf8_lossy(&known).into_owned();
         }
@@ -67,20 +60,27 @@ pub async fn remote(client: &Client, named: Named<'_>, url: &GitUrl) -> Result<R
     Ok(remote)
 }
 
-/// The bearer token in key `token` of the Secret that is named; none where none is.
+/// The bearer token in key `token` of the Secret that is named; `None` when no Secret is named.
 pub async fn token(client: &Client, named: Named<'_>) -> Result<Option<Vec<u8>>, Error> {
     let Some(name) = named.secret else { return Ok(None) };
+    let value = secret(client, &named, name).await?;
+    value("token").map(Some).ok_or_else(|| missing_key(name, "token"))
+}
+
+/// The Secret `name`, as a lookup from key to value; a blank value counts as missing.
+async fn secret(
+    client: &Client,
+    named: &Named<'_>,
+    name: &str,
+) -> Result<impl Fn(&str) -> Option<Vec<u8>> + use<>, Error> {
     let secret = Api::<KubeSecret>::namespaced(client.clone(), named.namespace).get(name).await;
-    let secret = secret.map_err(|e| absent(e, "secret", name, &named, reason::SECRET_NOT_FOUND))?;
-    let token = secret
-        .data
-        .unwrap_or_default()
-        .remove("token")
-        .map(|value| value.0)
-        .filter(|value| !value.is_empty());
-    token.map(Some).ok_or_else(|| {
-        Error::Condition(reason::SECRET_NOT_FOUND, format!("secret {name} has no key token"))
-    })
+    let secret = secret.map_err(|e| absent(e, "secret", name, named, reason::SECRET_NOT_FOUND))?;
+    let data = secret.data.unwrap_or_default();
+    Ok(move |key: &str| data.get(key).and_then(|value| non_blank(value.0.clone())))
+}
+
+fn missing_key(secret: &str, key: &str) -> Error {
+    Error::Condition(reason::SECRET_NOT_FOUND, format!("secret {secret} has no key {key}"))
 }
 
 fn absent(
@@ -106,35 +106,7 @@ fn absent(
     }
 }
 
-fn credentials(
-    scheme: Scheme,
-    name: &str,
-    value: impl Fn(&str) -> Option<Vec<u8>>,
-) -> Result<Credentials, Error> {
-    let lacks = |key: &str| {
-        Error::Condition(reason::SECRET_NOT_FOUND, format!("secret {name} has no key {key}"))
-    };
-    match scheme {
-        Scheme::Ssh => {
-            let key = SSH_KEYS.iter().find_map(|k| value(k)).ok_or_else(|| lacks(SSH_KEYS[0]))?;
-            Ok(Credentials::SshKeyData { key: Secret::new(key) })
-        }
-        Scheme::Http | Scheme::Https => {
-            let password = PASSWORDS
-                .iter()
-                .find_map(|k| value(k))
-                .ok_or_else(|| lacks("password or token"))?;
-            let username = value("username").map_or_else(
-                || "git".to_owned(),
-                |u| String::from_utf8_lossy(&u).trim().to_owned(),
-            );
-            Ok(Credentials::Basic { username, password: Secret::new(password) })
-        }
-        Scheme::File => Ok(Credentials::None),
-    }
-}
-
-/// The condition's reason of a fault, in the words that Polecats use for the same.
+/// The condition's reason for a git error; Polecats use the same reasons.
 pub fn reason_of(class: Class) -> &'static str {
     match class {
         Class::AuthFailed | Class::BadCredentials => "BadCredentials",
@@ -152,31 +124,15 @@ pub fn reason_of(class: Class) -> &'static str {
 
 #[cfg(test)]
 mod tests {
+    use gastown_types::Scheme;
+
     use super::*;
 
-    fn found(scheme: Scheme, data: &[(&str, &str)]) -> Result<Credentials, Error> {
-        let value =
-            |key: &str| data.iter().find(|(k, _)| *k == key).map(|(_, v)| v.as_bytes().to_vec());
-        credentials(scheme, "git-creds", value)
-    }
-
     #[test]
-    fn keys_are_found_by_the_url_s_scheme() {
-        let both = [("id_ed25519", "KEY"), ("token", "T")];
-        assert_eq!(
-            found(Scheme::Ssh, &both).unwrap(),
-            Credentials::SshKeyData { key: Secret::new("KEY") }
-        );
-        let basic = Credentials::Basic { username: "git".into(), password: Secret::new("T") };
-        assert_eq!(found(Scheme::Https, &both).unwrap(), basic);
-    }
-
-    #[test]
-    fn a_missing_key_is_named() {
-        let Error::Condition(reason, message) = found(Scheme::Ssh, &[("token", "T")]).unwrap_err()
-        else {
-            panic!()
-        };
+    fn a_missing_key_is_named_with_its_secret() {
+        let only_token = |key: &str| (key == "token").then(|| b"T".to_vec());
+        let MissingKey(key) = secret_keys::credentials(Scheme::Ssh, only_token).unwrap_err();
+        let Error::Condition(reason, message) = missing_key("git-creds", key) else { panic!() };
         assert_eq!(
             (reason, message.as_str()),
             ("SecretNotFound", "secret git-creds has no key ssh-privatekey")

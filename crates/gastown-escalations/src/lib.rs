@@ -17,6 +17,7 @@ use gastown_api::Severity;
 use gastown_proto::v1::{RaiseRequest, SettleRequest};
 use gastown_runtime::Runtime;
 use gastown_runtime::grpc::Remote;
+use gastown_types::text;
 use jiff::Timestamp;
 use kube::{Resource, ResourceExt as _};
 use parking_lot::Mutex;
@@ -65,13 +66,13 @@ impl Subject {
 /// A problem that needs a person.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Problem {
-    /// The reason, in CamelCase: what tells it from other problems of the same object.
+    /// The reason, in CamelCase: it identifies the problem among those of the same object.
     pub reason: &'static str,
     /// How urgent it is.
     pub severity: Severity,
     /// One sentence.
     pub summary: String,
-    /// What a person needs to know beside the summary; may be empty.
+    /// What a person needs to know in addition to the summary; may be empty.
     pub details: String,
 }
 
@@ -129,7 +130,7 @@ impl Escalations {
             rig: subject.rig.clone(),
             severity: problem.severity.as_str().to_owned(),
             cause: subject.cause(problem.reason),
-            summary: problem.summary.chars().take(MAX_SUMMARY).collect(),
+            summary: text::line(&problem.summary, MAX_SUMMARY),
             details: problem.details.clone(),
             source: self.source.to_owned(),
             related_kind: subject.kind.clone(),
@@ -138,7 +139,7 @@ impl Escalations {
         })
     }
 
-    /// Sends what is due, for ever.
+    /// Sends each request when it is due, forever.
     async fn send_due(&self) {
         let Some(witness) = &self.witness else { return };
         loop {
@@ -162,7 +163,7 @@ impl Escalations {
                 let wait = next.map_or(IDLE, |t| {
                     Duration::try_from(t.duration_since(Timestamp::now())).unwrap_or_default()
                 });
-                // Woken or not: what is due is asked for above.
+                // Woken or not: the loop asks for what is due.
                 let _ =
                     tokio::time::timeout(wait + Duration::from_millis(10), self.changed.notified())
                         .await;
@@ -173,5 +174,5 @@ impl Escalations {
 
 fn settle(subject: &Subject, reason: &str) -> Request {
     let (namespace, cause) = (subject.namespace.clone(), subject.cause(reason));
-    Request::Settle(SettleRequest { namespace, cause, why: "it is over".to_owned() })
+    Request::Settle(SettleRequest { namespace, cause, why: "the problem is over".to_owned() })
 }

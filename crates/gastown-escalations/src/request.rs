@@ -6,7 +6,7 @@ use gastown_proto::v1::witness_client::WitnessClient;
 use gastown_proto::v1::{RaiseRequest, SettleRequest};
 use gastown_runtime::grpc::{self, Remote};
 
-/// A request is answered, or given up for now, within this time.
+/// How long one request may take; after that it counts as not accepted.
 pub const DEADLINE: Duration = Duration::from_secs(10);
 
 /// What witness-ctl is asked to do with an Escalation.

@@ -1,8 +1,8 @@
-//! Candidates: what a request becomes on top of the target's tip, built from objects alone.
+//! Candidates: a request's commits replayed on the target's tip, built from objects alone.
 //!
-//! A candidate is a pure function of its [`Recipe`] and the objects that it names: the same in
-//! every mirror, whoever builds it and whenever. Authors stay; the committer is ours, dated as the
-//! source's commit was.
+//! A candidate is a pure function of its [`Recipe`] and the objects that it names: whoever builds
+//! it, in whichever mirror and at whatever time, gets the same commit id. Authors are kept; the
+//! committer is ours, with the date of the source commit's committer.
 
 use std::collections::BTreeSet;
 use std::path::Path;
@@ -13,18 +13,16 @@ use gix::merge::tree::TreatAsUnresolved;
 use gix::objs::Write as _;
 use serde::{Deserialize, Serialize};
 
+use crate::commit::{self, RawCommit};
 use crate::error::{Class, GitError};
-use crate::history::{Objects, commit_id, fault, oid};
+use crate::history::{Objects, commit_id, gix_error, oid};
 use crate::spawn::Git;
+use crate::trailer::{COMMITTER, names_a_request, with_trailer};
 
-/// The trailer that proves of which request a commit on the target is.
-pub const TRAILER: &str = "Gastown-Request";
-/// Who commits candidates.
-const COMMITTER: &[u8] = b"Gastown Refinery <refinery@gastown.io>";
-/// What the target alone says: the issues that agents are given.
+/// The folder that a candidate always takes from the target: the beads that agents work on.
 const FROM_TARGET: &str = ".beads";
 
-/// How a source is brought on top of its base.
+/// How a source is joined with its base.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Strategy {
     /// Each commit is replayed on the base.
@@ -32,163 +30,66 @@ pub enum Strategy {
     Rebase,
 }
 
-/// Everything that decides what a candidate is.
+/// The inputs that decide a candidate's commit id.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Recipe {
     /// The uid of the request, for the trailer.
     pub request: String,
-    /// The target's commit under it.
+    /// The commit of the target that it is built on.
     pub base: CommitId,
     /// The request's commit.
     pub source: CommitId,
-    /// How.
+    /// How the source is joined with the base.
     pub strategy: Strategy,
 }
 
-/// What a source became.
+/// The outcome of building a candidate.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Built {
     /// A commit that can be tested and landed.
     Candidate(Candidate),
-    /// Nothing is left of it: the base holds all of it.
+    /// Nothing is left to land: the base has every change of the source.
     AlreadyInTarget,
-    /// It cannot be joined with the base; the paths say where.
+    /// The source conflicts with the base.
     Conflict(Conflict),
 }
 
-/// A commit that descends from its base.
+/// A commit that descends from its base and can be tested and landed.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Candidate {
     /// Its id; the objects are in the repository that it was built in.
     pub commit: CommitId,
-    /// How it came to be.
+    /// How it was built.
     pub shape: Shape,
 }
 
-/// How a candidate came to be.
+/// How a candidate was built.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Shape {
-    /// The source itself, which begins at the base. It carries no trailer.
+    /// The source itself, which descends from the base. It has no trailer.
     FastForward,
-    /// So many commits replayed, so many left out because the base has what they do.
+    /// The source's commits replayed on the base.
     Replayed {
-        /// Commits of the candidate.
+        /// How many commits the candidate has.
         commits: usize,
-        /// Commits that became empty.
+        /// How many commits were dropped because the base has their changes.
         dropped: usize,
     },
-    /// The source holds merges and became one commit.
+    /// The source has merge commits and was merged into one commit.
     MergedAsOne,
 }
 
-/// Where a source does not fit.
+/// A conflict between a source and its base.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Conflict {
-    /// The source's commit that did not apply.
+    /// The commit of the source that did not apply.
     pub commit: CommitId,
-    /// The paths, sorted, at most 100.
+    /// The paths in conflict, sorted, at most 100.
     pub paths: Vec<String>,
 }
 
-/// A commit's parts as they stand in the object; nothing is decoded, so odd authors survive.
-struct Parts<'a> {
-    tree: ObjectId,
-    parents: Vec<ObjectId>,
-    author: &'a [u8],
-    /// Seconds and zone of the committer, as written.
-    date: &'a [u8],
-    encoding: Option<&'a [u8]>,
-    message: &'a [u8],
-}
-
-fn split_at_blank_line(data: &[u8]) -> (&[u8], &[u8]) {
-    match data.windows(2).position(|w| w == b"\n\n") {
-        Some(at) => (&data[..at], &data[at + 2..]),
-        None => (data, b""),
-    }
-}
-
-fn header<'a>(head: &'a [u8], name: &str) -> Option<&'a [u8]> {
-    head.split(|b| *b == b'\n').find_map(|l| l.strip_prefix(name.as_bytes())?.strip_prefix(b" "))
-}
-
-/// A commit's message, read as text.
-pub(crate) fn message(data: &[u8]) -> String {
-    String::from_utf8_lossy(split_at_blank_line(data).1).into_owned()
-}
-
-/// Whether we are its committer.
-pub(crate) fn is_ours(data: &[u8]) -> bool {
-    is_by(data, COMMITTER)
-}
-
-/// Whether its committer is this one (`Name <mail>`).
-pub(crate) fn is_by(data: &[u8], committer: &[u8]) -> bool {
-    header(split_at_blank_line(data).0, "committer").is_some_and(|c| c.starts_with(committer))
-}
-
-fn parse(data: &[u8]) -> Option<Parts<'_>> {
-    let (head, message) = split_at_blank_line(data);
-    let hex = |h: &[u8]| ObjectId::from_hex(h).ok();
-    let parents = head
-        .split(|b| *b == b'\n')
-        .take_while(|l| !l.starts_with(b"author "))
-        .filter_map(|l| l.strip_prefix(b"parent "));
-    let committer = header(head, "committer")?;
-    let after =
-        committer.iter().rposition(|b| *b == b'>').map_or(&b""[..], |at| &committer[at + 1..]);
-    let when = after.trim_ascii();
-    let sound = when.split(|b| *b == b' ').count() == 2
-        && when.iter().all(|b| b.is_ascii_digit() || b" +-".contains(b));
-    Some(Parts {
-        tree: hex(header(head, "tree")?)?,
-        parents: parents.filter_map(hex).collect(),
-        author: header(head, "author")?,
-        date: if sound { when } else { b"0 +0000" },
-        encoding: header(head, "encoding"),
-        message,
-    })
-}
-
-fn names_a_request(message: &[u8]) -> bool {
-    let prefix = format!("{TRAILER}:");
-    message.split(|b| *b == b'\n').any(|l| {
-        l.trim_ascii()
-            .get(..prefix.len())
-            .is_some_and(|p| p.eq_ignore_ascii_case(prefix.as_bytes()))
-    })
-}
-
-/// The message without trailers that claim to be ours (an author could have forged one), and with
-/// the right one when given.
-fn signed_message(message: &[u8], request: Option<&str>) -> Vec<u8> {
-    let mut text: Vec<u8> = if names_a_request(message) {
-        let kept: Vec<&[u8]> =
-            message.split(|b| *b == b'\n').filter(|l| !names_a_request(l)).collect();
-        kept.join(&b'\n')
-    } else {
-        message.to_vec()
-    };
-    let Some(uid) = request else { return text };
-    while text.last().is_some_and(u8::is_ascii_whitespace) {
-        text.pop();
-    }
-    let last = text.rsplit(|b| *b == b'\n').next().unwrap_or_default();
-    let is_trailer = |line: &[u8]| {
-        let token = line.split(|b| *b == b':').next().unwrap_or_default();
-        token.len() < line.len()
-            && !token.is_empty()
-            && token.iter().all(|b| b.is_ascii_alphanumeric() || *b == b'-')
-    };
-    // A subject such as `fix: this` alone is no block of trailers.
-    let has_body = text.windows(2).any(|w| w == b"\n\n");
-    text.extend_from_slice(if has_body && is_trailer(last) { b"\n" } else { b"\n\n" });
-    text.extend_from_slice(format!("{TRAILER}: {uid}\n").as_bytes());
-    text
-}
-
-/// A replayed tree, or the paths at which it does not fit.
+/// A merged tree, or the paths in conflict.
 type Merged = Result<ObjectId, Vec<String>>;
 
 struct Builder<'a> {
@@ -201,7 +102,7 @@ struct Builder<'a> {
 }
 
 /// Builds the candidate of `recipe` in the bare repository of `objects`. Where gix sees a conflict,
-/// `git merge-tree` has the last word. Blocks; must run where a tokio runtime is entered
+/// `git merge-tree` decides. Blocks; must run where a tokio runtime is entered
 /// (`spawn_blocking` does).
 pub fn build(git: &Git, objects: &Objects, recipe: &Recipe) -> Result<Built, GitError> {
     let (base, source) = (&recipe.base, &recipe.source);
@@ -216,10 +117,10 @@ pub fn build(git: &Git, objects: &Objects, recipe: &Recipe) -> Result<Built, Git
     }
     let base_tree = tree_of(objects, oid(base)?)?;
     let builder = Builder { git, objects, recipe, base_tree, beads: entry(objects, base_tree)? };
-    let line = builder.line(&fork)?;
+    let line = builder.commits_after(&fork)?;
     if let Some(line) = &line
         && fork == *base
-        && builder.takes_as_is(line)?
+        && builder.is_landable_as_is(line)?
     {
         return Ok(Built::Candidate(Candidate {
             commit: source.clone(),
@@ -233,18 +134,18 @@ pub fn build(git: &Git, objects: &Objects, recipe: &Recipe) -> Result<Built, Git
 }
 
 fn read(objects: &Objects, id: ObjectId) -> Result<Vec<u8>, GitError> {
-    let commit = objects.repo.find_commit(id).map_err(fault("read a commit"))?;
+    let commit = objects.repo.find_commit(id).map_err(gix_error("read a commit"))?;
     Ok(commit.data.clone())
 }
 
-fn parts(id: ObjectId, data: &[u8]) -> Result<Parts<'_>, GitError> {
-    parse(data).ok_or_else(|| {
+fn raw(id: ObjectId, data: &[u8]) -> Result<RawCommit<'_>, GitError> {
+    commit::parse(data).ok_or_else(|| {
         GitError::new(Class::Corrupt, format!("read the commit {id}"), "it is malformed")
     })
 }
 
 fn tree_of(objects: &Objects, commit: ObjectId) -> Result<ObjectId, GitError> {
-    Ok(parts(commit, &read(objects, commit)?)?.tree)
+    Ok(raw(commit, &read(objects, commit)?)?.tree)
 }
 
 /// The entry [`FROM_TARGET`] of a tree.
@@ -252,18 +153,18 @@ fn entry(
     objects: &Objects,
     tree: ObjectId,
 ) -> Result<Option<(gix::objs::tree::EntryKind, ObjectId)>, GitError> {
-    let tree = objects.repo.find_tree(tree).map_err(fault("read a tree"))?;
+    let tree = objects.repo.find_tree(tree).map_err(gix_error("read a tree"))?;
     Ok(tree.find_entry(FROM_TARGET).map(|e| (e.mode().kind(), e.oid().to_owned())))
 }
 
 impl Builder<'_> {
-    /// The source's commits after `fork`, oldest first; `None` when there is a merge among them.
-    fn line(&self, fork: &CommitId) -> Result<Option<Vec<ObjectId>>, GitError> {
+    /// The source's commits after `fork`, oldest first; `None` when one of them is a merge.
+    fn commits_after(&self, fork: &CommitId) -> Result<Option<Vec<ObjectId>>, GitError> {
         let fork = oid(fork)?;
         let (mut at, mut line) = (oid(&self.recipe.source)?, Vec::new());
         while at != fork {
             let data = read(self.objects, at)?;
-            let parents = parts(at, &data)?.parents;
+            let parents = raw(at, &data)?.parents;
             let [parent] = parents[..] else { return Ok(None) };
             line.push(at);
             at = parent;
@@ -272,11 +173,11 @@ impl Builder<'_> {
         Ok(Some(line))
     }
 
-    /// Whether nothing has to be written anew: the target's own folder is as the base has it, and
-    /// no message claims to be of a request.
-    fn takes_as_is(&self, line: &[ObjectId]) -> Result<bool, GitError> {
+    /// Whether the source can land unchanged: its [`FROM_TARGET`] is the base's, and no message
+    /// claims to belong to a request.
+    fn is_landable_as_is(&self, line: &[ObjectId]) -> Result<bool, GitError> {
         for id in line {
-            if names_a_request(parts(*id, &read(self.objects, *id)?)?.message) {
+            if names_a_request(raw(*id, &read(self.objects, *id)?)?.message) {
                 return Ok(false);
             }
         }
@@ -288,12 +189,12 @@ impl Builder<'_> {
         let mut tree = self.base_tree;
         for id in line {
             let data = read(self.objects, *id)?;
-            let commit = parts(*id, &data)?;
+            let commit = raw(*id, &data)?;
             let ancestor = match commit.parents.first() {
-                Some(parent) => self.with_targets_own(tree_of(self.objects, *parent)?)?,
+                Some(parent) => self.with_base_beads(tree_of(self.objects, *parent)?)?,
                 None => ObjectId::empty_tree(self.objects.repo.object_hash()),
             };
-            let theirs = self.with_targets_own(commit.tree)?;
+            let theirs = self.with_base_beads(commit.tree)?;
             match self.merge(ancestor, tree, theirs)? {
                 Err(paths) => {
                     return Ok(Built::Conflict(Conflict { commit: commit_id(*id)?, paths }));
@@ -305,15 +206,15 @@ impl Builder<'_> {
                 }
             }
         }
-        // Commits that undo each other leave the base's tree behind them, and nothing to test.
+        // Commits that undo each other leave the base's tree, and nothing to test.
         if tree == self.base_tree {
             return Ok(Built::AlreadyInTarget);
         }
         let (mut head, last) = (oid(&self.recipe.base)?, steps.len() - 1);
         for (i, (data, tree)) in steps.iter().enumerate() {
-            let commit = parts(head, data)?;
+            let commit = raw(head, data)?;
             let text =
-                signed_message(commit.message, (i == last).then_some(self.recipe.request.as_str()));
+                with_trailer(commit.message, (i == last).then_some(self.recipe.request.as_str()));
             head = self.write(*tree, head, &commit, &text)?;
         }
         let shape = Shape::Replayed { commits: steps.len(), dropped: line.len() - steps.len() };
@@ -323,20 +224,20 @@ impl Builder<'_> {
     fn merge_as_one(&self) -> Result<Built, GitError> {
         let (base, source) = (oid(&self.recipe.base)?, oid(&self.recipe.source)?);
         let source_data = read(self.objects, source)?;
-        let tip = parts(source, &source_data)?;
-        let theirs = self.with_targets_own(tip.tree)?;
-        // A stand-in for the source that has the target's own folder; its history is the source's.
-        let theirs = self.stand_in(theirs, &tip.parents)?;
-        let options = self.objects.repo.tree_merge_options().map_err(fault("merge"))?;
+        let tip = raw(source, &source_data)?;
+        let theirs = self.with_base_beads(tip.tree)?;
+        // The source with the base's `.beads`; its history is the source's.
+        let theirs = self.temporary_commit(theirs, &tip.parents)?;
+        let options = self.objects.repo.tree_merge_options().map_err(gix_error("merge"))?;
         let labels = gix::merge::blob::builtin_driver::text::Labels::default();
         let outcome = self
             .objects
             .repo
             .merge_commits(base, theirs, labels, options.into())
-            .map_err(fault("merge"))?;
+            .map_err(gix_error("merge"))?;
         let mut merged = outcome.tree_merge;
         let tree = if merged.has_unresolved_conflicts(TreatAsUnresolved::git()) {
-            match self.ask_git(base, theirs)? {
+            match self.merge_with_git(base, theirs)? {
                 Ok(tree) => tree,
                 Err(paths) => {
                     return Ok(Built::Conflict(Conflict {
@@ -346,24 +247,24 @@ impl Builder<'_> {
                 }
             }
         } else {
-            merged.tree.write().map_err(fault("write a tree"))?.detach()
+            merged.tree.write().map_err(gix_error("write a tree"))?.detach()
         };
         if tree == self.base_tree {
             return Ok(Built::AlreadyInTarget);
         }
         let text = self.summary()?;
-        let text = signed_message(text.as_bytes(), Some(&self.recipe.request));
-        let head = self.write(tree, base, &Parts { encoding: None, ..tip }, &text)?;
+        let text = with_trailer(text.as_bytes(), Some(&self.recipe.request));
+        let head = self.write(tree, base, &RawCommit { encoding: None, ..tip }, &text)?;
         Ok(Built::Candidate(Candidate { commit: commit_id(head)?, shape: Shape::MergedAsOne }))
     }
 
-    /// The message of a source that became one commit: its newest ordinary subject, and all of
-    /// them.
+    /// The message of a source merged into one commit: the newest subject that is not a merge's,
+    /// then the list of subjects.
     fn summary(&self) -> Result<String, GitError> {
         let mut subjects = Vec::new();
         self.objects.walk(&self.recipe.source, Some(&self.recipe.base), |_, data| {
-            if parse(data).is_some_and(|p| p.parents.len() < 2) {
-                subjects.push(message(data).lines().next().unwrap_or_default().to_owned());
+            if commit::parse(data).is_some_and(|p| p.parents.len() < 2) {
+                subjects.push(commit::message(data).lines().next().unwrap_or_default().to_owned());
             }
             subjects.len() < 50
         })?;
@@ -379,17 +280,17 @@ impl Builder<'_> {
     }
 
     /// The tree with the base's [`FROM_TARGET`] instead of its own.
-    fn with_targets_own(&self, tree: ObjectId) -> Result<ObjectId, GitError> {
+    fn with_base_beads(&self, tree: ObjectId) -> Result<ObjectId, GitError> {
         if entry(self.objects, tree)? == self.beads {
             return Ok(tree);
         }
-        let mut editor = self.objects.repo.edit_tree(tree).map_err(fault("read a tree"))?;
+        let mut editor = self.objects.repo.edit_tree(tree).map_err(gix_error("read a tree"))?;
         match self.beads {
             Some((kind, id)) => editor.upsert(FROM_TARGET, kind, id),
             None => editor.remove(FROM_TARGET),
         }
-        .map_err(fault("edit a tree"))?;
-        Ok(editor.write().map_err(fault("write a tree"))?.detach())
+        .map_err(gix_error("edit a tree"))?;
+        Ok(editor.write().map_err(gix_error("write a tree"))?.detach())
     }
 
     fn merge(
@@ -404,25 +305,26 @@ impl Builder<'_> {
         if ancestor == theirs || ours == theirs {
             return Ok(Ok(ours));
         }
-        let options = self.objects.repo.tree_merge_options().map_err(fault("merge"))?;
+        let options = self.objects.repo.tree_merge_options().map_err(gix_error("merge"))?;
         let labels = gix::merge::blob::builtin_driver::text::Labels::default();
         let mut merged = self
             .objects
             .repo
             .merge_trees(ancestor, ours, theirs, labels, options)
-            .map_err(fault("merge"))?;
+            .map_err(gix_error("merge"))?;
         if !merged.has_unresolved_conflicts(TreatAsUnresolved::git()) {
-            return Ok(Ok(merged.tree.write().map_err(fault("write a tree"))?.detach()));
+            return Ok(Ok(merged.tree.write().map_err(gix_error("write a tree"))?.detach()));
         }
-        // `git merge-tree --merge-base` is younger than the gits that we meet, so the trees get
-        // stand-in commits.
-        let root = self.stand_in(ancestor, &[])?;
-        let (ours, theirs) = (self.stand_in(ours, &[root])?, self.stand_in(theirs, &[root])?);
-        self.ask_git(ours, theirs)
+        // `git merge-tree --merge-base` is newer than the gits in use, so the trees get temporary
+        // commits.
+        let root = self.temporary_commit(ancestor, &[])?;
+        let (ours, theirs) =
+            (self.temporary_commit(ours, &[root])?, self.temporary_commit(theirs, &[root])?);
+        self.merge_with_git(ours, theirs)
     }
 
-    /// A commit that nobody will see, with this tree and these parents.
-    fn stand_in(&self, tree: ObjectId, parents: &[ObjectId]) -> Result<ObjectId, GitError> {
+    /// A temporary commit with this tree and these parents, as an input for a merge.
+    fn temporary_commit(&self, tree: ObjectId, parents: &[ObjectId]) -> Result<ObjectId, GitError> {
         let parents: Vec<String> = parents.iter().map(|p| format!("parent {p}\n")).collect();
         let who = String::from_utf8_lossy(COMMITTER);
         let rest = format!("author {who} 0 +0000\ncommitter {who} 0 +0000\n\nstand-in\n");
@@ -430,8 +332,8 @@ impl Builder<'_> {
         self.put(data.as_bytes())
     }
 
-    /// `git merge-tree`: the tree, or the paths in conflict.
-    fn ask_git(&self, ours: ObjectId, theirs: ObjectId) -> Result<Merged, GitError> {
+    /// Merges with `git merge-tree`.
+    fn merge_with_git(&self, ours: ObjectId, theirs: ObjectId) -> Result<Merged, GitError> {
         let (ours, theirs) = (ours.to_string(), theirs.to_string());
         let args =
             ["merge-tree", "--write-tree", "-z", "--name-only", "--no-messages", &ours, &theirs];
@@ -459,7 +361,7 @@ impl Builder<'_> {
         &self,
         tree: ObjectId,
         parent: ObjectId,
-        source: &Parts<'_>,
+        source: &RawCommit<'_>,
         message: &[u8],
     ) -> Result<ObjectId, GitError> {
         let mut data = format!("tree {tree}\nparent {parent}\nauthor ").into_bytes();
@@ -469,7 +371,7 @@ impl Builder<'_> {
         data.push(b' ');
         data.extend_from_slice(source.date);
         data.push(b'\n');
-        // Signatures are dropped: they are of the source. So are headers that we do not know.
+        // Signatures are dropped, since they sign the source; so are unknown headers.
         if let Some(encoding) = source.encoding {
             data.extend_from_slice(b"encoding ");
             data.extend_from_slice(encoding);
@@ -483,40 +385,5 @@ impl Builder<'_> {
     fn put(&self, commit: &[u8]) -> Result<ObjectId, GitError> {
         let written = self.objects.repo.write_buf(gix::object::Kind::Commit, commit);
         written.map_err(|e| GitError::local("write a commit", e))
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_trailer_joins_a_block_of_trailers_and_else_begins_one() {
-        let text = |m: &str| String::from_utf8(signed_message(m.as_bytes(), Some("u1"))).unwrap();
-        assert_eq!(text("fix: it\n"), "fix: it\n\nGastown-Request: u1\n");
-        assert_eq!(text("Fix\n\nBecause.\n"), "Fix\n\nBecause.\n\nGastown-Request: u1\n");
-        assert_eq!(
-            text("Fix\n\nSigned-off-by: A <a@b>\n"),
-            "Fix\n\nSigned-off-by: A <a@b>\nGastown-Request: u1\n"
-        );
-        assert_eq!(text(""), "\n\nGastown-Request: u1\n");
-    }
-
-    #[test]
-    fn a_forged_trailer_is_taken_out() {
-        let text = signed_message(b"Fix\n\ngastown-request: other\nrest\n", None);
-        assert_eq!(text, b"Fix\n\nrest\n");
-        assert!(!names_a_request(&text));
-    }
-
-    #[test]
-    fn a_commit_with_an_odd_author_and_a_signature_is_read_raw() {
-        let data = b"tree 4b825dc642cb6eb9a060e54bf8d69288fbee4904\nauthor \xff <> 12 -9999\ncommitter C <c> x\nencoding latin1\ngpgsig a\n b\n\nm\n";
-        let p = parse(data).unwrap();
-        assert_eq!(p.author, b"\xff <> 12 -9999");
-        assert_eq!(p.date, b"0 +0000");
-        assert_eq!(p.encoding, Some(&b"latin1"[..]));
-        assert_eq!(p.message, b"m\n");
-        assert!(p.parents.is_empty());
     }
 }

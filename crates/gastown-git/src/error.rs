@@ -1,44 +1,46 @@
-//! What can go wrong with a remote, named so that a caller can decide without reading text.
+//! Failures of git operations, classified so that callers decide without reading text.
 
 use std::fmt;
+
+use gastown_types::text;
 
 /// Why a git operation failed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Class {
-    /// The remote refused the credentials, or wants some and got none.
+    /// The remote refused the credentials, or requires some and got none.
     AuthFailed,
-    /// The remote knows who asks and says no.
+    /// The remote accepts the credentials and does not allow the operation.
     PermissionDenied,
-    /// ssh: the host's key is not among the known ones.
+    /// ssh: the host's key is not in `known_hosts`.
     UnknownHostKey,
-    /// ssh: the host showed another key than the known one.
+    /// ssh: the host's key differs from the one in `known_hosts`.
     HostKeyMismatch,
-    /// No such repository, or it is not shown to us.
+    /// The repository does not exist, or these credentials may not see it.
     RepositoryNotFound,
-    /// The repository has no such branch, or the local one no such object.
+    /// The repository does not have the branch, or the local one the object.
     RefNotFound,
-    /// No connection, a name that does not resolve, a server's fault, or a broken transfer.
+    /// No connection, a name that does not resolve, a server error, or a broken transfer.
     Unreachable,
     /// The deadline passed.
     Timeout,
-    /// The remote took the connection and refused the update of a ref.
+    /// The remote refused to update a ref.
     Rejected(Refusal),
-    /// Objects are broken or refused by fsck; a mirror is to be made again.
+    /// Objects are corrupt or refused by fsck; a mirror has to be created again.
     Corrupt,
-    /// git said more than a caller is willing to hold.
+    /// The output is larger than the caller's limit.
     TooMuchOutput,
-    /// A key or password that cannot be used as it is (empty, or with a line break).
+    /// A key or password that cannot be used: it is empty or has a line break.
     BadCredentials,
-    /// This machine: git is missing, the disk is full, a bug.
+    /// A failure on this machine: git is missing, the disk is full, a bug.
     Local,
 }
 
 /// Why a remote refused to move a ref.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Refusal {
-    /// The ref is not where we said that it was: someone else moved it.
+    /// The ref is not at the expected commit: somebody else moved it.
     Stale,
-    /// A hook of the remote said no.
+    /// A hook of the remote refused it.
     Hook,
     /// The branch is protected.
     Protected,
@@ -47,16 +49,16 @@ pub enum Refusal {
 }
 
 impl Class {
-    /// Whether trying again later, with nothing changed, can help.
+    /// Whether the same operation may succeed later.
     pub fn is_transient(self) -> bool {
         matches!(self, Self::Unreachable | Self::Timeout)
     }
 }
 
-/// A failed git operation: its class, what was attempted, and git's own last words.
+/// A failed git operation.
 #[derive(Clone, Debug, thiserror::Error)]
 pub struct GitError {
-    /// What a caller decides by.
+    /// The kind of failure.
     pub class: Class,
     /// What was attempted, such as `fetch from git@host:org/repo`.
     pub doing: String,
@@ -65,7 +67,7 @@ pub struct GitError {
 }
 
 impl GitError {
-    /// An error of `class` while `doing`, with git's words.
+    /// An error of `class` while `doing`, with the end of git's output.
     pub fn new(class: Class, doing: impl Into<String>, detail: impl Into<String>) -> Self {
         Self { class, doing: doing.into(), detail: detail.into() }
     }
@@ -78,142 +80,138 @@ impl GitError {
 impl fmt::Display for GitError {
     /// One sentence for a person.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let said = match self.class {
+        let what = match self.class {
             Class::AuthFailed => "the remote refused the credentials",
             Class::PermissionDenied => "the remote does not allow this to these credentials",
-            Class::UnknownHostKey => "the host's key is not among the known hosts",
-            Class::HostKeyMismatch => "the host showed another key than the known one",
+            Class::UnknownHostKey => "the host key is not in known_hosts",
+            Class::HostKeyMismatch => "the host key differs from the one in known_hosts",
             Class::RepositoryNotFound => {
-                "there is no such repository, or these credentials may not see it"
+                "the repository does not exist, or these credentials may not see it"
             }
-            Class::RefNotFound => "there is no such branch or commit",
-            Class::Unreachable => "the remote could not be reached, or broke off",
+            Class::RefNotFound => "the branch or commit does not exist",
+            Class::Unreachable => "the remote could not be reached, or the connection broke",
             Class::Timeout => "it took longer than its deadline",
             Class::Rejected(Refusal::Stale) => "somebody else moved the branch",
             Class::Rejected(Refusal::Hook) => "a hook of the remote refused it",
             Class::Rejected(Refusal::Protected) => "the branch is protected",
             Class::Rejected(Refusal::Other) => "the remote refused it",
-            Class::Corrupt => "objects are broken",
-            Class::TooMuchOutput => "git answered more than is reasonable",
-            Class::BadCredentials => "the credentials cannot be used as they are",
-            Class::Local => "git could not be run here",
+            Class::Corrupt => "objects are corrupt",
+            Class::TooMuchOutput => "there is more data than the limit allows",
+            Class::BadCredentials => "the credentials cannot be used",
+            Class::Local => "it failed on this machine",
         };
-        write!(f, "{}: {said}", self.doing)?;
+        write!(f, "{}: {what}", self.doing)?;
         if self.detail.is_empty() { Ok(()) } else { write!(f, " ({})", self.detail) }
     }
 }
 
-/// Reads git's and ssh's error output (in the C locale) for what kind of fault it tells of.
+/// Parts of git's and ssh's error output in the C locale, in lower case, and the class of failure
+/// that they mean; the first rule that matches counts. `*` separates parts that must all be there.
+const RULES: &[(Class, &[&str])] = &[
+    // The order matters: every ssh failure ends in "could not read from remote repository".
+    (Class::HostKeyMismatch, &["remote host identification has changed"]),
+    (Class::UnknownHostKey, &["host key verification failed", "host key is known for"]),
+    (
+        Class::RefNotFound,
+        &["couldn't find remote ref", "remote ref does not exist", "not our ref", "no such ref"],
+    ),
+    (
+        Class::AuthFailed,
+        &[
+            "permission denied (",
+            "authentication failed",
+            "could not read username",
+            "could not read password",
+            "error: 401",
+            "too many authentication failures",
+            "load key",
+            "error in libcrypto",
+        ],
+    ),
+    (
+        Class::PermissionDenied,
+        &[
+            "error: 403",
+            "access denied",
+            "not allowed to",
+            "permission to ",
+            "write access to repository not granted",
+            "is read only",
+        ],
+    ),
+    (
+        Class::RepositoryNotFound,
+        &[
+            "does not appear to be a git repository",
+            "repository not found",
+            "could not be found",
+            "error: 404",
+            "project not found",
+            "repository '*not found",
+        ],
+    ),
+    (
+        Class::Unreachable,
+        &[
+            "could not resolve",
+            "connection refused",
+            "failed to connect",
+            "couldn't connect",
+            "connection timed out",
+            "no route to host",
+        ],
+    ),
+    // fsck or index-pack reports a bad pack, and "remote end hung up" follows it.
+    (
+        Class::Corrupt,
+        &[
+            "fsck error",
+            "error in object",
+            "loose object",
+            "bad object",
+            "object file",
+            "packfile",
+            "unable to read tree",
+            "bad tree object",
+        ],
+    ),
+    (Class::Local, &["no space left on device"]),
+    (
+        Class::Unreachable,
+        &[
+            "connection reset",
+            "connection closed",
+            "early eof",
+            "hung up unexpectedly",
+            "unexpected disconnect",
+            "network is unreachable",
+            "error: 5",
+            "error: 429",
+            "rpc failed",
+            "empty reply",
+            "timed out",
+            "unable to access",
+            "tls",
+            "ssl",
+            "could not read from remote repository",
+        ],
+    ),
+];
+
+/// The class of a failure from git's and ssh's error output.
 pub(crate) fn classify(stderr: &str) -> Class {
     let text = stderr.to_ascii_lowercase();
-    let has = |words: &[&str]| words.iter().any(|w| text.contains(w));
-    // The order matters: every ssh fault ends in "could not read from remote repository".
-    if has(&["remote host identification has changed"]) {
-        return Class::HostKeyMismatch;
-    }
-    if has(&["host key verification failed", "host key is known for"]) {
-        return Class::UnknownHostKey;
-    }
-    if has(&["couldn't find remote ref", "remote ref does not exist", "not our ref", "no such ref"])
-    {
-        return Class::RefNotFound;
-    }
-    if has(&[
-        "permission denied (",
-        "authentication failed",
-        "could not read username",
-        "could not read password",
-        "error: 401",
-    ]) {
-        return Class::AuthFailed;
-    }
-    if has(&["too many authentication failures", "load key", "error in libcrypto"]) {
-        return Class::AuthFailed;
-    }
-    if has(&[
-        "error: 403",
-        "access denied",
-        "not allowed to",
-        "permission to ",
-        "write access to repository not granted",
-        "is read only",
-    ]) {
-        return Class::PermissionDenied;
-    }
-    if has(&[
-        "does not appear to be a git repository",
-        "repository not found",
-        "could not be found",
-        "error: 404",
-        "project not found",
-    ]) {
-        return Class::RepositoryNotFound;
-    }
-    if text.contains("repository '") && text.contains("not found") {
-        return Class::RepositoryNotFound;
-    }
-    if has(&[
-        "could not resolve",
-        "connection refused",
-        "failed to connect",
-        "couldn't connect",
-        "connection timed out",
-        "no route to host",
-    ]) {
-        return Class::Unreachable;
-    }
-    // A fault in a pack received is told by fsck or index-pack, then followed by "remote end hung
-    // up".
-    if has(&[
-        "fsck error",
-        "error in object",
-        "loose object",
-        "bad object",
-        "object file",
-        "packfile",
-        "unable to read tree",
-        "bad tree object",
-    ]) {
-        return Class::Corrupt;
-    }
-    if has(&["no space left on device"]) {
-        return Class::Local;
-    }
-    if has(&[
-        "connection reset",
-        "connection closed",
-        "early eof",
-        "hung up unexpectedly",
-        "unexpected disconnect",
-        "network is unreachable",
-    ]) {
-        return Class::Unreachable;
-    }
-    if has(&[
-        "error: 5",
-        "error: 429",
-        "rpc failed",
-        "empty reply",
-        "timed out",
-        "unable to access",
-        "tls",
-        "ssl",
-    ]) {
-        return Class::Unreachable;
-    }
-    if has(&["could not read from remote repository"]) {
-        return Class::Unreachable;
-    }
-    Class::Local
+    let matches = |pattern: &&str| pattern.split('*').all(|part| text.contains(part));
+    let rule = RULES.iter().find(|(_, patterns)| patterns.iter().any(&matches));
+    rule.map_or(Class::Local, |(class, _)| *class)
 }
 
-/// The last lines of git's error output, for a person; at most `max` characters.
+/// The last six lines of git's error output as one line of at most `max` characters.
 pub(crate) fn tail(stderr: &[u8], max: usize) -> String {
-    let text = String::from_utf8_lossy(stderr);
-    let lines: Vec<&str> = text.lines().map(str::trim).filter(|l| !l.is_empty()).collect();
+    let output = String::from_utf8_lossy(stderr);
+    let lines: Vec<&str> = output.lines().map(str::trim).filter(|l| !l.is_empty()).collect();
     let joined = lines[lines.len().saturating_sub(6)..].join("; ");
-    let cut = joined.chars().count().saturating_sub(max);
-    joined.chars().skip(cut).filter(|c| !c.is_control()).collect()
+    text::line(&text::block_end(&joined, max), max)
 }
 
 #[cfg(test)]
@@ -221,7 +219,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_git_and_ssh_say_is_understood() {
+    fn error_output_of_git_and_ssh_is_classified() {
         let cases = [
             (
                 "No ED25519 host key is known for h and you have requested strict checking.\r\nHost key verification failed.\r\nfatal: Could not read from remote repository.",
@@ -270,8 +268,8 @@ mod tests {
     }
 
     #[test]
-    fn a_tail_is_short_and_of_one_line() {
-        assert_eq!(tail(b"a\n\nb\x1b[31m\n", 100), "a; b[31m");
-        assert_eq!(tail("xyz".as_bytes(), 2), "yz");
+    fn a_tail_is_one_short_line() {
+        assert_eq!(tail(b"a\n\nb\x1b[31m\n", 100), "a; b\u{fffd}[31m");
+        assert_eq!(tail("xyz".as_bytes(), 2), "…z");
     }
 }

@@ -1,20 +1,19 @@
-//! Files of a branch without a worktree: read by their modes and sizes, and one of them replaced by
-//! a commit.
+//! Files of a branch without a worktree: reading them, and replacing one of them in a new commit.
 //!
-//! A repository is a stranger's: an entry that is no ordinary file is named as what it is and never
-//! followed, and nothing is read before its size is known. All of it blocks: call it from a
-//! blocking thread.
+//! A repository is not trusted: an entry that is not an ordinary file is reported as what it is and
+//! never followed, and nothing is read before its size is known. Everything here blocks: call it
+//! from a blocking thread.
 
 use gastown_types::CommitId;
 use gix::ObjectId;
 use gix::objs::Write as _;
 use gix::objs::tree::EntryKind;
 
-use crate::candidate;
+use crate::commit;
 use crate::error::{Class, GitError};
-use crate::history::{Objects, commit_id, fault, oid};
+use crate::history::{Objects, commit_id, gix_error, oid};
 
-/// What a name in a folder stands for.
+/// The kind of an entry in a folder.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
     /// An ordinary file.
@@ -30,7 +29,7 @@ pub enum Kind {
 }
 
 impl Kind {
-    /// In a sentence: `it is …`.
+    /// The kind in a sentence: `it is …`.
     pub fn words(self) -> &'static str {
         match self {
             Self::File => "a file",
@@ -54,43 +53,43 @@ impl From<EntryKind> for Kind {
     }
 }
 
-/// A name in a folder.
+/// An entry of a folder.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Entry {
-    /// The name; bytes that are no text are replaced.
+    /// The name; bytes that are not UTF-8 are replaced.
     pub name: String,
-    /// What it is.
+    /// Its kind.
     pub kind: Kind,
     id: ObjectId,
 }
 
-/// What is at a folder's path.
+/// The result of looking for a folder.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Folder {
-    /// Nothing.
+    /// The path does not exist.
     Absent,
-    /// Something else, at this part of the path.
+    /// This part of the path is something else.
     Other(String, Kind),
     /// The folder, with its entries in git's order.
     Entries(Vec<Entry>),
 }
 
-/// One file of a commit put in the place of its parent's.
+/// A commit that replaces one file of its parent.
 #[derive(Clone, Debug)]
 pub struct Replacement<'a> {
-    /// The commit that it is made on.
+    /// The parent.
     pub parent: &'a CommitId,
     /// The folder, such as `.beads`.
     pub folder: &'a str,
-    /// The file in it.
+    /// The file's name in the folder.
     pub name: &'a str,
-    /// All of the file.
+    /// The file's content.
     pub bytes: &'a [u8],
-    /// `Name <mail>`.
+    /// The author, as `Name <mail>`.
     pub author: &'a str,
-    /// `Name <mail>`.
+    /// The committer, as `Name <mail>`.
     pub committer: &'a str,
-    /// Seconds since 1970.
+    /// The date of author and committer, in seconds since 1970.
     pub second: i64,
     /// The commit's message.
     pub message: &'a str,
@@ -112,18 +111,18 @@ fn is_person(text: &str) -> bool {
 }
 
 impl Objects {
-    /// The folder at `path` (parts joined by `/`) in a commit. No link is followed on the way.
+    /// The folder at `path` (parts joined by `/`) in a commit. Links are not followed.
     pub fn folder(&self, commit: &CommitId, path: &str) -> Result<Folder, GitError> {
         self.present(commit)?;
-        let commit = self.repo.find_commit(oid(commit)?).map_err(fault("read a commit"))?;
-        let mut tree = commit.tree_id().map_err(fault("read a commit"))?.detach();
+        let commit = self.repo.find_commit(oid(commit)?).map_err(gix_error("read a commit"))?;
+        let mut tree = commit.tree_id().map_err(gix_error("read a commit"))?.detach();
         let mut at = String::new();
         for part in path.split('/') {
             if !is_plain(part) {
                 return Ok(Folder::Absent);
             }
             at = if at.is_empty() { part.to_owned() } else { format!("{at}/{part}") };
-            let found = self.repo.find_tree(tree).map_err(fault("read a tree"))?;
+            let found = self.repo.find_tree(tree).map_err(gix_error("read a tree"))?;
             let Some(entry) = found.find_entry(part) else { return Ok(Folder::Absent) };
             let kind = Kind::from(entry.mode().kind());
             if kind != Kind::Folder {
@@ -131,10 +130,10 @@ impl Objects {
             }
             tree = entry.oid().to_owned();
         }
-        let tree = self.repo.find_tree(tree).map_err(fault("read a tree"))?;
+        let tree = self.repo.find_tree(tree).map_err(gix_error("read a tree"))?;
         let mut entries = Vec::new();
         for entry in tree.iter() {
-            let entry = entry.map_err(fault("read a tree"))?;
+            let entry = entry.map_err(gix_error("read a tree"))?;
             let name = String::from_utf8_lossy(entry.filename()).into_owned();
             entries.push(Entry {
                 name,
@@ -145,27 +144,27 @@ impl Objects {
         Ok(Folder::Entries(entries))
     }
 
-    /// The bytes of a file of at most `limit` bytes; a bigger one is [`Class::TooMuchOutput`] and
-    /// is not read.
+    /// The content of a file of at most `limit` bytes; a larger one is an error of class
+    /// [`Class::TooMuchOutput`] and is not read.
     pub fn read_file(&self, entry: &Entry, limit: u64) -> Result<Vec<u8>, GitError> {
         let what = format!("read {}", entry.name);
         if entry.kind != Kind::File {
             return Err(GitError::local(what, format_args!("it is {}", entry.kind.words())));
         }
-        let header = self.repo.find_header(entry.id).map_err(fault(&what))?;
+        let header = self.repo.find_header(entry.id).map_err(gix_error(&what))?;
         if header.size() > limit {
             return Err(GitError::new(
                 Class::TooMuchOutput,
                 what,
-                format!("{} bytes, and at most {limit} are read", header.size()),
+                format!("it has {} bytes; at most {limit} are read", header.size()),
             ));
         }
-        let mut blob = self.repo.find_blob(entry.id).map_err(fault(&what))?;
+        let mut blob = self.repo.find_blob(entry.id).map_err(gix_error(&what))?;
         Ok(blob.take_data())
     }
 
-    /// The values of the trailer `key` in the commits that `tip` has and `since` has not and that
-    /// `committer` made, oldest commit first.
+    /// The values of the trailer `key` in the commits that `committer` made, reachable from `tip`
+    /// and not from `since`, oldest commit first.
     pub fn trailers(
         &self,
         tip: &CommitId,
@@ -176,8 +175,8 @@ impl Objects {
         let prefix = format!("{key}: ");
         let mut commits = Vec::new();
         self.walk(tip, since, |_, data| {
-            if candidate::is_by(data, committer.as_bytes()) {
-                let message = candidate::message(data);
+            if commit::is_by(data, committer.as_bytes()) {
+                let message = commit::message(data);
                 let values: Vec<String> = message
                     .lines()
                     .filter_map(|l| l.strip_prefix(&prefix))
@@ -190,15 +189,14 @@ impl Objects {
         Ok(commits.into_iter().rev().flatten().collect())
     }
 
-    /// Writes a commit on `parent` in which one file is another and everything else is the same. No
-    /// ref is moved. What stands in the file's place, or on the way to it, must be an ordinary file
-    /// or nothing.
+    /// Writes a commit on `parent` that replaces one file and nothing else. No ref is moved. The path
+    /// must be free or an ordinary file, and its folder free or a folder.
     pub fn replace(&self, wanted: &Replacement<'_>) -> Result<CommitId, GitError> {
         let Replacement { parent, folder, name, bytes, author, committer, second, message } =
             wanted;
         let what = format!("write {folder}/{name}");
         if !folder.split('/').all(is_plain) || !is_plain(name) {
-            return Err(GitError::local(what, "it is no path in a repository"));
+            return Err(GitError::local(what, "it is not a path in a repository"));
         }
         if !is_person(author) || !is_person(committer) {
             return Err(GitError::local(
@@ -222,12 +220,14 @@ impl Objects {
                 }
             }
         }
-        let blob = self.repo.write_blob(bytes).map_err(fault(&what))?.detach();
-        let commit = self.repo.find_commit(oid(parent)?).map_err(fault("read a commit"))?;
-        let tree = commit.tree_id().map_err(fault("read a commit"))?.detach();
-        let mut editor = self.repo.edit_tree(tree).map_err(fault(&what))?;
-        editor.upsert(format!("{folder}/{name}"), EntryKind::Blob, blob).map_err(fault(&what))?;
-        let tree = editor.write().map_err(fault(&what))?.detach();
+        let blob = self.repo.write_blob(bytes).map_err(gix_error(&what))?.detach();
+        let commit = self.repo.find_commit(oid(parent)?).map_err(gix_error("read a commit"))?;
+        let tree = commit.tree_id().map_err(gix_error("read a commit"))?.detach();
+        let mut editor = self.repo.edit_tree(tree).map_err(gix_error(&what))?;
+        editor
+            .upsert(format!("{folder}/{name}"), EntryKind::Blob, blob)
+            .map_err(gix_error(&what))?;
+        let tree = editor.write().map_err(gix_error(&what))?.detach();
         let message = message.trim_end().replace('\0', " ");
         let data = format!(
             "tree {tree}\nparent {parent}\nauthor {author} {second} +0000\ncommitter {committer} {second} +0000\n\n{message}\n"

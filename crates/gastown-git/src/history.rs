@@ -1,21 +1,22 @@
-//! Questions about a repository's history, answered in process. All of it blocks: call it from a
-//! blocking thread.
+//! Reading a repository's history in process. Everything here blocks: call it from a blocking
+//! thread.
 
 use std::path::Path;
 
 use gastown_types::CommitId;
 use gix::ObjectId;
 
-use crate::candidate::TRAILER;
 use crate::error::{Class, GitError};
+use crate::trailer;
 
-/// A bare repository opened for reading and building. Cheap to open (a millisecond); open it anew
-/// after a fetch.
+/// A bare repository opened for reading and writing objects. Opening takes a millisecond; open it
+/// again after a fetch.
 pub struct Objects {
     pub(crate) repo: gix::Repository,
 }
 
-pub(crate) fn fault(doing: &str) -> impl Fn(gix::Error) -> GitError + '_ {
+/// Turns an error of gix while `doing` into ours.
+pub(crate) fn gix_error(doing: &str) -> impl Fn(gix::Error) -> GitError + '_ {
     move |e| {
         let class = match () {
             () if e.is_not_found() => Class::RefNotFound,
@@ -36,16 +37,17 @@ pub(crate) fn commit_id(id: ObjectId) -> Result<CommitId, GitError> {
 }
 
 impl Objects {
-    /// Opens a bare repository without any configuration but its own.
+    /// Opens a bare repository with no configuration but its own.
     pub fn open(path: &Path) -> Result<Self, GitError> {
         let what = format!("open {}", path.display());
         let opened = gix::open_opts(path, gix::open::Options::isolated());
-        let mut repo = opened.map_err(|e| GitError { class: Class::Corrupt, ..fault(&what)(e) })?;
+        let mut repo =
+            opened.map_err(|e| GitError { class: Class::Corrupt, ..gix_error(&what)(e) })?;
         repo.object_cache_size_if_unset(16 << 20);
         Ok(Self { repo })
     }
 
-    /// Whether the commit is here.
+    /// Whether the repository has the commit.
     pub fn has(&self, id: &CommitId) -> bool {
         oid(id).is_ok_and(|id| self.repo.find_commit(id).is_ok())
     }
@@ -54,7 +56,8 @@ impl Objects {
     pub fn merge_base(&self, a: &CommitId, b: &CommitId) -> Result<Option<CommitId>, GitError> {
         self.present(a)?;
         self.present(b)?;
-        let base = self.repo.merge_base(oid(a)?, oid(b)?).map_err(fault("find a merge base"))?;
+        let base =
+            self.repo.merge_base(oid(a)?, oid(b)?).map_err(gix_error("find a merge base"))?;
         base.map(|id| commit_id(id.detach())).transpose()
     }
 
@@ -63,30 +66,17 @@ impl Objects {
         Ok(a == b && self.has(a) || self.merge_base(a, b)?.as_ref() == Some(a))
     }
 
-    /// How many commits `tip` has that `base` has not.
-    pub fn ahead_count(&self, base: &CommitId, tip: &CommitId) -> Result<usize, GitError> {
-        let mut count = 0;
-        self.walk(tip, Some(base), |_, _| {
-            count += 1;
-            true
-        })?;
-        Ok(count)
-    }
-
-    /// The commit of `target`, newest first and not reachable from `since`, that we made of the
-    /// request `uid`: one with its trailer whose committer is ours.
+    /// The newest commit that we made for the request `uid` (it has the request's trailer and our
+    /// committer), reachable from `target` and not from `since`.
     pub fn contains_trailer(
         &self,
         target: &CommitId,
         since: Option<&CommitId>,
         uid: &str,
     ) -> Result<Option<CommitId>, GitError> {
-        let wanted = format!("{TRAILER}: {uid}");
         let mut found = None;
         self.walk(target, since, |id, data| {
-            if crate::candidate::is_ours(data)
-                && crate::candidate::message(data).lines().any(|l| l.trim_end() == wanted)
-            {
+            if trailer::is_of_request(data, uid) {
                 found = Some(id);
             }
             found.is_none()
@@ -94,27 +84,16 @@ impl Objects {
         found.map(commit_id).transpose()
     }
 
-    /// The subject (first line of the message) of a commit.
-    pub fn subject(&self, id: &CommitId) -> Result<String, GitError> {
-        let commit = self.repo.find_commit(oid(id)?).map_err(fault("read a commit"))?;
-        Ok(crate::candidate::message(&commit.data).lines().next().unwrap_or_default().to_owned())
-    }
-
-    /// The id of the commit's tree.
-    pub fn tree_of(&self, id: &CommitId) -> Result<String, GitError> {
-        let commit = self.repo.find_commit(oid(id)?).map_err(fault("read a commit"))?;
-        Ok(commit.tree_id().map_err(fault("read a commit"))?.to_string())
-    }
-
-    /// The commit that a ref of this repository names, if there is one.
+    /// The commit of a ref, or `None` when the ref does not exist.
     pub fn resolve(&self, name: &str) -> Result<Option<CommitId>, GitError> {
-        let found = self.repo.try_find_reference(name).map_err(fault("read a ref"))?;
+        let found = self.repo.try_find_reference(name).map_err(gix_error("read a ref"))?;
         found.and_then(|r| r.try_id().map(gix::Id::detach)).map(commit_id).transpose()
     }
 
+    /// Fails with [`Class::RefNotFound`] when the repository does not have the commit.
     pub(crate) fn present(&self, id: &CommitId) -> Result<(), GitError> {
         self.repo.find_commit(oid(id)?).map(drop).map_err(|e| {
-            let mut e = fault("read a commit")(e);
+            let mut e = gix_error("read a commit")(e);
             if e.class != Class::Corrupt {
                 e = GitError::new(
                     Class::RefNotFound,
@@ -126,7 +105,8 @@ impl Objects {
         })
     }
 
-    /// Visits commits until the visitor says `false`.
+    /// Visits the commits reachable from `tip` and not from `hidden`, newest first, until `visit`
+    /// returns `false`.
     pub(crate) fn walk(
         &self,
         tip: &CommitId,
@@ -144,10 +124,10 @@ impl Objects {
             .rev_walk([oid(tip)?])
             .with_hidden(hide)
             .all()
-            .map_err(fault("walk the history"))?;
+            .map_err(gix_error("walk the history"))?;
         for info in walk {
-            let info = info.map_err(fault("walk the history"))?;
-            let commit = self.repo.find_commit(info.id).map_err(fault("read a commit"))?;
+            let info = info.map_err(gix_error("walk the history"))?;
+            let commit = self.repo.find_commit(info.id).map_err(gix_error("read a commit"))?;
             if !visit(info.id, &commit.data) {
                 break;
             }

@@ -1,22 +1,29 @@
-//! Git for the operator: gix reads and builds objects, [`spawn`] alone starts git.
+//! Git for the operator: gix reads and writes objects, [`spawn`] alone starts git.
 //!
-//! What belongs here: remotes and their typed faults, bare mirrors, candidates, single files of a
-//! branch, serving a mirror over HTTP. It knows no Kubernetes: credentials come in as values,
-//! conditions are made by the callers.
+//! What belongs here: remotes and their classified errors, bare mirrors, candidates, single files
+//! of a branch, serving a mirror over HTTP. It does not know Kubernetes: callers pass credentials as
+//! values and make conditions of errors.
 
 pub mod candidate;
+mod commit;
+mod credentials;
 pub mod error;
 pub mod files;
 pub mod history;
 pub mod known_hosts;
 pub mod mirror;
+pub mod push;
 pub mod remote;
+pub mod secret_keys;
 pub mod serve;
 pub mod spawn;
+mod trailer;
 
-pub use candidate::{Built, Candidate, Recipe, Shape, Strategy, TRAILER, build};
+pub use candidate::{Built, Candidate, Recipe, Shape, Strategy, build};
+pub use credentials::{Credentials, Secret};
 pub use error::{Class, GitError, Refusal};
 pub use history::Objects;
 pub use mirror::Mirror;
-pub use remote::{Credentials, PushOutcome, RefUpdate, Remote, Secret};
+pub use push::{PushOutcome, RefUpdate};
+pub use remote::Remote;
 pub use spawn::{Call, Git, Output};

@@ -1,25 +1,24 @@
-//! Bare mirrors on our disk: one a repository, refs in a namespace of our own, made again when
-//! broken.
+//! Bare mirrors on our disk: one for each repository, with refs in a namespace of our own, and
+//! created again when broken.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::LazyLock;
 use std::time::SystemTime;
 
-use gastown_types::{BranchName, CommitId, GitUrl};
-use sha2::{Digest, Sha256};
+use gastown_types::{BranchName, CommitId, GitUrl, digest, text};
 
 use crate::error::{Class, GitError};
 use crate::history::Objects;
 use crate::remote::{Remote, init_bare};
 use crate::spawn::Git;
 
-/// Where branches of the remote stand in the mirror.
-pub const UPSTREAM: &str = "refs/gastown/upstream/heads/";
-/// Where candidates stand: `<this><commit>`.
-pub const CANDIDATES: &str = "refs/gastown/candidates/";
+/// The namespace of the remote's branches in the mirror.
+const UPSTREAM: &str = "refs/gastown/upstream/heads/";
+/// The namespace of candidates in the mirror: `<this><commit>`.
+pub(crate) const CANDIDATES: &str = "refs/gastown/candidates/";
 
-/// What this process found on its disk is older than this.
+/// When this process first used a mirror: lock files from before are a dead process's.
 static STARTED: LazyLock<SystemTime> = LazyLock::new(SystemTime::now);
 
 /// A bare repository that only this process writes.
@@ -30,32 +29,30 @@ pub struct Mirror {
 }
 
 impl Mirror {
-    /// The mirror of `url` under `root`; nothing is touched yet. Every spelling of one repository
-    /// has one mirror.
+    /// The mirror of `url` under the folder `root`; the disk is not touched yet. All spellings of a
+    /// repository's URL share one mirror.
     pub fn at(git: Git, root: &Path, url: &GitUrl) -> Self {
-        let digest = Sha256::digest(url.normalised().as_bytes());
-        let hex: Vec<String> = digest.iter().take(12).map(|b| format!("{b:02x}")).collect();
-        Self { git, path: root.join(format!("{}.git", hex.concat())) }
+        let digest = digest::sha256(url.normalised());
+        Self { git, path: root.join(format!("{}.git", text::truncate(&digest, 24))) }
     }
 
-    /// Where it is on the disk.
+    /// Its folder.
     pub fn path(&self) -> &Path {
         &self.path
     }
 
-    /// The git that works in it.
+    /// The git that runs in it.
     pub fn git(&self) -> &Git {
         &self.git
     }
 
-    /// Opens it for reading and building.
+    /// Opens it for reading and writing objects.
     pub fn objects(&self) -> Result<Objects, GitError> {
         Objects::open(&self.path)
     }
 
-    /// Brings the mirror's view of `branches` up to date and says where they are; a branch that the
-    /// remote has not is not in the answer. One round trip when nothing moved. A broken mirror is
-    /// made again.
+    /// Fetches `branches` and returns their commits; a branch that does not exist on the remote is
+    /// not among them. One round trip when nothing moved. A broken mirror is created again.
     pub async fn refresh(
         &self,
         remote: &Remote,
@@ -66,7 +63,7 @@ impl Mirror {
                 if matches!(e.class, Class::Corrupt | Class::Local | Class::RefNotFound)
                     && self.broken() =>
             {
-                tracing::warn!(mirror = %self.path.display(), error = %e, "the mirror is broken and made again");
+                tracing::warn!(mirror = %self.path.display(), error = %e, "the mirror is broken and is created again");
                 self.discard()?;
                 self.try_refresh(remote, branches).await
             }
@@ -113,8 +110,8 @@ impl Mirror {
         Ok(fresh)
     }
 
-    /// A branch `a` and a branch `a/b` cannot both have a ref file; of a clash the one that the
-    /// remote has now stays.
+    /// A branch `a` and a branch `a/b` cannot both have a ref file: removes the file of the one that
+    /// the remote no longer has.
     fn clear_clashes(&self, there: &BTreeMap<BranchName, CommitId>) -> Result<(), GitError> {
         let heads = self.path.join(UPSTREAM);
         for branch in there.keys() {
@@ -133,7 +130,7 @@ impl Mirror {
         Ok(())
     }
 
-    /// Keeps a candidate's objects and names it for serving.
+    /// Gives a candidate a ref, so that its objects are kept and can be served.
     pub async fn keep_candidate(&self, id: &CommitId) -> Result<(), GitError> {
         let name = format!("{CANDIDATES}{id}");
         self.git
@@ -145,7 +142,7 @@ impl Mirror {
             .map(drop)
     }
 
-    /// Forgets a candidate's name.
+    /// Deletes a candidate's ref.
     pub async fn drop_candidate(&self, id: &CommitId) -> Result<(), GitError> {
         let name = format!("{CANDIDATES}{id}");
         self.git
@@ -157,21 +154,21 @@ impl Mirror {
             .map(drop)
     }
 
-    /// Makes the repository when it is not there, and takes away what a killed predecessor left
-    /// locked.
+    /// Creates the repository when it does not exist, and removes the locks that a killed
+    /// predecessor left.
     async fn prepare(&self, sha256: bool) -> Result<(), GitError> {
         let started = *STARTED;
         if self.path.join("HEAD").is_file() {
             remove_stale_locks(&self.path, started);
             return Ok(());
         }
-        // Made aside and renamed, so that a kill leaves no half of it.
+        // Created beside and renamed, so that a kill leaves no partial repository.
         let aside = self.path.with_extension("new");
         let _ = std::fs::remove_dir_all(&aside);
         init_bare(&self.git, &aside, sha256).await?;
         let _ = std::fs::remove_dir_all(&self.path);
         std::fs::rename(&aside, &self.path)
-            .map_err(|e| GitError::local(format!("make {}", self.path.display()), e))
+            .map_err(|e| GitError::local(format!("create {}", self.path.display()), e))
     }
 
     fn broken(&self) -> bool {
@@ -192,12 +189,12 @@ impl Mirror {
             || refs.is_ok_and(|all| all.into_iter().any(|id| objects.repo.find_commit(id).is_err()))
     }
 
-    /// Throws the mirror away; the next refresh makes it again.
+    /// Deletes the mirror; the next refresh creates it again.
     pub fn discard(&self) -> Result<(), GitError> {
         let aside = self.path.with_extension("broken");
         let _ = std::fs::remove_dir_all(&aside);
         std::fs::rename(&self.path, &aside)
-            .map_err(|e| GitError::local(format!("set {} aside", self.path.display()), e))?;
+            .map_err(|e| GitError::local(format!("delete {}", self.path.display()), e))?;
         let _ = std::fs::remove_dir_all(&aside);
         Ok(())
     }
@@ -221,7 +218,7 @@ fn remove_stale_locks(repo: &Path, started: SystemTime) {
             } else if (name.ends_with(".lock") || name.starts_with("tmp_"))
                 && meta.modified().is_ok_and(|m| m < started)
             {
-                tracing::info!(file = %entry.path().display(), "a dead process's lock is removed");
+                tracing::info!(file = %entry.path().display(), "removed the lock of a dead process");
                 let _ = std::fs::remove_file(entry.path());
             }
         }

@@ -1,8 +1,8 @@
-//! A mirror served read-only over git's smart HTTP, one commit at a time.
+//! Serving a mirror read-only over git's smart HTTP, one commit for each client.
 //!
 //! The server is git's own `upload-pack` with every ref hidden but one. Protocol version 2 is not
-//! offered: there a client may ask for any object by its id, while versions 0 and 1 give only what
-//! is advertised.
+//! offered: with it a client may ask for any object by its id, while versions 0 and 1 give only
+//! what is advertised.
 
 use std::io::Read as _;
 use std::path::Path;
@@ -19,11 +19,11 @@ use crate::error::{Class, GitError};
 use crate::mirror::CANDIDATES;
 use crate::spawn::{Call, Git, Running};
 
-/// The content type of an advertisement.
+/// The content type of [`advertise`]'s body.
 pub const ADVERTISEMENT: &str = "application/x-git-upload-pack-advertisement";
-/// The content type of a result.
+/// The content type of [`answer`]'s body.
 pub const RESULT: &str = "application/x-git-upload-pack-result";
-/// The longest request that is read, unpacked.
+/// The longest request body that is read, in bytes after decompression.
 pub const MAX_REQUEST: usize = 4 << 20;
 
 fn upload_pack(git: &Git, mirror: &Path, candidate: &CommitId, args: &[&str]) -> Call {
@@ -32,7 +32,7 @@ fn upload_pack(git: &Git, mirror: &Path, candidate: &CommitId, args: &[&str]) ->
     all.push(".");
     git.call(all)
         .repo(mirror)
-        // Only ours decides what is shown; the last matching line wins.
+        // These lines decide what is shown, not the repository's: the last matching one wins.
         .config("uploadpack.hideRefs", "refs/")
         .config("uploadpack.hideRefs", format!("!{CANDIDATES}{candidate}"))
         .config("uploadpack.allowTipSHA1InWant", "false")
@@ -56,7 +56,7 @@ pub async fn advertise(
     Ok(body)
 }
 
-/// A request's body as git reads it, unpacked when the client packed it.
+/// A request's body as git reads it; decompressed when `gzip` is set.
 pub fn decode(body: &[u8], gzip: bool) -> Result<Vec<u8>, GitError> {
     let too_long = || {
         GitError::new(
@@ -71,12 +71,12 @@ pub fn decode(body: &[u8], gzip: bool) -> Result<Vec<u8>, GitError> {
     let mut plain = Vec::new();
     let limit = u64::try_from(MAX_REQUEST).unwrap_or(u64::MAX) + 1;
     let read = flate2::read::MultiGzDecoder::new(body).take(limit).read_to_end(&mut plain);
-    read.map_err(|e| GitError::new(Class::Corrupt, "unpack a fetch request", e.to_string()))?;
+    read.map_err(|e| GitError::new(Class::Corrupt, "decompress a fetch request", e.to_string()))?;
     if plain.len() > MAX_REQUEST { Err(too_long()) } else { Ok(plain) }
 }
 
-/// Answers `POST git-upload-pack`; `request` is the decoded body. The answer is read as git makes
-/// it, for at most `deadline`.
+/// Answers `POST git-upload-pack`; `request` is the decoded body. The answer is streamed from git
+/// and ends with an error after `deadline`.
 pub fn answer(
     git: &Git,
     mirror: &Path,
@@ -100,20 +100,21 @@ pub fn answer(
             let _ = pipe.write_all(&bytes).await;
             let _ = pipe.shutdown().await;
         }
-        // Read to the end, so that a talkative git does not stall; progress is of no use to anyone.
+        // Read to the end, so that git does not block on a full pipe; its progress is not used.
         if let Some(mut err) = stderr {
-            let mut said = Vec::new();
-            let _ = (&mut err).take(4096).read_to_end(&mut said).await;
+            let mut start = Vec::new();
+            let _ = (&mut err).take(4096).read_to_end(&mut start).await;
             let _ = tokio::io::copy(&mut err, &mut tokio::io::sink()).await;
-            if !said.is_empty() {
-                tracing::debug!(stderr = %String::from_utf8_lossy(&said), "upload-pack");
+            if !start.is_empty() {
+                tracing::debug!(stderr = %String::from_utf8_lossy(&start), "upload-pack");
             }
         }
     });
     Ok(Pack { running, stdout, deadline: Box::pin(tokio::time::sleep(deadline)) })
 }
 
-/// What `upload-pack` answers. Dropped early, its git is killed.
+/// The answer of `upload-pack`, as a stream of bytes. When it is dropped before its end, git is
+/// killed.
 pub struct Pack {
     running: Running,
     stdout: ChildStdout,
@@ -136,7 +137,7 @@ impl AsyncRead for Pack {
         let before = buf.filled().len();
         let done = Pin::new(&mut this.stdout).poll_read(cx, buf);
         if matches!(done, Poll::Ready(Ok(()))) && buf.filled().len() == before {
-            // Its output is closed; the child ends by itself and tokio reaps it.
+            // Its output is closed; the child exits by itself and tokio reaps it.
             this.running.ended = true;
         }
         done
@@ -148,7 +149,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_packed_request_is_unpacked_and_a_bomb_is_not() {
+    fn a_compressed_request_is_read_up_to_its_limit() {
         use std::io::Write as _;
         let pack = |bytes: &[u8]| {
             let mut z = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::best());

@@ -1,8 +1,8 @@
-//! The only place that starts git.
+//! The only module that starts git.
 //!
-//! A git that we start sees none of our environment but an allow-list, no configuration but ours
-//! (given through variables, so nothing secret stands on a command line), runs no hook, asks
-//! nobody, and ends: by its deadline, or when its caller goes away, with all of its children.
+//! A git that we start sees an allow-list of our environment and only our configuration (given
+//! through variables, so that no secret is on a command line). It runs no hook and never prompts.
+//! It is killed with all of its children at its deadline, or when its caller is dropped.
 
 use std::ffi::{OsStr, OsString};
 use std::path::{Path, PathBuf};
@@ -15,7 +15,7 @@ use tokio::process::{Child, Command};
 
 use crate::error::{Class, GitError, classify, tail};
 
-/// What of our own environment a git may see.
+/// The variables of our own environment that git gets.
 const ALLOWED: [&str; 12] = [
     "PATH",
     "TMPDIR",
@@ -31,7 +31,7 @@ const ALLOWED: [&str; 12] = [
     "NO_PROXY",
 ];
 
-/// Configuration that every git gets, whatever repository it runs in.
+/// Configuration that every git gets, in any repository.
 const FIXED: [(&str, &str); 24] = [
     ("core.hooksPath", "/dev/null"),
     ("core.fsmonitor", "false"),
@@ -48,7 +48,7 @@ const FIXED: [(&str, &str); 24] = [
     ("push.recurseSubmodules", "no"),
     ("fetch.writeCommitGraph", "false"),
     ("transfer.fsckObjects", "true"),
-    // Faults of old tools that real histories hold and that harm nobody.
+    // Harmless faults that old tools left in real histories.
     ("fetch.fsck.zeroPaddedFilemode", "ignore"),
     ("fetch.fsck.missingSpaceBeforeDate", "ignore"),
     ("fetch.fsck.missingSpaceBeforeEmail", "ignore"),
@@ -60,7 +60,7 @@ const FIXED: [(&str, &str); 24] = [
     ("http.lowSpeedTime", "60"),
 ];
 
-/// Which git is run, and its bounds.
+/// The git program, and the limits of each run.
 #[derive(Clone, Debug)]
 pub struct Git {
     program: PathBuf,
@@ -69,10 +69,10 @@ pub struct Git {
     limit: usize,
 }
 
-/// What a git said before it ended well.
+/// The output of a git that has exited.
 #[derive(Clone, Debug)]
 pub struct Output {
-    /// How it ended. [`Call::output`] returns only successes unless told otherwise.
+    /// Its exit status: success, unless [`Call::any_exit`] is set.
     pub status: ExitStatus,
     /// Its standard output.
     pub stdout: Vec<u8>,
@@ -94,8 +94,8 @@ fn find(name: &str, variable: &str) -> PathBuf {
 }
 
 impl Git {
-    /// The git and ssh of `GASTOWN_GIT` and `GASTOWN_SSH`, else the first on the `PATH`; ten
-    /// minutes and 64 MiB a call.
+    /// The programs named by `GASTOWN_GIT` and `GASTOWN_SSH`, or else the first `git` and `ssh` on
+    /// the `PATH`. A run is limited to ten minutes and to 64 MiB of output.
     pub fn from_env() -> Self {
         Self {
             program: find("git", "GASTOWN_GIT"),
@@ -105,7 +105,7 @@ impl Git {
         }
     }
 
-    /// The same with another deadline for each call.
+    /// Sets the deadline of each run.
     #[must_use]
     pub fn with_deadline(mut self, deadline: Duration) -> Self {
         self.deadline = deadline;
@@ -116,7 +116,7 @@ impl Git {
         &self.ssh
     }
 
-    /// A call with these arguments; nothing runs yet.
+    /// A run of git with these arguments; it does not start yet.
     pub fn call<A: AsRef<OsStr>>(&self, args: impl IntoIterator<Item = A>) -> Call {
         Call {
             git: self.clone(),
@@ -131,7 +131,7 @@ impl Git {
     }
 }
 
-/// One git call being put together.
+/// A run of git that has not started yet.
 #[derive(Clone, Debug)]
 pub struct Call {
     git: Git,
@@ -145,28 +145,28 @@ pub struct Call {
 }
 
 impl Call {
-    /// Runs in this bare repository (`GIT_DIR`); without one git may find none at all.
+    /// Runs in this bare repository (`GIT_DIR`); without one git finds no repository.
     #[must_use]
     pub fn repo(mut self, git_dir: &Path) -> Self {
         self.repo = Some(git_dir.to_owned());
         self
     }
 
-    /// One more variable for git, such as `GIT_ALTERNATE_OBJECT_DIRECTORIES`.
+    /// Adds an environment variable, such as `GIT_ALTERNATE_OBJECT_DIRECTORIES`.
     #[must_use]
     pub fn env(mut self, name: impl Into<OsString>, value: impl Into<OsString>) -> Self {
         self.env.push((name.into(), value.into()));
         self
     }
 
-    /// One more line of configuration, stronger than the fixed ones and than the repository's own.
+    /// Adds a line of configuration. It overrides the fixed ones and the repository's own.
     #[must_use]
     pub fn config(mut self, key: impl Into<String>, value: impl Into<String>) -> Self {
         self.config.push((key.into(), value.into()));
         self
     }
 
-    /// Allows the one transport that `url` needs.
+    /// Allows the transport of `url`, and no other.
     #[must_use]
     pub fn allow(self, url: &GitUrl) -> Self {
         let scheme = match url.scheme() {
@@ -178,35 +178,35 @@ impl Call {
         self.config(format!("protocol.{scheme}.allow"), "always")
     }
 
-    /// What git reads.
+    /// Sets the standard input.
     #[must_use]
     pub fn stdin(mut self, bytes: Vec<u8>) -> Self {
         self.stdin = Some(bytes);
         self
     }
 
-    /// What this call is for, in errors (`fetch from git@host:org/repo`).
+    /// Names what the run is for, for errors (`fetch from git@host:org/repo`).
     #[must_use]
     pub fn doing(mut self, text: impl Into<String>) -> Self {
         self.doing = text.into();
         self
     }
 
-    /// Another deadline for this call.
+    /// Sets the deadline of this run.
     #[must_use]
     pub fn deadline(mut self, deadline: Duration) -> Self {
         self.git.deadline = deadline;
         self
     }
 
-    /// At most this many bytes of standard output; more is [`Class::TooMuchOutput`].
+    /// Limits the standard output to this many bytes; more is [`Class::TooMuchOutput`].
     #[must_use]
     pub fn limit(mut self, bytes: usize) -> Self {
         self.git.limit = bytes;
         self
     }
 
-    /// Returns the output whatever the exit code is.
+    /// Returns the output of any exit code, not only of success.
     #[must_use]
     pub fn any_exit(mut self) -> Self {
         self.any_exit = true;
@@ -224,7 +224,7 @@ impl Call {
     fn command(&self) -> Command {
         let mut c = Command::new(&self.git.program);
         c.args(&self.args).env_clear();
-        // A variable would win over the configuration, and a CA that was chosen is the only one.
+        // A variable would override the configured CA.
         let own_ca = self.config.iter().any(|(key, _)| key == "http.sslCAInfo");
         for name in ALLOWED {
             if own_ca && name.starts_with("GIT_SSL_") {
@@ -244,7 +244,7 @@ impl Call {
             .env("GIT_OPTIONAL_LOCKS", "0");
         match &self.repo {
             Some(dir) => c.env("GIT_DIR", dir).current_dir(dir),
-            // Never a repository that happens to lie above.
+            // Never a repository in a parent folder.
             None => c.env("GIT_DIR", "/nonexistent").current_dir(std::env::temp_dir()),
         };
         let config: Vec<(&str, &str)> = FIXED
@@ -279,7 +279,7 @@ impl Call {
         self.stdin.take()
     }
 
-    /// Runs git to its end.
+    /// Runs git until it exits.
     pub async fn output(mut self) -> Result<Output, GitError> {
         let what = self.what();
         let mut running = self.start()?;
@@ -337,13 +337,13 @@ pub(crate) fn failure(what: &str, output: &Output) -> GitError {
 
 async fn feed(stdin: Option<tokio::process::ChildStdin>, input: Option<Vec<u8>>) {
     if let (Some(mut pipe), Some(bytes)) = (stdin, input) {
-        // A git that ends early closes the pipe; its exit code tells why.
+        // A git that exits early closes the pipe; its exit code is the reason.
         let _ = pipe.write_all(&bytes).await;
         let _ = pipe.shutdown().await;
     }
 }
 
-/// All of it, or `None` (and the rest thrown away) when it is more than `limit`.
+/// Everything, or `None` when it is more than `limit` bytes; reads to the end in both cases.
 async fn read_all(
     mut from: impl AsyncRead + Unpin,
     limit: usize,
@@ -361,7 +361,7 @@ async fn read_all(
     }
 }
 
-/// The last 16 KiB.
+/// The last 16 KiB; reads to the end.
 async fn read_tail(mut from: impl AsyncRead + Unpin) -> std::io::Result<Vec<u8>> {
     const KEEP: usize = 16 << 10;
     let (mut all, mut chunk) = (Vec::new(), vec![0u8; 8 << 10]);
@@ -377,8 +377,8 @@ async fn read_tail(mut from: impl AsyncRead + Unpin) -> std::io::Result<Vec<u8>>
     }
 }
 
-/// A started git. Dropped before its end, it is killed with all of its children (ssh, remote
-/// helpers).
+/// A running git. When it is dropped before its end, it is killed with all of its children (ssh,
+/// remote helpers).
 pub(crate) struct Running {
     pub(crate) child: Child,
     pub(crate) ended: bool,
@@ -395,7 +395,7 @@ impl Drop for Running {
             .and_then(|id| i32::try_from(id).ok())
             .and_then(rustix::process::Pid::from_raw);
         if let Some(pid) = pid {
-            // Its own group, by `process_group(0)`. A group that is gone already is no fault.
+            // Its own group, by `process_group(0)`. The group may be gone already.
             let _ = rustix::process::kill_process_group(pid, rustix::process::Signal::KILL);
         }
     }
@@ -416,7 +416,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn more_output_than_allowed_and_a_passed_deadline_are_typed() {
+    async fn too_much_output_and_a_passed_deadline_have_classes_of_their_own() {
         let git = Git::from_env();
         let e = git.call(["config", "--list"]).limit(10).output().await.unwrap_err();
         assert_eq!(e.class, Class::TooMuchOutput);
@@ -432,7 +432,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_missing_git_is_told_by_its_path() {
+    async fn the_error_for_a_missing_git_names_its_path() {
         let mut git = Git::from_env();
         git.program = PathBuf::from("/nonexistent/git");
         let e = git.call(["version"]).output().await.unwrap_err();

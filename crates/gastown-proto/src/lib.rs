@@ -1,4 +1,4 @@
-//! gRPC code generated from `proto/`; nothing is written by hand here but this page.
+//! gRPC code generated from `proto/`. Only this file is written by hand.
 
 /// Package `gastown.v1`.
 #[allow(missing_docs, clippy::pedantic)]

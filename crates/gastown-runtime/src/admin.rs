@@ -1,4 +1,4 @@
-//! `/livez`, `/readyz`, `/metrics`, `/version`.
+//! The admin server: `/livez`, `/readyz`, `/metrics` and `/version`.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -14,7 +14,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::metrics::Metrics;
 
-/// What still has to happen before the process is ready. Clones share.
+/// What has to happen before the process is ready. Clones share.
 #[derive(Clone, Debug, Default)]
 pub struct Readiness {
     waits: Arc<Mutex<BTreeMap<String, Option<String>>>>,
@@ -22,19 +22,19 @@ pub struct Readiness {
 }
 
 impl Readiness {
-    /// Announces something to wait for, and why it is not there yet.
+    /// Adds something that readiness waits for, and why it has not happened yet.
     pub fn wait_for(&self, what: &str, why: &str) {
         self.waits.lock().insert(what.to_owned(), Some(why.to_owned()));
         self.changed.notify_waiters();
     }
 
-    /// It is there.
+    /// It has happened.
     pub fn done(&self, what: &str) {
         self.waits.lock().insert(what.to_owned(), None);
         self.changed.notify_waiters();
     }
 
-    /// Lines of what is missing; empty when ready.
+    /// What has not happened yet, one line each; empty when the process is ready.
     pub fn missing(&self) -> Vec<String> {
         self.waits
             .lock()
@@ -43,12 +43,12 @@ impl Readiness {
             .collect()
     }
 
-    /// Waits until nothing is missing.
+    /// Waits until the process is ready.
     pub async fn ready(&self) {
         loop {
             let changed = self.changed.notified();
             tokio::pin!(changed);
-            // Registered before looking, or a change between the two would be missed.
+            // Registered before the check, or a change between the two would be missed.
             changed.as_mut().enable();
             if self.missing().is_empty() {
                 return;
@@ -58,10 +58,10 @@ impl Readiness {
     }
 }
 
-/// Which build this is.
+/// The content of `/version`.
 #[derive(Clone, Debug, serde::Serialize)]
 pub struct Version {
-    /// The controller.
+    /// The controller's name.
     pub name: &'static str,
     /// Its version.
     pub version: &'static str,
@@ -75,7 +75,8 @@ struct Admin {
     drain: CancellationToken,
 }
 
-/// The four pages. Once `drain` is cancelled `/readyz` says so, and no new call is sent here.
+/// The four pages. `/readyz` fails once `drain` is cancelled, so that no new requests are sent
+/// here.
 pub fn router(
     readiness: Readiness,
     metrics: Metrics,

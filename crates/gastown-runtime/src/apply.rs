@@ -1,63 +1,65 @@
-//! Writes that own their fields, and no write where nothing of ours would change.
+//! Writes of fields that we own, skipped when they would change nothing.
 
 use std::fmt::Debug;
 
+use gastown_types::digest::sha256;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
 use kube::api::{DeleteParams, Patch, PatchParams, Preconditions};
 use kube::{Api, Resource, ResourceExt as _};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::{Map, Value, json};
-use sha2::{Digest as _, Sha256};
 
 use crate::controller::{Class, Classify};
 
-/// Annotation on children: which version of their manifest they were applied from.
+/// Annotation on children: the digest of the manifest that they were applied from.
 pub const APPLIED: &str = "gastown.io/applied";
 
-/// How often a status is applied against writes of others.
-const STATUS_TRIES: u32 = 4;
+/// How many attempts one status gets against conflicting writes of others.
+const MAX_STATUS_ATTEMPTS: u32 = 4;
+/// How many digits of a manifest's digest are kept.
+const DIGEST_DIGITS: usize = 16;
 
-/// Why a write did not happen.
+/// Why a write failed.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// The API server refused, or could not be asked.
+    /// The API server refused the request, or could not be reached.
     #[error("{verb} {kind} {name}")]
     Api {
-        /// What was attempted.
+        /// What was attempted, such as `applying`.
         verb: &'static str,
-        /// The kind.
+        /// The object's kind.
         kind: String,
-        /// Namespace and name.
+        /// The object's namespace and name.
         name: String,
-        /// Why not.
+        /// The answer of the API server, or the failure to get one.
         #[source]
         source: Box<kube::Error>,
     },
-    /// The object is not from the API server, or is no object.
+    /// The object has a field missing that every object of the API server has.
     #[error("{kind} {name} has no {what}")]
     Incomplete {
-        /// The kind.
+        /// The object's kind.
         kind: String,
-        /// Its name.
+        /// The object's name.
         name: String,
-        /// What lacks.
+        /// The missing field.
         what: &'static str,
     },
-    /// The name is taken by an object that the parent did not make.
-    #[error("making {kind} {name}: one that is somebody else's has this name")]
+    /// The name is taken by an object that the parent does not control.
+    #[error("creating {kind} {name}: an object with another controller has this name")]
     Taken {
-        /// The kind.
+        /// The object's kind.
         kind: String,
-        /// Its name.
+        /// The object's name.
         name: String,
     },
-    /// It does not serialise.
+    /// The object cannot be serialised.
     #[error("serialising {kind}")]
     Serialise {
-        /// The kind.
+        /// The object's kind.
         kind: String,
-        /// Why not.
+        /// Why it cannot.
         #[source]
         source: serde_json::Error,
     },
@@ -67,7 +69,7 @@ impl Classify for Error {
     fn class(&self) -> Class {
         match self {
             Self::Api { source, .. } => Class::of(source),
-            // The cache was behind; the next look knows the object.
+            // The cache was behind; the next reconcile finds the object.
             Self::Taken { .. } => Class::Conflict,
             Self::Incomplete { .. } | Self::Serialise { .. } => Class::Fatal,
         }
@@ -75,22 +77,22 @@ impl Classify for Error {
 }
 
 impl Error {
-    /// The API server's own sentence, for a condition's message.
+    /// The API server's message, for a condition.
     pub fn refusal(&self) -> Option<&str> {
-        self.answer().map(|status| status.message.as_str())
+        self.status().map(|status| status.message.as_str())
     }
 
-    /// Whether the object was not there.
+    /// Whether the object does not exist.
     pub fn is_not_found(&self) -> bool {
-        self.answer().is_some_and(|status| status.code == 404)
+        self.status().is_some_and(|status| status.code == 404)
     }
 
-    /// Whether somebody else wrote first.
+    /// Whether somebody else has written the object first.
     pub fn is_conflict(&self) -> bool {
-        self.answer().is_some_and(kube::core::Status::is_conflict)
+        self.status().is_some_and(kube::core::Status::is_conflict)
     }
 
-    fn answer(&self) -> Option<&kube::core::Status> {
+    fn status(&self) -> Option<&kube::core::Status> {
         match self {
             Self::Api { source, .. } => match source.as_ref() {
                 kube::Error::Api(status) => Some(status),
@@ -126,19 +128,19 @@ fn to_value<K: Resource<DynamicType = ()>>(value: &impl Serialize) -> Result<Val
         .map_err(|source| Error::Serialise { kind: K::kind(&()).into_owned(), source })
 }
 
-/// Which part of a status a controller owns; what it does not name it neither writes nor compares.
+/// The part of a status that a controller owns; the rest is neither written nor compared.
 #[derive(Clone, Copy, Debug)]
 pub struct StatusOwner {
     /// The field manager.
     pub manager: &'static str,
-    /// Fields directly under `status`, as in manifests, without `conditions`.
+    /// The owned fields directly under `status`, named as in manifests, without `conditions`.
     pub fields: &'static [&'static str],
-    /// Types of its conditions.
+    /// The types of the owned conditions.
     pub conditions: &'static [&'static str],
 }
 
 impl StatusOwner {
-    /// Our part of a status.
+    /// The owned part of a status.
     fn part(&self, status: &Value) -> Map<String, Value> {
         let mut part = Map::new();
         for field in self.fields {
@@ -157,13 +159,14 @@ impl StatusOwner {
         part
     }
 
-    /// Applies our part of `status` to `object`, which is as the cache shows it. Returns whether
-    /// anything was sent.
+    /// Applies the owned part of `status` to `object`, as the cache has it. Returns whether a
+    /// request was sent.
     ///
-    /// A status never lands on a namesake: the API server ignores a uid here, so the
-    /// resourceVersion is part of the call, and where it is an old one the uid is compared before
-    /// the next. An object that is gone takes nothing. Transition times must be kept while the
-    /// status is the same (`gastown_api::conditions::set` does), or every call is a change.
+    /// A status is never applied to another object of the same name: the API server ignores a uid
+    /// here, so the request has the resourceVersion, and when that is outdated the uid is compared
+    /// before the next attempt. Nothing happens when the object does not exist any more. The status
+    /// must keep its transition times while nothing changes (`gastown_api::conditions::merge`
+    /// does), or every apply is a change.
     pub async fn apply<K>(
         &self,
         api: &Api<K>,
@@ -176,8 +179,8 @@ impl StatusOwner {
         self.applied(api, object, status).await.map(|written| written.is_some())
     }
 
-    /// As [`StatusOwner::apply`]; returns the object as it is then, or nothing when it was so
-    /// before.
+    /// Like [`StatusOwner::apply`]; returns the object as it is afterwards, or none when nothing
+    /// was sent or written.
     pub async fn applied<K>(
         &self,
         api: &Api<K>,
@@ -205,8 +208,8 @@ impl StatusOwner {
             match api.patch_status(&name, &params, &Patch::Apply(&body)).await {
                 Ok(written) => return Ok(Some(written)),
                 Err(kube::Error::Api(status)) if status.is_not_found() => return Ok(None),
-                Err(kube::Error::Api(status)) if status.is_conflict() && attempt < STATUS_TRIES => {
-                }
+                Err(kube::Error::Api(status))
+                    if status.is_conflict() && attempt < MAX_STATUS_ATTEMPTS => {}
                 Err(error) => return Err(api_error("applying the status of", object)(error)),
             }
             let present =
@@ -220,7 +223,7 @@ impl StatusOwner {
     }
 }
 
-/// An owner reference of a controller that blocks nothing; only from an object that has a uid.
+/// A controller's owner reference to `parent`, which must have a uid.
 pub fn owner<K: Resource<DynamicType = ()>>(parent: &K) -> Result<OwnerReference, Error> {
     Ok(OwnerReference {
         api_version: K::api_version(&()).into_owned(),
@@ -232,7 +235,7 @@ pub fn owner<K: Resource<DynamicType = ()>>(parent: &K) -> Result<OwnerReference
     })
 }
 
-/// Whether `child` is controlled by exactly this parent: the uid counts, not the name.
+/// Whether `parent` is the controller of `child`. The uid counts, not the name.
 pub fn is_owned_by<C: Resource, P: Resource>(child: &C, parent: &P) -> bool {
     let parent = parent.meta().uid.as_deref();
     let mut owners = child.meta().owner_references.iter().flatten();
@@ -241,12 +244,11 @@ pub fn is_owned_by<C: Resource, P: Resource>(child: &C, parent: &P) -> bool {
 }
 
 /// Applies a child, unless `present` (from the cache) was applied from the same manifest and still
-/// has all of it. Returns whether anything was sent. Owner references are the caller's ([`owner`]).
+/// has all of it. Returns whether a request was sent. The caller sets owner references ([`owner`]).
 ///
-/// When `present` is given its uid is part of the call, so that a child that was deleted meanwhile
-/// is not made again half; the next reconcile makes it whole. When it is not, the cache may only be
-/// behind: an object of that name with another controller is [`Error::Taken`], and nothing of it is
-/// overwritten.
+/// With `present` the request has its uid, so that a child that was deleted meanwhile is not
+/// created again by a partial apply; the next reconcile creates it. Without it the cache may be
+/// behind: an object of that name with another controller is [`Error::Taken`] and is not changed.
 pub async fn child<K>(
     api: &Api<K>,
     manager: &str,
@@ -263,14 +265,15 @@ where
         body.remove("status");
     }
     prune(&mut body);
-    let digest = hex(&Sha256::digest(body.to_string().as_bytes())[..8]);
+    let mut digest = sha256(body.to_string());
+    digest.truncate(DIGEST_DIGITS);
     if let Some(metadata) = body["metadata"].as_object_mut() {
         let annotations = metadata.entry("annotations").or_insert_with(|| json!({}));
         annotations[APPLIED] = json!(digest);
     }
     let live = match present {
         Some(_) => None,
-        None => api.get_opt(&wanted.name_any()).await.map_err(api_error("looking for", wanted))?,
+        None => api.get_opt(&wanted.name_any()).await.map_err(api_error("reading", wanted))?,
     };
     if live.as_ref().is_some_and(|live| !same_controller(live, wanted)) {
         return Err(Error::Taken { kind: K::kind(&()).into_owned(), name: wanted.name_any() });
@@ -281,8 +284,8 @@ where
             return Ok(false);
         }
         body["metadata"]["uid"] = json!(uid(present)?);
-        // What is ours stays as the manifest says; what somebody makes at this very moment is not
-        // forced.
+        // A child that we control is brought to its manifest by force; one that somebody else
+        // creates at this very moment is not.
         params = params.force();
     }
     api.patch(&wanted.name_any(), &params, &Patch::Apply(&body))
@@ -291,7 +294,7 @@ where
     Ok(true)
 }
 
-/// Whether both name the same controlling parent, by uid.
+/// Whether both have the same controller, by uid.
 fn same_controller<K: Resource>(one: &K, other: &K) -> bool {
     let controller = |object: &K| {
         let owners = object.meta().owner_references.clone().unwrap_or_default();
@@ -300,7 +303,7 @@ fn same_controller<K: Resource>(one: &K, other: &K) -> bool {
     controller(one).is_some() && controller(one) == controller(other)
 }
 
-/// Removes nulls and empty maps: an apply would own them.
+/// Removes nulls: an apply would own them.
 fn prune(value: &mut Value) {
     if let Value::Object(map) = value {
         map.values_mut().for_each(prune);
@@ -310,7 +313,7 @@ fn prune(value: &mut Value) {
     }
 }
 
-/// Whether everything in `wanted` is in `present`; the server's defaults may be there besides.
+/// Whether everything in `wanted` is in `present`, which may have more: the server's defaults.
 fn contains(present: &Value, wanted: &Value) -> bool {
     match (present, wanted) {
         (Value::Object(present), Value::Object(wanted)) => wanted.iter().all(|(key, wanted)| {
@@ -325,16 +328,8 @@ fn contains(present: &Value, wanted: &Value) -> bool {
     }
 }
 
-fn hex(bytes: &[u8]) -> String {
-    use std::fmt::Write as _;
-    bytes.iter().fold(String::new(), |mut text, byte| {
-        let _ = write!(text, "{byte:02x}");
-        text
-    })
-}
-
-/// Guards a metadata patch by uid and resourceVersion: it is about the object that we looked at, or
-/// a conflict.
+/// A metadata patch with uid and resourceVersion: it applies to the object as we know it, or fails
+/// with a conflict.
 fn guard<K: Resource<DynamicType = ()>>(object: &K, mut metadata: Value) -> Result<Value, Error> {
     metadata["uid"] = json!(uid(object)?);
     metadata["resourceVersion"] = json!(object.resource_version());
@@ -358,8 +353,8 @@ where
         .map_err(api_error(verb, object))
 }
 
-/// Sets annotations (or removes them, by `None`). Returns the object as it is then, or nothing when
-/// it was so before.
+/// Sets annotations, or removes those whose value is `None`. Returns the object as it is
+/// afterwards, or none when there was nothing to change.
 pub async fn annotate<K>(
     api: &Api<K>,
     manager: &str,
@@ -382,7 +377,7 @@ where
         .map(Some)
 }
 
-/// Adds a finalizer. Returns the object as it is then, or nothing when it had it.
+/// Adds a finalizer. Returns the object as it is afterwards, or none when it had the finalizer.
 pub async fn add_finalizer<K>(
     api: &Api<K>,
     manager: &str,
@@ -408,7 +403,7 @@ where
     .map(Some)
 }
 
-/// Removes a finalizer. An object that is gone is as wanted. Returns whether anything was sent.
+/// Removes a finalizer. Returns whether the object had it and still existed.
 pub async fn remove_finalizer<K>(
     api: &Api<K>,
     manager: &str,
@@ -438,8 +433,8 @@ where
     }
 }
 
-/// Deletes exactly this object, by uid. One that is gone, or has another uid by now, is as wanted:
-/// false.
+/// Deletes exactly this object, by uid. False when it does not exist any more, also when another
+/// object has its name.
 pub async fn delete<K>(api: &Api<K>, object: &K) -> Result<bool, Error>
 where
     K: Resource<DynamicType = ()> + Clone + Debug + DeserializeOwned,

@@ -7,9 +7,9 @@ const OWNER: StatusOwner = StatusOwner {
 };
 
 #[test]
-fn only_our_part_of_a_status_counts() {
+fn only_the_owned_part_of_a_status_counts() {
     let ours = json!({
-        "phase": "Ready", "polecatCount": 0, "somebodyElses": 7,
+        "phase": "Ready", "polecatCount": 0, "foreign": 7,
         "conditions": [{"type": "Merged", "status": "True"}, {"type": "Ready", "status": "True"}],
     });
     let part = OWNER.part(&ours);
@@ -34,7 +34,7 @@ fn defaults_of_the_server_do_not_count_as_a_difference() {
 }
 
 #[test]
-fn an_apply_claims_no_nulls() {
+fn an_apply_owns_no_nulls() {
     let mut body = json!({"spec": {"a": null, "b": [{"c": null, "d": 1}]}});
     prune(&mut body);
     assert_eq!(body, json!({"spec": {"b": [{"d": 1}]}}));

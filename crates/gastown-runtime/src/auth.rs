@@ -1,110 +1,110 @@
-//! Who calls: a projected service-account token, checked by the API server and remembered for a
-//! while.
+//! The identity of a caller: a projected service-account token, reviewed by the API server; reviews
+//! are cached.
 
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use gastown_types::digest::sha256;
 use k8s_openapi::api::authentication::v1::{TokenReview, TokenReviewSpec};
 use kube::api::PostParams;
 use kube::{Api, Client};
 use parking_lot::Mutex;
-use sha2::{Digest as _, Sha256};
 use tokio::time::Instant;
 
-/// A token found good is believed for this long without asking again.
-const GOOD_FOR: Duration = Duration::from_secs(60);
-/// A token found bad is refused for this long without asking again.
-const BAD_FOR: Duration = Duration::from_secs(10);
-/// How many tokens are remembered; a stranger who sends many only makes us ask more often.
-const REMEMBERED: usize = 4096;
-/// No token is longer.
-const TOKEN_MAX: usize = 16 * 1024;
+/// How long the review of a valid token is cached.
+const VALID_FOR: Duration = Duration::from_secs(60);
+/// How long the review of an invalid token is cached.
+const INVALID_FOR: Duration = Duration::from_secs(10);
+/// How many reviews are cached. A stranger who sends many tokens only causes more reviews.
+const MAX_CACHED: usize = 4096;
+/// The longest token that is reviewed, in bytes.
+const MAX_TOKEN: usize = 16 * 1024;
 
-/// Who a token speaks for.
+/// Whose token it is.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Identity {
-    /// Namespace of the service account.
+    /// The service account's namespace.
     pub namespace: String,
-    /// Its name.
+    /// The service account's name.
     pub service_account: String,
-    /// The pod that the token is bound to.
+    /// The name of the pod that the token is bound to.
     pub pod_name: Option<String>,
-    /// Its uid.
+    /// The uid of the pod that the token is bound to.
     pub pod_uid: Option<String>,
 }
 
-/// Why a call has no identity.
+/// Why a request has no identity.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Error {
-    /// The caller's fault.
+    /// The token is absent or invalid.
     #[error("{0}")]
     Unauthenticated(String),
-    /// Ours, or the API server's: the caller may try again.
-    #[error("the token could not be checked: {0}")]
+    /// The API server did not review the token: the caller may try again.
+    #[error("the token could not be reviewed: {0}")]
     Unavailable(String),
 }
 
-type Verdict = Result<Identity, Error>;
-type Known = HashMap<[u8; 32], (Instant, Verdict)>;
+type Review = Result<Identity, Error>;
+/// Until when a review counts, by the token's SHA-256: a dump of the memory holds no credentials.
+type Cache = HashMap<String, (Instant, Review)>;
 
-/// Asks the API server about tokens. Clones share one memory.
+/// Has tokens reviewed by the API server. Clones share the cache.
 #[derive(Clone)]
 pub struct TokenReviewer {
     api: Api<TokenReview>,
     audience: Arc<str>,
-    known: Arc<Mutex<Known>>,
+    cache: Arc<Mutex<Cache>>,
 }
 
 impl TokenReviewer {
     /// A reviewer for tokens of an audience ([`crate::AUDIENCE`]).
     pub fn new(client: Client, audience: &str) -> Self {
-        Self { api: Api::all(client), audience: audience.into(), known: Arc::default() }
+        Self { api: Api::all(client), audience: audience.into(), cache: Arc::default() }
     }
 
-    /// Whose token it is.
-    pub async fn review(&self, token: &str) -> Verdict {
-        if token.is_empty() || token.len() > TOKEN_MAX {
-            return Err(Error::Unauthenticated("no bearer token".to_owned()));
+    /// Reviews a token.
+    pub async fn review(&self, token: &str) -> Review {
+        if token.is_empty() || token.len() > MAX_TOKEN {
+            return Err(Error::Unauthenticated("the request has no bearer token".to_owned()));
         }
-        // The memory holds digests: a dump of it is no set of credentials.
-        let key: [u8; 32] = Sha256::digest(token.as_bytes()).into();
-        if let Some((until, verdict)) = self.known.lock().get(&key)
+        let key = sha256(token);
+        if let Some((until, review)) = self.cache.lock().get(&key)
             && Instant::now() < *until
         {
-            return verdict.clone();
+            return review.clone();
         }
-        let verdict = self.ask(token).await;
-        let keep = match &verdict {
-            Ok(_) => GOOD_FOR,
-            Err(Error::Unauthenticated(_)) => BAD_FOR,
-            Err(Error::Unavailable(_)) => return verdict,
+        let review = self.request(token).await;
+        let keep = match &review {
+            Ok(_) => VALID_FOR,
+            Err(Error::Unauthenticated(_)) => INVALID_FOR,
+            Err(Error::Unavailable(_)) => return review,
         };
-        let mut known = self.known.lock();
-        if known.len() >= REMEMBERED {
+        let mut cache = self.cache.lock();
+        if cache.len() >= MAX_CACHED {
             let now = Instant::now();
-            known.retain(|_, (until, _)| now < *until);
-            if known.len() >= REMEMBERED {
-                known.clear();
+            cache.retain(|_, (until, _)| now < *until);
+            if cache.len() >= MAX_CACHED {
+                cache.clear();
             }
         }
-        known.insert(key, (Instant::now() + keep, verdict.clone()));
-        verdict
+        cache.insert(key, (Instant::now() + keep, review.clone()));
+        review
     }
 
-    /// The bearer token of a request's headers, and whose it is.
-    pub async fn review_headers(&self, headers: &http::HeaderMap) -> Verdict {
+    /// Reviews the bearer token in a request's headers.
+    pub async fn review_headers(&self, headers: &http::HeaderMap) -> Review {
         let bearer = headers.get(http::header::AUTHORIZATION).and_then(|value| value.to_str().ok());
         let token = bearer
             .and_then(|value| value.split_once(' '))
             .filter(|(scheme, _)| scheme.eq_ignore_ascii_case("bearer"));
         match token {
             Some((_, token)) => self.review(token.trim()).await,
-            None => Err(Error::Unauthenticated("no bearer token".to_owned())),
+            None => Err(Error::Unauthenticated("the request has no bearer token".to_owned())),
         }
     }
 
-    async fn ask(&self, token: &str) -> Verdict {
+    async fn request(&self, token: &str) -> Review {
         let review = TokenReview {
             spec: TokenReviewSpec {
                 token: Some(token.to_owned()),
@@ -122,7 +122,7 @@ impl TokenReviewer {
                 status.error.unwrap_or_else(|| "the token is not valid".to_owned()),
             ));
         }
-        // An API server that knows no audiences answers without any: its word is not enough.
+        // An API server that does not support audiences answers without any: that is not enough.
         if !status.audiences.iter().flatten().any(|audience| **audience == *self.audience) {
             return Err(Error::Unauthenticated(format!(
                 "the token is not for audience {}",
@@ -134,7 +134,7 @@ impl TokenReviewer {
         let Some((namespace, service_account)) =
             name.strip_prefix("system:serviceaccount:").and_then(|name| name.split_once(':'))
         else {
-            return Err(Error::Unauthenticated(format!("{name} is no service account")));
+            return Err(Error::Unauthenticated(format!("{name} is not a service account")));
         };
         let extra = user.extra.unwrap_or_default();
         let claim = |name: &str| {

@@ -1,6 +1,6 @@
 //! The Kubernetes client: deadline, bounded retry, metrics and user agent around kube's own stack.
 //!
-//! kube's retry is switched off: it may wait for minutes inside one `.await`.
+//! kube's own retry is off: it may wait for minutes inside one `.await`.
 
 use std::future::Future;
 use std::pin::Pin;
@@ -15,34 +15,35 @@ use http_body_util::{BodyExt as _, Full};
 use kube::client::{Body, ClientBuilder};
 use tower::{BoxError, Layer, Service, ServiceExt as _};
 
+use crate::jitter::jittered;
 use crate::metrics::{Metrics, RequestLabels, VerbLabels};
 
-/// A call that is no stream ends within this, retries included.
+/// A call that is not a stream ends within this time, retries included.
 pub const DEADLINE: Duration = Duration::from_secs(10);
-/// How often one call is sent again.
-const RETRIES: u32 = 4;
+/// How many times one call is sent again.
+const MAX_RETRIES: u32 = 4;
 
-/// Why there is no client.
+/// Why no client could be made.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// No kubeconfig and not in a cluster.
-    #[error("finding out how to reach the API server")]
+    /// There is no kubeconfig, and the process does not run in a cluster.
+    #[error("finding the address and credentials of the API server")]
     Config(#[source] kube::config::InferConfigError),
-    /// The configuration does not make a client.
+    /// The configuration is not valid.
     #[error("building the client")]
     Build(#[source] Box<kube::Error>),
-    /// A name that is no header value.
+    /// The controller's name cannot be a header's value.
     #[error("setting the user agent")]
     UserAgent(#[source] http::header::InvalidHeaderValue),
 }
 
-/// A client for the cluster this process runs in, or the one its kubeconfig names.
+/// A client of the cluster that this process runs in, or that its kubeconfig names.
 pub async fn infer(controller: &str, metrics: &Metrics) -> Result<kube::Client, Error> {
     let config = kube::Config::infer().await.map_err(Error::Config)?;
     with_config(config, controller, metrics)
 }
 
-/// A client for a given configuration, e.g. one that impersonates a service account.
+/// A client with a given configuration, such as one that impersonates a service account.
 pub fn with_config(
     mut config: kube::Config,
     controller: &str,
@@ -53,10 +54,10 @@ pub fn with_config(
     let agent = format!("{controller}/{}", env!("CARGO_PKG_VERSION"));
     config.headers.push((http::header::USER_AGENT, agent.parse().map_err(Error::UserAgent)?));
     let builder = ClientBuilder::try_from(config).map_err(|error| Error::Build(Box::new(error)))?;
-    Ok(builder.with_layer(&CallLayer { metrics: metrics.clone(), deadline: DEADLINE }).build())
+    Ok(builder.with_layer(&CallLayer::new(metrics.clone(), DEADLINE)).build())
 }
 
-/// The body of an answer: read whole, or a stream.
+/// The body of a response: complete, or a stream.
 pub type CallBody = UnsyncBoxBody<Bytes, BoxError>;
 
 /// Deadline, retry and metrics, for [`ClientBuilder::with_layer`].
@@ -67,7 +68,7 @@ pub struct CallLayer {
 }
 
 impl CallLayer {
-    /// The layer that [`with_config`] puts around a client; tests put it around a fake.
+    /// The layer that [`with_config`] adds to a client; tests add it to a fake.
     pub fn new(metrics: Metrics, deadline: Duration) -> Self {
         Self { metrics, deadline }
     }
@@ -84,7 +85,7 @@ impl<S> Layer<S> for CallLayer {
 /// The service of [`CallLayer`].
 #[derive(Debug)]
 pub struct Call<S> {
-    // kube's stack is no `Clone`; it is held only until it has made the future of one attempt.
+    // kube's stack is not `Clone`; it is locked only until it has made the future of one attempt.
     inner: Arc<tokio::sync::Mutex<S>>,
     layer: CallLayer,
 }
@@ -157,13 +158,13 @@ where
 {
     let (parts, body) = request.into_parts();
     let mut body = Some(body);
-    let mut tried = 0;
+    let mut retries = 0;
     loop {
-        // A body that is a stream of its own cannot be sent twice.
+        // A body that is a stream cannot be sent twice.
         let again = body.as_ref().and_then(Body::try_clone);
-        let last = tried >= RETRIES || again.is_none();
+        let last = retries >= MAX_RETRIES || again.is_none();
         let Some(sendable) = again.or_else(|| body.take()) else {
-            return Err("the request's body is spent".into());
+            return Err("the request's body has been sent already".into());
         };
         let mut attempt = Request::new(sendable);
         attempt.method_mut().clone_from(&parts.method);
@@ -188,15 +189,15 @@ where
                 None
             }
         };
-        tried += 1;
+        retries += 1;
         layer.metrics.request_retries.get_or_create(&VerbLabels { verb }).inc();
-        let wait = wait.unwrap_or_else(|| Duration::from_millis(50 << (2 * tried.min(5))));
-        tokio::time::sleep(crate::jittered(wait.min(Duration::from_secs(3)))).await;
+        let wait = wait.unwrap_or_else(|| Duration::from_millis(50 << (2 * retries.min(5))));
+        tokio::time::sleep(jittered(wait.min(Duration::from_secs(3)))).await;
     }
 }
 
-/// The wait that an overloaded server asks for: `Some(None)` where it names none, `None` where a
-/// retry is no use.
+/// How long an overloaded server asks to wait: `Some(None)` when it gives no time, `None` when the
+/// response is not to be retried.
 #[allow(clippy::option_option)]
 fn retry_after<B>(response: &Response<B>) -> Option<Option<Duration>> {
     let busy = [
@@ -210,8 +211,8 @@ fn retry_after<B>(response: &Response<B>) -> Option<Option<Duration>> {
     })
 }
 
-/// Whether the request certainly did nothing, or does the same when it comes twice. A POST whose
-/// connection broke may have created its object, and is the caller's to look at.
+/// Whether the request had no effect, or has the same effect when it arrives twice. A POST whose
+/// connection broke may have created its object: only the caller can find out.
 fn may_resend(method: &Method, error: &(dyn std::error::Error + 'static)) -> bool {
     if method != Method::POST {
         return true;
@@ -226,7 +227,7 @@ fn may_resend(method: &Method, error: &(dyn std::error::Error + 'static)) -> boo
     false
 }
 
-/// The whole body where it is no stream, so that the deadline covers it too.
+/// Reads the body to its end, unless it is a stream, so that the deadline covers it too.
 async fn read<B>(response: Response<B>, stream: bool) -> Result<Response<CallBody>, BoxError>
 where
     B: http_body::Body<Data = Bytes> + Send + Unpin + 'static,
@@ -246,16 +247,16 @@ where
 
 fn is_stream<B>(request: &Request<B>) -> bool {
     let query = request.uri().query().unwrap_or_default();
-    let asks = |key: &str| {
+    let has = |key: &str| {
         query.split('&').any(|pair| {
             pair.split_once('=')
                 .is_some_and(|(name, value)| name == key && matches!(value, "true" | "1"))
         })
     };
-    asks("watch") || asks("follow") || request.headers().contains_key(http::header::UPGRADE)
+    has("watch") || has("follow") || request.headers().contains_key(http::header::UPGRADE)
 }
 
-/// What a request is about, in the words of RBAC.
+/// What a request is about, in the terms of RBAC.
 #[derive(Debug, PartialEq, Eq)]
 struct Target {
     verb: &'static str,
@@ -269,12 +270,12 @@ impl Target {
         let resource_parts: Vec<&str> = match parts.next() {
             Some("api") => parts.skip(1).collect(),
             Some("apis") => parts.skip(2).collect(),
-            // `/version`, `/readyz` and the like: one label for all.
+            // `/version`, `/readyz` and similar: one label for all.
             _ => return Self { verb: "get", resource: "nonresource".to_owned() },
         };
         let rest = match resource_parts.as_slice() {
-            // A namespace's own subresources come below three parts only as
-            // `namespaces/NAME/status|finalize`.
+            // `namespaces/NAME/status` and `/finalize` are subresources of the namespace itself;
+            // any other third part is a resource in it.
             ["namespaces", _, sub] if matches!(*sub, "status" | "finalize") => {
                 &["namespaces", "", sub][..].to_vec()
             }

@@ -6,17 +6,17 @@ use kube::api::{ListParams, PostParams};
 
 use super::*;
 
-/// What a fake API server does with a request.
+/// How a fake API server answers a request.
 enum Answer {
     Status(u16),
     Broken(std::io::ErrorKind),
-    Hangs,
+    Never,
 }
 
 /// A client whose `n`-th request (from 0) gets the `n`-th answer; the last one repeats.
 fn client(metrics: &Metrics, answers: Vec<Answer>) -> (kube::Client, Arc<AtomicU32>) {
-    let asked = Arc::new(AtomicU32::new(0));
-    let (counter, answers) = (asked.clone(), Arc::new(answers));
+    let requests = Arc::new(AtomicU32::new(0));
+    let (counter, answers) = (requests.clone(), Arc::new(answers));
     let fake = tower::service_fn(move |_: Request<Body>| {
         let n = counter.fetch_add(1, Ordering::SeqCst) as usize;
         let answers = answers.clone();
@@ -33,12 +33,12 @@ fn client(metrics: &Metrics, answers: Vec<Answer>) -> (kube::Client, Arc<AtomicU
                         .body(Body::from(body.to_string().into_bytes()))?)
                 }
                 Answer::Broken(kind) => Err(std::io::Error::from(*kind).into()),
-                Answer::Hangs => std::future::pending().await,
+                Answer::Never => std::future::pending().await,
             }
         }
     });
     let layer = CallLayer::new(metrics.clone(), DEADLINE);
-    (ClientBuilder::new(fake, "default").with_layer(&layer).build(), asked)
+    (ClientBuilder::new(fake, "default").with_layer(&layer).build(), requests)
 }
 
 fn count(metrics: &Metrics, verb: &'static str, code: &str) -> u64 {
@@ -47,28 +47,28 @@ fn count(metrics: &Metrics, verb: &'static str, code: &str) -> u64 {
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_overloaded_server_is_asked_again() {
+async fn a_request_to_an_overloaded_server_is_sent_again() {
     let metrics = Metrics::default();
-    let (client, asked) =
+    let (client, requests) =
         client(&metrics, vec![Answer::Status(429), Answer::Status(503), Answer::Status(200)]);
     Api::<ConfigMap>::namespaced(client, "ns").get("a").await.unwrap();
-    assert_eq!(asked.load(Ordering::SeqCst), 3);
+    assert_eq!(requests.load(Ordering::SeqCst), 3);
     assert_eq!(count(&metrics, "get", "200"), 1);
 }
 
 #[tokio::test(start_paused = true)]
-async fn retries_have_an_end() {
+async fn retries_are_limited() {
     let metrics = Metrics::default();
-    let (client, asked) = client(&metrics, vec![Answer::Status(503)]);
+    let (client, requests) = client(&metrics, vec![Answer::Status(503)]);
     let refused = Api::<ConfigMap>::namespaced(client, "ns").get("a").await;
     assert!(matches!(&refused, Err(kube::Error::Api(status)) if status.code == 503), "{refused:?}");
-    assert_eq!(asked.load(Ordering::SeqCst), RETRIES + 1);
+    assert_eq!(requests.load(Ordering::SeqCst), MAX_RETRIES + 1);
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_silent_server_costs_the_deadline_and_no_more() {
+async fn a_silent_server_takes_the_deadline_and_no_longer() {
     let metrics = Metrics::default();
-    let (client, _) = client(&metrics, vec![Answer::Hangs]);
+    let (client, _) = client(&metrics, vec![Answer::Never]);
     let started = tokio::time::Instant::now();
     let late = Api::<ConfigMap>::namespaced(client, "ns").list(&ListParams::default()).await;
     assert!(late.is_err());
@@ -77,27 +77,27 @@ async fn a_silent_server_costs_the_deadline_and_no_more() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_broken_connection_is_tried_again_unless_it_may_have_created_something() {
+async fn a_request_on_a_broken_connection_is_sent_again_unless_it_may_have_created_something() {
     let metrics = Metrics::default();
     let broken = || vec![Answer::Broken(std::io::ErrorKind::ConnectionReset), Answer::Status(200)];
-    let (client_get, asked) = client(&metrics, broken());
+    let (client_get, requests) = client(&metrics, broken());
     Api::<ConfigMap>::namespaced(client_get, "ns").get("a").await.unwrap();
-    assert_eq!(asked.load(Ordering::SeqCst), 2);
+    assert_eq!(requests.load(Ordering::SeqCst), 2);
 
-    let (client_post, asked) = client(&metrics, broken());
+    let (client_post, requests) = client(&metrics, broken());
     let made = Api::<ConfigMap>::namespaced(client_post, "ns")
         .create(&PostParams::default(), &ConfigMap::default())
         .await;
     assert!(made.is_err());
-    assert_eq!(asked.load(Ordering::SeqCst), 1);
+    assert_eq!(requests.load(Ordering::SeqCst), 1);
 
     let refused = vec![Answer::Broken(std::io::ErrorKind::ConnectionRefused), Answer::Status(200)];
-    let (client_refused, asked) = client(&metrics, refused);
+    let (client_refused, requests) = client(&metrics, refused);
     Api::<ConfigMap>::namespaced(client_refused, "ns")
         .create(&PostParams::default(), &ConfigMap::default())
         .await
         .unwrap();
-    assert_eq!(asked.load(Ordering::SeqCst), 2);
+    assert_eq!(requests.load(Ordering::SeqCst), 2);
 }
 
 #[test]

@@ -1,5 +1,5 @@
-//! Runs a reconcile function over the objects of a store: bounded, backed off by object, only under
-//! the lease.
+//! Runs a reconcile function on the objects of a store: with bounded concurrency, back-off for each
+//! object, and only while the process holds the lease.
 
 use std::collections::HashMap;
 use std::convert::Infallible;
@@ -13,31 +13,31 @@ use kube::Resource;
 use kube::runtime::controller::{Action, Config, Error as QueueError, applier};
 use kube::runtime::reflector::{ObjectRef, Store};
 use parking_lot::Mutex;
-use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
 use tracing::Instrument as _;
 
-use crate::Runtime;
+use crate::jitter::jittered;
 use crate::metrics::{ControllerLabels, ReconcileLabels};
+use crate::runtime::Runtime;
 use crate::watch::Triggers;
 
-/// What kind of failure an error is: the only input to retry, metric label and log level.
+/// The class of an error, which alone decides retry, metric label and log level.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Class {
-    /// Something outside failed; again after this long, or with back-off.
+    /// Something outside failed: retried after a given time, or with back-off.
     Retry {
-        /// When the other side named a time.
+        /// How long the other side asks to wait.
         after: Option<Duration>,
     },
-    /// Somebody else wrote first: look again at once.
+    /// Somebody else has written first: retried soon.
     Conflict,
-    /// Something referred to is not there.
+    /// An object that is referred to does not exist.
     Missing,
-    /// A permission lacks.
+    /// A permission is missing.
     Forbidden,
-    /// Only a change of the spec helps.
+    /// The spec has to be changed.
     InvalidSpec,
-    /// A defect of ours.
+    /// A defect of this program.
     Fatal,
 }
 
@@ -54,7 +54,7 @@ impl Class {
         }
     }
 
-    /// The class of an API server's answer.
+    /// The class of an error of the API server.
     pub fn of(error: &kube::Error) -> Self {
         match error {
             kube::Error::Api(status) => match status.code {
@@ -69,10 +69,10 @@ impl Class {
         }
     }
 
-    /// The wait before the `tries`-th try again, counted from 1, without jitter.
-    fn back_off(self, tries: u32) -> Duration {
-        let doubled = |first: Duration, most: Duration| {
-            first.saturating_mul(1 << tries.saturating_sub(1).min(16)).min(most)
+    /// The wait after the `failures`-th failure in a row, counted from 1, without jitter.
+    fn back_off(self, failures: u32) -> Duration {
+        let doubled = |first: Duration, max: Duration| {
+            first.saturating_mul(1 << failures.saturating_sub(1).min(16)).min(max)
         };
         match self {
             Self::Conflict => doubled(Duration::from_millis(100), Duration::from_secs(10)),
@@ -87,9 +87,9 @@ impl Class {
     }
 }
 
-/// An error of a reconcile.
+/// An error with a class.
 pub trait Classify: std::error::Error + Send + Sync + 'static {
-    /// What kind of failure it is.
+    /// The class of the error.
     fn class(&self) -> Class;
 }
 
@@ -99,57 +99,44 @@ impl Classify for kube::Error {
     }
 }
 
-/// The safety net under the watches: every object again after about ten minutes.
+/// Reconciles an object again after about ten minutes, in case a watch has missed a change.
 pub fn resync() -> Action {
-    Action::requeue(crate::jittered(Duration::from_secs(600)))
+    Action::requeue(jittered(Duration::from_secs(600)))
 }
 
-/// What one controller runs on.
+/// The objects of one kind, and which of them to reconcile.
 pub struct Controller<K: Resource<DynamicType = ()> + 'static> {
     /// The metric label: `rig`, `polecat`, …
     pub name: &'static str,
-    /// The objects.
+    /// The objects that are reconciled.
     pub store: Store<K>,
-    /// Which of them to look at.
+    /// Which of them to reconcile next.
     pub triggers: Triggers<K>,
 }
 
-type Tries<K> = Mutex<HashMap<ObjectRef<K>, u32>>;
+/// How many reconciles of an object have failed in a row.
+type Failures<K> = Mutex<HashMap<ObjectRef<K>, u32>>;
 
 impl<K> Controller<K>
 where
     K: Resource<DynamicType = ()> + Clone + Debug + Send + Sync + 'static,
 {
-    /// Reconciles until the runtime drains. Each time that the lease is won everything in the store
-    /// is looked at; when it is lost, running reconciles are dropped where they stand. Returns when
-    /// running work has ended.
-    pub async fn run<Ctx, F, Fut, E>(self, runtime: &Runtime, context: Arc<Ctx>, reconcile: F)
+    /// Reconciles until the runtime drains, and returns when running work has ended. Whenever the
+    /// lease is acquired every object of the store is reconciled; when it is lost, running
+    /// reconciles are aborted.
+    pub async fn run<Ctx, F, Fut, E>(self, runtime: &Runtime, ctx: Arc<Ctx>, reconcile: F)
     where
         Ctx: Send + Sync + 'static,
         F: Fn(Arc<K>, Arc<Ctx>) -> Fut + Send + Sync + 'static,
         Fut: Future<Output = Result<Action, E>> + Send + 'static,
         E: Classify,
     {
-        let Self { name, store, triggers: Triggers(mut triggers) } = self;
+        let Self { name, store, mut triggers } = self;
         let reconcile = Arc::new(reconcile);
-        let tries: Arc<Tries<K>> = Arc::default();
+        let failures: Arc<Failures<K>> = Arc::default();
         loop {
-            // Without the lease references are thrown away: winning it looks at everything anyway.
-            let standby = async {
-                loop {
-                    if triggers.recv().await.is_none() {
-                        std::future::pending::<()>().await;
-                    }
-                }
-            };
-            let may_start = async {
-                runtime.readiness.ready().await;
-                runtime.leadership.acquired().await
-            };
-            tokio::select! {
-                () = runtime.drain.cancelled() => return,
-                _ = may_start => {}
-                () = standby => {}
+            if !may_start(runtime, &mut triggers).await {
+                return;
             }
             tracing::info!(controller = name, objects = store.len(), "reconciling under the lease");
             let all: Vec<_> = store
@@ -158,7 +145,7 @@ where
                 .map(|object| Ok(ObjectRef::from_obj(object.as_ref())))
                 .collect();
             let drained = runtime.drain.clone();
-            let incoming = futures::stream::poll_fn(|context| triggers.poll_recv(context))
+            let incoming = futures::stream::poll_fn(|context| triggers.0.poll_recv(context))
                 .map(Ok::<_, Infallible>);
             let queue =
                 futures::stream::iter(all).chain(incoming).take_until(drained.cancelled_owned());
@@ -166,31 +153,52 @@ where
                 name,
                 runtime: runtime.clone(),
                 reconcile: reconcile.clone(),
-                tries: tries.clone(),
+                failures: failures.clone(),
             };
             let config = Config::default().concurrency(runtime.args.concurrency.max(1));
             let results = applier(
-                move |object, context| Box::pin(step.clone().take(object, context)),
+                move |object, ctx| Box::pin(step.clone().run(object, ctx)),
                 |_, error: &Infallible, _| match *error {},
-                context.clone(),
+                ctx.clone(),
                 store.clone(),
                 Box::pin(queue),
                 config,
             );
             let term = results.for_each(|result| {
                 if let Err(QueueError::ObjectNotFound(gone)) = result {
-                    tries.lock().retain(|object, _| {
+                    failures.lock().retain(|object, _| {
                         object.name != gone.name || object.namespace != gone.namespace
                     });
                 }
                 std::future::ready(())
             });
             tokio::select! {
-                // Ends by drain only, when the last running reconcile has.
+                // Ends only after a drain, when the last running reconcile has ended.
                 () = term => return,
-                () = runtime.leadership.lost() => tracing::warn!(controller = name, "the lease is lost: running work is dropped"),
+                () = runtime.leadership.lost() => tracing::warn!(controller = name, "the lease is lost: running work is aborted"),
             }
         }
+    }
+}
+
+/// Waits until the process is ready and holds the lease; false when it drains before.
+async fn may_start<K: Resource<DynamicType = ()>>(
+    runtime: &Runtime,
+    triggers: &mut Triggers<K>,
+) -> bool {
+    // Without the lease references are dropped: acquiring it reconciles every object anyway.
+    let standby = async {
+        while triggers.recv().await.is_some() {}
+        std::future::pending::<()>().await;
+    };
+    let acquired = async {
+        runtime.readiness.ready().await;
+        runtime.leadership.acquired().await
+    };
+    tokio::select! {
+        () = runtime.drain.cancelled() => false,
+        _ = acquired => true,
+        () = standby => false,
     }
 }
 
@@ -198,7 +206,7 @@ struct Step<K: Resource<DynamicType = ()> + 'static, F> {
     name: &'static str,
     runtime: Runtime,
     reconcile: Arc<F>,
-    tries: Arc<Tries<K>>,
+    failures: Arc<Failures<K>>,
 }
 
 impl<K: Resource<DynamicType = ()> + 'static, F> Clone for Step<K, F> {
@@ -207,7 +215,7 @@ impl<K: Resource<DynamicType = ()> + 'static, F> Clone for Step<K, F> {
             name: self.name,
             runtime: self.runtime.clone(),
             reconcile: self.reconcile.clone(),
-            tries: self.tries.clone(),
+            failures: self.failures.clone(),
         }
     }
 }
@@ -216,11 +224,7 @@ impl<K, F> Step<K, F>
 where
     K: Resource<DynamicType = ()> + Clone + Debug + Send + Sync + 'static,
 {
-    async fn take<Ctx, Fut, E>(
-        self,
-        object: Arc<K>,
-        context: Arc<Ctx>,
-    ) -> Result<Action, Infallible>
+    async fn run<Ctx, Fut, E>(self, object: Arc<K>, ctx: Arc<Ctx>) -> Result<Action, Infallible>
     where
         F: Fn(Arc<K>, Arc<Ctx>) -> Fut,
         Fut: Future<Output = Result<Action, E>> + Send + 'static,
@@ -239,10 +243,10 @@ where
             return Ok(Action::await_change());
         }
         let started = tokio::time::Instant::now();
-        // A task of its own: reconciles run in parallel, a panic ends one only, and dropping the
-        // handle ends it.
+        // A task of its own: reconciles run in parallel, a panic ends only one of them, and
+        // dropping the handle aborts it.
         let task = AbortOnDropHandle::new(tokio::spawn(
-            (self.reconcile)(object, context).instrument(span.clone()),
+            (self.reconcile)(object, ctx).instrument(span.clone()),
         ));
         let ended = task.await;
         let seconds = started.elapsed().as_secs_f64();
@@ -253,11 +257,11 @@ where
             .observe(seconds);
         let (result, action) = span.in_scope(|| match ended {
             Ok(Ok(action)) => {
-                self.tries.lock().remove(&reference);
+                self.failures.lock().remove(&reference);
                 (if action == Action::await_change() { "success" } else { "requeue" }, action)
             }
-            Ok(Err(error)) => (error.class().label(), self.again(reference, error.class(), &error)),
-            Err(panic) => (Class::Fatal.label(), self.again(reference, Class::Fatal, &panic)),
+            Ok(Err(error)) => (error.class().label(), self.retry(reference, error.class(), &error)),
+            Err(panic) => (Class::Fatal.label(), self.retry(reference, Class::Fatal, &panic)),
         });
         self.runtime
             .metrics
@@ -267,43 +271,39 @@ where
         Ok(action)
     }
 
-    fn again(
+    /// Counts a failure, logs it, and requeues the object with back-off.
+    fn retry(
         &self,
         reference: ObjectRef<K>,
         class: Class,
         error: &(dyn std::error::Error + 'static),
     ) -> Action {
-        let tries = {
-            let mut tries = self.tries.lock();
-            let tries = tries.entry(reference).or_default();
-            *tries = tries.saturating_add(1);
-            *tries
+        let failures = {
+            let mut failures = self.failures.lock();
+            let failures = failures.entry(reference).or_default();
+            *failures = failures.saturating_add(1);
+            *failures
         };
-        let after = crate::jittered(class.back_off(tries));
+        let after = jittered(class.back_off(failures));
         match class {
-            Class::Conflict => tracing::debug!(error, tries, ?after, "somebody else wrote first"),
-            Class::Fatal => {
-                tracing::error!(error, tries, ?after, "a reconcile failed by our own fault")
+            Class::Conflict => {
+                tracing::debug!(error, failures, ?after, "somebody else has written first");
             }
-            _ => tracing::warn!(error, class = class.label(), tries, ?after, "a reconcile failed"),
+            Class::Fatal => {
+                tracing::error!(error, failures, ?after, "a reconcile failed by a defect");
+            }
+            _ => {
+                tracing::warn!(
+                    error,
+                    class = class.label(),
+                    failures,
+                    ?after,
+                    "a reconcile failed"
+                );
+            }
         }
         Action::requeue(after)
     }
-}
-
-/// A token that is cancelled when the runtime drains or the lease is lost, for long external work.
-pub fn term(runtime: &Runtime) -> CancellationToken {
-    let token = runtime.drain.child_token();
-    let (leadership, lost) = (runtime.leadership.clone(), token.clone());
-    let stop = runtime.stop.clone();
-    tokio::spawn(async move {
-        tokio::select! {
-            () = leadership.lost() => lost.cancel(),
-            () = lost.cancelled() => {}
-            () = stop.cancelled() => lost.cancel(),
-        }
-    });
-    token
 }
 
 #[cfg(test)]
@@ -313,7 +313,7 @@ mod tests {
     #[test]
     fn back_off_doubles_to_a_limit() {
         let class = Class::Retry { after: None };
-        let waits: Vec<_> = (1..=10).map(|tries| class.back_off(tries).as_millis()).collect();
+        let waits: Vec<_> = (1..=10).map(|failures| class.back_off(failures).as_millis()).collect();
         assert_eq!(
             waits,
             [500, 1_000, 2_000, 4_000, 8_000, 16_000, 32_000, 60_000, 60_000, 60_000]
@@ -322,7 +322,7 @@ mod tests {
     }
 
     #[test]
-    fn a_named_time_is_kept() {
+    fn a_given_wait_is_kept() {
         assert_eq!(
             Class::Retry { after: Some(Duration::from_secs(7)) }.back_off(9),
             Duration::from_secs(7)

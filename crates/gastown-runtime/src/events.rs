@@ -1,8 +1,9 @@
-//! Kubernetes Events: each said once, until something else is to be said about the same topic.
+//! Kubernetes Events: each is published once, until there is another one about the same topic.
 
 use std::collections::HashMap;
 use std::sync::Arc;
 
+use gastown_types::text;
 use k8s_openapi::api::core::v1::ObjectReference;
 use kube::runtime::events::{Event, EventType, Recorder, Reporter};
 use kube::{Client, Resource};
@@ -11,31 +12,32 @@ use tokio::sync::mpsc;
 
 use crate::metrics::Metrics;
 
-/// How many events may wait to be sent; what comes on top is counted and dropped.
+/// How many events may wait to be sent; further ones are counted and dropped.
 const QUEUE: usize = 256;
-/// How many topics are remembered; beyond that all are forgotten, and said once more.
-const REMEMBERED: usize = 20_000;
+/// How many topics are remembered; beyond that all are forgotten, and published once more.
+const MAX_TOPICS: usize = 20_000;
 /// The longest note that the API server takes, in bytes.
-const NOTE_MAX: usize = 1024;
+const MAX_NOTE: usize = 1024;
 
-/// What to say.
+/// The content of an Event.
 #[derive(Clone, Debug)]
 pub struct Note {
-    /// Whether somebody should worry.
+    /// Its type is Warning, else Normal.
     pub warning: bool,
-    /// What it is about, e.g. a condition's type: one thing is said about a topic at a time.
+    /// What it is about, such as a condition's type: an Event is published only when it differs
+    /// from the last one about the same topic of the object.
     pub topic: &'static str,
-    /// `PascalCase`.
+    /// The reason, in `PascalCase`.
     pub reason: String,
     /// One sentence.
     pub message: String,
-    /// Another object that it is about. Events of one object and reason are told apart by it:
-    /// without one they are counted as the same event, with the first one's words.
+    /// Another object that it is about. Without one, Events of one object with the same reason are
+    /// counted as one Event, which keeps the first message.
     pub related: Option<ObjectReference>,
 }
 
 impl Note {
-    /// Good news.
+    /// An Event of type Normal.
     pub fn normal(
         topic: &'static str,
         reason: impl Into<String>,
@@ -50,7 +52,7 @@ impl Note {
         }
     }
 
-    /// Something to worry about.
+    /// An Event of type Warning.
     pub fn warning(
         topic: &'static str,
         reason: impl Into<String>,
@@ -59,25 +61,26 @@ impl Note {
         Self { warning: true, ..Self::normal(topic, reason, message) }
     }
 
-    /// The same about another object.
+    /// Adds another object that it is about.
     #[must_use]
     pub fn about<K: Resource<DynamicType = ()>>(self, object: &K) -> Self {
         Self { related: Some(object.object_ref(&())), ..self }
     }
 }
 
-type Said = HashMap<(String, &'static str), (String, String)>;
+/// The last reason and message, by the object's uid and the topic.
+type Published = HashMap<(String, &'static str), (String, String)>;
 
-/// The one recorder of a process. Clones share.
+/// The recorder of Events. Clones share.
 #[derive(Clone)]
 pub struct Events {
     queue: mpsc::Sender<(ObjectReference, Note)>,
-    said: Arc<Mutex<Said>>,
+    published: Arc<Mutex<Published>>,
     metrics: Metrics,
 }
 
 impl Events {
-    /// Starts the task that sends them; it ends when the last clone is gone.
+    /// Starts the task that sends Events; it ends when the last clone is dropped.
     pub fn start(client: Client, controller: &str, instance: &str, metrics: &Metrics) -> Self {
         let reporter = Reporter {
             controller: format!("gastown.io/{controller}"),
@@ -91,31 +94,31 @@ impl Events {
                     type_: if note.warning { EventType::Warning } else { EventType::Normal },
                     action: note.topic.to_owned(),
                     reason: note.reason,
-                    note: Some(cut(note.message)),
+                    note: Some(text::truncate(&note.message, MAX_NOTE).to_owned()),
                     secondary: note.related,
                 };
                 if let Err(error) = recorder.publish(&event, &object).await {
                     tracing::debug!(
                         error = &error as &dyn std::error::Error,
-                        "an event was not published"
+                        "an Event could not be published"
                     );
                 }
             }
         });
-        Self { queue, said: Arc::default(), metrics: metrics.clone() }
+        Self { queue, published: Arc::default(), metrics: metrics.clone() }
     }
 
-    /// Says it, unless it was the last thing said about this topic of this object. Never waits,
-    /// never fails.
+    /// Publishes an Event, unless it is the same as the last one about this topic of the object.
+    /// Never waits, never fails.
     pub fn publish<K: Resource<DynamicType = ()>>(&self, object: &K, note: Note) {
         let uid = object.meta().uid.clone().unwrap_or_default();
         {
-            let mut said = self.said.lock();
-            if said.len() >= REMEMBERED {
-                said.clear();
+            let mut published = self.published.lock();
+            if published.len() >= MAX_TOPICS {
+                published.clear();
             }
-            let words = (note.reason.clone(), note.message.clone());
-            if said.insert((uid, note.topic), words.clone()) == Some(words) {
+            let new = (note.reason.clone(), note.message.clone());
+            if published.insert((uid, note.topic), new.clone()) == Some(new) {
                 return;
             }
         }
@@ -123,12 +126,4 @@ impl Events {
             self.metrics.events_dropped.inc();
         }
     }
-}
-
-fn cut(mut text: String) -> String {
-    if text.len() > NOTE_MAX {
-        let end = (0..=NOTE_MAX).rev().find(|end| text.is_char_boundary(*end)).unwrap_or(0);
-        text.truncate(end);
-    }
-    text
 }

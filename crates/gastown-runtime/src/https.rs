@@ -1,4 +1,4 @@
-//! An axum router over TLS.
+//! An HTTPS server for an axum router.
 
 use std::io;
 use std::net::SocketAddr;
@@ -28,7 +28,7 @@ impl Listener for Accepted {
                     return (connection, peer);
                 }
                 Some(Err(_)) => {}
-                // Nothing more comes; the server ends by its drain.
+                // No more connections; the server ends by its drain.
                 None => std::future::pending().await,
             }
         }
@@ -39,7 +39,7 @@ impl Listener for Accepted {
     }
 }
 
-/// Serves until `drain`; running responses end first.
+/// Serves until `drain` is cancelled and running responses have ended.
 pub async fn serve(
     listener: TcpListener,
     tls: &Tls,

@@ -9,7 +9,7 @@ use tokio_rustls::TlsConnector;
 
 use super::*;
 
-/// A new certificate for `localhost` in the folder, and what a client must trust.
+/// Writes a new certificate for `localhost` into the folder; returns what a client must trust.
 fn certify(folder: &Path) -> CertificateDer<'static> {
     let pair = rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
     std::fs::write(folder.join("tls.crt"), pair.cert.pem()).unwrap();
@@ -17,7 +17,7 @@ fn certify(folder: &Path) -> CertificateDer<'static> {
     pair.cert.der().clone()
 }
 
-/// The answer to `GET /`, or why there was none.
+/// The response to `GET /`.
 async fn get(address: SocketAddr, trusted: CertificateDer<'static>) -> io::Result<String> {
     let mut roots = RootCertStore::empty();
     roots.add(trusted).unwrap();
@@ -37,7 +37,7 @@ async fn get(address: SocketAddr, trusted: CertificateDer<'static>) -> io::Resul
 
 #[tokio::test]
 async fn a_new_certificate_is_served_without_a_restart_and_a_broken_one_is_not() {
-    // As the program does; another test may have been first.
+    // As the program does; another test may have done it before.
     let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
     let folder = tempfile::tempdir().unwrap();
     let first = certify(folder.path());
@@ -57,16 +57,19 @@ async fn a_new_certificate_is_served_without_a_restart_and_a_broken_one_is_not()
     assert!(get(address, second.clone()).await.unwrap().ends_with("hello"));
     assert!(get(address, first).await.is_err());
 
-    std::fs::write(folder.path().join("tls.key"), "no key").unwrap();
+    std::fs::write(folder.path().join("tls.key"), "not a key").unwrap();
     tls.reload();
-    assert!(get(address, second).await.unwrap().ends_with("hello"), "what worked is kept");
+    assert!(
+        get(address, second).await.unwrap().ends_with("hello"),
+        "the last good certificate stays"
+    );
 
     drain.cancel();
     server.await.unwrap().unwrap();
 }
 
 #[tokio::test]
-async fn a_folder_without_a_certificate_is_named() {
+async fn an_error_names_the_missing_certificate() {
     let folder = tempfile::tempdir().unwrap();
     let error = Tls::load(folder.path(), CancellationToken::new()).unwrap_err();
     assert!(error.to_string().ends_with("tls.crt"), "{error}");

@@ -1,9 +1,9 @@
-//! Who may write: a `coordination.k8s.io` Lease taken by compare-and-swap.
+//! Leader election: a `coordination.k8s.io` Lease, acquired by compare-and-swap.
 //!
 //! Nobody compares clocks. A holder trusts its lease for [`Config::renew_deadline`] after it *sent*
 //! the last renewal that succeeded; a candidate takes over when it has *seen no change* for
-//! [`Config::duration`], both on their own monotonic clock. The second is longer than the first, so
-//! at most one believes in itself.
+//! [`Config::duration`]; each on its own monotonic clock. The second time is longer than the first,
+//! so at most one process believes that it holds the lease.
 
 use std::future::Future;
 use std::sync::Arc;
@@ -18,30 +18,31 @@ use tokio::sync::watch;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
+use crate::jitter::jittered;
 use crate::metrics::Metrics;
 
-/// Which lease, for whom, how fast.
+/// Which lease a process wants, and how fast it acts.
 #[derive(Clone, Debug)]
 pub struct Config {
-    /// Namespace of the lease.
+    /// The lease's namespace.
     pub namespace: String,
-    /// Name of the lease.
+    /// The lease's name.
     pub name: String,
-    /// Who asks.
+    /// The name of this process in the lease.
     pub identity: String,
-    /// A lease unchanged for this long is free.
+    /// A lease that is unchanged for this long is free.
     pub duration: Duration,
-    /// A holder stops believing in itself after this long without a successful renewal. Less than
+    /// A holder stops trusting its lease this long after its last successful renewal. Less than
     /// `duration`.
     pub renew_deadline: Duration,
-    /// Between two renewals that succeed.
+    /// The time between two successful renewals.
     pub renew: Duration,
-    /// Between two looks of a candidate, and before a failed renewal is tried again.
+    /// The time between two attempts of a candidate.
     pub retry: Duration,
 }
 
 impl Config {
-    /// 15 s, 10 s, 5 s, 2 s.
+    /// The usual times: duration 15 s, renew deadline 10 s, renewal every 5 s, retry every 2 s.
     pub fn new(namespace: &str, name: &str, identity: &str) -> Self {
         Self {
             namespace: namespace.to_owned(),
@@ -55,18 +56,18 @@ impl Config {
     }
 }
 
-/// What is known of the lease.
+/// The state of the lease, as this process knows it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct LeaseState {
-    /// Who holds it; empty when nobody is known to.
+    /// The holder's name; empty when no holder is known.
     pub holder: String,
-    /// How often it changed hands: the fencing token of external effects.
+    /// How many times the holder changed: the fencing token of external effects.
     pub transitions: i32,
-    /// Until when the holder may act. In the past for another's lease whose end is not known.
+    /// Until when the holder may act; in the past when another process is the holder.
     pub valid_until: Instant,
 }
 
-/// A view of the lease. Clones share.
+/// Whether this process holds the lease. Clones share.
 #[derive(Clone, Debug)]
 pub struct Leadership {
     identity: Arc<str>,
@@ -74,21 +75,21 @@ pub struct Leadership {
 }
 
 impl Leadership {
-    /// Leadership that is always held, for a process that cannot have a rival: a test, a tool.
+    /// Leadership that is always held, for a process without competitors: a test, a tool.
     pub fn always(identity: &str) -> Self {
-        // Thirty years: tokio's clock cannot go to infinity.
+        // Thirty years: tokio's clock has no infinity.
         let valid_until = Instant::now() + Duration::from_secs(86_400 * 365 * 30);
         let (sender, state) = watch::channel(Arc::new(LeaseState {
             holder: identity.to_owned(),
             transitions: 0,
             valid_until,
         }));
-        // The sender lives as long as the process: a closed channel would read as a lost lease.
+        // The sender lives as long as the process: a closed channel would mean a lost lease.
         std::mem::forget(sender);
         Self { identity: identity.into(), state }
     }
 
-    /// The transitions of our lease while we hold it at this moment, else nothing. Look before each
+    /// The fencing token while this process holds the lease, else none. To be checked before each
     /// write.
     pub fn held(&self) -> Option<i32> {
         let state = self.state.borrow();
@@ -96,13 +97,13 @@ impl Leadership {
             .then_some(state.transitions)
     }
 
-    /// Who holds it, as far as is known: where a call may be sent on.
+    /// The holder's name, if it is known.
     pub fn holder(&self) -> Option<String> {
         let holder = self.state.borrow().holder.clone();
         (!holder.is_empty()).then_some(holder)
     }
 
-    /// Waits until we hold it.
+    /// Waits until this process holds the lease; returns the fencing token.
     pub async fn acquired(&self) -> i32 {
         let mut state = self.state.clone();
         loop {
@@ -115,7 +116,7 @@ impl Leadership {
         }
     }
 
-    /// Waits until we do not hold it, by its release, by another's name in it, or by its end.
+    /// Waits until this process does not hold the lease: it was released, taken over, or ran out.
     pub async fn lost(&self) {
         let mut state = self.state.clone();
         while self.held().is_some() {
@@ -126,19 +127,14 @@ impl Leadership {
             }
         }
     }
-
-    /// The channel itself.
-    pub fn subscribe(&self) -> watch::Receiver<Arc<LeaseState>> {
-        self.state.clone()
-    }
 }
 
-/// Why an attempt failed.
+/// Why an attempt to acquire or renew failed.
 #[derive(Debug, thiserror::Error)]
 enum Error {
-    #[error("talking to the API server about the lease")]
+    #[error("reading or writing the lease")]
     Api(#[source] Box<kube::Error>),
-    #[error("no answer about the lease within {0:?}")]
+    #[error("the API server did not answer within {0:?}")]
     Timeout(Duration),
 }
 
@@ -148,41 +144,43 @@ impl From<kube::Error> for Error {
     }
 }
 
-/// Takes and keeps the lease until `stop` is cancelled, then releases it. The task ends after the
-/// release.
+/// Starts the task that acquires and renews the lease until `stop` is cancelled, and then releases
+/// it.
 pub fn spawn(
     client: kube::Client,
     config: Config,
     metrics: &Metrics,
     stop: CancellationToken,
 ) -> (Leadership, tokio::task::JoinHandle<()>) {
-    let nobody = LeaseState { holder: String::new(), transitions: 0, valid_until: Instant::now() };
-    let (sender, state) = watch::channel(Arc::new(nobody));
+    let unknown = LeaseState { holder: String::new(), transitions: 0, valid_until: Instant::now() };
+    let (sender, state) = watch::channel(Arc::new(unknown));
     let leadership = Leadership { identity: config.identity.as_str().into(), state };
     let api = Api::namespaced(client, &config.namespace);
-    let keeper = Keeper { api, config, sender, seen: None, ours: false, metrics: metrics.clone() };
-    (leadership, tokio::spawn(keeper.run(stop)))
+    let elector =
+        Elector { api, config, sender, seen: None, ours: false, metrics: metrics.clone() };
+    (leadership, tokio::spawn(elector.run(stop)))
 }
 
-struct Keeper {
+/// The task that acquires and renews the lease.
+struct Elector {
     api: Api<Lease>,
     config: Config,
     sender: watch::Sender<Arc<LeaseState>>,
-    /// The record as last read or written, and when we first saw it so.
+    /// The object as last read or written, and since when it has been unchanged.
     seen: Option<(Lease, Instant)>,
-    /// Whether `seen` is our own write of this process.
+    /// Whether this process wrote the object in `seen`.
     ours: bool,
     metrics: Metrics,
 }
 
-impl Keeper {
+impl Elector {
     async fn run(mut self, stop: CancellationToken) {
         loop {
             let held = self.step().await;
             self.metrics.lease_held.set(i64::from(held));
-            // A holder whose renewal failed has little time left.
+            // A holder whose renewal has failed has little time left.
             let retry = if self.still_valid() { self.config.retry / 4 } else { self.config.retry };
-            let wait = crate::jittered(if held { self.config.renew } else { retry });
+            let wait = jittered(if held { self.config.renew } else { retry });
             tokio::select! {
                 () = tokio::time::sleep(wait) => {}
                 () = stop.cancelled() => break,
@@ -192,18 +190,19 @@ impl Keeper {
         self.metrics.lease_held.set(0);
     }
 
-    /// One attempt; true after a renewal that succeeded.
+    /// One attempt; true when this process holds the lease after it.
     async fn step(&mut self) -> bool {
         let attempt = self.attempt().await;
         match attempt {
             Ok(held) => held,
             Err(error) => {
-                // What a request that failed has done is not known: look again before writing.
+                // It is not known whether the failed request had an effect: read before the next
+                // write.
                 self.ours = false;
                 tracing::warn!(
                     lease = self.config.name,
                     error = &error as &dyn std::error::Error,
-                    "the lease could not be renewed"
+                    "the lease could not be acquired or renewed"
                 );
                 false
             }
@@ -212,28 +211,28 @@ impl Keeper {
 
     async fn attempt(&mut self) -> Result<bool, Error> {
         if !self.ours {
-            self.look().await?;
+            self.read().await?;
         }
         let Some((lease, since)) = self.seen.clone() else {
-            let fresh = self.record(None, 0);
+            let fresh = self.object(None, 0);
             let sent = Instant::now();
             let params = PostParams::default();
-            let answer = self.within(self.api.create(&params, &fresh)).await?;
-            return self.write(sent, answer);
+            let answer = self.timeout(self.api.create(&params, &fresh)).await?;
+            return self.written(sent, answer);
         };
         let spec = lease.spec.clone().unwrap_or_default();
         let holder = spec.holder_identity.clone().unwrap_or_default();
         let transitions = spec.lease_transitions.unwrap_or_default();
         let wanted = if self.ours {
-            self.record(Some(&lease), transitions)
+            self.object(Some(&lease), transitions)
         } else if holder.is_empty()
             || holder == self.config.identity
-            || since.elapsed() >= self.patience_with(&spec)
+            || since.elapsed() >= self.expiry(&spec)
         {
-            // A lease of ours that this process did not write is a predecessor's: its effects need
-            // another token.
+            // A lease with our name that this process did not write is from its predecessor, whose
+            // effects had another fencing token.
             let predecessor = holder != self.config.identity || !self.still_valid();
-            self.record(
+            self.object(
                 Some(&lease),
                 if predecessor { transitions.saturating_add(1) } else { transitions },
             )
@@ -243,20 +242,20 @@ impl Keeper {
         };
         let sent = Instant::now();
         let params = PostParams::default();
-        let answer = self.within(self.api.replace(&self.config.name, &params, &wanted)).await?;
-        self.write(sent, answer)
+        let answer = self.timeout(self.api.replace(&self.config.name, &params, &wanted)).await?;
+        self.written(sent, answer)
     }
 
-    /// A request that is not answered in a quarter of the renew deadline has failed: there must be
-    /// time for another.
-    async fn within<T>(&self, request: impl Future<Output = T>) -> Result<T, Error> {
-        let patience = self.config.renew_deadline / 4;
-        tokio::time::timeout(patience, request).await.map_err(|_| Error::Timeout(patience))
+    /// A request without an answer within a quarter of the renew deadline has failed: there must be
+    /// time for another one.
+    async fn timeout<T>(&self, request: impl Future<Output = T>) -> Result<T, Error> {
+        let timeout = self.config.renew_deadline / 4;
+        tokio::time::timeout(timeout, request).await.map_err(|_| Error::Timeout(timeout))
     }
 
-    /// How long another's lease stands unchanged: what its holder wrote, but never less than our
-    /// own measure.
-    fn patience_with(&self, spec: &LeaseSpec) -> Duration {
+    /// How long another's lease has to be unchanged to be free: as its holder wrote, but never less
+    /// than our own duration.
+    fn expiry(&self, spec: &LeaseSpec) -> Duration {
         let theirs = Duration::from_secs(
             u64::try_from(spec.lease_duration_seconds.unwrap_or_default()).unwrap_or_default(),
         );
@@ -268,8 +267,8 @@ impl Keeper {
         state.holder == self.config.identity && Instant::now() < state.valid_until
     }
 
-    async fn look(&mut self) -> Result<(), Error> {
-        let Some(lease) = self.within(self.api.get_opt(&self.config.name)).await?? else {
+    async fn read(&mut self) -> Result<(), Error> {
+        let Some(lease) = self.timeout(self.api.get_opt(&self.config.name)).await?? else {
             self.seen = None;
             return Ok(());
         };
@@ -282,7 +281,8 @@ impl Keeper {
         Ok(())
     }
 
-    fn write(&mut self, sent: Instant, answer: kube::Result<Lease>) -> Result<bool, Error> {
+    /// Takes in the answer to a write that was sent at `sent`.
+    fn written(&mut self, sent: Instant, answer: kube::Result<Lease>) -> Result<bool, Error> {
         match answer {
             Ok(lease) => {
                 let transitions =
@@ -293,7 +293,7 @@ impl Keeper {
                 self.publish(&identity, transitions, sent + self.config.renew_deadline);
                 Ok(true)
             }
-            // Somebody was faster, or it is gone: look again next time.
+            // Another process was faster, or the lease was deleted: read it next time.
             Err(kube::Error::Api(status))
                 if status.is_conflict() || status.is_already_exists() || status.is_not_found() =>
             {
@@ -304,7 +304,8 @@ impl Keeper {
         }
     }
 
-    fn record(&self, present: Option<&Lease>, transitions: i32) -> Lease {
+    /// The lease to write: `present` or a new one, held by this process.
+    fn object(&self, present: Option<&Lease>, transitions: i32) -> Lease {
         let now = MicroTime(Timestamp::now());
         let spec = present.and_then(|lease| lease.spec.clone()).unwrap_or_default();
         let taken = spec.holder_identity.as_deref() != Some(&self.config.identity)
@@ -338,35 +339,38 @@ impl Keeper {
                 lease = self.config.name,
                 holder,
                 transitions,
-                "the holder of the lease has changed"
+                "the lease has another holder"
             );
         }
     }
 
-    /// Empties the holder, if it is us, so that the next candidate need not wait.
+    /// Removes this process as the holder, so that the next candidate does not have to wait.
     async fn release(&mut self) {
         let held = self.ours;
         self.publish("", 0, Instant::now());
         let (true, Some((lease, _))) = (held, self.seen.take()) else { return };
-        let mut free = lease;
-        free.metadata.managed_fields = None;
-        if let Some(spec) = free.spec.as_mut() {
+        let mut released = lease;
+        released.metadata.managed_fields = None;
+        if let Some(spec) = released.spec.as_mut() {
             spec.holder_identity = None;
             spec.renew_time = Some(MicroTime(Timestamp::now()));
         }
         let params = PostParams::default();
-        let release = self.api.replace(&self.config.name, &params, &free);
+        let release = self.api.replace(&self.config.name, &params, &released);
         match tokio::time::timeout(Duration::from_secs(3), release).await {
-            Ok(Ok(_)) => tracing::info!(lease = self.config.name, "the lease is released"),
+            Ok(Ok(_)) => tracing::info!(lease = self.config.name, "the lease was released"),
             Ok(Err(error)) => {
                 tracing::warn!(
                     lease = self.config.name,
                     error = &error as &dyn std::error::Error,
-                    "the lease was not released"
+                    "the lease could not be released"
                 );
             }
             Err(_) => {
-                tracing::warn!(lease = self.config.name, "the lease was not released: no answer")
+                tracing::warn!(
+                    lease = self.config.name,
+                    "the lease could not be released: no answer"
+                );
             }
         }
     }

@@ -1,5 +1,5 @@
-//! Candidates against an API server that keeps one Lease with real optimistic concurrency, and can
-//! be cut off.
+//! Candidates and an API server that has one Lease with real optimistic concurrency, and can be cut
+//! off.
 
 use std::collections::HashSet;
 
@@ -15,11 +15,11 @@ struct Server {
     lease: Option<Value>,
     version: u64,
     writes: Vec<String>,
-    /// Candidates whose requests get no answer (and have no effect).
+    /// Candidates whose requests have no effect and get no answer.
     cut_off: HashSet<&'static str>,
-    /// Candidates whose requests take effect but whose answers are lost.
-    deaf: HashSet<&'static str>,
-    /// Candidates whose answers take a second and a half.
+    /// Candidates whose requests have an effect, but whose answers are lost.
+    answers_lost: HashSet<&'static str>,
+    /// Candidates whose answers take 1.5 s.
     slow: HashSet<&'static str>,
 }
 
@@ -69,7 +69,7 @@ fn client(server: &Shared, who: &'static str) -> kube::Client {
                 std::future::pending::<()>().await;
             }
             let (code, answer) = server.lock().answer(&parts.method, &body);
-            if server.lock().deaf.contains(who) {
+            if server.lock().answers_lost.contains(who) {
                 std::future::pending::<()>().await;
             }
             if server.lock().slow.contains(who) {
@@ -89,7 +89,7 @@ fn client(server: &Shared, who: &'static str) -> kube::Client {
     )
 }
 
-/// A candidate, and what ends it.
+/// A candidate, the token that stops it, and its task.
 fn candidate(
     server: &Shared,
     who: &'static str,
@@ -100,25 +100,25 @@ fn candidate(
     (leadership, stop, task)
 }
 
-/// The token of a claim that comes within a minute; with paused time a claim that never comes would
-/// spin for ever.
+/// The fencing token of a lease that is acquired within a minute; with paused time a test that
+/// waits longer would spin forever.
 async fn acquired(leadership: &Leadership) -> i32 {
     tokio::time::timeout(Duration::from_secs(60), leadership.acquired())
         .await
-        .expect("no claim within a minute")
+        .expect("not acquired within a minute")
 }
 
-/// Lets time pass in small steps, and checks at each that at most one believes in itself.
+/// Lets time pass in small steps, and checks at each that at most one candidate holds the lease.
 async fn pass(seconds: u64, candidates: &[&Leadership]) {
     for _ in 0..seconds * 10 {
         tokio::time::sleep(Duration::from_millis(100)).await;
         let holders = candidates.iter().filter(|leadership| leadership.held().is_some()).count();
-        assert!(holders <= 1, "{holders} hold the lease at once");
+        assert!(holders <= 1, "{holders} candidates hold the lease");
     }
 }
 
 #[tokio::test(start_paused = true)]
-async fn the_first_candidate_gets_it_and_the_second_waits() {
+async fn the_first_candidate_acquires_the_lease_and_the_second_waits() {
     let server = Shared::default();
     let (a, ..) = candidate(&server, "a");
     acquired(&a).await;
@@ -145,7 +145,7 @@ async fn a_release_hands_over_at_once_with_a_new_token() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_holder_cut_off_gives_up_before_another_takes_over() {
+async fn a_holder_that_is_cut_off_loses_the_lease_before_another_takes_over() {
     let server = Shared::default();
     let (a, ..) = candidate(&server, "a");
     acquired(&a).await;
@@ -158,25 +158,25 @@ async fn a_holder_cut_off_gives_up_before_another_takes_over() {
     pass(40, &[&a, &b]).await;
     assert!(
         a.held().is_none() && b.held().is_some(),
-        "who comes back does not push the holder out"
+        "a candidate that comes back does not replace the holder"
     );
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_renewal_whose_answer_is_lost_does_not_prolong_the_claim() {
+async fn a_renewal_whose_answer_is_lost_does_not_extend_the_lease() {
     let server = Shared::default();
     let (a, ..) = candidate(&server, "a");
     acquired(&a).await;
-    server.lock().deaf.insert("a");
+    server.lock().answers_lost.insert("a");
     pass(16, &[&a]).await;
     assert!(a.held().is_none());
-    server.lock().deaf.clear();
+    server.lock().answers_lost.clear();
     pass(5, &[&a]).await;
     assert!(a.held().is_some());
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_slow_server_is_no_reason_to_change_hands() {
+async fn a_slow_server_does_not_change_the_holder() {
     let server = Shared::default();
     server.lock().slow.extend(["a", "b"]);
     let (a, ..) = candidate(&server, "a");
@@ -187,7 +187,7 @@ async fn a_slow_server_is_no_reason_to_change_hands() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn two_candidates_at_once_make_one_holder() {
+async fn of_two_candidates_at_once_one_is_the_holder() {
     let server = Shared::default();
     let (a, ..) = candidate(&server, "a");
     let (b, ..) = candidate(&server, "b");
@@ -196,7 +196,7 @@ async fn two_candidates_at_once_make_one_holder() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_process_that_follows_under_the_same_name_goes_on_at_once_with_a_new_token() {
+async fn a_successor_of_the_same_name_goes_on_at_once_with_a_new_token() {
     let server = Shared::default();
     let (a, _, task) = candidate(&server, "a");
     let first = acquired(&a).await;
@@ -209,13 +209,13 @@ async fn a_process_that_follows_under_the_same_name_goes_on_at_once_with_a_new_t
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_wrong_clock_in_the_record_does_not_matter() {
+async fn a_wrong_clock_in_the_lease_does_not_matter() {
     let server = Shared::default();
     let (a, ..) = candidate(&server, "a");
     acquired(&a).await;
     let (b, ..) = candidate(&server, "b");
     for _ in 0..30 {
-        // As from a holder whose clock is a year behind: b must not take it for expired.
+        // As from a holder whose clock is years behind: b must not treat the lease as expired.
         if let Some(lease) = server.lock().lease.as_mut() {
             lease["spec"]["renewTime"] = json!("2001-01-01T00:00:00.000000Z");
         }
@@ -236,7 +236,7 @@ async fn an_idle_holder_writes_a_dozen_times_a_minute() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn who_waits_for_the_loss_wakes_at_the_end_of_the_claim() {
+async fn waiting_for_the_loss_ends_when_the_lease_runs_out() {
     let server = Shared::default();
     let (a, ..) = candidate(&server, "a");
     acquired(&a).await;

@@ -1,8 +1,7 @@
-//! What every controller shares: arguments, telemetry, client, admin server, leases, apply, gRPC
-//! plumbing.
+//! What every controller shares: arguments, telemetry, client, admin server, leases, watches,
+//! apply, events and the gRPC server.
 //!
-//! It must not know any controller: no kind of ours is named here, no decision about the town is
-//! made here.
+//! It must not know any controller: it names no kind of ours, and makes no decision about one.
 
 pub mod admin;
 pub mod apply;
@@ -13,22 +12,19 @@ pub mod controller;
 pub mod events;
 pub mod grpc;
 pub mod https;
+mod jitter;
 pub mod lease;
 pub mod metrics;
 pub mod own_writes;
 pub mod pace;
-mod shell;
+mod runtime;
 pub mod telemetry;
 pub mod tls;
 pub mod watch;
 
 pub use args::RuntimeArgs;
-pub use shell::{NoArgs, Runtime, run};
+pub use jitter::jittered;
+pub use runtime::{NoArgs, Runtime, run};
 
 /// The audience of every bearer token that our servers accept.
 pub const AUDIENCE: &str = "gastown";
-
-/// `base` give or take a tenth, so that many waiters do not wake in the same instant.
-pub fn jittered(base: std::time::Duration) -> std::time::Duration {
-    base.mul_f64(0.9 + 0.2 * fastrand::f64())
-}

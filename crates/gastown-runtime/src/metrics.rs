@@ -1,4 +1,4 @@
-//! The registry behind `/metrics`, and the metrics that every controller has.
+//! The registry of `/metrics`, and the metrics that every controller has.
 
 use std::sync::Arc;
 
@@ -10,28 +10,28 @@ use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::Registry;
 
-/// Labels of a request to the API server; every value is from a small set.
+/// Labels of requests to the API server; each value is from a small set.
 #[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
 pub struct RequestLabels {
     /// `get`, `list`, `watch`, `create`, `update`, `patch`, `apply`, `delete`.
     pub verb: &'static str,
-    /// Plural and subresource, as in RBAC: `polecats/status`.
+    /// The resource with its subresource, as in RBAC: `polecats/status`.
     pub resource: String,
     /// The HTTP status, `timeout` or `error`.
     pub code: String,
 }
 
-/// Labels of request durations.
+/// Labels of request durations and retries.
 #[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
 pub struct VerbLabels {
-    /// As in [`RequestLabels`].
+    /// The verb, as in [`RequestLabels`].
     pub verb: &'static str,
 }
 
-/// Labels of finished reconciles; the Go operator's.
+/// Labels of finished reconciles, named as in the Go operator.
 #[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
 pub struct ReconcileLabels {
-    /// `rig`, `polecat`, …
+    /// The reconciled kind: `rig`, `polecat`, …
     pub controller: &'static str,
     /// `success`, `requeue`, or the class of the error.
     pub result: &'static str,
@@ -40,11 +40,11 @@ pub struct ReconcileLabels {
 /// Labels of reconcile durations.
 #[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
 pub struct ControllerLabels {
-    /// `rig`, `polecat`, …
+    /// The reconciled kind: `rig`, `polecat`, …
     pub controller: &'static str,
 }
 
-/// Labels of what is counted by kind.
+/// Labels of metrics that are counted by kind.
 #[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
 pub struct KindLabels {
     /// The kind, as in manifests.
@@ -97,18 +97,18 @@ impl Default for Metrics {
             );
             registry.register(
                 "kube_request_duration_seconds",
-                "Time of a request, retries included",
+                "Duration of a request, retries included",
                 metrics.request_seconds.clone(),
             );
             registry.register("reconcile", "Finished reconciles", metrics.reconciles.clone());
             registry.register(
                 "reconcile_duration_seconds",
-                "Time of one reconcile",
+                "Duration of a reconcile",
                 metrics.reconcile_seconds.clone(),
             );
             registry.register(
                 "undecodable_objects",
-                "Objects that do not decode and are skipped",
+                "Objects that cannot be decoded and are skipped",
                 metrics.undecodable.clone(),
             );
             registry.register(
@@ -118,7 +118,7 @@ impl Default for Metrics {
             );
             registry.register(
                 "events_dropped",
-                "Kubernetes events dropped because the queue was full",
+                "Kubernetes Events dropped because the queue was full",
                 metrics.events_dropped.clone(),
             );
             registry.register(

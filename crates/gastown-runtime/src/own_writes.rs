@@ -1,5 +1,5 @@
-//! Read-your-writes over a watch cache: objects that this process wrote and the watch has not shown
-//! yet, so that no decision is made without them.
+//! Read-your-writes over a watch cache: objects that this process has written and the watch has not
+//! delivered yet, so that no decision is made without them.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use kube::{Resource, ResourceExt as _};
 use parking_lot::Mutex;
 
-/// A watch that has not shown a write after this long never will: the object has been deleted
+/// A watch that has not delivered a write after this long never will: the object was deleted
 /// meanwhile.
 const EXPIRY: Duration = Duration::from_secs(60);
 
@@ -116,7 +116,7 @@ mod tests {
     }
 
     #[test]
-    fn an_own_write_counts_until_the_watch_has_shown_it() {
+    fn an_own_write_counts_until_the_watch_has_delivered_it() {
         let own = OwnWrites::default();
         let unseen = |own: &OwnWrites<Lease>| own.unseen(|_| true, |_| false).len();
         own.record(lease("9"));
@@ -124,9 +124,9 @@ mod tests {
         assert_eq!(unseen(&own), 1, "the watch is behind");
         assert_eq!(own.newest(Arc::new(lease("8"))).map(|l| resource_version(l.as_ref())), Some(9));
         own.observe(&lease("10"));
-        assert_eq!(unseen(&own), 0, "shown, or shown as deleted");
+        assert_eq!(unseen(&own), 0, "delivered, or delivered as deleted");
         own.record_deleted("u");
         own.observe(&lease("10"));
-        assert!(own.newest(Arc::new(lease("10"))).is_none(), "what is gone stays gone");
+        assert!(own.newest(Arc::new(lease("10"))).is_none(), "a deleted object stays deleted");
     }
 }

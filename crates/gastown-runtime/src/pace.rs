@@ -1,4 +1,4 @@
-//! Writes that may wait a little: what changes often is written at most so often.
+//! A minimum time between two writes of an object, for fields that change often.
 
 use std::collections::HashMap;
 use std::time::{Duration, Instant};
@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use kube::{Resource, ResourceExt as _};
 use parking_lot::Mutex;
 
-/// When objects were written last, by uid; those of long ago are forgotten.
+/// When each object was written last, by uid; older writes are forgotten.
 #[derive(Debug)]
 pub struct Pace {
     every: Duration,
@@ -14,18 +14,18 @@ pub struct Pace {
 }
 
 impl Pace {
-    /// At most one write of an object in `every`.
+    /// At most one write of each object in the time `every`.
     pub fn new(every: Duration) -> Self {
         Self { every, last: Mutex::default() }
     }
 
-    /// How long the next write has to wait; nothing when enough time has gone by.
+    /// How long the next write of an object has to wait; none when it need not.
     pub fn wait<K: Resource>(&self, object: &K) -> Option<Duration> {
         let last = *self.last.lock().get(&object.uid()?)?;
         self.every.checked_sub(last.elapsed()).filter(|left| !left.is_zero())
     }
 
-    /// It was written just now.
+    /// The object was written just now.
     pub fn wrote<K: Resource>(&self, object: &K) {
         let mut all = self.last.lock();
         all.retain(|_, last| last.elapsed() < self.every);
@@ -40,7 +40,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_was_just_written_waits_and_what_never_was_does_not() {
+    fn only_an_object_that_was_just_written_waits() {
         let mut object = ConfigMap::default();
         object.metadata.uid = Some("u".into());
         let mut other = object.clone();

@@ -1,5 +1,5 @@
-//! Logs and traces. Traces are exported when `OTEL_EXPORTER_OTLP_ENDPOINT` is set (OTLP over plain
-//! gRPC).
+//! Logs and traces. Traces are exported when `OTEL_EXPORTER_OTLP_ENDPOINT` is set, by OTLP over
+//! gRPC without TLS.
 
 use opentelemetry::trace::TracerProvider as _;
 use opentelemetry_sdk::Resource;
@@ -11,28 +11,28 @@ use tracing_subscriber::{EnvFilter, Layer as _};
 
 use crate::args::{LogFormat, RuntimeArgs};
 
-/// Why logging could not be set up.
+/// Why logging or tracing could not be set up.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// The filter is not one.
+    /// The log filter is not valid.
     #[error("reading the log filter {0:?}")]
     Filter(String, #[source] tracing_subscriber::filter::ParseError),
-    /// The endpoint cannot be used.
+    /// The endpoint of the trace exporter is not valid.
     #[error("setting up the export of traces")]
     Exporter(#[source] opentelemetry_otlp::ExporterBuildError),
-    /// Another subscriber is installed.
+    /// A log subscriber is installed already.
     #[error("installing the log subscriber")]
     Install(#[source] tracing_subscriber::util::TryInitError),
 }
 
-/// Keeps the exporter; [`Telemetry::shutdown`] sends what is left.
+/// The exporter of traces; [`Telemetry::shutdown`] sends the spans that it still holds.
 #[derive(Debug, Default)]
 pub struct Telemetry {
     provider: Option<SdkTracerProvider>,
 }
 
-/// Installs the global subscriber. Must be called inside the tokio runtime, where the exporter's
-/// channel lives.
+/// Installs the global log subscriber and the exporter of traces. Must be called in the tokio
+/// runtime, where the exporter's channel lives.
 pub fn init(
     args: &RuntimeArgs,
     controller: &'static str,
@@ -40,7 +40,7 @@ pub fn init(
 ) -> Result<Telemetry, Error> {
     let filter =
         EnvFilter::try_new(&args.log).map_err(|error| Error::Filter(args.log.clone(), error))?;
-    let lines = match args.log_format {
+    let log = match args.log_format {
         LogFormat::Json => tracing_subscriber::fmt::layer()
             .json()
             .flatten_event(true)
@@ -49,9 +49,9 @@ pub fn init(
         LogFormat::Pretty => tracing_subscriber::fmt::layer().with_writer(std::io::stderr).boxed(),
     };
     opentelemetry::global::set_text_map_propagator(TraceContextPropagator::new());
-    let wanted = std::env::var_os("OTEL_EXPORTER_OTLP_ENDPOINT")
+    let is_exported = std::env::var_os("OTEL_EXPORTER_OTLP_ENDPOINT")
         .is_some_and(|endpoint| !endpoint.is_empty());
-    let provider = if wanted {
+    let provider = if is_exported {
         let exporter = opentelemetry_otlp::SpanExporter::builder()
             .with_tonic()
             .build()
@@ -76,7 +76,7 @@ pub fn init(
         .map(|provider| tracing_opentelemetry::layer().with_tracer(provider.tracer(controller)));
     tracing_subscriber::registry()
         .with(spans)
-        .with(lines)
+        .with(log)
         .with(filter)
         .try_init()
         .map_err(Error::Install)?;
@@ -84,7 +84,7 @@ pub fn init(
 }
 
 impl Telemetry {
-    /// Sends the spans that are still buffered; waits at most five seconds.
+    /// Sends the spans that are still buffered, for at most five seconds.
     pub fn shutdown(self) {
         if let Some(provider) = self.provider
             && let Err(error) = provider.shutdown_with_timeout(std::time::Duration::from_secs(5))
@@ -97,17 +97,6 @@ impl Telemetry {
     }
 }
 
-/// The W3C trace context of the current span, as the value of a `traceparent` header or annotation.
-pub fn traceparent() -> Option<String> {
-    use tracing_opentelemetry::OpenTelemetrySpanExt as _;
-    let context = tracing::Span::current().context();
-    let mut carrier = std::collections::HashMap::new();
-    opentelemetry::global::get_text_map_propagator(|propagator| {
-        propagator.inject_context(&context, &mut carrier)
-    });
-    carrier.remove("traceparent")
-}
-
 /// Makes `span` a child of the remote span that `traceparent` names. Must be called before the span
 /// is entered.
 pub fn set_parent(span: &tracing::Span, traceparent: &str) {
@@ -116,6 +105,6 @@ pub fn set_parent(span: &tracing::Span, traceparent: &str) {
         std::collections::HashMap::from([("traceparent".to_owned(), traceparent.to_owned())]);
     let context =
         opentelemetry::global::get_text_map_propagator(|propagator| propagator.extract(&carrier));
-    // Without an exporter there is no layer to take the parent: nothing is lost.
+    // It fails without an exporter, when there are no traces.
     let _ = span.set_parent(context);
 }

@@ -1,4 +1,4 @@
-//! Server certificates from a folder that may change under us, and connections over them.
+//! The server's certificate, read again when its files change, and TLS connections.
 
 use std::io;
 use std::net::SocketAddr;
@@ -20,23 +20,23 @@ use tokio::sync::{Semaphore, mpsc};
 use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
 
-/// How often the files are looked at.
-const LOOK: Duration = Duration::from_secs(30);
-/// A client that has not finished its handshake by then is cut off.
-const HANDSHAKE: Duration = Duration::from_secs(10);
+/// How often the files are read again.
+const RELOAD_EVERY: Duration = Duration::from_secs(30);
+/// A client that has not finished its handshake after this time is disconnected.
+const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
 /// How many handshakes run at a time.
-const HANDSHAKES: usize = 64;
+const MAX_HANDSHAKES: usize = 64;
 
-/// Why there is no certificate to serve with.
+/// Why the certificate cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// A file cannot be read.
     #[error("reading {0}")]
     Read(PathBuf, #[source] io::Error),
-    /// A file is no PEM of its kind.
+    /// A file is not valid PEM of its kind.
     #[error("reading PEM from {0}")]
     Pem(PathBuf, #[source] rustls_pki_types::pem::Error),
-    /// The key and the certificate cannot be used.
+    /// The key does not belong to the certificate, or is of an unsupported kind.
     #[error("using the certificate in {0}")]
     Use(PathBuf, #[source] rustls::Error),
 }
@@ -50,26 +50,27 @@ pub struct Tls {
 #[derive(Debug)]
 struct Resolver {
     folder: PathBuf,
-    present: RwLock<(Vec<u8>, Arc<CertifiedKey>)>,
+    /// The files' content, and the certificate made from it.
+    current: RwLock<(Vec<u8>, Arc<CertifiedKey>)>,
 }
 
 impl ResolvesServerCert for Resolver {
     fn resolve(&self, _: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
-        Some(self.present.read().1.clone())
+        Some(self.current.read().1.clone())
     }
 }
 
 impl Tls {
-    /// Reads the folder, and looks at it again every half minute until `stop`. A folder that became
-    /// unreadable or wrong leaves the certificate as it was, and is logged.
+    /// Reads the folder, and again every 30 s until `stop` is cancelled. When the files become
+    /// unreadable or invalid, that is logged and the last good certificate stays.
     pub fn load(folder: &Path, stop: CancellationToken) -> Result<Self, Error> {
         let resolver =
-            Arc::new(Resolver { folder: folder.to_owned(), present: RwLock::new(read(folder)?) });
+            Arc::new(Resolver { folder: folder.to_owned(), current: RwLock::new(read(folder)?) });
         let watched = resolver.clone();
         tokio::spawn(async move {
             loop {
                 tokio::select! {
-                    () = tokio::time::sleep(LOOK) => {}
+                    () = tokio::time::sleep(RELOAD_EVERY) => {}
                     () = stop.cancelled() => return,
                 }
                 watched.reload();
@@ -78,7 +79,7 @@ impl Tls {
         Ok(Self { resolver })
     }
 
-    /// Looks at the folder now.
+    /// Reads the folder now.
     pub fn reload(&self) {
         self.resolver.reload();
     }
@@ -95,14 +96,14 @@ impl Resolver {
     fn reload(&self) {
         match read(&self.folder) {
             Ok(fresh) => {
-                if self.present.read().0 != fresh.0 {
-                    *self.present.write() = fresh;
+                if self.current.read().0 != fresh.0 {
+                    *self.current.write() = fresh;
                     tracing::info!(folder = %self.folder.display(), "the server's certificate has changed");
                 }
             }
             Err(error) => tracing::warn!(
                 error = &error as &dyn std::error::Error,
-                "the server's certificate could not be read again"
+                "the server's certificate could not be reloaded"
             ),
         }
     }
@@ -132,11 +133,11 @@ fn read(folder: &Path) -> Result<(Vec<u8>, Arc<CertifiedKey>), Error> {
 #[derive(Debug)]
 pub struct Connection {
     stream: tokio_rustls::server::TlsStream<TcpStream>,
-    /// The other end.
+    /// The client's address.
     pub peer: SocketAddr,
 }
 
-/// Accepts connections and does their handshakes beside each other, until `stop`. `protocols` are
+/// Accepts connections until `stop` is cancelled; handshakes run in parallel. `protocols` are
 /// offered by ALPN.
 pub fn accept(
     listener: TcpListener,
@@ -145,8 +146,8 @@ pub fn accept(
     stop: CancellationToken,
 ) -> mpsc::Receiver<io::Result<Connection>> {
     let acceptor = tls.acceptor(protocols);
-    let (ready, accepted) = mpsc::channel(HANDSHAKES);
-    let slots = Arc::new(Semaphore::new(HANDSHAKES));
+    let (ready, accepted) = mpsc::channel(MAX_HANDSHAKES);
+    let slots = Arc::new(Semaphore::new(MAX_HANDSHAKES));
     tokio::spawn(async move {
         loop {
             let (slot, incoming) = tokio::select! {
@@ -157,7 +158,7 @@ pub fn accept(
             let (stream, peer) = match incoming {
                 Ok(incoming) => incoming,
                 Err(error) => {
-                    // Out of descriptors, most likely: closing connections give some back.
+                    // Most likely no descriptors are left until some connections close.
                     tracing::warn!(
                         error = &error as &dyn std::error::Error,
                         "a connection could not be accepted"
@@ -170,10 +171,10 @@ pub fn accept(
             tokio::spawn(async move {
                 let _slot = slot;
                 let _ = stream.set_nodelay(true);
-                match tokio::time::timeout(HANDSHAKE, acceptor.accept(stream)).await {
+                match tokio::time::timeout(HANDSHAKE_TIMEOUT, acceptor.accept(stream)).await {
                     Ok(Ok(stream)) => drop(ready.send(Ok(Connection { stream, peer })).await),
                     Ok(Err(error)) => {
-                        tracing::debug!(%peer, error = &error as &dyn std::error::Error, "a TLS handshake failed")
+                        tracing::debug!(%peer, error = &error as &dyn std::error::Error, "a TLS handshake failed");
                     }
                     Err(_) => tracing::debug!(%peer, "a TLS handshake took too long"),
                 }

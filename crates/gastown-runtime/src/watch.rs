@@ -1,8 +1,9 @@
-//! One watcher a kind into a store, and object references of another kind out of it.
+//! Watches: the objects of a kind in a store, and for each change references to the objects to
+//! reconcile.
 //!
-//! Stores are shared, streams are not: a subscriber of kube's shared streams can stall for ever
-//! when an object leaves the store before its turn. An object that does not decode is skipped (its
-//! last good version stays) and named once; it never stops the others.
+//! Stores are shared, streams are not: a subscriber of kube's shared streams can stall forever when
+//! an object leaves the store before its turn. An object that cannot be decoded is skipped (its
+//! last good version stays) and logged once; it never stops the others.
 
 use std::collections::{HashMap, HashSet};
 use std::fmt::Debug;
@@ -17,13 +18,13 @@ use kube::{Api, Resource, ResourceExt as _};
 use serde::de::DeserializeOwned;
 use tokio::sync::mpsc;
 
-use crate::Runtime;
 use crate::metrics::KindLabels;
+use crate::runtime::Runtime;
 
-/// How many references may wait for a controller; a watcher that finds the queue full waits.
+/// How many references may wait for a controller; a watch waits while the queue is full.
 const QUEUE: usize = 1024;
 
-/// Where references of `K` are put to have it reconciled. Clones share.
+/// The sending end of a queue of objects to reconcile. Clones share the queue.
 pub struct Trigger<K: Resource<DynamicType = ()>>(mpsc::Sender<ObjectRef<K>>);
 
 impl<K: Resource<DynamicType = ()>> Clone for Trigger<K> {
@@ -32,32 +33,31 @@ impl<K: Resource<DynamicType = ()>> Clone for Trigger<K> {
     }
 }
 
-/// The other end of [`Trigger`]s; one controller reads it.
+/// The receiving end of a queue of objects to reconcile, for one controller.
 pub struct Triggers<K: Resource<DynamicType = ()>>(pub(crate) mpsc::Receiver<ObjectRef<K>>);
 
-/// A queue of references; the same one queued twice is reconciled once.
+/// A queue of objects to reconcile; an object that is queued twice is reconciled once.
 pub fn triggers<K: Resource<DynamicType = ()>>() -> (Trigger<K>, Triggers<K>) {
     let (sender, receiver) = mpsc::channel(QUEUE);
     (Trigger(sender), Triggers(receiver))
 }
 
 impl<K: Resource<DynamicType = ()>> Triggers<K> {
-    /// The next reference, for who does without a [`crate::controller::Controller`]; nothing when
-    /// all triggers are gone.
+    /// Waits for the next object; none when all triggers are dropped.
     pub async fn recv(&mut self) -> Option<ObjectRef<K>> {
         self.0.recv().await
     }
 }
 
 impl<K: Resource<DynamicType = ()>> Trigger<K> {
-    /// Queues one, waiting while the queue is full.
+    /// Queues an object, waiting while the queue is full.
     pub async fn send(&self, object: ObjectRef<K>) {
-        // A closed queue is a controller that has ended.
+        // The queue is closed when the controller has ended.
         let _ = self.0.send(object).await;
     }
 
-    /// Queues one unless the queue is full or its reader gone; says whether it did. For gRPC
-    /// handlers: what is dropped here comes again by watch or resync.
+    /// Queues an object unless the queue is full or closed; returns whether it did. For gRPC
+    /// handlers: what is dropped here is reconciled after a watch event or a resync.
     pub fn try_send(&self, object: ObjectRef<K>) -> bool {
         self.0.try_send(object).is_ok()
     }
@@ -67,7 +67,7 @@ type Notify<K> = Box<dyn Fn(&K) -> futures::future::BoxFuture<'static, ()> + Sen
 
 type Trim<K> = Box<dyn Fn(&mut K) + Send + Sync>;
 
-/// A watch to be started.
+/// A watch that is not started yet.
 pub struct Watch<K: Resource<DynamicType = ()> + 'static> {
     runtime: Runtime,
     api: Api<DeserializeGuard<K>>,
@@ -80,7 +80,7 @@ impl<K> Watch<K>
 where
     K: Resource<DynamicType = ()> + Clone + DeserializeOwned + Debug + Send + Sync + 'static,
 {
-    /// All objects of the kind, in the cluster.
+    /// A watch of all objects of the kind in the cluster.
     pub fn all(runtime: &Runtime) -> Self {
         Self::with(runtime, Api::all(runtime.client.clone()))
     }
@@ -90,21 +90,22 @@ where
         Self { runtime: runtime.clone(), api, config, trim: None, notify: Vec::new() }
     }
 
-    /// Only objects with these labels.
+    /// Watches only objects that match a label selector.
     #[must_use]
     pub fn labels(mut self, selector: &str) -> Self {
         self.config = self.config.labels(selector);
         self
     }
 
-    /// Drops what is never read before it is stored; managedFields always go.
+    /// Removes from each object what is never read, before it is stored. managedFields are always
+    /// removed.
     #[must_use]
     pub fn trim(mut self, trim: impl Fn(&mut K) + Send + Sync + 'static) -> Self {
         self.trim = Some(Box::new(trim));
         self
     }
 
-    /// On each change, deletes included, has what `map` names reconciled. The store shows the
+    /// Queues the objects that `map` returns at each change, deletions included. The store has the
     /// change by then.
     #[must_use]
     pub fn notify<Root, Refs>(
@@ -129,14 +130,14 @@ where
         self
     }
 
-    /// Has the changed object itself reconciled.
+    /// Queues the changed object itself at each change.
     #[must_use]
     pub fn notify_self(self, trigger: &Trigger<K>) -> Self {
         self.notify(trigger, |object| [ObjectRef::from_obj(object)])
     }
 
-    /// Starts the watch; the process is not ready before its first list is in the store. Ends with
-    /// the runtime's drain.
+    /// Starts the watch. The process is not ready before its first list is in the store. It ends
+    /// with the runtime.
     pub fn start(self) -> Store<K> {
         let kind = K::kind(&()).into_owned();
         self.runtime.readiness.wait_for(&kind, "not listed yet");
@@ -172,7 +173,7 @@ where
         + Sync
         + 'static,
 {
-    /// The objects of one namespace.
+    /// A watch of the objects of one namespace.
     pub fn namespaced(runtime: &Runtime, namespace: &str) -> Self {
         Self::with(runtime, Api::namespaced(runtime.client.clone(), namespace))
     }
@@ -183,10 +184,10 @@ struct Task<K: Resource<DynamicType = ()> + Clone + 'static> {
     store: Store<K>,
     writer: Writer<K>,
     watch: Watch<K>,
-    /// Objects that do not decode, and the complaint that was logged.
+    /// Objects that cannot be decoded, and the error that was logged.
     bad: HashMap<ObjectRef<K>, String>,
     listed_once: bool,
-    /// While a list comes in: what was there before it and has not come again.
+    /// While a list arrives: the objects of the store that have not been in it so far.
     listing: Option<HashSet<ObjectRef<K>>>,
 }
 
@@ -204,7 +205,7 @@ where
             match event {
                 Ok(event) => {
                     failing = false;
-                    self.take(event).await;
+                    self.handle(event).await;
                 }
                 Err(error) => {
                     self.watch
@@ -222,14 +223,14 @@ where
                     }
                     failing = true;
                     if !self.listed_once {
-                        self.watch.runtime.readiness.wait_for(&self.kind, &missing(&error));
+                        self.watch.runtime.readiness.wait_for(&self.kind, &why_not_listed(&error));
                     }
                 }
             }
         }
     }
 
-    async fn take(&mut self, event: Event<DeserializeGuard<K>>) {
+    async fn handle(&mut self, event: Event<DeserializeGuard<K>>) {
         match event {
             Event::Init => {
                 self.listing = Some(
@@ -273,10 +274,11 @@ where
         }
     }
 
-    /// A list is complete: what was not in it is gone, and everything may have changed.
+    /// A list is complete: what was not in it was deleted, and every other object may have changed.
     async fn listed(&mut self) {
-        let gone: Vec<_> = self.listing.take().unwrap_or_default().into_iter().collect();
-        let last: Vec<_> = gone.iter().filter_map(|reference| self.store.get(reference)).collect();
+        let deleted: Vec<_> = self.listing.take().unwrap_or_default().into_iter().collect();
+        let last: Vec<_> =
+            deleted.iter().filter_map(|reference| self.store.get(reference)).collect();
         self.writer.apply_watcher_event(&Event::InitDone);
         self.listed_once = true;
         self.watch.runtime.readiness.done(&self.kind);
@@ -291,7 +293,7 @@ where
         }
     }
 
-    /// The object, or its last good version while a list comes in, or nothing.
+    /// The object; if it cannot be decoded, its last good version while a list arrives, else none.
     fn decode(&mut self, DeserializeGuard(object): DeserializeGuard<K>) -> Option<K> {
         match object {
             Ok(mut object) => {
@@ -305,7 +307,7 @@ where
             Err(bad) => {
                 let reference = reference::<K>(&bad.metadata);
                 if self.bad.get(&reference) != Some(&bad.error) {
-                    tracing::error!(object = %reference, error = bad.error, "an object does not decode and is skipped");
+                    tracing::error!(object = %reference, error = bad.error, "an object cannot be decoded and is skipped");
                     self.bad.insert(reference.clone(), bad.error);
                     self.count();
                 }
@@ -343,7 +345,7 @@ fn reference<K: Resource<DynamicType = ()>>(metadata: &kube::api::ObjectMeta) ->
     }
 }
 
-fn missing(error: &watcher::Error) -> String {
+fn why_not_listed(error: &watcher::Error) -> String {
     match error {
         watcher::Error::InitialListFailed(kube::Error::Api(status)) if status.code == 404 => {
             "its CustomResourceDefinition is not installed".to_owned()

@@ -3,9 +3,9 @@ use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 
-/// A branch's short name, without `refs/heads/`, that `git check-ref-format --branch` would take
-/// and that no command line can mistake for an option. At most 244 bytes, so that it fits a ref
-/// file's path.
+/// A branch's short name, without `refs/heads/`: one that `git check-ref-format --branch` accepts
+/// and that no command line takes for an option. At most 244 bytes, so that it fits a ref file's
+/// path.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub struct BranchName(String);
@@ -15,7 +15,7 @@ pub struct BranchName(String);
 #[error("{name:?} is not a branch name: {why}")]
 pub struct InvalidBranch {
     name: String,
-    why: &'static str,
+    why: String,
 }
 
 impl BranchName {
@@ -30,50 +30,43 @@ impl BranchName {
     }
 }
 
-fn fault(s: &str) -> Option<&'static str> {
-    if s.is_empty() {
-        return Some("it is empty");
+/// Our rules beyond git's: what git itself, a command line or a file system could misread.
+fn refusal(name: &str) -> Option<&'static str> {
+    let is_lock = |part: &str| {
+        let suffix = part.len().checked_sub(5).and_then(|at| part.as_bytes().get(at..));
+        suffix.is_some_and(|s| s.eq_ignore_ascii_case(b".lock"))
+    };
+    if name.is_empty() {
+        Some("it is empty")
+    } else if name.len() > 244 {
+        Some("it is longer than 244 bytes")
+    } else if name == "HEAD" || name == "@" {
+        Some("git reserves it")
+    } else if name.starts_with("refs/") {
+        Some("it must be the short name, without refs/")
+    } else if name.starts_with('-') {
+        Some("it starts with a hyphen")
+    } else if name.chars().any(char::is_whitespace) {
+        Some("it has white space")
+    } else if name.split('/').any(is_lock) {
+        Some("a part of its path ends in .lock")
+    } else {
+        None
     }
-    if s.len() > 244 {
-        return Some("it is longer than 244 bytes");
-    }
-    if s == "HEAD" || s == "@" {
-        return Some("git reserves it");
-    }
-    if s.starts_with("refs/") {
-        return Some("it must be the short name, without refs/");
-    }
-    if s.starts_with('-') {
-        return Some("it starts with a hyphen");
-    }
-    if s.starts_with('/') || s.ends_with('/') || s.contains("//") {
-        return Some("it has an empty path part");
-    }
-    if s.contains("..") || s.contains("@{") || s.ends_with('.') {
-        return Some("it has `..`, `@{` or a final dot");
-    }
-    let bad = |c: char| c.is_ascii_control() || c.is_whitespace() || "~^:?*[\\".contains(c);
-    if s.chars().any(bad) {
-        return Some("it has a space, a control character or one of ~^:?*[\\");
-    }
-    if s.split('/').any(|p| {
-        p.starts_with('.')
-            || p.len() > 5 && p.as_bytes()[p.len() - 5..].eq_ignore_ascii_case(b".lock")
-            || p == ".lock"
-    }) {
-        return Some("a path part starts with a dot or ends in .lock");
-    }
-    None
 }
 
 impl FromStr for BranchName {
     type Err = InvalidBranch;
 
     fn from_str(s: &str) -> Result<Self, Self::Err> {
-        match fault(s) {
-            None => Ok(Self(s.to_owned())),
-            Some(why) => Err(InvalidBranch { name: s.chars().take(80).collect(), why }),
+        let invalid = |why: String| InvalidBranch { name: s.chars().take(80).collect(), why };
+        if let Some(why) = refusal(s) {
+            return Err(invalid(why.to_owned()));
         }
+        let branch = Self(s.to_owned());
+        gix_validate::reference::branch_name(branch.full().as_str().into())
+            .map_err(|error| invalid(error.to_string()))?;
+        Ok(branch)
     }
 }
 
@@ -115,7 +108,7 @@ mod tests {
     }
 
     #[test]
-    fn what_git_would_refuse_or_misread_does_not() {
+    fn names_that_git_refuses_or_could_misread_do_not_parse() {
         let bad = [
             "",
             "-D",
@@ -133,6 +126,10 @@ mod tests {
             "a/.b",
             "a.lock",
             "a/b.lock/c",
+            "a.LOCK",
+            "a/.Lock",
+            "a\u{a0}b",
+            "a\u{7f}b",
             "a.",
             "HEAD",
             "@",

@@ -8,9 +8,9 @@ use serde::{Deserialize, Serialize};
 #[serde(try_from = "String", into = "String")]
 pub struct CommitId(String);
 
-/// Why a text is not a commit id.
+/// The text is not a commit id.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("{0:?} is not a commit id: want 40 or 64 lowercase hexadecimal digits, not all zero")]
+#[error("{0:?} is not a commit id: expected 40 or 64 lowercase hexadecimal digits, not all zero")]
 pub struct InvalidCommit(String);
 
 impl CommitId {

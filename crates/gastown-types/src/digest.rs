@@ -1,5 +1,4 @@
-//! Digests as lowercase hexadecimal text: for names that follow from content, and for noticing that
-//! something changed.
+//! Digests as lowercase hexadecimal text: for names made from content, and for detecting changes.
 
 use sha2::{Digest as _, Sha256};
 
@@ -35,7 +34,7 @@ mod tests {
     }
 
     #[test]
-    fn parts_are_told_apart() {
+    fn the_borders_of_parts_change_the_digest() {
         assert_ne!(short_digest(&["ab", "c"], 16), short_digest(&["a", "bc"], 16));
         assert_ne!(short_digest(&["a", ""], 16), short_digest(&["a"], 16));
     }

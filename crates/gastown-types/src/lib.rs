@@ -1,9 +1,9 @@
-//! The ground floor of the workspace: what a stranger may have written, made safe once.
+//! The lowest crate of the workspace: types for untrusted input, checked or cleaned in one place.
 //!
-//! Branches, commits and repository URLs are types of their own, so a commit cannot be passed for a
-//! branch, and nothing that git would read as an option, a helper or a ref outside `refs/heads/`
-//! gets past the edge. [`text`] cleans what is shown, [`digest`] and [`slug`] make names from
-//! content. This crate does no I/O and knows neither Kubernetes nor a git implementation.
+//! Branches, commits and repository URLs are types of their own, so that a commit cannot be used as
+//! a branch, and no value can be one that git would read as an option, a helper or a ref outside
+//! `refs/heads/`. [`text`] cleans text for display, [`digest`] and [`slug`] make names from content.
+//! This crate does no I/O and knows neither Kubernetes nor a git implementation.
 
 mod branch;
 mod commit;

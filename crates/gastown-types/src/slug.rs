@@ -1,8 +1,8 @@
-//! Names of objects made from text that was written for people.
+//! Parts of object names, and labels, made from text that was written for people.
 
 /// `text` as part of a DNS label: lowercase ASCII letters and digits, any run of other characters
 /// as one `-`, none at either end; at most `max` bytes. Empty where the text has no such letter.
-/// Different texts may have one slug: a name that has to be unique needs a digest besides.
+/// Different texts may have the same slug: a name that has to be unique needs a digest as well.
 pub fn slug(text: &str, max: usize) -> String {
     let mut slug = String::new();
     for c in text.chars().flat_map(char::to_lowercase) {
@@ -19,7 +19,7 @@ pub fn slug(text: &str, max: usize) -> String {
     slug
 }
 
-/// Whether `text` is a label's value to Kubernetes: at most 63 bytes of letters, digits, `-`, `_`
+/// Whether Kubernetes accepts `text` as a label's value: at most 63 bytes of letters, digits, `-`, `_`
 /// and `.`, a letter or digit at both ends; or empty.
 pub fn is_label_value(text: &str) -> bool {
     let bytes = text.as_bytes();
@@ -45,7 +45,7 @@ mod tests {
     }
 
     #[test]
-    fn a_label_value_is_what_the_api_server_takes() {
+    fn a_label_value_is_what_the_api_server_accepts() {
         assert!(["", "a", "web-1.x_Y", &"a".repeat(63)].into_iter().all(is_label_value));
         assert!(!["-a", "a.", "a b", "é", &"a".repeat(64)].into_iter().any(is_label_value));
     }

@@ -1,18 +1,17 @@
-//! Text that a stranger may have written, made safe to show: one place decides which characters
-//! pass.
+//! Cleans untrusted text for display: one place decides which characters may be shown.
 //!
-//! A terminal obeys control characters, and bidirectional and zero-width characters make a line
-//! read as something that it is not. Line breaks become spaces in [`line`] and stay in [`block`];
-//! every other hidden character becomes U+FFFD, so that a reader sees that something was there.
+//! Terminals interpret control characters, and bidirectional and zero-width characters make a line
+//! look like another one. Line breaks become spaces in [`line`] and stay in [`block`];
+//! every other hidden character becomes U+FFFD, so that a reader sees that there was one.
 
-/// What stands for a hidden character.
+/// Replaces a hidden character.
 const REPLACEMENT: char = '\u{fffd}';
-/// What stands for the rest of a text that was cut.
+/// Replaces the rest of a text that is cut.
 const ELLIPSIS: char = '…';
 
-/// Whether a character is not seen, or changes how its neighbours are seen: controls (C0, C1, DEL),
+/// Whether a character is invisible, or changes how its neighbours are displayed: controls (C0, C1, DEL),
 /// line and paragraph separators, bidirectional marks and overrides, zero-width and other invisible
-/// characters, variation selectors' supplement and tags. White space that is seen is not hidden.
+/// characters, variation selectors' supplement and tags. Visible white space is not hidden.
 pub fn is_hidden(c: char) -> bool {
     c.is_control()
         || matches!(c,
@@ -39,7 +38,7 @@ pub fn block(text: &str, max: usize) -> String {
 }
 
 /// The last `max` characters of a text, cleaned as [`block`] does; a text that is longer begins
-/// with `…`. For logs, whose end says what went wrong.
+/// with `…`. For logs, where the error is at the end.
 pub fn block_end(text: &str, max: usize) -> String {
     let all: Vec<char> = block_chars(text).collect();
     match all.len().checked_sub(max).filter(|more| *more > 0) {
@@ -53,7 +52,12 @@ pub fn block_end(text: &str, max: usize) -> String {
 
 /// The longest beginning of `text` of at most `max` bytes that ends between two characters.
 pub fn truncate(text: &str, max: usize) -> &str {
-    &text[..text.floor_char_boundary(max)]
+    // `str::floor_char_boundary` is newer than the oldest Rust that we support.
+    let mut end = max.min(text.len());
+    while !text.is_char_boundary(end) {
+        end -= 1;
+    }
+    &text[..end]
 }
 
 fn visible(c: char) -> char {

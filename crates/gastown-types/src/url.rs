@@ -3,7 +3,7 @@ use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 
-/// Where a git repository is. Takes `git@host:path`, `ssh://[user@]host[:port]/path`,
+/// The URL of a git repository: `git@host:path`, `ssh://[user@]host[:port]/path`,
 /// `http(s)://host[:port]/path` and `file:///path`; never a remote helper (`ext::…`), an option, a
 /// password in the text or a control character.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -20,7 +20,7 @@ pub struct GitUrl {
 /// How a repository is reached.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Scheme {
-    /// Secure shell, in either spelling.
+    /// ssh, as `ssh://…` or `git@host:path`.
     Ssh,
     /// Plain HTTP, for servers inside a cluster.
     Http,
@@ -30,7 +30,7 @@ pub enum Scheme {
     File,
 }
 
-/// Why a text is not a repository URL.
+/// The text is not a repository URL.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{url:?} is not a repository URL: {why}")]
 pub struct InvalidUrl {
@@ -97,7 +97,7 @@ fn plain_path(p: &str) -> bool {
         && !p.trim_start_matches('/').starts_with('-')
 }
 
-/// `[user@]host[:port]` taken apart; `None` where any part is not plain.
+/// The parts of `[user@]host[:port]`; `None` when a part has unexpected characters.
 fn authority(a: &str) -> Option<(&str, &str, Option<u16>)> {
     let (user, rest) = a.split_once('@').unwrap_or(("", a));
     let (host, port) = match rest.split_once(':') {
@@ -124,11 +124,11 @@ impl FromStr for GitUrl {
             path: path.to_owned(),
         };
         let Some((scheme, rest)) = s.split_once("://") else {
-            let (login, path) = s
-                .split_once(':')
-                .ok_or_else(|| no("want git@host:path, ssh://, https://, http:// or file://"))?;
+            let (login, path) = s.split_once(':').ok_or_else(|| {
+                no("expected git@host:path, ssh://, https://, http:// or file://")
+            })?;
             let Some((user, host)) = login.split_once('@') else {
-                return Err(no("want git@host:path, ssh://, https://, http:// or file://"));
+                return Err(no("expected git@host:path, ssh://, https://, http:// or file://"));
             };
             if user.is_empty() || !plain_user(user) || !plain_host(host) || !plain_path(path) {
                 return Err(no("the host or path has characters that no repository needs"));
@@ -140,7 +140,7 @@ impl FromStr for GitUrl {
             "http" => Scheme::Http,
             "https" => Scheme::Https,
             "file" => Scheme::File,
-            _ => return Err(no("want git@host:path, ssh://, https://, http:// or file://")),
+            _ => return Err(no("expected git@host:path, ssh://, https://, http:// or file://")),
         };
         let (login, path) = match rest.split_once('/') {
             Some((login, path)) => (login, format!("/{path}")),
@@ -155,7 +155,7 @@ impl FromStr for GitUrl {
             return if login.is_empty() {
                 Ok(build(scheme, "", "", None, &path))
             } else {
-                Err(no("file:// takes no host"))
+                Err(no("file:// must have no host"))
             };
         }
         let (user, host, port) =

@@ -1,12 +1,13 @@
-//! What one process knows: stores, indices, own writes, seats, what submitting came to.
+//! What one process holds: clients, stores, indices, own writes, slots, and what became of
+//! requests.
 
 use std::collections::HashMap;
 use std::sync::Arc;
 
 use gastown_api::{BeadStore, MergeRequest, Polecat, Rig};
-use gastown_core::polecat::{AlarmFacts, Refused, RemarkFacts, SubmitFacts};
+use gastown_core::polecat::Deliveries;
 use gastown_runtime::Runtime;
-use gastown_runtime::grpc::Remote;
+use gastown_runtime::own_writes::OwnWrites;
 use gastown_runtime::watch::Trigger;
 use k8s_openapi::api::coordination::v1::Lease;
 use k8s_openapi::api::core::v1::Pod;
@@ -14,128 +15,159 @@ use kube::ResourceExt as _;
 use kube::runtime::reflector::{ObjectRef, Store};
 use parking_lot::Mutex;
 
+use crate::admission::Admission;
+use crate::args::{PolecatArgs, Settings};
 use crate::index::Index;
-use crate::pod::{Images, Witness};
-use crate::seats::Seats;
-use gastown_runtime::own_writes::OwnWrites;
+use crate::pod::{PodDefaults, Witness, owner_uid};
+use crate::service::Services;
 
-/// What this process remembers of one Polecat; losing it costs a repeated call.
-#[derive(Clone, Debug, Default)]
-pub struct Memory {
-    /// Submitting.
-    pub submit: SubmitFacts,
-    /// How often in a row it failed.
-    pub submit_failures: u32,
-    /// A refused pod.
-    pub refused: Option<Refused>,
-    /// How often in a row.
-    pub refusals: u32,
-    /// Commenting on the bead.
-    pub remark: RemarkFacts,
-    /// Telling the witness.
-    pub alarm: AlarmFacts,
+/// The stores of watched objects.
+pub(crate) struct Watched {
+    pub polecats: Store<Polecat>,
+    pub rigs: Store<Rig>,
+    /// Agents' pods.
+    pub pods: Store<Pod>,
+    pub merge_requests: Store<MergeRequest>,
+    pub bead_stores: Store<BeadStore>,
+    /// Claims on beads.
+    pub claims: Store<Lease>,
 }
 
-/// What is remembered, by uid.
-pub type Memories = Mutex<HashMap<String, Memory>>;
+/// What both watches and reconciles use. Clones share.
+#[derive(Clone)]
+pub(crate) struct Shared {
+    /// Has Polecats reconciled.
+    pub trigger: Trigger<Polecat>,
+    /// Pods by the uid of their Polecat.
+    pub pods_by_polecat: Index<Pod>,
+    /// MergeRequests by the uid of their Polecat.
+    pub requests_by_polecat: Index<MergeRequest>,
+    /// MergeRequests by the name of the claim on their bead.
+    pub requests_by_claim: Index<MergeRequest>,
+    /// Polecats by the name of the claim that they need.
+    pub polecats_by_claim: Index<Polecat>,
+    /// This process's writes of pods.
+    pub own_pods: Arc<OwnWrites<Pod>>,
+    /// This process's writes of claims, and claims as the API server returned them.
+    pub own_claims: Arc<OwnWrites<Lease>>,
+    /// The rigs' slots.
+    pub admission: Arc<Admission>,
+    /// What became of requests, by the Polecat's uid.
+    pub deliveries: Arc<Mutex<HashMap<String, Deliveries>>>,
+}
+
+impl Shared {
+    /// Empty.
+    pub(crate) fn new(trigger: Trigger<Polecat>) -> Self {
+        Self {
+            trigger,
+            pods_by_polecat: Index::default(),
+            requests_by_polecat: Index::default(),
+            requests_by_claim: Index::default(),
+            polecats_by_claim: Index::default(),
+            own_pods: Arc::default(),
+            own_claims: Arc::default(),
+            admission: Arc::default(),
+            deliveries: Arc::default(),
+        }
+    }
+}
 
 /// The Polecat of a key, `namespace/name`.
-pub fn reference(key: &str) -> Option<ObjectRef<Polecat>> {
+pub(crate) fn polecat_ref(key: &str) -> Option<ObjectRef<Polecat>> {
     let (namespace, name) = key.split_once('/')?;
     Some(ObjectRef::new(name).within(namespace))
 }
 
-/// Shared by all reconciles.
-pub struct Context {
-    /// The common shell.
+/// What all reconciles share.
+pub(crate) struct Context {
     pub runtime: Runtime,
-    /// What pods are made of.
-    pub images: Images,
-    /// Where witness-ctl is, if there is one.
-    pub witness: Option<String>,
-    /// witness-ctl, if there is one.
-    pub escalations: Option<Remote>,
-    /// refinery-ctl.
-    pub queue: Remote,
-    /// beadstore-ctl.
-    pub beads: Remote,
-    /// Polecats.
-    pub polecats: Store<Polecat>,
-    /// Rigs.
-    pub rigs: Store<Rig>,
-    /// Agents' pods.
-    pub pods: Store<Pod>,
-    /// MergeRequests.
-    pub requests: Store<MergeRequest>,
-    /// BeadStores.
-    pub bead_stores: Store<BeadStore>,
-    /// Claims on beads.
-    pub claims: Store<Lease>,
-    /// Pods by the uid of their Polecat.
-    pub pods_of: Index<Pod>,
-    /// MergeRequests by the uid of their Polecat.
-    pub requests_of: Index<MergeRequest>,
-    /// Own writes of Polecats.
+    pub stores: Watched,
+    pub shared: Shared,
+    /// The gRPC services that this controller calls.
+    pub services: Services,
+    /// This process's writes of Polecats.
     pub own_polecats: OwnWrites<Polecat>,
-    /// Own writes of pods.
-    pub own_pods: Arc<OwnWrites<Pod>>,
-    /// Own writes of claims, and what the API server said of others.
-    pub own_claims: Arc<OwnWrites<Lease>>,
-    /// Slots.
-    pub seats: Arc<Seats>,
-    /// For which holding of the lease the seats are complete.
-    pub seated: Mutex<Option<i32>>,
-    /// By uid.
-    pub memory: Arc<Memories>,
-    /// Has Polecats looked at.
-    pub trigger: Trigger<Polecat>,
+    /// The term of the lease for which the slots in use are counted.
+    pub counted_term: Mutex<Option<i32>>,
+    /// What pods are made of where their Polecat does not decide it.
+    pod_defaults: PodDefaults,
+    /// The URL of witness-ctl, if there is one.
+    witness: Option<String>,
 }
 
 impl Context {
-    /// The Polecat's pods as they are known to be.
-    pub fn pods(&self, polecat_uid: &str) -> Vec<Arc<Pod>> {
-        let cached = self.pods_of.of(polecat_uid, &self.pods);
+    pub(crate) fn new(
+        runtime: &Runtime,
+        args: PolecatArgs,
+        stores: Watched,
+        shared: Shared,
+    ) -> Self {
+        let settings = args.settings(&runtime.args.namespace);
+        let services = Services::new(runtime, &settings);
+        let Settings { pods, witness, refinery: _, beadstore: _ } = settings;
+        Self {
+            runtime: runtime.clone(),
+            stores,
+            shared,
+            services,
+            own_polecats: OwnWrites::default(),
+            counted_term: Mutex::default(),
+            pod_defaults: pods,
+            witness,
+        }
+    }
+
+    /// The Polecat's pods, this process's newest writes included.
+    pub(crate) fn pods(&self, polecat_uid: &str) -> Vec<Arc<Pod>> {
+        let own = &self.shared.own_pods;
+        let cached = self.shared.pods_by_polecat.of(polecat_uid, &self.stores.pods);
         let seen: Vec<String> = cached.iter().filter_map(|p| p.uid()).collect();
-        let mut pods: Vec<Arc<Pod>> =
-            cached.into_iter().filter_map(|p| self.own_pods.newest(p)).collect();
-        let ours = |p: &Pod| crate::gather::owner_uid(p) == Some(polecat_uid);
-        pods.extend(self.own_pods.unseen(ours, |uid| seen.iter().any(|s| s == uid)));
+        let mut pods: Vec<Arc<Pod>> = cached.into_iter().filter_map(|p| own.newest(p)).collect();
+        let ours = |p: &Pod| owner_uid(p) == Some(polecat_uid);
+        pods.extend(own.unseen(ours, |uid| seen.iter().any(|s| s == uid)));
         pods
     }
 
-    /// One of them.
-    pub fn pod(&self, polecat_uid: &str, pod_uid: &str) -> Option<Arc<Pod>> {
+    /// The Polecat's pod of this uid.
+    pub(crate) fn pod(&self, polecat_uid: &str, pod_uid: &str) -> Option<Arc<Pod>> {
         self.pods(polecat_uid).into_iter().find(|p| p.uid().as_deref() == Some(pod_uid))
     }
 
-    /// The rig of a name.
-    pub fn rig(&self, name: &str) -> Option<Arc<Rig>> {
-        self.rigs.get(&ObjectRef::new(name))
+    /// The rig of this name.
+    pub(crate) fn rig(&self, name: &str) -> Option<Arc<Rig>> {
+        self.stores.rigs.get(&ObjectRef::new(name))
     }
 
-    /// Whether a rig has beads to be read.
-    pub fn has_beads(&self, rig: &str) -> bool {
-        self.bead_stores
+    /// Whether a rig has a BeadStore.
+    pub(crate) fn has_bead_store(&self, rig: &str) -> bool {
+        self.stores
+            .bead_stores
             .state()
             .iter()
             .any(|store| store.spec.rig_ref == rig && store.metadata.deletion_timestamp.is_none())
     }
 
-    /// A claim as it is known to be.
-    pub fn claim(&self, name: &str) -> Option<Arc<Lease>> {
-        let cached = self.claims.get(&ObjectRef::new(name).within(&self.runtime.args.namespace));
+    /// Whether the installation has a witness-ctl.
+    pub(crate) fn has_witness(&self) -> bool {
+        self.witness.is_some()
+    }
+
+    /// The claim of this name, this process's newest write included.
+    pub(crate) fn claim(&self, name: &str) -> Option<Arc<Lease>> {
+        let own = &self.shared.own_claims;
+        let at = ObjectRef::new(name).within(&self.runtime.args.namespace);
+        let cached = self.stores.claims.get(&at);
         let seen = cached.as_ref().and_then(|lease| lease.uid());
-        let known = cached.and_then(|lease| self.own_claims.newest(lease));
-        known.or_else(|| {
-            self.own_claims
-                .unseen(|lease| lease.name_any() == name, |uid| seen.as_deref() == Some(uid))
-                .pop()
+        let newest = cached.and_then(|lease| own.newest(lease));
+        newest.or_else(|| {
+            own.unseen(|lease| lease.name_any() == name, |uid| seen.as_deref() == Some(uid)).pop()
         })
     }
 
-    /// Whether there is a Polecat of this uid (at `key`, most likely), or a pod of it that may
-    /// still work.
-    pub fn knows(&self, key: &str, uid: &str) -> bool {
+    /// Whether a Polecat of this uid exists (at `key`, most likely), or a pod of it that may still
+    /// work.
+    pub(crate) fn is_active(&self, key: &str, uid: &str) -> bool {
         let is = |polecat: &Arc<Polecat>| polecat.uid().as_deref() == Some(uid);
         let over = |pod: &Pod| {
             matches!(
@@ -143,42 +175,46 @@ impl Context {
                 Some("Succeeded" | "Failed")
             )
         };
-        reference(key).and_then(|at| self.polecats.get(&at)).as_ref().is_some_and(is)
-            || self.polecats.state().iter().any(is)
+        let polecats = &self.stores.polecats;
+        polecat_ref(key).and_then(|at| polecats.get(&at)).as_ref().is_some_and(is)
+            || polecats.state().iter().any(is)
             || self.pods(uid).iter().any(|pod| !over(pod))
     }
 
-    /// What is remembered of a Polecat.
-    pub fn recall(&self, uid: &str) -> Memory {
-        self.memory.lock().get(uid).cloned().unwrap_or_default()
+    /// What became of a Polecat's requests.
+    pub(crate) fn deliveries(&self, uid: &str) -> Deliveries {
+        self.shared.deliveries.lock().get(uid).cloned().unwrap_or_default()
     }
 
-    /// Changes what is remembered.
-    pub fn remember(&self, uid: &str, change: impl FnOnce(&mut Memory)) {
-        change(self.memory.lock().entry(uid.to_owned()).or_default());
+    /// Records what became of a Polecat's request.
+    pub(crate) fn update_deliveries(&self, uid: &str, change: impl FnOnce(&mut Deliveries)) {
+        change(self.shared.deliveries.lock().entry(uid.to_owned()).or_default());
     }
 
-    /// Has the Polecats of these keys (`namespace/name`) looked at. A full queue drops them: the
-    /// next look comes anyway.
-    pub fn wake(&self, keys: &[String]) {
-        for polecat in keys.iter().filter_map(|key| reference(key)) {
-            self.trigger.try_send(polecat);
+    /// Has the Polecats of these keys (`namespace/name`) reconciled. A full queue drops them: the
+    /// next resync comes anyway.
+    pub(crate) fn trigger(&self, keys: &[String]) {
+        for polecat in keys.iter().filter_map(|key| polecat_ref(key)) {
+            self.shared.trigger.try_send(polecat);
         }
     }
-}
 
-impl Context {
-    /// What a pod is made of now. A witness whose authority cannot be told holds no pod back: the
-    /// work comes first.
-    pub fn images(&self) -> Images {
+    /// The image of agents whose Polecat names none.
+    pub(crate) fn agent_image(&self) -> &str {
+        &self.pod_defaults.agent_image
+    }
+
+    /// What a pod is made of now. A certificate of witness-ctl that cannot be read delays no pod:
+    /// the work comes first.
+    pub(crate) fn pod_defaults(&self) -> PodDefaults {
         let file = self.runtime.args.tls_dir.join("ca.crt");
         let witness = self.witness.as_ref().and_then(|endpoint| match std::fs::read_to_string(&file) {
             Ok(ca) => Some(Witness { endpoint: endpoint.clone(), ca }),
             Err(error) => {
-                tracing::warn!(%error, file = %file.display(), "a pod is made that cannot tell the witness what its agent does");
+                tracing::warn!(%error, file = %file.display(), "the certificate of witness-ctl's authority cannot be read: the pod sends no heartbeats");
                 None
             }
         });
-        Images { witness, ..self.images.clone() }
+        PodDefaults { witness, ..self.pod_defaults.clone() }
     }
 }

@@ -1,27 +1,21 @@
-//! Tells witness-ctl that a person is needed, or not any more.
+//! The request to witness-ctl for a Polecat's Escalation.
+//!
+//! `gastown_core::polecat` decides when a Polecat needs a person, and not this file: a deletion
+//! waits until the Escalation is settled, so the request is an action of the plan.
 
 use gastown_api::Severity;
-use gastown_core::polecat::{AlarmCall, AlarmInputs, Snapshot, tame};
+use gastown_core::polecat::{EscalationInputs, EscalationRequest, Snapshot};
 use gastown_escalations::Request;
 use gastown_proto::v1::{RaiseRequest, SettleRequest};
 
-use crate::act::Error;
-use crate::context::Context;
-
-/// Tells; the same again changes nothing.
-pub async fn tell(cx: &Context, s: &Snapshot, inputs: &AlarmInputs) -> Result<(), Error> {
-    let Some(witness) = &cx.escalations else { return Ok(()) };
-    let told = gastown_escalations::send(witness, &words(s, inputs)).await;
-    told.map_err(|message| Error::Alarm { cause: inputs.cause.clone(), message: tame(&message) })
-}
-
-fn words(s: &Snapshot, inputs: &AlarmInputs) -> Request {
+/// The request as it is sent. Pure.
+pub(crate) fn request(s: &Snapshot, inputs: &EscalationInputs) -> Request {
     let (namespace, cause) = (s.namespace.clone(), inputs.cause.clone());
-    match &inputs.call {
-        AlarmCall::Settle { why } => {
+    match &inputs.request {
+        EscalationRequest::Settle { why } => {
             Request::Settle(SettleRequest { namespace, cause, why: why.clone() })
         }
-        AlarmCall::Raise { spent, summary, details } => Request::Raise(RaiseRequest {
+        EscalationRequest::Raise { spent, summary, details } => Request::Raise(RaiseRequest {
             related_namespace: namespace.clone(),
             namespace,
             rig: inputs.rig.clone(),

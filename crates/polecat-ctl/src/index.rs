@@ -1,4 +1,4 @@
-//! Which objects belong to which uid. Filled by a watch; the store says what is still there.
+//! Which objects belong to which key. A watch fills it; the store decides what still exists.
 
 use std::collections::{HashMap, HashSet};
 use std::hash::Hash;
@@ -8,8 +8,10 @@ use kube::Resource;
 use kube::runtime::reflector::{ObjectRef, Store};
 use parking_lot::Mutex;
 
-/// References by owner.
-pub struct Index<K: Resource<DynamicType = ()>>(Arc<Mutex<HashMap<String, HashSet<ObjectRef<K>>>>>);
+/// References by key. Clones share.
+pub(crate) struct Index<K: Resource<DynamicType = ()>>(
+    Arc<Mutex<HashMap<String, HashSet<ObjectRef<K>>>>>,
+);
 
 impl<K: Resource<DynamicType = ()>> Default for Index<K> {
     fn default() -> Self {
@@ -28,15 +30,15 @@ where
     K: Resource<DynamicType = ()> + Clone + 'static,
     ObjectRef<K>: Hash + Eq,
 {
-    /// Notes that an object belongs to an owner.
-    pub fn note(&self, owner: &str, object: &K) {
-        self.0.lock().entry(owner.to_owned()).or_default().insert(ObjectRef::from_obj(object));
+    /// Adds an object under a key.
+    pub(crate) fn add(&self, key: &str, object: &K) {
+        self.0.lock().entry(key.to_owned()).or_default().insert(ObjectRef::from_obj(object));
     }
 
-    /// What the store has of an owner's objects; forgets the rest.
-    pub fn of(&self, owner: &str, store: &Store<K>) -> Vec<Arc<K>> {
+    /// The objects of a key that the store has; the others are removed.
+    pub(crate) fn of(&self, key: &str, store: &Store<K>) -> Vec<Arc<K>> {
         let mut map = self.0.lock();
-        let Some(references) = map.get_mut(owner) else { return Vec::new() };
+        let Some(references) = map.get_mut(key) else { return Vec::new() };
         let mut found = Vec::with_capacity(references.len());
         references.retain(|r| {
             store.get(r).is_some_and(|object| {
@@ -45,7 +47,7 @@ where
             })
         });
         if references.is_empty() {
-            map.remove(owner);
+            map.remove(key);
         }
         found
     }

@@ -1,253 +1,151 @@
-//! One look at one Polecat: gather → decide → act until nothing is left to do → report.
+//! One reconcile of one Polecat: gather → decide → act until no action is left → report.
 
 use std::sync::Arc;
 use std::time::Duration;
 
-use gastown_api::names::{condition, reason};
-use gastown_api::{Polecat, conditions};
-use gastown_core::admission::Slot;
-use gastown_core::polecat::{
-    AlarmFacts, AlarmInputs, ClaimFacts, Deed, Plan, REMARK_TRIES, Refused, RemarkFacts,
-    RemarkInputs, RigFacts, Snapshot, SubmitFacts, View, decide, wants_slot,
-};
-use gastown_core::retry::request_delay;
-use gastown_runtime::events::Note;
-use jiff::{SignedDuration, Timestamp};
+use gastown_api::Polecat;
+use gastown_api::names::reason;
+use gastown_core::admission::{Candidate, Decision};
+use gastown_core::polecat::{self, ClaimFacts, Failure, Plan, Snapshot, assess, decide};
+use jiff::Timestamp;
 use kube::runtime::controller::Action;
-use kube::{Api, ResourceExt as _};
 
-use crate::act::{Done, Error, act};
+use crate::act::{self, Effect};
 use crate::context::Context;
-use crate::{claims, gather, report};
+use crate::error::Error;
+use crate::{gather, report};
 
-/// Deeds of one look: more rounds than any plan needs, so that a mistake of ours cannot spin.
+/// More rounds than any plan needs, so that a defect of ours cannot loop for ever.
 const MAX_ROUNDS: usize = 8;
 
-/// An acknowledged request that the watch does not show after this long is asked for again.
-const VISIBLE_SECONDS: i64 = 30;
-
-/// A comment that the store refuses is offered again after this long: its permissions or its branch
-/// may have changed.
-const REFUSED_COMMENT_SECONDS: i64 = 600;
-
-/// Looks at one Polecat.
-pub async fn reconcile(polecat: Arc<Polecat>, cx: Arc<Context>) -> Result<Action, Error> {
-    take_seats(&cx);
+/// Reconciles one Polecat.
+pub(crate) async fn reconcile(polecat: Arc<Polecat>, ctx: Arc<Context>) -> Result<Action, Error> {
+    count_slots(&ctx); // client
     for _ in 0..MAX_ROUNDS {
-        let Some(polecat) = cx.own_polecats.newest(polecat.clone()) else {
+        let Some(polecat) = ctx.own_polecats.newest(polecat.clone()) else {
             return Ok(Action::await_change());
         };
         let now = Timestamp::now();
-        let s = look(&cx, &polecat, now, true);
-        let plan = decide(now, &s);
-        if plan.deeds.is_empty() {
-            show(&cx, &polecat, &s, &plan.view, now).await?;
-            return Ok(again(&s, &plan, now));
+        let s = gather::snapshot(&ctx, &polecat); // client
+        let assessment = assess(now, &s); // pure
+        let candidate = assessment.candidate(now, &s); // pure
+        let admission = admit(&ctx, &s, candidate, now); // client
+        let plan = decide(now, &s, &assessment, &admission); // pure
+        if plan.actions.is_empty() {
+            let status = report::status(&polecat, &s, &plan.status, ctx.agent_image(), now); // pure
+            report::publish(&ctx, &polecat, &status, plan.status.event.clone()).await?; // client
+            return Ok(requeue(&s, &plan, &admission, now)); // pure
         }
-        for deed in &plan.deeds {
-            carry_out(&cx, &polecat, &s, deed, now).await?;
-            match deed {
-                // what follows was decided about the object as it was: look again
-                Deed::Record { finalizer, .. } if !s.deleting || *finalizer => break,
-                // the last finalizer of a deleted object, or its deletion: the watch says what
+        for action in &plan.actions {
+            carry_out(&ctx, &polecat, &s, action, now).await?; // client
+            match action {
+                // what follows was decided about the object as it was: decide again
+                polecat::Action::PatchMetadata { finalizer, .. } if !s.deleting || *finalizer => {
+                    break;
+                }
+                // the last finalizer of a deleted object, or its deletion: the watch shows what
                 // comes of it
-                Deed::Record { .. } | Deed::DeletePolecat => return Ok(Action::await_change()),
+                polecat::Action::PatchMetadata { .. } | polecat::Action::DeletePolecat => {
+                    return Ok(Action::await_change());
+                }
                 _ => {}
             }
         }
     }
-    tracing::error!("a plan does not come to its end");
+    tracing::error!("{MAX_ROUNDS} plans in a row still had actions");
     Ok(Action::requeue(Duration::from_secs(5)))
 }
 
+/// Carries out one action and records what became of a request. A request that failed is tried
+/// again later and does not fail the reconcile.
 async fn carry_out(
-    cx: &Context,
+    ctx: &Context,
     polecat: &Polecat,
     s: &Snapshot,
-    deed: &Deed,
+    action: &polecat::Action,
     now: Timestamp,
 ) -> Result<(), Error> {
-    tracing::debug!(?deed, "deed");
-    match (act(cx, polecat, s, deed).await, deed) {
-        (Ok(Done::Submitted(request)), Deed::Submit(inputs)) => cx.remember(&s.uid, |m| {
-            m.submit_failures = 0;
-            m.submit = SubmitFacts::Acknowledged {
-                commit: inputs.commit.clone(),
-                request,
-                until: after(now, VISIBLE_SECONDS),
-            };
-        }),
-        (Err(Error::Submit { reason, message, .. }), Deed::Submit(inputs)) => {
-            cx.remember(&s.uid, |m| {
-                m.submit_failures = m.submit_failures.saturating_add(1);
-                let until = after(now, request_delay(m.submit_failures));
-                m.submit =
-                    SubmitFacts::Failed { commit: inputs.commit.clone(), reason, message, until };
-            })
-        }
-        (Err(Error::Refused { message, .. }), _) => {
-            refused(cx, s, reason::POD_CREATE_FAILED, &message, now)
-        }
-        (Err(Error::Bead { reason, message }), _) => refused(cx, s, reason, &message, now),
-        (Ok(_), Deed::Comment(inputs)) => cx.remember(&s.uid, |m| {
-            m.remark = RemarkFacts::Acknowledged { text: inputs.text.clone() }
-        }),
-        (Err(error @ Error::Comment { .. }), Deed::Comment(inputs)) => {
-            unsaid(cx, s, inputs, &error, now)
-        }
-        (Ok(_), Deed::Alarm(inputs)) => {
-            cx.remember(&s.uid, |m| m.alarm = AlarmFacts::Acknowledged(inputs.call.clone()))
-        }
-        (Err(error @ Error::Alarm { .. }), Deed::Alarm(inputs)) => {
-            untold(cx, s, inputs, &error, now)
-        }
-        (Ok(_), Deed::Start(_)) => cx.remember(&s.uid, |m| (m.refusals, m.refused) = (0, None)),
-        (ended, _) => return ended.map(|_| ()),
+    tracing::debug!(?action, "action");
+    let result = act::act(ctx, polecat, s, action).await;
+    if let Err(error @ (Error::Comment { .. } | Error::Escalation { .. })) = &result {
+        tracing::warn!(error = error as &dyn std::error::Error, "a request is sent again later");
     }
-    Ok(())
+    let update = |change: &dyn Fn(&mut polecat::Deliveries)| {
+        ctx.update_deliveries(&s.uid, change);
+        Ok(())
+    };
+    match (action, result) {
+        (polecat::Action::Submit(inputs), Ok(Effect::Submitted(request))) => {
+            update(&|d| d.submitted(now, &inputs.commit, request.clone()))
+        }
+        (polecat::Action::Submit(inputs), Err(Error::Submit { reason, message, .. })) => {
+            let failure = Failure { reason, message };
+            update(&|d| d.submit_failed(now, &inputs.commit, failure.clone()))
+        }
+        (polecat::Action::Comment(inputs), Ok(_)) => update(&|d| d.commented(&inputs.text)),
+        (polecat::Action::Comment(inputs), Err(Error::Comment { refused, .. })) => {
+            update(&|d| d.comment_failed(now, &inputs.text, refused))
+        }
+        (polecat::Action::Escalate(inputs), Ok(_)) => update(&|d| d.escalated(&inputs.request)),
+        (polecat::Action::Escalate(inputs), Err(Error::Escalation { .. })) => {
+            update(&|d| d.escalation_failed(now, &inputs.request))
+        }
+        (polecat::Action::StartPod(_), Ok(_)) => update(&polecat::Deliveries::pod_created),
+        (_, Err(Error::Refused { message, .. })) => {
+            update(&|d| d.pod_failed(now, reason::POD_CREATE_FAILED, &message))
+        }
+        (_, Err(Error::Bead { reason, message })) => {
+            update(&|d| d.pod_failed(now, reason, &message))
+        }
+        (_, result) => result.map(|_| ()),
+    }
 }
 
-/// No pod for now: said in a condition, tried again later.
-fn refused(cx: &Context, s: &Snapshot, why: &str, message: &str, now: Timestamp) {
-    cx.remember(&s.uid, |m| {
-        m.refusals = m.refusals.saturating_add(1);
-        // Asking beadstore-ctl again is cheap; a pod that the API server refuses is refused again,
-        // most likely.
-        let pause = if why == reason::POD_CREATE_FAILED { 2 } else { 1 };
-        let until = after(now, pause * request_delay(m.refusals));
-        m.refused = Some(Refused {
-            reason: why.to_owned(),
-            message: gastown_core::polecat::tame(message),
-            until,
-        });
-    });
+/// Records what the snapshot shows of the rig's slots, and asks for one where a pod could start.
+fn admit(ctx: &Context, s: &Snapshot, candidate: Option<Candidate>, now: Timestamp) -> Decision {
+    let name = s.rig.name();
+    observe_slot(ctx, s, candidate.clone(), now);
+    match (candidate, ctx.rig(name)) {
+        (Some(me), Some(rig)) => {
+            let cap = usize::try_from(rig.spec.settings.max_polecats).unwrap_or(0);
+            ctx.shared.admission.ask(name, cap, &me)
+        }
+        _ => Decision::NotAsked,
+    }
 }
 
-/// A comment that was not taken is no failure of anything else.
-fn unsaid(cx: &Context, s: &Snapshot, inputs: &RemarkInputs, error: &Error, now: Timestamp) {
-    let refused = matches!(error, Error::Comment { refused: true, .. });
-    tracing::warn!(error = error as &dyn std::error::Error, refused, "not told to the bead");
-    cx.remember(&s.uid, |m| {
-        let before = match &m.remark {
-            RemarkFacts::Failed { text, tries, .. } if *text == inputs.text => *tries,
-            _ => 0,
-        };
-        let tries = before.saturating_add(1).max(if refused { REMARK_TRIES } else { 1 });
-        let until =
-            after(now, if refused { REFUSED_COMMENT_SECONDS } else { request_delay(tries) });
-        m.remark = RemarkFacts::Failed { text: inputs.text.clone(), tries, until };
-    });
-}
-
-/// An alarm that was not taken is no failure of anything else.
-fn untold(cx: &Context, s: &Snapshot, inputs: &AlarmInputs, error: &Error, now: Timestamp) {
-    tracing::warn!(error = error as &dyn std::error::Error, "not told to the witness");
-    cx.remember(&s.uid, |m| {
-        let before = match &m.alarm {
-            AlarmFacts::Failed { call, tries, .. } if *call == inputs.call => *tries,
-            _ => 0,
-        };
-        let tries = before.saturating_add(1);
-        m.alarm = AlarmFacts::Failed {
-            call: inputs.call.clone(),
-            tries,
-            until: after(now, request_delay(tries)),
-        };
-    });
-}
-
-fn after(now: Timestamp, seconds: i64) -> Timestamp {
-    now.checked_add(SignedDuration::from_secs(seconds)).unwrap_or(now)
-}
-
-/// The facts, and the rig's answer when a slot is wanted and may be asked for.
-fn look(cx: &Context, polecat: &Polecat, now: Timestamp, ask: bool) -> Snapshot {
-    let uid = polecat.uid().unwrap_or_default();
-    let pods = cx.pods(&uid);
-    let requests = cx.requests_of.of(&uid, &cx.requests);
-    let rig = cx.rig(&polecat.spec.rig);
-    let memory = cx.recall(&uid);
-    let pods: Vec<_> = pods.iter().map(AsRef::as_ref).collect();
-    let requests: Vec<_> = requests.iter().map(AsRef::as_ref).collect();
-    let mut s = gather::snapshot(polecat, rig.as_deref(), &pods, &requests, memory.submit);
-    (s.refused, s.remark, s.alarm) = (memory.refused, memory.remark, memory.alarm);
-    s.witness = cx.witness.is_some();
-    (s.claim, s.bead_store) = (claims::facts(cx, polecat), cx.has_beads(&polecat.spec.rig));
-    let wants = wants_slot(now, &s);
+fn observe_slot(ctx: &Context, s: &Snapshot, candidate: Option<Candidate>, now: Timestamp) {
     let live = s.live(now).next().is_some();
-    let woken = cx.seats.observe(&polecat.spec.rig, &uid, live, wants.clone());
-    cx.wake(&woken);
-    if let (true, Some(me), Some(rig), RigFacts::Present { .. }) = (ask, wants, rig, &s.rig) {
-        let cap = usize::try_from(rig.spec.settings.max_polecats).unwrap_or(0);
-        s.slot = cx.seats.ask(&polecat.spec.rig, cap, &me);
-    }
-    s
+    let next = ctx.shared.admission.observe(s.rig.name(), &s.uid, live, candidate);
+    ctx.trigger(&next);
 }
 
-/// Before the first slot of a term is given, everybody who holds or wants one is known.
-fn take_seats(cx: &Context) {
-    let term = cx.runtime.leadership.held();
-    let mut seated = cx.seated.lock();
-    if term.is_none() || *seated == term {
+/// Before the first slot of a term is granted, all Polecats that hold or want one are known.
+fn count_slots(ctx: &Context) {
+    let term = ctx.runtime.leadership.held();
+    let mut counted = ctx.counted_term.lock();
+    if term.is_none() || *counted == term {
         return;
     }
-    cx.seats.clear();
+    ctx.shared.admission.clear();
     let now = Timestamp::now();
-    for polecat in cx.polecats.state() {
-        if let Some(polecat) = cx.own_polecats.newest(polecat) {
-            look(cx, &polecat, now, false);
+    for polecat in ctx.stores.polecats.state() {
+        if let Some(polecat) = ctx.own_polecats.newest(polecat) {
+            let s = gather::snapshot(ctx, &polecat);
+            observe_slot(ctx, &s, assess(now, &s).candidate(now, &s), now);
         }
     }
-    *seated = term;
+    *counted = term;
 }
 
-/// Applies the status where it differs, and tells a changed reason once.
-async fn show(
-    cx: &Context,
-    polecat: &Polecat,
-    s: &Snapshot,
-    view: &View,
-    now: Timestamp,
-) -> Result<(), Error> {
-    let status = report::status(polecat, s, view, &cx.images.agent, now);
-    let api: Api<Polecat> = Api::namespaced(cx.runtime.client.clone(), &s.namespace);
-    match report::OWNER.applied(&api, polecat, &status).await {
-        Ok(Some(written)) => {
-            cx.own_polecats.record(written);
-            tell(cx, polecat, view);
-            Ok(())
-        }
-        Ok(None) => Ok(()),
-        // deleted meanwhile
-        Err(error) if error.is_not_found() => Ok(()),
-        Err(error) => Err(error.into()),
-    }
-}
-
-fn tell(cx: &Context, polecat: &Polecat, view: &View) {
-    let Some(told) = &view.told else { return };
-    let before =
-        polecat.status.as_ref().and_then(|st| conditions::find(&st.conditions, condition::READY));
-    if before.is_some_and(|c| c.reason == told.reason) {
-        return;
-    }
-    let note = if told.warning { Note::warning } else { Note::normal };
-    cx.runtime
-        .events
-        .publish(polecat, note(condition::READY, told.reason.clone(), told.note.clone()));
-}
-
-fn again(s: &Snapshot, plan: &Plan, now: Timestamp) -> Action {
-    let most = match s.slot {
-        // a freed slot wakes the first in line; this is for a call that was lost
-        Slot::AtCapacity { .. } => Duration::from_secs(60),
-        // a released claim wakes who waits for it; this is for one whose holder's last pod has just
-        // ended
-        _ if matches!(
-            s.claim,
-            ClaimFacts::HeldBy { .. } | ClaimFacts::ToLand { .. } | ClaimFacts::Unknown(_)
-        ) =>
-        {
+/// When to reconcile again although nothing changed.
+fn requeue(s: &Snapshot, plan: &Plan, admission: &Decision, now: Timestamp) -> Action {
+    let most = match (admission, &s.claim) {
+        // a freed slot triggers the first in line; this is for a trigger that was dropped
+        (Decision::AtCapacity { .. }, _)
+        // a released claim triggers those that wait for it; this is for one whose holder's last pod
+        // has just ended
+        | (_, ClaimFacts::HeldBy { .. } | ClaimFacts::ToLand { .. } | ClaimFacts::Unknown(_)) => {
             Duration::from_secs(60)
         }
         _ => Duration::from_secs(600),

@@ -1,17 +1,32 @@
-//! From a view to a status: pure, and the same again for the same view.
+//! From the wanted status to the object's: the same status for the same decision.
 
 use gastown_api::conditions::time;
-use gastown_api::names::manager;
-use gastown_api::{Outcome, Polecat, PolecatPhase, PolecatStatus, Usage, conditions};
-use gastown_core::polecat::{Desired, End, Phase, Snapshot, View};
+use gastown_api::names::{condition, manager};
+use gastown_api::{DesiredState, Outcome, Polecat, PolecatStatus, Usage, conditions};
+use gastown_core::polecat::{End, EventDraft, Snapshot, StatusDraft};
+use gastown_core::report;
 use gastown_runtime::apply::StatusOwner;
+use gastown_runtime::events::Note;
 use jiff::Timestamp;
-use kube::Resource as _;
+use kube::{Api, Resource as _, ResourceExt as _};
 
-use crate::gather::CONDITIONS;
+use crate::context::Context;
+use crate::error::Error;
 
-/// What of a Polecat's status is this controller's.
-pub const OWNER: StatusOwner = StatusOwner {
+/// The conditions that this controller owns.
+const CONDITIONS: [&str; 8] = [
+    condition::READY,
+    condition::WORKING,
+    condition::PROGRESSING,
+    condition::AVAILABLE,
+    condition::DEGRADED,
+    condition::CLAIMED,
+    condition::ADMITTED,
+    condition::SUBMITTED,
+];
+
+/// The part of a Polecat's status that this controller owns.
+const OWNER: StatusOwner = StatusOwner {
     manager: manager::POLECAT,
     fields: &[
         "phase",
@@ -35,72 +50,52 @@ pub const OWNER: StatusOwner = StatusOwner {
     conditions: &CONDITIONS,
 };
 
-fn phase(phase: Phase) -> PolecatPhase {
-    match phase {
-        Phase::Idle => PolecatPhase::Idle,
-        Phase::Working => PolecatPhase::Working,
-        Phase::Done => PolecatPhase::Done,
-        Phase::Stuck => PolecatPhase::Stuck,
-        Phase::Terminated => PolecatPhase::Terminated,
-    }
-}
-
-/// The status that shows `view`. `image` is what agents run in that name none.
-pub fn status(
+/// The status. `agent_image` is the image of agents whose Polecat names none. Pure.
+pub(crate) fn status(
     polecat: &Polecat,
     s: &Snapshot,
-    view: &View,
-    default_image: &str,
+    draft: &StatusDraft,
+    agent_image: &str,
     now: Timestamp,
 ) -> PolecatStatus {
     let mut present = polecat.status.as_ref().map(|st| st.conditions.clone()).unwrap_or_default();
-    present.retain(|c| view.conditions.iter().any(|wanted| wanted.kind == c.type_));
-    for c in &view.conditions {
-        conditions::set(
-            &mut present,
-            c.kind,
-            c.status,
-            &c.reason,
-            &c.message,
-            polecat.meta().generation,
-            now,
-        );
-    }
+    present.retain(|c| draft.conditions.iter().any(|wanted| wanted.type_ == c.type_));
+    conditions::merge(&mut present, draft.conditions.clone(), polecat.meta().generation, now);
     let whole = |n: u64| i64::try_from(n).unwrap_or(i64::MAX);
-    let settings = s.spec.as_ref().ok().map(|spec| &spec.pod).filter(|_| view.attempts > 0);
+    let settings = s.spec.as_ref().ok().map(|spec| &spec.pod).filter(|_| draft.attempts > 0);
     PolecatStatus {
-        phase: Some(phase(view.phase)),
-        // cleared on Idle by wish, as the Go operator does, and kept otherwise
-        assigned_bead: polecat.spec.bead_id.clone().filter(|_| s.desired != Desired::Idle),
-        branch: view.branch.as_ref().map(ToString::to_string),
-        commit: view.commit.as_ref().map(ToString::to_string),
-        base_commit: view.base.as_ref().map(ToString::to_string),
-        pod_name: view.pod.as_ref().map(|(name, _)| name.clone()),
-        pod_active: Some(view.pod.as_ref().is_some_and(|(_, runs)| *runs)),
-        last_activity: view.activity.map(time),
-        // witness-ctl's
+        phase: Some(draft.phase),
+        // cleared when Idle is desired, as the Go operator does, and kept otherwise
+        assigned_bead: polecat.spec.bead_id.clone().filter(|_| s.desired != DesiredState::Idle),
+        branch: draft.branch.as_ref().map(ToString::to_string),
+        commit: draft.commit.as_ref().map(ToString::to_string),
+        base_commit: draft.base.as_ref().map(ToString::to_string),
+        pod_name: draft.pod.as_ref().map(|(name, _)| name.clone()),
+        pod_active: Some(draft.pod.as_ref().is_some_and(|(_, runs)| *runs)),
+        last_activity: draft.activity.map(time),
+        // witness-ctl writes it
         activity: None,
         agent: settings.map(|p| p.agent.as_str().to_owned()),
-        agent_image: settings.map(|p| p.image.clone().unwrap_or_else(|| default_image.to_owned())),
-        agent_model: view.model.clone().or_else(|| settings.and_then(|p| p.model.clone())),
-        outcome: view.outcome.as_ref().map(|last| Outcome {
+        agent_image: settings.map(|p| p.image.clone().unwrap_or_else(|| agent_image.to_owned())),
+        agent_model: draft.model.clone().or_else(|| settings.and_then(|p| p.model.clone())),
+        outcome: draft.outcome.as_ref().map(|last| Outcome {
             exit: exit(last.end).to_owned(),
             reason: last.reason.chars().take(64).collect(),
             message: last.message.clone(),
             finished_at: Timestamp::from_second(last.at).ok().map(time),
         }),
-        attempts: i32::try_from(view.attempts).ok(),
-        merge_request: view.request.clone(),
-        usage: (view.usage != gastown_core::report::Usage::default()).then(|| Usage {
-            turns: whole(view.usage.turns),
-            input_tokens: whole(view.usage.input_tokens),
-            output_tokens: whole(view.usage.output_tokens),
-            cache_read_tokens: whole(view.usage.cache_read_tokens),
-            cache_write_tokens: whole(view.usage.cache_write_tokens),
-            cost_usd: view.usage.cost_usd,
+        attempts: i32::try_from(draft.attempts).ok(),
+        merge_request: draft.request.clone(),
+        usage: (draft.usage != report::Usage::default()).then(|| Usage {
+            turns: whole(draft.usage.turns),
+            input_tokens: whole(draft.usage.input_tokens),
+            output_tokens: whole(draft.usage.output_tokens),
+            cache_read_tokens: whole(draft.usage.cache_read_tokens),
+            cache_write_tokens: whole(draft.usage.cache_write_tokens),
+            cost_usd: draft.usage.cost_usd,
         }),
-        started_at: view.started.map(time),
-        finished_at: view.finished.map(time),
+        started_at: draft.started.map(time),
+        finished_at: draft.finished.map(time),
         conditions: present,
     }
 }
@@ -113,4 +108,36 @@ fn exit(end: End) -> &'static str {
         End::Retries => "Failed",
         End::Stuck => "Stuck",
     }
+}
+
+/// Applies the status where it differs, and publishes an Event when the reason of `Ready` changed.
+pub(crate) async fn publish(
+    ctx: &Context,
+    polecat: &Polecat,
+    status: &PolecatStatus,
+    event: EventDraft,
+) -> Result<(), Error> {
+    let namespace = polecat.namespace().unwrap_or_default();
+    let api: Api<Polecat> = Api::namespaced(ctx.runtime.client.clone(), &namespace);
+    match OWNER.applied(&api, polecat, status).await {
+        Ok(Some(written)) => {
+            ctx.own_polecats.record(written);
+            publish_event(ctx, polecat, event);
+            Ok(())
+        }
+        Ok(None) => Ok(()),
+        // deleted meanwhile
+        Err(error) if error.is_not_found() => Ok(()),
+        Err(error) => Err(error.into()),
+    }
+}
+
+fn publish_event(ctx: &Context, polecat: &Polecat, event: EventDraft) {
+    let before =
+        polecat.status.as_ref().and_then(|st| conditions::find(&st.conditions, condition::READY));
+    if before.is_some_and(|c| c.reason == event.reason) {
+        return;
+    }
+    let note = if event.warning { Note::warning } else { Note::normal };
+    ctx.runtime.events.publish(polecat, note(condition::READY, event.reason, event.message));
 }

@@ -1,29 +1,44 @@
+//! The controller's own flags, and the settings that follow from them.
+
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
-/// What this controller alone is told.
+/// Controller-specific flags.
 #[derive(clap::Args, Clone, Debug)]
 pub struct RefineryArgs {
-    /// The image that fetches candidates, and that gates run in when their Refinery names none
+    /// Image that fetches candidates; gates run in it too when their Refinery names no image
     #[arg(long, env = "GASTOWN_AGENT_IMAGE")]
     pub agent_image: String,
-    /// When nodes pull that image
+    /// When nodes pull the agent image: Always, IfNotPresent or Never
     #[arg(long, env = "GASTOWN_AGENT_PULL_POLICY", default_value = "IfNotPresent")]
     pub agent_pull_policy: String,
-    /// Where gates' pods reach the git endpoint: https://host:port
+    /// URL of the git endpoint as gate pods reach it: https://host:port
     #[arg(long, env = "GASTOWN_GIT_ENDPOINT")]
     pub git_endpoint: String,
-    /// Where the git endpoint listens
+    /// Address on which the git endpoint listens
     #[arg(long, env = "GASTOWN_GIT_ADDR", default_value = "0.0.0.0:9418")]
     pub git_addr: SocketAddr,
-    /// Where witness-ctl is heard, such as https://witness-ctl.gastown-system.svc:9443; without it
-    /// nobody is told of problem
+    /// URL of witness-ctl, such as https://witness-ctl.gastown-system.svc:9443; without it no
+    /// Escalations are raised
     #[arg(long, env = "GASTOWN_WITNESS_ENDPOINT")]
     pub witness_endpoint: Option<String>,
-    /// Where mirrors of repositories are kept; what is lost there is fetched again
+    /// Folder for mirrors of repositories; what is lost there is fetched again
     #[arg(long, env = "GASTOWN_DATA_DIR", default_value = "/var/lib/gastown")]
     pub data_dir: PathBuf,
     /// Seconds that a gate may run
     #[arg(long, env = "GASTOWN_GATE_SECONDS", default_value_t = 3600)]
     pub gate_seconds: u32,
+}
+
+/// The settings of all gates' pods.
+#[derive(Clone, Debug)]
+pub(crate) struct GateSettings {
+    /// The image that fetches candidates, and that gates run in when their Refinery names none.
+    pub image: String,
+    /// When nodes pull that image.
+    pub pull_policy: String,
+    /// The URL of the git endpoint.
+    pub git_endpoint: String,
+    /// How many seconds a gate may run.
+    pub seconds: u32,
 }

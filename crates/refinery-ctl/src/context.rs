@@ -1,111 +1,101 @@
-//! What every part of the controller is given.
+//! What every part of the controller shares.
 
 use std::collections::HashMap;
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use gastown_api::conditions::is_true;
+use gastown_api::names::condition;
 use gastown_api::{MergeRequest, Polecat, Refinery, Rig};
 use gastown_escalations::Escalations;
 use gastown_git::{Git, Mirror};
 use gastown_runtime::Runtime;
-use gastown_types::{BranchName, CommitId, GitUrl};
+use gastown_types::{BranchName, GitUrl};
 use k8s_openapi::api::batch::v1::Job;
 use k8s_openapi::api::core::v1::Pod;
-use kube::runtime::reflector::Store;
+use kube::ResourceExt as _;
+use kube::runtime::reflector::{ObjectRef, Store};
 use parking_lot::Mutex;
 
-use crate::args::RefineryArgs;
-use crate::memory::Train;
+use crate::args::GateSettings;
+use crate::candidates::Candidates;
 use crate::metrics::RefineryMetrics;
+use crate::train::Train;
 
-/// One repository (normalised URL) and one branch of it: what one worker at a time works on.
+/// One branch of one repository (its normalised URL): what one worker at a time works on.
 pub(crate) type TrainKey = (String, BranchName);
 
-/// What the git endpoint may give to the pod of one Job.
-#[derive(Clone, Debug)]
-pub(crate) struct Served {
-    pub mirror: PathBuf,
-    pub candidate: CommitId,
-    pub rig: String,
-    pub target: String,
-}
-
-pub(crate) struct Context {
-    pub runtime: Runtime,
-    pub args: RefineryArgs,
-    pub git: Git,
+/// The watch caches.
+pub(crate) struct Stores {
     pub refineries: Store<Refinery>,
     pub requests: Store<MergeRequest>,
     pub polecats: Store<Polecat>,
     pub rigs: Store<Rig>,
+    /// Jobs of gates.
     pub jobs: Store<Job>,
+    /// Pods of gates.
     pub pods: Store<Pod>,
+}
+
+/// What the controller holds.
+pub(crate) struct Context {
+    pub runtime: Runtime,
+    pub gates: GateSettings,
+    /// The folder for mirrors.
+    pub data_dir: PathBuf,
+    pub git: Git,
+    pub stores: Stores,
     pub escalations: Arc<Escalations>,
     pub metrics: RefineryMetrics,
+    pub candidates: Candidates,
     pub trains: Mutex<HashMap<TrainKey, Arc<tokio::sync::Mutex<Train>>>>,
-    /// One fetch at a time in each mirror.
-    pub mirrors: Mutex<HashMap<String, Arc<tokio::sync::Mutex<()>>>>,
-    /// By the Job's uid.
-    pub served: Mutex<HashMap<String, Served>>,
+    /// One lock for each mirror, by normalised URL: one fetch at a time.
+    pub mirror_locks: Mutex<HashMap<String, Arc<tokio::sync::Mutex<()>>>>,
 }
 
 impl Context {
     pub(crate) fn mirror(&self, url: &GitUrl) -> Mirror {
-        Mirror::at(self.git.clone(), &self.args.data_dir.join("mirrors"), url)
+        Mirror::at(self.git.clone(), &self.data_dir.join("mirrors"), url)
+    }
+
+    pub(crate) fn mirror_lock(&self, url: &GitUrl) -> Arc<tokio::sync::Mutex<()>> {
+        self.mirror_locks.lock().entry(url.normalised()).or_default().clone()
     }
 
     pub(crate) fn train(&self, key: &TrainKey) -> Arc<tokio::sync::Mutex<Train>> {
         self.trains.lock().entry(key.clone()).or_default().clone()
     }
 
-    pub(crate) fn mirror_lock(&self, url: &GitUrl) -> Arc<tokio::sync::Mutex<()>> {
-        self.mirrors.lock().entry(url.normalised()).or_default().clone()
+    pub(crate) fn rig(&self, name: &str) -> Option<Arc<Rig>> {
+        self.stores.rigs.get(&ObjectRef::<Rig>::new(name))
+    }
+
+    /// The requests for the rig and the branch of a Refinery.
+    pub(crate) fn requests_of(&self, refinery: &Refinery) -> Vec<Arc<MergeRequest>> {
+        let is_for = |r: &MergeRequest| {
+            r.spec.rig_ref == refinery.spec.rig_ref
+                && r.spec.target_branch == refinery.spec.target_branch
+        };
+        self.stores.requests.state().into_iter().filter(|r| is_for(r)).collect()
+    }
+
+    /// The pod that a Job controls; the newest one if there are several.
+    pub(crate) fn pod_of(&self, job: &Job) -> Option<Arc<Pod>> {
+        let uid = job.uid()?;
+        let is_owned = |p: &&Arc<Pod>| {
+            p.owner_references().iter().any(|o| o.controller == Some(true) && o.uid == uid)
+        };
+        let pods = self.stores.pods.state();
+        pods.iter().filter(is_owned).max_by_key(|p| p.creation_timestamp().map(|t| t.0)).cloned()
     }
 }
 
-/// Why a pass over a Refinery failed.
-#[derive(Debug, thiserror::Error)]
-pub(crate) enum Error {
-    /// The API server refused, or could not be asked.
-    #[error("{doing}")]
-    Kube {
-        /// What was attempted.
-        doing: String,
-        /// Why not.
-        #[source]
-        source: Box<kube::Error>,
-    },
-    /// An apply failed.
-    #[error("{doing}")]
-    Apply {
-        /// What was attempted.
-        doing: String,
-        /// Why not.
-        #[source]
-        source: gastown_runtime::apply::Error,
-    },
-    /// A defect of ours.
-    #[error("{0}")]
-    Defect(String),
-    /// The lease was lost in the middle of a pass.
-    #[error("the lease is not held any more")]
-    NotHolder,
+/// Whether a rig admits requests of a namespace.
+pub(crate) fn admits(rig: &Rig, namespace: &str) -> bool {
+    rig.spec.allowed_namespaces.as_ref().is_none_or(|all| all.iter().any(|n| n == namespace))
 }
 
-impl gastown_runtime::controller::Classify for Error {
-    fn class(&self) -> gastown_runtime::controller::Class {
-        use gastown_runtime::controller::Class;
-        match self {
-            Self::Kube { source, .. } => Class::of(source),
-            Self::Apply { source, .. } => source.class(),
-            Self::Defect(_) => Class::Fatal,
-            Self::NotHolder => Class::Conflict,
-        }
-    }
-}
-
-/// Names what was attempted.
-pub(crate) fn doing(text: impl Into<String>) -> impl FnOnce(kube::Error) -> Error {
-    let doing = text.into();
-    move |source| Error::Kube { doing, source: Box::new(source) }
+/// Whether a Polecat has the condition `Merged`.
+pub(crate) fn is_merged(polecat: &Polecat) -> bool {
+    polecat.status.as_ref().is_some_and(|s| is_true(&s.conditions, condition::MERGED))
 }

@@ -1,5 +1,4 @@
-//! The git endpoint: the pod of a gate's Job gets that Job's candidate, read-only, and nothing
-//! else.
+//! The git endpoint: the pod of a gate's Job may fetch that Job's candidate, and nothing else.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -17,55 +16,56 @@ use kube::{Api, ResourceExt as _};
 use tokio::sync::Semaphore;
 use tokio_util::io::ReaderStream;
 
-use crate::context::{Context, Served};
+use crate::candidates::ServedCandidate;
+use crate::context::Context;
 
-/// One fetch takes at most this long.
+/// The deadline of one fetch.
 const DEADLINE: Duration = Duration::from_secs(300);
-/// So many are answered at a time.
-const AT_A_TIME: usize = 16;
+/// How many fetches are served at the same time.
+const MAX_FETCHES: usize = 16;
 
 #[derive(Clone)]
 struct Server {
     ctx: Arc<Context>,
     reviewer: TokenReviewer,
-    turns: Arc<Semaphore>,
+    slots: Arc<Semaphore>,
 }
 
 /// The routes: `/git/<rig>/<target>/info/refs` and `/git/<rig>/<target>/git-upload-pack`. A target
 /// may hold slashes.
 pub(crate) fn router(ctx: Arc<Context>, reviewer: TokenReviewer) -> Router {
-    let server = Server { ctx, reviewer, turns: Arc::new(Semaphore::new(AT_A_TIME)) };
+    let server = Server { ctx, reviewer, slots: Arc::new(Semaphore::new(MAX_FETCHES)) };
     Router::new()
         .route("/git/{rig}/{*rest}", get(refs).post(pack))
         .layer(DefaultBodyLimit::max(serve::MAX_REQUEST))
         .with_state(server)
 }
 
-type Answer = Result<Response, (StatusCode, String)>;
+type Reply = Result<Response, (StatusCode, String)>;
 
-fn no(status: StatusCode, why: impl Into<String>) -> (StatusCode, String) {
+fn refusal(status: StatusCode, why: impl Into<String>) -> (StatusCode, String) {
     (status, why.into())
 }
 
 impl Server {
-    /// What the caller may have: its token names a pod, the pod has a Job, the Job a candidate of
-    /// this rig and target.
+    /// What the caller may fetch: its token names a pod, the pod has a Job, and the Job a candidate
+    /// of this rig and target.
     async fn served(
         &self,
         headers: &HeaderMap,
         rig: &str,
         target: &str,
-    ) -> Result<Served, (StatusCode, String)> {
+    ) -> Result<ServedCandidate, (StatusCode, String)> {
         let caller = self.reviewer.review_headers(headers).await.map_err(|e| match e {
-            auth::Error::Unauthenticated(why) => no(StatusCode::UNAUTHORIZED, why),
-            auth::Error::Unavailable(why) => no(StatusCode::SERVICE_UNAVAILABLE, why),
+            auth::Error::Unauthenticated(why) => refusal(StatusCode::UNAUTHORIZED, why),
+            auth::Error::Unavailable(why) => refusal(StatusCode::SERVICE_UNAVAILABLE, why),
         })?;
         let (Some(name), Some(uid)) = (&caller.pod_name, &caller.pod_uid) else {
-            return Err(no(StatusCode::FORBIDDEN, "the token is not a pod's"));
+            return Err(refusal(StatusCode::FORBIDDEN, "the token does not belong to a pod"));
         };
         let same = |p: &Pod| p.uid().as_ref() == Some(uid);
-        let shown = self.ctx.pods.find(same).map(|pod| pod.as_ref().clone());
-        let pod = if let Some(pod) = shown {
+        let cached = self.ctx.stores.pods.find(same).map(|pod| pod.as_ref().clone());
+        let pod = if let Some(pod) = cached {
             pod
         } else {
             // The cache may not show it yet.
@@ -73,34 +73,38 @@ impl Server {
             let found = api
                 .get_opt(name)
                 .await
-                .map_err(|e| no(StatusCode::SERVICE_UNAVAILABLE, e.to_string()))?;
-            found
-                .filter(same)
-                .ok_or_else(|| no(StatusCode::FORBIDDEN, "the token's pod is gone"))?
+                .map_err(|e| refusal(StatusCode::SERVICE_UNAVAILABLE, e.to_string()))?;
+            found.filter(same).ok_or_else(|| {
+                refusal(StatusCode::FORBIDDEN, "the pod of the token does not exist")
+            })?
         };
         let owner = pod
             .owner_references()
             .iter()
             .find(|o| o.controller == Some(true) && o.kind == "Job")
             .map(|o| o.uid.clone());
-        let found = owner.and_then(|uid| self.ctx.served.lock().get(&uid).cloned());
-        // 503: a Job of a predecessor is served as soon as its candidate is built again.
+        let found = owner.and_then(|uid| self.ctx.candidates.of_job(&uid));
+        // 503, so that the pod tries again: the candidate of a former process's Job is served as soon
+        // as it is built again.
         let found = found.ok_or_else(|| {
-            no(StatusCode::SERVICE_UNAVAILABLE, "no candidate is kept for this pod")
+            refusal(StatusCode::SERVICE_UNAVAILABLE, "there is no candidate for this pod yet")
         })?;
         if found.rig == rig && found.target == target {
             Ok(found)
         } else {
-            Err(no(StatusCode::FORBIDDEN, "the candidate is of another rig or target"))
+            Err(refusal(
+                StatusCode::FORBIDDEN,
+                "the candidate of this pod belongs to another rig or target",
+            ))
         }
     }
 }
 
-fn answer(kind: &'static str, body: Body) -> Answer {
+fn reply(kind: &'static str, body: Body) -> Reply {
     let response = Response::builder()
         .header(header::CONTENT_TYPE, kind)
         .header(header::CACHE_CONTROL, "no-cache");
-    response.body(body).map_err(|e| no(StatusCode::INTERNAL_SERVER_ERROR, e.to_string()))
+    response.body(body).map_err(|e| refusal(StatusCode::INTERNAL_SERVER_ERROR, e.to_string()))
 }
 
 async fn refs(
@@ -108,21 +112,22 @@ async fn refs(
     Path((rig, rest)): Path<(String, String)>,
     RawQuery(query): RawQuery,
     headers: HeaderMap,
-) -> Answer {
-    let target =
-        rest.strip_suffix("/info/refs").ok_or_else(|| no(StatusCode::NOT_FOUND, "no such page"))?;
+) -> Reply {
+    let target = rest
+        .strip_suffix("/info/refs")
+        .ok_or_else(|| refusal(StatusCode::NOT_FOUND, "unknown path"))?;
     if query.as_deref() != Some("service=git-upload-pack") {
-        return Err(no(StatusCode::FORBIDDEN, "only fetching is served"));
+        return Err(refusal(StatusCode::FORBIDDEN, "only git-upload-pack is supported"));
     }
     let served = endpoint.served(&headers, &rig, target).await?;
-    let _turn = endpoint
-        .turns
+    let _slot = endpoint
+        .slots
         .acquire()
         .await
-        .map_err(|e| no(StatusCode::SERVICE_UNAVAILABLE, e.to_string()))?;
-    let body = serve::advertise(&endpoint.ctx.git, &served.mirror, &served.candidate).await;
-    let body = body.map_err(|e| no(StatusCode::SERVICE_UNAVAILABLE, e.to_string()))?;
-    answer(serve::ADVERTISEMENT, Body::from(body))
+        .map_err(|e| refusal(StatusCode::SERVICE_UNAVAILABLE, e.to_string()))?;
+    let body = serve::advertise(&endpoint.ctx.git, &served.mirror, &served.commit).await;
+    let body = body.map_err(|e| refusal(StatusCode::SERVICE_UNAVAILABLE, e.to_string()))?;
+    reply(serve::ADVERTISEMENT, Body::from(body))
 }
 
 async fn pack(
@@ -130,28 +135,27 @@ async fn pack(
     Path((rig, rest)): Path<(String, String)>,
     headers: HeaderMap,
     body: Bytes,
-) -> Answer {
+) -> Reply {
     let target = rest
         .strip_suffix("/git-upload-pack")
-        .ok_or_else(|| no(StatusCode::NOT_FOUND, "no such page"))?;
+        .ok_or_else(|| refusal(StatusCode::NOT_FOUND, "unknown path"))?;
     let served = endpoint.served(&headers, &rig, target).await?;
     let gzip = headers.get(header::CONTENT_ENCODING).is_some_and(|e| e == "gzip" || e == "x-gzip");
     let request =
-        serve::decode(&body, gzip).map_err(|e| no(StatusCode::BAD_REQUEST, e.to_string()))?;
-    let turn = endpoint
-        .turns
+        serve::decode(&body, gzip).map_err(|e| refusal(StatusCode::BAD_REQUEST, e.to_string()))?;
+    let slot = endpoint
+        .slots
         .clone()
         .acquire_owned()
         .await
-        .map_err(|e| no(StatusCode::SERVICE_UNAVAILABLE, e.to_string()))?;
-    let pack =
-        serve::answer(&endpoint.ctx.git, &served.mirror, &served.candidate, request, DEADLINE);
-    let pack = pack.map_err(|e| no(StatusCode::SERVICE_UNAVAILABLE, e.to_string()))?;
-    // The turn ends with the stream.
+        .map_err(|e| refusal(StatusCode::SERVICE_UNAVAILABLE, e.to_string()))?;
+    let pack = serve::answer(&endpoint.ctx.git, &served.mirror, &served.commit, request, DEADLINE);
+    let pack = pack.map_err(|e| refusal(StatusCode::SERVICE_UNAVAILABLE, e.to_string()))?;
+    // The slot is free again when the stream ends.
     let stream =
         futures::StreamExt::map(ReaderStream::with_capacity(pack, 64 << 10), move |chunk| {
-            let _ = &turn;
+            let _ = &slot;
             chunk
         });
-    answer(serve::RESULT, Body::from_stream(stream))
+    reply(serve::RESULT, Body::from_stream(stream))
 }

@@ -1,75 +1,79 @@
-//! What of the queue a person is to be told of. Pure, but for handing it on.
+//! What in a queue needs a person. Pure.
 
-use gastown_api::{Refinery, Severity};
-use gastown_core::train::{EndPhase, Facts, Target};
-use gastown_escalations::{Escalations, Problem, Subject};
+use gastown_api::{MergePhase, Refinery, Severity};
+use gastown_core::train::{Snapshot, Target};
+use gastown_escalations::{Problem, Subject};
 use kube::ResourceExt as _;
 
-use crate::memory::{Entry, Train};
-use crate::report::{broken, gate_problem, target_health};
+use crate::report::{broken_target, gate_problem, target_health};
+use crate::train::{Entry, Train};
 
 /// The target fails its own gate.
 const TARGET_BROKEN: &str = "TargetBroken";
 /// Gates do not run.
 const GATE_BROKEN: &str = "GateBroken";
-/// A request has to be worked on again, and nobody is there to do it.
+/// A request has to be worked on again, and its author does not exist any more.
 const AUTHOR_GONE: &str = "AuthorGone";
+/// The reasons for Escalations about a Refinery.
+pub(crate) const REFINERY_REASONS: [&str; 2] = [TARGET_BROKEN, GATE_BROKEN];
+/// The reasons for Escalations about a MergeRequest.
+pub(crate) const REQUEST_REASONS: [&str; 1] = [AUTHOR_GONE];
 
-/// Says how it stands with a Refinery and its requests.
-pub(crate) fn keep(escalations: &Escalations, facts: &Facts, train: &Train, refinery: &Refinery) {
-    let subject = Subject::of(refinery, &refinery.spec.rig_ref);
-    escalations.update(
-        &subject,
-        &[TARGET_BROKEN, GATE_BROKEN],
-        &of_refinery(facts, train, &refinery.spec.target_branch),
-    );
-    for e in train.entries.values() {
-        let problem = of_request(e);
-        // What nobody has given up on was never told of, unless a person asked for another try.
-        if problem.is_some() || e.ledger.retried > 0 {
-            escalations.update(
-                &Subject::of(e.object.as_ref(), &e.object.spec.rig_ref),
-                &[AUTHOR_GONE],
-                problem.as_slice(),
-            );
-        }
-    }
+/// The problems that one object has now, of the reasons that apply to its kind.
+pub(crate) struct Problems {
+    pub subject: Subject,
+    pub reasons: &'static [&'static str],
+    pub present: Vec<Problem>,
 }
 
-fn of_refinery(facts: &Facts, train: &Train, target: &str) -> Vec<Problem> {
+/// The problems of a Refinery and of its requests.
+pub(crate) fn problems(snapshot: &Snapshot, train: &Train, refinery: &Refinery) -> Vec<Problems> {
+    let mut all = vec![Problems {
+        subject: Subject::of(refinery, &refinery.spec.rig_ref),
+        reasons: &REFINERY_REASONS,
+        present: of_refinery(snapshot, train, &refinery.spec.target_branch),
+    }];
+    for e in train.entries.values() {
+        let present: Vec<Problem> = of_request(e).into_iter().collect();
+        // A request without a problem never had one, unless a person asked for another try.
+        if !present.is_empty() || e.durable.record.retried > 0 {
+            let subject = Subject::of(e.object(), &e.object().spec.rig_ref);
+            all.push(Problems { subject, reasons: &REQUEST_REASONS, present });
+        }
+    }
+    all
+}
+
+fn of_refinery(snapshot: &Snapshot, train: &Train, target: &str) -> Vec<Problem> {
     let mut problems = Vec::new();
-    if let (Some(false), Target::At { tip, .. }) = (target_health(facts), &facts.target) {
-        let waiting = facts.requests.iter().filter(|r| r.end.is_none()).count();
+    if let (Some(false), Target::At { tip, .. }) = (target_health(snapshot), &snapshot.target) {
+        let waiting = snapshot.requests.iter().filter(|r| r.end.is_none()).count();
         let details = format!(
-            "{waiting} requests wait. One that passes the gate on {target} lands all the same: the fix is such a request."
+            "{waiting} requests wait. A request that passes the gate on {target} lands all the same: submit the fix as one."
         );
         problems.push(Problem {
             reason: TARGET_BROKEN,
             severity: Severity::High,
-            summary: broken(target, tip),
+            summary: broken_target(target, tip),
             details,
         });
     }
     if let Some(summary) = gate_problem(train) {
         let details =
-            "It is tried again every ten minutes. The events of its Job and pod say more."
-                .to_owned();
+            "The gate is tried again every 10 min. See the events of its Job and pod.".to_owned();
         problems.push(Problem { reason: GATE_BROKEN, severity: Severity::High, summary, details });
     }
     problems
 }
 
 fn of_request(e: &Entry) -> Option<Problem> {
-    let end = e
-        .ledger
-        .end
-        .as_ref()
-        .filter(|end| end.phase == EndPhase::Rejected && end.reason == AUTHOR_GONE)?;
-    let name = e.object.name_any();
+    let end = e.durable.record.end.as_ref();
+    let end = end.filter(|end| end.phase == MergePhase::Rejected && end.reason == AUTHOR_GONE)?;
+    let name = e.object().name_any();
     let details = format!(
-        "Branch {} still holds commit {}. Adding 1 to spec.retry of MergeRequest {name} tries it again as it is.",
-        e.branch, e.commit
+        "Branch {} still has commit {}. To try it again as it is, add 1 to spec.retry of MergeRequest {name}.",
+        e.durable.branch, e.durable.commit
     );
-    let summary = format!("MergeRequest {name} is not landed: {}", end.message);
+    let summary = format!("MergeRequest {name} did not land: {}", end.message);
     Some(Problem { reason: AUTHOR_GONE, severity: Severity::Medium, summary, details })
 }

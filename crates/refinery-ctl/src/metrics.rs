@@ -1,3 +1,5 @@
+//! The refinery's metrics: the Go operator's names, and some of our own.
+
 use gastown_runtime::metrics::Metrics;
 use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::metrics::counter::Counter;
@@ -5,34 +7,34 @@ use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::Histogram;
 
-/// One rig.
+/// The labels of a metric for each rig.
 #[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
-pub struct RigLabels {
-    /// Its name.
+pub(crate) struct RigLabels {
+    /// The rig's name.
     pub rig: String,
 }
 
-/// One rig, and how a merge ended.
+/// The labels of the counter of ended requests.
 #[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
-pub struct MergeLabels {
+pub(crate) struct MergeLabels {
     /// The rig's name.
     pub rig: String,
-    /// `success` or `error`, as the Go operator had it.
+    /// `success` or `error`, as in the Go operator.
     pub result: &'static str,
 }
 
 type Times = Family<RigLabels, Histogram, fn() -> Histogram>;
 
-/// The refinery's metrics: the Go operator's names, and some of our own.
+/// The metrics of this controller alone.
 #[derive(Clone, Debug)]
-pub struct RefineryMetrics {
-    pub(crate) merges: Family<MergeLabels, Counter>,
-    pub(crate) merge_seconds: Times,
-    pub(crate) conflicts: Family<RigLabels, Counter>,
-    pub(crate) queue: Family<RigLabels, Gauge>,
-    pub(crate) gate_seconds: Times,
-    pub(crate) faults: Family<RigLabels, Counter>,
-    pub(crate) mismatches: Family<RigLabels, Counter>,
+pub(crate) struct RefineryMetrics {
+    pub merges: Family<MergeLabels, Counter>,
+    pub merge_seconds: Times,
+    pub conflicts: Family<RigLabels, Counter>,
+    pub queue: Family<RigLabels, Gauge>,
+    pub gate_seconds: Times,
+    pub broken_runs: Family<RigLabels, Counter>,
+    pub mismatches: Family<RigLabels, Counter>,
 }
 
 fn seconds() -> Histogram {
@@ -40,15 +42,15 @@ fn seconds() -> Histogram {
 }
 
 impl RefineryMetrics {
-    /// Registers them.
-    pub fn new(metrics: &Metrics) -> Self {
+    /// Registers the metrics.
+    pub(crate) fn new(metrics: &Metrics) -> Self {
         let ours = Self {
             merges: Family::default(),
             merge_seconds: Family::new_with_constructor(seconds),
             conflicts: Family::default(),
             queue: Family::default(),
             gate_seconds: Family::new_with_constructor(seconds),
-            faults: Family::default(),
+            broken_runs: Family::default(),
             mismatches: Family::default(),
         };
         metrics.register(|registry| {
@@ -64,27 +66,27 @@ impl RefineryMetrics {
             );
             registry.register(
                 "refinery_conflicts",
-                "Requests that did not fit on their target",
+                "Requests that conflicted with their target",
                 ours.conflicts.clone(),
             );
             registry.register(
                 "refinery_queue_length",
-                "Requests that wait or are tested",
+                "Requests that wait or are being tested",
                 ours.queue.clone(),
             );
             registry.register(
                 "refinery_gate_seconds",
-                "From a gate's Job to its verdict",
+                "From the creation of a gate's Job to its verdict",
                 ours.gate_seconds.clone(),
             );
             registry.register(
                 "refinery_gate_faults",
                 "Gate runs that infrastructure broke",
-                ours.faults.clone(),
+                ours.broken_runs.clone(),
             );
             registry.register(
                 "refinery_landed_mismatches",
-                "Pushes that the target was not seen to hold",
+                "Pushes after which the target did not have the commit",
                 ours.mismatches.clone(),
             );
         });

@@ -9,6 +9,7 @@ use gastown_api::{BeadStore, Refinery, Rig, Witness};
 use gastown_core::rig::{ChildPlan, ChildRef, Plan, Snapshot};
 use gastown_runtime::apply;
 use gastown_runtime::events::Note;
+use gastown_types::is_label_value;
 use kube::api::ObjectMeta;
 use kube::core::NamespaceResourceScope;
 use kube::runtime::reflector::{ObjectRef, Store};
@@ -16,58 +17,81 @@ use kube::{Api, Resource, ResourceExt as _};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-use crate::Context;
+use crate::context::Context;
+use crate::error::Error;
 
-/// Does what the plan says. The first refusal ends it; the rest is tried again with it.
-pub async fn carry_out(
+/// The topic of Events about children.
+const CHILDREN: &str = "Children";
+
+/// Carries out the plan. The first write that fails ends it; the next reconcile does the rest.
+pub(crate) async fn act(
     rig: &Rig,
     snapshot: &Snapshot,
     plan: &Plan,
-    context: &Context,
-) -> Result<(), apply::Error> {
-    let rigs: Api<Rig> = Api::all(context.runtime.client.clone());
-    match plan {
+    ctx: &Context,
+) -> Result<(), Error> {
+    let rigs: Api<Rig> = Api::all(ctx.runtime.client.clone());
+    let done = match plan {
         Plan::AddFinalizer => {
             apply::add_finalizer(&rigs, manager::RIG, rig, finalizer::RIG).await.map(drop)
         }
         Plan::Keep { refinery, witness, beads } => {
-            let metadata = |suffix: &str| metadata(rig, snapshot, suffix);
-            let template = rig.spec.refinery.clone().unwrap_or_default();
-            let wanted = Refinery {
-                metadata: metadata("refinery")?,
-                spec: template.for_rig(&snapshot.name),
-                status: None,
-            };
-            keep(rig, refinery, &wanted, &context.refineries, context).await?;
-            let template = rig.spec.witness.clone().unwrap_or_default();
-            let wanted = Witness {
-                metadata: metadata("witness")?,
-                spec: template.for_rig(&snapshot.name),
-                status: None,
-            };
-            keep(rig, witness, &wanted, &context.witnesses, context).await?;
-            let template = rig.spec.beads.clone().unwrap_or_default();
-            let spec = template.for_rig(&snapshot.name, &rig.spec.beads_prefix);
-            let wanted = BeadStore { metadata: metadata("beads")?, spec, status: None };
-            keep(rig, beads, &wanted, &context.bead_stores, context).await
+            keep_children(rig, snapshot, [refinery, witness, beads], ctx).await
         }
         Plan::DeleteChildren { refineries, witnesses, bead_stores } => {
-            delete(refineries, &context.refineries, context).await?;
-            delete(witnesses, &context.witnesses, context).await?;
-            delete(bead_stores, &context.bead_stores, context).await
+            delete_children(refineries, witnesses, bead_stores, ctx).await
         }
         Plan::RemoveFinalizer => {
             apply::remove_finalizer(&rigs, manager::RIG, rig, finalizer::RIG).await.map(drop)
         }
         Plan::AwaitPolecats { .. } | Plan::Nothing => Ok(()),
-    }
+    };
+    done.map_err(|source| Error::Act { rig: rig.name_any(), source })
 }
 
-fn metadata(rig: &Rig, snapshot: &Snapshot, suffix: &str) -> Result<ObjectMeta, apply::Error> {
+async fn keep_children(
+    rig: &Rig,
+    snapshot: &Snapshot,
+    [refinery, witness, beads]: [&ChildPlan; 3],
+    ctx: &Context,
+) -> Result<(), apply::Error> {
+    let spec = rig.spec.refinery.clone().unwrap_or_default().for_rig(&snapshot.name);
+    let metadata = child_metadata(rig, snapshot, "refinery")?;
+    let wanted = Refinery { metadata, spec, status: None };
+    keep(rig, refinery, &wanted, &ctx.refineries, ctx).await?;
+
+    let spec = rig.spec.witness.clone().unwrap_or_default().for_rig(&snapshot.name);
+    let metadata = child_metadata(rig, snapshot, "witness")?;
+    let wanted = Witness { metadata, spec, status: None };
+    keep(rig, witness, &wanted, &ctx.witnesses, ctx).await?;
+
+    let template = rig.spec.beads.clone().unwrap_or_default();
+    let spec = template.for_rig(&snapshot.name, &rig.spec.beads_prefix);
+    let metadata = child_metadata(rig, snapshot, "beads")?;
+    let wanted = BeadStore { metadata, spec, status: None };
+    keep(rig, beads, &wanted, &ctx.bead_stores, ctx).await
+}
+
+async fn delete_children(
+    refineries: &[ChildRef],
+    witnesses: &[ChildRef],
+    bead_stores: &[ChildRef],
+    ctx: &Context,
+) -> Result<(), apply::Error> {
+    delete(refineries, &ctx.refineries, ctx).await?;
+    delete(witnesses, &ctx.witnesses, ctx).await?;
+    delete(bead_stores, &ctx.bead_stores, ctx).await
+}
+
+fn child_metadata(
+    rig: &Rig,
+    snapshot: &Snapshot,
+    suffix: &str,
+) -> Result<ObjectMeta, apply::Error> {
     let mut labels =
         BTreeMap::from([(label::MANAGED_BY.to_owned(), label::MANAGED_BY_RIG.to_owned())]);
-    // A longer name is no label value.
-    if snapshot.name.len() <= 63 {
+    // A Rig's name may be longer than a label value.
+    if is_label_value(&snapshot.name) {
         labels.insert(label::RIG_OWNER.to_owned(), snapshot.name.clone());
     }
     Ok(ObjectMeta {
@@ -79,21 +103,13 @@ fn metadata(rig: &Rig, snapshot: &Snapshot, suffix: &str) -> Result<ObjectMeta, 
     })
 }
 
-/// The object in the store that is exactly this one.
-fn stored<K>(reference: &ChildRef, store: &Store<K>) -> Option<Arc<K>>
-where
-    K: Resource<DynamicType = ()> + Clone + 'static,
-{
-    let object = store.get(&ObjectRef::new(&reference.name).within(&reference.namespace))?;
-    (object.meta().uid.as_deref() == Some(&reference.uid)).then_some(object)
-}
-
+/// Carries out the plan for one kind of child; `wanted` is the Rig's own one.
 async fn keep<K>(
     rig: &Rig,
     plan: &ChildPlan,
     wanted: &K,
     store: &Store<K>,
-    context: &Context,
+    ctx: &Context,
 ) -> Result<(), apply::Error>
 where
     K: Resource<DynamicType = (), Scope = NamespaceResourceScope>
@@ -104,43 +120,36 @@ where
         + 'static,
 {
     let kind = K::kind(&());
-    let named = format!("{}/{}", wanted.namespace().unwrap_or_default(), wanted.name_any());
+    let namespace = wanted.namespace().unwrap_or_default();
     match plan {
         ChildPlan::Apply { present } => {
-            let present = present.as_ref().and_then(|reference| stored(reference, store));
-            let api = Api::namespaced(
-                context.runtime.client.clone(),
-                &wanted.namespace().unwrap_or_default(),
-            );
-            if apply::child(&api, manager::RIG, present.as_deref(), wanted).await?
-                && present.is_none()
-            {
-                context.runtime.events.publish(
-                    rig,
-                    Note::normal("Children", "ChildCreated", format!("made {kind} {named}")),
-                );
+            let present = present.as_ref().and_then(|reference| cached(reference, store));
+            let api = Api::namespaced(ctx.runtime.client.clone(), &namespace);
+            let written = apply::child(&api, manager::RIG, present.as_deref(), wanted).await?;
+            if written && present.is_none() {
+                let message = format!("created {kind} {namespace}/{}", wanted.name_any());
+                ctx.runtime.events.publish(rig, Note::normal(CHILDREN, "ChildCreated", message));
             }
             Ok(())
         }
         ChildPlan::Use { child, withdraw } => {
             for ours in withdraw {
-                let message = format!("{kind} {ours} withdraws: {child} was written for this rig");
-                context
-                    .runtime
-                    .events
-                    .publish(rig, Note::normal("Children", "ChildWithdrawn", message));
+                let message =
+                    format!("deleting {kind} {ours}: a user created {child} for this rig");
+                ctx.runtime.events.publish(rig, Note::normal(CHILDREN, "ChildWithdrawn", message));
             }
-            delete(withdraw, store, context).await
+            delete(withdraw, store, ctx).await
         }
-        ChildPlan::Withdraw { ours } => delete(ours, store, context).await,
+        ChildPlan::Withdraw { ours } => delete(ours, store, ctx).await,
         ChildPlan::AwaitDeletion | ChildPlan::Blocked { .. } => Ok(()),
     }
 }
 
+/// Deletes children, except those that are gone or going.
 async fn delete<K>(
     children: &[ChildRef],
     store: &Store<K>,
-    context: &Context,
+    ctx: &Context,
 ) -> Result<(), apply::Error>
 where
     K: Resource<DynamicType = (), Scope = NamespaceResourceScope>
@@ -151,12 +160,21 @@ where
 {
     for reference in children {
         let Some(object) =
-            stored(reference, store).filter(|object| object.meta().deletion_timestamp.is_none())
+            cached(reference, store).filter(|object| object.meta().deletion_timestamp.is_none())
         else {
             continue;
         };
-        let api = Api::namespaced(context.runtime.client.clone(), &reference.namespace);
+        let api = Api::namespaced(ctx.runtime.client.clone(), &reference.namespace);
         apply::delete(&api, object.as_ref()).await?;
     }
     Ok(())
+}
+
+/// The object in the store that has this name and this uid.
+fn cached<K>(reference: &ChildRef, store: &Store<K>) -> Option<Arc<K>>
+where
+    K: Resource<DynamicType = ()> + Clone + 'static,
+{
+    let object = store.get(&ObjectRef::new(&reference.name).within(&reference.namespace))?;
+    (object.meta().uid.as_deref() == Some(&reference.uid)).then_some(object)
 }

@@ -1,95 +1,108 @@
-//! Reads the stores into one [`Snapshot`]; no judgement.
+//! Reads the watches' stores into one [`Snapshot`]; no judgement.
 
-use gastown_api::names::condition;
+use std::sync::Arc;
+
+use gastown_api::names::{condition, finalizer};
 use gastown_api::{
-    BeadStore, ConvoyPhase, DesiredState, Polecat, PolecatPhase, RefineryPhase, Rig, conditions,
-    names,
+    Convoy, ConvoyPhase, DesiredState, Polecat, PolecatPhase, RefineryPhase, Rig, conditions,
 };
-use gastown_core::rig::{Child, ChildRef, Phase, PolecatFact, Readiness, Snapshot};
+use gastown_core::rig::{Child, ChildRef, PolecatFact, Readiness, Snapshot};
+use gastown_core::seniority::Seniority;
 use gastown_runtime::apply;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
+use kube::runtime::reflector::Store;
 use kube::{Resource, ResourceExt as _};
 
-use crate::Context;
+use crate::context::Context;
 
-/// Everything that decides about this rig now.
-pub fn snapshot(rig: &Rig, context: &Context) -> Snapshot {
+/// Everything that decides about this Rig now.
+pub(crate) fn snapshot(rig: &Rig, ctx: &Context) -> Snapshot {
     let name = rig.name_any();
-    let namespace = &context.runtime.args.namespace;
-    let is_own_name = |object: &dyn Fn() -> (Option<String>, String), suffix: &str| {
-        let (at, called) = object();
-        at.as_deref() == Some(namespace.as_str()) && called == format!("{name}-{suffix}")
-    };
-    let branch = rig.spec.refinery.clone().unwrap_or_default().for_rig(&name).target_branch;
-    let refineries = context.refineries.state_filter(|child| {
-        child.spec.rig_ref == name
-            || apply::is_owned_by(child, rig)
-            || is_own_name(&|| (child.namespace(), child.name_any()), "refinery")
-    });
-    let witnesses = context.witnesses.state_filter(|child| {
-        child.spec.rig_ref == name
-            || apply::is_owned_by(child, rig)
-            || is_own_name(&|| (child.namespace(), child.name_any()), "witness")
-    });
-    let bead_stores = context.bead_stores.state_filter(|child| {
-        child.spec.rig_ref == name
-            || apply::is_owned_by(child, rig)
-            || is_own_name(&|| (child.namespace(), child.name_any()), "beads")
-    });
-    let polecats = context.polecats.state_filter(|polecat| polecat.spec.rig == name);
+    let polecats = ctx.polecats.state_filter(|polecat| polecat.spec.rig == name);
     Snapshot {
-        namespace: namespace.clone(),
+        namespace: ctx.runtime.args.namespace.clone(),
         deleting: rig.metadata.deletion_timestamp.is_some(),
-        finalizer: rig.finalizers().iter().any(|finalizer| finalizer == names::finalizer::RIG),
+        finalizer: rig.finalizers().iter().any(|present| present == finalizer::RIG),
         suspended: rig.spec.suspend,
-        refineries: refineries
-            .iter()
-            .map(|refinery| Child {
-                same_duty: refinery.spec.rig_ref == name && refinery.spec.target_branch == branch,
-                busy: refinery
-                    .status
-                    .as_ref()
-                    .is_some_and(|status| status.phase == Some(RefineryPhase::Processing)),
-                readiness: readiness(
-                    refinery.as_ref(),
-                    refinery.status.as_ref().map(|status| &status.conditions),
-                ),
-                ..child(refinery.as_ref(), rig)
-            })
-            .collect(),
-        witnesses: witnesses
-            .iter()
-            .map(|witness| Child {
-                same_duty: witness.spec.rig_ref == name,
-                ..child(witness.as_ref(), rig)
-            })
-            .collect(),
-        bead_stores: bead_stores
-            .iter()
-            .map(|store: &std::sync::Arc<BeadStore>| Child {
-                same_duty: store.spec.rig_ref == name,
-                readiness: readiness(
-                    store.as_ref(),
-                    store.status.as_ref().map(|status| &status.conditions),
-                ),
-                ..child(store.as_ref(), rig)
-            })
-            .collect(),
         wants_beads: rig.spec.beads.is_some(),
-        polecats: polecats.iter().map(|polecat| fact(polecat)).collect(),
+        refineries: refineries(rig, ctx),
+        witnesses: witnesses(rig, ctx),
+        bead_stores: bead_stores(rig, ctx),
+        polecats: polecats.iter().map(|polecat| polecat_fact(polecat)).collect(),
+        active_convoys: active_convoys(&name, ctx),
         name,
     }
 }
 
-/// Convoys of the rig that are in progress.
-pub fn active_convoys(rig: &str, context: &Context) -> usize {
-    let active = |convoy: &gastown_api::Convoy| {
-        let phase = convoy.status.as_ref().and_then(|status| status.phase);
-        convoy.spec.rig_ref.as_deref() == Some(rig) && phase == Some(ConvoyPhase::InProgress)
-    };
-    context.convoys.state_filter(active).len()
+fn refineries(rig: &Rig, ctx: &Context) -> Vec<Child> {
+    let name = rig.name_any();
+    let branch = rig.spec.refinery.clone().unwrap_or_default().for_rig(&name).target_branch;
+    candidates(&ctx.refineries, rig, "refinery", ctx, |refinery| &refinery.spec.rig_ref)
+        .iter()
+        .map(|refinery| {
+            let status = refinery.status.as_ref();
+            Child {
+                same_duty: refinery.spec.rig_ref == name && refinery.spec.target_branch == branch,
+                busy: status.and_then(|status| status.phase) == Some(RefineryPhase::Processing),
+                readiness: readiness(
+                    refinery.as_ref(),
+                    status.map_or(&[], |status| &status.conditions),
+                ),
+                ..child(refinery.as_ref(), rig)
+            }
+        })
+        .collect()
 }
 
+fn witnesses(rig: &Rig, ctx: &Context) -> Vec<Child> {
+    let name = rig.name_any();
+    candidates(&ctx.witnesses, rig, "witness", ctx, |witness| &witness.spec.rig_ref)
+        .iter()
+        .map(|witness| Child {
+            same_duty: witness.spec.rig_ref == name,
+            ..child(witness.as_ref(), rig)
+        })
+        .collect()
+}
+
+fn bead_stores(rig: &Rig, ctx: &Context) -> Vec<Child> {
+    let name = rig.name_any();
+    candidates(&ctx.bead_stores, rig, "beads", ctx, |store| &store.spec.rig_ref)
+        .iter()
+        .map(|store| Child {
+            same_duty: store.spec.rig_ref == name,
+            readiness: readiness(
+                store.as_ref(),
+                store.status.as_ref().map_or(&[], |status| &status.conditions),
+            ),
+            ..child(store.as_ref(), rig)
+        })
+        .collect()
+}
+
+/// The objects of a kind that name the Rig, that it created, or that have the name of its own one,
+/// `<rig>-<suffix>` in the namespace of the installation.
+fn candidates<K>(
+    store: &Store<K>,
+    rig: &Rig,
+    suffix: &str,
+    ctx: &Context,
+    rig_ref: impl Fn(&K) -> &String,
+) -> Vec<Arc<K>>
+where
+    K: Resource<DynamicType = ()> + Clone + 'static,
+{
+    let name = rig.name_any();
+    let own_name = format!("{name}-{suffix}");
+    store.state_filter(|child| {
+        *rig_ref(child) == name
+            || apply::is_owned_by(child, rig)
+            || (child.meta().namespace.as_ref() == Some(&ctx.runtime.args.namespace)
+                && child.meta().name.as_ref() == Some(&own_name))
+    })
+}
+
+/// What is read of every kind of child in the same way.
 fn child<K: Resource<DynamicType = ()>>(child: &K, rig: &Rig) -> Child {
     Child {
         reference: ChildRef {
@@ -101,21 +114,16 @@ fn child<K: Resource<DynamicType = ()>>(child: &K, rig: &Rig) -> Child {
         same_duty: false,
         deleting: child.meta().deletion_timestamp.is_some(),
         busy: false,
-        created: child.creation_timestamp().map(|time| time.0),
+        seniority: Seniority::of(child),
         readiness: Readiness::Unknown,
     }
 }
 
-/// A verdict about an older spec says nothing about this one.
-fn readiness<K: Resource<DynamicType = ()>>(
-    child: &K,
-    conditions: Option<&Vec<Condition>>,
-) -> Readiness {
-    let current = conditions::find(conditions.map_or(&[][..], Vec::as_slice), condition::READY)
-        .filter(|ready| {
-            ready.observed_generation.is_none()
-                || ready.observed_generation == child.meta().generation
-        });
+/// The `Ready` condition of a child. One that was observed of an older generation does not count.
+fn readiness<K: Resource<DynamicType = ()>>(child: &K, conditions: &[Condition]) -> Readiness {
+    let current = conditions::find(conditions, condition::READY).filter(|ready| {
+        ready.observed_generation.is_none() || ready.observed_generation == child.meta().generation
+    });
     match current {
         Some(ready) if ready.status == "True" => Readiness::Ready,
         Some(ready) if ready.status == "False" => {
@@ -125,20 +133,22 @@ fn readiness<K: Resource<DynamicType = ()>>(
     }
 }
 
-fn fact(polecat: &Polecat) -> PolecatFact {
+fn polecat_fact(polecat: &Polecat) -> PolecatFact {
     let status = polecat.status.as_ref();
     let admitted =
         status.is_some_and(|status| conditions::is_true(&status.conditions, condition::ADMITTED));
     PolecatFact {
         name: format!("{}/{}", polecat.namespace().unwrap_or_default(), polecat.name_any()),
-        phase: match status.and_then(|status| status.phase) {
-            None | Some(PolecatPhase::Idle) => Phase::Idle,
-            Some(PolecatPhase::Working) => Phase::Working,
-            Some(PolecatPhase::Done) => Phase::Done,
-            Some(PolecatPhase::Stuck) => Phase::Stuck,
-            Some(PolecatPhase::Terminated) => Phase::Terminated,
-        },
+        phase: status.and_then(|status| status.phase).unwrap_or(PolecatPhase::Idle),
         wanted: polecat.spec.desired_state == DesiredState::Working,
         holds_slot: admitted || status.and_then(|status| status.pod_active) == Some(true),
     }
+}
+
+fn active_convoys(rig: &str, ctx: &Context) -> usize {
+    let is_active = |convoy: &Convoy| {
+        let phase = convoy.status.as_ref().and_then(|status| status.phase);
+        convoy.spec.rig_ref.as_deref() == Some(rig) && phase == Some(ConvoyPhase::InProgress)
+    };
+    ctx.convoys.state_filter(is_active).len()
 }

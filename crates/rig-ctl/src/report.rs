@@ -1,16 +1,18 @@
-//! From the verdict to the Rig's status, and one event a change.
+//! From the snapshot and its assessment to the Rig's status, and an Event when `Ready` changes.
 
 use std::time::Duration;
 
+use gastown_api::conditions::{self, Status};
 use gastown_api::names::{condition, manager};
-use gastown_api::{PolecatCounts, Rig, RigPhase, RigStatus, conditions};
-use gastown_core::rig::{self, Child, Snapshot, Verdict};
-use gastown_runtime::apply::{self, StatusOwner};
+use gastown_api::{Rig, RigPhase, RigStatus};
+use gastown_core::rig::{self, Assessment, Child, Snapshot};
+use gastown_runtime::apply::StatusOwner;
 use gastown_runtime::events::Note;
 use jiff::Timestamp;
-use kube::Api;
+use kube::{Api, ResourceExt as _};
 
-use crate::{Context, gather};
+use crate::context::Context;
+use crate::error::Error;
 
 const OWNER: StatusOwner = StatusOwner {
     manager: manager::RIG,
@@ -31,91 +33,77 @@ const OWNER: StatusOwner = StatusOwner {
     ],
 };
 
-/// Counts of a busy rig change many times a second; they are written at most this often.
-pub const COUNTS_EVERY: Duration = Duration::from_secs(1);
+/// The counts of a busy Rig change many times a second; they are written at most this often.
+pub(crate) const COUNTS_EVERY: Duration = Duration::from_secs(1);
 
-/// The status that the verdict makes.
-pub fn status(
+/// The status as it should be. Pure.
+pub(crate) fn status(
     rig: &Rig,
     snapshot: &Snapshot,
-    context: &Context,
-    verdict: &Verdict,
+    assessment: &Assessment,
     now: Timestamp,
 ) -> RigStatus {
-    let small = |count: usize| i32::try_from(count).unwrap_or(i32::MAX);
-    let counts = rig::count(&snapshot.polecats);
-    let there = |children: &[Child]| {
+    let count = |count: usize| i32::try_from(count).unwrap_or(i32::MAX);
+    let is_there = |children: &[Child]| {
         children.iter().any(|child| !child.deleting && (child.ours || child.same_duty))
     };
     let mut all = rig.status.as_ref().map(|status| status.conditions.clone()).unwrap_or_default();
-    let verdicts = [
-        (condition::READY, &verdict.ready),
-        (condition::AVAILABLE, &verdict.available),
-        (condition::PROGRESSING, &verdict.progressing),
-        (condition::DEGRADED, &verdict.degraded),
-    ];
-    for (kind, (holds, reason, message)) in verdicts {
-        conditions::set(&mut all, kind, *holds, reason, message, rig.metadata.generation, now);
-    }
+    conditions::merge(&mut all, assessment.drafts(), rig.metadata.generation, now);
     RigStatus {
-        phase: Some(match (verdict.ready.0, verdict.degraded.0) {
-            (true, _) => RigPhase::Ready,
-            (false, true) => RigPhase::Degraded,
-            (false, false) => RigPhase::Initializing,
+        phase: Some(match (assessment.ready.status, assessment.degraded.status) {
+            (Status::True, _) => RigPhase::Ready,
+            (_, Status::True) => RigPhase::Degraded,
+            _ => RigPhase::Initializing,
         }),
-        polecat_count: small(counts.total),
-        polecats: Some(PolecatCounts {
-            idle: small(counts.idle),
-            queued: small(counts.queued),
-            working: small(counts.working),
-            done: small(counts.done),
-            stuck: small(counts.stuck),
-        }),
-        active_convoys: small(gather::active_convoys(&snapshot.name, context)),
-        witness_created: there(&snapshot.witnesses),
-        refinery_created: there(&snapshot.refineries),
+        polecat_count: count(snapshot.polecats.len()),
+        polecats: Some(rig::count(&snapshot.polecats)),
+        active_convoys: count(snapshot.active_convoys),
+        witness_created: is_there(&snapshot.witnesses),
+        refinery_created: is_there(&snapshot.refineries),
         child_namespace: Some(snapshot.namespace.clone()),
         conditions: all,
     }
 }
 
-/// Writes the status if it says anything new, and an event if the verdict does. Returns after which
-/// time to come back when only counts have changed and it is too early to write them.
-pub async fn publish(
+/// Writes the status if it differs from the present one. When only counts differ and it is too
+/// early to write them, returns after which time to come back.
+pub(crate) async fn publish(
     rig: &Rig,
     status: &RigStatus,
-    verdict: &Verdict,
-    context: &Context,
-) -> Result<Option<Duration>, apply::Error> {
+    assessment: &Assessment,
+    ctx: &Context,
+) -> Result<Option<Duration>, Error> {
     let before = rig.status.clone().unwrap_or_default();
     let counts_only = before.phase == status.phase
         && before.conditions == status.conditions
         && before.refinery_created == status.refinery_created;
     if counts_only
         && before != *status
-        && let Some(wait) = context.pace.wait(rig)
+        && let Some(wait) = ctx.pace.wait(rig)
     {
         return Ok(Some(wait));
     }
-    let api: Api<Rig> = Api::all(context.runtime.client.clone());
-    if OWNER.apply(&api, rig, status).await? {
-        context.pace.wrote(rig);
-        say(rig, &before, verdict, context);
+    let api: Api<Rig> = Api::all(ctx.runtime.client.clone());
+    let written = OWNER.apply(&api, rig, status).await;
+    if written.map_err(|source| Error::Report { rig: rig.name_any(), source })? {
+        ctx.pace.wrote(rig);
+        publish_event(rig, &before, assessment, ctx);
     }
     Ok(None)
 }
 
-/// Only a change of `Ready` is news; the words of a wait may change with every polecat.
-fn say(rig: &Rig, before: &RigStatus, verdict: &Verdict, context: &Context) {
-    let (ready, reason, message) = &verdict.ready;
+/// One Event when the status or the reason of `Ready` changes; the message of a wait may change
+/// with every Polecat.
+fn publish_event(rig: &Rig, before: &RigStatus, assessment: &Assessment, ctx: &Context) {
+    let ready = &assessment.ready;
     let old = conditions::find(&before.conditions, condition::READY);
-    if old.is_some_and(|old| old.reason == *reason && (old.status == "True") == *ready) {
+    if old.is_some_and(|old| old.reason == ready.reason && old.status == ready.status.as_str()) {
         return;
     }
-    let note = if verdict.degraded.0 {
-        Note::warning(condition::READY, *reason, message)
+    let note = if assessment.degraded.status == Status::True {
+        Note::warning(condition::READY, &*ready.reason, &ready.message)
     } else {
-        Note::normal(condition::READY, *reason, message)
+        Note::normal(condition::READY, &*ready.reason, &ready.message)
     };
-    context.runtime.events.publish(rig, note);
+    ctx.runtime.events.publish(rig, note);
 }

@@ -1,4 +1,5 @@
-//! The ways to tell people. Each answers what became of one try; none keeps anything.
+//! The channels that carry Escalations to people. Each makes one attempt and returns how it ended;
+//! none keeps any state.
 
 mod http;
 mod mail;
@@ -8,14 +9,20 @@ use std::fmt::Write as _;
 use gastown_api::{Channel, Escalation, Route, SecretKeyRef, Severity};
 use gastown_core::escalation::Outcome;
 use gastown_runtime::events::{Events, Note};
+use gastown_types::text;
 use k8s_openapi::api::core::v1::Secret;
 use kube::{Api, Client, ResourceExt as _};
 use serde::Serialize;
 
-/// What is told.
+/// The longest headline that is made from a summary, in characters.
+const MAX_HEADLINE: usize = 200;
+/// The longest text that is sent of a summary or of details, in characters.
+const MAX_TEXT: usize = 16_384;
+
+/// What is sent about an Escalation; a webhook gets it as JSON.
 #[derive(Clone, Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
-pub(crate) struct Letter {
+pub(crate) struct Notification {
     namespace: String,
     name: String,
     uid: String,
@@ -31,7 +38,7 @@ pub(crate) struct Letter {
     raises: u32,
 }
 
-impl Letter {
+impl Notification {
     pub fn new(object: &Escalation, severity: Severity, raises: u32) -> Self {
         let spec = object.spec.clone();
         Self {
@@ -49,16 +56,19 @@ impl Letter {
         }
     }
 
-    /// The same for each try at one severity, so that a receiver knows a repetition.
+    /// The same for each attempt at one severity, so that a receiver can drop repetitions.
     fn id(&self) -> String {
         format!("{}-{}", self.uid, self.severity)
     }
 
-    /// For people.
+    /// The text for people. Summary and details may come from an agent.
     fn text(&self) -> String {
         let mut text = format!(
             "{}\n\nrig {}, severity {}, raised by {}",
-            self.summary, self.rig, self.severity, self.source
+            text::block(&self.summary, MAX_TEXT),
+            self.rig,
+            self.severity,
+            self.source
         );
         if let Some(about) = &self.related_object {
             let place = about.namespace.as_deref().map(|n| format!("{n}/")).unwrap_or_default();
@@ -66,71 +76,80 @@ impl Letter {
         }
         if let Some(details) = &self.details {
             text.push_str("\n\n");
-            text.push_str(details);
+            text.push_str(&text::block(details, MAX_TEXT));
         }
         let _ = write!(text, "\n\nkubectl -n {} describe escalation {}", self.namespace, self.name);
         text
     }
 
     fn headline(&self) -> String {
-        let words: String =
-            self.summary.chars().map(|c| if c.is_control() { ' ' } else { c }).take(200).collect();
-        format!("[{}] {}: {words}", self.severity, self.rig)
+        let summary = text::line(&self.summary, MAX_HEADLINE);
+        format!("[{}] {}: {summary}", self.severity, self.rig)
     }
 }
 
 pub(crate) struct Channels {
     client: Client,
-    http: http::Poster,
+    http: http::HttpClient,
 }
 
 impl Channels {
     pub fn new(client: Client) -> anyhow::Result<Self> {
-        Ok(Self { client, http: http::Poster::new()? })
+        Ok(Self { client, http: http::HttpClient::new()? })
     }
 
-    /// Tells it along a route of a Witness in `namespace`.
-    pub async fn tell(
+    /// Makes one attempt along a route of a Witness in `namespace`.
+    pub async fn send(
         &self,
         route: &Route,
         namespace: &str,
-        letter: &Letter,
+        notification: &Notification,
         object: &Escalation,
         events: &Events,
     ) -> Outcome {
-        let told = match (route.channel, &route.webhook, &route.slack, &route.email) {
+        let outcome = match (route.channel, &route.webhook, &route.slack, &route.email) {
             (Channel::Mayor, ..) => {
-                // A topic an object: what became worse is another message of it.
-                events.publish(object, Note::warning("Escalation", "Escalated", letter.headline()));
+                // One topic for each object: a higher severity is another message of it.
+                events.publish(
+                    object,
+                    Note::warning("Escalation", "Escalated", notification.headline()),
+                );
                 Ok(Outcome::Sent)
             }
             (Channel::Webhook, Some(to), ..) => {
-                self.post(namespace, &to.url_secret_ref, letter, &serde_json::json!(letter)).await
+                self.post(
+                    namespace,
+                    &to.url_secret_ref,
+                    notification,
+                    &serde_json::json!(notification),
+                )
+                .await
             }
             (Channel::Slack, _, Some(to), _) => {
-                self.post(namespace, &to.url_secret_ref, letter, &http::slack(letter)).await
+                self.post(namespace, &to.url_secret_ref, notification, &http::slack(notification))
+                    .await
             }
             (Channel::Email, _, _, Some(to)) => match &to.credentials_secret_ref {
-                None => Ok(mail::send(to, None, letter).await),
+                None => Ok(mail::send(to, None, notification).await),
                 Some(secret) => match self.credentials(namespace, &secret.name).await {
-                    Ok(login) => Ok(mail::send(to, Some(login), letter).await),
+                    Ok(login) => Ok(mail::send(to, Some(login), notification).await),
                     Err(why) => Err(why),
                 },
             },
-            (channel, ..) => Err(format!("the route says not how {channel:?} is reached")),
+            (channel, ..) => Err(format!("the route has no settings for channel {channel:?}")),
         };
-        told.unwrap_or_else(|why| Outcome::Failed { why, after: None })
+        outcome.unwrap_or_else(|why| Outcome::Failed { why, after: None })
     }
 
     async fn post(
         &self,
         namespace: &str,
         url: &SecretKeyRef,
-        letter: &Letter,
+        notification: &Notification,
         body: &serde_json::Value,
     ) -> Result<Outcome, String> {
         let url = self.value(namespace, &url.name, &url.key).await?;
-        Ok(self.http.post(url.trim(), &letter.id(), body).await)
+        Ok(self.http.post(url.trim(), &notification.id(), body).await)
     }
 
     async fn credentials(&self, namespace: &str, secret: &str) -> Result<(String, String), String> {
@@ -140,7 +159,7 @@ impl Channels {
         ))
     }
 
-    /// A value of a Secret, read anew each time.
+    /// A value of a Secret, read again for each attempt.
     async fn value(&self, namespace: &str, name: &str, key: &str) -> Result<String, String> {
         let secret = Api::<Secret>::namespaced(self.client.clone(), namespace).get(name).await.map_err(|e| match e {
             kube::Error::Api(status) if status.code == 404 => format!("SecretNotFound: secret {name} is not in namespace {namespace}"),
@@ -154,12 +173,13 @@ impl Channels {
             secret.data.unwrap_or_default().remove(key).map(|v| v.0).filter(|v| !v.is_empty());
         let value =
             value.ok_or_else(|| format!("SecretNotFound: secret {name} has no key {key}"))?;
-        String::from_utf8(value).map_err(|_| format!("key {key} of secret {name} is no text"))
+        String::from_utf8(value)
+            .map_err(|_| format!("key {key} of secret {name} is not valid UTF-8"))
     }
 }
 
 #[cfg(test)]
-pub(crate) fn letter() -> Letter {
+pub(crate) fn notification() -> Notification {
     let spec = gastown_api::EscalationSpec {
         severity: Severity::High,
         cause: "polecat/work/toast/AttemptsSpent".into(),
@@ -178,5 +198,5 @@ pub(crate) fn letter() -> Letter {
     let mut object = Escalation::new("esc-1", spec);
     object.metadata.namespace = Some("work".into());
     object.metadata.uid = Some("uid-1".into());
-    Letter::new(&object, Severity::High, 2)
+    Notification::new(&object, Severity::High, 2)
 }

@@ -1,80 +1,134 @@
-//! What reconciles and calls read and write through.
+//! What reconciles and gRPC requests share.
 
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use gastown_api::{Escalation, Polecat, Witness};
+use gastown_core::escalation::RATE_WINDOW;
+use gastown_core::seniority;
 use gastown_runtime::Runtime;
-use gastown_runtime::apply;
-use gastown_runtime::controller::{Class, Classify};
 use gastown_runtime::watch::Trigger;
-use jiff::Timestamp;
-use kube::ResourceExt as _;
+use jiff::{SignedDuration, Timestamp};
+use kube::ResourceExt;
 use kube::runtime::reflector::{ObjectRef, Store};
 use parking_lot::Mutex;
 
 use crate::channels::Channels;
-use crate::hub::Hub;
+use crate::metrics::WitnessMetrics;
+use crate::streams::Streams;
 
-pub(crate) struct Context {
-    pub runtime: Runtime,
+/// A rig is assessed at most once in this time: the polecats of a busy one change many times a
+/// second.
+const MIN_INTERVAL: SignedDuration = SignedDuration::from_secs(1);
+
+/// The watched objects. Clones share.
+#[derive(Clone)]
+pub(crate) struct Stores {
     pub witnesses: Store<Witness>,
     pub polecats: Store<Polecat>,
     pub escalations: Store<Escalation>,
-    pub hub: Hub,
-    pub channels: Channels,
-    pub trigger: Trigger<Witness>,
-    /// When routes carried something lately, by Witness and route.
-    pub carried: Mutex<HashMap<(String, String), Vec<Timestamp>>>,
-    /// When each Witness looked last, and since when this process judges for it.
-    pub passes: Mutex<HashMap<String, Pass>>,
 }
 
-/// See [`Context::passes`].
-#[derive(Clone, Copy)]
-pub(crate) struct Pass {
-    pub first: Timestamp,
-    pub last: Timestamp,
+pub(crate) struct Context {
+    pub runtime: Runtime,
+    pub stores: Stores,
+    pub streams: Streams,
+    pub channels: Channels,
+    pub sent: SentMessages,
+    pub passes: Passes,
+    trigger: Trigger<Witness>,
 }
 
 impl Context {
-    /// The Witness that serves a rig: the oldest.
-    pub fn serving(&self, rig: &str) -> Option<Arc<Witness>> {
-        let all = self
-            .witnesses
-            .state_filter(|w| w.spec.rig_ref == rig && w.metadata.deletion_timestamp.is_none());
-        all.into_iter()
-            .min_by_key(|w| (w.creation_timestamp().map(|t| t.0), w.namespace(), w.name_any()))
+    pub fn new(
+        runtime: &Runtime,
+        stores: Stores,
+        trigger: Trigger<Witness>,
+    ) -> anyhow::Result<Self> {
+        Ok(Self {
+            runtime: runtime.clone(),
+            stores,
+            streams: Streams::new(WitnessMetrics::new(&runtime.metrics)),
+            channels: Channels::new(runtime.client.clone())?,
+            sent: SentMessages::default(),
+            passes: Passes::default(),
+            trigger,
+        })
     }
 
-    /// Something of this rig's is to be judged now. When the queue is full, the next pass sees it.
-    pub fn wake(&self, rig: &str) {
-        if let Some(witness) = self.serving(rig) {
+    /// The active Witness of a rig.
+    pub fn active_witness(&self, rig: &str) -> Option<Arc<Witness>> {
+        let all = self.stores.witnesses.state_filter(|w| w.spec.rig_ref == rig);
+        let active = seniority::active(all.iter().map(AsRef::as_ref))?;
+        self.stores.witnesses.get(&ObjectRef::from_obj(active))
+    }
+
+    /// Has the polecats of a rig assessed now. When the queue is full, the next pass does it.
+    pub fn assess_soon(&self, rig: &str) {
+        if let Some(witness) = self.active_witness(rig) {
             self.trigger.try_send(ObjectRef::from_obj(witness.as_ref()));
         }
     }
 }
 
-/// Why a reconcile failed.
-#[derive(Debug, thiserror::Error)]
-pub(crate) enum Error {
-    #[error("writing the status of {0}")]
-    Report(String, #[source] apply::Error),
-    #[error("recording what happened to {0}")]
-    Record(String, #[source] apply::Error),
-    #[error("deleting {0}, which ended long ago")]
-    Delete(String, #[source] apply::Error),
-    #[error("telling of {0}")]
-    Alarm(String, #[source] crate::alarms::Error),
+/// One pass over the polecats of a rig.
+#[derive(Clone, Copy)]
+pub(crate) struct Pass {
+    /// When this process made its first pass.
+    pub first: Timestamp,
+    /// When this pass began.
+    pub began: Timestamp,
 }
 
-impl Classify for Error {
-    fn class(&self) -> Class {
-        match self {
-            Self::Report(_, source) | Self::Record(_, source) | Self::Delete(_, source) => {
-                source.class()
+/// The latest pass of each Witness, by its uid.
+#[derive(Default)]
+pub(crate) struct Passes(Mutex<HashMap<String, Pass>>);
+
+impl Passes {
+    /// Begins a pass. The error is how long to wait because the last one was just now.
+    pub fn begin(&self, witness: &Witness, now: Timestamp) -> Result<Pass, Duration> {
+        let uid = witness.uid().unwrap_or_default();
+        let mut passes = self.0.lock();
+        let last = passes.get(&uid).copied();
+        if let Some(last) = last {
+            let wait = MIN_INTERVAL.saturating_sub(now.duration_since(last.began));
+            if wait.is_positive() {
+                return Err(wait.unsigned_abs());
             }
-            Self::Alarm(_, source) => source.class(),
         }
+        let pass = Pass { first: last.map_or(now, |p| p.first), began: now };
+        passes.insert(uid, pass);
+        Ok(pass)
     }
+
+    /// The Witness is being deleted.
+    pub fn forget(&self, witness: &Witness) {
+        self.0.lock().remove(&witness.uid().unwrap_or_default());
+    }
+}
+
+/// When routes carried messages within [`RATE_WINDOW`], by the Witness's uid and the route's name.
+#[derive(Default)]
+pub(crate) struct SentMessages(Mutex<HashMap<(String, String), Vec<Timestamp>>>);
+
+impl SentMessages {
+    /// Records that a route is carrying a message.
+    pub fn record(&self, witness: Option<&Witness>, route: &str, now: Timestamp) {
+        self.0.lock().entry(key(witness, route)).or_default().push(now);
+    }
+
+    /// When a route carried messages, oldest first.
+    pub fn recent(&self, witness: Option<&Witness>, route: &str, now: Timestamp) -> Vec<Timestamp> {
+        let mut sent = self.0.lock();
+        sent.retain(|_, times| {
+            times.retain(|t| now.duration_since(*t) < RATE_WINDOW);
+            !times.is_empty()
+        });
+        sent.get(&key(witness, route)).cloned().unwrap_or_default()
+    }
+}
+
+fn key(witness: Option<&Witness>, route: &str) -> (String, String) {
+    (witness.and_then(ResourceExt::uid).unwrap_or_default(), route.to_owned())
 }

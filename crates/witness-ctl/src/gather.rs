@@ -1,43 +1,103 @@
-//! From objects to facts; no judgement.
+//! From objects, streams and what this process has sent to snapshots; no judgement.
 
 use gastown_api::names::{condition, reason};
-use gastown_api::{Polecat, PolecatPhase, WitnessSpec, conditions, duration};
-use gastown_core::witness::{Counted, PolecatState, Thresholds};
-use jiff::SignedDuration;
+use gastown_api::{
+    Escalation, Polecat, PolecatPhase, Route, Witness, WitnessSpec, conditions, duration,
+};
+use gastown_core::escalation::{self, RouteSnapshot};
+use gastown_core::witness::{PolecatHealth, Snapshot, Thresholds};
+use jiff::{SignedDuration, Timestamp};
 use kube::ResourceExt as _;
 
-/// The thresholds of a Witness; what does not read as a duration counts as not said.
+use crate::context::{Context, Pass};
+use crate::escalations;
+
+/// The thresholds of a Witness. One that is absent, or is not a duration, has its default.
 pub(crate) fn thresholds(spec: &WitnessSpec) -> Thresholds {
     let read = |text: Option<&str>| {
         text.and_then(duration::parse).and_then(|d| SignedDuration::try_from(d).ok())
     };
-    let usual = Thresholds::default();
+    let default = Thresholds::default();
     Thresholds {
-        quiet: read(spec.quiet_threshold.as_deref()).unwrap_or(usual.quiet),
-        stuck: read(Some(&spec.stuck_threshold)).filter(|d| !d.is_zero()).unwrap_or(usual.stuck),
-        nudge_after: read(spec.nudge_after.as_deref()).unwrap_or(usual.nudge_after),
-        restart_after: read(spec.restart_after.as_deref()).unwrap_or(usual.restart_after),
-        grace: usual.grace,
+        quiet: read(spec.quiet_threshold.as_deref()).unwrap_or(default.quiet),
+        stuck: read(Some(&spec.stuck_threshold)).filter(|d| !d.is_zero()).unwrap_or(default.stuck),
+        nudge_after: read(spec.nudge_after.as_deref()).unwrap_or(default.nudge_after),
+        restart_after: read(spec.restart_after.as_deref()).unwrap_or(default.restart_after),
+        grace: default.grace,
     }
 }
 
-/// What of a Polecat is counted.
-pub(crate) fn counted(polecat: &Polecat) -> Counted {
+/// The name of a Polecat's pod while its agent is at work.
+pub(crate) fn working_pod(polecat: &Polecat) -> Option<&str> {
+    let status = polecat.status.as_ref()?;
+    let is_working = status.phase == Some(PolecatPhase::Working)
+        && status.pod_active == Some(true)
+        && polecat.metadata.deletion_timestamp.is_none();
+    status.pod_name.as_deref().filter(|_| is_working)
+}
+
+/// The snapshot of a Polecat whose pod `pod` is at work.
+pub(crate) fn snapshot(
+    polecat: &Polecat,
+    pod: &str,
+    thresholds: Thresholds,
+    pass: Pass,
+    ctx: &Context,
+) -> Snapshot {
+    let uid = polecat.uid().unwrap_or_default();
+    let (pod, since) = ctx.streams.pod(pass.began, &uid, pod);
+    Snapshot {
+        since,
+        attached: pod.as_ref().is_some_and(|p| p.attached),
+        assessing_since: pass.first,
+        heartbeats: ctx.streams.heartbeats(),
+        thresholds,
+        pod: pod.as_ref().map(|p| p.uid.clone()).unwrap_or_default(),
+        activity: pod.and_then(|p| p.activity),
+    }
+}
+
+/// What is counted of a Polecat.
+pub(crate) fn health(polecat: &Polecat) -> PolecatHealth {
     let status = polecat.status.as_ref();
     let all = status.map(|s| s.conditions.as_slice()).unwrap_or_default();
     let healthy = conditions::find(all, condition::HEALTHY);
-    let sick = ["Wedged", "NotHeard", reason::RESTART_WANTED];
-    Counted {
+    let counted = ["Wedged", "NotHeard", reason::RESTART_WANTED];
+    PolecatHealth {
         name: format!("{}/{}", polecat.namespace().unwrap_or_default(), polecat.name_any()),
-        state: match status.and_then(|s| s.phase) {
-            None | Some(PolecatPhase::Idle) => PolecatState::Idle,
-            Some(PolecatPhase::Working) => PolecatState::Working,
-            Some(PolecatPhase::Done) => PolecatState::Done,
-            Some(PolecatPhase::Stuck) => PolecatState::Stuck,
-            Some(PolecatPhase::Terminated) => PolecatState::Terminated,
-        },
+        phase: status.and_then(|s| s.phase),
         failed: conditions::is_true(all, condition::DEGRADED),
         unhealthy: healthy
-            .is_some_and(|c| c.status == "False" && sick.contains(&c.reason.as_str())),
+            .is_some_and(|c| c.status == "False" && counted.contains(&c.reason.as_str())),
+    }
+}
+
+/// The routes along which a Witness sends Escalations. Without a Witness, or without routes of its
+/// own, everything goes to the mayor.
+pub(crate) fn routes(witness: Option<&Witness>) -> Vec<Route> {
+    let routes = witness.map(|w| w.spec.routes.clone()).unwrap_or_default();
+    if routes.is_empty() { vec![Route::mayor()] } else { routes }
+}
+
+/// The snapshot of an Escalation, whose rig's active Witness has these routes.
+pub(crate) fn escalation(
+    object: &Escalation,
+    witness: Option<&Witness>,
+    routes: &[Route],
+    now: Timestamp,
+    ctx: &Context,
+) -> escalation::Snapshot {
+    let route = |route: &Route| RouteSnapshot {
+        name: route.name().to_owned(),
+        min_severity: route.min_severity,
+        sent_at: ctx.sent.recent(witness, route.name(), now),
+    };
+    escalation::Snapshot {
+        severity: object.spec.severity,
+        created: object.creation_timestamp().map_or(now, |t| t.0),
+        acknowledged: object.spec.acknowledged.is_some(),
+        closed: object.spec.closed.is_some(),
+        state: escalations::state(object),
+        routes: routes.iter().map(route).collect(),
     }
 }

@@ -1,10 +1,10 @@
-//! What witness-ctl counts beside what every controller does.
+//! The controller's own metrics, beside those that every controller has.
 
 use gastown_runtime::metrics::Metrics;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::gauge::Gauge;
 
-/// Streams and what comes over them. Clones share.
+/// Streams of pods and their heartbeats. Clones share.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct WitnessMetrics {
     pub streams: Gauge,
@@ -12,17 +12,13 @@ pub(crate) struct WitnessMetrics {
 }
 
 impl WitnessMetrics {
-    /// Registers them.
+    /// Creates and registers the metrics.
     pub fn new(metrics: &Metrics) -> Self {
-        let ours = Self::default();
+        let own = Self::default();
         metrics.register(|registry| {
-            registry.register("witness_streams", "Pods whose stream is open", ours.streams.clone());
-            registry.register(
-                "witness_heartbeats",
-                "Heartbeats that came in",
-                ours.heartbeats.clone(),
-            );
+            registry.register("witness_streams", "Pods whose stream is open", own.streams.clone());
+            registry.register("witness_heartbeats", "Heartbeats received", own.heartbeats.clone());
         });
-        ours
+        own
     }
 }

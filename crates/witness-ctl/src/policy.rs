@@ -1,4 +1,4 @@
-//! Who may call what. What an agent's pod may do is looked at once more when its request is read.
+//! Who may call which method. Which Polecat a pod may speak for is checked with each request.
 
 use std::sync::Arc;
 
@@ -10,15 +10,15 @@ const CALLERS: Callers = &[
     ("Raise", &["polecat-ctl", "refinery-ctl", "beadstore-ctl"]),
     ("Settle", &["polecat-ctl", "refinery-ctl", "beadstore-ctl"]),
 ];
-/// What a pod may call: one that a Polecat owns, which the call itself checks.
+/// Methods that a pod may call. That a Polecat owns it is checked with each request.
 const PODS: &[&str] = &["Attach", "Raise"];
 
-/// Whether the caller is one of our controllers that may call this.
+/// Whether the caller is a controller of the release that may call this method.
 pub(crate) fn is_controller(release: &str, method: &str, caller: &Identity) -> bool {
     grpc::is_allowed(CALLERS, release, method, caller)
 }
 
-/// The table as the server asks it.
+/// The policy of the gRPC server.
 pub(crate) fn policy(release: &str) -> Policy {
     let release = release.to_owned();
     Arc::new(move |path: &str, caller: &Identity| {
@@ -39,7 +39,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_pair_of_controller_and_method_is_as_written() {
+    fn every_pair_of_controller_and_method_is_decided_as_the_table_shows() {
         let policy = policy("gastown-system");
         // rig, polecat, convoy, witness, refinery, beadstore
         let rows = [("Attach", "------"), ("Raise", "-x--xx"), ("Settle", "-x--xx")];
@@ -62,7 +62,7 @@ mod tests {
     #[test]
     fn controllers_of_the_release_raise_and_settle_and_pods_attach_and_raise() {
         let policy = policy("gastown-system");
-        let ask = |namespace: &str, account: &str, pod: bool, method: &str| {
+        let may = |namespace: &str, account: &str, pod: bool, method: &str| {
             let pod = pod.then(|| "p".to_owned());
             let caller = Identity {
                 namespace: namespace.into(),
@@ -74,20 +74,20 @@ mod tests {
         };
         for account in ["polecat-ctl", "refinery-ctl", "beadstore-ctl"] {
             assert!(
-                ask("gastown-system", account, false, "Raise")
-                    && ask("gastown-system", account, false, "Settle"),
+                may("gastown-system", account, false, "Raise")
+                    && may("gastown-system", account, false, "Settle"),
                 "{account}"
             );
             assert!(
-                !ask("work", account, false, "Raise") && !ask("work", account, true, "Settle"),
+                !may("work", account, false, "Raise") && !may("work", account, true, "Settle"),
                 "{account}"
             );
         }
-        assert!(!ask("gastown-system", "rig-ctl", false, "Raise"));
-        assert!(ask("work", "default", true, "Attach") && ask("work", "default", true, "Raise"));
+        assert!(!may("gastown-system", "rig-ctl", false, "Raise"));
+        assert!(may("work", "default", true, "Attach") && may("work", "default", true, "Raise"));
         assert!(
-            !ask("work", "default", false, "Attach") && !ask("work", "default", true, "Settle")
+            !may("work", "default", false, "Attach") && !may("work", "default", true, "Settle")
         );
-        assert!(!ask("gastown-system", "polecat-ctl", true, "Anything"));
+        assert!(!may("gastown-system", "polecat-ctl", true, "Anything"));
     }
 }

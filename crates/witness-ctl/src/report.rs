@@ -1,15 +1,26 @@
-//! From decisions to statuses; pure.
+//! From snapshots and what happened to statuses (pure), and publishing these.
 
-use gastown_api::conditions::time;
+use std::fmt::Debug;
+
+use gastown_api::conditions::{self, Draft, time};
 use gastown_api::names::{condition, manager, reason};
 use gastown_api::{
     Delivery, DeliveryState, Escalation, EscalationPhase, EscalationStatus, Polecat, PolecatStatus,
-    PolecatsSummary, Route, Witness, WitnessPhase, WitnessStatus, conditions,
+    PolecatsSummary, Route, Witness, WitnessPhase, WitnessStatus,
 };
-use gastown_core::escalation::{Ledger, Plan};
-use gastown_core::witness::{Summary, Verdict};
+use gastown_core::escalation::{DeliveryRecord, EscalationState, Plan};
+use gastown_core::witness::{Assessment, Summary};
 use gastown_runtime::apply::StatusOwner;
+use gastown_runtime::events::Note;
+use gastown_types::text;
 use jiff::{SignedDuration, Timestamp};
+use kube::core::NamespaceResourceScope;
+use kube::{Api, Resource, ResourceExt as _};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+use crate::context::Context;
+use crate::error::{Error, object_name};
 
 pub(crate) const WITNESS: StatusOwner = StatusOwner {
     manager: manager::WITNESS,
@@ -37,75 +48,69 @@ pub(crate) const ESCALATION: StatusOwner = StatusOwner {
     conditions: &[condition::DELIVERED],
 };
 
-/// When only the time of the look has changed, it is written this often.
+/// `lastCheckTime` is written this often when nothing else changes.
 const CHECKED_EVERY: SignedDuration = SignedDuration::from_mins(5);
-/// Longest closing reason that the schema takes.
-const REASON_MAX: usize = 4096;
+/// The longest closing reason that the schema takes, in characters.
+const MAX_REASON: usize = 4096;
+/// How many deliveries a status shows.
+const MAX_DELIVERIES: usize = 16;
 
-fn small(count: usize) -> i32 {
-    i32::try_from(count).unwrap_or(i32::MAX)
+fn int(count: impl TryInto<i32>) -> i32 {
+    count.try_into().unwrap_or(i32::MAX)
 }
 
-/// The status of a Witness that serves.
+/// The status of a rig's active Witness.
 pub(crate) fn witness(object: &Witness, summary: &Summary, now: Timestamp) -> WitnessStatus {
     let before = object.status.clone().unwrap_or_default();
-    let sick = summary.sick();
-    let mut all = before.conditions.clone();
-    let (generation, words) = (object.metadata.generation, sick.clone());
-    let words = words.unwrap_or_else(|| "every polecat at work gets on".to_owned());
-    let (ready, degraded) = if sick.is_none() {
-        ("AllHealthy", reason::HEALTHY)
-    } else {
+    let issues = summary.issues();
+    let degraded = issues.is_some();
+    let (ready_reason, degraded_reason) = if degraded {
         ("IssuesDetected", "IssuesDetected")
+    } else {
+        ("AllHealthy", reason::HEALTHY)
     };
-    conditions::set(&mut all, condition::READY, sick.is_none(), ready, &words, generation, now);
-    conditions::set(
-        &mut all,
-        condition::DEGRADED,
-        sick.is_some(),
-        degraded,
-        &words,
-        generation,
-        now,
-    );
+    let message = issues.unwrap_or_else(|| "every polecat at work is making progress".to_owned());
+    let drafts = [
+        Draft::new(condition::READY, !degraded, ready_reason, message.clone()),
+        Draft::new(condition::DEGRADED, degraded, degraded_reason, message),
+    ];
+    let mut all = before.conditions.clone();
+    conditions::merge(&mut all, drafts, object.metadata.generation, now);
     let status = WitnessStatus {
-        phase: Some(match (sick.is_some(), summary.running) {
+        phase: Some(match (degraded, summary.running) {
             (true, _) => WitnessPhase::Degraded,
             (false, 0) => WitnessPhase::Pending,
             (false, _) => WitnessPhase::Active,
         }),
         last_check_time: before.last_check_time.clone(),
         polecats_summary: Some(PolecatsSummary {
-            total: small(summary.total),
-            running: small(summary.running),
-            succeeded: small(summary.succeeded),
-            failed: small(summary.failed.len()),
-            stuck: small(summary.stuck.len()),
+            total: int(summary.total),
+            running: int(summary.running),
+            succeeded: int(summary.succeeded),
+            failed: int(summary.failed.len()),
+            stuck: int(summary.stuck.len()),
         }),
         conditions: all,
     };
     checked(&before, status, now)
 }
 
-/// The status of a Witness whose rig has an older one.
-pub(crate) fn duplicate(object: &Witness, serving: &str, now: Timestamp) -> WitnessStatus {
-    let before = object.status.clone().unwrap_or_default();
-    let mut all = before.conditions.clone();
+/// The status of a Witness whose rig has an older one, `active`.
+pub(crate) fn duplicate(object: &Witness, active: &Witness, now: Timestamp) -> WitnessStatus {
+    let mut all = object.status.clone().unwrap_or_default().conditions;
     conditions::remove(&mut all, condition::DEGRADED);
-    let words = format!("rig {} is watched by the older Witness {serving}", object.spec.rig_ref);
-    conditions::set(
-        &mut all,
-        condition::READY,
-        false,
-        reason::DUPLICATE,
-        &words,
-        object.metadata.generation,
-        now,
+    let message = format!(
+        "rig {} is watched by the older Witness {}/{}",
+        object.spec.rig_ref,
+        active.namespace().unwrap_or_default(),
+        active.name_any()
     );
+    let draft = Draft::new(condition::READY, false, reason::DUPLICATE, message);
+    conditions::merge(&mut all, [draft], object.metadata.generation, now);
     WitnessStatus { conditions: all, ..WitnessStatus::default() }
 }
 
-/// The time of the look is news with other news, or after a while.
+/// Sets `lastCheckTime` when something else has changed, or it is [`CHECKED_EVERY`] old.
 fn checked(before: &WitnessStatus, mut status: WitnessStatus, now: Timestamp) -> WitnessStatus {
     let old =
         before.last_check_time.as_ref().is_none_or(|t| now.duration_since(t.0) >= CHECKED_EVERY);
@@ -115,107 +120,148 @@ fn checked(before: &WitnessStatus, mut status: WitnessStatus, now: Timestamp) ->
     status
 }
 
-/// What of a Polecat's status is ours; nothing is left of it when no agent is at work.
+/// Our part of a Polecat's status; empty when no agent is at work.
 pub(crate) fn polecat(
     object: &Polecat,
-    verdict: Option<&Verdict>,
+    assessment: Option<&Assessment>,
     now: Timestamp,
 ) -> PolecatStatus {
-    let Some(verdict) = verdict else { return PolecatStatus::default() };
+    let Some(assessment) = assessment else { return PolecatStatus::default() };
     let mut all = object.status.as_ref().map(|s| s.conditions.clone()).unwrap_or_default();
-    let generation = object.metadata.generation;
-    conditions::set(
-        &mut all,
-        condition::HEALTHY,
-        verdict.healthy,
-        verdict.reason,
-        &verdict.message,
-        generation,
-        now,
-    );
-    PolecatStatus { activity: Some(verdict.activity), conditions: all, ..PolecatStatus::default() }
+    let Assessment { healthy, reason, message, .. } = assessment;
+    let draft = Draft::new(condition::HEALTHY, *healthy, *reason, message.clone());
+    conditions::merge(&mut all, [draft], object.metadata.generation, now);
+    PolecatStatus {
+        activity: Some(assessment.activity),
+        conditions: all,
+        ..PolecatStatus::default()
+    }
 }
 
-/// The status of an Escalation, wholly made of its spec and its ledger.
+/// The status of an Escalation: all of it follows from its spec and its state.
 pub(crate) fn escalation(
     object: &Escalation,
     plan: &Plan,
-    ledger: &Ledger,
+    state: &EscalationState,
     routes: &[Route],
     now: Timestamp,
 ) -> EscalationStatus {
     let mut all = object.status.as_ref().map(|s| s.conditions.clone()).unwrap_or_default();
-    let (told, reason, words) = delivered(plan, ledger, routes);
-    conditions::set(
-        &mut all,
-        condition::DELIVERED,
-        told,
-        reason,
-        &words,
-        object.metadata.generation,
-        now,
-    );
-    let settled = ledger.settled.as_ref().map(|s| s.why.clone());
+    conditions::merge(&mut all, [delivered(plan, state, routes)], object.metadata.generation, now);
+    let settled = state.settled.as_ref().map(|s| s.why.clone());
     let closed = object.spec.closed.as_ref().map(|c| format!("{}: {}", c.by, c.reason)).or(settled);
-    let mut deliveries: Vec<Delivery> = ledger
-        .told
-        .iter()
-        .map(|t| Delivery {
-            route: t.route.clone(),
-            severity: t.severity,
-            state: t.state,
-            attempts: i32::try_from(t.attempts).unwrap_or(i32::MAX),
-            last_attempt_at: Some(time(t.last)),
-            next_attempt_at: t.next.filter(|_| plan.phase == EscalationPhase::Open).map(time),
-            message: t.why.clone(),
-        })
-        .collect();
-    // Routes that are no more may have left theirs.
-    deliveries.sort_by(|a, b| {
-        b.last_attempt_at.as_ref().map(|t| t.0).cmp(&a.last_attempt_at.as_ref().map(|t| t.0))
-    });
-    deliveries.truncate(16);
-    deliveries.sort_by(|a, b| a.route.cmp(&b.route));
     EscalationStatus {
         phase: Some(plan.phase),
         severity: Some(plan.severity),
-        raises: Some(i32::try_from(ledger.raises).unwrap_or(i32::MAX)),
-        last_raised_at: ledger.raised.map(time),
-        severity_raised_at: ledger.stale.last().copied().map(time),
+        raises: Some(int(state.raises)),
+        last_raised_at: state.raised.map(time),
+        severity_raised_at: state.stale.last().copied().map(time),
         closed_reason: closed
             .filter(|_| plan.phase == EscalationPhase::Closed)
-            .map(|r| r.chars().take(REASON_MAX).collect()),
-        deliveries,
+            .map(|reason| text::block(&reason, MAX_REASON)),
+        deliveries: deliveries(plan, state),
         conditions: all,
     }
 }
 
-fn delivered(plan: &Plan, ledger: &Ledger, routes: &[Route]) -> (bool, &'static str, String) {
-    let due: Vec<_> = routes.iter().filter(|r| r.min_severity <= plan.severity).collect();
-    let state = |r: &Route| {
-        ledger
-            .told
-            .iter()
-            .find(|t| t.route == r.name() && t.severity >= plan.severity)
-            .map(|t| t.state)
+/// The latest deliveries, by route. Routes that the Witness does not have any more may have left
+/// theirs.
+fn deliveries(plan: &Plan, state: &EscalationState) -> Vec<Delivery> {
+    let mut latest: Vec<_> = state.deliveries.iter().collect();
+    latest.sort_by_key(|d| std::cmp::Reverse(d.last));
+    latest.truncate(MAX_DELIVERIES);
+    latest.sort_by(|a, b| a.route.cmp(&b.route));
+    let delivery = |d: &DeliveryRecord| Delivery {
+        route: d.route.clone(),
+        severity: d.severity,
+        state: d.state,
+        attempts: int(d.attempts),
+        last_attempt_at: Some(time(d.last)),
+        next_attempt_at: d.next.filter(|_| plan.phase == EscalationPhase::Open).map(time),
+        message: d.why.clone(),
     };
-    let named = |state_is: &dyn Fn(Option<DeliveryState>) -> bool| {
-        let names: Vec<_> = due.iter().filter(|r| state_is(state(r))).map(|r| r.name()).collect();
+    latest.into_iter().map(delivery).collect()
+}
+
+fn delivered(plan: &Plan, state: &EscalationState, routes: &[Route]) -> Draft {
+    let draft = |status: bool, reason: &'static str, message: String| {
+        Draft::new(condition::DELIVERED, status, reason, message)
+    };
+    let due: Vec<_> = routes.iter().filter(|r| r.min_severity <= plan.severity).collect();
+    let delivery = |route: &Route| {
+        let mut of_route = state.deliveries.iter();
+        of_route.find(|d| d.route == route.name() && d.severity >= plan.severity).map(|d| d.state)
+    };
+    let names = |matches: &dyn Fn(Option<DeliveryState>) -> bool| {
+        let names: Vec<_> = due.iter().filter(|r| matches(delivery(r))).map(|r| r.name()).collect();
         names.join(", ")
     };
-    let failed = named(&|s| s == Some(DeliveryState::Failed));
-    let waiting = named(&|s| !matches!(s, Some(DeliveryState::Failed | DeliveryState::Sent)));
+    let failed = names(&|s| s == Some(DeliveryState::Failed));
+    let pending = names(&|s| !matches!(s, Some(DeliveryState::Failed | DeliveryState::Sent)));
     match plan.phase {
-        _ if due.is_empty() => (
+        _ if due.is_empty() => draft(
             false,
             "NoRoute",
-            format!("no route of the rig's Witness takes severity {}", plan.severity.as_str()),
+            format!("no route of the rig's Witness carries severity {}", plan.severity.as_str()),
         ),
-        _ if !failed.is_empty() => (false, "DeliveryFailed", format!("tried in vain: {failed}")),
-        EscalationPhase::Open if !waiting.is_empty() => {
-            (false, "DeliveryPending", format!("tried again: {waiting}"))
+        _ if !failed.is_empty() => {
+            draft(false, "DeliveryFailed", format!("every attempt failed: {failed}"))
         }
-        _ if !waiting.is_empty() => (false, "NotNeeded", format!("not told any more: {waiting}")),
-        _ => (true, "Told", named(&|_| true)),
+        EscalationPhase::Open if !pending.is_empty() => {
+            draft(false, "DeliveryPending", format!("not sent yet: {pending}"))
+        }
+        _ if !pending.is_empty() => {
+            draft(false, "NotNeeded", format!("not sent any more: {pending}"))
+        }
+        _ => draft(true, "Told", names(&|_| true)),
     }
+}
+
+/// Applies our part of an object's status. Returns the object as it is afterwards, if anything was
+/// written.
+pub(crate) async fn publish<K>(
+    owner: &StatusOwner,
+    object: &K,
+    status: &impl Serialize,
+    ctx: &Context,
+) -> Result<Option<K>, Error>
+where
+    K: Resource<DynamicType = (), Scope = NamespaceResourceScope>
+        + Clone
+        + Debug
+        + Serialize
+        + DeserializeOwned,
+{
+    let namespace = object.namespace().unwrap_or_default();
+    let api = Api::<K>::namespaced(ctx.runtime.client.clone(), &namespace);
+    let written = owner.applied(&api, object, status).await;
+    written.map_err(|e| Error::Report(object_name(object), e))
+}
+
+/// Applies the status of a Witness, and publishes Events about its readiness and its routes.
+pub(crate) async fn publish_witness(
+    object: &Witness,
+    status: &WitnessStatus,
+    ctx: &Context,
+) -> Result<(), Error> {
+    publish(&WITNESS, object, status, ctx).await?;
+    let events = &ctx.runtime.events;
+    if let Some(ready) = conditions::find(&status.conditions, condition::READY) {
+        let note = if ready.status == "True" { Note::normal } else { Note::warning };
+        events.publish(object, note(condition::READY, &ready.reason, &ready.message));
+    }
+    let target = object.spec.escalation_target.as_str();
+    if object.spec.routes.is_empty() && target != "mayor" {
+        let reason = match target {
+            "slack" => "SlackNotConfigured",
+            "email" => "EmailNotConfigured",
+            _ => "UnknownEscalationTarget",
+        };
+        let message = format!(
+            "escalationTarget {target} names no address: Escalations go to the mayor until \
+             spec.routes is set"
+        );
+        events.publish(object, Note::warning("Routes", reason, message));
+    }
+    Ok(())
 }

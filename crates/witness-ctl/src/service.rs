@@ -1,12 +1,14 @@
-//! The gRPC service Witness.
+//! The gRPC service Witness: streams of pods, and requests to raise and settle Escalations.
 
 use std::sync::Arc;
 use std::time::Duration;
 
-use gastown_api::{EscalationSpec, Polecat, RelatedObject, Severity};
-use gastown_core::witness::{Answer, Beat};
-use gastown_proto::v1::witness_server::Witness;
-use gastown_proto::v1::{Heartbeat, RaiseRequest, RaiseResponse, SettleRequest, SettleResponse};
+use gastown_api::{Escalation, EscalationSpec, Polecat, RelatedObject, Severity};
+use gastown_core::witness;
+use gastown_proto::v1::witness_server::{Witness, WitnessServer};
+use gastown_proto::v1::{
+    CommandResult, Heartbeat, RaiseRequest, RaiseResponse, SettleRequest, SettleResponse,
+};
 use gastown_runtime::auth::Identity;
 use gastown_runtime::controller::{Class, Classify as _};
 use gastown_runtime::grpc;
@@ -16,47 +18,66 @@ use kube::runtime::reflector::ObjectRef;
 use kube::{Api, ResourceExt as _};
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
+use tonic::service::Routes;
 use tonic::{Request, Response, Status, Streaming};
 
-use crate::alarms::{self, Raiser};
 use crate::context::Context;
-use crate::hub::{Down, QUEUE, Seat};
+use crate::error::Error;
+use crate::escalations::{self, Raiser};
 use crate::policy;
+use crate::streams::{QUEUE, StreamHandle, StreamItem};
 
-/// A stream says who it is within this time.
-const FIRST: Duration = Duration::from_secs(10);
-/// So many Escalations of one agent may be open.
-const OPEN_OF_AN_AGENT: usize = 5;
-/// So many results a heartbeat may bring.
-const RESULTS: usize = 32;
+/// The largest message of ours, in bytes: a request to raise an Escalation.
+const MAX_MESSAGE: usize = 64 * 1024;
+/// A stream's first heartbeat arrives within this time.
+const FIRST_HEARTBEAT: Duration = Duration::from_secs(10);
+/// How many Escalations of one agent may be open.
+const MAX_OPEN_OF_AGENT: usize = 5;
+/// How many command results one heartbeat may carry; further ones are ignored.
+const MAX_RESULTS: usize = 32;
+/// The longest details that the schema takes, in characters.
+const MAX_DETAILS: usize = 16_384;
 
-pub(crate) struct Service(pub Arc<Context>);
-
-/// The Polecat whose pod calls.
-struct Own {
-    polecat: Arc<Polecat>,
-    pod: String,
-    pod_uid: String,
+/// The gRPC services of this controller.
+pub(crate) fn routes(ctx: &Arc<Context>) -> Routes {
+    let service = Service { ctx: ctx.clone() };
+    Routes::new(WitnessServer::new(service).max_decoding_message_size(MAX_MESSAGE))
 }
 
-fn beat(heard: &Heartbeat) -> Beat {
-    Beat {
-        now_ms: heard.now_ms,
-        last_event_ms: heard.last_event_ms,
-        in_tool_since_ms: heard.in_tool_since_ms,
-        tool: heard.tool.clone(),
-        waiting_for_human: heard.waiting_for_human,
-        cpu_seconds: heard.cpu_seconds,
-        pushed_commit: heard.pushed_commit.clone(),
+struct Service {
+    ctx: Arc<Context>,
+}
+
+/// The pod that makes a request, and the Polecat that owns it.
+struct CallingPod {
+    polecat: Arc<Polecat>,
+    name: String,
+    uid: String,
+}
+
+fn heartbeat(message: &Heartbeat) -> witness::Heartbeat {
+    witness::Heartbeat {
+        now_ms: message.now_ms,
+        last_event_ms: message.last_event_ms,
+        in_tool_since_ms: message.in_tool_since_ms,
+        tool: message.tool.clone(),
+        waiting_for_human: message.waiting_for_human,
+        cpu_seconds: message.cpu_seconds,
+        pushed_commit: message.pushed_commit.clone(),
     }
 }
 
-fn answers(heard: &Heartbeat) -> Vec<Answer> {
-    let results = heard.results.iter().take(RESULTS);
-    results.map(|r| Answer { number: r.number, ok: r.ok, message: r.message.clone() }).collect()
+fn results(message: &Heartbeat) -> Vec<witness::CommandResult> {
+    let results = message.results.iter().take(MAX_RESULTS);
+    let result = |r: &CommandResult| witness::CommandResult {
+        number: r.number,
+        ok: r.ok,
+        message: r.message.clone(),
+    };
+    results.map(result).collect()
 }
 
-fn refused(error: &alarms::Error) -> Status {
+fn status(error: &Error) -> Status {
     let text = std::error::Error::source(error)
         .map_or_else(|| error.to_string(), |source| format!("{error}: {source}"));
     match error.class() {
@@ -68,207 +89,260 @@ fn refused(error: &alarms::Error) -> Status {
 }
 
 impl Service {
-    /// Only the holder of the lease hears and answers.
-    fn serving(&self) -> Result<(), Status> {
-        let held =
-            self.0.runtime.leadership.held().is_some() && !self.0.runtime.drain.is_cancelled();
-        if held {
-            Ok(())
-        } else {
-            Err(Status::unavailable("another replica of witness-ctl serves"))
+    /// Only the holder of the lease serves.
+    fn check_leader(&self) -> Result<(), Status> {
+        let runtime = &self.ctx.runtime;
+        if runtime.leadership.held().is_some() && !runtime.drain.is_cancelled() {
+            return Ok(());
         }
+        let leader = runtime.leadership.holder();
+        Err(Status::unavailable(format!(
+            "this replica of witness-ctl does not serve; the leader is {}",
+            leader.as_deref().unwrap_or("not known")
+        )))
     }
 
-    /// The Polecat that owns the pod which the caller's token is bound to.
-    async fn own(&self, caller: &Identity) -> Result<Own, Status> {
+    /// The pod that the caller's token is bound to, and the Polecat that owns it.
+    async fn calling_pod(&self, caller: &Identity) -> Result<CallingPod, Status> {
         let (Some(name), Some(uid)) = (&caller.pod_name, &caller.pod_uid) else {
-            return Err(Status::permission_denied("the token is not a pod's"));
+            return Err(Status::permission_denied("the token is not bound to a pod"));
         };
-        let pods = Api::<Pod>::namespaced(self.0.runtime.client.clone(), &caller.namespace);
+        let pods = Api::<Pod>::namespaced(self.ctx.runtime.client.clone(), &caller.namespace);
         let pod = pods
             .get_opt(name)
             .await
             .map_err(|e| Status::unavailable(format!("reading the pod: {e}")))?;
         let pod = pod
             .filter(|p| p.uid().as_ref() == Some(uid))
-            .ok_or_else(|| Status::permission_denied("the token's pod is gone"))?;
+            .ok_or_else(|| Status::permission_denied("the token's pod does not exist any more"))?;
         let version = format!("{}/{}", gastown_api::names::GROUP, gastown_api::names::VERSION);
         let owners = pod.owner_references();
         let owner = owners.iter().find(|o| {
             o.controller == Some(true) && o.kind == "Polecat" && o.api_version == version
         });
-        let owner =
-            owner.ok_or_else(|| Status::permission_denied("the token's pod is no polecat's"))?;
+        let owner = owner.ok_or_else(|| {
+            Status::permission_denied("the token's pod does not belong to a Polecat")
+        })?;
         let reference = ObjectRef::<Polecat>::new(&owner.name).within(&caller.namespace);
         let same = |p: &Polecat| p.uid().as_deref() == Some(owner.uid.as_str());
-        let polecat = if let Some(polecat) = self.0.polecats.get(&reference).filter(|p| same(p)) {
-            polecat
-        } else {
-            // The cache may not show it yet.
-            let api = Api::<Polecat>::namespaced(self.0.runtime.client.clone(), &caller.namespace);
-            let found = api
-                .get_opt(&owner.name)
-                .await
-                .map_err(|e| Status::unavailable(format!("reading the polecat: {e}")))?;
-            Arc::new(
-                found
-                    .filter(same)
-                    .ok_or_else(|| Status::permission_denied("the pod's polecat is gone"))?,
-            )
-        };
-        Ok(Own { polecat, pod: name.clone(), pod_uid: uid.clone() })
+        let polecat =
+            if let Some(polecat) = self.ctx.stores.polecats.get(&reference).filter(|p| same(p)) {
+                polecat
+            } else {
+                // The cache may not show it yet.
+                let api =
+                    Api::<Polecat>::namespaced(self.ctx.runtime.client.clone(), &caller.namespace);
+                let found = api
+                    .get_opt(&owner.name)
+                    .await
+                    .map_err(|e| Status::unavailable(format!("reading the Polecat: {e}")))?;
+                Arc::new(found.filter(same).ok_or_else(|| {
+                    Status::permission_denied("the pod's Polecat does not exist any more")
+                })?)
+            };
+        Ok(CallingPod { polecat, name: name.clone(), uid: uid.clone() })
     }
 
-    async fn read(ctx: Arc<Context>, seat: Seat, rig: String, mut incoming: Streaming<Heartbeat>) {
+    /// Refuses an agent's Escalation while too many of its others are open.
+    fn check_open(&self, namespace: &str, spec: &EscalationSpec) -> Result<(), Status> {
+        let is_other = |e: &Escalation| {
+            e.namespace().as_deref() == Some(namespace)
+                && e.spec.source == spec.source
+                && e.spec.related_object == spec.related_object
+                && e.spec.cause != spec.cause
+        };
+        let others = |e: &Escalation| is_other(e) && escalations::is_open(e);
+        let open = self.ctx.stores.escalations.state_filter(others).len();
+        if open >= MAX_OPEN_OF_AGENT {
+            return Err(Status::resource_exhausted(format!(
+                "{open} Escalations of this agent are open"
+            )));
+        }
+        Ok(())
+    }
+
+    /// Takes heartbeats in until the stream ends, is replaced, or this process stops to serve.
+    async fn read(
+        ctx: Arc<Context>,
+        handle: StreamHandle,
+        rig: String,
+        mut incoming: Streaming<Heartbeat>,
+    ) {
         loop {
-            let heard = tokio::select! {
-                () = seat.stop.cancelled() => break,
+            let message = tokio::select! {
+                () = handle.replaced.cancelled() => break,
                 () = ctx.runtime.drain.cancelled() => break,
                 () = ctx.runtime.leadership.lost() => break,
-                heard = incoming.message() => heard,
+                message = incoming.message() => message,
             };
-            let Ok(Some(heard)) = heard else { break };
-            let answers = answers(&heard);
-            ctx.hub.hear(Timestamp::now(), &seat, &beat(&heard), &answers);
-            if !answers.is_empty() {
-                ctx.wake(&rig);
+            let Ok(Some(message)) = message else { break };
+            let results = results(&message);
+            ctx.streams.heartbeat(Timestamp::now(), &handle, &heartbeat(&message), &results);
+            if !results.is_empty() {
+                ctx.assess_soon(&rig);
             }
         }
-        ctx.hub.detach(&seat);
+        ctx.streams.detach(&handle);
     }
 }
 
-/// What is raised, if it may be: `own` is the agent's Polecat when an agent raises.
+/// The Escalation that a request asks for, and its namespace. `own` is the agent's Polecat when an
+/// agent asks.
 fn spec(r: &RaiseRequest, own: Option<&Polecat>) -> Result<(String, EscalationSpec), Status> {
-    let severity = Severity::parse(&r.severity);
-    let severity = severity.ok_or_else(|| {
-        Status::invalid_argument("severity is one of low, medium, high and critical")
+    let severity = Severity::parse(&r.severity).ok_or_else(|| {
+        Status::invalid_argument("severity must be one of low, medium, high and critical")
     })?;
-    let some = |text: &str| (!text.is_empty()).then(|| text.to_owned());
-    let bounded = |name: &str, text: &str, most: usize| match text.chars().count() {
-        0 => Err(Status::invalid_argument(format!("{name} must be there"))),
-        n if n > most => {
-            Err(Status::invalid_argument(format!("{name} is longer than {most} characters")))
+    check_length("summary", &r.summary, escalations::MAX_SUMMARY)?;
+    if r.details.chars().count() > MAX_DETAILS {
+        return Err(Status::invalid_argument(format!(
+            "details are longer than {MAX_DETAILS} characters"
+        )));
+    }
+    let (namespace, spec) = match own {
+        Some(polecat) => agent_spec(r, severity, polecat)?,
+        None => controller_spec(r, severity)?,
+    };
+    check_length("cause", &spec.cause, 512)?;
+    Ok((namespace, spec))
+}
+
+fn check_length(name: &str, text: &str, max: usize) -> Result<(), Status> {
+    match text.chars().count() {
+        0 => Err(Status::invalid_argument(format!("{name} is missing"))),
+        n if n > max => {
+            Err(Status::invalid_argument(format!("{name} is longer than {max} characters")))
         }
         _ => Ok(()),
-    };
-    bounded("summary", &r.summary, 1024)?;
-    if r.details.chars().count() > 16_384 {
-        return Err(Status::invalid_argument("details are longer than 16384 characters"));
     }
-    let (namespace, rig, cause, source, related) = if let Some(polecat) = own {
-        let (namespace, name) = (polecat.namespace().unwrap_or_default(), polecat.name_any());
-        let wrong = |asked: &str, own: &str| !asked.is_empty() && asked != own;
-        let foreign = wrong(&r.namespace, &namespace)
-            || wrong(&r.rig, &polecat.spec.rig)
-            || wrong(&r.related_kind, "Polecat");
-        if foreign || wrong(&r.related_name, &name) || wrong(&r.related_namespace, &namespace) {
-            return Err(Status::permission_denied("an agent raises for its own polecat only"));
-        }
-        let prefix = format!("polecat/{namespace}/{name}/agent");
-        // Whatever an agent calls it, it cannot be taken for a cause of ours.
-        let cause = if r.cause.is_empty() { prefix } else { format!("{prefix}/{}", r.cause) };
-        let related =
-            RelatedObject { kind: "Polecat".to_owned(), namespace: Some(namespace.clone()), name };
-        (namespace, polecat.spec.rig.clone(), cause, "agent".to_owned(), Some(related))
-    } else {
-        bounded("namespace", &r.namespace, 63)?;
-        bounded("rig", &r.rig, 253)?;
-        bounded("source", &r.source, 253)?;
-        let related = RelatedObject {
-            kind: r.related_kind.clone(),
-            namespace: some(&r.related_namespace),
-            name: r.related_name.clone(),
-        };
-        let related = (!related.kind.is_empty() && !related.name.is_empty()).then_some(related);
-        (r.namespace.clone(), r.rig.clone(), r.cause.clone(), r.source.clone(), related)
-    };
-    bounded("cause", &cause, 512)?;
+}
+
+fn non_empty(text: &str) -> Option<String> {
+    (!text.is_empty()).then(|| text.to_owned())
+}
+
+/// An Escalation that an agent asks for, which is about its own Polecat.
+fn agent_spec(
+    r: &RaiseRequest,
+    severity: Severity,
+    polecat: &Polecat,
+) -> Result<(String, EscalationSpec), Status> {
+    let (namespace, name) = (polecat.namespace().unwrap_or_default(), polecat.name_any());
+    let is_other = |asked: &str, own: &str| !asked.is_empty() && asked != own;
+    if is_other(&r.namespace, &namespace)
+        || is_other(&r.rig, &polecat.spec.rig)
+        || is_other(&r.related_kind, "Polecat")
+        || is_other(&r.related_name, &name)
+        || is_other(&r.related_namespace, &namespace)
+    {
+        return Err(Status::permission_denied(
+            "an agent may raise Escalations about its own Polecat only",
+        ));
+    }
+    // With the prefix, no cause that an agent chooses is the cause of a controller.
+    let prefix = format!("polecat/{namespace}/{name}/agent");
     let spec = EscalationSpec {
         severity,
-        cause,
+        cause: if r.cause.is_empty() { prefix } else { format!("{prefix}/{}", r.cause) },
         summary: r.summary.clone(),
-        details: some(&r.details),
-        source,
-        rig_ref: rig,
-        related_object: related,
+        details: non_empty(&r.details),
+        source: "agent".to_owned(),
+        rig_ref: polecat.spec.rig.clone(),
+        related_object: Some(RelatedObject {
+            kind: "Polecat".to_owned(),
+            namespace: Some(namespace.clone()),
+            name,
+        }),
         acknowledged: None,
         closed: None,
     };
     Ok((namespace, spec))
 }
 
+/// An Escalation that a controller asks for.
+fn controller_spec(
+    r: &RaiseRequest,
+    severity: Severity,
+) -> Result<(String, EscalationSpec), Status> {
+    check_length("namespace", &r.namespace, 63)?;
+    check_length("rig", &r.rig, 253)?;
+    check_length("source", &r.source, 253)?;
+    let related = RelatedObject {
+        kind: r.related_kind.clone(),
+        namespace: non_empty(&r.related_namespace),
+        name: r.related_name.clone(),
+    };
+    let spec = EscalationSpec {
+        severity,
+        cause: r.cause.clone(),
+        summary: r.summary.clone(),
+        details: non_empty(&r.details),
+        source: r.source.clone(),
+        rig_ref: r.rig.clone(),
+        related_object: (!related.kind.is_empty() && !related.name.is_empty()).then_some(related),
+        acknowledged: None,
+        closed: None,
+    };
+    Ok((r.namespace.clone(), spec))
+}
+
 #[tonic::async_trait]
 impl Witness for Service {
-    type AttachStream = ReceiverStream<Down>;
+    type AttachStream = ReceiverStream<StreamItem>;
 
     async fn attach(
         &self,
         request: Request<Streaming<Heartbeat>>,
     ) -> Result<Response<Self::AttachStream>, Status> {
-        self.serving()?;
-        let own = self.own(grpc::caller(&request)?).await?;
+        self.check_leader()?;
+        let pod = self.calling_pod(grpc::caller(&request)?).await?;
         let mut incoming = request.into_inner();
-        let first = tokio::time::timeout(FIRST, incoming.message()).await;
-        let first = first.map_err(|_| Status::deadline_exceeded("no heartbeat came"))??;
+        let first = tokio::time::timeout(FIRST_HEARTBEAT, incoming.message()).await;
+        let first =
+            first.map_err(|_| Status::deadline_exceeded("no heartbeat arrived in time"))??;
         let first = first.ok_or_else(|| {
             Status::invalid_argument("the stream ended before its first heartbeat")
         })?;
-        let polecat = &own.polecat;
+        let polecat = &pod.polecat;
         if Some(&first.namespace) != polecat.namespace().as_ref()
             || first.polecat != polecat.name_any()
             || first.rig != polecat.spec.rig
         {
             return Err(Status::permission_denied(
-                "the pod is not that polecat's, or not of that rig",
+                "the pod belongs to another Polecat, or to another rig",
             ));
         }
-        let (down, orders) = mpsc::channel(QUEUE);
+        let (sender, commands) = mpsc::channel(QUEUE);
         let uid = polecat.uid().unwrap_or_default();
         let now = Timestamp::now();
-        let seat = self.0.hub.attach(now, &own.pod_uid, &own.pod, &uid, down);
-        let seat = seat.ok_or_else(|| Status::resource_exhausted("too many pods are attached"))?;
-        self.0.hub.hear(now, &seat, &beat(&first), &answers(&first));
+        let handle = self.ctx.streams.attach(now, &pod.uid, &pod.name, &uid, sender);
+        let handle =
+            handle.ok_or_else(|| Status::resource_exhausted("too many pods are attached"))?;
+        self.ctx.streams.heartbeat(now, &handle, &heartbeat(&first), &results(&first));
         let rig = polecat.spec.rig.clone();
-        self.0.wake(&rig);
-        tokio::spawn(Self::read(self.0.clone(), seat, rig, incoming));
-        Ok(Response::new(ReceiverStream::new(orders)))
+        self.ctx.assess_soon(&rig);
+        tokio::spawn(Self::read(self.ctx.clone(), handle, rig, incoming));
+        Ok(Response::new(ReceiverStream::new(commands)))
     }
 
     async fn raise(
         &self,
         request: Request<RaiseRequest>,
     ) -> Result<Response<RaiseResponse>, Status> {
-        self.serving()?;
+        self.check_leader()?;
         let caller = grpc::caller(&request)?.clone();
         let r = request.into_inner();
-        let own = if policy::is_controller(&self.0.runtime.args.namespace, "Raise", &caller) {
+        let own = if policy::is_controller(&self.ctx.runtime.args.namespace, "Raise", &caller) {
             None
         } else {
-            Some(self.own(&caller).await?)
+            Some(self.calling_pod(&caller).await?)
         };
         let (namespace, spec) = spec(&r, own.as_ref().map(|o| o.polecat.as_ref()))?;
         if own.is_some() {
-            let of_agent = |e: &gastown_api::Escalation| {
-                e.spec.source == spec.source && e.spec.related_object == spec.related_object
-            };
-            let here = |e: &gastown_api::Escalation| {
-                e.namespace().as_deref() == Some(namespace.as_str()) && e.spec.cause != spec.cause
-            };
-            let open = self
-                .0
-                .escalations
-                .state_filter(|e| here(e) && of_agent(e) && alarms::is_open(e))
-                .len();
-            if open >= OPEN_OF_AN_AGENT {
-                return Err(Status::resource_exhausted(format!(
-                    "{open} Escalations of this agent are open"
-                )));
-            }
+            self.check_open(&namespace, &spec)?;
         }
         let by = if own.is_some() { Raiser::Agent } else { Raiser::Controller };
         let (name, created) =
-            alarms::raise(&self.0, &namespace, spec, by).await.map_err(|e| refused(&e))?;
+            escalations::raise(&self.ctx, &namespace, spec, by).await.map_err(|e| status(&e))?;
         Ok(Response::new(RaiseResponse { namespace, name, created }))
     }
 
@@ -276,14 +350,14 @@ impl Witness for Service {
         &self,
         request: Request<SettleRequest>,
     ) -> Result<Response<SettleResponse>, Status> {
-        self.serving()?;
+        self.check_leader()?;
         let r = request.into_inner();
         if r.namespace.is_empty() || r.cause.is_empty() {
-            return Err(Status::invalid_argument("namespace and cause must be there"));
+            return Err(Status::invalid_argument("namespace or cause is missing"));
         }
-        let settled = alarms::settle(&self.0, &r.namespace, &r.cause, &r.why)
+        let settled = escalations::settle(&self.ctx, &r.namespace, &r.cause, &r.why)
             .await
-            .map_err(|e| refused(&e))?;
+            .map_err(|e| status(&e))?;
         Ok(Response::new(SettleResponse { name: settled.unwrap_or_default() }))
     }
 }
@@ -292,7 +366,7 @@ impl Witness for Service {
 mod tests {
     use super::*;
 
-    fn asked() -> RaiseRequest {
+    fn request() -> RaiseRequest {
         RaiseRequest {
             namespace: "work".into(),
             rig: "web".into(),
@@ -311,15 +385,15 @@ mod tests {
     }
 
     #[test]
-    fn what_cannot_be_is_refused() {
+    fn invalid_requests_are_refused() {
         for wrong in [
-            RaiseRequest { severity: "urgent".into(), ..asked() },
-            RaiseRequest { summary: String::new(), ..asked() },
-            RaiseRequest { summary: "x".repeat(1025), ..asked() },
-            RaiseRequest { cause: String::new(), ..asked() },
-            RaiseRequest { cause: "x".repeat(513), ..asked() },
-            RaiseRequest { namespace: String::new(), ..asked() },
-            RaiseRequest { details: "x".repeat(16_385), ..asked() },
+            RaiseRequest { severity: "urgent".into(), ..request() },
+            RaiseRequest { summary: String::new(), ..request() },
+            RaiseRequest { summary: "x".repeat(1025), ..request() },
+            RaiseRequest { cause: String::new(), ..request() },
+            RaiseRequest { cause: "x".repeat(513), ..request() },
+            RaiseRequest { namespace: String::new(), ..request() },
+            RaiseRequest { details: "x".repeat(16_385), ..request() },
         ] {
             assert_eq!(
                 spec(&wrong, None).unwrap_err().code(),
@@ -327,23 +401,23 @@ mod tests {
                 "{wrong:?}"
             );
         }
-        assert_eq!(spec(&asked(), None).unwrap().1.related_object, None);
+        assert_eq!(spec(&request(), None).unwrap().1.related_object, None);
     }
 
     #[test]
-    fn an_agent_raises_for_its_own_polecat_and_under_a_cause_of_its_own() {
+    fn an_agent_raises_only_about_its_own_polecat_and_under_a_cause_of_its_own() {
         let (namespace, made) =
-            spec(&RaiseRequest { source: "polecat-ctl".into(), ..asked() }, Some(&toast()))
+            spec(&RaiseRequest { source: "polecat-ctl".into(), ..request() }, Some(&toast()))
                 .unwrap();
         assert_eq!((namespace.as_str(), made.source.as_str()), ("work", "agent"));
         assert_eq!(made.cause, "polecat/work/toast/agent/polecat/work/toast/AttemptsSpent");
         for foreign in [
-            RaiseRequest { namespace: "other".into(), ..asked() },
-            RaiseRequest { rig: "other".into(), ..asked() },
+            RaiseRequest { namespace: "other".into(), ..request() },
+            RaiseRequest { rig: "other".into(), ..request() },
             RaiseRequest {
                 related_kind: "Polecat".into(),
                 related_name: "other".into(),
-                ..asked()
+                ..request()
             },
         ] {
             assert_eq!(

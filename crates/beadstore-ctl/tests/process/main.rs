@@ -1,13 +1,13 @@
-//! Stores in real repositories and behind a real server: what is read of them, what is written, and
-//! what happens when somebody else writes too.
+//! Stores in real repositories and behind a real server: reads, edits, and edits of others in
+//! between.
 
 #![allow(clippy::unwrap_used, clippy::panic)]
 
-use beadstore_ctl::plan::{Claim, Landed, Wanted, assignee};
-use beadstore_ctl::view::View;
+use beadstore_ctl::snapshot::StoreSnapshot;
+use gastown_core::beads::{Claim, Landed, Wanted, assignee};
 
 mod git;
-mod served;
+mod http;
 
 fn claimed(bead: &str, holder: &str, name: &str) -> Wanted {
     let claim = Claim { bead: bead.into(), holder: holder.into(), assignee: assignee("web", name) };
@@ -19,6 +19,6 @@ fn landed(bead: &str, request: &str) -> Wanted {
     Wanted { landed: vec![landed], ..Wanted::default() }
 }
 
-fn status_of(view: &View, bead: &str) -> String {
-    view.issues().get(bead).unwrap_or_else(|| panic!("{bead}")).status.as_str().to_owned()
+fn status_of(snapshot: &StoreSnapshot, bead: &str) -> String {
+    snapshot.issues().get(bead).unwrap_or_else(|| panic!("{bead}")).status.as_str().to_owned()
 }

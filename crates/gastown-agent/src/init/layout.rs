@@ -1,9 +1,8 @@
 //! The folders and repositories of the pod.
 //!
-//! Objects lie once: the fetched ones in `upstream.git`, which the agent may read and never write.
-//! The sidecar's own repository, the agent's origin and the agent's clone name it as their
-//! alternate, so a large repository is written once and the workspace stands in the time of a
-//! checkout.
+//! Fetched objects are stored once, in `upstream.git`, which the agent can read and not write. The
+//! sidecar's own repository, the agent's origin and the agent's clone have it as their alternate,
+//! so a large repository is written once and the workspace takes no longer than a checkout.
 
 use std::fs;
 use std::io;
@@ -14,12 +13,12 @@ use gastown_git::{Git, GitError};
 use gastown_types::CommitId;
 
 use crate::paths::Paths;
-use crate::settings::Carry;
+use crate::settings::SyncSettings;
 
-/// Where a work branch that is continued is kept in `upstream.git`.
+/// The ref in `upstream.git` of a work branch that is continued.
 pub const RESUMED: &str = "refs/gastown/resumed";
 
-/// Makes the folders, and clears what an interrupted init left.
+/// Creates the folders, and deletes what an interrupted init left.
 pub fn folders(paths: &Paths) -> io::Result<()> {
     for stale in [
         paths.private_repo(),
@@ -28,12 +27,12 @@ pub fn folders(paths: &Paths) -> io::Result<()> {
         paths.worktree(),
         paths.state(),
     ] {
-        let gone = match fs::symlink_metadata(&stale) {
+        let deleted = match fs::symlink_metadata(&stale) {
             Ok(m) if m.is_dir() => fs::remove_dir_all(&stale),
             Ok(_) => fs::remove_file(&stale),
             Err(_) => Ok(()),
         };
-        gone?;
+        deleted?;
     }
     for folder in [
         paths.private_home(),
@@ -45,30 +44,31 @@ pub fn folders(paths: &Paths) -> io::Result<()> {
     ] {
         fs::create_dir_all(folder)?;
     }
-    // Credentials pass through here for the length of a call.
+    // Credentials are here for the duration of a git command.
     fs::set_permissions(paths.private_tmp(), fs::Permissions::from_mode(0o700))
 }
 
-/// Makes `upstream.git` and, beside it, the sidecar's own repository.
+/// Creates `upstream.git` and the sidecar's own repository.
 pub async fn repositories(paths: &Paths, git: &Git, sha256: bool) -> Result<(), LayoutError> {
     gastown_git::remote::init_bare(git, &paths.upstream_repo(), sha256).await?;
     gastown_git::remote::init_bare(git, &paths.private_repo(), sha256).await?;
-    borrow(&paths.private_repo(), paths)?;
+    add_alternate(&paths.private_repo(), paths)?;
     Ok(())
 }
 
-/// Why the workspace cannot be made.
+/// The workspace cannot be created.
 #[derive(Debug, thiserror::Error)]
 pub enum LayoutError {
-    /// git said no.
+    /// git failed.
     #[error("{0}")]
     Git(#[from] GitError),
-    /// The disk said no.
+    /// Reading or writing a file failed.
     #[error("{0}")]
     Io(#[from] io::Error),
 }
 
-fn borrow(git_dir: &Path, paths: &Paths) -> io::Result<()> {
+/// Has a repository use the objects of `upstream.git`.
+fn add_alternate(git_dir: &Path, paths: &Paths) -> io::Result<()> {
     let info = git_dir.join("objects/info");
     fs::create_dir_all(&info)?;
     fs::write(
@@ -77,14 +77,14 @@ fn borrow(git_dir: &Path, paths: &Paths) -> io::Result<()> {
     )
 }
 
-/// A value in a git configuration file.
+/// A quoted value of a git configuration file.
 fn quoted(value: &str) -> String {
     format!("\"{}\"", value.replace('\\', "\\\\").replace('"', "\\\""))
 }
 
-/// Makes the agent's origin and its clone, on the work branch.
+/// Creates the agent's origin and its clone, with the work branch checked out.
 pub async fn workspace(
-    settings: &Carry,
+    settings: &SyncSettings,
     paths: &Paths,
     git: &Git,
     base: &CommitId,
@@ -94,7 +94,7 @@ pub async fn workspace(
     let sha256 = base.as_str().len() == 64;
     let origin = paths.origin_repo();
     gastown_git::remote::init_bare(git, &origin, sha256).await?;
-    borrow(&origin, paths)?;
+    add_alternate(&origin, paths)?;
     append(&origin.join("config"), "[gc]\n\tauto = 0\n")?;
     let mut refs = vec![(settings.target.full(), base)];
     refs.extend(resumed.map(|r| (settings.work.full(), r)));
@@ -108,7 +108,7 @@ pub async fn workspace(
     tree(git.call(["init", "--quiet", "--template=", format, "--initial-branch=none"]))
         .output()
         .await?;
-    borrow(&git_dir, paths)?;
+    add_alternate(&git_dir, paths)?;
     append(&git_dir.join("config"), &config(settings, &origin))?;
     let remote = |branch: &str| format!("refs/remotes/origin/{branch}");
     let mut refs = vec![(settings.work.full(), start), (remote(settings.target.as_str()), base)];
@@ -119,7 +119,7 @@ pub async fn workspace(
         .output()
         .await?;
     tree(git.call(["reset", "--hard", "--quiet"]))
-        .doing("check the work branch out")
+        .doing("check out the work branch")
         .output()
         .await?;
     Ok(())
@@ -130,8 +130,8 @@ fn append(path: &Path, text: &str) -> io::Result<()> {
     fs::OpenOptions::new().append(true).open(path)?.write_all(text.as_bytes())
 }
 
-/// What makes `git commit`, `git push` and `git pull` do the right thing without a thought.
-fn config(settings: &Carry, origin: &Path) -> String {
+/// The clone's configuration, by which plain `git commit`, `git push` and `git pull` work.
+fn config(settings: &SyncSettings, origin: &Path) -> String {
     format!(
         "[user]\n\tname = Gas Town Polecat\n\temail = polecat@gastown.io\n[gc]\n\tauto = 0\n\
          [remote \"origin\"]\n\turl = {}\n\tfetch = +refs/heads/*:refs/remotes/origin/*\n\
@@ -158,14 +158,14 @@ async fn write_refs(
     git.call(["symbolic-ref", "HEAD", head]).repo(repo).output().await.map(drop)
 }
 
-/// Copies this very program, and the preset agent when asked, to where the agent's container finds
-/// them.
+/// Copies this program, and with `agent` the preset agent, into the tools volume of the agent's
+/// container.
 pub fn tools(paths: &Paths, agent: bool) -> io::Result<()> {
     copy(&std::env::current_exe()?, &paths.tools_bin().join("gt"))?;
     if agent {
-        let claude = crate::which::find("claude")
-            .ok_or_else(|| io::Error::other("this image has no claude to copy"))?;
-        // A link in a PATH folder leads to the program itself.
+        let claude = which::which("claude")
+            .map_err(|e| io::Error::other(format!("this image has no claude to copy: {e}")))?;
+        // A PATH folder may hold a link to the program.
         copy(&fs::canonicalize(claude)?, &paths.tools_bin().join("claude"))?;
     }
     Ok(())

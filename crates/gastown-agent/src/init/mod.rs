@@ -1,5 +1,5 @@
-//! `gt init`: checks everything that can be wrong before an agent costs anything, and lays out the
-//! workspace.
+//! `gt init`: checks the settings, the credentials and the repository before an agent costs
+//! anything, and creates the workspace.
 
 mod layout;
 
@@ -7,13 +7,13 @@ use gastown_core::report::{InitReport, InitResult, VERSION};
 use gastown_git::{Class, Git, GitError, PushOutcome, RefUpdate, Refusal, Remote};
 use gastown_types::CommitId;
 
-use crate::creds::{self, Lacking};
+use crate::credentials::{self, Missing};
 use crate::paths::Paths;
-use crate::record;
-use crate::settings::{BadSetting, Carry};
+use crate::settings::{BadSetting, SyncSettings};
 use crate::state::State;
+use crate::termination;
 
-/// Why the work cannot begin.
+/// The work cannot begin.
 #[derive(Debug, thiserror::Error)]
 #[error("{message}")]
 struct Stop {
@@ -31,8 +31,8 @@ impl Stop {
     }
 }
 
-impl From<Lacking> for Stop {
-    fn from(e: Lacking) -> Self {
+impl From<Missing> for Stop {
+    fn from(e: Missing) -> Self {
         Self::new(e.result, e.message)
     }
 }
@@ -43,17 +43,19 @@ impl From<BadSetting> for Stop {
     }
 }
 
-/// What was found and made.
-struct Found {
+/// Where the work begins.
+struct Ready {
+    /// The target branch's commit.
     base: CommitId,
+    /// The work branch's commit on the remote, when the branch is continued.
     head: Option<CommitId>,
 }
 
-/// Runs and writes the record; `true` when the workspace is ready.
+/// Runs `gt init` and writes the termination message; `true` when the workspace is ready.
 pub async fn run(paths: &Paths) -> anyhow::Result<bool> {
     let mut report = match attempt(paths).await {
-        Ok(found) => {
-            let (base, head) = (Some(found.base), found.head);
+        Ok(ready) => {
+            let (base, head) = (Some(ready.base), ready.head);
             InitReport { v: VERSION, result: InitResult::Ready, message: String::new(), base, head }
         }
         Err(stop) => InitReport {
@@ -70,20 +72,20 @@ pub async fn run(paths: &Paths) -> anyhow::Result<bool> {
     } else {
         tracing::error!(result = ?report.result, message = report.message, "the work cannot begin");
     }
-    record::write(paths, &mut report)?;
+    termination::write(paths, &mut report)?;
     Ok(ready)
 }
 
-async fn attempt(paths: &Paths) -> Result<Found, Stop> {
-    let settings = Carry::from_env()?;
+async fn attempt(paths: &Paths) -> Result<Ready, Stop> {
+    let settings = SyncSettings::from_env()?;
     layout::folders(paths).map_err(Stop::internal)?;
     tempfile::env::override_temp_dir(&paths.private_tmp()).ok();
-    let remote = creds::remote(&settings, paths)?;
+    let remote = credentials::remote(&settings, paths)?;
     let git = Git::from_env();
-    let found = probe(&settings, &remote, &git).await?;
+    let found = list_refs(&settings, &remote, &git).await?;
     let tools = layout::tools(paths, settings.copy_agent);
     fetch(&settings, paths, &remote, &git, &found).await?;
-    push_allowed(&settings, paths, &remote, &git, &found).await?;
+    check_push(&settings, paths, &remote, &git, &found).await?;
     layout::workspace(&settings, paths, &git, &found.base, found.work.as_ref())
         .await
         .map_err(Stop::internal)?;
@@ -91,42 +93,42 @@ async fn attempt(paths: &Paths) -> Result<Found, Stop> {
     let state =
         State { base: found.base.clone(), work: found.work.clone(), pushing: None, wip: found.wip };
     state.save(&paths.state()).map_err(Stop::internal)?;
-    Ok(Found { base: found.base, head: found.work })
+    Ok(Ready { base: found.base, head: found.work })
 }
 
-/// What the remote has of ours.
+/// The commits of our refs on the remote.
 struct Refs {
     base: CommitId,
     work: Option<CommitId>,
     wip: Option<CommitId>,
 }
 
-async fn probe(settings: &Carry, remote: &Remote, git: &Git) -> Result<Refs, Stop> {
+async fn list_refs(settings: &SyncSettings, remote: &Remote, git: &Git) -> Result<Refs, Stop> {
     let (target, work) = (settings.target.full(), settings.work.full());
     let names = [target.clone(), work.clone(), settings.wip_ref.clone()];
-    let held = remote.ls_remote(git, &names).await.map_err(|e| stop(settings, &e))?;
-    let Some(base) = held.get(&target).cloned() else {
+    let refs = remote.ls_remote(git, &names).await.map_err(|e| stop(settings, &e))?;
+    let Some(base) = refs.get(&target).cloned() else {
         return Err(Stop::new(
             InitResult::BranchNotFound,
             format!("{} has no branch {}", settings.url, settings.target),
         ));
     };
-    let work = held.get(&work).cloned();
+    let work = refs.get(&work).cloned();
     if let Some(there) = work.as_ref().filter(|_| !settings.resume) {
         let message = format!(
-            "the branch {} is on the remote already, at {}, and is not known to be this polecat's; \
-             delete it, choose another, or set spec.kubernetes.resumeBranch",
+            "the branch {} exists on the remote already, at {}, and nothing shows that it is this \
+             polecat's; delete it, choose another, or set spec.kubernetes.resumeBranch",
             settings.work,
             there.short()
         );
         return Err(Stop::new(InitResult::BranchExists, message));
     }
-    Ok(Refs { base, work, wip: held.get(&settings.wip_ref).cloned() })
+    Ok(Refs { base, work, wip: refs.get(&settings.wip_ref).cloned() })
 }
 
-/// Takes the target branch, and a work branch that is continued, into `upstream.git`.
+/// Fetches the target branch, and a work branch that is continued, into `upstream.git`.
 async fn fetch(
-    settings: &Carry,
+    settings: &SyncSettings,
     paths: &Paths,
     remote: &Remote,
     git: &Git,
@@ -140,7 +142,7 @@ async fn fetch(
         refspecs.push(format!("+{}:{}", settings.work.full(), layout::RESUMED));
     }
     remote.fetch(git, &paths.upstream_repo(), &refspecs).await.map_err(|e| stop(settings, &e))?;
-    // The branches may have moved since they were listed; the commits must be here in any case.
+    // The branches may have moved since they were listed; the listed commits must be here anyway.
     for commit in std::iter::once(&found.base).chain(found.work.as_ref()) {
         let check = git
             .call(["cat-file", "-e", &format!("{commit}^{{commit}}")])
@@ -154,9 +156,9 @@ async fn fetch(
     Ok(())
 }
 
-/// Whether the remote would take our branch, as far as it tells beforehand.
-async fn push_allowed(
-    settings: &Carry,
+/// Checks by a dry run whether the remote accepts a push of our branch.
+async fn check_push(
+    settings: &SyncSettings,
     paths: &Paths,
     remote: &Remote,
     git: &Git,
@@ -167,28 +169,28 @@ async fn push_allowed(
     let outcomes =
         remote.push_dry_run(git, &paths.private_repo(), &[update]).await.map_err(|e| {
             match e.class {
-                // The credentials were taken a moment ago, for reading.
+                // The remote has just accepted the credentials for reading.
                 Class::AuthFailed | Class::PermissionDenied | Class::RepositoryNotFound => {
                     Stop::new(
                         InitResult::PushDenied,
-                        format!("{} may be read and not pushed to: {}", settings.url, e.detail),
+                        format!("{} allows reading but no push: {}", settings.url, e.detail),
                     )
                 }
                 _ => stop(settings, &e),
             }
         })?;
     match outcomes.into_iter().next() {
-        Some(PushOutcome::Rejected(Refusal::Stale, said)) => Err(Stop::new(
+        Some(PushOutcome::Rejected(Refusal::Stale, message)) => Err(Stop::new(
             InitResult::BranchExists,
-            format!("the branch {} moved while it was looked at: {said}", settings.work),
+            format!("the branch {} moved while it was checked: {message}", settings.work),
         )),
-        Some(PushOutcome::Rejected(_, said)) => Err(Stop::new(InitResult::PushDenied, said)),
+        Some(PushOutcome::Rejected(_, message)) => Err(Stop::new(InitResult::PushDenied, message)),
         _ => Ok(()),
     }
 }
 
-/// The record's word for git's fault, with who is to mend it.
-fn stop(settings: &Carry, e: &GitError) -> Stop {
+/// The result for a git error, and what to change.
+fn stop(settings: &SyncSettings, e: &GitError) -> Stop {
     let secret =
         settings.secret.as_ref().map_or_else(|| "no secret".to_owned(), |s| format!("secret {s}"));
     let (result, hint) = match e.class {

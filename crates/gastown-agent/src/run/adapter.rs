@@ -1,4 +1,5 @@
-//! What differs between agents: how one is started, how its output is read, and what its end means.
+//! What differs between kinds of agents: how one is started, how its output is read, and what its
+//! end means. The adapters are in `registry.rs`.
 
 use std::ffi::OsString;
 use std::path::Path;
@@ -6,7 +7,7 @@ use std::process::ExitStatus;
 
 use gastown_core::report::{AgentExit, Usage};
 
-use crate::settings::Run;
+use crate::settings::RunSettings;
 
 /// How an agent is started.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -17,16 +18,16 @@ pub struct Launch {
     pub args: Vec<String>,
     /// Further variables.
     pub env: Vec<(String, OsString)>,
-    /// What it reads first.
+    /// What is written to its standard input first.
     pub stdin: Vec<u8>,
-    /// Whether its standard input stays open after that.
+    /// Whether its standard input stays open after [`Launch::stdin`].
     pub keep_stdin: bool,
 }
 
-/// How an agent's end is told.
+/// How an agent ended, for the termination message.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Ending {
-    /// The class.
+    /// The class of the end.
     pub exit: AgentExit,
     /// One sentence.
     pub message: String,
@@ -35,25 +36,25 @@ pub struct Ending {
 }
 
 impl Ending {
-    /// An ending without more to say.
+    /// An ending without the end of a rate limit.
     pub fn new(exit: AgentExit, message: impl Into<String>) -> Self {
         Self { exit, message: message.into(), reset_at: None }
     }
 }
 
-/// What an agent's stream says that it does now.
+/// What an agent is doing, as far as its output shows.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Doing {
-    /// The tool call that it is in: what tells it from other calls, and its name.
+pub struct AgentState {
+    /// The tool call that it is in: the call's id, and its name.
     pub tool: Option<(String, String)>,
     /// It waits for a person.
     pub waiting: bool,
 }
 
-/// What a line of an agent's output means.
+/// What a line of an agent's output shows about the agent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Said {
-    /// Nothing about the agent: an echo of what it was told.
+pub enum LineEffect {
+    /// Nothing: the line is an echo of the agent's input.
     Nothing,
     /// It is alive.
     Alive,
@@ -63,44 +64,35 @@ pub enum Said {
 
 /// One kind of agent.
 pub trait Adapter: Send {
-    /// How it is started with this prompt.
+    /// How the agent is started with this prompt.
     fn launch(
         &self,
-        settings: &Run,
+        settings: &RunSettings,
         command: &[String],
         prompt: &[u8],
         prompt_file: &Path,
     ) -> Launch;
-    /// Takes in one line of its standard output.
-    fn line(&mut self, line: &[u8]) -> Said;
-    /// Whether bytes that are no line yet are a sign of life.
+    /// Reads one line of its standard output.
+    fn line(&mut self, line: &[u8]) -> LineEffect;
+    /// Whether bytes that are not a whole line yet show that the agent is alive.
     fn has_free_output(&self) -> bool;
-    /// What it does now.
-    fn doing(&self) -> Doing;
-    /// What it reads when it is nudged with this text; `None` when it reads nothing after its
-    /// prompt. The agent has not ended its task before it has taken the text.
+    /// What the agent is doing.
+    fn state(&self) -> AgentState;
+    /// The bytes that are written to its standard input for a nudge with this text; `None` when it
+    /// reads nothing after its prompt. The task has not ended before the agent has read the nudge.
     fn nudge(&mut self, text: &str) -> Option<Vec<u8>>;
-    /// Whether it ended its turn and nudges wait for it that it has not begun with.
-    fn is_between(&self) -> bool;
-    /// What it used so far.
+    /// Whether its turn has ended and a nudge will begin another one.
+    fn is_between_turns(&self) -> bool;
+    /// The tokens and the money that it used so far.
     fn usage(&self) -> Usage;
     /// The model that answered.
     fn model(&self) -> Option<String>;
-    /// What its end means, when nobody of ours ended it.
+    /// What its end means, when we did not end it.
     fn ending(&self, status: ExitStatus) -> Ending;
 }
 
-/// The adapter of this name.
-pub fn named(name: &str) -> Option<Box<dyn Adapter>> {
-    match name {
-        "claude-code" => Some(Box::new(super::claude_code::ClaudeCode::default())),
-        "generic" => Some(Box::new(super::generic::Generic)),
-        _ => None,
-    }
-}
-
-/// How a program ended, in words.
-pub fn ended_how(status: ExitStatus) -> String {
+/// A description of how a program ended.
+pub fn describe_exit(status: ExitStatus) -> String {
     use std::os::unix::process::ExitStatusExt as _;
     match (status.code(), status.signal()) {
         (Some(code), _) => format!("it ended with exit code {code}"),

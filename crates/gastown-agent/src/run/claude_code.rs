@@ -1,115 +1,48 @@
-//! Claude Code: stream-json both ways.
+//! Claude Code: stream-json in both directions.
 //!
-//! Events are read as a stranger's: what is unknown is passed over, numbers only ever count up to
-//! what the stream says.
+//! Events are untrusted: unknown ones are ignored, and no number of theirs can overflow.
 
 use std::collections::HashMap;
 use std::path::Path;
 use std::process::ExitStatus;
 
 use gastown_core::report::{AgentExit, Usage};
-use serde::Deserialize;
+use gastown_types::text;
 
-use super::adapter::{Adapter, Doing, Ending, Launch, Said, ended_how};
-use super::turn::Turn;
-use crate::settings::Run;
+use super::adapter::{Adapter, AgentState, Ending, Launch, LineEffect, describe_exit};
+use super::claude_events::{Event, Tokens};
+use super::turn::{Turn, user_message};
+use crate::settings::RunSettings;
 
-/// Messages whose usage is kept apart, so that parts of one message are not counted twice.
+/// Messages whose usage is kept by id, so that parts of one message are not counted twice.
 const MESSAGES_MAX: usize = 10_000;
-/// Of an error's text.
+/// Characters of an error's text.
 const TEXT_MAX: usize = 600;
+/// Characters of a model's name.
+const MODEL_MAX: usize = 100;
 
-/// What the stream told so far.
+/// What the stream has shown so far.
 #[derive(Default)]
 pub struct ClaudeCode {
     model: Option<String>,
-    /// Of the present turn; a turn's result replaces them.
+    /// The usage of the present turn by message; the turn's result replaces it.
     messages: HashMap<String, Tokens>,
-    /// Of the turns that have ended.
-    ended: Spent,
+    /// The usage of the turns that have ended.
+    ended: EndedTurns,
     result: Option<Outcome>,
     turn: Turn,
-    /// The last error that the model's service gave, as the stream told it in passing.
+    /// The last error of the model's service that an event named.
     error: Option<String>,
-    /// When the limit that refused a request ends.
+    /// When the rate limit that refused a request ends, in seconds since 1970.
     reset_at: Option<i64>,
 }
 
-/// What the results told.
+/// The sum over the turns' results.
 #[derive(Clone, Copy, Default)]
-struct Spent {
+struct EndedTurns {
     turns: u64,
     tokens: Tokens,
     cost: f64,
-}
-
-#[derive(Clone, Copy, Default, Deserialize)]
-#[serde(default)]
-struct Tokens {
-    #[serde(rename = "input_tokens")]
-    input: u64,
-    #[serde(rename = "output_tokens")]
-    output: u64,
-    #[serde(rename = "cache_read_input_tokens")]
-    cache_read: u64,
-    #[serde(rename = "cache_creation_input_tokens")]
-    cache_write: u64,
-}
-
-impl Tokens {
-    fn add(&mut self, more: Self) {
-        self.input = self.input.saturating_add(more.input);
-        self.output = self.output.saturating_add(more.output);
-        self.cache_read = self.cache_read.saturating_add(more.cache_read);
-        self.cache_write = self.cache_write.saturating_add(more.cache_write);
-    }
-}
-
-#[derive(Deserialize)]
-struct Event {
-    #[serde(rename = "type")]
-    kind: String,
-    #[serde(default)]
-    subtype: Option<String>,
-    #[serde(default)]
-    model: Option<String>,
-    #[serde(default)]
-    message: Option<Message>,
-    #[serde(default)]
-    is_error: bool,
-    #[serde(default)]
-    api_error_status: Option<u16>,
-    #[serde(default)]
-    error: Option<serde_json::Value>,
-    #[serde(default)]
-    num_turns: u64,
-    #[serde(default)]
-    total_cost_usd: f64,
-    #[serde(default)]
-    usage: Option<Tokens>,
-    #[serde(default)]
-    result: Option<String>,
-    #[serde(default)]
-    rate_limit_info: Option<RateLimit>,
-}
-
-#[derive(Deserialize)]
-#[serde(rename_all = "camelCase")]
-struct RateLimit {
-    #[serde(default)]
-    status: String,
-    #[serde(default)]
-    resets_at: Option<i64>,
-}
-
-#[derive(Deserialize)]
-struct Message {
-    #[serde(default)]
-    id: String,
-    #[serde(default)]
-    model: Option<String>,
-    #[serde(default)]
-    usage: Option<Tokens>,
 }
 
 /// The `result` event.
@@ -126,7 +59,7 @@ impl ClaudeCode {
             self.error = Some(error.to_owned());
         }
         let Some(message) = event.message else { return };
-        // A made-up message, by which the agent shows an error of the service, is no turn.
+        // A synthetic message, by which the agent shows an error of the service, is not a turn.
         if message.model.as_deref() == Some("<synthetic>") {
             return;
         }
@@ -138,7 +71,7 @@ impl ClaudeCode {
         }
     }
 
-    /// A result tells its own turn's numbers, and the cost of all.
+    /// A result has the turns and tokens of its own turn, and the cost of all turns.
     fn end_turn(&mut self, turns: u64, usage: Option<Tokens>, cost: f64) {
         let messages = std::mem::take(&mut self.messages);
         let tokens = usage.unwrap_or_else(|| {
@@ -160,7 +93,7 @@ impl ClaudeCode {
         let lower = text.to_ascii_lowercase();
         let named = self.error.as_deref().unwrap_or_default();
         let status = outcome.status.or_else(|| status_in(text));
-        let ending = |exit| Some(Ending { exit, message: text.clone(), reset_at: None });
+        let ending = |exit| Some(Ending::new(exit, text.clone()));
         match status {
             Some(401 | 403) => return ending(AgentExit::BadCredentials),
             Some(429) => {
@@ -170,12 +103,12 @@ impl ClaudeCode {
                     reset_at: self.reset_at.or_else(|| reset_in(text)),
                 });
             }
-            // Overloaded: waiting helps, and it is nobody's fault.
+            // Overloaded: waiting helps, and the attempt is not to blame.
             Some(503 | 529) => return ending(AgentExit::RateLimited),
             Some(s) if s >= 500 => return ending(AgentExit::Crashed),
             _ => {}
         }
-        // An account without credit is as good as none until somebody sees to it.
+        // An account without credit cannot be used until a person adds some.
         if named == "authentication_failed"
             || named == "billing_error"
             || lower.contains("invalid api key")
@@ -200,29 +133,35 @@ impl ClaudeCode {
     }
 }
 
-/// The status of `API Error: 429 …`.
+/// The HTTP status in a text such as `API Error: 429 …`.
 fn status_in(text: &str) -> Option<u16> {
     let (_, after) = text.split_once("API Error: ")?;
     after.get(..3)?.parse().ok()
 }
 
-/// The end of a usage limit, as `…|1735689600` tells it.
+/// The end of a usage limit in a text such as `…|1735689600`, in seconds since 1970.
 fn reset_in(text: &str) -> Option<i64> {
     let (_, after) = text.rsplit_once('|')?;
     let digits: String = after.trim().chars().take_while(char::is_ascii_digit).collect();
     digits.parse().ok().filter(|t| is_time(*t))
 }
 
-/// Seconds since 1970 that a clock of this age could show.
+/// Whether these seconds since 1970 are a plausible time.
 fn is_time(seconds: i64) -> bool {
     (1_000_000_000..100_000_000_000).contains(&seconds)
 }
 
 impl Adapter for ClaudeCode {
-    fn launch(&self, settings: &Run, command: &[String], prompt: &[u8], _: &Path) -> Launch {
-        let mut words = command.iter().cloned();
-        let program = words.next().unwrap_or_else(|| "claude".into());
-        let mut args: Vec<String> = words.collect();
+    fn launch(
+        &self,
+        settings: &RunSettings,
+        command: &[String],
+        prompt: &[u8],
+        _: &Path,
+    ) -> Launch {
+        let mut command_line = command.iter().cloned();
+        let program = command_line.next().unwrap_or_else(|| "claude".into());
+        let mut args: Vec<String> = command_line.collect();
         let fixed = [
             "-p",
             "--input-format",
@@ -236,7 +175,7 @@ impl Adapter for ClaudeCode {
         if let Some(model) = &settings.model {
             args.extend(["--model".to_owned(), model.clone()]);
         }
-        // Its own limits are exact; ours, read off the stream, are the second line.
+        // The agent's own limits are exact; ours, from its output, are the fallback.
         if let Some(turns) = settings.budget.turns {
             args.extend(["--max-turns".to_owned(), turns.to_string()]);
         }
@@ -249,17 +188,17 @@ impl Adapter for ClaudeCode {
             program,
             args,
             env: Vec::new(),
-            stdin: super::turn::user_message(&text, None),
+            stdin: user_message(&text, None),
             keep_stdin: true,
         }
     }
 
-    fn line(&mut self, line: &[u8]) -> Said {
-        let said = if self.turn.line(line) { Said::Alive } else { Said::Nothing };
-        let Ok(event) = serde_json::from_slice::<Event>(line) else { return said };
+    fn line(&mut self, line: &[u8]) -> LineEffect {
+        let effect = if self.turn.line(line) { LineEffect::Alive } else { LineEffect::Nothing };
+        let Ok(event) = serde_json::from_slice::<Event>(line) else { return effect };
         match event.kind.as_str() {
             "system" if event.subtype.as_deref() == Some("init") => {
-                self.model = self.model.take().or(event.model)
+                self.model = self.model.take().or(event.model);
             }
             "assistant" => self.assistant(event),
             "rate_limit_event" => {
@@ -273,31 +212,31 @@ impl Adapter for ClaudeCode {
                     subtype: event.subtype.unwrap_or_default(),
                     is_error: event.is_error,
                     status: event.api_error_status,
-                    text: event.result.unwrap_or_default().chars().take(TEXT_MAX).collect(),
+                    text: text::block(&event.result.unwrap_or_default(), TEXT_MAX),
                 });
-                if !self.is_between() {
-                    return Said::Ended;
+                if !self.is_between_turns() {
+                    return LineEffect::Ended;
                 }
             }
             _ => {}
         }
-        said
+        effect
     }
 
     fn has_free_output(&self) -> bool {
         false
     }
 
-    fn doing(&self) -> Doing {
-        self.turn.doing()
+    fn state(&self) -> AgentState {
+        self.turn.state()
     }
 
     fn nudge(&mut self, text: &str) -> Option<Vec<u8>> {
         Some(self.turn.nudge(text))
     }
 
-    fn is_between(&self) -> bool {
-        self.turn.is_between()
+    fn is_between_turns(&self) -> bool {
+        self.turn.is_between_turns()
     }
 
     fn usage(&self) -> Usage {
@@ -317,14 +256,14 @@ impl Adapter for ClaudeCode {
     }
 
     fn model(&self) -> Option<String> {
-        self.model.as_ref().map(|m| m.chars().take(100).collect())
+        self.model.as_ref().map(|model| text::line(model, MODEL_MAX))
     }
 
     fn ending(&self, status: ExitStatus) -> Ending {
         let Some(outcome) = &self.result else {
             return Ending::new(
                 AgentExit::Crashed,
-                format!("{} before it told a result", ended_how(status)),
+                format!("{} before it reported a result", describe_exit(status)),
             );
         };
         if outcome.subtype == "error_max_turns" || outcome.subtype == "error_max_budget_usd" {
@@ -370,7 +309,7 @@ mod tests {
     fn a_captured_run_is_completed_with_its_usage() {
         let mut adapter = ClaudeCode::default();
         let ends: Vec<bool> =
-            COMPLETED.lines().map(|l| adapter.line(l.as_bytes()) == Said::Ended).collect();
+            COMPLETED.lines().map(|l| adapter.line(l.as_bytes()) == LineEffect::Ended).collect();
         assert_eq!(ends.iter().filter(|e| **e).count(), 1);
         assert!(ends.last().unwrap());
         assert_eq!(adapter.ending(ExitStatus::from_raw(0)), Ending::new(AgentExit::Completed, ""));
@@ -412,7 +351,7 @@ mod tests {
     }
 
     #[test]
-    fn the_end_of_a_limit_is_told_when_it_is_known() {
+    fn the_end_of_a_rate_limit_is_reported_when_it_is_known() {
         let event = r#"{"type":"rate_limit_event","rate_limit_info":{"status":"rejected","resetsAt":1893456000}}"#;
         let stream = format!("{event}\n{}", include_str!("captured/status-429.jsonl"));
         assert_eq!(ended(&stream).reset_at, Some(1_893_456_000));
@@ -428,25 +367,25 @@ mod tests {
     }
 
     #[test]
-    fn a_stream_that_breaks_off_is_a_crash() {
+    fn a_stream_without_a_result_is_a_crash() {
         assert_eq!(ended("").exit, AgentExit::Crashed);
         let half: Vec<&str> = COMPLETED.lines().take(4).collect();
         assert_eq!(fed(&half.join("\n")).ending(ExitStatus::from_raw(9)).exit, AgentExit::Crashed);
     }
 
     #[test]
-    fn the_prompt_goes_through_standard_input_alone() {
-        let settings = Run {
+    fn the_prompt_is_on_standard_input_only() {
+        let settings = RunSettings {
             model: Some("m".into()),
             agent_args: vec!["--verbose".into()],
             ..crate::settings::test_run()
         };
         let launch =
-            ClaudeCode::default().launch(&settings, &[], b"say \"hi\" $(id)", Path::new("/p"));
+            ClaudeCode::default().launch(&settings, &[], b"print \"hi\" $(id)", Path::new("/p"));
         assert!(launch.args.iter().all(|a| !a.contains("hi")));
         assert!(launch.args.windows(2).any(|w| w == ["--model", "m"]));
         let line: serde_json::Value = serde_json::from_slice(&launch.stdin).unwrap();
-        assert_eq!(line["message"]["content"][0]["text"], "say \"hi\" $(id)");
+        assert_eq!(line["message"]["content"][0]["text"], "print \"hi\" $(id)");
         assert!(launch.keep_stdin && launch.stdin.ends_with(b"\n"));
     }
 
@@ -457,10 +396,10 @@ mod tests {
         adapter.nudge("go on").unwrap();
         assert_eq!(
             adapter.line(result(2, 10, 0.1).to_string().as_bytes()),
-            Said::Alive,
-            "the nudge is not taken yet"
+            LineEffect::Alive,
+            "the nudge is not read yet"
         );
-        assert!(adapter.is_between());
+        assert!(adapter.is_between_turns());
         let message = serde_json::json!({"type": "assistant", "message": {"id": "x", "model": "m", "usage": {"input_tokens": 5}}});
         adapter.line(message.to_string().as_bytes());
         assert_eq!((adapter.usage().turns, adapter.usage().input_tokens), (3, 15));

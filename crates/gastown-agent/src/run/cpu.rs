@@ -7,10 +7,10 @@
 use std::collections::HashMap;
 use std::path::PathBuf;
 
-/// More processes are not added up.
+/// Processes that are added up at most.
 const PROCESSES_MAX: usize = 20_000;
 
-/// Where the CPU time is read.
+/// Where the CPU time is read from.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Cpu {
     /// `cpu.stat` of our cgroup.
@@ -20,25 +20,25 @@ pub enum Cpu {
 }
 
 impl Cpu {
-    /// Finds out.
+    /// Finds the best of the two.
     pub fn find() -> Self {
         let own = std::fs::read_to_string("/proc/self/cgroup").unwrap_or_default();
         let path = own
             .lines()
             .find_map(|l| l.strip_prefix("0::"))
             .map(|p| PathBuf::from("/sys/fs/cgroup").join(p.trim_start_matches('/')));
-        // The root of the machine's hierarchy has no type: what it counts is not ours alone.
+        // The root of the machine's hierarchy has no type: its count is not the container's alone.
         let found = path.filter(|p| p.join("cgroup.type").exists()).map(|p| p.join("cpu.stat"));
         match found.filter(|f| std::fs::read_to_string(f).is_ok_and(|t| usage(&t).is_some())) {
             Some(file) => Self::Cgroup(file),
-            // The one that started us reaps the agent's orphans: all of the agent is below it.
+            // Our parent reaps the agent's orphans: all processes of the agent are below it.
             None => Self::Processes(
                 rustix::process::getppid().map_or(1, rustix::process::Pid::as_raw_pid),
             ),
         }
     }
 
-    /// Seconds so far; 0 when they cannot be read.
+    /// CPU seconds so far; 0 when they cannot be read.
     pub fn seconds(&self) -> f64 {
         match self {
             Self::Cgroup(file) => {
@@ -91,7 +91,7 @@ fn processes() -> Vec<Process> {
         .collect()
 }
 
-/// The ticks of a process and all below it.
+/// The ticks of a process and of all processes below it.
 fn below(root: i32, all: &[Process]) -> u64 {
     let mut children: HashMap<i32, Vec<&Process>> = HashMap::new();
     for p in all {
@@ -99,8 +99,8 @@ fn below(root: i32, all: &[Process]) -> u64 {
     }
     let mut sum = all.iter().find(|p| p.pid == root).map_or(0, |p| p.ticks);
     let mut left = vec![root];
-    // The list was not read at one moment: a pid may have come up again. Taking each parent's
-    // children once ends all rounds.
+    // The list was not read at one moment: a pid may have been reused. Each parent's children are
+    // taken once, so that a cycle ends.
     while let Some(pid) = left.pop() {
         for child in children.remove(&pid).unwrap_or_default() {
             sum = sum.saturating_add(child.ticks);
@@ -123,25 +123,25 @@ mod tests {
     }
 
     #[test]
-    fn a_processs_name_does_not_confuse_its_numbers() {
+    fn a_process_name_with_parentheses_is_parsed() {
         let stat = "17 (a) b) S 4 17 17 0 -1 4194304 100 0 0 0 10 20 3 4 20 0 1 0 100 0 0";
         assert_eq!(process(stat), Some(Process { pid: 17, parent: 4, ticks: 37 }));
         assert_eq!(process("17 (x"), None);
     }
 
     #[test]
-    fn all_below_the_first_process_is_counted_and_nothing_beside_it() {
+    fn processes_below_the_first_one_are_counted_and_no_others() {
         let p = |pid, parent, ticks| Process { pid, parent, ticks };
         let all =
             [p(1, 0, 1000), p(10, 1, 1), p(11, 10, 2), p(12, 11, 4), p(13, 1, 100), p(14, 10, 8)];
         assert_eq!(below(10, &all), 15);
         assert_eq!(below(99, &all), 0);
-        let round = [p(10, 11, 1), p(11, 10, 2)];
-        assert!(below(10, &round) >= 3, "a round ends");
+        let cycle = [p(10, 11, 1), p(11, 10, 2)];
+        assert!(below(10, &cycle) >= 3, "a cycle ends");
     }
 
     #[test]
-    fn our_own_time_is_found() {
+    fn our_own_cpu_time_is_found() {
         let own = i32::try_from(std::process::id()).unwrap();
         let mut n = 0u64;
         while Cpu::Processes(own).seconds() < 0.02 {

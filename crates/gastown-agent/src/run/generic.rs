@@ -1,51 +1,52 @@
-//! Any command as an agent: the prompt on its standard input and in a file, its exit code decides.
+//! Any command as an agent: it gets the prompt on its standard input and in a file, and its exit
+//! code decides.
 
 use std::path::Path;
 use std::process::ExitStatus;
 
 use gastown_core::report::{AgentExit, Usage};
 
-use super::adapter::{Adapter, Doing, Ending, Launch, Said, ended_how};
-use crate::settings::Run;
+use super::adapter::{Adapter, AgentState, Ending, Launch, LineEffect, describe_exit};
+use crate::settings::RunSettings;
 
-/// The command is all there is.
+/// An agent of which only the command is known.
 pub struct Generic;
 
 impl Adapter for Generic {
     fn launch(
         &self,
-        settings: &Run,
+        settings: &RunSettings,
         command: &[String],
         prompt: &[u8],
         prompt_file: &Path,
     ) -> Launch {
-        let mut words = command.iter().chain(&settings.agent_args).cloned();
+        let mut command_line = command.iter().chain(&settings.agent_args).cloned();
         Launch {
-            program: words.next().unwrap_or_default(),
-            args: words.collect(),
+            program: command_line.next().unwrap_or_default(),
+            args: command_line.collect(),
             env: vec![("GASTOWN_PROMPT_FILE".into(), prompt_file.as_os_str().to_owned())],
             stdin: prompt.to_vec(),
             keep_stdin: false,
         }
     }
 
-    fn line(&mut self, _: &[u8]) -> Said {
-        Said::Alive
+    fn line(&mut self, _: &[u8]) -> LineEffect {
+        LineEffect::Alive
     }
 
     fn has_free_output(&self) -> bool {
         true
     }
 
-    fn doing(&self) -> Doing {
-        Doing::default()
+    fn state(&self) -> AgentState {
+        AgentState::default()
     }
 
     fn nudge(&mut self, _: &str) -> Option<Vec<u8>> {
         None
     }
 
-    fn is_between(&self) -> bool {
+    fn is_between_turns(&self) -> bool {
         false
     }
 
@@ -60,8 +61,8 @@ impl Adapter for Generic {
     fn ending(&self, status: ExitStatus) -> Ending {
         match status.code() {
             Some(0) => Ending::new(AgentExit::Completed, ""),
-            Some(_) => Ending::new(AgentExit::Failed, ended_how(status)),
-            None => Ending::new(AgentExit::Crashed, ended_how(status)),
+            Some(_) => Ending::new(AgentExit::Failed, describe_exit(status)),
+            None => Ending::new(AgentExit::Crashed, describe_exit(status)),
         }
     }
 }
@@ -74,7 +75,7 @@ mod tests {
 
     #[test]
     fn any_command_is_started_with_its_arguments_and_the_prompt_on_its_input() {
-        let settings = Run { agent_args: vec!["-x".into()], ..crate::settings::test_run() };
+        let settings = RunSettings { agent_args: vec!["-x".into()], ..crate::settings::test_run() };
         let launch = Generic.launch(
             &settings,
             &["tool".into(), "a b".into()],
@@ -99,7 +100,7 @@ mod tests {
             assert_eq!(Generic.ending(ExitStatus::from_raw(raw)).exit, want);
         }
         let mut adapter = Generic;
-        assert_eq!(adapter.line(br#"{"type":"result"}"#), Said::Alive);
+        assert_eq!(adapter.line(br#"{"type":"result"}"#), LineEffect::Alive);
         assert_eq!(adapter.nudge("are you there?"), None, "its input is closed after the prompt");
     }
 }

@@ -1,34 +1,65 @@
-//! Lines of an agent's output, whatever it writes.
+//! Lines of an agent's output, whatever bytes it writes.
 
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
-use tokio::io::{AsyncBufRead, AsyncBufReadExt, AsyncRead, BufReader, ReadBuf};
-use tokio::process::ChildStdout;
+use bytes::{Bytes, BytesMut};
+use tokio::io::{AsyncRead, ReadBuf};
+use tokio_util::codec::{AnyDelimiterCodec, AnyDelimiterCodecError, Decoder, FramedRead};
 
-/// An agent's standard output.
-pub type Output = BufReader<Counted>;
+/// The lines of an agent's standard output, without their ends.
+pub type Lines<R> = FramedRead<Counted<R>, LineCodec>;
 
-/// Knows whether anything came, be it a whole line or not.
+/// Reads `output` as lines of at most `max` bytes. A longer line is read as an empty one: the rest
+/// of it is skipped.
+pub fn lines<R: AsyncRead>(output: R, max: usize) -> Lines<R> {
+    let codec = AnyDelimiterCodec::new_with_max_length(b"\n".to_vec(), Vec::new(), max);
+    FramedRead::new(Counted { from: output, has_grown: false }, LineCodec(codec))
+}
+
+/// Lines as bytes. `LinesCodec` would refuse bytes that are not UTF-8 and remove `\r`, but the lines
+/// go to the container's log as they are. A line that is too long is not an error here, because
+/// [`FramedRead`] pauses after an error and would hold back lines that it has read already.
+pub struct LineCodec(AnyDelimiterCodec);
+
+impl Decoder for LineCodec {
+    type Item = Bytes;
+    type Error = std::io::Error;
+
+    fn decode(&mut self, from: &mut BytesMut) -> std::io::Result<Option<Bytes>> {
+        too_long_as_empty(self.0.decode(from))
+    }
+
+    fn decode_eof(&mut self, from: &mut BytesMut) -> std::io::Result<Option<Bytes>> {
+        too_long_as_empty(self.0.decode_eof(from))
+    }
+}
+
+fn too_long_as_empty(
+    line: Result<Option<Bytes>, AnyDelimiterCodecError>,
+) -> std::io::Result<Option<Bytes>> {
+    match line {
+        Ok(line) => Ok(line),
+        Err(AnyDelimiterCodecError::MaxChunkLengthExceeded) => Ok(Some(Bytes::new())),
+        Err(AnyDelimiterCodecError::Io(e)) => Err(e),
+    }
+}
+
+/// Output that knows whether bytes came, be they a whole line or not.
 #[derive(Debug)]
-pub struct Counted {
-    from: ChildStdout,
-    grown: bool,
+pub struct Counted<R> {
+    from: R,
+    has_grown: bool,
 }
 
-impl Counted {
-    /// Nothing came yet.
-    pub fn new(from: ChildStdout) -> Self {
-        Self { from, grown: false }
-    }
-
-    /// Whether anything came since this was asked last.
+impl<R> Counted<R> {
+    /// Whether bytes came since this was called last.
     pub fn has_grown(&mut self) -> bool {
-        std::mem::take(&mut self.grown)
+        std::mem::take(&mut self.has_grown)
     }
 }
 
-impl AsyncRead for Counted {
+impl<R: AsyncRead + Unpin> AsyncRead for Counted<R> {
     fn poll_read(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
@@ -36,69 +67,50 @@ impl AsyncRead for Counted {
     ) -> Poll<std::io::Result<()>> {
         let before = buf.filled().len();
         let read = Pin::new(&mut self.from).poll_read(cx, buf);
-        self.grown |= buf.filled().len() > before;
+        self.has_grown |= buf.filled().len() > before;
         read
-    }
-}
-
-/// The next line without its end, or `None` at the end of the stream. Of a line longer than `max`
-/// only the fact remains: it comes back empty, and the rest of it is passed over.
-pub async fn next<R: AsyncBufRead + Unpin>(
-    from: &mut R,
-    max: usize,
-    line: &mut Vec<u8>,
-) -> std::io::Result<Option<()>> {
-    // `line` may hold the begin of a line when an earlier call was given up in a select: it is the
-    // caller's to clear.
-    loop {
-        let chunk = from.fill_buf().await?;
-        if chunk.is_empty() {
-            return Ok((!line.is_empty()).then_some(()));
-        }
-        let (taken, ended) = match chunk.iter().position(|b| *b == b'\n') {
-            Some(at) => (at, true),
-            None => (chunk.len(), false),
-        };
-        // One byte past the bound marks a line that is too long.
-        let room = (max + 1).saturating_sub(line.len()).min(taken);
-        line.extend_from_slice(&chunk[..room]);
-        from.consume(taken + usize::from(ended));
-        if ended {
-            if line.len() > max {
-                line.clear();
-            }
-            return Ok(Some(()));
-        }
     }
 }
 
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
+    use tokio_stream::StreamExt as _;
 
     use super::*;
 
-    async fn all(mut bytes: &[u8], max: usize) -> Vec<Vec<u8>> {
-        let mut lines = Vec::new();
-        let mut line = Vec::new();
-        while next(&mut bytes, max, &mut line).await.unwrap().is_some() {
-            lines.push(std::mem::take(&mut line));
-        }
-        lines
+    async fn all(bytes: &[u8], max: usize) -> Vec<Bytes> {
+        lines(bytes, max).map(Result::unwrap).collect().await
     }
 
     #[tokio::test]
-    async fn a_line_too_long_is_passed_over_and_the_next_is_read() {
+    async fn a_line_that_is_too_long_is_skipped_and_the_next_one_is_read() {
         let got = all(b"ab\nabcdef\ncd\n\nlast", 4).await;
-        assert_eq!(got, [b"ab".to_vec(), vec![], b"cd".to_vec(), vec![], b"last".to_vec()]);
+        assert_eq!(got, ["ab", "", "cd", "", "last"]);
+        assert_eq!(all(b"ab\nabcdef", 4).await, ["ab", ""]);
+    }
+
+    #[tokio::test]
+    async fn bytes_of_a_line_stay_as_they_are() {
+        assert_eq!(all(b"\xff\r\n", 4).await, [&b"\xff\r"[..]]);
+    }
+
+    #[tokio::test]
+    async fn lines_that_were_read_with_the_end_of_a_too_long_one_are_not_held_back() {
+        let (mut write, read) = tokio::io::duplex(64);
+        let mut lines = lines(read, 4);
+        tokio::io::AsyncWriteExt::write_all(&mut write, b"abcdef\ncd\n").await.unwrap();
+        assert_eq!(lines.next().await.unwrap().unwrap(), "");
+        assert_eq!(lines.next().await.unwrap().unwrap(), "cd");
+        assert!(lines.get_mut().has_grown() && !lines.get_mut().has_grown());
     }
 
     proptest! {
         #[test]
         fn no_line_is_longer_than_the_bound(bytes in proptest::collection::vec(prop_oneof![Just(b'\n'), any::<u8>()], 0..400), max in 1usize..20) {
             let rt = tokio::runtime::Builder::new_current_thread().build().unwrap();
-            let ended = rt.block_on(all(&bytes, max));
-            prop_assert!(ended.iter().rev().skip(1).all(|l| l.len() <= max));
+            let read = rt.block_on(all(&bytes, max));
+            prop_assert!(read.iter().all(|l| l.len() <= max));
         }
     }
 }

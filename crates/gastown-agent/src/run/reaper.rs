@@ -1,14 +1,16 @@
-//! Somebody must reap what the agent orphans, and nobody else may: reaping all children takes the
-//! exit codes that the rest of `gt run` waits for. So the first process does nothing else. It
-//! starts `gt run` again as its child, hands SIGTERM on, reaps (as a subreaper, so that it also
-//! works where process 1 is another), and ends as its child ended.
+//! The first process of `gt run`, which reaps the processes that the agent orphans.
+//!
+//! The rest of `gt run` cannot do that: reaping every child takes the exit codes that it waits for.
+//! So the first process does nothing else. It starts `gt run` again as its child, forwards SIGTERM,
+//! reaps (as a subreaper, so that it also works when it is not process 1), and ends with the exit
+//! code of its child.
 
 use std::process::{Command, ExitCode};
 
 use rustix::process::{Pid, Signal, WaitOptions, kill_process, wait};
 use tokio::signal::unix::{SignalKind, signal};
 
-/// Set for the child.
+/// The variable that is set for the child.
 const INNER: &str = "GASTOWN_INNER";
 
 /// Whether this process is the one that reaps.
@@ -16,14 +18,15 @@ pub fn is_wanted() -> bool {
     std::env::var_os(INNER).is_none()
 }
 
-/// The child ends with the one that reaps: a SIGKILL leaves nobody behind to write in its place.
+/// Has the kernel kill this process when its parent ends, so that nothing of `gt run` outlives a
+/// SIGKILL of the first process.
 pub fn bind_to_parent() -> std::io::Result<()> {
     Ok(rustix::process::set_parent_process_death_signal(Some(Signal::KILL))?)
 }
 
-/// Starts this program again and reaps until it ends.
+/// Starts this program again and reaps orphans until it ends.
 pub async fn run() -> anyhow::Result<ExitCode> {
-    // Both are watched before the child is there, so that no end is missed.
+    // Both handlers are there before the child is, so that no signal is missed.
     let (mut term, mut child_ended) =
         (signal(SignalKind::terminate())?, signal(SignalKind::child())?);
     rustix::process::set_child_subreaper(Some(rustix::process::getpid()))?;

@@ -1,5 +1,5 @@
-//! Tells the sidecar what the agent does, and brings its nudges. It never holds the agent up: what
-//! cannot be told is told with the next report.
+//! Reports the agent's activity to the sidecar, and receives nudges for the agent. It never delays
+//! the agent: what cannot be sent now is in the next report.
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -9,21 +9,21 @@ use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
 
 use super::cpu::Cpu;
-use crate::socket::{self, Activity, Nudge, Nudged, Request, Tool};
+use crate::socket::{self, Activity, Nudge, NudgeResult, Request, Tool};
 
-/// Reports come no faster.
+/// The shortest pause between two reports.
 const FASTEST: Duration = Duration::from_secs(1);
-/// With nothing new, the next one comes so much later: its answer may bring a nudge.
+/// How much later a report comes when nothing is new; it is sent because its answer may hold a nudge.
 const QUIET: Duration = Duration::from_secs(1);
-/// For one report.
-const PATIENCE: Duration = Duration::from_secs(10);
-/// Results that wait to be told.
-const RESULTS: usize = 16;
+/// The timeout of a report.
+const REPORT_TIMEOUT: Duration = Duration::from_secs(10);
+/// Results of nudges that wait to be reported.
+const RESULTS_MAX: usize = 16;
 
-/// What the session sees of its agent.
+/// What the session observes of its agent.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Seen {
-    /// When it last did anything, in milliseconds since 1970; 0 = nothing yet.
+pub struct Observation {
+    /// When the agent last did anything, in milliseconds since 1970; 0 = nothing yet.
     pub last_event_ms: i64,
     /// The tool call that it is in.
     pub tool: Option<Tool>,
@@ -31,67 +31,67 @@ pub struct Seen {
     pub waiting: bool,
 }
 
-/// The session's end of the line.
+/// The session's side of the reports.
 pub struct Reporter {
-    seen: watch::Sender<Seen>,
+    observed: watch::Sender<Observation>,
     nudges: mpsc::Receiver<Nudge>,
-    results: mpsc::Sender<Nudged>,
+    results: mpsc::Sender<NudgeResult>,
     _task: JoinSet<()>,
 }
 
 impl Reporter {
-    /// Begins to report.
+    /// Starts the reports to the socket.
     pub fn start(socket: PathBuf) -> Self {
-        let (seen, watched) = watch::channel(Seen::default());
+        let (observed, watched) = watch::channel(Observation::default());
         let (nudge, nudges) = mpsc::channel(1);
-        let (results, done) = mpsc::channel(RESULTS);
+        let (results, done) = mpsc::channel(RESULTS_MAX);
         let mut task = JoinSet::new();
         task.spawn(report(socket, watched, nudge, done));
-        Self { seen, nudges, results, _task: task }
+        Self { observed, nudges, results, _task: task }
     }
 
-    /// Notes what is seen.
-    pub fn see(&self, seen: Seen) {
-        self.seen.send_if_modified(|old| {
-            let differs = *old != seen;
-            *old = seen;
+    /// Sets the content of the next report.
+    pub fn observe(&self, new: Observation) {
+        self.observed.send_if_modified(|old| {
+            let differs = *old != new;
+            *old = new;
             differs
         });
     }
 
-    /// The next nudge.
+    /// Waits for the next nudge.
     pub async fn nudge(&mut self) -> Option<Nudge> {
         self.nudges.recv().await
     }
 
-    /// No more nudges are taken.
+    /// Refuses nudges from now on.
     pub fn close(&mut self) {
         self.nudges.close();
     }
 
-    /// Where results of nudges go.
-    pub fn results(&self) -> mpsc::Sender<Nudged> {
+    /// Where the results of nudges go.
+    pub fn results(&self) -> mpsc::Sender<NudgeResult> {
         self.results.clone()
     }
 }
 
 async fn report(
     socket: PathBuf,
-    mut seen: watch::Receiver<Seen>,
+    mut observed: watch::Receiver<Observation>,
     nudge: mpsc::Sender<Nudge>,
-    mut done: mpsc::Receiver<Nudged>,
+    mut done: mpsc::Receiver<NudgeResult>,
 ) {
     let cpu = Cpu::find();
-    let mut results: Vec<Nudged> = Vec::new();
-    // A nudge comes again until its result was told.
-    let mut taken = None;
+    let mut results: Vec<NudgeResult> = Vec::new();
+    // The sidecar sends a nudge again until it has the result.
+    let mut received = None;
     loop {
-        while results.len() < RESULTS
+        while results.len() < RESULTS_MAX
             && let Ok(result) = done.try_recv()
         {
             results.push(result);
         }
-        let Seen { last_event_ms, tool, waiting } = seen.borrow_and_update().clone();
+        let Observation { last_event_ms, tool, waiting } = observed.borrow_and_update().clone();
         let activity = Activity {
             last_event_ms,
             tool,
@@ -99,28 +99,29 @@ async fn report(
             cpu_seconds: cpu.seconds(),
             results: results.clone(),
         };
-        match socket::ask(&socket, Request::Activity(activity), PATIENCE).await {
+        match socket::send(&socket, &Request::Activity(activity), REPORT_TIMEOUT).await {
             Ok(answer) => {
                 results.clear();
-                if let Some(new) = answer.nudge.filter(|n| taken != Some(n.id)) {
+                if let Some(new) = answer.nudge.filter(|n| received != Some(n.id)) {
                     let id = new.id;
-                    taken = Some(id);
+                    received = Some(id);
                     if nudge.try_send(new).is_err() {
-                        results.push(Nudged {
+                        results.push(NudgeResult {
                             id,
                             ok: false,
-                            message: "the agent is ending, or has not taken the nudge before"
-                                .into(),
+                            message:
+                                "the agent is ending, or has not read the nudge before this one"
+                                    .into(),
                         });
                     }
                 }
             }
-            Err(e) => tracing::debug!(error = %e, "the sidecar does not hear what the agent does"),
+            Err(e) => tracing::debug!(error = %e, "the agent's activity is not reported"),
         }
         sleep(FASTEST).await;
         if results.is_empty() && done.is_empty() {
-            // The session is gone when its end of the line is.
-            if matches!(timeout(QUIET, seen.changed()).await, Ok(Err(_))) {
+            // The session has ended when its side is dropped.
+            if matches!(timeout(QUIET, observed.changed()).await, Ok(Err(_))) {
                 return;
             }
         }
@@ -132,44 +133,53 @@ mod tests {
     use std::sync::Arc;
 
     use super::*;
-    use crate::sync::{Alarms, Board};
+    use crate::sync::server::{self, Handlers};
+    use crate::sync::{Escalations, Relay};
 
     #[tokio::test]
-    async fn what_is_seen_reaches_the_board_and_a_nudge_comes_back_once() {
+    async fn activity_reaches_the_heartbeat_and_a_nudge_comes_back_once() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("s");
-        let board = Arc::new(Board::new(1));
-        let stream = board.attached();
-        board.nudge(stream, 9, "go on");
-        let alarms = Arc::new(Alarms::new(crate::sync::witness::Who::default(), None));
-        let desks = socket::Desks { git: mpsc::channel(1).0, board: board.clone(), alarms };
-        tokio::spawn(socket::serve(socket::bind(&path).unwrap(), desks));
+        let relay = Arc::new(Relay::new(1));
+        let stream = relay.begin_stream();
+        relay.nudge(stream, 9, "go on");
+        let escalations = Arc::new(Escalations::new(crate::sync::witness::Who::default(), None));
+        let handlers = Handlers { git: mpsc::channel(1).0, relay: relay.clone(), escalations };
+        tokio::spawn(server::serve(server::bind(&path).unwrap(), handlers));
 
         let mut reporter = Reporter::start(path);
-        reporter.see(Seen {
+        reporter.observe(Observation {
             last_event_ms: 5,
             tool: Some(Tool { name: "Bash".into(), since_ms: 4 }),
             waiting: false,
         });
         let nudge = reporter.nudge().await.unwrap();
         assert_eq!((nudge.id, nudge.text.as_str()), (1, "go on"));
-        reporter.results().try_send(Nudged { id: 1, ok: true, message: String::new() }).unwrap();
-        let beat = loop {
-            board.changed().await;
-            let beat = board.beat(10);
-            if !beat.results.is_empty() {
-                break beat;
+        reporter
+            .results()
+            .try_send(NudgeResult { id: 1, ok: true, message: String::new() })
+            .unwrap();
+        let heartbeat = loop {
+            relay.changed().await;
+            let heartbeat = relay.heartbeat(10);
+            if !heartbeat.results.is_empty() {
+                break heartbeat;
             }
         };
         assert_eq!(
-            (beat.last_event_ms, beat.tool.as_str(), beat.results[0].number, beat.results[0].ok),
+            (
+                heartbeat.last_event_ms,
+                heartbeat.tool.as_str(),
+                heartbeat.results[0].number,
+                heartbeat.results[0].ok
+            ),
             (5, "Bash", 9, true)
         );
         reporter.close();
-        board.nudge(stream, 10, "too late");
+        relay.nudge(stream, 10, "too late");
         let refused = loop {
-            board.changed().await;
-            if let Some(result) = board.beat(10).results.pop() {
+            relay.changed().await;
+            if let Some(result) = relay.heartbeat(10).results.pop() {
                 break result;
             }
         };

@@ -4,44 +4,49 @@ use std::io::Write as _;
 use std::process::{ExitStatus, Stdio};
 use std::time::Duration;
 
+use bytes::Bytes;
+use gastown_types::text;
 use rustix::process::{Pid, Signal, kill_process_group};
-use tokio::io::BufReader;
-use tokio::process::{Child, Command};
+use tokio::process::{Child, ChildStdout, Command};
 use tokio::sync::mpsc;
 use tokio::time::{Instant, interval, timeout};
+use tokio_stream::StreamExt as _;
 
-use super::adapter::{Adapter, Doing, Launch, Said};
-use super::input::{self, Say};
-use super::lines::{self, Output};
-use super::reporter::{Reporter, Seen};
+use super::adapter::{Adapter, AgentState, Launch, LineEffect};
+use super::input::{self, NudgeInput};
+use super::lines::{Lines, lines};
+use super::reporter::{Observation, Reporter};
 use super::workspace::Workspace;
+use crate::done::Done;
 use crate::paths::Paths;
-use crate::settings::Run;
-use crate::socket::{Nudge, Nudged, Tool};
-use crate::verdict::Verdict;
+use crate::settings::RunSettings;
+use crate::socket::{Nudge, NudgeResult, Tool};
 
-/// A longer line of output is no event.
+/// Bytes of a line of output; a longer one is not read as an event.
 const LINE_MAX: usize = 8 << 20;
-/// How often HEAD, the drain file and the verdict are looked at.
-const LOOK: Duration = Duration::from_millis(500);
-/// How long it may take after SIGTERM.
-const HARD: Duration = Duration::from_secs(10);
-/// An agent whose turn has ended and that has not begun with a nudge by then will not: its version
-/// tells nothing of nudges, or took this one within the turn.
-const LINGER: Duration = Duration::from_secs(10);
+/// How often the clone, the drain file and the file of `gt done` are read.
+const POLL: Duration = Duration::from_millis(500);
+/// How long the agent may take to end after SIGTERM.
+const TERM_GRACE: Duration = Duration::from_secs(10);
+/// How long an agent whose turn has ended may take to begin another one for a nudge. After that it
+/// will not: its version has no events for nudges, or it read the nudge within the turn.
+const NEXT_TURN: Duration = Duration::from_secs(10);
 
-/// Why watching ended.
+/// Characters of the reason in the drain file.
+const DRAIN_REASON_MAX: usize = 200;
+
+/// Why the agent stops.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Stop {
     /// The program ended by itself.
     Ended,
-    /// The agent said that it is done, and its program still runs.
+    /// The task has ended, and the agent's program still runs.
     Done,
-    /// The pod must go.
+    /// The pod must end; the reason.
     Drained(String),
-    /// The time is up.
+    /// The attempt's deadline is near.
     Deadline,
-    /// A limit is reached.
+    /// A limit of the budget is exceeded; which one.
     Budget(String),
 }
 
@@ -50,22 +55,22 @@ pub struct Session {
     adapter: Box<dyn Adapter>,
     child: Child,
     group: Option<Pid>,
-    output: Option<Output>,
-    line: Vec<u8>,
-    /// How long it may take to end by itself after it said that it is done.
+    /// `None` after the end of its output.
+    output: Option<Lines<ChildStdout>>,
+    /// How long it may take to end by itself after the task has ended.
     soft: Duration,
     /// Dropped, it closes the agent's standard input.
-    stdin: Option<mpsc::Sender<Say>>,
+    stdin: Option<mpsc::Sender<NudgeInput>>,
     reporter: Reporter,
-    seen: Seen,
-    /// The tool call that was reported last.
+    observed: Observation,
+    /// The id of the tool call that was reported last.
     call: Option<String>,
-    /// Until when a nudged agent may begin with another turn.
-    linger: Option<Instant>,
+    /// Until when a nudged agent may begin another turn.
+    next_turn_until: Option<Instant>,
 }
 
 impl Session {
-    /// Starts it in the clone, in a process group of its own.
+    /// Starts the agent in the clone, in a process group of its own.
     pub fn start(
         adapter: Box<dyn Adapter>,
         launch: &Launch,
@@ -88,51 +93,49 @@ impl Session {
         let mut child =
             command.spawn().map_err(|e| anyhow::anyhow!("start {}: {e}", launch.program))?;
         let group = child.id().and_then(|id| i32::try_from(id).ok()).and_then(Pid::from_raw);
-        let output =
-            child.stdout.take().map(|o| BufReader::with_capacity(64 << 10, lines::Counted::new(o)));
-        let stdin = child.stdin.take().map(|pipe| input::feed(pipe, launch, reporter.results()));
-        tracing::info!(program = launch.program, "the agent runs");
-        let (seen, call, linger) =
-            (Seen { last_event_ms: crate::now_ms(), ..Seen::default() }, None, None);
-        reporter.see(seen.clone());
+        let output = child.stdout.take().map(|output| lines(output, LINE_MAX));
+        let stdin =
+            child.stdin.take().map(|pipe| input::write_input(pipe, launch, reporter.results()));
+        tracing::info!(program = launch.program, "the agent is running");
+        let observed = Observation { last_event_ms: crate::now_ms(), ..Observation::default() };
+        reporter.observe(observed.clone());
         Ok(Self {
             adapter,
             child,
             group,
             output,
-            line: Vec::new(),
             soft,
             stdin,
             reporter,
-            seen,
-            call,
-            linger,
+            observed,
+            call: None,
+            next_turn_until: None,
         })
     }
 
-    /// What the stream told.
+    /// The adapter, with what it has read.
     pub fn adapter(&self) -> &dyn Adapter {
         self.adapter.as_ref()
     }
 
-    /// Watches until the program ends or must end.
+    /// Watches the agent until its program ends or must end.
     pub async fn watch(
         &mut self,
-        settings: &Run,
+        settings: &RunSettings,
         paths: &Paths,
         workspace: &mut Workspace,
         term: &mut tokio::signal::unix::Signal,
         started: Instant,
     ) -> Stop {
-        let mut look = interval(LOOK);
-        look.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        let mut poll = interval(POLL);
+        poll.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         let stop_at = settings
             .deadline
             .map(|d| started + d.saturating_sub((d / 10).min(Duration::from_secs(120))));
         loop {
             tokio::select! {
-                more = read(&mut self.output, &mut self.line) => {
-                    if let Some(stop) = self.took(&more, settings) {
+                line = next_line(&mut self.output) => {
+                    if let Some(stop) = self.handle_line(line, settings) {
                         return stop;
                     }
                 }
@@ -141,78 +144,82 @@ impl Session {
                     self.drain_output().await;
                     return Stop::Ended;
                 }
-                _ = term.recv() => return Stop::Drained("the pod was told to end".into()),
+                _ = term.recv() => return Stop::Drained("the pod is being terminated".into()),
                 () = until(stop_at) => return Stop::Deadline,
-                () = until(self.linger) => return Stop::Done,
+                () = until(self.next_turn_until) => return Stop::Done,
                 Some(nudge) = self.reporter.nudge() => self.nudge(&nudge),
-                _ = look.tick() => {
-                    self.notice();
-                    if let Some(why) = drain(paths) {
-                        return Stop::Drained(why);
+                _ = poll.tick() => {
+                    self.observe_output();
+                    if let Some(reason) = drain_reason(paths) {
+                        return Stop::Drained(reason);
                     }
-                    if Verdict::read(paths).is_some() {
+                    if Done::read(paths).is_some() {
                         return Stop::Done;
                     }
-                    workspace.refresh().await;
+                    workspace.fetch_target().await;
                     workspace.push_settled().await;
                 }
             }
         }
     }
 
-    /// Takes in what was read; a reason to stop, if it holds one.
-    fn took(&mut self, more: &std::io::Result<Option<()>>, settings: &Run) -> Option<Stop> {
-        if !matches!(more, Ok(Some(()))) {
-            // The stream's end: the program's end tells what it means.
-            self.output = None;
-            return None;
-        }
-        let line = std::mem::take(&mut self.line);
-        tell(&line);
-        let said = self.adapter.line(&line);
-        self.see(said);
-        if said == Said::Ended {
+    /// Handles a line of output, or its end (`None`). Returns a reason to stop, if there is one.
+    fn handle_line(&mut self, line: Option<Bytes>, settings: &RunSettings) -> Option<Stop> {
+        let effect = self.read_line(line)?;
+        self.observe(effect);
+        if effect == LineEffect::Ended {
             return Some(Stop::Done);
         }
-        self.linger = self.adapter.is_between().then(|| Instant::now() + LINGER);
+        self.next_turn_until = self.adapter.is_between_turns().then(|| Instant::now() + NEXT_TURN);
         over_budget(settings, self.adapter.as_ref()).map(Stop::Budget)
     }
 
-    /// Reports what the stream told.
-    fn see(&mut self, said: Said) {
-        let Doing { tool, waiting } = self.adapter.doing();
+    /// Logs a line of output and has the adapter read it; at the end of the output, closes it.
+    fn read_line(&mut self, line: Option<Bytes>) -> Option<LineEffect> {
+        let Some(line) = line else {
+            // What it means is known when the program ends.
+            self.output = None;
+            return None;
+        };
+        log_line(&line);
+        Some(self.adapter.line(&line))
+    }
+
+    /// Reports the agent's state after a line with this effect.
+    fn observe(&mut self, effect: LineEffect) {
+        let AgentState { tool, waiting } = self.adapter.state();
         let now = crate::now_ms();
         let same = tool.as_ref().map(|(id, _)| id) == self.call.as_ref();
         if !same {
-            self.seen.tool =
+            self.observed.tool =
                 tool.as_ref().map(|(_, name)| Tool { name: name.clone(), since_ms: now });
             self.call = tool.map(|(id, _)| id);
         }
-        if said != Said::Nothing {
-            self.seen.last_event_ms = now;
+        if effect != LineEffect::Nothing {
+            self.observed.last_event_ms = now;
         }
-        self.seen.waiting = waiting;
-        self.reporter.see(self.seen.clone());
+        self.observed.waiting = waiting;
+        self.reporter.observe(self.observed.clone());
     }
 
-    /// Bytes without a line's end are a sign of life too, where lines mean nothing.
-    fn notice(&mut self) {
+    /// Where lines mean nothing, output without a line's end shows as well that the agent is alive.
+    fn observe_output(&mut self) {
         if self.adapter.has_free_output()
             && self.output.as_mut().is_some_and(|o| o.get_mut().has_grown())
         {
-            self.seen.last_event_ms = crate::now_ms();
-            self.reporter.see(self.seen.clone());
+            self.observed.last_event_ms = crate::now_ms();
+            self.reporter.observe(self.observed.clone());
         }
     }
 
-    /// Says it to the agent, or says why not.
+    /// Writes a nudge to the agent's input, or reports why it cannot.
     fn nudge(&mut self, nudge: &Nudge) {
         let room = self.stdin.as_ref().map(mpsc::Sender::try_reserve);
         let refused = match room {
             Some(Ok(room)) => match self.adapter.nudge(&nudge.text) {
                 Some(bytes) => {
-                    tracing::info!(id = nudge.id, "the agent is nudged");
-                    room.send(Say { id: nudge.id, bytes });
+                    tracing::info!(id = nudge.id, "nudging the agent");
+                    room.send(NudgeInput { id: nudge.id, bytes });
                     return;
                 }
                 None => "this agent takes no nudges: its input is closed after the prompt",
@@ -223,32 +230,27 @@ impl Session {
                 "this agent takes no nudges: its input is closed"
             }
         };
-        // Full of results that nobody took: the sidecar is gone, and with it who asked.
-        let _ = self.reporter.results().try_send(Nudged {
+        // Full when the sidecar is gone, and with it the stream that the nudge came from.
+        let _ = self.reporter.results().try_send(NudgeResult {
             id: nudge.id,
             ok: false,
             message: refused.to_owned(),
         });
     }
 
-    /// What the program wrote before it ended.
+    /// Reads what the program wrote before it ended.
     async fn drain_output(&mut self) {
-        // A grandchild may hold the pipe open: what comes is what there is.
+        // A process that it started may hold the pipe open, hence the timeout.
         let rest = async {
             while self.output.is_some() {
-                let more = read(&mut self.output, &mut self.line).await;
-                if !matches!(more, Ok(Some(()))) {
-                    return;
-                }
-                let line = std::mem::take(&mut self.line);
-                tell(&line);
-                self.adapter.line(&line);
+                let line = next_line(&mut self.output).await;
+                self.read_line(line);
             }
         };
         let _ = timeout(Duration::from_secs(5), rest).await;
     }
 
-    /// Ends the program as softly as the reason allows; how it ended.
+    /// Ends the program, with as much time as the reason allows, and returns its exit status.
     pub async fn end(&mut self, stop: &Stop) -> Option<ExitStatus> {
         self.stdin = None;
         self.reporter.close();
@@ -260,11 +262,11 @@ impl Session {
         }
         if !matches!(stop, Stop::Ended) {
             self.signal(Signal::TERM);
-            if timeout(HARD, self.drain_to_end()).await.is_err() {
-                tracing::warn!("the agent did not end by SIGTERM");
+            if timeout(TERM_GRACE, self.drain_to_end()).await.is_err() {
+                tracing::warn!("the agent did not end after SIGTERM");
             }
         }
-        // Whatever it left in its group must not change the tree while it is saved.
+        // Processes that are left in its group must not change files while they are saved.
         self.signal(Signal::KILL);
         self.child.wait().await.ok()
     }
@@ -272,14 +274,8 @@ impl Session {
     async fn drain_to_end(&mut self) -> Option<ExitStatus> {
         loop {
             tokio::select! {
-                more = read(&mut self.output, &mut self.line) => {
-                    if matches!(more, Ok(Some(()))) {
-                        let line = std::mem::take(&mut self.line);
-                        tell(&line);
-                        self.adapter.line(&line);
-                    } else {
-                        self.output = None;
-                    }
+                line = next_line(&mut self.output) => {
+                    self.read_line(line);
                 }
                 status = self.child.wait() => {
                     self.drain_output().await;
@@ -291,21 +287,23 @@ impl Session {
 
     fn signal(&self, signal: Signal) {
         if let Some(group) = self.group {
-            // A group that is gone is what we want.
+            // It fails when the group has ended already.
             let _ = kill_process_group(group, signal);
         }
     }
 }
 
-async fn read(output: &mut Option<Output>, line: &mut Vec<u8>) -> std::io::Result<Option<()>> {
+/// The next line; `None` at the end of the output, or when it cannot be read. Pending when the output
+/// has ended already.
+async fn next_line(output: &mut Option<Lines<ChildStdout>>) -> Option<Bytes> {
     match output {
-        Some(output) => lines::next(output, LINE_MAX, line).await,
+        Some(output) => output.next().await.and_then(Result::ok),
         None => std::future::pending().await,
     }
 }
 
 /// The agent's output is the container's log.
-fn tell(line: &[u8]) {
+fn log_line(line: &[u8]) {
     let mut out = std::io::stdout().lock();
     let _ = out.write_all(line).and_then(|()| out.write_all(b"\n")).and_then(|()| out.flush());
 }
@@ -317,20 +315,20 @@ async fn until(at: Option<Instant>) {
     }
 }
 
-/// Why the pod must go, if it must.
-fn drain(paths: &Paths) -> Option<String> {
-    let text = std::fs::read_to_string(paths.drain()).ok()?;
-    let text: String = text.trim().chars().take(200).collect();
-    (!text.is_empty()).then_some(text)
+/// Why the pod must end; `None` while it may run.
+fn drain_reason(paths: &Paths) -> Option<String> {
+    let reason = std::fs::read_to_string(paths.drain()).ok()?;
+    let reason = text::line(&reason, DRAIN_REASON_MAX);
+    (!reason.is_empty()).then_some(reason)
 }
 
-fn over_budget(settings: &Run, adapter: &dyn Adapter) -> Option<String> {
+/// The limit of the budget that the agent exceeds, if any.
+fn over_budget(settings: &RunSettings, adapter: &dyn Adapter) -> Option<String> {
     let (budget, used) = (settings.budget, adapter.usage());
     if budget.turns.is_some_and(|max| used.turns > max) {
         return Some(format!("more than {} turns", budget.turns.unwrap_or_default()));
     }
-    // Cache reads are counted by nobody's limit: they are most of the tokens and little of the
-    // cost.
+    // Cache reads do not count: they are most of the tokens and little of the cost.
     let tokens = used
         .input_tokens
         .saturating_add(used.output_tokens)

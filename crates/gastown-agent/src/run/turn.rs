@@ -1,22 +1,23 @@
-//! What Claude Code's stream says of its present turn: which tool it is in, whether it waits, which
-//! nudges it has begun with.
+//! The state of Claude Code's present turn, from its output: which tool call it is in, whether it
+//! waits for a person, and which nudges it has not read.
 //!
-//! A text that is written to its input while it works is taken up between two tool calls, or makes
-//! a turn of its own after the present one; `command_lifecycle` events, by the text's uuid, tell
-//! when. Events are a stranger's: what is unknown is passed over, and all that is kept has a bound.
+//! A text that is written to its input while it works is read between two tool calls, or begins a
+//! turn of its own after the present one; `command_lifecycle` events, by the text's uuid, show when.
+//! Events are untrusted: unknown ones are ignored, and everything that is kept is bounded.
 
+use gastown_types::text;
 use serde::Deserialize;
 use serde::de::IgnoredAny;
 
-use super::adapter::Doing;
+use super::adapter::AgentState;
 
-/// Tool calls that are followed at a time.
+/// Tool calls that are tracked at a time.
 const CALLS_MAX: usize = 64;
-/// Nudges that are followed at a time.
+/// Nudges that are tracked at a time.
 const NUDGES_MAX: usize = 16;
-/// Of an id; a longer one is nobody's.
+/// Bytes of a tool call's id; a call with a longer one is ignored.
 const ID_MAX: usize = 128;
-/// Of what a tool is called.
+/// Bytes of a tool's name.
 const NAME_MAX: usize = 200;
 /// Tools by which it asks a person.
 const QUESTIONS: [&str; 2] = ["AskUserQuestion", "ExitPlanMode"];
@@ -24,16 +25,16 @@ const QUESTIONS: [&str; 2] = ["AskUserQuestion", "ExitPlanMode"];
 /// The present turn.
 #[derive(Debug, Default)]
 pub struct Turn {
-    /// Calls without a result so far, in the order in which they began.
+    /// Tool calls without a result so far, in the order in which they began.
     calls: Vec<Call>,
-    /// It asked for a permission and got no answer.
-    asks: bool,
-    /// The turn has ended, and no other has begun.
+    /// It waits for a permission.
+    waits_for_permission: bool,
+    /// The turn has ended, and no other one has begun.
     ended: bool,
-    /// The uuids of nudges that it has not begun with.
+    /// The uuids of nudges that it has not read.
     nudges: Vec<String>,
-    /// How many there were.
-    nudged: u64,
+    /// The number of nudges so far.
+    nudge_count: u64,
 }
 
 #[derive(Debug)]
@@ -92,8 +93,8 @@ enum Input {
 }
 
 impl Turn {
-    /// Takes in one line of the stream; whether it is a sign of life. That a nudge was read is
-    /// none: an agent whose model is mute reads it as well.
+    /// Reads one line of the stream; `true` when it shows that the agent is alive. That a nudge was
+    /// queued does not: an agent whose model does not answer queues it as well.
     pub fn line(&mut self, line: &[u8]) -> bool {
         let Ok(event) = serde_json::from_slice::<Event>(line) else { return true };
         match event.kind.as_str() {
@@ -108,8 +109,8 @@ impl Turn {
                 }
             }
             "system" if event.subtype.as_deref() == Some("init") => self.begin(),
-            "control_request" => self.asks = true,
-            "control_cancel_request" => self.asks = false,
+            "control_request" => self.waits_for_permission = true,
+            "control_cancel_request" => self.waits_for_permission = false,
             "command_lifecycle"
                 if matches!(event.state.as_deref(), Some("started" | "completed")) =>
             {
@@ -121,7 +122,7 @@ impl Turn {
             }
             "result" => {
                 self.calls.clear();
-                (self.asks, self.ended) = (false, true);
+                (self.waits_for_permission, self.ended) = (false, true);
             }
             "command_lifecycle" | "keep_alive" => return false,
             _ => {}
@@ -130,7 +131,7 @@ impl Turn {
     }
 
     fn begin(&mut self) {
-        (self.asks, self.ended) = (false, false);
+        (self.waits_for_permission, self.ended) = (false, false);
     }
 
     fn part(&mut self, part: Part) {
@@ -144,13 +145,13 @@ impl Turn {
                 let question = QUESTIONS.contains(&tool.as_str());
                 let name = match part.input {
                     Some(Input::Described { description }) => {
-                        format!("{}: {description}", crate::sync::cut(&tool, NAME_MAX))
+                        format!("{}: {description}", text::truncate(&tool, NAME_MAX))
                     }
                     Some(Input::Other(_)) | None => tool,
                 };
                 self.calls.push(Call {
                     id,
-                    name: crate::sync::cut(&name, NAME_MAX).to_owned(),
+                    name: text::truncate(&name, NAME_MAX).to_owned(),
                     question,
                 });
             }
@@ -159,19 +160,19 @@ impl Turn {
         }
     }
 
-    /// What it does now. Of several calls at a time, the last that began.
-    pub fn doing(&self) -> Doing {
+    /// What the agent is doing. Of several tool calls at a time, the one that began last.
+    pub fn state(&self) -> AgentState {
         let call = self.calls.last();
-        Doing {
+        AgentState {
             tool: call.map(|c| (c.id.clone(), c.name.clone())),
-            waiting: self.asks || call.is_some_and(|c| c.question),
+            waiting: self.waits_for_permission || call.is_some_and(|c| c.question),
         }
     }
 
-    /// The line that tells it this text.
+    /// The line of input for a nudge with this text.
     pub fn nudge(&mut self, text: &str) -> Vec<u8> {
-        self.nudged += 1;
-        let uuid = format!("00000000-0000-4000-8000-{:012x}", self.nudged & 0xffff_ffff_ffff);
+        self.nudge_count += 1;
+        let uuid = format!("00000000-0000-4000-8000-{:012x}", self.nudge_count & 0xffff_ffff_ffff);
         let line = user_message(text, Some(&uuid));
         if self.nudges.len() == NUDGES_MAX {
             self.nudges.remove(0);
@@ -180,13 +181,13 @@ impl Turn {
         line
     }
 
-    /// Whether its turn has ended and another will begin.
-    pub fn is_between(&self) -> bool {
+    /// Whether the turn has ended and a nudge will begin another one.
+    pub fn is_between_turns(&self) -> bool {
         self.ended && !self.nudges.is_empty()
     }
 }
 
-/// A line of its input: what a person says.
+/// A line of input with a person's text.
 pub fn user_message(text: &str, uuid: Option<&str>) -> Vec<u8> {
     let mut message = serde_json::json!({"type": "user", "message": {"role": "user", "content": [{"type": "text", "text": text}]}});
     if let Some(uuid) = uuid {
@@ -219,13 +220,13 @@ mod tests {
     }
 
     fn tool(turn: &Turn) -> Option<String> {
-        turn.doing().tool.map(|(_, name)| name)
+        turn.state().tool.map(|(_, name)| name)
     }
 
     #[test]
     fn a_tool_is_in_use_from_its_call_to_its_result() {
         let mut turn = Turn::default();
-        assert_eq!(turn.doing(), Doing::default());
+        assert_eq!(turn.state(), AgentState::default());
         fed(&mut turn, &call("a", "Bash", &json!({"command": "make", "description": "Build it"})));
         assert_eq!(tool(&turn).as_deref(), Some("Bash: Build it"));
         fed(&mut turn, &call("b", "Read", &json!({"path": "/x"})));
@@ -233,11 +234,11 @@ mod tests {
         fed(&mut turn, &result_of("b"));
         assert_eq!(tool(&turn).as_deref(), Some("Bash: Build it"));
         fed(&mut turn, &json!({"type": "result"}));
-        assert_eq!(turn.doing(), Doing::default());
+        assert_eq!(turn.state(), AgentState::default());
     }
 
     #[test]
-    fn a_captured_run_is_in_no_tool_at_its_end_and_was_in_one_between() {
+    fn a_captured_run_has_tool_calls_and_none_at_its_end() {
         let mut turn = Turn::default();
         let mut seen = Vec::new();
         for line in include_str!("captured/completed.jsonl").lines() {
@@ -245,48 +246,48 @@ mod tests {
             seen.push(tool(&turn).is_some());
         }
         assert!(seen.contains(&true) && !seen.last().unwrap());
-        assert!(!turn.is_between());
+        assert!(!turn.is_between_turns());
     }
 
     #[test]
     fn a_question_waits_for_a_person() {
         let mut turn = Turn::default();
         fed(&mut turn, &call("a", "AskUserQuestion", &json!({})));
-        assert!(turn.doing().waiting);
+        assert!(turn.state().waiting);
         fed(&mut turn, &result_of("a"));
-        assert!(!turn.doing().waiting);
+        assert!(!turn.state().waiting);
         fed(&mut turn, &json!({"type": "control_request", "request": {"subtype": "can_use_tool"}}));
-        assert!(turn.doing().waiting);
+        assert!(turn.state().waiting);
         fed(&mut turn, &call("b", "Bash", &json!({})));
-        assert!(!turn.doing().waiting);
+        assert!(!turn.state().waiting);
     }
 
     #[test]
-    fn a_turn_that_ends_before_a_nudge_is_taken_is_not_the_last() {
+    fn a_turn_that_ends_before_a_nudge_is_read_is_not_the_last_one() {
         let mut turn = Turn::default();
-        let line: Value = serde_json::from_slice(&turn.nudge("say \"hi\"")).unwrap();
+        let line: Value = serde_json::from_slice(&turn.nudge("print \"hi\"")).unwrap();
         let uuid = line["uuid"].as_str().unwrap().to_owned();
-        assert_eq!(line["message"]["content"][0]["text"], "say \"hi\"");
+        assert_eq!(line["message"]["content"][0]["text"], "print \"hi\"");
         assert!(
             !turn.line(lifecycle(&uuid, "queued").to_string().as_bytes()),
-            "to have read it is no sign of life"
+            "a queued nudge does not show that the agent is alive"
         );
         fed(&mut turn, &json!({"type": "result"}));
-        assert!(turn.is_between());
+        assert!(turn.is_between_turns());
         fed(&mut turn, &lifecycle(&uuid, "started"));
-        assert!(!turn.is_between());
+        assert!(!turn.is_between_turns());
         fed(&mut turn, &json!({"type": "result"}));
-        assert!(!turn.is_between());
+        assert!(!turn.is_between_turns());
     }
 
     #[test]
-    fn a_nudge_that_is_taken_within_the_turn_needs_no_other() {
+    fn a_nudge_that_is_read_within_the_turn_needs_no_other_turn() {
         let mut turn = Turn::default();
         let line: Value = serde_json::from_slice(&turn.nudge("hi")).unwrap();
         fed(&mut turn, &lifecycle("another", "started"));
         fed(&mut turn, &lifecycle(line["uuid"].as_str().unwrap(), "started"));
         fed(&mut turn, &json!({"type": "result"}));
-        assert!(!turn.is_between());
+        assert!(!turn.is_between_turns());
     }
 
     #[test]
@@ -308,7 +309,7 @@ mod tests {
     }
 
     fn piece() -> impl Strategy<Value = Value> {
-        let word = prop_oneof![
+        let leaf = prop_oneof![
             Just(json!("tool_use")),
             Just(json!("tool_result")),
             Just(json!("assistant")),
@@ -318,7 +319,7 @@ mod tests {
             Just(json!(7)),
             Just(Value::Null)
         ];
-        word.prop_recursive(4, 24, 4, |inner| {
+        leaf.prop_recursive(4, 24, 4, |inner| {
             let key = prop_oneof![
                 Just("type"),
                 Just("message"),
@@ -345,7 +346,7 @@ mod tests {
             for line in &lines {
                 turn.line(line);
             }
-            prop_assert!(!turn.is_between());
+            prop_assert!(!turn.is_between_turns());
         }
 
         #[test]

@@ -1,9 +1,9 @@
-//! The agent's side of git: HEAD goes to the local origin, the fresh target comes from
-//! `upstream.git`.
+//! Git on the agent's side: pushes the agent's commits to the local origin, and fetches the target
+//! branch from `upstream.git`.
 //!
-//! No credentials are here, so whatever the agent planted harms only itself; our calls run without
-//! its hooks and configuration anyway, so that it cannot break the saving of its own work by
-//! accident.
+//! There are no credentials here, so whatever the agent writes into the repository harms only
+//! itself. Our commands run without its hooks and configuration anyway, so that it cannot break the
+//! saving of its own work by accident.
 
 use std::time::Duration;
 
@@ -14,30 +14,30 @@ use crate::hostile;
 use crate::paths::Paths;
 use crate::refs::{self, Head};
 
-/// What the clone's refs say.
+/// The refs of the clone.
 #[derive(Clone, PartialEq, Eq)]
-struct Seen {
+struct CloneRefs {
     head: Option<Head>,
     commit: Option<CommitId>,
     work: Option<CommitId>,
 }
 
-/// The clone, its origin and the target's mirror.
+/// The agent's clone, its origin and the mirror of the target branch.
 pub struct Workspace {
     paths: Paths,
     git: Git,
     work: BranchName,
     target: BranchName,
-    /// The clone as it was last carried.
-    seen: Option<Seen>,
-    /// The clone at the last look.
-    settling: Option<Seen>,
-    /// The target as it was last taken.
-    fresh: Option<CommitId>,
+    /// The refs when they were last pushed.
+    pushed: Option<CloneRefs>,
+    /// The refs when [`Workspace::push_settled`] last read them.
+    last: Option<CloneRefs>,
+    /// The target branch's commit when it was last fetched.
+    fetched: Option<CommitId>,
 }
 
 impl Workspace {
-    /// Nothing is looked at yet.
+    /// Reads nothing yet.
     pub fn new(paths: &Paths, work: &BranchName, target: &BranchName) -> Self {
         let git = Git::from_env().with_deadline(Duration::from_secs(120));
         Self {
@@ -45,66 +45,66 @@ impl Workspace {
             git,
             work: work.clone(),
             target: target.clone(),
-            seen: None,
-            settling: None,
-            fresh: None,
+            pushed: None,
+            last: None,
+            fetched: None,
         }
     }
 
-    fn look(&self) -> Option<Seen> {
+    fn read_refs(&self) -> Option<CloneRefs> {
         let git =
             hostile::descend(hostile::open_root(&self.paths.worktree()).ok()?, ".git").ok()?;
-        Some(Seen {
+        Some(CloneRefs {
             head: refs::head(&git).ok().flatten(),
             commit: refs::head_commit(&git).ok().flatten(),
             work: refs::branch(&git, &self.work).ok().flatten(),
         })
     }
 
-    /// A rebase or bisection is under way: HEAD is nobody's result.
-    fn is_between(&self) -> bool {
+    /// Whether a rebase or a bisection is in progress, in which HEAD is not a result.
+    fn is_rebasing(&self) -> bool {
         let git = self.paths.worktree().join(".git");
         ["rebase-merge", "rebase-apply", "BISECT_LOG"]
             .iter()
             .any(|n| git.join(n).symlink_metadata().is_ok())
     }
 
-    /// [`Workspace::push`] once the refs have stood still between two calls: an agent that pushes
-    /// right after its commit does so without meeting our lock.
+    /// [`Workspace::push`], but only if the refs did not change since the last call: an agent that
+    /// pushes right after its commit then does not collide with our lock.
     pub async fn push_settled(&mut self) {
-        let now = self.look();
-        if now.is_some() && now == self.settling {
+        let now = self.read_refs();
+        if now.is_some() && now == self.last {
             self.push().await;
         }
-        self.settling = now;
+        self.last = now;
     }
 
-    /// Pushes the work branch to the local origin when it moved, or a HEAD elsewhere that continues
-    /// it.
+    /// Pushes the work branch to the local origin when it moved, or a HEAD that is not on the branch
+    /// and continues it.
     pub async fn push(&mut self) {
-        let Some(now) = self.look() else { return };
-        if self.seen.as_ref() == Some(&now) {
+        let Some(now) = self.read_refs() else { return };
+        if self.pushed.as_ref() == Some(&now) {
             return;
         }
-        // A branch that stands still is not pushed again: the agent may have pushed another to its
-        // place.
-        let moved = match (&self.seen, now.work.clone()) {
-            (Some(seen), work) if seen.work == work => None,
+        // A branch that did not move is not pushed again: the agent may have pushed another commit to
+        // the origin's branch.
+        let moved = match (&self.pushed, now.work.clone()) {
+            (Some(pushed), work) if pushed.work == work => None,
             (None, Some(work)) if self.is_in_origin(&work).await => None,
             (_, work) => work,
         };
         let on_branch = now.head == Some(Head::Branch(self.work.clone()));
-        let between = !on_branch && self.is_between();
-        let elsewhere = match &now.commit {
-            Some(head) if !on_branch && !between => self.elsewhere(head).await,
+        let rebasing = !on_branch && self.is_rebasing();
+        let continuation = match &now.commit {
+            Some(head) if !on_branch && !rebasing => self.continuation(head).await,
             _ => None,
         };
-        if let Some(commit) = elsewhere.or(moved)
+        if let Some(commit) = continuation.or(moved)
             && !self.push_commit(&commit).await
         {
             return;
         }
-        self.seen = Some(now);
+        self.pushed = Some(now);
     }
 
     /// Whether the local origin's branch holds the commit already.
@@ -117,9 +117,9 @@ impl Workspace {
         call.any_exit().output().await.is_ok_and(|o| o.status.success())
     }
 
-    /// HEAD is not on the work branch: it counts when it continues it, so that looking at an old
-    /// commit loses nothing.
-    async fn elsewhere(&self, head: &CommitId) -> Option<CommitId> {
+    /// HEAD, which is not on the work branch, if it continues the branch. Otherwise the agent may just
+    /// be looking at an old commit.
+    async fn continuation(&self, head: &CommitId) -> Option<CommitId> {
         let git_dir = self.paths.worktree().join(".git");
         let range = format!("{}..{head}", self.work.full());
         let ahead =
@@ -153,7 +153,10 @@ impl Workspace {
             .await;
         match pushed {
             Ok(_) => {
-                tracing::info!(commit = commit.as_str(), "the local origin has the work branch")
+                tracing::info!(
+                    commit = commit.as_str(),
+                    "the work branch is pushed to the local origin"
+                );
             }
             Err(e) => {
                 tracing::warn!(error = %e, "the work branch cannot be pushed to the local origin");
@@ -163,14 +166,14 @@ impl Workspace {
         true
     }
 
-    /// Takes the target branch into the local origin when it moved, so that the agent's `git fetch`
-    /// is fresh.
-    pub async fn refresh(&mut self) {
+    /// Fetches the target branch into the local origin when it moved, so that the agent's `git fetch`
+    /// gets the newest commits.
+    pub async fn fetch_target(&mut self) {
         let upstream = self.paths.upstream_repo();
         let now = hostile::open_root(&upstream)
             .ok()
             .and_then(|dir| refs::branch(&dir, &self.target).ok().flatten());
-        if now.is_none() || now == self.fresh {
+        if now.is_none() || now == self.fetched {
             return;
         }
         let full = self.target.full();
@@ -188,9 +191,11 @@ impl Workspace {
             .call(args)
             .repo(&self.paths.origin_repo())
             .config("protocol.file.allow", "always");
-        match call.doing("take the target branch").output().await {
-            Ok(_) => self.fresh = now,
-            Err(e) => tracing::warn!(error = %e, "the local origin's target branch is not fresh"),
+        match call.doing("fetch the target branch").output().await {
+            Ok(_) => self.fetched = now,
+            Err(e) => {
+                tracing::warn!(error = %e, "the target branch is not fetched into the local origin");
+            }
         }
     }
 }

@@ -1,43 +1,47 @@
-//! The stream to witness-ctl: heartbeats up, commands down, made again for ever. Nothing here is
-//! waited for by the git work.
+//! The stream to witness-ctl: heartbeats up, commands down, opened again whenever it ends. The git
+//! work waits for nothing here.
 
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+pub use gastown_grpc::Ca;
+use gastown_grpc::{AuthChannel, Remote};
 use gastown_proto::v1::command::What;
 use gastown_proto::v1::witness_client::WitnessClient;
 use gastown_proto::v1::{Command, Heartbeat, RaiseRequest, RaiseResponse};
+use gastown_types::text;
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep, sleep_until, timeout};
 use tokio_stream::wrappers::ReceiverStream;
-use tonic::transport::{Certificate, Channel, ClientTlsConfig, Endpoint};
-use tonic::{Request, Status};
+use tonic::Status;
 
-use super::board::{Board, Urgency};
-use crate::socket::{self, Answer, Asked};
+use super::relay::{Relay, Urgency};
+use crate::socket::{self, Answer, PendingRequest};
 
-/// Heartbeats come no faster.
+/// The shortest pause between two heartbeats.
 const FASTEST: Duration = Duration::from_secs(1);
-/// An agent that goes on as before is told of this often: a town has many.
+/// The pause between heartbeats while the agent is making progress; a cluster has many agents.
 const PROGRESS: Duration = Duration::from_secs(5);
-/// They come at least so often.
+/// The longest pause between two heartbeats.
 const SLOWEST: Duration = Duration::from_secs(30);
 /// For the connection, and for the witness's first word.
 const ANSWER: Duration = Duration::from_secs(15);
+/// For one attempt to connect.
+const CONNECT: Duration = Duration::from_secs(5);
 /// A call that is no stream.
 const CALL: Duration = Duration::from_secs(10);
-/// A stream that lived so long was a good one: the pauses begin anew.
+/// A stream that lasted this long worked: the next pause is the shortest again.
 const GOOD: Duration = Duration::from_secs(30);
-/// The longest pause between two tries, before jitter.
+/// The longest pause between two attempts, before jitter.
 const PAUSE_MAX: Duration = Duration::from_secs(60);
-/// A checkpoint that takes longer is answered as not done; it goes on all the same.
+/// A checkpoint that takes longer is reported as failed, though it continues.
 const CHECKPOINT: Duration = Duration::from_secs(300);
 /// Checkpoints that wait.
 const CHECKPOINTS: usize = 16;
 
-/// Where the witness is and how it is spoken to.
+/// How the witness is reached.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Witness {
     /// `https://witness-ctl.<namespace>.svc:9443`; the host is a name in its certificate.
@@ -48,76 +52,35 @@ pub struct Witness {
     pub token_file: PathBuf,
 }
 
-/// Where the CA's certificate is.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Ca {
-    /// In a variable.
-    Text(String),
-    /// In a file, read again for each connection.
-    File(PathBuf),
-}
-
-/// Whose agent it is.
+/// The attempt that the agent works on.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Who {
     /// The Polecat's namespace.
     pub namespace: String,
     /// The Polecat.
     pub polecat: String,
-    /// Its rig.
+    /// The Polecat's rig.
     pub rig: String,
-    /// From 1.
+    /// The attempt's number, from 1.
     pub attempt: u32,
 }
 
 impl Witness {
-    async fn client(&self) -> Result<WitnessClient<Channel>, Status> {
-        let away = |e: &dyn std::error::Error| {
-            Status::unavailable(format!("{}: {}", self.endpoint, chain(e)))
-        };
-        let ca = match &self.ca {
-            Ca::Text(text) => text.clone().into_bytes(),
-            Ca::File(path) => tokio::fs::read(path)
-                .await
-                .map_err(|e| Status::unavailable(format!("{}: {e}", path.display())))?,
-        };
-        let endpoint = || {
-            Endpoint::from_shared(self.endpoint.clone())?
-                .connect_timeout(Duration::from_secs(5))
-                .http2_keep_alive_interval(Duration::from_secs(30))
-                .keep_alive_timeout(Duration::from_secs(20))
-                .keep_alive_while_idle(true)
-                .tls_config(ClientTlsConfig::new().ca_certificate(Certificate::from_pem(ca)))
-        };
-        let endpoint = endpoint().map_err(|e| away(&e))?;
-        let channel = timeout(ANSWER, endpoint.connect())
+    /// A client with a connection of its own.
+    async fn client(&self) -> Result<WitnessClient<AuthChannel>, Status> {
+        let remote = Remote::with_ca(&self.endpoint, self.ca.clone(), &self.token_file, ANSWER);
+        let connected = timeout(ANSWER, remote.connect(CONNECT))
             .await
             .map_err(|_| Status::deadline_exceeded("no connection in time"))?;
-        Ok(WitnessClient::new(channel.map_err(|e| away(&e))?).max_decoding_message_size(64 << 10))
-    }
-
-    /// With the token as it is now.
-    fn signed<T>(&self, what: T) -> Result<Request<T>, Status> {
-        let file = if self.token_file.is_dir() {
-            self.token_file.join("token")
-        } else {
-            self.token_file.clone()
-        };
-        let token = std::fs::read_to_string(&file)
-            .map_err(|e| Status::unavailable(format!("the token {}: {e}", file.display())))?;
-        let value = format!("Bearer {}", token.trim())
-            .parse()
-            .map_err(|_| Status::internal("the token is no header value"))?;
-        let mut request = Request::new(what);
-        request.metadata_mut().insert("authorization", value);
-        Ok(request)
+        let channel = connected.map_err(|e| Status::unavailable(chain(&e)))?;
+        Ok(WitnessClient::new(channel).max_decoding_message_size(64 << 10))
     }
 
     /// Asks for an Escalation.
     pub async fn raise(&self, what: RaiseRequest) -> Result<RaiseResponse, Status> {
         let call = async {
             let mut client = self.client().await?;
-            Ok(client.raise(self.signed(what)?).await?.into_inner())
+            Ok(client.raise(what).await?.into_inner())
         };
         timeout(ANSWER + CALL, call)
             .await
@@ -162,75 +125,76 @@ impl Backoff {
     }
 }
 
-/// The stream's keeper.
+/// Keeps a stream to the witness open.
 pub struct Link {
     /// The witness.
     pub witness: Witness,
-    /// Whose agent.
+    /// The attempt.
     pub who: Who,
-    /// What there is to tell.
-    pub board: Arc<Board>,
-    /// Who saves the tree.
-    pub git: mpsc::Sender<Asked>,
+    /// The source of heartbeats, and where nudges go.
+    pub relay: Arc<Relay>,
+    /// The worker that saves the working tree.
+    pub git: mpsc::Sender<PendingRequest>,
 }
 
 impl Link {
-    /// Attaches, and again, for ever.
+    /// Opens the stream again whenever it ends, until it is cancelled.
     pub async fn run(self) {
         let mut backoff = Backoff::default();
-        let mut away = false;
+        let mut is_away = false;
         loop {
             let began = Instant::now();
             let ended = self.attach().await;
             if began.elapsed() >= GOOD {
-                (backoff, away) = (Backoff::default(), false);
+                (backoff, is_away) = (Backoff::default(), false);
             }
             match &ended {
                 Ok(()) => tracing::debug!("the witness ended the stream"),
-                Err(e) if away => tracing::debug!(error = %e, "the witness is still away"),
+                Err(e) if is_away => {
+                    tracing::debug!(error = %e, "the witness still cannot be reached");
+                }
                 Err(e) => {
-                    tracing::warn!(error = %e, "the witness is away; the work goes on without it")
+                    tracing::warn!(error = %e, "the witness cannot be reached; the work continues without it");
                 }
             }
-            away |= ended.is_err();
+            is_away |= ended.is_err();
             sleep(backoff.next(fastrand::f64())).await;
         }
     }
 
-    /// One stream, until it ends.
+    /// Opens one stream and returns when it ends.
     pub async fn attach(&self) -> Result<(), Status> {
         let mut client = self.witness.client().await?;
         let (up, beats) = mpsc::channel(1);
-        let stream = self.board.attached();
-        let mut last = self.first();
+        let stream = self.relay.begin_stream();
+        let mut last = self.first_heartbeat();
         // The channel is new and empty.
         let _ = up.try_send(last.clone());
-        let attached =
-            timeout(ANSWER, client.attach(self.witness.signed(ReceiverStream::new(beats))?)).await;
+        let attached = timeout(ANSWER, client.attach(ReceiverStream::new(beats))).await;
         let mut down = attached
             .map_err(|_| Status::deadline_exceeded("the witness does not answer"))??
             .into_inner();
         tracing::info!(endpoint = self.witness.endpoint, "attached to the witness");
-        // Gone with the stream: its answers would mean nothing to the next one.
+        // It ends with the stream: the next one cannot use its results.
         let mut helper = JoinSet::new();
         let (save, wanted) = mpsc::channel(CHECKPOINTS);
-        helper.spawn(checkpoints(wanted, self.git.clone(), self.board.clone(), stream));
+        helper.spawn(checkpoints(wanted, self.git.clone(), self.relay.clone(), stream));
         let mut sent = Instant::now();
         loop {
-            let due = sent + pace(self.board.urgency(&last));
+            let due = sent + pace(self.relay.urgency(&last));
             tokio::select! {
                 command = down.message() => match command? {
-                    Some(command) => self.obey(stream, command, &save),
+                    Some(command) => self.handle(stream, command, &save),
                     None => return Ok(()),
                 },
-                () = self.board.changed() => {}
+                () = self.relay.changed() => {}
                 () = sleep_until(due) => {
                     sent = Instant::now();
-                    // Full: the connection takes nothing at the moment, and a later heartbeat will
-                    // say it all.
+                    // Full: the connection is blocked at the moment, and a later heartbeat holds
+                    // the same.
                     match up.try_reserve() {
                         Ok(free) => {
-                            last = self.board.beat(crate::now_ms());
+                            last = self.relay.heartbeat(crate::now_ms());
                             free.send(last.clone());
                         }
                         Err(mpsc::error::TrySendError::Full(())) => {}
@@ -241,26 +205,34 @@ impl Link {
         }
     }
 
-    fn first(&self) -> Heartbeat {
+    fn first_heartbeat(&self) -> Heartbeat {
         let Who { namespace, polecat, rig, attempt } = self.who.clone();
-        Heartbeat { namespace, polecat, rig, attempt, ..self.board.beat(crate::now_ms()) }
+        Heartbeat { namespace, polecat, rig, attempt, ..self.relay.heartbeat(crate::now_ms()) }
     }
 
-    fn obey(&self, stream: u64, command: Command, save: &mpsc::Sender<(u64, String)>) {
+    fn handle(&self, stream: u64, command: Command, save: &mpsc::Sender<(u64, String)>) {
         let number = command.number;
         match command.what {
             Some(What::Nudge(text)) => {
                 tracing::info!(number, "the witness nudges the agent");
-                self.board.nudge(stream, number, &text);
+                self.relay.nudge(stream, number, &text);
             }
             Some(What::Checkpoint(why)) => {
                 if save.try_send((number, why)).is_err() {
-                    self.board.answer(stream, number, false, "too many checkpoints wait already");
+                    self.relay.add_result(
+                        stream,
+                        number,
+                        false,
+                        "too many checkpoints wait already",
+                    );
                 }
             }
-            None => {
-                self.board.answer(stream, number, false, "this version does not know the command")
-            }
+            None => self.relay.add_result(
+                stream,
+                number,
+                false,
+                "this version does not know the command",
+            ),
         }
     }
 }
@@ -273,16 +245,16 @@ fn pace(urgency: Urgency) -> Duration {
     }
 }
 
-/// Saves when it is asked to; those that came meanwhile are answered by one checkpoint.
+/// Has the git worker save a checkpoint for each command; commands that came meanwhile share one.
 async fn checkpoints(
     mut wanted: mpsc::Receiver<(u64, String)>,
-    git: mpsc::Sender<Asked>,
-    board: Arc<Board>,
+    git: mpsc::Sender<PendingRequest>,
+    relay: Arc<Relay>,
     stream: u64,
 ) {
     let mut numbers = Vec::new();
     while wanted.recv_many(&mut numbers, CHECKPOINTS).await > 0 {
-        let why = numbers.last().map(|(_, why)| super::board::cut(why, 200)).unwrap_or_default();
+        let why = numbers.last().map(|(_, why)| text::truncate(why, 200)).unwrap_or_default();
         tracing::info!(why, "the witness asks for a checkpoint");
         let (reply, answer) = oneshot::channel();
         let asked = async {
@@ -290,18 +262,18 @@ async fn checkpoints(
             answer.await.ok()
         };
         let (ok, message) = match timeout(CHECKPOINT, asked).await {
-            Ok(Some(answer)) => (answer.ok, said(&answer)),
+            Ok(Some(answer)) => (answer.ok, describe(&answer)),
             Ok(None) => (false, "the pod is ending and saves its work".to_owned()),
             Err(_) => (false, format!("not saved within {} s", CHECKPOINT.as_secs())),
         };
         for (number, _) in numbers.drain(..) {
-            board.answer(stream, number, ok, &message);
+            relay.add_result(stream, number, ok, &message);
         }
     }
 }
 
-/// What the remote holds, or why it does not.
-pub fn said(answer: &Answer) -> String {
+/// An answer in a sentence: what the remote holds, and why saving failed.
+fn describe(answer: &Answer) -> String {
     let commit = answer
         .commit
         .as_ref()
@@ -320,7 +292,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn pauses_double_to_a_bound_and_are_jittered_below_it() {
+    fn pauses_double_up_to_a_maximum_and_have_jitter() {
         let mut backoff = Backoff::default();
         let whole: Vec<u64> = (0..8).map(|_| backoff.next(1.0).as_secs()).collect();
         assert_eq!(whole, [1, 2, 4, 8, 16, 32, 60, 60]);
@@ -338,34 +310,37 @@ mod tests {
             ..Answer::default()
         };
         assert_eq!(
-            said(&answer),
+            describe(&answer),
             format!("the remote holds commit {commit}, uncommitted changes in refs/w")
         );
         (answer.ok, answer.wip, answer.message) = (false, None, "no route".into());
-        assert_eq!(said(&answer), format!("not saved: no route; the remote holds commit {commit}"));
         assert_eq!(
-            said(&Answer { ok: true, ..Answer::default() }),
+            describe(&answer),
+            format!("not saved: no route; the remote holds commit {commit}")
+        );
+        assert_eq!(
+            describe(&Answer { ok: true, ..Answer::default() }),
             "the remote holds no commits yet"
         );
     }
 
     #[tokio::test]
-    async fn checkpoints_that_came_meanwhile_are_one() {
-        let (git, mut asked) = mpsc::channel::<Asked>(1);
-        let board = Arc::new(Board::new(1));
-        let stream = board.attached();
+    async fn commands_that_came_meanwhile_share_one_checkpoint() {
+        let (git, mut asked) = mpsc::channel::<PendingRequest>(1);
+        let relay = Arc::new(Relay::new(1));
+        let stream = relay.begin_stream();
         let (save, wanted) = mpsc::channel(CHECKPOINTS);
         for number in 1..=3 {
             save.try_send((number, "quiet".to_owned())).unwrap();
         }
         drop(save);
-        let worker = tokio::spawn(checkpoints(wanted, git, board.clone(), stream));
+        let worker = tokio::spawn(checkpoints(wanted, git, relay.clone(), stream));
         let (request, reply) = asked.recv().await.unwrap();
         assert_eq!(request, socket::Request::Checkpoint);
         reply.send(Answer { ok: true, ..Answer::default() }).unwrap();
         worker.await.unwrap();
-        assert!(asked.recv().await.is_none(), "one was enough");
-        let results = board.beat(0).results;
+        assert!(asked.recv().await.is_none(), "one checkpoint is enough");
+        let results = relay.heartbeat(0).results;
         assert_eq!(
             results.iter().map(|r| (r.number, r.ok)).collect::<Vec<_>>(),
             [(1, true), (2, true), (3, true)]
@@ -373,16 +348,16 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_checkpoint_of_a_pod_that_ends_is_answered() {
-        let (git, asked) = mpsc::channel::<Asked>(1);
+    async fn a_checkpoint_of_a_pod_that_ends_has_a_result() {
+        let (git, asked) = mpsc::channel::<PendingRequest>(1);
         drop(asked);
-        let board = Arc::new(Board::new(1));
-        let stream = board.attached();
+        let relay = Arc::new(Relay::new(1));
+        let stream = relay.begin_stream();
         let (save, wanted) = mpsc::channel(CHECKPOINTS);
         save.try_send((1, String::new())).unwrap();
         drop(save);
-        checkpoints(wanted, git, board.clone(), stream).await;
-        let results = board.beat(0).results;
+        checkpoints(wanted, git, relay.clone(), stream).await;
+        let results = relay.heartbeat(0).results;
         assert_eq!(
             (results[0].ok, results[0].message.as_str()),
             (false, "the pod is ending and saves its work")

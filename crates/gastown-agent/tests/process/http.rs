@@ -1,4 +1,4 @@
-//! Remotes and refinery-ctl's endpoint over HTTP.
+//! Remotes over HTTP, and `gt fetch` from refinery-ctl's endpoint.
 
 use std::io::{Read, Write};
 use std::net::TcpListener;
@@ -33,7 +33,7 @@ fn an_open_repository_needs_no_secret() {
 }
 
 #[test]
-fn a_password_comes_from_the_secret_and_a_wrong_one_is_told() {
+fn the_password_comes_from_the_secret_and_a_wrong_one_is_reported() {
     let origin = Origin::new();
     let (_runtime, http) = server(&origin, Some(("me", "p:w/%")));
     let mut pod = Pod::new(&http.repository("r"));
@@ -60,7 +60,7 @@ fn a_password_comes_from_the_secret_and_a_wrong_one_is_told() {
     assert_eq!(code, Some(0), "{}", pod.log("sync"));
     assert_eq!(pod.end_sync(sync).result, SyncResult::Pushed);
     for container in ["init", "sync", "run"] {
-        assert!(!pod.log(container).contains("p:w/%"), "{container} tells the password");
+        assert!(!pod.log(container).contains("p:w/%"), "{container} logs the password");
     }
 }
 
@@ -74,12 +74,12 @@ fn a_server_that_was_down_gets_the_work_after_the_agents_end() {
     let sync = pod.sync();
     runtime.block_on(http.down());
     let mut run = pod.agent(COMMIT);
-    until("the sidecar has met the closed door", || pod.log("sync").contains("RemoteUnreachable"));
+    until("the sidecar has failed to connect", || pod.log("sync").contains("RemoteUnreachable"));
     // The agent's container is gone, the sidecar has its grace.
     run.child.kill().unwrap();
     run.wait();
     sync.signal(rustix::process::Signal::TERM);
-    until("the last carry has begun", || pod.log("sync").contains("the last carry"));
+    until("the last push has begun", || pod.log("sync").contains("pushing what is left"));
     runtime.block_on(http.up()).unwrap();
     let record = pod.end_sync_started(sync);
     assert_eq!((record.result, record.ahead), (SyncResult::Pushed, 1), "{}", pod.log("sync"));
@@ -96,7 +96,7 @@ fn a_gate_gets_exactly_its_candidate() {
     assert_eq!(pod.start("fetch", &["fetch"]).wait(), Some(0), "{}", pod.log("fetch"));
     assert_eq!(git(&pod.repo(), &["rev-parse", "HEAD"]), first);
     assert_eq!(git(&pod.repo(), &["status", "--porcelain"]), "");
-    // A second start of the container begins anew.
+    // A second start of the container begins again from nothing.
     assert_eq!(pod.start("fetch", &["fetch"]).wait(), Some(0), "{}", pod.log("fetch"));
     pod.set("GASTOWN_CANDIDATE", &"a".repeat(40));
     assert_eq!(pod.start("fetch", &["fetch"]).wait(), Some(1));
@@ -104,7 +104,7 @@ fn a_gate_gets_exactly_its_candidate() {
 }
 
 #[test]
-fn the_gates_token_goes_through_a_header_and_is_never_told() {
+fn the_gates_token_is_sent_as_a_header_and_is_not_logged() {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let url = format!("http://{}/git/rig/main", listener.local_addr().unwrap());
     let server = std::thread::spawn(move || {

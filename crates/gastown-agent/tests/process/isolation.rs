@@ -15,8 +15,8 @@ struct Scene {
     sync: Running,
 }
 
-/// A pod whose agent has committed `work` to its branch in the local origin, with nobody but the
-/// sidecar running.
+/// A pod whose agent has committed `work` to its branch in the local origin, with only the sidecar
+/// running.
 fn scene(plant: impl FnOnce(&Pod)) -> Scene {
     let origin = Origin::new();
     let pod = Pod::new(&origin.url());
@@ -96,7 +96,7 @@ fn nothing_planted_in_the_repositories_runs() {
         fs::write(pod.repo().join(".gitattributes"), "* filter=x diff=x merge=x\n").unwrap();
         fs::write(pod.repo().join("dirty"), "dirty").unwrap();
     });
-    until("the work is carried", || s.origin.at("polecat/toast").is_some());
+    until("the work is pushed", || s.origin.at("polecat/toast").is_some());
     assert!(s.pod.checkpoint(), "{}", s.pod.log("checkpoint"));
     let record = s.pod.end_sync(s.sync);
     assert_eq!(
@@ -124,7 +124,7 @@ fn a_worktree_that_is_a_link_elsewhere_is_not_read() {
         fs::rename(pod.repo(), pod.path("workspace/moved")).unwrap();
         symlink(secret.path(), pod.repo()).unwrap();
     });
-    until("the work is carried", || s.origin.at("polecat/toast").is_some());
+    until("the work is pushed", || s.origin.at("polecat/toast").is_some());
     assert!(!s.pod.checkpoint());
     let record = s.pod.end_sync(s.sync);
     assert_eq!((record.result, record.wip), (SyncResult::Pushed, None), "{}", s.pod.log("sync"));
@@ -167,7 +167,7 @@ fn links_within_the_worktree_are_stored_and_not_followed() {
 }
 
 #[test]
-fn what_cannot_be_taken_is_named_and_holds_nobody() {
+fn a_file_that_cannot_be_saved_is_named_and_does_not_block_the_snapshot() {
     let s = scene(|pod| {
         let repo = pod.repo();
         fifo(&repo.join("fifo"));
@@ -198,7 +198,7 @@ fn what_cannot_be_taken_is_named_and_holds_nobody() {
 }
 
 #[test]
-fn an_origin_that_is_a_link_gives_nothing() {
+fn an_origin_that_is_a_link_is_not_read() {
     let other = Origin::new();
     let theirs = other.another_writer("polecat/toast");
     let s = scene(|pod| {
@@ -213,7 +213,7 @@ fn an_origin_that_is_a_link_gives_nothing() {
 }
 
 #[test]
-fn alternates_of_the_agent_lead_nowhere() {
+fn alternates_of_the_agent_are_not_followed() {
     // A repository that the sidecar could read and the agent could not.
     let hidden = Origin::new();
     let theirs = hidden.another_writer("secret");
@@ -232,7 +232,7 @@ fn alternates_of_the_agent_lead_nowhere() {
 }
 
 #[test]
-fn fifos_and_bombs_among_objects_and_refs_hold_nobody() {
+fn fifos_and_huge_files_among_objects_and_refs_do_not_block_the_sidecar() {
     let s = scene(|pod| {
         commit(pod, "work");
         push(pod);
@@ -246,19 +246,19 @@ fn fifos_and_bombs_among_objects_and_refs_hold_nobody() {
         fifo(&at.join("packed-refs"));
         fs::write(
             at.join("objects/pack").join(format!("pack-{}.pack", "d".repeat(40))),
-            "PACK nonsense",
+            "PACK garbage",
         )
         .unwrap();
     });
-    until("the work is carried all the same", || s.origin.at("polecat/toast").is_some());
+    until("the work is pushed in spite of them", || s.origin.at("polecat/toast").is_some());
     let at = s.pod.path("workspace/origin.git");
     fs::remove_file(at.join("packed-refs")).unwrap();
     fs::remove_file(at.join("refs/heads/polecat/toast")).unwrap();
     fs::File::create(at.join("packed-refs")).unwrap().set_len(1 << 40).unwrap();
-    until("the bomb is noticed", || s.pod.log("sync").contains("larger than"));
+    until("the huge file is noticed", || s.pod.log("sync").contains("larger than"));
     let record = s.pod.end_sync(s.sync);
     assert_eq!(record.result, SyncResult::BadObjects);
-    assert_eq!(record.ahead, 1, "what the remote holds is told all the same: {record:?}");
+    assert_eq!(record.ahead, 1, "the record has the commit that the remote holds: {record:?}");
 }
 
 #[test]
@@ -288,7 +288,7 @@ fn hex(text: &str) -> Vec<u8> {
 }
 
 #[test]
-fn only_the_own_branch_is_carried() {
+fn only_the_polecats_own_branch_is_pushed() {
     let s = scene(|pod| {
         let head = commit(pod, "work");
         let at = pod.path("workspace/origin.git");
@@ -307,7 +307,7 @@ fn only_the_own_branch_is_carried() {
         push(pod);
     });
     let main = s.origin.at("main");
-    until("the work is carried", || s.origin.at("polecat/toast").is_some());
+    until("the work is pushed", || s.origin.at("polecat/toast").is_some());
     s.pod.checkpoint();
     s.pod.end_sync(s.sync);
     assert_eq!(s.origin.refs(), ["refs/heads/main", "refs/heads/polecat/toast"]);

@@ -75,7 +75,7 @@ fn uncommitted_changes_are_saved_beside_the_branch_and_not_committed_for_the_age
 }
 
 #[test]
-fn no_container_of_ours_is_without_a_home() {
+fn every_container_of_ours_has_a_home() {
     // A static glibc asked for the home of a user without a passwd entry crashes.
     let origin = Origin::new();
     let pod = Pod::new(&origin.url());
@@ -87,7 +87,7 @@ fn no_container_of_ours_is_without_a_home() {
 }
 
 #[test]
-fn every_commit_is_carried_while_the_agent_works() {
+fn every_commit_is_pushed_while_the_agent_works() {
     let origin = Origin::new();
     let pod = Pod::new(&origin.url());
     pod.ready();
@@ -109,7 +109,7 @@ fn a_drain_saves_commits_and_the_dirty_tree() {
     pod.ready();
     let sync = pod.sync();
     let run = pod.agent(&format!("{COMMIT}echo half > half.txt; touch started; while [ -d . ] && [ -e \"$PWD\" ]; do sleep 0.1; done\n"));
-    until("the agent is in the midst of it", || pod.repo().join("started").exists());
+    until("the agent has started", || pod.repo().join("started").exists());
     pod.put("gastown/pod/drain", "Terminated");
     let (code, report) = Pod::end_run(run);
     assert_eq!(
@@ -125,16 +125,16 @@ fn a_drain_saves_commits_and_the_dirty_tree() {
 }
 
 #[test]
-fn a_run_that_was_killed_has_its_work_carried_by_the_sidecars_end() {
+fn the_work_of_a_run_that_was_killed_is_pushed_at_the_sidecars_end() {
     let origin = Origin::new();
     let pod = Pod::new(&origin.url());
     pod.ready();
     let sync = pod.sync();
-    // Pushed by the agent itself, with nobody left to ask for it.
+    // The agent itself pushes to its origin; no `gt run` is left to ask the sidecar for a push.
     let mut run = pod.agent(&format!(
         "{COMMIT}git push -q origin HEAD; echo dirty > dirty.txt; touch started; while [ -d . ] && [ -e \"$PWD\" ]; do sleep 0.1; done\n"
     ));
-    until("the agent is in the midst of it", || pod.repo().join("started").exists());
+    until("the agent has started", || pod.repo().join("started").exists());
     run.signal(rustix::process::Signal::KILL);
     run.wait();
     let record = pod.end_sync(sync);
@@ -148,7 +148,7 @@ fn a_run_that_was_killed_has_its_work_carried_by_the_sidecars_end() {
 }
 
 #[test]
-fn a_branch_that_is_there_is_continued_only_when_it_is_ours() {
+fn a_branch_that_exists_is_continued_only_when_it_is_ours() {
     let origin = Origin::new();
     let theirs = origin.another_writer("polecat/toast");
     let mut pod = Pod::new(&origin.url());
@@ -171,7 +171,7 @@ fn a_branch_that_is_there_is_continued_only_when_it_is_ours() {
 }
 
 #[test]
-fn the_agents_fetch_finds_the_fresh_target() {
+fn the_agents_fetch_gets_the_newest_target_branch() {
     let origin = Origin::new();
     let mut pod = Pod::new(&origin.url());
     pod.set("GASTOWN_REFRESH_SECONDS", "1");

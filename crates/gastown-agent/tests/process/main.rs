@@ -1,12 +1,12 @@
-//! `gt init`, `gt sync` and `gt run` as processes, against real git and a real sshd.
+//! `gt init`, `gt sync` and `gt run` as processes, with real git and a real sshd.
 
 #![allow(clippy::unwrap_used, clippy::panic, missing_docs)]
 
+mod fixture;
 mod http;
 mod isolation;
 mod life;
 mod pod;
 mod remotes;
 mod running;
-mod town;
 mod witness;

@@ -10,25 +10,25 @@ use gastown_core::report::{self, InitReport, RunReport, SyncReport};
 use tempfile::TempDir;
 
 /// Far longer than anything here takes.
-pub const PATIENCE: Duration = Duration::from_secs(90);
+pub const TIMEOUT: Duration = Duration::from_secs(90);
 
-/// Waits until something is so.
-pub fn until(what: &str, mut so: impl FnMut() -> bool) {
-    let end = Instant::now() + PATIENCE;
-    while !so() {
-        assert!(Instant::now() < end, "never: {what}");
+/// Waits until the condition is met.
+pub fn until(what: &str, mut condition: impl FnMut() -> bool) {
+    let end = Instant::now() + TIMEOUT;
+    while !condition() {
+        assert!(Instant::now() < end, "timed out waiting until {what}");
         std::thread::sleep(Duration::from_millis(20));
     }
 }
 
-/// Runs git with an identity and no configuration of this machine; its output.
+/// Runs git with an identity and without this machine's configuration, and returns its output.
 pub fn git(dir: &Path, args: &[&str]) -> String {
     let out = git_command(dir, args).output().unwrap();
     assert!(out.status.success(), "git {args:?}: {}", String::from_utf8_lossy(&out.stderr));
     String::from_utf8(out.stdout).unwrap().trim().to_owned()
 }
 
-/// Whether git ends well.
+/// Whether git succeeds.
 pub fn git_ok(dir: &Path, args: &[&str]) -> bool {
     git_command(dir, args).stderr(Stdio::null()).status().unwrap().success()
 }
@@ -73,14 +73,14 @@ impl Origin {
         format!("file://{}", self.path().display())
     }
 
-    /// Somebody else's clone.
+    /// A clone of another writer.
     pub fn clone_at(&self, name: &str) -> PathBuf {
         let at = self.dir.path().join(name);
         git(self.dir.path(), &["clone", "-q", "r.git", name]);
         at
     }
 
-    /// What the ref holds.
+    /// The commit of a ref.
     pub fn at(&self, name: &str) -> Option<String> {
         let out = git_command(&self.path(), &["rev-parse", "--verify", "--quiet", name])
             .output()
@@ -96,7 +96,7 @@ impl Origin {
             .collect()
     }
 
-    /// Another writer commits to the branch, from where `main` is; the commit.
+    /// Has another writer push a commit on top of `main` to the branch; returns the commit.
     pub fn another_writer(&self, branch: &str) -> String {
         let name = format!("writer-{}", branch.replace('/', "-"));
         let clone = self.clone_at(&name);
@@ -108,7 +108,7 @@ impl Origin {
     }
 }
 
-/// A container that runs.
+/// A running container.
 pub struct Running {
     pub child: Child,
     log: PathBuf,
@@ -120,7 +120,7 @@ impl Running {
         rustix::process::kill_process(pid, signal).unwrap();
     }
 
-    /// Its exit code, in time.
+    /// Waits for its exit code.
     pub fn wait(&mut self) -> Option<i32> {
         let mut status = None;
         until("the container ends", || {
@@ -130,9 +130,9 @@ impl Running {
         status.unwrap().code()
     }
 
-    pub fn record<T: serde::de::DeserializeOwned + report::Versioned>(&self) -> T {
+    pub fn termination_message<T: serde::de::DeserializeOwned + report::Versioned>(&self) -> T {
         let text = fs::read_to_string(&self.log).unwrap();
-        report::parse(&text).unwrap_or_else(|| panic!("no record: {text:?}"))
+        report::parse(&text).unwrap_or_else(|| panic!("not a termination message: {text:?}"))
     }
 }
 
@@ -149,7 +149,7 @@ pub struct Pod {
     pub env: BTreeMap<String, String>,
 }
 
-pub const WIP: &str = "refs/gastown/wip/town/toast/1";
+pub const WIP: &str = "refs/gastown/wip/work/toast/1";
 
 impl Pod {
     pub fn new(url: &str) -> Self {
@@ -175,7 +175,7 @@ impl Pod {
             ("GASTOWN_REPOSITORY", url),
             ("GASTOWN_TARGET_BRANCH", "main"),
             ("GASTOWN_WORK_BRANCH", "polecat/toast"),
-            ("GASTOWN_NAMESPACE", "town"),
+            ("GASTOWN_NAMESPACE", "work"),
             ("GASTOWN_ATTEMPT", "1"),
             ("GT_POLECAT", "toast"),
             ("GT_RIG", "rig"),
@@ -228,7 +228,7 @@ impl Pod {
     pub fn init(&self) -> InitReport {
         let mut c = self.start("init", &["init"]);
         let code = c.wait();
-        let report: InitReport = c.record();
+        let report: InitReport = c.termination_message();
         assert_eq!(code, Some(i32::from(report.result != report::InitResult::Ready)), "{report:?}");
         report
     }
@@ -245,19 +245,19 @@ impl Pod {
         sync
     }
 
-    /// SIGTERM, as after the agent's container ended; the push record.
+    /// Sends SIGTERM, as the kubelet does after the agent's container ended; returns the push record.
     pub fn end_sync(&self, sync: Running) -> SyncReport {
         sync.signal(rustix::process::Signal::TERM);
         self.end_sync_started(sync)
     }
 
-    /// The push record of a sidecar that was told to end.
+    /// The push record of a sidecar that got SIGTERM.
     pub fn end_sync_started(&self, mut sync: Running) -> SyncReport {
         assert_eq!(sync.wait(), Some(0), "{}", self.log("sync"));
-        sync.record()
+        sync.termination_message()
     }
 
-    /// The agent is this shell script.
+    /// Starts `gt run` with this shell script as its agent.
     pub fn agent(&self, script: &str) -> Running {
         self.put("agent.sh", script);
         self.start("run", &["run", "--", "sh", self.path("agent.sh").to_str().unwrap()])
@@ -266,18 +266,18 @@ impl Pod {
     /// Waits for `gt run` to end.
     pub fn end_run(mut run: Running) -> (Option<i32>, RunReport) {
         let code = run.wait();
-        (code, run.record())
+        (code, run.termination_message())
     }
 
-    /// Compares a record with the one that is kept, from which other tests replay it. What differs
-    /// from run to run is replaced: commits by their order, folders, and git's own words.
-    /// `GASTOWN_GOLDEN=write` keeps the new ones.
-    pub fn golden<T: serde::Serialize>(&self, name: &str, record: &T) {
-        let mut text = serde_json::to_string_pretty(record).unwrap();
+    /// Compares a termination message with the golden file. What differs from run to run is replaced:
+    /// commits by their order, folders, and git's own messages. `GASTOWN_GOLDEN=write` writes the
+    /// golden file.
+    pub fn golden<T: serde::Serialize>(&self, name: &str, message: &T) {
+        let mut text = serde_json::to_string_pretty(message).unwrap();
         let mut commits: Vec<String> = Vec::new();
-        for word in text.split(|c: char| !c.is_ascii_hexdigit()).filter(|w| w.len() == 40) {
-            if !commits.iter().any(|c| c == word) {
-                commits.push(word.to_owned());
+        for commit in text.split(|c: char| !c.is_ascii_hexdigit()).filter(|w| w.len() == 40) {
+            if !commits.iter().any(|c| c == commit) {
+                commits.push(commit.to_owned());
             }
         }
         for (i, commit) in commits.iter().enumerate() {
@@ -297,23 +297,23 @@ impl Pod {
         }
         let short: Vec<&str> =
             text.split(|c: char| !c.is_ascii_hexdigit()).filter(|w| w.len() == 12).collect();
-        for word in short.iter().map(ToString::to_string).collect::<Vec<_>>() {
-            text = text.replace(&word, &"1".repeat(12));
+        for id in short.iter().map(ToString::to_string).collect::<Vec<_>>() {
+            text = text.replace(&id, &"1".repeat(12));
         }
         let file = Path::new(env!("CARGO_MANIFEST_DIR")).join(format!("tests/golden/{name}.json"));
         if std::env::var("GASTOWN_GOLDEN").is_ok_and(|v| v == "write") {
             fs::write(&file, format!("{text}\n")).unwrap();
         }
-        let kept = fs::read_to_string(&file).unwrap_or_default();
+        let golden = fs::read_to_string(&file).unwrap_or_default();
         assert_eq!(
-            kept.trim(),
+            golden.trim(),
             text,
-            "{} (GASTOWN_GOLDEN=write keeps the new one)",
+            "{} (GASTOWN_GOLDEN=write writes the new one)",
             file.display()
         );
     }
 
-    /// Asks the sidecar for something from a shell's point of view.
+    /// Runs `gt checkpoint`; whether it succeeded.
     pub fn checkpoint(&self) -> bool {
         self.start("checkpoint", &["checkpoint"]).wait() == Some(0)
     }

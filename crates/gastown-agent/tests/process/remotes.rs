@@ -1,4 +1,4 @@
-//! What a remote can do to us: each its typed outcome, with a sentence that names what to mend.
+//! Failures of remotes: each has its typed result, with a sentence that names what to change.
 
 use std::fs;
 
@@ -16,17 +16,17 @@ fn over_ssh(sshd: &Sshd, origin: &Origin) -> Pod {
     pod
 }
 
-fn stops(pod: &Pod, want: InitResult, words: &[&str]) -> InitReport {
+fn stops(pod: &Pod, want: InitResult, parts: &[&str]) -> InitReport {
     let report = pod.init();
     assert_eq!(report.result, want, "{report:?}");
-    for word in words {
-        assert!(report.message.contains(word), "{word:?} is not in {:?}", report.message);
+    for part in parts {
+        assert!(report.message.contains(part), "{part:?} is not in {:?}", report.message);
     }
     report
 }
 
 #[test]
-fn a_key_in_the_secret_carries_the_work_over_ssh() {
+fn a_key_in_the_secret_pushes_the_work_over_ssh() {
     let (sshd, origin) = (Sshd::start().unwrap(), Origin::new());
     let pod = over_ssh(&sshd, &origin);
     pod.ready();
@@ -35,7 +35,7 @@ fn a_key_in_the_secret_carries_the_work_over_ssh() {
     assert_eq!(code, Some(0), "{}", pod.log("sync"));
     let record = pod.end_sync(sync);
     assert_eq!((record.result, record.ahead), (SyncResult::Pushed, 1));
-    // The key stays where it was mounted: no copy outlives a call.
+    // The key stays where it was mounted: no copy outlives a git command.
     let key = sshd.user_key().unwrap();
     let body = key.lines().nth(1).unwrap();
     let found = std::process::Command::new("grep")
@@ -51,7 +51,7 @@ fn a_key_in_the_secret_carries_the_work_over_ssh() {
 }
 
 #[test]
-fn what_is_wrong_with_the_credentials_is_told_apart() {
+fn each_fault_of_the_credentials_has_its_own_result() {
     let (sshd, origin) = (Sshd::start().unwrap(), Origin::new());
     let pod = over_ssh(&sshd, &origin);
     pod.put("git-creds/ssh-privatekey", &sshd.stranger_key().unwrap());
@@ -70,7 +70,7 @@ fn what_is_wrong_with_the_credentials_is_told_apart() {
 }
 
 #[test]
-fn a_host_that_is_not_known_or_not_itself_gets_no_key() {
+fn a_host_with_an_unknown_or_another_key_gets_no_credentials() {
     let (sshd, origin) = (Sshd::start().unwrap(), Origin::new());
     let mut pod = over_ssh(&sshd, &origin);
     pod.put("git-creds/known_hosts", "");
@@ -86,7 +86,7 @@ fn a_host_that_is_not_known_or_not_itself_gets_no_key() {
 }
 
 #[test]
-fn a_repository_or_branch_that_is_not_there_is_named() {
+fn a_repository_or_branch_that_does_not_exist_is_named() {
     let (sshd, origin) = (Sshd::start().unwrap(), Origin::new());
     let mut pod = over_ssh(&sshd, &origin);
     pod.set("GASTOWN_TARGET_BRANCH", "release");
@@ -104,7 +104,7 @@ fn a_repository_or_branch_that_is_not_there_is_named() {
 }
 
 #[test]
-fn a_remote_that_does_not_answer_is_unreachable_and_nonsense_is_invalid() {
+fn a_remote_that_does_not_answer_is_unreachable_and_a_wrong_setting_is_invalid() {
     let (mut sshd, origin) = (Sshd::start().unwrap(), Origin::new());
     let mut pod = over_ssh(&sshd, &origin);
     sshd.stop();
@@ -146,7 +146,7 @@ fn a_remote_that_was_down_gets_the_work_when_it_is_up() {
     let sync = pod.sync();
     sshd.stop();
     let run = pod.agent("echo w > w; git add w; git commit -q -m w; echo dirty > d\n");
-    until("the sidecar has met the closed door", || pod.log("sync").contains("RemoteUnreachable"));
+    until("the sidecar has failed to connect", || pod.log("sync").contains("RemoteUnreachable"));
     sshd.resume().unwrap();
     let (code, _) = Pod::end_run(run);
     assert_eq!(code, Some(0), "{}", pod.log("sync"));
@@ -160,7 +160,7 @@ fn a_remote_that_was_down_gets_the_work_when_it_is_up() {
 }
 
 #[test]
-fn a_remote_that_stays_down_is_told_when_the_grace_is_over() {
+fn a_remote_that_stays_down_is_reported_when_the_grace_period_is_over() {
     let (mut sshd, origin) = (Sshd::start().unwrap(), Origin::new());
     let mut pod = over_ssh(&sshd, &origin);
     pod.set("GASTOWN_GRACE_SECONDS", "4");
@@ -178,7 +178,7 @@ fn a_remote_that_stays_down_is_told_when_the_grace_is_over() {
 }
 
 #[test]
-fn a_branch_that_the_remote_protects_is_told_and_the_work_is_in_the_snapshot() {
+fn a_branch_that_the_remote_protects_is_reported_and_the_work_is_in_the_snapshot() {
     let origin = Origin::new();
     let pod = Pod::new(&origin.url());
     pod.ready();
@@ -196,12 +196,12 @@ fn a_branch_that_the_remote_protects_is_told_and_the_work_is_in_the_snapshot() {
         "{record:?}"
     );
     assert!(record.message.contains("no entry"), "{record:?}");
-    // A clean tree needs no commit of ours around it.
+    // A clean working tree needs no snapshot commit of ours.
     assert_eq!(origin.at(WIP), Some(head));
 }
 
 #[test]
-fn a_sidecar_that_was_killed_takes_up_where_it_was() {
+fn a_sidecar_that_was_killed_continues_where_it_was() {
     let origin = Origin::new();
     let pod = Pod::new(&origin.url());
     pod.ready();

@@ -1,4 +1,4 @@
-//! `gt run` and what the agent calls.
+//! `gt run`, and the commands that the agent calls.
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
@@ -18,7 +18,7 @@ fn working() -> (Origin, Pod, Running) {
 const FOREVER: &str = "touch started; while [ -e \"$PWD\" ]; do sleep 0.1; done\n";
 
 #[test]
-fn the_agent_says_that_it_is_done_and_is_ended_softly() {
+fn an_agent_that_called_gt_done_has_time_to_end() {
     for (exit, want, code) in
         [("completed", AgentExit::Completed, 0), ("failed", AgentExit::GaveUp, 1)]
     {
@@ -69,7 +69,7 @@ fn an_agent_that_ignores_sigterm_is_ended_all_the_same() {
 }
 
 #[test]
-fn an_exit_code_of_the_agent_is_told() {
+fn an_exit_code_of_the_agent_is_reported() {
     let (_origin, pod, sync) = working();
     let (code, report) = Pod::end_run(pod.agent("exit 7\n"));
     assert_eq!((code, report.exit, report.code), (Some(1), AgentExit::Failed, Some(7)));
@@ -80,11 +80,11 @@ fn an_exit_code_of_the_agent_is_told() {
 }
 
 #[test]
-fn what_the_image_lacks_is_named() {
+fn a_program_that_is_missing_in_the_image_is_named() {
     let (_origin, mut pod, sync) = working();
     let mut run = pod.start("run", &["run", "--", "no-such-agent"]);
     assert_eq!(run.wait(), Some(1));
-    let report: gastown_core::report::RunReport = run.record();
+    let report: gastown_core::report::RunReport = run.termination_message();
     assert_eq!((report.exit, report.message.as_str()), (AgentExit::ImageLacks, "no-such-agent"));
     pod.set("GASTOWN_AGENT", "claude-code");
     let bare = pod.path("bare");
@@ -93,13 +93,13 @@ fn what_the_image_lacks_is_named() {
     pod.set("PATH", bare.to_str().unwrap());
     let mut run = pod.start("run", &["run"]);
     assert_eq!(run.wait(), Some(1));
-    let report: gastown_core::report::RunReport = run.record();
+    let report: gastown_core::report::RunReport = run.termination_message();
     assert_eq!((report.exit, report.message.as_str()), (AgentExit::ImageLacks, "git"));
     pod.golden("run-image-lacks", &report);
     drop(sync);
 }
 
-/// An agent that speaks Claude Code's stream, from a captured run.
+/// Has the pod run an agent that prints the output of a captured run of Claude Code.
 pub fn claude(pod: &mut Pod, stream: &str, first: &str) {
     let captured = format!("{}/src/run/captured/{stream}.jsonl", env!("CARGO_MANIFEST_DIR"));
     let bin = pod.path("bin");
@@ -126,7 +126,7 @@ fn a_claude_that_ends_its_turn_is_completed_with_its_usage() {
     );
     let mut run = pod.start("run", &["run"]);
     assert_eq!(run.wait(), Some(0), "{}", pod.log("run"));
-    let report: gastown_core::report::RunReport = run.record();
+    let report: gastown_core::report::RunReport = run.termination_message();
     pod.golden("run-claude-completed", &report);
     assert_eq!(
         (report.exit, report.usage.turns, report.model.as_deref()),
@@ -146,13 +146,13 @@ fn a_claude_that_ends_its_turn_is_completed_with_its_usage() {
 }
 
 #[test]
-fn a_limit_of_the_budget_stops_the_agent_and_saves() {
+fn a_limit_of_the_budget_stops_the_agent_and_its_work_is_saved() {
     let (origin, mut pod, sync) = working();
     pod.set("GASTOWN_MAX_TOKENS", "150");
     claude(&mut pod, "completed", "echo half > half");
     let mut run = pod.start("run", &["run"]);
     assert_eq!(run.wait(), Some(3));
-    let report: gastown_core::report::RunReport = run.record();
+    let report: gastown_core::report::RunReport = run.termination_message();
     assert_eq!(
         (report.exit, report.message.as_str()),
         (AgentExit::BudgetExceeded, "more than 150 tokens")
@@ -162,7 +162,7 @@ fn a_limit_of_the_budget_stops_the_agent_and_saves() {
 }
 
 #[test]
-fn a_refused_key_of_the_model_is_told_apart_from_a_failure() {
+fn a_refused_key_of_the_model_is_not_a_failure_of_the_agent() {
     let (_origin, mut pod, sync) = working();
     for (stream, want) in
         [("status-401", AgentExit::BadCredentials), ("status-429", AgentExit::RateLimited)]
@@ -170,7 +170,7 @@ fn a_refused_key_of_the_model_is_told_apart_from_a_failure() {
         claude(&mut pod, stream, ":");
         let mut run = pod.start("run", &["run"]);
         assert_eq!(run.wait(), Some(1));
-        let report: gastown_core::report::RunReport = run.record();
+        let report: gastown_core::report::RunReport = run.termination_message();
         assert_eq!(report.exit, want, "{report:?}");
         pod.golden(&format!("run-{stream}"), &report);
     }
@@ -204,7 +204,7 @@ fn orphans_of_the_agent_are_reaped() {
 }
 
 #[test]
-fn looking_at_an_old_commit_loses_nothing_and_another_branch_that_goes_on_counts() {
+fn checking_out_an_old_commit_loses_nothing_and_another_branch_that_continues_the_work_is_pushed() {
     let (origin, pod, sync) = working();
     let look = "echo 1 > a; git add a; git commit -q -m 1; git checkout -q --detach origin/main\n";
     Pod::end_run(pod.agent(look));
@@ -216,7 +216,7 @@ fn looking_at_an_old_commit_loses_nothing_and_another_branch_that_goes_on_counts
     let aside = "git checkout -q -b aside origin/main; echo 3 > c; git add c; git commit -q -m 3\n";
     Pod::end_run(pod.agent(aside));
     assert!(git_ok(&origin.path(), &["show", "polecat/toast:b"]));
-    // Work aside of the branch is in the snapshot at least.
+    // Work that does not continue the branch is at least in the snapshot.
     assert!(git_ok(&origin.path(), &["show", &format!("{WIP}:c")]));
     pod.end_sync(sync);
 }
@@ -225,11 +225,11 @@ fn looking_at_an_old_commit_loses_nothing_and_another_branch_that_goes_on_counts
 fn prime_prints_the_prompt_and_checkpoint_saves_on_the_spot() {
     let (origin, pod, sync) = working();
     let (code, _) = Pod::end_run(
-        pod.agent("gt prime > primed; gt checkpoint > said; test $(cat primed | wc -l) = 1\n"),
+        pod.agent("gt prime > primed; gt checkpoint > saved; test $(cat primed | wc -l) = 1\n"),
     );
     assert_eq!(code, Some(0), "{}", pod.log("run"));
     assert_eq!(fs::read_to_string(pod.repo().join("primed")).unwrap(), "Do the task.\n");
-    assert!(fs::read_to_string(pod.repo().join("said")).unwrap().contains(WIP));
+    assert!(fs::read_to_string(pod.repo().join("saved")).unwrap().contains(WIP));
     assert_eq!(git(&origin.path(), &["show", &format!("{WIP}:primed")]), "Do the task.");
     pod.end_sync(sync);
 }

@@ -1,4 +1,4 @@
-//! `gt sync` and `gt run` before a real witness, with the real agent and a scripted model.
+//! `gt sync` and `gt run` with a witness, and with the real agent and a scripted model.
 
 use std::fs;
 
@@ -7,14 +7,14 @@ use gastown_fakes::messages::{Attempt, MessagesApi, Script, Step};
 use gastown_proto::v1::command::What;
 use tokio::runtime::Runtime;
 
+use crate::fixture::{FakeWitness, claude};
 use crate::pod::{Origin, Pod, Running, WIP, git, git_ok, until};
 use crate::running;
-use crate::town::{Town, claude};
 
-fn watched(town: &Town) -> (Origin, Pod, Running) {
+fn watched(witness: &FakeWitness) -> (Origin, Pod, Running) {
     let origin = Origin::new();
     let mut pod = Pod::new(&origin.url());
-    town.tell(&mut pod);
+    witness.configure(&mut pod);
     pod.ready();
     let sync = pod.sync();
     (origin, pod, sync)
@@ -31,8 +31,8 @@ const AWAIT_GO: &str = "while [ ! -e go ]; do sleep 0.1; done; rm go";
 
 #[test]
 fn the_witness_sees_the_tool_and_its_nudge_reaches_the_model() {
-    let town = Town::new();
-    let (origin, mut pod, sync) = watched(&town);
+    let witness = FakeWitness::new();
+    let (origin, mut pod, sync) = watched(&witness);
     let commit = |what: &str| {
         Step::bash(format!("echo {what} > {what} && git add {what} && git commit -qm {what}"))
     };
@@ -47,46 +47,47 @@ fn the_witness_sees_the_tool_and_its_nudge_reaches_the_model() {
     pod.put("gastown/prompt/prompt.md", "Wait.\n\nChange: watched\n");
     let mut run = pod.start("run", &["run"]);
 
-    let beat = town.beat("it is in its tool", |b| b.in_tool_since_ms > 0);
-    assert_eq!(beat.tool, "Bash: The next step of the task");
+    let heartbeat = witness.heartbeat("it is in its tool", |b| b.in_tool_since_ms > 0);
+    assert_eq!(heartbeat.tool, "Bash: The next step of the task");
     assert!(
-        beat.last_event_ms >= beat.in_tool_since_ms
-            && beat.now_ms >= beat.last_event_ms
-            && !beat.waiting_for_human,
-        "{beat:?}"
+        heartbeat.last_event_ms >= heartbeat.in_tool_since_ms
+            && heartbeat.now_ms >= heartbeat.last_event_ms
+            && !heartbeat.waiting_for_human,
+        "{heartbeat:?}"
     );
-    town.command(1, What::Nudge("Look at \"the clock\".".to_owned()));
-    let result = town.result(1);
+    witness.command(1, What::Nudge("Look at \"the clock\".".to_owned()));
+    let result = witness.result(1);
     assert!(result.ok, "{result:?}");
     fs::write(pod.repo().join("go"), "").unwrap();
 
     assert_eq!(run.wait(), Some(0), "{}", pod.log("run"));
-    let report: RunReport = run.record();
+    let report: RunReport = run.termination_message();
     assert_eq!(report.exit, AgentExit::Completed, "{report:?}");
     assert!(git_ok(&origin.path(), &["show", "polecat/toast:moved"]), "{:#?}", api.log());
     assert!(!git_ok(&origin.path(), &["show", "polecat/toast:unmoved"]));
     let pushed = origin.at("polecat/toast").unwrap();
-    let beat = town.beat("it hears what was pushed", |b| b.pushed_commit == pushed);
-    assert!(beat.cpu_seconds > 0.0, "{beat:?}");
+    let heartbeat =
+        witness.heartbeat("the heartbeat has the pushed commit", |b| b.pushed_commit == pushed);
+    assert!(heartbeat.cpu_seconds > 0.0, "{heartbeat:?}");
     {
-        let heard = town.heard();
-        let first = &heard.streams[0][0];
+        let received = witness.received();
+        let first = &received.streams[0][0];
         assert_eq!(
             (first.namespace.as_str(), first.polecat.as_str(), first.rig.as_str(), first.attempt),
-            ("town", "toast", "rig", 1)
+            ("work", "toast", "rig", 1)
         );
         assert!(
-            heard.streams[0].iter().skip(1).all(|b| b.polecat.is_empty()),
-            "only the first message says whose it is"
+            received.streams[0].iter().skip(1).all(|b| b.polecat.is_empty()),
+            "only the first message names the polecat"
         );
     }
     pod.end_sync(sync);
 }
 
 #[test]
-fn a_mute_agent_is_nudged_in_vain_saved_and_ended() {
-    let town = Town::new();
-    let (origin, mut pod, sync) = watched(&town);
+fn an_agent_whose_model_hangs_is_nudged_without_effect_saved_and_ended() {
+    let witness = FakeWitness::new();
+    let (origin, mut pod, sync) = watched(&witness);
     let steps = vec![Step::bash("echo half > half"), Step::hang()];
     let (_model, api) =
         scripted(vec![Attempt { steps, text: "Never.".to_owned(), ..Attempt::default() }]);
@@ -94,21 +95,24 @@ fn a_mute_agent_is_nudged_in_vain_saved_and_ended() {
     pod.put("gastown/prompt/prompt.md", "Fall silent.\n\nChange: watched\n");
     let run = pod.start("run", &["run"]);
     until("the model hangs", || api.log().iter().any(|e| e.step == 1));
-    town.command(1, What::Checkpoint("silent".to_owned()));
-    let saved = town.result(1);
+    witness.command(1, What::Checkpoint("silent".to_owned()));
+    let saved = witness.result(1);
     assert!(saved.ok && saved.message.contains(WIP), "{saved:?}");
     assert_eq!(git(&origin.path(), &["show", &format!("{WIP}:half")]), "half");
 
     let nudged = jiff::Timestamp::now().as_millisecond();
-    town.command(2, What::Nudge("Are you there?".to_owned()));
-    assert!(town.result(2).ok, "it was said");
+    witness.command(2, What::Nudge("Are you there?".to_owned()));
+    assert!(witness.result(2).ok, "it was written to the agent's input");
     let read = r#""command_uuid":"00000000-0000-4000-8000-000000000001","state":"queued""#;
-    until("the agent has read it", || {
+    until("the agent has queued it", || {
         fs::read_to_string(pod.path("logs/run.out")).unwrap().contains(read)
     });
-    town.command(3, What::Checkpoint("still silent".to_owned()));
-    let last = town.beat("it is saved again", |b| b.results.iter().any(|r| r.number == 3));
-    assert!(last.last_event_ms < nudged, "to have read a nudge is no sign of life: {last:?}");
+    witness.command(3, What::Checkpoint("still silent".to_owned()));
+    let last = witness.heartbeat("it is saved again", |b| b.results.iter().any(|r| r.number == 3));
+    assert!(
+        last.last_event_ms < nudged,
+        "a queued nudge does not show that the agent is alive: {last:?}"
+    );
     assert!(last.in_tool_since_ms == 0 && !last.waiting_for_human, "{last:?}");
 
     pod.put("gastown/pod/drain", "Wedged");
@@ -121,43 +125,44 @@ fn a_mute_agent_is_nudged_in_vain_saved_and_ended() {
 }
 
 #[test]
-fn the_witness_may_go_and_come_back_and_no_work_waits_for_it() {
-    let mut town = Town::new();
-    let (origin, pod, sync) = watched(&town);
+fn the_witness_may_stop_and_start_again_and_no_work_waits_for_it() {
+    let mut witness = FakeWitness::new();
+    let (origin, pod, sync) = watched(&witness);
     let commit = |n: u8| format!("echo {n} > {n}; git add {n}; git commit -qm {n}\n");
     let wait = |n: u8| format!("while [ ! -e go{n} ]; do sleep 0.05; done; rm go{n}\n");
     let script =
         [commit(1), "echo dirty > dirty\n".to_owned(), wait(1), commit(2), wait(2)].concat();
     let run = pod.agent(&script);
-    until("the first commit is carried", || origin.at("polecat/toast").is_some());
+    until("the first commit is pushed", || origin.at("polecat/toast").is_some());
     let first = origin.at("polecat/toast").unwrap();
-    town.beat("the witness knows it", |b| b.pushed_commit == first);
-    town.command(1, What::Checkpoint("now".to_owned()));
-    let saved = town.result(1);
+    witness.heartbeat("the witness knows the commit", |b| b.pushed_commit == first);
+    witness.command(1, What::Checkpoint("now".to_owned()));
+    let saved = witness.result(1);
     assert!(saved.ok && saved.message.contains(&first) && saved.message.contains(WIP), "{saved:?}");
     assert_eq!(git(&origin.path(), &["show", &format!("{WIP}:dirty")]), "dirty");
-    town.command(2, What::Nudge("hello".to_owned()));
-    let refused = town.result(2);
+    witness.command(2, What::Nudge("hello".to_owned()));
+    let refused = witness.result(2);
     assert!(!refused.ok && refused.message.contains("takes no nudges"), "{refused:?}");
 
-    town.kill();
+    witness.stop();
     pod.put("token/token", "t-2\n");
     fs::write(pod.repo().join("go1"), "").unwrap();
-    until("the second commit is carried without a witness", || {
+    until("the second commit is pushed without a witness", || {
         origin.at("polecat/toast").is_some_and(|at| at != first)
     });
     let second = origin.at("polecat/toast").unwrap();
-    town.back();
-    until("it attaches again", || town.heard().streams.len() > 1);
-    let beat = town.beat("it says all again", |b| b.pushed_commit == second);
-    assert_eq!((beat.polecat.as_str(), beat.results.len()), ("toast", 0));
-    let tokens = town.heard().tokens.clone();
+    witness.start();
+    until("it attaches again", || witness.received().streams.len() > 1);
+    let heartbeat =
+        witness.heartbeat("the first heartbeat has the commit", |b| b.pushed_commit == second);
+    assert_eq!((heartbeat.polecat.as_str(), heartbeat.results.len()), ("toast", 0));
+    let tokens = witness.received().tokens.clone();
     assert_eq!(
         (tokens.first().unwrap().as_str(), tokens.last().unwrap().as_str()),
         ("Bearer t-1", "Bearer t-2")
     );
-    town.command(1, What::Checkpoint("again".to_owned()));
-    assert!(town.result(1).message.contains(&second));
+    witness.command(1, What::Checkpoint("again".to_owned()));
+    assert!(witness.result(1).message.contains(&second));
 
     fs::write(pod.repo().join("go2"), "").unwrap();
     let (code, _) = Pod::end_run(run);
@@ -167,10 +172,10 @@ fn the_witness_may_go_and_come_back_and_no_work_waits_for_it() {
 }
 
 #[test]
-fn an_agent_that_tells_nothing_of_its_nudges_ends_all_the_same() {
-    let town = Town::new();
-    let (origin, mut pod, sync) = watched(&town);
-    // An older one: its turn ends, and nothing says that it took the nudge within it.
+fn an_agent_without_events_for_nudges_ends_all_the_same() {
+    let witness = FakeWitness::new();
+    let (origin, mut pod, sync) = watched(&witness);
+    // An older version: its turn ends, and no event shows that it read the nudge within it.
     running::claude(
         &mut pod,
         "completed",
@@ -178,111 +183,115 @@ fn an_agent_that_tells_nothing_of_its_nudges_ends_all_the_same() {
     );
     let mut run = pod.start("run", &["run"]);
     until("it has its prompt", || pod.repo().join("ready").exists());
-    until("it is attached", || !town.heard().streams.is_empty());
-    town.command(1, What::Nudge("Say \"hi\".".to_owned()));
+    until("it is attached", || !witness.received().streams.is_empty());
+    witness.command(1, What::Nudge("Print \"hi\".".to_owned()));
     assert_eq!(run.wait(), Some(0), "{}", pod.log("run"));
-    let report: RunReport = run.record();
+    let report: RunReport = run.termination_message();
     assert_eq!((report.exit, report.usage.turns), (AgentExit::Completed, 3));
     let nudge: serde_json::Value =
         serde_json::from_str(&git(&origin.path(), &["show", "polecat/toast:nudge"])).unwrap();
     assert_eq!(
         (&nudge["type"], &nudge["message"]["content"][0]["text"]),
-        (&"user".into(), &"Say \"hi\".".into())
+        (&"user".into(), &"Print \"hi\".".into())
     );
     pod.end_sync(sync);
 }
 
 #[test]
-fn output_without_a_lines_end_is_a_sign_of_life() {
-    let town = Town::new();
-    let (_origin, pod, sync) = watched(&town);
+fn output_without_a_lines_end_shows_that_the_agent_is_alive() {
+    let witness = FakeWitness::new();
+    let (_origin, pod, sync) = watched(&witness);
     let run = pod.agent("while [ ! -e go ]; do sleep 0.1; done; rm go; printf working; while [ ! -e go ]; do sleep 0.1; done\n");
-    let before = town.beat("it has begun", |b| b.last_event_ms > 0).last_event_ms;
+    let before = witness.heartbeat("the agent has started", |b| b.last_event_ms > 0).last_event_ms;
     fs::write(pod.repo().join("go"), "").unwrap();
-    town.beat("it says something", |b| b.last_event_ms > before);
-    until("it took the first file", || !pod.repo().join("go").exists());
+    witness.heartbeat("the output counts", |b| b.last_event_ms > before);
+    until("it deleted the first file", || !pod.repo().join("go").exists());
     fs::write(pod.repo().join("go"), "").unwrap();
     assert_eq!(Pod::end_run(run).0, Some(0));
     pod.end_sync(sync);
 }
 
 #[test]
-fn an_alarm_is_kept_while_the_witness_is_away_and_is_raised_once_it_is_back() {
-    let mut town = Town::new();
-    let (_origin, pod, sync) = watched(&town);
-    town.kill();
+fn an_escalation_is_kept_without_a_connection_and_is_raised_when_there_is_one() {
+    let mut witness = FakeWitness::new();
+    let (_origin, pod, sync) = watched(&witness);
+    witness.stop();
     let raise = "gt escalate -s high 'The forge is down' --details 'since noon'";
     let script = format!(
-        "{raise} > kept; touch said; while [ ! -e go ]; do sleep 0.05; done; {raise} > told; {raise} > again; gt escalate ' ' 2> refused || touch no\n"
+        "{raise} > kept; touch escalated; while [ ! -e go ]; do sleep 0.05; done; {raise} > raised; {raise} > again; gt escalate ' ' 2> refused || touch no\n"
     );
     let run = pod.agent(&script);
-    until("the agent was answered", || pod.repo().join("said").exists());
+    until("the agent was answered", || pod.repo().join("escalated").exists());
     assert!(fs::read_to_string(pod.repo().join("kept")).unwrap().contains("is kept"));
-    assert!(town.heard().raised.is_empty());
-    town.back();
-    until("it is raised", || !town.heard().raised.is_empty());
+    assert!(witness.received().raised.is_empty());
+    witness.start();
+    until("it is raised", || !witness.received().raised.is_empty());
     fs::write(pod.repo().join("go"), "").unwrap();
     let (code, _) = Pod::end_run(run);
     assert_eq!(code, Some(0), "{}", pod.log("run"));
-    let told = fs::read_to_string(pod.repo().join("told")).unwrap();
-    assert!(told.contains("town/esc-1"), "{told}");
+    let raised = fs::read_to_string(pod.repo().join("raised")).unwrap();
+    assert!(raised.contains("work/esc-1"), "{raised}");
     let again = fs::read_to_string(pod.repo().join("again")).unwrap();
-    assert!(again.contains("told before") && again.contains("town/esc-1"), "{again}");
+    assert!(again.contains("raised before") && again.contains("work/esc-1"), "{again}");
     assert!(
         pod.repo().join("no").exists()
             && fs::read_to_string(pod.repo().join("refused")).unwrap().contains("in a sentence")
     );
     {
-        let heard = town.heard();
-        let alarm = &heard.raised[0];
+        let received = witness.received();
+        let escalation = &received.raised[0];
         assert!(
-            alarm.cause.starts_with("polecat/town/toast/agent/the-forge-is-down-"),
+            escalation.cause.starts_with("polecat/work/toast/agent/the-forge-is-down-"),
             "{}",
-            alarm.cause
+            escalation.cause
         );
         assert_eq!(
-            (alarm.severity.as_str(), alarm.details.as_str(), alarm.source.as_str()),
+            (escalation.severity.as_str(), escalation.details.as_str(), escalation.source.as_str()),
             ("high", "since noon", "agent")
         );
         assert_eq!(
-            (alarm.related_kind.as_str(), alarm.related_name.as_str(), alarm.rig.as_str()),
+            (
+                escalation.related_kind.as_str(),
+                escalation.related_name.as_str(),
+                escalation.rig.as_str()
+            ),
             ("Polecat", "toast", "rig")
         );
-        assert!(heard.raised.iter().all(|r| r.cause == alarm.cause));
+        assert!(received.raised.iter().all(|r| r.cause == escalation.cause));
     }
     pod.end_sync(sync);
 }
 
 #[test]
-fn an_alarm_that_nobody_heard_is_in_the_record() {
-    let mut town = Town::new();
-    town.kill();
-    let (_origin, pod, sync) = watched(&town);
-    let (code, _) = Pod::end_run(pod.agent("gt escalate 'Nobody is there'\n"));
+fn an_escalation_that_was_not_sent_is_in_the_push_record() {
+    let mut witness = FakeWitness::new();
+    witness.stop();
+    let (_origin, pod, sync) = watched(&witness);
+    let (code, _) = Pod::end_run(pod.agent("gt escalate 'The forge is down'\n"));
     assert_eq!(code, Some(0));
     let record = pod.end_sync(sync);
     assert_eq!(record.result, SyncResult::NoChanges);
-    assert!(record.message.contains("nobody heard: 1"), "{record:?}");
+    assert!(record.message.contains("escalations not sent: 1"), "{record:?}");
 }
 
 #[test]
-fn a_stranger_on_the_port_gets_no_token_and_holds_up_nothing() {
-    let (real, other) = (Town::new(), Town::new());
+fn a_server_of_another_ca_gets_no_token_and_blocks_nothing() {
+    let (real, other) = (FakeWitness::new(), FakeWitness::new());
     let origin = Origin::new();
     let mut pod = Pod::new(&origin.url());
-    real.tell(&mut pod);
-    // The address of one, the authority of the other.
-    let stranger = {
+    real.configure(&mut pod);
+    // The address of one, the CA of the other.
+    let endpoint_of_other = {
         let mut at_other = Pod::new(&origin.url());
-        other.tell(&mut at_other);
+        other.configure(&mut at_other);
         at_other.env["GASTOWN_WITNESS_ENDPOINT"].clone()
     };
-    pod.set("GASTOWN_WITNESS_ENDPOINT", &stranger);
+    pod.set("GASTOWN_WITNESS_ENDPOINT", &endpoint_of_other);
     pod.ready();
     let sync = pod.sync();
     let (code, _) = Pod::end_run(pod.agent("echo w > w; git add w; git commit -qm w\n"));
     assert_eq!(code, Some(0));
-    until("it tried", || pod.log("sync").contains("the witness is away"));
-    assert!(other.heard().tokens.is_empty());
+    until("it tried", || pod.log("sync").contains("the witness cannot be reached"));
+    assert!(other.received().tokens.is_empty());
     assert_eq!(pod.end_sync(sync).result, SyncResult::Pushed);
 }

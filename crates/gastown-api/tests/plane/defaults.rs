@@ -2,23 +2,23 @@
 
 use serde_json::{Value, json};
 
-use crate::ground::{
-    Ground, bead_store, convoy, merge_request, polecat, refinery, rig, with, witness,
+use crate::fixture::{
+    Fixture, bead_store, convoy, merge_request, polecat, refinery, rig, with, witness,
 };
 
-/// The object's spec is exactly what was written and these fields.
-async fn fills(ground: &Ground, object: &Value, wanted: &[(&str, Value)]) {
+/// Checks that the object's spec is exactly what was written, plus these fields.
+async fn fills(fixture: &Fixture, object: &Value, wanted: &[(&str, Value)]) {
     let expected = wanted
         .iter()
         .fold(object.clone(), |o, (place, value)| with(o, &format!("spec/{place}"), value.clone()));
-    assert_eq!(ground.defaulted(object).await["spec"], expected["spec"]);
+    assert_eq!(fixture.defaulted(object).await["spec"], expected["spec"]);
 }
 
 #[tokio::test]
 async fn every_kind_gets_its_defaults_and_nothing_else() {
-    let ground = Ground::new().await;
+    let fixture = Fixture::new().await;
     fills(
-        &ground,
+        &fixture,
         &rig(),
         &[("settings", json!({ "maxPolecats": 8, "namepoolTheme": "mad-max" }))],
     )
@@ -34,30 +34,30 @@ async fn every_kind_gets_its_defaults_and_nothing_else() {
         ("kubernetes/activeDeadlineSeconds", json!(3600)),
         ("kubernetes/sshStrictHostKeyChecking", json!("yes")),
     ];
-    fills(&ground, &polecat(), &polecat_defaults).await;
-    fills(&ground, &convoy(), &[("parallelism", json!(0)), ("failurePolicy", json!("Continue"))])
+    fills(&fixture, &polecat(), &polecat_defaults).await;
+    fills(&fixture, &convoy(), &[("parallelism", json!(0)), ("failurePolicy", json!("Continue"))])
         .await;
     let times = [
         ("healthCheckInterval", json!("30s")),
         ("stuckThreshold", json!("15m")),
         ("escalationTarget", json!("mayor")),
     ];
-    fills(&ground, &witness(), &times).await;
+    fills(&fixture, &witness(), &times).await;
     let refinery_defaults = [
         ("targetBranch", json!("main")),
         ("parallelism", json!(1)),
         ("deleteMergedBranches", json!(true)),
     ];
-    fills(&ground, &refinery(), &refinery_defaults).await;
+    fills(&fixture, &refinery(), &refinery_defaults).await;
     let store_defaults = [
         ("syncInterval", json!("5m")),
         ("backend", json!("GitJsonl")),
         ("git", json!({ "path": ".beads" })),
         ("writePolicy", json!("Write")),
     ];
-    fills(&ground, &bead_store(), &store_defaults).await;
+    fills(&fixture, &bead_store(), &store_defaults).await;
     fills(
-        &ground,
+        &fixture,
         &merge_request(),
         &[("attempt", json!(1)), ("priority", json!(2)), ("retry", json!(0))],
     )
@@ -66,27 +66,27 @@ async fn every_kind_gets_its_defaults_and_nothing_else() {
 
 #[tokio::test]
 async fn parts_get_defaults_when_they_are_there() {
-    let ground = Ground::new().await;
+    let fixture = Fixture::new().await;
     let settings =
-        ground.defaulted(&with(rig(), "spec/settings", json!({ "maxPolecats": 3 }))).await;
+        fixture.defaulted(&with(rig(), "spec/settings", json!({ "maxPolecats": 3 }))).await;
     assert_eq!(
         settings["spec"]["settings"],
         json!({ "maxPolecats": 3, "namepoolTheme": "mad-max" })
     );
     let agent =
-        ground.defaulted(&with(polecat(), "spec/agentConfig", json!({ "model": "m" }))).await;
+        fixture.defaulted(&with(polecat(), "spec/agentConfig", json!({ "model": "m" }))).await;
     assert_eq!(agent["spec"]["agentConfig"], json!({ "provider": "litellm", "model": "m" }));
 }
 
 #[tokio::test]
-async fn a_template_says_only_what_was_said() {
-    let ground = Ground::new().await;
+async fn a_template_has_only_what_was_written() {
+    let fixture = Fixture::new().await;
     let said = with(
         with(rig(), "spec/refinery", json!({ "gateTemplate": {} })),
         "spec/witness",
         json!({}),
     );
-    let kept = ground.defaulted(&said).await;
+    let kept = fixture.defaulted(&said).await;
     assert_eq!(
         (&kept["spec"]["refinery"], &kept["spec"]["witness"]),
         (&json!({ "gateTemplate": {} }), &json!({}))
@@ -95,22 +95,22 @@ async fn a_template_says_only_what_was_said() {
 
 #[tokio::test]
 async fn a_null_counts_as_absent() {
-    let ground = Ground::new().await;
+    let fixture = Fixture::new().await;
     let nulls = json!({ "spec": { "expectChanges": null, "maxAttempts": null, "budget": null, "kubernetes": { "gitBranch": null } } });
-    let made = ground.apply(&polecat()).await;
-    let changed = ground.change(&made, &nulls).await.unwrap();
+    let made = fixture.apply(&polecat()).await;
+    let changed = fixture.change(&made, &nulls).await.unwrap();
     assert_eq!(changed["spec"], made["spec"]);
 }
 
 #[tokio::test]
 async fn a_status_begins_with_the_first_phase() {
-    let ground = Ground::new().await;
+    let fixture = Fixture::new().await;
     for (object, phase) in
         [(polecat(), json!("Idle")), (convoy(), json!("Pending")), (refinery(), Value::Null)]
     {
-        let made = ground.apply(&object).await;
+        let made = fixture.apply(&object).await;
         assert_eq!(made.get("status"), None);
-        let status = ground.apply_status(&object, &json!({ "conditions": [] })).await;
+        let status = fixture.apply_status(&object, &json!({ "conditions": [] })).await;
         assert_eq!(status["status"]["phase"], phase);
     }
 }

@@ -7,7 +7,7 @@
 #![allow(clippy::needless_pass_by_value)]
 
 mod defaults;
-mod ground;
+mod fixture;
 mod immutable;
 mod polecat_rules;
 mod rbac;

@@ -2,22 +2,22 @@
 
 use serde_json::{Value, json};
 
-use crate::ground::{Ground, polecat, refinery, rig, with, without};
+use crate::fixture::{Fixture, polecat, refinery, rig, with, without};
 
 #[tokio::test]
 async fn a_polecat_has_a_rig_and_a_name_that_fits_a_pod() {
-    let ground = Ground::new().await;
-    ground.refuses(&without(polecat(), "spec/rig"), &["spec.rig", "Required"]).await;
-    ground.refuses(&with(polecat(), "spec/rig", json!("")), &["spec.rig"]).await;
-    ground.accepts(&with(polecat(), "metadata/name", json!("p".repeat(55)))).await;
-    ground
+    let fixture = Fixture::new().await;
+    fixture.refuses(&without(polecat(), "spec/rig"), &["spec.rig", "Required"]).await;
+    fixture.refuses(&with(polecat(), "spec/rig", json!("")), &["spec.rig"]).await;
+    fixture.accepts(&with(polecat(), "metadata/name", json!("p".repeat(55)))).await;
+    fixture
         .refuses(
             &with(polecat(), "metadata/name", json!("p".repeat(56))),
             &["at most 55 characters"],
         )
         .await;
-    ground.accepts(&without(polecat(), "spec/kubernetes")).await;
-    ground
+    fixture.accepts(&without(polecat(), "spec/kubernetes")).await;
+    fixture
         .refuses(
             &without(polecat(), "spec/kubernetes/gitRepository"),
             &["gitRepository", "Required"],
@@ -26,8 +26,8 @@ async fn a_polecat_has_a_rig_and_a_name_that_fits_a_pod() {
 }
 
 #[tokio::test]
-async fn words_of_a_set_are_of_that_set() {
-    let ground = Ground::new().await;
+async fn enums_accept_their_values_only() {
+    let fixture = Fixture::new().await;
     for (place, good, bad) in [
         ("spec/desiredState", &["Idle", "Working", "Terminated"][..], "Paused"),
         ("spec/executionMode", &["kubernetes"], "local"),
@@ -36,9 +36,9 @@ async fn words_of_a_set_are_of_that_set() {
         ("spec/kubernetes/sshStrictHostKeyChecking", &["yes"], "no"),
     ] {
         for word in good {
-            ground.accepts(&with(polecat(), place, json!(word))).await;
+            fixture.accepts(&with(polecat(), place, json!(word))).await;
         }
-        ground
+        fixture
             .refuses(
                 &with(polecat(), place, json!(bad)),
                 &["Unsupported value", &place.replace('/', ".")],
@@ -49,7 +49,7 @@ async fn words_of_a_set_are_of_that_set() {
 
 #[tokio::test]
 async fn numbers_of_a_polecat_are_within_their_bounds() {
-    let ground = Ground::new().await;
+    let fixture = Fixture::new().await;
     for (place, good, bad) in [
         ("spec/ttlSecondsAfterFinished", &[0, 1][..], &[-1][..]),
         ("spec/maxIdleSeconds", &[0, 1], &[-1]),
@@ -61,17 +61,17 @@ async fn numbers_of_a_polecat_are_within_their_bounds() {
         ("spec/budget/maxTurns", &[1], &[0]),
     ] {
         for n in good {
-            ground.accepts(&with(polecat(), place, json!(n))).await;
+            fixture.accepts(&with(polecat(), place, json!(n))).await;
         }
         for n in bad {
-            ground.refuses(&with(polecat(), place, json!(n)), &[&place.replace('/', ".")]).await;
+            fixture.refuses(&with(polecat(), place, json!(n)), &[&place.replace('/', ".")]).await;
         }
     }
     for cost in [json!(0.01), json!(5)] {
-        ground.accepts(&with(polecat(), "spec/budget/maxCostUSD", cost)).await;
+        fixture.accepts(&with(polecat(), "spec/budget/maxCostUSD", cost)).await;
     }
     for cost in [json!(0), json!(-0.5)] {
-        ground
+        fixture
             .refuses(
                 &with(polecat(), "spec/budget/maxCostUSD", cost),
                 &["budget.maxCostUSD must be more than 0"],
@@ -81,19 +81,19 @@ async fn numbers_of_a_polecat_are_within_their_bounds() {
 }
 
 #[tokio::test]
-async fn a_generic_agent_says_what_to_run() {
-    let ground = Ground::new().await;
+async fn a_generic_agent_names_its_program() {
+    let fixture = Fixture::new().await;
     let generic = with(polecat(), "spec/agent", json!("generic"));
     let words = ["spec.agentConfig.command is required"];
-    ground.refuses(&generic, &words).await;
-    ground.refuses(&with(generic.clone(), "spec/agentConfig", json!({})), &words).await;
-    ground.refuses(&with(generic.clone(), "spec/agentConfig/command", json!([])), &words).await;
-    ground.accepts(&with(generic, "spec/agentConfig/command", json!(["/bin/true"]))).await;
+    fixture.refuses(&generic, &words).await;
+    fixture.refuses(&with(generic.clone(), "spec/agentConfig", json!({})), &words).await;
+    fixture.refuses(&with(generic.clone(), "spec/agentConfig/command", json!([])), &words).await;
+    fixture.accepts(&with(generic, "spec/agentConfig/command", json!(["/bin/true"]))).await;
 }
 
 #[tokio::test]
 async fn a_request_does_not_exceed_its_limit() {
-    let ground = Ground::new().await;
+    let fixture = Fixture::new().await;
     let places = [
         (polecat(), "spec/resources"),
         (polecat(), "spec/kubernetes/resources"),
@@ -115,7 +115,7 @@ async fn a_request_does_not_exceed_its_limit() {
             resources("memory", json!("1024Mi"), json!("1Gi")),
             resources("nvidia.com/gpu", json!(1), json!(1)),
         ] {
-            ground.accepts(&with(base.clone(), place, good)).await;
+            fixture.accepts(&with(base.clone(), place, good)).await;
         }
         for (name, request, limit) in [
             ("cpu", json!("1001m"), json!(1)),
@@ -124,7 +124,7 @@ async fn a_request_does_not_exceed_its_limit() {
             ("ephemeral-storage", json!("2Gi"), json!("1Gi")),
         ] {
             let bad = with(base.clone(), place, resources(name, request, limit));
-            ground
+            fixture
                 .refuses(
                     &bad,
                     &[&format!("{name} request exceeds limit"), &place.replace('/', ".")],
@@ -132,7 +132,7 @@ async fn a_request_does_not_exceed_its_limit() {
                 .await;
         }
         for quantity in [json!("much"), json!("-1"), json!("1Xi"), json!(""), json!("1e1.5")] {
-            ground
+            fixture
                 .refuses(
                     &with(base.clone(), place, json!({ "limits": { "cpu": quantity } })),
                     &["limits.cpu"],
@@ -143,8 +143,8 @@ async fn a_request_does_not_exceed_its_limit() {
 }
 
 #[tokio::test]
-async fn volumes_are_of_the_kinds_that_give_nothing_of_the_node_away() {
-    let ground = Ground::new().await;
+async fn volumes_are_of_kinds_that_give_no_access_to_the_node() {
+    let fixture = Fixture::new().await;
     let volume = |source: Value| {
         let mut volume = source;
         volume["name"] = json!("v");
@@ -157,18 +157,18 @@ async fn volumes_are_of_the_kinds_that_give_nothing_of_the_node_away() {
         json!({ "persistentVolumeClaim": { "claimName": "a" } }),
         json!({ "projected": { "sources": [{ "configMap": { "name": "a" } }, { "secret": { "name": "b" } }] } }),
     ] {
-        ground.accepts(&volume(good)).await;
+        fixture.accepts(&volume(good)).await;
     }
-    ground.refuses(&volume(json!({})), &["volumes[0]", "exactly one of emptyDir"]).await;
-    ground
+    fixture.refuses(&volume(json!({})), &["volumes[0]", "exactly one of emptyDir"]).await;
+    fixture
         .refuses(&volume(json!({ "emptyDir": {}, "secret": {} })), &["exactly one of emptyDir"])
         .await;
 }
 
 #[tokio::test]
 async fn a_volume_of_another_kind_is_refused_also_without_strict_validation() {
-    let ground = Ground::new().await;
-    let base = ground.apply(&polecat()).await;
+    let fixture = Fixture::new().await;
+    let base = fixture.apply(&polecat()).await;
     let change = |volume: Value| json!({ "spec": { "kubernetes": { "volumes": [volume] } } });
     let token = json!({ "name": "v", "projected": { "sources": [{ "serviceAccountToken": { "path": "t", "audience": "gastown" } }] } });
     let kinds = [
@@ -179,14 +179,14 @@ async fn a_volume_of_another_kind_is_refused_also_without_strict_validation() {
         (token, "service-account tokens are not allowed"),
     ];
     for (volume, words) in kinds {
-        let error = ground.change(&base, &change(volume)).await.unwrap_err().to_string();
+        let error = fixture.change(&base, &change(volume)).await.unwrap_err().to_string();
         assert!(error.contains(words), "{error}");
     }
 }
 
 #[tokio::test]
 async fn a_mount_shows_a_volume_of_the_user_and_hides_nothing_of_ours() {
-    let ground = Ground::new().await;
+    let fixture = Fixture::new().await;
     let mounted = |name: &str, path: &str| {
         let base =
             with(polecat(), "spec/kubernetes/volumes", json!([{ "name": "v", "emptyDir": {} }]));
@@ -200,7 +200,7 @@ async fn a_mount_shows_a_volume_of_the_user_and_hides_nothing_of_ours() {
         "/tmpfs",
         "/var/run/secrets/x",
     ] {
-        ground.accepts(&mounted("v", good)).await;
+        fixture.accepts(&mounted("v", good)).await;
     }
     for bad in [
         "data",
@@ -225,7 +225,7 @@ async fn a_mount_shows_a_volume_of_the_user_and_hides_nothing_of_ours() {
         "/a:b",
         "/var/run/gastown",
     ] {
-        ground
+        fixture
             .refuses(
                 &mounted("v", bad),
                 &["volumeMounts[].mountPath must be an absolute path outside"],
@@ -233,7 +233,7 @@ async fn a_mount_shows_a_volume_of_the_user_and_hides_nothing_of_ours() {
             .await;
     }
     for name in ["other", "git-creds", "private", "podinfo"] {
-        ground.refuses(&mounted(name, "/data"), &["must be one of kubernetes.volumes"]).await;
+        fixture.refuses(&mounted(name, "/data"), &["must be one of kubernetes.volumes"]).await;
     }
     for name in [
         "git-creds",
@@ -250,15 +250,15 @@ async fn a_mount_shows_a_volume_of_the_user_and_hides_nothing_of_ours() {
     ] {
         let ours =
             with(polecat(), "spec/kubernetes/volumes", json!([{ "name": name, "emptyDir": {} }]));
-        ground.refuses(&ours, &["is one that the operator uses itself"]).await;
+        fixture.refuses(&ours, &["is one that the operator uses itself"]).await;
     }
     let twice = json!([{ "name": "v", "emptyDir": {} }, { "name": "v", "emptyDir": {} }]);
-    ground.refuses(&with(polecat(), "spec/kubernetes/volumes", twice), &["Duplicate"]).await;
+    fixture.refuses(&with(polecat(), "spec/kubernetes/volumes", twice), &["Duplicate"]).await;
 }
 
 #[tokio::test]
 async fn an_environment_variable_has_one_name_and_one_source() {
-    let ground = Ground::new().await;
+    let fixture = Fixture::new().await;
     let templates = with(refinery(), "spec/gateTemplate", json!({}));
     for (base, place) in [
         (polecat(), "spec/kubernetes/env"),
@@ -266,19 +266,19 @@ async fn an_environment_variable_has_one_name_and_one_source() {
         (templates, "spec/gateTemplate/env"),
     ] {
         let env = |list: Value| with(base.clone(), place, list);
-        ground.accepts(&env(json!([{ "name": "A" }, { "name": "b.c-d", "value": "" }]))).await;
-        ground.accepts(&env(json!([{ "name": "A", "valueFrom": { "fieldRef": { "fieldPath": "metadata.name" } } }]))).await;
-        ground.refuses(&env(json!([{ "name": "A" }, { "name": "A" }])), &["Duplicate"]).await;
-        ground.refuses(&env(json!([{ "name": "1A" }])), &["must be a variable's name"]).await;
-        ground.refuses(&env(json!([{ "name": "A=B" }])), &["must be a variable's name"]).await;
+        fixture.accepts(&env(json!([{ "name": "A" }, { "name": "b.c-d", "value": "" }]))).await;
+        fixture.accepts(&env(json!([{ "name": "A", "valueFrom": { "fieldRef": { "fieldPath": "metadata.name" } } }]))).await;
+        fixture.refuses(&env(json!([{ "name": "A" }, { "name": "A" }])), &["Duplicate"]).await;
+        fixture.refuses(&env(json!([{ "name": "1A" }])), &["must be a variable's name"]).await;
+        fixture.refuses(&env(json!([{ "name": "A=B" }])), &["must be a variable's name"]).await;
         let both = json!([{ "name": "A", "value": "x", "valueFrom": { "fieldRef": { "fieldPath": "metadata.name" } } }]);
-        ground.refuses(&env(both), &["value or valueFrom, not both"]).await;
+        fixture.refuses(&env(both), &["value or valueFrom, not both"]).await;
     }
 }
 
 #[tokio::test]
 async fn lists_and_texts_have_an_end() {
-    let ground = Ground::new().await;
+    let fixture = Fixture::new().await;
     let many = |n: usize, item: &dyn Fn(usize) -> Value| Value::Array((0..n).map(item).collect());
     let env = |i: usize| json!({ "name": format!("V{i}") });
     let toleration = |_: usize| json!({ "operator": "Exists" });
@@ -290,8 +290,8 @@ async fn lists_and_texts_have_an_end() {
         ("spec/kubernetes/imagePullSecrets", 16, &secret),
         ("spec/kubernetes/volumes", 16, &volume),
     ] {
-        ground.accepts(&with(polecat(), place, many(most, item))).await;
-        ground
+        fixture.accepts(&with(polecat(), place, many(most, item))).await;
+        fixture
             .refuses(
                 &with(polecat(), place, many(most + 1, item)),
                 &["Too many", &place.replace('/', ".")],
@@ -301,8 +301,8 @@ async fn lists_and_texts_have_an_end() {
     for (place, most) in
         [("spec/taskDescription", 131_072), ("spec/rig", 253), ("spec/kubernetes/image", 1024)]
     {
-        ground.accepts(&with(polecat(), place, json!("x".repeat(most)))).await;
-        ground
+        fixture.accepts(&with(polecat(), place, json!("x".repeat(most)))).await;
+        fixture
             .refuses(
                 &with(polecat(), place, json!("x".repeat(most + 1))),
                 &["Too long", &place.replace('/', ".")],

@@ -10,7 +10,7 @@ use kube::api::{Api, DynamicObject, Patch, PatchParams, PostParams};
 use kube::core::{ApiResource, GroupVersionKind};
 use serde_json::json;
 
-use crate::ground::Ground;
+use crate::fixture::Fixture;
 
 /// A controller's service account in a release namespace, with its roles bound there and in one
 /// secret namespace.
@@ -58,9 +58,9 @@ async fn bind(
 
 impl Account {
     async fn of(controller: Controller) -> Self {
-        let ground = Ground::new().await;
+        let fixture = Fixture::new().await;
         let plane = ControlPlane::shared().await.unwrap();
-        let (client, release) = (ground.client(), ground.namespace().to_owned());
+        let (client, release) = (fixture.client(), fixture.namespace().to_owned());
         let secrets = plane.namespace().await.unwrap();
         let account =
             json!({ "kind": "ServiceAccount", "name": controller.name(), "namespace": release });
@@ -140,7 +140,7 @@ async fn polecat_ctl_makes_pods_anywhere_and_sees_no_secret() {
 }
 
 #[tokio::test]
-async fn refinery_ctl_reads_secrets_where_it_is_told_and_nowhere_else() {
+async fn refinery_ctl_reads_secrets_in_the_configured_namespaces_and_nowhere_else() {
     let account = Account::of(Controller::Refinery).await;
     account.until_bound().await;
     let (here, told) = (account.release.as_str(), account.secrets.as_str());

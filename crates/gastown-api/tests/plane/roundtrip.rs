@@ -4,22 +4,18 @@ use futures::future::join_all;
 use gastown_api::{BeadStore, Convoy, Escalation, MergeRequest, Polecat, Refinery, Rig, Witness};
 use kube::api::{Api, ListParams};
 use kube::core::DeserializeGuard;
+use serde::Serialize;
 use serde::de::DeserializeOwned;
-use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
-use crate::ground::{Ground, polecat, with};
+use crate::fixture::{Fixture, polecat, with};
 
 const MANIFESTS: [&str; 2] =
     [include_str!("../fixtures/go-operator.yaml"), include_str!("../fixtures/additions.yaml")];
 const STATUSES: &str = include_str!("../fixtures/statuses.yaml");
 
 fn manifests() -> Vec<Value> {
-    MANIFESTS
-        .iter()
-        .flat_map(|t| serde_norway::Deserializer::from_str(t))
-        .map(|d| Value::deserialize(d).unwrap())
-        .collect()
+    MANIFESTS.iter().flat_map(|text| serde_saphyr::from_multiple::<Value>(text).unwrap()).collect()
 }
 
 /// The object as our types write it again.
@@ -61,37 +57,38 @@ fn quantities_as_text(value: &mut Value) {
 
 #[tokio::test]
 async fn every_field_of_every_kind_is_stored_and_read_back() {
-    let ground = Ground::new().await;
-    let statuses: Value = serde_norway::from_str(STATUSES).unwrap();
-    join_all(manifests().iter().map(|manifest| one_goes_round(&ground, manifest, &statuses))).await;
+    let fixture = Fixture::new().await;
+    let statuses: Value = serde_saphyr::from_str(STATUSES).unwrap();
+    join_all(manifests().iter().map(|manifest| one_goes_round(&fixture, manifest, &statuses)))
+        .await;
 }
 
-async fn one_goes_round(ground: &Ground, manifest: &Value, statuses: &Value) {
-    let mut stored = ground.apply(manifest).await;
+async fn one_goes_round(fixture: &Fixture, manifest: &Value, statuses: &Value) {
+    let mut stored = fixture.apply(manifest).await;
     // Applied again as our types write it, defaults and all, nothing changes.
     let mut same = again(&stored);
     same.as_object_mut().unwrap().remove("status");
     same["metadata"] = json!({ "name": manifest["metadata"]["name"] });
     quantities_as_text(&mut stored["spec"]);
     assert_eq!(
-        ground.apply(&same).await["spec"],
+        fixture.apply(&same).await["spec"],
         stored["spec"],
         "{}",
         manifest["metadata"]["name"]
     );
     let wanted = &statuses[manifest["kind"].as_str().unwrap()];
-    let written = ground.apply_status(manifest, wanted).await;
+    let written = fixture.apply_status(manifest, wanted).await;
     assert_eq!(&written["status"], wanted);
     assert_eq!(&again(&written)["status"], wanted);
 }
 
 #[tokio::test]
 async fn another_managers_condition_stays() {
-    let ground = Ground::new().await;
-    let made = ground.apply(&polecat()).await;
+    let fixture = Fixture::new().await;
+    let made = fixture.apply(&polecat()).await;
     let condition = |type_: &str| json!({ "type": type_, "status": "True", "reason": "R", "message": "m", "lastTransitionTime": "2026-01-02T03:04:05Z" });
-    ground.apply_status(&made, &json!({ "conditions": [condition("Ready")] })).await;
-    let api: Api<Polecat> = Api::namespaced(ground.client(), ground.namespace());
+    fixture.apply_status(&made, &json!({ "conditions": [condition("Ready")] })).await;
+    let api: Api<Polecat> = Api::namespaced(fixture.client(), fixture.namespace());
     let body = json!({
         "apiVersion": "gastown.gastown.io/v1alpha1", "kind": "Polecat", "status": { "conditions": [condition("Merged")] },
     });
@@ -104,7 +101,7 @@ async fn another_managers_condition_stays() {
 
 #[tokio::test]
 async fn whatever_the_schema_takes_the_types_read() {
-    let ground = Ground::new().await;
+    let fixture = Fixture::new().await;
     let odd = [
         with(
             polecat(),
@@ -125,9 +122,10 @@ async fn whatever_the_schema_takes_the_types_read() {
         with(polecat(), "spec/budget", json!({ "maxCostUSD": 5, "maxTokens": i64::MAX })),
     ];
     for (i, object) in odd.into_iter().enumerate() {
-        ground.apply(&with(object, "metadata/name", json!(format!("odd-{i}")))).await;
+        fixture.apply(&with(object, "metadata/name", json!(format!("odd-{i}")))).await;
     }
-    let api: Api<DeserializeGuard<Polecat>> = Api::namespaced(ground.client(), ground.namespace());
+    let api: Api<DeserializeGuard<Polecat>> =
+        Api::namespaced(fixture.client(), fixture.namespace());
     let all = api.list(&ListParams::default()).await.unwrap();
     assert_eq!(all.items.len(), 5);
     for read in all {

@@ -4,14 +4,14 @@ use gastown_api::duration;
 use gastown_types::{BranchName, CommitId, GitUrl};
 use serde_json::{Value, json};
 
-use crate::ground::{
-    Ground, bead_store, convoy, merge_request, polecat, refinery, rig, with, without, witness,
+use crate::fixture::{
+    Fixture, bead_store, convoy, merge_request, polecat, refinery, rig, with, without, witness,
 };
 
-/// At this place of this object, the texts are taken or refused as said, and a refusal holds the
-/// words.
+/// Checks that the good texts are accepted at this place of this object, and the bad ones refused
+/// with a message that contains the words.
 async fn texts(
-    ground: &Ground,
+    fixture: &Fixture,
     base: &Value,
     place: &str,
     good: &[&str],
@@ -19,22 +19,22 @@ async fn texts(
     words: &[&str],
 ) {
     for text in good {
-        ground.accepts(&with(base.clone(), place, json!(text))).await;
+        fixture.accepts(&with(base.clone(), place, json!(text))).await;
     }
     let field = place.replace('/', ".");
     for text in bad {
         let words: Vec<&str> = words.iter().copied().chain([field.as_str()]).collect();
-        ground.refuses(&with(base.clone(), place, json!(text)), &words).await;
+        fixture.refuses(&with(base.clone(), place, json!(text)), &words).await;
     }
 }
 
-/// The same for numbers.
-async fn numbers(ground: &Ground, base: &Value, place: &str, good: &[i64], bad: &[i64]) {
+/// Checks that the good numbers are accepted at this place, and the bad ones refused.
+async fn numbers(fixture: &Fixture, base: &Value, place: &str, good: &[i64], bad: &[i64]) {
     for n in good {
-        ground.accepts(&with(base.clone(), place, json!(n))).await;
+        fixture.accepts(&with(base.clone(), place, json!(n))).await;
     }
     for n in bad {
-        ground.refuses(&with(base.clone(), place, json!(n)), &[&place.replace('/', ".")]).await;
+        fixture.refuses(&with(base.clone(), place, json!(n)), &[&place.replace('/', ".")]).await;
     }
 }
 
@@ -80,16 +80,16 @@ const NO_URLS: [&str; 22] = [
 
 #[tokio::test]
 async fn repository_urls_are_those_that_the_controllers_read() {
-    let ground = Ground::new().await;
+    let fixture = Fixture::new().await;
     for url in URLS {
         assert!(url.parse::<GitUrl>().is_ok(), "{url}");
     }
     for url in NO_URLS {
         assert!(url.parse::<GitUrl>().is_err(), "{url}");
     }
-    texts(&ground, &rig(), "spec/gitURL", &URLS, &NO_URLS, &["must be a repository URL"]).await;
+    texts(&fixture, &rig(), "spec/gitURL", &URLS, &NO_URLS, &["must be a repository URL"]).await;
     texts(
-        &ground,
+        &fixture,
         &polecat(),
         "spec/kubernetes/gitRepository",
         &URLS,
@@ -97,7 +97,7 @@ async fn repository_urls_are_those_that_the_controllers_read() {
         &["must be a repository URL"],
     )
     .await;
-    ground
+    fixture
         .refuses(
             &with(rig(), "spec/gitURL", json!(format!("https://h/{}", "a".repeat(2048)))),
             &["spec.gitURL", "2048"],
@@ -116,10 +116,10 @@ fn chance(parts: &[&[&str]], count: usize) -> Vec<String> {
     (0..count).map(|_| parts.iter().map(|choices| choices[draw(choices.len())]).collect()).collect()
 }
 
-/// Whatever the API server takes at a place, the controllers read too; `parts` make texts of both
-/// sorts.
+/// Checks that whatever the API server accepts at a place can be read by the controllers; `parts`
+/// make texts of both sorts.
 async fn taken_means_read(
-    ground: &Ground,
+    fixture: &Fixture,
     base: &Value,
     place: &str,
     parts: &[&[&str]],
@@ -128,7 +128,7 @@ async fn taken_means_read(
     let mut taken = 0;
     let texts = chance(parts, 400);
     for text in &texts {
-        if ground.takes(&with(base.clone(), place, json!(text))).await {
+        if fixture.takes(&with(base.clone(), place, json!(text))).await {
             assert!(reads(text), "taken, and no controller reads it: {text:?}");
             taken += 1;
         }
@@ -142,7 +142,7 @@ async fn taken_means_read(
 
 #[tokio::test]
 async fn a_url_or_branch_that_is_taken_is_one_that_is_read() {
-    let ground = Ground::new().await;
+    let fixture = Fixture::new().await;
     let url: [&[&str]; 6] = [
         &[
             "https://",
@@ -162,7 +162,7 @@ async fn a_url_or_branch_that_is_taken_is_one_that_is_read() {
         &["", "", "", ".git", "/", "/..", "/-", "\n"],
         &["", "", "", "/x", ":1", ";"],
     ];
-    taken_means_read(&ground, &rig(), "spec/gitURL", &url, |t| t.parse::<GitUrl>().is_ok()).await;
+    taken_means_read(&fixture, &rig(), "spec/gitURL", &url, |t| t.parse::<GitUrl>().is_ok()).await;
     let first: &[&str] = &["", "a", "b", "_", "B1", "a/b", ".", "-", "@", "refs/", "HEAD"];
     let part: &[&str] = &[
         "", "", "a", "a", "B1", ".", "..", "-", "@", "@{", "/", "/", "//", ".lock", ".LOCK",
@@ -170,7 +170,7 @@ async fn a_url_or_branch_that_is_taken_is_one_that_is_read() {
     ];
     let branch: [&[&str]; 4] = [first, part, part, part];
     let place = "spec/sourceBranch";
-    taken_means_read(&ground, &merge_request(), place, &branch, |t| {
+    taken_means_read(&fixture, &merge_request(), place, &branch, |t| {
         t.parse::<BranchName>().is_ok()
     })
     .await;
@@ -178,7 +178,7 @@ async fn a_url_or_branch_that_is_taken_is_one_that_is_read() {
 
 #[tokio::test]
 async fn branches_are_those_that_the_controllers_read() {
-    let ground = Ground::new().await;
+    let fixture = Fixture::new().await;
     let good =
         ["main", "feature/gt-1.2", "release/2.x", "user@work", "a", "fix-#12", "v1+2=3", "_x"];
     let bad = [
@@ -218,14 +218,16 @@ async fn branches_are_those_that_the_controllers_read() {
         (with(rig(), "spec/refinery", json!({})), "spec/refinery/targetBranch"),
     ];
     for (base, place) in places {
-        texts(&ground, &base, place, &good, &bad, &[]).await;
-        ground.refuses(&with(base, place, json!("a..b")), &["must be a branch's short name"]).await;
+        texts(&fixture, &base, place, &good, &bad, &[]).await;
+        fixture
+            .refuses(&with(base, place, json!("a..b")), &["must be a branch's short name"])
+            .await;
     }
 }
 
 #[tokio::test]
 async fn durations_are_those_that_the_controllers_read() {
-    let ground = Ground::new().await;
+    let fixture = Fixture::new().await;
     let good = ["30s", "15m", "1h30m", "1.5h", "250ms", "0", "10us"];
     let bad = ["", "30", "s", "-5s", "5 s", "5d", "1h30", "soon"];
     assert!(
@@ -240,22 +242,22 @@ async fn durations_are_those_that_the_controllers_read() {
         (template.clone(), "spec/witness/healthCheckInterval"),
         (template, "spec/witness/stuckThreshold"),
     ] {
-        texts(&ground, &base, place, &good, &bad, &["must be a duration such as 30s"]).await;
+        texts(&fixture, &base, place, &good, &bad, &["must be a duration such as 30s"]).await;
     }
 }
 
 #[tokio::test]
 async fn beads_are_whatever_makes_a_branch_and_a_path() {
-    let ground = Ground::new().await;
+    let fixture = Fixture::new().await;
     let good = ["", "gt-1", "gt-a1b2.3", "my-long-prefix-x1", "BUG_7", "7"];
     let bad = ["a/b", "..", "a..b", "-a", ".a", "a b", "a.", "a;b", "a\nb"];
     for (base, place) in [(polecat(), "spec/beadID"), (merge_request(), "spec/beadID")] {
-        texts(&ground, &base, place, &good, &bad, &["must be a bead id"]).await;
-        ground.accepts(&with(base.clone(), place, json!("b".repeat(255)))).await;
-        ground.refuses(&with(base, place, json!("b".repeat(256))), &["spec.beadID", "255"]).await;
+        texts(&fixture, &base, place, &good, &bad, &["must be a bead id"]).await;
+        fixture.accepts(&with(base.clone(), place, json!("b".repeat(255)))).await;
+        fixture.refuses(&with(base, place, json!("b".repeat(256))), &["spec.beadID", "255"]).await;
     }
     for bad in bad {
-        ground
+        fixture
             .refuses(
                 &with(convoy(), "spec/trackedBeads", json!(["gt-1", bad])),
                 &["must be a bead id", "trackedBeads[1]"],
@@ -266,14 +268,14 @@ async fn beads_are_whatever_makes_a_branch_and_a_path() {
 
 #[tokio::test]
 async fn a_rig_has_a_repository_a_prefix_a_theme_and_a_limit() {
-    let ground = Ground::new().await;
-    ground.accepts(&rig()).await;
+    let fixture = Fixture::new().await;
+    fixture.accepts(&rig()).await;
     for field in ["spec/gitURL", "spec/beadsPrefix"] {
-        ground.refuses(&without(rig(), field), &["Required", &field.replace('/', ".")]).await;
+        fixture.refuses(&without(rig(), field), &["Required", &field.replace('/', ".")]).await;
     }
     let bad = ["", "a", "abcdefghijk", "Gt", "g1", "gt-"];
     texts(
-        &ground,
+        &fixture,
         &rig(),
         "spec/beadsPrefix",
         &["gt", "abcdefghij"],
@@ -281,11 +283,11 @@ async fn a_rig_has_a_repository_a_prefix_a_theme_and_a_limit() {
         &["2 to 10 lowercase letters"],
     )
     .await;
-    texts(&ground, &rig(), "spec/beadsPrefix", &[], &["hq", "system", "default"], &["reserved"])
+    texts(&fixture, &rig(), "spec/beadsPrefix", &[], &["hq", "system", "default"], &["reserved"])
         .await;
     let themes = ["mad-max", "minerals", "wasteland"];
     texts(
-        &ground,
+        &fixture,
         &rig(),
         "spec/settings/namepoolTheme",
         &themes,
@@ -293,10 +295,10 @@ async fn a_rig_has_a_repository_a_prefix_a_theme_and_a_limit() {
         &["one of mad-max"],
     )
     .await;
-    numbers(&ground, &rig(), "spec/settings/maxPolecats", &[1, 8, 100], &[0, -1, 101]).await;
+    numbers(&fixture, &rig(), "spec/settings/maxPolecats", &[1, 8, 100], &[0, -1, 101]).await;
     let twice = with(rig(), "spec/allowedNamespaces", json!(["a", "a"]));
-    ground.refuses(&twice, &["allowedNamespaces", "Duplicate"]).await;
-    ground
+    fixture.refuses(&twice, &["allowedNamespaces", "Duplicate"]).await;
+    fixture
         .refuses(
             &with(rig(), "spec/allowedNamespaces", json!(["a".repeat(64)])),
             &["allowedNamespaces[0]"],
@@ -306,25 +308,25 @@ async fn a_rig_has_a_repository_a_prefix_a_theme_and_a_limit() {
 
 #[tokio::test]
 async fn the_smaller_kinds_have_what_they_need() {
-    let ground = Ground::new().await;
+    let fixture = Fixture::new().await;
     for base in [witness(), refinery(), bead_store(), merge_request()] {
-        ground.accepts(&base).await;
-        ground.refuses(&without(base.clone(), "spec/rigRef"), &["spec.rigRef", "Required"]).await;
-        ground.refuses(&with(base, "spec/rigRef", json!("")), &["spec.rigRef"]).await;
+        fixture.accepts(&base).await;
+        fixture.refuses(&without(base.clone(), "spec/rigRef"), &["spec.rigRef", "Required"]).await;
+        fixture.refuses(&with(base, "spec/rigRef", json!("")), &["spec.rigRef"]).await;
     }
-    ground.refuses(&with(convoy(), "spec/description", json!("")), &["spec.description"]).await;
-    ground.refuses(&with(convoy(), "spec/trackedBeads", json!([])), &["spec.trackedBeads"]).await;
-    numbers(&ground, &convoy(), "spec/parallelism", &[0, 3], &[-1]).await;
+    fixture.refuses(&with(convoy(), "spec/description", json!("")), &["spec.description"]).await;
+    fixture.refuses(&with(convoy(), "spec/trackedBeads", json!([])), &["spec.trackedBeads"]).await;
+    numbers(&fixture, &convoy(), "spec/parallelism", &[0, 3], &[-1]).await;
     let dispatched = with(convoy(), "spec/dispatch", json!(true));
-    ground.refuses(&dispatched, &["spec.rigRef is required when spec.dispatch is true"]).await;
-    ground
+    fixture.refuses(&dispatched, &["spec.rigRef is required when spec.dispatch is true"]).await;
+    fixture
         .refuses(&with(dispatched.clone(), "spec/rigRef", json!("")), &["spec.rigRef is required"])
         .await;
-    ground.accepts(&with(dispatched, "spec/rigRef", json!("web"))).await;
-    texts(&ground, &convoy(), "spec/failurePolicy", &["Continue", "Stop"], &["", "Ignore"], &[])
+    fixture.accepts(&with(dispatched, "spec/rigRef", json!("web"))).await;
+    texts(&fixture, &convoy(), "spec/failurePolicy", &["Continue", "Stop"], &["", "Ignore"], &[])
         .await;
     let generic = json!({ "agent": "generic" });
-    ground
+    fixture
         .refuses(
             &with(rig(), "spec/polecatTemplate", generic),
             &["agentConfig.command is required"],
@@ -332,23 +334,23 @@ async fn the_smaller_kinds_have_what_they_need() {
         .await;
     let mount =
         json!({ "kubernetes": { "volumeMounts": [{ "name": "git-creds", "mountPath": "/c" }] } });
-    ground
+    fixture
         .refuses(
             &with(rig(), "spec/polecatTemplate", mount),
             &["must be one of kubernetes.volumes"],
         )
         .await;
-    numbers(&ground, &refinery(), "spec/parallelism", &[1, 100], &[0, -1, 101]).await;
+    numbers(&fixture, &refinery(), "spec/parallelism", &[1, 100], &[0, -1, 101]).await;
     let bad = ["", "9-", "Gt-", "g/", "-"];
-    texts(&ground, &bead_store(), "spec/prefix", &["gt-", "gt", "my.app_2-x-"], &bad, &[]).await;
+    texts(&fixture, &bead_store(), "spec/prefix", &["gt-", "gt", "my.app_2-x-"], &bad, &[]).await;
     for base in [refinery(), bead_store()] {
-        ground
+        fixture
             .refuses(
                 &with(base.clone(), "spec/gitSecretRef", json!({ "name": "" })),
                 &["spec.gitSecretRef.name"],
             )
             .await;
-        ground
+        fixture
             .refuses(
                 &with(base, "spec/gitSecretRef", json!({})),
                 &["spec.gitSecretRef.name", "Required"],
@@ -359,13 +361,13 @@ async fn the_smaller_kinds_have_what_they_need() {
 
 #[tokio::test]
 async fn a_merge_request_names_one_commit() {
-    let ground = Ground::new().await;
+    let fixture = Fixture::new().await;
     let (sha1, sha256) = ("a".repeat(40), "0123456789abcdef".repeat(4));
     let bad =
         ["", "HEAD", "main", &"A".repeat(40), &"a".repeat(39), &"a".repeat(41), &"g".repeat(40)];
     assert!([&sha1, &sha256].iter().all(|c| c.parse::<CommitId>().is_ok()));
     texts(
-        &ground,
+        &fixture,
         &merge_request(),
         "spec/commit",
         &[&sha1, &sha256],
@@ -373,16 +375,16 @@ async fn a_merge_request_names_one_commit() {
         &["40 or 64 lowercase hexadecimal digits"],
     )
     .await;
-    numbers(&ground, &merge_request(), "spec/priority", &[0, 4], &[-1, 5]).await;
-    numbers(&ground, &merge_request(), "spec/attempt", &[1, 9], &[0]).await;
-    numbers(&ground, &merge_request(), "spec/retry", &[0, 9], &[-1]).await;
-    ground
+    numbers(&fixture, &merge_request(), "spec/priority", &[0, 4], &[-1, 5]).await;
+    numbers(&fixture, &merge_request(), "spec/attempt", &[1, 9], &[0]).await;
+    numbers(&fixture, &merge_request(), "spec/retry", &[0, 9], &[-1]).await;
+    fixture
         .refuses(
             &with(merge_request(), "spec/rejected", json!({ "by": "maya" })),
             &["spec.rejected.reason"],
         )
         .await;
-    ground
+    fixture
         .refuses(
             &with(merge_request(), "spec/polecatRef", json!({ "name": "a" })),
             &["spec.polecatRef.uid"],
@@ -392,11 +394,11 @@ async fn a_merge_request_names_one_commit() {
 
 #[tokio::test]
 async fn where_a_bead_store_s_beads_are_is_a_plain_place() {
-    let ground = Ground::new().await;
+    let fixture = Fixture::new().await;
     let base = bead_store();
-    texts(&ground, &base, "spec/git/url", &URLS, &NO_URLS, &[]).await;
+    texts(&fixture, &base, "spec/git/url", &URLS, &NO_URLS, &[]).await;
     texts(
-        &ground,
+        &fixture,
         &base,
         "spec/git/branch",
         &["beads-sync", "sync/beads"],
@@ -408,14 +410,14 @@ async fn where_a_bead_store_s_beads_are_is_a_plain_place() {
         [".beads", "a/.beads", "a.b/c"],
         ["/etc", "../x", "a/../b", "a//b", "a/", ".", ".git", "a/.GIT/b", "a b"],
     );
-    texts(&ground, &base, "spec/git/path", &good, &bad, &["such as .beads"]).await;
+    texts(&fixture, &base, "spec/git/path", &good, &bad, &["such as .beads"]).await;
     let (good, bad) = (
         ["Gastown Beads <beads@example.org>", "b <b@h>"],
         ["beads", "<b@h.org>", "a <b@h> <c@h>", "a\nb <c@h>", "a <b c>"],
     );
-    texts(&ground, &base, "spec/git/commitAuthor", &good, &bad, &["name and an address"]).await;
+    texts(&fixture, &base, "spec/git/commitAuthor", &good, &bad, &["name and an address"]).await;
     texts(
-        &ground,
+        &fixture,
         &base,
         "spec/writePolicy",
         &["ReadOnly", "Write", "AllowExportOnly"],
@@ -423,20 +425,20 @@ async fn where_a_bead_store_s_beads_are_is_a_plain_place() {
         &[],
     )
     .await;
-    texts(&ground, &base, "spec/backend", &["GitJsonl"], &["DoltSql"], &[]).await;
+    texts(&fixture, &base, "spec/backend", &["GitJsonl"], &["DoltSql"], &[]).await;
 }
 
 #[tokio::test]
 async fn a_bead_store_names_a_server_exactly_where_a_server_has_its_beads() {
-    let ground = Ground::new().await;
+    let fixture = Fixture::new().await;
     let served = with(
         with(bead_store(), "spec/backend", json!("HttpV0")),
         "spec/http",
         json!({ "url": "http://beads.town.svc:8080" }),
     );
-    ground.accepts(&served).await;
-    ground.refuses(&without(served.clone(), "spec/http"), &["give http with that backend"]).await;
-    ground
+    fixture.accepts(&served).await;
+    fixture.refuses(&without(served.clone(), "spec/http"), &["give http with that backend"]).await;
+    fixture
         .refuses(&without(served.clone(), "spec/backend"), &["give http with that backend"])
         .await;
     for (place, value) in [
@@ -445,10 +447,12 @@ async fn a_bead_store_names_a_server_exactly_where_a_server_has_its_beads() {
         ("spec/git", json!({ "commitAuthor": "b <b@h>" })),
         ("spec/git", json!({ "path": "sub/.beads" })),
     ] {
-        ground.refuses(&with(served.clone(), place, value), &["git is for backend GitJsonl"]).await;
+        fixture
+            .refuses(&with(served.clone(), place, value), &["git is for backend GitJsonl"])
+            .await;
     }
     for place in ["spec/gitSecretRef", "spec/sshKnownHostsConfigMapRef"] {
-        ground
+        fixture
             .refuses(
                 &with(served.clone(), place, json!({ "name": "git" })),
                 &["http.tokenSecretRef"],
@@ -471,25 +475,25 @@ async fn a_bead_store_names_a_server_exactly_where_a_server_has_its_beads() {
         "http://beads:70000",
         "http://a b",
     ];
-    texts(&ground, &served, "spec/http/url", &good, &bad, &["must be a server's URL"]).await;
-    ground
+    texts(&fixture, &served, "spec/http/url", &good, &bad, &["must be a server's URL"]).await;
+    fixture
         .refuses(&with(served.clone(), "spec/http/projectId", json!("")), &["spec.http.projectId"])
         .await;
-    ground
+    fixture
         .refuses(
             &with(served, "spec/http/tokenSecretRef", json!({})),
             &["spec.http.tokenSecretRef.name"],
         )
         .await;
     let template = json!({ "backend": "HttpV0", "http": { "url": "http://beads" } });
-    ground.accepts(&with(rig(), "spec/beads", template)).await;
-    ground
+    fixture.accepts(&with(rig(), "spec/beads", template)).await;
+    fixture
         .refuses(
             &with(rig(), "spec/beads", json!({ "http": { "url": "http://beads" } })),
             &["give http with that backend"],
         )
         .await;
-    ground
+    fixture
         .refuses(
             &with(rig(), "spec/beads", json!({ "backend": "HttpV0" })),
             &["give http with that backend"],

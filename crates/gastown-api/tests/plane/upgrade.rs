@@ -12,9 +12,9 @@ use kube::api::{Api, DeleteParams, Patch, PatchParams, PostParams};
 use kube::runtime::wait::{await_condition, conditions};
 use serde_json::{Value, json};
 
-use crate::ground::{Ground, install, object, polecat, with};
+use crate::fixture::{Fixture, install, object, polecat, with};
 
-/// A definition as one without rules: everything goes.
+/// The definition without rules: everything is accepted.
 fn without_rules(mut crd: CustomResourceDefinition) -> CustomResourceDefinition {
     let anything = JSONSchemaProps {
         type_: Some("object".into()),
@@ -34,12 +34,12 @@ async fn install_without_rules(client: &Client) {
     }
 }
 
-/// A changed definition is established all along; its rules are there when they refuse something.
-async fn until_rules_hold(ground: &Ground) {
+/// A changed definition stays established; its new rules are in force when they refuse something.
+async fn until_rules_hold(fixture: &Fixture) {
     let bad = with(polecat(), "spec/rig", json!(""));
     let params = PostParams { dry_run: true, ..PostParams::default() };
     let refused = async {
-        while ground
+        while fixture
             .api(&bad)
             .create(&params, &serde_json::from_value(bad.clone()).unwrap())
             .await
@@ -54,8 +54,8 @@ async fn until_rules_hold(ground: &Ground) {
 #[tokio::test]
 async fn an_old_object_that_breaks_today_s_rules_is_not_stuck() {
     let plane = ControlPlane::start(Options::default()).await.unwrap();
-    let ground = Ground::on(&plane).await;
-    install_without_rules(&ground.client()).await;
+    let fixture = Fixture::on(&plane).await;
+    install_without_rules(&fixture.client()).await;
     let name = "p".repeat(63);
     let spec = json!({
         "rig": "web", "beadID": "a b", "desiredState": "Working", "executionMode": "kubernetes", "ttlSecondsAfterFinished": -5,
@@ -66,25 +66,25 @@ async fn an_old_object_that_breaks_today_s_rules_is_not_stuck() {
     let mut old = with(object("Polecat", spec), "metadata/name", json!(name));
     old["metadata"]["finalizers"] = json!(["gastown.io/polecat-cleanup"]);
     let old: Value = serde_json::to_value(
-        ground
+        fixture
             .api(&old)
             .create(&PostParams::default(), &serde_json::from_value(old.clone()).unwrap())
             .await
             .unwrap(),
     )
     .unwrap();
-    install(ground.client()).await;
-    until_rules_hold(&ground).await;
+    install(fixture.client()).await;
+    until_rules_hold(&fixture).await;
 
-    let typed: Api<Polecat> = Api::namespaced(ground.client(), ground.namespace());
+    let typed: Api<Polecat> = Api::namespaced(fixture.client(), fixture.namespace());
     assert_eq!(typed.get(&name).await.unwrap().spec.bead_id.as_deref(), Some("a b"));
-    ground.apply_status(&old, &json!({ "phase": "Stuck" })).await;
-    ground.change(&old, &json!({ "spec": { "desiredState": "Terminated" } })).await.unwrap();
-    ground
+    fixture.apply_status(&old, &json!({ "phase": "Stuck" })).await;
+    fixture.change(&old, &json!({ "spec": { "desiredState": "Terminated" } })).await.unwrap();
+    fixture
         .change(&old, &json!({ "metadata": { "annotations": { "gastown.io/retry": "1" } } }))
         .await
         .unwrap();
-    let error = ground
+    let error = fixture
         .change(&old, &json!({ "spec": { "kubernetes": { "gitBranch": "-y" } } }))
         .await
         .unwrap_err()

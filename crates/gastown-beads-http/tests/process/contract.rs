@@ -1,11 +1,11 @@
 //! The client against a server that follows the published rules.
 
 use gastown_beads::{Change, Status};
-use gastown_beads_http::{Blockers, Class, Client, Endpoint, Error, Options, Revision, Token};
+use gastown_beads_http::{Class, Client, Endpoint, Error, Options, Revision, Token};
 use gastown_fakes::bd_serve::{Fault, PROJECT, Server, TOKEN};
 use serde_json::json;
 
-use crate::ground::{client, session, session_with};
+use crate::fixture::{client, session, session_with};
 
 const NUX: &str = "web/polecats/nux";
 
@@ -38,7 +38,7 @@ async fn a_server_that_becomes_another_store_is_neither_read_nor_written() {
 }
 
 #[tokio::test]
-async fn a_server_without_what_is_needed_is_named_as_such() {
+async fn an_error_names_the_capabilities_that_a_server_does_not_offer() {
     let server = Server::start().await;
     let client = client(&server, Options::default());
     server.store(|town| town.capabilities.remove("project.enforce"));
@@ -71,7 +71,7 @@ async fn a_snapshot_has_every_issue_of_every_page() {
 }
 
 #[tokio::test]
-async fn what_is_blocked_is_not_ready_though_the_list_hides_its_edges() {
+async fn a_blocked_bead_is_not_ready_although_the_list_hides_its_edges() {
     let server = Server::with_issues(2).await;
     server.store(|town| {
         town.add(&json!({"id": "gt-9", "dependencies": [{"issue_id": "gt-9", "depends_on_id": "gt-1", "type": "blocks"}]}));
@@ -87,7 +87,7 @@ async fn what_is_blocked_is_not_ready_though_the_list_hides_its_edges() {
 }
 
 #[tokio::test]
-async fn a_store_larger_than_the_bounds_is_refused_and_not_cut_short() {
+async fn a_store_above_the_limits_is_refused_and_not_read_in_part() {
     let server = Server::with_issues(25).await;
     let session =
         session_with(&server, Options { page: 10, max_issues: 24, ..Options::default() }).await;
@@ -101,7 +101,7 @@ async fn a_store_larger_than_the_bounds_is_refused_and_not_cut_short() {
 }
 
 #[tokio::test]
-async fn one_issue_comes_with_its_comments_and_its_edges_out_of_the_store() {
+async fn one_issue_is_read_with_its_comments_and_its_edges_to_other_stores() {
     let server = Server::start().await;
     server.store(|town| {
         town.add(&json!({"id": "gt-1", "comments": [{"id": "c1", "author": "ada", "text": "hello"}],
@@ -118,7 +118,7 @@ async fn one_issue_comes_with_its_comments_and_its_edges_out_of_the_store() {
 }
 
 #[tokio::test]
-async fn a_claim_is_won_once_and_the_loser_hears_who_has_it() {
+async fn one_of_two_claims_wins_and_the_other_s_error_names_the_winner() {
     let server = Server::with_issues(1).await;
     let (one, other) = (session(&server).await, session(&server).await);
     let (a, b) = tokio::join!(one.claim("gt-1", NUX), other.claim("gt-1", "maya"));
@@ -132,7 +132,7 @@ async fn a_claim_is_won_once_and_the_loser_hears_who_has_it() {
 }
 
 #[tokio::test]
-async fn what_cannot_be_claimed_says_why() {
+async fn a_refused_claim_gives_the_reason() {
     let server = Server::with_issues(1).await;
     server.store(|town| {
         town.add(&json!({"id": "gt-2", "status": "closed"}));
@@ -151,7 +151,7 @@ async fn what_cannot_be_claimed_says_why() {
 }
 
 #[tokio::test]
-async fn a_release_gives_back_what_is_ours_and_nothing_else() {
+async fn a_release_changes_only_beads_of_its_assignee() {
     let server = Server::with_issues(0).await;
     server.store(|town| {
         town.add(&json!({"id": "gt-1", "status": "in_progress", "assignee": NUX}));
@@ -162,7 +162,7 @@ async fn a_release_gives_back_what_is_ours_and_nothing_else() {
     let session = session(&server).await;
     assert_eq!(session.release("gt-1", NUX, "operator").await, Ok(Change::Made));
     assert_eq!(session.release("gt-1", NUX, "operator").await, Ok(Change::NotNeeded));
-    // One holder to the server, which folds separators; two to us.
+    // One assignee to the server, which folds separators; two to us.
     assert_eq!(
         session.release("gt-2", "web/polecats/n_x", "operator").await,
         Ok(Change::NotNeeded)
@@ -174,7 +174,7 @@ async fn a_release_gives_back_what_is_ours_and_nothing_else() {
 }
 
 #[tokio::test]
-async fn a_bead_that_changes_hands_during_a_release_stays_with_the_new_one() {
+async fn a_bead_that_is_reassigned_during_a_release_keeps_its_new_assignee() {
     let server = Server::start().await;
     server.store(|town| town.add(&json!({"id": "gt-1", "status": "in_progress", "assignee": NUX})));
     let session = session(&server).await;
@@ -189,64 +189,33 @@ async fn a_bead_that_changes_hands_during_a_release_stays_with_the_new_one() {
 async fn the_first_close_wins() {
     let server = Server::with_issues(1).await;
     let session = session(&server).await;
+    let (_, version) = session.get("gt-1").await.unwrap();
+    assert_eq!(session.close("gt-1", "operator", "merged\nabc", &version).await, Ok(Change::Made));
+    let (_, version) = session.get("gt-1").await.unwrap();
     assert_eq!(
-        session.close("gt-1", "operator", "merged\nabc", Blockers::Respect).await,
-        Ok(Change::Made)
-    );
-    assert_eq!(
-        session.close("gt-1", "operator", "merged def", Blockers::Respect).await,
+        session.close("gt-1", "operator", "merged def", &version).await,
         Ok(Change::NotNeeded)
     );
     assert_eq!(server.row("gt-1")["close_reason"], "merged abc");
 }
 
 #[tokio::test]
-async fn a_close_goes_over_blockers_only_when_told_to() {
+async fn a_close_goes_over_open_children_and_blockers() {
     let server = Server::with_issues(1).await;
     server.store(|town| {
         town.add(&json!({"id": "gt-2", "dependencies": [{"issue_id": "gt-2", "depends_on_id": "gt-1", "type": "blocks"}]}));
         town.add(&json!({"id": "gt-3", "dependencies": [{"issue_id": "gt-3", "depends_on_id": "gt-1", "type": "parent-child"}]}));
     });
     let session = session(&server).await;
-    let refused =
-        |open_children| move |id: &str| Error::NotClosable { id: id.into(), open_children };
-    assert_eq!(
-        session.close("gt-2", "operator", "", Blockers::Respect).await,
-        Err(refused(None)("gt-2"))
-    );
-    assert_eq!(
-        session.close("gt-1", "operator", "", Blockers::Respect).await,
-        Err(refused(Some(1))("gt-1"))
-    );
-    assert_eq!(session.close("gt-1", "operator", "", Blockers::Override).await, Ok(Change::Made));
-    assert_eq!(server.row("gt-1")["close_reason"], "Closed");
-}
-
-#[tokio::test]
-async fn a_close_follows_a_bead_that_others_edit_but_not_for_ever() {
-    let server = Server::with_issues(1).await;
-    let session = session(&server).await;
-    server.meanwhile(":close", |town| {
-        town.change("gt-1", |row| drop(row.insert("title".into(), "edited".into())))
-    });
-    assert_eq!(
-        session.close("gt-1", "operator", "done", Blockers::Respect).await,
-        Ok(Change::Made)
-    );
-    assert_eq!(server.row("gt-1")["title"], "edited");
-    server.store(|town| town.add(&json!({"id": "gt-2"})));
-    for _ in 0..4 {
-        server.meanwhile("gt-2:close", |town| town.change("gt-2", |_| {}));
+    for id in ["gt-2", "gt-1"] {
+        let (_, version) = session.get(id).await.unwrap();
+        assert_eq!(session.close(id, "operator", "", &version).await, Ok(Change::Made));
+        assert_eq!(server.row(id)["close_reason"], "Closed");
     }
-    assert_eq!(
-        session.close("gt-2", "operator", "done", Blockers::Respect).await,
-        Err(Error::Moved { id: "gt-2".into() })
-    );
-    assert_eq!(server.row("gt-2")["status"], "open");
 }
 
 #[tokio::test]
-async fn a_comment_is_said_once() {
+async fn a_comment_is_added_once() {
     let server = Server::with_issues(1).await;
     let session = session(&server).await;
     let text = " three\nlines\n";
@@ -259,7 +228,7 @@ async fn a_comment_is_said_once() {
 }
 
 #[tokio::test]
-async fn changes_say_what_to_look_at_and_when_to_read_everything() {
+async fn changes_name_the_beads_to_read_and_errors_ask_for_a_whole_read() {
     let server = Server::with_issues(3).await;
     let session = session(&server).await;
     let changes = session.changes(1).await.unwrap();
@@ -282,7 +251,7 @@ async fn changes_say_what_to_look_at_and_when_to_read_everything() {
 }
 
 #[tokio::test]
-async fn more_changes_than_fit_an_answer_are_asked_for_again() {
+async fn changes_that_do_not_fit_one_answer_are_announced() {
     let server = Server::with_issues(1005).await;
     let session = session(&server).await;
     let changes = session.changes(0).await.unwrap();
@@ -291,14 +260,14 @@ async fn more_changes_than_fit_an_answer_are_asked_for_again() {
 }
 
 #[tokio::test]
-async fn a_wrong_token_is_named_and_no_token_is_ever_shown() {
+async fn a_wrong_token_is_reported_and_no_token_is_ever_shown() {
     let server = Server::with_issues(1).await;
     let endpoint = Endpoint::parse(&server.url()).unwrap();
     let other = Token::parse(b"another").unwrap();
     let client = Client::new(endpoint, Some(other), Options::default()).unwrap();
     let error = client.connect(None).await.err().unwrap();
     assert_eq!((error.reason(), error.class()), (Some("AuthFailed"), Class::Terminal));
-    // This server says the token back in each refusal.
+    // This server sends the token back in each refusal.
     server.fault(
         "/issues?",
         Fault::Answer(
@@ -313,7 +282,7 @@ async fn a_wrong_token_is_named_and_no_token_is_ever_shown() {
 }
 
 #[tokio::test]
-async fn the_journal_s_end_is_known_before_a_snapshot_however_short_the_journal_is() {
+async fn the_end_of_the_journal_is_read_even_when_the_journal_was_cut_short() {
     let server = Server::with_issues(3).await;
     let session = session(&server).await;
     assert_eq!(session.position().await, Ok(Some(3)));
@@ -324,27 +293,23 @@ async fn the_journal_s_end_is_known_before_a_snapshot_however_short_the_journal_
 }
 
 #[tokio::test]
-async fn a_close_at_a_version_is_asked_once_and_never_over_a_change() {
+async fn a_close_is_sent_once_and_never_closes_another_version() {
     let server = Server::with_issues(1).await;
     let session = session(&server).await;
     let (_, before) = session.get("gt-1").await.unwrap();
-    // Kept as text over a life of the caller's.
+    // Stored as text over a restart of the caller.
     let before: Revision = serde_json::from_str(&serde_json::to_string(&before).unwrap()).unwrap();
     server
         .store(|town| town.change("gt-1", |row| drop(row.insert("title".into(), "edited".into()))));
-    let moved =
-        session.close_at("gt-1", "operator", "merged abc", Blockers::Override, &before).await;
+    let moved = session.close("gt-1", "operator", "merged abc", &before).await;
     assert_eq!(
         (moved, server.row("gt-1")["status"].as_str()),
         (Err(Error::Moved { id: "gt-1".into() }), Some("open"))
     );
     let (_, now) = session.get("gt-1").await.unwrap();
     server.fault(":close", Fault::CutAfter);
-    let lost = session
-        .close_at("gt-1", "operator", "merged abc", Blockers::Override, &now)
-        .await
-        .unwrap_err();
-    assert!(lost.is_unsure(), "{lost:?}");
+    let lost = session.close("gt-1", "operator", "merged abc", &now).await.unwrap_err();
+    assert!(lost.is_outcome_unknown(), "{lost:?}");
     assert_eq!(
         (server.row("gt-1")["status"].as_str(), server.asked(":close").len()),
         (Some("closed"), 2)

@@ -1,24 +1,24 @@
-//! The client against a server, and what stands before it, on a bad day.
+//! The client against faults of a server, of the network and of a proxy.
 
 use std::time::Duration;
 
 use gastown_beads::Change;
-use gastown_beads_http::{Blockers, Class, Client, Code, Endpoint, Error, Options, Token};
+use gastown_beads_http::{Class, Client, Code, Endpoint, Error, Options, Token};
 use gastown_fakes::bd_serve::{Fault, PROJECT, Server, TOKEN, problem};
 use proptest::prelude::*;
 use serde_json::json;
 
-use crate::ground::{client, session, session_with};
+use crate::fixture::{client, session, session_with};
 
 const NUX: &str = "web/polecats/nux";
 
-/// For servers that never answer; nothing is asserted of how long it took.
-fn impatient() -> Options {
+/// Options for servers that never answer; no test asserts how long it took.
+fn short_deadline() -> Options {
     Options { deadline: Duration::from_secs(1), ..Options::default() }
 }
 
 #[tokio::test]
-async fn a_busy_server_says_for_how_long_in_both_ways() {
+async fn a_busy_server_s_wait_is_read_as_seconds_and_as_a_date() {
     let server = Server::with_issues(1).await;
     let session = session(&server).await;
     let dates = vec![
@@ -38,7 +38,7 @@ async fn a_busy_server_says_for_how_long_in_both_ways() {
             Error::Unavailable { operation: "claim", code: Code::new(code), retry_after }
         );
         assert!(
-            matches!(error.class(), Class::Wait(for_at_least) if for_at_least >= retry_after.unwrap_or_default())
+            matches!(error.class(), Class::Wait(wait) if wait >= retry_after.unwrap_or_default())
         );
     }
     assert_eq!(server.asked(":claim").len(), 3, "a busy server was asked again");
@@ -46,7 +46,7 @@ async fn a_busy_server_says_for_how_long_in_both_ways() {
 }
 
 #[tokio::test]
-async fn a_claim_whose_answer_is_lost_is_ours() {
+async fn a_claim_whose_answer_is_lost_is_sent_again() {
     for fault in [Fault::CutAfter, Fault::CutMidway, Fault::CutBefore] {
         let server = Server::with_issues(1).await;
         let session = session(&server).await;
@@ -60,7 +60,7 @@ async fn a_claim_whose_answer_is_lost_is_ours() {
 }
 
 #[tokio::test]
-async fn a_claim_that_another_takes_while_the_line_is_down_is_theirs() {
+async fn a_bead_that_another_claims_while_the_connection_is_lost_is_theirs() {
     let server = Server::with_issues(1).await;
     let session = session(&server).await;
     server.fault(":claim", Fault::CutBefore);
@@ -77,13 +77,13 @@ async fn a_claim_that_another_takes_while_the_line_is_down_is_theirs() {
 }
 
 #[tokio::test]
-async fn a_line_that_stays_down_is_an_error_after_two_tries() {
+async fn a_claim_fails_after_two_lost_answers() {
     let server = Server::with_issues(1).await;
     let session = session(&server).await;
     server.fault(":claim", Fault::CutBefore);
     server.fault(":claim", Fault::CutBefore);
     let error = session.claim("gt-1", NUX).await.unwrap_err();
-    assert!(matches!(error, Error::Cut { .. }), "{error:?}");
+    assert!(matches!(error, Error::AnswerLost { .. }), "{error:?}");
     assert_eq!(
         (error.class(), error.reason(), server.asked(":claim").len()),
         (Class::Retry, Some("RemoteUnreachable"), 2)
@@ -91,42 +91,7 @@ async fn a_line_that_stays_down_is_an_error_after_two_tries() {
 }
 
 #[tokio::test]
-async fn a_close_whose_answer_is_lost_is_done_once() {
-    for (fault, asked) in [(Fault::CutAfter, 1), (Fault::CutMidway, 1), (Fault::CutBefore, 2)] {
-        let server = Server::with_issues(1).await;
-        let session = session(&server).await;
-        server.fault(":close", fault);
-        assert_eq!(
-            session.close("gt-1", "operator", "merged abc", Blockers::Respect).await,
-            Ok(Change::Made)
-        );
-        assert_eq!(
-            (server.row("gt-1")["status"].as_str(), server.asked(":close").len()),
-            (Some("closed"), asked)
-        );
-    }
-}
-
-#[tokio::test]
-async fn a_bead_that_a_person_reopens_while_the_answer_is_lost_stays_open() {
-    let server = Server::with_issues(1).await;
-    let session = session(&server).await;
-    server.fault(":close", Fault::CutAfter);
-    // The first look is before the close, the second one after it.
-    server.meanwhile("GET /v0/beads/issues/gt-1", |_| {});
-    server.meanwhile("GET /v0/beads/issues/gt-1", |town| {
-        town.change("gt-1", |row| drop(row.insert("status".into(), "open".into())))
-    });
-    let moved = session.close("gt-1", "operator", "merged abc", Blockers::Respect).await;
-    assert_eq!(moved, Err(Error::Moved { id: "gt-1".into() }));
-    assert_eq!(
-        (server.row("gt-1")["status"].as_str(), server.asked(":close").len()),
-        (Some("open"), 1)
-    );
-}
-
-#[tokio::test]
-async fn a_release_whose_answer_is_lost_is_looked_at_and_not_asked_for_again() {
+async fn a_release_whose_answer_is_lost_is_checked_and_not_sent_again() {
     for (fault, made) in [(Fault::CutAfter, true), (Fault::CutBefore, false)] {
         let server = Server::start().await;
         server.store(|town| {
@@ -134,9 +99,9 @@ async fn a_release_whose_answer_is_lost_is_looked_at_and_not_asked_for_again() {
         });
         let session = session(&server).await;
         server.fault(":release", fault);
-        let said = session.release("gt-1", NUX, "operator").await;
-        assert_eq!(said == Ok(Change::Made), made, "{said:?}");
-        assert!(made || matches!(said, Err(Error::Cut { .. })));
+        let result = session.release("gt-1", NUX, "operator").await;
+        assert_eq!(result == Ok(Change::Made), made, "{result:?}");
+        assert!(made || matches!(result, Err(Error::AnswerLost { .. })));
         assert_eq!(server.asked(":release").len(), 1);
     }
 }
@@ -149,21 +114,21 @@ async fn a_comment_whose_answer_is_lost_is_there_once() {
         let server = Server::with_issues(1).await;
         let session = session(&server).await;
         server.fault("/comments", fault);
-        let said = session.comment("gt-1", NUX, "stuck").await;
-        assert_eq!(said == Ok(Change::Made), made, "{said:?}");
-        // The caller asks again, and it is still there once.
+        let result = session.comment("gt-1", NUX, "stuck").await;
+        assert_eq!(result == Ok(Change::Made), made, "{result:?}");
+        // The caller adds it again, and it is still there once.
         session.comment("gt-1", NUX, "stuck").await.unwrap();
         assert_eq!(server.row("gt-1")["comments"].as_array().unwrap().len(), 1);
     }
 }
 
 #[tokio::test]
-async fn an_answer_that_never_ends_and_one_that_is_too_large_are_errors() {
+async fn an_endless_answer_and_one_that_is_too_large_are_errors() {
     let server = Server::with_issues(1).await;
-    let session = session_with(&server, impatient()).await;
+    let session = session_with(&server, short_deadline()).await;
     server.fault("/issues?", Fault::NeverEnds);
     let error = session.snapshot().await.unwrap_err();
-    assert!(matches!(error, Error::Cut { operation: "list", .. }), "{error:?}");
+    assert!(matches!(error, Error::AnswerLost { operation: "list", .. }), "{error:?}");
     server.fault("/issues?", Fault::Flood);
     let session =
         session_with(&server, Options { max_answer: 100_000, ..Options::default() }).await;
@@ -174,7 +139,7 @@ async fn an_answer_that_never_ends_and_one_that_is_too_large_are_errors() {
 }
 
 #[tokio::test]
-async fn a_cursor_that_is_forgotten_begins_the_list_anew_once() {
+async fn a_forgotten_cursor_restarts_the_list_once() {
     let server = Server::with_issues(25).await;
     let session = session_with(&server, Options { page: 10, ..Options::default() }).await;
     server.meanwhile("cursor=", |town| town.cursors += 1);
@@ -231,7 +196,7 @@ async fn a_token_is_never_taken_along_a_redirect() {
 }
 
 #[tokio::test]
-async fn what_is_no_bd_serve_is_named() {
+async fn an_answer_that_is_not_from_bd_serve_is_reported() {
     let server = Server::with_issues(1).await;
     let client = client(&server, Options::default());
     for (status, body, reason) in [
@@ -254,7 +219,7 @@ async fn what_is_no_bd_serve_is_named() {
 }
 
 #[tokio::test]
-async fn a_page_of_a_proxy_is_neither_a_claim_nor_the_absence_of_a_bead() {
+async fn a_page_of_a_proxy_is_neither_a_claim_nor_a_missing_bead() {
     let server = Server::with_issues(1).await;
     let session = session(&server).await;
     for (status, body) in [(404, "404 page not found"), (200, "{}"), (200, "[true]")] {
@@ -267,7 +232,7 @@ async fn a_page_of_a_proxy_is_neither_a_claim_nor_the_absence_of_a_bead() {
 }
 
 #[tokio::test]
-async fn a_conflict_of_a_new_kind_is_a_conflict() {
+async fn a_conflict_with_an_unknown_code_is_a_conflict() {
     let server = Server::with_issues(1).await;
     let session = session(&server).await;
     server.fault(":claim", Fault::Answer(409, vec![], problem("a_code_of_next_year")));
@@ -282,11 +247,11 @@ async fn a_conflict_of_a_new_kind_is_a_conflict() {
 }
 
 #[tokio::test]
-async fn a_server_that_is_not_there_is_unreachable() {
+async fn a_server_that_does_not_listen_is_unreachable() {
     let server = Server::start().await;
     let endpoint = Endpoint::parse(&server.url()).unwrap();
     drop(server);
-    let client = Client::new(endpoint, None, impatient()).unwrap();
+    let client = Client::new(endpoint, None, short_deadline()).unwrap();
     assert!(matches!(client.connect(Some(PROJECT)).await, Err(Error::Unreachable { .. })));
 }
 
@@ -317,7 +282,7 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(64))]
 
     #[test]
-    fn no_answer_is_too_odd_over_a_socket(status in 200_u16..600, body in prop::collection::vec(any::<u8>(), 0..200), part in 0_usize..5) {
+    fn any_answer_over_a_socket_is_read_or_refused(status in 200_u16..600, body in prop::collection::vec(any::<u8>(), 0..200), part in 0_usize..5) {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
         runtime.block_on(async {
             let server = Server::with_issues(1).await;
@@ -325,14 +290,14 @@ proptest! {
             let body = String::from_utf8_lossy(&body).into_owned();
             let part = ["/issues?", "/issues/gt-1", "/dependencies", "/events", ":claim"][part];
             server.fault(part, Fault::Answer(status, vec![], body));
-            let said = match part {
+            let result = match part {
                 "/issues?" => session.snapshot().await.map(drop),
                 "/events" => session.changes(0).await.map(drop),
                 ":claim" => session.claim("gt-1", NUX).await.map(drop),
                 _ => session.get("gt-1").await.map(drop),
             };
-            // No random bytes are an answer of the contract.
-            assert!(said.is_err(), "{said:?}");
+            // Random bytes are never a valid answer.
+            assert!(result.is_err(), "{result:?}");
         });
     }
 }

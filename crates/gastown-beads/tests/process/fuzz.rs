@@ -9,7 +9,7 @@ use serde_json::{Map, Value};
 
 use crate::common::{BR, HYPHENATED, changed_line, parse};
 
-/// Lines that are good, odd and bad.
+/// Valid, unusual and invalid lines.
 fn any_line() -> impl Strategy<Value = Vec<u8>> {
     let fixture = prop_oneof![Just(BR), Just(HYPHENATED)].prop_flat_map(|text| {
         let lines: Vec<Vec<u8>> = text.lines().map(|line| line.as_bytes().to_vec()).collect();
@@ -101,7 +101,7 @@ fn any_edit() -> impl Strategy<Value = Edit> {
 }
 
 fn any_time() -> impl Strategy<Value = Timestamp> {
-    // 1900 to 2100, and what a broken clock says.
+    // 1900 to 2100, and the times of a broken clock.
     prop_oneof![
         (-2_208_988_800_i64..4_102_444_800, 0..1_000_000_000_i32).prop_map(|(second, nano)| {
             Timestamp::new(second, if second < 0 { 0 } else { nano }).unwrap()
@@ -229,7 +229,7 @@ proptest! {
     }
 
     #[test]
-    fn bytes_of_no_form_are_written_as_they_were_read(bytes in proptest::collection::vec(any::<u8>(), 0..300)) {
+    fn random_bytes_are_written_as_they_were_read(bytes in proptest::collection::vec(any::<u8>(), 0..300)) {
         prop_assert_eq!(parse(bytes.clone()).into_bytes(), bytes);
     }
 
@@ -250,7 +250,7 @@ proptest! {
     }
 
     #[test]
-    fn an_edit_changes_what_was_asked_on_one_line_and_nothing_else(text in any_store(), edit in any_edit(), which in 0..3_usize, now in any_time()) {
+    fn an_edit_changes_its_fields_on_one_line_and_nothing_else(text in any_store(), edit in any_edit(), which in 0..3_usize, now in any_time()) {
         let mut store = parse(text.clone());
         prop_assert_eq!(store.problems().total(), 0);
         let id = format!("a-{which}");
@@ -307,7 +307,7 @@ proptest! {
     }
 
     #[test]
-    fn whatever_lies_beside_the_issues_leads_nowhere_else(names in proptest::collection::vec("[a-z./\\\\-]{0,6}(\\.jsonl)?", 0..5), export in any::<String>(), bytes in proptest::collection::vec(any::<u8>(), 0..60)) {
+    fn a_discovered_file_is_always_one_of_the_folder(names in proptest::collection::vec("[a-z./\\\\-]{0,6}(\\.jsonl)?", 0..5), export in any::<String>(), bytes in proptest::collection::vec(any::<u8>(), 0..60)) {
         let names: Vec<&str> = names.iter().map(String::as_str).collect();
         let configured = Value::from(Map::from_iter([("jsonl_export".to_owned(), Value::from(export))])).to_string();
         for metadata in [None, Some(configured.as_bytes()), Some(bytes.as_slice())] {
@@ -324,7 +324,7 @@ proptest! {
         prop_assert!(!is_valid_id(&id) || !prefix_of(&id).is_empty());
     }
 
-    /// An issue taken over from the other branch is then edited as if it had always been here.
+    /// An adopted issue is then edited as if the file had always held it.
     #[test]
     fn adopting_keeps_every_other_line(target in any_store(), keep in 0..3_usize) {
         let lines: Vec<&str> = target.lines().collect();

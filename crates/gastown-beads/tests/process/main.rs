@@ -1,4 +1,4 @@
-//! What the crate promises, seen from outside.
+//! Tests of the crate's public functions.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 

@@ -1,228 +1,238 @@
+//! What decides about a Convoy.
+
 use std::collections::{BTreeMap, BTreeSet};
 
+use gastown_api::{DesiredState, FailurePolicy, MergePhase, PolecatPhase};
 use serde::{Deserialize, Serialize};
 
-/// Everything that decides about one convoy.
+/// Everything that decides about one Convoy.
 #[derive(Clone, Debug)]
 pub struct Snapshot {
-    /// Where it is, and where its Polecats go.
+    /// The Convoy's namespace; its Polecats are created there.
     pub namespace: String,
-    /// It is being deleted: nothing is done any more.
+    /// The Convoy is being deleted: nothing is done any more.
     pub deleting: bool,
     /// `spec.trackedBeads`.
     pub tracked: Vec<String>,
-    /// Its rig.
+    /// The Rig that `spec.rigRef` names.
     pub rig: RigState,
-    /// `spec.dispatch`.
+    /// `spec.dispatch`: Polecats are created for beads that are ready.
     pub dispatch: bool,
     /// `spec.failurePolicy`.
-    pub policy: Policy,
+    pub failure_policy: FailurePolicy,
     /// `spec.suspend`.
     pub suspended: bool,
-    /// `spec.parallelism`; nothing is without a limit.
+    /// `spec.parallelism`; none is without a limit.
     pub parallelism: Option<usize>,
-    /// What the store says of its beads and of what they depend on.
-    pub store: Store,
-    /// Polecats that carry one of its beads, by bead.
+    /// The beads as the Rig's bead store holds them.
+    pub store: StoreState,
+    /// Polecats that work on the Convoy's beads, by bead.
     pub polecats: BTreeMap<String, Vec<PolecatFact>>,
-    /// MergeRequests of its beads, by bead.
+    /// MergeRequests of the Convoy's beads, by bead.
     pub requests: BTreeMap<String, Vec<RequestFact>>,
-    /// Beads whose Polecat cannot be made: one that does something else has its name.
-    pub taken: BTreeSet<String>,
-    /// What counted before.
+    /// Beads whose Polecat cannot be created, because a Polecat that does something else has its
+    /// name.
+    pub name_taken: BTreeSet<String>,
+    /// The beads that were done before.
     pub counted: Counted,
-    /// What was told last: the annotation's value.
-    pub told: Option<String>,
+    /// The end that was announced last: the value of the annotation `gastown.io/convoy-told`.
+    pub announced: Option<String>,
 }
 
-/// What a failed bead means for those that are not started yet.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Policy {
-    /// What does not depend on it is started.
-    #[default]
-    Continue,
-    /// Nothing more is started.
-    Stop,
-}
-
-/// The convoy's rig.
+/// The Convoy's Rig.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum RigState {
     /// The spec names none.
     Unnamed,
-    /// There is none of this name.
+    /// No Rig has this name.
     Missing(String),
-    /// It is there.
+    /// The Rig exists.
     Present(Rig),
 }
 
-/// What of a rig decides.
+/// What a Convoy needs to know of its Rig.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Rig {
     /// Its name.
     pub name: String,
-    /// What ids of its beads begin with, without the hyphen.
+    /// What the ids of its beads begin with, without the hyphen.
     pub prefixes: Vec<String>,
-    /// It starts nothing new.
+    /// `spec.suspend`: it starts nothing new.
     pub suspended: bool,
     /// It is being deleted.
     pub deleting: bool,
-    /// It lets the convoy's namespace use it.
-    pub allows: bool,
+    /// `spec.allowedNamespaces` admits the Convoy's namespace.
+    pub allows_namespace: bool,
     /// `spec.settings.maxPolecats`.
-    pub most: usize,
-    /// Its Polecats that work or want to, whatever they work on.
+    pub max_polecats: usize,
+    /// How many of its Polecats are [`PolecatState::Active`], whatever they work on.
     pub active: usize,
 }
 
-/// What the store says.
+/// What is known of the Rig's bead store.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Store {
-    /// The rig has none.
-    None,
-    /// It cannot be asked, or has not been read: nothing is known.
+pub enum StoreState {
+    /// The Rig has no BeadStore.
+    Missing,
+    /// The store cannot be read; for this reason. Nothing is known of any bead.
     Unavailable(String),
-    /// Its beads by id: the convoy's, and what they depend on as far as it holds that.
+    /// Beads by id: the Convoy's own, and what they depend on as far as the store holds it.
     Read(BTreeMap<String, BeadFact>),
 }
 
-/// A bead that the store holds.
+/// A bead as its store holds it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct BeadFact {
     /// As in the store: open, in_progress, closed, …
     pub status: String,
-    /// 0 (first) to 4.
+    /// From 0, the first, to 4.
     pub priority: u32,
-    /// Seconds since 1970; nothing when the store does not say.
+    /// When it was created, in seconds since 1970; none when the store does not know.
     pub created: Option<i64>,
     /// task, bug, epic, …
     pub kind: String,
-    /// Whose it is; empty is nobody's.
+    /// Who works on it; empty when nobody does.
     pub assignee: String,
-    /// One of its blockers is not closed, as the store sees it.
+    /// The store counts it as blocked: one of its blockers is not closed.
     pub blocked: bool,
-    /// The store would list it as ready to be worked on.
+    /// The store lists it as ready to be worked on.
     pub ready: bool,
     /// What it depends on.
     pub dependencies: Vec<Dependency>,
 }
 
 impl BeadFact {
-    /// Nothing is to be done for it, and it blocks nothing any more.
+    /// Whether no work on it is left.
     pub fn is_closed(&self) -> bool {
         matches!(self.status.as_str(), "closed" | "tombstone")
     }
 
-    /// It blocks nothing: closed, or pinned as a notice that stays.
+    /// Whether beads that depend on it may start: it is closed, or pinned as a permanent notice.
     pub fn blocks_nothing(&self) -> bool {
         self.is_closed() || self.status == "pinned"
     }
 }
 
-/// One edge of a bead.
+/// A dependency of a bead on another one.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Dependency {
-    /// The other bead.
+    /// The id of the other bead.
     pub on: String,
     /// blocks, parent-child, …
     pub kind: String,
 }
 
 impl Dependency {
-    /// The other bead must be closed first.
+    /// Whether the other bead must be closed first.
     pub fn blocks(&self) -> bool {
         matches!(self.kind.as_str(), "blocks" | "conditional-blocks")
     }
 
-    /// The other bead is the parent, whose blockers are inherited.
+    /// Whether the other bead is the parent; what blocks the parent blocks the child too.
     pub fn is_parent(&self) -> bool {
         self.kind == "parent-child"
     }
 }
 
-/// A Polecat that carries a bead.
+/// A Polecat that works on a bead.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PolecatFact {
-    /// Its name, or namespace/name elsewhere.
+    /// Its name, or `namespace/name` outside the Convoy's namespace.
     pub name: String,
-    /// What it is.
+    /// What it does for the bead.
     pub state: PolecatState,
-    /// A person's word for why, such as `AttemptsSpent`.
+    /// The reason of its `Degraded` condition, such as `AttemptsSpent`; empty when it is not
+    /// degraded.
     pub reason: String,
 }
 
-/// What a Polecat is; of several that carry a bead the greatest one tells where it is.
+/// What a Polecat does for its bead. Of several Polecats of one bead the one with the greatest
+/// state decides.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum PolecatState {
-    /// A person stopped it for good.
+    /// A user stopped it for good.
     Terminated,
-    /// It stopped and needs somebody.
+    /// It stopped, and needs a person or a change.
     Stuck,
     /// Its work is on the remote.
     Done,
-    /// A person has it wait.
+    /// It has not finished, and a user set `desiredState` to Idle.
     Paused,
-    /// It works, or will when it is admitted.
+    /// It is at work, or will be when it is admitted.
     Active,
+}
+
+impl PolecatState {
+    /// The state that follows from `status.phase` and `spec.desiredState`.
+    pub fn of(phase: Option<PolecatPhase>, desired: DesiredState) -> Self {
+        match (phase.unwrap_or(PolecatPhase::Idle), desired) {
+            (PolecatPhase::Done, _) => Self::Done,
+            (PolecatPhase::Terminated, _) | (_, DesiredState::Terminated) => Self::Terminated,
+            (PolecatPhase::Stuck, _) => Self::Stuck,
+            (PolecatPhase::Idle | PolecatPhase::Working, DesiredState::Working) => Self::Active,
+            (PolecatPhase::Idle | PolecatPhase::Working, DesiredState::Idle) => Self::Paused,
+        }
+    }
 }
 
 /// A MergeRequest of a bead.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RequestFact {
-    /// Its name, or namespace/name elsewhere.
+    /// Its name, or `namespace/name` outside the Convoy's namespace.
     pub name: String,
-    /// What it is.
-    pub state: RequestState,
-    /// Its status's word for why.
+    /// `status.phase`; Queued when there is none yet.
+    pub phase: MergePhase,
+    /// `status.reason`; may be empty.
     pub reason: String,
 }
 
-/// What a MergeRequest is; of several the greatest one tells.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum RequestState {
-    /// It was replaced, or goes back to its author.
-    Past,
-    /// It will not land.
-    Rejected,
-    /// It waits or is tested.
-    Open,
-    /// Its work is on the target branch.
-    Landed,
+impl RequestFact {
+    /// Of several MergeRequests of one bead the one with the greatest precedence decides: one that
+    /// landed, then one that may land, then one that will not, then one that another attempt
+    /// follows.
+    pub(super) fn precedence(&self) -> u8 {
+        match self.phase {
+            MergePhase::Rework | MergePhase::Superseded => 0,
+            MergePhase::Rejected => 1,
+            MergePhase::Queued | MergePhase::Testing => 2,
+            MergePhase::Landed => 3,
+        }
+    }
 }
 
-/// What counted once: the annotation `gastown.io/convoy-counted`.
+/// The beads that were done once: the annotation `gastown.io/convoy-counted`.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Counted {
-    /// Closed in the store, or landed.
+    /// Beads that were closed in the store, or whose work landed.
     #[serde(skip_serializing_if = "BTreeSet::is_empty")]
     pub landed: BTreeSet<String>,
-    /// Only their Polecat was done: this counts for a convoy that only follows.
+    /// Beads of which only a Polecat was Done; they are done in a convoy that does not dispatch.
     #[serde(skip_serializing_if = "BTreeSet::is_empty")]
     pub done: BTreeSet<String>,
 }
 
 impl Counted {
-    /// All annotations of an object together take 256 KiB.
-    const ROOM: usize = 160 * 1024;
+    /// How many bytes the annotation may have: all annotations of an object together may have
+    /// 256 KiB.
+    const MAX_BYTES: usize = 160 * 1024;
 
-    /// Reads what [`Counted::write`] wrote. What is none of ours counts nothing: the sources are
-    /// asked again.
+    /// Reads what [`Counted::write`] wrote. Any other text is read as empty: the beads are counted
+    /// again from their sources.
     pub fn read(text: Option<&str>) -> Self {
-        text.filter(|text| text.len() <= 2 * Self::ROOM)
+        text.filter(|text| text.len() <= 2 * Self::MAX_BYTES)
             .and_then(|text| serde_json::from_str(text).ok())
             .unwrap_or_default()
     }
 
-    /// Compact JSON. Where all of it has no room, the last ids are left out, and count again by
-    /// their sources.
+    /// Compact JSON. Ids that have no room are left out, and are counted again from their sources.
     pub fn write(&self) -> String {
         let mut kept = Self::default();
         let mut size = 32;
         for (from, to) in [(&self.landed, &mut kept.landed), (&self.done, &mut kept.done)] {
             for id in from {
                 size += id.len() + 3;
-                if size > Self::ROOM {
+                if size > Self::MAX_BYTES {
                     break;
                 }
                 to.insert(id.clone());
@@ -232,11 +242,11 @@ impl Counted {
     }
 }
 
-/// How a convoy ends.
+/// How a Convoy ends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum End {
-    /// All beads count.
+    /// All beads are done.
     Complete,
-    /// Nothing can move.
+    /// Some beads failed, and no other bead can be started.
     Failed,
 }

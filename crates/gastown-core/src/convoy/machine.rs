@@ -1,7 +1,8 @@
-//! The convoy under whatever can happen: stores, polecats and requests in any state, in any order.
+//! Properties of a convoy that hold for stores, polecats and requests in any state.
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use gastown_api::{ConvoyPhase, FailurePolicy, MergePhase};
 use proptest::prelude::*;
 
 use super::*;
@@ -51,14 +52,14 @@ fn polecats() -> impl Strategy<Value = Vec<PolecatFact>> {
 }
 
 fn requests() -> impl Strategy<Value = Vec<RequestFact>> {
-    let state = prop_oneof![
-        Just(RequestState::Open),
-        Just(RequestState::Past),
-        Just(RequestState::Rejected),
-        Just(RequestState::Landed)
+    let phase = prop_oneof![
+        Just(MergePhase::Testing),
+        Just(MergePhase::Rework),
+        Just(MergePhase::Rejected),
+        Just(MergePhase::Landed)
     ];
     let request =
-        state.prop_map(|state| RequestFact { name: "m".into(), state, reason: String::new() });
+        phase.prop_map(|phase| RequestFact { name: "m".into(), phase, reason: String::new() });
     prop_oneof![2 => Just(Vec::new()), 1 => proptest::collection::vec(request, 1..3)]
 }
 
@@ -72,42 +73,42 @@ prop_compose! {
         done in proptest::collection::btree_set((0..BEADS).prop_map(id), 0..3),
         (dispatch, suspended, stop) in (prop::bool::weighted(0.8), prop::bool::weighted(0.1), any::<bool>()),
         parallelism in proptest::option::of(0..4usize),
-        (most, active) in (0..6usize, 0..6usize),
+        (max_polecats, active) in (0..6usize, 0..6usize),
         tracked in proptest::collection::vec((0..BEADS).prop_map(id), 1..9),
     ) -> Snapshot {
         let store = match store {
-            0 => Store::None,
-            1 => Store::Unavailable("away".into()),
-            _ => Store::Read(beads.into_iter().enumerate().filter_map(|(n, bead)| Some((id(n), bead?))).collect()),
+            0 => StoreState::Missing,
+            1 => StoreState::Unavailable("away".into()),
+            _ => StoreState::Read(beads.into_iter().enumerate().filter_map(|(n, bead)| Some((id(n), bead?))).collect()),
         };
         let by_bead = |all: Vec<Vec<PolecatFact>>| -> BTreeMap<_, _> { all.into_iter().enumerate().map(|(n, all)| (id(n), all)).collect() };
-        let rig = Rig { name: "web".into(), prefixes: vec!["gt".into()], allows: true, most, active, ..Rig::default() };
+        let rig = Rig { name: "web".into(), prefixes: vec!["gt".into()], allows_namespace: true, max_polecats, active, ..Rig::default() };
         Snapshot {
             namespace: "team".into(),
             deleting: false,
             tracked,
             rig: RigState::Present(rig),
             dispatch,
-            policy: if stop { Policy::Stop } else { Policy::Continue },
+            failure_policy: if stop { FailurePolicy::Stop } else { FailurePolicy::Continue },
             suspended,
             parallelism,
             store,
             polecats: by_bead(polecats),
             requests: requests.into_iter().enumerate().map(|(n, all)| (id(n), all)).collect(),
-            taken: BTreeSet::new(),
+            name_taken: BTreeSet::new(),
             counted: Counted { landed, done },
-            told: None,
+            announced: None,
         }
     }
 }
 
-/// The promise in its own words, not in the machine's.
-fn is_through(s: &Snapshot, bead: &str) -> bool {
-    let closed = matches!(&s.store, Store::Read(beads) if beads.get(bead).is_some_and(|bead| bead.status == "closed"));
+/// The rule written again, independently of the code under test.
+fn is_done(s: &Snapshot, bead: &str) -> bool {
+    let closed = matches!(&s.store, StoreState::Read(beads) if beads.get(bead).is_some_and(|bead| bead.status == "closed"));
     let landed = s
         .requests
         .get(bead)
-        .is_some_and(|all| all.iter().any(|request| request.state == RequestState::Landed));
+        .is_some_and(|all| all.iter().any(|request| request.phase == MergePhase::Landed));
     let done = s
         .polecats
         .get(bead)
@@ -127,79 +128,79 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(2_000))]
 
     #[test]
-    fn complete_means_that_all_work_is_through(s in snapshot()) {
-        let all = s.tracked.iter().all(|bead| is_through(&s, bead));
+    fn complete_means_that_all_work_is_done(s in snapshot()) {
+        let all = s.tracked.iter().all(|bead| is_done(&s, bead));
         let plan = decide(&s);
-        prop_assert_eq!(plan.verdict.phase == Phase::Complete, all);
-        prop_assert_eq!(matches!(plan.tell, Some(Tell::End { end: End::Complete, .. })), all);
+        prop_assert_eq!(plan.assessment.phase == ConvoyPhase::Complete, all);
+        prop_assert_eq!(matches!(plan.announcement, Some(Announcement::Publish { end: End::Complete, .. })), all);
     }
 
     #[test]
-    fn feeding_exceeds_no_cap_and_gives_no_bead_a_second_polecat(s in snapshot()) {
+    fn no_limit_is_exceeded_and_no_bead_gets_a_second_polecat(s in snapshot()) {
         let plan = decide(&s);
         let tracked: BTreeSet<&String> = s.tracked.iter().collect();
-        let busy = tracked.iter().filter(|bead| !is_through(&s, bead) && works(&s, bead)).count();
+        let busy = tracked.iter().filter(|bead| !is_done(&s, bead) && works(&s, bead)).count();
         let RigState::Present(rig) = &s.rig else { unreachable!() };
-        prop_assert!(plan.feed.is_empty() || s.parallelism.is_none_or(|most| busy + plan.feed.len() <= most));
-        prop_assert!(plan.feed.is_empty() || rig.active + plan.feed.len() <= rig.most);
-        prop_assert!(plan.feed.is_empty() || (s.dispatch && !s.suspended && matches!(s.store, Store::Read(_))));
-        let names: BTreeSet<&String> = plan.feed.iter().map(|feed| &feed.polecat).collect();
-        prop_assert_eq!(names.len(), plan.feed.len());
-        for feed in &plan.feed {
-            prop_assert!(tracked.contains(&feed.bead) && !is_through(&s, &feed.bead), "{:?}", feed);
-            prop_assert!(s.polecats[&feed.bead].is_empty(), "{:?}", feed);
-            let Store::Read(beads) = &s.store else { unreachable!() };
-            for dependency in beads[&feed.bead].dependencies.iter().filter(|dependency| dependency.kind == "blocks") {
+        prop_assert!(plan.polecats.is_empty() || s.parallelism.is_none_or(|limit| busy + plan.polecats.len() <= limit));
+        prop_assert!(plan.polecats.is_empty() || rig.active + plan.polecats.len() <= rig.max_polecats);
+        prop_assert!(plan.polecats.is_empty() || (s.dispatch && !s.suspended && matches!(s.store, StoreState::Read(_))));
+        let names: BTreeSet<&String> = plan.polecats.iter().map(|polecat| &polecat.name).collect();
+        prop_assert_eq!(names.len(), plan.polecats.len());
+        for new in &plan.polecats {
+            prop_assert!(tracked.contains(&new.bead) && !is_done(&s, &new.bead), "{:?}", new);
+            prop_assert!(s.polecats[&new.bead].is_empty(), "{:?}", new);
+            let StoreState::Read(beads) = &s.store else { unreachable!() };
+            for dependency in beads[&new.bead].dependencies.iter().filter(|dependency| dependency.kind == "blocks") {
                 let over = beads.get(&dependency.on).is_none_or(|on| ["closed", "pinned"].contains(&on.status.as_str()));
-                prop_assert!(over || is_through(&s, &dependency.on), "{:?} waits for {:?}", feed, dependency);
+                prop_assert!(over || is_done(&s, &dependency.on), "{:?} waits for {:?}", new, dependency);
             }
         }
     }
 
     #[test]
-    fn failed_means_that_nothing_moves(s in snapshot()) {
+    fn failed_means_that_no_work_is_under_way(s in snapshot()) {
         let plan = decide(&s);
-        if plan.verdict.phase == Phase::Failed {
-            prop_assert!(plan.feed.is_empty() && !plan.verdict.failed.is_empty());
-            prop_assert!(s.tracked.iter().all(|bead| is_through(&s, bead) || !works(&s, bead)));
+        if plan.assessment.phase == ConvoyPhase::Failed {
+            prop_assert!(plan.polecats.is_empty() && !plan.assessment.failed.is_empty());
+            prop_assert!(s.tracked.iter().all(|bead| is_done(&s, bead) || !works(&s, bead)));
         }
     }
 
     #[test]
-    fn what_counts_once_counts_for_ever(before in snapshot(), after in snapshot()) {
+    fn a_bead_that_was_done_once_stays_done(before in snapshot(), after in snapshot()) {
         let plan = decide(&before);
-        let counted = plan.count.unwrap_or_else(|| before.counted.clone());
+        let counted = plan.counted.unwrap_or_else(|| before.counted.clone());
         let later = Snapshot { tracked: before.tracked.clone(), dispatch: before.dispatch, counted, ..after };
-        let completed: BTreeSet<String> = decide(&later).verdict.completed.into_iter().collect();
-        prop_assert!(plan.verdict.completed.iter().all(|bead| completed.contains(bead)));
+        let completed: BTreeSet<String> = decide(&later).assessment.completed.into_iter().collect();
+        prop_assert!(plan.assessment.completed.iter().all(|bead| completed.contains(bead)));
     }
 
     #[test]
     fn deciding_again_after_the_annotation_is_written_changes_nothing(s in snapshot()) {
         let plan = decide(&s);
-        if let Some(counted) = plan.count {
+        if let Some(counted) = plan.counted {
             let again = decide(&Snapshot { counted: Counted::read(Some(&counted.write())), ..s });
-            prop_assert_eq!(again.count, None);
-            prop_assert_eq!((again.feed, again.verdict, again.tell), (plan.feed, plan.verdict, plan.tell));
+            prop_assert_eq!(again.counted, None);
+            prop_assert_eq!((again.polecats, again.assessment, again.announcement), (plan.polecats, plan.assessment, plan.announcement));
         }
     }
 
     #[test]
-    fn feeding_to_the_end_lands_everything_that_can_land(s in snapshot()) {
-        // Whatever is fed lands at once: the convoy ends, and starts no bead twice on the way.
+    fn starting_to_the_end_lands_everything_that_can_land(s in snapshot()) {
+        // Whatever is started lands at once: the convoy ends, and starts no bead twice on the way.
         let mut s = s;
         let mut seen = BTreeSet::new();
         for _ in 0..=BEADS {
-            let feed = decide(&s).feed;
-            if feed.is_empty() { return Ok(()); }
-            for Feed { bead, polecat, .. } in feed {
+            let polecats = decide(&s).polecats;
+            if polecats.is_empty() { return Ok(()); }
+            for NewPolecat { name, bead, .. } in polecats {
                 prop_assert!(seen.insert(bead.clone()), "{} is started twice", bead);
-                let done = PolecatFact { name: polecat, state: PolecatState::Done, reason: String::new() };
+                let done = PolecatFact { name, state: PolecatState::Done, reason: String::new() };
                 s.polecats.entry(bead.clone()).or_default().push(done);
-                let landed = RequestFact { name: "m".into(), state: RequestState::Landed, reason: String::new() };
+                let landed = RequestFact { name: "m".into(), phase: MergePhase::Landed, reason: String::new() };
                 s.requests.entry(bead).or_default().push(landed);
             }
         }
-        prop_assert!(decide(&s).feed.is_empty());
+        prop_assert!(decide(&s).polecats.is_empty());
     }
 }

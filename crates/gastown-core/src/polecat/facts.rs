@@ -1,29 +1,16 @@
-//! What is known when a decision is taken. Everything here was read by somebody else; nothing is
-//! judged yet.
+//! What is known when a decision is made, as others read it. Nothing is judged yet.
 
+use gastown_api::{DesiredState, MergePhase};
 use gastown_types::{BranchName, CommitId};
 use jiff::Timestamp;
 
-use super::alarm::AlarmFacts;
 use super::claim::ClaimFacts;
+use super::deliveries::Deliveries;
 use super::ledger::{Ledger, LedgerError};
-use super::remark::RemarkFacts;
 use super::valid::{InvalidSpec, ValidPolecat};
-use crate::admission::Slot;
 use crate::report::{InitReport, RunReport, SyncReport};
 
-/// `spec.desiredState`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Desired {
-    /// Nothing is to run.
-    Idle,
-    /// The task is to be done.
-    Working,
-    /// Nothing is to run any more.
-    Terminated,
-}
-
-/// Everything that decides about one Polecat.
+/// Everything that decides about one Polecat, but its rig's free slots.
 #[derive(Clone, Debug)]
 pub struct Snapshot {
     /// Its namespace.
@@ -36,9 +23,9 @@ pub struct Snapshot {
     pub created: Timestamp,
     /// It is being deleted.
     pub deleting: bool,
-    /// Our finalizer is on it.
+    /// It has our finalizer.
     pub finalizer: bool,
-    /// It carries the labels that it should.
+    /// It has the labels that it should have.
     pub labelled: bool,
     /// `gastown.io/force-delete` is `"true"`.
     pub force_delete: bool,
@@ -47,50 +34,31 @@ pub struct Snapshot {
     /// The ledger; empty where there is no annotation.
     pub ledger: Result<Ledger, LedgerError>,
     /// `spec.desiredState`.
-    pub desired: Desired,
+    pub desired: DesiredState,
     /// `spec.ttlSecondsAfterFinished`.
     pub ttl_seconds: Option<i64>,
     /// The rest of its spec.
     pub spec: Result<ValidPolecat, InvalidSpec>,
     /// Its rig.
     pub rig: RigFacts,
-    /// The pods that it owns, by uid.
+    /// The pods that it owns.
     pub pods: Vec<PodFacts>,
     /// The MergeRequests that it made.
     pub requests: Vec<RequestFacts>,
-    /// What admission answered, if it was asked.
-    pub slot: Slot,
-    /// What became of submitting.
-    pub submit: SubmitFacts,
-    /// The last pod could not be made.
-    pub refused: Option<Refused>,
     /// `spec.beadID`, unless it is empty.
     pub bead: Option<String>,
-    /// Whose the bead is.
+    /// Who holds the claim on the bead.
     pub claim: ClaimFacts,
     /// The rig has a BeadStore.
     pub bead_store: bool,
-    /// What became of commenting on the bead.
-    pub remark: RemarkFacts,
-    /// There is a witness to be told.
+    /// The installation has a witness-ctl.
     pub witness: bool,
-    /// What became of telling it.
-    pub alarm: AlarmFacts,
-    /// The status says Stuck.
+    /// What became of its requests to other services.
+    pub deliveries: Deliveries,
+    /// `status.phase` is Stuck.
     pub shown_stuck: bool,
-    /// The uid of the pod that the witness wants restarted.
+    /// The uid of the pod that witness-ctl wants restarted.
     pub unhealthy: Option<String>,
-}
-
-/// Why there is no pod although there could be, as far as this process remembers.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Refused {
-    /// One word: `PodCreateFailed`, `BeadUnavailable`, …
-    pub reason: String,
-    /// The API server's words (a quota, a policy, an admission webhook), or what lacks.
-    pub message: String,
-    /// Not again before this time.
-    pub until: Timestamp,
 }
 
 impl Snapshot {
@@ -116,22 +84,27 @@ impl Snapshot {
             .filter(|r| &r.commit == commit)
             .max_by_key(|r| (r.attempt, r.created, &r.name))
     }
+
+    /// The request for the commit that the ledger holds.
+    pub(super) fn request_of(&self, ledger: &Ledger) -> Option<&RequestFacts> {
+        ledger.commit.as_ref().and_then(|commit| self.request_for(commit))
+    }
 }
 
 /// The rig that a Polecat names.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum RigFacts {
-    /// There is none of this name.
+    /// No Rig has this name.
     Missing {
         /// The name.
         name: String,
     },
-    /// It is there.
+    /// The Rig exists.
     Present {
         /// The name.
         name: String,
         /// `spec.suspend`.
-        parked: bool,
+        suspended: bool,
         /// It is being deleted.
         deleting: bool,
         /// Whether `spec.allowedNamespaces` lets the Polecat's namespace in.
@@ -158,9 +131,9 @@ impl RigFacts {
 /// A pod's `status.phase`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum PodPhase {
-    /// Not all init containers have run, or it has no node.
+    /// Not all init containers have run, or the pod has no node.
     Pending,
-    /// The agent's container has run.
+    /// The agent's container has been started.
     Running,
     /// All containers ended well.
     Succeeded,
@@ -170,18 +143,18 @@ pub enum PodPhase {
     Unknown,
 }
 
-/// One pod of ours.
+/// One pod of the Polecat.
 #[derive(Clone, Debug)]
 pub struct PodFacts {
     /// Its name.
     pub name: String,
     /// Its uid.
     pub uid: String,
-    /// The attempt that its name says.
+    /// The attempt that its name contains.
     pub attempt: u32,
     /// The work branch that it was given.
     pub branch: Option<BranchName>,
-    /// The hash of what it was asked to do.
+    /// The hash of the spec that it was made from.
     pub asked: Option<String>,
     /// When it was created.
     pub created: Timestamp,
@@ -189,9 +162,9 @@ pub struct PodFacts {
     pub phase: PodPhase,
     /// It has a node.
     pub scheduled: bool,
-    /// When its deletion's grace ends; set as soon as it is being deleted.
+    /// When its deletion's grace period ends; set as soon as it is being deleted.
     pub deletion: Option<Timestamp>,
-    /// Our finalizer is on it.
+    /// It has our finalizer.
     pub finalizer: bool,
     /// The value of `gastown.io/drain`.
     pub drain: Option<String>,
@@ -201,23 +174,23 @@ pub struct PodFacts {
     pub started: Option<Timestamp>,
     /// When its last container ended.
     pub ended: Option<Timestamp>,
-    /// What `gt init` said.
+    /// The record of `gt init`.
     pub init: Option<InitReport>,
-    /// What `gt sync` said.
+    /// The record of `gt sync`.
     pub sync: Option<SyncReport>,
-    /// What `gt run` claims.
+    /// The record of `gt run`, which is only a claim.
     pub run: Option<RunReport>,
     /// The agent's container ran out of memory.
     pub oom: bool,
     /// Why the platform ended it (`Evicted`, `Preempted`, `NodeLost`, …), where it did.
     pub disruption: Option<String>,
-    /// What it waits for, as reason and message (image, node, Secret).
+    /// What keeps it from starting (image, node, Secret), as reason and message.
     pub waiting: Option<(String, String)>,
-    /// A container's own words when it ended badly without a record.
+    /// The container runtime's message when a container ended badly without a record.
     pub failure: Option<String>,
 }
 
-/// A node that is silent for this long after a deletion's grace has ended is taken for lost.
+/// A node that is silent for this many seconds after a deletion's grace period is given up.
 pub const NODE_LOST_SECONDS: i64 = 300;
 
 impl PodFacts {
@@ -226,13 +199,14 @@ impl PodFacts {
         matches!(self.phase, PodPhase::Succeeded | PodPhase::Failed)
     }
 
-    /// Whether its node has been silent for so long after its deletion that it is given up.
+    /// Whether its node has been silent since its deletion for [`NODE_LOST_SECONDS`].
     pub fn lost(&self, now: Timestamp) -> bool {
         !self.terminal()
             && self.deletion.is_some_and(|d| now.as_second() - d.as_second() >= NODE_LOST_SECONDS)
     }
 
-    /// Whether it was deleted before it had a node: nothing of it ever ran, and nobody will say so.
+    /// Whether it was deleted before it had a node: nothing of it ever ran, and no kubelet will
+    /// report so.
     pub fn never_ran(&self) -> bool {
         !self.terminal() && self.deletion.is_some() && !self.scheduled
     }
@@ -242,27 +216,10 @@ impl PodFacts {
         self.terminal() || self.lost(now) || self.never_ran()
     }
 
-    /// When it was over, as far as anybody knows.
+    /// When it ended, as far as is known; `now` where nothing is.
     pub fn over_at(&self, now: Timestamp) -> Timestamp {
         self.ended.or(self.deletion.filter(|d| *d <= now)).unwrap_or(now)
     }
-}
-
-/// A MergeRequest's `status.phase`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum RequestPhase {
-    /// It waits.
-    Queued,
-    /// A gate runs.
-    Testing,
-    /// Its commit is on the target branch.
-    Landed,
-    /// It goes back to its author.
-    Rework,
-    /// A person, or the lack of an author, ended it.
-    Rejected,
-    /// A newer commit of its branch took its place.
-    Superseded,
 }
 
 /// A MergeRequest of this Polecat.
@@ -279,39 +236,11 @@ pub struct RequestFacts {
     /// The attempt that made it.
     pub attempt: u32,
     /// `status.phase`; without a status, `Queued`.
-    pub phase: RequestPhase,
-    /// Why, in one word.
+    pub phase: MergePhase,
+    /// The reason of its phase, in CamelCase.
     pub reason: String,
     /// What its author needs to know; untrusted text (a test's output).
     pub evidence: String,
     /// When it landed.
     pub landed_at: Option<Timestamp>,
-}
-
-/// What became of submitting, as far as this process remembers.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub enum SubmitFacts {
-    /// Nothing was tried.
-    #[default]
-    Untried,
-    /// refinery-ctl acknowledged; the request is not in the cache yet.
-    Acknowledged {
-        /// The commit.
-        commit: CommitId,
-        /// The request's name.
-        request: String,
-        /// Asked again when it is still not there at this time.
-        until: Timestamp,
-    },
-    /// It failed.
-    Failed {
-        /// The commit.
-        commit: CommitId,
-        /// One word.
-        reason: String,
-        /// One sentence.
-        message: String,
-        /// Not again before this time.
-        until: Timestamp,
-    },
 }

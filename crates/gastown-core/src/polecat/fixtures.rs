@@ -1,10 +1,10 @@
 //! Facts for tests: constructors with modifiers.
 
-use gastown_api::{KubernetesSpec, Polecat, PolecatSpec};
+use gastown_api::{DesiredState, KubernetesSpec, MergePhase, Polecat, PolecatSpec};
 use jiff::Timestamp;
 
 use super::*;
-use crate::admission::Slot;
+use crate::admission::Decision;
 use crate::report::{AgentExit, InitReport, InitResult, RunReport, SyncReport, SyncResult, Usage};
 
 pub const UID: &str = "0a1b2c3d-0000-4000-8000-000000000001";
@@ -29,6 +29,16 @@ pub fn valid(task: &str) -> ValidPolecat {
     ValidPolecat::try_from(&polecat(task)).unwrap()
 }
 
+/// The plan where a slot is granted to whoever asks.
+pub fn decide(now: Timestamp, s: &Snapshot) -> Plan {
+    decide_with(now, s, &Decision::Granted)
+}
+
+/// The plan with this answer about a slot.
+pub fn decide_with(now: Timestamp, s: &Snapshot, admission: &Decision) -> Plan {
+    super::decide(now, s, &assess(now, s), admission)
+}
+
 pub fn snapshot() -> Snapshot {
     Snapshot {
         namespace: "dev".into(),
@@ -41,33 +51,29 @@ pub fn snapshot() -> Snapshot {
         force_delete: false,
         retry: None,
         ledger: Ok(Ledger::default()),
-        desired: Desired::Working,
+        desired: DesiredState::Working,
         ttl_seconds: None,
         spec: Ok(valid("make it so")),
         rig: RigFacts::Present {
             name: "web".into(),
-            parked: false,
+            suspended: false,
             deleting: false,
             admits_namespace: true,
             repository: Some("github.com/org/repo".into()),
         },
         pods: Vec::new(),
         requests: Vec::new(),
-        slot: Slot::Granted,
-        submit: SubmitFacts::Untried,
-        refused: None,
         bead: None,
         claim: ClaimFacts::NotNeeded,
         bead_store: false,
-        remark: RemarkFacts::Untried,
         witness: false,
-        alarm: AlarmFacts::Untried,
+        deliveries: Deliveries::default(),
         shown_stuck: false,
         unhealthy: None,
     }
 }
 
-/// Of a Polecat with this bead, which nobody has claimed.
+/// A Polecat with this bead, whose claim is free.
 pub fn with_bead(bead: &str) -> Snapshot {
     let mut p = polecat("make it so");
     p.spec.bead_id = Some(bead.to_owned());
@@ -109,7 +115,7 @@ pub fn init(result: InitResult) -> InitReport {
     InitReport {
         v: 1,
         result,
-        message: format!("init says {result:?}"),
+        message: format!("init: {result:?}"),
         base: Some(commit(200)),
         head: None,
     }
@@ -166,7 +172,7 @@ impl PodFacts {
     }
 }
 
-pub fn request(n: u8, attempt: u32, phase: RequestPhase) -> RequestFacts {
+pub fn request(n: u8, attempt: u32, phase: MergePhase) -> RequestFacts {
     RequestFacts {
         name: format!("request-{n}"),
         created: at(100),
@@ -176,6 +182,6 @@ pub fn request(n: u8, attempt: u32, phase: RequestPhase) -> RequestFacts {
         phase,
         reason: "GateFailed".into(),
         evidence: "assert 1 == 2".into(),
-        landed_at: (phase == RequestPhase::Landed).then(|| at(150)),
+        landed_at: (phase == MergePhase::Landed).then(|| at(150)),
     }
 }

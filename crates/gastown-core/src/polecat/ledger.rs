@@ -1,21 +1,22 @@
-//! The Polecat's memory: annotation `gastown.io/ledger`. Written before a pod's finalizer goes, so
-//! that a finished task is known to be finished when every status and pod is gone.
+//! The ledger: what is known of a Polecat's attempts, kept in annotation `gastown.io/ledger`. It is
+//! written before a pod's finalizer is removed, so that a finished task is known to be finished
+//! when every status and pod is gone.
 
-use gastown_types::{BranchName, CommitId};
+use gastown_types::{BranchName, CommitId, text};
 use serde::{Deserialize, Serialize};
 
 use crate::report::Usage;
 
-/// The format's version; another one reads as unreadable, never as empty.
+/// The format's version; a ledger of another version is unreadable, never empty.
 pub const VERSION: u32 = 1;
 
-/// No ledger of ours is longer.
+/// The longest ledger, in bytes.
 pub const MAX_BYTES: usize = 8192;
 
-/// So many accounted pods are remembered beyond those that still exist.
+/// How many accounted pods are remembered beyond those that still exist.
 const MAX_PODS: usize = 16;
 
-/// Texts of strangers are cut to this many characters before they are kept.
+/// The longest untrusted text that is kept, in characters.
 const MAX_TEXT: usize = 400;
 
 /// What is known of a Polecat's attempts.
@@ -27,22 +28,22 @@ pub struct Ledger {
     /// The number of the last attempt that has an outcome; 0 before the first.
     #[serde(default)]
     pub attempt: u32,
-    /// How many attempts the last re-arming forgave: the budget counts from here.
+    /// The attempt at which the budget was last reset: it counts those after this one.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub forgiven: u32,
-    /// Respawns since the last re-arming.
+    /// Respawns since the budget was last reset.
     #[serde(default)]
     pub respawns: Respawns,
-    /// How often in a row the same attempt was put off (missing Secret, rate limit).
+    /// How often in a row the same attempt was put off (a missing Secret, refused credentials).
     #[serde(default, skip_serializing_if = "is_zero")]
     pub waits: u32,
-    /// The work branch on the remote, if it is there, was made by a pod of this Polecat.
+    /// The work branch on the remote, if it exists, was made by a pod of this Polecat.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub ours: bool,
     /// The work branch.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub branch: Option<BranchName>,
-    /// The last commit of it that the sidecar saw on the remote.
+    /// The last commit of the work branch that the sidecar saw on the remote.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub commit: Option<CommitId>,
     /// The merge base of `commit` and the target branch.
@@ -54,10 +55,10 @@ pub struct Ledger {
     /// The uids of accounted pods, newest last, bounded.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub pods: Vec<String>,
-    /// The hash of what the last attempt was asked to do: another one re-arms.
+    /// The hash of the spec that the last attempt was made from: another one resets the budget.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub spec: String,
-    /// The value of `gastown.io/retry` that was acted on.
+    /// The last value of `gastown.io/retry` that was acted on.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub retry: Option<String>,
     /// The MergeRequest that landed, when one did.
@@ -74,7 +75,7 @@ pub struct Ledger {
     pub usage: Usage,
 }
 
-/// A landing that was seen.
+/// A MergeRequest that landed.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Landed {
@@ -84,11 +85,11 @@ pub struct Landed {
     pub at: i64,
 }
 
-/// Respawns by the class of fault that cost them.
+/// Respawns by their cause.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 pub struct Respawns {
-    /// Evicted, node lost, preempted, outcome unknown.
+    /// The platform's: evicted, node lost, preempted, outcome unknown.
     #[serde(skip_serializing_if = "is_zero")]
     pub infrastructure: u32,
     /// The agent's container ran out of memory.
@@ -100,7 +101,7 @@ pub struct Respawns {
 }
 
 impl Respawns {
-    /// All of them.
+    /// The sum of all causes.
     pub fn total(self) -> u32 {
         self.infrastructure.saturating_add(self.oom).saturating_add(self.crashed)
     }
@@ -110,16 +111,16 @@ impl Respawns {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Last {
-    /// What follows from it.
+    /// What follows.
     pub end: End,
-    /// One word for conditions.
+    /// The reason for conditions, in CamelCase.
     pub reason: String,
     /// One sentence for a person.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub message: String,
     /// When the pod ended, in seconds since 1970.
     pub at: i64,
-    /// Not again before this time, in seconds since 1970.
+    /// The next attempt does not start before this time, in seconds since 1970.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub until: Option<i64>,
 }
@@ -127,15 +128,15 @@ pub struct Last {
 /// What follows from a pod's end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum End {
-    /// The work is on the remote and wants to be merged.
+    /// The work is on the remote and is to be merged.
     Done,
     /// The task is finished and there is nothing to merge.
     DoneWithoutChanges,
-    /// Something outside lacks: the same attempt again later, at no cost.
+    /// Something outside is missing: the same attempt again later, at no cost.
     Waits,
-    /// A person's wish stopped it in order: the same attempt goes on when it is wanted again.
+    /// It was drained: the same attempt continues when the Polecat is wanted to work again.
     Drained,
-    /// A fault: the next attempt, at the cost of a respawn.
+    /// It failed: the next attempt, at the cost of a respawn.
     Retries,
     /// The model's service asked to wait: the next attempt later, without a respawn.
     Later,
@@ -146,14 +147,14 @@ pub enum End {
 /// Why a ledger cannot be read.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum LedgerError {
-    /// It is longer than any of ours.
+    /// It is longer than [`MAX_BYTES`].
     #[error("it is longer than {MAX_BYTES} bytes")]
     TooLong,
-    /// It is no ledger.
+    /// It is not a ledger.
     #[error("it is not a ledger: {0}")]
     Malformed(String),
-    /// It is of another version.
-    #[error("it is of version {0}; this controller writes version {VERSION}")]
+    /// It has another version.
+    #[error("it has version {0}; this controller writes version {VERSION}")]
     Version(u32),
 }
 
@@ -163,12 +164,9 @@ fn is_zero(n: &u32) -> bool {
     *n == 0
 }
 
-/// A stranger's text made fit for keeping: no control characters, not long.
-pub fn tame(text: &str) -> String {
-    let mut out: String =
-        text.chars().map(|c| if c.is_control() { ' ' } else { c }).take(MAX_TEXT).collect();
-    out.truncate(out.trim_end().len());
-    out
+/// An untrusted text as one line without hidden characters, of at most 400 characters.
+pub fn sanitize(text: &str) -> String {
+    text::line(text, MAX_TEXT)
 }
 
 impl Default for Ledger {
@@ -196,20 +194,20 @@ impl Default for Ledger {
 }
 
 impl Ledger {
-    /// Reads the annotation. Whoever may edit the Polecat may have written it.
+    /// Reads the annotation, which anybody who may edit the Polecat may have written.
     pub fn parse(text: &str) -> Result<Self, LedgerError> {
         if text.len() > MAX_BYTES {
             return Err(LedgerError::TooLong);
         }
-        let mut ledger: Self =
-            serde_json::from_str(text).map_err(|e| LedgerError::Malformed(tame(&e.to_string())))?;
+        let mut ledger: Self = serde_json::from_str(text)
+            .map_err(|e| LedgerError::Malformed(sanitize(&e.to_string())))?;
         if ledger.v != VERSION {
             return Err(LedgerError::Version(ledger.v));
         }
         ledger.forgiven = ledger.forgiven.min(ledger.attempt);
         if let Some(last) = &mut ledger.last {
-            last.reason = tame(&last.reason);
-            last.message = tame(&last.message);
+            last.reason = sanitize(&last.reason);
+            last.message = sanitize(&last.message);
         }
         Ok(ledger)
     }
@@ -219,13 +217,13 @@ impl Ledger {
         serde_json::to_string(self).unwrap_or_default()
     }
 
-    /// Whether this pod's outcome is in here.
+    /// Whether it has this pod's outcome.
     pub fn accounts_for(&self, pod_uid: &str) -> bool {
         self.pods.iter().any(|p| p == pod_uid)
     }
 
-    /// Notes a pod; forgets the oldest that no longer exist.
-    pub fn note_pod(&mut self, uid: &str, existing: &[&str]) {
+    /// Adds an accounted pod; drops the oldest that no longer exist.
+    pub fn add_pod(&mut self, uid: &str, existing: &[&str]) {
         self.pods.push(uid.to_owned());
         let mut excess = self.pods.len().saturating_sub(MAX_PODS);
         self.pods.retain(|p| {
@@ -240,12 +238,12 @@ impl Ledger {
         self.last.as_ref().map(|l| l.end)
     }
 
-    /// Whether the task is finished, whatever becomes of its merge.
+    /// Whether the task is finished, whether or not it has been merged.
     pub fn finished(&self) -> bool {
         matches!(self.end(), Some(End::Done | End::DoneWithoutChanges))
     }
 
-    /// The number of the attempt that would come next.
+    /// The number of the next attempt.
     pub fn next_attempt(&self) -> u32 {
         match self.end() {
             Some(End::Waits | End::Drained) => self.attempt.max(1),
@@ -253,12 +251,12 @@ impl Ledger {
         }
     }
 
-    /// Attempts that the budget counts.
+    /// How many attempts of the budget are spent.
     pub fn spent(&self) -> u32 {
         self.attempt.saturating_sub(self.forgiven)
     }
 
-    /// A new budget: a person changed the task or asked for a retry.
+    /// Resets the budget: a person changed the task or asked for a retry.
     pub fn rearm(&mut self, spec: &str, retry: Option<&String>) {
         self.forgiven = self.attempt;
         self.respawns = Respawns::default();

@@ -1,53 +1,53 @@
-//! What a pod's end means. The sidecar's and the init container's records are believed; the agent's
-//! is a claim.
+//! What follows from a pod's end. The records of the sidecar and the init container are believed;
+//! the agent's is only a claim.
 
 use gastown_types::CommitId;
 use jiff::Timestamp;
 
 use super::facts::PodFacts;
-use super::ledger::{End, tame};
+use super::ledger::{End, sanitize};
 use crate::report::{AgentExit, InitResult, SyncReport, SyncResult};
 
-/// Why a pod is drained that the witness wants restarted, and the reason of its end.
+/// Why a pod that witness-ctl wants restarted is drained, and the reason of its end.
 pub const UNHEALTHY: &str = "Unhealthy";
 
-/// What the judge needs to know beside the pod.
+/// What an outcome depends on beside the pod.
 #[derive(Clone, Debug, Default)]
 pub struct Expected {
     /// `spec.expectChanges`.
     pub changes: bool,
-    /// Commits that were sent back: finishing on one of them again is no rework.
+    /// Commits that were sent back: ending with one of them again is not a rework.
     pub sent_back: Vec<CommitId>,
-    /// Memory ran out before in this budget.
+    /// The agent ran out of memory before within this budget.
     pub oom_before: bool,
 }
 
-/// Which respawn counter a retry costs.
+/// The cause of a respawn; each has a counter.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Fault {
-    /// The platform's.
+pub enum RespawnCause {
+    /// The platform ended the pod, or its outcome is unknown.
     Infrastructure,
-    /// The memory limit's.
-    Oom,
-    /// The agent's.
-    Crashed,
+    /// The agent ran out of memory.
+    OutOfMemory,
+    /// The agent crashed or failed.
+    AgentFailed,
 }
 
-/// The judgement.
+/// How a pod ended and what follows.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Outcome {
     /// What follows.
     pub end: End,
-    /// Which counter a retry costs.
-    pub fault: Option<Fault>,
-    /// One word for conditions.
+    /// The respawn counter that a retry costs.
+    pub respawn: Option<RespawnCause>,
+    /// The reason for conditions, in CamelCase.
     pub reason: String,
     /// One sentence.
     pub message: String,
-    /// Not again before this time, where somebody named one (seconds since 1970, believed only
-    /// within bounds).
+    /// The next attempt does not start before this time, in seconds since 1970, where the agent
+    /// claims one; it is believed only within bounds.
     pub until: Option<i64>,
-    /// Only the agent's container says that it must wait.
+    /// Only the agent claims that it must wait.
     pub claimed: bool,
 }
 
@@ -55,21 +55,21 @@ impl Outcome {
     fn new(end: End, reason: &str, message: &str) -> Self {
         Self {
             end,
-            fault: None,
+            respawn: None,
             reason: reason.to_owned(),
-            message: tame(message),
+            message: sanitize(message),
             until: None,
             claimed: false,
         }
     }
 
-    fn retry(fault: Fault, reason: &str, message: &str) -> Self {
-        Self { fault: Some(fault), ..Self::new(End::Retries, reason, message) }
+    fn retry(cause: RespawnCause, reason: &str, message: &str) -> Self {
+        Self { respawn: Some(cause), ..Self::new(End::Retries, reason, message) }
     }
 }
 
-/// Judges a pod that is over.
-pub fn judge(pod: &PodFacts, expected: &Expected, now: Timestamp) -> Outcome {
+/// The outcome of a pod that is over.
+pub fn outcome(pod: &PodFacts, expected: &Expected, now: Timestamp) -> Outcome {
     if let Some(init) = &pod.init
         && init.result != InitResult::Ready
     {
@@ -86,7 +86,7 @@ pub fn judge(pod: &PodFacts, expected: &Expected, now: Timestamp) -> Outcome {
         return refused;
     }
     if unhealthy {
-        return Outcome::retry(Fault::Crashed, UNHEALTHY, &drained_message(pod));
+        return Outcome::retry(RespawnCause::AgentFailed, UNHEALTHY, &drained_message(pod));
     }
     if !pod.terminal() {
         let lost = pod.lost(now) && pod.scheduled;
@@ -98,12 +98,12 @@ pub fn judge(pod: &PodFacts, expected: &Expected, now: Timestamp) -> Outcome {
         } else {
             ("PodDeleted", "the pod was deleted before it had a node")
         };
-        return Outcome::retry(Fault::Infrastructure, reason, text);
+        return Outcome::retry(RespawnCause::Infrastructure, reason, text);
     }
     if let Some(why) = &pod.disruption {
         return Outcome::retry(
-            Fault::Infrastructure,
-            &word(why),
+            RespawnCause::Infrastructure,
+            &to_reason(why),
             &format!("the platform ended the pod: {why}"),
         );
     }
@@ -112,14 +112,14 @@ pub fn judge(pod: &PodFacts, expected: &Expected, now: Timestamp) -> Outcome {
         return if expected.oom_before {
             Outcome::new(End::Stuck, "OOMKilled", text)
         } else {
-            Outcome::retry(Fault::Oom, "OOMKilled", text)
+            Outcome::retry(RespawnCause::OutOfMemory, "OOMKilled", text)
         };
     }
     by_agent(pod)
 }
 
-/// A word fit for a condition's reason.
-fn word(text: &str) -> String {
+/// A platform's reason made fit for a condition's.
+fn to_reason(text: &str) -> String {
     let out: String = text.chars().filter(char::is_ascii_alphanumeric).take(60).collect();
     if out.starts_with(|c: char| c.is_ascii_alphabetic()) { out } else { "Disrupted".to_owned() }
 }
@@ -129,7 +129,7 @@ fn by_init(result: InitResult, message: &str) -> Outcome {
     match result {
         InitResult::InvalidConfig => Outcome::new(End::Stuck, "InvalidSpec", message),
         InitResult::Internal | InitResult::Ready => {
-            Outcome::retry(Fault::Infrastructure, "InitFailed", message)
+            Outcome::retry(RespawnCause::Infrastructure, "InitFailed", message)
         }
         InitResult::SecretNotFound
         | InitResult::ConfigMapNotFound
@@ -144,7 +144,7 @@ fn by_init(result: InitResult, message: &str) -> Outcome {
     }
 }
 
-/// Done, or finished without a change: the agent says so and the sidecar confirms what that means.
+/// Done, or finished without a change: the agent claims it, and the sidecar's record confirms it.
 fn finished(pod: &PodFacts, expected: &Expected) -> Option<Outcome> {
     if !pod.terminal() || pod.run.as_ref()?.exit != AgentExit::Completed {
         return None;
@@ -170,7 +170,7 @@ fn finished(pod: &PodFacts, expected: &Expected) -> Option<Outcome> {
             "finished; no change was expected and none was made",
         )),
         (SyncResult::NoChanges | SyncResult::Pushed, _) => {
-            let text = "the agent says that it is done and committed nothing; set spec.expectChanges to false if that is right";
+            let text = "the agent reported that it is done but committed nothing; set spec.expectChanges to false if that is right";
             Some(Outcome::new(End::Stuck, "NoChanges", text))
         }
         _ => None,
@@ -181,14 +181,14 @@ fn drained_message(pod: &PodFacts) -> String {
     let why = pod.drain.as_deref().unwrap_or_default();
     match &pod.sync {
         Some(SyncReport { commit: Some(commit), .. }) => {
-            format!("stopped in order ({why}); the branch holds {}", commit.short())
+            format!("drained ({why}); the branch holds {}", commit.short())
         }
-        Some(_) => format!("stopped in order ({why}); nothing had been committed"),
-        None => format!("stopped ({why}); what the branch holds is looked at by the next attempt"),
+        Some(_) => format!("drained ({why}); nothing had been committed"),
+        None => format!("stopped ({why}); the next attempt finds out what the branch holds"),
     }
 }
 
-/// The remote or our own checks refuse the work: trying again would only be refused again.
+/// The remote or our own checks refuse the work: a retry would be refused again.
 fn refused(sync: &SyncReport) -> Option<Outcome> {
     match sync.result {
         SyncResult::PushRace => Some(Outcome::new(
@@ -207,12 +207,12 @@ fn refused(sync: &SyncReport) -> Option<Outcome> {
             &with_wip(sync, "the agent's objects are broken"),
         )),
         SyncResult::RemoteUnreachable => Some(Outcome::retry(
-            Fault::Infrastructure,
+            RespawnCause::Infrastructure,
             "RemoteUnreachable",
-            &with_wip(sync, "the remote could not be reached to the end"),
+            &with_wip(sync, "the remote could not be reached until the pod ended"),
         )),
         SyncResult::Internal => Some(Outcome::retry(
-            Fault::Infrastructure,
+            RespawnCause::Infrastructure,
             "SyncFailed",
             &with_wip(sync, "git-sync failed"),
         )),
@@ -229,58 +229,76 @@ fn with_wip(sync: &SyncReport, what: &str) -> String {
     }
 }
 
-/// The agent's own claim, which can only cost its own Polecat time and attempts.
+/// The outcome that the agent claims, which can only cost its own Polecat time and attempts.
 fn by_agent(pod: &PodFacts) -> Outcome {
     let Some(run) = &pod.run else {
         let text = pod.failure.as_deref().unwrap_or(
-            "the pod ended without the records that say how; the branch is looked at again",
+            "the pod ended without records of how; the next attempt finds out what the branch holds",
         );
         let reason = if pod.failure.is_some() { "PodFailed" } else { "OutcomeUnknown" };
-        let fault = if pod.failure.is_some() { Fault::Crashed } else { Fault::Infrastructure };
-        return Outcome::retry(fault, reason, text);
+        let cause = if pod.failure.is_some() {
+            RespawnCause::AgentFailed
+        } else {
+            RespawnCause::Infrastructure
+        };
+        return Outcome::retry(cause, reason, text);
     };
     let reason = format!("{:?}", run.exit);
-    let say = |otherwise: &str| {
+    let message = |otherwise: &str| {
         if run.message.is_empty() { otherwise.to_owned() } else { run.message.clone() }
     };
     match run.exit {
         AgentExit::Completed => Outcome::retry(
-            Fault::Infrastructure,
+            RespawnCause::Infrastructure,
             "OutcomeUnknown",
-            "git-sync left no record of what the remote holds; the branch is looked at again",
+            "git-sync left no record of what the remote holds; the next attempt finds out",
         ),
-        AgentExit::GaveUp => {
-            Outcome::new(End::Stuck, &reason, &say("the agent says that it cannot do the task"))
-        }
-        AgentExit::Deadline => {
-            Outcome::new(End::Stuck, &reason, &say("the attempt's time is up; the work is saved"))
-        }
+        AgentExit::GaveUp => Outcome::new(
+            End::Stuck,
+            &reason,
+            &message("the agent reported that it cannot do the task"),
+        ),
+        AgentExit::Deadline => Outcome::new(
+            End::Stuck,
+            &reason,
+            &message("the attempt's time is up; the work is saved"),
+        ),
         AgentExit::BudgetExceeded => Outcome::new(
             End::Stuck,
             &reason,
-            &say("a limit of spec.budget is reached; the work is saved"),
+            &message("a limit of spec.budget is reached; the work is saved"),
         ),
         AgentExit::ImageLacks => {
-            Outcome::new(End::Stuck, &reason, &say("the agent's image lacks something"))
+            Outcome::new(End::Stuck, &reason, &message("the agent's image is missing something"))
         }
         AgentExit::RateLimited => Outcome {
             until: run.reset_at,
             claimed: true,
-            ..Outcome::new(End::Later, &reason, &say("the model's service asks to wait"))
+            ..Outcome::new(
+                End::Later,
+                &reason,
+                &message("the model's service limits the rate of requests"),
+            )
         },
         AgentExit::BadCredentials => Outcome {
             claimed: true,
-            ..Outcome::new(End::Waits, &reason, &say("the model's service refuses the credentials"))
+            ..Outcome::new(
+                End::Waits,
+                &reason,
+                &message("the model's service refused the credentials"),
+            )
         },
-        AgentExit::Failed => Outcome::retry(Fault::Crashed, "PodFailed", &say("the agent failed")),
-        AgentExit::Crashed => {
-            Outcome::retry(Fault::Crashed, "PodFailed", &say("the agent crashed"))
+        AgentExit::Failed => {
+            Outcome::retry(RespawnCause::AgentFailed, "PodFailed", &message("the agent failed"))
         }
-        // nobody asked for a drain, so it was a SIGTERM of the platform
+        AgentExit::Crashed => {
+            Outcome::retry(RespawnCause::AgentFailed, "PodFailed", &message("the agent crashed"))
+        }
+        // no drain was asked for, so it was a SIGTERM of the platform
         AgentExit::Drained => Outcome::retry(
-            Fault::Infrastructure,
+            RespawnCause::Infrastructure,
             "PodDeleted",
-            &say("the platform stopped the pod in order"),
+            &message("the platform stopped the pod; its work is saved"),
         ),
     }
 }

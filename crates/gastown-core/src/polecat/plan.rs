@@ -1,57 +1,58 @@
-//! What is to be done and what is to be shown. Data: it prints, compares and tests.
+//! What is to be done, and the status that is wanted. Plain data: it can be printed and compared.
 
+use gastown_api::PolecatPhase;
+use gastown_api::conditions::Draft;
 use gastown_types::{BranchName, CommitId};
 use jiff::Timestamp;
 
-use super::alarm::AlarmInputs;
-use super::ledger::Ledger;
-use super::remark::RemarkInputs;
+use super::deliveries::EscalationRequest;
+use super::ledger::{Last, Ledger};
 use super::valid::ValidPolecat;
 use crate::report::Usage;
 
-/// One decision: deeds in their order (a later one only when the earlier succeeded) and what to
-/// show.
+/// One decision.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Plan {
-    /// What to do.
-    pub deeds: Vec<Deed>,
-    /// What to show when nothing is left to do.
-    pub view: View,
-    /// When to look again although nothing happened.
+    /// What to do, in this order; an action only when those before it succeeded.
+    pub actions: Vec<Action>,
+    /// The status to write when no action is left.
+    pub status: StatusDraft,
+    /// When to decide again although nothing changed.
     pub wake: Option<Timestamp>,
 }
 
-/// One thing to do.
+/// One action.
 #[derive(Clone, Debug, PartialEq)]
-pub enum Deed {
-    /// One patch of the Polecat's metadata: labels, finalizer and, where it changed, the ledger.
-    Record {
+pub enum Action {
+    /// One patch of the Polecat's metadata: labels, finalizer and, where it changed, the ledger
+    /// annotation.
+    PatchMetadata {
         /// The ledger to write.
         ledger: Option<Box<Ledger>>,
-        /// Whether our finalizer is to be on it.
+        /// Whether it is to have our finalizer.
         finalizer: bool,
     },
-    /// Take the claim on its bead, if it is free by the API server's own word.
+    /// Take the claim on its bead, if the API server confirms that it is free.
     Claim,
-    /// Give the claim on its bead back.
+    /// Release the claim on its bead.
     ReleaseClaim,
     /// Comment on its bead.
-    Comment(RemarkInputs),
-    /// Tell the witness.
-    Alarm(AlarmInputs),
-    /// Create the prompt and then the pod.
-    Start(Box<PodInputs>),
+    Comment(CommentInputs),
+    /// Raise or settle its Escalation.
+    Escalate(EscalationInputs),
+    /// Create the prompt's ConfigMap and then the pod.
+    StartPod(Box<PodInputs>),
     /// Annotate the pod, so that the agent stops and everything is saved.
-    Drain {
+    DrainPod {
         /// The pod's name.
         pod: String,
         /// Its uid.
         uid: String,
-        /// Why.
+        /// Why: the annotation's value.
         why: &'static str,
     },
-    /// Take our finalizer off the pod.
-    Release {
+    /// Remove our finalizer from the pod.
+    RemovePodFinalizer {
         /// The pod's name.
         pod: String,
         /// Its uid.
@@ -63,27 +64,27 @@ pub enum Deed {
         pod: String,
         /// Its uid.
         uid: String,
-        /// At once, without a word from its node.
+        /// At once, without waiting for its node.
         force: bool,
     },
-    /// Ask refinery-ctl to merge.
+    /// Submit the work to refinery-ctl.
     Submit(SubmitInputs),
-    /// The Polecat's time after its end is over.
+    /// Delete the Polecat, whose time to live is over.
     DeletePolecat,
 }
 
 /// What the pod of an attempt is built from.
 #[derive(Clone, Debug, PartialEq)]
 pub struct PodInputs {
-    /// The pod's name, and its prompt's.
+    /// The name of the pod and of its prompt's ConfigMap.
     pub name: String,
     /// From 1.
     pub attempt: u32,
-    /// The work branch on the remote is ours, if it is there.
+    /// The work branch on the remote belongs to this Polecat, if it exists.
     pub resume: bool,
-    /// What was sent back.
+    /// The request that was sent back, where this attempt is a rework.
     pub rework: Option<Rework>,
-    /// How the attempt before ended, where that was no rework.
+    /// How the attempt before ended, where this one is not a rework of it.
     pub before: Option<String>,
     /// The task.
     pub spec: ValidPolecat,
@@ -96,13 +97,13 @@ pub struct Rework {
     pub request: String,
     /// Its commit.
     pub commit: CommitId,
-    /// Why, in one word.
+    /// Why it was sent back, in CamelCase.
     pub reason: String,
     /// The evidence, verbatim and untrusted.
     pub evidence: String,
 }
 
-/// What refinery-ctl is told.
+/// What is submitted to refinery-ctl.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SubmitInputs {
     /// The rig.
@@ -111,67 +112,63 @@ pub struct SubmitInputs {
     pub branch: BranchName,
     /// Its commit.
     pub commit: CommitId,
-    /// Where it wants to land.
+    /// The branch that it is to land on.
     pub target: BranchName,
     /// The attempt that made it.
     pub attempt: u32,
-    /// The request that it replaces, or nothing.
+    /// The name of the request that it replaces; may be empty.
     pub previous: String,
-    /// The bead, or nothing.
+    /// The bead's id; may be empty.
     pub bead: String,
-    /// 0 to 4.
+    /// 0 (first) to 4.
     pub priority: u8,
 }
 
-/// `status.phase`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Phase {
-    /// No pod, none over.
-    Idle,
-    /// A pod works.
-    Working,
-    /// Finished.
-    Done,
-    /// A person is needed.
-    Stuck,
-    /// Ended for good.
-    Terminated,
+/// A comment on a bead.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CommentInputs {
+    /// The rig.
+    pub rig: String,
+    /// The bead's id.
+    pub bead: String,
+    /// The author: the Polecat, as `namespace/name`.
+    pub author: String,
+    /// The text.
+    pub text: String,
 }
 
-/// One condition, without its times.
+/// A request to witness-ctl.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Shown {
-    /// `type`.
-    pub kind: &'static str,
-    /// `status`.
-    pub status: bool,
-    /// `reason`.
+pub struct EscalationInputs {
+    /// The rig.
+    pub rig: String,
+    /// The Escalation's key: a Polecat has one at a time.
+    pub cause: String,
+    /// What witness-ctl is asked to do.
+    pub request: EscalationRequest,
+}
+
+/// An Event to publish once.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct EventDraft {
+    /// A Warning, else Normal.
+    pub warning: bool,
+    /// The reason, in CamelCase.
     pub reason: String,
-    /// `message`.
+    /// One sentence.
     pub message: String,
 }
 
-/// An Event to tell once.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Told {
-    /// A Warning, else Normal.
-    pub warning: bool,
-    /// One word.
-    pub reason: String,
-    /// One sentence.
-    pub note: String,
-}
-
-/// What the status says.
+/// The status as the decision wants it.
 #[derive(Clone, Debug, PartialEq)]
-pub struct View {
+pub struct StatusDraft {
     /// `phase`.
-    pub phase: Phase,
+    pub phase: PolecatPhase,
     /// All conditions of this controller.
-    pub conditions: Vec<Shown>,
-    /// To tell when the reason of `Ready` has changed to this.
-    pub told: Option<Told>,
-    /// The newest pod and whether it runs.
+    pub conditions: Vec<Draft>,
+    /// To publish when the reason of `Ready` has changed to this one.
+    pub event: EventDraft,
+    /// The newest pod's name, and whether it runs.
     pub pod: Option<(String, bool)>,
     /// `attempts`: the number of the newest attempt.
     pub attempts: u32,
@@ -182,7 +179,7 @@ pub struct View {
     /// `baseCommit`.
     pub base: Option<CommitId>,
     /// `outcome`.
-    pub outcome: Option<super::ledger::Last>,
+    pub outcome: Option<Last>,
     /// `mergeRequest`.
     pub request: Option<String>,
     /// `usage`.

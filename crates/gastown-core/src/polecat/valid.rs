@@ -1,21 +1,18 @@
-//! A Polecat's spec, read once: after this nobody reads the raw one. Precedence between
-//! `kubernetes.*`, `agentConfig.*` and `resources` is settled here.
+//! A Polecat's spec, parsed once: after this nobody reads the raw one. It decides what has
+//! precedence among `kubernetes.*`, `agentConfig.*` and `resources`.
 
 use std::collections::BTreeMap;
-use std::fmt::Write as _;
 
 use gastown_api::names::reason;
 use gastown_api::{
     AgentKind, Budget, DesiredState, KubernetesSpec, Polecat, PolecatSpec, Provider, SecretKeyRef,
 };
-use gastown_types::{BranchName, GitUrl};
+use gastown_types::{BranchName, GitUrl, digest};
 use k8s_openapi::api::core::v1::{
     Affinity, EnvVar, ResourceRequirements, Toleration, Volume, VolumeMount,
 };
-use sha2::{Digest, Sha256};
 
-use super::facts::Desired;
-use super::ledger::tame;
+use super::ledger::sanitize;
 
 /// Names of the pod's own volumes.
 pub const OWN_VOLUMES: [&str; 14] = [
@@ -42,7 +39,7 @@ pub struct ValidPolecat {
     pub rig: String,
     /// The bead's id.
     pub bead: Option<String>,
-    /// What is to be done; may be empty when there is a bead.
+    /// The task; may be empty when there is a bead.
     pub task: String,
     /// The repository.
     pub repository: GitUrl,
@@ -50,28 +47,28 @@ pub struct ValidPolecat {
     pub target: BranchName,
     /// The branch of the work.
     pub work: BranchName,
-    /// A work branch on the remote is ours by the user's word.
+    /// The user declares that a work branch on the remote belongs to this Polecat.
     pub resume_branch: bool,
     /// 0 (first) to 4.
     pub priority: u8,
-    /// Finishing without a commit is a failure.
+    /// Ending without a commit is a failure.
     pub expect_changes: bool,
-    /// Respawns by fault.
+    /// How many respawns are allowed.
     pub max_retries: u32,
-    /// All attempts.
+    /// How many attempts are allowed.
     pub max_attempts: u32,
-    /// Hash of what the agent is asked to do, and with what.
+    /// The hash of the spec, without what only decides when and how often it runs.
     pub hash: String,
-    /// How the pod looks.
+    /// What the pod is made of.
     pub pod: PodSettings,
 }
 
-/// Everything of the pod that a user may say.
+/// Everything of the pod that a user may set.
 #[derive(Clone, Debug, PartialEq)]
 pub struct PodSettings {
-    /// Which adapter.
+    /// The agent.
     pub agent: AgentKind,
-    /// The model wanted.
+    /// The model.
     pub model: Option<String>,
     /// The user's image.
     pub image: Option<String>,
@@ -97,25 +94,25 @@ pub struct PodSettings {
     pub env: Vec<EnvVar>,
     /// The agent container's resources.
     pub resources: Option<ResourceRequirements>,
-    /// One attempt's time.
+    /// The time limit of one attempt, in seconds.
     pub deadline_seconds: i64,
-    /// Limits of one attempt.
+    /// The limits of one attempt.
     pub budget: Budget,
     /// Secrets to pull images with.
     pub pull_secrets: Vec<String>,
-    /// Labels of the node.
+    /// Labels that the node must have.
     pub node_selector: BTreeMap<String, String>,
-    /// Taints borne.
+    /// Taints that the pod tolerates.
     pub tolerations: Vec<Toleration>,
-    /// Affinity.
+    /// The pod's affinity.
     pub affinity: Option<Affinity>,
-    /// Priority class.
+    /// The pod's priority class.
     pub priority_class: Option<String>,
-    /// Runtime class.
+    /// The pod's runtime class.
     pub runtime_class: Option<String>,
     /// The user's volumes.
     pub volumes: Vec<Volume>,
-    /// Where the agent has them.
+    /// Where the agent's container mounts them.
     pub mounts: Vec<VolumeMount>,
 }
 
@@ -123,24 +120,14 @@ pub struct PodSettings {
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{reason}: {message}")]
 pub struct InvalidSpec {
-    /// One word for conditions.
+    /// The reason for conditions, in CamelCase.
     pub reason: &'static str,
-    /// Names the field and the fix.
+    /// One sentence that names the field and what to do.
     pub message: String,
 }
 
 fn invalid(message: impl Into<String>) -> InvalidSpec {
-    InvalidSpec { reason: "InvalidSpec", message: tame(&message.into()) }
-}
-
-impl From<DesiredState> for Desired {
-    fn from(state: DesiredState) -> Self {
-        match state {
-            DesiredState::Idle => Self::Idle,
-            DesiredState::Working => Self::Working,
-            DesiredState::Terminated => Self::Terminated,
-        }
-    }
+    InvalidSpec { reason: "InvalidSpec", message: sanitize(&message.into()) }
 }
 
 impl TryFrom<&Polecat> for ValidPolecat {
@@ -156,7 +143,7 @@ impl TryFrom<&Polecat> for ValidPolecat {
         let task = spec.task_description.clone().unwrap_or_default();
         if bead.is_none() && task.trim().is_empty() {
             return Err(invalid(
-                "spec.taskDescription and spec.beadID are both empty: say what is to be done",
+                "spec.taskDescription and spec.beadID are both empty: set one of them",
             ));
         }
         let repository = kubernetes
@@ -171,7 +158,7 @@ impl TryFrom<&Polecat> for ValidPolecat {
         let work = work_branch(kubernetes, bead.as_deref(), name)?;
         if work == target {
             return Err(invalid(
-                "spec.kubernetes.workBranch is the target branch itself: name another",
+                "spec.kubernetes.workBranch is the target branch: choose another name",
             ));
         }
         Ok(Self {
@@ -208,7 +195,9 @@ fn work_branch(
     text.parse().map_err(|e| invalid(format!("spec.kubernetes.workBranch: {e}")))
 }
 
-/// The hash of the spec without what only says when, how often or whether.
+/// The first 16 hexadecimal digits of the spec's SHA-256, without the fields that only decide
+/// whether, when and how often it runs. Ledgers and pods hold it: it must not change between
+/// versions.
 fn hash(spec: &PolecatSpec) -> String {
     let mut asked = spec.clone();
     asked.desired_state = DesiredState::Idle;
@@ -216,11 +205,9 @@ fn hash(spec: &PolecatSpec) -> String {
     asked.max_idle_seconds = None;
     asked.priority = None;
     (asked.max_retries, asked.max_attempts) = (0, 0);
-    let digest = Sha256::digest(serde_json::to_vec(&asked).unwrap_or_default());
-    digest.iter().take(8).fold(String::new(), |mut text, byte| {
-        let _ = write!(text, "{byte:02x}");
-        text
-    })
+    let mut digest = digest::sha256(serde_json::to_vec(&asked).unwrap_or_default());
+    digest.truncate(16);
+    digest
 }
 
 fn settings(spec: &PolecatSpec, kubernetes: &KubernetesSpec) -> Result<PodSettings, InvalidSpec> {
@@ -250,7 +237,7 @@ fn settings(spec: &PolecatSpec, kubernetes: &KubernetesSpec) -> Result<PodSettin
         env.iter().find(|e| e.name.starts_with("GASTOWN_") || e.name.starts_with("GT_"))
     {
         return Err(invalid(format!(
-            "variable {} is the operator's own: choose another name",
+            "variable {} is reserved for the operator: choose another name",
             own.name
         )));
     }
@@ -286,8 +273,8 @@ fn settings(spec: &PolecatSpec, kubernetes: &KubernetesSpec) -> Result<PodSettin
     })
 }
 
-/// The admission rules say the same; an object that was stored before they did gets no credentials
-/// either.
+/// The CRD's validation rules refuse these volumes too; an object that was stored before it had
+/// them gets no credentials either.
 fn volumes(kubernetes: &KubernetesSpec) -> Result<Vec<Volume>, InvalidSpec> {
     kubernetes
         .volumes
@@ -295,7 +282,7 @@ fn volumes(kubernetes: &KubernetesSpec) -> Result<Vec<Volume>, InvalidSpec> {
         .map(|v| {
             if OWN_VOLUMES.contains(&v.name.as_str()) {
                 return Err(invalid(format!(
-                    "spec.kubernetes.volumes: {} is a name that the operator uses itself",
+                    "spec.kubernetes.volumes: the name {} is reserved for the operator",
                     v.name
                 )));
             }
@@ -308,7 +295,7 @@ fn mounts(kubernetes: &KubernetesSpec) -> Result<Vec<VolumeMount>, InvalidSpec> 
     let known = |m: &VolumeMount| kubernetes.volumes.iter().any(|v| v.name == m.name);
     if let Some(stray) = kubernetes.volume_mounts.iter().find(|m| !known(m)) {
         return Err(invalid(format!(
-            "spec.kubernetes.volumeMounts: {} is none of spec.kubernetes.volumes",
+            "spec.kubernetes.volumeMounts: {} is not one of spec.kubernetes.volumes",
             stray.name
         )));
     }

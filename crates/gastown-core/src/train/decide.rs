@@ -1,47 +1,52 @@
 use std::ops::ControlFlow;
 
+use gastown_api::MergePhase;
 use gastown_types::CommitId;
 use jiff::{SignedDuration, Timestamp};
 
-use super::facts::{Author, Build, Built, Facts, Landing, Request, Run, RunState, Source, Target};
 use super::order::{queue, under_test};
-use super::{
-    Car, EndPhase, GateId, Judgement, KEPT_SECONDS, RequestId, Step, Tested, Verdict, Waiting,
+use super::snapshot::{
+    Author, Build, Built, Landing, Request, Run, RunState, Snapshot, Source, Target,
 };
+use super::{Car, GateId, GateResult, KEPT_SECONDS, RequestId, Step, Tested, Verdict, Waiting};
 
-/// Seconds after which the remote is asked again while there is something to do.
-pub const LOOK_AGAIN: i64 = 30;
-/// Seconds for which a commit may be missing from its branch before its author hears of it.
-pub const MISSING_FOR: i64 = 300;
-/// So many broken runs are tried again soon, later ones every ten minutes.
-pub const FAULTS_WITHOUT_DELAY: u32 = 3;
-/// So often in a request's life a red run is tried once more before anybody is blamed.
-pub const DOUBTS: u32 = 1;
-/// Seconds after which a request whose target is broken is tested again, should the target not move
-/// before.
-pub const BROKEN_FOR: i64 = 600;
+/// While there is something to do, the remote is asked again after this many seconds.
+pub const REMOTE_POLL_SECONDS: i64 = 30;
+/// A commit that is missing from its branch for this many seconds goes back to its author.
+pub const SOURCE_MISSING_SECONDS: i64 = 300;
+/// This many broken runs in a row are tried again within seconds, later ones after ten minutes.
+pub const BROKEN_RUNS_RETRIED_SOON: u32 = 3;
+/// How often in a request's life its gate is run again after a failure, before anybody is blamed.
+pub const MAX_RERUNS: u32 = 1;
+/// A request whose target is broken is tested again after this many seconds, or earlier when the
+/// target moves.
+pub const BROKEN_TARGET_SECONDS: i64 = 600;
 
-/// The next step. Rules stand in the order in which they apply.
-pub fn decide(facts: &Facts) -> Step {
+/// The next step: that of the first rule that has one, in the order below.
+pub fn decide(snapshot: &Snapshot) -> Step {
     let rules = [
-        asked_by_people,
+        follow_people,
         finish_landings,
         take_results,
         release_jobs,
         replace_old_requests,
-        tell_authors,
-        tidy,
-        know_the_remote,
+        notify_authors,
+        clean_up,
+        look_at_remote,
         work,
     ];
     for rule in rules {
-        if let ControlFlow::Break(step) = rule(facts) {
+        if let ControlFlow::Break(step) = rule(snapshot) {
             return step;
         }
     }
-    let until =
-        facts.requests.iter().filter(|r| r.end.is_none()).filter_map(|r| wakes(facts, r)).min();
-    let on = if facts.requests.iter().any(|r| r.end.is_none()) {
+    let until = snapshot
+        .requests
+        .iter()
+        .filter(|r| r.end.is_none())
+        .filter_map(|r| retry_time(snapshot, r))
+        .min();
+    let on = if snapshot.requests.iter().any(|r| r.end.is_none()) {
         Waiting::Blocked
     } else {
         Waiting::Idle
@@ -56,17 +61,19 @@ fn after(t: Timestamp, seconds: i64) -> Timestamp {
     t.checked_add(SignedDuration::from_secs(seconds)).unwrap_or(t)
 }
 
-fn open(facts: &Facts) -> impl Iterator<Item = &Request> {
-    facts.requests.iter().filter(|r| r.end.is_none())
+fn open(snapshot: &Snapshot) -> impl Iterator<Item = &Request> {
+    snapshot.requests.iter().filter(|r| r.end.is_none())
 }
 
-/// What people ask for comes first: trying again, and not wanting it.
-fn asked_by_people(facts: &Facts) -> Rule {
-    for r in &facts.requests {
+/// What people ask for comes first: trying a request again, and rejecting it.
+fn follow_people(snapshot: &Snapshot) -> Rule {
+    for r in &snapshot.requests {
         let again = r.retry > r.retried && r.rejected.is_none();
-        // What has landed cannot be tried again, nor what a newer request stands for.
-        let may =
-            r.end.as_ref().is_none_or(|e| matches!(e.phase, EndPhase::Rework | EndPhase::Rejected));
+        // What has landed cannot be tried again, nor what a newer request has replaced.
+        let may = r
+            .end
+            .as_ref()
+            .is_none_or(|e| matches!(e.phase, MergePhase::Rework | MergePhase::Rejected));
         if again && may {
             return ControlFlow::Break(Step::Reopen(r.id.clone()));
         }
@@ -82,9 +89,9 @@ fn asked_by_people(facts: &Facts) -> Rule {
     NEXT
 }
 
-/// What has been pushed is read back and told before anything else moves the target.
-fn finish_landings(facts: &Facts) -> Rule {
-    for r in open(facts) {
+/// What has been pushed is read back and recorded before anything else moves the target.
+fn finish_landings(snapshot: &Snapshot) -> Rule {
+    for r in open(snapshot) {
         match &r.landing {
             Landing::No => {}
             Landing::Pushed(commit) => {
@@ -108,20 +115,20 @@ fn finish_landings(facts: &Facts) -> Rule {
     NEXT
 }
 
-/// A commit counts as tested when a gate passed it, whichever gate is set by now.
+/// Whether a gate passed the commit; it may be another gate than the present one.
 fn passed(r: &Request, commit: &CommitId) -> bool {
-    r.verdicts.iter().any(|v| v.candidate == *commit && v.result == Judgement::Pass)
+    r.verdicts.iter().any(|v| v.candidate == *commit && v.result == GateResult::Pass)
 }
 
 fn verdict<'a>(r: &'a Request, run: &Run) -> Option<&'a Verdict> {
     r.verdicts.iter().find(|v| v.candidate == run.candidate && v.gate == run.gate)
 }
 
-/// Results are written down before their Jobs go. They are true of their commit, whatever the
+/// Results are recorded before their Jobs are deleted. A result holds for its commit, whatever the
 /// target did meanwhile.
-fn take_results(facts: &Facts) -> Rule {
-    for run in &facts.runs {
-        let Some(r) = open(facts).find(|r| r.id == run.request) else { continue };
+fn take_results(snapshot: &Snapshot) -> Rule {
+    for run in &snapshot.runs {
+        let Some(r) = open(snapshot).find(|r| r.id == run.request) else { continue };
         if verdict(r, run).is_some() {
             continue;
         }
@@ -132,16 +139,17 @@ fn take_results(facts: &Facts) -> Rule {
             candidate: run.candidate.clone(),
             gate: run.gate.clone(),
             result,
-            until: (of_target && result == Judgement::Fail).then(|| after(facts.now, BROKEN_FOR)),
+            until: (of_target && result == GateResult::Fail)
+                .then(|| after(snapshot.now, BROKEN_TARGET_SECONDS)),
         };
         match &run.state {
-            RunState::Passed => return ControlFlow::Break(record(Judgement::Pass)),
-            RunState::Failed => return ControlFlow::Break(record(Judgement::Fail)),
+            RunState::Passed => return ControlFlow::Break(record(GateResult::Pass)),
+            RunState::Failed => return ControlFlow::Break(record(GateResult::Fail)),
             RunState::Broken(why) => {
-                let soon = 10 << r.faults.min(8);
-                let wait = if r.faults < FAULTS_WITHOUT_DELAY { soon } else { 600 };
-                let until = after(facts.now, wait);
-                return ControlFlow::Break(Step::RecordFault {
+                let soon = 10 << r.broken_runs.min(8);
+                let wait = if r.broken_runs < BROKEN_RUNS_RETRIED_SOON { soon } else { 600 };
+                let until = after(snapshot.now, wait);
+                return ControlFlow::Break(Step::RecordBrokenRun {
                     job: run.job.clone(),
                     request: r.id.clone(),
                     why: why.clone(),
@@ -154,18 +162,18 @@ fn take_results(facts: &Facts) -> Rule {
     NEXT
 }
 
-/// A Job goes when its verdict is written down, and when nobody waits for it: its request ended,
-/// its gate is another one now, or its request is known to become another commit.
-fn release_jobs(facts: &Facts) -> Rule {
-    for run in &facts.runs {
-        let wanted = open(facts).find(|r| r.id == run.request).is_some_and(|r| {
-            let other = match (&r.build, &facts.target) {
+/// A Job is deleted when its verdict is recorded, and when nobody waits for it: its request has
+/// ended, the gate has changed, or the request now has another candidate.
+fn release_jobs(snapshot: &Snapshot) -> Rule {
+    for run in &snapshot.runs {
+        let wanted = open(snapshot).find(|r| r.id == run.request).is_some_and(|r| {
+            let other = match (&r.build, &snapshot.target) {
                 (Some(build), Target::At { tip, .. }) if build.base == *tip => {
                     run.candidate != *tip && build.built != Built::Candidate(run.candidate.clone())
                 }
                 _ => false,
             };
-            verdict(r, run).is_none() && !other && facts.gate.as_ref() == Some(&run.gate)
+            verdict(r, run).is_none() && !other && snapshot.gate.as_ref() == Some(&run.gate)
         });
         if !wanted {
             return ControlFlow::Break(Step::ReleaseJob { job: run.job.clone() });
@@ -174,19 +182,19 @@ fn release_jobs(facts: &Facts) -> Rule {
     NEXT
 }
 
-/// A newer request of a branch or an author stands for the older one, unless that one is under
-/// test: then it comes next.
-fn replace_old_requests(facts: &Facts) -> Rule {
+/// A newer request of the same branch or author replaces the older one, unless the older one is
+/// under test: then the newer one comes next.
+fn replace_old_requests(snapshot: &Snapshot) -> Rule {
     let age = |r: &Request| (r.created, r.attempt, r.name.clone());
-    for r in open(facts).filter(|r| !under_test(facts, r)) {
+    for r in open(snapshot).filter(|r| !under_test(snapshot, r)) {
         let namespace = r.name.split('/').next();
         let newer = |o: &&Request| {
-            let kin = o.branch == r.branch || o.polecat.is_some() && o.polecat == r.polecat;
+            let related = o.branch == r.branch || o.polecat.is_some() && o.polecat == r.polecat;
             let named = o.previous.as_deref() == r.name.split('/').nth(1)
                 && o.name.split('/').next() == namespace;
-            o.id != r.id && (kin && age(o) > age(r) || named)
+            o.id != r.id && (related && age(o) > age(r) || named)
         };
-        if let Some(by) = facts.requests.iter().find(newer) {
+        if let Some(by) = snapshot.requests.iter().find(newer) {
             return ControlFlow::Break(Step::Supersede {
                 request: r.id.clone(),
                 by: by.name.clone(),
@@ -196,53 +204,54 @@ fn replace_old_requests(facts: &Facts) -> Rule {
     NEXT
 }
 
-/// A landed request's Polecat says so for as long as both are there, whatever became of its status.
-fn tell_authors(facts: &Facts) -> Rule {
-    let landed = |r: &&Request| r.end.as_ref().is_some_and(|e| e.phase == EndPhase::Landed);
-    match facts.requests.iter().filter(landed).find(|r| !r.told) {
-        Some(r) => ControlFlow::Break(Step::TellAuthor(r.id.clone())),
+/// A landed request's Polecat has the condition `Merged` for as long as both exist, even when its
+/// status was erased.
+fn notify_authors(snapshot: &Snapshot) -> Rule {
+    let landed = |r: &&Request| r.end.as_ref().is_some_and(|e| e.phase == MergePhase::Landed);
+    match snapshot.requests.iter().filter(landed).find(|r| !r.author_notified) {
+        Some(r) => ControlFlow::Break(Step::NotifyAuthor(r.id.clone())),
         None => NEXT,
     }
 }
 
-/// What is over is cleaned up: branches of landed requests, requests of last week.
-fn tidy(facts: &Facts) -> Rule {
-    for r in &facts.requests {
+/// Branches of landed requests are deleted, and requests that ended long ago.
+fn clean_up(snapshot: &Snapshot) -> Rule {
+    for r in &snapshot.requests {
         let Some(end) = &r.end else { continue };
-        if end.phase == EndPhase::Landed
-            && facts.delete_branches
+        if end.phase == MergePhase::Landed
+            && snapshot.delete_branches
             && !r.cleaned
-            && r.not_before.is_none_or(|t| t <= facts.now)
+            && r.not_before.is_none_or(|t| t <= snapshot.now)
         {
-            return ControlFlow::Break(Step::DeleteSource(r.id.clone()));
+            return ControlFlow::Break(Step::DeleteBranch(r.id.clone()));
         }
-        if after(end.at, KEPT_SECONDS) <= facts.now {
-            return ControlFlow::Break(Step::Forget(r.id.clone()));
+        if after(end.at, KEPT_SECONDS) <= snapshot.now {
+            return ControlFlow::Break(Step::DeleteRequest(r.id.clone()));
         }
     }
     NEXT
 }
 
-/// The remote is asked only when there is something to do, and then not too long ago.
-fn know_the_remote(facts: &Facts) -> Rule {
-    let mut eager = open(facts)
-        .filter(|r| may_be_tried(facts, r) || (!r.hold && target_is_broken(facts, r)))
+/// When there is something to do, the remote must have been asked recently.
+fn look_at_remote(snapshot: &Snapshot) -> Rule {
+    let mut ready = open(snapshot)
+        .filter(|r| may_be_tried(snapshot, r) || (!r.hold && target_is_broken(snapshot, r)))
         .peekable();
-    if eager.peek().is_none() {
+    if ready.peek().is_none() {
         return NEXT;
     }
-    let old = |seen: Timestamp| after(seen, LOOK_AGAIN) <= facts.now;
-    match &facts.target {
+    let old = |seen: Timestamp| after(seen, REMOTE_POLL_SECONDS) <= snapshot.now;
+    match &snapshot.target {
         Target::Unknown => ControlFlow::Break(Step::Fetch),
         Target::Absent { seen } | Target::At { seen, .. } if old(*seen) => {
             ControlFlow::Break(Step::Fetch)
         }
         Target::Absent { seen } => ControlFlow::Break(Step::Wait {
             on: Waiting::NoTarget,
-            until: Some(after(*seen, LOOK_AGAIN)),
+            until: Some(after(*seen, REMOTE_POLL_SECONDS)),
         }),
         Target::At { .. } => {
-            let unseen = eager.any(|r| match r.source {
+            let unseen = ready.any(|r| match r.source {
                 Source::Unknown => true,
                 Source::Present => false,
                 Source::Missing { looked, .. } => old(looked),
@@ -252,113 +261,106 @@ fn know_the_remote(facts: &Facts) -> Rule {
     }
 }
 
-fn may_be_tried(facts: &Facts, r: &Request) -> bool {
-    let waits = |until: Option<Timestamp>| until.is_some_and(|t| t > facts.now);
-    let pauses = waits(r.not_before) || (waits(r.retest_at) && target_is_broken(facts, r));
-    !r.hold && !pauses
+fn may_be_tried(snapshot: &Snapshot, r: &Request) -> bool {
+    let is_ahead = |until: Option<Timestamp>| until.is_some_and(|t| t > snapshot.now);
+    let waits = is_ahead(r.not_before) || (is_ahead(r.retest_at) && target_is_broken(snapshot, r));
+    !r.hold && !waits
 }
 
-/// When a request that cannot be tried now can be.
-fn wakes(facts: &Facts, r: &Request) -> Option<Timestamp> {
+/// When a request that cannot be tried now can be tried; `None` when time alone does not help.
+fn retry_time(snapshot: &Snapshot, r: &Request) -> Option<Timestamp> {
     if r.hold {
         return None;
     }
-    let looks = match (&r.source, &facts.target) {
-        (Source::Missing { looked, .. }, _) => Some(after(*looked, LOOK_AGAIN)),
-        // A target that moves helps sooner than another try.
-        (_, Target::At { seen, .. }) if target_is_broken(facts, r) => {
-            return Some(after(*seen, LOOK_AGAIN));
+    let next_look = match (&r.source, &snapshot.target) {
+        (Source::Missing { looked, .. }, _) => Some(after(*looked, REMOTE_POLL_SECONDS)),
+        // The target may move before the next test is due.
+        (_, Target::At { seen, .. }) if target_is_broken(snapshot, r) => {
+            return Some(after(*seen, REMOTE_POLL_SECONDS));
         }
         _ => None,
     };
-    r.not_before.filter(|t| *t > facts.now).into_iter().chain(looks).max()
+    r.not_before.filter(|t| *t > snapshot.now).into_iter().chain(next_look).max()
 }
 
-/// The first request in the queue that can be tried is brought one step further.
-fn work(facts: &Facts) -> Rule {
-    let Target::At { tip, seen } = &facts.target else { return NEXT };
-    for r in queue(facts).into_iter().filter(|r| may_be_tried(facts, r)) {
+/// The first request in the queue that can be tried advances by one step.
+fn work(snapshot: &Snapshot) -> Rule {
+    let Target::At { tip, seen } = &snapshot.target else { return NEXT };
+    for r in queue(snapshot).into_iter().filter(|r| may_be_tried(snapshot, r)) {
         if let Source::Missing { since, .. } = r.source {
-            if after(since, MISSING_FOR) <= facts.now {
-                let said = format!(
-                    "The branch {} on the remote does not hold the commit {}.",
-                    r.branch, r.commit
-                );
-                return ControlFlow::Break(send_back(r, "SourceCommitMissing", said));
+            if after(since, SOURCE_MISSING_SECONDS) <= snapshot.now {
+                let evidence =
+                    format!("Branch {} on the remote does not have commit {}.", r.branch, r.commit);
+                return ControlFlow::Break(send_back(r, "SourceCommitMissing", evidence));
             }
             continue;
         }
-        return ControlFlow::Break(advance(facts, r, tip, *seen));
+        return ControlFlow::Break(advance(snapshot, r, tip, *seen));
     }
     NEXT
 }
 
-fn advance(facts: &Facts, r: &Request, tip: &CommitId, seen: Timestamp) -> Step {
+fn advance(snapshot: &Snapshot, r: &Request, tip: &CommitId, seen: Timestamp) -> Step {
     let request = r.id.clone();
-    let built = r.build.as_ref().filter(|b| b.base == *tip).map(|b| &b.built);
-    let candidate = match built {
-        None => return Step::Build { request, base: tip.clone() },
+    match r.build.as_ref().filter(|b| b.base == *tip).map(|b| &b.built) {
+        None => Step::Build { request, base: tip.clone() },
         Some(Built::Landed(commit)) => {
             let tested = passed(r, commit).then(|| commit.clone());
-            return Step::MarkLanded {
-                request,
-                commit: Some(commit.clone()),
-                tested,
-                reason: "FoundInTarget",
-            };
+            let commit = Some(commit.clone());
+            Step::MarkLanded { request, commit, tested, reason: "FoundInTarget" }
         }
         Some(Built::AlreadyInTarget) => {
-            return Step::MarkLanded {
-                request,
-                commit: None,
-                tested: None,
-                reason: "AlreadyInTarget",
-            };
+            Step::MarkLanded { request, commit: None, tested: None, reason: "AlreadyInTarget" }
         }
-        Some(Built::Conflict(evidence)) => return send_back(r, "Conflict", evidence.clone()),
-        Some(Built::Candidate(commit)) => commit,
-    };
-    let car = Car { request: request.clone(), base: tip.clone(), commit: candidate.clone() };
-    if let Some(tested) = Tested::of(car.clone(), facts.gate.as_ref(), &r.verdicts) {
-        return Step::Land(tested);
-    }
-    // Without a gate everything is tested, so here is one.
-    let Some(gate) = &facts.gate else { return Step::Wait { on: Waiting::Blocked, until: None } };
-    let car = match blame(r, candidate, tip, gate) {
-        Blame::Untested => car,
-        // A gate that fails by chance costs one more run, and no author's attempt.
-        Blame::Unproven if r.doubts < DOUBTS => return Step::Doubt(request),
-        Blame::Unproven => Car { commit: tip.clone(), ..car },
-        Blame::Request(red) => return send_back(r, "GateFailed", red.evidence.clone()),
-        Blame::Target => return Step::Retest(request),
-    };
-    match facts
-        .runs
-        .iter()
-        .find(|run| run.request == r.id && run.candidate == car.commit && run.gate == *gate)
-    {
-        Some(Run { state: RunState::Running(message), .. }) => {
-            let on = Waiting::Gate { request, message: message.clone() };
-            Step::Wait { on, until: Some(after(seen, LOOK_AGAIN)) }
+        Some(Built::Conflict(evidence)) => send_back(r, "Conflict", evidence.clone()),
+        Some(Built::Candidate(commit)) => {
+            let car = Car { request, base: tip.clone(), commit: commit.clone() };
+            test_and_land(snapshot, r, car, seen)
         }
-        // Results were taken above; what is left here is a run that began.
-        Some(_) => Step::Wait {
-            on: Waiting::Gate { request, message: String::new() },
-            until: Some(after(seen, LOOK_AGAIN)),
-        },
-        None => Step::EnsureGate { car, gate: gate.clone(), run: r.runs_done + 1 },
     }
 }
 
-/// Who a red run is to be blamed on.
+/// The next step for a request whose candidate is built on the tip.
+fn test_and_land(snapshot: &Snapshot, r: &Request, car: Car, seen: Timestamp) -> Step {
+    let request = r.id.clone();
+    if let Some(tested) = Tested::of(car.clone(), snapshot.gate.as_ref(), &r.verdicts) {
+        return Step::Land(tested);
+    }
+    // Without a gate every car counts as tested, so there is one.
+    let Some(gate) = &snapshot.gate else {
+        return Step::Wait { on: Waiting::Blocked, until: None };
+    };
+    let car = match blame(r, &car.commit, &car.base, gate) {
+        Blame::Untested => car,
+        // A gate that fails by chance costs one more run, and none of the author's attempts.
+        Blame::Unproven if r.reruns < MAX_RERUNS => return Step::Rerun(request),
+        Blame::Unproven => Car { commit: car.base.clone(), ..car },
+        Blame::Request(failed) => return send_back(r, "GateFailed", failed.evidence.clone()),
+        Blame::Target => return Step::Retest(request),
+    };
+    let is_of_car =
+        |run: &&Run| run.request == r.id && run.candidate == car.commit && run.gate == *gate;
+    let Some(run) = snapshot.runs.iter().find(is_of_car) else {
+        return Step::EnsureGate { car, gate: gate.clone(), run: r.runs_done + 1 };
+    };
+    let message = match &run.state {
+        RunState::Running(message) => message.clone(),
+        // The results of runs that are over were taken by an earlier rule.
+        RunState::Passed | RunState::Failed | RunState::Broken(_) => String::new(),
+    };
+    let on = Waiting::Gate { request, message };
+    Step::Wait { on, until: Some(after(seen, REMOTE_POLL_SECONDS)) }
+}
+
+/// Who is to blame for a failed run.
 enum Blame<'a> {
-    /// There is none.
+    /// The gate has not run on the candidate.
     Untested,
-    /// Nobody yet: the gate has not run on the target alone since.
+    /// Nobody yet: the gate has not run on the target alone since the failure.
     Unproven,
-    /// The request: the target alone is green, and was tested later.
+    /// The request: the target alone was tested later, and passed.
     Request(&'a Verdict),
-    /// The target.
+    /// The target: it fails alone as well.
     Target,
 }
 
@@ -370,14 +372,16 @@ fn blame<'a>(r: &'a Request, candidate: &CommitId, tip: &CommitId, gate: &GateId
     match r.verdicts[at..].iter().find(|v| v.candidate == *tip && v.gate == *gate).map(|v| v.result)
     {
         None => Blame::Unproven,
-        Some(Judgement::Pass) => Blame::Request(&r.verdicts[at]),
-        Some(Judgement::Fail) => Blame::Target,
+        Some(GateResult::Pass) => Blame::Request(&r.verdicts[at]),
+        Some(GateResult::Fail) => Blame::Target,
     }
 }
 
-/// Whether the request's run on the present tip was red and so was that of the tip alone.
-pub fn target_is_broken(facts: &Facts, r: &Request) -> bool {
-    let (Some(gate), Target::At { tip, .. }) = (&facts.gate, &facts.target) else { return false };
+/// Whether the gate failed on the request's candidate on the present tip, and on the tip alone.
+pub fn target_is_broken(snapshot: &Snapshot, r: &Request) -> bool {
+    let (Some(gate), Target::At { tip, .. }) = (&snapshot.gate, &snapshot.target) else {
+        return false;
+    };
     match &r.build {
         Some(Build { base, built: Built::Candidate(candidate) }) if base == tip => {
             matches!(blame(r, candidate, tip, gate), Blame::Target)
@@ -389,10 +393,10 @@ pub fn target_is_broken(facts: &Facts, r: &Request) -> bool {
 fn send_back(r: &Request, reason: &'static str, evidence: String) -> Step {
     let request: RequestId = r.id.clone();
     match r.author {
-        Author::Unknown => Step::AskAuthor(request),
+        Author::Unknown => Step::LookUpAuthor(request),
         Author::Present => Step::Rework { request, reason, evidence },
         Author::Gone => {
-            let message = format!("{reason}, and its Polecat is gone");
+            let message = format!("{reason}, and its Polecat does not exist any more");
             Step::Reject { request, reason: "AuthorGone", message }
         }
     }

@@ -1,36 +1,11 @@
-use gastown_types::{BranchName, CommitId};
-use sha2::{Digest, Sha256};
+use gastown_types::digest::short_digest;
+use gastown_types::{BranchName, CommitId, slug};
 
-/// The first `hex` hexadecimal digits (at most 64) of the SHA-256 over the parts, each ended by a
-/// zero byte.
-pub fn short_digest(parts: &[&str], hex: usize) -> String {
-    let mut hash = Sha256::new();
-    for part in parts {
-        hash.update(part.as_bytes());
-        hash.update([0]);
-    }
-    let digits: Vec<String> = hash.finalize().iter().map(|b| format!("{b:02x}")).collect();
-    let mut text = digits.concat();
-    text.truncate(hex);
-    text
-}
-
-/// A MergeRequest's name: the branch made DNS-safe and cut, and 12 digits that make it unique.
+/// A MergeRequest's name: the branch as a slug, and 12 digits that make it unique.
 pub fn request_name(rig: &str, branch: &BranchName, commit: &CommitId, attempt: u32) -> String {
     let digits = short_digest(&[rig, branch.as_str(), commit.as_str(), &attempt.to_string()], 12);
-    let mut safe = String::new();
-    for c in branch.as_str().chars().flat_map(char::to_lowercase) {
-        if c.is_ascii_alphanumeric() {
-            safe.push(c);
-        } else if !safe.is_empty() && !safe.ends_with('-') {
-            safe.push('-');
-        }
-        if safe.len() >= 50 {
-            break;
-        }
-    }
-    let safe = safe.trim_matches('-');
-    if safe.is_empty() { format!("mr-{digits}") } else { format!("{safe}-{digits}") }
+    let slug = slug(branch.as_str(), 50);
+    if slug.is_empty() { format!("mr-{digits}") } else { format!("{slug}-{digits}") }
 }
 
 /// A gate Job's name.
@@ -51,15 +26,29 @@ pub fn gate_job_name(
 mod tests {
     use super::*;
 
+    fn name(branch: &str, attempt: u32) -> String {
+        request_name("rig", &branch.parse().unwrap(), &"a".repeat(40).parse().unwrap(), attempt)
+    }
+
     #[test]
-    fn names_are_dns_safe_and_tell_attempts_apart() {
-        let (commit, name) = ("a".repeat(40).parse().unwrap(), |b: &str, n| {
-            request_name("rig", &b.parse().unwrap(), &"a".repeat(40).parse().unwrap(), n)
-        });
+    fn names_are_dns_safe_and_differ_by_attempt() {
+        let commit = "a".repeat(40).parse().unwrap();
         assert!(name("feature/BL_01.x", 1).starts_with("feature-bl-01-x-"));
         assert_ne!(name("feature/x", 1), name("feature/x", 2));
         assert!(name("日本", 1).starts_with("mr-"));
         assert!(name(&"y".repeat(244), 1).len() <= 63);
         assert_eq!(gate_job_name("u", &commit, "test", "h", 1).len(), 21);
+    }
+
+    #[test]
+    fn names_of_live_objects_do_not_change() {
+        let commit: CommitId = "a".repeat(40).parse().unwrap();
+        assert_eq!(name("feature/BL_01.x", 1), "feature-bl-01-x-a4b2f6e55718");
+        assert_eq!(
+            name(&format!("{}-b", "y".repeat(49)), 1),
+            "yyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyy-9aec11440940"
+        );
+        assert_eq!(name("日本", 1), "mr-0548ade1da80");
+        assert_eq!(gate_job_name("u", &commit, "test", "h", 1), "gate-24146c893e0b1a8b");
     }
 }

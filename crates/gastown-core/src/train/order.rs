@@ -1,38 +1,38 @@
 use jiff::Timestamp;
 
-use super::Judgement;
-use super::facts::{Build, Built, Facts, Landing, Request, Run, RunState, Target};
+use super::GateResult;
+use super::snapshot::{Build, Built, Landing, Request, Run, RunState, Snapshot, Target};
 
-/// How much a request wants to be next: 1000, 100 for each step of priority, 50 for each hour of
-/// its age.
+/// A request's score, which orders the queue: 1000, plus 100 for each step of priority above 4, plus
+/// 50 for each hour of its age.
 pub fn score(now: Timestamp, created: Timestamp, priority: u8) -> i64 {
     let age = (now.as_second() - created.as_second()).max(0);
     1000 + 100 * (4 - i64::from(priority.min(4))) + age * 50 / 3600
 }
 
-/// The open requests in the order in which they are tried: the one under test first, then by score,
+/// The open requests in the order in which they are tried: the one under test first, then by score;
 /// ties by name.
-pub fn queue(facts: &Facts) -> Vec<&Request> {
-    let mut open: Vec<&Request> = facts.requests.iter().filter(|r| r.end.is_none()).collect();
+pub fn queue(snapshot: &Snapshot) -> Vec<&Request> {
+    let mut open: Vec<&Request> = snapshot.requests.iter().filter(|r| r.end.is_none()).collect();
     open.sort_by_key(|r| {
-        (!under_test(facts, r), -score(facts.now, r.created, r.priority), r.name.clone())
+        (!under_test(snapshot, r), -score(snapshot.now, r.created, r.priority), r.name.clone())
     });
     open
 }
 
-/// Whether the request's candidate is being tested, or has passed on the present tip and is about
-/// to land.
-pub(super) fn under_test(facts: &Facts, request: &Request) -> bool {
-    let of_it = |run: &Run| run.request == request.id && Some(&run.gate) == facts.gate.as_ref();
-    let runs = facts.runs.iter().any(|run| of_it(run) && !matches!(run.state, RunState::Broken(_)));
-    let passed = match (&request.build, &facts.target) {
+/// Whether the request is being tested, or has passed on the present tip and lands next.
+pub(super) fn under_test(snapshot: &Snapshot, request: &Request) -> bool {
+    let of_it = |run: &Run| run.request == request.id && Some(&run.gate) == snapshot.gate.as_ref();
+    let runs =
+        snapshot.runs.iter().any(|run| of_it(run) && !matches!(run.state, RunState::Broken(_)));
+    let passed = match (&request.build, &snapshot.target) {
         (Some(Build { base, built: Built::Candidate(commit) }), Target::At { tip, .. })
             if base == tip =>
         {
             request.verdicts.iter().any(|v| {
                 v.candidate == *commit
-                    && Some(&v.gate) == facts.gate.as_ref()
-                    && v.result == Judgement::Pass
+                    && Some(&v.gate) == snapshot.gate.as_ref()
+                    && v.result == GateResult::Pass
             })
         }
         _ => false,

@@ -1,63 +1,52 @@
-//! A rig's health in numbers, in the Go operator's words.
+//! The health of a rig's polecats in numbers, under the Go operator's names.
 
-/// What of a polecat is counted.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum PolecatState {
-    /// No pod.
-    Idle,
-    /// At work.
-    Working,
-    /// Done.
-    Done,
-    /// Stopped, and needs somebody.
-    Stuck,
-    /// Ended because that was wanted.
-    Terminated,
-}
+use gastown_api::PolecatPhase;
 
-/// One polecat.
+/// One polecat, as far as it is counted.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Counted {
-    /// Namespace and name.
+pub struct PolecatHealth {
+    /// `namespace/name`.
     pub name: String,
-    /// Its phase.
-    pub state: PolecatState,
-    /// Its work failed: the condition Degraded.
+    /// Its phase; none counts as Idle.
+    pub phase: Option<PolecatPhase>,
+    /// Its work failed: condition Degraded is True.
     pub failed: bool,
-    /// It works, but does not get on.
+    /// Its agent makes no progress: condition Healthy is False for a reason that counts.
     pub unhealthy: bool,
 }
 
-/// How a rig's polecats are.
+/// The health of a rig's polecats.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Summary {
-    /// All.
+    /// All polecats.
     pub total: usize,
-    /// At work, wedged ones too.
+    /// Those that are Working, whether their agents make progress or not.
     pub running: usize,
-    /// Done.
+    /// Those that are Done.
     pub succeeded: usize,
-    /// Stopped with a failure.
+    /// The names of those that are Stuck with a failure.
     pub failed: Vec<String>,
-    /// Stopped without one, or at work without getting on.
+    /// The names of those that are Stuck without a failure, or Working without progress.
     pub stuck: Vec<String>,
 }
 
-/// Counts. A polecat is in one of succeeded, failed and stuck at most.
-pub fn count(polecats: &[Counted]) -> Summary {
+/// Counts polecats. Each is in at most one of succeeded, failed and stuck.
+pub fn count(polecats: &[PolecatHealth]) -> Summary {
     let mut summary = Summary { total: polecats.len(), ..Summary::default() };
     for polecat in polecats {
-        match polecat.state {
-            PolecatState::Working => {
+        match polecat.phase {
+            Some(PolecatPhase::Working) => {
                 summary.running += 1;
                 if polecat.unhealthy {
                     summary.stuck.push(polecat.name.clone());
                 }
             }
-            PolecatState::Done => summary.succeeded += 1,
-            PolecatState::Stuck if polecat.failed => summary.failed.push(polecat.name.clone()),
-            PolecatState::Stuck => summary.stuck.push(polecat.name.clone()),
-            PolecatState::Idle | PolecatState::Terminated => {}
+            Some(PolecatPhase::Done) => summary.succeeded += 1,
+            Some(PolecatPhase::Stuck) if polecat.failed => {
+                summary.failed.push(polecat.name.clone());
+            }
+            Some(PolecatPhase::Stuck) => summary.stuck.push(polecat.name.clone()),
+            None | Some(PolecatPhase::Idle | PolecatPhase::Terminated) => {}
         }
     }
     summary.failed.sort();
@@ -66,8 +55,8 @@ pub fn count(polecats: &[Counted]) -> Summary {
 }
 
 impl Summary {
-    /// Who is in trouble; nothing when nobody is.
-    pub fn sick(&self) -> Option<String> {
+    /// The polecats that are stuck or failed, as one line; none when all are well.
+    pub fn issues(&self) -> Option<String> {
         let part = |what: &str, names: &[String]| {
             (!names.is_empty()).then(|| format!("{what}: {}", list(names)))
         };

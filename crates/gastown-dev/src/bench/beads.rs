@@ -14,7 +14,7 @@ use gastown_cluster::control_plane::{ControlPlane, Options};
 use gastown_cluster::install;
 use gastown_cluster::process::Process;
 use gastown_fakes::git_http::GitHttp;
-use gastown_proto::v1::{ClaimRequest, CloseRequest, GetBeadsRequest};
+use gastown_proto::v1::{CommentRequest, GetBeadsRequest};
 use kube::api::{Patch, PatchParams, PostParams};
 use kube::runtime::wait::await_condition;
 use kube::{Api, Client};
@@ -33,9 +33,9 @@ use client::caller;
 /// Where the BeadStores are.
 const NAMESPACE: &str = "default";
 /// How long a store may take to be read.
-const SYNC_LIMIT: Duration = Duration::from_secs(300);
+const SYNC_LIMIT: Duration = Duration::from_mins(5);
 /// How long an unchanged store is watched.
-const UNCHANGED: Duration = Duration::from_secs(60);
+const UNCHANGED: Duration = Duration::from_mins(1);
 /// The sync interval meanwhile, the shortest that is allowed.
 const SHORT_INTERVAL: &str = "5s";
 /// The sync interval while calls are timed, so that no sync disturbs them.
@@ -47,8 +47,7 @@ struct Measured {
     lines: u32,
     /// From the BeadStore's creation to `Synced=True` in its status, without a mirror.
     first_sync_seconds: f64,
-    claim: Option<Spread>,
-    close: Option<Spread>,
+    comment: Option<Spread>,
     unchanged: Unchanged,
     /// Resident memory of beadstore-ctl after that, in bytes.
     rss_bytes: u64,
@@ -87,7 +86,7 @@ pub async fn run(args: &BeadsArgs) -> Result<Figures> {
     let program = program("beadstore-ctl").await?;
     println!("beads: a control plane and a git server");
     let plane = ControlPlane::start(Options::default()).await?;
-    install::install(&plane, Controller::BeadStore, &["polecat-ctl", "convoy-ctl"]).await?;
+    install::install(&plane, Controller::BeadStore, &["polecat-ctl"]).await?;
     let (repositories, data) = (
         TempDir::new().context("a folder for repositories")?,
         TempDir::new().context("a folder for mirrors")?,
@@ -110,9 +109,9 @@ async fn measure(setup: &Setup<'_>, args: &BeadsArgs) -> Result<Measured> {
     println!("beads: a store of {lines} lines");
     store::fill(&setup.git.create("plain").await?, lines, 0).await?;
     let first_sync_seconds = setup.first_sync("plain").await?;
-    println!("beads: {calls} claims and closes");
-    let (claim, close) =
-        setup.calls(&process, "plain", store::free(lines).take(calls).collect()).await?;
+    println!("beads: {calls} comments");
+    let comment =
+        setup.comments(&process, "plain", store::free(lines).take(calls).collect()).await?;
     println!("beads: an unchanged store for {} s", UNCHANGED.as_secs());
     let unchanged = setup.unchanged(&process, "plain").await?;
     let rss_bytes = process.resident()?;
@@ -134,8 +133,7 @@ async fn measure(setup: &Setup<'_>, args: &BeadsArgs) -> Result<Measured> {
     Ok(Measured {
         lines: args.lines,
         first_sync_seconds,
-        claim,
-        close,
+        comment,
         unchanged,
         rss_bytes,
         restart_seconds,
@@ -181,42 +179,29 @@ impl Setup<'_> {
         Ok(begun.elapsed().as_secs_f64())
     }
 
-    /// Claims beads and closes them, one call at a time.
-    async fn calls(
+    /// Comments on beads, one call at a time: each comment is a commit and a push.
+    async fn comments(
         &self,
         process: &Process,
         rig: &str,
         beads: Vec<String>,
-    ) -> Result<(Option<Spread>, Option<Spread>)> {
+    ) -> Result<Option<Spread>> {
         let mut polecat = caller(process, &self.client, "polecat-ctl").await?;
-        let mut convoy = caller(process, &self.client, "convoy-ctl").await?;
-        let (mut claims, mut closes) = (Vec::new(), Vec::new());
+        let mut times = Vec::new();
         for id in &beads {
-            let claim = ClaimRequest {
+            let comment = CommentRequest {
                 rig: rig.to_owned(),
                 id: id.clone(),
-                assignee: format!("{rig}/polecats/nux"),
+                author: format!("{rig}/polecats/nux"),
+                text: "done".to_owned(),
             };
             let begun = Instant::now();
-            let done =
-                polecat.claim(claim).await.with_context(|| format!("claiming {id}"))?.into_inner();
-            claims.push(begun.elapsed());
-            ensure!(done.changed, "{id} was claimed already");
+            let answer = polecat.comment(comment).await;
+            let answer = answer.with_context(|| format!("commenting on {id}"))?.into_inner();
+            times.push(begun.elapsed());
+            ensure!(answer.changed, "{id} had the comment already");
         }
-        for id in &beads {
-            let close = CloseRequest {
-                rig: rig.to_owned(),
-                id: id.clone(),
-                reason: "done".to_owned(),
-                request: String::new(),
-            };
-            let begun = Instant::now();
-            let done =
-                convoy.close(close).await.with_context(|| format!("closing {id}"))?.into_inner();
-            closes.push(begun.elapsed());
-            ensure!(done.changed, "{id} was closed already");
-        }
-        Ok((Spread::of(claims), Spread::of(closes)))
+        Ok(Spread::of(times))
     }
 
     /// Measures syncs of a store that nothing changes.
@@ -272,8 +257,7 @@ fn table(m: &Measured) -> String {
     [
         format!("a store of {} lines in git", m.lines),
         format!("first sync: {:.2} s", m.first_sync_seconds),
-        format!("claim: {}", spread(&m.claim)),
-        format!("close: {}", spread(&m.close)),
+        format!("comment: {}", spread(&m.comment)),
         format!("sync of the unchanged store: {ms_per_sync:.1} ms and {git_requests_per_sync:.1} requests to the git server, of {syncs}"),
         format!("resident memory after that: {:.1} MiB", mebibytes(m.rss_bytes)),
         format!("from a restart to the first response: {:.2} s", m.restart_seconds),

@@ -1,10 +1,13 @@
 //! Facts from objects as the API server shows them.
 
 use gastown_api::{KubernetesSpec, PolecatSpec};
+use gastown_core::polecat::{PodFacts, PodPhase};
 use gastown_core::report::SyncResult;
 use serde_json::{Value, json};
 
+use super::pods::pod_facts;
 use super::*;
+use crate::pod::owner_uid;
 
 fn polecat() -> Polecat {
     let mut spec = PolecatSpec::of_rig("web");
@@ -18,7 +21,7 @@ fn polecat() -> Polecat {
 
 // literals are handed over
 #[allow(clippy::needless_pass_by_value)]
-fn facts(status: Value) -> PodFacts {
+fn of_pod(status: Value) -> PodFacts {
     let pod: Pod = serde_json::from_value(json!({
         "metadata": { "name": "polecat-toast-0a1b2-3", "uid": "p", "finalizers": ["gastown.io/outcome"] },
         "spec": { "nodeName": "n", "containers": [], "initContainers": [
@@ -44,7 +47,7 @@ fn waits(name: &str, reason: &str, message: &str) -> Value {
 fn records_are_read_from_where_the_kubelet_puts_them() {
     let sync = r#"{"v":1,"result":"NoChanges"}"#;
     let run = r#"{"v":1,"exit":"Completed","message":"x"}"#;
-    let pod = facts(json!({ "phase": "Succeeded",
+    let pod = of_pod(json!({ "phase": "Succeeded",
         "initContainerStatuses": [ended("git-init", 0, r#"{"v":1,"result":"Ready"}"#), ended("git-sync", 0, sync)],
         "containerStatuses": [ended("claude", 0, run)] }));
     assert_eq!(
@@ -57,22 +60,22 @@ fn records_are_read_from_where_the_kubelet_puts_them() {
 }
 
 #[test]
-fn a_sidecar_that_was_started_again_has_said_it_before() {
+fn the_record_of_a_restarted_sidecar_is_that_of_its_last_end() {
     let mut sync = waits("git-sync", "CrashLoopBackOff", "");
     sync["lastState"] = ended("git-sync", 1, r#"{"v":1,"result":"Internal"}"#)["state"].clone();
-    let pod = facts(json!({ "phase": "Failed", "initContainerStatuses": [sync] }));
+    let pod = of_pod(json!({ "phase": "Failed", "initContainerStatuses": [sync] }));
     assert_eq!(pod.sync.unwrap().result, SyncResult::Internal);
 }
 
 #[test]
-fn the_platforms_own_word_is_kept() {
+fn the_platforms_own_reason_is_kept() {
     let target = json!([{ "type": "DisruptionTarget", "status": "True", "reason": "PreemptionByScheduler" }]);
     assert_eq!(
-        facts(json!({ "phase": "Failed", "conditions": target })).disruption.as_deref(),
+        of_pod(json!({ "phase": "Failed", "conditions": target })).disruption.as_deref(),
         Some("PreemptionByScheduler")
     );
     assert_eq!(
-        facts(json!({ "phase": "Failed", "reason": "Evicted", "conditions": target }))
+        of_pod(json!({ "phase": "Failed", "reason": "Evicted", "conditions": target }))
             .disruption
             .as_deref(),
         Some("Evicted")
@@ -80,9 +83,10 @@ fn the_platforms_own_word_is_kept() {
 }
 
 #[test]
-fn what_keeps_a_pod_from_starting_is_said_without_flapping() {
-    let of =
-        |status: Value| facts(json!({ "phase": "Pending", "containerStatuses": [status] })).waiting;
+fn what_keeps_a_pod_from_starting_is_shown_without_flapping() {
+    let of = |status: Value| {
+        of_pod(json!({ "phase": "Pending", "containerStatuses": [status] })).waiting
+    };
     let first = of(waits("claude", "ErrImagePull", "rpc error: not found"));
     assert_eq!(first, of(waits("claude", "ImagePullBackOff", "Back-off pulling image")));
     assert_eq!(first.unwrap().0, "ImagePullBackOff");
@@ -91,23 +95,23 @@ fn what_keeps_a_pod_from_starting_is_said_without_flapping() {
     assert_eq!(of(waits("claude", "PodInitializing", "")), None);
     let full = json!({ "phase": "Pending", "conditions": [
         { "type": "PodScheduled", "status": "False", "reason": "Unschedulable", "message": "0/1 nodes are available" }] });
-    assert_eq!(facts(full).waiting.unwrap().0, "Unschedulable");
+    assert_eq!(of_pod(full).waiting.unwrap().0, "Unschedulable");
 }
 
 #[test]
-fn a_bad_end_without_a_record_is_told_in_the_runtimes_words() {
-    let pod = facts(
+fn a_bad_end_without_a_record_is_shown_with_the_runtimes_message() {
+    let pod = of_pod(
         json!({ "phase": "Failed", "containerStatuses": [ended("claude", 127, "no such file\u{7}")] }),
     );
     assert_eq!(
         pod.failure.as_deref(),
-        Some("container claude ended with code 127 (Error) no such file")
+        Some("container claude ended with code 127 (Error) no such file\u{fffd}")
     );
     assert!(pod.run.is_none());
 }
 
 #[test]
-fn pods_of_other_names_or_owners_are_nobodys() {
+fn pods_of_other_names_or_owners_are_ignored() {
     let pod: Pod = serde_json::from_value(
         json!({ "metadata": { "name": "polecat-toast-ffff-2", "uid": "p" } }),
     )
@@ -117,7 +121,7 @@ fn pods_of_other_names_or_owners_are_nobodys() {
 }
 
 #[test]
-fn a_uid_is_no_secret_so_a_strangers_request_is_not_ours() {
+fn a_uid_is_not_a_secret_so_a_strangers_request_is_not_ours() {
     let request = |namespace: &str, rig: &str, uid: &str| -> MergeRequest {
         serde_json::from_value(json!({
             "apiVersion": "gastown.gastown.io/v1alpha1", "kind": "MergeRequest", "metadata": { "name": "r", "namespace": namespace },
@@ -132,7 +136,8 @@ fn a_uid_is_no_secret_so_a_strangers_request_is_not_ours() {
         request("dev", "other", "0a1b2c3d"),
         request("dev", "web", "x"),
     ];
-    let s = snapshot(&polecat(), None, &[], &all.iter().collect::<Vec<_>>(), SubmitFacts::Untried);
+    let requests = all.into_iter().map(Arc::new).collect();
+    let s = facts(&polecat(), Objects { requests, ..Objects::default() });
     assert_eq!(s.requests.len(), 1);
 }
 
@@ -140,28 +145,48 @@ fn a_uid_is_no_secret_so_a_strangers_request_is_not_ours() {
 fn a_pod_is_not_over_before_its_sidecar_is() {
     let sync = json!({ "name": "git-sync", "image": "i", "imageID": "", "ready": true, "restartCount": 0, "state": { "running": {} } });
     let status = json!({ "phase": "Succeeded", "initContainerStatuses": [sync] });
-    assert_eq!(facts(status.clone()).phase, PodPhase::Running);
+    assert_eq!(of_pod(status.clone()).phase, PodPhase::Running);
     let mut evicted = status;
     (evicted["phase"], evicted["reason"]) = (json!("Failed"), json!("Evicted"));
-    assert_eq!(facts(evicted).phase, PodPhase::Failed);
+    assert_eq!(of_pod(evicted).phase, PodPhase::Failed);
 }
 
 #[test]
-fn a_verdict_counts_where_it_is_one_and_names_a_pod() {
-    let verdict = |status: &str, reason: &str, message: &str| {
+fn a_restart_is_wanted_where_the_condition_names_a_pod() {
+    let unhealthy = |status: &str, reason: &str, message: &str| {
         let mut polecat = polecat();
         let condition = json!({ "type": "Healthy", "status": status, "reason": reason, "message": message,
             "lastTransitionTime": "2026-01-01T00:00:00Z" });
         polecat.status = serde_json::from_value(json!({ "conditions": [condition] })).unwrap();
-        snapshot(&polecat, None, &[], &[], SubmitFacts::Untried).unhealthy
+        facts(&polecat, Objects::default()).unhealthy
     };
     assert_eq!(
-        verdict("False", "RestartWanted", "pod 0a1b-2: nothing for 15m: pod x: y").as_deref(),
+        unhealthy("False", "RestartWanted", "pod 0a1b-2: nothing for 15m: pod x: y").as_deref(),
         Some("0a1b-2")
     );
-    assert_eq!(verdict("True", "RestartWanted", "pod 0a1b-2: "), None);
-    assert_eq!(verdict("False", "Wedged", "pod 0a1b-2: nothing for 15m"), None);
+    assert_eq!(unhealthy("True", "RestartWanted", "pod 0a1b-2: "), None);
+    assert_eq!(unhealthy("False", "Wedged", "pod 0a1b-2: nothing for 15m"), None);
     for message in ["", "pod ", "pod : x", "pod 0a1b-2", "the pod 0a1b-2: x"] {
-        assert_eq!(verdict("False", "RestartWanted", message), None, "{message}");
+        assert_eq!(unhealthy("False", "RestartWanted", message), None, "{message}");
     }
+}
+
+#[test]
+fn work_that_is_still_to_land_keeps_the_bead_from_others() {
+    let mut polecat = polecat();
+    polecat.spec.bead_id = Some("web-1".into());
+    let claim = |phase: &str, author: &str| {
+        let request: MergeRequest = serde_json::from_value(json!({
+            "apiVersion": "gastown.gastown.io/v1alpha1", "kind": "MergeRequest", "metadata": { "name": "r", "namespace": "ops" },
+            "spec": { "rigRef": "web", "sourceBranch": "b", "commit": "a".repeat(40), "targetBranch": "main", "attempt": 1, "priority": 2,
+                "polecatRef": { "name": "other", "uid": author } },
+            "status": { "phase": phase },
+        }))
+        .unwrap();
+        let bead_requests = vec![Arc::new(request)];
+        facts(&polecat, Objects { bead_requests, ..Objects::default() }).claim
+    };
+    assert_eq!(claim("Testing", "gone"), ClaimFacts::ToLand { request: "ops/r".into() });
+    assert_eq!(claim("Landed", "gone"), ClaimFacts::Free);
+    assert_eq!(claim("Testing", "0a1b2c3d"), ClaimFacts::Free);
 }

@@ -1,13 +1,16 @@
-//! `claude`: the agent's container, whatever the agent.
+//! `claude`: the agent's container, for every kind of agent.
 
 use gastown_api::{Provider, SecretKeyRef};
+use gastown_types::text;
 use k8s_openapi::api::core::v1::{
     ConfigMapEnvSource, Container, EnvFromSource, EnvVar, EnvVarSource, SecretKeySelector,
 };
 
-use super::{Build, CLAUDE, common, literal, resources, var, volumes};
+use super::metadata::CLAUDE;
+use super::parts::{self, Build, common_env, literal, resources, var};
+use super::volumes;
 
-/// Linux takes no variable of more than 128 KiB; the whole task is in the prompt's file.
+/// The longest task in a variable: Linux allows 128 KiB. The whole task is in the prompt's file.
 const MAX_TASK_BYTES: usize = 60_000;
 
 pub(super) fn container(b: &Build) -> Container {
@@ -17,6 +20,7 @@ pub(super) fn container(b: &Build) -> Container {
         args.push("--".to_owned());
         args.extend(settings.command.iter().map(|a| literal(a)));
     }
+    let image = settings.image.as_deref().unwrap_or(&b.defaults.agent_image);
     let env_from = settings.env_from.as_ref().map(|name| {
         vec![EnvFromSource {
             config_map_ref: Some(ConfigMapEnvSource { name: name.clone(), optional: Some(false) }),
@@ -33,7 +37,7 @@ pub(super) fn container(b: &Build) -> Container {
         resources: Some(settings.resources.clone().unwrap_or_else(|| {
             resources(&[("cpu", "500m"), ("memory", "1Gi")], &[("cpu", "2"), ("memory", "4Gi")])
         })),
-        ..super::container(CLAUDE, settings.image.as_deref().unwrap_or(&b.images.agent), b.images)
+        ..parts::container(CLAUDE, image, b.defaults)
     }
 }
 
@@ -49,12 +53,12 @@ fn env(b: &Build) -> Vec<EnvVar> {
         env.retain(|e| e.name != own.name);
         env.push(own.clone());
     }
-    let mut ours = common(b);
+    let mut ours = common_env(b);
     ours.extend([
         var("HOME", "/home/nonroot"),
         var("TMPDIR", "/tmp"),
         var("GT_ISSUE", spec.bead.as_deref().unwrap_or_default()),
-        var("GT_TASK_DESCRIPTION", cut(&spec.task)),
+        var("GT_TASK_DESCRIPTION", text::truncate(&spec.task, MAX_TASK_BYTES)),
         var("GASTOWN_AGENT", settings.agent.as_str()),
         var("GASTOWN_MODEL", settings.model.as_deref().unwrap_or_default()),
         var(
@@ -75,10 +79,10 @@ fn env(b: &Build) -> Vec<EnvVar> {
     env
 }
 
-/// Where the model is, and the key for it.
+/// The variables with the model's URL and the key for it.
 ///
-/// The key is not optional: without it the kubelet holds the container back and says in the pod's
-/// status which Secret or key lacks, and starts it as soon as that is there. An agent without a key
+/// The key is not optional: without it the kubelet does not start the container, names the missing
+/// Secret or key in the pod's status, and starts it as soon as that exists. An agent without a key
 /// would only fail.
 fn provider(b: &Build) -> Vec<EnvVar> {
     let settings = &b.inputs.spec.pod;
@@ -100,12 +104,4 @@ fn from_secret(name: &str, secret: &SecretKeyRef) -> EnvVar {
     };
     let source = EnvVarSource { secret_key_ref: Some(selector), ..EnvVarSource::default() };
     EnvVar { name: name.to_owned(), value: None, value_from: Some(source) }
-}
-
-fn cut(text: &str) -> &str {
-    let mut end = text.len().min(MAX_TASK_BYTES);
-    while !text.is_char_boundary(end) {
-        end -= 1;
-    }
-    &text[..end]
 }

@@ -3,11 +3,13 @@
 use gastown_api::AgentKind;
 use k8s_openapi::api::core::v1::Container;
 
-use super::{Build, GIT_INIT, carrying, resources, var, volumes};
+use super::metadata::GIT_INIT;
+use super::parts::{self, Build, git_env, resources, var};
+use super::volumes;
 
 pub(super) fn container(b: &Build) -> Container {
     let settings = &b.inputs.spec.pod;
-    let mut env = carrying(b);
+    let mut env = git_env(b);
     // our image brings the preset agent; another one gets a copy
     let copies = settings.agent == AgentKind::ClaudeCode
         && settings.image.is_some()
@@ -26,6 +28,6 @@ pub(super) fn container(b: &Build) -> Container {
             &[("cpu", "50m"), ("memory", "64Mi")],
             &[("cpu", "2"), ("memory", "1Gi")],
         )),
-        ..super::container(GIT_INIT, &b.images.git, b.images)
+        ..parts::container(GIT_INIT, &b.defaults.git_image, b.defaults)
     }
 }

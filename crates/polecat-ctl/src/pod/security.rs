@@ -1,10 +1,10 @@
-//! What the pod-security level "restricted" asks for, and a little more.
+//! Security contexts: what the pod security standard "restricted" requires, and a little more.
 
 use k8s_openapi::api::core::v1::{
     Capabilities, PodSecurityContext, SeccompProfile, SecurityContext,
 };
 
-use super::Images;
+use super::defaults::PodDefaults;
 
 const ID: i64 = 65_532;
 
@@ -12,8 +12,8 @@ fn seccomp() -> SeccompProfile {
     SeccompProfile { type_: "RuntimeDefault".to_owned(), localhost_profile: None }
 }
 
-pub(super) fn pod(images: &Images) -> PodSecurityContext {
-    let id = images.fixed_ids.then_some(ID);
+pub(super) fn pod(defaults: &PodDefaults) -> PodSecurityContext {
+    let id = defaults.fixed_ids.then_some(ID);
     PodSecurityContext {
         run_as_non_root: Some(true),
         run_as_user: id,
@@ -24,8 +24,8 @@ pub(super) fn pod(images: &Images) -> PodSecurityContext {
     }
 }
 
-pub(super) fn container(images: &Images) -> SecurityContext {
-    let id = images.fixed_ids.then_some(ID);
+pub(super) fn container(defaults: &PodDefaults) -> SecurityContext {
+    let id = defaults.fixed_ids.then_some(ID);
     SecurityContext {
         run_as_non_root: Some(true),
         run_as_user: id,

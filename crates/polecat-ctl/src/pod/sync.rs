@@ -1,20 +1,21 @@
-//! `git-sync`: carries the work branch to the remote. A native sidecar: it ends after the agent
-//! has.
+//! `git-sync`: pushes the work branch to the remote. A native sidecar: it ends after the agent.
 
 use k8s_openapi::api::core::v1::Container;
 
-use super::{Build, GIT_SYNC, carrying, resources, var, volumes};
+use super::metadata::GIT_SYNC;
+use super::parts::{self, Build, git_env, resources, var};
+use super::volumes;
 
-/// A dirty tree is saved this often, in seconds.
+/// How often a dirty tree is saved, in seconds.
 const SNAPSHOT_SECONDS: u32 = 300;
 
 pub(super) fn container(b: &Build) -> Container {
-    let mut env = carrying(b);
+    let mut env = git_env(b);
     env.extend([
         var("GASTOWN_SNAPSHOT_SECONDS", SNAPSHOT_SECONDS.to_string()),
         var("GASTOWN_DEADLINE_SECONDS", b.inputs.spec.pod.deadline_seconds.to_string()),
     ]);
-    if let Some(witness) = &b.images.witness {
+    if let Some(witness) = &b.defaults.witness {
         env.extend([
             var("GASTOWN_WITNESS_ENDPOINT", &witness.endpoint),
             var("GASTOWN_CA", &witness.ca),
@@ -31,6 +32,6 @@ pub(super) fn container(b: &Build) -> Container {
             &[("cpu", "50m"), ("memory", "64Mi")],
             &[("cpu", "1"), ("memory", "1Gi")],
         )),
-        ..super::container(GIT_SYNC, &b.images.git, b.images)
+        ..parts::container(GIT_SYNC, &b.defaults.git_image, b.defaults)
     }
 }

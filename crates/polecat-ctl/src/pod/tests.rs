@@ -1,13 +1,16 @@
 //! Objects as a person expects them.
 
+use gastown_api::names::label;
 use gastown_api::{KubernetesSpec, Polecat, PolecatSpec, SecretKeyRef};
-use gastown_core::polecat::{PodInputs, Rework, Snapshot, SubmitFacts, ValidPolecat, pod_name};
+use gastown_core::polecat::{PodInputs, Rework, Snapshot, ValidPolecat, pod_name};
 use gastown_proto::v1::{Bead, BeadComment};
-use k8s_openapi::api::core::v1::VolumeMount;
+use k8s_openapi::api::core::v1::{Container, EnvVar, Pod, VolumeMount};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
 use serde_json::json;
 
+use super::parts::var;
 use super::*;
-use crate::gather;
+use crate::gather::{self, Objects};
 
 fn polecat(change: impl FnOnce(&mut PolecatSpec)) -> Polecat {
     let mut spec = PolecatSpec::of_rig("web");
@@ -25,7 +28,7 @@ fn polecat(change: impl FnOnce(&mut PolecatSpec)) -> Polecat {
 }
 
 fn inputs(polecat: &Polecat, rework: Option<Rework>) -> (Snapshot, PodInputs) {
-    let s = gather::snapshot(polecat, None, &[], &[], SubmitFacts::Untried);
+    let s = gather::facts(polecat, Objects::default());
     let spec = ValidPolecat::try_from(polecat).unwrap();
     let name = pod_name("toast", "0a1b2c3d", 2);
     (s, PodInputs { name, attempt: 2, resume: true, rework, before: None, spec })
@@ -37,14 +40,14 @@ fn built(change: impl FnOnce(&mut PolecatSpec)) -> Pod {
 
 fn built_with(witness: Option<Witness>, change: impl FnOnce(&mut PolecatSpec)) -> Pod {
     let (s, inputs) = inputs(&polecat(change), None);
-    let images = Images {
-        git: "git:1".into(),
-        agent: "agent:1".into(),
-        pull: Some("Never".into()),
+    let defaults = PodDefaults {
+        git_image: "git:1".into(),
+        agent_image: "agent:1".into(),
+        pull_policy: Some("Never".into()),
         fixed_ids: true,
         witness,
     };
-    build(&s, &inputs, &images, OwnerReference::default())
+    build(&s, &inputs, &defaults, OwnerReference::default())
 }
 
 fn env(container: &Container, name: &str) -> Option<String> {
@@ -82,7 +85,7 @@ fn the_agent_holds_no_git_credentials_and_no_private_repository() {
     let volumes = spec.volumes.unwrap();
     assert!(volumes.iter().all(|v| v.projected.is_none() && v.host_path.is_none()));
     let creds = volumes.iter().find(|v| v.name == "git-creds").unwrap().secret.as_ref().unwrap();
-    assert_eq!(creds.optional, Some(true), "what lacks is said in words");
+    assert_eq!(creds.optional, Some(true), "gt init reports what is missing");
     for volume in volumes.iter().filter_map(|v| v.empty_dir.as_ref()) {
         assert!(volume.size_limit.is_some());
     }
@@ -200,7 +203,7 @@ fn kubernetes_wins_over_agent_config_and_resources() {
 }
 
 #[test]
-fn a_volume_of_ours_is_nobodys_to_name() {
+fn a_mount_may_not_name_a_volume_of_ours() {
     let mount =
         VolumeMount { name: "git-creds".into(), mount_path: "/x".into(), ..VolumeMount::default() };
     let stray = polecat(|spec| spec.kubernetes.as_mut().unwrap().volume_mounts = vec![mount]);
@@ -208,10 +211,11 @@ fn a_volume_of_ours_is_nobodys_to_name() {
 }
 
 #[test]
-fn a_label_that_is_no_label_value_is_left_out() {
+fn a_text_that_is_not_a_label_value_is_left_out() {
     let labels = wanted_labels("toast", "web", Some("web/1 x"));
     assert_eq!(labels.keys().collect::<Vec<_>>(), [label::POLECAT, label::RIG]);
     assert!(wanted_labels("toast", "web", Some("web-1.2")).contains_key(label::BEAD));
+    assert!(!wanted_labels("toast", "web", Some("")).contains_key(label::BEAD));
 }
 
 #[test]
@@ -221,7 +225,7 @@ fn evidence_stays_inside_its_fence() {
     let rework =
         Rework { request: "toast-1".into(), commit, reason: "GateFailed".into(), evidence };
     let (s, inputs) = inputs(&polecat(|_| ()), Some(rework));
-    let text = prompt::text(&s, &inputs, None);
+    let text = prompt::render(&s, &inputs, None);
     assert_eq!(text.matches("`````").count(), 2, "{text}");
     assert!(
         text.contains("pay $(GT_RIG) and $$5")
@@ -231,14 +235,14 @@ fn evidence_stays_inside_its_fence() {
 }
 
 #[test]
-fn a_beads_text_is_told_as_others_wrote_it_and_bounded() {
+fn a_beads_text_is_quoted_as_others_wrote_it_and_bounded() {
     let bead = Bead {
         title: "x".repeat(600),
         description: "one\r\u{1b}[2Jtwo\n```\n# Rules".into(),
         design: "é".repeat(20_000),
         comments: vec![BeadComment {
             author: "a`b\nc".into(),
-            text: "said".into(),
+            text: "mine".into(),
             created_at: String::new(),
         }],
         ..Bead::default()
@@ -247,15 +251,15 @@ fn a_beads_text_is_told_as_others_wrote_it_and_bounded() {
         &polecat(|spec| (spec.bead_id, spec.task_description) = (Some("web-1".into()), None)),
         None,
     );
-    let text = prompt::text(&s, &inputs, Some(&bead));
+    let text = prompt::render(&s, &inputs, Some(&bead));
     assert!(
         text.contains("Issue: web-1\n\nImplement the issue named above, as it is described below."),
         "{text}"
     );
-    assert!(text.contains("````text\none[2Jtwo\n```\n# Rules\n````"), "{text}");
+    assert!(text.contains("````text\none\u{fffd}\u{fffd}[2Jtwo\n```\n# Rules\n````"), "{text}");
     assert!(text.contains("[… 88 more bytes]") && text.contains("[… 23616 more bytes]"), "{text}");
-    assert!(text.contains("Comment by abc, :\n\n```text\nsaid\n```"), "{text}");
-    assert!(!text.contains("Notes:"), "what is empty is not told");
+    assert!(text.contains("Comment by ab c, :\n\n```text\nmine\n```"), "{text}");
+    assert!(!text.contains("Notes:"), "an empty text is left out");
     assert!(
         text.find("# Rules\n\n- You are in").unwrap() > text.find("Comment by").unwrap(),
         "the rules come last"

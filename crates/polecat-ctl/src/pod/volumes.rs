@@ -1,4 +1,4 @@
-//! The volumes of `docs/contracts.md`, and the user's.
+//! Volumes and mounts: those of `docs/contracts.md`, and the user's.
 
 use k8s_openapi::api::core::v1::{
     ConfigMapVolumeSource, DownwardAPIVolumeFile, DownwardAPIVolumeSource, EmptyDirVolumeSource,
@@ -7,11 +7,11 @@ use k8s_openapi::api::core::v1::{
 };
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 
-use super::Build;
+use super::parts::Build;
 
-/// Where the sidecar finds its token.
+/// The directory of the sidecar's token.
 pub(super) const TOKEN_DIR: &str = "/var/run/gastown/token";
-/// The kubelet makes a new token well before this time is over.
+/// How long a token is valid, in seconds; the kubelet renews it well before.
 const TOKEN_SECONDS: i64 = 3600;
 
 fn empty(name: &str, limit: &str) -> Volume {
@@ -20,7 +20,7 @@ fn empty(name: &str, limit: &str) -> Volume {
     Volume { name: name.to_owned(), empty_dir: Some(source), ..Volume::default() }
 }
 
-/// Optional: what lacks is `gt init`'s to say, in words, instead of a pod that never starts.
+/// Optional: `gt init` reports what is missing, instead of a pod that never starts.
 fn secret(name: &str, secret: &str, key: Option<&str>) -> Volume {
     let items = key.map(|k| vec![KeyToPath { key: k.to_owned(), path: k.to_owned(), mode: None }]);
     let source = SecretVolumeSource {
@@ -57,7 +57,7 @@ fn podinfo() -> Volume {
     Volume { name: "podinfo".to_owned(), downward_api: Some(source), ..Volume::default() }
 }
 
-/// Says to witness-ctl which pod it is, and is good for nothing else.
+/// The token by which witness-ctl knows the pod; no other service accepts it.
 fn token() -> Volume {
     let audience = Some(gastown_runtime::AUDIENCE.to_owned());
     let token = ServiceAccountTokenProjection {
@@ -71,6 +71,7 @@ fn token() -> Volume {
     Volume { name: "token".to_owned(), projected: Some(projected), ..Volume::default() }
 }
 
+/// All volumes of the pod.
 pub(super) fn all(b: &Build) -> Vec<Volume> {
     let settings = &b.inputs.spec.pod;
     let mut volumes = vec![
@@ -93,7 +94,7 @@ pub(super) fn all(b: &Build) -> Vec<Volume> {
     if let Some(name) = &settings.claude_creds {
         volumes.push(secret("claude-creds", name, Some(".credentials.json")));
     }
-    if b.images.witness.is_some() {
+    if b.defaults.witness.is_some() {
         volumes.push(token());
     }
     volumes.extend(settings.volumes.iter().cloned());
@@ -109,7 +110,7 @@ fn mount(name: &str, path: &str, read_only: bool) -> VolumeMount {
     }
 }
 
-/// Git credentials, for the two containers that may hold them.
+/// The mounts of git credentials, for the two containers that may hold them.
 fn credentials(b: &Build) -> Vec<VolumeMount> {
     let settings = &b.inputs.spec.pod;
     let git = settings.git_secret.as_ref().map(|_| mount("git-creds", "/git-creds", true));
@@ -118,6 +119,7 @@ fn credentials(b: &Build) -> Vec<VolumeMount> {
     git.into_iter().chain(hosts).collect()
 }
 
+/// The mounts of `git-init`.
 pub(super) fn of_init(b: &Build) -> Vec<VolumeMount> {
     let mut mounts = vec![
         mount("private", "/gastown/private", false),
@@ -129,6 +131,7 @@ pub(super) fn of_init(b: &Build) -> Vec<VolumeMount> {
     mounts
 }
 
+/// The mounts of `git-sync`.
 pub(super) fn of_sync(b: &Build) -> Vec<VolumeMount> {
     let mut mounts = vec![
         mount("private", "/gastown/private", false),
@@ -138,13 +141,13 @@ pub(super) fn of_sync(b: &Build) -> Vec<VolumeMount> {
         mount("podinfo", "/gastown/pod", true),
     ];
     mounts.extend(credentials(b));
-    if b.images.witness.is_some() {
+    if b.defaults.witness.is_some() {
         mounts.push(mount("token", TOKEN_DIR, true));
     }
     mounts
 }
 
-/// No private repository, no git credentials.
+/// The mounts of `claude`: no private repository, no git credentials.
 pub(super) fn of_claude(b: &Build) -> Vec<VolumeMount> {
     let settings = &b.inputs.spec.pod;
     let mut mounts = vec![

@@ -1,4 +1,4 @@
-//! beadstore-ctl's part, played by the test: a book of beads and of what was said about them.
+//! A fake beadstore-ctl: beads and the comments on them.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -11,33 +11,37 @@ use tonic::{Request, Response, Status};
 
 /// What the store holds.
 #[derive(Default)]
-pub struct Book {
+pub struct Contents {
     pub beads: BTreeMap<String, Bead>,
     pub comments: Vec<v1::CommentRequest>,
-    /// How often a comment was asked for.
-    pub asked: u32,
+    /// The number of comment requests.
+    pub requests: u32,
 }
 
 #[derive(Clone, Default)]
-pub struct Store(pub Arc<Mutex<Book>>);
+pub struct FakeStore(pub Arc<Mutex<Contents>>);
 
-impl Store {
+impl FakeStore {
     pub async fn put(&self, bead: Bead) {
         self.0.lock().await.beads.insert(bead.id.clone(), bead);
     }
 }
 
 #[tonic::async_trait]
-impl Beads for Store {
+impl Beads for FakeStore {
     type WatchStream = BoxStream<'static, Result<v1::StoreRevision, Status>>;
 
     async fn get(
         &self,
         request: Request<v1::GetBeadsRequest>,
     ) -> Result<Response<BeadList>, Status> {
-        let book = self.0.lock().await;
-        let beads =
-            request.into_inner().ids.iter().filter_map(|id| book.beads.get(id).cloned()).collect();
+        let contents = self.0.lock().await;
+        let beads = request
+            .into_inner()
+            .ids
+            .iter()
+            .filter_map(|id| contents.beads.get(id).cloned())
+            .collect();
         Ok(Response::new(BeadList { beads, revision: None }))
     }
 
@@ -45,42 +49,42 @@ impl Beads for Store {
         &self,
         request: Request<v1::CommentRequest>,
     ) -> Result<Response<BeadChange>, Status> {
-        let mut book = self.0.lock().await;
-        let said = request.into_inner();
-        book.asked += 1;
-        if !book.beads.contains_key(&said.id) {
-            return Err(Status::not_found(said.id));
+        let mut contents = self.0.lock().await;
+        let comment = request.into_inner();
+        contents.requests += 1;
+        if !contents.beads.contains_key(&comment.id) {
+            return Err(Status::not_found(comment.id));
         }
-        let changed = !book.comments.contains(&said);
+        let changed = !contents.comments.contains(&comment);
         if changed {
-            book.comments.push(said);
+            contents.comments.push(comment);
         }
         Ok(Response::new(BeadChange { changed, bead: None, revision: None }))
     }
 
     async fn ready(&self, _: Request<v1::ReadyRequest>) -> Result<Response<BeadList>, Status> {
-        Err(Status::unimplemented("polecat-ctl reads and comments only"))
+        Err(Status::unimplemented("polecat-ctl only reads and comments"))
     }
 
     async fn claim(&self, _: Request<v1::ClaimRequest>) -> Result<Response<BeadChange>, Status> {
-        Err(Status::unimplemented("polecat-ctl reads and comments only"))
+        Err(Status::unimplemented("polecat-ctl only reads and comments"))
     }
 
     async fn release(
         &self,
         _: Request<v1::ReleaseRequest>,
     ) -> Result<Response<BeadChange>, Status> {
-        Err(Status::unimplemented("polecat-ctl reads and comments only"))
+        Err(Status::unimplemented("polecat-ctl only reads and comments"))
     }
 
     async fn close(&self, _: Request<v1::CloseRequest>) -> Result<Response<BeadChange>, Status> {
-        Err(Status::unimplemented("polecat-ctl reads and comments only"))
+        Err(Status::unimplemented("polecat-ctl only reads and comments"))
     }
 
     async fn watch(
         &self,
         _: Request<v1::WatchBeadsRequest>,
     ) -> Result<Response<Self::WatchStream>, Status> {
-        Err(Status::unimplemented("polecat-ctl reads and comments only"))
+        Err(Status::unimplemented("polecat-ctl only reads and comments"))
     }
 }

@@ -1,4 +1,5 @@
-//! Beads: who has one, what the agent is told of it, what is told to it; and the witness's verdict.
+//! Beads: their claims, their text in the prompt and the comments on them; and restarts that
+//! witness-ctl wants.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -15,12 +16,13 @@ use kube::runtime::wait::await_condition;
 use kube::{Api, ResourceExt as _};
 use serde_json::json;
 
-use crate::stage::{Stage, commit, done, ended};
+use crate::fixture::Fixture;
+use crate::outcomes::{commit, done, ended};
 use crate::{is_terminal, reason};
 
 const BEAD: &str = "web-1";
 
-impl Stage {
+impl Fixture {
     fn leases(&self) -> Api<Lease> {
         Api::namespaced(self.admin.clone(), &self.namespace)
     }
@@ -30,7 +32,7 @@ impl Stage {
             .await
     }
 
-    /// Waits until the claim is as wanted.
+    /// Waits until the claim's holder is as wanted.
     async fn wait_claim(&self, what: &str, wanted: impl Fn(Option<&str>) -> bool) -> Option<Lease> {
         let name = claim_name(&self.rig, BEAD);
         let holder = |lease: Option<&Lease>| {
@@ -45,7 +47,7 @@ impl Stage {
 
     async fn wait_gone(&self, name: &str) {
         let gone = await_condition(self.polecats(), name, |p: Option<&Polecat>| p.is_none());
-        tokio::time::timeout(Duration::from_secs(90), gone).await.expect("it goes").unwrap();
+        tokio::time::timeout(Duration::from_secs(90), gone).await.expect("it is deleted").unwrap();
     }
 
     async fn live(&self) -> Vec<Pod> {
@@ -54,188 +56,188 @@ impl Stage {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn who_comes_second_names_the_holder_and_starts_when_the_first_is_deleted() {
-    let mut stage = Stage::open(8).await;
-    let first = stage.sling_bead("first").await;
-    let pod = stage.pod("polecat-first", &[]).await;
-    stage.kubelet.running(&pod).await.unwrap();
-    stage.wait_reason("first", condition::CLAIMED, "Claimed").await;
+async fn the_second_polecat_names_the_holder_and_starts_when_the_first_is_deleted() {
+    let mut fixture = Fixture::start(8).await;
+    let first = fixture.sling_bead("first").await;
+    let pod = fixture.pod("polecat-first", &[]).await;
+    fixture.kubelet.running(&pod).await.unwrap();
+    fixture.wait_reason("first", condition::CLAIMED, "Claimed").await;
     let uid = first.uid();
-    let lease = stage.wait_claim("the first's", |h| h == uid.as_deref()).await.unwrap();
+    let lease = fixture.wait_claim("the first's", |h| h == uid.as_deref()).await.unwrap();
     assert_eq!(lease.labels()["gastown.io/claim"], "true");
     assert_eq!(
         lease.annotations()[annotation::CLAIM_POLECAT],
-        format!("{}/first", stage.namespace)
+        format!("{}/first", fixture.namespace)
     );
     assert_eq!(
         (
             lease.annotations()[annotation::CLAIM_RIG].as_str(),
             lease.annotations()[annotation::CLAIM_BEAD].as_str()
         ),
-        (stage.rig.as_str(), BEAD)
+        (fixture.rig.as_str(), BEAD)
     );
 
-    let second = stage.sling_bead("second").await;
-    let text = format!("bead {BEAD} is claimed by Polecat {}/first", stage.namespace);
+    let second = fixture.sling_bead("second").await;
+    let text = format!("bead {BEAD} is claimed by Polecat {}/first", fixture.namespace);
     for _ in 0..2 {
-        let waiting = stage.wait_reason("second", condition::CLAIMED, "AlreadyClaimed").await;
+        let waiting = fixture.wait_reason("second", condition::CLAIMED, "AlreadyClaimed").await;
         assert_eq!(reason(&waiting, condition::CLAIMED).1, text);
         assert_eq!(reason(&waiting, condition::ADMITTED), ("AlreadyClaimed".into(), text.clone()));
         assert_eq!(format!("{:?}", waiting.status.unwrap().phase.unwrap()), "Idle");
-        stage.wait_reason("first", condition::READY, "PodRunning").await;
-        // and the same again when everything that anybody may have remembered is lost
-        stage.stop_controller().await;
-        stage.erase_status("first").await;
-        stage.erase_status("second").await;
-        stage.start_controller().await;
+        fixture.wait_reason("first", condition::READY, "PodRunning").await;
+        // and the same again when every status and all memory is lost
+        fixture.stop_controller().await;
+        fixture.erase_status("first").await;
+        fixture.erase_status("second").await;
+        fixture.start_controller().await;
     }
-    stage.wait_reason("second", condition::CLAIMED, "AlreadyClaimed").await;
-    assert_eq!(stage.all_pods().await.len(), 1, "one pod on one bead");
+    fixture.wait_reason("second", condition::CLAIMED, "AlreadyClaimed").await;
+    assert_eq!(fixture.all_pods().await.len(), 1, "one pod on one bead");
     assert_eq!(
-        stage.leases().get(&lease.name_any()).await.unwrap().resource_version(),
+        fixture.leases().get(&lease.name_any()).await.unwrap().resource_version(),
         lease.resource_version(),
         "written once"
     );
 
-    stage.polecats().delete("first", &DeleteParams::default()).await.unwrap();
+    fixture.polecats().delete("first", &DeleteParams::default()).await.unwrap();
     let draining = |p: &Pod| p.annotations().contains_key(annotation::DRAIN);
-    let pod = stage.kubelet.wait_pod(&stage.namespace, draining).await.unwrap();
+    let pod = fixture.kubelet.wait_pod(&fixture.namespace, draining).await.unwrap();
     assert_eq!(
-        stage.wait_claim("kept", |h| h.is_some()).await.unwrap().uid(),
+        fixture.wait_claim("kept", |h| h.is_some()).await.unwrap().uid(),
         lease.uid(),
         "held until its pod has saved its work"
     );
-    stage.kubelet.finish(&pod, &ended(AgentExit::Drained, Some(1))).await.unwrap();
-    stage.wait_gone("first").await;
-    stage.pod("polecat-second", &[]).await;
-    stage.wait_claim("the second's", |h| h == second.uid().as_deref()).await;
-    stage.close().await;
+    fixture.kubelet.finish(&pod, &ended(AgentExit::Drained, Some(1))).await.unwrap();
+    fixture.wait_gone("first").await;
+    fixture.pod("polecat-second", &[]).await;
+    fixture.wait_claim("the second's", |h| h == second.uid().as_deref()).await;
+    fixture.close().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_claim_is_kept_while_work_lands_and_goes_with_its_polecat() {
-    let stage = Stage::open(8).await;
-    let first = stage.sling_bead("first").await;
-    let pod = stage.pod("polecat-first", &[]).await;
-    stage.sling_bead("second").await;
-    stage.wait_reason("second", condition::CLAIMED, "AlreadyClaimed").await;
-    stage.kubelet.finish(&pod, &done(1)).await.unwrap();
-    stage.wait_reason("first", condition::SUBMITTED, "Submitted").await;
-    let request = stage.request(&commit(1)).await;
-    stage.patch("first", json!({ "spec": { "desiredState": "Terminated" } })).await;
-    stage.wait_phase("first", "Terminated").await;
-    stage
+async fn a_claim_is_kept_while_work_lands_and_released_when_its_polecat_is_deleted() {
+    let fixture = Fixture::start(8).await;
+    let first = fixture.sling_bead("first").await;
+    let pod = fixture.pod("polecat-first", &[]).await;
+    fixture.sling_bead("second").await;
+    fixture.wait_reason("second", condition::CLAIMED, "AlreadyClaimed").await;
+    fixture.kubelet.finish(&pod, &done(1)).await.unwrap();
+    fixture.wait_reason("first", condition::SUBMITTED, "Submitted").await;
+    let request = fixture.request(&commit(1)).await;
+    fixture.patch("first", json!({ "spec": { "desiredState": "Terminated" } })).await;
+    fixture.wait_phase("first", "Terminated").await;
+    fixture
         .request_status(
             &request.name_any(),
             json!({ "phase": "Landed", "landedAt": "2026-01-01T00:00:00Z" }),
         )
         .await;
-    crate::wait_landed(&stage, "first").await;
-    let kept = stage.wait_claim("there", |h| h.is_some()).await.unwrap();
+    crate::wait_landed(&fixture, "first").await;
+    let kept = fixture.wait_claim("there", |h| h.is_some()).await.unwrap();
     assert_eq!(
         kept.spec.unwrap().holder_identity,
         first.uid(),
         "a finished bead is not begun again"
     );
-    assert_eq!(stage.live().await.len(), 0);
+    assert_eq!(fixture.live().await.len(), 0);
 
-    stage.polecats().delete("first", &DeleteParams::default()).await.unwrap();
-    stage.wait_gone("first").await;
-    let pod = stage.pod("polecat-second", &[]).await;
-    stage.kubelet.finish(&pod, &ended(AgentExit::Completed, None)).await.unwrap();
-    stage.wait_phase("second", "Done").await;
-    stage.polecats().delete("second", &DeleteParams::default()).await.unwrap();
-    stage.wait_gone("second").await;
+    fixture.polecats().delete("first", &DeleteParams::default()).await.unwrap();
+    fixture.wait_gone("first").await;
+    let pod = fixture.pod("polecat-second", &[]).await;
+    fixture.kubelet.finish(&pod, &ended(AgentExit::Completed, None)).await.unwrap();
+    fixture.wait_phase("second", "Done").await;
+    fixture.polecats().delete("second", &DeleteParams::default()).await.unwrap();
+    fixture.wait_gone("second").await;
     assert!(
-        stage.leases().get_opt(&claim_name(&stage.rig, BEAD)).await.unwrap().is_none(),
-        "released before the finalizer went"
+        fixture.leases().get_opt(&claim_name(&fixture.rig, BEAD)).await.unwrap().is_none(),
+        "released before the finalizer was removed"
     );
-    stage.close().await;
+    fixture.close().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn work_of_a_deleted_polecat_that_is_still_to_land_is_not_begun_again() {
-    let stage = Stage::open(8).await;
-    stage.sling_bead("first").await;
-    let pod = stage.pod("polecat-first", &[]).await;
-    stage.kubelet.finish(&pod, &done(1)).await.unwrap();
-    stage.wait_reason("first", condition::SUBMITTED, "Submitted").await;
-    let request = stage.request(&commit(1)).await;
-    stage.polecats().delete("first", &DeleteParams::default()).await.unwrap();
-    stage.wait_gone("first").await;
-    stage.sling_bead("second").await;
-    let waiting = stage.wait_reason("second", condition::CLAIMED, "WorkToLand").await;
+    let fixture = Fixture::start(8).await;
+    fixture.sling_bead("first").await;
+    let pod = fixture.pod("polecat-first", &[]).await;
+    fixture.kubelet.finish(&pod, &done(1)).await.unwrap();
+    fixture.wait_reason("first", condition::SUBMITTED, "Submitted").await;
+    let request = fixture.request(&commit(1)).await;
+    fixture.polecats().delete("first", &DeleteParams::default()).await.unwrap();
+    fixture.wait_gone("first").await;
+    fixture.sling_bead("second").await;
+    let waiting = fixture.wait_reason("second", condition::CLAIMED, "WorkToLand").await;
     assert!(reason(&waiting, condition::CLAIMED).1.ends_with(&format!(
         "MergeRequest {}/{}",
-        stage.namespace,
+        fixture.namespace,
         request.name_any()
     )));
-    assert_eq!(stage.live().await.len(), 0);
-    stage
+    assert_eq!(fixture.live().await.len(), 0);
+    fixture
         .request_status(&request.name_any(), json!({ "phase": "Rejected", "reason": "AuthorGone" }))
         .await;
-    stage.pod("polecat-second", &[]).await;
-    stage.close().await;
+    fixture.pod("polecat-second", &[]).await;
+    fixture.close().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn two_replicas_that_both_believe_in_themselves_have_one_pod_at_a_time_on_a_bead() {
-    let mut stage = Stage::open(8).await;
-    stage.start_controller().await;
+async fn two_replicas_that_both_hold_the_lease_have_one_pod_at_a_time_on_a_bead() {
+    let mut fixture = Fixture::start(8).await;
+    fixture.start_controller().await;
     let names = ["a", "b", "c", "d", "e"];
     for name in names {
-        stage.sling_bead(name).await;
+        fixture.sling_bead(name).await;
     }
     let mut worked = BTreeSet::new();
     while worked.len() < names.len() {
-        let pod = stage.kubelet.wait_pod(&stage.namespace, |p| !is_terminal(p)).await.unwrap();
+        let pod = fixture.kubelet.wait_pod(&fixture.namespace, |p| !is_terminal(p)).await.unwrap();
         let name = pod.name_any().trim_start_matches("polecat-").to_owned();
         for other in names.iter().filter(|n| **n != name && !worked.contains(**n)) {
-            let waiting = stage.wait_reason(other, condition::CLAIMED, "AlreadyClaimed").await;
+            let waiting = fixture.wait_reason(other, condition::CLAIMED, "AlreadyClaimed").await;
             assert!(
                 reason(&waiting, condition::CLAIMED).1.ends_with(&format!("/{name}")),
                 "{waiting:?}"
             );
         }
-        assert_eq!(stage.live().await.len(), 1, "two polecats at work on one bead");
-        stage.kubelet.finish(&pod, &ended(AgentExit::Completed, None)).await.unwrap();
-        stage.wait_phase(&name, "Done").await;
-        stage.polecats().delete(&name, &DeleteParams::default()).await.unwrap();
-        stage.wait_gone(&name).await;
+        assert_eq!(fixture.live().await.len(), 1, "two polecats work on one bead");
+        fixture.kubelet.finish(&pod, &ended(AgentExit::Completed, None)).await.unwrap();
+        fixture.wait_phase(&name, "Done").await;
+        fixture.polecats().delete(&name, &DeleteParams::default()).await.unwrap();
+        fixture.wait_gone(&name).await;
         assert!(worked.insert(name), "no pod is seen twice");
     }
-    stage.wait_claim("nobody's", |h| h.is_none()).await;
-    stage.close().await;
+    fixture.wait_claim("nobody's", |h| h.is_none()).await;
+    fixture.close().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_claim_whose_holder_was_taken_away_is_taken_over_when_its_pod_is_over() {
-    let mut stage = Stage::open(8).await;
-    stage.sling_bead("first").await;
-    let pod = stage.pod("polecat-first", &[]).await;
-    stage.kubelet.running(&pod).await.unwrap();
-    stage.wait_reason("first", condition::READY, "PodRunning").await;
-    stage.stop_controller().await;
-    stage.patch("first", json!({ "metadata": { "finalizers": null } })).await;
-    stage.polecats().delete("first", &DeleteParams::default()).await.unwrap();
-    let second = stage.sling_bead("second").await;
-    stage.start_controller().await;
-    let waiting = stage.wait_reason("second", condition::CLAIMED, "AlreadyClaimed").await;
+async fn a_claim_whose_holder_is_gone_is_taken_over_when_its_pod_is_over() {
+    let mut fixture = Fixture::start(8).await;
+    fixture.sling_bead("first").await;
+    let pod = fixture.pod("polecat-first", &[]).await;
+    fixture.kubelet.running(&pod).await.unwrap();
+    fixture.wait_reason("first", condition::READY, "PodRunning").await;
+    fixture.stop_controller().await;
+    fixture.patch("first", json!({ "metadata": { "finalizers": null } })).await;
+    fixture.polecats().delete("first", &DeleteParams::default()).await.unwrap();
+    let second = fixture.sling_bead("second").await;
+    fixture.start_controller().await;
+    let waiting = fixture.wait_reason("second", condition::CLAIMED, "AlreadyClaimed").await;
     assert!(
         reason(&waiting, condition::CLAIMED).1.ends_with("/first"),
         "its pod may still work: {waiting:?}"
     );
     let dying = |p: &Pod| p.metadata.deletion_timestamp.is_some();
-    let pod = stage.kubelet.wait_pod(&stage.namespace, dying).await.unwrap();
-    stage.kubelet.terminate(&pod, &ended(AgentExit::Drained, Some(3))).await.unwrap();
-    stage.kubelet.wait_gone(&pod).await.unwrap();
-    stage.wait_claim("the second's", |h| h == second.uid().as_deref()).await;
-    stage.pod("polecat-second", &[]).await;
+    let pod = fixture.kubelet.wait_pod(&fixture.namespace, dying).await.unwrap();
+    fixture.kubelet.terminate(&pod, &ended(AgentExit::Drained, Some(3))).await.unwrap();
+    fixture.kubelet.wait_gone(&pod).await.unwrap();
+    fixture.wait_claim("the second's", |h| h == second.uid().as_deref()).await;
+    fixture.pod("polecat-second", &[]).await;
 
-    // nobody waits for this one: it is taken away
-    stage.stop_controller().await;
-    for pod in stage.live().await {
-        stage
+    // nobody waits for this one: it is deleted
+    fixture.stop_controller().await;
+    for pod in fixture.live().await {
+        fixture
             .pods()
             .patch(
                 &pod.name_any(),
@@ -245,19 +247,19 @@ async fn a_claim_whose_holder_was_taken_away_is_taken_over_when_its_pod_is_over(
             .await
             .unwrap();
         let now = DeleteParams { grace_period_seconds: Some(0), ..DeleteParams::default() };
-        stage.pods().delete(&pod.name_any(), &now).await.unwrap();
+        fixture.pods().delete(&pod.name_any(), &now).await.unwrap();
     }
-    stage.patch("second", json!({ "metadata": { "finalizers": null } })).await;
-    stage.polecats().delete("second", &DeleteParams::default()).await.unwrap();
-    stage.start_controller().await;
-    stage.wait_claim("nobody's", |h| h.is_none()).await;
-    stage.close().await;
+    fixture.patch("second", json!({ "metadata": { "finalizers": null } })).await;
+    fixture.polecats().delete("second", &DeleteParams::default()).await.unwrap();
+    fixture.start_controller().await;
+    fixture.wait_claim("nobody's", |h| h.is_none()).await;
+    fixture.close().await;
 }
 
 fn bead(status: &str) -> Bead {
     let comment = |n: u32| BeadComment {
         author: "dev/nux".into(),
-        text: format!("remark {n}"),
+        text: format!("comment {n}"),
         created_at: "2026-01-01T00:00:00Z".into(),
     };
     Bead {
@@ -273,27 +275,27 @@ fn bead(status: &str) -> Bead {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_beads_text_is_in_the_prompt_and_is_waited_for_by_who_has_no_other_task() {
-    let mut stage = Stage::set().await;
-    stage.make_rig(8).await;
-    stage.make_bead_store().await;
-    stage.beads.put(bead("open")).await;
-    stage.start_controller().await;
-    stage
+async fn the_beads_text_is_in_the_prompt_and_a_polecat_without_other_task_waits_for_it() {
+    let mut fixture = Fixture::new().await;
+    fixture.make_rig(8).await;
+    fixture.make_bead_store().await;
+    fixture.beads.put(bead("open")).await;
+    fixture.start_controller().await;
+    fixture
         .sling("toast", |spec| (spec.bead_id, spec.task_description) = (Some(BEAD.into()), None))
         .await;
-    let waiting = stage.wait_reason("toast", condition::ADMITTED, "BeadUnavailable").await;
+    let waiting = fixture.wait_reason("toast", condition::ADMITTED, "BeadUnavailable").await;
     assert_eq!(format!("{:?}", waiting.status.unwrap().phase.unwrap()), "Idle");
 
-    // who has a task goes on with it, and says so
-    stage.sling("nux", |spec| spec.bead_id = Some("web-2".into())).await;
-    let pod = stage.pod("polecat-nux", &[]).await;
-    assert!(!stage.prompt(&pod).await.contains("# The issue"));
-    stage.wait_event("nux", "BeadUnavailable").await;
+    // one with a task starts with it, and gets an Event
+    fixture.sling("nux", |spec| spec.bead_id = Some("web-2".into())).await;
+    let pod = fixture.pod("polecat-nux", &[]).await;
+    assert!(!fixture.prompt(&pod).await.contains("# The issue"));
+    fixture.wait_event("nux", "BeadUnavailable").await;
 
-    stage.start_server().await;
-    let pod = stage.pod("polecat-toast", &[]).await;
-    let prompt = stage.prompt(&pod).await;
+    fixture.start_server().await;
+    let pod = fixture.pod("polecat-toast", &[]).await;
+    let prompt = fixture.prompt(&pod).await;
     assert!(
         prompt.contains("Sum of nothing")
             && prompt.contains("the test passes")
@@ -301,103 +303,107 @@ async fn the_beads_text_is_in_the_prompt_and_is_waited_for_by_who_has_no_other_t
         "{prompt}"
     );
     assert!(
-        prompt.contains("remark 21")
-            && prompt.contains("remark 2\n")
-            && !prompt.contains("remark 1\n"),
+        prompt.contains("comment 21")
+            && prompt.contains("comment 2\n")
+            && !prompt.contains("comment 1\n"),
         "{prompt}"
     );
 
     let mut closed = bead("closed");
     closed.id = "web-3".into();
-    stage.beads.put(closed).await;
-    stage.sling("late", |spec| spec.bead_id = Some("web-3".into())).await;
-    let waiting = stage.wait_reason("late", condition::ADMITTED, "BeadClosed").await;
+    fixture.beads.put(closed).await;
+    fixture.sling("late", |spec| spec.bead_id = Some("web-3".into())).await;
+    let waiting = fixture.wait_reason("late", condition::ADMITTED, "BeadClosed").await;
     assert_eq!(
         reason(&waiting, condition::ADMITTED).1,
         "bead web-3 is closed (merged abc); reopen it to have it begun"
     );
-    stage
+    fixture
         .sling("lost", |spec| (spec.bead_id, spec.task_description) = (Some("web-4".into()), None))
         .await;
-    stage.wait_reason("lost", condition::ADMITTED, "BeadNotFound").await;
-    stage.close().await;
+    fixture.wait_reason("lost", condition::ADMITTED, "BeadNotFound").await;
+    fixture.close().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn giving_up_is_told_to_the_bead_and_a_silent_store_holds_no_deletion() {
-    let mut stage = Stage::open(8).await;
-    stage.make_bead_store().await;
-    stage.beads.put(bead("open")).await;
-    stage.sling("toast", |spec| spec.bead_id = Some(BEAD.into())).await;
-    let pod = stage.pod("polecat-toast", &[]).await;
-    stage.kubelet.finish(&pod, &ended(AgentExit::GaveUp, Some(1))).await.unwrap();
-    stage.wait_reason("toast", condition::DEGRADED, "GaveUp").await;
-    let said = stage.wait_comments(1).await;
+async fn giving_up_is_commented_on_the_bead_and_a_silent_store_delays_no_deletion_for_ever() {
+    let mut fixture = Fixture::start(8).await;
+    fixture.make_bead_store().await;
+    fixture.beads.put(bead("open")).await;
+    fixture.sling("toast", |spec| spec.bead_id = Some(BEAD.into())).await;
+    let pod = fixture.pod("polecat-toast", &[]).await;
+    fixture.kubelet.finish(&pod, &ended(AgentExit::GaveUp, Some(1))).await.unwrap();
+    fixture.wait_reason("toast", condition::DEGRADED, "GaveUp").await;
+    let comments = fixture.wait_comments(1).await;
     assert_eq!(
-        (said[0].rig.as_str(), said[0].id.as_str(), said[0].author.clone()),
-        (stage.rig.as_str(), BEAD, format!("{}/toast", stage.namespace))
+        (comments[0].rig.as_str(), comments[0].id.as_str(), comments[0].author.clone()),
+        (fixture.rig.as_str(), BEAD, format!("{}/toast", fixture.namespace))
     );
     assert!(
-        said[0].text.contains("gave up in attempt 1: GaveUp")
-            && said[0].text.contains(&commit(1)[..12]),
+        comments[0].text.contains("gave up in attempt 1: GaveUp")
+            && comments[0].text.contains(&commit(1)[..12]),
         "{}",
-        said[0].text
+        comments[0].text
     );
 
-    // what was forgotten is said again, and is there once
-    stage.stop_controller().await;
-    stage.start_controller().await;
-    stage.wait_asked(2).await;
-    assert_eq!(stage.wait_comments(1).await.len(), 1);
+    // a new process sends the comment again, and the store has it once
+    fixture.stop_controller().await;
+    fixture.start_controller().await;
+    fixture.wait_comment_requests(2).await;
+    assert_eq!(fixture.wait_comments(1).await.len(), 1);
 
-    stage.sling("nux", |spec| spec.bead_id = Some("web-2".into())).await;
-    let pod = stage.pod("polecat-nux", &[]).await;
-    stage.kubelet.running(&pod).await.unwrap();
-    stage.stop_server().await;
-    stage.polecats().delete("nux", &DeleteParams::default()).await.unwrap();
+    fixture.sling("nux", |spec| spec.bead_id = Some("web-2".into())).await;
+    let pod = fixture.pod("polecat-nux", &[]).await;
+    fixture.kubelet.running(&pod).await.unwrap();
+    fixture.stop_server().await;
+    fixture.polecats().delete("nux", &DeleteParams::default()).await.unwrap();
     let draining = |p: &Pod| p.annotations().contains_key(annotation::DRAIN);
-    let pod = stage.kubelet.wait_pod(&stage.namespace, draining).await.unwrap();
-    stage.kubelet.finish(&pod, &ended(AgentExit::Drained, Some(2))).await.unwrap();
-    stage.wait_gone("nux").await;
-    assert!(stage.leases().get_opt(&claim_name(&stage.rig, "web-2")).await.unwrap().is_none());
-    stage.close().await;
+    let pod = fixture.kubelet.wait_pod(&fixture.namespace, draining).await.unwrap();
+    fixture.kubelet.finish(&pod, &ended(AgentExit::Drained, Some(2))).await.unwrap();
+    fixture.wait_gone("nux").await;
+    assert!(fixture.leases().get_opt(&claim_name(&fixture.rig, "web-2")).await.unwrap().is_none());
+    fixture.close().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_verdict_of_the_witness_drains_the_pod_that_it_names_and_costs_a_respawn() {
-    let stage = Stage::open(8).await;
-    stage.sling("toast", |_| {}).await;
-    let pod = stage.pod("polecat-toast", &[]).await;
-    stage.kubelet.running(&pod).await.unwrap();
-    stage.wait_reason("toast", condition::READY, "PodRunning").await;
+async fn a_restart_that_witness_ctl_wants_drains_the_pod_that_it_names_and_costs_a_respawn() {
+    let fixture = Fixture::start(8).await;
+    fixture.sling("toast", |_| {}).await;
+    let pod = fixture.pod("polecat-toast", &[]).await;
+    fixture.kubelet.running(&pod).await.unwrap();
+    fixture.wait_reason("toast", condition::READY, "PodRunning").await;
     let message = format!("pod {}: nothing for 15m", pod.uid().unwrap());
-    let verdict = json!({
+    let healthy = json!({
         "apiVersion": "gastown.gastown.io/v1alpha1",
         "kind": "Polecat",
         "status": { "conditions": [{ "type": "Healthy", "status": "False", "reason": "RestartWanted", "message": message,
             "lastTransitionTime": "2026-01-01T00:00:00Z" }] },
     });
-    stage
+    fixture
         .polecats()
         .patch_status(
             "toast",
             &PatchParams::apply("gastown-witness-ctl").force(),
-            &Patch::Apply(&verdict),
+            &Patch::Apply(&healthy),
         )
         .await
         .unwrap();
     let draining =
         |p: &Pod| p.annotations().get(annotation::DRAIN).is_some_and(|why| why == "Unhealthy");
-    let pod = stage.kubelet.wait_pod(&stage.namespace, draining).await.unwrap();
+    let pod = fixture.kubelet.wait_pod(&fixture.namespace, draining).await.unwrap();
     assert!(pod.metadata.deletion_timestamp.is_none(), "it saves its work first");
-    stage.kubelet.finish(&pod, &ended(AgentExit::Drained, Some(1))).await.unwrap();
-    let waiting = stage.wait_reason("toast", condition::READY, "BackOff").await;
+    fixture.kubelet.finish(&pod, &ended(AgentExit::Drained, Some(1))).await.unwrap();
+    let waiting = fixture.wait_reason("toast", condition::READY, "BackOff").await;
     assert!(reason(&waiting, condition::READY).1.contains("Unhealthy"), "{waiting:?}");
-    assert_eq!(reason(&waiting, condition::HEALTHY).1, message, "the verdict stays the witness's");
-    let ledger = stage.ledger("toast").await;
+    assert_eq!(
+        reason(&waiting, condition::HEALTHY).1,
+        message,
+        "the condition stays witness-ctl's"
+    );
+    let ledger = fixture.ledger("toast").await;
     assert_eq!(
         (ledger["respawns"].clone(), ledger["commit"].clone()),
         (json!({ "crashed": 1 }), json!(commit(1)))
     );
-    stage.close().await;
+    fixture.close().await;
 }

@@ -1,4 +1,4 @@
-//! The servers: who may submit, and which pod gets which candidate.
+//! The servers: who may submit, and which pod may fetch which candidate.
 
 use std::path::Path;
 use std::time::Duration;
@@ -12,12 +12,12 @@ use gastown_runtime::grpc::Remote;
 use gastown_types::GitUrl;
 use kube::ResourceExt as _;
 
-use crate::ground::{NAMESPACE, Town, shared};
+use crate::fixture::{Fixture, NAMESPACE, shared};
 
-fn asked(town: &Town, polecat: &gastown_api::Polecat, commit: &str) -> SubmitRequest {
+fn submission(fixture: &Fixture, polecat: &gastown_api::Polecat, commit: &str) -> SubmitRequest {
     SubmitRequest {
-        namespace: town.namespace.clone(),
-        rig: town.rig.clone(),
+        namespace: fixture.namespace.clone(),
+        rig: fixture.rig.clone(),
         polecat: polecat.name_any(),
         polecat_uid: polecat.uid().unwrap_or_default(),
         source_branch: "feature/q".into(),
@@ -30,40 +30,43 @@ fn asked(town: &Town, polecat: &gastown_api::Polecat, commit: &str) -> SubmitReq
 }
 
 #[tokio::test]
-async fn submitting_twice_makes_one_request_and_strangers_may_not() -> Result<()> {
+async fn submitting_twice_makes_one_request_and_other_callers_are_refused() -> Result<()> {
     let (_, server) = shared().await?;
-    let town = Town::new().await?;
-    let polecat = town.polecat("capable").await?;
-    let commit = town.branch("feature/q", "a", "1\n");
+    let fixture = Fixture::new().await?;
+    let polecat = fixture.polecat("capable").await?;
+    let commit = fixture.branch("feature/q", "a", "1\n");
     let uri = format!("https://localhost:{}", server.grpc);
     let caller = async |account: &str| -> Result<_> {
-        let file = town.dir.path().join(account);
-        std::fs::write(&file, token(&town.client, NAMESPACE, account, None).await?)?;
+        let file = fixture.dir.path().join(account);
+        std::fs::write(&file, token(&fixture.client, NAMESPACE, account, None).await?)?;
         let remote = Remote::new(&uri, &server.tls, &file, Duration::from_secs(10));
         Ok(MergeQueueClient::new(remote.channel()?))
     };
     let mut ours = caller("polecat-ctl").await?;
-    let first = ours.submit(asked(&town, &polecat, &commit)).await?.into_inner();
-    ensure!(first.created && town.requests().get(&first.name).await?.spec.commit == commit);
-    let second = ours.submit(asked(&town, &polecat, &commit)).await?.into_inner();
+    let first = ours.submit(submission(&fixture, &polecat, &commit)).await?.into_inner();
+    ensure!(first.created && fixture.requests().get(&first.name).await?.spec.commit == commit);
+    let second = ours.submit(submission(&fixture, &polecat, &commit)).await?.into_inner();
     ensure!(!second.created && second.name == first.name);
-    let elsewhere =
-        SubmitRequest { target_branch: "release".into(), ..asked(&town, &polecat, &commit) };
+    let elsewhere = SubmitRequest {
+        target_branch: "release".into(),
+        ..submission(&fixture, &polecat, &commit)
+    };
     let refused = ours.submit(elsewhere).await.unwrap_err();
     ensure!(
         refused.code() == tonic::Code::FailedPrecondition
             && refused.message().starts_with("NoRefinery: "),
         "{refused:?}"
     );
-    let unknown = SubmitRequest { rig: "nowhere".into(), ..asked(&town, &polecat, &commit) };
+    let unknown =
+        SubmitRequest { rig: "nowhere".into(), ..submission(&fixture, &polecat, &commit) };
     ensure!(ours.submit(unknown).await.unwrap_err().message().starts_with("RigNotFound: "));
     let refused =
-        caller("rig-ctl").await?.submit(asked(&town, &polecat, &commit)).await.unwrap_err();
+        caller("rig-ctl").await?.submit(submission(&fixture, &polecat, &commit)).await.unwrap_err();
     ensure!(refused.code() == tonic::Code::PermissionDenied, "{refused:?}");
     Ok(())
 }
 
-/// As `gt fetch` does it.
+/// Fetches as `gt fetch` does.
 async fn fetch(
     into: &Path,
     url: &GitUrl,
@@ -83,15 +86,15 @@ async fn fetch(
 }
 
 #[tokio::test]
-async fn a_gate_s_pod_gets_its_own_candidate_and_nobody_else_does() -> Result<()> {
+async fn only_the_gate_s_pod_may_fetch_its_candidate() -> Result<()> {
     let (_, server) = shared().await?;
-    let (town, other) = (Town::new().await?, Town::new().await?);
-    let base = town.remote_head("main").context("main")?;
-    let source = town.branch("feature/e", "a", "1\n");
+    let (fixture, other) = (Fixture::new().await?, Fixture::new().await?);
+    let base = fixture.remote_head("main").context("main")?;
+    let source = fixture.branch("feature/e", "a", "1\n");
     let foreign = other.branch("feature/f", "a", "1\n");
-    town.ask("mr-e", "feature/e", &source, None).await?;
-    other.ask("mr-f", "feature/f", &foreign, None).await?;
-    let (pod, stranger) = (town.gate(&[]).await?, other.gate(&[]).await?);
+    fixture.submit("mr-e", "feature/e", &source, None).await?;
+    other.submit("mr-f", "feature/f", &foreign, None).await?;
+    let (pod, other_pod) = (fixture.gate(&[]).await?, other.gate(&[]).await?);
     let init = &pod.spec.as_ref().context("a spec")?.init_containers.as_ref().context("fetch")?[0];
     let env = |name: &str| {
         init.env
@@ -102,22 +105,22 @@ async fn a_gate_s_pod_gets_its_own_candidate_and_nobody_else_does() -> Result<()
             .unwrap_or_default()
     };
     let url: GitUrl = env("GASTOWN_GIT_URL").parse()?;
-    ensure!(url.as_str() == format!("https://localhost:{}/git/{}/main", server.git, town.rig));
+    ensure!(url.as_str() == format!("https://localhost:{}/git/{}/main", server.git, fixture.rig));
     ensure!(env("GASTOWN_CANDIDATE") == source && env("GASTOWN_CA").contains("BEGIN CERTIFICATE"));
     let ca = server.tls.join("ca.crt");
-    let mine = token(&town.client, &town.namespace, "default", Some(&pod)).await?;
-    let into = town.dir.path().join("fetched.git");
+    let mine = token(&fixture.client, &fixture.namespace, "default", Some(&pod)).await?;
+    let into = fixture.dir.path().join("fetched.git");
     fetch(&into, &url, &ca, &mine, &source).await?;
-    ensure!(crate::ground::git(&into, &["cat-file", "-t", &source]) == "commit");
-    // Its base came as history; as a want of its own it is not offered.
-    let elsewhere = town.dir.path().join("nothing.git");
+    ensure!(crate::fixture::git(&into, &["cat-file", "-t", &source]) == "commit");
+    // Its base was fetched as history; by itself it is not offered.
+    let elsewhere = fixture.dir.path().join("nothing.git");
     ensure!(fetch(&elsewhere, &url, &ca, &mine, &base).await.is_err(), "another commit was served");
-    let theirs = token(&other.client, &other.namespace, "default", Some(&stranger)).await?;
+    let theirs = token(&other.client, &other.namespace, "default", Some(&other_pod)).await?;
     ensure!(
         fetch(&elsewhere, &url, &ca, &theirs, &source).await.is_err(),
         "another pod was served"
     );
-    let nobody = token(&town.client, &town.namespace, "default", None).await?;
+    let nobody = token(&fixture.client, &fixture.namespace, "default", None).await?;
     ensure!(
         fetch(&elsewhere, &url, &ca, &nobody, &source).await.is_err(),
         "a token without a pod was served"

@@ -1,9 +1,10 @@
-//! Webhooks: one POST of JSON, no redirects. A URL is a secret, and in no message.
+//! Webhooks: one POST of JSON, no redirects. A URL is a secret and appears in no message.
 
 use std::time::Duration;
 
 use bytes::Bytes;
 use gastown_core::escalation::Outcome;
+use gastown_types::text;
 use http::{Method, Request, StatusCode, Uri, header};
 use http_body_util::Full;
 use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
@@ -13,15 +14,15 @@ use hyper_util::rt::TokioExecutor;
 use jiff::SignedDuration;
 use serde_json::{Value, json};
 
-use super::Letter;
+use super::Notification;
 
 const DEADLINE: Duration = Duration::from_secs(10);
-/// What Slack shows of one text.
-const TEXT_MAX: usize = 3000;
+/// The longest text that Slack shows, in characters.
+const MAX_TEXT: usize = 3000;
 
-pub(super) struct Poster(Client<HttpsConnector<HttpConnector>, Full<Bytes>>);
+pub(super) struct HttpClient(Client<HttpsConnector<HttpConnector>, Full<Bytes>>);
 
-impl Poster {
+impl HttpClient {
     pub fn new() -> anyhow::Result<Self> {
         let connector = HttpsConnectorBuilder::new()
             .with_provider_and_native_roots(rustls::crypto::aws_lc_rs::default_provider())?
@@ -34,7 +35,7 @@ impl Poster {
     pub async fn post(&self, url: &str, id: &str, body: &Value) -> Outcome {
         let failed = |why: String| Outcome::Failed { why, after: None };
         let Ok(uri) = url.parse::<Uri>() else {
-            return failed("the URL in the secret is none".to_owned());
+            return failed("the value in the secret is not a URL".to_owned());
         };
         if !matches!(uri.scheme_str(), Some("http" | "https"))
             || uri.host().is_none_or(str::is_empty)
@@ -52,29 +53,29 @@ impl Poster {
             Ok(request) => request,
             Err(error) => return failed(format!("the request cannot be made: {error}")),
         };
-        let answer = match tokio::time::timeout(DEADLINE, self.0.request(request)).await {
+        let response = match tokio::time::timeout(DEADLINE, self.0.request(request)).await {
             Err(_) => return failed(format!("the server did not answer within {DEADLINE:?}")),
-            Ok(Err(error)) => return failed(causes(&error)),
-            Ok(Ok(answer)) => answer,
+            Ok(Err(error)) => return failed(cause(&error)),
+            Ok(Ok(response)) => response,
         };
-        let status = answer.status();
+        let status = response.status();
         if status.is_success() {
             return Outcome::Sent;
         }
-        let after = answer
+        let after = response
             .headers()
             .get(header::RETRY_AFTER)
             .and_then(|v| v.to_str().ok())
             .and_then(|v| v.trim().parse::<u32>().ok());
-        let asked =
+        let is_busy =
             matches!(status, StatusCode::TOO_MANY_REQUESTS | StatusCode::SERVICE_UNAVAILABLE);
-        let after = after.filter(|_| asked).map(|s| SignedDuration::from_secs(i64::from(s)));
+        let after = after.filter(|_| is_busy).map(|s| SignedDuration::from_secs(i64::from(s)));
         Outcome::Failed { why: format!("the server answered {status}"), after }
     }
 }
 
-/// The innermost cause: the outer ones only say that a connection failed.
-fn causes(error: &(dyn std::error::Error + 'static)) -> String {
+/// The innermost cause: the outer ones add only that a connection failed.
+fn cause(error: &(dyn std::error::Error + 'static)) -> String {
     let mut inner = error;
     while let Some(source) = inner.source() {
         inner = source;
@@ -82,11 +83,11 @@ fn causes(error: &(dyn std::error::Error + 'static)) -> String {
     format!("the server cannot be reached: {inner}")
 }
 
-/// What an incoming webhook of Slack takes; its three special characters are written out, so that
-/// no text mentions anybody.
-pub(super) fn slack(letter: &Letter) -> Value {
-    let text = format!("*{}*\n{}", letter.headline(), letter.text());
-    let text: String = text.chars().take(TEXT_MAX).collect();
+/// The body for an incoming webhook of Slack. Its three special characters are escaped, so that no
+/// text mentions anybody.
+pub(super) fn slack(notification: &Notification) -> Value {
+    let text = format!("*{}*\n{}", notification.headline(), notification.text());
+    let text = text::block(&text, MAX_TEXT);
     json!({ "text": text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;") })
 }
 
@@ -102,7 +103,7 @@ mod tests {
     use parking_lot::Mutex;
 
     use super::*;
-    use crate::channels::letter;
+    use crate::channels::notification;
 
     type Got = Arc<Mutex<Vec<(String, Value)>>>;
 
@@ -139,13 +140,13 @@ mod tests {
     #[tokio::test]
     async fn a_webhook_gets_json_and_slack_gets_harmless_text() {
         let (url, got) = server().await;
-        let (poster, letter) = (Poster::new().unwrap(), letter());
+        let (client, notification) = (HttpClient::new().unwrap(), notification());
         assert_eq!(
-            poster.post(&format!("{url}/take"), &letter.id(), &json!(letter)).await,
+            client.post(&format!("{url}/take"), &notification.id(), &json!(notification)).await,
             Outcome::Sent
         );
         assert_eq!(
-            poster.post(&format!("{url}/take"), &letter.id(), &slack(&letter)).await,
+            client.post(&format!("{url}/take"), &notification.id(), &slack(&notification)).await,
             Outcome::Sent
         );
         let got = got.lock().clone();
@@ -161,29 +162,29 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_refusal_says_why_and_when_again_and_no_redirect_is_followed() {
+    async fn a_refusal_has_its_status_and_wait_and_no_redirect_is_followed() {
         let (url, got) = server().await;
-        let poster = Poster::new().unwrap();
-        let busy = poster.post(&format!("{url}/busy"), "id", &json!({})).await;
+        let client = HttpClient::new().unwrap();
+        let busy = client.post(&format!("{url}/busy"), "id", &json!({})).await;
         let why = "the server answered 429 Too Many Requests".to_owned();
         assert_eq!(busy, Outcome::Failed { why, after: Some(SignedDuration::from_secs(90)) });
         assert!(matches!(
-            poster.post(&format!("{url}/moved"), "id", &json!({})).await,
+            client.post(&format!("{url}/moved"), "id", &json!({})).await,
             Outcome::Failed { after: None, .. }
         ));
         assert!(got.lock().is_empty());
     }
 
     #[tokio::test]
-    async fn no_message_holds_the_url() {
-        // Bound and dropped: nobody listens there.
+    async fn no_message_contains_the_url() {
+        // Bound and dropped: nothing listens on it.
         let port = tokio::net::TcpListener::bind("127.0.0.1:0")
             .await
             .unwrap()
             .local_addr()
             .unwrap()
             .port();
-        let poster = Poster::new().unwrap();
+        let client = HttpClient::new().unwrap();
         let dead = format!("http://127.0.0.1:{port}/T0KEN");
         for url in [
             dead.as_str(),
@@ -193,7 +194,7 @@ mod tests {
             "http:///T0KEN",
             "",
         ] {
-            let Outcome::Failed { why, after: None } = poster.post(url, "id", &json!({})).await
+            let Outcome::Failed { why, after: None } = client.post(url, "id", &json!({})).await
             else {
                 panic!("{url}")
             };

@@ -1,27 +1,29 @@
-//! E-mail by SMTP. Text only; whatever is in a letter becomes neither a header nor another
-//! recipient.
+//! E-mail by SMTP, text only. Nothing in a notification becomes a header or another recipient.
 
 use std::time::Duration;
 
 use gastown_api::{EmailChannel, MailTls};
 use gastown_core::escalation::Outcome;
+use gastown_types::text;
 use lettre::message::header::ContentType;
 use lettre::message::{Mailbox, Mailboxes, header};
 use lettre::transport::smtp::authentication::Credentials;
 use lettre::transport::smtp::client::{Tls, TlsParameters};
 use lettre::{AsyncSmtpTransport, AsyncTransport as _, Message, Tokio1Executor};
 
-use super::Letter;
+use super::Notification;
 
 const DEADLINE: Duration = Duration::from_secs(10);
+/// The longest error that is kept of a mail server, in characters.
+const MAX_ERROR: usize = 512;
 
 pub(super) async fn send(
     to: &EmailChannel,
     login: Option<(String, String)>,
-    letter: &Letter,
+    notification: &Notification,
 ) -> Outcome {
     let failed = |why: String| Outcome::Failed { why, after: None };
-    let message = match message(to, letter) {
+    let message = match message(to, notification) {
         Ok(message) => message,
         Err(why) => return failed(why),
     };
@@ -32,9 +34,9 @@ pub(super) async fn send(
     match tokio::time::timeout(DEADLINE, transport.send(message)).await {
         Ok(Ok(_)) => Outcome::Sent,
         Ok(Err(error)) => {
-            failed(format!("the mail server did not take it: {error}").chars().take(512).collect())
+            failed(text::line(&format!("the mail server refused the mail: {error}"), MAX_ERROR))
         }
-        Err(_) => failed(format!("the mail server did not take it within {DEADLINE:?}")),
+        Err(_) => failed(format!("the mail server did not accept the mail within {DEADLINE:?}")),
     }
 }
 
@@ -43,12 +45,12 @@ fn transport(
     login: Option<(String, String)>,
 ) -> Result<AsyncSmtpTransport<Tokio1Executor>, lettre::transport::smtp::Error> {
     let parameters = || TlsParameters::new(to.host.clone());
-    let (tls, usual) = match to.tls {
+    let (tls, default_port) = match to.tls {
         MailTls::TLS => (Tls::Wrapper(parameters()?), 465),
         MailTls::StartTLS => (Tls::Required(parameters()?), 587),
         MailTls::None => (Tls::None, 25),
     };
-    let port = to.port.and_then(|p| u16::try_from(p).ok()).unwrap_or(usual);
+    let port = to.port.and_then(|p| u16::try_from(p).ok()).unwrap_or(default_port);
     let builder = AsyncSmtpTransport::<Tokio1Executor>::builder_dangerous(&to.host)
         .port(port)
         .tls(tls)
@@ -59,9 +61,10 @@ fn transport(
     })
 }
 
-fn message(to: &EmailChannel, letter: &Letter) -> Result<Message, String> {
-    let mailbox =
-        |text: &str| text.parse::<Mailbox>().map_err(|e| format!("{text} is no mail address: {e}"));
+fn message(to: &EmailChannel, notification: &Notification) -> Result<Message, String> {
+    let mailbox = |text: &str| {
+        text.parse::<Mailbox>().map_err(|e| format!("{text} is not a mail address: {e}"))
+    };
     let mut all = Mailboxes::new();
     for address in &to.to {
         all.push(mailbox(address)?);
@@ -69,10 +72,10 @@ fn message(to: &EmailChannel, letter: &Letter) -> Result<Message, String> {
     Message::builder()
         .from(mailbox(&to.from)?)
         .mailbox(header::To::from(all))
-        .subject(letter.headline())
-        .message_id(Some(format!("<{}@gastown.io>", letter.id())))
+        .subject(notification.headline())
+        .message_id(Some(format!("<{}@gastown.io>", notification.id())))
         .header(ContentType::TEXT_PLAIN)
-        .body(letter.text())
+        .body(notification.text())
         .map_err(|e| format!("the mail cannot be made: {e}"))
 }
 
@@ -82,9 +85,9 @@ mod tests {
     use tokio::net::TcpListener;
 
     use super::*;
-    use crate::channels::letter;
+    use crate::channels::notification;
 
-    /// A mail server that takes one mail; returns what the client said.
+    /// A mail server that accepts one mail; returns the lines that the client sent.
     async fn server(refuse: bool) -> (u16, tokio::task::JoinHandle<Vec<String>>) {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let port = listener.local_addr().unwrap().port();
@@ -92,19 +95,19 @@ mod tests {
             let (stream, _) = listener.accept().await.unwrap();
             let (read, mut write) = stream.into_split();
             let mut lines = BufReader::new(read).lines();
-            let (mut said, mut data) = (Vec::new(), false);
+            let (mut received, mut data) = (Vec::new(), false);
             write.write_all(b"220 mail.test ESMTP\r\n").await.unwrap();
             while let Ok(Some(line)) = lines.next_line().await {
-                said.push(line.clone());
+                received.push(line.clone());
                 let answer: &[u8] = match line.split(' ').next().unwrap_or_default() {
                     _ if data && line == "." => {
                         data = false;
-                        b"250 taken\r\n"
+                        b"250 accepted\r\n"
                     }
                     _ if data => continue,
                     "EHLO" => b"250-mail.test\r\n250-AUTH PLAIN\r\n250 8BITMIME\r\n",
                     "AUTH" => b"235 welcome\r\n",
-                    "RCPT" if refuse => b"550 nobody of that name\r\n",
+                    "RCPT" if refuse => b"550 no such mailbox\r\n",
                     "DATA" => {
                         data = true;
                         b"354 go on\r\n"
@@ -119,7 +122,7 @@ mod tests {
                     break;
                 }
             }
-            said
+            received
         });
         (port, task)
     }
@@ -129,7 +132,7 @@ mod tests {
             host: "127.0.0.1".into(),
             port: Some(i32::from(port)),
             tls: MailTls::None,
-            from: "Gas Town <town@example.com>".into(),
+            from: "Gas Town <gastown@example.com>".into(),
             to: vec!["oncall@example.com".into(), "Ada <ada@example.com>".into()],
             credentials_secret_ref: None,
         }
@@ -138,49 +141,53 @@ mod tests {
     #[tokio::test]
     async fn a_mail_goes_to_its_recipients_and_its_text_adds_none() {
         let (port, server) = server(false).await;
-        let sent = send(&channel(port), Some(("town".into(), "secret".into())), &letter()).await;
+        let sent =
+            send(&channel(port), Some(("gastown".into(), "secret".into())), &notification()).await;
         assert_eq!(sent, Outcome::Sent);
-        let said = server.await.unwrap();
-        let recipients: Vec<_> = said
+        let received = server.await.unwrap();
+        let recipients: Vec<_> = received
             .iter()
             .filter_map(|l| l.strip_prefix("RCPT TO:"))
             .map(|l| l.split('>').next().unwrap())
             .collect();
         assert_eq!(recipients, ["<oncall@example.com", "<ada@example.com"]);
-        assert!(said.iter().any(|l| l.starts_with("AUTH PLAIN ")));
-        let headers: Vec<_> = said.iter().take_while(|l| !l.is_empty()).collect();
+        assert!(received.iter().any(|l| l.starts_with("AUTH PLAIN ")));
+        let headers: Vec<_> = received.iter().take_while(|l| !l.is_empty()).collect();
         assert!(headers.iter().any(|l| l.starts_with("Subject: [high] web: Toast")), "{headers:?}");
         assert!(headers.iter().all(|l| !l.starts_with("Bcc")), "{headers:?}");
         assert!(headers.iter().any(|l| *l == "Message-ID: <uid-1-high@gastown.io>"), "{headers:?}");
     }
 
     #[tokio::test]
-    async fn a_refusal_is_told_in_the_server_s_words() {
+    async fn a_refusal_has_the_server_s_text() {
         let (port, _server) = server(true).await;
-        let Outcome::Failed { why, .. } = send(&channel(port), None, &letter()).await else {
-            panic!("taken")
+        let Outcome::Failed { why, .. } = send(&channel(port), None, &notification()).await else {
+            panic!("accepted")
         };
-        assert!(why.contains("nobody of that name"), "{why}");
+        assert!(why.contains("no such mailbox"), "{why}");
     }
 
     #[tokio::test]
-    async fn a_server_without_the_tls_that_is_asked_for_gets_nothing() {
+    async fn a_server_without_the_configured_tls_gets_nothing() {
         let (port, server) = server(false).await;
         let to = EmailChannel { tls: MailTls::StartTLS, ..channel(port) };
-        let login = Some(("town".to_owned(), "secret".to_owned()));
-        assert!(matches!(send(&to, login, &letter()).await, Outcome::Failed { .. }));
-        let said = server.await.unwrap();
+        let login = Some(("gastown".to_owned(), "secret".to_owned()));
+        assert!(matches!(send(&to, login, &notification()).await, Outcome::Failed { .. }));
+        let received = server.await.unwrap();
         assert!(
-            said.iter()
+            received
+                .iter()
                 .all(|l| !l.starts_with("AUTH") && !l.starts_with("MAIL") && !l.contains("Toast")),
-            "{said:?}"
+            "{received:?}"
         );
     }
 
     #[tokio::test]
-    async fn what_is_no_address_is_named() {
+    async fn an_invalid_address_is_named() {
         let to = EmailChannel { to: vec!["nobody\r\nRCPT TO:<x@y.z>".into()], ..channel(9) };
-        let Outcome::Failed { why, .. } = send(&to, None, &letter()).await else { panic!("taken") };
-        assert!(why.contains("no mail address"), "{why}");
+        let Outcome::Failed { why, .. } = send(&to, None, &notification()).await else {
+            panic!("accepted")
+        };
+        assert!(why.contains("not a mail address"), "{why}");
     }
 }

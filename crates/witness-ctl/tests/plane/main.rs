@@ -3,6 +3,6 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
-mod alarms;
-mod ground;
+mod escalations;
+mod fixture;
 mod health;

@@ -1,0 +1,234 @@
+//! beadstore-ctl as the chart runs it: its own service account, its own roles, a real API server and
+//! real git.
+
+#![allow(clippy::unwrap_used, clippy::panic)]
+
+mod fixture;
+
+use anyhow::{Context as _, Result, ensure};
+use gastown_api::BeadStorePhase;
+use gastown_api::names::{condition, finalizer};
+use gastown_cluster::install::SYSTEM as NAMESPACE;
+use gastown_fakes::{bd_serve, repository};
+use gastown_proto::v1::{CommentRequest, GetBeadsRequest, WatchBeadsRequest};
+use kube::api::{DeleteParams, Patch, PatchParams};
+use serde_json::json;
+
+use crate::fixture::{Fixture, bead};
+
+#[tokio::test]
+async fn claims_and_landings_reach_the_store_and_the_target_never_moves() -> Result<()> {
+    let fixture = Fixture::new().await?;
+    fixture.make_rig().await?;
+    fixture.make_store("beads").await?;
+    fixture.condition("beads", condition::WRITABLE, "True", "Writable").await?;
+    let main = repository::head(&fixture.remote(), "main");
+    let lease = fixture.claim("gt-1", "nux").await?;
+    fixture.written("gt-1", &format!("\"assignee\":\"{}/polecats/nux\"", fixture.rig)).await?;
+    let other = fixture.claim("gt-2", "slit").await?;
+    fixture.written("gt-2", "in_progress").await?;
+    fixture.leases().delete(&other, &DeleteParams::default()).await?;
+    let line = fixture.written("gt-2", "\"status\":\"open\"").await?;
+    ensure!(!line.contains("assignee"), "{line}");
+    fixture.land("gt-1").await?;
+    fixture.written("gt-1", &format!("\"close_reason\":\"merged {}\"", "c".repeat(40))).await?;
+    fixture.leases().delete(&lease, &DeleteParams::default()).await?;
+    fixture
+        .until("beads", "one closed and one ready bead", |store| {
+            let status = store?.status.as_ref()?;
+            let counts = (
+                status.by_status.get("closed"),
+                status.by_status.get("open"),
+                status.ready_count,
+                status.pending_writes,
+            );
+            (counts == (Some(&1), Some(&1), Some(1), Some(0))).then_some(())
+        })
+        .await?;
+    ensure!(repository::head(&fixture.remote(), "main") == main, "main moved");
+    Ok(())
+}
+
+#[tokio::test]
+async fn conditions_name_what_is_missing_and_the_store_recovers_by_itself() -> Result<()> {
+    let fixture = Fixture::new().await?;
+    fixture.make_store("beads").await?;
+    let message = fixture.condition("beads", condition::READY, "False", "RigNotFound").await?;
+    ensure!(message.contains(&fixture.rig), "{message}");
+    fixture.make_rig().await?;
+    fixture.condition("beads", condition::SYNCED, "True", "UpToDate").await?;
+    fixture.make_store("second").await?;
+    let message = fixture.condition("second", condition::READY, "False", "Duplicate").await?;
+    ensure!(message.contains("/beads"), "{message}");
+    fixture.push(&["<<<<<<< HEAD", &bead("gt-1", "First")])?;
+    let message =
+        fixture.condition("beads", condition::WRITABLE, "False", "ConflictMarkers").await?;
+    ensure!(message.contains("line 1"), "{message}");
+    fixture.condition("beads", condition::SYNCED, "True", "UpToDate").await?;
+    let secret = json!({"spec": {"gitSecretRef": {"name": "missing"}, "git": {"branch": "beads"}}});
+    fixture.stores().patch("beads", &PatchParams::default(), &Patch::Merge(&secret)).await?;
+    // Its namespace is not one of the chart's beadstore.secretNamespaces.
+    let message = fixture.condition("beads", condition::READY, "False", "SecretForbidden").await?;
+    ensure!(message.contains("beadstore.secretNamespaces"), "{message}");
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_server_s_token_is_read_from_an_allowed_namespace_only() -> Result<()> {
+    let (fixture, server) = (Fixture::new().await?, bd_serve::Server::with_issues(1).await);
+    fixture.make_rig().await?;
+    fixture.make_http_store("beads", &server).await?;
+    // Its namespace is not one of the chart's beadstore.secretNamespaces.
+    let message = fixture.condition("beads", condition::READY, "False", "SecretForbidden").await?;
+    ensure!(message.contains("beadstore.secretNamespaces"), "{message}");
+    ensure!(server.asked("").is_empty(), "the server was called without its token");
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_landing_closes_its_bead_in_a_server_that_goes_away_and_comes_back() -> Result<()> {
+    // Secrets of the release's namespace may be read.
+    let fixture = Fixture { namespace: NAMESPACE.into(), ..Fixture::new().await? };
+    let mut server = bd_serve::Server::with_issues(2).await;
+    fixture.make_rig().await?;
+    fixture.make_http_store("http", &server).await?;
+    let message = fixture.condition("http", condition::READY, "False", "SecretNotFound").await?;
+    ensure!(message.contains("beads-token"), "{message}");
+    fixture.make_token(bd_serve::TOKEN).await?;
+    let message = fixture.condition("http", condition::WRITABLE, "True", "Writable").await?;
+    ensure!(message.contains(bd_serve::PROJECT), "{message}");
+    fixture.condition("http", condition::AUTHORITATIVE, "True", "ServerIsTruth").await?;
+    fixture.counts("http", (2, 0, 0)).await?;
+
+    let lease = fixture.claim("gt-1", "nux").await?;
+    fixture.row_has(&server, "gt-1", "assignee", &format!("{}/polecats/nux", fixture.rig)).await?;
+    server.down().await;
+    fixture.land("gt-1").await?;
+    let message = fixture.condition("http", condition::READY, "False", "RemoteUnreachable").await?;
+    ensure!(message.contains(&server.url()) && message.contains("writes wait"), "{message}");
+    fixture.condition("http", condition::WRITABLE, "False", "RemoteUnreachable").await?;
+    fixture
+        .until("http", "a pending write", |store| {
+            (store?.status.as_ref()?.pending_writes == Some(1)).then_some(())
+        })
+        .await?;
+    let mut polecat = fixture.caller("polecat-ctl").await?;
+    let asked = GetBeadsRequest { rig: fixture.rig.clone(), ids: vec!["gt-1".into()] };
+    let found = polecat.get(asked.clone()).await?.into_inner();
+    ensure!(found.beads[0].status == "in_progress", "the last reading is served: {found:?}");
+
+    server.up().await;
+    fixture.row_has(&server, "gt-1", "close_reason", &format!("merged {}", "c".repeat(40))).await?;
+    fixture.condition("http", condition::READY, "True", "Ready").await?;
+    fixture.counts("http", (1, 1, 0)).await?;
+    fixture.leases().delete(&lease, &DeleteParams::default()).await?;
+    // A person's reopening stays, although the status is erased.
+    server
+        .store(|town| town.change("gt-1", |row| drop(row.insert("status".into(), "open".into()))));
+    fixture.counts("http", (2, 0, 0)).await?;
+    let status = json!({"status": null});
+    fixture.stores().patch_status("http", &PatchParams::default(), &Patch::Merge(&status)).await?;
+    fixture.counts("http", (2, 0, 0)).await?;
+    ensure!(server.asked("gt-1:close").len() == 1, "{:?}", server.asked("POST"));
+
+    let comment = CommentRequest {
+        rig: fixture.rig.clone(),
+        id: "gt-1".into(),
+        author: "polecat".into(),
+        text: "gave up".into(),
+    };
+    ensure!(polecat.comment(comment).await?.into_inner().changed, "added");
+    server.store(|town| town.change("gt-1", |row| row["comments"][0]["text"] = "edited".into()));
+    let found = polecat.get(asked).await?.into_inner();
+    ensure!(
+        found.beads[0].comments[0].text == "edited",
+        "comments are read from the server: {found:?}"
+    );
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_status_that_is_erased_comes_back_and_the_go_operator_s_finalizer_goes() -> Result<()> {
+    let fixture = Fixture::new().await?;
+    fixture.make_rig().await?;
+    fixture.make_store("beads").await?;
+    fixture.condition("beads", condition::READY, "True", "Ready").await?;
+    let status = json!({"status": null});
+    fixture.stores().patch_status("beads", &PatchParams::default(), &Patch::Merge(&status)).await?;
+    fixture
+        .until("beads", "the status", |store| {
+            let status = store?.status.as_ref()?;
+            (status.phase == Some(BeadStorePhase::Synced) && status.issue_count == 2).then_some(())
+        })
+        .await?;
+    let held = json!({"metadata": {"finalizers": [finalizer::BEAD_STORE]}});
+    fixture.stores().patch("beads", &PatchParams::default(), &Patch::Merge(&held)).await?;
+    fixture.stores().delete("beads", &DeleteParams::default()).await?;
+    fixture.until("beads", "its end", |store| store.is_none().then_some(())).await
+}
+
+#[tokio::test]
+async fn callers_read_comment_and_watch() -> Result<()> {
+    let fixture = Fixture::new().await?;
+    fixture.make_rig().await?;
+    let mut polecat = fixture.caller("polecat-ctl").await?;
+    let rig = fixture.rig.clone();
+    let refused = polecat.get(GetBeadsRequest { rig: rig.clone(), ids: vec![] }).await.unwrap_err();
+    ensure!(refused.message().starts_with("NoBeadStore"), "{refused}");
+    fixture.make_store("beads").await?;
+    fixture.condition("beads", condition::READY, "True", "Ready").await?;
+
+    let found = polecat
+        .get(GetBeadsRequest { rig: rig.clone(), ids: vec!["gt-2".into(), "gt-9".into()] })
+        .await?
+        .into_inner();
+    ensure!(
+        found.beads.len() == 1 && found.beads[0].title == "Second" && found.beads[0].ready,
+        "{found:?}"
+    );
+
+    let mut revisions = fixture
+        .caller("convoy-ctl")
+        .await?
+        .watch(WatchBeadsRequest { rig: rig.clone() })
+        .await?
+        .into_inner();
+    let first = revisions.message().await?.context("a revision at once")?;
+    let comment = CommentRequest {
+        rig: rig.clone(),
+        id: "gt-1".into(),
+        author: "polecat".into(),
+        text: "gave up".into(),
+    };
+    let answer = polecat.comment(comment.clone()).await?.into_inner();
+    ensure!(
+        answer.changed && answer.bead.is_some_and(|bead| bead.comments.len() == 1),
+        "the comment is there"
+    );
+    let next = revisions.message().await?.context("the next revision")?;
+    ensure!(
+        next.number > first.number && next.write_commit != first.write_commit,
+        "{first:?} {next:?}"
+    );
+    ensure!(!polecat.comment(comment).await?.into_inner().changed, "added once");
+    let unknown = CommentRequest {
+        rig: rig.clone(),
+        id: "gt-9".into(),
+        author: "polecat".into(),
+        text: "?".into(),
+    };
+    ensure!(
+        polecat.comment(unknown).await.unwrap_err().code() == tonic::Code::NotFound,
+        "an unknown bead"
+    );
+
+    let comment = CommentRequest {
+        rig: rig.clone(),
+        id: "gt-1".into(),
+        author: "rig".into(),
+        text: "?".into(),
+    };
+    let denied = fixture.caller("rig-ctl").await?.comment(comment).await.unwrap_err();
+    ensure!(denied.code() == tonic::Code::PermissionDenied, "{denied}");
+    Ok(())
+}

@@ -1,0 +1,231 @@
+//! The beads of Convoys: read by id, kept while their store has no new revision, and read again
+//! when it has one.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::Duration;
+
+use futures::StreamExt as _;
+use gastown_api::{Convoy, ConvoyPhase};
+use gastown_core::convoy::{BeadFact, Dependency};
+use gastown_runtime::watch::Trigger;
+use gastown_runtime::{Runtime, jittered};
+use kube::ResourceExt as _;
+use kube::runtime::reflector::{ObjectRef, Store};
+use parking_lot::Mutex;
+use tonic::Status;
+
+use crate::service::{self, BeadSource};
+
+/// How many beads a Convoy may have, those that it depends on included.
+const MAX_BEADS: usize = 20_000;
+/// The wait before a lost stream is opened again: doubled each time, from the first to the second.
+const REOPEN: (Duration, Duration) = (Duration::from_millis(250), Duration::from_secs(10));
+
+/// The beads of one Convoy, if they are known.
+pub(crate) enum ConvoyBeads {
+    /// The Convoy's Rig has no bead store, or the Convoy names no Rig or is being deleted.
+    NoStore,
+    /// The store could not be read, for this reason.
+    Unavailable(String),
+    /// The beads.
+    Read(Arc<Beads>),
+}
+
+impl ConvoyBeads {
+    /// What the Polecat of a tracked bead is to do, when it is known.
+    pub(crate) fn task(&self, bead: &str) -> Option<&str> {
+        match self {
+            Self::Read(beads) => beads.tasks.get(bead).map(String::as_str),
+            Self::NoStore | Self::Unavailable(_) => None,
+        }
+    }
+}
+
+/// Beads as their store holds them.
+#[derive(Debug, Default)]
+pub(crate) struct Beads {
+    /// The Convoy's beads, and what they depend on.
+    pub(crate) facts: BTreeMap<String, BeadFact>,
+    /// The task of each bead that the Convoy tracks.
+    pub(crate) tasks: BTreeMap<String, String>,
+}
+
+/// The stream of a Rig's revisions.
+#[derive(Default)]
+struct RevisionStream {
+    /// It is open, so that no revision is missed.
+    open: AtomicBool,
+    /// How many revisions came.
+    count: AtomicU64,
+}
+
+/// What was read for one Convoy.
+struct Cached {
+    /// [`RevisionStream::count`] before it was read.
+    revision: u64,
+    tracked: Vec<String>,
+    beads: Arc<Beads>,
+}
+
+/// Reads beads, keeps them while the store has not changed, and triggers Convoys when it has.
+pub(crate) struct BeadCache {
+    runtime: Runtime,
+    source: Arc<dyn BeadSource>,
+    convoys: Store<Convoy>,
+    trigger: Trigger<Convoy>,
+    /// By Rig.
+    streams: Mutex<HashMap<String, Arc<RevisionStream>>>,
+    /// By the uid of the Convoy.
+    cached: Mutex<HashMap<String, Cached>>,
+}
+
+impl BeadCache {
+    /// An empty cache. A Rig's stream is opened when a bead of it is first read.
+    pub(crate) fn new(
+        runtime: &Runtime,
+        source: Arc<dyn BeadSource>,
+        convoys: Store<Convoy>,
+        trigger: Trigger<Convoy>,
+    ) -> Arc<Self> {
+        let (streams, cached) = (Mutex::default(), Mutex::default());
+        Arc::new(Self { runtime: runtime.clone(), source, convoys, trigger, streams, cached })
+    }
+
+    /// The beads of a Convoy, or why they cannot be read. From now on a change of the Rig's store
+    /// triggers the Convoy.
+    pub(crate) async fn read(
+        self: &Arc<Self>,
+        convoy: &Convoy,
+        rig: &str,
+    ) -> Result<Arc<Beads>, String> {
+        let stream = self.stream(rig);
+        let uid = convoy.uid().unwrap_or_default();
+        let tracked = &convoy.spec.tracked_beads;
+        // Before the read: a revision that comes meanwhile makes what was read an old one.
+        let revision = stream.count.load(Ordering::SeqCst);
+        if stream.open.load(Ordering::SeqCst)
+            && let Some(cached) = self
+                .cached
+                .lock()
+                .get(&uid)
+                .filter(|cached| cached.revision == revision && cached.tracked == *tracked)
+        {
+            return Ok(cached.beads.clone());
+        }
+        let beads = self.fetch(rig, tracked).await;
+        let beads = Arc::new(beads.map_err(|status| service::describe(&status))?);
+        let read = Cached { revision, tracked: tracked.clone(), beads: beads.clone() };
+        let mut cached = self.cached.lock();
+        cached.insert(uid, read);
+        if cached.len() > self.convoys.len() {
+            let present: BTreeSet<String> =
+                self.convoys.state().iter().filter_map(|convoy| convoy.uid()).collect();
+            cached.retain(|uid, _| present.contains(uid));
+        }
+        Ok(beads)
+    }
+
+    /// Reads the tracked beads, what they depend on, what that depends on, and so on.
+    async fn fetch(&self, rig: &str, tracked: &[String]) -> Result<Beads, Status> {
+        let mut beads = Beads::default();
+        let mut requested: BTreeSet<String> = tracked.iter().cloned().collect();
+        let mut next: Vec<String> = requested.iter().cloned().collect();
+        while !next.is_empty() {
+            for bead in self.source.get(rig.to_owned(), std::mem::take(&mut next)).await? {
+                // A server that sends more than was requested is not believed.
+                if !requested.contains(&bead.id) {
+                    continue;
+                }
+                let (id, task) = (bead.id.clone(), service::task(&bead));
+                let fact = service::fact(bead);
+                // What a closed bead waited for blocks nothing any more.
+                let is_needed = |dependency: &&Dependency| {
+                    !fact.is_closed() && (dependency.blocks() || dependency.is_parent())
+                };
+                for dependency in fact.dependencies.iter().filter(is_needed) {
+                    if requested.len() >= MAX_BEADS {
+                        return Err(Status::failed_precondition(format!(
+                            "TooManyBeads: the convoy depends on more than {MAX_BEADS} beads"
+                        )));
+                    }
+                    if requested.insert(dependency.on.clone()) {
+                        next.push(dependency.on.clone());
+                    }
+                }
+                beads.tasks.insert(id.clone(), task);
+                beads.facts.insert(id, fact);
+            }
+        }
+        let tracked: BTreeSet<&String> = tracked.iter().collect();
+        beads.tasks.retain(|id, _| tracked.contains(id));
+        Ok(beads)
+    }
+
+    /// The stream of a Rig, which is opened unless it is there.
+    fn stream(self: &Arc<Self>, rig: &str) -> Arc<RevisionStream> {
+        let mut streams = self.streams.lock();
+        if let Some(stream) = streams.get(rig) {
+            return stream.clone();
+        }
+        let stream = Arc::new(RevisionStream::default());
+        streams.insert(rig.to_owned(), stream.clone());
+        let (cache, rig, followed) = (self.clone(), rig.to_owned(), stream.clone());
+        tokio::spawn(async move {
+            let stop = cache.runtime.stop.clone();
+            tokio::select! {
+                () = cache.follow(&rig, &followed) => {}
+                () = stop.cancelled() => {}
+            }
+        });
+        stream
+    }
+
+    /// Keeps the stream of a Rig open while one of its Convoys is not complete.
+    async fn follow(&self, rig: &str, stream: &RevisionStream) {
+        let mut wait = REOPEN.0;
+        loop {
+            match self.source.watch(rig.to_owned()).await {
+                Ok(mut revisions) => {
+                    while let Some(Ok(revision)) = revisions.next().await {
+                        tracing::debug!(rig, revision = revision.number, "the store has changed");
+                        wait = REOPEN.0;
+                        stream.count.fetch_add(1, Ordering::SeqCst);
+                        stream.open.store(true, Ordering::SeqCst);
+                        self.trigger_convoys(rig).await;
+                    }
+                }
+                Err(status) => {
+                    tracing::debug!(rig, code = ?status.code(), "opening the stream failed");
+                }
+            }
+            if stream.open.swap(false, Ordering::SeqCst) {
+                tracing::info!(rig, "the stream of the rig's beads was lost");
+                self.trigger_convoys(rig).await;
+            }
+            if self.open_convoys(rig).is_empty() {
+                self.streams.lock().remove(rig);
+                return;
+            }
+            tokio::time::sleep(jittered(wait)).await;
+            wait = (wait * 2).min(REOPEN.1);
+        }
+    }
+
+    async fn trigger_convoys(&self, rig: &str) {
+        for convoy in self.open_convoys(rig) {
+            self.trigger.send(convoy).await;
+        }
+    }
+
+    /// Convoys of the Rig that are not complete.
+    fn open_convoys(&self, rig: &str) -> Vec<ObjectRef<Convoy>> {
+        let is_open = |convoy: &Convoy| {
+            let phase = convoy.status.as_ref().and_then(|status| status.phase);
+            convoy.spec.rig_ref.as_deref() == Some(rig) && phase != Some(ConvoyPhase::Complete)
+        };
+        let convoys = self.convoys.state_filter(is_open);
+        convoys.iter().map(|convoy| ObjectRef::from_obj(convoy.as_ref())).collect()
+    }
+}

@@ -1,0 +1,53 @@
+//! One Convoy, from what is known of it to its status: gather, decide, act, report.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use gastown_api::{Convoy, ConvoyPhase};
+use gastown_core::convoy::decide;
+use gastown_runtime::controller::resync;
+use gastown_runtime::jittered;
+use jiff::Timestamp;
+use kube::runtime::controller::Action;
+
+use crate::context::Context;
+use crate::error::Error;
+use crate::{act, gather, report};
+
+/// A Convoy that is not complete is reconciled again after this time, whatever the watches show.
+const RESYNC: Duration = Duration::from_secs(30);
+
+/// Looks at one Convoy and does what it needs now. A Polecat that the API server refuses is shown
+/// in the status before it is an error.
+pub(crate) async fn reconcile(convoy: Arc<Convoy>, ctx: Arc<Context>) -> Result<Action, Error> {
+    // Before the Rig is locked: a slow server must not keep other Convoys of the Rig waiting.
+    let beads = gather::beads(&convoy, &ctx).await; // client
+    let lock = match convoy.spec.rig_ref.as_deref().filter(|_| convoy.spec.dispatch) {
+        Some(rig) => Some(ctx.rig_locks.lock(rig).await),
+        None => None,
+    };
+    let snapshot = gather::snapshot(&convoy, &beads, &ctx); // client
+    let plan = decide(&snapshot); // pure
+    tracing::debug!(?plan, "decided");
+    if snapshot.deleting {
+        return Ok(Action::await_change());
+    }
+    let acted = act::act(&convoy, &beads, &plan, &ctx).await; // client
+    drop(lock);
+    let refused = acted.as_ref().err().and_then(Error::refusal);
+    let status = report::status(&convoy, &plan.assessment, refused.as_deref(), Timestamp::now()); // pure
+    if acted.is_ok()
+        && report::is_only_details(convoy.status.as_ref(), &status)
+        && let Some(wait) = ctx.pace.wait(convoy.as_ref())
+    {
+        return Ok(Action::requeue(wait));
+    }
+    let reported = report::publish(&convoy, &status, &plan.assessment, &ctx).await; // client
+    acted?;
+    reported?;
+    Ok(if plan.assessment.phase == ConvoyPhase::Complete {
+        resync()
+    } else {
+        Action::requeue(jittered(RESYNC))
+    })
+}

@@ -1,0 +1,169 @@
+//! The sidecar's own repository, what it imports from the agent's, and its access to the remote.
+
+use std::os::fd::OwnedFd;
+use std::time::Duration;
+
+use gastown_git::{Git, PushOutcome, RefUpdate, Refusal, Remote};
+use gastown_types::CommitId;
+
+use super::failure::Failure;
+use crate::hostile::{self, Unreadable};
+use crate::paths::Paths;
+use crate::quarantine::{self, Quarantine};
+use crate::settings::SyncSettings;
+use crate::state::State;
+use crate::{credentials, refs};
+
+/// The repository, and the state file with what the remote holds.
+pub(super) struct Repository {
+    pub(super) settings: SyncSettings,
+    pub(super) paths: Paths,
+    pub(super) state: State,
+    git: Git,
+    quarantine: Quarantine,
+}
+
+impl Repository {
+    /// Opens the repository and the state file that `gt init`, or an earlier run of the sidecar, left.
+    pub(super) fn open(settings: SyncSettings, paths: Paths) -> std::io::Result<Self> {
+        let state = State::load(&paths.state())?;
+        let git = Git::from_env().with_deadline(Duration::from_secs(300));
+        let quarantine = Quarantine::new(
+            git.clone(),
+            paths.private_repo(),
+            &paths.private_tmp(),
+            quarantine::Limits::default(),
+        );
+        Ok(Self { settings, paths, state, git, quarantine })
+    }
+
+    /// Writes the state file.
+    pub(super) fn save_state(&self) -> Result<(), Failure> {
+        self.state.save(&self.paths.state()).map_err(Failure::internal)
+    }
+
+    /// The work branch's commit in the agent's origin.
+    pub(super) fn agents_branch(&self) -> Result<Option<CommitId>, Failure> {
+        let read = || -> Result<Option<CommitId>, Unreadable> {
+            let origin =
+                hostile::descend(hostile::open_root(&self.paths.workspace())?, "origin.git")?;
+            refs::branch(&origin, &self.settings.work)
+        };
+        match read() {
+            Ok(found) => Ok(found),
+            Err(Unreadable::Missing) => Ok(None),
+            Err(e) => {
+                Err(Failure::bad_objects(format!("the agent's origin.git cannot be read: {e}")))
+            }
+        }
+    }
+
+    /// HEAD of the agent's clone, imported; `None` when it is not valid.
+    pub(super) async fn agents_head(&mut self) -> Option<CommitId> {
+        let read = || -> Result<Option<CommitId>, Unreadable> {
+            let git = hostile::descend(hostile::open_root(&self.paths.workspace())?, "repo/.git")?;
+            refs::head_commit(&git)
+        };
+        let head = read().ok().flatten()?;
+        match self.import(&head).await {
+            Ok(()) => Some(head),
+            Err(failure) => {
+                tracing::warn!(
+                    message = failure.message,
+                    "HEAD of the workspace cannot be imported"
+                );
+                None
+            }
+        }
+    }
+
+    /// Imports a commit of the agent, and all that it needs.
+    pub(super) async fn import(&mut self, commit: &CommitId) -> Result<(), Failure> {
+        let mut known = vec![self.state.base.clone(), self.target().await];
+        // What we pushed is in our repository; what a resumed branch held is in upstream.git.
+        known.extend(self.state.work.clone());
+        let folders = self.agents_objects();
+        Ok(self.quarantine.import(commit, &folders, &known).await?)
+    }
+
+    fn agents_objects(&self) -> Vec<OwnedFd> {
+        let Ok(workspace) = hostile::open_root(&self.paths.workspace()) else { return Vec::new() };
+        ["origin.git/objects", "repo/.git/objects"]
+            .iter()
+            .filter_map(|p| hostile::descend(&workspace, p).ok())
+            .collect()
+    }
+
+    /// The target branch's commit, as it was fetched last.
+    pub(super) async fn target(&self) -> CommitId {
+        let full = self.settings.target.full();
+        let found = self
+            .git
+            .call(["rev-parse", "--verify", "--quiet", &full])
+            .repo(&self.paths.upstream_repo())
+            .output()
+            .await;
+        let text = found.map(|o| String::from_utf8_lossy(&o.stdout).trim().to_owned());
+        text.ok().and_then(|t| t.parse().ok()).unwrap_or_else(|| self.state.base.clone())
+    }
+
+    /// Whether `old` is an ancestor of `new`, or the same.
+    pub(super) async fn is_ancestor(&self, old: &CommitId, new: &CommitId) -> bool {
+        let call = self
+            .git
+            .call(["merge-base", "--is-ancestor", old.as_str(), new.as_str()])
+            .repo(&self.paths.private_repo());
+        call.any_exit().output().await.is_ok_and(|o| o.status.success())
+    }
+
+    /// The merge base of `commit` and the target branch, and how many commits it is ahead.
+    pub(super) async fn distance(&self, commit: &CommitId) -> (Option<CommitId>, u32) {
+        let target = self.target().await;
+        let base = self.query(&["merge-base", target.as_str(), commit.as_str()]).await;
+        let ahead =
+            self.query(&["rev-list", "--count", commit.as_str(), &format!("^{target}")]).await;
+        (base.lines().next().and_then(|l| l.parse().ok()), ahead.parse().unwrap_or(0))
+    }
+
+    /// What git prints; empty when it fails.
+    async fn query(&self, args: &[&str]) -> String {
+        let output = self.git.call(args).repo(&self.paths.private_repo()).output().await;
+        output.map(|o| String::from_utf8_lossy(&o.stdout).trim().to_owned()).unwrap_or_default()
+    }
+
+    /// The remote, with the credentials that the pod holds at this moment.
+    fn remote(&self) -> Result<Remote, Failure> {
+        Ok(credentials::remote(&self.settings, &self.paths)?)
+    }
+
+    /// The commit of a ref on the remote.
+    pub(super) async fn remote_ref(&self, name: &str) -> Result<Option<CommitId>, Failure> {
+        let name = name.to_owned();
+        let refs = self.remote()?.ls_remote(&self.git, std::slice::from_ref(&name)).await?;
+        Ok(refs.get(&name).cloned())
+    }
+
+    /// Pushes one ref.
+    pub(super) async fn push(&self, update: RefUpdate) -> Result<(), Failure> {
+        let (remote, repo) = (self.remote()?, self.paths.private_repo());
+        let name = update.name.clone();
+        match remote.push(&self.git, &repo, &[update]).await?.into_iter().next() {
+            Some(PushOutcome::Done | PushOutcome::UpToDate) => Ok(()),
+            Some(PushOutcome::Rejected(Refusal::Stale, message)) => {
+                Err(Failure::race(format!("another writer moved {name} ({message})")))
+            }
+            Some(PushOutcome::Rejected(_, message)) => {
+                Err(Failure::rejected(format!("the remote refused {name}: {message}")))
+            }
+            None => Err(Failure::internal("git reported no result of the push")),
+        }
+    }
+
+    /// Fetches the target branch into `upstream.git`, where the agent's side reads it.
+    pub(super) async fn fetch_target(&self) -> Result<(), Failure> {
+        let full = self.settings.target.full();
+        let refspec = format!("+{full}:{full}");
+        self.remote()?.fetch(&self.git, &self.paths.upstream_repo(), &[refspec]).await?;
+        Ok(())
+    }
+}

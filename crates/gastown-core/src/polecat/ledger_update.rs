@@ -1,0 +1,147 @@
+//! The ledger brought up to date with a snapshot: pods that are over are accounted for, a landing
+//! is added, a lost ledger is rebuilt from the MergeRequests.
+
+use gastown_api::MergePhase;
+use jiff::Timestamp;
+
+use super::facts::{PodFacts, Snapshot};
+use super::ledger::{End, Landed, Last, Ledger, sanitize};
+use super::outcome::{Expected, Outcome, RespawnCause, outcome};
+use crate::report::{InitResult, Usage};
+use crate::retry;
+
+/// How often in a row an agent's claim that its credentials were refused is believed.
+const MAX_CLAIMED_WAITS: u32 = 50;
+
+/// A TTL up to this long deletes the Polecat while its MergeRequest still proves the landing.
+const SHORT_TTL_SECONDS: i64 = 86_400;
+
+/// The ledger after everything that the snapshot shows.
+pub(super) fn updated_ledger(now: Timestamp, s: &Snapshot, ledger: &Ledger) -> Ledger {
+    let mut after = ledger.clone();
+    let mut ended: Vec<&PodFacts> =
+        s.pods.iter().filter(|p| p.over(now) && !ledger.accounts_for(&p.uid)).collect();
+    ended.sort_by_key(|p| (p.attempt, p.created));
+    for pod in ended {
+        account(now, s, pod, &mut after);
+    }
+    rebuild(s, &mut after);
+    add_landing(s, &mut after);
+    after
+}
+
+/// Puts one pod's outcome into the ledger.
+fn account(now: Timestamp, s: &Snapshot, pod: &PodFacts, ledger: &mut Ledger) {
+    let sent_back = s
+        .requests
+        .iter()
+        .filter(|r| r.phase == MergePhase::Rework)
+        .map(|r| r.commit.clone())
+        .collect();
+    let expected = Expected {
+        changes: s.spec.as_ref().map_or(true, |spec| spec.expect_changes),
+        sent_back,
+        oom_before: ledger.respawns.oom > 0,
+    };
+    let outcome = outcome(pod, &expected, now);
+    let at = pod.over_at(now).as_second();
+
+    let existing: Vec<&str> = s.pods.iter().map(|p| p.uid.as_str()).collect();
+    ledger.add_pod(&pod.uid, &existing);
+    // a straggler of an earlier attempt adds its usage, and decides nothing
+    let decides = pod.attempt >= ledger.attempt;
+    ledger.attempt = ledger.attempt.max(pod.attempt);
+    ledger.usage = sum(ledger.usage, pod.run.as_ref().map(|r| r.usage).unwrap_or_default());
+    if let Some(model) = pod.run.as_ref().and_then(|r| r.model.as_deref()) {
+        ledger.model = Some(sanitize(model));
+    }
+    ledger.started = ledger.started.or_else(|| pod.started.map(Timestamp::as_second));
+    if !decides {
+        return;
+    }
+    ledger.retry.clone_from(&s.retry);
+    ledger.spec = pod.asked.clone().unwrap_or_default();
+    if pod.branch.is_some() && pod.branch != ledger.branch {
+        ledger.branch.clone_from(&pod.branch);
+        (ledger.ours, ledger.commit, ledger.base) = (false, None, None);
+    }
+    ledger.ours |= pod.init.as_ref().is_some_and(|i| i.result == InitResult::Ready);
+    if let Some(sync) = &pod.sync
+        && sync.commit.is_some()
+    {
+        ledger.commit.clone_from(&sync.commit);
+        ledger.base.clone_from(&sync.base);
+    }
+    conclude(ledger, outcome, at, now.as_second());
+}
+
+fn conclude(ledger: &mut Ledger, outcome: Outcome, at: i64, now: i64) {
+    let Outcome { mut end, respawn, reason, message, until, claimed } = outcome;
+    ledger.waits = if end == End::Waits { ledger.waits.saturating_add(1) } else { 0 };
+    if claimed && ledger.waits > MAX_CLAIMED_WAITS {
+        end = End::Stuck;
+    }
+    let respawns = &mut ledger.respawns;
+    match respawn {
+        Some(RespawnCause::Infrastructure) => {
+            respawns.infrastructure = respawns.infrastructure.saturating_add(1);
+        }
+        Some(RespawnCause::OutOfMemory) => respawns.oom = respawns.oom.saturating_add(1),
+        Some(RespawnCause::AgentFailed) => respawns.crashed = respawns.crashed.saturating_add(1),
+        None => {}
+    }
+    let until = match end {
+        End::Waits if claimed => Some(now.saturating_add(retry::respawn_delay(ledger.waits))),
+        End::Waits => Some(now.saturating_add(retry::wait_delay(ledger.waits))),
+        End::Later => Some(retry::rate_limit_until(now, until)),
+        End::Retries => Some(at.saturating_add(retry::respawn_delay(respawns.total()))),
+        End::Done | End::DoneWithoutChanges | End::Drained | End::Stuck => None,
+    };
+    ledger.last = Some(Last { end, reason, message, at, until });
+}
+
+fn sum(a: Usage, b: Usage) -> Usage {
+    // an agent's numbers are claims: they must not overflow the sum or make it infinite
+    let cost = if b.cost_usd.is_finite() && b.cost_usd >= 0.0 { b.cost_usd } else { 0.0 };
+    Usage {
+        turns: a.turns.saturating_add(b.turns),
+        input_tokens: a.input_tokens.saturating_add(b.input_tokens),
+        output_tokens: a.output_tokens.saturating_add(b.output_tokens),
+        cache_read_tokens: a.cache_read_tokens.saturating_add(b.cache_read_tokens),
+        cache_write_tokens: a.cache_write_tokens.saturating_add(b.cache_write_tokens),
+        cost_usd: (a.cost_usd + cost).min(1e9),
+    }
+}
+
+/// A ledger that was removed: a MergeRequest of the Polecat proves that its attempt finished.
+fn rebuild(s: &Snapshot, ledger: &mut Ledger) {
+    let Some(request) = s.latest_request().filter(|r| r.attempt > ledger.attempt) else { return };
+    // the end of a later attempt's pod will add to this; that of an earlier one changes nothing
+    ledger.attempt = request.attempt;
+    ledger.commit = Some(request.commit.clone());
+    ledger.base = None;
+    ledger.ours = true;
+    ledger.branch = Some(request.branch.clone());
+    ledger.last = Some(Last {
+        end: End::Done,
+        reason: "WorkComplete".to_owned(),
+        message: format!("rebuilt from MergeRequest {}", request.name),
+        at: request.created.as_second(),
+        until: None,
+    });
+}
+
+/// Keeps a landing for longer than its MergeRequest exists, unless the Polecat is deleted before.
+fn add_landing(s: &Snapshot, ledger: &mut Ledger) {
+    if ledger.landed.is_some()
+        || ledger.end() != Some(End::Done)
+        || s.ttl_seconds.is_some_and(|t| t <= SHORT_TTL_SECONDS)
+    {
+        return;
+    }
+    let landed = s.request_of(ledger).filter(|r| r.phase == MergePhase::Landed);
+    if let Some(request) = landed {
+        let at = request.landed_at.unwrap_or(request.created).as_second();
+        ledger.landed = Some(Landed { request: request.name.clone(), at });
+    }
+}

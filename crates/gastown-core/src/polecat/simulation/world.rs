@@ -1,0 +1,307 @@
+//! One simulated Polecat with everything that decides about it.
+
+use std::cell::RefCell;
+use std::collections::BTreeSet;
+use std::rc::Rc;
+
+use gastown_api::{DesiredState, MergePhase, PolecatPhase};
+use jiff::{SignedDuration, Timestamp};
+
+use super::events::Event;
+use crate::admission::Decision;
+use crate::polecat::fixtures::{self, commit, decide_with, snapshot, sync};
+use crate::polecat::{ClaimFacts, ClaimRecord, Plan, PodFacts, PodPhase, RigFacts, Snapshot};
+use crate::report::{AgentExit, InitResult, SyncResult};
+
+/// The one bead at the API server: the claim's holder, which Polecats exist, and which of them have
+/// a live pod.
+#[derive(Debug, Default)]
+pub struct SharedBead {
+    pub holder: Option<String>,
+    pub existing: BTreeSet<String>,
+    pub working: BTreeSet<String>,
+}
+
+impl SharedBead {
+    /// The claim, as the API server shows it to this Polecat.
+    pub fn read(&self, uid: &str, bead: &str) -> ClaimFacts {
+        let record = self.holder.as_ref().map(|holder| ClaimRecord {
+            rig: "web".into(),
+            bead: bead.into(),
+            holder: holder.clone(),
+            polecat: format!("dev/{holder}"),
+            abandoned: !self.existing.contains(holder) && !self.working.contains(holder),
+        });
+        ClaimFacts::read(uid, "web", bead, record.as_ref(), &[])
+    }
+}
+
+pub struct World {
+    pub s: Snapshot,
+    /// The rig's answer when a slot is asked for.
+    pub admission: Decision,
+    pub now: Timestamp,
+    /// The Polecat still exists.
+    pub exists: bool,
+    /// What it shares with other Polecats of the same bead.
+    pub bead: Rc<RefCell<SharedBead>>,
+    /// The cache does not show the claim as it is.
+    pub stale: bool,
+    /// Commits that a new one is numbered from.
+    commits: u8,
+    pub pods_made: u32,
+    pub highest_attempt: u32,
+    /// How often a person changed the spec.
+    changes: u32,
+    /// The actions and outcomes that happened, so that a test can check that all did.
+    pub seen: BTreeSet<String>,
+}
+
+impl World {
+    pub fn new(ttl: Option<i64>) -> Self {
+        Self::of(Snapshot { ttl_seconds: ttl, witness: true, ..snapshot() }, Rc::default())
+    }
+
+    pub fn of(s: Snapshot, bead: Rc<RefCell<SharedBead>>) -> Self {
+        bead.borrow_mut().existing.insert(s.uid.clone());
+        Self {
+            s,
+            admission: Decision::Granted,
+            now: fixtures::at(10),
+            exists: true,
+            bead,
+            stale: false,
+            commits: 0,
+            pods_made: 0,
+            highest_attempt: 0,
+            changes: 0,
+            seen: BTreeSet::new(),
+        }
+    }
+
+    pub fn live(&mut self) -> Option<&mut PodFacts> {
+        let now = self.now;
+        self.s.pods.iter_mut().find(|p| !p.over(now) && !p.terminal())
+    }
+
+    pub fn happen(&mut self, event: Event) {
+        let now = self.now;
+        match event {
+            Event::Tick(seconds) => {
+                self.now = now + SignedDuration::from_millis(i64::from(seconds) * 1000 + 7);
+            }
+            Event::Reconcile { actions, calls_work } => {
+                self.reconcile(actions, calls_work);
+            }
+            Event::AgentStarts => {
+                if let Some(pod) = self.live().filter(|p| p.scheduled) {
+                    pod.phase = PodPhase::Running;
+                    pod.agent_started = true;
+                    pod.init = Some(fixtures::init(InitResult::Ready));
+                }
+            }
+            Event::PodEnds { exit, sync, new_commit, disrupted, oom } => {
+                self.end_pod(exit, sync, new_commit, disrupted, oom);
+            }
+            Event::InitFails(result) => {
+                if let Some(pod) = self.live().filter(|p| !p.agent_started && p.scheduled) {
+                    pod.init = Some(fixtures::init(result));
+                    pod.phase = PodPhase::Failed;
+                    pod.ended = Some(now);
+                }
+            }
+            Event::PodDeleted { scheduled } => {
+                if let Some(pod) = self.live().filter(|p| p.deletion.is_none()) {
+                    pod.scheduled &= scheduled || pod.agent_started;
+                    pod.deletion = Some(now);
+                }
+            }
+            Event::Desired(desired) => {
+                self.changes += 1;
+                self.s.desired = desired;
+            }
+            Event::TaskChanges(n) => {
+                self.changes += 1;
+                self.s.spec = Ok(fixtures::valid(&format!("task {n}")));
+            }
+            Event::RetryAsked(n) => {
+                self.changes += 1;
+                self.s.retry = Some(n.to_string());
+            }
+            Event::Request(phase) => {
+                if let Some(request) = self
+                    .s
+                    .requests
+                    .last_mut()
+                    .filter(|r| !matches!(r.phase, MergePhase::Landed | MergePhase::Rejected))
+                {
+                    request.phase = phase;
+                    request.landed_at = (phase == MergePhase::Landed).then_some(now);
+                }
+            }
+            Event::Rig { there, suspended } => {
+                let RigFacts::Present { repository, .. } = snapshot().rig else { unreachable!() };
+                self.s.rig = if there {
+                    RigFacts::Present {
+                        name: "web".into(),
+                        suspended,
+                        deleting: false,
+                        admits_namespace: true,
+                        repository,
+                    }
+                } else {
+                    RigFacts::Missing { name: "web".into() }
+                };
+            }
+            Event::Slot(free) => {
+                self.admission = if free {
+                    Decision::Granted
+                } else {
+                    Decision::AtCapacity { used: 1, cap: 1, position: 1 }
+                }
+            }
+            Event::Unhealthy { live } => {
+                let uid = self
+                    .live()
+                    .filter(|_| live)
+                    .map_or_else(|| "pod-0".to_owned(), |p| p.uid.clone());
+                self.s.unhealthy = Some(uid);
+            }
+            Event::Delete => self.s.deleting = self.exists,
+        }
+        self.collect();
+    }
+
+    /// The cache catches up with the claim.
+    fn refresh_claim(&mut self) {
+        if let Some(bead) = self.s.bead.as_deref().filter(|_| !self.stale) {
+            self.s.claim = self.bead.borrow().read(&self.s.uid, bead);
+        }
+    }
+
+    /// The API server removes what is deleted and has no finalizer.
+    pub fn collect(&mut self) {
+        self.s
+            .pods
+            .retain(|p| p.finalizer || p.deletion.is_none() || (p.agent_started && !p.terminal()));
+        if self.s.deleting && !self.s.finalizer {
+            self.exists = false;
+        }
+        let mut bead = self.bead.borrow_mut();
+        if self.s.live(self.now).next().is_some() {
+            bead.working.insert(self.s.uid.clone());
+        } else {
+            bead.working.remove(&self.s.uid);
+        }
+        if !self.exists {
+            bead.existing.remove(&self.s.uid);
+        }
+    }
+
+    fn end_pod(
+        &mut self,
+        exit: Option<AgentExit>,
+        carried: Option<SyncResult>,
+        new_commit: bool,
+        disrupted: bool,
+        oom: bool,
+    ) {
+        let now = self.now;
+        self.commits = self.commits.saturating_add(u8::from(new_commit));
+        let tip = commit(self.commits);
+        if let Some(pod) = self.live().filter(|p| p.agent_started) {
+            let sync = carried.map(|result| {
+                let tip = (result == SyncResult::Pushed).then_some(tip);
+                sync(result, tip, u32::from(result == SyncResult::Pushed))
+            });
+            let mut ended = pod.clone().ended(exit, sync);
+            ended.ended = Some(now);
+            ended.oom = oom;
+            ended.disruption = disrupted.then(|| "Evicted".to_owned());
+            *pod = ended;
+        }
+    }
+
+    fn decide(&self) -> Plan {
+        decide_with(self.now, &self.s, &self.admission)
+    }
+
+    /// Decides and carries out the first `actions` actions. Returns the plan.
+    pub fn reconcile(&mut self, actions: usize, calls_work: bool) -> Plan {
+        self.refresh_claim();
+        let mut plan = self.decide();
+        if !self.exists {
+            plan.actions.clear();
+            return plan;
+        }
+        assert_eq!(plan, self.decide(), "decide is deterministic");
+        for action in plan.actions.iter().take(actions) {
+            self.execute(action, calls_work);
+        }
+        plan
+    }
+
+    /// From here on everything works, agents finish and requests land: nothing is left to do in the
+    /// end.
+    pub fn settle(&mut self) {
+        self.stale = false;
+        self.admission = Decision::Granted;
+        self.s.rig = snapshot().rig;
+        for _ in 0..400 {
+            let plan = self.reconcile(usize::MAX, true);
+            self.collect();
+            if !self.exists {
+                return;
+            }
+            if !plan.actions.is_empty() {
+                continue;
+            }
+            if let Some(request) = self
+                .s
+                .requests
+                .iter_mut()
+                .find(|r| matches!(r.phase, MergePhase::Queued | MergePhase::Testing))
+            {
+                request.phase = MergePhase::Landed;
+                request.landed_at = Some(self.now);
+            } else if self.live().is_some() {
+                self.happen(Event::AgentStarts);
+                let drained = self.live().is_some_and(|p| p.drain.is_some());
+                let exit = if drained { AgentExit::Drained } else { AgentExit::Completed };
+                self.end_pod(Some(exit), Some(SyncResult::Pushed), true, false, false);
+                if let Some(pod) = self.live() {
+                    // deleted before it ran, on a node that never answers
+                    pod.deletion.get_or_insert(Timestamp::UNIX_EPOCH);
+                }
+            } else if let Some(wake) = plan.wake {
+                assert!(wake > self.now);
+                self.now = wake;
+            } else {
+                self.assert_settled(&plan);
+                return;
+            }
+        }
+        panic!("always something to do: {:#?}", self.decide());
+    }
+
+    fn assert_settled(&self, plan: &Plan) {
+        let ledger = self.s.ledger.as_ref().unwrap();
+        assert!(self.s.pods.iter().all(|p| !p.finalizer && ledger.accounts_for(&p.uid)));
+        match self.s.desired {
+            DesiredState::Idle => assert_eq!(plan.status.phase, PolecatPhase::Idle),
+            DesiredState::Terminated => assert_eq!(plan.status.phase, PolecatPhase::Terminated),
+            DesiredState::Working if matches!(self.s.claim, ClaimFacts::HeldBy { .. }) => {}
+            DesiredState::Working => {
+                assert!(
+                    matches!(plan.status.phase, PolecatPhase::Done | PolecatPhase::Stuck),
+                    "{:?}",
+                    plan.status
+                );
+            }
+        }
+        assert!(
+            self.highest_attempt <= 8 * (1 + self.changes),
+            "attempts are bounded by what people ask"
+        );
+    }
+}

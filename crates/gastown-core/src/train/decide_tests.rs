@@ -1,0 +1,182 @@
+use std::collections::BTreeSet;
+
+use jiff::SignedDuration;
+
+use super::simulation::{Simulation, request, start};
+use super::*;
+
+#[test]
+fn an_older_request_goes_first_and_priority_outweighs_two_hours() {
+    let mut sim = Simulation::new(3, BTreeSet::new(), BTreeSet::new(), true);
+    sim.snapshot.requests[2].created = start() - SignedDuration::from_hours(1);
+    sim.snapshot.requests[1].priority = 1;
+    let names: Vec<&str> = queue(&sim.snapshot).into_iter().map(|r| r.name.as_str()).collect();
+    assert_eq!(names, ["ns/mr-1", "ns/mr-2", "ns/mr-0"]);
+}
+
+#[test]
+fn a_held_request_waits_and_a_rejected_one_ends() {
+    let mut sim = Simulation::new(2, BTreeSet::new(), BTreeSet::new(), true);
+    sim.snapshot.requests[0].hold = true;
+    sim.snapshot.requests[1].rejected = Some("ann: not now".into());
+    assert!(matches!(decide(&sim.snapshot), Step::Reject { reason: "Rejected", .. }));
+    sim.snapshot.requests.remove(1);
+    assert_eq!(decide(&sim.snapshot), Step::Wait { on: Waiting::Blocked, until: None });
+}
+
+#[test]
+fn a_newer_request_of_the_branch_replaces_the_older() {
+    let mut sim = Simulation::new(2, BTreeSet::new(), BTreeSet::new(), true);
+    sim.snapshot.requests[1].branch = sim.snapshot.requests[0].branch.clone();
+    sim.snapshot.requests[1].created += SignedDuration::from_secs(1);
+    assert_eq!(
+        decide(&sim.snapshot),
+        Step::Supersede { request: RequestId("uid-0".into()), by: "ns/mr-1".into() }
+    );
+}
+
+#[test]
+fn a_failed_run_is_blamed_on_the_request_only_when_the_target_alone_passes() {
+    let mut sim = Simulation::new(1, BTreeSet::from([0]), BTreeSet::new(), true);
+    let tip = sim.tip();
+    for _ in 0..=MAX_RERUNS {
+        while sim.act(decide(&sim.snapshot)) {}
+        assert!(sim.snapshot.runs.iter().all(|r| r.candidate != tip));
+        sim.finish(false);
+    }
+    while sim.act(decide(&sim.snapshot)) {}
+    assert_eq!(
+        sim.snapshot.runs.iter().map(|r| &r.candidate).collect::<Vec<_>>(),
+        [&tip],
+        "the target alone is not tested"
+    );
+    sim.finish(false);
+    while sim.act(decide(&sim.snapshot)) {}
+    assert_eq!(sim.snapshot.requests[0].end.as_ref().unwrap().reason, "GateFailed");
+}
+
+#[test]
+fn a_broken_target_blames_no_request_and_its_fix_lands() {
+    let mut sim = Simulation::new(3, BTreeSet::new(), BTreeSet::new(), true);
+    sim.push(true);
+    sim.fixer = Some(2);
+    for _ in 0..200 {
+        let step = decide(&sim.snapshot);
+        match &step {
+            Step::Wait { on: Waiting::Gate { .. }, .. } => sim.finish(false),
+            Step::Wait { on: Waiting::Idle, .. } => break,
+            Step::Wait { until, .. } => sim.snapshot.now = until.unwrap(),
+            Step::Rework { request, .. } => panic!("{request:?} is blamed"),
+            _ => {}
+        }
+        sim.act(step);
+    }
+    assert!(
+        sim.snapshot
+            .requests
+            .iter()
+            .all(|r| r.end.as_ref().is_some_and(|e| e.phase == MergePhase::Landed))
+    );
+    assert_eq!(sim.snapshot.now, start(), "the others waited although the target was repaired");
+}
+
+#[test]
+fn on_a_broken_target_the_remote_is_polled_and_the_gate_runs_again_later() {
+    let mut sim = Simulation::new(1, BTreeSet::new(), BTreeSet::new(), true);
+    sim.push(true);
+    let (mut fetches, mut retests) = (0, 0);
+    while retests < 2 {
+        let step = decide(&sim.snapshot);
+        match &step {
+            Step::Wait { on: Waiting::Gate { .. }, .. } => sim.finish(false),
+            Step::Wait { until, .. } => sim.snapshot.now = until.unwrap(),
+            Step::Fetch => fetches += 1,
+            Step::Retest(_) => retests += 1,
+            _ => {}
+        }
+        sim.act(step);
+    }
+    let waited = sim.snapshot.now.as_second() - start().as_second();
+    assert!((2 * BROKEN_TARGET_SECONDS..3 * BROKEN_TARGET_SECONDS).contains(&waited), "{waited}");
+    assert!(fetches >= waited / REMOTE_POLL_SECONDS, "{fetches} looks in {waited} s");
+}
+
+#[test]
+fn a_newer_request_waits_for_the_verdict_on_the_older() {
+    let mut sim = Simulation::new(1, BTreeSet::new(), BTreeSet::new(), true);
+    while sim.act(decide(&sim.snapshot)) {}
+    let mut newer = request(1);
+    newer.branch = sim.snapshot.requests[0].branch.clone();
+    newer.created += SignedDuration::from_secs(1);
+    sim.snapshot.requests.push(newer);
+    assert_eq!(decide(&sim.snapshot), Step::Fetch);
+    sim.act(Step::Fetch);
+    assert!(matches!(decide(&sim.snapshot), Step::Wait { on: Waiting::Gate { .. }, .. }));
+    sim.settle();
+    assert!(
+        sim.snapshot
+            .requests
+            .iter()
+            .all(|r| r.end.as_ref().is_some_and(|e| e.phase == MergePhase::Landed))
+    );
+}
+
+#[test]
+fn broken_runs_back_off_without_blame_and_others_continue() {
+    let mut sim = Simulation::new(2, BTreeSet::new(), BTreeSet::new(), true);
+    let mut waits = Vec::new();
+    while sim.snapshot.requests[0].broken_runs < 5 {
+        match decide(&sim.snapshot) {
+            Step::Wait { on: Waiting::Gate { request, .. }, .. } => {
+                sim.finish(request.0 == "uid-0");
+            }
+            Step::Wait { until, .. } => sim.snapshot.now = until.unwrap(),
+            step => {
+                if let Step::RecordBrokenRun { until, .. } = &step {
+                    waits.push(until.as_second() - sim.snapshot.now.as_second());
+                }
+                sim.act(step);
+            }
+        }
+    }
+    assert_eq!(waits, [10, 20, 40, 600, 600]);
+    assert!(sim.snapshot.requests[0].end.is_none());
+    assert_eq!(sim.snapshot.requests[1].end.as_ref().unwrap().phase, MergePhase::Landed);
+}
+
+#[test]
+fn a_commit_that_is_not_on_its_branch_waits_and_then_goes_back() {
+    let mut sim = Simulation::new(1, BTreeSet::new(), BTreeSet::new(), true);
+    sim.act(Step::Fetch);
+    let now = sim.snapshot.now;
+    sim.snapshot.requests[0].source = Source::Missing { since: now, looked: now };
+    assert!(matches!(decide(&sim.snapshot), Step::Wait { on: Waiting::Blocked, until: Some(_) }));
+    sim.snapshot.now += SignedDuration::from_secs(SOURCE_MISSING_SECONDS);
+    let now = sim.snapshot.now;
+    sim.snapshot.target = Target::At { tip: sim.tip(), seen: now };
+    sim.snapshot.requests[0].source = Source::Missing { since: start(), looked: now };
+    assert_eq!(decide(&sim.snapshot), Step::LookUpAuthor(RequestId("uid-0".into())));
+    sim.snapshot.requests[0].author = Author::Gone;
+    assert!(matches!(decide(&sim.snapshot), Step::Reject { reason: "AuthorGone", .. }));
+    sim.snapshot.requests[0].author = Author::Present;
+    assert!(matches!(decide(&sim.snapshot), Step::Rework { reason: "SourceCommitMissing", .. }));
+}
+
+#[test]
+fn a_person_can_have_a_reworked_request_tried_again() {
+    let mut sim = Simulation::new(1, BTreeSet::from([0]), BTreeSet::new(), true);
+    sim.settle();
+    assert_eq!(sim.snapshot.requests[0].end.as_ref().unwrap().reason, "GateFailed");
+    sim.failing.clear();
+    sim.snapshot.requests[0].retry = 1;
+    sim.settle();
+    assert_eq!(sim.snapshot.requests[0].end.as_ref().unwrap().phase, MergePhase::Landed);
+}
+
+#[test]
+fn ended_requests_are_deleted_after_a_week() {
+    let mut sim = Simulation::new(1, BTreeSet::new(), BTreeSet::new(), false);
+    sim.settle();
+    sim.snapshot.now += SignedDuration::from_secs(KEPT_SECONDS);
+    assert_eq!(decide(&sim.snapshot), Step::DeleteRequest(RequestId("uid-0".into())));
+}

@@ -1,0 +1,186 @@
+use gastown_types::{BranchName, CommitId};
+use jiff::Timestamp;
+
+use super::{End, GateId, RequestId, Verdict};
+
+/// Everything that a decision about one target branch depends on.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Snapshot {
+    /// The present time.
+    pub now: Timestamp,
+    /// The target branch.
+    pub target: Target,
+    /// The gate, if there is one.
+    pub gate: Option<GateId>,
+    /// Whether a landed request's branch is deleted.
+    pub delete_branches: bool,
+    /// All requests for this target, ended ones too.
+    pub requests: Vec<Request>,
+    /// The gate Jobs of this Refinery.
+    pub runs: Vec<Run>,
+}
+
+/// What is known of the target branch.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Target {
+    /// Nothing that can be relied on.
+    Unknown,
+    /// The branch does not exist on the remote.
+    Absent {
+        /// When the remote was asked.
+        seen: Timestamp,
+    },
+    /// The branch exists.
+    At {
+        /// Its commit.
+        tip: CommitId,
+        /// When the remote was asked.
+        seen: Timestamp,
+    },
+}
+
+/// One request.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Request {
+    /// Its uid.
+    pub id: RequestId,
+    /// Namespace and name, which break ties.
+    pub name: String,
+    /// The branch that has its commit.
+    pub branch: BranchName,
+    /// The commit to land.
+    pub commit: CommitId,
+    /// The uid of its Polecat.
+    pub polecat: Option<String>,
+    /// The name of the request that it replaces, in its own namespace.
+    pub previous: Option<String>,
+    /// The author's attempt that made it, from 1.
+    pub attempt: u32,
+    /// Its priority: 0 first, 4 last.
+    pub priority: u8,
+    /// When it was created.
+    pub created: Timestamp,
+    /// Whether a person holds it back.
+    pub hold: bool,
+    /// Who rejected it and why, if a person did.
+    pub rejected: Option<String>,
+    /// How often a person asked to try it again.
+    pub retry: i32,
+    /// How many of those retries were started.
+    pub retried: i32,
+    /// How it ended, if it did.
+    pub end: Option<End>,
+    /// The verdicts on its candidates and on the tips that they were built on, oldest first.
+    pub verdicts: Vec<Verdict>,
+    /// How many of its latest runs in a row were broken by infrastructure.
+    pub broken_runs: u32,
+    /// How many of its runs are over without a verdict that counts; the next run has the next
+    /// number.
+    pub runs_done: u32,
+    /// When it may be tried again.
+    pub not_before: Option<Timestamp>,
+    /// How often its gate was run again after a failure.
+    pub reruns: u32,
+    /// When it may be tested again on a tip that is broken.
+    pub retest_at: Option<Timestamp>,
+    /// Whether its commit is on its branch.
+    pub source: Source,
+    /// What was built from it, and on which tip.
+    pub build: Option<Build>,
+    /// The progress of its landing.
+    pub landing: Landing,
+    /// Whether its author can take it back.
+    pub author: Author,
+    /// Whether its Polecat has the condition `Merged`, or does not exist.
+    pub author_notified: bool,
+    /// Whether its branch was deleted, or stays for good, after it landed.
+    pub cleaned: bool,
+}
+
+/// Whether a request's commit is on its branch.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Source {
+    /// The remote was not asked since the request was seen first.
+    Unknown,
+    /// The commit is on the branch.
+    Present,
+    /// The commit is not on the branch.
+    Missing {
+        /// When it was first found missing.
+        since: Timestamp,
+        /// When the remote was asked last.
+        looked: Timestamp,
+    },
+}
+
+/// What was built from a request on a tip.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Build {
+    /// The tip.
+    pub base: CommitId,
+    /// The outcome.
+    pub built: Built,
+}
+
+/// The outcome of building a request on a tip.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Built {
+    /// A commit that has to be tested.
+    Candidate(CommitId),
+    /// The request was found on the target as this commit: its own, or one with its trailer.
+    Landed(CommitId),
+    /// The target has all of its changes already.
+    AlreadyInTarget,
+    /// It conflicts with the target; the text names the paths.
+    Conflict(String),
+}
+
+/// The progress of a landing.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Landing {
+    /// Not started.
+    No,
+    /// The remote accepted the push of this commit.
+    Pushed(CommitId),
+    /// The target was seen to have this commit.
+    Confirmed(CommitId),
+}
+
+/// Whether a request's author exists.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Author {
+    /// Not looked up yet.
+    Unknown,
+    /// The Polecat exists, or a person made the request.
+    Present,
+    /// The Polecat does not exist any more.
+    Gone,
+}
+
+/// A gate's run: one Job.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Run {
+    /// The Job's name.
+    pub job: String,
+    /// The request that it tests.
+    pub request: RequestId,
+    /// The commit that it tests.
+    pub candidate: CommitId,
+    /// The gate.
+    pub gate: GateId,
+    /// Its state.
+    pub state: RunState,
+}
+
+/// The state of a run.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum RunState {
+    /// The pod waits or runs; the text names what it waits for, and is empty when it runs.
+    Running(String),
+    /// The gate exited with code 0.
+    Passed,
+    /// The gate exited with another code, or ran out of time.
+    Failed,
+    /// Infrastructure ended the run; the text names what.
+    Broken(String),
+}

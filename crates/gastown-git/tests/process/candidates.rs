@@ -1,0 +1,149 @@
+//! What a source becomes on its base.
+
+use gastown_git::{Built, Shape};
+use gastown_types::CommitId;
+
+use crate::fixture::{Fixture, build_in, built, candidate, count, git, recipe, tree_of};
+
+#[tokio::test]
+async fn a_source_that_descends_from_the_base_lands_unchanged() {
+    let g = Fixture::new();
+    let base = g.commit("one", &[("a", "1")]);
+    g.push("main");
+    g.checkout("work", "main");
+    let source = g.commit("two", &[("b", "2")]);
+    g.push("work");
+    let m = g.mirror("m");
+    assert_eq!(
+        candidate(built(&g, &m, &base, &source).await),
+        (source.clone(), Shape::FastForward)
+    );
+    assert_eq!(build_in(m.path(), recipe(&source, &base)).await, Built::AlreadyInTarget);
+}
+
+#[tokio::test]
+async fn a_candidate_is_the_same_in_every_mirror_and_keeps_its_author() {
+    let g = Fixture::new();
+    g.commit("one", &[("a", "1\n2\n3\n4\n5\n6\n7\n8\n"), ("x", "1")]);
+    g.checkout("work", "main");
+    g.commit("upper", &[("a", "one\n2\n3\n4\n5\n6\n7\n8\n")]);
+    let source = g.commit("new file", &[("b", "2")]);
+    g.push("work");
+    g.checkout("main", "main");
+    let base = g.commit("lower", &[("a", "1\n2\n3\n4\n5\n6\n7\neight\n")]);
+    g.push("main");
+    let (m1, m2) = (g.mirror("m1"), g.mirror("m2"));
+    let (first, shape) = candidate(built(&g, &m1, &base, &source).await);
+    assert_eq!(shape, Shape::Replayed { commits: 2, dropped: 0 });
+    assert_eq!(candidate(built(&g, &m2, &base, &source).await).0, first);
+    let show = |format: &str| {
+        git(m1.path(), &["log", "-1", &format!("--format={format}"), first.as_str()])
+    };
+    assert_eq!(show("%an <%ae>"), "Ann Author <ann@example.org>");
+    assert_eq!(show("%cn <%ce>"), "Gastown Refinery <refinery@gastown.io>");
+    assert_eq!(show("%ct"), git(&g.work(), &["log", "-1", "--format=%ct", source.as_str()]));
+    assert_eq!(show("%B"), "new file\n\nGastown-Request: uid-1");
+    assert_eq!(git(m1.path(), &["show", &format!("{first}:a")]), "one\n2\n3\n4\n5\n6\n7\neight");
+    let objects = m1.objects().unwrap();
+    assert_eq!(
+        objects.contains_trailer(&first, Some(&base), "uid-1").unwrap(),
+        Some(first.clone())
+    );
+    assert_eq!(objects.contains_trailer(&first, Some(&base), "uid").unwrap(), None);
+    assert_eq!(objects.contains_trailer(&source, None, "uid-1").unwrap(), None);
+}
+
+#[tokio::test]
+async fn a_conflict_names_its_paths_and_its_commit() {
+    let g = Fixture::new();
+    g.commit("one", &[("a", "1"), ("ünï/b", "1")]);
+    g.checkout("work", "main");
+    let source = g.commit("mine", &[("a", "mine"), ("ünï/b", "mine")]);
+    g.push("work");
+    g.checkout("main", "main");
+    let base = g.commit("theirs", &[("a", "theirs"), ("ünï/b", "theirs")]);
+    g.push("main");
+    let Built::Conflict(c) = built(&g, &g.mirror("m"), &base, &source).await else { panic!() };
+    assert_eq!(c.paths, ["a", "ünï/b"]);
+    assert_eq!(c.commit, source);
+}
+
+#[tokio::test]
+async fn changes_that_the_base_has_already_are_dropped() {
+    let g = Fixture::new();
+    g.commit("one", &[("a", "1")]);
+    g.checkout("work", "main");
+    let same = g.commit("same change", &[("b", "2")]);
+    g.push("work");
+    g.checkout("main", "main");
+    g.commit("other", &[("z", "1")]);
+    let base = g.commit("picked", &[("b", "2")]);
+    g.push("main");
+    let m = g.mirror("m");
+    assert_eq!(built(&g, &m, &base, &same).await, Built::AlreadyInTarget);
+    g.checkout("work", "work");
+    let source = g.commit("more", &[("c", "3")]);
+    g.push("work");
+    let (_, shape) = candidate(built(&g, &m, &base, &source).await);
+    assert_eq!(shape, Shape::Replayed { commits: 1, dropped: 1 });
+}
+
+#[tokio::test]
+async fn a_source_with_merges_becomes_one_commit_with_a_note() {
+    let g = Fixture::new();
+    g.commit("one", &[("a", "1")]);
+    g.checkout("work", "main");
+    g.commit("feature", &[("b", "2")]);
+    g.checkout("main", "main");
+    let base = g.commit("meanwhile", &[("c", "3")]);
+    g.push("main");
+    g.checkout("work", "work");
+    git(&g.work(), &["merge", "-q", "--no-edit", "main"]);
+    let source = g.head();
+    g.push("work");
+    let m = g.mirror("m");
+    let (id, shape) = candidate(built(&g, &m, &base, &source).await);
+    assert_eq!(shape, Shape::MergedAsOne);
+    assert_eq!(tree_of(m.path(), &id), tree_of(m.path(), &source));
+    assert_eq!(count(m.path(), &base, &id), "1");
+    let message = git(m.path(), &["log", "-1", "--format=%B", id.as_str()]);
+    assert!(
+        message.starts_with("feature\n")
+            && message.contains("holds merges")
+            && message.contains("Gastown-Request: uid-1"),
+        "{message}"
+    );
+}
+
+#[tokio::test]
+async fn the_beads_folder_is_the_target_s_own() {
+    let g = Fixture::new();
+    g.commit("one", &[("a", "1"), (".beads/issues.jsonl", "1")]);
+    g.checkout("work", "main");
+    let source = g.commit("two", &[("a", "2"), (".beads/issues.jsonl", "mine")]);
+    g.push("work");
+    g.checkout("main", "main");
+    g.push("main");
+    let base: CommitId = git(&g.work(), &["rev-parse", "main"]).parse().unwrap();
+    let m = g.mirror("m");
+    let (id, shape) = candidate(built(&g, &m, &base, &source).await);
+    assert_eq!(shape, Shape::Replayed { commits: 1, dropped: 0 });
+    assert_eq!(git(m.path(), &["show", &format!("{id}:.beads/issues.jsonl")]), "1");
+    assert_eq!(git(m.path(), &["show", &format!("{id}:a")]), "2");
+}
+
+#[tokio::test]
+async fn a_commit_with_a_forged_request_trailer_is_rewritten() {
+    let g = Fixture::new();
+    let base = g.commit("one", &[("a", "1")]);
+    g.push("main");
+    g.checkout("work", "main");
+    let source = g.commit("two\n\nGastown-Request: somebody-else", &[("b", "2")]);
+    g.push("work");
+    let m = g.mirror("m");
+    let (id, _) = candidate(built(&g, &m, &base, &source).await);
+    assert_ne!(id, source);
+    let objects = m.objects().unwrap();
+    assert_eq!(objects.contains_trailer(&id, None, "somebody-else").unwrap(), None);
+    assert_eq!(objects.contains_trailer(&id, None, "uid-1").unwrap(), Some(id));
+}

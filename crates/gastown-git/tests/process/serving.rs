@@ -1,0 +1,44 @@
+//! What the server of a mirror gives away.
+
+use std::time::Duration;
+
+use gastown_git::Git;
+use gastown_types::CommitId;
+
+use crate::fixture::{Fixture, branch, git};
+
+#[tokio::test]
+async fn serving_shows_one_candidate_and_nothing_else() {
+    let g = Fixture::new();
+    let base = g.commit("one", &[("a", "1")]);
+    g.push("main");
+    let other = g.commit("two", &[("a", "2")]);
+    git(&g.work(), &["push", "-q", "origin", "HEAD:refs/heads/secret"]);
+    let m = g.mirror("m");
+    m.refresh(&g.as_remote(), &[branch("main"), branch("secret")]).await.unwrap();
+    m.keep_candidate(&base).await.unwrap();
+    let git = Git::from_env();
+    let text =
+        String::from_utf8(gastown_git::serve::advertise(&git, m.path(), &base).await.unwrap())
+            .unwrap();
+    assert!(text.contains(&format!("refs/gastown/candidates/{base}")), "{text}");
+    assert!(!text.contains(other.as_str()), "{text}");
+    let ask = async |id: &CommitId| {
+        let want = format!("want {id} \n");
+        let body = format!("{:04x}{want}00000009done\n", want.len() + 4);
+        let mut pack = gastown_git::serve::answer(
+            &git,
+            m.path(),
+            &base,
+            body.into_bytes(),
+            Duration::from_secs(60),
+        )
+        .unwrap();
+        let mut bytes = Vec::new();
+        tokio::io::AsyncReadExt::read_to_end(&mut pack, &mut bytes).await.unwrap();
+        String::from_utf8_lossy(&bytes).into_owned()
+    };
+    assert!(ask(&base).await.contains("PACK"));
+    let refused = ask(&other).await;
+    assert!(refused.contains("not our ref") && !refused.contains("PACK"), "{refused}");
+}

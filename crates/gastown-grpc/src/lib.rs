@@ -1,0 +1,12 @@
+//! The client side of our gRPC services: TLS with our CA, the projected token, trace context and
+//! retry. Controllers and the program in a polecat's pod share it.
+//!
+//! It must not know the Kubernetes API, so that the pod's program needs no client for it.
+
+mod bearer;
+mod remote;
+mod retry;
+
+pub use bearer::Bearer;
+pub use remote::{AuthChannel, Ca, Error, Remote};
+pub use retry::retry;

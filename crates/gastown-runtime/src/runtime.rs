@@ -1,0 +1,228 @@
+//! The life of a controller: from the command line to its start, and from SIGTERM to its end.
+
+use std::future::Future;
+use std::process::ExitCode;
+use std::sync::Arc;
+
+use anyhow::Context as _;
+use clap::Parser as _;
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+use tokio::net::TcpListener;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio_util::sync::CancellationToken;
+
+use crate::admin::{self, Readiness, Version};
+use crate::args::RuntimeArgs;
+use crate::events::Events;
+use crate::lease::{self, Leadership};
+use crate::metrics::Metrics;
+use crate::{client, telemetry};
+
+/// What every part of a controller needs. Clones share.
+#[derive(Clone)]
+pub struct Runtime {
+    /// The controller's name: `rig-ctl`, …
+    pub controller: &'static str,
+    /// The client of the API server, with deadline, retry and metrics.
+    pub client: kube::Client,
+    /// The flags that every controller has.
+    pub args: Arc<RuntimeArgs>,
+    /// The metrics behind `/metrics`.
+    pub metrics: Metrics,
+    /// What `/readyz` still waits for.
+    pub readiness: Readiness,
+    /// Whether this process holds the lease and may write.
+    pub leadership: Leadership,
+    /// The recorder of Kubernetes Events.
+    pub events: Events,
+    /// Cancelled by SIGTERM: nothing new starts, running work ends.
+    pub drain: CancellationToken,
+    /// Cancelled after running work has ended: watches and background tasks stop.
+    pub stop: CancellationToken,
+}
+
+impl Runtime {
+    /// A runtime around a client, for tests and tools: without admin server and signal handlers,
+    /// and with a leadership that the caller chooses.
+    pub fn new(
+        controller: &'static str,
+        client: kube::Client,
+        args: RuntimeArgs,
+        metrics: Metrics,
+        leadership: Leadership,
+    ) -> Self {
+        let events = Events::start(client.clone(), controller, &args.identity(), &metrics);
+        let (drain, stop) = (CancellationToken::new(), CancellationToken::new());
+        Self {
+            controller,
+            client,
+            args: Arc::new(args),
+            metrics,
+            readiness: Readiness::default(),
+            leadership,
+            events,
+            drain,
+            stop,
+        }
+    }
+
+    /// Stops what runs on this runtime: first the work, then the watches.
+    pub fn shutdown(&self) {
+        self.drain.cancel();
+        self.stop.cancel();
+    }
+}
+
+#[derive(clap::Parser)]
+#[command(version)]
+struct Cli<A: clap::Args> {
+    #[command(flatten)]
+    runtime: RuntimeArgs,
+    #[command(flatten)]
+    own: A,
+}
+
+/// The controller-specific flags of a controller that has none.
+#[derive(clap::Args, Clone, Debug, Default)]
+pub struct NoArgs {}
+
+/// Runs a controller until SIGTERM: `fn main() -> ExitCode { gastown_runtime::run("rig-ctl",
+/// rig_ctl::start) }`.
+///
+/// `start` gets the runtime and the controller-specific flags, and returns when the runtime's
+/// `drain` is cancelled and its running work has ended.
+pub fn run<A, F, Fut>(controller: &'static str, start: F) -> ExitCode
+where
+    A: clap::Args,
+    F: FnOnce(Runtime, A) -> Fut,
+    Fut: Future<Output = anyhow::Result<()>>,
+{
+    let Cli { runtime: args, own } = Cli::<A>::parse();
+    // Fails only when a provider is installed already, which then stays.
+    let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
+    let executor =
+        tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build();
+    raise_descriptor_limit();
+    let ended = executor
+        .context("starting the async runtime")
+        .and_then(|executor| executor.block_on(live(controller, args, own, start)));
+    match ended {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            // The log itself may be what could not be started.
+            tracing::error!("{controller}: {error:#}");
+            eprintln!("{controller}: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// Raises the limit of open descriptors to the maximum. Each client's connection needs one, nodes
+/// often start at 1,024, and witness-ctl has more agents than that.
+fn raise_descriptor_limit() {
+    let limit = getrlimit(Resource::Nofile);
+    // It cannot fail: the limit is never set above the maximum.
+    let _ = setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, ..limit });
+}
+
+async fn live<A, F, Fut>(
+    controller: &'static str,
+    args: RuntimeArgs,
+    own: A,
+    start: F,
+) -> anyhow::Result<()>
+where
+    F: FnOnce(Runtime, A) -> Fut,
+    Fut: Future<Output = anyhow::Result<()>>,
+{
+    let version = env!("CARGO_PKG_VERSION");
+    let telemetry = telemetry::init(&args, controller, version)?;
+    tracing::info!(controller, version, namespace = args.namespace, "the controller starts");
+    let ended = serve(controller, version, args, own, start).await;
+    telemetry.shutdown();
+    ended
+}
+
+async fn serve<A, F, Fut>(
+    controller: &'static str,
+    version: &'static str,
+    args: RuntimeArgs,
+    own: A,
+    start: F,
+) -> anyhow::Result<()>
+where
+    F: FnOnce(Runtime, A) -> Fut,
+    Fut: Future<Output = anyhow::Result<()>>,
+{
+    // Before anything that takes time: a signal during the start must not kill the process in the
+    // middle of a write.
+    let mut terminate = signal(SignalKind::terminate()).context("listening for SIGTERM")?;
+    let mut interrupt = signal(SignalKind::interrupt()).context("listening for SIGINT")?;
+    let metrics = Metrics::default();
+    let client = client::infer(controller, &metrics).await?;
+    let lease =
+        lease::Config::new(&args.namespace, &format!("gastown-{controller}"), &args.identity());
+    let release = CancellationToken::new();
+    let (leadership, mut elector) = lease::spawn(client.clone(), lease, &metrics, release.clone());
+    let drain_time = args.drain();
+    let admin_addr = args.admin_addr;
+    let runtime = Runtime::new(controller, client, args, metrics, leadership);
+
+    let listener = TcpListener::bind(admin_addr)
+        .await
+        .with_context(|| format!("listening on {admin_addr}"))?;
+    let router = admin::router(
+        runtime.readiness.clone(),
+        runtime.metrics.clone(),
+        Version { name: controller, version },
+        runtime.drain.clone(),
+    );
+    let admin_stop = CancellationToken::new();
+    let admin = tokio::spawn(admin::serve(listener, router, admin_stop.clone()));
+
+    let mut work = std::pin::pin!(start(runtime.clone(), own));
+    let ended = tokio::select! {
+        ended = &mut work => ended.and_then(|()| Err(anyhow::anyhow!("the controller ended without a signal"))),
+        _ = terminate.recv() => drain(&runtime, drain_time, work).await,
+        _ = interrupt.recv() => drain(&runtime, drain_time, work).await,
+        _ = &mut elector => Err(anyhow::anyhow!("the task that renews the lease has ended")),
+    };
+    runtime.shutdown();
+    release.cancel();
+    if !elector.is_finished() {
+        let _ = elector.await;
+    }
+    admin_stop.cancel();
+    let _ = tokio::time::timeout(std::time::Duration::from_secs(1), admin).await;
+    tracing::info!(controller, "the controller has ended");
+    ended
+}
+
+async fn drain(
+    runtime: &Runtime,
+    time: std::time::Duration,
+    work: impl Future<Output = anyhow::Result<()>>,
+) -> anyhow::Result<()> {
+    tracing::info!(controller = runtime.controller, "the controller drains");
+    runtime.drain.cancel();
+    let Ok(ended) = tokio::time::timeout(time, work).await else {
+        tracing::warn!(
+            controller = runtime.controller,
+            "running work did not end within {time:?} and is aborted"
+        );
+        return Ok(());
+    };
+    ended
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_controller_may_open_as_many_descriptors_as_its_node_allows() {
+        raise_descriptor_limit();
+        let limit = getrlimit(Resource::Nofile);
+        assert_eq!(limit.current, limit.maximum);
+    }
+}

@@ -1,0 +1,194 @@
+//! Actions on pods.
+
+use gastown_api::Polecat;
+use gastown_api::names::{annotation, finalizer, manager};
+use gastown_core::polecat::{PodInputs, Snapshot};
+use gastown_runtime::apply;
+use k8s_openapi::api::core::v1::{ConfigMap, Pod};
+use kube::api::{DeleteParams, Patch, PatchParams, PostParams, Preconditions};
+use kube::{Api, Resource as _, ResourceExt as _};
+use serde_json::{Value, json};
+
+use crate::context::Context;
+use crate::error::{Error, api_error};
+use crate::{beads, claims, pod};
+
+fn pods(ctx: &Context, s: &Snapshot) -> Api<Pod> {
+    Api::namespaced(ctx.runtime.client.clone(), &s.namespace)
+}
+
+fn create_params() -> PostParams {
+    PostParams { field_manager: Some(manager::POLECAT.to_owned()), ..PostParams::default() }
+}
+
+fn patch_params() -> PatchParams {
+    PatchParams { field_manager: Some(manager::POLECAT.to_owned()), ..PatchParams::default() }
+}
+
+/// Creates the prompt and then the pod.
+pub(super) async fn start(
+    ctx: &Context,
+    polecat: &Polecat,
+    s: &Snapshot,
+    inputs: &PodInputs,
+) -> Result<(), Error> {
+    let owner = apply::owner(polecat)?;
+    let bead = beads::read(ctx, polecat, inputs).await?;
+    put_prompt(ctx, s, &pod::config_map(s, inputs, bead.as_ref(), owner.clone())).await?;
+    claims::confirm(ctx, polecat).await?;
+    let wanted = pod::build(s, inputs, &ctx.pod_defaults(), owner);
+    match pods(ctx, s).create(&create_params(), &wanted).await {
+        Ok(pod) => {
+            tracing::info!(
+                pod = inputs.name,
+                attempt = inputs.attempt,
+                resume = inputs.resume,
+                "started"
+            );
+            ctx.shared.own_pods.record(pod);
+            Ok(())
+        }
+        Err(kube::Error::Api(status)) if status.is_already_exists() => {
+            adopt(ctx, s, &inputs.name).await
+        }
+        Err(kube::Error::Api(status)) if matches!(status.code, 400 | 403 | 422) => {
+            Err(Error::Refused { name: inputs.name.clone(), message: status.message.clone() })
+        }
+        Err(error) => Err(api_error("creating pod", &inputs.name)(error)),
+    }
+}
+
+/// The name is taken: by our own pod, where the answer to its creation was lost, or by another one,
+/// which is left alone.
+async fn adopt(ctx: &Context, s: &Snapshot, name: &str) -> Result<(), Error> {
+    let found = pods(ctx, s).get(name).await.map_err(api_error("reading pod", name))?;
+    if pod::owner_uid(&found) == Some(s.uid.as_str()) {
+        ctx.shared.own_pods.record(found);
+        return Ok(());
+    }
+    Err(Error::Refused {
+        name: name.to_owned(),
+        message: format!("pod {name} exists and is not this Polecat's: delete it"),
+    })
+}
+
+/// Creates the prompt, or updates it.
+async fn put_prompt(ctx: &Context, s: &Snapshot, wanted: &ConfigMap) -> Result<(), Error> {
+    let api: Api<ConfigMap> = Api::namespaced(ctx.runtime.client.clone(), &s.namespace);
+    let name = wanted.name_any();
+    match api.create(&create_params(), wanted).await {
+        Ok(_) => return Ok(()),
+        Err(kube::Error::Api(status)) if status.is_already_exists() => {}
+        Err(kube::Error::Api(status)) if matches!(status.code, 403 | 422) => {
+            return Err(Error::Refused { name, message: status.message.clone() });
+        }
+        Err(error) => return Err(api_error("creating the prompt", &name)(error)),
+    }
+    let found = api.get(&name).await.map_err(api_error("reading the prompt", &name))?;
+    if !found.owner_references().iter().any(|o| o.uid == s.uid) {
+        return Err(Error::Refused {
+            message: format!("ConfigMap {name} exists and is not this Polecat's: delete it"),
+            name,
+        });
+    }
+    if found.data != wanted.data {
+        let patch = json!({ "metadata": { "uid": found.uid() }, "data": wanted.data });
+        api.patch(&name, &patch_params(), &Patch::Merge(&patch))
+            .await
+            .map_err(api_error("writing the prompt", &name))?;
+    }
+    Ok(())
+}
+
+/// Patches a pod's metadata. One that is gone is not an error: the next snapshot shows it.
+async fn patch(
+    ctx: &Context,
+    s: &Snapshot,
+    name: &str,
+    uid: &str,
+    mut metadata: Value,
+    doing: &'static str,
+) -> Result<(), Error> {
+    metadata["uid"] = json!(uid);
+    match pods(ctx, s)
+        .patch(name, &patch_params(), &Patch::Merge(&json!({ "metadata": metadata })))
+        .await
+    {
+        Ok(pod) => record(ctx, pod),
+        Err(kube::Error::Api(status)) if status.is_not_found() => {
+            ctx.shared.own_pods.record_deleted(uid);
+        }
+        Err(error) => return Err(api_error(doing, name)(error)),
+    }
+    Ok(())
+}
+
+/// Records our write of a pod. One that is being deleted without grace period or finalizer is gone.
+fn record(ctx: &Context, pod: Pod) {
+    let meta = pod.meta();
+    let gone = meta.deletion_timestamp.is_some()
+        && meta.deletion_grace_period_seconds.unwrap_or(0) == 0
+        && pod.finalizers().is_empty();
+    match pod.uid() {
+        Some(uid) if gone => ctx.shared.own_pods.record_deleted(&uid),
+        _ => ctx.shared.own_pods.record(pod),
+    }
+}
+
+/// Asks a pod's agent to stop, so that everything is saved.
+pub(super) async fn drain(
+    ctx: &Context,
+    s: &Snapshot,
+    name: &str,
+    uid: &str,
+    why: &str,
+) -> Result<(), Error> {
+    let metadata = json!({ "annotations": { annotation::DRAIN: why } });
+    patch(ctx, s, name, uid, metadata, "draining pod").await
+}
+
+/// Removes our finalizer from a pod.
+pub(super) async fn remove_finalizer(
+    ctx: &Context,
+    s: &Snapshot,
+    name: &str,
+    uid: &str,
+) -> Result<(), Error> {
+    let Some(pod) = ctx.pod(&s.uid, uid) else { return Ok(()) };
+    let others: Vec<&str> =
+        pod.finalizers().iter().map(String::as_str).filter(|f| *f != finalizer::OUTCOME).collect();
+    // the whole list is replaced, and only if it is as we saw it
+    let metadata = json!({ "finalizers": others, "resourceVersion": pod.resource_version() });
+    patch(ctx, s, name, uid, metadata, "removing the finalizer of pod").await
+}
+
+/// Deletes a pod; `force`: without waiting for its node.
+pub(super) async fn delete(
+    ctx: &Context,
+    s: &Snapshot,
+    name: &str,
+    uid: &str,
+    force: bool,
+) -> Result<(), Error> {
+    let preconditions = Preconditions { uid: Some(uid.to_owned()), resource_version: None };
+    let params = DeleteParams {
+        preconditions: Some(preconditions),
+        grace_period_seconds: force.then_some(0),
+        ..DeleteParams::background()
+    };
+    match pods(ctx, s).delete(name, &params).await {
+        Ok(answer) => {
+            if let Some(pod) = answer.left() {
+                record(ctx, pod);
+            } else {
+                ctx.shared.own_pods.record_deleted(uid);
+            }
+            Ok(())
+        }
+        Err(kube::Error::Api(status)) if status.is_not_found() || status.is_conflict() => {
+            ctx.shared.own_pods.record_deleted(uid);
+            Ok(())
+        }
+        Err(error) => Err(api_error("deleting pod", name)(error)),
+    }
+}

@@ -1,0 +1,157 @@
+//! The slots of all rigs: which Polecats hold one, which have been granted one, which wait.
+
+use std::collections::{BTreeSet, HashMap};
+
+use gastown_core::admission::{Candidate, Decision, admit, shown_position};
+use parking_lot::Mutex;
+
+/// What one Polecat has of its rig's slots.
+#[derive(Clone, Debug, Default)]
+struct Slot {
+    /// It has a live pod.
+    live: bool,
+    /// It was granted a slot and has not been observed since.
+    granted: bool,
+    /// It waits for a slot.
+    waits: Option<Candidate>,
+    /// The position that its status shows.
+    shown: Option<usize>,
+}
+
+#[derive(Debug, Default)]
+struct RigSlots {
+    /// By the Polecat's uid.
+    slots: HashMap<String, Slot>,
+    cap: usize,
+}
+
+impl RigSlots {
+    fn holders(&self) -> BTreeSet<String> {
+        let held = self.slots.iter().filter(|(_, s)| s.live || s.granted);
+        held.map(|(uid, _)| uid.clone()).collect()
+    }
+
+    fn waiting(&self) -> BTreeSet<Candidate> {
+        let waiting = self.slots.values().filter(|s| !s.live && !s.granted);
+        waiting.filter_map(|s| s.waits.clone()).collect()
+    }
+
+    /// The first in the queue, as many as there are free slots.
+    fn next(&self) -> Vec<String> {
+        let free = self.cap.saturating_sub(self.holders().len());
+        self.waiting().into_iter().take(free).map(|c| c.key).collect()
+    }
+}
+
+/// The slots of all rigs. One Polecat is admitted at a time.
+#[derive(Debug, Default)]
+pub(crate) struct Admission(Mutex<HashMap<String, RigSlots>>);
+
+impl Admission {
+    /// Records what a Polecat's snapshot shows. A granted slot that it did not use is free again:
+    /// a Polecat is reconciled by one task at a time. Returns the keys of the Polecats that may get
+    /// a slot which became free.
+    pub(crate) fn observe(
+        &self,
+        rig: &str,
+        uid: &str,
+        live: bool,
+        waits: Option<Candidate>,
+    ) -> Vec<String> {
+        let mut rigs = self.0.lock();
+        let rig = rigs.entry(rig.to_owned()).or_default();
+        let slot = rig.slots.entry(uid.to_owned()).or_default();
+        let freed = (slot.live || slot.granted) && !live;
+        if waits.is_none() {
+            slot.shown = None;
+        }
+        (slot.live, slot.granted, slot.waits) = (live, false, waits);
+        if !live && slot.waits.is_none() {
+            rig.slots.remove(uid);
+        }
+        if freed { rig.next() } else { Vec::new() }
+    }
+
+    /// Asks for a slot. A granted one is held until the Polecat is observed again.
+    pub(crate) fn ask(&self, rig: &str, cap: usize, me: &Candidate) -> Decision {
+        let mut rigs = self.0.lock();
+        let rig = rigs.entry(rig.to_owned()).or_default();
+        rig.cap = cap;
+        let decision = admit(cap, &rig.holders(), &rig.waiting(), me);
+        let slot = rig.slots.entry(me.uid.clone()).or_default();
+        match decision {
+            Decision::Granted => {
+                slot.granted = true;
+                slot.shown = None;
+                Decision::Granted
+            }
+            Decision::AtCapacity { used, cap, position } => {
+                let shown = shown_position(slot.shown, position);
+                slot.shown = Some(shown);
+                Decision::AtCapacity { used, cap, position: shown }
+            }
+            Decision::NotAsked => Decision::NotAsked,
+        }
+    }
+
+    /// A Polecat is gone. Returns what [`Admission::observe`] does.
+    pub(crate) fn forget(&self, rig: &str, uid: &str) -> Vec<String> {
+        self.observe(rig, uid, false, None)
+    }
+
+    /// Forgets everything; the caller observes every Polecat next.
+    pub(crate) fn clear(&self) {
+        self.0.lock().clear();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use jiff::Timestamp;
+
+    use super::*;
+
+    fn candidate(name: &str, age: i64) -> Candidate {
+        Candidate {
+            priority: 2,
+            created: Timestamp::from_second(1000 - age).unwrap(),
+            key: format!("ns/{name}"),
+            uid: name.into(),
+        }
+    }
+
+    #[test]
+    fn a_granted_slot_counts_until_the_next_snapshot_and_a_freed_one_goes_to_the_first_in_line() {
+        let admission = Admission::default();
+        let (a, b, c) = (candidate("a", 3), candidate("b", 2), candidate("c", 1));
+        for one in [&a, &b, &c] {
+            admission.observe("web", &one.uid, false, Some(one.clone()));
+        }
+        assert_eq!(
+            admission.ask("web", 1, &b),
+            Decision::AtCapacity { used: 0, cap: 1, position: 1 }
+        );
+        assert_eq!(admission.ask("web", 1, &a), Decision::Granted);
+        assert_eq!(
+            admission.ask("web", 1, &b),
+            Decision::AtCapacity { used: 1, cap: 1, position: 1 }
+        );
+        assert!(admission.observe("web", "a", true, None).is_empty());
+        assert_eq!(admission.observe("web", "a", false, None), ["ns/b"]);
+        assert_eq!(
+            admission.ask("web", 1, &c),
+            Decision::AtCapacity { used: 0, cap: 1, position: 1 }
+        );
+    }
+
+    #[test]
+    fn a_granted_slot_that_is_not_used_is_free_again() {
+        let admission = Admission::default();
+        let (a, b) = (candidate("a", 3), candidate("b", 2));
+        admission.observe("web", "a", false, Some(a.clone()));
+        admission.observe("web", "b", false, Some(b.clone()));
+        assert_eq!(admission.ask("web", 1, &a), Decision::Granted);
+        assert_eq!(admission.observe("web", "a", false, None), ["ns/b"]);
+        assert_eq!(admission.ask("web", 1, &b), Decision::Granted);
+    }
+}

@@ -1,0 +1,78 @@
+//! The flags, and what they mean.
+
+use crate::pod::PodDefaults;
+
+/// Controller-specific flags.
+#[derive(clap::Args, Clone, Debug)]
+pub struct PolecatArgs {
+    /// Image of agents, git-init and git-sync
+    #[arg(long, env = "GASTOWN_AGENT_IMAGE")]
+    pub agent_image: String,
+    /// Image of git-init and git-sync, if it is another one
+    #[arg(long, env = "GASTOWN_GIT_IMAGE")]
+    pub git_image: Option<String>,
+    /// Image of agents whose Polecat names none, if it is another one
+    #[arg(long, env = "GASTOWN_CLAUDE_IMAGE")]
+    pub claude_image: Option<String>,
+    /// Pull policy of these images (Always, IfNotPresent or Never); the API server's default when
+    /// empty
+    #[arg(long, env = "GASTOWN_AGENT_PULL_POLICY")]
+    pub agent_pull_policy: Option<String>,
+    /// URL of refinery-ctl; by default its Service in the installation's namespace
+    #[arg(long, env = "GASTOWN_REFINERY_ENDPOINT")]
+    pub refinery_endpoint: Option<String>,
+    /// URL of beadstore-ctl; by default its Service in the installation's namespace
+    #[arg(long, env = "GASTOWN_BEADSTORE_ENDPOINT")]
+    pub beadstore_endpoint: Option<String>,
+    /// URL of witness-ctl, for this controller and for agents' pods, such as
+    /// https://witness-ctl.gastown-system.svc:9443; without it no heartbeat is sent and no
+    /// Escalation is raised
+    #[arg(long, env = "GASTOWN_WITNESS_ENDPOINT")]
+    pub witness_endpoint: Option<String>,
+    /// Leave user and group ids of pods to the platform (OpenShift)
+    #[arg(long, env = "GASTOWN_PLATFORM_IDS")]
+    pub platform_ids: bool,
+}
+
+/// The flags with their defaults.
+#[derive(Clone, Debug)]
+pub(crate) struct Settings {
+    /// What pods are made of where their Polecat does not decide it.
+    pub pods: PodDefaults,
+    /// The URL of refinery-ctl.
+    pub refinery: String,
+    /// The URL of beadstore-ctl.
+    pub beadstore: String,
+    /// The URL of witness-ctl, if there is one.
+    pub witness: Option<String>,
+}
+
+impl PolecatArgs {
+    /// The settings of an installation in `namespace`.
+    pub(crate) fn settings(self, namespace: &str) -> Settings {
+        let Self {
+            agent_image,
+            git_image,
+            claude_image,
+            agent_pull_policy,
+            refinery_endpoint,
+            beadstore_endpoint,
+            witness_endpoint,
+            platform_ids,
+        } = self;
+        let set = |value: Option<String>| value.filter(|text| !text.is_empty());
+        let service = |name: &str| format!("https://{name}.{namespace}.svc:9443");
+        Settings {
+            pods: PodDefaults {
+                git_image: set(git_image).unwrap_or_else(|| agent_image.clone()),
+                agent_image: set(claude_image).unwrap_or(agent_image),
+                pull_policy: set(agent_pull_policy),
+                fixed_ids: !platform_ids,
+                witness: None,
+            },
+            refinery: set(refinery_endpoint).unwrap_or_else(|| service("refinery-ctl")),
+            beadstore: set(beadstore_endpoint).unwrap_or_else(|| service("beadstore-ctl")),
+            witness: set(witness_endpoint),
+        }
+    }
+}

@@ -1,0 +1,60 @@
+//! Names, labels, annotations and owners of pods.
+
+use std::collections::BTreeMap;
+
+use gastown_api::names::{annotation, label};
+use gastown_core::polecat::PodInputs;
+use gastown_types::is_label_value;
+use k8s_openapi::api::core::v1::Pod;
+
+/// On a pod: the hash of the spec that it was made from. A Polecat whose spec has another one gets
+/// a new budget of attempts.
+pub(crate) const ASKED: &str = "gastown.io/asked";
+
+/// The name of the init container.
+pub(crate) const GIT_INIT: &str = "git-init";
+/// The name of the sidecar.
+pub(crate) const GIT_SYNC: &str = "git-sync";
+/// The name of the agent's container.
+pub(crate) const CLAUDE: &str = "claude";
+
+/// The variable with the work branch.
+pub(crate) const WORK_BRANCH: &str = "GASTOWN_WORK_BRANCH";
+
+/// The labels that a Polecat and its pods have; a text that is not a label value is left out.
+pub(crate) fn wanted_labels(
+    polecat: &str,
+    rig: &str,
+    bead: Option<&str>,
+) -> BTreeMap<String, String> {
+    [(label::POLECAT, Some(polecat)), (label::RIG, Some(rig)), (label::BEAD, bead)]
+        .into_iter()
+        .filter_map(|(key, value)| {
+            let value = value.filter(|v| !v.is_empty() && is_label_value(v))?;
+            Some((key.to_owned(), value.to_owned()))
+        })
+        .collect()
+}
+
+/// The labels of a pod and its prompt.
+pub(super) fn labels(polecat: &str, inputs: &PodInputs) -> BTreeMap<String, String> {
+    let mut labels = wanted_labels(polecat, &inputs.spec.rig, inputs.spec.bead.as_deref());
+    labels.insert(label::ATTEMPT.to_owned(), inputs.attempt.to_string());
+    labels
+}
+
+/// The uid of the Polecat that a pod belongs to, by its controller reference.
+pub(crate) fn owner_uid(pod: &Pod) -> Option<&str> {
+    let owner = pod
+        .metadata
+        .owner_references
+        .as_ref()?
+        .iter()
+        .find(|o| o.controller == Some(true) && o.kind == "Polecat")?;
+    Some(owner.uid.as_str())
+}
+
+/// The value of `gastown.io/drain` on a pod.
+pub(crate) fn drain(pod: &Pod) -> Option<&String> {
+    pod.metadata.annotations.as_ref()?.get(annotation::DRAIN)
+}

@@ -1,0 +1,150 @@
+//! Ending requests that do not land, opening them again, and deleting them.
+
+use gastown_api::conditions::time;
+use gastown_api::names::reason;
+use gastown_api::{MergeAttempt, MergePhase, MergeRequest};
+use gastown_core::train::{Author, Landing, RequestId};
+use gastown_runtime::apply;
+use gastown_runtime::events::Note;
+use jiff::Timestamp;
+use kube::{Api, ResourceExt as _};
+
+use super::land::publish;
+use super::polecat::author;
+use super::record::{end, ended, save};
+use crate::error::Error;
+use crate::gate;
+use crate::pass::Pass;
+use crate::train::Train;
+
+/// Finds out whether the author exists.
+pub(super) async fn look_up_author(
+    pass: &Pass<'_>,
+    train: &mut Train,
+    id: &RequestId,
+) -> Result<(), Error> {
+    let Some(e) = train.entry(id) else { return Ok(()) };
+    let by_person = e.object().spec.polecat_ref.is_none();
+    let exists = by_person
+        || author(&pass.client(), e.object())
+            .await?
+            .is_some_and(|p| p.metadata.deletion_timestamp.is_none());
+    e.cached.author = if exists { Author::Present } else { Author::Gone };
+    Ok(())
+}
+
+/// Sends a request back to its author.
+pub(super) async fn rework(
+    pass: &Pass<'_>,
+    train: &mut Train,
+    id: &RequestId,
+    why: &'static str,
+    evidence: String,
+) -> Result<(), Error> {
+    let base = train.tip().map(ToString::to_string).unwrap_or_default();
+    let Some(e) = train.entry(id) else { return Ok(()) };
+    let message = match why {
+        "Conflict" => format!("it does not apply to {}", pass.target),
+        "GateFailed" => "its gate failed; status.attempts has the end of the output".to_owned(),
+        _ => evidence.clone(),
+    };
+    // The evidence of a failed gate is in its attempt already; here is only a digest of it.
+    if why != "GateFailed" {
+        let attempt = e.attempt(&base, None);
+        attempt.result = Some(why.to_owned());
+        attempt.reason = Some(why.to_owned());
+        attempt.finished_at = Some(time(Timestamp::now()));
+        attempt.evidence = Some(gate::evidence(&evidence, MergeAttempt::MAX_EVIDENCE));
+    }
+    let (object, author) = (e.durable.object.clone(), e.author_name());
+    end(pass, train, id, ended(MergePhase::Rework, why, message.clone())).await?;
+    if why == "Conflict" {
+        pass.ctx.metrics.conflicts.get_or_create(&pass.labels()).inc();
+    }
+    let message = format!("Merge failed for {author}: {why}: {message}");
+    publish(pass, &object, Note::warning("landing", reason::MERGE_FAILED, message));
+    Ok(())
+}
+
+/// Ends a request that will not land.
+pub(super) async fn reject(
+    pass: &Pass<'_>,
+    train: &mut Train,
+    id: &RequestId,
+    why: &'static str,
+    message: String,
+) -> Result<(), Error> {
+    let Some(object) = train.entry(id).map(|e| e.durable.object.clone()) else { return Ok(()) };
+    end(pass, train, id, ended(MergePhase::Rejected, why, message.clone())).await?;
+    pass.ctx.runtime.events.publish(object.as_ref(), Note::warning("landing", why, message));
+    Ok(())
+}
+
+/// Ends a request that the request named `by` replaces.
+pub(super) async fn supersede(
+    pass: &Pass<'_>,
+    train: &mut Train,
+    id: &RequestId,
+    by: &str,
+) -> Result<(), Error> {
+    let message = format!("MergeRequest {by} replaces it");
+    end(pass, train, id, ended(MergePhase::Superseded, "Superseded", message)).await
+}
+
+/// Opens an ended request again.
+pub(super) async fn reopen(
+    pass: &Pass<'_>,
+    train: &mut Train,
+    id: &RequestId,
+) -> Result<(), Error> {
+    let Some(e) = train.entry(id) else { return Ok(()) };
+    let retried = e.object().spec.retry;
+    let record = &mut e.durable.record;
+    record.end = None;
+    record.verdicts.clear();
+    record.broken_runs = 0;
+    // Another run of the same candidate is another Job.
+    record.runs_done += 1;
+    record.retried = retried;
+    (e.cached.build, e.cached.landing) = (None, Landing::No);
+    (e.scratch.not_before, e.scratch.retest_at) = (None, None);
+    save(pass, train, id).await
+}
+
+/// Runs the gate of a request again after a failure.
+pub(super) async fn rerun(pass: &Pass<'_>, train: &mut Train, id: &RequestId) -> Result<(), Error> {
+    if let Some(e) = train.entry(id) {
+        e.durable.record.reruns += 1;
+    }
+    retest(pass, train, id).await
+}
+
+/// Drops the verdicts of a request, so that it is tested again.
+pub(super) async fn retest(
+    pass: &Pass<'_>,
+    train: &mut Train,
+    id: &RequestId,
+) -> Result<(), Error> {
+    let Some(e) = train.entry(id) else { return Ok(()) };
+    e.durable.record.verdicts.clear();
+    // Another run of the same commits is another Job.
+    e.durable.record.runs_done += 1;
+    e.scratch.retest_at = None;
+    save(pass, train, id).await
+}
+
+/// Deletes a request.
+pub(super) async fn delete(
+    pass: &Pass<'_>,
+    train: &mut Train,
+    id: &RequestId,
+) -> Result<(), Error> {
+    let Some(e) = train.entries.remove(id) else { return Ok(()) };
+    let namespace = e.object().namespace().unwrap_or_default();
+    let api = Api::<MergeRequest>::namespaced(pass.client(), &namespace);
+    apply::delete(&api, e.object()).await.map_err(|source| Error::Apply {
+        doing: format!("deleting MergeRequest {}", e.object().name_any()),
+        source,
+    })?;
+    Ok(())
+}

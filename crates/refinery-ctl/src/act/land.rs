@@ -1,0 +1,237 @@
+//! Landing a tested candidate: the push, reading it back, and what follows.
+
+use std::time::Duration;
+
+use gastown_api::names::reason;
+use gastown_api::{MergePhase, MergeRequest};
+use gastown_core::train::{Car, End, Landing, RequestId, Target, Tested};
+use gastown_git::{GitError, PushOutcome, RefUpdate, Refusal, Remote};
+use gastown_runtime::events::Note;
+use gastown_types::CommitId;
+use jiff::Timestamp;
+use kube::ResourceExt as _;
+
+use super::fetch::{blocking, fetch, refresh};
+use super::polecat::mark_merged;
+use super::record::{end, save};
+use crate::error::Error;
+use crate::pass::Pass;
+use crate::train::{Train, in_seconds};
+
+/// Pushes a tested candidate to the target.
+pub(super) async fn land(
+    pass: &Pass<'_>,
+    train: &mut Train,
+    remote: &Remote,
+    tested: &Tested<Car>,
+) -> Result<(), Error> {
+    let car = tested.what();
+    if !is_fast_forward(pass, &car.base, &car.commit).await? {
+        return Err(Error::Internal(format!(
+            "candidate {} does not descend from {}",
+            car.commit, car.base
+        )));
+    }
+    if pass.ctx.runtime.leadership.held().is_none() {
+        return Err(Error::LeaseLost);
+    }
+    let update = RefUpdate {
+        name: pass.target.full(),
+        expected: Some(car.base.clone()),
+        new: Some(car.commit.clone()),
+    };
+    let outcome = match remote.push(&pass.ctx.git, pass.mirror().path(), &[update]).await {
+        Ok(outcomes) => outcomes.into_iter().next(),
+        Err(error) => {
+            // The push may have arrived all the same: the target is read before anything else.
+            train.target = None;
+            return Err(error.into());
+        }
+    };
+    let outcome =
+        outcome.unwrap_or(PushOutcome::Rejected(Refusal::Other, "git reported nothing".into()));
+    let Some(e) = train.entry(&car.request) else { return Ok(()) };
+    match outcome {
+        PushOutcome::Done | PushOutcome::UpToDate => {
+            e.cached.landing = Landing::Pushed(car.commit.clone());
+            train.target = Some(Target::At { tip: car.commit.clone(), seen: Timestamp::now() });
+        }
+        PushOutcome::Rejected(Refusal::Stale, detail) => {
+            tracing::info!(
+                request = e.object().name_any(),
+                detail,
+                "the target moved: the request is built and tested again"
+            );
+            train.target = None;
+        }
+        PushOutcome::Rejected(refusal, message) => {
+            let why = format!("the remote refused the push ({refusal:?}): {message}");
+            e.wait_until(in_seconds(60), "PushRejected", why);
+            let message = format!("Merge failed for {}: {message}", e.author_name());
+            let note = Note::warning("landing", reason::MERGE_FAILED, message);
+            publish(pass, e.object(), note);
+        }
+    }
+    Ok(())
+}
+
+/// Whether `commit` descends from `base`: a push with a lease skips git's own check.
+async fn is_fast_forward(
+    pass: &Pass<'_>,
+    base: &CommitId,
+    commit: &CommitId,
+) -> Result<bool, GitError> {
+    let (mirror, base, commit) = (pass.mirror(), base.clone(), commit.clone());
+    blocking(move || mirror.objects()?.is_ancestor(&base, &commit)).await
+}
+
+/// Confirms that the target has what was pushed.
+pub(super) async fn read_back(
+    pass: &Pass<'_>,
+    train: &mut Train,
+    remote: &Remote,
+    id: &RequestId,
+    commit: CommitId,
+) -> Result<(), Error> {
+    for wait in [0, 200, 1000] {
+        // A forge's replicas may be behind the one that accepted the push.
+        tokio::time::sleep(Duration::from_millis(wait)).await;
+        if target_has(pass, train, remote, &commit).await? {
+            if let Some(e) = train.entry(id) {
+                e.cached.landing = Landing::Confirmed(commit);
+            }
+            return Ok(());
+        }
+    }
+    pass.ctx.metrics.mismatches.get_or_create(&pass.labels()).inc();
+    let message =
+        format!("the remote accepted {commit}, but its branch {} does not have it", pass.target);
+    let note = Note::warning("landing", "ReadBackFailed", &message);
+    pass.ctx.runtime.events.publish(pass.refinery.as_ref(), note);
+    train.target = None;
+    if let Some(e) = train.entry(id) {
+        e.cached.landing = Landing::No;
+        e.cached.build = None;
+        e.wait_until(in_seconds(30), "ReadBackFailed", message);
+    }
+    Ok(())
+}
+
+/// Whether the remote's target has the commit now.
+async fn target_has(
+    pass: &Pass<'_>,
+    train: &mut Train,
+    remote: &Remote,
+    commit: &CommitId,
+) -> Result<bool, GitError> {
+    let name = pass.target.full();
+    let refs = remote.ls_remote(&pass.ctx.git, std::slice::from_ref(&name)).await?;
+    let Some(tip) = refs.get(&name).cloned() else { return Ok(false) };
+    let seen = Timestamp::now();
+    if tip == *commit {
+        train.target = Some(Target::At { tip, seen });
+        return Ok(true);
+    }
+    // Somebody pushed on top of it, or instead of it.
+    train.target = Some(Target::Unknown);
+    let heads = refresh(pass, remote, std::slice::from_ref(&pass.target)).await?;
+    let Some(tip) = heads.get(&pass.target).cloned() else { return Ok(false) };
+    let (mirror, commit, on) = (pass.mirror(), commit.clone(), tip.clone());
+    let has = blocking(move || mirror.objects()?.is_ancestor(&commit, &on)).await?;
+    if has {
+        train.target = Some(Target::At { tip, seen });
+    }
+    Ok(has)
+}
+
+/// Ends a request that is on the target.
+pub(super) async fn mark_landed(
+    pass: &Pass<'_>,
+    train: &mut Train,
+    id: &RequestId,
+    commit: Option<CommitId>,
+    tested: Option<CommitId>,
+    why: &'static str,
+) -> Result<(), Error> {
+    let shown = commit.as_ref().or(train.tip()).map(ToString::to_string).unwrap_or_default();
+    let Some(e) = train.entry(id) else { return Ok(()) };
+    // The Polecat comes first: after a crash in between, the request is found landed again and the
+    // Polecat is marked again.
+    let message =
+        format!("Branch {} merged to {} (commit: {shown})", e.durable.branch, pass.target);
+    e.cached.merged_version = mark_merged(&pass.client(), e.object(), &message).await?;
+    let (object, author) = (e.durable.object.clone(), e.author_name());
+    let landed = End {
+        phase: MergePhase::Landed,
+        reason: why.to_owned(),
+        message,
+        at: Timestamp::now(),
+        tested,
+        landed: commit,
+    };
+    end(pass, train, id, landed).await?;
+    if let Some(created) = object.creation_timestamp() {
+        let seconds = Timestamp::now().duration_since(created.0).as_secs_f64();
+        pass.ctx.metrics.merge_seconds.get_or_create(&pass.labels()).observe(seconds);
+    }
+    let message = format!("Successfully merged {author}");
+    publish(pass, &object, Note::normal("landing", reason::MERGE_SUCCEEDED, message));
+    Ok(())
+}
+
+/// Sets the condition `Merged` of a landed request's Polecat again.
+pub(super) async fn notify_author(
+    pass: &Pass<'_>,
+    train: &mut Train,
+    id: &RequestId,
+) -> Result<(), Error> {
+    let Some(e) = train.entry(id) else { return Ok(()) };
+    let Some(end) = &e.durable.record.end else { return Ok(()) };
+    e.cached.merged_version = mark_merged(&pass.client(), e.object(), &end.message).await?;
+    Ok(())
+}
+
+/// Publishes an event of the request, and one of the Refinery about the request.
+pub(super) fn publish(pass: &Pass<'_>, request: &MergeRequest, note: Note) {
+    let events = &pass.ctx.runtime.events;
+    events.publish(pass.refinery.as_ref(), note.clone().about(request));
+    events.publish(request, note);
+}
+
+/// Deletes a landed branch that nobody has moved since. One that cannot be deleted stays, which is
+/// not an error.
+pub(super) async fn delete_branch(
+    pass: &Pass<'_>,
+    train: &mut Train,
+    remote: &Remote,
+    id: &RequestId,
+) -> Result<(), Error> {
+    let Some(e) = train.entries.get(id) else { return Ok(()) };
+    let (branch, commit) = (e.durable.branch.clone(), e.durable.commit.clone());
+    // Another open request of the same branch still needs it.
+    let is_needed = train
+        .entries
+        .iter()
+        .any(|(other, e)| other != id && e.durable.branch == branch && e.is_open());
+    if branch != pass.target && !is_needed {
+        if !pass.mirror().path().exists() {
+            // A push needs a repository, even one that only deletes.
+            fetch(pass, train, remote).await?;
+        }
+        let update = RefUpdate { name: branch.full(), expected: Some(commit), new: None };
+        match remote.push(&pass.ctx.git, pass.mirror().path(), &[update]).await {
+            Ok(outcomes) => tracing::debug!(%branch, ?outcomes, "deleted a landed branch"),
+            Err(error) if error.class.is_transient() => {
+                if let Some(e) = train.entry(id) {
+                    e.scratch.not_before = Some(in_seconds(60));
+                }
+                return Ok(());
+            }
+            Err(error) => tracing::info!(%branch, %error, "a landed branch was not deleted"),
+        }
+    }
+    if let Some(e) = train.entry(id) {
+        e.durable.record.cleaned = true;
+    }
+    save(pass, train, id).await
+}

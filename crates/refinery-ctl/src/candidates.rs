@@ -1,0 +1,39 @@
+//! Which candidate the pod of each gate's Job may fetch.
+
+use std::collections::HashMap;
+use std::path::PathBuf;
+
+use gastown_types::CommitId;
+use parking_lot::Mutex;
+
+/// A candidate that the git endpoint serves.
+#[derive(Clone, Debug)]
+pub(crate) struct ServedCandidate {
+    /// The folder of the mirror that has it.
+    pub mirror: PathBuf,
+    pub commit: CommitId,
+    pub rig: String,
+    pub target: String,
+}
+
+/// The served candidates by the uid of their Job. Lost when the process ends; a reconcile offers
+/// them again once they are built.
+#[derive(Default)]
+pub(crate) struct Candidates(Mutex<HashMap<String, ServedCandidate>>);
+
+impl Candidates {
+    /// Serves a candidate to the pods of the Job `uid`, unless the Job has one already.
+    pub(crate) fn offer(&self, uid: String, candidate: impl FnOnce() -> ServedCandidate) {
+        self.0.lock().entry(uid).or_insert_with(candidate);
+    }
+
+    /// Stops serving the pods of the Job `uid`.
+    pub(crate) fn withdraw(&self, uid: &str) {
+        self.0.lock().remove(uid);
+    }
+
+    /// What the pods of the Job `uid` may fetch.
+    pub(crate) fn of_job(&self, uid: &str) -> Option<ServedCandidate> {
+        self.0.lock().get(uid).cloned()
+    }
+}

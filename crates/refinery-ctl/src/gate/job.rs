@@ -1,0 +1,154 @@
+//! The Job that tests a candidate: an init container fetches it, another runs the gate's command.
+
+use gastown_api::names::{annotation, label};
+use gastown_api::{GateTemplate, Refinery};
+use gastown_runtime::apply;
+use gastown_types::is_label_value;
+use k8s_openapi::api::batch::v1::Job;
+use kube::ResourceExt as _;
+use serde_json::{Value, json};
+
+use super::{CONTAINER, FETCH, JobRecipe};
+use crate::args::GateSettings;
+
+fn restricted(read_only: bool) -> Value {
+    json!({
+        "allowPrivilegeEscalation": false,
+        "readOnlyRootFilesystem": read_only,
+        "capabilities": {"drop": ["ALL"]},
+        "runAsNonRoot": true,
+        "seccompProfile": {"type": "RuntimeDefault"},
+    })
+}
+
+/// The gate's Job. `ca` is the CA certificate of the git endpoint, as PEM.
+pub(crate) fn job(
+    refinery: &Refinery,
+    settings: &GateSettings,
+    recipe: &JobRecipe,
+    ca: &str,
+) -> Result<Job, serde_json::Error> {
+    let template = refinery.spec.gate_template.clone().unwrap_or_default();
+    let labels = json!({
+        "app.kubernetes.io/component": "gate",
+        "app.kubernetes.io/managed-by": "refinery-ctl",
+        label::RIG: Some(&refinery.spec.rig_ref).filter(|name| is_label_value(name)),
+    });
+    let body = json!({
+        "apiVersion": "batch/v1",
+        "kind": "Job",
+        "metadata": {
+            "name": recipe.job_name(refinery),
+            "namespace": refinery.namespace(),
+            "labels": labels,
+            "annotations": {annotation::RECIPE: serde_json::to_string(recipe)?},
+            "ownerReferences": apply::owner(refinery).ok().into_iter().collect::<Vec<_>>(),
+        },
+        "spec": {
+            "backoffLimit": 0,
+            "completions": 1,
+            "parallelism": 1,
+            "template": {"metadata": {"labels": labels}, "spec": pod(refinery, settings, recipe, ca, &template)},
+        },
+    });
+    serde_json::from_value(body)
+}
+
+fn pod(
+    refinery: &Refinery,
+    settings: &GateSettings,
+    recipe: &JobRecipe,
+    ca: &str,
+    template: &GateTemplate,
+) -> Value {
+    json!({
+        "restartPolicy": "Never",
+        // A projected token needs a service account that is named here, where the API server fills in
+        // none.
+        "serviceAccountName": "default",
+        "automountServiceAccountToken": false,
+        "enableServiceLinks": false,
+        "terminationGracePeriodSeconds": 5,
+        // The deadline is the pod's, not the Job's: a Job that exceeds its deadline deletes its pod,
+        // and with it the gate's log.
+        "activeDeadlineSeconds": settings.seconds,
+        "securityContext": {
+            "runAsNonRoot": true, "runAsUser": 65532, "runAsGroup": 65532, "fsGroup": 65532,
+            "seccompProfile": {"type": "RuntimeDefault"},
+        },
+        "imagePullSecrets": template.image_pull_secrets,
+        "nodeSelector": template.node_selector,
+        "initContainers": [fetch_container(refinery, settings, recipe, ca)],
+        "containers": [gate_container(refinery, settings, template)],
+        "volumes": [
+            {"name": "workspace", "emptyDir": {}},
+            {"name": "home", "emptyDir": {}},
+            {"name": "tmp", "emptyDir": {}},
+            {"name": "token", "projected": {"sources": [
+                {"serviceAccountToken": {"audience": gastown_runtime::AUDIENCE, "expirationSeconds": 3600, "path": "token"}},
+            ]}},
+        ],
+    })
+}
+
+/// The container that fetches the candidate; it alone has a token.
+fn fetch_container(
+    refinery: &Refinery,
+    settings: &GateSettings,
+    recipe: &JobRecipe,
+    ca: &str,
+) -> Value {
+    let url = format!(
+        "{}/git/{}/{}",
+        settings.git_endpoint.trim_end_matches('/'),
+        refinery.spec.rig_ref,
+        refinery.spec.target_branch
+    );
+    json!({
+        "name": FETCH,
+        "image": settings.image,
+        "imagePullPolicy": settings.pull_policy,
+        "command": ["/usr/local/bin/gt", "fetch"],
+        "env": [
+            {"name": "HOME", "value": "/home/nonroot"},
+            {"name": "GASTOWN_GIT_URL", "value": url},
+            {"name": "GASTOWN_CANDIDATE", "value": recipe.candidate},
+            {"name": "GASTOWN_CA", "value": ca},
+            {"name": "GASTOWN_TOKEN_FILE", "value": "/var/run/gastown/token/token"},
+        ],
+        "resources": {"requests": {"cpu": "20m", "memory": "64Mi"}},
+        "securityContext": restricted(true),
+        "terminationMessagePolicy": "FallbackToLogsOnError",
+        "volumeMounts": [
+            {"name": "workspace", "mountPath": "/workspace"},
+            {"name": "home", "mountPath": "/home/nonroot"},
+            {"name": "tmp", "mountPath": "/tmp"},
+            {"name": "token", "mountPath": "/var/run/gastown/token", "readOnly": true},
+        ],
+    })
+}
+
+/// The container that runs the gate's command.
+fn gate_container(refinery: &Refinery, settings: &GateSettings, template: &GateTemplate) -> Value {
+    let own_image = template.image.is_none();
+    let image = template.image.clone().unwrap_or_else(|| settings.image.clone());
+    let resources = template.resources.as_ref().and_then(|r| serde_json::to_value(r).ok());
+    let mut env = vec![json!({"name": "HOME", "value": "/home/nonroot"})];
+    env.extend(template.env.iter().filter_map(|e| serde_json::to_value(e).ok()));
+    json!({
+        "name": CONTAINER,
+        "image": image,
+        "imagePullPolicy": if own_image { &settings.pull_policy } else { "IfNotPresent" },
+        "command": ["/bin/sh", "-c", refinery.spec.test_command],
+        "workingDir": "/workspace/repo",
+        "env": env,
+        "resources": resources.unwrap_or_else(|| json!({"requests": {"cpu": "100m", "memory": "128Mi"}})),
+        "securityContext": restricted(false),
+        "terminationMessagePolicy": "FallbackToLogsOnError",
+        "volumeMounts": [
+            {"name": "workspace", "mountPath": "/workspace"},
+            {"name": "home", "mountPath": "/home/nonroot"},
+            {"name": "tmp", "mountPath": "/tmp"},
+        ],
+    })
+}

@@ -1,0 +1,201 @@
+use gastown_api::RefinerySpec;
+use jiff::Timestamp;
+use serde_json::{Value, json};
+
+use super::*;
+
+fn now() -> Timestamp {
+    "2026-01-01T01:00:00Z".parse().unwrap()
+}
+
+fn job(status: &Value) -> Job {
+    serde_json::from_value(json!({"metadata": {"name": "gate-1"}, "status": status})).unwrap()
+}
+
+fn with_pod(status: &Value) -> RunState {
+    let pod = json!({"metadata": {"name": "p", "creationTimestamp": "2026-01-01T00:00:00Z"}, "status": status});
+    state(&job(&json!({})), Some(&serde_json::from_value(pod).unwrap()), now())
+}
+
+fn ended(name: &str, code: i32, reason: &str) -> Value {
+    let terminated = json!({"exitCode": code, "reason": reason, "startedAt": "2026-01-01T00:00:00Z", "message": "text"});
+    json!({"name": name, "image": "", "imageID": "", "ready": false, "restartCount": 0, "state": {"terminated": terminated}})
+}
+
+fn waiting(name: &str, reason: &str) -> Value {
+    let state = json!({"waiting": {"reason": reason}});
+    json!({"name": name, "image": "", "imageID": "", "ready": false, "restartCount": 0, "state": state})
+}
+
+fn failed(more: &Value, fetch: i32, gate: Option<(i32, &str)>) -> RunState {
+    let mut status = json!({
+        "phase": "Failed",
+        "initContainerStatuses": [ended("fetch", fetch, "")],
+        "containerStatuses": gate.map(|(code, reason)| ended("gate", code, reason)).into_iter().collect::<Vec<_>>(),
+    });
+    status.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+    with_pod(&status)
+}
+
+fn is_broken(state: &RunState) -> bool {
+    matches!(state, RunState::Broken(_))
+}
+
+#[test]
+fn only_the_gate_s_own_exit_code_blames_its_author() {
+    let none = json!({});
+    assert_eq!(with_pod(&json!({"phase": "Succeeded"})), RunState::Passed);
+    assert_eq!(failed(&none, 0, Some((1, "Error"))), RunState::Failed);
+    assert_eq!(failed(&none, 0, Some((137, "Error"))), RunState::Failed);
+    assert!(is_broken(&failed(&none, 0, Some((137, "OOMKilled")))));
+    assert!(is_broken(&failed(&none, 0, Some((128, "StartError")))));
+    assert!(is_broken(&failed(&none, 0, Some((137, "ContainerStatusUnknown")))));
+    assert!(is_broken(&failed(&none, 1, None)));
+    assert!(is_broken(&failed(&none, 0, None)));
+    assert!(is_broken(&failed(&json!({"reason": "Evicted"}), 0, Some((1, "Error")))));
+    let disrupted = json!({"conditions": [{"type": "DisruptionTarget", "status": "True", "reason": "PreemptionByScheduler"}]});
+    assert!(is_broken(&failed(&disrupted, 0, Some((1, "Error")))));
+}
+
+#[test]
+fn a_deadline_blames_the_gate_only_if_it_had_started() {
+    let late = json!({"reason": "DeadlineExceeded"});
+    assert_eq!(failed(&late, 0, Some((137, "Error"))), RunState::Failed);
+    assert!(is_broken(&failed(&late, 0, None)));
+}
+
+#[test]
+fn an_image_that_cannot_be_pulled_breaks_the_run_and_a_missing_node_does_not() {
+    let image = with_pod(
+        &json!({"phase": "Pending", "containerStatuses": [waiting("gate", "ImagePullBackOff")]}),
+    );
+    assert!(is_broken(&image), "{image:?}");
+    let starting = with_pod(
+        &json!({"phase": "Pending", "containerStatuses": [waiting("gate", "PodInitializing")]}),
+    );
+    assert_eq!(starting, RunState::Running("its pod is starting".into()));
+    let unscheduled = json!([{"type": "PodScheduled", "status": "False", "message": "0/1 nodes: Insufficient cpu"}]);
+    let node = with_pod(&json!({"phase": "Pending", "conditions": unscheduled}));
+    assert_eq!(
+        node,
+        RunState::Running("its pod is not scheduled: 0/1 nodes: Insufficient cpu".into())
+    );
+}
+
+#[test]
+fn a_failed_job_without_a_pod_is_broken_and_not_failed() {
+    let condition = |kind: &str, at: &str| {
+        job(
+            &json!({"conditions": [{"type": kind, "status": "True", "reason": "BackoffLimitExceeded", "lastTransitionTime": at}]}),
+        )
+    };
+    assert!(is_broken(&state(&condition("Failed", "2026-01-01T00:00:00Z"), None, now())));
+    assert!(matches!(
+        state(&condition("Failed", "2026-01-01T00:59:58Z"), None, now()),
+        RunState::Running(_)
+    ));
+    assert_eq!(
+        state(&condition("Complete", "2026-01-01T00:00:00Z"), None, now()),
+        RunState::Passed
+    );
+    assert!(matches!(state(&job(&json!({})), None, now()), RunState::Running(_)));
+}
+
+fn refinery() -> Refinery {
+    let mut r = Refinery::new(
+        "r",
+        RefinerySpec {
+            test_command: Some("make 'te st'; $X".into()),
+            ..RefinerySpec::of_rig("web")
+        },
+    );
+    r.metadata.namespace = Some("ns".into());
+    r.metadata.uid = Some("uid-r".into());
+    r
+}
+
+fn settings() -> GateSettings {
+    GateSettings {
+        image: "agent:1".into(),
+        pull_policy: "IfNotPresent".into(),
+        git_endpoint: "https://refinery-ctl.gastown-system.svc:9418".into(),
+        seconds: 60,
+    }
+}
+
+fn recipe() -> JobRecipe {
+    let commit = |c: &str| c.repeat(40).parse().unwrap();
+    let car = Car { request: RequestId("uid-m".into()), base: commit("a"), commit: commit("c") };
+    JobRecipe::new(&car, &commit("b"), &gate_id(&refinery(), &settings()).unwrap(), 1)
+}
+
+#[test]
+fn a_job_has_a_recipe_only_if_we_own_it_and_the_name_matches() {
+    let made = super::job(&refinery(), &settings(), &recipe(), "PEM").unwrap();
+    assert_eq!(JobRecipe::of(&made, &refinery()), Some(recipe()));
+    let mut renamed = made.clone();
+    renamed.metadata.name = Some("gate-0123456789abcdef".into());
+    assert_eq!(JobRecipe::of(&renamed, &refinery()), None);
+    let mut other = refinery();
+    other.metadata.uid = Some("another".into());
+    assert_eq!(JobRecipe::of(&made, &other), None);
+}
+
+#[test]
+fn the_gate_s_pod_is_restricted_and_has_no_token_beside_its_command() {
+    let made = super::job(&refinery(), &settings(), &recipe(), "PEM").unwrap();
+    let spec = made.spec.unwrap();
+    assert_eq!(spec.backoff_limit, Some(0));
+    assert_eq!(spec.ttl_seconds_after_finished, None);
+    let pod = spec.template.spec.unwrap();
+    assert_eq!(
+        (pod.automount_service_account_token, pod.active_deadline_seconds),
+        (Some(false), Some(60))
+    );
+    let gate = &pod.containers[0];
+    // The command is an argument of its own; no other command is built from it.
+    assert_eq!(gate.command.as_ref().unwrap(), &["/bin/sh", "-c", "make 'te st'; $X"]);
+    assert!(gate.volume_mounts.iter().flatten().all(|m| m.name != "token"));
+    let security = gate.security_context.as_ref().unwrap();
+    assert_eq!(
+        (security.run_as_non_root, security.allow_privilege_escalation),
+        (Some(true), Some(false))
+    );
+    let fetch = &pod.init_containers.as_ref().unwrap()[0];
+    let url = fetch.env.iter().flatten().find(|e| e.name == "GASTOWN_GIT_URL").unwrap();
+    assert_eq!(
+        url.value.as_deref(),
+        Some("https://refinery-ctl.gastown-system.svc:9418/git/web/main")
+    );
+}
+
+#[test]
+fn another_command_or_image_is_another_gate() {
+    let mut other = refinery();
+    other.spec.test_command = Some("make".into());
+    assert_ne!(gate_id(&other, &settings()), gate_id(&refinery(), &settings()));
+    other.spec.test_command = Some("  ".into());
+    assert_eq!(gate_id(&other, &settings()), None);
+}
+
+#[test]
+fn evidence_is_the_cleaned_end_of_the_log() {
+    assert_eq!(evidence("first\nlast \u{1b}[31mred\n", 8), "…[31mred");
+    assert_eq!(evidence("\u{1b}[31mred\n", 99), "\u{fffd}[31mred");
+}
+
+#[test]
+fn a_starting_run_has_one_message_and_not_one_for_each_step() {
+    let fresh = |seconds: i64| {
+        let at = Timestamp::from_second(now().as_second() - seconds).unwrap();
+        let job = json!({"metadata": {"name": "gate-1", "creationTimestamp": at.to_string()}});
+        state(&serde_json::from_value(job).unwrap(), None, now())
+    };
+    let starts = RunState::Running("its pod is starting".into());
+    assert_eq!(fresh(1), starts);
+    assert_eq!(with_pod(&json!({"phase": "Pending"})), starts);
+    assert_eq!(fresh(60), RunState::Running("it has no pod yet; see its events".into()));
+    // Its containers have ended, the pod's phase follows.
+    let ending = json!({"phase": "Running", "containerStatuses": [ended("gate", 0, "Completed")]});
+    assert_eq!(with_pod(&ending), RunState::Running(String::new()));
+}

@@ -1,0 +1,57 @@
+//! One reconcile of an active Refinery: what all of its steps need.
+
+use std::sync::Arc;
+
+use gastown_api::{Refinery, Rig};
+use gastown_git::Mirror;
+use gastown_types::{BranchName, CommitId, GitUrl};
+use k8s_openapi::api::batch::v1::Job;
+use kube::{Api, Client, ResourceExt as _};
+
+use crate::candidates::ServedCandidate;
+use crate::context::Context;
+use crate::metrics::RigLabels;
+
+/// A reconcile of the Refinery that is active for one branch.
+pub(crate) struct Pass<'a> {
+    pub ctx: &'a Context,
+    pub refinery: Arc<Refinery>,
+    pub rig: Arc<Rig>,
+    pub url: GitUrl,
+    pub target: BranchName,
+}
+
+impl Pass<'_> {
+    pub(crate) fn client(&self) -> Client {
+        self.ctx.runtime.client.clone()
+    }
+
+    pub(crate) fn mirror(&self) -> Mirror {
+        self.ctx.mirror(&self.url)
+    }
+
+    pub(crate) fn labels(&self) -> RigLabels {
+        RigLabels { rig: self.refinery.spec.rig_ref.clone() }
+    }
+
+    /// What the pod of a Job that tests `candidate` may fetch.
+    pub(crate) fn served(&self, candidate: &CommitId) -> ServedCandidate {
+        ServedCandidate {
+            mirror: self.mirror().path().to_owned(),
+            commit: candidate.clone(),
+            rig: self.refinery.spec.rig_ref.clone(),
+            target: self.target.to_string(),
+        }
+    }
+
+    /// The Jobs in the Refinery's namespace.
+    pub(crate) fn jobs(&self) -> Api<Job> {
+        Api::namespaced(self.client(), &self.refinery.namespace().unwrap_or_default())
+    }
+
+    /// The Job of this name in the Refinery's namespace, if the watch cache shows it.
+    pub(crate) fn cached_job(&self, name: &str) -> Option<Arc<Job>> {
+        let namespace = self.refinery.namespace();
+        self.ctx.stores.jobs.find(|j| j.name_any() == name && j.namespace() == namespace)
+    }
+}

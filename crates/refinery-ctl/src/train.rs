@@ -1,0 +1,208 @@
+//! What the worker of one target branch remembers between reconciles.
+//!
+//! The watch cache lags behind our own writes, so decisions are made from here. Another term of the
+//! lease, another process or another Refinery starts with an empty [`Train`].
+
+use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
+
+use gastown_api::conditions::time;
+use gastown_api::{MergeAttempt, MergeRequest, MergeRequestStatus, RefineryStatus};
+use gastown_core::train::{Author, Build, Landing, RequestId, Run, Source, Target};
+use gastown_runtime::own_writes::resource_version;
+use gastown_types::{BranchName, CommitId};
+use jiff::{SignedDuration, Timestamp};
+use kube::ResourceExt as _;
+
+use crate::record::RequestRecord;
+
+/// One request, in three parts by what a crash loses.
+pub(crate) struct Entry {
+    pub durable: Durable,
+    pub cached: Cached,
+    pub scratch: Scratch,
+}
+
+/// What the API server has: a crash loses nothing of it. The record is written before anything that
+/// follows from it is done.
+pub(crate) struct Durable {
+    /// The newest version of the object that we know.
+    pub object: Arc<MergeRequest>,
+    pub branch: BranchName,
+    pub commit: CommitId,
+    pub record: RequestRecord,
+}
+
+/// Answers of the remote, the mirror and the API server: after a crash they are asked again, which
+/// costs time only.
+pub(crate) struct Cached {
+    /// Whether the commit is on its branch.
+    pub source: Source,
+    /// What was built from the request, and on which tip.
+    pub build: Option<Build>,
+    /// The progress of its landing; what has landed is found again on the target.
+    pub landing: Landing,
+    /// Whether the author exists.
+    pub author: Author,
+    /// The resource version of the Polecat to which we added the condition `Merged`: whether an
+    /// older one in the watch cache has it does not matter.
+    pub merged_version: u64,
+}
+
+/// Delays and explanations: a crash loses them, and the request is tried earlier or its status
+/// shows less.
+pub(crate) struct Scratch {
+    /// When the request may be tried again.
+    pub not_before: Option<Timestamp>,
+    /// When it may be tested again on a broken target.
+    pub retest_at: Option<Timestamp>,
+    /// Why it was last made to wait.
+    pub why: Option<WaitReason>,
+    /// The times and attempts of its status, with those that are not written yet.
+    pub history: MergeRequestStatus,
+}
+
+/// Why something waits, as a condition shows it.
+#[derive(Clone, Debug)]
+pub(crate) struct WaitReason {
+    pub reason: &'static str,
+    pub message: String,
+}
+
+impl Entry {
+    /// The entry of a request that is seen for the first time; `None` when its branch or commit is
+    /// invalid.
+    pub(crate) fn new(object: Arc<MergeRequest>) -> Option<Self> {
+        let mut history = object.status.clone().unwrap_or_default();
+        history.attempts.truncate(MergeRequestStatus::MAX_ATTEMPTS);
+        Some(Self {
+            durable: Durable {
+                branch: object.spec.source_branch.parse().ok()?,
+                commit: object.spec.commit.parse().ok()?,
+                record: RequestRecord::of(&object),
+                object,
+            },
+            cached: Cached {
+                source: Source::Unknown,
+                build: None,
+                landing: Landing::No,
+                author: Author::Unknown,
+                merged_version: 0,
+            },
+            scratch: Scratch { not_before: None, retest_at: None, why: None, history },
+        })
+    }
+
+    /// Takes a version of the object, if it is newer than the present one.
+    pub(crate) fn update(&mut self, object: &Arc<MergeRequest>) {
+        if resource_version(object.as_ref()) > resource_version(self.object()) {
+            self.durable.object = object.clone();
+        }
+    }
+
+    pub(crate) fn object(&self) -> &MergeRequest {
+        &self.durable.object
+    }
+
+    pub(crate) fn is_open(&self) -> bool {
+        self.durable.record.end.is_none()
+    }
+
+    /// The name under which people know its author: the Polecat's, or the request's own.
+    pub(crate) fn author_name(&self) -> String {
+        let polecat = self.object().spec.polecat_ref.as_ref();
+        polecat.map_or_else(|| self.object().name_any(), |p| p.name.clone())
+    }
+
+    /// Has the request wait until `until`; its status shows why.
+    pub(crate) fn wait_until(&mut self, until: Timestamp, reason: &'static str, message: String) {
+        self.scratch.not_before = Some(until);
+        self.scratch.why = Some(WaitReason { reason, message });
+    }
+
+    /// The unfinished attempt for this base and candidate in the history; a new one if there is
+    /// none, for which the oldest one goes when there are too many.
+    pub(crate) fn attempt(&mut self, base: &str, candidate: Option<&str>) -> &mut MergeAttempt {
+        let attempts = &mut self.scratch.history.attempts;
+        let is_same = |a: &MergeAttempt| {
+            a.result.is_none() && a.base == base && a.candidate.as_deref() == candidate
+        };
+        let at = if let Some(at) = attempts.iter().position(is_same) {
+            at
+        } else {
+            let number = attempts.last().map_or(1, |a| a.number.saturating_add(1));
+            if attempts.len() >= MergeRequestStatus::MAX_ATTEMPTS {
+                attempts.remove(0);
+            }
+            attempts.push(MergeAttempt {
+                number,
+                commit: self.durable.commit.to_string(),
+                base: base.to_owned(),
+                candidate: candidate.map(str::to_owned),
+                started_at: Some(time(Timestamp::now())),
+                ..MergeAttempt::default()
+            });
+            attempts.len() - 1
+        };
+        &mut attempts[at]
+    }
+}
+
+/// A Job that was created, and that the watch cache may not show yet.
+pub(crate) struct CreatedJob {
+    pub run: Run,
+    pub at: Timestamp,
+}
+
+/// A Refinery's status as it was written last.
+pub(crate) struct WrittenStatus {
+    pub status: RefineryStatus,
+    /// The resource version that the write made.
+    pub version: u64,
+}
+
+/// What the worker of one target branch remembers.
+#[derive(Default)]
+pub(crate) struct Train {
+    /// The term of the lease in which this was learnt.
+    pub term: Option<i32>,
+    /// The uid of the Refinery for which this was learnt.
+    pub refinery: String,
+    pub target: Option<Target>,
+    pub entries: HashMap<RequestId, Entry>,
+    /// Jobs by name.
+    pub created_jobs: HashMap<String, CreatedJob>,
+    /// The uids of Jobs that were deleted and that the watch cache may still show.
+    pub released_jobs: HashSet<String>,
+    /// Why the remote cannot be used.
+    pub problem: Option<WaitReason>,
+    /// How many reconciles in a row failed at the remote.
+    pub failures: u32,
+    /// Whether the mirror was deleted since the remote was used last.
+    pub discarded: bool,
+    pub written: Option<WrittenStatus>,
+}
+
+impl Train {
+    pub(crate) fn target(&self) -> Target {
+        self.target.clone().unwrap_or(Target::Unknown)
+    }
+
+    /// The target's commit, if it is known.
+    pub(crate) fn tip(&self) -> Option<&CommitId> {
+        match &self.target {
+            Some(Target::At { tip, .. }) => Some(tip),
+            Some(Target::Unknown | Target::Absent { .. }) | None => None,
+        }
+    }
+
+    pub(crate) fn entry(&mut self, id: &RequestId) -> Option<&mut Entry> {
+        self.entries.get_mut(id)
+    }
+}
+
+/// The time that many seconds from now.
+pub(crate) fn in_seconds(seconds: i64) -> Timestamp {
+    let now = Timestamp::now();
+    now.checked_add(SignedDuration::from_secs(seconds)).unwrap_or(now)
+}

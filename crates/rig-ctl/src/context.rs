@@ -1,0 +1,18 @@
+//! What the controller holds.
+
+use gastown_api::{BeadStore, Convoy, Polecat, Refinery, Witness};
+use gastown_runtime::Runtime;
+use gastown_runtime::pace::Pace;
+use kube::runtime::reflector::Store;
+
+/// What a reconcile reads and writes through.
+pub(crate) struct Context {
+    pub(crate) runtime: Runtime,
+    pub(crate) refineries: Store<Refinery>,
+    pub(crate) witnesses: Store<Witness>,
+    pub(crate) bead_stores: Store<BeadStore>,
+    pub(crate) polecats: Store<Polecat>,
+    pub(crate) convoys: Store<Convoy>,
+    /// Limits how often a status is written only because counts changed.
+    pub(crate) pace: Pace,
+}

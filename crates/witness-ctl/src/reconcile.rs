@@ -1,0 +1,117 @@
+//! Reconciles a Witness: assesses the polecats of its rig, acts on each assessment, and counts.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures::StreamExt as _;
+use gastown_api::names::{condition, reason};
+use gastown_api::{Polecat, PolecatPhase, Witness, conditions, duration};
+use gastown_core::witness::{self, PolecatHealth};
+use jiff::Timestamp;
+use kube::ResourceExt as _;
+use kube::runtime::controller::Action;
+
+use crate::act;
+use crate::context::{Context, Pass};
+use crate::error::Error;
+use crate::{escalations, gather, report};
+
+/// How many polecats of a rig are assessed at a time: most passes write nothing, but when a rig's
+/// agents all attach, each Polecat is written to.
+const CONCURRENCY: usize = 16;
+
+pub(crate) async fn reconcile(object: Arc<Witness>, ctx: Arc<Context>) -> Result<Action, Error> {
+    if object.metadata.deletion_timestamp.is_some() {
+        ctx.passes.forget(&object);
+        return Ok(Action::await_change());
+    }
+    let now = Timestamp::now();
+    let active = ctx.active_witness(&object.spec.rig_ref);
+    if let Some(active) = active.filter(|w| w.uid() != object.uid()) {
+        let status = report::duplicate(&object, &active, now); // pure
+        report::publish_witness(&object, &status, &ctx).await?; // client
+        return Ok(Action::await_change());
+    }
+    let pass = match ctx.passes.begin(&object, now) {
+        Ok(pass) => pass,
+        Err(wait) => return Ok(Action::requeue(wait)),
+    };
+    let (health, failed) = polecats(&object, pass, &ctx).await; // client
+    let status = report::witness(&object, &witness::count(&health), now); // pure
+    report::publish_witness(&object, &status, &ctx).await?; // client
+    match failed {
+        Some(error) => Err(error),
+        None => Ok(next_pass(&object)),
+    }
+}
+
+fn next_pass(witness: &Witness) -> Action {
+    let interval =
+        duration::parse(&witness.spec.health_check_interval).unwrap_or(Duration::from_secs(30));
+    let interval = interval.clamp(Duration::from_secs(1), Duration::from_secs(600));
+    Action::requeue(gastown_runtime::jittered(interval))
+}
+
+/// Reconciles the polecats of a Witness's rig. Returns the health of each, and an error if there
+/// was any: the error of one polecat does not stop the others.
+async fn polecats(
+    witness: &Witness,
+    pass: Pass,
+    ctx: &Arc<Context>,
+) -> (Vec<PolecatHealth>, Option<Error>) {
+    let rig = &witness.spec.rig_ref;
+    let thresholds = gather::thresholds(&witness.spec);
+    let all = ctx.stores.polecats.state_filter(|p| p.spec.rig == *rig).into_iter();
+    let all = all.map(|before| {
+        let ctx = ctx.clone();
+        async move { (polecat(&before, thresholds, pass, &ctx).await, before) }
+    });
+    let mut ended = futures::stream::iter(all).buffer_unordered(CONCURRENCY);
+    let (mut health, mut failed) = (Vec::new(), None);
+    while let Some((after, before)) = ended.next().await {
+        let current = after.unwrap_or_else(|error| {
+            failed = Some(error);
+            None
+        });
+        health.push(gather::health(current.as_ref().unwrap_or(&before)));
+    }
+    (health, failed)
+}
+
+/// Reconciles one polecat. Returns it as it is afterwards, if its status was written.
+async fn polecat(
+    object: &Polecat,
+    thresholds: witness::Thresholds,
+    pass: Pass,
+    ctx: &Context,
+) -> Result<Option<Polecat>, Error> {
+    let now = pass.began;
+    let Some(pod) = gather::working_pod(object) else { return idle(object, now, ctx).await };
+    let snapshot = gather::snapshot(object, pod, thresholds, pass, ctx); // pure
+    let Some(assessment) = witness::assess(now, &snapshot) else { return Ok(None) }; // pure
+    act::act(object, &snapshot.pod, &assessment, now, ctx); // client: the pod's stream, an Event
+    let status = report::polecat(object, Some(&assessment), now); // pure
+    let written = report::publish(&report::POLECAT, object, &status, ctx).await?; // client
+    escalations::update(object, Some(&assessment), ctx).await?; // client
+    Ok(written)
+}
+
+/// Takes back what was published about an agent that is not at work any more.
+async fn idle(object: &Polecat, now: Timestamp, ctx: &Context) -> Result<Option<Polecat>, Error> {
+    ctx.streams.idle(&object.uid().unwrap_or_default());
+    escalations::update(object, None, ctx).await?; // client
+    if is_restarting(object) {
+        return Ok(None);
+    }
+    let status = report::polecat(object, None, now); // pure
+    report::publish(&report::POLECAT, object, &status, ctx).await // client
+}
+
+/// Whether polecat-ctl may not have seen yet that a restart of the pod that is ending was asked
+/// for.
+fn is_restarting(polecat: &Polecat) -> bool {
+    let Some(status) = &polecat.status else { return false };
+    let healthy = conditions::find(&status.conditions, condition::HEALTHY);
+    status.phase == Some(PolecatPhase::Working)
+        && healthy.is_some_and(|c| c.reason == reason::RESTART_WANTED)
+}
