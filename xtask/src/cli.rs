@@ -196,7 +196,7 @@ pub enum Tier {
 /// Flags of `cargo xtask gen`.
 #[derive(Debug, clap::Args)]
 pub struct GenArgs {
-    /// Write nothing; fail where a file is not what it would be.
+    /// Write nothing, and fail when a file differs from what would be written.
     #[arg(long)]
     pub check: bool,
 }
@@ -229,7 +229,7 @@ pub enum Bench {
     Boltons(PlanArgs),
     /// Agents that report to one witness-ctl: its memory, CPU time and requests.
     Streams(StreamsArgs),
-    /// A large store before one beadstore-ctl: how long reads, claims and closes take.
+    /// One beadstore-ctl with a large store: how long reads and comments take.
     Beads(BeadsArgs),
 }
 
@@ -258,7 +258,7 @@ pub struct BeadsArgs {
     /// How many beads the store holds.
     #[arg(long, default_value_t = 10_000, value_parser = clap::value_parser!(u32).range(1000..=100_000))]
     pub lines: u32,
-    /// How many beads are claimed and closed.
+    /// How many beads are commented on.
     #[arg(long, default_value_t = 50, value_parser = clap::value_parser!(u32).range(1..=100))]
     pub calls: u32,
     /// How many commits the write branch of a second store has.

@@ -4,15 +4,15 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use anyhow::Result;
-use gastown_toolchain::{Missing, Programs, has_claude_code};
+use gastown_toolchain::{Missing, Programs, has_claude_code, host};
 use xtask::cli::{Bench, ClusterCommand, Command, NodesArg, Tier};
 
 /// How long all programs of the workspace take to compile on two cores that nobody else uses.
-const COMPILE_ALL: Duration = Duration::from_secs(600);
+const COMPILE_ALL: Duration = Duration::from_mins(13);
 /// How long the worker alone takes.
-const COMPILE_WORKER: Duration = Duration::from_secs(420);
+const COMPILE_WORKER: Duration = Duration::from_mins(9);
 /// What comes after the builds: cluster, images, installation, and four changes that land.
-const PLAY: Duration = Duration::from_secs(240);
+const PLAY: Duration = Duration::from_mins(4);
 
 /// What a command needs.
 #[derive(Debug, Default)]
@@ -31,6 +31,8 @@ pub struct Needs {
     pub cold: bool,
     /// Programs and the Debian packages that they are in.
     pub packages: Vec<(&'static str, &'static str)>,
+    /// Images are built for release.
+    release: bool,
     /// Cluster, images and the demo itself.
     demo: bool,
 }
@@ -61,12 +63,21 @@ impl Needs {
                 Self { programs: vec![Programs::ControlPlane], ..Self::default() }
             }
             Command::Cluster(_) | Command::Gen(_) => Self::default(),
-            Command::Images(_) => Self::default().with_images(),
+            Command::Images(args) => {
+                let release = args.release || args.push.is_some();
+                let needs = Self { release, ..Self::default() }.with_images();
+                // A release is compiled in its own profile.
+                Self { binaries: !release, ..needs }
+            }
             Command::Install(_) | Command::Lint(_) => {
                 Self { programs: vec![Programs::Helm], ..Self::default() }
             }
             Command::Demo(args) if args.kubeconfig.is_some() => {
-                Self { programs: vec![Programs::Helm, Programs::ControlPlane], ..Self::default() }
+                let mut programs = vec![Programs::Helm];
+                if host::find("kubectl").is_none() {
+                    programs.push(Programs::ControlPlane);
+                }
+                Self { programs, ..Self::default() }
             }
             Command::Demo(_) => Self::play(),
             Command::Bench(args) => match args.bench {
@@ -109,11 +120,12 @@ impl Needs {
         needs
     }
 
-    /// The name under which the time of a command is remembered: all that has to be built first
-    /// makes it another one.
+    /// The name under which the time of a command is remembered: a run that builds everything first
+    /// has another one.
     pub fn timing(&self, command: &str) -> String {
-        let fresh = self.cold || !self.missing.is_empty();
-        if fresh { format!("{command} with all builds") } else { command.to_owned() }
+        let release = if self.release { " for release" } else { "" };
+        let builds = if self.cold || !self.missing.is_empty() { " with all builds" } else { "" };
+        format!("{command}{release}{builds}")
     }
 
     /// How long a command is likely to take on two cores that nobody else uses.
@@ -132,4 +144,34 @@ impl Needs {
 pub fn target_dir() -> PathBuf {
     let root = xtask::root();
     std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| root.join("target"), |dir| root.join(dir))
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser as _;
+    use xtask::cli::Cli;
+
+    use super::*;
+
+    fn needs(line: &str) -> Needs {
+        let words = std::iter::once("xtask").chain(line.split(' '));
+        Needs::whatever_is_there(&Cli::try_parse_from(words).unwrap().command)
+    }
+
+    #[test]
+    fn a_command_needs_no_more_than_it_uses() {
+        assert_eq!(needs("cluster env").programs, []);
+        assert_eq!(needs("gen --check").programs, []);
+        assert_eq!(needs("cluster up --nodes none").programs, [Programs::ControlPlane]);
+        assert!(!needs("demo --kubeconfig x").node && !needs("demo --kubeconfig x").binaries);
+        assert!(needs("demo").node && needs("demo").binaries && needs("demo").claude_code);
+        assert!(!needs("test unit").claude_code && needs("test unit").programs.is_empty());
+    }
+
+    #[test]
+    fn a_release_is_not_compiled_for_development_first() {
+        assert!(needs("images").binaries);
+        assert!(!needs("images --release").binaries);
+        assert_eq!(needs("images --push r.io/x").timing("images"), "images for release");
+    }
 }

@@ -31,7 +31,7 @@ use identity::Identity;
 use pki::Authority;
 
 /// How long each part may take to be ready on a slow machine.
-const READY_LIMIT: Duration = Duration::from_secs(120);
+const READY_LIMIT: Duration = Duration::from_mins(2);
 
 /// How often a condition is checked.
 const INTERVAL: Duration = Duration::from_millis(50);

@@ -13,7 +13,7 @@ use tokio::net::TcpStream;
 const MAX_RESPONSE: usize = 64 << 20;
 
 /// How long one request may take.
-const DEADLINE: Duration = Duration::from_secs(60);
+const DEADLINE: Duration = Duration::from_mins(1);
 
 /// Sends one request and returns the body of the response. A status that is not a success is an error
 /// that holds the body.

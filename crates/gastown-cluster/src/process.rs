@@ -21,7 +21,7 @@ use crate::install::SYSTEM;
 use crate::{http_client, install, toolchain};
 
 /// How long it may take to be ready and to hold its lease.
-const READY_LIMIT: Duration = Duration::from_secs(120);
+const READY_LIMIT: Duration = Duration::from_mins(2);
 /// How often its readiness is checked.
 const INTERVAL: Duration = Duration::from_millis(20);
 /// How long running work may take to end.

@@ -8,7 +8,7 @@ use kube::ResourceExt;
 use crate::snapshot::Snapshot;
 
 /// How long nothing may change.
-const QUIET: Duration = Duration::from_secs(600);
+const QUIET: Duration = Duration::from_mins(10);
 /// How long nothing may change when only Stuck polecats are left.
 const STUCK: Duration = Duration::from_secs(45);
 

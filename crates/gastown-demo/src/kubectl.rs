@@ -11,7 +11,7 @@ use tokio::process::{Child, Command};
 use gastown_cluster::toolchain;
 
 /// How long a tunnel may take to open.
-const DEADLINE: Duration = Duration::from_secs(60);
+const DEADLINE: Duration = Duration::from_mins(1);
 
 /// kubectl for one cluster.
 #[derive(Clone, Debug)]

@@ -29,7 +29,7 @@ use gastown_fakes::messages::{Entry, Script};
 /// How often an object is looked at.
 const INTERVAL: Duration = Duration::from_millis(500);
 /// How long a single object may take to appear or to go.
-const OBJECT_DEADLINE: Duration = Duration::from_secs(300);
+const OBJECT_DEADLINE: Duration = Duration::from_mins(5);
 
 /// A namespace with the servers and a Rig, ready for Polecats.
 #[derive(Debug)]

@@ -178,7 +178,7 @@ async fn claude_in(
         "--allowedTools",
         "Bash",
     ]);
-    let deadline = std::time::Duration::from_secs(120);
+    let deadline = std::time::Duration::from_mins(2);
     let out = tokio::time::timeout(deadline, command.kill_on_drop(true).output())
         .await
         .expect("Claude Code ends")

@@ -19,9 +19,9 @@ const NAMESPACE: &str = "gastown-demo";
 /// The demo's Rig.
 const RIG: &str = "demo";
 /// How long a run may take beside its changes: the first pull of images into pods, a cold start.
-const START_LIMIT: Duration = Duration::from_secs(900);
+const START_LIMIT: Duration = Duration::from_mins(15);
 /// How long each change may take on a slow machine.
-const CHANGE_LIMIT: Duration = Duration::from_secs(180);
+const CHANGE_LIMIT: Duration = Duration::from_mins(3);
 
 /// Runs it.
 pub async fn run(args: DemoArgs, handover: Handover) -> Result<()> {

@@ -68,7 +68,7 @@ pub async fn run(args: InstallArgs) -> Result<()> {
 
 /// Installs into the default namespace and waits until the controllers are ready.
 pub async fn install(kubeconfig: &Path, set: &[String]) -> Result<()> {
-    let timeout = Duration::from_secs(180);
+    let timeout = Duration::from_mins(3);
     install_with(&Options {
         kubeconfig: kubeconfig.to_owned(),
         namespace: NAMESPACE.to_owned(),
@@ -147,7 +147,7 @@ async fn install_crds(client: &Client) -> Result<()> {
     for crd in &crds {
         let name = crd.name_any();
         let served = await_condition(api.clone(), &name, conditions::is_crd_established());
-        let within = tokio::time::timeout(Duration::from_secs(60), served).await;
+        let within = tokio::time::timeout(Duration::from_mins(1), served).await;
         within.with_context(|| format!("CRD {name} was not served within a minute"))??;
     }
     Ok(())

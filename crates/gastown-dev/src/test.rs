@@ -23,7 +23,16 @@ pub async fn run(args: &TestArgs) -> Result<()> {
     let us = std::env::current_exe()?;
     for tier in tiers {
         println!("test: {tier:?}");
-        util::run(util::cargo().env("GASTOWN_XTASK", &us).args(command(tier)).args(&args.rest))?;
+        let (selection, arguments) = selection(tier);
+        let test = || {
+            let mut cargo = util::cargo();
+            cargo.args(["test", "--workspace"]).args(selection);
+            cargo
+        };
+        let mut compile = test();
+        compile.arg("--no-run");
+        xtask::cargo::compile(compile, "test: cargo build")?;
+        util::run(test().env("GASTOWN_XTASK", &us).args(arguments).args(&args.rest))?;
     }
     Ok(())
 }
@@ -67,12 +76,13 @@ fn check_data(data: &Path, is_ci: bool) -> Result<()> {
     Ok(())
 }
 
-fn command(tier: Tier) -> Vec<&'static str> {
+/// The test programs of a tier, and further arguments for `cargo test`.
+fn selection(tier: Tier) -> (&'static [&'static str], &'static [&'static str]) {
     match tier {
-        Tier::Unit => vec!["test", "--workspace", "--lib", "--bins"],
-        Tier::Process => vec!["test", "--workspace", "--test", "process"],
-        Tier::Plane => vec!["test", "--workspace", "--test", "plane"],
-        Tier::E2e => vec!["test", "--workspace", "--test", "e2e", "--", "--test-threads", "1"],
+        Tier::Unit => (&["--lib", "--bins"], &[]),
+        Tier::Process => (&["--test", "process"], &[]),
+        Tier::Plane => (&["--test", "plane"], &[]),
+        Tier::E2e => (&["--test", "e2e"], &["--", "--test-threads", "1"]),
     }
 }
 

@@ -18,7 +18,7 @@ use serde_json::{Value, json};
 use tokio::sync::OnceCell;
 
 /// How long a test waits for a pod that should come.
-const POD_LIMIT: Duration = Duration::from_secs(60);
+const POD_LIMIT: Duration = Duration::from_mins(1);
 
 /// How one container ends.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

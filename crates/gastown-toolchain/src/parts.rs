@@ -107,7 +107,7 @@ pub static CONTROL_PLANE: Part = Part {
         ("k8s.io/kubernetes/cmd/kube-controller-manager", None),
         ("k8s.io/kubernetes/cmd/kubectl", None),
     ],
-    expected: Duration::from_secs(200),
+    expected: Duration::from_secs(250),
     ..KUBERNETES
 };
 
@@ -118,7 +118,7 @@ pub static NODE: Part = Part {
         ("k8s.io/kubernetes/cmd/kubelet", None),
         ("k8s.io/kubernetes/cmd/kube-proxy", None),
     ],
-    expected: Duration::from_secs(60),
+    expected: Duration::from_secs(27),
     ..KUBERNETES
 };
 
@@ -133,7 +133,7 @@ pub static CONTAINERD: Part = Part {
     // The snapshotters that no cluster of ours uses.
     tags: "no_btrfs,no_devmapper,no_zfs",
     ldflags: "",
-    expected: Duration::from_secs(60),
+    expected: Duration::from_mins(1),
 };
 
 pub static CNI: Part = Part {
@@ -158,7 +158,7 @@ pub static COREDNS: Part = Part {
     programs: &[("gastown.local/toolchain/coredns", None)],
     tags: "",
     ldflags: "",
-    expected: Duration::from_secs(30),
+    expected: Duration::from_secs(75),
 };
 
 pub static HELM: Part = Part {
@@ -167,7 +167,7 @@ pub static HELM: Part = Part {
     programs: &[("helm.sh/helm/v3/cmd/helm", None)],
     tags: "",
     ldflags: "",
-    expected: Duration::from_secs(64),
+    expected: Duration::from_secs(70),
 };
 
 /// Every part.

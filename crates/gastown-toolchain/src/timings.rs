@@ -58,7 +58,7 @@ mod tests {
         let path = dir.path().join("timings.json");
         std::fs::write(&path, "not JSON").unwrap();
         write(dir.path(), "a", Duration::from_millis(1234)).unwrap();
-        write(dir.path(), "b", Duration::from_secs(60)).unwrap();
+        write(dir.path(), "b", Duration::from_mins(1)).unwrap();
         write(dir.path(), "a", Duration::from_secs(2)).unwrap();
         assert_eq!(read(&path), All::from([("a".to_owned(), 2.0), ("b".to_owned(), 60.0)]));
     }

@@ -69,7 +69,7 @@ pub async fn real_repository(env: &Environment) -> Result<()> {
     let Some(data) = outside_data("boltons") else { return Ok(()) };
     let bundle = data.join("boltons.bundle");
     let plan = Plan::load(text(&bundle)?, &data.join("replay.json")).await?;
-    let settings = env.settings("boltons", Duration::from_secs(60 * 60));
+    let settings = env.settings("boltons", Duration::from_hours(1));
     let mut before = Vec::new();
     for controller in Controller::ALL.map(Controller::name) {
         before.push(env.restarts(controller).await?);

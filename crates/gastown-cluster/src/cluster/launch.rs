@@ -25,7 +25,7 @@ use crate::control_plane::{kubeconfig, listens, load, ready, write_credentials_o
 use crate::toolchain;
 
 /// How long each part may take to be ready.
-const PART_LIMIT: Duration = Duration::from_secs(180);
+const PART_LIMIT: Duration = Duration::from_mins(3);
 /// How often a condition is checked.
 const INTERVAL: Duration = Duration::from_millis(50);
 

@@ -10,7 +10,7 @@ use kube::runtime::wait::{await_condition, conditions};
 use kube::{Client, ResourceExt};
 
 /// How long a CRD may take to be served.
-const SERVED_LIMIT: Duration = Duration::from_secs(60);
+const SERVED_LIMIT: Duration = Duration::from_mins(1);
 
 /// Applies every CRD of `deploy/crds` and waits until each is served.
 pub(crate) async fn install(client: &Client) -> Result<()> {

@@ -291,7 +291,7 @@ mod tests {
     }
 
     #[test]
-    fn the_index_names_the_image_and_every_blob_is_what_its_address_says() {
+    fn the_index_names_the_image_and_every_blob_has_its_digest() {
         let dir = tempfile::tempdir().unwrap();
         for gzip in [false, true] {
             let out = dir.path().join("a.tar");

@@ -29,13 +29,13 @@ const OPEN: &str = "gastown_witness_streams";
 /// witness-ctl's counter of heartbeats.
 const HEARTBEATS: &str = "gastown_witness_heartbeats_total";
 /// How long heartbeats are counted.
-const MINUTE: Duration = Duration::from_secs(60);
+const MINUTE: Duration = Duration::from_mins(1);
 /// How many streams may be opening at a time.
 const OPENING: usize = 64;
 /// How often their number is read.
 const INTERVAL: Duration = Duration::from_millis(50);
 /// How long all of them may take to open, plus [`LIMIT_PER_STREAM`] for each.
-const LIMIT: Duration = Duration::from_secs(60);
+const LIMIT: Duration = Duration::from_mins(1);
 /// How much longer they may take for each stream.
 const LIMIT_PER_STREAM: Duration = Duration::from_millis(50);
 

@@ -25,9 +25,9 @@ use url::form_urlencoded;
 use super::docker::{self, Credentials};
 
 /// How long a request without a large body may take.
-const DEADLINE: Duration = Duration::from_secs(60);
+const DEADLINE: Duration = Duration::from_mins(1);
 /// How long an upload may make no progress.
-const STALLED: Duration = Duration::from_secs(120);
+const STALLED: Duration = Duration::from_mins(2);
 /// How often an upload reports its progress.
 const REPORT: Duration = Duration::from_secs(15);
 /// The largest body of a response that is read, in bytes.

@@ -1,4 +1,4 @@
-//! Agents at work, as a witness sees them: each has the board and the link of `gt sync`.
+//! Agents at work, as a witness sees them: each has the relay and the link of `gt sync`.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -24,11 +24,15 @@ const TOOL: usize = 5;
 pub struct Agents<'a> {
     fixture: &'a Fixture,
     witness: Witness,
+<<<<<<< HEAD
     boards: Vec<Arc<Relay>>,
+=======
+    relays: Vec<Arc<Relay>>,
+>>>>>>> wt-ground
     /// One task for each stream that was begun; it ends with the stream.
     streams: JoinSet<()>,
     lost: usize,
-    /// Reports to the boards until it is dropped.
+    /// Reports to the relays until it is dropped.
     _work: JoinSet<()>,
     git: mpsc::Sender<PendingRequest>,
     asked: mpsc::Receiver<PendingRequest>,
@@ -43,14 +47,18 @@ impl<'a> Agents<'a> {
             ca: Ca::Text(ca),
             token_file: fixture.tokens(),
         };
+<<<<<<< HEAD
         let boards: Vec<Arc<Relay>> = fixture.polecats().map(|_| Arc::new(Relay::new(1))).collect();
+=======
+        let relays: Vec<Arc<Relay>> = fixture.polecats().map(|_| Arc::new(Relay::new(1))).collect();
+>>>>>>> wt-ground
         let mut work = JoinSet::new();
-        work.spawn(report(boards.clone()));
+        work.spawn(report(relays.clone()));
         let (git, asked) = mpsc::channel(64);
         Ok(Self {
             fixture,
             witness,
-            boards,
+            relays,
             streams: JoinSet::new(),
             lost: 0,
             _work: work,
@@ -61,14 +69,14 @@ impl<'a> Agents<'a> {
 
     /// How many there are.
     pub fn all(&self) -> usize {
-        self.boards.len()
+        self.relays.len()
     }
 
     /// Begins further streams until `upto` were begun.
     pub fn begin(&mut self, upto: usize) {
         let begun = self.streams.len() + self.lost;
-        for (board, polecat) in
-            self.boards.iter().zip(self.fixture.polecats()).take(upto).skip(begun)
+        for (relay, polecat) in
+            self.relays.iter().zip(self.fixture.polecats()).take(upto).skip(begun)
         {
             let who = Who {
                 namespace: NAMESPACE.to_owned(),
@@ -78,7 +86,11 @@ impl<'a> Agents<'a> {
             };
             let witness =
                 Witness { token_file: self.fixture.token(&polecat), ..self.witness.clone() };
+<<<<<<< HEAD
             let link = Link { witness, who, relay: board.clone(), git: self.git.clone() };
+=======
+            let link = Link { witness, who, relay: relay.clone(), git: self.git.clone() };
+>>>>>>> wt-ground
             self.streams.spawn(async move {
                 let ended = link.attach().await;
                 println!(
@@ -108,24 +120,30 @@ impl<'a> Agents<'a> {
         let now = Timestamp::now().as_millisecond();
         orders
             + self
-                .boards
+                .relays
                 .iter()
-                .filter(|board| board.report(activity(None, now), now).is_some())
+                .filter(|relay| relay.report(activity(None, now), now).is_some())
                 .count()
     }
 }
 
+<<<<<<< HEAD
 /// Reports to each board what its agent does, spread over the interval between two reports.
 async fn report(boards: Vec<Arc<Relay>>) {
     let pause = REPORTS / u32::try_from(boards.len().max(1)).unwrap_or(u32::MAX);
+=======
+/// Reports to each relay what its agent does, spread over the interval between two reports.
+async fn report(relays: Vec<Arc<Relay>>) {
+    let pause = REPORTS / u32::try_from(relays.len().max(1)).unwrap_or(u32::MAX);
+>>>>>>> wt-ground
     let mut tick = interval(pause.max(Duration::from_millis(1)));
-    let mut since = vec![None; boards.len()];
+    let mut since = vec![None; relays.len()];
     for round in 0.. {
-        for (n, (board, since)) in boards.iter().zip(&mut since).enumerate() {
+        for (n, (relay, since)) in relays.iter().zip(&mut since).enumerate() {
             tick.tick().await;
             let now = Timestamp::now().as_millisecond();
             *since = is_in_tool(n + round).then(|| since.unwrap_or(now));
-            board.report(activity(*since, now), now);
+            relay.report(activity(*since, now), now);
         }
     }
 }

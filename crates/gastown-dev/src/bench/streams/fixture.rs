@@ -30,7 +30,7 @@ const AT_ONCE: usize = 32;
 /// How often the statuses are read: each time all of them.
 const INTERVAL: Duration = Duration::from_secs(1);
 /// How long each state may take to be reached.
-const LIMIT: Duration = Duration::from_secs(300);
+const LIMIT: Duration = Duration::from_mins(5);
 
 /// A rig with its Polecats.
 pub struct Fixture {
