@@ -60,8 +60,9 @@ async fn a_write_that_the_server_does_not_offer_is_not_tried() {
 #[tokio::test]
 async fn a_snapshot_has_every_issue_of_every_page() {
     let server = Server::with_issues(25).await;
-    server
-        .store(|town| town.change("gt-3", |row| drop(row.insert("status".into(), "closed".into()))));
+    server.store(|town| {
+        town.change("gt-3", |row| drop(row.insert("status".into(), "closed".into())))
+    });
     let session = session_with(&server, Options { page: 10, ..Options::default() }).await;
     let snapshot = session.snapshot().await.unwrap();
     assert_eq!((snapshot.issues.len(), snapshot.problems.total()), (25, 0));

@@ -33,11 +33,7 @@ use client::caller;
 /// Where the BeadStores are.
 const NAMESPACE: &str = "default";
 /// How long a store may take to be read.
-<<<<<<< HEAD
-const SYNC_LIMIT: Duration = Duration::from_secs(300);
-=======
 const SYNC_LIMIT: Duration = Duration::from_mins(5);
->>>>>>> wt-ground
 /// How long an unchanged store is watched.
 const UNCHANGED: Duration = Duration::from_mins(1);
 /// The sync interval meanwhile, the shortest that is allowed.
@@ -183,11 +179,7 @@ impl Setup<'_> {
         Ok(begun.elapsed().as_secs_f64())
     }
 
-<<<<<<< HEAD
-    /// Comments on beads, one after the other: each comment is a commit and a push.
-=======
     /// Comments on beads, one call at a time: each comment is a commit and a push.
->>>>>>> wt-ground
     async fn comments(
         &self,
         process: &Process,

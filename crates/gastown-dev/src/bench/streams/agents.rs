@@ -24,11 +24,7 @@ const TOOL: usize = 5;
 pub struct Agents<'a> {
     fixture: &'a Fixture,
     witness: Witness,
-<<<<<<< HEAD
-    boards: Vec<Arc<Relay>>,
-=======
     relays: Vec<Arc<Relay>>,
->>>>>>> wt-ground
     /// One task for each stream that was begun; it ends with the stream.
     streams: JoinSet<()>,
     lost: usize,
@@ -47,11 +43,7 @@ impl<'a> Agents<'a> {
             ca: Ca::Text(ca),
             token_file: fixture.tokens(),
         };
-<<<<<<< HEAD
-        let boards: Vec<Arc<Relay>> = fixture.polecats().map(|_| Arc::new(Relay::new(1))).collect();
-=======
         let relays: Vec<Arc<Relay>> = fixture.polecats().map(|_| Arc::new(Relay::new(1))).collect();
->>>>>>> wt-ground
         let mut work = JoinSet::new();
         work.spawn(report(relays.clone()));
         let (git, asked) = mpsc::channel(64);
@@ -86,11 +78,7 @@ impl<'a> Agents<'a> {
             };
             let witness =
                 Witness { token_file: self.fixture.token(&polecat), ..self.witness.clone() };
-<<<<<<< HEAD
-            let link = Link { witness, who, relay: board.clone(), git: self.git.clone() };
-=======
             let link = Link { witness, who, relay: relay.clone(), git: self.git.clone() };
->>>>>>> wt-ground
             self.streams.spawn(async move {
                 let ended = link.attach().await;
                 println!(
@@ -127,15 +115,9 @@ impl<'a> Agents<'a> {
     }
 }
 
-<<<<<<< HEAD
-/// Reports to each board what its agent does, spread over the interval between two reports.
-async fn report(boards: Vec<Arc<Relay>>) {
-    let pause = REPORTS / u32::try_from(boards.len().max(1)).unwrap_or(u32::MAX);
-=======
 /// Reports to each relay what its agent does, spread over the interval between two reports.
 async fn report(relays: Vec<Arc<Relay>>) {
     let pause = REPORTS / u32::try_from(relays.len().max(1)).unwrap_or(u32::MAX);
->>>>>>> wt-ground
     let mut tick = interval(pause.max(Duration::from_millis(1)));
     let mut since = vec![None; relays.len()];
     for round in 0.. {
