@@ -173,7 +173,7 @@ mod tests {
     }
 
     #[test]
-    fn metadata_tells_whether_a_dolt_database_is_authoritative() {
+    fn metadata_decides_whether_a_dolt_database_is_authoritative() {
         let metadata =
             Metadata::parse(br#"{"database":"dolt","backend":"dolt","dolt_mode":"embedded","project_id":"63aa","dolt_server_port":3307}"#)
                 .unwrap();

@@ -1,4 +1,9 @@
-//! `cargo xtask lint`: everything that can be said about the tree without running it.
+//! `cargo xtask lint`: every check of the tree that runs none of it.
+
+mod imports;
+mod links;
+mod skeleton;
+mod words;
 
 use std::process::Command;
 
@@ -20,6 +25,17 @@ pub async fn run(args: &LintArgs) -> Result<()> {
     crate::generate::run(&GenArgs { check: !args.fix })?;
     step("tiers of tests");
     tiers()?;
+    let listed =
+        util::output(Command::new("git").args(["ls-files", "-z"]).current_dir(util::root()))?;
+    let listed: Vec<&str> = listed.split('\0').filter(|name| !name.is_empty()).collect();
+    step("files of each controller");
+    skeleton::check(&util::root())?;
+    step("circles of imports");
+    imports::check(&util::root())?;
+    step("words");
+    words::check(&util::root(), &listed)?;
+    step("links of Markdown files");
+    links::check(&util::root(), &listed)?;
     step("clippy");
     util::run(util::cargo().args([
         "clippy",
@@ -30,10 +46,18 @@ pub async fn run(args: &LintArgs) -> Result<()> {
         "-D",
         "warnings",
     ]))?;
+    step("rustdoc");
+    util::run(
+        util::cargo()
+            .args(["doc", "--workspace", "--no-deps", "--quiet"])
+            .env("RUSTDOCFLAGS", "-D warnings"),
+    )?;
+    step("unused dependencies");
+    machete()?;
     step("cargo-deny");
     deny()?;
     step("shellcheck");
-    shellcheck()?;
+    shellcheck(&listed)?;
     step("helm lint");
     helm_lint().await?;
     println!("lint: all checks passed");
@@ -78,18 +102,25 @@ fn tiers() -> Result<()> {
     Ok(())
 }
 
+/// Dependencies that a manifest names and no file uses.
+fn machete() -> Result<()> {
+    need_cargo_tool("cargo-machete")?;
+    util::run(util::cargo().args(["machete", "--skip-target-dir"]))
+}
+
+/// Installs a tool of cargo's when it is not on the path.
+fn need_cargo_tool(name: &str) -> Result<()> {
+    if util::has(name) {
+        return Ok(());
+    }
+    println!("installing {name} (cargo install {name} --locked)");
+    // Away from the workspace, so that its target and flags do not apply.
+    util::run(util::cargo().current_dir("/").args(["install", name, "--locked", "--quiet"]))
+}
+
 /// Bans, licences and sources; advisories need a database that a closed network does not have.
 fn deny() -> Result<()> {
-    if !util::has("cargo-deny") {
-        println!("installing cargo-deny (cargo install cargo-deny --locked)");
-        // Away from the workspace, so that its target and flags do not apply.
-        util::run(util::cargo().current_dir("/").args([
-            "install",
-            "cargo-deny",
-            "--locked",
-            "--quiet",
-        ]))?;
-    }
+    need_cargo_tool("cargo-deny")?;
     // The whole graph is read, crates of other platforms too, which no build of ours has fetched.
     util::run(util::cargo().args(["fetch", "--locked", "--quiet"]))?;
     util::run(util::cargo().args([
@@ -104,18 +135,15 @@ fn deny() -> Result<()> {
     ]))
 }
 
-fn shellcheck() -> Result<()> {
+fn shellcheck(listed: &[&str]) -> Result<()> {
     util::need_debian(&[("shellcheck", "shellcheck")])?;
-    let listed =
-        util::output(Command::new("git").args(["ls-files", "-z"]).current_dir(util::root()))?;
-    let is_script = |name: &&str| {
+    let is_script = |name: &&&str| {
         let text = std::fs::read(util::root().join(name)).unwrap_or_default();
         text.starts_with(b"#!/bin/sh")
             || text.starts_with(b"#!/bin/bash")
             || text.starts_with(b"#!/usr/bin/env bash")
     };
-    let scripts: Vec<&str> =
-        listed.split('\0').filter(|n| !n.is_empty()).filter(is_script).collect();
+    let scripts: Vec<&&str> = listed.iter().filter(is_script).collect();
     if scripts.is_empty() {
         return Ok(());
     }

@@ -19,7 +19,7 @@ pub enum Request {
 }
 
 /// Sends a request to witness-ctl and waits for the answer; sending it again changes nothing there.
-/// The error says why witness-ctl did not accept it.
+/// The error is the reason why witness-ctl did not accept it.
 pub async fn send(witness: &Remote, request: &Request) -> Result<(), String> {
     let channel = witness.channel().map_err(|e| e.to_string())?;
     let answer = grpc::retry(2, || {

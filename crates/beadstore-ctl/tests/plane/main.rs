@@ -124,7 +124,7 @@ async fn a_landing_closes_its_bead_in_a_server_that_goes_away_and_comes_back() -
     fixture.leases().delete(&lease, &DeleteParams::default()).await?;
     // A person's reopening stays, although the status is erased.
     server
-        .store(|town| town.change("gt-1", |row| drop(row.insert("status".into(), "open".into()))));
+        .store(|store| store.change("gt-1", |row| drop(row.insert("status".into(), "open".into()))));
     fixture.counts("http", (2, 0, 0)).await?;
     let status = json!({"status": null});
     fixture.stores().patch_status("http", &PatchParams::default(), &Patch::Merge(&status)).await?;
@@ -138,7 +138,7 @@ async fn a_landing_closes_its_bead_in_a_server_that_goes_away_and_comes_back() -
         text: "gave up".into(),
     };
     ensure!(polecat.comment(comment).await?.into_inner().changed, "added");
-    server.store(|town| town.change("gt-1", |row| row["comments"][0]["text"] = "edited".into()));
+    server.store(|store| store.change("gt-1", |row| row["comments"][0]["text"] = "edited".into()));
     let found = polecat.get(asked).await?.into_inner();
     ensure!(
         found.beads[0].comments[0].text == "edited",

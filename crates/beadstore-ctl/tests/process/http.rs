@@ -118,7 +118,7 @@ impl Fixture {
 
     fn edit(&self, bead: &str, key: &str, value: &str) {
         self.server
-            .store(|town| town.change(bead, |row| drop(row.insert(key.to_owned(), value.into()))));
+            .store(|store| store.change(bead, |row| drop(row.insert(key.to_owned(), value.into()))));
     }
 }
 
@@ -239,8 +239,8 @@ async fn a_person_who_takes_a_claim_back_wins_after_a_restart() {
     let fixture = Fixture::with_issues(1).await;
     let wanted = claimed("gt-1", "u1", "nux");
     fixture.process().sync(&wanted).await.unwrap();
-    fixture.server.store(|town| {
-        town.change("gt-1", |row| {
+    fixture.server.store(|store| {
+        store.change("gt-1", |row| {
             row.insert("status".into(), "open".into());
             row.remove("assignee");
         });
@@ -348,8 +348,8 @@ async fn a_busy_server_is_not_called_before_the_time_that_it_names_and_no_edit_i
 #[tokio::test]
 async fn a_bead_that_others_edit_meanwhile_is_closed_all_the_same() {
     let fixture = Fixture::with_issues(1).await;
-    fixture.server.meanwhile(":close", |town| {
-        town.change("gt-1", |row| drop(row.insert("title".into(), "edited".into())));
+    fixture.server.meanwhile(":close", |store| {
+        store.change("gt-1", |row| drop(row.insert("title".into(), "edited".into())));
     });
     fixture.process().sync(&landed("gt-1", "mr1")).await.unwrap();
     let row = fixture.server.row("gt-1");
@@ -359,8 +359,8 @@ async fn a_bead_that_others_edit_meanwhile_is_closed_all_the_same() {
 #[tokio::test]
 async fn a_landing_closes_a_bead_whatever_still_blocks_it() {
     let fixture = Fixture::with_issues(1).await;
-    fixture.server.store(|town| {
-        town.add(&json!({"id": "gt-9", "dependencies": [{"issue_id": "gt-9", "depends_on_id": "gt-1", "type": "blocks"}]}));
+    fixture.server.store(|store| {
+        store.add(&json!({"id": "gt-9", "dependencies": [{"issue_id": "gt-9", "depends_on_id": "gt-1", "type": "blocks"}]}));
     });
     fixture.process().sync(&landed("gt-9", "mr1")).await.unwrap();
     assert_eq!(fixture.row("gt-9").0, "closed");
@@ -369,8 +369,8 @@ async fn a_landing_closes_a_bead_whatever_still_blocks_it() {
 #[tokio::test]
 async fn a_race_for_one_bead_has_one_winner_and_the_error_names_them() {
     let fixture = Fixture::with_issues(1).await;
-    fixture.server.meanwhile(":claim", |town| {
-        town.change("gt-1", |row| {
+    fixture.server.meanwhile(":claim", |store| {
+        store.change("gt-1", |row| {
             row.insert("status".into(), "in_progress".into());
             row.insert("assignee".into(), "maya".into());
         });
@@ -392,7 +392,7 @@ async fn a_server_of_another_project_is_neither_read_nor_written() {
     fixture.process().read().await.unwrap();
     // Where the spec names no project, the one of the first connection counts, after a restart
     // too.
-    fixture.server.store(|town| town.project = "proj-api".into());
+    fixture.server.store(|store| store.project = "proj-api".into());
     let error = fixture.process().sync(&landed("gt-1", "mr1")).await.unwrap_err();
     assert_eq!((error.reason(), error.is_permanent()), ("ProjectMismatch", true));
     for text in ["proj-api", PROJECT, "spec.http.projectId", &fixture.server.url()] {
@@ -443,7 +443,7 @@ async fn changes_are_followed_bead_by_bead_and_without_a_journal_the_whole_store
         (fixture.server.asked("/issues?").len(), fixture.server.asked("/issues/gt-2").len()),
         (1, 1)
     );
-    fixture.server.store(|town| town.journal_is_kept = false);
+    fixture.server.store(|store| store.journal_is_kept = false);
     fixture.edit("gt-3", "title", "renamed");
     let snapshot = process.read().await.unwrap();
     assert_eq!(
@@ -475,7 +475,7 @@ async fn a_comment_is_added_once_and_shown() {
 #[tokio::test]
 async fn a_bead_of_another_prefix_and_a_read_only_store_are_not_written() {
     let fixture = Fixture::with_issues(1).await;
-    fixture.server.store(|town| town.add(&json!({"id": "hq-1"})));
+    fixture.server.store(|store| store.add(&json!({"id": "hq-1"})));
     let close = |bead: &'static str| {
         move |_: &StoreSnapshot| {
             vec![Edit::Close { bead: bead.into(), request: "mr9".into(), reason: "x".into() }]

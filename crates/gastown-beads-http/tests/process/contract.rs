@@ -17,10 +17,10 @@ async fn a_session_is_bound_to_the_project_that_is_wanted() {
     assert_eq!(wrong, Error::WrongProject { expected: "proj-api".into(), found: PROJECT.into() });
     assert_eq!((wrong.class(), wrong.reason()), (Class::Terminal, Some("ProjectMismatch")));
     assert_eq!(client.connect(None).await.unwrap().project(), PROJECT);
-    server.store(|town| town.project.clear());
+    server.store(|store| store.project.clear());
     assert_eq!(client.connect(None).await.err(), Some(Error::NoProject));
     for odd in ["a b".to_owned(), "a\nb".to_owned(), "a".repeat(256)] {
-        server.store(|town| town.project = odd);
+        server.store(|store| store.project = odd);
         assert_eq!(client.connect(None).await.err().unwrap().reason(), Some("NotBeads"));
     }
 }
@@ -29,7 +29,7 @@ async fn a_session_is_bound_to_the_project_that_is_wanted() {
 async fn a_server_that_becomes_another_store_is_neither_read_nor_written() {
     let server = Server::with_issues(1).await;
     let session = session(&server).await;
-    server.store(|town| town.project = "proj-api".into());
+    server.store(|store| store.project = "proj-api".into());
     let wrong = Error::WrongProject { expected: PROJECT.into(), found: "proj-api".into() };
     assert_eq!(session.snapshot().await.err(), Some(wrong.clone()));
     assert_eq!(session.claim("gt-1", NUX).await.err(), Some(wrong.clone()));
@@ -41,17 +41,17 @@ async fn a_server_that_becomes_another_store_is_neither_read_nor_written() {
 async fn an_error_names_the_capabilities_that_a_server_does_not_offer() {
     let server = Server::start().await;
     let client = client(&server, Options::default());
-    server.store(|town| town.capabilities.remove("project.enforce"));
+    server.store(|store| store.capabilities.remove("project.enforce"));
     let error = client.connect(None).await.err().unwrap();
     assert_eq!(error.to_string(), "the server (bd 1.3.0) does not offer project.enforce");
-    server.store(|town| town.api_version = "v1".into());
+    server.store(|store| store.api_version = "v1".into());
     assert_eq!(client.connect(None).await.err(), Some(Error::UnknownVersion("v1".into())));
 }
 
 #[tokio::test]
 async fn a_write_that_the_server_does_not_offer_is_not_tried() {
     let server = Server::with_issues(1).await;
-    server.store(|town| town.capabilities.remove("issues.claim"));
+    server.store(|store| store.capabilities.remove("issues.claim"));
     let error = session(&server).await.claim("gt-1", NUX).await.unwrap_err();
     assert_eq!(error.reason(), Some("SchemaUnsupported"));
     assert!(server.asked("claim").is_empty());
@@ -60,8 +60,8 @@ async fn a_write_that_the_server_does_not_offer_is_not_tried() {
 #[tokio::test]
 async fn a_snapshot_has_every_issue_of_every_page() {
     let server = Server::with_issues(25).await;
-    server.store(|town| {
-        town.change("gt-3", |row| drop(row.insert("status".into(), "closed".into())))
+    server.store(|store| {
+        store.change("gt-3", |row| drop(row.insert("status".into(), "closed".into())))
     });
     let session = session_with(&server, Options { page: 10, ..Options::default() }).await;
     let snapshot = session.snapshot().await.unwrap();
@@ -73,9 +73,9 @@ async fn a_snapshot_has_every_issue_of_every_page() {
 #[tokio::test]
 async fn a_blocked_bead_is_not_ready_although_the_list_hides_its_edges() {
     let server = Server::with_issues(2).await;
-    server.store(|town| {
-        town.add(&json!({"id": "gt-9", "dependencies": [{"issue_id": "gt-9", "depends_on_id": "gt-1", "type": "blocks"}]}));
-        town.shows_edges = false;
+    server.store(|store| {
+        store.add(&json!({"id": "gt-9", "dependencies": [{"issue_id": "gt-9", "depends_on_id": "gt-1", "type": "blocks"}]}));
+        store.shows_edges = false;
     });
     let snapshot = session(&server).await.snapshot().await.unwrap();
     let now = "2026-11-25T12:00:00Z".parse().unwrap();
@@ -103,8 +103,8 @@ async fn a_store_above_the_limits_is_refused_and_not_read_in_part() {
 #[tokio::test]
 async fn one_issue_is_read_with_its_comments_and_its_edges_to_other_stores() {
     let server = Server::start().await;
-    server.store(|town| {
-        town.add(&json!({"id": "gt-1", "comments": [{"id": "c1", "author": "ada", "text": "hello"}],
+    server.store(|store| {
+        store.add(&json!({"id": "gt-1", "comments": [{"id": "c1", "author": "ada", "text": "hello"}],
             "dependencies": [{"issue_id": "gt-1", "depends_on_id": "external:api:x", "type": "blocks"}]}));
     });
     let session = session(&server).await;
@@ -134,9 +134,9 @@ async fn one_of_two_claims_wins_and_the_other_s_error_names_the_winner() {
 #[tokio::test]
 async fn a_refused_claim_gives_the_reason() {
     let server = Server::with_issues(1).await;
-    server.store(|town| {
-        town.add(&json!({"id": "gt-2", "status": "closed"}));
-        town.add(&json!({"id": "gt-3", "ephemeral": true}));
+    server.store(|store| {
+        store.add(&json!({"id": "gt-2", "status": "closed"}));
+        store.add(&json!({"id": "gt-3", "ephemeral": true}));
     });
     let session = session(&server).await;
     let closed = session.claim("gt-2", NUX).await.unwrap_err();
@@ -153,11 +153,11 @@ async fn a_refused_claim_gives_the_reason() {
 #[tokio::test]
 async fn a_release_changes_only_beads_of_its_assignee() {
     let server = Server::with_issues(0).await;
-    server.store(|town| {
-        town.add(&json!({"id": "gt-1", "status": "in_progress", "assignee": NUX}));
-        town.add(&json!({"id": "gt-2", "status": "in_progress", "assignee": "web/polecats/n-x"}));
-        town.add(&json!({"id": "gt-3", "status": "hooked", "assignee": NUX}));
-        town.add(&json!({"id": "gt-4", "status": "closed", "assignee": NUX}));
+    server.store(|store| {
+        store.add(&json!({"id": "gt-1", "status": "in_progress", "assignee": NUX}));
+        store.add(&json!({"id": "gt-2", "status": "in_progress", "assignee": "web/polecats/n-x"}));
+        store.add(&json!({"id": "gt-3", "status": "hooked", "assignee": NUX}));
+        store.add(&json!({"id": "gt-4", "status": "closed", "assignee": NUX}));
     });
     let session = session(&server).await;
     assert_eq!(session.release("gt-1", NUX, "operator").await, Ok(Change::Made));
@@ -176,10 +176,10 @@ async fn a_release_changes_only_beads_of_its_assignee() {
 #[tokio::test]
 async fn a_bead_that_is_reassigned_during_a_release_keeps_its_new_assignee() {
     let server = Server::start().await;
-    server.store(|town| town.add(&json!({"id": "gt-1", "status": "in_progress", "assignee": NUX})));
+    server.store(|store| store.add(&json!({"id": "gt-1", "status": "in_progress", "assignee": NUX})));
     let session = session(&server).await;
-    server.meanwhile(":release", |town| {
-        town.change("gt-1", |row| drop(row.insert("assignee".into(), "maya".into())));
+    server.meanwhile(":release", |store| {
+        store.change("gt-1", |row| drop(row.insert("assignee".into(), "maya".into())));
     });
     assert_eq!(session.release("gt-1", NUX, "operator").await, Ok(Change::NotNeeded));
     assert_eq!(server.row("gt-1")["assignee"], "maya");
@@ -202,9 +202,9 @@ async fn the_first_close_wins() {
 #[tokio::test]
 async fn a_close_goes_over_open_children_and_blockers() {
     let server = Server::with_issues(1).await;
-    server.store(|town| {
-        town.add(&json!({"id": "gt-2", "dependencies": [{"issue_id": "gt-2", "depends_on_id": "gt-1", "type": "blocks"}]}));
-        town.add(&json!({"id": "gt-3", "dependencies": [{"issue_id": "gt-3", "depends_on_id": "gt-1", "type": "parent-child"}]}));
+    server.store(|store| {
+        store.add(&json!({"id": "gt-2", "dependencies": [{"issue_id": "gt-2", "depends_on_id": "gt-1", "type": "blocks"}]}));
+        store.add(&json!({"id": "gt-3", "dependencies": [{"issue_id": "gt-3", "depends_on_id": "gt-1", "type": "parent-child"}]}));
     });
     let session = session(&server).await;
     for id in ["gt-2", "gt-1"] {
@@ -238,7 +238,7 @@ async fn changes_name_the_beads_to_read_and_errors_ask_for_a_whole_read() {
     );
     let none = session.changes(3).await.unwrap();
     assert_eq!((none.issues.len(), none.upto, none.more), (0, 3, false));
-    server.store(|town| town.floor = 3);
+    server.store(|store| store.floor = 3);
     let gone = session.changes(1).await.unwrap_err();
     assert_eq!(
         (gone.class(), gone),
@@ -246,7 +246,7 @@ async fn changes_name_the_beads_to_read_and_errors_ask_for_a_whole_read() {
     );
     // A journal whose head went back is another journal.
     assert_eq!(session.changes(9).await, Err(Error::Gone { floor: None, head: Some(3) }));
-    server.store(|town| town.journal_is_kept = false);
+    server.store(|store| store.journal_is_kept = false);
     assert_eq!(session.changes(3).await, Err(Error::JournalDisabled));
 }
 
@@ -286,9 +286,9 @@ async fn the_end_of_the_journal_is_read_even_when_the_journal_was_cut_short() {
     let server = Server::with_issues(3).await;
     let session = session(&server).await;
     assert_eq!(session.position().await, Ok(Some(3)));
-    server.store(|town| town.floor = 3);
+    server.store(|store| store.floor = 3);
     assert_eq!(session.position().await, Ok(Some(3)));
-    server.store(|town| town.journal_is_kept = false);
+    server.store(|store| store.journal_is_kept = false);
     assert_eq!(session.position().await, Ok(None));
 }
 
@@ -300,7 +300,7 @@ async fn a_close_is_sent_once_and_never_closes_another_version() {
     // Stored as text over a restart of the caller.
     let before: Revision = serde_json::from_str(&serde_json::to_string(&before).unwrap()).unwrap();
     server
-        .store(|town| town.change("gt-1", |row| drop(row.insert("title".into(), "edited".into()))));
+        .store(|store| store.change("gt-1", |row| drop(row.insert("title".into(), "edited".into()))));
     let moved = session.close("gt-1", "operator", "merged abc", &before).await;
     assert_eq!(
         (moved, server.row("gt-1")["status"].as_str()),

@@ -64,8 +64,8 @@ async fn a_bead_that_another_claims_while_the_connection_is_lost_is_theirs() {
     let server = Server::with_issues(1).await;
     let session = session(&server).await;
     server.fault(":claim", Fault::CutBefore);
-    server.meanwhile(":claim", |town| {
-        town.change("gt-1", |row| {
+    server.meanwhile(":claim", |store| {
+        store.change("gt-1", |row| {
             row.insert("status".into(), "in_progress".into());
             row.insert("assignee".into(), "maya".into());
         });
@@ -94,8 +94,8 @@ async fn a_claim_fails_after_two_lost_answers() {
 async fn a_release_whose_answer_is_lost_is_checked_and_not_sent_again() {
     for (fault, made) in [(Fault::CutAfter, true), (Fault::CutBefore, false)] {
         let server = Server::start().await;
-        server.store(|town| {
-            town.add(&json!({"id": "gt-1", "status": "in_progress", "assignee": NUX}));
+        server.store(|store| {
+            store.add(&json!({"id": "gt-1", "status": "in_progress", "assignee": NUX}));
         });
         let session = session(&server).await;
         server.fault(":release", fault);
@@ -142,10 +142,10 @@ async fn an_endless_answer_and_one_that_is_too_large_are_errors() {
 async fn a_forgotten_cursor_restarts_the_list_once() {
     let server = Server::with_issues(25).await;
     let session = session_with(&server, Options { page: 10, ..Options::default() }).await;
-    server.meanwhile("cursor=", |town| town.cursors += 1);
+    server.meanwhile("cursor=", |store| store.cursors += 1);
     assert_eq!(session.snapshot().await.unwrap().issues.len(), 25);
-    server.meanwhile("cursor=", |town| town.cursors += 1);
-    server.meanwhile("cursor=", |town| town.cursors += 1);
+    server.meanwhile("cursor=", |store| store.cursors += 1);
+    server.meanwhile("cursor=", |store| store.cursors += 1);
     assert!(
         matches!(session.snapshot().await, Err(Error::Refused { code, .. }) if code.as_str() == "invalid_cursor")
     );

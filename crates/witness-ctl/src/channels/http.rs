@@ -14,7 +14,7 @@ use hyper_util::rt::TokioExecutor;
 use jiff::SignedDuration;
 use serde_json::{Value, json};
 
-use super::Notification;
+use crate::channels::notification::Notification;
 
 const DEADLINE: Duration = Duration::from_secs(10);
 /// The longest text that Slack shows, in characters.
@@ -103,7 +103,7 @@ mod tests {
     use parking_lot::Mutex;
 
     use super::*;
-    use crate::channels::notification;
+    use crate::channels::notification::notification;
 
     type Got = Arc<Mutex<Vec<(String, Value)>>>;
 

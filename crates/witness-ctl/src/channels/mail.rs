@@ -11,7 +11,7 @@ use lettre::transport::smtp::authentication::Credentials;
 use lettre::transport::smtp::client::{Tls, TlsParameters};
 use lettre::{AsyncSmtpTransport, AsyncTransport as _, Message, Tokio1Executor};
 
-use super::Notification;
+use crate::channels::notification::Notification;
 
 const DEADLINE: Duration = Duration::from_secs(10);
 /// The longest error that is kept of a mail server, in characters.
@@ -85,7 +85,7 @@ mod tests {
     use tokio::net::TcpListener;
 
     use super::*;
-    use crate::channels::notification;
+    use crate::channels::notification::notification;
 
     /// A mail server that accepts one mail; returns the lines that the client sent.
     async fn server(refuse: bool) -> (u16, tokio::task::JoinHandle<Vec<String>>) {
