@@ -120,7 +120,7 @@ mod tests {
     }
 
     #[test]
-    fn a_volume_becomes_a_pods_volume_or_says_why_not() {
+    fn a_volume_becomes_a_pods_volume_or_an_error() {
         let good: PodVolume = serde_json::from_value(
             json!({ "name": "c", "configMap": { "name": "x", "optional": true } }),
         )

@@ -204,7 +204,7 @@ reasons! {
         /// A limit of `spec.budget` is reached, and the work is saved. Raise the limit, or cut the
         /// task.
         BUDGET_EXCEEDED = "BudgetExceeded";
-        /// The agent's image does not contain a program that is needed. See docs/agent- image.md.
+        /// The agent's image does not contain a program that is needed. See docs/agent-image.md.
         IMAGE_LACKS = "ImageLacks";
         /// Somebody else moved the work branch, and the work is saved on the ref that the message
         /// names. Decide which commits to keep, then change `gastown.io/retry`.

@@ -81,12 +81,12 @@ async fn parts_get_defaults_when_they_are_there() {
 #[tokio::test]
 async fn a_template_has_only_what_was_written() {
     let fixture = Fixture::new().await;
-    let said = with(
+    let written = with(
         with(rig(), "spec/refinery", json!({ "gateTemplate": {} })),
         "spec/witness",
         json!({}),
     );
-    let kept = fixture.defaulted(&said).await;
+    let kept = fixture.defaulted(&written).await;
     assert_eq!(
         (&kept["spec"]["refinery"], &kept["spec"]["witness"]),
         (&json!({ "gateTemplate": {} }), &json!({}))

@@ -143,13 +143,13 @@ async fn polecat_ctl_makes_pods_anywhere_and_sees_no_secret() {
 async fn refinery_ctl_reads_secrets_in_the_configured_namespaces_and_nowhere_else() {
     let account = Account::of(Controller::Refinery).await;
     account.until_bound().await;
-    let (here, told) = (account.release.as_str(), account.secrets.as_str());
+    let (here, configured) = (account.release.as_str(), account.secrets.as_str());
     account
         .expect(
             true,
             &[
                 ("get", "", "secrets", here),
-                ("get", "", "secrets", told),
+                ("get", "", "secrets", configured),
                 ("create", "batch", "jobs", "default"),
                 ("get", "", "pods/log", "default"),
                 ("create", "authentication.k8s.io", "tokenreviews", ""),
@@ -199,9 +199,9 @@ async fn rig_ctl_makes_children_in_the_release_namespace_alone() {
 async fn beadstore_ctl_reads_what_it_copies_and_writes_its_own_kind_and_what_it_closed() {
     let account = Account::of(Controller::BeadStore).await;
     account.until_bound().await;
-    let (here, told) = (account.release.as_str(), account.secrets.as_str());
+    let (here, configured) = (account.release.as_str(), account.secrets.as_str());
     let allowed = [
-        ("get", "", "secrets", told),
+        ("get", "", "secrets", configured),
         ("patch", OURS, "beadstores/status", "default"),
         ("watch", "coordination.k8s.io", "leases", here),
         ("list", OURS, "mergerequests", ""),

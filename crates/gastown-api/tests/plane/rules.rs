@@ -135,7 +135,7 @@ async fn taken_means_read(
     }
     assert!(
         (20..380).contains(&taken),
-        "the texts say little: {taken} of {} were taken",
+        "the texts prove little: {taken} of {} were taken",
         texts.len()
     );
 }
@@ -434,7 +434,7 @@ async fn a_bead_store_names_a_server_exactly_where_a_server_has_its_beads() {
     let served = with(
         with(bead_store(), "spec/backend", json!("HttpV0")),
         "spec/http",
-        json!({ "url": "http://beads.town.svc:8080" }),
+        json!({ "url": "http://beads.example.svc:8080" }),
     );
     fixture.accepts(&served).await;
     fixture.refuses(&without(served.clone(), "spec/http"), &["give http with that backend"]).await;
@@ -461,7 +461,7 @@ async fn a_bead_store_names_a_server_exactly_where_a_server_has_its_beads() {
     }
     let good = [
         "http://beads",
-        "https://beads.example:8443/town/",
+        "https://beads.example:8443/project/",
         "http://10.0.0.1:80",
         "http://[::1]:8080",
     ];
