@@ -2,7 +2,7 @@
 //!
 //! `init` and `sync` have the git credentials, and read files of the agent only through [`hostile`];
 //! `run` is in the agent's container and has no git credentials. The three share files
-//! (`docs/contracts.md`) and the [`socket`]. This crate does not know Kubernetes: its interface is
+//! (`docs/contracts/pod.md`) and the [`socket`]. This crate does not know Kubernetes: its interface is
 //! environment variables, mounted folders and a termination message.
 
 mod credentials;

@@ -1,4 +1,4 @@
-//! The paths of the pod's files (the volume table of `docs/contracts.md`).
+//! The paths of the pod's files (the volume table of `docs/contracts/pod.md`).
 
 use std::path::{Path, PathBuf};
 

@@ -1,4 +1,4 @@
-//! The environment variables of `docs/contracts.md`, parsed once.
+//! The environment variables of `docs/contracts/pod.md`, parsed once.
 
 use std::str::FromStr;
 use std::time::Duration;

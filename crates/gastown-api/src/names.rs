@@ -90,8 +90,6 @@ pub mod annotation {
     pub const CONVOY_ENDED: &str = "gastown.io/convoy-told";
     /// On an Escalation: its raises, deliveries and end, as compact JSON.
     pub const ESCALATION_STATE: &str = "gastown.io/alarm";
-    /// The former name of [`ESCALATION_STATE`].
-    pub const ALARM: &str = ESCALATION_STATE;
     /// On a Secret with Claude's credentials: when the Go operator's command line wrote it.
     pub const LAST_SYNC: &str = "gastown.io/last-sync";
 }

@@ -1,4 +1,4 @@
-//! The pod of an attempt: facts in, object out. `docs/contracts.md` has the table of volumes and
+//! The pod of an attempt: facts in, object out. `docs/contracts/pod.md` has the table of volumes and
 //! variables.
 
 mod build;

@@ -1,4 +1,4 @@
-//! Volumes and mounts: those of `docs/contracts.md`, and the user's.
+//! Volumes and mounts: those of `docs/contracts/pod.md`, and the user's.
 
 use k8s_openapi::api::core::v1::{
     ConfigMapVolumeSource, DownwardAPIVolumeFile, DownwardAPIVolumeSource, EmptyDirVolumeSource,
