@@ -127,7 +127,7 @@ fn deny() -> Result<()> {
         "deny",
         "--offline",
         "--log-level",
-        "error",
+        "warn",
         "check",
         "bans",
         "licenses",

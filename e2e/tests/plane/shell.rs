@@ -17,6 +17,9 @@ pub struct Shell {
     /// kubectl and helm, and nothing else of ours.
     bin: TempDir,
     home: TempDir,
+    /// Where commands run: the tree's files are here by links, so that what a command writes beside
+    /// them stays out of the tree.
+    folder: TempDir,
 }
 
 /// The top folder of the tree.
@@ -32,10 +35,15 @@ impl Shell {
         let kubectl = toolchain::control_plane_binaries().await?.join("kubectl");
         std::os::unix::fs::symlink(kubectl, bin.path().join("kubectl"))?;
         std::os::unix::fs::symlink(toolchain::helm().await?, bin.path().join("helm"))?;
-        Ok(Self { plane, bin, home: tempfile::tempdir()? })
+        let folder = tempfile::tempdir()?;
+        for entry in std::fs::read_dir(root())? {
+            let entry = entry?;
+            std::os::unix::fs::symlink(entry.path(), folder.path().join(entry.file_name()))?;
+        }
+        Ok(Self { plane, bin, home: tempfile::tempdir()?, folder })
     }
 
-    /// Runs a script of `bash -euo pipefail` in the top folder, and gives what it printed.
+    /// Runs a script of `bash -euo pipefail` as in the top folder, and returns what it printed.
     pub async fn run(&self, script: &str) -> Result<String> {
         let out = self.output(script, "").await?;
         succeeded(script, &out)
@@ -50,7 +58,7 @@ impl Shell {
     async fn output(&self, script: &str, input: &str) -> Result<Output> {
         let path = std::env::var("PATH").unwrap_or_default();
         let mut command = Command::new("bash");
-        command.args(["-euo", "pipefail", "-c", script]).current_dir(root());
+        command.args(["-euo", "pipefail", "-c", script]).current_dir(self.folder.path());
         command.env("PATH", format!("{}:{path}", self.bin.path().display()));
         command.env("KUBECONFIG", self.plane.kubeconfig()).env("HOME", self.home.path());
         command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
