@@ -102,4 +102,3 @@ impl Channels {
             .map_err(|_| format!("key {key} of secret {name} is not valid UTF-8"))
     }
 }
-

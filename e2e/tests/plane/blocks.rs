@@ -1,4 +1,4 @@
-//! The fenced blocks of a Markdown file, and what the comment before one says about testing it.
+//! The fenced blocks of a Markdown file, and how the comment before one has it tested.
 
 use anyhow::{Context as _, Result, bail};
 

@@ -117,8 +117,9 @@ impl Fixture {
     }
 
     fn edit(&self, bead: &str, key: &str, value: &str) {
-        self.server
-            .store(|store| store.change(bead, |row| drop(row.insert(key.to_owned(), value.into()))));
+        self.server.store(|store| {
+            store.change(bead, |row| drop(row.insert(key.to_owned(), value.into())))
+        });
     }
 }
 

@@ -176,7 +176,8 @@ async fn a_release_changes_only_beads_of_its_assignee() {
 #[tokio::test]
 async fn a_bead_that_is_reassigned_during_a_release_keeps_its_new_assignee() {
     let server = Server::start().await;
-    server.store(|store| store.add(&json!({"id": "gt-1", "status": "in_progress", "assignee": NUX})));
+    server
+        .store(|store| store.add(&json!({"id": "gt-1", "status": "in_progress", "assignee": NUX})));
     let session = session(&server).await;
     server.meanwhile(":release", |store| {
         store.change("gt-1", |row| drop(row.insert("assignee".into(), "maya".into())));
@@ -299,8 +300,9 @@ async fn a_close_is_sent_once_and_never_closes_another_version() {
     let (_, before) = session.get("gt-1").await.unwrap();
     // Stored as text over a restart of the caller.
     let before: Revision = serde_json::from_str(&serde_json::to_string(&before).unwrap()).unwrap();
-    server
-        .store(|store| store.change("gt-1", |row| drop(row.insert("title".into(), "edited".into()))));
+    server.store(|store| {
+        store.change("gt-1", |row| drop(row.insert("title".into(), "edited".into())))
+    });
     let moved = session.close("gt-1", "operator", "merged abc", &before).await;
     assert_eq!(
         (moved, server.row("gt-1")["status"].as_str()),

@@ -43,7 +43,8 @@ pub fn check(root: &Path) -> Result<()> {
 
 fn crates(root: &Path) -> Result<Vec<PathBuf>> {
     let folder = root.join("crates");
-    let listed = std::fs::read_dir(&folder).with_context(|| format!("reading {}", folder.display()))?;
+    let listed =
+        std::fs::read_dir(&folder).with_context(|| format!("reading {}", folder.display()))?;
     let mut found: Vec<PathBuf> = listed.filter_map(|entry| Some(entry.ok()?.path())).collect();
     found.extend([root.join("xtask"), root.join("e2e")]);
     found.sort();
@@ -78,7 +79,13 @@ impl Tree {
     }
 
     /// Reads a file and the files of its child modules, which are in `folder`.
-    fn add_file(&mut self, root: &Path, file: &Path, folder: &Path, path: ModulePath) -> Result<()> {
+    fn add_file(
+        &mut self,
+        root: &Path,
+        file: &Path,
+        folder: &Path,
+        path: ModulePath,
+    ) -> Result<()> {
         let text =
             std::fs::read_to_string(file).with_context(|| format!("reading {}", file.display()))?;
         let parsed =
@@ -307,7 +314,8 @@ fn circles_of(tree: &Tree) -> Vec<Vec<String>> {
     let mut circles: BTreeSet<Vec<String>> = BTreeSet::new();
     for (file, from) in &reach {
         if from.contains(file) {
-            let circle = from.iter().filter(|other| reach.get(*other).is_some_and(|r| r.contains(file)));
+            let circle =
+                from.iter().filter(|other| reach.get(*other).is_some_and(|r| r.contains(file)));
             circles.insert(circle.map(|file| (*file).to_owned()).collect());
         }
     }

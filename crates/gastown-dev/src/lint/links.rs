@@ -10,8 +10,8 @@ pub fn check(root: &Path, listed: &[&str]) -> Result<()> {
     let mut dead = Vec::new();
     for name in listed.iter().filter(|name| name.ends_with(".md")) {
         let path = root.join(name);
-        let text =
-            std::fs::read_to_string(&path).with_context(|| format!("reading {}", path.display()))?;
+        let text = std::fs::read_to_string(&path)
+            .with_context(|| format!("reading {}", path.display()))?;
         let folder = path.parent().unwrap_or(root);
         for target in targets(&text) {
             if let Some(why) = dead_end(&path, folder, &target) {

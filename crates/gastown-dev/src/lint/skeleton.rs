@@ -5,7 +5,7 @@ use std::path::Path;
 use anyhow::{Result, ensure};
 use gastown_api::rbac::Controller;
 
-/// What each controller's `src/` holds beside files of its own; `docs/architecture.md` says what is
+/// What each controller's `src/` holds beside files of its own; `docs/architecture.md` has what is
 /// in each.
 const FILES: [&str; 13] = [
     "main.rs",

@@ -28,7 +28,10 @@ const REFUSED: &[Refused] = &[
     Refused { words: &["remark", "remarks"], instead: "bead comment" },
     Refused { words: &["noway"], instead: "ConnectError" },
     Refused { words: &["testkit"], instead: "gastown-cluster, gastown-fakes or gastown-demo" },
-    Refused { words: &["town", "ground"], instead: "the cluster, the operator, fixture, toolchain" },
+    Refused {
+        words: &["town", "ground"],
+        instead: "the cluster, the operator, fixture, toolchain",
+    },
 ];
 
 /// Text in which a refused word stands for something else: what Gas Town calls itself, and names that
@@ -40,6 +43,7 @@ const QUOTED: &[&str] = &[
     "gastown.io/alarm",
     "gastown.io/convoy-told",
     "\"Told\"",
+    "`Told`",
     "rename = \"told\"",
     "\"told\":",
     "background",
@@ -50,8 +54,7 @@ const QUOTED: &[&str] = &[
 const READ: &[&str] = &["rs", "md", "proto", "toml", "yaml", "yml", "tpl", "txt", "sh", "json"];
 
 /// Files that are not ours to word: what programs printed, and this list.
-const NOT_READ: &[&str] =
-    &["lint/words.rs", "Cargo.lock", "LICENSE", "/captured/", "toolchain/"];
+const NOT_READ: &[&str] = &["lint/words.rs", "Cargo.lock", "LICENSE", "/captured/", "toolchain/"];
 
 /// Fails with each place where a refused word stands, of the files `listed` below `root`.
 pub fn check(root: &Path, listed: &[&str]) -> Result<()> {
@@ -65,12 +68,14 @@ pub fn check(root: &Path, listed: &[&str]) -> Result<()> {
             continue;
         }
         let path = root.join(name);
-        let text =
-            std::fs::read_to_string(&path).with_context(|| format!("reading {}", path.display()))?;
+        let text = std::fs::read_to_string(&path)
+            .with_context(|| format!("reading {}", path.display()))?;
         for (number, line) in text.lines().enumerate() {
-            found.extend(refused(line).map(|(word, instead)| {
-                format!("{name}:{}: {word}: write {instead}", number + 1)
-            }));
+            found.extend(
+                refused(line).map(|(word, instead)| {
+                    format!("{name}:{}: {word}: write {instead}", number + 1)
+                }),
+            );
         }
     }
     ensure!(
