@@ -81,17 +81,11 @@ async fn pause_program(bin: &Path) -> Result<PathBuf> {
 
 async fn build_pause() -> Result<PathBuf> {
     let mut cargo = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
-    cargo.args([
-        "build",
-        "--package",
-        "gastown-cluster",
-        "--bin",
-        "pause",
-        "--message-format",
-        "json-render-diagnostics",
-    ]);
+    // Of the whole workspace, not of one package: so its features are those of every other build, and
+    // the program is there already or costs one link.
+    cargo.args(["build", "--bin", "pause", "--message-format", "json-render-diagnostics"]);
     cargo
-        .current_dir(env!("CARGO_MANIFEST_DIR"))
+        .current_dir(concat!(env!("CARGO_MANIFEST_DIR"), "/../.."))
         .stdin(Stdio::null())
         .stderr(Stdio::piped())
         .kill_on_drop(true);
