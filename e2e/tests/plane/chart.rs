@@ -19,7 +19,7 @@ async fn every_rendered_manifest_is_taken_by_the_api_server() -> Result<()> {
     ensure!(sets.len() >= SETS, "want {SETS} sets of values in charts/gastown-operator/ci");
     for set in &sets {
         let script = format!(
-            "helm template gastown charts/gastown-operator -n gastown-system -f '{set}' \
+            "helm template gastown charts/gastown-operator -n gastown-system --kube-version 1.36 -f '{set}' \
              | kubectl apply --server-side --dry-run=server --validate=strict -n gastown-system -f -"
         );
         let applied = shell.run(&script).await.with_context(|| format!("values of {set}"))?;

@@ -12,7 +12,8 @@ use crate::{Fixture, TIMEOUT, condition_of};
 #[tokio::test]
 async fn a_convoy_that_only_tracks_behaves_as_in_the_go_operator() -> Result<()> {
     let rig = Fixture::new().await?;
-    rig.create_convoy("plain", &["gt-1", "gt-2"], |spec| {
+    // Without a rig the beads of every rig count: no other test has these.
+    rig.create_convoy("plain", &["solo-1", "solo-2"], |spec| {
         (spec.dispatch, spec.rig_ref) = (false, None);
     })
     .await?;
@@ -22,14 +23,14 @@ async fn a_convoy_that_only_tracks_behaves_as_in_the_go_operator() -> Result<()>
     ensure!(
         begun.phase == Some(ConvoyPhase::InProgress)
             && begun.started_at.is_some()
-            && begun.pending_beads == ["gt-1", "gt-2"]
+            && begun.pending_beads == ["solo-1", "solo-2"]
     );
     ensure!(
         condition_of(&begun, condition::READY).1 == "Synced"
             && condition_of(&begun, condition::COMPLETE).1 == "InProgress",
         "{begun:?}"
     );
-    for bead in ["gt-1", "gt-2"] {
+    for bead in ["solo-1", "solo-2"] {
         let spec = PolecatSpec {
             bead_id: Some(bead.into()),
             desired_state: DesiredState::Working,
@@ -37,20 +38,20 @@ async fn a_convoy_that_only_tracks_behaves_as_in_the_go_operator() -> Result<()>
         };
         rig.polecats().create(&PostParams::default(), &Polecat::new(bead, spec)).await?;
     }
-    rig.set_phase("gt-1", "Done", "WorkComplete").await?;
+    rig.set_phase("solo-1", "Done", "WorkComplete").await?;
     let half =
         rig.until("plain", "one done", |status| status.progress.as_deref() == Some("1/2")).await?;
     ensure!(
-        half.completed_beads == ["gt-1"]
-            && half.pending_beads == ["gt-2"]
+        half.completed_beads == ["solo-1"]
+            && half.pending_beads == ["solo-2"]
             && half.completed_at.is_none(),
         "{half:?}"
     );
     let counted =
         |convoy: Option<&Convoy>| convoy?.annotations().get(annotation::CONVOY_COUNTED).cloned();
-    ensure!(until(TIMEOUT, &rig.convoys(), "plain", "the count", counted).await?.contains("gt-1"));
-    rig.polecats().delete("gt-1", &DeleteParams::default()).await?;
-    rig.set_phase("gt-2", "Done", "WorkComplete").await?;
+    ensure!(until(TIMEOUT, &rig.convoys(), "plain", "the count", counted).await?.contains("solo-1"));
+    rig.polecats().delete("solo-1", &DeleteParams::default()).await?;
+    rig.set_phase("solo-2", "Done", "WorkComplete").await?;
     let over =
         rig.until("plain", "the end", |status| status.phase == Some(ConvoyPhase::Complete)).await?;
     ensure!(
