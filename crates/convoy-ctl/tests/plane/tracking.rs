@@ -49,7 +49,9 @@ async fn a_convoy_that_only_tracks_behaves_as_in_the_go_operator() -> Result<()>
     );
     let counted =
         |convoy: Option<&Convoy>| convoy?.annotations().get(annotation::CONVOY_COUNTED).cloned();
-    ensure!(until(TIMEOUT, &rig.convoys(), "plain", "the count", counted).await?.contains("solo-1"));
+    ensure!(
+        until(TIMEOUT, &rig.convoys(), "plain", "the count", counted).await?.contains("solo-1")
+    );
     rig.polecats().delete("solo-1", &DeleteParams::default()).await?;
     rig.set_phase("solo-2", "Done", "WorkComplete").await?;
     let over =
