@@ -27,7 +27,7 @@ pub struct Block {
 }
 
 /// The blocks of a text, in their order. A comment `<!-- test: e2e -->` or
-/// `<!-- test: skip REASON -->` on the line before a fence says where its block runs.
+/// `<!-- test: skip REASON -->` on the line before a fence decides where its block runs.
 pub fn read(text: &str) -> Result<Vec<Block>> {
     let mut blocks = Vec::new();
     let mut lines = text.lines().enumerate();
