@@ -27,9 +27,9 @@ async fn run(shell: &Shell, block: &Block) -> Result<bool> {
         (Place::Plane, "sh") => shell.run(&block.text).await.map(|_| true),
         (Place::Plane, "yaml") => shell.run_on(on_server, &block.text).await.map(|_| true),
         // Fragments and output name another language, or none.
-        (Place::Plane, "json" | "text" | "console" | "") => Ok(false),
+        (Place::Cluster | Place::Nowhere(_), _)
+        | (Place::Plane, "json" | "text" | "console" | "") => Ok(false),
         (Place::Plane, other) => anyhow::bail!("a block of {other:?}: nothing here runs it"),
-        (Place::Cluster | Place::Nowhere(_), _) => Ok(false),
     }
 }
 

@@ -124,7 +124,7 @@ async fn a_landing_closes_its_bead_in_a_server_that_goes_away_and_comes_back() -
     fixture.leases().delete(&lease, &DeleteParams::default()).await?;
     // A person's reopening stays, although the status is erased.
     server.store(|store| {
-        store.change("gt-1", |row| drop(row.insert("status".into(), "open".into())))
+        store.change("gt-1", |row| drop(row.insert("status".into(), "open".into())));
     });
     fixture.counts("http", (2, 0, 0)).await?;
     let status = json!({"status": null});

@@ -118,7 +118,7 @@ impl Fixture {
 
     fn edit(&self, bead: &str, key: &str, value: &str) {
         self.server.store(|store| {
-            store.change(bead, |row| drop(row.insert(key.to_owned(), value.into())))
+            store.change(bead, |row| drop(row.insert(key.to_owned(), value.into())));
         });
     }
 }

@@ -61,7 +61,7 @@ async fn a_write_that_the_server_does_not_offer_is_not_tried() {
 async fn a_snapshot_has_every_issue_of_every_page() {
     let server = Server::with_issues(25).await;
     server.store(|store| {
-        store.change("gt-3", |row| drop(row.insert("status".into(), "closed".into())))
+        store.change("gt-3", |row| drop(row.insert("status".into(), "closed".into())));
     });
     let session = session_with(&server, Options { page: 10, ..Options::default() }).await;
     let snapshot = session.snapshot().await.unwrap();
@@ -301,7 +301,7 @@ async fn a_close_is_sent_once_and_never_closes_another_version() {
     // Stored as text over a restart of the caller.
     let before: Revision = serde_json::from_str(&serde_json::to_string(&before).unwrap()).unwrap();
     server.store(|store| {
-        store.change("gt-1", |row| drop(row.insert("title".into(), "edited".into())))
+        store.change("gt-1", |row| drop(row.insert("title".into(), "edited".into())));
     });
     let moved = session.close("gt-1", "operator", "merged abc", &before).await;
     assert_eq!(

@@ -74,7 +74,7 @@ impl Tree {
     fn read(root: &Path, entry: &Path) -> Result<Self> {
         let mut tree = Self::default();
         let folder = entry.parent().unwrap_or(root).to_path_buf();
-        tree.add_file(root, entry, &folder, Vec::new())?;
+        tree.add_file(root, entry, &folder, &Vec::new())?;
         Ok(tree)
     }
 
@@ -84,7 +84,7 @@ impl Tree {
         root: &Path,
         file: &Path,
         folder: &Path,
-        path: ModulePath,
+        path: &ModulePath,
     ) -> Result<()> {
         let text =
             std::fs::read_to_string(file).with_context(|| format!("reading {}", file.display()))?;
@@ -99,12 +99,12 @@ impl Tree {
         root: &Path,
         file: &str,
         folder: &Path,
-        path: ModulePath,
+        path: &ModulePath,
         items: &[Item],
     ) -> Result<()> {
         let children: BTreeSet<String> = items.iter().filter_map(child_name).collect();
         let mut reader = Reader {
-            at: &path,
+            at: path,
             module: Module { file: file.to_owned(), children, ..Module::default() },
         };
         for item in items {
@@ -120,13 +120,12 @@ impl Tree {
             let inner = folder.join(&name);
             let mut child = path.clone();
             child.push(name.clone());
-            match &module.content {
-                Some((_, items)) => self.add_items(root, file, &inner, child, items)?,
-                None => {
-                    let flat = folder.join(format!("{name}.rs"));
-                    let file = if flat.is_file() { flat } else { inner.join("mod.rs") };
-                    self.add_file(root, &file, &inner, child)?;
-                }
+            if let Some((_, items)) = &module.content {
+                self.add_items(root, file, &inner, &child, items)?;
+            } else {
+                let flat = folder.join(format!("{name}.rs"));
+                let file = if flat.is_file() { flat } else { inner.join("mod.rs") };
+                self.add_file(root, &file, &inner, &child)?;
             }
         }
         Ok(())

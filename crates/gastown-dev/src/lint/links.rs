@@ -8,7 +8,8 @@ use anyhow::{Context as _, Result, ensure};
 /// `listed` below `root`. Links to other hosts are not followed.
 pub fn check(root: &Path, listed: &[&str]) -> Result<()> {
     let mut dead = Vec::new();
-    for name in listed.iter().filter(|name| name.ends_with(".md")) {
+    for name in listed.iter().filter(|name| Path::new(name).extension().is_some_and(|e| e == "md"))
+    {
         let path = root.join(name);
         let text = std::fs::read_to_string(&path)
             .with_context(|| format!("reading {}", path.display()))?;
@@ -35,7 +36,7 @@ fn dead_end(page: &Path, folder: &Path, target: &str) -> Option<String> {
     }
     let heading = heading?;
     let text = std::fs::read_to_string(&file).ok()?;
-    let known = prose(&text).filter_map(|line| anchor(line)).any(|anchor| anchor == heading);
+    let known = prose(&text).filter_map(anchor).any(|anchor| anchor == heading);
     (!known).then(|| "no such heading".to_owned())
 }
 
