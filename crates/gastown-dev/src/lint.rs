@@ -52,8 +52,6 @@ pub async fn run(args: &LintArgs) -> Result<()> {
             .args(["doc", "--workspace", "--no-deps", "--quiet"])
             .env("RUSTDOCFLAGS", "-D warnings"),
     )?;
-    step("unused dependencies");
-    machete()?;
     step("cargo-deny");
     deny()?;
     step("shellcheck");
@@ -100,12 +98,6 @@ fn tiers() -> Result<()> {
         crate::test::PROGRAMS.join(", ")
     );
     Ok(())
-}
-
-/// Dependencies that a manifest names and no file uses.
-fn machete() -> Result<()> {
-    need_cargo_tool("cargo-machete")?;
-    util::run(util::cargo().args(["machete", "--skip-target-dir"]))
 }
 
 /// Installs a tool of cargo's when it is not on the path.

@@ -1,7 +1,7 @@
 //! Cleans untrusted text for display: one place decides which characters may be shown.
 //!
 //! Terminals interpret control characters, and bidirectional and zero-width characters make a line
-//! look like another one. Line breaks become spaces in [`line`] and stay in [`block`];
+//! look like another one. Line breaks become spaces in [`line()`] and stay in [`block()`];
 //! every other hidden character becomes U+FFFD, so that a reader sees that there was one.
 
 /// Replaces a hidden character.
@@ -37,7 +37,7 @@ pub fn block(text: &str, max: usize) -> String {
     cut(block_chars(text), max)
 }
 
-/// The last `max` characters of a text, cleaned as [`block`] does; a text that is longer begins
+/// The last `max` characters of a text, cleaned as [`block()`] does; a text that is longer begins
 /// with `…`. For logs, where the error is at the end.
 pub fn block_end(text: &str, max: usize) -> String {
     let all: Vec<char> = block_chars(text).collect();
