@@ -20,7 +20,7 @@ async fn every_rendered_manifest_is_taken_by_the_api_server() -> Result<()> {
     for set in &sets {
         let script = format!(
             "helm template gastown charts/gastown-operator -n gastown-system --kube-version 1.36 -f '{set}' \
-             | kubectl apply --server-side --dry-run=server --validate=strict -n gastown-system -f -"
+             | kubectl apply --server-side --dry-run=server --validate=strict -f -"
         );
         let applied = shell.run(&script).await.with_context(|| format!("values of {set}"))?;
         ensure!(applied.contains("deployment"), "{set} renders no Deployment:\n{applied}");
