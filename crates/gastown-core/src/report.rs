@@ -11,8 +11,9 @@ use serde::{Deserialize, Serialize};
 /// How much of a container's termination message the kubelet keeps, in bytes.
 pub const MAX_BYTES: usize = 4096;
 
-/// The format's version; a record of another version is ignored.
-pub const VERSION: u32 = 1;
+/// The version of the format that this code writes. A record of another version is read for what is
+/// known of it: fields and results are only ever added, and an unknown result reads as `Unknown`.
+pub const VERSION: u32 = 2;
 
 /// The record of `gt init`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -62,6 +63,9 @@ pub enum InitResult {
     InvalidConfig,
     /// The operator's own code failed (a full disk, a bug).
     Internal,
+    /// A result that this version does not know.
+    #[serde(other)]
+    Unknown,
 }
 
 /// The record of `gt sync`. Only this one is believed about what the remote holds.
@@ -81,16 +85,50 @@ pub struct SyncReport {
     /// The merge base of `commit` and the target branch.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub base: Option<CommitId>,
-    /// How many commits `commit` is ahead of the target branch.
-    #[serde(default)]
-    pub ahead: u32,
+    /// How many commits `commit` is ahead of the target branch; absent when that is not known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ahead: Option<u32>,
     /// The agent's last commit when it could not be brought to the branch.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub unpushed: Option<CommitId>,
     /// The snapshot's ref on the remote, when one was needed (dirty tree, or commits that the
-    /// branch refused).
+    /// branch does not hold).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub wip: Option<String>,
+    /// What the snapshot's ref holds beside the work branch, most important first.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub saved: Vec<Saved>,
+    /// How many entries of `saved` did not fit into the record; the snapshot's commit message has
+    /// all of them.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub saved_more: u32,
+    /// What is in the pod and not on the remote, each with the reason.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub unsaved: Vec<String>,
+    /// How many entries of `unsaved` did not fit into the record.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub unsaved_more: u32,
+}
+
+// serde's skip_serializing_if passes a reference
+#[allow(clippy::trivially_copy_pass_by_ref)]
+fn is_zero(n: &u32) -> bool {
+    *n == 0
+}
+
+/// Work that is on the remote beside the work branch.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Saved {
+    /// The ref on the remote from which `commit` can be fetched.
+    pub r#ref: String,
+    /// The commit.
+    pub commit: CommitId,
+    /// What it was in the pod, such as `branch side` or `uncommitted files`.
+    pub of: String,
+    /// How many files could not be saved with it.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub skipped: u32,
 }
 
 /// How pushing the work to the remote ended.
@@ -108,8 +146,16 @@ pub enum SyncResult {
     BadObjects,
     /// There was no connection until the pod ended; what could not be pushed is lost with it.
     RemoteUnreachable,
+    /// The remote refused the credentials until the pod ended, or showed another host key, or had no
+    /// such repository; what could not be pushed is lost with the pod.
+    AccessDenied,
+    /// Nothing is on the work branch, and several other branches hold different work.
+    AmbiguousWork,
     /// The operator's own code failed.
     Internal,
+    /// A result that this version does not know.
+    #[serde(other)]
+    Unknown,
 }
 
 /// The record of `gt run`. The agent could have written it.
@@ -160,6 +206,9 @@ pub enum AgentExit {
     BadCredentials,
     /// The image is missing something of the contract; the message names it.
     ImageLacks,
+    /// An end that this version does not know.
+    #[serde(other)]
+    Unknown,
 }
 
 /// The tokens and the cost of one attempt.
@@ -181,44 +230,90 @@ pub struct Usage {
 }
 
 /// Parses a termination message, which may be hostile: `None` when it is not exactly one valid
-/// record of this version.
+/// record.
 pub fn parse<T: serde::de::DeserializeOwned + Versioned>(text: &str) -> Option<T> {
     if text.len() > MAX_BYTES {
         return None;
     }
-    serde_json::from_str::<T>(text.trim()).ok().filter(|r| r.version() == VERSION)
+    serde_json::from_str::<T>(text.trim()).ok().filter(|r| r.version() >= 1)
 }
 
-/// Renders a record as one line of at most [`MAX_BYTES`]; a message that is too long is cut.
+/// Renders a record as one line of at most [`MAX_BYTES`]: what is too long is shortened.
 pub fn render<T: Serialize + Versioned>(record: &mut T) -> String {
     loop {
         let text = serde_json::to_string(record).unwrap_or_default();
-        if text.len() <= MAX_BYTES || record.message_mut().is_empty() {
+        if text.len() <= MAX_BYTES || !record.shorten() {
             return text;
         }
-        let keep = record.message_mut().chars().count() / 2;
-        let short: String = record.message_mut().chars().take(keep).collect();
-        *record.message_mut() = short;
     }
 }
 
-/// A record with a version of the format, and a message that may be cut.
+/// A message shorter than this many characters is kept while a list can be shortened instead.
+const KEPT_MESSAGE: usize = 800;
+
+/// A record with a version of the format, and parts that may be cut.
 pub trait Versioned {
     /// The version of its format.
     fn version(&self) -> u32;
     /// Its message.
     fn message_mut(&mut self) -> &mut String;
+    /// Makes it shorter; `false` when nothing is left to cut.
+    fn shorten(&mut self) -> bool {
+        halve(self.message_mut())
+    }
 }
 
-macro_rules! versioned {
-    ($($t:ty),*) => {$(
-        impl Versioned for $t {
-            fn version(&self) -> u32 { self.v }
-            fn message_mut(&mut self) -> &mut String { &mut self.message }
-        }
-    )*};
+fn halve(text: &mut String) -> bool {
+    let keep = text.chars().count() / 2;
+    let shorter = !text.is_empty();
+    *text = text.chars().take(keep).collect();
+    shorter
 }
-versioned!(InitReport, SyncReport, RunReport);
+
+impl Versioned for InitReport {
+    fn version(&self) -> u32 {
+        self.v
+    }
+    fn message_mut(&mut self) -> &mut String {
+        &mut self.message
+    }
+}
+
+impl Versioned for RunReport {
+    fn version(&self) -> u32 {
+        self.v
+    }
+    fn message_mut(&mut self) -> &mut String {
+        &mut self.message
+    }
+}
+
+impl Versioned for SyncReport {
+    fn version(&self) -> u32 {
+        self.v
+    }
+    fn message_mut(&mut self) -> &mut String {
+        &mut self.message
+    }
+    fn shorten(&mut self) -> bool {
+        if self.message.chars().count() > KEPT_MESSAGE {
+            return halve(&mut self.message);
+        }
+        if self.saved.len() > 1 && self.saved.len() >= self.unsaved.len() {
+            self.saved_more += u32::from(self.saved.pop().is_some());
+            return true;
+        }
+        if self.unsaved.pop().is_some() {
+            self.unsaved_more += 1;
+            return true;
+        }
+        if self.saved.pop().is_some() {
+            self.saved_more += 1;
+            return true;
+        }
+        halve(&mut self.message)
+    }
+}
 
 #[cfg(test)]
 mod tests {
@@ -250,10 +345,50 @@ mod tests {
     }
 
     #[test]
-    fn another_version_or_a_longer_text_is_not_a_record() {
-        let mut r = run("");
-        r.v = 2;
-        assert_eq!(parse::<RunReport>(&render(&mut r)), None);
+    fn a_newer_record_is_read_for_what_is_known_of_it() {
+        let text = r#"{"v":9,"result":"Postponed","commit":"HEAD of mine","more":[1]}"#;
+        assert_eq!(parse::<SyncReport>(text), None, "what is known must still be valid");
+        let text = r#"{"v":9,"result":"Postponed","ahead":2,"more":[1]}"#;
+        let read = parse::<SyncReport>(text).unwrap();
+        assert_eq!((read.result, read.ahead), (SyncResult::Unknown, Some(2)));
+        let text = r#"{"v":3,"exit":"Evaporated"}"#;
+        assert_eq!(parse::<RunReport>(text).unwrap().exit, AgentExit::Unknown);
+        let text = r#"{"v":3,"result":"LicenseMissing"}"#;
+        assert_eq!(parse::<InitReport>(text).unwrap().result, InitResult::Unknown);
+    }
+
+    #[test]
+    fn lists_that_are_too_long_are_cut_and_counted() {
+        let commit: CommitId = "c".repeat(40).parse().unwrap();
+        let entry = |n: usize| Saved {
+            r#ref: "refs/gastown/wip/work/toast/1".into(),
+            commit: commit.clone(),
+            of: format!("branch {n}"),
+            skipped: 0,
+        };
+        let mut r = SyncReport {
+            v: VERSION,
+            result: SyncResult::Pushed,
+            message: "m".repeat(3000),
+            commit: Some(commit.clone()),
+            base: None,
+            ahead: Some(1),
+            unpushed: None,
+            wip: None,
+            saved: (0..500).map(entry).collect(),
+            saved_more: 0,
+            unsaved: (0..500).map(|n| format!("branch b{n}: broken")).collect(),
+            unsaved_more: 0,
+        };
+        let read = parse::<SyncReport>(&render(&mut r)).unwrap();
+        assert!(!read.saved.is_empty() && !read.unsaved.is_empty() && !read.message.is_empty());
+        assert_eq!(read.saved.len() + read.saved_more as usize, 500);
+        assert_eq!(read.unsaved.len() + read.unsaved_more as usize, 500);
+        assert_eq!(read.saved[0].of, "branch 0");
+    }
+
+    #[test]
+    fn a_longer_text_is_not_a_record() {
         assert_eq!(
             parse::<RunReport>(&format!("{}{}", render(&mut run("")), " ".repeat(MAX_BYTES))),
             None

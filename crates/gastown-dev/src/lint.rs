@@ -52,6 +52,8 @@ pub async fn run(args: &LintArgs) -> Result<()> {
             .args(["doc", "--workspace", "--no-deps", "--quiet"])
             .env("RUSTDOCFLAGS", "-D warnings"),
     )?;
+    step("cargo-machete");
+    machete()?;
     step("cargo-deny");
     deny()?;
     step("shellcheck");
@@ -108,6 +110,12 @@ fn need_cargo_tool(name: &str) -> Result<()> {
     println!("installing {name} (cargo install {name} --locked)");
     // Away from the workspace, so that its target and flags do not apply.
     util::run(util::cargo().current_dir("/").args(["install", name, "--locked", "--quiet"]))
+}
+
+/// Dependencies that no source file names.
+fn machete() -> Result<()> {
+    need_cargo_tool("cargo-machete")?;
+    util::run(util::cargo().args(["machete", "--skip-target-dir"]))
 }
 
 /// Bans, licences and sources; advisories need a database that a closed network does not have.

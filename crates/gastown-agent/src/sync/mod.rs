@@ -71,7 +71,7 @@ pub async fn run(settings: SyncSettings, paths: &Paths) -> anyhow::Result<()> {
         let text = format!("the witness could not be reached; escalations not sent: {unsent}");
         termination::add_to_message(&mut report, &text);
     }
-    tracing::info!(result = ?report.result, commit = ?report.commit, ahead = report.ahead, wip = ?report.wip, "ended");
+    tracing::info!(result = ?report.result, commit = ?report.commit, ahead = ?report.ahead, wip = ?report.wip, "ended");
     termination::write(paths, &mut report)?;
     Ok(())
 }

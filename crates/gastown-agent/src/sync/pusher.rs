@@ -178,12 +178,17 @@ impl Pusher {
             message: String::new(),
             commit: self.pushed_commit(),
             base: None,
-            ahead: 0,
+            ahead: Some(0),
             unpushed: None,
             wip: self.wip_ref(),
+            saved: Vec::new(),
+            saved_more: 0,
+            unsaved: Vec::new(),
+            unsaved_more: 0,
         };
         if let Some(commit) = &report.commit {
-            (report.base, report.ahead) = self.repository.distance(commit).await;
+            let (base, ahead) = self.repository.distance(commit).await;
+            (report.base, report.ahead) = (base, Some(ahead));
             report.result = SyncResult::Pushed;
         }
         if let Err(failure) = &self.branch_result {

@@ -26,7 +26,7 @@ fn a_commit_of_the_agent_is_on_the_remote_and_in_the_record() {
     assert_eq!(record.result, SyncResult::Pushed, "{record:?}");
     pod.golden("sync-pushed", &record);
     assert_eq!(record.commit.unwrap().as_str(), head);
-    assert_eq!((record.ahead, record.base.unwrap(), record.wip), (1, base, None));
+    assert_eq!((record.ahead, record.base.unwrap(), record.wip), (Some(1), base, None));
     let author = git(&pod.repo(), &["log", "-1", "--format=%an <%ae>"]);
     assert_eq!(author, "Gas Town Polecat <polecat@gastown.io>");
 }
@@ -99,7 +99,7 @@ fn every_commit_is_pushed_while_the_agent_works() {
     let (code, _) = Pod::end_run(run);
     assert_eq!(code, Some(0));
     let record = pod.end_sync(sync);
-    assert_eq!((record.result, record.ahead), (SyncResult::Pushed, 2));
+    assert_eq!((record.result, record.ahead), (SyncResult::Pushed, Some(2)));
 }
 
 #[test]
@@ -140,7 +140,7 @@ fn the_work_of_a_run_that_was_killed_is_pushed_at_the_sidecars_end() {
     let record = pod.end_sync(sync);
     assert_eq!(
         (record.result, record.ahead),
-        (SyncResult::Pushed, 1),
+        (SyncResult::Pushed, Some(1)),
         "{record:?}\n{}",
         pod.log("sync")
     );
@@ -165,7 +165,7 @@ fn a_branch_that_exists_is_continued_only_when_it_is_ours() {
     let (code, _) = Pod::end_run(pod.agent("git reset -q --hard origin/main; echo again > again; git add again; git commit -q -m again\n"));
     assert_eq!(code, Some(0));
     let record = pod.end_sync(sync);
-    assert_eq!((record.result, record.ahead), (SyncResult::Pushed, 1), "{}", pod.log("sync"));
+    assert_eq!((record.result, record.ahead), (SyncResult::Pushed, Some(1)), "{}", pod.log("sync"));
     assert!(git_ok(&origin.path(), &["show", "polecat/toast:again"]));
     assert!(!git_ok(&origin.path(), &["merge-base", "--is-ancestor", &theirs, "polecat/toast"]));
 }

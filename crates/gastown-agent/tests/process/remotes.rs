@@ -34,7 +34,7 @@ fn a_key_in_the_secret_pushes_the_work_over_ssh() {
     let (code, _) = Pod::end_run(pod.agent("echo work > w; git add w; git commit -q -m work\n"));
     assert_eq!(code, Some(0), "{}", pod.log("sync"));
     let record = pod.end_sync(sync);
-    assert_eq!((record.result, record.ahead), (SyncResult::Pushed, 1));
+    assert_eq!((record.result, record.ahead), (SyncResult::Pushed, Some(1)));
     // The key stays where it was mounted: no copy outlives a git command.
     let key = sshd.user_key().unwrap();
     let body = key.lines().nth(1).unwrap();
@@ -153,7 +153,7 @@ fn a_remote_that_was_down_gets_the_work_when_it_is_up() {
     let record = pod.end_sync(sync);
     assert_eq!(
         (record.result, record.ahead, record.wip.as_deref()),
-        (SyncResult::Pushed, 1, Some(WIP)),
+        (SyncResult::Pushed, Some(1), Some(WIP)),
         "{}",
         pod.log("sync")
     );
@@ -216,7 +216,7 @@ fn a_sidecar_that_was_killed_continues_where_it_was() {
     let (code, _) = Pod::end_run(pod.agent("git commit -q --amend -m 2; echo e > d\n"));
     assert_eq!(code, Some(0), "{}", pod.log("sync"));
     let record = pod.end_sync(sync);
-    assert_eq!((record.result, record.ahead), (SyncResult::Pushed, 1), "{record:?}");
+    assert_eq!((record.result, record.ahead), (SyncResult::Pushed, Some(1)), "{record:?}");
     assert_eq!(git(&origin.path(), &["log", "-1", "--format=%s", "polecat/toast"]), "2");
     assert_eq!(git(&origin.path(), &["show", &format!("{WIP}:d")]), "e");
 }

@@ -168,7 +168,7 @@ fn the_witness_may_stop_and_start_again_and_no_work_waits_for_it() {
     let (code, _) = Pod::end_run(run);
     assert_eq!(code, Some(0));
     let record = pod.end_sync(sync);
-    assert_eq!((record.result, record.ahead), (SyncResult::Pushed, 2));
+    assert_eq!((record.result, record.ahead), (SyncResult::Pushed, Some(2)));
 }
 
 #[test]

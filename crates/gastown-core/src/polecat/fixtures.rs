@@ -128,9 +128,13 @@ pub fn sync(result: SyncResult, commit: Option<gastown_types::CommitId>, ahead: 
         message: String::new(),
         base: commit.as_ref().map(|_| self::commit(200)),
         commit,
-        ahead,
+        ahead: Some(ahead),
         unpushed: None,
         wip: None,
+        saved: Vec::new(),
+        saved_more: 0,
+        unsaved: Vec::new(),
+        unsaved_more: 0,
     }
 }
 

@@ -140,7 +140,8 @@ fn by_init(result: InitResult, message: &str) -> Outcome {
         | InitResult::RepositoryNotFound
         | InitResult::BranchNotFound
         | InitResult::BranchExists
-        | InitResult::RemoteUnreachable => Outcome::new(End::Waits, &reason, message),
+        | InitResult::RemoteUnreachable
+        | InitResult::Unknown => Outcome::new(End::Waits, &reason, message),
     }
 }
 
@@ -151,7 +152,9 @@ fn finished(pod: &PodFacts, expected: &Expected) -> Option<Outcome> {
     }
     let sync = pod.sync.as_ref()?;
     match (sync.result, &sync.commit) {
-        (SyncResult::Pushed, Some(commit)) if sync.ahead >= 1 => {
+        // How far the branch is ahead is not known: that is not "nothing".
+        (SyncResult::Pushed, _) if sync.ahead.is_none() => None,
+        (SyncResult::Pushed, Some(commit)) if sync.ahead >= Some(1) => {
             Some(if expected.sent_back.contains(commit) {
                 Outcome::new(
                     End::Stuck,
@@ -159,8 +162,11 @@ fn finished(pod: &PodFacts, expected: &Expected) -> Option<Outcome> {
                     "the rework ended without a new commit on the branch",
                 )
             } else {
-                let text =
-                    format!("{} commit(s) pushed, the last is {}", sync.ahead, commit.short());
+                let text = format!(
+                    "{} commit(s) pushed, the last is {}",
+                    sync.ahead.unwrap_or(1),
+                    commit.short()
+                );
                 Outcome::new(End::Done, "WorkComplete", &text)
             })
         }
@@ -211,10 +217,25 @@ fn refused(sync: &SyncReport) -> Option<Outcome> {
             "RemoteUnreachable",
             &with_wip(sync, "the remote could not be reached until the pod ended"),
         )),
-        SyncResult::Internal => Some(Outcome::retry(
+        SyncResult::AccessDenied => Some(Outcome::retry(
+            RespawnCause::Infrastructure,
+            "AccessDenied",
+            &with_wip(sync, "the remote refused the credentials until the pod ended"),
+        )),
+        SyncResult::AmbiguousWork => Some(Outcome::new(
+            End::Stuck,
+            "AmbiguousWork",
+            &with_wip(sync, "several branches hold different work, and none is the work branch"),
+        )),
+        SyncResult::Internal | SyncResult::Unknown => Some(Outcome::retry(
             RespawnCause::Infrastructure,
             "SyncFailed",
             &with_wip(sync, "git-sync failed"),
+        )),
+        SyncResult::Pushed if sync.ahead.is_none() => Some(Outcome::retry(
+            RespawnCause::Infrastructure,
+            "SyncFailed",
+            &with_wip(sync, "what the branch holds beyond the target branch is not known"),
         )),
         SyncResult::Pushed | SyncResult::NoChanges => None,
     }
@@ -291,7 +312,7 @@ fn by_agent(pod: &PodFacts) -> Outcome {
         AgentExit::Failed => {
             Outcome::retry(RespawnCause::AgentFailed, "PodFailed", &message("the agent failed"))
         }
-        AgentExit::Crashed => {
+        AgentExit::Crashed | AgentExit::Unknown => {
             Outcome::retry(RespawnCause::AgentFailed, "PodFailed", &message("the agent crashed"))
         }
         // no drain was asked for, so it was a SIGTERM of the platform
