@@ -131,6 +131,31 @@ pub fn list(dir: impl AsFd, max: usize) -> Result<(Vec<Vec<u8>>, bool), Unreadab
     Ok((names, false))
 }
 
+/// The entries of `dir` with their kinds, in no order, at most `max` of them; `true` when there are
+/// more. A kind that the file system does not tell is read with a `stat`.
+pub fn entries(dir: impl AsFd, max: usize) -> Result<(Vec<(Vec<u8>, FileType)>, bool), Unreadable> {
+    let own = rustix::fs::openat(&dir, ".", OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())
+        .map_err(class)?;
+    let mut found = Vec::new();
+    for entry in Dir::new(own)? {
+        let entry = entry?;
+        let bytes = entry.file_name().to_bytes().to_vec();
+        if bytes == b"." || bytes == b".." {
+            continue;
+        }
+        if found.len() == max {
+            return Ok((found, true));
+        }
+        let kind = match entry.file_type() {
+            FileType::Unknown => stat(&dir, name(&bytes))
+                .map_or(FileType::Unknown, |s| FileType::from_raw_mode(s.st_mode)),
+            known => known,
+        };
+        found.push((bytes, kind));
+    }
+    Ok((found, false))
+}
+
 /// Bytes as a file name.
 pub fn name(bytes: &[u8]) -> &OsStr {
     OsStr::from_bytes(bytes)

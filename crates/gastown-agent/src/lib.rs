@@ -5,8 +5,10 @@
 //! (`docs/contracts/pod.md`) and the [`socket`]. This crate does not know Kubernetes: its interface is
 //! environment variables, mounted folders and a termination message.
 
+mod attributes;
 mod credentials;
 pub mod done;
+mod fence;
 pub mod fetch;
 pub mod hostile;
 pub mod init;
@@ -20,6 +22,7 @@ pub mod socket;
 pub mod state;
 pub mod sync;
 mod termination;
+mod walk;
 
 /// The present time, in milliseconds since 1970.
 fn now_ms() -> i64 {

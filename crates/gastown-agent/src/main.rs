@@ -62,6 +62,8 @@ enum Command {
         #[arg(long, default_value = "")]
         details: String,
     },
+    /// Fail while work of the pod is not on the remote (the sidecar's readiness probe)
+    Saved,
     /// Fetch a merge candidate and check it out (a gate's init container)
     Fetch,
 }
@@ -131,6 +133,14 @@ async fn execute(command: Command) -> anyhow::Result<ExitCode> {
         Command::Checkpoint => checkpoint(&paths).await,
         Command::Escalate { severity, summary, details } => {
             escalate(&paths, Escalation { severity, summary, details }).await
+        }
+        Command::Saved => {
+            let unsaved = std::fs::read_to_string(paths.unsaved()).unwrap_or_default();
+            if unsaved.is_empty() {
+                return Ok(ExitCode::SUCCESS);
+            }
+            println!("{unsaved}");
+            Ok(ExitCode::FAILURE)
         }
         Command::Fetch => {
             fetch::run(&paths, &FetchSettings::from_env()?).await?;

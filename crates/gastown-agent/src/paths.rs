@@ -51,6 +51,10 @@ impl Paths {
     pub fn state(&self) -> PathBuf {
         self.at("gastown/private/state.json")
     }
+    /// The file in which the sidecar says whether everything is saved: empty, or why not.
+    pub fn unsaved(&self) -> PathBuf {
+        self.at("gastown/private/unsaved")
+    }
     /// The target branch, kept fresh; read-only for the agent.
     pub fn upstream_repo(&self) -> PathBuf {
         self.at("gastown/upstream/upstream.git")

@@ -61,6 +61,8 @@ pub struct Quarantine {
     limits: Limits,
     copied: HashMap<String, Stamp>,
     bytes: u64,
+    /// Files were left out, since there are too many or they are too large.
+    is_cut: bool,
 }
 
 fn is_hex(name: &[u8], len: usize) -> bool {
@@ -77,7 +79,15 @@ fn pack_stem(name: &[u8]) -> Option<&str> {
 impl Quarantine {
     /// Copies go under `tmp`; objects that pass the check go to the bare repository `repo`.
     pub fn new(git: Git, repo: PathBuf, tmp: &Path, limits: Limits) -> Self {
-        Self { git, repo, at: tmp.join("quarantine"), limits, copied: HashMap::new(), bytes: 0 }
+        Self {
+            git,
+            repo,
+            at: tmp.join("quarantine"),
+            limits,
+            copied: HashMap::new(),
+            bytes: 0,
+            is_cut: false,
+        }
     }
 
     /// Imports `commit` and all objects that it needs beyond the commits `known` from the object
@@ -88,50 +98,37 @@ impl Quarantine {
         from: &[OwnedFd],
         known: &[CommitId],
     ) -> Result<(), ImportError> {
-        if self.has(commit).await? {
+        self.import_all(std::slice::from_ref(commit), from, known).await
+    }
+
+    /// As [`Quarantine::import`], for several commits: all of them, or none.
+    pub async fn import_all(
+        &mut self,
+        commits: &[CommitId],
+        from: &[OwnedFd],
+        known: &[CommitId],
+    ) -> Result<(), ImportError> {
+        if self.has(commits).await? {
             return Ok(());
         }
-        let first = self.attempt(commit, from, known).await;
+        let first = self.attempt(commits, from, known).await;
         if !matches!(first, Err(ImportError::Invalid(_))) {
             return first;
         }
         // A file may have been copied while it was being written, or replaced later by a good one:
         // one more attempt with new copies.
         self.clear()?;
-        let second = self.attempt(commit, from, known).await;
+        let second = self.attempt(commits, from, known).await;
         if second.is_err() {
             self.clear()?;
         }
         second
     }
 
-    fn clear(&mut self) -> Result<(), ImportError> {
-        self.copied.clear();
-        self.bytes = 0;
-        match fs::remove_dir_all(&self.at) {
-            Err(e) if e.kind() != std::io::ErrorKind::NotFound => Err(internal(e)),
-            _ => Ok(()),
-        }
-    }
-
-    async fn has(&self, commit: &CommitId) -> Result<bool, ImportError> {
-        let found = self
-            .git
-            .call(["cat-file", "-e", &format!("{commit}^{{commit}}")])
-            .repo(&self.repo)
-            .any_exit()
-            .output()
-            .await;
-        found.map(|o| o.status.success()).map_err(internal)
-    }
-
-    async fn attempt(
-        &mut self,
-        commit: &CommitId,
-        from: &[OwnedFd],
-        known: &[CommitId],
-    ) -> Result<(), ImportError> {
-        let objects = self.at.join("objects");
+    /// Copies the objects of the folders `from`, so that [`Quarantine::peel`] and
+    /// [`Quarantine::own`] see them. What was copied before and did not change is not copied again.
+    pub async fn copy_all(&mut self, from: &[OwnedFd]) -> Result<(), ImportError> {
+        let objects = self.objects();
         fs::create_dir_all(objects.join("pack")).map_err(internal)?;
         let mut packs = Vec::new();
         for folder in from {
@@ -151,21 +148,139 @@ impl Quarantine {
                 fs::remove_file(&path).map_err(internal)?;
             }
         }
-        self.pack(commit, &objects, known).await
+        Ok(())
     }
 
-    /// Packs what `commit` needs beyond `known`, checks the pack, and moves it into our repository.
-    async fn pack(
+    /// The commits that `ids` name, in their order: the commit itself, the one of a tag, or `None`
+    /// where there is no such object among the copies and in the repository.
+    pub async fn peel(&self, ids: &[CommitId]) -> Result<Vec<Option<CommitId>>, ImportError> {
+        if ids.is_empty() {
+            return Ok(Vec::new());
+        }
+        let mut input = String::new();
+        for id in ids {
+            input.extend([id.as_str(), "^{commit}\n"]);
+        }
+        let call = self
+            .git
+            .call(["cat-file", "--batch-check=%(objectname) %(objecttype)"])
+            .repo(&self.repo)
+            .env("GIT_ALTERNATE_OBJECT_DIRECTORIES", self.objects())
+            .stdin(input.into_bytes())
+            .doing("look for the agent's commits");
+        let output = call.output().await.map_err(internal)?;
+        let text = String::from_utf8_lossy(&output.stdout).into_owned();
+        let found: Vec<Option<CommitId>> = text
+            .lines()
+            .map(|line| line.strip_suffix(" commit").and_then(|id| id.parse().ok()))
+            .collect();
+        if found.len() == ids.len() {
+            Ok(found)
+        } else {
+            Err(internal("git did not answer for each commit"))
+        }
+    }
+
+    /// The commits that `tips` reach and `known` do not, each with its parents, newest first.
+    pub async fn own(
         &self,
-        commit: &CommitId,
-        objects: &Path,
+        tips: &[CommitId],
+        known: &[CommitId],
+    ) -> Result<Vec<(CommitId, Vec<CommitId>)>, ImportError> {
+        if tips.is_empty() {
+            return Ok(Vec::new());
+        }
+        let call = self
+            .git
+            .call(["rev-list", "--parents", "--stdin"])
+            .repo(&self.repo)
+            .env("GIT_ALTERNATE_OBJECT_DIRECTORIES", self.objects())
+            .stdin(revisions(tips, known).into_bytes())
+            .doing("list the agent's commits");
+        let output = call.output().await.map_err(|e| classify(&e))?;
+        let text = String::from_utf8_lossy(&output.stdout).into_owned();
+        let parse = |line: &str| {
+            let mut ids = line.split(' ').filter_map(|id| id.parse().ok());
+            Some((ids.next()?, ids.collect()))
+        };
+        Ok(text.lines().filter_map(parse).collect())
+    }
+
+    /// Whether the histories of two commits have a commit in common.
+    pub async fn are_related(&self, a: &CommitId, b: &CommitId) -> bool {
+        let call = self
+            .git
+            .call(["merge-base", a.as_str(), b.as_str()])
+            .repo(&self.repo)
+            .env("GIT_ALTERNATE_OBJECT_DIRECTORIES", self.objects());
+        call.any_exit().output().await.is_ok_and(|o| o.status.success())
+    }
+
+    /// A bare repository that sees the copies and our repository, to compare with; what is written
+    /// to it is thrown away with the copies.
+    pub async fn scratch(&self) -> Result<PathBuf, ImportError> {
+        let scratch = self.at.join("scratch.git");
+        if scratch.exists() {
+            return Ok(scratch);
+        }
+        let format = self.git.call(["rev-parse", "--show-object-format"]).repo(&self.repo);
+        let format = format.output().await.map_err(internal)?;
+        let sha256 = format.stdout.trim_ascii() == b"sha256";
+        gastown_git::remote::init_bare(&self.git, &scratch, sha256).await.map_err(internal)?;
+        let info = scratch.join("objects/info");
+        fs::create_dir_all(&info).map_err(internal)?;
+        let stores = [self.objects(), self.repo.join("objects")];
+        let lines: Vec<String> = stores.iter().map(|s| format!("{}\n", s.display())).collect();
+        fs::write(info.join("alternates"), lines.concat()).map_err(internal)?;
+        Ok(scratch)
+    }
+
+    fn objects(&self) -> PathBuf {
+        self.at.join("objects")
+    }
+
+    fn clear(&mut self) -> Result<(), ImportError> {
+        self.copied.clear();
+        (self.bytes, self.is_cut) = (0, false);
+        match fs::remove_dir_all(&self.at) {
+            Err(e) if e.kind() != std::io::ErrorKind::NotFound => Err(internal(e)),
+            _ => Ok(()),
+        }
+    }
+
+    /// Whether the repository itself has all of the commits.
+    async fn has(&self, commits: &[CommitId]) -> Result<bool, ImportError> {
+        let mut input = String::new();
+        for commit in commits {
+            input.extend([commit.as_str(), "\n"]);
+        }
+        let call = self
+            .git
+            .call(["cat-file", "--batch-check=%(objecttype)"])
+            .repo(&self.repo)
+            .stdin(input.into_bytes());
+        let output = call.output().await.map_err(internal)?;
+        let text = String::from_utf8_lossy(&output.stdout).into_owned();
+        Ok(text.lines().count() == commits.len() && text.lines().all(|line| line == "commit"))
+    }
+
+    async fn attempt(
+        &mut self,
+        commits: &[CommitId],
+        from: &[OwnedFd],
         known: &[CommitId],
     ) -> Result<(), ImportError> {
+        self.copy_all(from).await?;
+        self.pack(commits, known).await
+    }
+
+    /// Packs what `commits` need beyond `known`, checks the pack, and moves it into our repository.
+    async fn pack(&self, commits: &[CommitId], known: &[CommitId]) -> Result<(), ImportError> {
         let out = self.at.join("out");
         // Packs of an interrupted attempt must not get into the repository unchecked.
         let _ = fs::remove_dir_all(&out);
         fs::create_dir_all(&out).map_err(internal)?;
-        self.pack_objects(commit, objects, known, &out).await?;
+        self.pack_objects(commits, known, &out).await?;
         // The check writes an index of its own.
         for index in files_with_extension(&out, "idx")? {
             fs::remove_file(&index).map_err(internal)?;
@@ -175,25 +290,20 @@ impl Quarantine {
             self.move_to_repository(&pack)?;
         }
         let _ = fs::remove_dir_all(&out);
-        if self.has(commit).await? {
-            Ok(())
-        } else {
-            Err(ImportError::Invalid(format!("{} is not a commit", commit.short())))
+        if self.has(commits).await? {
+            return Ok(());
         }
+        let names: Vec<&str> = commits.iter().take(5).map(CommitId::short).collect();
+        Err(ImportError::Invalid(format!("not a commit: {}", names.join(", "))))
     }
 
-    /// Has git write a pack into `out` from our repository and the copied `objects`.
+    /// Has git write a pack into `out` from our repository and the copied objects.
     async fn pack_objects(
         &self,
-        commit: &CommitId,
-        objects: &Path,
+        commits: &[CommitId],
         known: &[CommitId],
         out: &Path,
     ) -> Result<(), ImportError> {
-        let mut wanted = format!("{commit}\n");
-        for have in known {
-            wanted.extend(["^", have.as_str(), "\n"]);
-        }
         let base = out.join("pack");
         let call = self
             .git
@@ -205,14 +315,21 @@ impl Quarantine {
                 base.as_os_str(),
             ])
             .repo(&self.repo)
-            .env("GIT_ALTERNATE_OBJECT_DIRECTORIES", objects)
+            .env("GIT_ALTERNATE_OBJECT_DIRECTORIES", self.objects())
             .config("core.bigFileThreshold", "32m")
             .config("pack.windowMemory", "64m")
             .config("pack.threads", "1")
-            .stdin(wanted.into_bytes())
+            .stdin(revisions(commits, known).into_bytes())
             .doing("collect the agent's objects")
             .deadline(Duration::from_mins(5));
-        call.output().await.map(drop).map_err(|e| classify(&e))
+        call.output().await.map(drop).map_err(|e| match classify(&e) {
+            ImportError::Invalid(message) if self.is_cut => ImportError::Invalid(format!(
+                "{message}; object files beyond {} MiB or {} files were left out",
+                self.limits.total >> 20,
+                self.limits.files
+            )),
+            other => other,
+        })
     }
 
     /// Has git check every object of a pack and every link between them.
@@ -302,11 +419,13 @@ impl Quarantine {
         }
         let room = self.limits.total.saturating_sub(self.bytes);
         if stat.st_size as u64 > room || self.copied.len() >= self.limits.files {
-            return Err(ImportError::Invalid(format!(
-                "the repository's objects are more than {} MiB or {} files",
-                self.limits.total >> 20,
-                self.limits.files
-            )));
+            // It must not hide the others: packing fails when something in it is needed.
+            tracing::warn!(key, size = stat.st_size, "an object file of the agent is left out");
+            self.is_cut = true;
+            return Ok(false);
+        }
+        if key.starts_with("pack/") && !begins_as_pack(&file) {
+            return Ok(false);
         }
         fs::create_dir_all(to).map_err(internal)?;
         let path = to.join(hostile::name(name));
@@ -318,6 +437,25 @@ impl Quarantine {
         self.copied.insert(key.to_owned(), stamp);
         Ok(true)
     }
+}
+
+/// Whether a file begins like a pack: a huge one that does not is not copied.
+fn begins_as_pack(file: &fs::File) -> bool {
+    use std::os::unix::fs::FileExt as _;
+    let mut magic = [0; 4];
+    file.read_exact_at(&mut magic, 0).is_ok() && magic == *b"PACK"
+}
+
+/// What git reads as "these commits, and not those".
+fn revisions(wanted: &[CommitId], known: &[CommitId]) -> String {
+    let mut text = String::new();
+    for commit in wanted {
+        text.extend([commit.as_str(), "\n"]);
+    }
+    for commit in known {
+        text.extend(["^", commit.as_str(), "\n"]);
+    }
+    text
 }
 
 /// The files of `folder` with this extension.

@@ -1,16 +1,29 @@
 //! Reading refs of the agent's repositories without git: loose files first, then `packed-refs`, both bounded and
 //! without following links.
 
-use std::os::fd::AsFd;
+use std::collections::BTreeSet;
+use std::os::fd::{AsFd, OwnedFd};
 
 use gastown_types::{BranchName, CommitId};
+use rustix::fs::FileType;
 
 use crate::hostile::{self, Unreadable};
 
 /// Bytes of a loose ref, which is one line; a larger file is refused.
 const LOOSE_MAX: u64 = 512;
-/// Bytes of `packed-refs`; a larger file is refused. Ten thousand refs are under 1 MiB.
-const PACKED_MAX: u64 = 4 << 20;
+/// Bytes of `packed-refs`; a larger file is refused. A hundred thousand refs are about 8 MiB.
+const PACKED_MAX: u64 = 64 << 20;
+/// Bytes of one reflog; of a larger one the end is not read.
+const LOG_MAX: u64 = 16 << 20;
+/// Loose refs and reflogs of one repository.
+const FILES_MAX: usize = 300_000;
+/// Depth of the folders below `refs` and `logs`.
+const DEPTH_MAX: usize = 32;
+/// Linked worktrees of one repository.
+const WORKTREES_MAX: usize = 1_000;
+/// Refs outside of `refs` that hold a commit which git has just left.
+const PSEUDO_REFS: [&str; 6] =
+    ["ORIG_HEAD", "MERGE_HEAD", "CHERRY_PICK_HEAD", "REVERT_HEAD", "REBASE_HEAD", "BISECT_HEAD"];
 
 /// What HEAD points to.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -83,6 +96,173 @@ pub fn head_commit(git_dir: impl AsFd) -> Result<Option<CommitId>, Unreadable> {
         Some(Head::Branch(name)) => branch(&git_dir, &name),
         None => Ok(None),
     }
+}
+
+/// Every commit that a repository's refs and reflogs name.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct AllRefs {
+    /// Refs with their full names, such as `refs/heads/main`.
+    pub refs: Vec<(String, CommitId)>,
+    /// The commits that HEAD, the HEADs of linked worktrees (with their names) and refs such as
+    /// `ORIG_HEAD` hold. The first is HEAD's own, where it has one.
+    pub heads: Vec<(String, CommitId)>,
+    /// All commits in reflogs.
+    pub logs: BTreeSet<CommitId>,
+    /// What could not be read.
+    pub unreadable: Vec<String>,
+}
+
+/// Reads every ref and reflog of the git folder `git_dir`. What cannot be read is named, and hides
+/// nothing else.
+pub fn all(git_dir: &OwnedFd) -> AllRefs {
+    let mut all = AllRefs::default();
+    if stat_is_dir(git_dir, "reftable") {
+        all.unreadable.push("its refs are in the reftable format, which is not read".to_owned());
+    }
+    let mut files = 0;
+    all.read_packed(git_dir);
+    all.read_folder(git_dir, "refs", &mut files, 0);
+    all.read_head(git_dir, "HEAD");
+    for name in PSEUDO_REFS {
+        all.read_pseudo(git_dir, name, name);
+    }
+    all.read_logs(git_dir, "logs", &mut files, 0);
+    let Ok(worktrees) = hostile::open_dir(git_dir, "worktrees".as_ref()) else { return all };
+    let Ok((names, _)) = hostile::list(&worktrees, WORKTREES_MAX) else { return all };
+    for name in names {
+        let Ok(folder) = hostile::open_dir(&worktrees, hostile::name(&name)) else { continue };
+        let label = format!("HEAD of worktree {}", String::from_utf8_lossy(&name));
+        all.read_detached(&folder, &label);
+        for pseudo in PSEUDO_REFS {
+            all.read_pseudo(&folder, pseudo, pseudo);
+        }
+        all.read_folder(&folder, "refs", &mut files, 0);
+        all.read_logs(&folder, "logs", &mut files, 0);
+    }
+    all
+}
+
+fn stat_is_dir(dir: &OwnedFd, name: &str) -> bool {
+    hostile::stat(dir, name.as_ref())
+        .is_ok_and(|s| FileType::from_raw_mode(s.st_mode) == FileType::Directory)
+}
+
+impl AllRefs {
+    fn read_packed(&mut self, git_dir: &OwnedFd) {
+        match hostile::read_below(git_dir, "packed-refs", PACKED_MAX) {
+            Ok(bytes) => self.refs.extend(parse_packed(&bytes)),
+            Err(Unreadable::Missing) => {}
+            Err(e) => self.unreadable.push(format!("packed-refs: {e}")),
+        }
+    }
+
+    /// Loose refs below `path`. A loose ref is newer than a packed one of the same name; both are
+    /// kept, since both are commits of the workspace.
+    fn read_folder(&mut self, git_dir: &OwnedFd, path: &str, files: &mut usize, depth: usize) {
+        let Ok(folder) = hostile::descend(git_dir, path) else { return };
+        let Ok((entries, cut)) = hostile::entries(&folder, FILES_MAX.saturating_sub(*files)) else {
+            return;
+        };
+        *files += entries.len();
+        if cut || depth > DEPTH_MAX {
+            self.unreadable.push(format!("{path}: too many refs"));
+            return;
+        }
+        for (name, kind) in entries {
+            let Ok(text) = String::from_utf8(name) else { continue };
+            let below = format!("{path}/{text}");
+            match kind {
+                FileType::Directory => self.read_folder(git_dir, &below, files, depth + 1),
+                FileType::RegularFile => {
+                    let read = hostile::read_file(&folder, text.as_ref(), LOOSE_MAX);
+                    match read.map(|(bytes, _)| parse_loose(&bytes)) {
+                        Ok(Some(Loose::Commit(id))) => self.refs.push((below, id)),
+                        // A symbolic ref names another ref, which is read anyway.
+                        Ok(Some(Loose::Symbolic(_))) | Err(Unreadable::Missing) => {}
+                        Ok(None) if text.ends_with(".lock") => {}
+                        Ok(None) => self.unreadable.push(format!("{below}: not a ref")),
+                        Err(e) => self.unreadable.push(format!("{below}: {e}")),
+                    }
+                }
+                _ => {}
+            }
+        }
+    }
+
+    fn read_head(&mut self, git_dir: &OwnedFd, label: &str) {
+        if let Ok(Some(commit)) = head_commit(git_dir) {
+            self.heads.push((label.to_owned(), commit));
+        }
+    }
+
+    /// HEAD of a linked worktree, when it is not on a branch (which is read with the refs).
+    fn read_detached(&mut self, folder: &OwnedFd, label: &str) {
+        if let Ok(Some(Head::Detached(commit))) = head(folder) {
+            self.heads.push((label.to_owned(), commit));
+        }
+    }
+
+    fn read_pseudo(&mut self, git_dir: &OwnedFd, name: &str, label: &str) {
+        if let Ok((bytes, _)) = hostile::read_file(git_dir, name.as_ref(), LOOSE_MAX)
+            && let Some(Loose::Commit(commit)) = parse_loose(&bytes)
+        {
+            self.heads.push((label.to_owned(), commit));
+        }
+    }
+
+    fn read_logs(&mut self, git_dir: &OwnedFd, path: &str, files: &mut usize, depth: usize) {
+        let Ok(folder) = hostile::descend(git_dir, path) else { return };
+        let Ok((entries, cut)) = hostile::entries(&folder, FILES_MAX.saturating_sub(*files)) else {
+            return;
+        };
+        *files += entries.len();
+        if cut || depth > DEPTH_MAX {
+            self.unreadable.push(format!("{path}: too many reflogs"));
+            return;
+        }
+        for (name, kind) in entries {
+            match kind {
+                FileType::Directory => {
+                    let Ok(text) = String::from_utf8(name) else { continue };
+                    self.read_logs(git_dir, &format!("{path}/{text}"), files, depth + 1);
+                }
+                FileType::RegularFile => {
+                    let file = hostile::name(&name);
+                    match hostile::read_file(&folder, file, LOG_MAX) {
+                        Ok((bytes, _)) => self.logs.extend(parse_log(&bytes)),
+                        Err(Unreadable::Missing) => {}
+                        Err(e) => {
+                            let text = String::from_utf8_lossy(&name);
+                            self.unreadable.push(format!("{path}/{text}: {e}"));
+                        }
+                    }
+                }
+                _ => {}
+            }
+        }
+    }
+}
+
+/// The refs of a `packed-refs` file. Invalid lines, and those with a peeled tag, are skipped.
+fn parse_packed(bytes: &[u8]) -> impl Iterator<Item = (String, CommitId)> {
+    bytes.split(|b| *b == b'\n').filter_map(|line| {
+        let (id, name) = std::str::from_utf8(line).ok()?.split_once(' ')?;
+        let name = name.trim_end();
+        name.starts_with("refs/").then_some(())?;
+        Some((name.to_owned(), id.parse().ok()?))
+    })
+}
+
+/// The commits of a reflog: each line begins with the old and the new one. An id of zeros stands
+/// for none.
+fn parse_log(bytes: &[u8]) -> impl Iterator<Item = CommitId> {
+    bytes.split(|b| *b == b'\n').flat_map(|line| {
+        let head = line.split(|b| *b == b'\t').next().unwrap_or_default();
+        let ids = std::str::from_utf8(head).unwrap_or_default().split(' ').take(2);
+        ids.filter(|id| id.bytes().any(|b| b != b'0'))
+            .filter_map(|id| id.parse().ok())
+            .collect::<Vec<CommitId>>()
+    })
 }
 
 #[cfg(test)]
@@ -162,11 +342,55 @@ mod tests {
         assert_eq!(head(&fd).unwrap(), None);
     }
 
+    #[test]
+    fn every_ref_head_and_reflog_is_found_and_what_cannot_be_read_hides_nothing() {
+        let (dir, _) = repo();
+        let at = |path: &str| {
+            let at = dir.path().join(path);
+            std::fs::create_dir_all(at.parent().unwrap()).unwrap();
+            at
+        };
+        let id = |c: char| String::from(c).repeat(40);
+        std::fs::write(at("packed-refs"), format!("# pack-refs\n{A} refs/tags/v1\n^{B}\nx\n"))
+            .unwrap();
+        std::fs::write(at("refs/heads/side"), format!("{B}\n")).unwrap();
+        std::fs::write(at("refs/heads/broken"), "garbage").unwrap();
+        std::fs::write(at("refs/heads/side.lock"), "").unwrap();
+        std::os::unix::fs::symlink("/etc/passwd", at("refs/heads/link")).unwrap();
+        std::fs::write(at("HEAD"), "ref: refs/heads/side\n").unwrap();
+        std::fs::write(at("ORIG_HEAD"), format!("{}\n", id('c'))).unwrap();
+        std::fs::write(at("worktrees/wt/HEAD"), format!("{}\n", id('d'))).unwrap();
+        std::fs::write(at("worktrees/on/HEAD"), "ref: refs/heads/side\n").unwrap();
+        let zero = id('0');
+        std::fs::write(
+            at("logs/refs/stash"),
+            format!("{zero} {} T <t@e> 1 +0000\tWIP\n{} {A} T\nbad\n", id('e'), id('e')),
+        )
+        .unwrap();
+        std::fs::write(at("worktrees/wt/logs/HEAD"), format!("{zero} {} T\t\n", id('f'))).unwrap();
+        let all = all(&hostile::open_root(dir.path()).unwrap());
+        let named = |name: &str, id: &str| (name.to_owned(), id.parse::<CommitId>().unwrap());
+        assert_eq!(all.refs, [named("refs/tags/v1", A), named("refs/heads/side", B)]);
+        assert_eq!(
+            all.heads,
+            [
+                named("HEAD", B),
+                named("ORIG_HEAD", &id('c')),
+                named("HEAD of worktree wt", &id('d'))
+            ]
+        );
+        let logs: Vec<&str> = all.logs.iter().map(CommitId::as_str).collect();
+        assert_eq!(logs, [A, &id('e'), &id('f')]);
+        assert_eq!(all.unreadable, ["refs/heads/broken: not a ref"]);
+    }
+
     proptest! {
         #[test]
         fn no_bytes_break_the_parsers(bytes in proptest::collection::vec(any::<u8>(), 0..600)) {
             parse_loose(&bytes);
             find_packed(&bytes, "refs/heads/x");
+            parse_packed(&bytes).count();
+            parse_log(&bytes).count();
         }
 
         #[test]

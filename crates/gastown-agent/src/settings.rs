@@ -54,8 +54,16 @@ pub struct SyncSettings {
     pub work: BranchName,
     /// A work branch that exists on the remote is ours and is continued.
     pub resume: bool,
-    /// The full name of the ref that snapshots of the working tree are pushed to.
+    /// The full name of the ref that the attempt's snapshots are pushed to.
     pub wip_ref: String,
+    /// What the names of all refs of this Polecat's snapshots begin with, without a final slash.
+    pub wip_folder: String,
+    /// The saved files of the attempt before are put back into the clone.
+    pub restore: bool,
+    /// The pod's uid, for messages.
+    pub pod_uid: Option<String>,
+    /// The time that the attempt may take; after it the workspace is saved again and again.
+    pub deadline: Option<Duration>,
     /// The name of the Secret with the git credentials, for messages.
     pub secret: Option<String>,
     /// The name of the known-hosts ConfigMap, for messages.
@@ -123,6 +131,12 @@ impl SyncSettings {
             work: required("GASTOWN_WORK_BRANCH")?,
             resume: flag("GASTOWN_RESUME"),
             wip_ref: format!("refs/gastown/wip/{}/{}/{attempt}", who.namespace, who.polecat),
+            wip_folder: format!("refs/gastown/wip/{}/{}", who.namespace, who.polecat),
+            restore: flag("GASTOWN_RESTORE"),
+            pod_uid: text("GASTOWN_POD_UID"),
+            deadline: parsed("GASTOWN_DEADLINE_SECONDS")?
+                .filter(|seconds| *seconds > 0)
+                .map(Duration::from_secs),
             secret: text("GASTOWN_GIT_SECRET"),
             known_hosts: text("GASTOWN_KNOWN_HOSTS_CONFIGMAP"),
             copy_agent: flag("GASTOWN_COPY_AGENT"),

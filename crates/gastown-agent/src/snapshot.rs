@@ -1,13 +1,14 @@
-//! The working tree with its uncommitted changes as a git tree, built without git: no filter, hook,
-//! attribute or link of the agent takes effect.
+//! A working tree with its uncommitted changes as a git tree, built without git: no filter, hook or
+//! link of the agent takes effect. Attributes that change bytes (line endings, encodings) do, as in
+//! git: otherwise an untouched file would look changed.
 //!
 //! Only blobs and trees are written, into the sidecar's own repository. A file that cannot be saved
 //! (too large, unreadable, not a plain file) keeps what HEAD has for it and is named, so that its
 //! absence is not mistaken for a deletion.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::io::Read as _;
 use std::os::fd::{AsFd, OwnedFd};
-use std::path::Path;
 
 use gastown_types::text;
 use gix::ObjectId;
@@ -15,6 +16,7 @@ use gix::objs::tree::{Entry, EntryKind, EntryMode};
 use ignore::gitignore::{Gitignore, GitignoreBuilder};
 use rustix::fs::{FileType, Stat};
 
+use crate::attributes::{self, Attributes, Clean};
 use crate::hostile::{self, Unreadable};
 
 /// Limits of one snapshot.
@@ -90,8 +92,10 @@ pub struct Cache(HashMap<Vec<u8>, (Stamp, ObjectId)>);
 const SKIPPED_MAX: usize = 20;
 /// Characters of the name of such a file.
 const NAME_MAX: usize = 200;
-/// Bytes of a `.gitignore`; a larger one is not read.
-const IGNORE_MAX: u64 = 1 << 20;
+/// Bytes of a `.gitignore` or `.gitattributes`; a larger one is not read.
+const RULES_MAX: u64 = 1 << 20;
+/// Bytes of a file of Git LFS that is hashed to see whether it changed.
+const LFS_MAX: i64 = 16 << 30;
 
 struct Walk<'a> {
     repo: &'a gix::Repository,
@@ -99,6 +103,8 @@ struct Walk<'a> {
     old: HashMap<Vec<u8>, (Stamp, ObjectId)>,
     new: HashMap<Vec<u8>, (Stamp, ObjectId)>,
     ignores: Vec<(usize, Gitignore)>,
+    attributes: Attributes,
+    exclude: &'a HashSet<Vec<u8>>,
     entries: usize,
     bytes: u64,
     now: i64,
@@ -118,16 +124,16 @@ struct Folder<'f> {
     depth: usize,
 }
 
-/// Writes the tree of the working tree at `root` into `repo`. `head` is the tree of its HEAD, which
-/// must be in `repo`.
+/// Writes the tree of the working tree `root` into `repo`. `head` is the tree of its HEAD, which
+/// must be in `repo`. The paths in `exclude` are left out.
 pub fn take(
     repo: &gix::Repository,
-    root: &Path,
+    root: &OwnedFd,
     head: Option<ObjectId>,
+    exclude: &HashSet<Vec<u8>>,
     cache: &mut Cache,
     limits: Limits,
 ) -> Result<Tree, SnapshotError> {
-    let fd = hostile::open_root(root)?;
     let now = std::time::SystemTime::now()
         .duration_since(std::time::UNIX_EPOCH)
         .map_or(0, |d| d.as_secs() as i64);
@@ -137,17 +143,22 @@ pub fn take(
         old: std::mem::take(&mut cache.0),
         new: HashMap::new(),
         ignores: Vec::new(),
+        attributes: Attributes::new(repo.object_hash()).map_err(store)?,
+        exclude,
         entries: 0,
         bytes: 0,
         now,
         skipped: Vec::new(),
         skipped_count: 0,
     };
-    if let Ok(bytes) = hostile::read_below(&fd, ".git/info/exclude", IGNORE_MAX) {
+    if let Ok(bytes) = hostile::read_below(root, ".git/info/exclude", RULES_MAX) {
         walk.ignores.push((0, matcher(&bytes)));
     }
+    if let Ok(bytes) = hostile::read_below(root, ".git/info/attributes", RULES_MAX) {
+        walk.attributes.push(b"", &bytes);
+    }
     let folder = Folder {
-        fd: &fd,
+        fd: root,
         path: Vec::new(),
         head: walk.head_entries(head)?,
         ignored: false,
@@ -207,10 +218,14 @@ impl Walk<'_> {
     }
 
     fn folder(&mut self, folder: &Folder<'_>) -> Result<Option<ObjectId>, SnapshotError> {
-        let own_rules =
-            hostile::read_file(folder.fd, hostile::name(b".gitignore"), IGNORE_MAX).ok();
+        let own_rules = hostile::read_file(folder.fd, hostile::name(b".gitignore"), RULES_MAX).ok();
         if let Some((bytes, _)) = &own_rules {
             self.ignores.push((folder.path.len(), matcher(bytes)));
+        }
+        let attributes =
+            hostile::read_file(folder.fd, hostile::name(b".gitattributes"), RULES_MAX).ok();
+        if let Some((bytes, _)) = &attributes {
+            self.attributes.push(&folder.path, bytes);
         }
         let (names, cut) =
             hostile::list(folder.fd, self.limits.entries.saturating_sub(self.entries))?;
@@ -237,6 +252,9 @@ impl Walk<'_> {
         if own_rules.is_some() {
             self.ignores.pop();
         }
+        if attributes.is_some() {
+            self.attributes.pop();
+        }
         if tree.entries.is_empty() {
             return Ok(None);
         }
@@ -253,6 +271,9 @@ impl Walk<'_> {
     ) -> Result<Option<(EntryMode, ObjectId)>, SnapshotError> {
         let mut path = folder.path.clone();
         path.extend_from_slice(name);
+        if self.exclude.contains(&path) {
+            return Ok(None);
+        }
         let head = folder.head.get(name).copied();
         let stat = match hostile::stat(folder.fd, hostile::name(name)) {
             Ok(stat) => stat,
@@ -271,7 +292,7 @@ impl Walk<'_> {
             // A submodule's folder is another repository: its commit is the one that HEAD has.
             FileType::Directory if head.is_some_and(|(m, _)| m.is_commit()) => return Ok(head),
             FileType::Directory => return self.subfolder(folder, name, path, ignored),
-            FileType::RegularFile => self.file(folder.fd, name, &path),
+            FileType::RegularFile => self.file(folder.fd, name, &path, head),
             FileType::Symlink => self.link(folder.fd, name),
             _ => Ok(Err(Unreadable::NotPlain)),
         }?;
@@ -319,11 +340,14 @@ impl Walk<'_> {
         }
     }
 
-    fn file(&mut self, dir: impl AsFd, name: &[u8], path: &[u8]) -> FileEntry {
-        let read = || -> Result<(std::fs::File, Stat), Unreadable> {
-            hostile::open_file(&dir, hostile::name(name))
-        };
-        let stat = match read() {
+    fn file(
+        &mut self,
+        dir: impl AsFd,
+        name: &[u8],
+        path: &[u8],
+        head: Option<(EntryMode, ObjectId)>,
+    ) -> FileEntry {
+        let stat = match hostile::open_file(&dir, hostile::name(name)) {
             Ok((_, stat)) => stat,
             Err(e) => return Ok(Err(e)),
         };
@@ -334,11 +358,15 @@ impl Walk<'_> {
             self.new.insert(path.to_vec(), (*was, *id));
             return Ok(Ok((kind.into(), *id)));
         }
-        let bytes = match hostile::read_file(&dir, hostile::name(name), self.limits.file) {
-            Ok((bytes, _)) => bytes,
-            Err(e) => return Ok(Err(e)),
+        let head = head.filter(|(mode, _)| mode.is_blob()).map(|(_, id)| id);
+        let saved = match self.lfs_unchanged(&dir, name, path, &stat, head) {
+            Some(id) => Ok(id),
+            None => match hostile::read_file(&dir, hostile::name(name), self.limits.file) {
+                Ok((bytes, _)) => self.clean_blob(&bytes, path, head)?,
+                Err(e) => Err(e),
+            },
         };
-        match self.blob(&bytes)? {
+        match saved {
             Ok(id) => {
                 // Changed within the clock's grain, it could change once more under the same stamp.
                 if stat.st_ctime + 2 < self.now {
@@ -350,6 +378,61 @@ impl Walk<'_> {
         }
     }
 
+    /// HEAD's blob, when it is the Git LFS pointer of the file's content. The content of a changed
+    /// one is saved like that of any other file.
+    fn lfs_unchanged(
+        &mut self,
+        dir: impl AsFd,
+        name: &[u8],
+        path: &[u8],
+        stat: &Stat,
+        head: Option<ObjectId>,
+    ) -> Option<ObjectId> {
+        let head = head?;
+        if stat.st_size > LFS_MAX || !self.attributes.is_lfs(path) {
+            return None;
+        }
+        let pointer = self.head_blob(head)?;
+        if !pointer.ends_with(format!("\nsize {}\n", stat.st_size).as_bytes()) {
+            return None;
+        }
+        let (file, _) = hostile::open_file(dir, hostile::name(name)).ok()?;
+        let own = attributes::lfs_pointer(file.take(stat.st_size as u64)).ok()?;
+        (own == pointer).then_some(head)
+    }
+
+    /// A blob of HEAD's, when it is no larger than a file that is saved.
+    fn head_blob(&self, id: ObjectId) -> Option<Vec<u8>> {
+        let header = self.repo.find_header(id).ok()?;
+        if header.size() > self.limits.file {
+            return None;
+        }
+        self.repo.find_blob(id).ok().map(|mut blob| blob.take_data())
+    }
+
+    /// The blob that git would store for a file of this content.
+    fn clean_blob(
+        &mut self,
+        bytes: &[u8],
+        path: &[u8],
+        head: Option<ObjectId>,
+    ) -> Result<Result<ObjectId, Unreadable>, SnapshotError> {
+        let raw = self.hash(bytes)?;
+        if head == Some(raw) {
+            return Ok(Ok(raw));
+        }
+        let before = head.and_then(|id| self.head_blob(id));
+        match self.attributes.clean(path, bytes, before.as_deref()) {
+            Clean::Same => self.blob(bytes),
+            Clean::Converted(converted) => self.blob(&converted),
+        }
+    }
+
+    fn hash(&self, bytes: &[u8]) -> Result<ObjectId, SnapshotError> {
+        gix::objs::compute_hash(self.repo.object_hash(), gix::objs::Kind::Blob, bytes)
+            .map_err(store)
+    }
+
     fn link(&mut self, dir: impl AsFd, name: &[u8]) -> FileEntry {
         match hostile::read_link(&dir, hostile::name(name)) {
             Ok(to) => Ok(self.blob(&to)?.map(|id| (EntryKind::Link.into(), id))),
@@ -358,8 +441,7 @@ impl Walk<'_> {
     }
 
     fn blob(&mut self, bytes: &[u8]) -> Result<Result<ObjectId, Unreadable>, SnapshotError> {
-        let id = gix::objs::compute_hash(self.repo.object_hash(), gix::objs::Kind::Blob, bytes)
-            .map_err(store)?;
+        let id = self.hash(bytes)?;
         if !self.repo.has_object(id) {
             // Only new objects count: most of a large repository is in HEAD already.
             if self.bytes + bytes.len() as u64 > self.limits.total {

@@ -12,16 +12,35 @@ use serde::{Deserialize, Serialize};
 pub struct State {
     /// The target branch's commit that the work started from.
     pub base: CommitId,
+    /// The work branch's commit on the remote when the attempt began.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub start: Option<CommitId>,
     /// The work branch's commit on the remote; absent when the branch is not there.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub work: Option<CommitId>,
+    /// The commit of a side branch that was pushed as the work.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub adopted: Option<CommitId>,
     /// A push of the work branch whose answer was not recorded: the remote holds this or
     /// [`State::work`].
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub pushing: Option<CommitId>,
-    /// The commit of the snapshot's ref on the remote.
+    /// The commit of the snapshot's ref on the remote; before this attempt's first snapshot that of
+    /// the attempt before, where one is left.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub wip: Option<CommitId>,
+    /// The snapshot's ref is on the remote.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub wip_exists: bool,
+    /// The last snapshot has uncommitted changes.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub wip_dirty: bool,
+    /// The fence's commit on the remote.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub fence: Option<CommitId>,
+    /// A commit to which the fence was moved with a push whose answer was not recorded.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub moving_fence: Option<CommitId>,
 }
 
 impl State {

@@ -2,16 +2,21 @@
 //! anything, and creates the workspace.
 
 mod layout;
+mod restore;
 
 use gastown_core::report::{InitReport, InitResult, VERSION};
 use gastown_git::{Class, Git, GitError, PushOutcome, RefUpdate, Refusal, Remote};
 use gastown_types::CommitId;
 
 use crate::credentials::{self, Missing};
+use crate::fence;
 use crate::paths::Paths;
 use crate::settings::{BadSetting, SyncSettings};
 use crate::state::State;
 use crate::termination;
+
+/// How often moving the fence is tried.
+const FENCE_TRIES: u32 = 5;
 
 /// The work cannot begin.
 #[derive(Debug, thiserror::Error)]
@@ -86,12 +91,29 @@ async fn attempt(paths: &Paths) -> Result<Ready, Stop> {
     let tools = layout::tools(paths, settings.copy_agent);
     fetch(&settings, paths, &remote, &git, &found).await?;
     check_push(&settings, paths, &remote, &git, &found).await?;
+    let saved =
+        restore::fetch(&settings, paths, &remote, &git).await.map_err(|e| stop(&settings, &e))?;
+    let fence = raise_fence(&settings, paths, &remote, &git, saved.fence.clone()).await?;
     layout::workspace(&settings, paths, &git, &found.base, found.work.as_ref())
         .await
         .map_err(Stop::internal)?;
+    if settings.restore {
+        restore::restore(&settings, paths, &git, &saved).await.map_err(Stop::internal)?;
+    }
     tools.map_err(|e| Stop::new(InitResult::Internal, format!("copy the tools: {e}")))?;
-    let state =
-        State { base: found.base.clone(), work: found.work.clone(), pushing: None, wip: found.wip };
+    let own = saved.snapshots.get(&settings.who.attempt);
+    let state = State {
+        base: found.base.clone(),
+        start: found.work.clone(),
+        work: found.work.clone(),
+        adopted: None,
+        pushing: None,
+        wip: own.or_else(|| saved.newest()).map(|snapshot| snapshot.commit.clone()),
+        wip_exists: own.is_some(),
+        wip_dirty: own.is_some_and(|snapshot| snapshot.dirty),
+        fence: Some(fence),
+        moving_fence: None,
+    };
     state.save(&paths.state()).map_err(Stop::internal)?;
     Ok(Ready { base: found.base, head: found.work })
 }
@@ -100,12 +122,11 @@ async fn attempt(paths: &Paths) -> Result<Ready, Stop> {
 struct Refs {
     base: CommitId,
     work: Option<CommitId>,
-    wip: Option<CommitId>,
 }
 
 async fn list_refs(settings: &SyncSettings, remote: &Remote, git: &Git) -> Result<Refs, Stop> {
     let (target, work) = (settings.target.full(), settings.work.full());
-    let names = [target.clone(), work.clone(), settings.wip_ref.clone()];
+    let names = [target.clone(), work.clone()];
     let refs = remote.ls_remote(git, &names).await.map_err(|e| stop(settings, &e))?;
     let Some(base) = refs.get(&target).cloned() else {
         return Err(Stop::new(
@@ -123,7 +144,7 @@ async fn list_refs(settings: &SyncSettings, remote: &Remote, git: &Git) -> Resul
         );
         return Err(Stop::new(InitResult::BranchExists, message));
     }
-    Ok(Refs { base, work, wip: refs.get(&settings.wip_ref).cloned() })
+    Ok(Refs { base, work })
 }
 
 /// Fetches the target branch, and a work branch that is continued, into `upstream.git`.
@@ -187,6 +208,51 @@ async fn check_push(
         Some(PushOutcome::Rejected(_, message)) => Err(Stop::new(InitResult::PushDenied, message)),
         _ => Ok(()),
     }
+}
+
+/// Moves the fence to this attempt: a pod of an earlier one that still runs cannot push any more. It
+/// also shows, before an agent is paid, that the remote takes the refs under which work is saved.
+async fn raise_fence(
+    settings: &SyncSettings,
+    paths: &Paths,
+    remote: &Remote,
+    git: &Git,
+    mut there: Option<CommitId>,
+) -> Result<CommitId, Stop> {
+    let name = fence::name(settings);
+    let mut last = String::new();
+    for _ in 0..FENCE_TRIES {
+        let next = fence::next(&paths.private_repo(), settings, there.as_ref())
+            .map_err(|e| Stop::new(InitResult::Internal, e.message))?;
+        let update =
+            RefUpdate { name: name.clone(), expected: there.clone(), new: Some(next.clone()) };
+        let outcomes = remote
+            .push(git, &paths.private_repo(), &[update])
+            .await
+            .map_err(|e| stop(settings, &e))?;
+        match outcomes.into_iter().next() {
+            Some(PushOutcome::Done | PushOutcome::UpToDate) => return Ok(next),
+            // A pod that is about to lose the branch has just pushed to it.
+            Some(PushOutcome::Rejected(Refusal::Stale, message)) => {
+                last = message;
+                let names = std::slice::from_ref(&name);
+                let refs = remote.ls_remote(git, names).await.map_err(|e| stop(settings, &e))?;
+                there = refs.get(&name).cloned();
+            }
+            Some(PushOutcome::Rejected(_, message)) => {
+                let message = format!(
+                    "the remote refuses the ref {name}, below which work is saved that is not on \
+                     the work branch: {message}; allow pushes to refs/gastown/*"
+                );
+                return Err(Stop::new(InitResult::PushDenied, message));
+            }
+            None => return Err(Stop::internal("git reported no result of the push")),
+        }
+    }
+    Err(Stop::new(
+        InitResult::RemoteUnreachable,
+        format!("{name} moves all the time; another pod of this Polecat is at work: {last}"),
+    ))
 }
 
 /// The result for a git error, and what to change.

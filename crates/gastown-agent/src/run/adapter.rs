@@ -81,8 +81,13 @@ pub trait Adapter: Send {
     /// The bytes that are written to its standard input for a nudge with this text; `None` when it
     /// reads nothing after its prompt. The task has not ended before the agent has read the nudge.
     fn nudge(&mut self, text: &str) -> Option<Vec<u8>>;
-    /// Whether its turn has ended and a nudge will begin another one.
+    /// Whether its turn has ended, and a nudge or the end of a background task will begin another one.
     fn is_between_turns(&self) -> bool;
+    /// Whether its turn has ended and it says that tasks of it still run: only the deadline bounds
+    /// them.
+    fn has_background_work(&self) -> bool {
+        false
+    }
     /// The tokens and the money that it used so far.
     fn usage(&self) -> Usage;
     /// The model that answered.

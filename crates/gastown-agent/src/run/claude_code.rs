@@ -214,7 +214,7 @@ impl Adapter for ClaudeCode {
                     status: event.api_error_status,
                     text: text::block(&event.result.unwrap_or_default(), TEXT_MAX),
                 });
-                if !self.is_between_turns() {
+                if !self.is_between_turns() && !self.has_background_work() {
                     return LineEffect::Ended;
                 }
             }
@@ -237,6 +237,10 @@ impl Adapter for ClaudeCode {
 
     fn is_between_turns(&self) -> bool {
         self.turn.is_between_turns()
+    }
+
+    fn has_background_work(&self) -> bool {
+        self.turn.has_background_tasks()
     }
 
     fn usage(&self) -> Usage {

@@ -66,8 +66,7 @@ pub async fn run(
             report.usage = session.adapter().usage();
             report.model = session.adapter().model().or(report.model);
             set_ending(&mut report, ending);
-            let end = save_until(settings, &stop, started);
-            save(&mut workspace, paths, &mut report, end, settings.grace, &mut term).await;
+            save(&mut workspace, paths, &mut report, settings.grace, &mut term).await;
         }
     }
     tracing::info!(exit = ?report.exit, message = report.message, "the agent has ended");
@@ -185,64 +184,58 @@ fn ending_of(
     }
 }
 
-/// Until when saving may be tried.
-fn save_until(settings: &RunSettings, stop: &Stop, started: Instant) -> Instant {
-    let now = Instant::now();
-    let grace = now + margin(settings.grace);
-    match (stop, settings.deadline) {
-        (Stop::Drained(_), _) | (_, None) => grace,
-        // The rest of the attempt's time, as a remote that is down may come back; at least a minute.
-        (_, Some(deadline)) => (started + deadline).max(now + Duration::from_mins(1)),
-    }
-}
+/// How long an answer of the sidecar is waited for before it is asked again.
+const ANSWER_TIMEOUT: Duration = Duration::from_mins(10);
 
-/// The grace period without the time that ending the container takes.
+/// The part of the grace period in which the sidecar is asked: the rest is its own.
 fn margin(grace: Duration) -> Duration {
-    grace.saturating_sub(Duration::from_secs(10).min(grace / 4))
+    grace.saturating_sub(Duration::from_secs(60).min(grace / 2))
 }
 
-/// Pushes to the local origin, and asks the sidecar until the remote holds everything.
+/// Pushes to the local origin, and asks the sidecar until the remote holds everything. Only the end
+/// of the pod (SIGTERM) sets a time for that: until then the pod stays, and so does the work.
 async fn save(
     workspace: &mut Workspace,
     paths: &Paths,
     report: &mut RunReport,
-    mut end: Instant,
     grace: Duration,
     term: &mut tokio::signal::unix::Signal,
 ) {
     workspace.push().await;
     let socket = paths.socket();
     let mut pause = Duration::from_secs(1);
+    let mut end: Option<Instant> = None;
     loop {
         let now = Instant::now();
-        let finish = socket::send(&socket, &Request::Finish, end.saturating_duration_since(now));
+        let wait = end
+            .map_or(ANSWER_TIMEOUT, |end| end.saturating_duration_since(now).min(ANSWER_TIMEOUT));
+        let finish = socket::send(&socket, &Request::Finish, wait);
         let answer = tokio::select! {
             answer = finish => answer,
             _ = term.recv() => {
-                end = end.min(Instant::now() + margin(grace));
+                end = Some(end.unwrap_or(Instant::now() + margin(grace)));
                 continue;
             }
         };
         let failure = match answer {
             Ok(a) if a.ok => return,
-            Ok(a)
-                if !matches!(
-                    a.reason,
-                    Some(SyncResult::RemoteUnreachable | SyncResult::Internal)
-                ) =>
-            {
+            // The sidecar restarts.
+            Ok(a) if a.reason.is_none_or(|reason| reason == SyncResult::Internal) => a.message,
+            Ok(a) => {
                 add_to_message(report, &a.message);
                 return;
             }
-            Ok(a) => a.message,
             Err(e) => e.to_string(),
         };
-        if Instant::now() + pause >= end {
+        if end.is_some_and(|end| Instant::now() + pause >= end) {
             add_to_message(report, &failure);
             return;
         }
         tracing::info!(failure, "the work is not saved yet");
-        tokio::time::sleep(pause).await;
+        tokio::select! {
+            () = tokio::time::sleep(pause) => {}
+            _ = term.recv() => end = Some(end.unwrap_or(Instant::now() + margin(grace))),
+        }
         pause = (pause * 2).min(Duration::from_secs(8));
     }
 }

@@ -28,8 +28,9 @@ const LINE_MAX: usize = 8 << 20;
 const POLL: Duration = Duration::from_millis(500);
 /// How long the agent may take to end after SIGTERM.
 const TERM_GRACE: Duration = Duration::from_secs(10);
-/// How long an agent whose turn has ended may take to begin another one for a nudge. After that it
-/// will not: its version has no events for nudges, or it read the nudge within the turn.
+/// How long an agent whose turn has ended may take to begin another one for a nudge, or for the end
+/// of a background task. After that it will not: its version has no events for nudges, or it read the
+/// nudge within the turn.
 const NEXT_TURN: Duration = Duration::from_secs(10);
 
 /// Characters of the reason in the drain file.
@@ -170,7 +171,8 @@ impl Session {
         if effect == LineEffect::Ended {
             return Some(Stop::Done);
         }
-        self.next_turn_until = self.adapter.is_between_turns().then(|| Instant::now() + NEXT_TURN);
+        let between = self.adapter.is_between_turns() && !self.adapter.has_background_work();
+        self.next_turn_until = between.then(|| Instant::now() + NEXT_TURN);
         over_budget(settings, self.adapter.as_ref()).map(Stop::Budget)
     }
 

@@ -31,6 +31,10 @@ pub struct Turn {
     waits_for_permission: bool,
     /// The turn has ended, and no other one has begun.
     ended: bool,
+    /// Tasks that run in the background.
+    tasks: usize,
+    /// The last of these ended after the turn did: another turn may begin with its result.
+    tasks_ended: bool,
     /// The uuids of nudges that it has not read.
     nudges: Vec<String>,
     /// The number of nudges so far.
@@ -56,6 +60,8 @@ struct Event {
     command_uuid: Option<String>,
     #[serde(default)]
     state: Option<String>,
+    #[serde(default)]
+    tasks: Option<Vec<IgnoredAny>>,
 }
 
 #[derive(Deserialize)]
@@ -109,6 +115,11 @@ impl Turn {
                 }
             }
             "system" if event.subtype.as_deref() == Some("init") => self.begin(),
+            "system" if event.subtype.as_deref() == Some("background_tasks_changed") => {
+                let now = event.tasks.map_or(0, |tasks| tasks.len());
+                self.tasks_ended |= self.ended && self.tasks > 0 && now == 0;
+                self.tasks = now;
+            }
             "control_request" => self.waits_for_permission = true,
             "control_cancel_request" => self.waits_for_permission = false,
             "command_lifecycle"
@@ -131,7 +142,7 @@ impl Turn {
     }
 
     fn begin(&mut self) {
-        (self.waits_for_permission, self.ended) = (false, false);
+        (self.waits_for_permission, self.ended, self.tasks_ended) = (false, false, false);
     }
 
     fn part(&mut self, part: Part) {
@@ -181,9 +192,14 @@ impl Turn {
         line
     }
 
-    /// Whether the turn has ended and a nudge will begin another one.
+    /// Whether the turn has ended, and a nudge or the end of a background task will begin another one.
     pub fn is_between_turns(&self) -> bool {
-        self.ended && !self.nudges.is_empty()
+        self.ended && (self.tasks_ended || !self.nudges.is_empty())
+    }
+
+    /// Whether the turn has ended and tasks of it still run in the background.
+    pub fn has_background_tasks(&self) -> bool {
+        self.ended && self.tasks > 0
     }
 }
 
@@ -221,6 +237,30 @@ mod tests {
 
     fn tool(turn: &Turn) -> Option<String> {
         turn.state().tool.map(|(_, name)| name)
+    }
+
+    #[test]
+    fn the_end_of_a_turn_is_not_the_end_while_tasks_run_in_the_background() {
+        let mut turn = Turn::default();
+        let tasks = |n: usize| {
+            serde_json::json!({
+                "type": "system",
+                "subtype": "background_tasks_changed",
+                "tasks": vec![serde_json::json!({"task_id": "t"}); n],
+            })
+            .to_string()
+        };
+        turn.line(tasks(2).as_bytes());
+        assert!(!turn.has_background_tasks(), "the turn goes on");
+        turn.line(br#"{"type":"result"}"#);
+        assert!(turn.has_background_tasks() && !turn.is_between_turns());
+        turn.line(tasks(1).as_bytes());
+        assert!(turn.has_background_tasks());
+        turn.line(tasks(0).as_bytes());
+        assert!(!turn.has_background_tasks() && turn.is_between_turns());
+        turn.line(br#"{"type":"assistant","message":{"content":[]}}"#);
+        turn.line(br#"{"type":"result"}"#);
+        assert!(!turn.has_background_tasks() && !turn.is_between_turns());
     }
 
     #[test]

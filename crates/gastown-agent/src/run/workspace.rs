@@ -12,13 +12,11 @@ use gastown_types::{BranchName, CommitId};
 
 use crate::hostile;
 use crate::paths::Paths;
-use crate::refs::{self, Head};
+use crate::refs;
 
 /// The refs of the clone.
 #[derive(Clone, PartialEq, Eq)]
 struct CloneRefs {
-    head: Option<Head>,
-    commit: Option<CommitId>,
     work: Option<CommitId>,
 }
 
@@ -54,19 +52,7 @@ impl Workspace {
     fn read_refs(&self) -> Option<CloneRefs> {
         let git =
             hostile::descend(hostile::open_root(&self.paths.worktree()).ok()?, ".git").ok()?;
-        Some(CloneRefs {
-            head: refs::head(&git).ok().flatten(),
-            commit: refs::head_commit(&git).ok().flatten(),
-            work: refs::branch(&git, &self.work).ok().flatten(),
-        })
-    }
-
-    /// Whether a rebase or a bisection is in progress, in which HEAD is not a result.
-    fn is_rebasing(&self) -> bool {
-        let git = self.paths.worktree().join(".git");
-        ["rebase-merge", "rebase-apply", "BISECT_LOG"]
-            .iter()
-            .any(|n| git.join(n).symlink_metadata().is_ok())
+        Some(CloneRefs { work: refs::branch(&git, &self.work).ok().flatten() })
     }
 
     /// [`Workspace::push`], but only if the refs did not change since the last call: an agent that
@@ -79,8 +65,8 @@ impl Workspace {
         self.last = now;
     }
 
-    /// Pushes the work branch to the local origin when it moved, or a HEAD that is not on the branch
-    /// and continues it.
+    /// Pushes the work branch to the local origin when it moved. What the agent commits elsewhere the
+    /// sidecar saves beside the branch.
     pub async fn push(&mut self) {
         let Some(now) = self.read_refs() else { return };
         if self.pushed.as_ref() == Some(&now) {
@@ -93,13 +79,7 @@ impl Workspace {
             (None, Some(work)) if self.is_in_origin(&work).await => None,
             (_, work) => work,
         };
-        let on_branch = now.head == Some(Head::Branch(self.work.clone()));
-        let rebasing = !on_branch && self.is_rebasing();
-        let continuation = match &now.commit {
-            Some(head) if !on_branch && !rebasing => self.continuation(head).await,
-            _ => None,
-        };
-        if let Some(commit) = continuation.or(moved)
+        if let Some(commit) = moved
             && !self.push_commit(&commit).await
         {
             return;
@@ -115,21 +95,6 @@ impl Workspace {
             .call(["merge-base", "--is-ancestor", commit.as_str(), &self.work.full()])
             .repo(&origin);
         call.any_exit().output().await.is_ok_and(|o| o.status.success())
-    }
-
-    /// HEAD, which is not on the work branch, if it continues the branch. Otherwise the agent may just
-    /// be looking at an old commit.
-    async fn continuation(&self, head: &CommitId) -> Option<CommitId> {
-        let git_dir = self.paths.worktree().join(".git");
-        let range = format!("{}..{head}", self.work.full());
-        let ahead =
-            self.git.call(["rev-list", "--count", &range]).repo(&git_dir).output().await.ok()?;
-        let continues = self
-            .git
-            .call(["merge-base", "--is-ancestor", &self.work.full(), head.as_str()])
-            .repo(&git_dir);
-        let continues = continues.any_exit().output().await.is_ok_and(|o| o.status.success());
-        (continues && ahead.stdout.trim_ascii() != b"0").then(|| head.clone())
     }
 
     async fn push_commit(&self, commit: &CommitId) -> bool {

@@ -33,9 +33,28 @@ impl Failure {
         Self { result: SyncResult::PushRace, message: message.into(), retryable: false }
     }
 
-    /// The remote does not accept the push.
+    /// A rule of the remote refuses the push: it would refuse it again.
     pub fn rejected(message: impl Into<String>) -> Self {
         Self { result: SyncResult::PushRejected, message: message.into(), retryable: false }
+    }
+
+    /// The remote refuses the push and names no rule. A remote without room may have some later;
+    /// objects that it finds broken stay so.
+    pub fn refused(message: impl Into<String>) -> Self {
+        let message = message.into();
+        let text = message.to_ascii_lowercase();
+        let has = |parts: &[&str]| parts.iter().any(|p| text.contains(p));
+        if !has(&["fsck"]) && has(&["unpack", "no space", "quota", "disk", "temporar", "try again"])
+        {
+            return Self { result: SyncResult::RemoteUnreachable, message, retryable: true };
+        }
+        Self::rejected(message)
+    }
+
+    /// The remote does not let us in, or there is nothing to get in with. A Secret that is renewed
+    /// is read at the next attempt.
+    pub fn access(message: impl Into<String>) -> Self {
+        Self { result: SyncResult::AccessDenied, message: message.into(), retryable: true }
     }
 
     /// The remote cannot be reached in time.
@@ -55,8 +74,9 @@ impl From<GitError> for Failure {
             | Class::BadCredentials
             | Class::RepositoryNotFound
             | Class::UnknownHostKey
-            | Class::HostKeyMismatch
-            | Class::Rejected(_) => Self::rejected(message),
+            | Class::HostKeyMismatch => Self::access(message),
+            Class::Rejected(Refusal::Other) => Self::refused(message),
+            Class::Rejected(_) => Self::rejected(message),
             Class::Corrupt => Self::bad_objects(message),
             Class::RefNotFound | Class::TooMuchOutput | Class::Local => Self::internal(message),
         }
@@ -74,6 +94,6 @@ impl From<ImportError> for Failure {
 
 impl From<Missing> for Failure {
     fn from(e: Missing) -> Self {
-        Self::rejected(e.message)
+        Self::access(e.message)
     }
 }

@@ -2,12 +2,14 @@
 //! containers it alone has the git credentials, and it alone talks to the witness.
 
 mod escalations;
-mod failure;
+pub(crate) mod failure;
+mod inventory;
 mod pusher;
 mod relay;
 mod repository;
 pub mod server;
-mod wip;
+mod spacing;
+pub(crate) mod wip;
 pub mod witness;
 mod worker;
 
@@ -28,6 +30,7 @@ use crate::termination;
 use pusher::Pusher;
 use server::Handlers;
 use witness::Link;
+use worker::Worker;
 
 /// How long escalations that the witness has not received may delay the end.
 const LAST_ESCALATIONS: Duration = Duration::from_secs(10);
@@ -56,16 +59,16 @@ pub async fn run(settings: SyncSettings, paths: &Paths) -> anyhow::Result<()> {
     let grace = settings.grace;
     let mut pusher = Pusher::open(settings.clone(), paths.clone())?;
     tracing::info!(branch = %settings.work, "watching the work branch");
+    let mut worker = Worker { pusher: &mut pusher, settings: &settings, paths, relay: &relay };
     tokio::select! {
-        () = worker::run(&mut pusher, &settings, paths, requests, &relay) => {}
+        () = worker.run(requests) => {}
         _ = term.recv() => tracing::info!("SIGTERM: pushing what is left"),
     }
     server.abort_all();
     raising.shutdown().await;
-    relay.set_git_state(pusher.pushed_commit(), true, crate::now_ms());
+    relay.set_git_state(worker.pusher.pushed_commit(), true, crate::now_ms());
     let until = Instant::now() + LAST_ESCALATIONS.min(grace / 4);
-    let ((), unsent) =
-        tokio::join!(worker::push_until(&mut pusher, grace), escalations.flush(until));
+    let ((), unsent) = tokio::join!(worker.push_until(grace), escalations.flush(until));
     let mut report = pusher.report().await;
     if unsent > 0 {
         let text = format!("the witness could not be reached; escalations not sent: {unsent}");

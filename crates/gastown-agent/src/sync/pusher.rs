@@ -1,26 +1,40 @@
-//! Brings the agent's work to the remote: the work branch, and a snapshot of uncommitted changes.
+//! Brings the agent's work to the remote: the work branch, and a snapshot of everything else.
 
 use gastown_core::report::{SyncReport, SyncResult, VERSION};
 use gastown_git::RefUpdate;
 use gastown_types::CommitId;
+use tokio::time::Instant;
 
 use super::failure::Failure;
+use super::inventory::{Inventory, Kind, Tip};
 use super::repository::Repository;
 use super::wip::Wip;
 use crate::paths::Paths;
 use crate::settings::SyncSettings;
 use crate::termination::add_to_message;
 
+/// Earlier tips of the work branch that are named; older ones are in the chain of snapshots.
+const REPLACED_MAX: usize = 20;
+
 /// Pushes the work branch and the snapshot, and knows how the last push of each ended.
 pub struct Pusher {
     repository: Repository,
+    inventory: Inventory,
     wip: Wip,
     /// The work branch's commit in the agent's origin, when it was last read.
     branch: Option<CommitId>,
     /// How pushing the work branch ended.
     branch_result: Result<(), Failure>,
-    /// How saving the working tree ended.
+    /// How saving the rest of the workspace ended.
     tree_result: Result<(), Failure>,
+    /// What the work branch held on the remote before we rewrote it.
+    replaced: Vec<CommitId>,
+    /// Which branches hold different work, when none is the work branch.
+    ambiguous: Option<String>,
+    /// HEAD of the clone when the workspace was last saved.
+    saved_head: Option<CommitId>,
+    /// When the last save began that was complete.
+    complete: Option<Instant>,
 }
 
 impl Pusher {
@@ -28,10 +42,15 @@ impl Pusher {
     pub fn open(settings: SyncSettings, paths: Paths) -> std::io::Result<Self> {
         Ok(Self {
             repository: Repository::open(settings, paths)?,
+            inventory: Inventory::default(),
             wip: Wip::default(),
             branch: None,
             branch_result: Ok(()),
             tree_result: Ok(()),
+            replaced: Vec::new(),
+            ambiguous: None,
+            saved_head: None,
+            complete: None,
         })
     }
 
@@ -44,17 +63,52 @@ impl Pusher {
         }
     }
 
-    /// Whether something failed that another attempt can repair.
-    pub fn wants_retry(&self) -> bool {
-        [&self.branch_result, &self.tree_result]
-            .iter()
-            .any(|result| result.as_ref().is_err_and(|failure| failure.retryable))
+    /// Whether the agent has committed somewhere else than on the work branch.
+    pub fn has_side_commit(&self) -> bool {
+        let head = self.repository.agents_head_name();
+        head.is_some()
+            && head != self.saved_head
+            && head != self.branch
+            && head.as_ref() != Some(&self.repository.state.base)
     }
 
-    /// Pushes the work branch, and then the snapshot whether that succeeded or not.
-    pub async fn push_all(&mut self) -> Result<(), Failure> {
-        let branch = self.push_branch().await;
+    /// Whether something is not on the remote and is to be tried again.
+    pub fn wants_retry(&self) -> bool {
+        self.branch_result.as_ref().is_err_and(|failure| failure.retryable)
+            || self.tree_result.is_err()
+    }
+
+    /// When the last complete save began: everything that was there then is on the remote, or the
+    /// remote refused it for good and it is in the snapshot.
+    pub fn complete_since(&self) -> Option<Instant> {
+        self.complete.filter(|_| !self.wants_retry())
+    }
+
+    /// Why work is not on the remote yet, in one sentence.
+    pub fn saving(&self) -> Option<String> {
+        let branch = self.branch_result.as_ref().err().filter(|failure| failure.retryable);
+        let failure = branch.or_else(|| self.tree_result.as_ref().err())?;
+        let only = match self.inventory.pending {
+            0 => String::new(),
+            1 => "; 1 commit is in the pod only".to_owned(),
+            n => format!("; {n} commits are in the pod only"),
+        };
+        Some(format!("{}; tried again every 30 s{only}", failure.message))
+    }
+
+    /// Pushes the work branch, and then the snapshot whether that succeeded or not. `ending`: the
+    /// agent has ended or must end, and a side branch may be what it meant as its work.
+    pub async fn push_all(&mut self, ending: bool) -> Result<(), Failure> {
+        let began = Instant::now();
+        let mut branch = self.push_branch().await;
+        if ending && branch.is_ok() {
+            branch = self.adopt().await;
+            self.branch_result.clone_from(&branch);
+        }
         let tree = self.save_tree().await;
+        if !self.wants_retry() {
+            self.complete = Some(began);
+        }
         branch.and(tree)
     }
 
@@ -89,10 +143,18 @@ impl Pusher {
         {
             return Ok(());
         }
+        // A side branch that was taken for the work, and continues it.
+        if let Some(work) = self.repository.state.work.clone()
+            && self.repository.state.adopted.as_ref() == Some(&work)
+            && self.repository.is_ancestor(&branch, &work).await
+        {
+            return Ok(());
+        }
         self.push_commit(branch).await
     }
 
     async fn push_commit(&mut self, commit: CommitId) -> Result<(), Failure> {
+        self.keep_replaced(&commit).await?;
         self.repository.state.pushing = Some(commit.clone());
         self.repository.save_state()?;
         let update = RefUpdate {
@@ -100,7 +162,7 @@ impl Pusher {
             expected: self.repository.state.work.clone(),
             new: Some(commit.clone()),
         };
-        let pushed = self.repository.push(update).await;
+        let pushed = self.repository.push_work(update).await;
         if let Err(failure) = &pushed {
             // The answer was lost, or somebody else moved the branch: only the remote knows.
             if failure.retryable || failure.result == SyncResult::PushRace {
@@ -121,6 +183,27 @@ impl Pusher {
         Err(Failure::race("another writer moved the branch right after our push"))
     }
 
+    /// Before the work branch is rewritten, what it holds is saved with the snapshot: afterwards no
+    /// ref would hold it.
+    async fn keep_replaced(&mut self, new: &CommitId) -> Result<(), Failure> {
+        let Some(old) = self.repository.state.work.clone() else { return Ok(()) };
+        if self.repository.is_ancestor(&old, new).await {
+            return Ok(());
+        }
+        if !self.replaced.contains(&old) {
+            if self.replaced.len() == REPLACED_MAX {
+                self.replaced.remove(0);
+            }
+            self.replaced.push(old);
+        }
+        self.inventory.forget_settled();
+        // A remote that takes no snapshots at all must not keep the agent's work from it.
+        match self.save_tree().await {
+            Err(failure) if failure.retryable => Err(failure),
+            _ => Ok(()),
+        }
+    }
+
     fn remote_holds(&self, commit: &CommitId) -> bool {
         self.repository.state.work.as_ref() == Some(commit)
     }
@@ -128,6 +211,7 @@ impl Pusher {
     /// Reads the work branch from the remote after a push whose result is not known.
     async fn read_back(&mut self) -> Result<(), Failure> {
         let found = self.repository.remote_ref(&self.repository.settings.work.full()).await?;
+        self.repository.read_back_fence().await?;
         let state = &mut self.repository.state;
         if found == state.pushing {
             state.work = state.pushing.take();
@@ -137,16 +221,70 @@ impl Pusher {
         self.repository.save_state()
     }
 
-    /// Saves uncommitted changes, and commits that the work branch does not hold, in a snapshot.
+    /// Takes a side branch for the work when the agent has committed on it only, or has continued
+    /// the work branch on it. With several such branches, it is not known which is the work.
+    async fn adopt(&mut self) -> Result<(), Failure> {
+        self.ambiguous = None;
+        self.inventory.take(&mut self.repository, &self.replaced).await?;
+        let work = self.repository.state.work.clone();
+        let has_work = work != self.repository.state.start
+            || self.branch.as_ref().is_some_and(|branch| self.inventory.is_own(branch));
+        let mut candidates =
+            self.inventory.candidates(&self.repository, self.branch.as_ref()).await;
+        if self.repository.is_rebasing() {
+            candidates.retain(|tip| tip.kind == Kind::Branch);
+        }
+        if let Some(work) = &work {
+            candidates.retain(|tip| self.inventory.continues(tip, work));
+        }
+        match candidates.as_slice() {
+            [] => Ok(()),
+            [Tip { commit, of, .. }] => {
+                tracing::info!(commit = commit.as_str(), of, "a side branch holds the work");
+                let commit = commit.clone();
+                self.repository.import(&commit).await?;
+                self.repository.state.adopted = Some(commit.clone());
+                self.push_commit(commit).await
+            }
+            _ if has_work => Ok(()),
+            several => {
+                let names: Vec<String> = several
+                    .iter()
+                    .map(|tip| format!("{} ({})", tip.of, tip.commit.short()))
+                    .collect();
+                self.ambiguous = Some(format!(
+                    "{} is without commits, and different work is on {}",
+                    self.repository.settings.work,
+                    names.join(", ")
+                ));
+                Ok(())
+            }
+        }
+    }
+
+    /// Saves everything of the workspace that the work branch does not hold in the snapshot.
     pub async fn save_tree(&mut self) -> Result<(), Failure> {
-        let result = self.wip.save(&mut self.repository, self.branch.as_ref()).await;
+        let cancelled = Failure::unreachable("the time ran out while the workspace was saved");
+        let before = std::mem::replace(&mut self.tree_result, Err(cancelled));
+        let head = self.repository.agents_head_name();
+        let result = self.try_save_tree().await;
         if let Err(failure) = &result
-            && self.tree_result != result
+            && before != result
         {
-            tracing::warn!(result = ?failure.result, message = failure.message, "the working tree is not saved");
+            tracing::warn!(result = ?failure.result, message = failure.message, "the workspace is not saved");
+        }
+        if result.is_ok() {
+            self.saved_head = head;
         }
         self.tree_result.clone_from(&result);
         result
+    }
+
+    async fn try_save_tree(&mut self) -> Result<(), Failure> {
+        self.inventory.take(&mut self.repository, &self.replaced).await?;
+        self.wip.save(&mut self.repository, &mut self.inventory).await?;
+        self.inventory.pending = 0;
+        Ok(())
     }
 
     /// Fetches the target branch for the agent's side.
@@ -167,7 +305,7 @@ impl Pusher {
 
     /// The snapshot's ref on the remote, when a snapshot is needed and there.
     pub fn wip_ref(&self) -> Option<String> {
-        self.wip.is_on_remote.then(|| self.repository.settings.wip_ref.clone())
+        (!self.wip.saved.is_empty()).then(|| self.repository.settings.wip_ref.clone())
     }
 
     /// The push record.
@@ -181,15 +319,18 @@ impl Pusher {
             ahead: Some(0),
             unpushed: None,
             wip: self.wip_ref(),
-            saved: Vec::new(),
+            saved: self.wip.saved.clone(),
             saved_more: 0,
-            unsaved: Vec::new(),
+            unsaved: self.wip.lost.clone(),
             unsaved_more: 0,
         };
         if let Some(commit) = &report.commit {
-            let (base, ahead) = self.repository.distance(commit).await;
-            (report.base, report.ahead) = (base, Some(ahead));
+            (report.base, report.ahead) = self.repository.distance(commit).await;
             report.result = SyncResult::Pushed;
+        }
+        if let Some(message) = &self.ambiguous {
+            report.result = SyncResult::AmbiguousWork;
+            report.message.clone_from(message);
         }
         if let Err(failure) = &self.branch_result {
             report.result = failure.result;
@@ -197,8 +338,12 @@ impl Pusher {
             report.unpushed = self.branch.clone().filter(|commit| !self.remote_holds(commit));
         }
         if let Err(failure) = &self.tree_result {
-            let text = format!("the working tree could not be saved: {}", failure.message);
+            let text = format!("the workspace could not be saved: {}", failure.message);
             add_to_message(&mut report, &text);
+            report.unsaved.splice(0..0, self.wip.waiting.iter().cloned());
+            if report.unsaved.is_empty() {
+                report.unsaved.push("what the workspace holds is not known".to_owned());
+            }
         }
         report
     }

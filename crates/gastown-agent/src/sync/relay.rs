@@ -51,6 +51,8 @@ struct State {
     pushed: Option<CommitId>,
     /// When saving the end of the work began, in milliseconds since 1970.
     saving: Option<i64>,
+    /// Why work is not on the remote yet; empty when all of it is.
+    why_saving: String,
     nudges: VecDeque<PendingNudge>,
     results: Vec<CommandResult>,
     /// The number of the present stream: it cannot use results for an earlier one.
@@ -155,6 +157,18 @@ impl Relay {
         }
     }
 
+    /// Sets why work is not on the remote yet; empty when all of it is.
+    pub fn set_saving(&self, why: String) {
+        if self.state.lock().why_saving != why {
+            self.change(|state| state.why_saving = text::line(&why, MESSAGE_MAX));
+        }
+    }
+
+    /// Queues a nudge of our own for the agent. Nobody waits for its result.
+    pub fn nudge_agent(&self, text: &str) {
+        self.nudge(0, 0, text);
+    }
+
     /// The heartbeat for the witness, with the results so far, which are removed.
     pub fn heartbeat(&self, now_ms: i64) -> Heartbeat {
         let mut state = self.state.lock();
@@ -169,6 +183,7 @@ impl Relay {
             cpu_seconds: state.activity.cpu_seconds,
             pushed_commit: state.pushed.as_ref().map(ToString::to_string).unwrap_or_default(),
             results,
+            saving: state.why_saving.clone(),
             ..Heartbeat::default()
         }
     }
@@ -183,6 +198,7 @@ impl Relay {
             || since != last.in_tool_since_ms
             || (state.activity.waiting && state.saving.is_none()) != last.waiting_for_human
             || pushed != last.pushed_commit
+            || state.why_saving != last.saving
         {
             Urgency::Change
         } else if state.activity.last_event_ms == last.last_event_ms {

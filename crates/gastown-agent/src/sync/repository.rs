@@ -12,7 +12,7 @@ use crate::paths::Paths;
 use crate::quarantine::{self, Quarantine};
 use crate::settings::SyncSettings;
 use crate::state::State;
-use crate::{credentials, refs};
+use crate::{credentials, fence, refs};
 
 /// The repository, and the state file with what the remote holds.
 pub(super) struct Repository {
@@ -20,7 +20,7 @@ pub(super) struct Repository {
     pub(super) paths: Paths,
     pub(super) state: State,
     git: Git,
-    quarantine: Quarantine,
+    pub(super) quarantine: Quarantine,
 }
 
 impl Repository {
@@ -58,13 +58,30 @@ impl Repository {
         }
     }
 
-    /// HEAD of the agent's clone, imported; `None` when it is not valid.
-    pub(super) async fn agents_head(&mut self) -> Option<CommitId> {
+    /// The commit of HEAD in the agent's clone.
+    pub(super) fn agents_head_name(&self) -> Option<CommitId> {
         let read = || -> Result<Option<CommitId>, Unreadable> {
             let git = hostile::descend(hostile::open_root(&self.paths.workspace())?, "repo/.git")?;
             refs::head_commit(&git)
         };
-        let head = read().ok().flatten()?;
+        read().ok().flatten()
+    }
+
+    /// Whether a rebase or a bisection is in progress in the clone: its HEAD is no result then.
+    pub(super) fn is_rebasing(&self) -> bool {
+        let git = || {
+            hostile::descend(hostile::open_root(&self.paths.workspace()).ok()?, "repo/.git").ok()
+        };
+        git().is_some_and(|git| {
+            ["rebase-merge", "rebase-apply", "BISECT_LOG"]
+                .iter()
+                .any(|name| hostile::stat(&git, name.as_ref()).is_ok())
+        })
+    }
+
+    /// HEAD of the agent's clone, imported; `None` when it is not valid.
+    pub(super) async fn agents_head(&mut self) -> Option<CommitId> {
+        let head = self.agents_head_name()?;
         match self.import(&head).await {
             Ok(()) => Some(head),
             Err(failure) => {
@@ -116,24 +133,55 @@ impl Repository {
         call.any_exit().output().await.is_ok_and(|o| o.status.success())
     }
 
-    /// The merge base of `commit` and the target branch, and how many commits it is ahead.
-    pub(super) async fn distance(&self, commit: &CommitId) -> (Option<CommitId>, u32) {
+    /// The merge base of `commit` and the target branch, and how many commits it is ahead; `None`
+    /// where git fails, which is not "none".
+    pub(super) async fn distance(&self, commit: &CommitId) -> (Option<CommitId>, Option<u32>) {
         let target = self.target().await;
         let base = self.query(&["merge-base", target.as_str(), commit.as_str()]).await;
-        let ahead =
-            self.query(&["rev-list", "--count", commit.as_str(), &format!("^{target}")]).await;
-        (base.lines().next().and_then(|l| l.parse().ok()), ahead.parse().unwrap_or(0))
+        let range = format!("^{target}");
+        let ahead = self.query(&["rev-list", "--count", commit.as_str(), &range]).await;
+        let base = base.and_then(|text| text.lines().next()?.parse().ok());
+        (base, ahead.and_then(|text| text.parse().ok()))
     }
 
-    /// What git prints; empty when it fails.
-    async fn query(&self, args: &[&str]) -> String {
+    /// What git prints; `None` when it fails.
+    async fn query(&self, args: &[&str]) -> Option<String> {
         let output = self.git.call(args).repo(&self.paths.private_repo()).output().await;
-        output.map(|o| String::from_utf8_lossy(&o.stdout).trim().to_owned()).unwrap_or_default()
+        match output {
+            Ok(output) => Some(String::from_utf8_lossy(&output.stdout).trim().to_owned()),
+            Err(e) => {
+                tracing::warn!(error = %e, "the distance from the target branch is not known");
+                None
+            }
+        }
     }
 
     /// The remote, with the credentials that the pod holds at this moment.
     fn remote(&self) -> Result<Remote, Failure> {
         Ok(credentials::remote(&self.settings, &self.paths)?)
+    }
+
+    /// What the remote holds for good: the target branch, and the work branch.
+    pub(super) async fn places(&self) -> Vec<CommitId> {
+        let mut places = vec![self.state.base.clone(), self.target().await];
+        places.extend(self.state.work.clone());
+        places.sort_by(|a, b| a.as_str().cmp(b.as_str()));
+        places.dedup();
+        places
+    }
+
+    /// Whether our repository has a commit.
+    pub(super) async fn has(&self, commit: &CommitId) -> bool {
+        let call = self
+            .git
+            .call(["cat-file", "-e", &format!("{commit}^{{commit}}")])
+            .repo(&self.paths.private_repo());
+        call.any_exit().output().await.is_ok_and(|o| o.status.success())
+    }
+
+    /// Whether a commit has a history in common with the target branch.
+    pub(super) async fn is_ours(&self, commit: &CommitId) -> bool {
+        self.quarantine.are_related(commit, &self.state.base).await
     }
 
     /// The commit of a ref on the remote.
@@ -143,18 +191,63 @@ impl Repository {
         Ok(refs.get(&name).cloned())
     }
 
+    /// Pushes the work branch, and with it the fence: a push of an attempt that another one has
+    /// replaced fails as a whole.
+    pub(super) async fn push_work(&mut self, update: RefUpdate) -> Result<(), Failure> {
+        let Some(fence) = self.state.fence.clone() else { return self.push(update).await };
+        let next = fence::next(&self.paths.private_repo(), &self.settings, Some(&fence))?;
+        let name = fence::name(&self.settings);
+        let moved = RefUpdate {
+            name: name.clone(),
+            expected: Some(fence.clone()),
+            new: Some(next.clone()),
+        };
+        self.state.moving_fence = Some(next.clone());
+        self.save_state()?;
+        let (remote, repo) = (self.remote()?, self.paths.private_repo());
+        let outcomes = remote.push(&self.git, &repo, &[update, moved]).await?;
+        let failed = outcomes.iter().find_map(|outcome| match outcome {
+            PushOutcome::Done | PushOutcome::UpToDate => None,
+            PushOutcome::Rejected(refusal, message) => Some((*refusal, message.clone())),
+        });
+        let Some((refusal, message)) = failed else {
+            self.state.fence = Some(next);
+            self.state.moving_fence = None;
+            return self.save_state();
+        };
+        if refusal == Refusal::Stale {
+            let there = self.remote_ref(&name).await?;
+            if there.as_ref() == Some(&next) {
+                self.state.fence = Some(next);
+                self.state.moving_fence = None;
+                return self.save_state();
+            }
+            if there.as_ref() != Some(&fence) {
+                return Err(Failure::race(
+                    "a later attempt of this Polecat has taken over the branch",
+                ));
+            }
+        }
+        Err(refused(&self.settings.work.full(), refusal, &message))
+    }
+
+    /// After a push whose answer was lost: whether the fence was moved with it.
+    pub(super) async fn read_back_fence(&mut self) -> Result<(), Failure> {
+        let Some(moving) = self.state.moving_fence.clone() else { return Ok(()) };
+        if self.remote_ref(&fence::name(&self.settings)).await? == Some(moving.clone()) {
+            self.state.fence = Some(moving);
+        }
+        self.state.moving_fence = None;
+        Ok(())
+    }
+
     /// Pushes one ref.
     pub(super) async fn push(&self, update: RefUpdate) -> Result<(), Failure> {
         let (remote, repo) = (self.remote()?, self.paths.private_repo());
         let name = update.name.clone();
         match remote.push(&self.git, &repo, &[update]).await?.into_iter().next() {
             Some(PushOutcome::Done | PushOutcome::UpToDate) => Ok(()),
-            Some(PushOutcome::Rejected(Refusal::Stale, message)) => {
-                Err(Failure::race(format!("another writer moved {name} ({message})")))
-            }
-            Some(PushOutcome::Rejected(_, message)) => {
-                Err(Failure::rejected(format!("the remote refused {name}: {message}")))
-            }
+            Some(PushOutcome::Rejected(refusal, message)) => Err(refused(&name, refusal, &message)),
             None => Err(Failure::internal("git reported no result of the push")),
         }
     }
@@ -165,5 +258,15 @@ impl Repository {
         let refspec = format!("+{full}:{full}");
         self.remote()?.fetch(&self.git, &self.paths.upstream_repo(), &[refspec]).await?;
         Ok(())
+    }
+}
+
+fn refused(name: &str, refusal: Refusal, message: &str) -> Failure {
+    match refusal {
+        Refusal::Stale => Failure::race(format!("another writer moved {name} ({message})")),
+        Refusal::Hook | Refusal::Protected => {
+            Failure::rejected(format!("the remote refused {name}: {message}"))
+        }
+        Refusal::Other => Failure::refused(format!("the remote refused {name}: {message}")),
     }
 }

@@ -17,6 +17,8 @@ use crate::socket::{Answer, PendingRequest, Request, lines, to_line};
 
 /// Connections served at a time.
 const MAX_CONNECTIONS: usize = 8;
+/// How often creating the socket is tried.
+const BIND_TRIES: u32 = 100;
 /// A connection without a request for this long is closed.
 const IDLE: Duration = Duration::from_secs(30);
 
@@ -31,14 +33,26 @@ pub struct Handlers {
     pub escalations: Arc<Escalations>,
 }
 
-/// Creates the socket. A file of an earlier run, or whatever the agent put in its place, is deleted
-/// first.
+/// Creates the socket. A file of an earlier run is deleted first. What the agent put in its place and
+/// cannot be deleted at once, such as a folder, is moved out of the way.
 pub fn bind(path: &Path) -> std::io::Result<UnixListener> {
-    match std::fs::remove_file(path) {
-        Err(e) if e.kind() != std::io::ErrorKind::NotFound => return Err(e),
-        _ => {}
+    // The agent may put something there between the two steps, but not for ever.
+    let mut last = None;
+    for _ in 0..BIND_TRIES {
+        match std::fs::remove_file(path) {
+            Err(e) if e.kind() == std::io::ErrorKind::NotFound => {}
+            Err(_) => {
+                let aside = path.with_extension(format!("aside-{:016x}", fastrand::u64(..)));
+                let _ = std::fs::rename(path, aside);
+            }
+            Ok(()) => {}
+        }
+        match UnixListener::bind(path) {
+            Ok(listener) => return Ok(listener),
+            Err(e) => last = Some(e),
+        }
     }
-    UnixListener::bind(path)
+    Err(last.unwrap_or_else(|| std::io::Error::other("the socket cannot be created")))
 }
 
 /// Accepts connections until it is cancelled.
@@ -136,6 +150,18 @@ mod tests {
         let refused = answers.next().await.unwrap().unwrap();
         assert!(refused.contains("unknown request"));
         assert_eq!(answers.next().await.unwrap().unwrap(), r#"{"ok":true}"#);
+    }
+
+    #[tokio::test]
+    async fn a_folder_or_a_link_in_the_place_of_the_socket_is_moved_away() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("sync.sock");
+        std::fs::create_dir_all(path.join("full/of")).unwrap();
+        drop(bind(&path).unwrap());
+        std::fs::remove_file(&path).unwrap();
+        std::os::unix::fs::symlink("/nowhere", &path).unwrap();
+        bind(&path).unwrap();
+        assert!(UnixStream::connect(&path).await.is_ok());
     }
 
     #[tokio::test]

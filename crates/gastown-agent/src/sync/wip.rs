@@ -1,133 +1,358 @@
-//! The snapshot of uncommitted work: a commit on a ref of the attempt's own, beside the work branch.
+//! The snapshot: one ref of the attempt's own, beside the work branch, from which everything can be
+//! reached that the remote does not hold otherwise: uncommitted files, side branches, stashes, what
+//! was left behind by a rewrite, nested repositories.
+//!
+//! Its commits are a chain: each has the one before as its last parent, also across attempts. The
+//! first parent is the commit that the working tree is compared with.
 
-use gastown_core::report::SyncResult;
+use std::collections::HashSet;
+use std::os::fd::OwnedFd;
+
+use gastown_core::report::{Saved, SyncResult};
 use gastown_git::RefUpdate;
 use gastown_types::CommitId;
+use gix::ObjectId;
 
 use super::failure::Failure;
+use super::inventory::{Inventory, Kind, Tip, summary};
 use super::repository::Repository;
+use crate::hostile::{self, Unreadable};
 use crate::snapshot::{self, Cache, SnapshotError};
+use crate::walk::Tree;
+
+/// The line of a snapshot's message with the commit that its tree is compared with.
+pub const BASE: &str = "Gastown-Base: ";
+/// The line of a snapshot's message that tells whether its tree has uncommitted changes.
+pub const TREE: &str = "Gastown-Tree: ";
+/// The value of [`TREE`] for a tree with uncommitted changes.
+pub const DIRTY: &str = "dirty";
+
+/// Parents of one commit; more are gathered by further commits.
+const PARENTS_MAX: usize = 500;
+/// Names in a snapshot's message.
+const NAMES_MAX: usize = 20_000;
 
 /// What the last snapshot was.
 #[derive(Default)]
 pub(super) struct Wip {
     cache: Cache,
-    /// The tree and the parents of the snapshot that is on the remote, to recognize an unchanged one.
-    pushed: Option<(String, Vec<CommitId>)>,
-    /// A snapshot is needed, and it is on the remote.
-    pub(super) is_on_remote: bool,
+    /// What the snapshot on the remote holds, to recognize an unchanged one.
+    pushed: Option<Content>,
+    /// What is saved beside the work branch, while anything is.
+    pub(super) saved: Vec<Saved>,
+    /// What could not be saved, and never can.
+    pub(super) lost: Vec<String>,
+    /// What waits to be saved, while the last try failed.
+    pub(super) waiting: Vec<String>,
 }
 
-/// The working tree, written into the sidecar's repository.
-struct WorkingTree {
+/// Everything that a snapshot is made of.
+#[derive(Clone, PartialEq, Eq)]
+struct Content {
+    base: CommitId,
     tree: String,
-    /// The tree of the commit that it was compared with.
-    head_tree: String,
-    /// Files that were left out, each with the reason.
+    dirty: bool,
+    /// Other commits that it has to reach.
+    heads: Vec<CommitId>,
+    /// What the heads and their ancestors were called.
+    tips: Vec<Tip>,
+    /// Uncommitted files outside of the clone: what they are, their tree, the commit they are
+    /// compared with, and how many were left out.
+    others: Vec<Other>,
     skipped: Vec<String>,
+    skipped_count: usize,
+}
+
+#[derive(Clone, PartialEq, Eq)]
+struct Other {
+    of: String,
+    tree: String,
+    head: Option<CommitId>,
+    skipped: usize,
+}
+
+impl Content {
+    fn is_needed(&self) -> bool {
+        self.dirty || !self.tips.is_empty() || !self.others.is_empty()
+    }
+}
+
+/// A working tree, written into the sidecar's repository.
+struct Written {
+    tree: String,
+    is_clean: bool,
+    skipped: Vec<String>,
+    skipped_count: usize,
 }
 
 impl Wip {
-    /// Saves uncommitted changes, and commits that the work branch does not hold, when there are any.
-    /// `branch` is the work branch's commit in the agent's origin.
+    /// Saves everything that the remote does not hold otherwise. `inventory` has just been taken.
     pub(super) async fn save(
         &mut self,
         repository: &mut Repository,
-        branch: Option<&CommitId>,
+        inventory: &mut Inventory,
     ) -> Result<(), Failure> {
+        self.lost.clone_from(&inventory.damaged);
+        let content = self.content(repository, inventory).await?;
+        self.waiting = names(&content);
+        if !content.is_needed() && !(repository.state.wip_exists && repository.state.wip_dirty) {
+            self.saved.clear();
+            self.waiting.clear();
+            return Ok(());
+        }
+        if self.pushed.as_ref() != Some(&content) {
+            let commit = write(repository, &content)?;
+            push(repository, commit, content.dirty).await?;
+            self.pushed = Some(content.clone());
+        }
+        self.waiting.clear();
+        self.saved = saved(repository, &content);
+        Ok(())
+    }
+
+    async fn content(
+        &mut self,
+        repository: &mut Repository,
+        inventory: &mut Inventory,
+    ) -> Result<Content, Failure> {
         let head = repository.agents_head().await;
         let base = head
             .or_else(|| repository.state.work.clone())
             .unwrap_or_else(|| repository.state.base.clone());
-        let found = self.write_tree(repository, &base).await?;
-        let is_clean = found.tree == found.head_tree;
-        let mut parents = vec![base.clone()];
-        parents.extend(unpushed(repository, branch, &base).await);
-        if is_clean && parents.len() == 1 && is_on_remote(repository, &base).await {
-            self.is_on_remote = false;
-            return Ok(());
-        }
-        let this = (found.tree.clone(), parents.clone());
-        if self.pushed.as_ref() != Some(&this) {
-            // Nothing is uncommitted: the commit itself is the snapshot.
-            let commit = if is_clean && parents.len() == 1 && found.skipped.is_empty() {
-                base
-            } else {
-                write_commit(repository, &found, &parents)?
-            };
-            push(repository, commit).await?;
-            self.pushed = Some(this);
-        }
-        self.is_on_remote = true;
-        Ok(())
-    }
-
-    async fn write_tree(
-        &mut self,
-        repository: &Repository,
-        head: &CommitId,
-    ) -> Result<WorkingTree, Failure> {
-        let (repo, clone) = (repository.paths.private_repo(), repository.paths.worktree());
-        let (head, mut cache) = (head.clone(), std::mem::take(&mut self.cache));
-        let work = tokio::task::spawn_blocking(move || {
-            let repo = open(&repo)?;
-            let head_tree = tree_of(&repo, &head)?;
-            let limits = snapshot::Limits::default();
-            let tree = snapshot::take(&repo, &clone, Some(head_tree), &mut cache, limits);
-            let tree = tree.map_err(|e| match e {
-                SnapshotError::Worktree(_) => Failure::bad_objects(e.to_string()),
-                SnapshotError::Store(_) => Failure::internal(e),
-            })?;
-            let mut skipped = tree.skipped;
-            if tree.skipped_count > skipped.len() {
-                skipped.push(format!("and {} more", tree.skipped_count - skipped.len()));
+        let clone = repository.paths.worktree();
+        let root = tokio::task::spawn_blocking(move || hostile::open_root(&clone)).await;
+        let (main, others) = match root.map_err(Failure::internal)? {
+            Ok(root) => {
+                let cache = std::mem::take(&mut self.cache);
+                let (written, cache) =
+                    write_tree(repository, root, Some(base.clone()), HashSet::new(), cache).await?;
+                self.cache = cache;
+                (Some(written), others(repository, inventory).await?)
             }
-            let (tree, head_tree) = (tree.id.to_string(), head_tree.to_string());
-            Ok::<_, Failure>((WorkingTree { tree, head_tree, skipped }, cache))
-        });
-        let (tree, cache) = work.await.map_err(Failure::internal)??;
-        self.cache = cache;
-        Ok(tree)
+            Err(Unreadable::Missing) => (None, others(repository, inventory).await?),
+            Err(e) => {
+                self.lost.push(format!("the files of the clone: {e}"));
+                (None, others(repository, inventory).await?)
+            }
+        };
+        let main = match main {
+            Some(main) => main,
+            // There is no clone any more: the tree is that of its last commit.
+            None => Written {
+                tree: tree_of(&open(&repository.paths.private_repo())?, &base)?.to_string(),
+                is_clean: true,
+                skipped: Vec::new(),
+                skipped_count: 0,
+            },
+        };
+        Ok(Content {
+            base,
+            tree: main.tree,
+            dirty: !main.is_clean,
+            heads: inventory.heads.clone(),
+            tips: inventory.tips.clone(),
+            others,
+            skipped: main.skipped,
+            skipped_count: main.skipped_count,
+        })
     }
 }
 
-/// A work branch that is not on the remote, such as one that the remote refused, goes into the
-/// snapshot unless its commits are in there already.
-async fn unpushed(
-    repository: &mut Repository,
-    branch: Option<&CommitId>,
-    base: &CommitId,
-) -> Option<CommitId> {
-    let branch = branch.filter(|commit| repository.state.work.as_ref() != Some(*commit))?;
-    if repository.is_ancestor(branch, base).await {
-        return None;
+/// The uncommitted files outside of the clone: of other working trees, and below the workspace in no
+/// repository at all.
+async fn others(repository: &Repository, inventory: &mut Inventory) -> Result<Vec<Other>, Failure> {
+    let mut outside: HashSet<Vec<u8>> = [b"repo".to_vec(), b"origin.git".to_vec()].into();
+    outside.extend(inventory.folders.iter().map(|path| path.clone().into_bytes()));
+    let mut found = Vec::new();
+    for Tree { path, root, head } in std::mem::take(&mut inventory.trees) {
+        if path == "repo" {
+            continue;
+        }
+        let of = format!("uncommitted files in {}", gastown_types::text::line(&path, 120));
+        found.extend(other(repository, root, head, HashSet::new(), of).await?);
     }
-    repository.import(branch).await.ok().map(|()| branch.clone())
+    let workspace = hostile::open_root(&repository.paths.workspace()).map_err(Failure::internal)?;
+    let of = "files in /workspace outside of the clone".to_owned();
+    found.extend(other(repository, workspace, None, outside, of).await?);
+    Ok(found)
 }
 
-async fn is_on_remote(repository: &Repository, commit: &CommitId) -> bool {
-    if let Some(work) = &repository.state.work
-        && repository.is_ancestor(commit, work).await
-    {
-        return true;
-    }
-    repository.is_ancestor(commit, &repository.target().await).await
-}
-
-fn write_commit(
+async fn other(
     repository: &Repository,
-    found: &WorkingTree,
-    parents: &[CommitId],
-) -> Result<CommitId, Failure> {
+    root: OwnedFd,
+    head: Option<CommitId>,
+    exclude: HashSet<Vec<u8>>,
+    of: String,
+) -> Result<Option<Other>, Failure> {
+    let head = match head {
+        Some(head) if repository.has(&head).await => Some(head),
+        // HEAD is another project's commit. Its objects are not imported only to see that nothing
+        // was changed.
+        Some(foreign) => {
+            let again = rustix::io::dup(&root).map_err(Failure::internal)?;
+            if is_unchanged(repository, again, foreign).await {
+                return Ok(None);
+            }
+            None
+        }
+        None => None,
+    };
+    let (written, _) =
+        write_tree(repository, root, head.clone(), exclude, Cache::default()).await?;
+    let skipped = written.skipped_count;
+    Ok((!written.is_clean).then_some(Other { of, tree: written.tree, head, skipped }))
+}
+
+/// Whether a working tree is as its HEAD, whose objects are among the quarantine's copies.
+async fn is_unchanged(repository: &Repository, root: OwnedFd, head: CommitId) -> bool {
+    let Ok(scratch) = repository.quarantine.scratch().await else { return false };
+    let work = tokio::task::spawn_blocking(move || {
+        let repo = open(&scratch).ok()?;
+        let tree = tree_of(&repo, &head).ok()?;
+        let (mut cache, limits) = (Cache::default(), snapshot::Limits::default());
+        let none = HashSet::new();
+        let taken = snapshot::take(&repo, &root, Some(tree), &none, &mut cache, limits).ok()?;
+        Some(taken.id == tree)
+    });
+    work.await.ok().flatten().unwrap_or(false)
+}
+
+async fn write_tree(
+    repository: &Repository,
+    root: OwnedFd,
+    head: Option<CommitId>,
+    exclude: HashSet<Vec<u8>>,
+    mut cache: Cache,
+) -> Result<(Written, Cache), Failure> {
+    let repo = repository.paths.private_repo();
+    let work = tokio::task::spawn_blocking(move || {
+        let repo = open(&repo)?;
+        let head_tree = head.as_ref().map(|head| tree_of(&repo, head)).transpose()?;
+        let limits = snapshot::Limits::default();
+        let taken = snapshot::take(&repo, &root, head_tree, &exclude, &mut cache, limits);
+        let tree = match taken {
+            Ok(tree) => tree,
+            Err(SnapshotError::Store(e)) => return Err(Failure::internal(e)),
+            // It was there a moment ago.
+            Err(SnapshotError::Worktree(e)) => return Err(Failure::internal(e)),
+        };
+        let unchanged = head_tree.unwrap_or_else(|| ObjectId::empty_tree(repo.object_hash()));
+        let mut skipped = tree.skipped;
+        if tree.skipped_count > skipped.len() {
+            skipped.push(format!("and {} more", tree.skipped_count - skipped.len()));
+        }
+        let written = Written {
+            tree: tree.id.to_string(),
+            is_clean: tree.id == unchanged,
+            skipped,
+            skipped_count: tree.skipped_count,
+        };
+        Ok::<_, Failure>((written, cache))
+    });
+    work.await.map_err(Failure::internal)?
+}
+
+/// What the content is called, for a person.
+fn names(content: &Content) -> Vec<String> {
+    let mut names = Vec::new();
+    if content.dirty {
+        names.push("uncommitted files".to_owned());
+    }
+    names.extend(content.others.iter().map(|other| other.of.clone()));
+    for ((_, of), commit) in summary(&content.tips) {
+        names.push(format!("{of} ({})", commit.short()));
+    }
+    names.extend(left_behind(&content.tips));
+    names
+}
+
+/// What only reflogs name, in one entry.
+fn left_behind(tips: &[Tip]) -> Option<String> {
+    let count = tips.iter().filter(|t| t.kind == Kind::Log).count();
+    (count > 0).then(|| format!("commits that only reflogs name: {count}"))
+}
+
+/// What is on the remote beside the work branch, most important first.
+fn saved(repository: &Repository, content: &Content) -> Vec<Saved> {
+    let Some(snapshot) = repository.state.wip.clone() else { return Vec::new() };
+    let name = repository.settings.wip_ref.clone();
+    let entry = |commit: CommitId, of: String, skipped: usize| Saved {
+        r#ref: name.clone(),
+        commit,
+        of,
+        skipped: u32::try_from(skipped).unwrap_or(u32::MAX),
+    };
+    let mut saved = Vec::new();
+    if content.dirty {
+        let of = "uncommitted files".to_owned();
+        saved.push(entry(snapshot.clone(), of, content.skipped_count));
+    }
+    for other in &content.others {
+        saved.push(entry(snapshot.clone(), other.of.clone(), other.skipped));
+    }
+    for ((_, of), commit) in summary(&content.tips) {
+        saved.push(entry(commit, of, 0));
+    }
+    saved.extend(left_behind(&content.tips).map(|of| entry(snapshot, of, 0)));
+    saved
+}
+
+/// Writes the snapshot's commit, and those that it gathers.
+fn write(repository: &Repository, content: &Content) -> Result<CommitId, Failure> {
     let repo = open(&repository.paths.private_repo())?;
-    let id = |text: &str| gix::ObjectId::from_hex(text.as_bytes()).map_err(Failure::internal);
-    let mut message = format!("Snapshot of the working tree on {}\n", repository.settings.work);
-    if !found.skipped.is_empty() {
-        message.push_str("\nLeft out (as in the parent):\n");
-        for line in &found.skipped {
-            message.extend(["- ", line, "\n"]);
+    let mut others = Vec::new();
+    for other in &content.others {
+        let parents: Vec<CommitId> = other.head.clone().into_iter().collect();
+        others.push(commit(&repo, &other.tree, &parents, format!("Snapshot of {}\n", other.of))?);
+    }
+    let mut reached: Vec<CommitId> =
+        content.heads.iter().filter(|head| **head != content.base).cloned().collect();
+    while reached.len() > PARENTS_MAX {
+        let mut gathered = Vec::new();
+        for some in reached.chunks(PARENTS_MAX) {
+            let message = "Commits of the workspace\n".to_owned();
+            gathered.push(commit(&repo, &content.tree, some, message)?);
+        }
+        reached = gathered;
+    }
+    let mut parents = vec![content.base.clone()];
+    parents.extend(others);
+    parents.extend(reached);
+    parents.extend(repository.state.wip.clone().filter(|before| *before != content.base));
+    commit(&repo, &content.tree, &parents, message(repository, content))
+}
+
+fn message(repository: &Repository, content: &Content) -> String {
+    use std::fmt::Write as _;
+    let state = if content.dirty { DIRTY } else { "clean" };
+    let mut text = format!("Snapshot of the working tree on {}\n", repository.settings.work);
+    let _ = write!(text, "\n{BASE}{}\n{TREE}{state}\n", content.base);
+    let names = summary(&content.tips);
+    if !names.is_empty() {
+        text.push_str("\nCommits:\n");
+    }
+    for ((_, of), commit) in names.into_iter().take(NAMES_MAX) {
+        let _ = writeln!(text, "- {commit} {of}");
+    }
+    if let Some(left) = left_behind(&content.tips) {
+        let _ = writeln!(text, "- {left}");
+    }
+    if !content.skipped.is_empty() {
+        text.push_str("\nLeft out (as in the parent):\n");
+        for line in &content.skipped {
+            let _ = writeln!(text, "- {line}");
         }
     }
+    text
+}
+
+fn commit(
+    repo: &gix::Repository,
+    tree: &str,
+    parents: &[CommitId],
+    message: String,
+) -> Result<CommitId, Failure> {
+    let id = |text: &str| ObjectId::from_hex(text.as_bytes()).map_err(Failure::internal);
     let seconds = jiff::Timestamp::now().as_second();
     let who = gix::actor::Signature {
         name: "Gas Town Polecat".into(),
@@ -135,7 +360,7 @@ fn write_commit(
         time: gix::date::Time { seconds, offset: 0 },
     };
     let commit = gix::objs::Commit {
-        tree: id(&found.tree)?,
+        tree: id(tree)?,
         parents: parents.iter().map(|p| id(p.as_str())).collect::<Result<_, _>>()?,
         author: who.clone(),
         committer: who,
@@ -147,10 +372,11 @@ fn write_commit(
     written.to_string().parse().map_err(Failure::internal)
 }
 
-async fn push(repository: &mut Repository, commit: CommitId) -> Result<(), Failure> {
+async fn push(repository: &mut Repository, commit: CommitId, dirty: bool) -> Result<(), Failure> {
     let name = repository.settings.wip_ref.clone();
     let update = |expected| RefUpdate { name: name.clone(), expected, new: Some(commit.clone()) };
-    let mut pushed = repository.push(update(repository.state.wip.clone())).await;
+    let there = repository.state.wip.clone().filter(|_| repository.state.wip_exists);
+    let mut pushed = repository.push(update(there)).await;
     if pushed.as_ref().is_err_and(|failure| failure.result == SyncResult::PushRace) {
         // The ref is this attempt's alone: it holds another commit only when the answer to a push of
         // ours was lost.
@@ -162,8 +388,9 @@ async fn push(repository: &mut Repository, commit: CommitId) -> Result<(), Failu
         };
     }
     pushed?;
-    tracing::info!(commit = commit.as_str(), name, "the working tree is saved");
+    tracing::info!(commit = commit.as_str(), name, "the workspace is saved");
     repository.state.wip = Some(commit);
+    (repository.state.wip_exists, repository.state.wip_dirty) = (true, dirty);
     repository.save_state()
 }
 
@@ -171,8 +398,8 @@ fn open(path: &std::path::Path) -> Result<gix::Repository, Failure> {
     gix::open_opts(path, gix::open::Options::isolated()).map_err(Failure::internal)
 }
 
-fn tree_of(repo: &gix::Repository, commit: &CommitId) -> Result<gix::ObjectId, Failure> {
-    let id = gix::ObjectId::from_hex(commit.as_str().as_bytes()).map_err(Failure::internal)?;
+fn tree_of(repo: &gix::Repository, commit: &CommitId) -> Result<ObjectId, Failure> {
+    let id = ObjectId::from_hex(commit.as_str().as_bytes()).map_err(Failure::internal)?;
     let commit = repo.find_commit(id).map_err(Failure::internal)?;
     commit.tree_id().map(gix::Id::detach).map_err(Failure::internal)
 }

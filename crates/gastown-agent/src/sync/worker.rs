@@ -9,9 +9,12 @@ use tokio::time::{Instant, Interval, MissedTickBehavior, interval};
 use super::failure::Failure;
 use super::pusher::Pusher;
 use super::relay::Relay;
+use super::spacing::Spacing;
 use crate::paths::Paths;
 use crate::settings::SyncSettings;
 use crate::socket::{Answer, PendingRequest, Request};
+use crate::state::write_atomically;
+use crate::termination;
 
 /// How often the agent's branch is read.
 const POLL: Duration = Duration::from_millis(500);
@@ -19,6 +22,13 @@ const POLL: Duration = Duration::from_millis(500);
 const FIRST_PAUSE: Duration = Duration::from_secs(1);
 /// The longest pause between two attempts.
 const PAUSE_MAX: Duration = Duration::from_secs(30);
+/// How often the workspace is saved while the agent must end and has not.
+const ENDING_EVERY: Duration = Duration::from_secs(30);
+/// How many pushes follow each other at once, and how often one more may.
+const PUSHES: (u32, Duration) = (10, Duration::from_secs(3));
+/// How many saves of the workspace that the agent causes follow each other at once, and how often
+/// one more may.
+const SAVES: (u32, Duration) = (4, Duration::from_secs(20));
 
 /// The pause after failures: it doubles until an attempt succeeds. The loop asks it at each tick
 /// whether to try again, so there is not one call that `backon` could repeat.
@@ -53,48 +63,211 @@ fn ticker(every: Duration) -> Interval {
     ticker
 }
 
-/// Works until it is cancelled.
-pub(super) async fn run(
-    pusher: &mut Pusher,
-    settings: &SyncSettings,
-    paths: &Paths,
-    mut requests: mpsc::Receiver<PendingRequest>,
-    relay: &Relay,
-) {
-    let (mut poll, mut snapshot, mut refresh) =
-        (ticker(POLL), ticker(settings.snapshot_every), ticker(settings.refresh_every));
-    let mut pause = Pause::new();
-    let mut finishing: Vec<oneshot::Sender<Answer>> = Vec::new();
-    let mut drained = false;
-    loop {
-        relay.set_git_state(pusher.pushed_commit(), !finishing.is_empty(), crate::now_ms());
-        tokio::select! {
-            Some((request, reply)) = requests.recv() => {
-                let saving = !finishing.is_empty() || request == Request::Finish;
-                relay.set_git_state(pusher.pushed_commit(), saving, crate::now_ms());
-                let failed = answer(pusher, &request, reply, &mut finishing).await;
-                pause.update(failed);
-            }
-            _ = poll.tick() => {
-                let drain = !drained && is_draining(paths);
-                drained |= drain;
-                if drain || (pause.is_over() && (pusher.wants_retry() || !finishing.is_empty())) {
-                    let _ = pusher.push_all().await;
-                    pause.update(pusher.wants_retry());
-                    answer_finishing(pusher, &mut finishing);
-                } else if pusher.has_moved() {
-                    let _ = pusher.push_branch().await;
-                    pause.update(pusher.wants_retry());
+/// The sidecar's git work.
+pub(super) struct Worker<'a> {
+    pub pusher: &'a mut Pusher,
+    pub settings: &'a SyncSettings,
+    pub paths: &'a Paths,
+    pub relay: &'a Relay,
+}
+
+/// What the loop remembers between two steps.
+struct Progress {
+    pause: Pause,
+    pushes: Spacing,
+    saves: Spacing,
+    /// The clients that wait for the end of the work.
+    finishing: Vec<oneshot::Sender<Answer>>,
+    /// Since when the agent must end.
+    ending: Option<Instant>,
+    /// When the workspace was last saved as a whole.
+    last_all: Instant,
+    /// The refusal that the agent was told.
+    told: Option<Failure>,
+    /// What the file for the readiness probe says.
+    unsaved: Option<String>,
+}
+
+impl Worker<'_> {
+    /// Works until it is cancelled.
+    pub async fn run(&mut self, mut requests: mpsc::Receiver<PendingRequest>) {
+        let settings = self.settings;
+        let (mut poll, mut snapshot, mut refresh) =
+            (ticker(POLL), ticker(settings.snapshot_every), ticker(settings.refresh_every));
+        let deadline = settings.deadline.map(|after| Instant::now() + after);
+        let now = Instant::now();
+        let mut progress = Progress {
+            pause: Pause::new(),
+            pushes: Spacing::new(PUSHES.0, PUSHES.1, now),
+            saves: Spacing::new(SAVES.0, SAVES.1, now),
+            finishing: Vec::new(),
+            ending: None,
+            last_all: now,
+            told: None,
+            unsaved: None,
+        };
+        loop {
+            self.publish(&mut progress, false);
+            tokio::select! {
+                Some((request, reply)) = requests.recv() => {
+                    self.publish(&mut progress, request == Request::Finish);
+                    self.answer(&request, reply, &mut progress).await;
+                }
+                _ = poll.tick() => {
+                    let over = deadline.is_some_and(|at| Instant::now() >= at);
+                    if progress.ending.is_none() && (over || is_draining(self.paths)) {
+                        progress.ending = Some(Instant::now());
+                    }
+                    self.step(&mut progress).await;
+                }
+                _ = snapshot.tick() => {
+                    let _ = self.pusher.save_tree().await;
+                }
+                _ = refresh.tick() => {
+                    if let Err(failure) = self.pusher.fetch_target().await {
+                        let message = failure.message;
+                        tracing::debug!(message, "the target branch is not fetched");
+                    }
                 }
             }
-            _ = snapshot.tick() => {
-                let _ = pusher.save_tree().await;
+        }
+    }
+
+    /// Pushes what has moved, and tries again what failed.
+    async fn step(&mut self, progress: &mut Progress) {
+        let now = Instant::now();
+        let is_over = progress.pause.is_over();
+        let ended = progress.ending.is_some() || !progress.finishing.is_empty();
+        let unsaved = progress.ending.is_some_and(|since| {
+            self.pusher.complete_since().is_none_or(|complete| complete < since)
+                || now >= progress.last_all + ENDING_EVERY
+        });
+        if is_over && (self.pusher.wants_retry() || !progress.finishing.is_empty() || unsaved) {
+            progress.last_all = now;
+            let _ = self.pusher.push_all(ended).await;
+            progress.pause.update(self.pusher.wants_retry());
+            self.answer_finishing(progress);
+            if ended {
+                self.write_record().await;
             }
-            _ = refresh.tick() => {
-                if let Err(failure) = pusher.fetch_target().await {
-                    tracing::debug!(message = failure.message, "the target branch is not fetched");
-                }
+        } else if self.pusher.has_moved() && is_over && progress.pushes.take(now) {
+            let _ = self.pusher.push_branch().await;
+            progress.pause.update(self.pusher.wants_retry());
+        } else if is_over && self.pusher.has_side_commit() && progress.saves.take(now) {
+            let _ = self.pusher.save_tree().await;
+            progress.pause.update(self.pusher.wants_retry());
+        }
+        self.tell_refusal(progress);
+    }
+
+    /// Carries out a request.
+    async fn answer(
+        &mut self,
+        request: &Request,
+        reply: oneshot::Sender<Answer>,
+        progress: &mut Progress,
+    ) {
+        let now = Instant::now();
+        let (result, spacing) = match request {
+            Request::Push if progress.pushes.take(now) => (self.pusher.push_branch().await, None),
+            Request::Push => (Ok(()), Some(PUSHES.1)),
+            Request::Checkpoint if progress.saves.take(now) => {
+                (self.pusher.push_all(false).await, None)
             }
+            Request::Checkpoint => (Ok(()), Some(SAVES.1)),
+            _ => (self.pusher.push_all(true).await, None),
+        };
+        if let Some(spacing) = spacing {
+            let message = format!(
+                "too many of these requests: one in {} s is carried out; the work is saved without them",
+                spacing.as_secs()
+            );
+            let _ = reply.send(Answer { message, ..Answer::default() });
+            return;
+        }
+        progress.pause.update(self.pusher.wants_retry());
+        if *request == Request::Finish {
+            progress.finishing.push(reply);
+            self.answer_finishing(progress);
+            self.write_record().await;
+        } else {
+            // The client may be gone; the work is done in any case.
+            let _ = reply.send(answer_of(self.pusher, result));
+        }
+        self.tell_refusal(progress);
+    }
+
+    /// Answers the clients that wait for the end of the work, once everything is on the remote: the
+    /// work branch, or what the remote refused of it with the snapshot.
+    fn answer_finishing(&self, progress: &mut Progress) {
+        progress.finishing.retain(|reply| !reply.is_closed());
+        if self.pusher.wants_retry() {
+            return;
+        }
+        for reply in progress.finishing.drain(..) {
+            let _ = reply.send(answer_of(self.pusher, self.pusher.result()));
+        }
+    }
+
+    /// Tells the agent once what the remote refuses, while it can still do something about it.
+    fn tell_refusal(&self, progress: &mut Progress) {
+        let refused = self.pusher.result().err().filter(|failure| !failure.retryable);
+        if refused.is_some() && refused != progress.told && progress.ending.is_none() {
+            let message = refused.as_ref().map(|f| f.message.as_str()).unwrap_or_default();
+            self.relay.nudge_agent(&format!(
+                "The remote does not accept the work branch: {message}\nYour commits are saved, but \
+                 they cannot be merged like this. Change them so that the remote accepts them."
+            ));
+        }
+        progress.told = refused;
+    }
+
+    /// Publishes the state for the witness and for the readiness probe.
+    fn publish(&self, progress: &mut Progress, finishing: bool) {
+        let saving = finishing || !progress.finishing.is_empty();
+        self.relay.set_git_state(self.pusher.pushed_commit(), saving, crate::now_ms());
+        let failure = self.pusher.saving();
+        self.relay.set_saving(failure.clone().unwrap_or_default());
+        let unsaved = failure.or_else(|| {
+            let since = progress.ending?;
+            let saved = self.pusher.complete_since().is_some_and(|complete| complete >= since);
+            (!saved).then(|| "the end of the work is being saved".to_owned())
+        });
+        let text = unsaved.unwrap_or_default();
+        if progress.unsaved.as_ref() != Some(&text) {
+            if let Err(e) = write_atomically(&self.paths.unsaved(), text.as_bytes()) {
+                tracing::warn!(error = %e, "the state of saving cannot be written");
+            }
+            progress.unsaved = Some(text);
+        }
+    }
+
+    /// Writes the record as it is now: a sidecar that is killed leaves this one.
+    async fn write_record(&self) {
+        let mut report = self.pusher.report().await;
+        if let Err(e) = termination::write(self.paths, &mut report) {
+            tracing::warn!(error = %e, "the record cannot be written");
+        }
+    }
+
+    /// Pushes until everything is on the remote, or the grace period is nearly over.
+    pub async fn push_until(&mut self, grace: Duration) {
+        let end = Instant::now() + grace.saturating_sub(Duration::from_secs(5).min(grace / 4));
+        let mut pause = FIRST_PAUSE;
+        loop {
+            match tokio::time::timeout_at(end, self.pusher.push_all(true)).await {
+                Err(_) => return,
+                Ok(_) if !self.pusher.wants_retry() => return,
+                Ok(_) => {}
+            }
+            // It may be killed before the grace period is over: the agent's end used a part of it.
+            self.write_record().await;
+            self.relay.set_saving(self.pusher.saving().unwrap_or_default());
+            if Instant::now() + pause >= end {
+                return;
+            }
+            tokio::time::sleep(pause).await;
+            pause = (pause * 2).min(PAUSE_MAX);
         }
     }
 }
@@ -102,38 +275,6 @@ pub(super) async fn run(
 /// Whether the controller wants the pod to end.
 fn is_draining(paths: &Paths) -> bool {
     std::fs::metadata(paths.drain()).is_ok_and(|m| m.len() > 0)
-}
-
-/// Carries out a request; `true` when it failed and has to be tried again.
-async fn answer(
-    pusher: &mut Pusher,
-    request: &Request,
-    reply: oneshot::Sender<Answer>,
-    finishing: &mut Vec<oneshot::Sender<Answer>>,
-) -> bool {
-    let result = match request {
-        Request::Push => pusher.push_branch().await,
-        _ => pusher.push_all().await,
-    };
-    let retryable = result.as_ref().is_err_and(|failure| failure.retryable);
-    if *request == Request::Finish && retryable {
-        finishing.push(reply);
-    } else {
-        // The client may be gone; the work is done in any case.
-        let _ = reply.send(answer_of(pusher, result));
-    }
-    retryable
-}
-
-/// Answers the clients that wait for the end of the work, once another attempt cannot help.
-fn answer_finishing(pusher: &Pusher, finishing: &mut Vec<oneshot::Sender<Answer>>) {
-    finishing.retain(|reply| !reply.is_closed());
-    if pusher.wants_retry() {
-        return;
-    }
-    for reply in finishing.drain(..) {
-        let _ = reply.send(answer_of(pusher, pusher.result()));
-    }
 }
 
 fn answer_of(pusher: &Pusher, result: Result<(), Failure>) -> Answer {
@@ -148,24 +289,5 @@ fn answer_of(pusher: &Pusher, result: Result<(), Failure>) -> Answer {
             message: failure.message,
             nudge: None,
         },
-    }
-}
-
-/// Pushes until everything is on the remote, another attempt cannot help, or the grace period is
-/// nearly over.
-pub(super) async fn push_until(pusher: &mut Pusher, grace: Duration) {
-    let end = Instant::now() + grace.saturating_sub(Duration::from_secs(5).min(grace / 4));
-    let mut pause = FIRST_PAUSE;
-    loop {
-        match tokio::time::timeout_at(end, pusher.push_all()).await {
-            Err(_) => return,
-            Ok(_) if !pusher.wants_retry() => return,
-            Ok(_) => {}
-        }
-        if Instant::now() + pause >= end {
-            return;
-        }
-        tokio::time::sleep(pause).await;
-        pause = (pause * 2).min(PAUSE_MAX);
     }
 }

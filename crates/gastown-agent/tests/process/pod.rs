@@ -88,10 +88,11 @@ impl Origin {
         out.status.success().then(|| String::from_utf8(out.stdout).unwrap().trim().to_owned())
     }
 
-    /// All its refs.
+    /// All its refs but the fence, which every attempt moves.
     pub fn refs(&self) -> Vec<String> {
         git(&self.path(), &["for-each-ref", "--format=%(refname)"])
             .lines()
+            .filter(|name| !name.ends_with("/fence"))
             .map(str::to_owned)
             .collect()
     }

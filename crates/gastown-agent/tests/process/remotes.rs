@@ -160,21 +160,31 @@ fn a_remote_that_was_down_gets_the_work_when_it_is_up() {
 }
 
 #[test]
-fn a_remote_that_stays_down_is_reported_when_the_grace_period_is_over() {
+fn a_pod_stays_while_the_remote_is_down_and_what_is_lost_at_its_end_is_named() {
     let (mut sshd, origin) = (Sshd::start().unwrap(), Origin::new());
     let mut pod = over_ssh(&sshd, &origin);
-    pod.set("GASTOWN_GRACE_SECONDS", "4");
+    pod.set("GASTOWN_GRACE_SECONDS", "8");
     pod.ready();
     let sync = pod.sync();
     sshd.stop();
-    Pod::end_run(pod.agent("echo w > w; git add w; git commit -q -m w\n"));
+    let run = pod.agent("echo w > w; git add w; git commit -q -m w; echo d > d\n");
+    until("the sidecar has tried to save the end", || {
+        fs::read_to_string(pod.path("gastown/private/unsaved"))
+            .is_ok_and(|why| why.contains("1 commit is in the pod only"))
+    });
+    assert_eq!(pod.start("saved", &["saved"]).wait(), Some(1), "the probe says so too");
+    // Only the end of the pod ends the waiting.
+    run.signal(rustix::process::Signal::TERM);
+    Pod::end_run(run);
     let record = pod.end_sync(sync);
     pod.golden("sync-remote-unreachable", &record);
     let head = git(&pod.repo(), &["rev-parse", "HEAD"]);
     assert_eq!(
         (record.result, record.unpushed.unwrap().to_string(), record.commit),
-        (SyncResult::RemoteUnreachable, head, None)
+        (SyncResult::RemoteUnreachable, head.clone(), None)
     );
+    let branch = format!("branch polecat/toast ({})", &head[..12]);
+    assert_eq!(record.unsaved, ["uncommitted files", &branch]);
 }
 
 #[test]
@@ -196,8 +206,9 @@ fn a_branch_that_the_remote_protects_is_reported_and_the_work_is_in_the_snapshot
         "{record:?}"
     );
     assert!(record.message.contains("no entry"), "{record:?}");
-    // A clean working tree needs no snapshot commit of ours.
-    assert_eq!(origin.at(WIP), Some(head));
+    let named: Vec<&str> = record.saved.iter().map(|saved| saved.of.as_str()).collect();
+    assert_eq!(named, ["branch polecat/toast"]);
+    assert!(git_ok(&origin.path(), &["merge-base", "--is-ancestor", &head, WIP]));
 }
 
 #[test]

@@ -1,7 +1,7 @@
 //! How a pod ends: the records of its containers.
 
 use gastown_core::report::{
-    AgentExit, InitReport, InitResult, RunReport, SyncReport, SyncResult, Usage, render,
+    AgentExit, InitReport, InitResult, RunReport, SyncReport, SyncResult, Usage, VERSION, render,
 };
 use gastown_fakes::kubelet::{Exit, Outcome};
 
@@ -49,14 +49,18 @@ pub fn ended(exit: AgentExit, n: Option<u32>) -> Outcome {
     let result = if n.is_some() { SyncResult::Pushed } else { SyncResult::NoChanges };
     let ahead = u32::from(n.is_some());
     let mut sync = SyncReport {
-        v: 1,
+        v: VERSION,
         result,
         message: String::new(),
         commit,
         base,
-        ahead,
+        ahead: Some(ahead),
         unpushed: None,
         wip: None,
+        saved: Vec::new(),
+        saved_more: 0,
+        unsaved: Vec::new(),
+        unsaved_more: 0,
     };
     Outcome::polecat(ready(), Exit::new(0, render(&mut sync)), run(exit))
 }
