@@ -206,10 +206,20 @@ impl Repository {
         self.save_state()?;
         let (remote, repo) = (self.remote()?, self.paths.private_repo());
         let outcomes = remote.push(&self.git, &repo, &[update, moved]).await?;
-        let failed = outcomes.iter().find_map(|outcome| match outcome {
-            PushOutcome::Done | PushOutcome::UpToDate => None,
-            PushOutcome::Rejected(refusal, message) => Some((*refusal, message.clone())),
+        let mut failed: Vec<(Refusal, String)> = outcomes
+            .into_iter()
+            .filter_map(|outcome| match outcome {
+                PushOutcome::Done | PushOutcome::UpToDate => None,
+                PushOutcome::Rejected(refusal, message) => Some((refusal, message)),
+            })
+            .collect();
+        // Of two refs that are refused together, one has the reason.
+        failed.sort_by_key(|(refusal, _)| match refusal {
+            Refusal::Stale => 0,
+            Refusal::Hook | Refusal::Protected => 1,
+            Refusal::Other => 2,
         });
+        let failed = failed.into_iter().next();
         let Some((refusal, message)) = failed else {
             self.state.fence = Some(next);
             self.state.moving_fence = None;

@@ -60,7 +60,7 @@ fn the_files_of_a_drained_attempt_are_back_in_the_next_one() {
     let next = attempt(&origin, 2);
     next.ready();
     let status = git(&next.repo(), &["status", "--porcelain"]);
-    assert_eq!(status.lines().collect::<Vec<_>>(), [" D .gitignore", " M README", "?? half"]);
+    assert_eq!(status.lines().collect::<Vec<_>>(), ["D .gitignore", " M README", "?? half"]);
     let sync = next.sync();
     // Once they are gone, they do not come back.
     Pod::end_run(next.agent("git checkout -q .; rm half\n"));
@@ -157,7 +157,7 @@ fn a_refusal_of_the_remote_reaches_the_agent_while_it_works() {
         .unwrap();
     fs::set_permissions(&hook, std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
     // Claude Code reads nudges; this one writes what it is told into a file.
-    let first = format!("{COMMIT}c one; head -n 2 | tail -n 1 > told");
+    let first = format!("{COMMIT}c one; read -r told; printf %s \"$told\" > told");
     crate::running::claude(&mut pod, "completed", &first);
     Pod::end_run(pod.start("run", &["run"]));
     let told = fs::read_to_string(pod.repo().join("told")).unwrap();
