@@ -116,8 +116,8 @@ impl StoreSnapshot {
         }
     }
 
-    /// Whether people and we changed the same field of a bead, and the result can be written, so that
-    /// a later edit of another field does not turn it over.
+    /// Whether people and we changed the same field of a bead, and the result can be written, so
+    /// that a later edit of another field does not turn it over.
     pub fn needs_settling(&self, policy: WritePolicy) -> bool {
         self.git().is_some_and(|branches| {
             !branches.contested().is_empty() && branches.writable(policy).is_ok()

@@ -222,8 +222,8 @@ impl StoreHandle {
         self.refused.lock().extend(applied.refused.iter().map(|(edit, _)| (edit.summary(), now)));
         let read = read_beads(&session, touched.iter().map(String::as_str)).await;
         if read.is_err() {
-            // The old contents stay until the next reading: a bead that was closed is open there, and
-            // must not look like one that was reopened.
+            // The old contents stay until the next reading: a bead that was closed is open there,
+            // and must not look like one that was reopened.
             records.retain(|record| !matches!(record, Record::Closed { .. }));
         }
         let beads = read.unwrap_or_default();

@@ -25,8 +25,8 @@ pub struct Joined {
 /// write branch has.
 ///
 /// Where both changed a field, the later `updated_at` of the two lines wins, and the target branch
-/// where they are equal; a line whose time cannot be read counts as the older one. An issue that was
-/// removed from one file is still shown from the other: in JSONL a missing line does not mean a
+/// where they are equal; a line whose time cannot be read counts as the older one. An issue that
+/// was removed from one file is still shown from the other: in JSONL a missing line does not mean a
 /// deletion. An issue that is not in `base` began as an open one without fields.
 pub fn join(base: &Store, target: &Store, write: &Store) -> Joined {
     let mut joined = Joined::default();
@@ -59,8 +59,8 @@ impl Joined {
     }
 
     /// The issues of which both branches changed a field to different values, so that their times
-    /// decided. The result holds until one of the lines gets another time; [`Store::adopt`] makes it
-    /// last.
+    /// decided. The result holds until one of the lines gets another time; [`Store::adopt`] makes
+    /// it last.
     pub fn contested(&self) -> &[String] {
         &self.contested
     }

@@ -8,8 +8,8 @@
 //!   never rewritten: its order is the tool's, and a moved line is a conflict for everyone.
 //! - [`ready`] and [`Readiness`] list the issues that `bd ready` would list, [`Graph`] finds what
 //!   blocks a bead and cycles among beads.
-//! - [`join`] reads two branches as one store, field by field against the file that both began with;
-//!   [`Store::adopt`] writes the result of it.
+//! - [`join`] reads two branches as one store, field by field against the file that both began
+//!   with; [`Store::adopt`] writes the result of it.
 //! - [`discover`], [`Metadata`] and [`StoreConfig`] read the other files in `.beads/`.
 //!
 //! Pure: no I/O, no clock, no randomness; this crate knows neither git nor Kubernetes. All input

@@ -14,7 +14,8 @@ pub(crate) enum Side {
     Write,
 }
 
-/// Whether two values of a field mean the same: an absent one is like null, false and what is empty.
+/// Whether two values of a field mean the same: an absent one is like null, false and an empty
+/// one.
 pub(crate) fn means_the_same(key: &str, one: Option<&str>, other: Option<&str>) -> bool {
     if one == other {
         return true;

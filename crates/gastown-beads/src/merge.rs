@@ -2,10 +2,10 @@
 //! with.
 //!
 //! A field that only one side changed is taken from that side. Where both changed it, the side with
-//! the later `updated_at` wins, the target branch where the two are equal. A field counts as changed
-//! when its meaning changed: how a program spells it does not matter. Labels, dependencies and
-//! comments are merged element by element, and what belongs to a status (when, why and by whom it
-//! was closed) comes from the side that the status comes from. What is taken is copied byte for
+//! the later `updated_at` wins, the target branch where the two are equal. A field counts as
+//! changed when its meaning changed: how a program spells it does not matter. Labels, dependencies
+//! and comments are merged element by element, and what belongs to a status (when, why and by whom
+//! it was closed) comes from the side that the status comes from. What is taken is copied byte for
 //! byte.
 
 use std::collections::HashMap;

@@ -264,15 +264,15 @@ impl Branches {
         self.write.as_ref().or(self.target.as_ref())
     }
 
-    /// The beads of which both branches changed a field, so that a time decided. Until the result is
-    /// written, another edit of the bead could change what was decided.
+    /// The beads of which both branches changed a field, so that a time decided. Until the result
+    /// is written, another edit of the bead could change what was decided.
     pub fn contested(&self) -> &[String] {
         self.joined.contested()
     }
 
     /// The lines that are not read: in each file the first one, and how many others there are.
     pub fn not_read(&self) -> Vec<String> {
-        let told = |side: &Side| {
+        let of_side = |side: &Side| {
             let (first, count) = side.store.problems().not_read()?;
             let more = match count - 1 {
                 0 => String::new(),
@@ -280,7 +280,7 @@ impl Branches {
             };
             Some(format!("{}: {first} (not read{more})", side.place()))
         };
-        self.sides().filter_map(told).collect()
+        self.sides().filter_map(of_side).collect()
     }
 
     /// The folder and the file that a write replaces.
@@ -290,8 +290,8 @@ impl Branches {
         Some((&parent.folder, named))
     }
 
-    /// Takes over the changes of the target branch, then makes the edits one after the other; returns
-    /// the result and the bytes of the file.
+    /// Takes over the changes of the target branch, then makes the edits one after the other;
+    /// returns the result and the bytes of the file.
     pub fn apply(
         &self,
         edits: Vec<Edit>,

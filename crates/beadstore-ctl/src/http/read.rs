@@ -67,7 +67,7 @@ impl HttpConnection {
         before: Option<&HttpSnapshot>,
     ) -> Result<(Session, HttpSnapshot), StoreError> {
         let (session, intents) = self.connect().await?;
-        // Before the beads: one whose close is done before it is read is open only when it was reopened.
+        // Before the beads: one whose close was done before is open only when it was reopened.
         let done_closes = self.intents.done_closes();
         let before = before.filter(|before| before.project == session.project());
         let followed = match before {

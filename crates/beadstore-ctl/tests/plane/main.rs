@@ -268,8 +268,11 @@ async fn what_is_wrong_with_a_file_is_named_and_the_other_beads_are_read() -> Re
                 .then(|| synced.message.clone())
         };
         let synced = fixture.until("beads", &what, read).await?;
-        let is_told = synced.contains("(not read)");
-        ensure!(is_told == ["MalformedLines", "BadId", "LineTooLong"].contains(reason), "{synced}");
+        let is_named = synced.contains("(not read)");
+        ensure!(
+            is_named == ["MalformedLines", "BadId", "LineTooLong"].contains(reason),
+            "{synced}"
+        );
         ensure!(repository::head(&fixture.remote(), "beads-sync").is_none(), "{reason}: written");
         let kept = repository::head(&fixture.remote(), "main").context("main")?;
         let file = git(&fixture.remote(), &["rev-parse", &format!("{kept}:.beads/issues.jsonl")])?;

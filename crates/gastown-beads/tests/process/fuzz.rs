@@ -342,7 +342,7 @@ proptest! {
         prop_assert_eq!(write.adopt(&join(&target, &target, &write)), Ok(Change::NotNeeded));
     }
 
-    /// Whatever the three versions are, the join is what is read again from the file that adopts it.
+    /// Whatever the three versions are, the join is what is read from the file that adopts it.
     #[test]
     fn a_join_of_any_files_is_what_is_read_again(base in any_store(), target in any_store(), write in any_store()) {
         let (base, target, mut write) = (parse(base), parse(target), parse(write));

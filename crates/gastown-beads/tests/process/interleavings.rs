@@ -25,7 +25,7 @@ enum Branch {
 
 /// What somebody does to the bead.
 #[derive(Clone, Debug)]
-enum Deed {
+enum Act {
     Set(&'static str, Value),
     AddLabel(u8),
     RemoveLabel(u8),
@@ -37,7 +37,7 @@ enum Deed {
 #[derive(Clone, Debug)]
 enum Step {
     /// A person's edit, by a clock that is so many seconds off.
-    Person(Branch, Deed, i64),
+    Person(Branch, Act, i64),
     /// The controller reads.
     Read,
     /// The controller reads, then writes.
@@ -47,21 +47,21 @@ enum Step {
     Comment,
 }
 
-fn deed() -> impl Strategy<Value = Deed> {
+fn act() -> impl Strategy<Value = Act> {
     let status = proptest::sample::select(vec!["open", "in_progress", "blocked", "closed"]);
     let name = || proptest::sample::select(vec!["", "ann", "ben"]);
     prop_oneof![
-        2 => name().prop_map(|text| Deed::Set("title", json!(format!("title of {text}")))),
-        4 => status.prop_map(|status| Deed::Set("status", json!(status))),
-        1 => (0..5_u8).prop_map(|n| Deed::Set("priority", json!(n))),
-        1 => name().prop_map(|name| Deed::Set("assignee", json!(name))),
-        1 => name().prop_map(|name| Deed::Set("notes", json!(name))),
-        1 => (0..3_u8).prop_map(|n| Deed::Set("zz_unknown", json!({"n": n}))),
-        1 => (0..3_u8).prop_map(Deed::AddLabel),
-        1 => (0..3_u8).prop_map(Deed::RemoveLabel),
-        1 => (0..3_u8).prop_map(Deed::AddEdge),
-        1 => (0..3_u8).prop_map(Deed::RemoveEdge),
-        1 => Just(Deed::Comment),
+        2 => name().prop_map(|text| Act::Set("title", json!(format!("title of {text}")))),
+        4 => status.prop_map(|status| Act::Set("status", json!(status))),
+        1 => (0..5_u8).prop_map(|n| Act::Set("priority", json!(n))),
+        1 => name().prop_map(|name| Act::Set("assignee", json!(name))),
+        1 => name().prop_map(|name| Act::Set("notes", json!(name))),
+        1 => (0..3_u8).prop_map(|n| Act::Set("zz_unknown", json!({"n": n}))),
+        1 => (0..3_u8).prop_map(Act::AddLabel),
+        1 => (0..3_u8).prop_map(Act::RemoveLabel),
+        1 => (0..3_u8).prop_map(Act::AddEdge),
+        1 => (0..3_u8).prop_map(Act::RemoveEdge),
+        1 => Just(Act::Comment),
     ]
 }
 
@@ -69,7 +69,7 @@ fn step() -> impl Strategy<Value = Step> {
     let branch = prop_oneof![4 => Just(Branch::Target), 1 => Just(Branch::Write)];
     let skew = prop_oneof![3 => Just(0), 1 => -40..40_i64, 1 => Just(-86_400), 1 => Just(86_400)];
     prop_oneof![
-        8 => (branch, deed(), skew).prop_map(|(branch, deed, skew)| Step::Person(branch, deed, skew)),
+        8 => (branch, act(), skew).prop_map(|(branch, act, skew)| Step::Person(branch, act, skew)),
         3 => Just(Step::Read),
         1 => Just(Step::Claim),
         1 => Just(Step::Release),
@@ -163,7 +163,7 @@ impl World {
     }
 
     /// A person's tool writes the line anew, with its keys in another order.
-    fn person(&mut self, branch: Branch, deed: &Deed, skew: i64) {
+    fn person(&mut self, branch: Branch, act: &Act, skew: i64) {
         let now = self.now + SignedDuration::from_secs(skew);
         let count = self.comments.len();
         let line = self.store(branch).raw(BEAD).unwrap().to_owned();
@@ -173,8 +173,8 @@ impl World {
         };
         let edge =
             |n: u8| json!({"issue_id": BEAD, "depends_on_id": format!("b-{n}"), "type": "blocks"});
-        match deed {
-            Deed::Set(field, value) => {
+        match act {
+            Act::Set(field, value) => {
                 map.insert((*field).to_owned(), value.clone());
                 if *field == "status" && value == "closed" {
                     map.insert("closed_at".to_owned(), json!(now.to_string()));
@@ -184,29 +184,29 @@ impl World {
                 }
                 self.set.push((branch, field));
             }
-            Deed::AddLabel(n) => {
+            Act::AddLabel(n) => {
                 let mut labels = list(&map, "labels");
                 labels.retain(|label| *label != format!("l{n}"));
                 labels.push(json!(format!("l{n}")));
                 map.insert("labels".to_owned(), labels.into());
             }
-            Deed::RemoveLabel(n) => {
+            Act::RemoveLabel(n) => {
                 let mut labels = list(&map, "labels");
                 labels.retain(|label| *label != format!("l{n}"));
                 map.insert("labels".to_owned(), labels.into());
             }
-            Deed::AddEdge(n) => {
+            Act::AddEdge(n) => {
                 let mut edges = list(&map, "dependencies");
                 edges.retain(|each| *each != edge(*n));
                 edges.push(edge(*n));
                 map.insert("dependencies".to_owned(), edges.into());
             }
-            Deed::RemoveEdge(n) => {
+            Act::RemoveEdge(n) => {
                 let mut edges = list(&map, "dependencies");
                 edges.retain(|each| *each != edge(*n));
                 map.insert("dependencies".to_owned(), edges.into());
             }
-            Deed::Comment => {
+            Act::Comment => {
                 let mut comments = list(&map, "comments");
                 let text = format!("by hand {count}");
                 comments.push(json!({"id": comments.len() + 1, "author": "ann", "text": text}));
@@ -291,7 +291,7 @@ impl World {
         self.now += SignedDuration::from_secs(7);
         let text = format!("ours {}", self.comments.len());
         match step {
-            Step::Person(branch, deed, skew) => self.person(*branch, deed, *skew),
+            Step::Person(branch, act, skew) => self.person(*branch, act, *skew),
             Step::Read => drop(self.read()),
             Step::Claim => self.write(|store, now| {
                 let _ = store.claim(BEAD, "web/polecats/nux", now);

@@ -68,7 +68,7 @@ impl<'a> Evaluation<'a> {
     pub fn bead_status(&self, id: &str) -> ConvoyBead {
         let polecat =
             self.polecats(id).max_by_key(|polecat| (polecat.state, Reverse(&polecat.name)));
-        // Requests that ended before a person reopened the bead say nothing about it any more.
+        // Requests that ended before a person reopened the bead do not decide any more.
         let is_reopened = reopened(self.snapshot, id).is_some();
         let is_over = |phase| match phase {
             MergePhase::Landed => true,

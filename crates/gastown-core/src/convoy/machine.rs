@@ -115,7 +115,7 @@ prop_compose! {
     }
 }
 
-/// Whether a person reopened the bead, as the rule says it again.
+/// Whether a person reopened the bead: the rule written again.
 fn is_reopened(s: &Snapshot, bead: &str) -> bool {
     let StoreState::Read(beads) = &s.store else { return false };
     let Some(fact) = beads.get(bead) else { return false };
