@@ -28,9 +28,10 @@ pub(crate) async fn act(
         edits.filter(|edit| !handle.is_refused(edit, valid.interval)).collect()
     };
     let is_writable = |snapshot: &StoreSnapshot| snapshot.writable(valid.policy).is_ok();
-    let last = handle.reading(valid);
+    let Some(last) = handle.reading(valid) else { return Ok(()) };
     // Without edits the store is left alone until the next reading.
-    if accepted(plan).is_empty() || !last.is_some_and(|last| is_writable(&last.snapshot)) {
+    let is_due = !accepted(plan).is_empty() || last.snapshot.needs_settling(valid.policy);
+    if !is_due || !is_writable(&last.snapshot) {
         return Ok(());
     }
     let edits =
@@ -55,7 +56,13 @@ fn publish(ctx: &Context, store: &BeadStore, written: &Written) {
     }
     if applied.needs_commit() {
         let edits: Vec<String> = applied.done.iter().map(|(edit, _)| edit.summary()).collect();
-        let mut edits = edits.join("; ");
+        let settled: Vec<String> = applied
+            .settled
+            .iter()
+            .take(5)
+            .map(|bead| format!("Keep the later edits of {bead}"))
+            .collect();
+        let mut edits = [edits, settled].concat().join("; ");
         if let Some(commit) = commit {
             edits = format!("{edits} ({})", commit.short());
         }

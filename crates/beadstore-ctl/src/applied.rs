@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 use gastown_api::WritePolicy;
 use gastown_beads::{Change, EditError, IssueSet};
 use gastown_core::beads::{Edit, Prefixes, Record};
-use gastown_types::text;
+use gastown_types::{CommitId, text};
 
 /// The committer of the write branch.
 pub const COMMITTER: &str = "Gastown BeadStore <beads@gastown.io>";
@@ -21,12 +21,16 @@ pub struct Applied {
     pub done: Vec<(Edit, Change)>,
     /// The edits that the store refuses.
     pub refused: Vec<(Edit, EditError)>,
+    /// Beads of which both branches changed a field, and whose values are written now.
+    pub settled: Vec<String>,
+    /// The commit of the target branch whose changes were taken over.
+    pub target: Option<CommitId>,
 }
 
 impl Applied {
-    /// Whether there is anything to commit: a changed line, or a record.
+    /// Whether there is anything to commit: a changed line, a record, or what a time decided.
     pub fn needs_commit(&self) -> bool {
-        self.to_commit().next().is_some()
+        !self.settled.is_empty() || self.to_commit().next().is_some()
     }
 
     fn to_commit(&self) -> impl Iterator<Item = &Edit> {
@@ -39,20 +43,38 @@ impl Applied {
     pub fn commit_message(&self, author: &str) -> String {
         let edits: Vec<&Edit> = self.to_commit().collect();
         let summary = |edit: &Edit| text::line(&edit.summary(), MAX_SUMMARY);
-        let mut message = if let [one] = edits[..] {
-            format!("{}\n\n", summary(one))
-        } else {
-            let list: Vec<String> =
-                edits.iter().map(|edit| format!("* {}", summary(edit))).collect();
-            format!("Update {} beads\n\n{}\n\n", edits.len(), list.join("\n"))
+        let mut message = match edits[..] {
+            [] => format!("{}\n\n", self.settled_summary()),
+            [one] => format!("{}\n\n", summary(one)),
+            _ => {
+                let list: Vec<String> =
+                    edits.iter().map(|edit| format!("* {}", summary(edit))).collect();
+                format!("Update {} beads\n\n{}\n\n", edits.len(), list.join("\n"))
+            }
         };
-        let records = edits.iter().filter_map(|edit| edit.record());
+        let target =
+            self.target.as_ref().map(|target| Record::Joined { target: target.to_string() });
+        let records = edits.iter().filter_map(|edit| edit.record()).chain(target);
         for record in records.filter_map(|record: Record| record.text()) {
             // Writing to a string cannot fail.
             let _ = writeln!(message, "{TRAILER}: {record}");
         }
         let _ = writeln!(message, "Gastown-Store: {author}");
         message
+    }
+}
+
+impl Applied {
+    /// What was settled, for a commit without edits.
+    fn settled_summary(&self) -> String {
+        const MAX_NAMED: usize = 5;
+        let named: Vec<&str> = self.settled.iter().take(MAX_NAMED).map(String::as_str).collect();
+        let more = match self.settled.len() - named.len() {
+            0 => String::new(),
+            more => format!(" and {more} more"),
+        };
+        let beads = text::line(&named.join(", "), MAX_SUMMARY);
+        format!("Keep the later edits of {beads}{more}")
     }
 }
 

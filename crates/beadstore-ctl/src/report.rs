@@ -157,7 +157,7 @@ fn counts(snapshot: &StoreSnapshot, now: Timestamp) -> BeadStoreStatus {
         by_status,
         dialect: snapshot.dialect().map(|dialect| dialect.as_str().to_owned()),
         authoritative: Some(snapshot.is_authoritative()),
-        commit: branches.and_then(|branches| branches.base()).map(|side| side.commit.to_string()),
+        commit: branches.and_then(|branches| branches.parent()).map(|side| side.commit.to_string()),
         branch: branches
             .and_then(|branches| branches.branch.as_ref().ok())
             .map(ToString::to_string),
@@ -282,9 +282,11 @@ fn commits(branches: &Branches, repository: &Repository) -> String {
         None => format!("{name} (does not exist yet)"),
     };
     let target = part(repository.target.as_str(), branches.target.as_ref());
-    match &branches.branch {
+    let read = match &branches.branch {
         Ok(branch) if *branch == repository.target => target,
         Ok(branch) => format!("{target}, {}", part(branch.as_str(), branches.write.as_ref())),
         Err(_) => target,
-    }
+    };
+    let parts: Vec<String> = [read].into_iter().chain(branches.not_read()).collect();
+    parts.join("; ")
 }

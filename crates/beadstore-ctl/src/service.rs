@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use futures::Stream;
 use gastown_beads::{Change, EditError, Issue, Readiness, Standing};
-use gastown_core::beads::Edit;
+use gastown_core::beads::{Edit, History};
 use gastown_proto::v1::beads_server::{Beads as Service, BeadsServer};
 use gastown_proto::v1::{
     Bead, BeadChange, BeadComment, BeadDependency, BeadList, CommentRequest, GetBeadsRequest,
@@ -180,7 +180,8 @@ async fn write(ctx: &Context, rig: &str, edit: Edit) -> Result<BeadChange, Statu
     let changed = written.applied.done.iter().any(|(_, change)| *change == Change::Made);
     let issues = written.snapshot.issues();
     let readiness = Readiness::of(issues, Timestamp::now());
-    let bead = issues.get(edit.bead()).map(|issue| message(issue, &readiness));
+    let history = written.snapshot.history();
+    let bead = issues.get(edit.bead()).map(|issue| message(issue, &readiness, history));
     Ok(BeadChange { changed, bead, revision: Some(revision(rig, &written.snapshot)) })
 }
 
@@ -196,7 +197,7 @@ fn revision(rig: &str, snapshot: &StoreSnapshot) -> StoreRevision {
     }
 }
 
-fn message(issue: &Issue, readiness: &Readiness<'_>) -> Bead {
+fn message(issue: &Issue, readiness: &Readiness<'_>, history: &History) -> Bead {
     let time = |time: Option<Timestamp>| time.map(|time| time.to_string()).unwrap_or_default();
     Bead {
         id: issue.id.clone(),
@@ -232,6 +233,7 @@ fn message(issue: &Issue, readiness: &Readiness<'_>) -> Bead {
             .collect(),
         ready: readiness.standing(&issue.id) == Some(Standing::Ready),
         blocked: !issue.is_done() && readiness.is_blocked(&issue.id),
+        closed_for: history.closed_for(&issue.id).map(ToOwned::to_owned).collect(),
     }
 }
 
@@ -243,12 +245,13 @@ impl Service for Beads {
         let reading = read(&self.0, &active).await?;
         let issues = reading.snapshot.issues();
         let readiness = Readiness::of(issues, Timestamp::now());
+        let history = reading.snapshot.history();
         let beads = if ids.is_empty() {
-            issues.iter().map(|issue| message(issue, &readiness)).collect()
+            issues.iter().map(|issue| message(issue, &readiness, history)).collect()
         } else {
             let details = details(&self.0, &active, &reading, &ids).await;
             let found = ids.iter().filter_map(|id| details.get(id).or_else(|| issues.get(id)));
-            found.map(|issue| message(issue, &readiness)).collect()
+            found.map(|issue| message(issue, &readiness, history)).collect()
         };
         Ok(Response::new(BeadList { beads, revision: Some(revision(&rig, &reading.snapshot)) }))
     }

@@ -116,6 +116,14 @@ impl StoreSnapshot {
         }
     }
 
+    /// Whether people and we changed the same field of a bead, and the result can be written, so
+    /// that a later edit of another field does not turn it over.
+    pub fn needs_settling(&self, policy: WritePolicy) -> bool {
+        self.git().is_some_and(|branches| {
+            !branches.contested().is_empty() && branches.writable(policy).is_ok()
+        })
+    }
+
     /// The edits that this store needs.
     pub(crate) fn plan(&self, valid: &ValidBeadStore, wanted: &Wanted) -> Plan {
         beads::plan(&valid.rig, wanted, self.issues(), self.history(), &valid.prefixes)

@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 
 use gastown_beads::Issue;
 use gastown_beads_http::Session;
-use gastown_core::beads::Edit;
+use gastown_core::beads::{Edit, Record};
 use gastown_git::{Class, Git, GitError, Remote};
 use gastown_types::CommitId;
 use jiff::Timestamp;
@@ -216,13 +216,17 @@ impl StoreHandle {
             return Ok(Written { snapshot, applied: Applied::default(), commit: None });
         }
         snapshot.writable(valid.policy)?;
-        let EditResults { applied, records, touched, error } =
+        let EditResults { applied, mut records, touched, error } =
             edit::apply(connection, &session, &http, edits, &valid.prefixes).await;
         let now = Instant::now();
         self.refused.lock().extend(applied.refused.iter().map(|(edit, _)| (edit.summary(), now)));
-        // Where this fails, the old contents stay until the next reading.
-        let beads =
-            read_beads(&session, touched.iter().map(String::as_str)).await.unwrap_or_default();
+        let read = read_beads(&session, touched.iter().map(String::as_str)).await;
+        if read.is_err() {
+            // The old contents stay until the next reading: a bead that was closed is open there,
+            // and must not look like one that was reopened.
+            records.retain(|record| !matches!(record, Record::Closed { .. }));
+        }
+        let beads = read.unwrap_or_default();
         let snapshot = StoreSnapshot::Http(Arc::new(http.with(beads).with_records(records)));
         self.publish(valid, snapshot.clone());
         let Some(error) = error else { return Ok(Written { snapshot, applied, commit: None }) };
@@ -249,7 +253,7 @@ impl StoreHandle {
             let snapshot = StoreSnapshot::Git(branches.clone());
             self.publish(valid, snapshot.clone());
             let edits = edits(&snapshot);
-            if edits.is_empty() {
+            if edits.is_empty() && !snapshot.needs_settling(valid.policy) {
                 return Ok(Written { snapshot, applied: Applied::default(), commit: None });
             }
             let branch = branches.writable(valid.policy)?.clone();

@@ -133,12 +133,13 @@ fn name_taken(convoy: &Convoy, ctx: &Context) -> BTreeSet<String> {
 
 fn polecat_fact(polecat: &Polecat, namespace: &str) -> PolecatFact {
     let all = polecat.status.as_ref().map_or(&[][..], |status| &status.conditions);
-    let degraded =
-        conditions::find(all, condition::DEGRADED).filter(|degraded| degraded.status == "True");
+    let is_true = |kind| conditions::find(all, kind).filter(|found| found.status == "True");
+    let degraded = is_true(condition::DEGRADED);
     PolecatFact {
         name: relative_name(polecat, namespace),
         state: polecat_state(polecat),
         reason: degraded.map(|degraded| degraded.reason.clone()).unwrap_or_default(),
+        merged: is_true(condition::MERGED).is_some(),
     }
 }
 
@@ -151,6 +152,7 @@ fn request_fact(request: &MergeRequest, namespace: &str) -> RequestFact {
     let status = request.status.as_ref();
     RequestFact {
         name: relative_name(request, namespace),
+        uid: request.uid().unwrap_or_default(),
         phase: status.and_then(|status| status.phase).unwrap_or(MergePhase::Queued),
         reason: status.and_then(|status| status.reason.clone()).unwrap_or_default(),
     }

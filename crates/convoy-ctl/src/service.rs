@@ -109,5 +109,6 @@ pub(crate) fn fact(bead: v1::Bead) -> BeadFact {
             .into_iter()
             .map(|edge| Dependency { on: edge.depends_on, kind: edge.kind })
             .collect(),
+        closed_for: bead.closed_for.into_iter().collect(),
     }
 }

@@ -102,7 +102,8 @@ pub(crate) fn trim_polecat(polecat: &mut Polecat) {
     polecat.metadata.labels = None;
     if let Some(status) = polecat.status.take() {
         let mut conditions = status.conditions;
-        conditions.retain(|condition| condition.type_ == condition::DEGRADED);
+        let kept = [condition::DEGRADED, condition::MERGED];
+        conditions.retain(|condition| kept.contains(&condition.type_.as_str()));
         polecat.status =
             Some(PolecatStatus { phase: status.phase, conditions, ..PolecatStatus::default() });
     }

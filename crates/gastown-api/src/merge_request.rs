@@ -146,6 +146,7 @@ pub struct MergeRequestStatus {
     #[schemars(length(max = 64))]
     pub tested_commit: Option<String>,
     /// The commit that the target branch was moved to. When a gate ran, it equals `testedCommit`.
+    /// With reason `AlreadyInTarget` it is the target branch's tip, which has all of the changes.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 64))]
     pub landed_commit: Option<String>,

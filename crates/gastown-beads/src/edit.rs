@@ -1,6 +1,6 @@
 //! Edits of one line. Each one reads the line first, so repeating an edit changes nothing.
 
-use std::sync::Arc;
+use std::{ops::Range, sync::Arc};
 
 use gastown_types::text;
 use jiff::{SignedDuration, Timestamp};
@@ -9,9 +9,10 @@ use crate::{
     comment,
     dialect::{Dialect, TimeStyle},
     issue::{Issue, Status},
+    join::Joined,
     json,
     line::{self, Line},
-    problem::{MAX_SHOWN, NotWritable, Problem},
+    problem::{MAX_SHOWN, NotWritable, Problem, Reason},
     store::{Store, is_ambiguous},
 };
 
@@ -189,54 +190,83 @@ impl Store {
         })
     }
 
-    /// Copies the line of an issue from another version of the file, byte for byte, where that line
-    /// is later or this file does not hold the issue.
+    /// Takes over everything that a join of the target branch with this file, the write branch's,
+    /// found changed on the target branch.
     ///
-    /// A new line goes to its place in a file sorted by id, else to the end. A later deletion is not
-    /// copied: there is nothing to edit then.
-    pub fn adopt(&mut self, other: &Self, id: &str) -> Result<Change, EditError> {
+    /// A new line goes to its place in a file sorted by id, else to the end. Fails where the file
+    /// may not be written, and where it has no room for the new issues; it is unchanged then.
+    pub fn adopt(&mut self, joined: &Joined) -> Result<Change, EditError> {
         self.writable()?;
-        other.writable()?;
-        let not_found = || EditError::NotFound(text::line(id, MAX_SHOWN));
-        let ours = self.issues.get_any(id);
-        let Some(theirs) = other.issues.get_any(id) else {
-            return if ours.is_some() { Ok(Change::NotNeeded) } else { Err(not_found()) };
-        };
-        if ours.is_some_and(|ours| ours.updated_at >= theirs.updated_at) {
+        let is_new = |id: &str| self.issues.place(id).is_none();
+        let changed = joined.changed();
+        let mut new: Vec<&(String, String)> = changed.iter().filter(|(id, _)| is_new(id)).collect();
+        if self.records.len() + new.len() > self.options.max_issues {
+            let message = format!(
+                "with the {} new issues of the target branch there are more than {} issues",
+                new.len(),
+                self.options.max_issues
+            );
+            return Err(NotWritable { reason: Reason::TooManyIssues, message }.into());
+        }
+        let mut splices: Vec<(Range<usize>, String)> = Vec::new();
+        for (id, line) in changed {
+            if let Some(record) = self.issues.place(id).and_then(|place| self.records.get(place)) {
+                splices.push((record.span.clone(), line.clone()));
+            }
+        }
+        let ids = || self.issues.iter_any().map(|issue| issue.id.as_str());
+        let is_sorted = ids().zip(ids().skip(1)).all(|(one, next)| one < next);
+        if is_sorted {
+            new.sort_unstable();
+        }
+        let mut last = String::new();
+        for (id, line) in new {
+            let behind = if is_sorted { self.place_behind(id) } else { None };
+            match behind.and_then(|place| self.records.get(place)) {
+                Some(record) => {
+                    splices.push((record.span.start..record.span.start, format!("{line}\n")));
+                }
+                None => {
+                    last.push_str(line);
+                    last.push('\n');
+                }
+            }
+        }
+        if !last.is_empty() && !self.bytes.is_empty() && !self.bytes.ends_with(b"\n") {
+            // The file's last line has no end, and the new last line has none either.
+            last.pop();
+            last.insert(0, '\n');
+        }
+        if splices.is_empty() && last.is_empty() {
             return Ok(Change::NotNeeded);
         }
-        let line =
-            other.raw(id).filter(|_| theirs.status != Status::Tombstone).ok_or_else(not_found)?;
-        if let Some(place) = self.issues.place(id) {
-            return self.replace(place, line);
+        // An insertion before a line comes before the replacement of that line.
+        splices.sort_by_key(|(span, _)| (span.start, span.end));
+        let mut bytes = Vec::with_capacity(self.bytes.len() + last.len());
+        let mut at = 0;
+        for (span, text) in splices {
+            bytes.extend_from_slice(&self.bytes[at..span.start]);
+            bytes.extend_from_slice(text.as_bytes());
+            at = span.end;
         }
-        if line.len() > self.options.max_line || self.records.len() >= self.options.max_issues {
-            return Err(EditError::NotEditable {
-                id: id.to_owned(),
-                why: "the file has no room for its line".to_owned(),
-            });
-        }
-        let sorted = self
-            .issues
-            .iter_any()
-            .zip(self.issues.iter_any().skip(1))
-            .all(|(one, next)| one.id < next.id);
-        let behind = self
-            .issues
-            .iter_any()
-            .position(|issue| sorted && issue.id.as_str() > id)
-            .and_then(|place| self.records.get(place));
-        let (at, insert) = match behind {
-            Some(record) => (record.span.start, format!("{line}\n")),
-            None if self.bytes.is_empty() || self.bytes.ends_with(b"\n") => {
-                (self.bytes.len(), format!("{line}\n"))
-            }
-            None => (self.bytes.len(), format!("\n{line}")),
-        };
-        let mut bytes = std::mem::take(&mut self.bytes);
-        bytes.splice(at..at, insert.bytes());
+        bytes.extend_from_slice(&self.bytes[at..]);
+        bytes.extend_from_slice(last.as_bytes());
         *self = Self::parse(bytes, &self.options);
         Ok(Change::Made)
+    }
+
+    /// The first issue with a greater id, in a file sorted by id.
+    fn place_behind(&self, id: &str) -> Option<usize> {
+        let (mut low, mut high) = (0, self.records.len());
+        while low < high {
+            let middle = low + (high - low) / 2;
+            if self.issues.at(middle).is_some_and(|issue| issue.id.as_str() > id) {
+                high = middle;
+            } else {
+                low = middle + 1;
+            }
+        }
+        (low < self.records.len()).then_some(low)
     }
 
     /// The index of an issue whose `fields` can be read and edited.

@@ -5,7 +5,7 @@ use std::ops::Range;
 
 use serde::de::{DeserializeOwned, IgnoredAny};
 
-use crate::dialect::Escaping;
+use crate::{dialect::Escaping, id::is_valid_id};
 
 /// A member of an object: the positions of its key (with quotes) and its value.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -48,6 +48,54 @@ pub(crate) fn members(text: &str) -> Result<Vec<Member>, String> {
             Some(b',') => at = skip_space(text, at + 1),
             Some(b'}') => return end(text, at + 1, members),
             _ => return Err(format!("`,` or `}}` is missing at byte {at}")),
+        }
+    }
+}
+
+/// The id of a line that cannot be read as a whole, where its beginning still shows one: it may be
+/// cut short, be invalid further on, or be too long to be read.
+pub(crate) fn leading_id(line: &[u8]) -> Option<String> {
+    const LOOKED_AT: usize = 4096;
+    let start = &line[..line.len().min(LOOKED_AT)];
+    let text = match std::str::from_utf8(start) {
+        Ok(text) => text,
+        Err(error) => std::str::from_utf8(&start[..error.valid_up_to()]).ok()?,
+    };
+    let mut at = skip_space(text, 0);
+    while matches!(text.as_bytes().get(at), Some(b'{' | b',')) {
+        let key = value(text, skip_space(text, at + 1)).ok()?;
+        at = skip_space(text, key.end);
+        if text.as_bytes().get(at) != Some(&b':') {
+            return None;
+        }
+        let found = value(text, skip_space(text, at + 1)).ok()?;
+        if decode::<String>(&text[key]).is_ok_and(|key| key == "id") {
+            return decode::<String>(&text[found]).ok().filter(|id| is_valid_id(id));
+        }
+        at = skip_space(text, found.end);
+    }
+    None
+}
+
+/// The elements of the JSON array `raw`, as text; `None` where it is not an array.
+pub(crate) fn elements(raw: &str) -> Option<Vec<&str>> {
+    let mut at = skip_space(raw, 0);
+    if raw.as_bytes().get(at) != Some(&b'[') {
+        return None;
+    }
+    at = skip_space(raw, at + 1);
+    let mut elements = Vec::new();
+    if raw.as_bytes().get(at) == Some(&b']') {
+        return Some(elements);
+    }
+    loop {
+        let span = value(raw, at).ok()?;
+        at = skip_space(raw, span.end);
+        elements.push(&raw[span]);
+        match raw.as_bytes().get(at) {
+            Some(b',') => at = skip_space(raw, at + 1),
+            Some(b']') => return Some(elements),
+            _ => return None,
         }
     }
 }
@@ -215,6 +263,37 @@ mod tests {
     use super::*;
 
     const ORDER: &[&str] = &["id", "status", "assignee", "updated_at", "closed_at", "labels"];
+
+    #[test]
+    fn the_id_of_a_broken_line_is_found_in_its_beginning() {
+        for (line, id) in [
+            (r#"{"id":"a-1","title":"#, Some("a-1")),
+            (r#"{ "_type" : "issue" , "id" : "a-1", "x":"#, Some("a-1")),
+            (r#"{"title":{"id":"b-1"},"id":"a-1""#, Some("a-1")),
+            (r#"{"id":"a-1"#, None),
+            (r#"{"id":"../x","#, None),
+            (r#"{"title" "id":"a-1"}"#, None),
+            ("{{{", None),
+            ("", None),
+        ] {
+            assert_eq!(leading_id(line.as_bytes()).as_deref(), id, "{line}");
+        }
+        assert_eq!(leading_id(b"{\"id\":\"a-1\",\"t\":\"\xff\"}").as_deref(), Some("a-1"));
+        let far = format!(r#"{{"t":"{}","id":"a-1"}}"#, "x".repeat(5000));
+        assert_eq!(leading_id(far.as_bytes()), None, "only the beginning is looked at");
+    }
+
+    #[test]
+    fn elements_are_found_as_they_are_written() {
+        assert_eq!(
+            elements(r#" [ 1 , {"a":[2]},"x,]" ] "#).unwrap(),
+            ["1", r#"{"a":[2]}"#, r#""x,]""#]
+        );
+        assert_eq!(elements("[]").unwrap(), [] as [&str; 0]);
+        for raw in ["{}", "[1", "[1 2]", "null", ""] {
+            assert_eq!(elements(raw), None, "{raw}");
+        }
+    }
 
     #[test]
     fn a_member_is_set_in_place() {

@@ -7,7 +7,9 @@
 //!   and keep its key order, escaping, timestamp style and place. The file is never sorted and
 //!   never rewritten: its order is the tool's, and a moved line is a conflict for everyone.
 //! - [`ready`] and [`Readiness`] list the issues that `bd ready` would list, [`Graph`] finds what
-//!   blocks a bead and cycles among beads, [`join`] reads two branches as one store.
+//!   blocks a bead and cycles among beads.
+//! - [`join`] reads two branches as one store, field by field against the file that both began
+//!   with; [`Store::adopt`] writes the result of it.
 //! - [`discover`], [`Metadata`] and [`StoreConfig`] read the other files in `.beads/`.
 //!
 //! Pure: no I/O, no clock, no randomness; this crate knows neither git nor Kubernetes. All input
@@ -25,6 +27,9 @@ mod issue;
 mod join;
 mod json;
 mod line;
+mod list;
+mod meaning;
+mod merge;
 mod problem;
 mod ready;
 mod set;

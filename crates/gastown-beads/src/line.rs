@@ -41,10 +41,12 @@ pub(crate) fn read(bytes: &[u8]) -> Line {
     {
         return Line::Bad(Defect::ConflictMarker);
     }
-    let Ok(text) = std::str::from_utf8(bytes) else { return Line::Bad(Defect::NotUtf8) };
+    let Ok(text) = std::str::from_utf8(bytes) else {
+        return Line::Bad(Defect::NotUtf8(json::leading_id(bytes)));
+    };
     let members = match json::members(text) {
         Ok(members) => members,
-        Err(why) => return Line::Bad(Defect::Malformed(why)),
+        Err(why) => return Line::Bad(Defect::Malformed { id: json::leading_id(bytes), why }),
     };
     match kind(text, &members) {
         Ok(Some(id)) => Line::Issue(Box::new(Fields::new(text, members, id).read())),
@@ -63,15 +65,18 @@ fn kind(text: &str, members: &[Member]) -> Result<Option<String>, Defect> {
             .map(|member| &text[member.value_span.clone()])
     };
     if let Some(raw) = last("_type") {
-        let kind: String = json::decode(raw)
-            .map_err(|_| Defect::Malformed("`_type` is not a string".to_owned()))?;
+        let kind: String = json::decode(raw).map_err(|_| Defect::Malformed {
+            id: json::leading_id(text.as_bytes()),
+            why: "`_type` is not a string".to_owned(),
+        })?;
         if kind != "issue" {
             return Ok(None);
         }
     } else if last("id").is_none() && last("_schema").is_some() {
         return Ok(None);
     }
-    let raw = last("id").ok_or_else(|| Defect::Malformed("the issue has no id".to_owned()))?;
+    let raw = last("id")
+        .ok_or_else(|| Defect::Malformed { id: None, why: "the issue has no id".to_owned() })?;
     match json::decode::<String>(raw) {
         Ok(id) if is_valid_id(&id) => Ok(Some(id)),
         Ok(id) => Err(Defect::BadId(text::line(&id, MAX_SHOWN))),
@@ -377,7 +382,12 @@ mod tests {
         assert_eq!(defect(b"\xff"), "not UTF-8");
         assert_eq!(defect(b"[]"), "malformed: not a JSON object");
         assert_eq!(defect(br#"{"title":"x"}"#), "malformed: the issue has no id");
-        assert_eq!(defect(br#"{"_type":5,"id":"x"}"#), "malformed: `_type` is not a string");
+        assert_eq!(defect(br#"{"_type":5,"id":"x"}"#), "x: malformed: `_type` is not a string");
+        assert_eq!(
+            defect(br#"{"id":"a-1","title":"#),
+            "a-1: malformed: the line ends inside the object"
+        );
+        assert_eq!(defect(b"{\"id\":\"a-1\",\"title\":\"\xff\"}"), "a-1: not UTF-8");
         assert_eq!(defect(br#"{"id":"../../etc"}"#), "`../../etc` is not a valid id");
         assert_eq!(defect(br#"{"id":"a\u001b[2J"}"#), "`a\u{fffd}[2J` is not a valid id");
         assert_eq!(defect(br#"{"id":5}"#), "`5` is not a valid id");

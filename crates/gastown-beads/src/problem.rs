@@ -21,14 +21,24 @@ pub enum Defect {
     #[error("a conflict marker")]
     ConflictMarker,
     /// A line that is not a JSON object, or not an issue of any dialect.
-    #[error("malformed: {0}")]
-    Malformed(String),
+    #[error("{}malformed: {why}", named(id.as_deref()))]
+    Malformed {
+        /// The issue, where the line shows its id.
+        id: Option<String>,
+        /// What is wrong.
+        why: String,
+    },
     /// A line that is not UTF-8.
-    #[error("not UTF-8")]
-    NotUtf8,
+    #[error("{}not UTF-8", named(.0.as_deref()))]
+    NotUtf8(
+        /// The issue, where the line shows its id.
+        Option<String>,
+    ),
     /// A line longer than [`crate::Options::max_line`]; it is kept, not read.
-    #[error("the line has {bytes} bytes, more than the limit of {limit}")]
+    #[error("{}the line has {bytes} bytes, more than the limit of {limit}", named(id.as_deref()))]
     LineTooLong {
+        /// The issue, where the line shows its id.
+        id: Option<String>,
         /// Its length, in bytes.
         bytes: usize,
         /// The limit, in bytes.
@@ -73,6 +83,11 @@ pub enum Defect {
         /// The key.
         key: String,
     },
+}
+
+/// The id of an issue before what is wrong with it.
+fn named(id: Option<&str>) -> String {
+    id.map(|id| format!("{id}: ")).unwrap_or_default()
 }
 
 /// Why a store is not written, as the reason of a condition.
@@ -127,8 +142,8 @@ impl Defect {
     pub fn prevents_writes(&self) -> Option<Reason> {
         match self {
             Self::ConflictMarker => Some(Reason::ConflictMarkers),
-            Self::Malformed(_) => Some(Reason::MalformedLines),
-            Self::NotUtf8 => Some(Reason::NotUtf8),
+            Self::Malformed { .. } => Some(Reason::MalformedLines),
+            Self::NotUtf8(_) => Some(Reason::NotUtf8),
             Self::LineTooLong { .. } => Some(Reason::LineTooLong),
             Self::TooManyIssues(_) => Some(Reason::TooManyIssues),
             Self::BadId(_) => Some(Reason::BadId),
@@ -181,6 +196,22 @@ impl Problems {
     /// How many problems prevent writes for `reason`.
     pub fn count(&self, reason: Reason) -> usize {
         self.counts.get(&Some(reason)).copied().unwrap_or(0)
+    }
+
+    /// The first line that is not read, and how many there are; `None` where all are.
+    pub fn not_read(&self) -> Option<(&Problem, usize)> {
+        let reasons = [
+            Reason::MalformedLines,
+            Reason::NotUtf8,
+            Reason::LineTooLong,
+            Reason::TooManyIssues,
+            Reason::BadId,
+        ];
+        let is_not_read = |problem: &&Problem| {
+            problem.defect.prevents_writes().is_some_and(|reason| reasons.contains(&reason))
+        };
+        let count = reasons.iter().map(|reason| self.count(*reason)).sum();
+        self.iter().find(is_not_read).map(|first| (first, count))
     }
 
     /// How many problems do not prevent writes.
@@ -248,7 +279,7 @@ mod tests {
     fn many_problems_are_counted_and_few_are_kept() {
         let mut problems = Problems::default();
         for line in 1..=1000 {
-            problems.add(Problem { line, defect: Defect::NotUtf8 });
+            problems.add(Problem { line, defect: Defect::NotUtf8(None) });
         }
         problems.add(Problem { line: 1001, defect: Defect::ConflictMarker });
         assert_eq!(

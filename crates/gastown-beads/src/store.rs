@@ -4,6 +4,7 @@ use std::{ops::Range, sync::Arc};
 
 use crate::{
     dialect::{Dialect, Escaping, Votes},
+    json,
     line::{self, Line},
     problem::{Defect, NotWritable, Problem, Problems},
     set::IssueSet,
@@ -70,7 +71,11 @@ impl Store {
                 store.problems.add(Problem { line, defect: Defect::CarriageReturn });
             }
             if content.len() > options.max_line {
-                let defect = Defect::LineTooLong { bytes: content.len(), limit: options.max_line };
+                let defect = Defect::LineTooLong {
+                    id: json::leading_id(content),
+                    bytes: content.len(),
+                    limit: options.max_line,
+                };
                 store.problems.add(Problem { line, defect });
             } else if !full {
                 full = !store.take(line, start, content, &mut votes);

@@ -3,7 +3,8 @@
 //!
 //! A bead is done when it is closed in the bead store, or its MergeRequest landed, or (in a convoy
 //! that does not dispatch) its Polecat is Done. A bead that was done once stays done as long as the
-//! Convoy exists, because Polecats and MergeRequests are deleted after a while. Unknown is never
+//! Convoy exists, because Polecats and MergeRequests are deleted after a while; only a person who
+//! reopens it in the store has it done again. Unknown is never
 //! closed: while the bead store cannot be read no Polecat is created, and no bead is done on the
 //! store's account.
 
@@ -13,9 +14,10 @@ mod evaluation;
 mod facts;
 mod graph;
 mod obstacle;
+mod reopening;
 
 pub use assess::Assessment;
-pub use decide::{Announcement, NewPolecat, Plan, decide, polecat_name};
+pub use decide::{Announcement, NewPolecat, Plan, decide, polecat_name, polecat_name_again};
 pub use facts::{
     BeadFact, Counted, Dependency, End, PolecatFact, PolecatState, RequestFact, Rig, RigState,
     Snapshot, StoreState,

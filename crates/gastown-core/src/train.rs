@@ -137,7 +137,7 @@ pub struct End {
     /// The commit that passed the gate.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub tested: Option<CommitId>,
-    /// The commit that the target was moved to.
+    /// The commit that the target was moved to, or that has all changes of the request.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub landed: Option<CommitId>,
 }
@@ -223,8 +223,9 @@ pub enum Step {
     MarkLanded {
         /// The request.
         request: RequestId,
-        /// Its commit on the target; `None` when the target had all of its changes before.
-        commit: Option<CommitId>,
+        /// Its commit on the target; the tip that it was compared with when the target had all of its
+        /// changes before.
+        commit: CommitId,
         /// The commit that passed the gate, where one did.
         tested: Option<CommitId>,
         /// `Merged`, `AlreadyInTarget` or `FoundInTarget`.

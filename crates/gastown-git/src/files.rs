@@ -164,17 +164,17 @@ impl Objects {
     }
 
     /// The values of the trailer `key` in the commits that `committer` made, reachable from `tip`
-    /// and not from `since`, oldest commit first.
+    /// and from none of `since`, oldest commit first, each with its commit.
     pub fn trailers(
         &self,
         tip: &CommitId,
-        since: Option<&CommitId>,
+        since: &[CommitId],
         committer: &str,
         key: &str,
-    ) -> Result<Vec<String>, GitError> {
+    ) -> Result<Vec<(CommitId, String)>, GitError> {
         let prefix = format!("{key}: ");
         let mut commits = Vec::new();
-        self.walk(tip, since, |_, data| {
+        self.walk(tip, since, |id, data| {
             if commit::is_by(data, committer.as_bytes()) {
                 let message = commit::message(data);
                 let values: Vec<String> = message
@@ -182,11 +182,16 @@ impl Objects {
                     .filter_map(|l| l.strip_prefix(&prefix))
                     .map(|v| v.trim().to_owned())
                     .collect();
-                commits.push(values);
+                commits.push((id, values));
             }
             true
         })?;
-        Ok(commits.into_iter().rev().flatten().collect())
+        let mut all = Vec::new();
+        for (id, values) in commits.into_iter().rev() {
+            let id = commit_id(id)?;
+            all.extend(values.into_iter().map(|value| (id.clone(), value)));
+        }
+        Ok(all)
     }
 
     /// Writes a commit on `parent` that replaces one file and nothing else. No ref is moved. The path

@@ -105,17 +105,17 @@ impl Objects {
         })
     }
 
-    /// Visits the commits reachable from `tip` and not from `hidden`, newest first, until `visit`
+    /// Visits the commits reachable from `tip` and from none of `hidden`, newest first, until `visit`
     /// returns `false`.
-    pub(crate) fn walk(
+    pub(crate) fn walk<'a>(
         &self,
         tip: &CommitId,
-        hidden: Option<&CommitId>,
+        hidden: impl IntoIterator<Item = &'a CommitId>,
         mut visit: impl FnMut(ObjectId, &[u8]) -> bool,
     ) -> Result<(), GitError> {
         self.present(tip)?;
         let mut hide = Vec::new();
-        if let Some(id) = hidden {
+        for id in hidden {
             self.present(id)?;
             hide.push(oid(id)?);
         }

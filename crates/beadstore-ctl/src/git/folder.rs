@@ -3,6 +3,8 @@
 //! All of it counts as hostile: links are not followed, executable files are not read, sizes are
 //! bounded, and a redirect leads at most one step and never out of the repository.
 
+use std::sync::Arc;
+
 use gastown_beads::{DiscoverError, Metadata, Options, Store, StoreConfig, discover};
 use gastown_git::files::{Entry, Folder, Kind};
 use gastown_git::{Class, GitError, Objects};
@@ -10,6 +12,9 @@ use gastown_types::{CommitId, text};
 
 /// The largest file of beads that is read, in bytes.
 const MAX_STORE: u64 = 64 << 20;
+/// The longest line that is read, in bytes. It is much shorter than the largest file, so that one
+/// bead that is too long hides no other one.
+const MAX_LINE: usize = 8 << 20;
 /// The largest file of settings that is read, in bytes.
 const MAX_SETTINGS: u64 = 1 << 20;
 
@@ -48,7 +53,7 @@ pub struct Side {
     /// The name of the file of beads; absent where the commit has none.
     pub file: Option<String>,
     /// The contents of the file.
-    pub store: Store,
+    pub store: Arc<Store>,
     /// The contents of `metadata.json`.
     pub metadata: Metadata,
     /// The contents of `config.yaml`.
@@ -56,6 +61,21 @@ pub struct Side {
 }
 
 impl Side {
+    /// This side with the contents of a known one where both have the same.
+    pub(crate) fn sharing(mut self, known: &[&Self]) -> Self {
+        let same = known.iter().find(|side| side.store.write() == self.store.write());
+        if let Some(same) = same {
+            self.store = Arc::clone(&same.store);
+        }
+        self
+    }
+
+    /// The file at its commit, for people.
+    pub fn place(&self) -> String {
+        let file = self.file.as_deref().unwrap_or_default();
+        format!("{}/{file} at {}", self.folder, self.commit.short())
+    }
+
     /// Whether the file is only an export of a database.
     pub fn is_export(&self) -> bool {
         self.metadata.is_dolt()
@@ -71,7 +91,7 @@ pub fn read(objects: &Objects, commit: &CommitId, path: &str) -> Result<Side, Re
         commit: commit.clone(),
         folder: folder.clone(),
         file,
-        store: Store::default(),
+        store: Arc::default(),
         metadata: Metadata::default(),
         config: StoreConfig::default(),
     };
@@ -96,7 +116,8 @@ pub fn read(objects: &Objects, commit: &CommitId, path: &str) -> Result<Side, Re
     if let Some(name) = &side.file
         && let Some(bytes) = file_of(objects, &folder, &entries, name, MAX_STORE)?
     {
-        side.store = Store::parse(bytes, &Options::default());
+        let options = Options { max_line: MAX_LINE, ..Options::default() };
+        side.store = Arc::new(Store::parse(bytes, &options));
     }
     Ok(side)
 }

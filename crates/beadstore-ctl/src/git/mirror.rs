@@ -228,7 +228,7 @@ impl Mirrors {
         let nothing =
             || GitError::new(Class::Local, "write the store", "no branch of the store exists");
         let (folder, name) = branches.file().ok_or_else(nothing)?;
-        let parent = branches.base().ok_or_else(nothing)?.commit.clone();
+        let parent = branches.parent().ok_or_else(nothing)?.commit.clone();
         let (folder, name, bytes, second) =
             (folder.to_owned(), name.to_owned(), new.bytes.to_owned(), new.now.as_second());
         let message =

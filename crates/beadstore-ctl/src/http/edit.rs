@@ -149,12 +149,13 @@ async fn close_once(
                 return Ok(Some(if is_ours { Change::Made } else { Change::NotNeeded }));
             }
             CloseStep::LeaveOpen => {
-                replace(connection, request, intent.as_ref(), Some(&done)).await?;
+                let open = CloseIntent::left_open(bead);
+                replace(connection, request, intent.as_ref(), Some(&open)).await?;
                 return Err(Failure::LeftOpen(left_open(bead, reason)));
             }
             CloseStep::Close => {}
         }
-        let pending = CloseIntent { bead: bead.to_owned(), at: Some(version.clone()) };
+        let pending = CloseIntent { at: Some(version.clone()), ..CloseIntent::done(bead) };
         if intent.as_ref() != Some(&pending) {
             replace(connection, request, intent.as_ref(), Some(&pending)).await?;
         }
@@ -212,7 +213,10 @@ impl EditResults {
                 self.applied.done.extend(change.map(|change| (edit, change)));
             }
             Err(Failure::LeftOpen(error)) => {
-                self.records.extend(edit.record());
+                if let Edit::Close { bead, request, .. } = &edit {
+                    let (bead, request) = (bead.clone(), request.clone());
+                    self.records.push(Record::LeftOpen { bead, request });
+                }
                 self.applied.refused.push((edit, error));
             }
             Err(Failure::Refused(error)) => self.applied.refused.push((edit, error)),

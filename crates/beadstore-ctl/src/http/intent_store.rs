@@ -139,7 +139,12 @@ impl IntentStore for Annotations {
             self.requests.state_filter(|request| request.spec.rig_ref == self.store.spec.rig_ref);
         let done = |request: &MergeRequest| {
             let intent = close_intent_of(request).filter(CloseIntent::is_done)?;
-            Some(Record::Closed { bead: intent.bead, request: request.uid()? })
+            let (bead, request) = (intent.bead, request.uid()?);
+            Some(if intent.left_open {
+                Record::LeftOpen { bead, request }
+            } else {
+                Record::Closed { bead, request }
+            })
         };
         ours.iter().filter_map(|request| done(request)).collect()
     }

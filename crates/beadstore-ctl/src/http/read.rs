@@ -43,7 +43,7 @@ pub struct HttpSnapshot {
     pub malformed: usize,
     /// Our earlier edits.
     pub history: History,
-    /// A number that grows with each change of the beads.
+    /// A number that grows with each change of the beads or of what we wrote.
     pub number: u64,
     /// The position in the journal; absent where the server keeps no journal.
     position: Option<u64>,
@@ -67,6 +67,8 @@ impl HttpConnection {
         before: Option<&HttpSnapshot>,
     ) -> Result<(Session, HttpSnapshot), StoreError> {
         let (session, intents) = self.connect().await?;
+        // Before the beads: one whose close was done before is open only when it was reopened.
+        let done_closes = self.intents.done_closes();
         let before = before.filter(|before| before.project == session.project());
         let followed = match before {
             Some(before) => self.follow(&session, before).await?,
@@ -77,7 +79,9 @@ impl HttpConnection {
             None => self.whole(&session, before).await?,
         };
         snapshot.history = History::default();
-        snapshot.history.extend(intents.records().chain(self.intents.done_closes()));
+        snapshot.history.extend(intents.records().chain(done_closes));
+        snapshot.number +=
+            u64::from(before.is_some_and(|before| before.history != snapshot.history));
         Ok((session, snapshot))
     }
 
@@ -192,7 +196,9 @@ impl HttpSnapshot {
 
     /// This snapshot with further records in its history.
     pub(crate) fn with_records(mut self, records: impl IntoIterator<Item = Record>) -> Self {
+        let before = self.history.clone();
         self.history.extend(records);
+        self.number += u64::from(self.history != before);
         self
     }
 }

@@ -116,8 +116,13 @@ impl Fixture {
 
     /// Commits these beads to main, as a user.
     pub fn push(&self, lines: &[&str]) -> Result<()> {
+        self.push_file((lines.join("\n") + "\n").as_bytes())
+    }
+
+    /// Commits this file of beads to main, as a user.
+    pub fn push_file(&self, bytes: &[u8]) -> Result<()> {
         std::fs::create_dir_all(self.work().join(".beads"))?;
-        std::fs::write(self.work().join(".beads/issues.jsonl"), lines.join("\n") + "\n")?;
+        std::fs::write(self.work().join(".beads/issues.jsonl"), bytes)?;
         git(&self.work(), &["add", "-A"])?;
         git(&self.work(), &["commit", "-q", "-m", "beads"])?;
         git(&self.work(), &["push", "-q", "origin", "HEAD:refs/heads/main"])?;

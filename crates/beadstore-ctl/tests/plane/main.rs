@@ -5,10 +5,13 @@
 
 mod fixture;
 
-use anyhow::{Context as _, Result, ensure};
-use gastown_api::BeadStorePhase;
+use std::time::Duration;
+
+use anyhow::{Context as _, Result, bail, ensure};
 use gastown_api::names::{condition, finalizer};
+use gastown_api::{BeadStore, BeadStorePhase, conditions};
 use gastown_cluster::install::SYSTEM as NAMESPACE;
+use gastown_fakes::repository::git;
 use gastown_fakes::{bd_serve, repository};
 use gastown_proto::v1::{CommentRequest, GetBeadsRequest, WatchBeadsRequest};
 use kube::api::{DeleteParams, Patch, PatchParams};
@@ -102,6 +105,8 @@ async fn a_landing_closes_its_bead_in_a_server_that_goes_away_and_comes_back() -
 
     let lease = fixture.claim("gt-1", "nux").await?;
     fixture.row_has(&server, "gt-1", "assignee", &format!("{}/polecats/nux", fixture.rig)).await?;
+    // The bead is read again after its claim; only then is it what is served.
+    fixture.counts("http", (1, 0, 0)).await?;
     server.down().await;
     fixture.land("gt-1").await?;
     let message = fixture.condition("http", condition::READY, "False", "RemoteUnreachable").await?;
@@ -231,5 +236,141 @@ async fn callers_read_comment_and_watch() -> Result<()> {
     };
     let denied = fixture.caller("rig-ctl").await?.comment(comment).await.unwrap_err();
     ensure!(denied.code() == tonic::Code::PermissionDenied, "{denied}");
+    Ok(())
+}
+
+#[tokio::test]
+async fn what_is_wrong_with_a_file_is_named_and_the_other_beads_are_read() -> Result<()> {
+    let fixture = Fixture::new().await?;
+    let (one, two) = (bead("gt-1", "First"), bead("gt-2", "Second"));
+    let long = bead("gt-3", &"x".repeat(9 << 20));
+    let (cut, bad) = (&two[..60], bead("../gt-3", "Bad"));
+    let cases: [(&str, Vec<u8>, &str, i32); 6] = [
+        ("MalformedLines", format!("{one}\n{cut}\n").into(), "line 2: gt-2: malformed", 1),
+        ("BadId", format!("{one}\n{bad}\n{two}\n").into(), "line 2: `../gt-3`", 2),
+        ("LineTooLong", format!("{one}\n{two}\n{long}\n").into(), "line 3: gt-3: the line", 2),
+        ("DuplicateIds", format!("{one}\n{two}\n{one}\n").into(), "line 3: the id gt-1", 2),
+        ("ByteOrderMark", format!("\u{feff}{one}\n{two}\n").into(), "line 1: ", 2),
+        ("CarriageReturns", format!("{one}\r\n{two}\r\n").into(), "line 1: ", 2),
+    ];
+    fixture.make_rig().await?;
+    fixture.push_file(&cases[0].1)?;
+    fixture.make_store("beads").await?;
+    fixture.claim("gt-1", "nux").await?;
+    for (case, (reason, bytes, text, count)) in cases.iter().enumerate() {
+        if case > 0 {
+            fixture.push_file(bytes)?;
+        }
+        let message = fixture.condition("beads", condition::WRITABLE, "False", reason).await?;
+        ensure!(message.contains(text) && message.contains("issues.jsonl at "), "{message}");
+        fixture.condition("beads", condition::READY, "True", "Ready").await?;
+        let what = format!("{count} beads of a file with {reason}");
+        let read = |store: Option<&BeadStore>| {
+            let status = store?.status.as_ref()?;
+            let synced = conditions::find(&status.conditions, condition::SYNCED)?;
+            (status.issue_count == *count && status.pending_writes == Some(1))
+                .then(|| synced.message.clone())
+        };
+        let synced = fixture.until("beads", &what, read).await?;
+        let is_named = synced.contains("(not read)");
+        ensure!(
+            is_named == ["MalformedLines", "BadId", "LineTooLong"].contains(reason),
+            "{synced}"
+        );
+        ensure!(repository::head(&fixture.remote(), "beads-sync").is_none(), "{reason}: written");
+        let kept = repository::head(&fixture.remote(), "main").context("main")?;
+        let file = git(&fixture.remote(), &["rev-parse", &format!("{kept}:.beads/issues.jsonl")])?;
+        let ours = git(&fixture.work(), &["hash-object", "--no-filters", ".beads/issues.jsonl"])?;
+        ensure!(file == ours, "{reason}: the file is as it was");
+    }
+    fixture.push(&[&one, &two])?;
+    fixture.condition("beads", condition::WRITABLE, "True", "Writable").await?;
+    fixture.written("gt-1", "in_progress").await?;
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_file_over_the_bound_is_named_and_the_last_reading_is_served() -> Result<()> {
+    let fixture = Fixture::new().await?;
+    fixture.make_rig().await?;
+    fixture.make_store("beads").await?;
+    fixture.condition("beads", condition::READY, "True", "Ready").await?;
+    let small = bead("gt-1", "First");
+    let mut large = format!("{small}\n").into_bytes();
+    // Blank lines of a mebibyte each.
+    large.resize(64 << 20, b' ');
+    for byte in large.iter_mut().skip(1 << 20).step_by(1 << 20) {
+        *byte = b'\n';
+    }
+    large.push(b'\n');
+    fixture.push_file(&large)?;
+    for kind in [condition::READY, condition::SYNCED] {
+        let message = fixture.condition("beads", kind, "False", "FileTooLarge").await?;
+        ensure!(
+            message.contains(".beads/issues.jsonl: ") && message.contains("67108864"),
+            "{message}"
+        );
+    }
+    let mut polecat = fixture.caller("polecat-ctl").await?;
+    let asked = GetBeadsRequest { rig: fixture.rig.clone(), ids: vec!["gt-2".into()] };
+    let found = polecat.get(asked).await?.into_inner();
+    ensure!(found.beads.len() == 1 && found.beads[0].title == "Second", "{found:?}");
+    // The bound itself is no excess.
+    large.truncate(64 << 20);
+    fixture.push_file(&large)?;
+    fixture.condition("beads", condition::SYNCED, "True", "UpToDate").await?;
+    fixture.condition("beads", condition::WRITABLE, "True", "Writable").await?;
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_close_outlives_a_person_s_edit_and_a_reopening_outlives_the_landing() -> Result<()> {
+    let fixture = Fixture::new().await?;
+    fixture.make_rig().await?;
+    fixture.make_store("beads").await?;
+    fixture.condition("beads", condition::WRITABLE, "True", "Writable").await?;
+    fixture.land("gt-1").await?;
+    let closed = fixture.written("gt-1", "\"status\":\"closed\"").await?;
+    let later = |line: &str| line.replace("updated_at\":\"2026", "updated_at\":\"2996");
+    fixture.push(&[&later(&bead("gt-1", "Renamed")), &bead("gt-2", "Second")])?;
+    let mut convoy = fixture.caller("convoy-ctl").await?;
+    let asked = GetBeadsRequest { rig: fixture.rig.clone(), ids: vec!["gt-1".into()] };
+    let mut revisions =
+        convoy.watch(WatchBeadsRequest { rig: fixture.rig.clone() }).await?.into_inner();
+    let renamed = loop {
+        let found = convoy.get(asked.clone()).await?.into_inner().beads.remove(0);
+        ensure!(found.status == "closed" && !found.ready, "an edit of the title reopened it");
+        if found.title == "Renamed" {
+            break found;
+        }
+        let next = tokio::time::timeout(Duration::from_secs(60), revisions.message()).await;
+        next.context("no new revision came")??.context("the stream ended")?;
+    };
+    let [request] = &renamed.closed_for[..] else { bail!("{renamed:?}") };
+
+    // A person reopens it where it is closed.
+    git(&fixture.work(), &["fetch", "-q", "origin", "beads-sync"])?;
+    git(&fixture.work(), &["checkout", "-q", "FETCH_HEAD"])?;
+    let file = fixture.work().join(".beads/issues.jsonl");
+    let text = std::fs::read_to_string(&file)?;
+    ensure!(text.contains(&closed), "{text}");
+    std::fs::write(&file, text.replace(&closed, &bead("gt-1", "First")))?;
+    git(&fixture.work(), &["commit", "-q", "-am", "reopen"])?;
+    git(&fixture.work(), &["push", "-q", "origin", "HEAD:refs/heads/beads-sync"])?;
+    let reopened = loop {
+        let found = convoy.get(asked.clone()).await?.into_inner().beads.remove(0);
+        if found.status == "open" {
+            break found;
+        }
+        let next = tokio::time::timeout(Duration::from_secs(60), revisions.message()).await;
+        next.context("no new revision came")??.context("the stream ended")?;
+    };
+    ensure!(reopened.ready && reopened.title == "Renamed", "{reopened:?}");
+    ensure!(reopened.closed_for == [request.clone()], "{reopened:?}");
+    // Another write comes after the landing was looked at again.
+    fixture.claim("gt-2", "slit").await?;
+    fixture.written("gt-2", "in_progress").await?;
+    let found = convoy.get(asked).await?.into_inner().beads.remove(0);
+    ensure!(found.status == "open", "it was closed again for the same request: {found:?}");
     Ok(())
 }

@@ -168,6 +168,129 @@ async fn a_write_starts_from_a_later_edit_on_the_target() {
     assert_eq!((issue.title.as_str(), issue.status.as_str()), ("Rewritten", "closed"));
 }
 
+/// A line of the bead with another value, by a tool that sets the time of the change.
+fn edited(line: &str, from: &str, to: &str, day: &str) -> String {
+    let changed = line.replace(from, to);
+    assert_ne!(changed, line, "{from} in {line}");
+    changed.replace(r#""updated_at":"2026-01-02"#, &format!(r#""updated_at":"{day}"#))
+}
+
+fn bead(snapshot: &StoreSnapshot, id: &str) -> (String, String) {
+    let issue = snapshot.issues().get(id).unwrap();
+    (issue.title.clone(), issue.status.as_str().to_owned())
+}
+
+#[tokio::test]
+async fn an_edit_of_the_title_does_not_reopen_what_we_closed() {
+    let fixture = Fixture::store(&[ANN, BOB]);
+    let wanted = landed("gt-1", "mr1");
+    fixture.process().sync(&wanted).await;
+    // On the target branch it is still open, and this edit is the later one.
+    let titled = edited(ANN, "First", "Renamed", "2996-01-02");
+    fixture.push("main", &[(".beads/issues.jsonl", &text(&[&titled, BOB]))]);
+    let process = fixture.process();
+    let snapshot = process.read().await.unwrap();
+    assert_eq!(bead(&snapshot, "gt-1"), ("Renamed".into(), "closed".into()));
+    assert!(process.sync(&wanted).await.commit.is_none(), "nothing is to be written");
+    // The next write takes the title over, and the status with it stays as it was.
+    process.sync(&claimed("gt-2", "u1", "nux")).await;
+    let line = fixture.line("beads-sync", "gt-1");
+    assert!(line.contains("Renamed") && line.contains(r#""status":"closed""#), "{line}");
+    assert_eq!(bead(&process.read().await.unwrap(), "gt-1").1, "closed");
+}
+
+#[tokio::test]
+async fn an_edit_in_the_second_of_our_write_is_kept() {
+    let fixture = Fixture::store(&[ANN]);
+    let snapshot = fixture.process().sync(&claimed("gt-1", "u1", "nux")).await.snapshot;
+    let at = snapshot.issues().get("gt-1").unwrap().updated_at.unwrap();
+    let titled = ANN.replace("First", "Renamed").replace(
+        r#""updated_at":"2026-01-02T03:04:05.123456789+01:00""#,
+        &format!(r#""updated_at":"{at}""#),
+    );
+    fixture.push("main", &[(".beads/issues.jsonl", &text(&[&titled]))]);
+    let snapshot = fixture.process().read().await.unwrap();
+    assert_eq!(bead(&snapshot, "gt-1"), ("Renamed".into(), "in_progress".into()));
+}
+
+#[tokio::test]
+async fn a_person_who_closes_and_reopens_on_the_target_is_followed() {
+    let fixture = Fixture::store(&[ANN, BOB]);
+    let closed = edited(
+        ANN,
+        r#""status":"open""#,
+        r#""status":"closed","closed_at":"2026-01-03T00:00:00Z""#,
+        "2026-01-03",
+    );
+    fixture.push("main", &[(".beads/issues.jsonl", &text(&[&closed, BOB]))]);
+    // A write of ours takes the close over, and remembers from which commit.
+    fixture.process().sync(&claimed("gt-2", "u1", "nux")).await;
+    assert_eq!(bead(&fixture.process().read().await.unwrap(), "gt-1").1, "closed");
+    fixture.push("main", &[(".beads/issues.jsonl", &text(&[ANN, BOB]))]);
+    let snapshot = fixture.process().read().await.unwrap();
+    assert_eq!(bead(&snapshot, "gt-1").1, "open", "although no time moved");
+}
+
+#[tokio::test]
+async fn what_a_time_decided_is_written_so_that_a_later_edit_does_not_turn_it_over() {
+    let fixture = Fixture::store(&[ANN, BOB]);
+    let wanted = landed("gt-1", "mr1");
+    fixture.process().sync(&wanted).await;
+    let taken = edited(
+        ANN,
+        r#""status":"open""#,
+        r#""status":"in_progress","assignee":"ann""#,
+        "2026-01-03",
+    );
+    fixture.push("main", &[(".beads/issues.jsonl", &text(&[&taken, BOB]))]);
+    let process = fixture.process();
+    assert_eq!(bead(&process.read().await.unwrap(), "gt-1").1, "closed", "our close is later");
+    assert!(process.sync(&wanted).await.commit.is_some(), "and that is written");
+    let titled =
+        edited(&taken.replace("2026-01-03", "2026-01-02"), "First", "Renamed", "2996-01-02");
+    fixture.push("main", &[(".beads/issues.jsonl", &text(&[&titled, BOB]))]);
+    let snapshot = process.read().await.unwrap();
+    assert_eq!(bead(&snapshot, "gt-1"), ("Renamed".into(), "closed".into()));
+    let tip = fixture.head("beads-sync");
+    assert!(fixture.process().sync(&wanted).await.commit.is_none());
+    assert_eq!(fixture.head("beads-sync"), tip, "it is settled once");
+}
+
+#[tokio::test]
+async fn records_stay_when_people_merge_the_write_branch_and_delete_it() {
+    let fixture = Fixture::store(&[ANN]);
+    let wanted = landed("gt-1", "mr1");
+    fixture.process().sync(&wanted).await;
+    fixture.checkout("main");
+    git(&fixture.work(), &["fetch", "-q", "origin", "beads-sync"]).unwrap();
+    git(&fixture.work(), &["merge", "-q", "--no-ff", "-m", "fold", "FETCH_HEAD"]).unwrap();
+    git(&fixture.work(), &["push", "-q", "origin", "HEAD:refs/heads/main"]).unwrap();
+    let snapshot = fixture.process().read().await.unwrap();
+    assert_eq!(bead(&snapshot, "gt-1").1, "closed");
+    git(&fixture.work(), &["push", "-q", "origin", ":refs/heads/beads-sync"]).unwrap();
+    fixture.push("main", &[(".beads/issues.jsonl", &text(&[ANN]))]);
+    let written = fixture.process().sync(&wanted).await;
+    assert_eq!(bead(&written.snapshot, "gt-1").1, "open", "a person reopened it");
+    assert!(written.commit.is_none(), "it is not closed again for the same request");
+    assert_eq!(written.snapshot.history().closed_for("gt-1").collect::<Vec<_>>(), ["mr1"]);
+    assert_eq!(fixture.head("beads-sync"), None);
+}
+
+#[tokio::test]
+async fn one_line_that_is_too_long_hides_no_other_bead() {
+    let long = BOB.replace("Second", &"x".repeat(9 << 20));
+    let fixture = Fixture::store(&[ANN, &long]);
+    let process = fixture.process();
+    let snapshot = process.read().await.unwrap();
+    assert_eq!((status_of(&snapshot, "gt-1").as_str(), snapshot.issues().len()), ("open", 1));
+    let close = |_: &StoreSnapshot| {
+        vec![Edit::Close { bead: "gt-1".into(), request: "mr9".into(), reason: "x".into() }]
+    };
+    let error = process.write(close).await.unwrap_err();
+    assert_eq!(error.reason(), "LineTooLong");
+    assert!(error.message().contains("line 2: gt-2: the line has "), "{}", error.message());
+}
+
 #[tokio::test]
 async fn a_comment_is_added_once() {
     let fixture = Fixture::store(&[ANN]);

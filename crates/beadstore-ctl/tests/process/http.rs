@@ -42,9 +42,13 @@ impl IntentStore for Records {
     fn done_closes(&self) -> Vec<Record> {
         let closes = self.closes.lock();
         let done = closes.iter().filter(|(_, intent)| intent.is_done());
-        done.map(|(request, intent)| Record::Closed {
-            bead: intent.bead.clone(),
-            request: request.clone(),
+        done.map(|(request, intent)| {
+            let (bead, request) = (intent.bead.clone(), request.clone());
+            if intent.left_open {
+                Record::LeftOpen { bead, request }
+            } else {
+                Record::Closed { bead, request }
+            }
         })
         .collect()
     }

@@ -2,9 +2,13 @@
 
 use std::time::Duration;
 
-use anyhow::{Context as _, Result, ensure};
-use gastown_api::names::{condition, label};
-use gastown_api::{ConvoyBeadPhase, ConvoyPhase, ConvoyStatus, DesiredState, Polecat};
+use anyhow::{Context as _, Result, bail, ensure};
+use gastown_api::names::{annotation, condition, label};
+use gastown_api::{
+    Convoy, ConvoyBeadPhase, ConvoyPhase, ConvoyStatus, DesiredState, MergeRequest, Polecat,
+};
+use gastown_cluster::install::until;
+use gastown_proto::v1;
 use k8s_openapi::api::events::v1::Event;
 use kube::api::{ListParams, Patch, PatchParams};
 use kube::{Api, ResourceExt as _};
@@ -213,5 +217,54 @@ async fn a_cycle_is_named_and_a_polecat_without_attempts_left_fails_its_bead() -
         "{over:?}"
     );
     ensure!(phase_of(&over, "gt-2") == Some(ConvoyBeadPhase::Blocked) && rig.count().await? == 2);
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_bead_that_a_person_reopens_is_worked_on_again_and_counts_when_that_lands() -> Result<()>
+{
+    let rig = Fixture::new().await?;
+    rig.create_rig(8).await?;
+    STORES.put(&rig.namespace, Ok(vec![bead("gt-1", &[])]));
+    rig.create_store().await?;
+    rig.create_convoy("again", &["gt-1"], |_| {}).await?;
+    let first = rig.created("gt-1").await?;
+    let merged = json!({"status": {"phase": "Done", "conditions": [{
+        "type": condition::MERGED, "status": "True", "reason": "MergeComplete", "message": "",
+        "lastTransitionTime": "2026-01-01T00:00:00Z",
+    }]}});
+    rig.polecats()
+        .patch_status(&first.name_any(), &PatchParams::default(), &Patch::Merge(merged))
+        .await?;
+    rig.land("gt-1").await?;
+    rig.until("again", "the end", |status| status.phase == Some(ConvoyPhase::Complete)).await?;
+    let requests: Api<MergeRequest> = Api::namespaced(rig.client.clone(), &rig.namespace);
+    let uid = requests.get("mr-gt-1").await?.uid().context("a uid")?;
+    let closed = v1::Bead { closed_for: vec![uid], ..bead("gt-1", &[]) };
+    let done = v1::Bead { status: "closed".into(), ready: false, ..closed.clone() };
+    STORES.put(&rig.namespace, Ok(vec![done]));
+    let counted = |convoy: Option<&Convoy>| {
+        convoy?.annotations().get(annotation::CONVOY_COUNTED)?.contains("closed").then_some(())
+    };
+    until(TIMEOUT, &rig.convoys(), "again", "the close", counted).await?;
+    ensure!(rig.count().await? == 1, "a closed bead is not started");
+
+    // The first Polecat and its landed MergeRequest are still there.
+    STORES.put(&rig.namespace, Ok(vec![closed]));
+    let status = rig
+        .until("again", "the work", |status| {
+            phase_of(status, "gt-1") == Some(ConvoyBeadPhase::Working)
+        })
+        .await?;
+    ensure!(
+        status.phase == Some(ConvoyPhase::InProgress) && status.completed_at.is_none(),
+        "{status:?}"
+    );
+    let all = rig.polecats().list(&ListParams::default()).await?.items;
+    let [second] = &all.iter().filter(|p| p.name_any() != first.name_any()).collect::<Vec<_>>()[..]
+    else {
+        bail!("{} Polecats", all.len())
+    };
+    ensure!(second.spec.bead_id.as_deref() == Some("gt-1"), "{second:?}");
     Ok(())
 }

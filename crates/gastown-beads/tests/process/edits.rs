@@ -2,7 +2,7 @@
 
 use crate::common::{BR, HYPHENATED, at, changed_line, parse, prefix};
 use gastown_beads::{
-    Change, Defect, Dialect, EditError, Options, Reason, Standing, Status, Store, join, ready,
+    Change, Defect, Dialect, EditError, Options, Reason, Standing, Status, Store, ready,
 };
 
 const NOW: &str = "2026-06-01T12:00:00.5Z";
@@ -236,6 +236,11 @@ fn problems_that_prevent_writes_are_reported_and_reads_go_on() {
     for (text, reason, message) in [
         (format!("{good}\n{{\"id\":"), Reason::MalformedLines, "line 2: malformed"),
         (
+            format!("{good}\n{{\"id\":\"a-2\",\"title\":\n"),
+            Reason::MalformedLines,
+            "line 2: a-2: malformed",
+        ),
+        (
             format!("<<<<<<< HEAD\n{good}\n=======\n>>>>>>> x\n"),
             Reason::ConflictMarkers,
             "line 1: a conflict marker, and 2 more",
@@ -293,6 +298,8 @@ fn a_line_of_more_than_64_mib_is_kept_and_not_read() {
         (reason, store.issues().len(), store.problems().total()),
         (Reason::LineTooLong, 2, 1)
     );
+    let message = store.writable().unwrap_err().message;
+    assert!(message.starts_with("line 2: b-1: the line has "), "{message}");
     assert!(store.write() == bytes.as_slice());
 }
 
@@ -357,101 +364,4 @@ fn a_missing_line_end_at_the_end_stays_missing() {
             && text.contains("}\n\n{"),
         "{text}"
     );
-}
-
-#[test]
-fn the_later_line_of_two_branches_is_read_and_ours_where_they_are_equal() {
-    let line = |id: &str, title: &str, at: &str| {
-        format!(
-            "{{\"id\":\"{id}\",\"title\":\"{title}\",\"updated_at\":\"2026-05-0{at}T00:00:00Z\"}}\n"
-        )
-    };
-    let target = parse(
-        [
-            line("c-1", "target", "2"),
-            line("a-1", "target", "1"),
-            line("b-1", "target", "1"),
-            "{\"id\":\"d-1\",\"title\":\"target\",\"updated_at\":5}\n".to_owned(),
-        ]
-        .concat(),
-    );
-    let write = parse(
-        [
-            line("x-1", "write", "1"),
-            line("a-1", "write", "1"),
-            line("b-1", "write", "2"),
-            line("c-1", "write", "1"),
-            line("d-1", "write", "1"),
-        ]
-        .concat(),
-    );
-    let joined = join(&target, &write);
-    let read: Vec<(&str, &str)> =
-        joined.issues().iter().map(|issue| (issue.id.as_str(), issue.title.as_str())).collect();
-    assert_eq!(
-        read,
-        [("c-1", "target"), ("a-1", "write"), ("b-1", "write"), ("d-1", "write"), ("x-1", "write"),]
-    );
-}
-
-#[test]
-fn a_deletion_on_one_branch_hides_an_older_issue_on_the_other() {
-    let live = parse("{\"id\":\"a-1\",\"updated_at\":\"2026-05-01T00:00:00Z\"}\n");
-    let deleted = parse(
-        "{\"id\":\"a-1\",\"status\":\"tombstone\",\"updated_at\":\"2026-05-02T00:00:00Z\"}\n",
-    );
-    assert!(join(&live, &deleted).issues().get("a-1").is_none());
-    assert!(join(&deleted, &live).issues().is_empty());
-    assert!(ready(&join(&deleted, &live), at(NOW)).is_empty());
-}
-
-#[test]
-fn a_line_of_the_other_branch_only_is_adopted_at_its_place() {
-    let target = parse("{\"id\":\"a-2\",\"title\":\"new\"}\n{\"id\":\"a-9\", \"x\":1 }\n");
-    let mut write = parse("{\"id\":\"a-1\"}\n{\"id\":\"a-3\"}\n");
-    assert_eq!(write.adopt(&target, "a-2"), Ok(Change::Made));
-    assert_eq!(write.adopt(&target, "a-9"), Ok(Change::Made));
-    assert_eq!(write.adopt(&target, "a-9"), Ok(Change::NotNeeded));
-    assert_eq!(write.adopt(&target, "a-7"), Err(EditError::NotFound("a-7".into())));
-    assert_eq!(write.write(), b"{\"id\":\"a-1\"}\n{\"id\":\"a-2\",\"title\":\"new\"}\n{\"id\":\"a-3\"}\n{\"id\":\"a-9\", \"x\":1 }\n");
-    assert_eq!(write.claim("a-2", "me", at(NOW)), Ok(Change::Made));
-
-    for (before, after) in [
-        ("", "{\"id\":\"a-2\",\"title\":\"new\"}\n"),
-        (
-            "{\"id\":\"b-1\"}\n{\"id\":\"a-1\"}",
-            "{\"id\":\"b-1\"}\n{\"id\":\"a-1\"}\n{\"id\":\"a-2\",\"title\":\"new\"}",
-        ),
-    ] {
-        let mut write = parse(before);
-        write.adopt(&target, "a-2").unwrap();
-        assert_eq!(write.write(), after.as_bytes());
-    }
-}
-
-#[test]
-fn a_later_line_is_adopted_in_place_and_an_older_one_is_not() {
-    let older =
-        parse("{\"id\":\"a-1\",\"title\":\"old\",\"updated_at\":\"2026-05-01T00:00:00Z\"}\n");
-    let newer = parse(
-        "{\"title\":\"new\",\"id\":\"a-1\",\"updated_at\":\"2026-05-02T00:00:00Z\"}\n{\"id\":\"b-1\"}\n",
-    );
-    let mut write = older.clone();
-    assert_eq!(write.adopt(&newer, "a-1"), Ok(Change::Made));
-    assert_eq!(
-        (write.raw("a-1"), write.issues().get("a-1").unwrap().title.as_str()),
-        (newer.raw("a-1"), "new")
-    );
-    let mut write = newer.clone();
-    assert_eq!(write.adopt(&older, "a-1"), Ok(Change::NotNeeded));
-    assert_eq!(write.write(), newer.write());
-    let deleted = parse(
-        "{\"id\":\"a-1\",\"status\":\"tombstone\",\"updated_at\":\"2026-06-02T00:00:00Z\"}\n",
-    );
-    assert_eq!(write.adopt(&deleted, "a-1"), Err(EditError::NotFound("a-1".into())));
-    assert_eq!(write.adopt(&older, "b-1"), Ok(Change::NotNeeded), "only ours has it");
-    let mut full = Store::parse("", &Options { max_issues: 0, ..Options::default() });
-    assert!(matches!(full.adopt(&newer, "a-1"), Err(EditError::NotEditable { .. })));
-    let broken = parse("{\"id\":\"a-1\",\"updated_at\":\"2026-06-02T00:00:00Z\"}\n<<<<<<<\n");
-    assert!(matches!(write.adopt(&broken, "a-1"), Err(EditError::NotWritable(_))));
 }

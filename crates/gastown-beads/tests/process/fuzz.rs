@@ -1,7 +1,7 @@
 //! Any bytes at all, and any edit of any store.
 
 use gastown_beads::{
-    Change, EditError, Metadata, Options, Status, Store, discover, is_valid_id, prefix_of,
+    Change, EditError, Metadata, Options, Status, Store, discover, is_valid_id, join, prefix_of,
 };
 use jiff::Timestamp;
 use proptest::prelude::*;
@@ -326,22 +326,43 @@ proptest! {
 
     /// An adopted issue is then edited as if the file had always held it.
     #[test]
-    fn adopting_keeps_every_other_line(target in any_store(), keep in 0..3_usize) {
+    fn adopting_a_join_keeps_every_other_line(target in any_store(), keep in 0..3_usize) {
         let lines: Vec<&str> = target.lines().collect();
         let mut write = parse(format!("{}\n", lines[keep.min(lines.len() - 1)]));
         let before = write.write().to_vec();
         let target = parse(target.clone());
-        for number in 0..3 {
-            let id = format!("a-{number}");
-            let adopted = write.adopt(&target, &id);
-            let known = write.raw(&id).is_some() || target.issues().get(&id).is_some();
-            prop_assert_eq!(adopted.is_ok(), known, "{:?}", adopted);
-        }
+        let joined = join(&Store::default(), &target, &write);
+        prop_assert!(write.adopt(&joined).is_ok());
         prop_assert!(write.writable().is_ok());
         let text = std::str::from_utf8(write.write()).unwrap();
         prop_assert!(std::str::from_utf8(&before).unwrap().lines().all(|line| text.lines().any(|other| other == line)));
         for issue in target.issues().iter() {
             prop_assert_eq!(write.raw(&issue.id), target.raw(&issue.id));
         }
+        prop_assert_eq!(write.adopt(&join(&target, &target, &write)), Ok(Change::NotNeeded));
+    }
+
+    /// Whatever the three versions are, the join is what is read from the file that adopts it.
+    #[test]
+    fn a_join_of_any_files_is_what_is_read_again(base in any_store(), target in any_store(), write in any_store()) {
+        let (base, target, mut write) = (parse(base), parse(target), parse(write));
+        let joined = join(&base, &target, &write);
+        prop_assert!(write.adopt(&joined).is_ok());
+        for issue in joined.issues().iter() {
+            prop_assert_eq!(write.issues().get(&issue.id), Some(issue));
+        }
+        prop_assert_eq!(write.issues().len(), joined.issues().len());
+        // From then on the target's file is what both began with, and nothing is left to decide.
+        let again = join(&target, &target, &write);
+        prop_assert!(again.contested().is_empty());
+        prop_assert!(again.issues().iter().all(|issue| joined.issues().get(&issue.id) == Some(issue)));
+    }
+
+    #[test]
+    fn files_of_any_bytes_are_joined(base in any_file(), target in any_file(), write in any_file()) {
+        let (base, target, write) = (parse(base), parse(target), parse(write));
+        let joined = join(&base, &target, &write);
+        let (target, write) = (target.issues(), write.issues());
+        prop_assert!(joined.issues().iter().all(|i| target.get(&i.id).or_else(|| write.get(&i.id)).is_some()));
     }
 }

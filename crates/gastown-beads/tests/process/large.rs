@@ -58,7 +58,7 @@ fn ten_thousand_lines_are_read_and_edited() {
         Ok(Change::Made)
     );
     lap("close");
-    let joined = join(&target, &store);
+    let joined = join(&target, &target, &store);
     lap("join");
     assert_eq!(ready(&joined, at("2026-06-01T12:00:00Z")).len(), 10, "web-10 came after web-0");
 

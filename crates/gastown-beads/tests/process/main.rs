@@ -5,6 +5,8 @@
 mod common;
 mod edits;
 mod fuzz;
+mod interleavings;
+mod joins;
 mod large;
 mod ready;
 mod stores;

@@ -19,12 +19,20 @@ pub struct CloseIntent<V> {
         skip_serializing_if = "Option::is_none"
     )]
     pub at: Option<V>,
+    /// Whether it is unknown that the bead was ever closed for this landing, and it stays open.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub left_open: bool,
 }
 
 impl<V> CloseIntent<V> {
     /// The record of a close that is done: later changes by people stay.
     pub fn done(bead: &str) -> Self {
-        Self { bead: bead.to_owned(), at: None }
+        Self { bead: bead.to_owned(), at: None, left_open: false }
+    }
+
+    /// The record of a close whose answer was lost: the bead is open, and stays so.
+    pub fn left_open(bead: &str) -> Self {
+        Self { left_open: true, ..Self::done(bead) }
     }
 
     /// Whether the close is done.
@@ -70,7 +78,7 @@ mod tests {
     }
 
     fn intended(at: u64) -> CloseIntent<u64> {
-        CloseIntent { bead: "gt-1".into(), at: Some(at) }
+        CloseIntent { bead: "gt-1".into(), at: Some(at), left_open: false }
     }
 
     #[test]
@@ -104,7 +112,11 @@ mod tests {
 
     #[test]
     fn an_intent_reads_back_as_it_was() {
-        for intent in [intended(9_223_372_036_854_775_807), CloseIntent::done("gt-1")] {
+        for intent in [
+            intended(9_223_372_036_854_775_807),
+            CloseIntent::done("gt-1"),
+            CloseIntent::left_open("gt-1"),
+        ] {
             let text = serde_json::to_string(&intent).unwrap();
             assert_eq!(serde_json::from_str::<CloseIntent<u64>>(&text).unwrap(), intent, "{text}");
         }

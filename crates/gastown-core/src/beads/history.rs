@@ -5,7 +5,7 @@
 //! a landing" and "only copied claims are released" hold after any restart, and a record and its
 //! write cannot come apart: they are one commit.
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
 /// The record of one edit.
@@ -43,6 +43,18 @@ pub enum Record {
         /// The uid of the MergeRequest.
         request: String,
     },
+    /// It is unknown whether a bead was closed for a landing: it is open, and is not closed again.
+    LeftOpen {
+        /// The bead.
+        bead: String,
+        /// The uid of the MergeRequest.
+        request: String,
+    },
+    /// The changes of the target branch were taken over.
+    Joined {
+        /// The commit of the target branch.
+        target: String,
+    },
 }
 
 impl Record {
@@ -52,9 +64,10 @@ impl Record {
         let parts = match self {
             Self::Claimed { bead, holder, assignee } => vec!["claim", bead, holder, assignee],
             // In git there are no intents: a record and its write are one commit.
-            Self::Intended { .. } => return None,
+            Self::Intended { .. } | Self::LeftOpen { .. } => return None,
             Self::Released { bead, holder } => vec!["release", bead, holder],
             Self::Closed { bead, request } => vec!["close", bead, request],
+            Self::Joined { target } => vec!["join", target],
         };
         let sound = |part: &&str| {
             !part.is_empty() && !part.contains(|c: char| c.is_whitespace() || c.is_control())
@@ -77,6 +90,7 @@ impl Record {
             ["close", bead, request] => {
                 Some(Self::Closed { bead: bead.into(), request: request.into() })
             }
+            ["join", target] => Some(Self::Joined { target: target.into() }),
             _ => None,
         }
     }
@@ -103,7 +117,10 @@ impl fmt::Debug for CopiedClaim {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct History {
     claims: BTreeMap<String, CopiedClaim>,
-    closed: HashSet<(String, String)>,
+    /// The requests for which each bead may or may not have been closed.
+    left_open: BTreeMap<String, BTreeSet<String>>,
+    /// The requests that each bead was closed for.
+    closed: BTreeMap<String, BTreeSet<String>>,
 }
 
 impl History {
@@ -125,8 +142,13 @@ impl History {
                     }
                 }
                 Record::Closed { bead, request } => {
-                    self.closed.insert((bead, request));
+                    self.closed.entry(bead).or_default().insert(request);
                 }
+                Record::LeftOpen { bead, request } => {
+                    self.left_open.entry(bead).or_default().insert(request);
+                }
+                // The base of a join is found by the reader of the branches.
+                Record::Joined { .. } => {}
             }
         }
     }
@@ -141,9 +163,17 @@ impl History {
         self.claims.iter().map(|(bead, claim)| (bead.as_str(), claim))
     }
 
-    /// Whether this bead was closed for this request.
+    /// Whether this bead was closed for this request, or may have been.
     pub fn was_closed(&self, bead: &str, request: &str) -> bool {
-        self.closed.contains(&(bead.to_owned(), request.to_owned()))
+        [&self.closed, &self.left_open]
+            .into_iter()
+            .any(|of| of.get(bead).is_some_and(|requests| requests.contains(request)))
+    }
+
+    /// The uids of the requests that this bead was closed for. Where it is open all the same, a
+    /// person reopened it after they landed.
+    pub fn closed_for(&self, bead: &str) -> impl Iterator<Item = &str> {
+        self.closed.get(bead).into_iter().flatten().map(String::as_str)
     }
 }
 
@@ -162,9 +192,9 @@ mod tests {
     #[test]
     fn a_record_reads_back_as_it_was() {
         let closed = Record::Closed { bead: "gt-1.2".into(), request: "u-2".into() };
-        for record in
-            [claimed("u-1"), Record::Released { bead: "gt-1".into(), holder: "u-1".into() }, closed]
-        {
+        let joined = Record::Joined { target: "c".repeat(40) };
+        let released = Record::Released { bead: "gt-1".into(), holder: "u-1".into() };
+        for record in [claimed("u-1"), released, closed, joined] {
             assert_eq!(Record::parse(&record.text().unwrap()), Some(record));
         }
     }
@@ -178,9 +208,22 @@ mod tests {
                 "{bead:?}"
             );
         }
-        for text in ["", "claim gt-1", "close gt-1 u more", "forget gt-1 u"] {
+        for text in ["", "claim gt-1", "close gt-1 u more", "forget gt-1 u", "join"] {
             assert_eq!(Record::parse(text), None, "{text:?}");
         }
+    }
+
+    #[test]
+    fn a_close_is_known_by_its_bead_and_its_request() {
+        let mut history = History::default();
+        let closed =
+            |request: &str| Record::Closed { bead: "gt-1".into(), request: request.into() };
+        history.extend([closed("u-2"), closed("u-1"), closed("u-2")]);
+        assert!(history.was_closed("gt-1", "u-1") && !history.was_closed("gt-2", "u-1"));
+        assert_eq!(history.closed_for("gt-1").collect::<Vec<_>>(), ["u-1", "u-2"]);
+        history.extend([Record::LeftOpen { bead: "gt-2".into(), request: "u-3".into() }]);
+        assert!(history.was_closed("gt-2", "u-3"), "it is not closed again");
+        assert_eq!(history.closed_for("gt-2").count(), 0, "and it is not known to be reopened");
     }
 
     #[test]

@@ -11,6 +11,7 @@ use super::assess::{Assessment, assess};
 use super::evaluation::Evaluation;
 use super::facts::{Counted, End, Snapshot};
 use super::obstacle;
+use super::reopening::{is_spent, reopened};
 
 /// How many characters of a Polecat's name come from the bead's id.
 const MAX_SLUG: usize = 44;
@@ -53,8 +54,8 @@ pub enum Announcement {
         /// The Event's message.
         message: String,
     },
-    /// Work goes on in a Convoy that had failed: remove the mark, so that another failure is
-    /// announced again.
+    /// Work goes on in a Convoy that had failed, or that was complete before a person reopened a
+    /// bead: remove the mark, so that another end is announced again.
     Clear,
 }
 
@@ -63,6 +64,27 @@ pub enum Announcement {
 /// replica chooses the same name.
 pub fn polecat_name(rig: &str, bead: &str) -> String {
     let digest = short_digest(&[rig, bead], 10);
+    match slug(bead, MAX_SLUG).as_str() {
+        "" => format!("bead-{digest}"),
+        slug => format!("{slug}-{digest}"),
+    }
+}
+
+/// The name of the Polecat that a Convoy creates for a bead that a person reopened: another one than
+/// [`polecat_name`], since the Polecat of that name may still exist. It follows from what landed
+/// before: the MergeRequests that the bead was closed for, and the Polecats whose work that was.
+pub fn polecat_name_again<'a>(
+    rig: &str,
+    bead: &str,
+    before: impl IntoIterator<Item = &'a str>,
+) -> String {
+    let mut parts: Vec<&str> = before.into_iter().collect();
+    if parts.is_empty() {
+        return polecat_name(rig, bead);
+    }
+    parts.sort_unstable();
+    parts.splice(0..0, [rig, bead]);
+    let digest = short_digest(&parts, 10);
     match slug(bead, MAX_SLUG).as_str() {
         "" => format!("bead-{digest}"),
         slug => format!("{slug}-{digest}"),
@@ -88,7 +110,7 @@ pub fn decide(snapshot: &Snapshot) -> Plan {
     Plan { counted, polecats, announcement, assessment }
 }
 
-/// One Polecat for each ready bead that never had one, by priority, then age, then id, up to the
+/// One Polecat for each ready bead that never had one, or was reopened since, by priority, then age, then id, up to the
 /// limits of Convoy and Rig.
 fn new_polecats(evaluation: &Evaluation<'_>, statuses: &[ConvoyBead]) -> Vec<NewPolecat> {
     let (Some(rig), Some(beads)) = (evaluation.rig(), evaluation.beads()) else {
@@ -97,7 +119,7 @@ fn new_polecats(evaluation: &Evaluation<'_>, statuses: &[ConvoyBead]) -> Vec<New
     let mut ready: Vec<(u32, i64, &str)> = statuses
         .iter()
         .filter(|status| status.phase == ConvoyBeadPhase::Ready)
-        .filter(|status| evaluation.polecats(&status.id).is_empty())
+        .filter(|status| evaluation.polecats(&status.id).next().is_none())
         .filter_map(|status| {
             let bead = beads.get(&status.id)?;
             Some((bead.priority, bead.created.unwrap_or(i64::MAX), status.id.as_str()))
@@ -107,26 +129,47 @@ fn new_polecats(evaluation: &Evaluation<'_>, statuses: &[ConvoyBead]) -> Vec<New
     let (own, rigs) = evaluation.room();
     ready.truncate(own.min(rigs));
     let new_polecat = |(priority, _, id): (u32, i64, &str)| NewPolecat {
-        name: polecat_name(&rig.name, id),
+        name: new_name(evaluation.snapshot, &rig.name, id),
         bead: id.to_owned(),
         priority,
     };
     ready.into_iter().map(new_polecat).collect()
 }
 
+fn new_name(snapshot: &Snapshot, rig: &str, id: &str) -> String {
+    let Some(bead) = reopened(snapshot, id) else { return polecat_name(rig, id) };
+    let polecats = snapshot.polecats.get(id).map_or(&[][..], Vec::as_slice);
+    let spent = polecats.iter().filter(|polecat| is_spent(polecat));
+    let requests = bead.closed_for.iter().map(String::as_str);
+    polecat_name_again(rig, id, requests.chain(spent.map(|polecat| polecat.name.as_str())))
+}
+
 fn announce(snapshot: &Snapshot, assessment: &Assessment) -> Option<Announcement> {
     let announced = snapshot.announced.as_deref();
     let Some(end) = assessment.end() else {
         let had_failed = announced.is_some_and(|mark| mark.starts_with("Failed "));
-        return (had_failed && assessment.has_work()).then_some(Announcement::Clear);
+        // It was complete with the beads that it has, so one of them was reopened.
+        let all = assessment.beads.iter().map(|bead| bead.id.as_str());
+        let was_complete = announced == Some(&mark(End::Complete, all));
+        let begins_again = was_complete || (had_failed && assessment.has_work());
+        return begins_again.then_some(Announcement::Clear);
     };
-    let (name, beads) = match end {
-        End::Complete => ("Complete", &assessment.completed),
-        End::Failed => ("Failed", &assessment.failed),
+    let beads = match end {
+        End::Complete => &assessment.completed,
+        End::Failed => &assessment.failed,
     };
-    let mut beads: Vec<&str> = beads.iter().map(String::as_str).collect();
-    beads.sort_unstable();
-    let mark = format!("{name} {}", short_digest(&beads, 16));
+    let mark = mark(end, beads.iter().map(String::as_str));
     let message = assessment.complete.message.clone();
     (announced != Some(&mark)).then_some(Announcement::Publish { end, mark, message })
+}
+
+/// The mark of an end: how the Convoy ended, and a digest of the beads concerned.
+fn mark<'a>(end: End, beads: impl Iterator<Item = &'a str>) -> String {
+    let name = match end {
+        End::Complete => "Complete",
+        End::Failed => "Failed",
+    };
+    let mut beads: Vec<&str> = beads.collect();
+    beads.sort_unstable();
+    format!("{name} {}", short_digest(&beads, 16))
 }

@@ -10,6 +10,7 @@ use super::facts::{
     BeadFact, Counted, PolecatFact, PolecatState, RequestFact, Rig, RigState, Snapshot, StoreState,
 };
 use super::graph::{Graph, Hold};
+use super::reopening::{is_spent, landed, reopened};
 
 /// Types of beads that no Polecat works on.
 const NOT_WORK: [&str; 7] =
@@ -57,17 +58,26 @@ impl<'a> Evaluation<'a> {
         }
     }
 
-    /// The Polecats that work on this bead.
-    pub fn polecats(&self, id: &str) -> &'a [PolecatFact] {
+    /// The Polecats that work on this bead. Those whose work landed before a person reopened it do
+    /// not.
+    pub fn polecats(&self, id: &str) -> impl Iterator<Item = &'a PolecatFact> + use<'a> {
         polecats(self.snapshot, id)
     }
 
     /// The bead's entry in the status. Its reason is not cut to the length that the schema allows.
     pub fn bead_status(&self, id: &str) -> ConvoyBead {
         let polecat =
-            self.polecats(id).iter().max_by_key(|polecat| (polecat.state, Reverse(&polecat.name)));
+            self.polecats(id).max_by_key(|polecat| (polecat.state, Reverse(&polecat.name)));
+        // Requests that ended before a person reopened the bead do not decide any more.
+        let is_reopened = reopened(self.snapshot, id).is_some();
+        let is_over = |phase| match phase {
+            MergePhase::Landed => true,
+            MergePhase::Rejected | MergePhase::Rework | MergePhase::Superseded => polecat.is_none(),
+            MergePhase::Queued | MergePhase::Testing => false,
+        };
         let request = requests(self.snapshot, id)
             .iter()
+            .filter(|request| !is_reopened || !is_over(request.phase))
             .max_by_key(|request| (request.precedence(), Reverse(&request.name)));
         let (phase, reason) = self.phase(id, polecat, request);
         ConvoyBead {
@@ -182,12 +192,12 @@ impl<'a> Evaluation<'a> {
     /// How many beads have a Polecat that works on them or is paused, and so counts against
     /// `spec.parallelism`.
     fn active(&self) -> usize {
-        let is_active = |polecat: &PolecatFact| {
+        let is_active = |polecat: &'a PolecatFact| {
             matches!(polecat.state, PolecatState::Active | PolecatState::Paused)
         };
         self.tracked
             .iter()
-            .filter(|id| !self.finished.contains(**id) && self.polecats(id).iter().any(is_active))
+            .filter(|id| !self.finished.contains(**id) && self.polecats(id).any(is_active))
             .count()
     }
 
@@ -207,15 +217,23 @@ fn count(snapshot: &Snapshot, tracked: &[&str]) -> Counted {
     let still_tracked: BTreeSet<&str> = tracked.iter().copied().collect();
     counted.landed.retain(|id| still_tracked.contains(id.as_str()));
     counted.done.retain(|id| still_tracked.contains(id.as_str()));
+    counted.closed.retain(|id| still_tracked.contains(id.as_str()));
     for id in tracked {
         let closed = match &snapshot.store {
             StoreState::Read(beads) => beads.get(*id).is_some_and(BeadFact::is_closed),
             StoreState::Missing | StoreState::Unavailable(_) => false,
         };
+        if closed {
+            counted.closed.insert((*id).to_owned());
+        }
+        if reopened(snapshot, id).is_some() {
+            counted.landed.remove(*id);
+            counted.done.remove(*id);
+        }
         if closed || has_landed(snapshot, id) {
             counted.landed.insert((*id).to_owned());
         } else if !snapshot.dispatch
-            && polecats(snapshot, id).iter().any(|polecat| polecat.state == PolecatState::Done)
+            && polecats(snapshot, id).any(|polecat| polecat.state == PolecatState::Done)
         {
             counted.done.insert((*id).to_owned());
         }
@@ -224,16 +242,22 @@ fn count(snapshot: &Snapshot, tracked: &[&str]) -> Counted {
     counted
 }
 
-fn polecats<'a>(snapshot: &'a Snapshot, id: &str) -> &'a [PolecatFact] {
-    snapshot.polecats.get(id).map_or(&[], Vec::as_slice)
+fn polecats<'a>(
+    snapshot: &'a Snapshot,
+    id: &str,
+) -> impl Iterator<Item = &'a PolecatFact> + use<'a> {
+    let is_reopened = reopened(snapshot, id).is_some();
+    let all = snapshot.polecats.get(id).map_or(&[][..], Vec::as_slice);
+    all.iter().filter(move |polecat| !is_reopened || !is_spent(polecat))
 }
 
 fn requests<'a>(snapshot: &'a Snapshot, id: &str) -> &'a [RequestFact] {
     snapshot.requests.get(id).map_or(&[], Vec::as_slice)
 }
 
+/// Whether work on a bead landed, and no person reopened the bead since.
 fn has_landed(snapshot: &Snapshot, id: &str) -> bool {
-    requests(snapshot, id).iter().any(|request| request.phase == MergePhase::Landed)
+    landed(snapshot, id).next().is_some() && reopened(snapshot, id).is_none()
 }
 
 /// `a, b, c, d, e and 2 more`, with at most five names.

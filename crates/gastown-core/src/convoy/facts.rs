@@ -99,6 +99,8 @@ pub struct BeadFact {
     pub ready: bool,
     /// What it depends on.
     pub dependencies: Vec<Dependency>,
+    /// The uids of the MergeRequests for whose landing the store closed it.
+    pub closed_for: BTreeSet<String>,
 }
 
 impl BeadFact {
@@ -144,6 +146,8 @@ pub struct PolecatFact {
     /// The reason of its `Degraded` condition, such as `AttemptsSpent`; empty when it is not
     /// degraded.
     pub reason: String,
+    /// Its condition `Merged` is True: its work is on the target branch.
+    pub merged: bool,
 }
 
 /// What a Polecat does for its bead. Of several Polecats of one bead the one with the greatest
@@ -180,6 +184,8 @@ impl PolecatState {
 pub struct RequestFact {
     /// Its name, or `namespace/name` outside the Convoy's namespace.
     pub name: String,
+    /// Its uid.
+    pub uid: String,
     /// `status.phase`; Queued when there is none yet.
     pub phase: MergePhase,
     /// `status.reason`; may be empty.
@@ -210,6 +216,9 @@ pub struct Counted {
     /// Beads of which only a Polecat was Done; they are done in a convoy that does not dispatch.
     #[serde(skip_serializing_if = "BTreeSet::is_empty")]
     pub done: BTreeSet<String>,
+    /// Beads that were closed in the store: one that is open there later was reopened by a person.
+    #[serde(skip_serializing_if = "BTreeSet::is_empty")]
+    pub closed: BTreeSet<String>,
 }
 
 impl Counted {
@@ -229,7 +238,11 @@ impl Counted {
     pub fn write(&self) -> String {
         let mut kept = Self::default();
         let mut size = 32;
-        for (from, to) in [(&self.landed, &mut kept.landed), (&self.done, &mut kept.done)] {
+        for (from, to) in [
+            (&self.landed, &mut kept.landed),
+            (&self.done, &mut kept.done),
+            (&self.closed, &mut kept.closed),
+        ] {
             for id in from {
                 size += id.len() + 3;
                 if size > Self::MAX_BYTES {

@@ -77,13 +77,19 @@ impl Snapshot {
     }
 
     pub(super) fn polecat(mut self, bead: &str, state: PolecatState, reason: &str) -> Self {
-        let fact = PolecatFact { name: format!("p-{bead}"), state, reason: reason.into() };
+        let fact =
+            PolecatFact { name: format!("p-{bead}"), state, reason: reason.into(), merged: false };
         self.polecats.entry(bead.to_owned()).or_default().push(fact);
         self
     }
 
     pub(super) fn request(mut self, bead: &str, phase: MergePhase, reason: &str) -> Self {
-        let fact = RequestFact { name: format!("m-{bead}"), phase, reason: reason.into() };
+        let fact = RequestFact {
+            name: format!("m-{bead}"),
+            uid: format!("uid-{bead}"),
+            phase,
+            reason: reason.into(),
+        };
         self.requests.entry(bead.to_owned()).or_default().push(fact);
         self
     }

@@ -25,16 +25,20 @@ fn bead() -> impl Strategy<Value = BeadFact> {
         any::<bool>(),
         any::<bool>(),
         proptest::collection::vec(dependency, 0..3),
+        prop_oneof![3 => Just(Vec::new()), 1 => proptest::collection::vec(0..3u8, 1..3)],
     )
-        .prop_map(|(status, priority, created, blocked, ready, dependencies)| BeadFact {
-            status: status.into(),
-            priority,
-            created,
-            kind: "task".into(),
-            assignee: String::new(),
-            blocked,
-            ready,
-            dependencies,
+        .prop_map(|(status, priority, created, blocked, ready, dependencies, closed)| {
+            BeadFact {
+                status: status.into(),
+                priority,
+                created,
+                kind: "task".into(),
+                assignee: String::new(),
+                blocked,
+                ready,
+                dependencies,
+                closed_for: closed.into_iter().map(|uid| format!("u{uid}")).collect(),
+            }
         })
 }
 
@@ -46,8 +50,12 @@ fn polecats() -> impl Strategy<Value = Vec<PolecatFact>> {
         Just(PolecatState::Stuck),
         Just(PolecatState::Terminated)
     ];
-    let polecat =
-        state.prop_map(|state| PolecatFact { name: "p".into(), state, reason: String::new() });
+    let polecat = (state, any::<bool>()).prop_map(|(state, merged)| PolecatFact {
+        name: "p".into(),
+        state,
+        reason: String::new(),
+        merged,
+    });
     prop_oneof![2 => Just(Vec::new()), 1 => proptest::collection::vec(polecat, 1..3)]
 }
 
@@ -58,8 +66,12 @@ fn requests() -> impl Strategy<Value = Vec<RequestFact>> {
         Just(MergePhase::Rejected),
         Just(MergePhase::Landed)
     ];
-    let request =
-        phase.prop_map(|phase| RequestFact { name: "m".into(), phase, reason: String::new() });
+    let request = (phase, 0..3u8).prop_map(|(phase, uid)| RequestFact {
+        name: "m".into(),
+        uid: format!("u{uid}"),
+        phase,
+        reason: String::new(),
+    });
     prop_oneof![2 => Just(Vec::new()), 1 => proptest::collection::vec(request, 1..3)]
 }
 
@@ -71,6 +83,7 @@ prop_compose! {
         requests in proptest::collection::vec(requests(), BEADS),
         landed in proptest::collection::btree_set((0..BEADS).prop_map(id), 0..3),
         done in proptest::collection::btree_set((0..BEADS).prop_map(id), 0..3),
+        closed in proptest::collection::btree_set((0..BEADS).prop_map(id), 0..2),
         (dispatch, suspended, stop) in (prop::bool::weighted(0.8), prop::bool::weighted(0.1), any::<bool>()),
         parallelism in proptest::option::of(0..4usize),
         (max_polecats, active) in (0..6usize, 0..6usize),
@@ -96,27 +109,37 @@ prop_compose! {
             polecats: by_bead(polecats),
             requests: requests.into_iter().enumerate().map(|(n, all)| (id(n), all)).collect(),
             name_taken: BTreeSet::new(),
-            counted: Counted { landed, done },
+            counted: Counted { landed, done, closed },
             announced: None,
         }
     }
 }
 
+/// Whether a person reopened the bead: the rule written again.
+fn is_reopened(s: &Snapshot, bead: &str) -> bool {
+    let StoreState::Read(beads) = &s.store else { return false };
+    let Some(fact) = beads.get(bead) else { return false };
+    let was_closed = s.counted.closed.contains(bead) || !fact.closed_for.is_empty();
+    let newer = s.requests.get(bead).into_iter().flatten().any(|request| {
+        request.phase == MergePhase::Landed && !fact.closed_for.contains(&request.uid)
+    });
+    fact.status != "closed" && was_closed && !newer
+}
+
 /// The rule written again, independently of the code under test.
 fn is_done(s: &Snapshot, bead: &str) -> bool {
     let closed = matches!(&s.store, StoreState::Read(beads) if beads.get(bead).is_some_and(|bead| bead.status == "closed"));
+    let reopened = is_reopened(s, bead);
     let landed = s
         .requests
         .get(bead)
         .is_some_and(|all| all.iter().any(|request| request.phase == MergePhase::Landed));
-    let done = s
-        .polecats
-        .get(bead)
-        .is_some_and(|all| all.iter().any(|polecat| polecat.state == PolecatState::Done));
-    closed
-        || landed
-        || s.counted.landed.contains(bead)
-        || (!s.dispatch && (done || s.counted.done.contains(bead)))
+    let done = s.polecats.get(bead).is_some_and(|all| {
+        all.iter()
+            .any(|polecat| polecat.state == PolecatState::Done && !(reopened && polecat.merged))
+    });
+    let before = s.counted.landed.contains(bead) || (!s.dispatch && s.counted.done.contains(bead));
+    closed || (!reopened && (landed || before)) || (!s.dispatch && done)
 }
 
 fn works(s: &Snapshot, bead: &str) -> bool {
@@ -148,7 +171,9 @@ proptest! {
         prop_assert_eq!(names.len(), plan.polecats.len());
         for new in &plan.polecats {
             prop_assert!(tracked.contains(&new.bead) && !is_done(&s, &new.bead), "{:?}", new);
-            prop_assert!(s.polecats[&new.bead].is_empty(), "{:?}", new);
+            let spent = |polecat: &PolecatFact| polecat.state == PolecatState::Done && polecat.merged;
+            let all_spent = is_reopened(&s, &new.bead) && s.polecats[&new.bead].iter().all(spent);
+            prop_assert!(s.polecats[&new.bead].is_empty() || all_spent, "{:?}", new);
             let StoreState::Read(beads) = &s.store else { unreachable!() };
             for dependency in beads[&new.bead].dependencies.iter().filter(|dependency| dependency.kind == "blocks") {
                 let over = beads.get(&dependency.on).is_none_or(|on| ["closed", "pinned"].contains(&on.status.as_str()));
@@ -167,12 +192,13 @@ proptest! {
     }
 
     #[test]
-    fn a_bead_that_was_done_once_stays_done(before in snapshot(), after in snapshot()) {
+    fn a_bead_that_was_done_once_stays_done_unless_it_is_reopened(before in snapshot(), after in snapshot()) {
         let plan = decide(&before);
         let counted = plan.counted.unwrap_or_else(|| before.counted.clone());
         let later = Snapshot { tracked: before.tracked.clone(), dispatch: before.dispatch, counted, ..after };
         let completed: BTreeSet<String> = decide(&later).assessment.completed.into_iter().collect();
-        prop_assert!(plan.assessment.completed.iter().all(|bead| completed.contains(bead)));
+        let is_kept = |bead: &String| completed.contains(bead) || is_reopened(&later, bead);
+        prop_assert!(plan.assessment.completed.iter().all(is_kept));
     }
 
     #[test]
@@ -195,9 +221,9 @@ proptest! {
             if polecats.is_empty() { return Ok(()); }
             for NewPolecat { name, bead, .. } in polecats {
                 prop_assert!(seen.insert(bead.clone()), "{} is started twice", bead);
-                let done = PolecatFact { name, state: PolecatState::Done, reason: String::new() };
+                let done = PolecatFact { name, state: PolecatState::Done, reason: String::new(), merged: true };
                 s.polecats.entry(bead.clone()).or_default().push(done);
-                let landed = RequestFact { name: "m".into(), phase: MergePhase::Landed, reason: String::new() };
+                let landed = RequestFact { name: "m".into(), uid: "new".into(), phase: MergePhase::Landed, reason: String::new() };
                 s.requests.entry(bead).or_default().push(landed);
             }
         }

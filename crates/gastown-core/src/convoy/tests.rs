@@ -1,3 +1,5 @@
+use std::collections::BTreeMap;
+
 use gastown_api::conditions::Status;
 use gastown_api::{ConvoyPhase, DesiredState, FailurePolicy, MergePhase, PolecatPhase};
 
@@ -264,7 +266,12 @@ fn a_polecat_without_attempts_left_fails_its_bead_and_the_rest_goes_on() {
     let mut again = announced;
     again.polecats.insert(
         "gt-1".into(),
-        vec![PolecatFact { name: "p".into(), state: PolecatState::Active, reason: String::new() }],
+        vec![PolecatFact {
+            name: "p".into(),
+            state: PolecatState::Active,
+            reason: String::new(),
+            merged: false,
+        }],
     );
     let plan = decide(&again);
     assert_eq!(
@@ -388,4 +395,101 @@ fn the_state_of_a_polecat_follows_from_its_phase_and_what_is_desired() {
     assert_eq!(state(Some(PolecatPhase::Stuck), Working), PolecatState::Stuck);
     assert_eq!(state(Some(PolecatPhase::Stuck), Terminated), PolecatState::Terminated);
     assert_eq!(state(Some(PolecatPhase::Done), Terminated), PolecatState::Done);
+}
+
+/// gt-1 landed, was closed for that, and its Polecat is still there.
+fn landed_and_closed() -> Snapshot {
+    let mut s = dispatching(&["gt-1", "gt-2:gt-1"])
+        .polecat("gt-1", PolecatState::Done, "")
+        .request("gt-1", MergePhase::Landed, "")
+        .bead("gt-1", |bead| {
+            bead.status = "closed".into();
+            bead.closed_for = ["uid-gt-1".to_owned()].into();
+        })
+        .bead("gt-2", |bead| (bead.blocked, bead.ready) = (false, true));
+    s.polecats.get_mut("gt-1").unwrap()[0].merged = true;
+    s.counted = decide(&s).counted.expect("it is new");
+    s
+}
+
+fn reopen(s: Snapshot) -> Snapshot {
+    s.bead("gt-1", |bead| bead.status = "open".into())
+        .bead("gt-2", |bead| (bead.blocked, bead.ready) = (true, false))
+}
+
+#[test]
+fn a_bead_that_a_person_reopens_is_done_again_whatever_landed_before() {
+    let s = reopen(landed_and_closed());
+    let plan = decide(&s);
+    assert_eq!(phases(&s), "gt-1:Ready gt-2:Blocked", "what waits for it waits again");
+    assert!(!plan.counted.unwrap().landed.contains("gt-1"));
+    let [new] = &plan.polecats[..] else { panic!("{:?}", plan.polecats) };
+    assert_eq!(new.bead, "gt-1");
+    assert_ne!(new.name, polecat_name("web", "gt-1"), "the Polecat of that name still exists");
+
+    let rejected = s.clone().request("gt-1", MergePhase::Rejected, "ByHand");
+    assert_eq!(started(&rejected), ["gt-1"], "nor does it matter what was rejected before");
+
+    // The next one is at work, then lands: that counts.
+    let working = s.polecat("gt-1", PolecatState::Active, "");
+    assert_eq!(
+        (started(&working).len(), phases(&working)),
+        (0, "gt-1:Working gt-2:Blocked".into())
+    );
+    let mut again = working;
+    again.requests.get_mut("gt-1").unwrap().push(RequestFact {
+        name: "m-again".into(),
+        uid: "uid-again".into(),
+        phase: MergePhase::Landed,
+        reason: String::new(),
+    });
+    assert_eq!(phases(&again), "gt-1:Done gt-2:Ready");
+}
+
+#[test]
+fn a_reopening_holds_when_requests_and_polecats_and_annotation_are_gone() {
+    let s = reopen(landed_and_closed());
+    let gone = Snapshot { polecats: BTreeMap::new(), requests: BTreeMap::new(), ..s.clone() };
+    assert_eq!(started(&gone), ["gt-1"]);
+    let forgotten = Snapshot { counted: Counted::default(), ..s };
+    assert_eq!(started(&forgotten), ["gt-1"], "the store knows what it was closed for");
+    let by_hand = gone.bead("gt-1", |bead| bead.closed_for.clear());
+    assert_eq!(started(&by_hand), ["gt-1"], "a person closed it and opened it again");
+}
+
+#[test]
+fn a_landing_that_the_store_has_not_seen_is_no_reopening() {
+    let mut s = reopen(landed_and_closed()).bead("gt-1", |bead| bead.closed_for.clear());
+    assert_eq!(phases(&s), "gt-1:Done gt-2:Ready", "the store may be behind");
+    s.counted = Counted { landed: ["gt-1".to_owned()].into(), ..Counted::default() };
+    s.requests.clear();
+    assert_eq!(phases(&s), "gt-1:Done gt-2:Ready", "a store that is not written never closes it");
+    for store in [StoreState::Unavailable("away".into()), StoreState::Missing] {
+        let s = Snapshot { store, ..reopen(landed_and_closed()) };
+        assert!(
+            decide(&s).assessment.completed.contains(&"gt-1".to_owned()),
+            "unknown is not open"
+        );
+    }
+}
+
+#[test]
+fn a_convoy_that_only_tracks_has_a_reopened_bead_done_again_too() {
+    let s = Snapshot { dispatch: false, ..reopen(landed_and_closed()) };
+    let plan = decide(&s);
+    assert_eq!((plan.assessment.completed.len(), plan.polecats.len()), (0, 0));
+    let worked = s.polecat("gt-1", PolecatState::Done, "");
+    assert_eq!(decide(&worked).assessment.completed, ["gt-1"], "somebody did it again");
+}
+
+#[test]
+fn the_end_after_a_reopening_is_announced_again() {
+    let mut s = landed_and_closed();
+    s.tracked = vec!["gt-1".into()];
+    let Some(Announcement::Publish { mark, .. }) = decide(&s).announcement else {
+        panic!("{:?}", decide(&s))
+    };
+    s.announced = Some(mark);
+    assert_eq!(decide(&s).announcement, None);
+    assert_eq!(decide(&reopen(s)).announcement, Some(Announcement::Clear));
 }

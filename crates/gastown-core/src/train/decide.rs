@@ -104,7 +104,7 @@ fn finish_landings(snapshot: &Snapshot) -> Rule {
                 let tested = passed(r, commit).then(|| commit.clone());
                 let step = Step::MarkLanded {
                     request: r.id.clone(),
-                    commit: Some(commit.clone()),
+                    commit: commit.clone(),
                     tested,
                     reason: "Merged",
                 };
@@ -306,11 +306,13 @@ fn advance(snapshot: &Snapshot, r: &Request, tip: &CommitId, seen: Timestamp) ->
         None => Step::Build { request, base: tip.clone() },
         Some(Built::Landed(commit)) => {
             let tested = passed(r, commit).then(|| commit.clone());
-            let commit = Some(commit.clone());
+            let commit = commit.clone();
             Step::MarkLanded { request, commit, tested, reason: "FoundInTarget" }
         }
+        // The tip that the request was compared with has its changes: that is where they are.
         Some(Built::AlreadyInTarget) => {
-            Step::MarkLanded { request, commit: None, tested: None, reason: "AlreadyInTarget" }
+            let commit = tip.clone();
+            Step::MarkLanded { request, commit, tested: None, reason: "AlreadyInTarget" }
         }
         Some(Built::Conflict(evidence)) => send_back(r, "Conflict", evidence.clone()),
         Some(Built::Candidate(commit)) => {

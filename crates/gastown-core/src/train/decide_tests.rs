@@ -180,3 +180,22 @@ fn ended_requests_are_deleted_after_a_week() {
     sim.snapshot.now += SignedDuration::from_secs(KEPT_SECONDS);
     assert_eq!(decide(&sim.snapshot), Step::DeleteRequest(RequestId("uid-0".into())));
 }
+
+#[test]
+fn a_request_whose_changes_are_there_lands_as_the_tip_that_it_was_compared_with() {
+    let mut sim = Simulation::new(1, BTreeSet::new(), BTreeSet::new(), true);
+    sim.act(Step::Fetch);
+    let tip = sim.tip();
+    sim.snapshot.requests[0].build =
+        Some(Build { base: tip.clone(), built: Built::AlreadyInTarget });
+    let step = decide(&sim.snapshot);
+    let landed = Step::MarkLanded {
+        request: RequestId("uid-0".into()),
+        commit: tip,
+        tested: None,
+        reason: "AlreadyInTarget",
+    };
+    assert_eq!(step, landed);
+    assert!(sim.act(step));
+    assert_eq!(sim.snapshot.requests[0].end.as_ref().unwrap().phase, MergePhase::Landed);
+}

@@ -202,11 +202,11 @@ impl Simulation {
                 self.at(&request).landing = Landing::Confirmed(commit);
             }
             Step::MarkLanded { request, commit, tested, reason } => {
-                if let Some(commit) = commit {
-                    assert!(self.history.contains(&commit), "landed and not on the target");
-                    assert!(self.snapshot.gate.is_none() || tested == Some(commit));
+                assert!(self.history.contains(&commit), "landed and not on the target");
+                if reason == "AlreadyInTarget" {
+                    assert_eq!((commit, tested), (self.tip(), None), "the tip that was compared");
                 } else {
-                    assert_eq!(reason, "AlreadyInTarget");
+                    assert!(self.snapshot.gate.is_none() || tested == Some(commit));
                 }
                 self.end(&request, MergePhase::Landed, reason);
                 self.at(&request).author_notified = true;

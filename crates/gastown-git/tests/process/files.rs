@@ -53,10 +53,12 @@ async fn one_file_is_replaced_and_the_rest_of_the_tree_is_the_same() {
         git(&g.remote(), &["log", "-1", "--format=%an %cn %ct %s", "beads"]),
         "Ann Bot 1700000000 Change it"
     );
-    let trailers = |since, who: &str| objects.trailers(&made, since, who, "Done").unwrap();
-    assert_eq!(trailers(None, "Bot <bot@example.org>"), ["one two"]);
-    assert!(trailers(None, "Ann <ann@example.org>").is_empty(), "an author is not the committer");
-    assert!(trailers(Some(&made), "Bot <bot@example.org>").is_empty());
+    let trailers =
+        |since: &[CommitId], who: &str| objects.trailers(&made, since, who, "Done").unwrap();
+    assert_eq!(trailers(&[], "Bot <bot@example.org>"), [(made.clone(), "one two".to_owned())]);
+    assert!(trailers(&[], "Ann <ann@example.org>").is_empty(), "an author is not the committer");
+    let both = [base.clone(), made.clone()];
+    assert!(trailers(&both, "Bot <bot@example.org>").is_empty());
 }
 
 #[tokio::test]

@@ -149,16 +149,15 @@ pub(super) async fn mark_landed(
     pass: &Pass<'_>,
     train: &mut Train,
     id: &RequestId,
-    commit: Option<CommitId>,
+    commit: CommitId,
     tested: Option<CommitId>,
     why: &'static str,
 ) -> Result<(), Error> {
-    let shown = commit.as_ref().or(train.tip()).map(ToString::to_string).unwrap_or_default();
     let Some(e) = train.entry(id) else { return Ok(()) };
     // The Polecat comes first: after a crash in between, the request is found landed again and the
     // Polecat is marked again.
     let message =
-        format!("Branch {} merged to {} (commit: {shown})", e.durable.branch, pass.target);
+        format!("Branch {} merged to {} (commit: {commit})", e.durable.branch, pass.target);
     e.cached.merged_version = mark_merged(&pass.client(), e.object(), &message).await?;
     let (object, author) = (e.durable.object.clone(), e.author_name());
     let landed = End {
@@ -167,7 +166,7 @@ pub(super) async fn mark_landed(
         message,
         at: Timestamp::now(),
         tested,
-        landed: commit,
+        landed: Some(commit),
     };
     end(pass, train, id, landed).await?;
     if let Some(created) = object.creation_timestamp() {

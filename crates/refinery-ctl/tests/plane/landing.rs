@@ -362,3 +362,22 @@ async fn without_statuses_nothing_runs_twice_and_phases_come_back() -> Result<()
     controller.stop().await;
     Ok(())
 }
+
+#[tokio::test]
+async fn changes_that_the_target_has_already_land_as_its_tip() -> Result<()> {
+    let fixture = Fixture::new().await?;
+    let source = fixture.branch("feature/same", "a", "same\n");
+    // Somebody makes the same change on main, as a commit of their own.
+    let tip = fixture.commit("the same by hand", &[("a", "same\n")]);
+    fixture.push("main");
+    fixture.submit("mr-same", "feature/same", &source, None).await?;
+    let landed = status(&fixture.phase("mr-same", "Landed").await?);
+    ensure!(landed.reason.as_deref() == Some("AlreadyInTarget"), "{landed:?}");
+    ensure!(
+        landed.landed_commit.as_ref() == Some(&tip) && landed.tested_commit.is_none(),
+        "its bead is closed with the tip that was compared: {landed:?}"
+    );
+    ensure!(fixture.remote_head("main") == Some(tip), "nothing was pushed");
+    fixture.no_jobs().await?;
+    Ok(())
+}
