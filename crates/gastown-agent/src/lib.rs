@@ -10,6 +10,7 @@ pub mod done;
 pub mod fetch;
 pub mod hostile;
 pub mod init;
+pub mod lfs;
 pub mod paths;
 pub mod quarantine;
 mod refs;
@@ -18,6 +19,7 @@ pub mod settings;
 pub mod snapshot;
 pub mod socket;
 pub mod state;
+pub mod submodules;
 pub mod sync;
 mod termination;
 

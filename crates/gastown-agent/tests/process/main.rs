@@ -7,6 +7,7 @@ mod http;
 mod isolation;
 mod life;
 mod pod;
+mod real_repositories;
 mod remotes;
 mod running;
 mod witness;
