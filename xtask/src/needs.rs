@@ -112,7 +112,11 @@ impl Needs {
         if wanted(Tier::Process) {
             needs.programs.push(Programs::Helm);
             needs.claude_code = true;
-            needs.packages.extend([("git", "git"), ("sshd", "openssh-server")]);
+            needs.packages.extend([
+                ("git", "git"),
+                ("sshd", "openssh-server"),
+                ("git-lfs", "git-lfs"),
+            ]);
         }
         if wanted(Tier::Plane) {
             needs.programs.push(Programs::ControlPlane);

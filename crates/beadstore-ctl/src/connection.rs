@@ -57,6 +57,7 @@ pub(crate) async fn connect(
         namespace: &namespace,
         secret: None,
         known_hosts: None,
+        ca: None,
         chart_value: "beadstore.secretNamespaces",
     };
     match &valid.source {
@@ -64,7 +65,8 @@ pub(crate) async fn connect(
             let secret = store.spec.git_secret_ref.as_ref().map(|r| r.name.as_str());
             let known_hosts =
                 store.spec.ssh_known_hosts_config_map_ref.as_ref().map(|r| r.name.as_str());
-            let named = Named { secret, known_hosts, ..named };
+            let ca = store.spec.ca_config_map_ref.as_ref();
+            let named = Named { secret, known_hosts, ca, ..named };
             let remote = gastown_credentials::remote(client, named, &repository.url).await?;
             Ok(Connection::Git(Box::new(repository.clone()), remote))
         }

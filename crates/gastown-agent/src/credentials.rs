@@ -5,7 +5,7 @@ use std::path::Path;
 
 use gastown_core::report::InitResult;
 use gastown_git::secret_keys::{self, MissingKey, non_blank};
-use gastown_git::{Credentials, Remote};
+use gastown_git::{Credentials, Remote, Trust};
 use gastown_types::Scheme;
 
 use crate::paths::Paths;
@@ -20,6 +20,9 @@ pub struct Missing {
     /// One sentence with the name and the key.
     pub message: String,
 }
+
+/// The file with certificates of further authorities, in either folder.
+const CA: &str = "ca.crt";
 
 /// The value of a key, which is a file of the mounted folder `dir`.
 fn read(dir: &Path, key: &str) -> Option<Vec<u8>> {
@@ -78,13 +81,32 @@ fn known_hosts(settings: &SyncSettings, paths: &Paths) -> Result<String, Missing
     Ok(text)
 }
 
-/// The remote, with the credentials and host keys that the pod holds at this moment.
+/// Whose certificates are accepted: those of the image, and of the authorities that the Secret or
+/// the ConfigMap name.
+fn trust(settings: &SyncSettings, paths: &Paths) -> Result<Trust, Missing> {
+    let dir = paths.git_ca_dir();
+    let from_map = read(&dir, CA);
+    let named = settings.ca.as_ref().filter(|_| settings.url.scheme() == Scheme::Https);
+    if let Some(name) = named.filter(|_| from_map.is_none()) {
+        let message = format!(
+            "configmap {name} not found, or without the key of spec.kubernetes.caConfigMapRef"
+        );
+        return Err(Missing { result: InitResult::ConfigMapNotFound, message });
+    }
+    let found = [from_map, read(&paths.git_creds(), CA)];
+    let texts = found.iter().flatten().map(|pem| String::from_utf8_lossy(pem).into_owned());
+    let pem = texts.collect::<Vec<_>>().join("\n");
+    Ok(if pem.is_empty() { Trust::System } else { Trust::With(pem) })
+}
+
+/// The remote, with the credentials, host keys and authorities that the pod holds at this moment.
 pub fn remote(settings: &SyncSettings, paths: &Paths) -> Result<Remote, Missing> {
     let credentials = credentials(settings, &paths.git_creds())?;
     Ok(Remote {
         url: settings.url.clone(),
         credentials,
         known_hosts: known_hosts(settings, paths)?,
+        trust: trust(settings, paths)?,
     })
 }
 
@@ -110,6 +132,7 @@ mod tests {
             deadline: None,
             secret: secret.map(str::to_owned),
             known_hosts: None,
+            ca: None,
             copy_agent: false,
             snapshot_every: Duration::from_mins(5),
             refresh_every: Duration::from_mins(1),

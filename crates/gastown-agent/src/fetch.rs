@@ -1,17 +1,20 @@
 //! `gt fetch`: the init container of a gate's Job, which fetches the merge candidate from
-//! refinery-ctl's git endpoint.
+//! refinery-ctl's git endpoint, with the tags of the target branch, its submodules and LFS files.
 
 use std::path::Path;
 use std::time::Duration;
 
 use backon::{ExponentialBuilder, Retryable as _};
-use gastown_git::{Class, Git, GitError};
-use gastown_types::{CommitId, GitUrl};
+use gastown_git::{Class, Credentials, Git, GitError, Remote, Secret, Trust, lfs, tags};
+use gastown_types::{BranchName, CommitId, GitUrl};
 
 use crate::paths::Paths;
+use crate::submodules::{self, Level, Source, Unavailable};
 
 /// Attempts after the first one.
 const RETRIES: usize = 5;
+/// The endpoint's folder of tags: `<this><digest of the target branch>/<tag>`.
+const TAGS: &str = "refs/gastown/tags/";
 /// Before the second attempt; it doubles with each one.
 const FIRST_PAUSE: Duration = Duration::from_secs(1);
 
@@ -49,40 +52,54 @@ impl From<GitError> for FetchError {
     }
 }
 
+impl From<Unavailable> for FetchError {
+    fn from(e: Unavailable) -> Self {
+        if e.transient { Self::Unreachable(e.message) } else { Self::NotFound(e.message) }
+    }
+}
+
 /// The settings of `gt fetch`.
 pub struct FetchSettings {
-    url: GitUrl,
+    remote: Remote,
     candidate: CommitId,
-    ca: Option<String>,
-    token: Option<String>,
+    /// The target branch, and its commit that the candidate was built on.
+    base: Option<(BranchName, CommitId)>,
 }
 
 impl FetchSettings {
-    /// Reads `GASTOWN_GIT_URL`, `GASTOWN_CANDIDATE`, `GASTOWN_CA` and `GASTOWN_TOKEN_FILE`.
+    /// Reads `GASTOWN_GIT_URL`, `GASTOWN_CANDIDATE`, `GASTOWN_BASE`, `GASTOWN_TARGET_BRANCH`,
+    /// `GASTOWN_CA` and `GASTOWN_TOKEN_FILE`.
     pub fn from_env() -> Result<Self, FetchError> {
         let text = |name: &str| std::env::var(name).ok().filter(|v| !v.is_empty());
         let need =
             |name: &str| text(name).ok_or_else(|| FetchError::Config(format!("{name} is not set")));
-        let url = need("GASTOWN_GIT_URL")?
-            .parse()
-            .map_err(|e| FetchError::Config(format!("GASTOWN_GIT_URL: {e}")))?;
-        let candidate = need("GASTOWN_CANDIDATE")?
-            .parse()
-            .map_err(|e| FetchError::Config(format!("GASTOWN_CANDIDATE: {e}")))?;
-        let token = match text("GASTOWN_TOKEN_FILE") {
-            None => None,
-            Some(file) => {
-                let token = std::fs::read_to_string(&file)
-                    .map_err(|e| FetchError::Config(format!("{file}: {e}")))?;
-                let token = token.trim().to_owned();
-                if token.is_empty() || token.contains(|c: char| c.is_control()) {
-                    return Err(FetchError::Config(format!("{file} holds no token")));
-                }
-                Some(token)
+        let url: GitUrl = parsed("GASTOWN_GIT_URL", &need("GASTOWN_GIT_URL")?)?;
+        let candidate = parsed("GASTOWN_CANDIDATE", &need("GASTOWN_CANDIDATE")?)?;
+        let base = match (text("GASTOWN_TARGET_BRANCH"), text("GASTOWN_BASE")) {
+            (Some(target), Some(base)) => {
+                Some((parsed("GASTOWN_TARGET_BRANCH", &target)?, parsed("GASTOWN_BASE", &base)?))
             }
+            // A refinery-ctl of the version before sets neither.
+            _ => None,
         };
-        Ok(Self { url, candidate, ca: text("GASTOWN_CA"), token })
+        let mut remote = Remote::anonymous(url);
+        if let Some(pem) = text("GASTOWN_CA") {
+            remote.trust = Trust::Only(pem);
+        }
+        if let Some(file) = text("GASTOWN_TOKEN_FILE") {
+            let token =
+                std::fs::read(&file).map_err(|e| FetchError::Config(format!("{file}: {e}")))?;
+            remote.credentials = Credentials::Bearer { token: Secret::new(token) };
+        }
+        Ok(Self { remote, candidate, base })
     }
+}
+
+fn parsed<T: std::str::FromStr>(name: &str, text: &str) -> Result<T, FetchError>
+where
+    T::Err: std::fmt::Display,
+{
+    text.parse().map_err(|e| FetchError::Config(format!("{name}: {e}")))
 }
 
 /// Fetches the candidate and checks it out at `/workspace/repo`. While the endpoint cannot be reached
@@ -98,7 +115,7 @@ pub async fn run(paths: &Paths, settings: &FetchSettings) -> Result<(), FetchErr
 
 async fn check_out(paths: &Paths, settings: &FetchSettings) -> Result<(), FetchError> {
     let internal = |e: std::io::Error| FetchError::Internal(e.to_string());
-    let git = Git::from_env().with_deadline(Duration::from_mins(5));
+    let git = Git::from_env();
     let (clone, id) = (paths.worktree(), settings.candidate.as_str());
     // A second start of the container begins again from nothing.
     match std::fs::remove_dir_all(&clone) {
@@ -107,18 +124,19 @@ async fn check_out(paths: &Paths, settings: &FetchSettings) -> Result<(), FetchE
     }
     let git_dir = clone.join(".git");
     std::fs::create_dir_all(&git_dir).map_err(internal)?;
-    // Only the CA is a file; the token goes through git's configuration in the environment.
-    let scratch = tempfile::tempdir_in(paths.workspace()).map_err(internal)?;
     let format = if id.len() == 64 { "--object-format=sha256" } else { "--object-format=sha1" };
     let tree = |call: gastown_git::Call| call.repo(&git_dir).env("GIT_WORK_TREE", &clone);
     tree(git.call(["init", "--quiet", "--template=", format, "--initial-branch=candidate"]))
         .output()
         .await?;
-    fetch(&git, &git_dir, settings, scratch.path()).await?;
+    settings.remote.fetch(&git, &git_dir, &[id.to_owned()]).await?;
+    name_refs(&git, &git_dir, settings).await?;
     tree(git.call(["checkout", "--quiet", "--force", "--detach", id]))
         .doing("check out the candidate")
+        .patient()
         .output()
         .await?;
+    fill(&git, &clone, settings).await?;
     let head = git.call(["rev-parse", "--verify", "HEAD"]).repo(&git_dir).output().await?;
     let head = String::from_utf8_lossy(&head.stdout).trim().to_owned();
     if head != id {
@@ -127,39 +145,43 @@ async fn check_out(paths: &Paths, settings: &FetchSettings) -> Result<(), FetchE
     Ok(())
 }
 
-async fn fetch(
-    git: &Git,
-    git_dir: &Path,
-    settings: &FetchSettings,
-    scratch: &Path,
-) -> Result<(), FetchError> {
-    let id = settings.candidate.as_str();
-    let mut call = git
-        .call([
-            "fetch",
-            "--quiet",
-            "--no-tags",
-            "--no-recurse-submodules",
-            "--no-write-fetch-head",
-            "--refmap=",
-            "--",
-            settings.url.as_str(),
-            id,
-        ])
-        .repo(git_dir)
-        .allow(&settings.url)
-        .doing(format!("fetch the candidate {} from {}", settings.candidate.short(), settings.url));
-    if let Some(pem) = &settings.ca {
-        let file = scratch.join("ca.pem");
-        std::fs::write(&file, pem).map_err(|e| FetchError::Internal(e.to_string()))?;
-        call = call.config("http.sslCAInfo", file.display().to_string());
+/// Fills the submodules and the LFS files from the endpoint, as far as it has them.
+async fn fill(git: &Git, clone: &Path, settings: &FetchSettings) -> Result<(), FetchError> {
+    let remote = &settings.remote;
+    let checkouts =
+        submodules::fill(git, clone, &settings.candidate, Source::Commits(remote), None).await?;
+    let server = format!("{}/info/lfs", remote.url);
+    for Level { git_dir, work_tree, commit, .. } in &checkouts {
+        if !lfs::is_used(git, git_dir, commit).await? {
+            continue;
+        }
+        let storage = git_dir.join("lfs");
+        let filled =
+            remote.fill_lfs(git, git_dir, work_tree, commit, &storage, Some(&server)).await;
+        match filled {
+            Err(e) if e.class.is_transient() => return Err(e.into()),
+            // refinery-ctl could not get them either: the gate shows what depends on them.
+            Err(error) => tracing::warn!(%error, "LFS files stay pointers"),
+            Ok(()) => {}
+        }
     }
-    if let Some(token) = &settings.token {
-        call = call.config(
-            format!("http.{}.extraHeader", settings.url),
-            format!("Authorization: Bearer {token}"),
-        );
+    Ok(())
+}
+
+/// Makes the tags, and `origin/<target>` at the commit that the candidate was built on: what
+/// `git describe` and `git diff origin/main...` need.
+async fn name_refs(git: &Git, git_dir: &Path, settings: &FetchSettings) -> Result<(), FetchError> {
+    let mut listed = settings.remote.ls_tags(git, TAGS).await?;
+    for tag in &mut listed {
+        let name = tag.name.split_once('/').map(|(_, name)| name.to_owned());
+        tag.name = name.unwrap_or_default();
     }
-    call.output().await?;
+    listed.retain(|tag| !tag.name.is_empty());
+    let found = settings.remote.fetch_tags(git, git_dir, listed).await?;
+    tags::write_packed(git_dir, "refs/tags/", &found)?;
+    if let Some((target, base)) = &settings.base {
+        let name = format!("refs/remotes/origin/{target}");
+        git.call(["update-ref", &name, base.as_str()]).repo(git_dir).output().await?;
+    }
     Ok(())
 }

@@ -59,6 +59,10 @@ impl Paths {
     pub fn upstream_repo(&self) -> PathBuf {
         self.at("gastown/upstream/upstream.git")
     }
+    /// The repositories of submodules; read-only for the agent.
+    pub fn upstream_modules(&self) -> PathBuf {
+        self.at("gastown/upstream/modules")
+    }
     /// The volume that the agent writes to.
     pub fn workspace(&self) -> PathBuf {
         self.at("workspace")
@@ -98,6 +102,10 @@ impl Paths {
     /// The ConfigMap with further known hosts.
     pub fn known_hosts_dir(&self) -> PathBuf {
         self.at("ssh-known-hosts")
+    }
+    /// The ConfigMap with certificates of further authorities.
+    pub fn git_ca_dir(&self) -> PathBuf {
+        self.at("git-ca")
     }
     /// The Secret with the agent's credentials.
     pub fn claude_creds(&self) -> PathBuf {

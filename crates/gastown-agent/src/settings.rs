@@ -68,6 +68,8 @@ pub struct SyncSettings {
     pub secret: Option<String>,
     /// The name of the known-hosts ConfigMap, for messages.
     pub known_hosts: Option<String>,
+    /// The name of the ConfigMap with certificates of authorities, for messages.
+    pub ca: Option<String>,
     /// Copy the preset agent into the tools volume, for an image without it.
     pub copy_agent: bool,
     /// How often uncommitted changes are saved.
@@ -139,6 +141,7 @@ impl SyncSettings {
                 .map(Duration::from_secs),
             secret: text("GASTOWN_GIT_SECRET"),
             known_hosts: text("GASTOWN_KNOWN_HOSTS_CONFIGMAP"),
+            ca: text("GASTOWN_CA_CONFIGMAP"),
             copy_agent: flag("GASTOWN_COPY_AGENT"),
             snapshot_every: seconds("GASTOWN_SNAPSHOT_SECONDS", 300)?,
             refresh_every: seconds("GASTOWN_REFRESH_SECONDS", 60)?,

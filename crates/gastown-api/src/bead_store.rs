@@ -6,7 +6,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::schema;
-use crate::shared::ObjectName;
+use crate::shared::{CaConfigMapRef, ObjectName};
 
 /// Where a rig's beads are kept.
 #[derive(CustomResource, Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -71,6 +71,11 @@ pub struct BeadStoreSpec {
     /// the built-in ones of github.com, gitlab.com and bitbucket.org.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ssh_known_hosts_config_map_ref: Option<ObjectName>,
+    /// A ConfigMap in the BeadStore's namespace with the certificates of further authorities
+    /// that are accepted when the repository is reached over https, beside those of the image. The
+    /// key `ca.crt` of the Secret with the git credentials serves as well.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ca_config_map_ref: Option<CaConfigMapRef>,
     /// A Secret in the BeadStore's namespace with the credentials for the repository. For ssh the
     /// key `ssh-privatekey` (or `id_rsa`, `id_ed25519`, `identity`), and optionally `known_hosts`;
     /// for http(s) the keys `username` and `password` or `token`.
@@ -116,9 +121,10 @@ fn backend_rules() -> serde_json::Value {
         ),
         rule(
             format!(
-                "!{served} || !(has(self.gitSecretRef) || has(self.sshKnownHostsConfigMapRef))"
+                "!{served} || !(has(self.gitSecretRef) || has(self.sshKnownHostsConfigMapRef) || \
+                 has(self.caConfigMapRef))"
             ),
-            "gitSecretRef and sshKnownHostsConfigMapRef are for backend GitJsonl: name the server's token in http.tokenSecretRef",
+            "gitSecretRef, sshKnownHostsConfigMapRef and caConfigMapRef are for backend GitJsonl: name the server's token in http.tokenSecretRef",
         ),
     ];
     let list: Vec<(&str, &str)> =
@@ -229,6 +235,11 @@ pub struct BeadStoreTemplate {
     /// the built-in ones of github.com, gitlab.com and bitbucket.org.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ssh_known_hosts_config_map_ref: Option<ObjectName>,
+    /// A ConfigMap in the release's namespace with the certificates of further authorities
+    /// that are accepted when the repository is reached over https, beside those of the image. The
+    /// key `ca.crt` of the Secret with the git credentials serves as well.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ca_config_map_ref: Option<CaConfigMapRef>,
     /// A Secret in the release's namespace with the credentials for the repository. For ssh the key
     /// `ssh-privatekey` (or `id_rsa`, `id_ed25519`, `identity`), and optionally `known_hosts`; for
     /// http(s) the keys `username` and `password` or `token`.
@@ -260,6 +271,7 @@ impl BeadStoreTemplate {
             write_policy: self.write_policy.unwrap_or_default(),
             suspend: self.suspend.unwrap_or_default(),
             ssh_known_hosts_config_map_ref: self.ssh_known_hosts_config_map_ref.clone(),
+            ca_config_map_ref: self.ca_config_map_ref.clone(),
             git_secret_ref: self.git_secret_ref.clone(),
             sync_interval: self.sync_interval.clone().unwrap_or_else(default_interval),
         }

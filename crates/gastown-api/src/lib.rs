@@ -62,7 +62,7 @@ pub use refinery::{
     RefineryTemplate,
 };
 pub use rig::{PolecatCounts, Rig, RigPhase, RigSettings, RigSpec, RigStatus};
-pub use shared::{JsonObject, ObjectName, SecretKeyRef};
+pub use shared::{CaConfigMapRef, JsonObject, ObjectName, SecretKeyRef};
 pub use witness::{
     Channel, EmailChannel, MailTls, PolecatsSummary, Route, WebhookChannel, Witness, WitnessPhase,
     WitnessSpec, WitnessStatus, WitnessTemplate,

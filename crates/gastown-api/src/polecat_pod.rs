@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::pod::PodVolume;
 use crate::schema;
-use crate::shared::{JsonObject, ObjectName, SecretKeyRef, main_branch};
+use crate::shared::{CaConfigMapRef, JsonObject, ObjectName, SecretKeyRef, main_branch};
 
 /// The repository, the credentials and the pod of a Polecat.
 ///
@@ -70,6 +70,16 @@ pub struct KubernetesSpec {
     /// the built-in ones of github.com, gitlab.com and bitbucket.org.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ssh_known_hosts_config_map_ref: Option<ObjectName>,
+    /// A ConfigMap in the Polecat's namespace with the certificates of further authorities
+    /// that are accepted when the repository is reached over https, beside those of the image. The
+    /// key `ca.crt` of the Secret with the git credentials serves as well.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ca_config_map_ref: Option<CaConfigMapRef>,
+    /// Size limit of the workspace, such as `80Gi`: the clone, what the agent builds in it, and its
+    /// commits. Above it the kubelet evicts the pod. By default the chart's `agent.workspaceSize`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 32), extend("x-kubernetes-validations" = schema::quantity()))]
+    pub workspace_size: Option<String>,
     /// Whether ssh host keys are checked. They always are; the field is kept for manifests of the
     /// Go operator. Defaults to `yes`.
     #[serde(default)]
@@ -117,7 +127,7 @@ pub struct KubernetesSpec {
 pub fn volume_rules() -> serde_json::Value {
     schema::rules(&[
         (
-            "!has(self.volumes) || self.volumes.all(v, !(v.name in ['private', 'upstream', 'workspace', 'run', 'tools', 'podinfo', 'prompt', 'git-creds', 'ssh-known-hosts', 'claude-creds', 'home', 'tmp', 'token', 'ca']))",
+            "!has(self.volumes) || self.volumes.all(v, !(v.name in ['private', 'upstream', 'workspace', 'run', 'tools', 'podinfo', 'prompt', 'git-creds', 'git-ca', 'ssh-known-hosts', 'claude-creds', 'home', 'tmp', 'token', 'ca']))",
             "kubernetes.volumes[].name is one that the operator uses itself: choose another",
         ),
         (
@@ -125,8 +135,8 @@ pub fn volume_rules() -> serde_json::Value {
             "kubernetes.volumeMounts[].name must be one of kubernetes.volumes: add the volume",
         ),
         (
-            "!has(self.volumeMounts) || self.volumeMounts.all(m, m.mountPath.matches('^/[^:]*$') && !m.mountPath.matches('/[.][.]?(/|$)|//') && !m.mountPath.matches('^/((gastown|workspace|git-creds|claude-creds|ssh-known-hosts|tmp|proc|sys|dev|var/run/gastown)(/.*)?|home/nonroot/?|home/?)?$'))",
-            "kubernetes.volumeMounts[].mountPath must be an absolute path outside the operator's own (/gastown, /workspace, /git-creds, /claude-creds, /ssh-known-hosts, /tmp, /home/nonroot) and the system's",
+            "!has(self.volumeMounts) || self.volumeMounts.all(m, m.mountPath.matches('^/[^:]*$') && !m.mountPath.matches('/[.][.]?(/|$)|//') && !m.mountPath.matches('^/((gastown|workspace|git-creds|git-ca|claude-creds|ssh-known-hosts|tmp|proc|sys|dev|var/run/gastown)(/.*)?|home/nonroot/?|home/?)?$'))",
+            "kubernetes.volumeMounts[].mountPath must be an absolute path outside the operator's own (/gastown, /workspace, /git-creds, /git-ca, /claude-creds, /ssh-known-hosts, /tmp, /home/nonroot) and the system's",
         ),
     ])
 }
@@ -150,6 +160,8 @@ impl KubernetesSpec {
             resources: None,
             active_deadline_seconds: default_deadline(),
             ssh_known_hosts_config_map_ref: None,
+            ca_config_map_ref: None,
+            workspace_size: None,
             ssh_strict_host_key_checking: StrictHostKeyChecking::Yes,
             image_pull_secrets: Vec::new(),
             node_selector: BTreeMap::new(),

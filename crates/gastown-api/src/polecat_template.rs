@@ -10,7 +10,7 @@ use crate::polecat::{
 };
 use crate::polecat_pod::{self, KubernetesSpec};
 use crate::schema;
-use crate::shared::{JsonObject, ObjectName, SecretKeyRef};
+use crate::shared::{CaConfigMapRef, JsonObject, ObjectName, SecretKeyRef};
 
 /// What all Polecats of a rig share: a [`PolecatSpec`] without defaults of its own. It is copied
 /// whole into each Polecat that is started, so a later change affects later Polecats only.
@@ -195,6 +195,16 @@ pub struct KubernetesTemplate {
     /// the built-in ones of github.com, gitlab.com and bitbucket.org.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ssh_known_hosts_config_map_ref: Option<ObjectName>,
+    /// A ConfigMap in the Polecat's namespace with the certificates of further authorities
+    /// that are accepted when the repository is reached over https, beside those of the image. The
+    /// key `ca.crt` of the Secret with the git credentials serves as well.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ca_config_map_ref: Option<CaConfigMapRef>,
+    /// Size limit of the workspace, such as `80Gi`: the clone, what the agent builds in it, and its
+    /// commits. Above it the kubelet evicts the pod. By default the chart's `agent.workspaceSize`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 32), extend("x-kubernetes-validations" = schema::quantity()))]
+    pub workspace_size: Option<String>,
     /// Secrets in the Polecat's namespace to pull the images with.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 16))]
@@ -254,6 +264,8 @@ impl KubernetesTemplate {
                 .active_deadline_seconds
                 .unwrap_or(plain.active_deadline_seconds),
             ssh_known_hosts_config_map_ref: self.ssh_known_hosts_config_map_ref,
+            ca_config_map_ref: self.ca_config_map_ref,
+            workspace_size: self.workspace_size,
             image_pull_secrets: self.image_pull_secrets,
             node_selector: self.node_selector,
             tolerations: self.tolerations,
@@ -312,6 +324,7 @@ mod tests {
                 "gitRepository": "https://host/c/d", "gitBranch": "next", "gitSecretRef": {"name": "g"},
                 "claudeCredsSecretRef": {"name": "cc"}, "apiKeySecretRef": {"name": "k", "key": "v"}, "image": "img",
                 "resources": {"requests": {"cpu": "1"}}, "activeDeadlineSeconds": 60, "sshKnownHostsConfigMapRef": {"name": "kh"},
+                "caConfigMapRef": {"name": "ca", "key": "root.pem"}, "workspaceSize": "80Gi",
                 "imagePullSecrets": [{"name": "p"}], "nodeSelector": {"a": "b"}, "tolerations": [{"key": "t"}],
                 "affinity": {"nodeAffinity": {}}, "priorityClassName": "pc", "runtimeClassName": "rc",
                 "volumes": [{"name": "v", "emptyDir": {}}], "volumeMounts": [{"name": "v", "mountPath": "/v"}],

@@ -7,7 +7,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::schema;
-use crate::shared::{ObjectName, main_branch, yes};
+use crate::shared::{CaConfigMapRef, ObjectName, main_branch, yes};
 
 /// Tests what a rig's polecats finished and lands it on a branch.
 #[derive(CustomResource, Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -59,6 +59,11 @@ pub struct RefinerySpec {
     /// the built-in ones of github.com, gitlab.com and bitbucket.org.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ssh_known_hosts_config_map_ref: Option<ObjectName>,
+    /// A ConfigMap in the Refinery's namespace with the certificates of further authorities
+    /// that are accepted when the repository is reached over https, beside those of the image. The
+    /// key `ca.crt` of the Secret with the git credentials serves as well.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ca_config_map_ref: Option<CaConfigMapRef>,
     /// Image, resources and environment of the gate's pod. By default the operator's agent image.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub gate_template: Option<GateTemplate>,
@@ -93,6 +98,11 @@ pub struct RefineryTemplate {
     /// the built-in ones of github.com, gitlab.com and bitbucket.org.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ssh_known_hosts_config_map_ref: Option<ObjectName>,
+    /// A ConfigMap in the release's namespace with the certificates of further authorities
+    /// that are accepted when the repository is reached over https, beside those of the image. The
+    /// key `ca.crt` of the Secret with the git credentials serves as well.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ca_config_map_ref: Option<CaConfigMapRef>,
     /// Image, resources and environment of the gate's pod. By default the operator's agent image.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub gate_template: Option<GateTemplate>,
@@ -116,6 +126,7 @@ impl RefineryTemplate {
             git_secret_ref: self.git_secret_ref.clone(),
             delete_merged_branches: self.delete_merged_branches.unwrap_or_else(yes),
             ssh_known_hosts_config_map_ref: self.ssh_known_hosts_config_map_ref.clone(),
+            ca_config_map_ref: self.ca_config_map_ref.clone(),
             gate_template: self.gate_template.clone(),
         }
     }

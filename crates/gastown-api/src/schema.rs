@@ -41,6 +41,14 @@ pub fn branch() -> Value {
     )])
 }
 
+/// A size in bytes as Kubernetes writes it.
+pub fn quantity() -> Value {
+    rules(&[(
+        "isQuantity(self) && quantity(self).isGreaterThan(quantity('0'))",
+        "must be a size such as 40Gi or 500M: a number and a unit, more than 0",
+    )])
+}
+
 /// A bead's id. The empty text means that there is none.
 pub fn bead_id() -> Value {
     rules(&[(

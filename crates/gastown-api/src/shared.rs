@@ -30,6 +30,23 @@ pub struct SecretKeyRef {
     pub key: String,
 }
 
+/// One key of a ConfigMap in the same namespace with certificates of authorities.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct CaConfigMapRef {
+    /// Name of the ConfigMap.
+    #[schemars(length(min = 1, max = 253))]
+    pub name: String,
+    /// Key in the ConfigMap's data. Its value is one or more certificates as PEM. Defaults to
+    /// `ca.crt`.
+    #[serde(default = "ca_key")]
+    #[schemars(length(min = 1, max = 253))]
+    pub key: String,
+}
+
+fn ca_key() -> String {
+    "ca.crt".to_owned()
+}
+
 /// What `#[serde(default = …)]` needs for `true`.
 pub fn yes() -> bool {
     true

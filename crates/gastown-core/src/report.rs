@@ -59,6 +59,12 @@ pub enum InitResult {
     BranchExists,
     /// No connection, a time-out, or the remote broke off.
     RemoteUnreachable,
+    /// The server, or a proxy before it, refused the request in a way that repeating does not mend.
+    RemoteRefused,
+    /// A submodule of the repository could not be fetched.
+    SubmoduleUnavailable,
+    /// The content of large files (git LFS) could not be fetched.
+    LfsUnavailable,
     /// The pod's configuration is invalid (a URL or branch).
     InvalidConfig,
     /// The operator's own code failed (a full disk, a bug).

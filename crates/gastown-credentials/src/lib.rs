@@ -4,12 +4,16 @@
 //! Secrets are read again for each use; nothing secret is cached. This crate knows no controller:
 //! the API server decides who may read which Secret.
 
+use gastown_api::CaConfigMapRef;
 use gastown_api::names::reason;
 use gastown_git::secret_keys::{self, MissingKey, non_blank};
-use gastown_git::{Class, Remote};
+use gastown_git::{Class, Refusal, Remote, Trust};
 use gastown_types::GitUrl;
 use k8s_openapi::api::core::v1::{ConfigMap, Secret as KubeSecret};
 use kube::{Api, Client};
+
+/// The key of the Secret with certificates of further authorities.
+const CA: &str = "ca.crt";
 
 /// Why the remote or the token could not be made.
 #[derive(Debug)]
@@ -29,13 +33,16 @@ pub struct Named<'a> {
     pub secret: Option<&'a str>,
     /// The name of the ConfigMap with further host keys.
     pub known_hosts: Option<&'a str>,
+    /// The ConfigMap and its key with certificates of further authorities.
+    pub ca: Option<&'a CaConfigMapRef>,
     /// The chart's value that allows further namespaces, such as `refinery.secretNamespaces`.
     pub chart_value: &'static str,
 }
 
-/// The remote at `url`, with the credentials and host keys of `named`.
+/// The remote at `url`, with the credentials, host keys and authorities of `named`.
 pub async fn remote(client: &Client, named: Named<'_>, url: &GitUrl) -> Result<Remote, Error> {
     let mut remote = Remote::anonymous(url.clone());
+    let mut authorities = Vec::new();
     if let Some(name) = named.secret {
         let value = secret(client, &named, name).await?;
         remote.credentials = secret_keys::credentials(url.scheme(), &value)
@@ -43,21 +50,34 @@ pub async fn remote(client: &Client, named: Named<'_>, url: &GitUrl) -> Result<R
         if let Some(known) = value("known_hosts") {
             remote.known_hosts = String::from_utf8_lossy(&known).into_owned();
         }
+        authorities.extend(value(CA).map(|pem| String::from_utf8_lossy(&pem).into_owned()));
     }
     if let Some(name) = named.known_hosts {
-        let map = Api::<ConfigMap>::namespaced(client.clone(), named.namespace).get(name).await;
-        let map =
-            map.map_err(|e| absent(e, "configmap", name, &named, reason::CONFIG_MAP_NOT_FOUND))?;
-        let Some(known) = map.data.unwrap_or_default().remove("known_hosts") else {
-            return Err(Error::Condition(
-                reason::CONFIG_MAP_NOT_FOUND,
-                format!("configmap {name} has no key known_hosts"),
-            ));
-        };
+        let known = from_config_map(client, &named, name, "known_hosts").await?;
         remote.known_hosts.push('\n');
         remote.known_hosts.push_str(&known);
     }
+    if let Some(ca) = named.ca {
+        authorities.push(from_config_map(client, &named, &ca.name, &ca.key).await?);
+    }
+    if !authorities.is_empty() {
+        remote.trust = Trust::With(authorities.join("\n"));
+    }
     Ok(remote)
+}
+
+/// The value of a key of the ConfigMap `name`.
+async fn from_config_map(
+    client: &Client,
+    named: &Named<'_>,
+    name: &str,
+    key: &str,
+) -> Result<String, Error> {
+    let map = Api::<ConfigMap>::namespaced(client.clone(), named.namespace).get(name).await;
+    let map = map.map_err(|e| absent(e, "configmap", name, named, reason::CONFIG_MAP_NOT_FOUND))?;
+    map.data.unwrap_or_default().remove(key).ok_or_else(|| {
+        Error::Condition(reason::CONFIG_MAP_NOT_FOUND, format!("configmap {name} has no key {key}"))
+    })
 }
 
 /// The bearer token in key `token` of the Secret that is named; `None` when no Secret is named.
@@ -116,6 +136,7 @@ pub fn reason_of(class: Class) -> &'static str {
         Class::RepositoryNotFound => "RepositoryNotFound",
         Class::RefNotFound => "BranchNotFound",
         Class::Unreachable | Class::Timeout => "RemoteUnreachable",
+        Class::Rejected(Refusal::Http(_)) => reason::REMOTE_REFUSED,
         Class::Rejected(_) => "PushRejected",
         Class::Corrupt => "MirrorBroken",
         Class::TooMuchOutput | Class::Local => "Internal",

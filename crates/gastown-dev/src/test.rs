@@ -41,7 +41,7 @@ pub async fn run(args: &TestArgs) -> Result<()> {
 /// of it.
 async fn prepare(tiers: &[Tier]) -> Result<()> {
     if tiers.contains(&Tier::Process) {
-        util::need_debian(&[("git", "git"), ("sshd", "openssh-server")])?;
+        util::need_debian(&[("git", "git"), ("sshd", "openssh-server"), ("git-lfs", "git-lfs")])?;
         gastown_cluster::toolchain::helm().await?;
         gastown_cluster::agents::claude_code().await?;
     }

@@ -23,11 +23,16 @@ use axum::routing::{get, put};
 use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD as BASE64;
 use futures::StreamExt;
+use parking_lot::Mutex;
 use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
-use tokio::net::TcpListener;
+use tokio::net::{TcpListener, TcpStream};
 use tokio::process::{ChildStdin, ChildStdout, Command};
 use tokio::task::JoinHandle;
+use tokio_rustls::TlsAcceptor;
+use tokio_rustls::server::TlsStream;
 use tokio_util::io::ReaderStream;
+
+mod git_lfs;
 
 /// The file in a bare repository that lists the refs that no push may touch, one a line.
 const REFUSED: &str = "refused-refs";
@@ -53,19 +58,20 @@ pub struct Config {
 }
 
 /// A git server on a free port of the loopback interface, gone when dropped.
-#[derive(Debug)]
 pub struct GitHttp {
     config: Config,
     address: SocketAddr,
     task: Option<JoinHandle<()>>,
     counts: Arc<Counts>,
+    tls: Option<TlsAcceptor>,
 }
 
-/// The number of requests.
+/// The number of requests, and those that are refused.
 #[derive(Debug, Default)]
 struct Counts {
     requests: AtomicU64,
     sessions: AtomicU64,
+    refused: Mutex<Option<(String, StatusCode)>>,
 }
 
 impl GitHttp {
@@ -76,19 +82,45 @@ impl GitHttp {
 
     /// Serves the repositories of `config.dir`.
     pub async fn start_with(config: Config) -> Result<Self> {
-        let counts = Arc::default();
-        let (address, task) = serve("127.0.0.1:0".parse()?, &config, &counts).await?;
-        Ok(Self { config, address, task: Some(task), counts })
+        Self::start_as(config, None).await
     }
 
-    /// `http://127.0.0.1:PORT`, without a slash at its end and without a user.
+    /// Serves the repositories of `config.dir` over https, with a certificate of an authority of
+    /// its own, which is returned as PEM.
+    pub async fn start_secure(config: Config) -> Result<(Self, String)> {
+        let own = rcgen::generate_simple_self_signed(vec!["127.0.0.1".to_owned()])?;
+        let key = rustls_pki_types::PrivateKeyDer::try_from(own.signing_key.serialize_der())
+            .map_err(anyhow::Error::msg)?;
+        let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+        let tls = rustls::ServerConfig::builder_with_provider(provider)
+            .with_safe_default_protocol_versions()?
+            .with_no_client_auth()
+            .with_single_cert(vec![own.cert.der().clone()], key)?;
+        let server = Self::start_as(config, Some(TlsAcceptor::from(Arc::new(tls)))).await?;
+        Ok((server, own.cert.pem()))
+    }
+
+    async fn start_as(config: Config, tls: Option<TlsAcceptor>) -> Result<Self> {
+        let counts = Arc::default();
+        let (address, task) = serve("127.0.0.1:0".parse()?, &config, &counts, &tls).await?;
+        Ok(Self { config, address, task: Some(task), counts, tls })
+    }
+
+    /// `http://127.0.0.1:PORT` (or `https://…`), without a slash at its end and without a user.
     pub fn url(&self) -> String {
-        format!("http://{}", self.address)
+        let scheme = if self.tls.is_some() { "https" } else { "http" };
+        format!("{scheme}://{}", self.address)
     }
 
     /// The URL of one repository.
     pub fn repository(&self, name: &str) -> String {
-        format!("http://{}/{name}.git", self.address)
+        format!("{}/{name}.git", self.url())
+    }
+
+    /// Answers requests whose path contains this text with this status from now on, as a proxy
+    /// before the server does; `None` serves all again.
+    pub fn refuse_requests(&self, refused: Option<(&str, StatusCode)>) {
+        *self.counts.refused.lock() = refused.map(|(part, status)| (part.to_owned(), status));
     }
 
     /// The folder of one bare repository.
@@ -125,7 +157,7 @@ impl GitHttp {
     /// Serves again on the same port.
     pub async fn up(&mut self) -> Result<()> {
         if self.task.is_none() {
-            self.task = Some(serve(self.address, &self.config, &self.counts).await?.1);
+            self.task = Some(serve(self.address, &self.config, &self.counts, &self.tls).await?.1);
         }
         Ok(())
     }
@@ -153,13 +185,19 @@ async fn serve(
     address: SocketAddr,
     config: &Config,
     counts: &Arc<Counts>,
+    tls: &Option<TlsAcceptor>,
 ) -> Result<(SocketAddr, JoinHandle<()>)> {
     let listener =
         TcpListener::bind(address).await.with_context(|| format!("listening on {address}"))?;
     let address = listener.local_addr()?;
     let app = router(config.clone()).layer(from_fn_with_state(counts.clone(), count));
+    let tls = tls.clone();
     let task = tokio::spawn(async move {
-        if let Err(e) = axum::serve(listener, app).await {
+        let ended = match tls {
+            Some(tls) => axum::serve(Secure { listener, tls }, app).await,
+            None => axum::serve(listener, app).await,
+        };
+        if let Err(e) = ended {
             tracing::error!(error = %e, "the git server ended");
         }
     });
@@ -171,7 +209,36 @@ async fn count(State(counts): State<Arc<Counts>>, request: Request, next: Next) 
     if request.uri().path().ends_with("/info/refs") {
         counts.sessions.fetch_add(1, Ordering::Relaxed);
     }
+    let refused = counts.refused.lock().clone();
+    if let Some((_, status)) = refused.filter(|(part, _)| request.uri().path().contains(part)) {
+        return (status, "refused on the way\n").into_response();
+    }
     next.run(request).await
+}
+
+/// A listener whose connections speak TLS.
+struct Secure {
+    listener: TcpListener,
+    tls: TlsAcceptor,
+}
+
+impl axum::serve::Listener for Secure {
+    type Io = TlsStream<TcpStream>;
+    type Addr = SocketAddr;
+
+    async fn accept(&mut self) -> (Self::Io, SocketAddr) {
+        loop {
+            let (stream, peer) = axum::serve::Listener::accept(&mut self.listener).await;
+            // A client that does not trust us ends the handshake.
+            if let Ok(stream) = self.tls.accept(stream).await {
+                return (stream, peer);
+            }
+        }
+    }
+
+    fn local_addr(&self) -> std::io::Result<SocketAddr> {
+        self.listener.local_addr()
+    }
 }
 
 /// Creates an empty bare repository `NAME.git` in `dir`; one that exists is left as it is.
@@ -254,6 +321,9 @@ async fn backend(State(config): State<Arc<Config>>, request: Request) -> Respons
         let challenge = [(header::WWW_AUTHENTICATE, "Basic realm=\"git\"")];
         return (StatusCode::UNAUTHORIZED, challenge, "a user and a password are needed\n")
             .into_response();
+    }
+    if git_lfs::is_request(request.uri().path()) {
+        return git_lfs::answer(&config.dir, request).await;
     }
     cgi(&config, request).await.unwrap_or_else(|e| {
         tracing::error!(error = format!("{e:#}"), "git http-backend");

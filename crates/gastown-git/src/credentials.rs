@@ -7,6 +7,7 @@ use gastown_types::{GitUrl, Scheme};
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, percent_encode};
 use tempfile::TempDir;
 
+use crate::authorities::Trust;
 use crate::error::{Class, GitError};
 use crate::known_hosts;
 use crate::spawn::{Call, Git};
@@ -55,6 +56,11 @@ pub enum Credentials {
         /// The password or token.
         password: Secret,
     },
+    /// For http and https: a token in the header `Authorization`.
+    Bearer {
+        /// The token.
+        token: Secret,
+    },
 }
 
 /// The files that one run of git needs: the key, known hosts, the credential store. Deleted when
@@ -63,22 +69,30 @@ pub(crate) struct CredentialFiles {
     dir: TempDir,
     ssh_command: Option<String>,
     helper: Option<String>,
+    header: Option<String>,
+    authorities: Option<String>,
 }
 
 impl CredentialFiles {
-    /// Writes the files for the remote at `url`; `hosts` is the text of a `known_hosts` file.
+    /// Writes the files for the remote at `url`; `hosts` is the text of a `known_hosts` file, and
+    /// `trust` is whose certificates are accepted.
     pub(crate) fn write(
         git: &Git,
         url: &GitUrl,
         credentials: &Credentials,
         hosts: &str,
+        trust: &Trust,
     ) -> Result<Self, GitError> {
         let dir = tempfile::Builder::new().prefix("gastown-git-").tempdir();
         let dir = dir.map_err(|e| GitError::local("make a temporary folder", e))?;
-        let mut files = Self { ssh_command: None, helper: None, dir };
+        let mut files =
+            Self { ssh_command: None, helper: None, header: None, authorities: None, dir };
         match url.scheme() {
             Scheme::Ssh => files.write_ssh(git, credentials, hosts)?,
-            Scheme::Http | Scheme::Https => files.write_http(url, credentials)?,
+            Scheme::Http | Scheme::Https => {
+                files.write_http(url, credentials)?;
+                files.write_authorities(trust)?;
+            }
             Scheme::File => {}
         }
         Ok(files)
@@ -92,6 +106,13 @@ impl CredentialFiles {
         }
         if let Some(helper) = &self.helper {
             call = call.config("credential.helper", helper);
+        }
+        if let Some(header) = &self.header {
+            // The environment, through which configuration goes, is as private as a file.
+            call = call.config(format!("http.{url}.extraHeader"), header);
+        }
+        if let Some(file) = &self.authorities {
+            call = call.config("http.sslCAInfo", file).config("http.proxySSLCAInfo", file);
         }
         call
     }
@@ -131,7 +152,28 @@ impl CredentialFiles {
         Ok(())
     }
 
+    fn write_authorities(&mut self, trust: &Trust) -> Result<(), GitError> {
+        if let Some(pem) = trust.file()? {
+            let path = self.dir.path().join("authorities");
+            write_private(&path, pem.as_bytes())?;
+            self.authorities = Some(path.display().to_string());
+        }
+        Ok(())
+    }
+
     fn write_http(&mut self, url: &GitUrl, credentials: &Credentials) -> Result<(), GitError> {
+        if let Credentials::Bearer { token } = credentials {
+            let token = String::from_utf8_lossy(token.expose().trim_ascii()).into_owned();
+            if token.is_empty() || token.contains(char::is_control) {
+                return Err(GitError::new(
+                    Class::BadCredentials,
+                    "use the token",
+                    "it is empty or has a control character",
+                ));
+            }
+            self.header = Some(format!("Authorization: Bearer {token}"));
+            return Ok(());
+        }
         let Credentials::Basic { username, password } = credentials else { return Ok(()) };
         let breaks = |b: &u8| *b == b'\n' || *b == b'\0' || *b == b'\r';
         let password = password.expose().trim_ascii_end();
@@ -194,7 +236,8 @@ mod tests {
     use super::*;
 
     fn write(url: &str, credentials: &Credentials) -> Result<CredentialFiles, GitError> {
-        CredentialFiles::write(&Git::from_env(), &url.parse().unwrap(), credentials, "")
+        let url = url.parse().unwrap();
+        CredentialFiles::write(&Git::from_env(), &url, credentials, "", &Trust::System)
     }
 
     #[test]

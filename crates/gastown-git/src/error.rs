@@ -44,6 +44,9 @@ pub enum Refusal {
     Hook,
     /// The branch is protected.
     Protected,
+    /// The server, or a proxy before it, refuses the HTTP request with this status. Sent again, it
+    /// is refused again.
+    Http(u16),
     /// Any other refusal.
     Other,
 }
@@ -94,6 +97,9 @@ impl fmt::Display for GitError {
             Class::Rejected(Refusal::Stale) => "somebody else moved the branch",
             Class::Rejected(Refusal::Hook) => "a hook of the remote refused it",
             Class::Rejected(Refusal::Protected) => "the branch is protected",
+            Class::Rejected(Refusal::Http(_)) => {
+                "the server, or a proxy before it, refused the request"
+            }
             Class::Rejected(Refusal::Other) => "the remote refused it",
             Class::Corrupt => "objects are corrupt",
             Class::TooMuchOutput => "there is more data than the limit allows",
@@ -113,7 +119,13 @@ const RULES: &[(Class, &[&str])] = &[
     (Class::UnknownHostKey, &["host key verification failed", "host key is known for"]),
     (
         Class::RefNotFound,
-        &["couldn't find remote ref", "remote ref does not exist", "not our ref", "no such ref"],
+        &[
+            "couldn't find remote ref",
+            "remote ref does not exist",
+            "not our ref",
+            "no such ref",
+            "unadvertised object",
+        ],
     ),
     (
         Class::AuthFailed,
@@ -122,7 +134,6 @@ const RULES: &[(Class, &[&str])] = &[
             "authentication failed",
             "could not read username",
             "could not read password",
-            "error: 401",
             "too many authentication failures",
             "load key",
             "error in libcrypto",
@@ -131,7 +142,6 @@ const RULES: &[(Class, &[&str])] = &[
     (
         Class::PermissionDenied,
         &[
-            "error: 403",
             "access denied",
             "not allowed to",
             "permission to ",
@@ -145,7 +155,6 @@ const RULES: &[(Class, &[&str])] = &[
             "does not appear to be a git repository",
             "repository not found",
             "could not be found",
-            "error: 404",
             "project not found",
             "repository '*not found",
         ],
@@ -185,8 +194,6 @@ const RULES: &[(Class, &[&str])] = &[
             "hung up unexpectedly",
             "unexpected disconnect",
             "network is unreachable",
-            "error: 5",
-            "error: 429",
             "rpc failed",
             "empty reply",
             "timed out",
@@ -198,9 +205,41 @@ const RULES: &[(Class, &[&str])] = &[
     ),
 ];
 
+/// What stands before an HTTP status in the error output of git and curl: of the server's own
+/// answer, and of a proxy that opens no tunnel.
+const HTTP_STATUS: [&str; 4] = [
+    "the requested url returned error: ",
+    "rpc failed; http ",
+    "received http code ",
+    "connect tunnel failed, response ",
+];
+
+/// The HTTP status of a failed request, in error output in lower case.
+fn http_status(text: &str) -> Option<u16> {
+    HTTP_STATUS.iter().find_map(|before| {
+        let (_, after) = text.split_once(before)?;
+        after.get(..3)?.parse().ok().filter(|status| (300..600).contains(status))
+    })
+}
+
+/// The class of a failure by the HTTP status.
+fn by_status(status: u16) -> Class {
+    match status {
+        401 => Class::AuthFailed,
+        403 => Class::PermissionDenied,
+        404 => Class::RepositoryNotFound,
+        // A time-out, "too early", too many requests, and faults of the server.
+        408 | 425 | 429 | 500.. => Class::Unreachable,
+        _ => Class::Rejected(Refusal::Http(status)),
+    }
+}
+
 /// The class of a failure from git's and ssh's error output.
 pub(crate) fn classify(stderr: &str) -> Class {
     let text = stderr.to_ascii_lowercase();
+    if let Some(status) = http_status(&text) {
+        return by_status(status);
+    }
     let matches = |pattern: &&str| pattern.split('*').all(|part| text.contains(part));
     let rule = RULES.iter().find(|(_, patterns)| patterns.iter().any(&matches));
     rule.map_or(Class::Local, |(class, _)| *class)
@@ -257,6 +296,30 @@ mod tests {
                 Class::Unreachable,
             ),
             ("fatal: the remote end hung up unexpectedly", Class::Unreachable),
+            (
+                "error: RPC failed; HTTP 413 curl 22 The requested URL returned error: 413\nsend-pack: unexpected disconnect while reading sideband packet\nfatal: the remote end hung up unexpectedly",
+                Class::Rejected(Refusal::Http(413)),
+            ),
+            (
+                "fatal: unable to access 'https://h/r/': Received HTTP code 407 from proxy after CONNECT",
+                Class::Rejected(Refusal::Http(407)),
+            ),
+            (
+                "fatal: unable to access 'https://h/r/': CONNECT tunnel failed, response 502",
+                Class::Unreachable,
+            ),
+            (
+                "fatal: unable to access 'http://h/r/': The requested URL returned error: 429",
+                Class::Unreachable,
+            ),
+            (
+                "fatal: unable to access 'http://h/r/': The requested URL returned error: 401",
+                Class::AuthFailed,
+            ),
+            (
+                "error: RPC failed; HTTP 404 curl 22 The requested URL returned error: 404",
+                Class::RepositoryNotFound,
+            ),
             (
                 "error: object 12: missingEmail: invalid author\nfatal: fsck error in packed object",
                 Class::Corrupt,

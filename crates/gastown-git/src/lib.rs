@@ -4,21 +4,28 @@
 //! of a branch, serving a mirror over HTTP. It does not know Kubernetes: callers pass credentials as
 //! values and make conditions of errors.
 
+mod authorities;
 pub mod candidate;
 mod commit;
+mod contents;
 mod credentials;
 pub mod error;
 pub mod files;
 pub mod history;
 pub mod known_hosts;
+pub mod lfs;
 pub mod mirror;
+mod progress;
 pub mod push;
 pub mod remote;
 pub mod secret_keys;
 pub mod serve;
 pub mod spawn;
+pub mod submodules;
+pub mod tags;
 mod trailer;
 
+pub use authorities::Trust;
 pub use candidate::{Built, Candidate, Recipe, Shape, Strategy, build};
 pub use credentials::{Credentials, Secret};
 pub use error::{Class, GitError, Refusal};

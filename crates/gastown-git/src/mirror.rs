@@ -3,8 +3,7 @@
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
-use std::sync::LazyLock;
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use gastown_types::{BranchName, CommitId, GitUrl, digest, text};
 
@@ -17,9 +16,12 @@ use crate::spawn::Git;
 const UPSTREAM: &str = "refs/gastown/upstream/heads/";
 /// The namespace of candidates in the mirror: `<this><commit>`.
 pub(crate) const CANDIDATES: &str = "refs/gastown/candidates/";
-
-/// When this process first used a mirror: lock files from before are a dead process's.
-static STARTED: LazyLock<SystemTime> = LazyLock::new(SystemTime::now);
+/// The namespace of tags in the mirror: `<this><digest of the target branch>/<tag>`.
+pub(crate) const TAGS: &str = "refs/gastown/tags/";
+/// The namespace of submodules in the mirror: `<this><candidate>/<commit>`.
+pub(crate) const MODULES: &str = "refs/gastown/modules/";
+/// A lock of this age belongs to a git that was killed: none of ours holds one for so long.
+const DEAD_LOCK: Duration = Duration::from_secs(60);
 
 /// A bare repository that only this process writes.
 #[derive(Clone, Debug)]
@@ -52,7 +54,8 @@ impl Mirror {
     }
 
     /// Fetches `branches` and returns their commits; a branch that does not exist on the remote is
-    /// not among them. One round trip when nothing moved. A broken mirror is created again.
+    /// not among them. One round trip when nothing moved. A broken mirror is created again. The
+    /// caller lets one refresh of a mirror run at a time.
     pub async fn refresh(
         &self,
         remote: &Remote,
@@ -142,24 +145,26 @@ impl Mirror {
             .map(drop)
     }
 
-    /// Deletes a candidate's ref.
+    /// Deletes a candidate's ref, and those of its submodules.
     pub async fn drop_candidate(&self, id: &CommitId) -> Result<(), GitError> {
+        let folder = format!("{MODULES}{id}/");
         let name = format!("{CANDIDATES}{id}");
-        self.git
-            .call(["update-ref", "-d", &name])
-            .repo(&self.path)
-            .doing("drop a candidate")
-            .output()
-            .await
-            .map(drop)
+        let list = self.git.call(["for-each-ref", "--format=delete %(refname)", &folder, &name]);
+        let found = list.repo(&self.path).doing("drop a candidate").output().await?;
+        let _ = std::fs::remove_file(self.contents_mark(id));
+        let delete = self.git.call(["update-ref", "--stdin"]).repo(&self.path);
+        delete.stdin(found.stdout).doing("drop a candidate").output().await.map(drop)
     }
 
-    /// Creates the repository when it does not exist, and removes the locks that a killed
-    /// predecessor left.
+    /// The file that exists once a candidate's submodules and LFS files were fetched.
+    pub(crate) fn contents_mark(&self, candidate: &CommitId) -> PathBuf {
+        self.path.join(format!("gastown-contents-{candidate}"))
+    }
+
+    /// Creates the repository when it does not exist, and removes what a killed git left.
     async fn prepare(&self, sha256: bool) -> Result<(), GitError> {
-        let started = *STARTED;
         if self.path.join("HEAD").is_file() {
-            remove_stale_locks(&self.path, started);
+            remove_leftovers(&self.path);
             return Ok(());
         }
         // Created beside and renamed, so that a kill leaves no partial repository.
@@ -178,9 +183,12 @@ impl Mirror {
         let shape = self.path.join("HEAD").is_file() && self.path.join("objects").is_dir();
         let Ok(objects) = self.objects() else { return true };
         let refs = objects.repo.references().and_then(|r| {
+            // A tag may lead to an object of its own.
+            let is_tag = |r: &gix::Reference<'_>| r.name().as_bstr().starts_with(TAGS.as_bytes());
             let all = r
                 .prefixed("refs/gastown/")?
                 .flatten()
+                .filter(|r| !is_tag(r))
                 .filter_map(|r| r.try_id().map(gix::Id::detach))
                 .collect::<Vec<_>>();
             Ok(all)
@@ -200,12 +208,17 @@ impl Mirror {
     }
 }
 
-/// Removes lock and temporary files that are older than this process. Only one process writes a
-/// mirror (its lease holder), so their makers are dead.
-fn remove_stale_locks(repo: &Path, started: SystemTime) {
+/// Removes what a killed git left in a bare repository: unfinished packs, and locks that are older
+/// than a minute. No fetch into the repository may run.
+pub fn remove_leftovers(repo: &Path) {
+    let old = |m: &std::fs::Metadata| {
+        let age = m.modified().ok().and_then(|at| SystemTime::now().duration_since(at).ok());
+        age.is_some_and(|age| age > DEAD_LOCK)
+    };
     let mut folders = vec![repo.to_owned()];
     while let Some(folder) = folders.pop() {
         let Ok(entries) = std::fs::read_dir(&folder) else { continue };
+        let is_pack = folder.ends_with("objects/pack");
         for entry in entries.flatten() {
             let Ok(meta) = entry.metadata() else { continue };
             let name = entry.file_name();
@@ -215,10 +228,8 @@ fn remove_stale_locks(repo: &Path, started: SystemTime) {
                 if folder.file_name().is_none_or(|f| f != "objects") || name == "pack" {
                     folders.push(entry.path());
                 }
-            } else if (name.ends_with(".lock") || name.starts_with("tmp_"))
-                && meta.modified().is_ok_and(|m| m < started)
-            {
-                tracing::info!(file = %entry.path().display(), "removed the lock of a dead process");
+            } else if is_pack && name.starts_with("tmp_") || name.ends_with(".lock") && old(&meta) {
+                tracing::info!(file = %entry.path().display(), "removed what a killed git left");
                 let _ = std::fs::remove_file(entry.path());
             }
         }

@@ -75,7 +75,7 @@ impl Remote {
         let files = self.credential_files(git)?;
         let what = format!("push to {}", self.url);
         let args = push_args(self.url.as_str(), updates, dry);
-        let call = git.call(args).repo(repo).doing(&what).any_exit();
+        let call = git.call(args).repo(repo).doing(&what).any_exit().patient();
         let out = files.apply(call, &self.url).output().await?;
         let rows = porcelain(&String::from_utf8_lossy(&out.stdout));
         let gone = String::from_utf8_lossy(&out.stderr).contains("remote ref does not exist");
@@ -105,7 +105,7 @@ impl Remote {
 
 fn push_args(url: &str, updates: &[RefUpdate], dry: bool) -> Vec<String> {
     let mut args: Vec<String> =
-        ["push", "--porcelain", "--no-verify", "--no-follow-tags", "--no-signed"]
+        ["push", "--porcelain", "--progress", "--no-verify", "--no-follow-tags", "--no-signed"]
             .map(str::to_owned)
             .to_vec();
     if dry {

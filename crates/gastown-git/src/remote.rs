@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use gastown_types::{CommitId, GitUrl};
 
+use crate::authorities::Trust;
 use crate::credentials::{CredentialFiles, Credentials};
 use crate::error::GitError;
 use crate::spawn::Git;
@@ -19,35 +20,41 @@ pub struct Remote {
     pub credentials: Credentials,
     /// Host keys beside those of the public forges, as the text of a `known_hosts` file.
     pub known_hosts: String,
+    /// Whose certificates are accepted over https.
+    pub trust: Trust,
 }
 
 impl Remote {
     /// A remote that needs no credentials.
     pub fn anonymous(url: GitUrl) -> Self {
-        Self { url, credentials: Credentials::None, known_hosts: String::new() }
+        Self {
+            url,
+            credentials: Credentials::None,
+            known_hosts: String::new(),
+            trust: Trust::System,
+        }
     }
 
     /// Writes the files from which one run of git reads the credentials.
     pub(crate) fn credential_files(&self, git: &Git) -> Result<CredentialFiles, GitError> {
-        CredentialFiles::write(git, &self.url, &self.credentials, &self.known_hosts)
+        CredentialFiles::write(git, &self.url, &self.credentials, &self.known_hosts, &self.trust)
     }
 
-    /// The refs that the remote has, of those in `names` (full refs); all refs when `names` is
-    /// empty.
+    /// The refs that the remote has, of those in `names`; all refs when `names` is empty. A name is
+    /// a full ref, or ends in `/*` and stands for all refs below it.
     pub async fn ls_remote(
         &self,
         git: &Git,
         names: &[String],
     ) -> Result<BTreeMap<String, CommitId>, GitError> {
         let files = self.credential_files(git)?;
-        let mut args = vec![
-            "ls-remote".to_owned(),
-            "--refs".to_owned(),
-            "--quiet".to_owned(),
-            "--".to_owned(),
-            self.url.to_string(),
-        ];
-        args.extend(names.iter().cloned());
+        let mut args = vec!["ls-remote", "--refs", "--quiet"];
+        // The server then lists only branches. Without it it lists all refs, and git filters.
+        if !names.is_empty() && names.iter().all(|n| n.starts_with("refs/heads/")) {
+            args.push("--heads");
+        }
+        args.extend(["--", self.url.as_str()]);
+        args.extend(names.iter().map(String::as_str));
         let call = git
             .call(args)
             .doing(format!("list the refs of {}", self.url))
@@ -55,30 +62,44 @@ impl Remote {
         let out = files.apply(call, &self.url).output().await?;
         let text = String::from_utf8_lossy(&out.stdout).into_owned();
         let rows = text.lines().filter_map(|line| line.split_once('\t'));
-        let wanted = |name: &str| names.is_empty() || names.iter().any(|n| n == name);
+        let wanted = |name: &str| {
+            let is = |wanted: &String| match wanted.strip_suffix('*') {
+                Some(folder) => name.starts_with(folder),
+                None => name == wanted,
+            };
+            names.is_empty() || names.iter().any(is)
+        };
         Ok(rows
             .filter(|(_, name)| wanted(name))
             .filter_map(|(id, name)| Some((name.to_owned(), id.parse().ok()?)))
             .collect())
     }
 
-    /// Fetches `refspecs` into the bare repository `repo`. Tags are not followed, nothing is pruned.
+    /// Fetches `refspecs` into the bare repository `repo`, as long as it makes progress. Tags are
+    /// not followed, nothing is pruned.
     pub async fn fetch(&self, git: &Git, repo: &Path, refspecs: &[String]) -> Result<(), GitError> {
         let files = self.credential_files(git)?;
-        let mut args: Vec<String> = [
+        let args = [
             "fetch",
-            "--quiet",
+            "--progress",
             "--no-tags",
             "--no-write-fetch-head",
             "--no-auto-maintenance",
             "--no-recurse-submodules",
             "--refmap=",
-        ]
-        .map(str::to_owned)
-        .to_vec();
-        args.extend(["--".to_owned(), self.url.to_string()]);
-        args.extend(refspecs.iter().cloned());
-        let call = git.call(args).repo(repo).doing(format!("fetch from {}", self.url));
+            // A list may be longer than a command line.
+            "--stdin",
+            "--",
+            self.url.as_str(),
+        ];
+        let mut lines = refspecs.join("\n");
+        lines.push('\n');
+        let call = git
+            .call(args)
+            .repo(repo)
+            .stdin(lines.into_bytes())
+            .doing(format!("fetch from {}", self.url))
+            .patient();
         files.apply(call, &self.url).output().await.map(drop)
     }
 }

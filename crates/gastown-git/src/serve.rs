@@ -1,6 +1,7 @@
 //! Serving a mirror read-only over git's smart HTTP, one commit for each client.
 //!
-//! The server is git's own `upload-pack` with every ref hidden but one. Protocol version 2 is not
+//! The server is git's own `upload-pack` with every ref hidden but the candidate's and those of the
+//! tags in the history of the target branch. Protocol version 2 is not
 //! offered: with it a client may ask for any object by its id, while versions 0 and 1 give only
 //! what is advertised.
 
@@ -10,14 +11,15 @@ use std::pin::Pin;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use gastown_types::CommitId;
+use gastown_types::{BranchName, CommitId};
 use tokio::io::{AsyncRead, ReadBuf};
 use tokio::process::ChildStdout;
 use tokio::time::Sleep;
 
 use crate::error::{Class, GitError};
-use crate::mirror::CANDIDATES;
+use crate::mirror::{CANDIDATES, MODULES};
 use crate::spawn::{Call, Git, Running};
+use crate::tags;
 
 /// The content type of [`advertise`]'s body.
 pub const ADVERTISEMENT: &str = "application/x-git-upload-pack-advertisement";
@@ -26,15 +28,38 @@ pub const RESULT: &str = "application/x-git-upload-pack-result";
 /// The longest request body that is read, in bytes after decompression.
 pub const MAX_REQUEST: usize = 4 << 20;
 
-fn upload_pack(git: &Git, mirror: &Path, candidate: &CommitId, args: &[&str]) -> Call {
+/// What one client may fetch.
+#[derive(Clone, Copy, Debug)]
+pub struct Offer<'a> {
+    /// The folder of the mirror.
+    pub mirror: &'a Path,
+    /// The candidate.
+    pub candidate: &'a CommitId,
+    /// The target branch: the tags in its history are offered too.
+    pub target: &'a BranchName,
+    /// The commit of a submodule of the candidate, which is offered instead of it.
+    pub module: Option<&'a CommitId>,
+}
+
+impl Offer<'_> {
+    /// The refs that are shown, or folders of them.
+    fn shown(&self) -> Vec<String> {
+        match self.module {
+            Some(module) => vec![format!("{MODULES}{}/{module}", self.candidate)],
+            None => vec![format!("{CANDIDATES}{}", self.candidate), tags::folder(self.target)],
+        }
+    }
+}
+
+fn upload_pack(git: &Git, offer: &Offer<'_>, args: &[&str]) -> Call {
     let mut all = vec!["upload-pack", "--strict", "--stateless-rpc"];
     all.extend(args);
     all.push(".");
-    git.call(all)
-        .repo(mirror)
-        // These lines decide what is shown, not the repository's: the last matching one wins.
-        .config("uploadpack.hideRefs", "refs/")
-        .config("uploadpack.hideRefs", format!("!{CANDIDATES}{candidate}"))
+    // These lines decide what is shown, not the repository's: the last matching one wins.
+    let call = git.call(all).repo(offer.mirror).config("uploadpack.hideRefs", "refs/");
+    let shown = offer.shown().into_iter();
+    shown
+        .fold(call, |call, name| call.config("uploadpack.hideRefs", format!("!{name}")))
         .config("uploadpack.allowTipSHA1InWant", "false")
         .config("uploadpack.allowReachableSHA1InWant", "false")
         .config("uploadpack.allowAnySHA1InWant", "false")
@@ -43,14 +68,18 @@ fn upload_pack(git: &Git, mirror: &Path, candidate: &CommitId, args: &[&str]) ->
         .doing("serve a candidate")
 }
 
-/// The body of `GET info/refs?service=git-upload-pack`: exactly one ref.
-pub async fn advertise(
-    git: &Git,
-    mirror: &Path,
-    candidate: &CommitId,
-) -> Result<Vec<u8>, GitError> {
-    let call = upload_pack(git, mirror, candidate, &["--http-backend-info-refs"]);
-    let out = call.deadline(Duration::from_secs(30)).limit(1 << 20).output().await?;
+/// Whether what is offered is in the mirror.
+pub async fn is_there(git: &Git, offer: &Offer<'_>) -> bool {
+    let Some(module) = offer.module else { return true };
+    let name = format!("{MODULES}{}/{module}", offer.candidate);
+    let call = git.call(["rev-parse", "--verify", "--quiet", &name]).repo(offer.mirror);
+    call.any_exit().output().await.is_ok_and(|out| out.status.success())
+}
+
+/// The body of `GET info/refs?service=git-upload-pack`: the candidate's ref, and the tags.
+pub async fn advertise(git: &Git, offer: &Offer<'_>) -> Result<Vec<u8>, GitError> {
+    let call = upload_pack(git, offer, &["--http-backend-info-refs"]);
+    let out = call.deadline(Duration::from_secs(30)).output().await?;
     let mut body = b"001e# service=git-upload-pack\n0000".to_vec();
     body.extend(out.stdout);
     Ok(body)
@@ -76,15 +105,14 @@ pub fn decode(body: &[u8], gzip: bool) -> Result<Vec<u8>, GitError> {
 }
 
 /// Answers `POST git-upload-pack`; `request` is the decoded body. The answer is streamed from git
-/// and ends with an error after `deadline`.
+/// and ends with an error when nothing was sent for as long as `quiet`.
 pub fn answer(
     git: &Git,
-    mirror: &Path,
-    candidate: &CommitId,
+    offer: &Offer<'_>,
     request: Vec<u8>,
-    deadline: Duration,
+    quiet: Duration,
 ) -> Result<Pack, GitError> {
-    let mut call = upload_pack(git, mirror, candidate, &[]).stdin(request);
+    let mut call = upload_pack(git, offer, &[]).stdin(request);
     let mut running = call.start()?;
     let input = call.stdin_bytes();
     let stdin = running.child.stdin.take();
@@ -110,7 +138,7 @@ pub fn answer(
             }
         }
     });
-    Ok(Pack { running, stdout, deadline: Box::pin(tokio::time::sleep(deadline)) })
+    Ok(Pack { running, stdout, quiet, deadline: Box::pin(tokio::time::sleep(quiet)) })
 }
 
 /// The answer of `upload-pack`, as a stream of bytes. When it is dropped before its end, git is
@@ -118,6 +146,7 @@ pub fn answer(
 pub struct Pack {
     running: Running,
     stdout: ChildStdout,
+    quiet: Duration,
     deadline: Pin<Box<Sleep>>,
 }
 
@@ -131,11 +160,14 @@ impl AsyncRead for Pack {
         if this.deadline.as_mut().poll(cx).is_ready() {
             return Poll::Ready(Err(std::io::Error::new(
                 std::io::ErrorKind::TimedOut,
-                "the fetch took longer than its deadline",
+                "nothing could be sent in time",
             )));
         }
         let before = buf.filled().len();
         let done = Pin::new(&mut this.stdout).poll_read(cx, buf);
+        if done.is_ready() {
+            this.deadline.as_mut().reset(tokio::time::Instant::now() + this.quiet);
+        }
         if matches!(done, Poll::Ready(Ok(()))) && buf.filled().len() == before {
             // Its output is closed; the child exits by itself and tokio reaps it.
             this.running.ended = true;

@@ -2,11 +2,13 @@
 //!
 //! A git that we start sees an allow-list of our environment and only our configuration (given
 //! through variables, so that no secret is on a command line). It runs no hook and never prompts.
-//! It is killed with all of its children at its deadline, or when its caller is dropped.
+//! It is killed with all of its children at its deadline, when it makes no progress, or when its
+//! caller is dropped.
 
 use std::ffi::{OsStr, OsString};
 use std::path::{Path, PathBuf};
 use std::process::{ExitStatus, Stdio};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use gastown_types::{GitUrl, Scheme};
@@ -14,6 +16,12 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWriteExt};
 use tokio::process::{Child, Command};
 
 use crate::error::{Class, GitError, classify, tail};
+use crate::progress;
+
+/// The deadline of a run where none is set and progress does not decide.
+const DEADLINE: Duration = Duration::from_secs(600);
+/// How long a [patient](Call::patient) run may be without progress.
+const QUIET: Duration = Duration::from_secs(120);
 
 /// The variables of our own environment that git gets.
 const ALLOWED: [&str; 12] = [
@@ -65,7 +73,8 @@ const FIXED: [(&str, &str); 24] = [
 pub struct Git {
     program: PathBuf,
     ssh: PathBuf,
-    deadline: Duration,
+    deadline: Option<Duration>,
+    quiet: Duration,
     limit: usize,
 }
 
@@ -95,20 +104,29 @@ fn find(name: &str, variable: &str) -> PathBuf {
 
 impl Git {
     /// The programs named by `GASTOWN_GIT` and `GASTOWN_SSH`, or else the first `git` and `ssh` on
-    /// the `PATH`. A run is limited to ten minutes and to 64 MiB of output.
+    /// the `PATH`. A run is limited to 64 MiB of output, and to ten minutes; a
+    /// [patient](Call::patient) one to two minutes without progress instead.
     pub fn from_env() -> Self {
         Self {
             program: find("git", "GASTOWN_GIT"),
             ssh: find("ssh", "GASTOWN_SSH"),
-            deadline: Duration::from_secs(600),
+            deadline: None,
+            quiet: QUIET,
             limit: 64 << 20,
         }
     }
 
-    /// Sets the deadline of each run.
+    /// Sets the deadline of each run, of patient ones too.
     #[must_use]
     pub fn with_deadline(mut self, deadline: Duration) -> Self {
-        self.deadline = deadline;
+        self.deadline = Some(deadline);
+        self
+    }
+
+    /// Sets how long a patient run may be without progress.
+    #[must_use]
+    pub fn with_quiet(mut self, quiet: Duration) -> Self {
+        self.quiet = quiet;
         self
     }
 
@@ -122,11 +140,13 @@ impl Git {
             git: self.clone(),
             args: args.into_iter().map(|a| a.as_ref().to_owned()).collect(),
             repo: None,
+            dir: None,
             env: Vec::new(),
             config: Vec::new(),
             stdin: None,
             doing: String::new(),
             any_exit: false,
+            patient: false,
         }
     }
 }
@@ -137,11 +157,13 @@ pub struct Call {
     git: Git,
     args: Vec<OsString>,
     repo: Option<PathBuf>,
+    dir: Option<PathBuf>,
     env: Vec<(OsString, OsString)>,
     config: Vec<(String, String)>,
     stdin: Option<Vec<u8>>,
     doing: String,
     any_exit: bool,
+    patient: bool,
 }
 
 impl Call {
@@ -149,6 +171,14 @@ impl Call {
     #[must_use]
     pub fn repo(mut self, git_dir: &Path) -> Self {
         self.repo = Some(git_dir.to_owned());
+        self
+    }
+
+    /// Runs in this working tree (`GIT_WORK_TREE`), whose repository [`Call::repo`] has set before.
+    #[must_use]
+    pub fn work_tree(mut self, dir: &Path) -> Self {
+        self.env.push(("GIT_WORK_TREE".into(), dir.into()));
+        self.dir = Some(dir.to_owned());
         self
     }
 
@@ -195,7 +225,15 @@ impl Call {
     /// Sets the deadline of this run.
     #[must_use]
     pub fn deadline(mut self, deadline: Duration) -> Self {
-        self.git.deadline = deadline;
+        self.git.deadline = Some(deadline);
+        self
+    }
+
+    /// Lets the run go on as long as it makes progress: it writes output (pass `--progress`), or
+    /// uses CPU time. A deadline that is set holds beside it.
+    #[must_use]
+    pub fn patient(mut self) -> Self {
+        self.patient = true;
         self
     }
 
@@ -247,6 +285,9 @@ impl Call {
             // Never a repository in a parent folder.
             None => c.env("GIT_DIR", "/nonexistent").current_dir(std::env::temp_dir()),
         };
+        if let Some(dir) = &self.dir {
+            c.current_dir(dir);
+        }
         let config: Vec<(&str, &str)> = FIXED
             .iter()
             .copied()
@@ -284,15 +325,21 @@ impl Call {
         let what = self.what();
         let mut running = self.start()?;
         let input = self.stdin.take();
-        let (limit, deadline) = (self.git.limit, self.git.deadline);
+        let (limit, quiet) = (self.git.limit, self.git.quiet);
+        let total = self.git.deadline.or((!self.patient).then_some(DEADLINE));
+        let (group, bytes) = (running.child.id(), AtomicU64::new(0));
         let work = async {
             let child = &mut running.child;
             let (Some(out), Some(err)) = (child.stdout.take(), child.stderr.take()) else {
                 return Err(GitError::local(&what, "no pipes"));
             };
             let feed = feed(child.stdin.take(), input);
-            let ((), stdout, stderr, status) =
-                tokio::join!(feed, read_all(out, limit), read_tail(err), child.wait());
+            let ((), stdout, stderr, status) = tokio::join!(
+                feed,
+                read_all(out, limit, &bytes),
+                read_tail(err, &bytes),
+                child.wait()
+            );
             let status = status.map_err(|e| GitError::local(&what, e))?;
             let stdout = stdout.map_err(|e| GitError::local(&what, e))?;
             let stderr = stderr.map_err(|e| GitError::local(&what, e))?;
@@ -305,21 +352,31 @@ impl Call {
                 )),
             }
         };
-        let done = tokio::time::timeout(deadline, work).await;
-        let output = match done {
-            Ok(Ok(output)) => {
-                running.ended = true;
-                output
+        let late = async {
+            match total {
+                Some(total) => tokio::time::sleep(total).await,
+                None => std::future::pending().await,
             }
-            Ok(Err(e)) => return Err(e),
-            Err(_) => {
-                return Err(GitError::new(
-                    Class::Timeout,
-                    what,
-                    format!("{} s", deadline.as_secs()),
-                ));
-            }
+            format!("{} s", total.unwrap_or_default().as_secs())
         };
+        let quiet = async {
+            if self.patient {
+                progress::stalled(group, quiet, &bytes).await;
+            } else {
+                std::future::pending::<()>().await;
+            }
+            format!("no progress for {} s", quiet.as_secs())
+        };
+        let done = tokio::select! {
+            done = work => done,
+            why = late => Err(GitError::new(Class::Timeout, &what, why)),
+            why = quiet => Err(GitError::new(Class::Timeout, &what, why)),
+        };
+        let mut output = done?;
+        running.ended = true;
+        if self.patient {
+            output.stderr = progress::without_progress(&output.stderr);
+        }
         if self.any_exit || output.status.success() {
             return Ok(output);
         }
@@ -347,10 +404,12 @@ async fn feed(stdin: Option<tokio::process::ChildStdin>, input: Option<Vec<u8>>)
 async fn read_all(
     mut from: impl AsyncRead + Unpin,
     limit: usize,
+    bytes: &AtomicU64,
 ) -> std::io::Result<Option<Vec<u8>>> {
     let (mut all, mut chunk, mut over) = (Vec::new(), vec![0u8; 64 << 10], false);
     loop {
         let n = from.read(&mut chunk).await?;
+        bytes.fetch_add(n as u64, Ordering::Relaxed);
         if n == 0 {
             return Ok((!over).then_some(all));
         }
@@ -362,11 +421,15 @@ async fn read_all(
 }
 
 /// The last 16 KiB; reads to the end.
-async fn read_tail(mut from: impl AsyncRead + Unpin) -> std::io::Result<Vec<u8>> {
+async fn read_tail(
+    mut from: impl AsyncRead + Unpin,
+    bytes: &AtomicU64,
+) -> std::io::Result<Vec<u8>> {
     const KEEP: usize = 16 << 10;
     let (mut all, mut chunk) = (Vec::new(), vec![0u8; 8 << 10]);
     loop {
         let n = from.read(&mut chunk).await?;
+        bytes.fetch_add(n as u64, Ordering::Relaxed);
         if n == 0 {
             return Ok(all);
         }

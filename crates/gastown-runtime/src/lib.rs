@@ -17,6 +17,7 @@ pub mod lease;
 pub mod metrics;
 pub mod own_writes;
 pub mod pace;
+pub mod proxy;
 mod runtime;
 pub mod telemetry;
 pub mod tls;

@@ -59,6 +59,16 @@ impl GitUrl {
         self.port
     }
 
+    /// The user where one is written; empty otherwise.
+    pub fn user(&self) -> &str {
+        &self.user
+    }
+
+    /// The path as it is written: with a slash before it, except in `git@host:path`.
+    pub fn path(&self) -> &str {
+        &self.path
+    }
+
     /// One text for every spelling of the same repository: `host[:port]/path`, lowercase host,
     /// without the user, a default port, a final slash or `.git`. ssh and http(s) of one host and
     /// path are the same repository.

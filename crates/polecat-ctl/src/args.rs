@@ -1,6 +1,8 @@
 //! The flags, and what they mean.
 
-use crate::pod::PodDefaults;
+use gastown_runtime::proxy::ProxyArgs;
+
+use crate::pod::{PodDefaults, RoomArgs};
 
 /// Controller-specific flags.
 #[derive(clap::Args, Clone, Debug)]
@@ -32,6 +34,12 @@ pub struct PolecatArgs {
     /// Leave user and group ids of pods to the platform (OpenShift)
     #[arg(long, env = "GASTOWN_PLATFORM_IDS")]
     pub platform_ids: bool,
+    /// The proxy of pods.
+    #[command(flatten)]
+    pub proxy: ProxyArgs,
+    /// Memory and sizes of pods.
+    #[command(flatten)]
+    pub room: RoomArgs,
 }
 
 /// The flags with their defaults.
@@ -59,6 +67,8 @@ impl PolecatArgs {
             beadstore_endpoint,
             witness_endpoint,
             platform_ids,
+            proxy,
+            room,
         } = self;
         let set = |value: Option<String>| value.filter(|text| !text.is_empty());
         let service = |name: &str| format!("https://{name}.{namespace}.svc:9443");
@@ -69,6 +79,8 @@ impl PolecatArgs {
                 pull_policy: set(agent_pull_policy),
                 fixed_ids: !platform_ids,
                 witness: None,
+                proxy,
+                room,
             },
             refinery: set(refinery_endpoint).unwrap_or_else(|| service("refinery-ctl")),
             beadstore: set(beadstore_endpoint).unwrap_or_else(|| service("beadstore-ctl")),

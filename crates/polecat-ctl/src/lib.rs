@@ -29,6 +29,7 @@ use gastown_runtime::controller::Controller;
 
 pub use crate::args::PolecatArgs;
 use crate::context::Context;
+pub use crate::pod::RoomArgs;
 
 /// Runs until the runtime drains.
 pub async fn start(runtime: Runtime, args: PolecatArgs) -> anyhow::Result<()> {

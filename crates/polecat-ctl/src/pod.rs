@@ -8,6 +8,7 @@ mod init;
 mod metadata;
 mod parts;
 mod prompt;
+mod room;
 mod security;
 mod sync;
 mod volumes;
@@ -21,3 +22,4 @@ pub(crate) use metadata::{
     ASKED, CLAUDE, GIT_INIT, GIT_SYNC, WORK_BRANCH, drain, owner_uid, wanted_labels,
 };
 pub(crate) use prompt::config_map;
+pub use room::RoomArgs;

@@ -30,7 +30,7 @@ pub(crate) async fn act(
         Step::Fetch => fetch::fetch(pass, train, remote).await,
         Step::Build { request, base } => build::build(pass, train, &request, &base).await,
         Step::EnsureGate { car, gate, run } => {
-            gate::ensure_job(pass, train, &car, &gate, run).await
+            gate::ensure_job(pass, train, remote, &car, &gate, run).await
         }
         Step::RecordVerdict { job, request, candidate, gate, result, until } => {
             let verdict = Verdict { candidate, gate, result, evidence: String::new() };

@@ -3,6 +3,8 @@
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
+use gastown_runtime::proxy::ProxyArgs;
+
 /// Controller-specific flags.
 #[derive(clap::Args, Clone, Debug)]
 pub struct RefineryArgs {
@@ -28,6 +30,9 @@ pub struct RefineryArgs {
     /// Seconds that a gate may run
     #[arg(long, env = "GASTOWN_GATE_SECONDS", default_value_t = 3600)]
     pub gate_seconds: u32,
+    /// The proxy of gates.
+    #[command(flatten)]
+    pub proxy: ProxyArgs,
 }
 
 /// The settings of all gates' pods.
@@ -41,4 +46,6 @@ pub(crate) struct GateSettings {
     pub git_endpoint: String,
     /// How many seconds a gate may run.
     pub seconds: u32,
+    /// The proxy to other networks.
+    pub proxy: ProxyArgs,
 }

@@ -3,7 +3,8 @@
 use std::collections::HashMap;
 use std::path::PathBuf;
 
-use gastown_types::CommitId;
+use gastown_git::serve::Offer;
+use gastown_types::{BranchName, CommitId};
 use parking_lot::Mutex;
 
 /// A candidate that the git endpoint serves.
@@ -13,7 +14,14 @@ pub(crate) struct ServedCandidate {
     pub mirror: PathBuf,
     pub commit: CommitId,
     pub rig: String,
-    pub target: String,
+    pub target: BranchName,
+}
+
+impl ServedCandidate {
+    /// The same, as the git server takes it; with `module` a submodule's commit instead.
+    pub(crate) fn offer<'a>(&'a self, module: Option<&'a CommitId>) -> Offer<'a> {
+        Offer { mirror: &self.mirror, candidate: &self.commit, target: &self.target, module }
+    }
 }
 
 /// The served candidates by the uid of their Job. Lost when the process ends; a reconcile offers

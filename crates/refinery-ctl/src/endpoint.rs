@@ -1,4 +1,5 @@
-//! The git endpoint: the pod of a gate's Job may fetch that Job's candidate, and nothing else.
+//! The git endpoint: the pod of a gate's Job may fetch that Job's candidate with the tags of the
+//! target branch, its submodules and LFS files, and nothing else.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -10,6 +11,7 @@ use axum::response::Response;
 use axum::routing::get;
 use gastown_git::serve;
 use gastown_runtime::auth::{self, TokenReviewer};
+use gastown_types::CommitId;
 use http::{HeaderMap, StatusCode, header};
 use k8s_openapi::api::core::v1::Pod;
 use kube::{Api, ResourceExt as _};
@@ -19,8 +21,10 @@ use tokio_util::io::ReaderStream;
 use crate::candidates::ServedCandidate;
 use crate::context::Context;
 
-/// The deadline of one fetch.
-const DEADLINE: Duration = Duration::from_secs(300);
+mod lfs;
+
+/// How long a fetch may send nothing.
+const QUIET: Duration = Duration::from_secs(300);
 /// How many fetches are served at the same time.
 const MAX_FETCHES: usize = 16;
 
@@ -31,8 +35,9 @@ struct Server {
     slots: Arc<Semaphore>,
 }
 
-/// The routes: `/git/<rig>/<target>/info/refs` and `/git/<rig>/<target>/git-upload-pack`. A target
-/// may hold slashes.
+/// The routes: `/git/<rig>/<target>/info/refs` and `/git/<rig>/<target>/git-upload-pack`, the same
+/// below `/git/<rig>/<target>/-/modules/<commit>/` for a submodule's commit, and the batch API of
+/// git LFS below `/git/<rig>/<target>/info/lfs/`. A target may hold slashes.
 pub(crate) fn router(ctx: Arc<Context>, reviewer: TokenReviewer) -> Router {
     let server = Server { ctx, reviewer, slots: Arc::new(Semaphore::new(MAX_FETCHES)) };
     Router::new()
@@ -89,7 +94,7 @@ impl Server {
         let found = found.ok_or_else(|| {
             refusal(StatusCode::SERVICE_UNAVAILABLE, "there is no candidate for this pod yet")
         })?;
-        if found.rig == rig && found.target == target {
+        if found.rig == rig && found.target.as_str() == target {
             Ok(found)
         } else {
             Err(refusal(
@@ -98,6 +103,13 @@ impl Server {
             ))
         }
     }
+}
+
+/// The target in a path, and the submodule's commit where it names one.
+fn module(path: &str) -> Result<(&str, Option<CommitId>), (StatusCode, String)> {
+    let Some((target, commit)) = path.split_once("/-/modules/") else { return Ok((path, None)) };
+    let commit = commit.parse().map_err(|_| refusal(StatusCode::NOT_FOUND, "unknown path"))?;
+    Ok((target, Some(commit)))
 }
 
 fn reply(kind: &'static str, body: Body) -> Reply {
@@ -113,9 +125,14 @@ async fn refs(
     RawQuery(query): RawQuery,
     headers: HeaderMap,
 ) -> Reply {
-    let target = rest
+    if let Some((target, oid)) = rest.split_once(lfs::OBJECTS) {
+        let served = endpoint.served(&headers, &rig, target).await?;
+        return lfs::object(&served.mirror, oid).await;
+    }
+    let path = rest
         .strip_suffix("/info/refs")
         .ok_or_else(|| refusal(StatusCode::NOT_FOUND, "unknown path"))?;
+    let (target, module) = module(path)?;
     if query.as_deref() != Some("service=git-upload-pack") {
         return Err(refusal(StatusCode::FORBIDDEN, "only git-upload-pack is supported"));
     }
@@ -125,7 +142,11 @@ async fn refs(
         .acquire()
         .await
         .map_err(|e| refusal(StatusCode::SERVICE_UNAVAILABLE, e.to_string()))?;
-    let body = serve::advertise(&endpoint.ctx.git, &served.mirror, &served.commit).await;
+    let offer = served.offer(module.as_ref());
+    if !serve::is_there(&endpoint.ctx.git, &offer).await {
+        return Err(refusal(StatusCode::NOT_FOUND, "the submodule could not be fetched"));
+    }
+    let body = serve::advertise(&endpoint.ctx.git, &offer).await;
     let body = body.map_err(|e| refusal(StatusCode::SERVICE_UNAVAILABLE, e.to_string()))?;
     reply(serve::ADVERTISEMENT, Body::from(body))
 }
@@ -136,9 +157,15 @@ async fn pack(
     headers: HeaderMap,
     body: Bytes,
 ) -> Reply {
-    let target = rest
+    if let Some(target) = rest.strip_suffix(lfs::BATCH) {
+        let served = endpoint.served(&headers, &rig, target).await?;
+        let base = format!("{}/git/{rig}/{target}", endpoint.ctx.gates.git_endpoint);
+        return lfs::batch(&served.mirror, &base, &headers, &body);
+    }
+    let path = rest
         .strip_suffix("/git-upload-pack")
         .ok_or_else(|| refusal(StatusCode::NOT_FOUND, "unknown path"))?;
+    let (target, module) = module(path)?;
     let served = endpoint.served(&headers, &rig, target).await?;
     let gzip = headers.get(header::CONTENT_ENCODING).is_some_and(|e| e == "gzip" || e == "x-gzip");
     let request =
@@ -149,7 +176,7 @@ async fn pack(
         .acquire_owned()
         .await
         .map_err(|e| refusal(StatusCode::SERVICE_UNAVAILABLE, e.to_string()))?;
-    let pack = serve::answer(&endpoint.ctx.git, &served.mirror, &served.commit, request, DEADLINE);
+    let pack = serve::answer(&endpoint.ctx.git, &served.offer(module.as_ref()), request, QUIET);
     let pack = pack.map_err(|e| refusal(StatusCode::SERVICE_UNAVAILABLE, e.to_string()))?;
     // The slot is free again when the stream ends.
     let stream =

@@ -94,6 +94,7 @@ fn context(runtime: &Runtime, args: RefineryArgs, stores: context::Stores) -> Co
         witness_endpoint,
         data_dir,
         gate_seconds,
+        proxy,
     } = args;
     Context {
         gates: GateSettings {
@@ -101,6 +102,7 @@ fn context(runtime: &Runtime, args: RefineryArgs, stores: context::Stores) -> Co
             pull_policy: agent_pull_policy,
             git_endpoint,
             seconds: gate_seconds,
+            proxy,
         },
         data_dir,
         git: Git::from_env(),

@@ -40,7 +40,7 @@ impl Pass<'_> {
             mirror: self.mirror().path().to_owned(),
             commit: candidate.clone(),
             rig: self.refinery.spec.rig_ref.clone(),
-            target: self.target.to_string(),
+            target: self.target.clone(),
         }
     }
 

@@ -88,6 +88,7 @@ async fn remote(pass: &Pass<'_>) -> Result<Remote, gastown_credentials::Error> {
         namespace: &namespace,
         secret: name(spec.git_secret_ref.as_ref()),
         known_hosts: name(spec.ssh_known_hosts_config_map_ref.as_ref()),
+        ca: spec.ca_config_map_ref.as_ref(),
         chart_value: "refinery.secretNamespaces",
     };
     gastown_credentials::remote(&pass.ctx.runtime.client, named, &pass.url).await

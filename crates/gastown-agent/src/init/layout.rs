@@ -9,12 +9,15 @@ use std::io;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
+use gastown_git::tags::{Tag, write_packed};
 use gastown_git::{Git, GitError};
 use gastown_types::CommitId;
 
 use crate::paths::Paths;
 use crate::settings::SyncSettings;
 
+/// The folder of tags.
+pub const TAGS: &str = "refs/tags/";
 /// The ref in `upstream.git` of a work branch that is continued.
 pub const RESUMED: &str = "refs/gastown/resumed";
 
@@ -23,6 +26,7 @@ pub fn folders(paths: &Paths) -> io::Result<()> {
     for stale in [
         paths.private_repo(),
         paths.upstream_repo(),
+        paths.upstream_modules(),
         paths.origin_repo(),
         paths.worktree(),
         paths.state(),
@@ -77,18 +81,32 @@ fn add_alternate(git_dir: &Path, paths: &Paths) -> io::Result<()> {
     )
 }
 
+/// Has the sidecar's repository see the objects of submodules: commits in a submodule are made from
+/// them.
+pub fn share_modules(paths: &Paths) -> io::Result<()> {
+    let mut lines = String::new();
+    for module in fs::read_dir(paths.upstream_modules()).into_iter().flatten() {
+        lines.push_str(&format!("{}\n", module?.path().join("objects").display()));
+    }
+    if lines.is_empty() {
+        return Ok(());
+    }
+    append(&paths.private_repo().join("objects/info/alternates"), &lines)
+}
+
 /// A quoted value of a git configuration file.
 fn quoted(value: &str) -> String {
     format!("\"{}\"", value.replace('\\', "\\\\").replace('"', "\\\""))
 }
 
-/// Creates the agent's origin and its clone, with the work branch checked out.
+/// Creates the agent's origin and its clone, with the work branch checked out and these tags.
 pub async fn workspace(
     settings: &SyncSettings,
     paths: &Paths,
     git: &Git,
     base: &CommitId,
     resumed: Option<&CommitId>,
+    tags: &[Tag],
 ) -> Result<(), LayoutError> {
     let start = resumed.unwrap_or(base);
     let sha256 = base.as_str().len() == 64;
@@ -99,6 +117,7 @@ pub async fn workspace(
     let mut refs = vec![(settings.target.full(), base)];
     refs.extend(resumed.map(|r| (settings.work.full(), r)));
     write_refs(git, &origin, &refs, &settings.target.full()).await?;
+    write_packed(&origin, TAGS, tags)?;
 
     let clone = paths.worktree();
     let git_dir = clone.join(".git");
@@ -114,18 +133,20 @@ pub async fn workspace(
     let mut refs = vec![(settings.work.full(), start), (remote(settings.target.as_str()), base)];
     refs.extend(resumed.map(|r| (remote(settings.work.as_str()), r)));
     write_refs(git, &git_dir, &refs, &settings.work.full()).await?;
+    write_packed(&git_dir, TAGS, tags)?;
     git.call(["symbolic-ref", "refs/remotes/origin/HEAD", &remote(settings.target.as_str())])
         .repo(&git_dir)
         .output()
         .await?;
     tree(git.call(["reset", "--hard", "--quiet"]))
         .doing("check out the work branch")
+        .patient()
         .output()
         .await?;
     Ok(())
 }
 
-fn append(path: &Path, text: &str) -> io::Result<()> {
+pub fn append(path: &Path, text: &str) -> io::Result<()> {
     use io::Write as _;
     fs::OpenOptions::new().append(true).open(path)?.write_all(text.as_bytes())
 }
@@ -169,6 +190,13 @@ pub fn tools(paths: &Paths, agent: bool) -> io::Result<()> {
         copy(&fs::canonicalize(claude)?, &paths.tools_bin().join("claude"))?;
     }
     Ok(())
+}
+
+/// Copies git-lfs into the tools volume: an agent's image of another maker may have none.
+pub fn git_lfs(paths: &Paths) -> io::Result<()> {
+    let found = which::which("git-lfs")
+        .map_err(|e| io::Error::other(format!("this image has no git-lfs to copy: {e}")))?;
+    copy(&fs::canonicalize(found)?, &paths.tools_bin().join("git-lfs"))
 }
 
 fn copy(from: &Path, to: &Path) -> io::Result<()> {

@@ -1,52 +1,27 @@
 //! `gt init`: checks the settings, the credentials and the repository before an agent costs
 //! anything, and creates the workspace.
 
+mod contents;
+mod in_the_way;
 mod layout;
 mod restore;
+mod stop;
 
 use gastown_core::report::{InitReport, InitResult, VERSION};
+use gastown_git::tags::{Tag, write_packed};
 use gastown_git::{Class, Git, GitError, PushOutcome, RefUpdate, Refusal, Remote};
 use gastown_types::CommitId;
 
-use crate::credentials::{self, Missing};
+use self::stop::Stop;
+use crate::credentials;
 use crate::fence;
 use crate::paths::Paths;
-use crate::settings::{BadSetting, SyncSettings};
+use crate::settings::SyncSettings;
 use crate::state::State;
 use crate::termination;
 
 /// How often moving the fence is tried.
 const FENCE_TRIES: u32 = 5;
-
-/// The work cannot begin.
-#[derive(Debug, thiserror::Error)]
-#[error("{message}")]
-struct Stop {
-    result: InitResult,
-    message: String,
-}
-
-impl Stop {
-    fn new(result: InitResult, message: impl Into<String>) -> Self {
-        Self { result, message: message.into() }
-    }
-
-    fn internal(e: impl std::fmt::Display) -> Self {
-        Self::new(InitResult::Internal, e.to_string())
-    }
-}
-
-impl From<Missing> for Stop {
-    fn from(e: Missing) -> Self {
-        Self::new(e.result, e.message)
-    }
-}
-
-impl From<BadSetting> for Stop {
-    fn from(e: BadSetting) -> Self {
-        Self::new(InitResult::InvalidConfig, e.to_string())
-    }
-}
 
 /// Where the work begins.
 struct Ready {
@@ -94,9 +69,13 @@ async fn attempt(paths: &Paths) -> Result<Ready, Stop> {
     let saved =
         restore::fetch(&settings, paths, &remote, &git).await.map_err(|e| stop(&settings, &e))?;
     let fence = raise_fence(&settings, paths, &remote, &git, saved.fence.clone()).await?;
-    layout::workspace(&settings, paths, &git, &found.base, found.work.as_ref())
+    let tags = fetch_tags(&settings, paths, &remote, &git).await?;
+    layout::workspace(&settings, paths, &git, &found.base, found.work.as_ref(), &tags)
         .await
         .map_err(Stop::internal)?;
+    let start = found.work.as_ref().unwrap_or(&found.base);
+    contents::fill(paths, &remote, &git, start).await?;
+    layout::share_modules(paths).map_err(Stop::internal)?;
     if settings.restore {
         restore::restore(&settings, paths, &git, &saved).await.map_err(Stop::internal)?;
     }
@@ -126,7 +105,8 @@ struct Refs {
 
 async fn list_refs(settings: &SyncSettings, remote: &Remote, git: &Git) -> Result<Refs, Stop> {
     let (target, work) = (settings.target.full(), settings.work.full());
-    let names = [target.clone(), work.clone()];
+    let mut names = vec![target.clone(), work.clone()];
+    names.extend(in_the_way::names(&settings.work));
     let refs = remote.ls_remote(git, &names).await.map_err(|e| stop(settings, &e))?;
     let Some(base) = refs.get(&target).cloned() else {
         return Err(Stop::new(
@@ -134,6 +114,14 @@ async fn list_refs(settings: &SyncSettings, remote: &Remote, git: &Git) -> Resul
             format!("{} has no branch {}", settings.url, settings.target),
         ));
     };
+    if let Some(other) = in_the_way::found(&settings.work, refs.keys()) {
+        let message = format!(
+            "the remote has a branch {other}, and beside it there can be no branch {}: delete {other}, \
+             or choose another name as spec.kubernetes.workBranch",
+            settings.work
+        );
+        return Err(Stop::new(InitResult::BranchExists, message));
+    }
     let work = refs.get(&work).cloned();
     if let Some(there) = work.as_ref().filter(|_| !settings.resume) {
         let message = format!(
@@ -175,6 +163,20 @@ async fn fetch(
         })?;
     }
     Ok(())
+}
+
+/// Fetches the tags that lead into the fetched history into `upstream.git`.
+async fn fetch_tags(
+    settings: &SyncSettings,
+    paths: &Paths,
+    remote: &Remote,
+    git: &Git,
+) -> Result<Vec<Tag>, Stop> {
+    let upstream = paths.upstream_repo();
+    let listed = remote.ls_tags(git, layout::TAGS).await.map_err(|e| stop(settings, &e))?;
+    let tags = remote.fetch_tags(git, &upstream, listed).await.map_err(|e| stop(settings, &e))?;
+    write_packed(&upstream, layout::TAGS, &tags).map_err(Stop::internal)?;
+    Ok(tags)
 }
 
 /// Checks by a dry run whether the remote accepts a push of our branch.
@@ -270,7 +272,12 @@ fn stop(settings: &SyncSettings, e: &GitError) -> Stop {
         Class::HostKeyMismatch => (InitResult::HostKeyMismatch, String::new()),
         Class::RepositoryNotFound => (InitResult::RepositoryNotFound, String::new()),
         Class::RefNotFound => (InitResult::BranchNotFound, String::new()),
+        Class::Unreachable if e.detail.contains("certificate") => {
+            let hint = "; add the authority's certificate as ca.crt to the secret, or name it in spec.kubernetes.caConfigMapRef";
+            (InitResult::RemoteUnreachable, hint.to_owned())
+        }
         Class::Unreachable | Class::Timeout => (InitResult::RemoteUnreachable, String::new()),
+        Class::Rejected(Refusal::Http(_)) => (InitResult::RemoteRefused, String::new()),
         Class::Rejected(_) => (InitResult::PushDenied, String::new()),
         Class::Corrupt | Class::TooMuchOutput | Class::Local => {
             (InitResult::Internal, String::new())

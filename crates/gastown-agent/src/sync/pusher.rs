@@ -155,6 +155,7 @@ impl Pusher {
 
     async fn push_commit(&mut self, commit: CommitId) -> Result<(), Failure> {
         self.keep_replaced(&commit).await?;
+        self.repository.upload_lfs(&commit).await?;
         self.repository.state.pushing = Some(commit.clone());
         self.repository.save_state()?;
         let update = RefUpdate {

@@ -12,7 +12,7 @@ use crate::paths::Paths;
 use crate::quarantine::{self, Quarantine};
 use crate::settings::SyncSettings;
 use crate::state::State;
-use crate::{credentials, fence, refs};
+use crate::{credentials, fence, lfs, refs};
 
 /// The repository, and the state file with what the remote holds.
 pub(super) struct Repository {
@@ -191,6 +191,27 @@ impl Repository {
         Ok(refs.get(&name).cloned())
     }
 
+    /// Uploads the content of the LFS files that `commit` adds, before the commit is pushed.
+    pub(super) async fn upload_lfs(&self, commit: &CommitId) -> Result<(), Failure> {
+        let repo = self.paths.private_repo();
+        if !gastown_git::lfs::is_used(&self.git, &repo, commit).await? {
+            return Ok(());
+        }
+        let workspace = hostile::open_root(&self.paths.workspace()).map_err(Failure::internal)?;
+        let agents: Vec<OwnedFd> = ["repo/.git/lfs/objects", "origin.git/lfs/objects"]
+            .iter()
+            .filter_map(|path| hostile::descend(&workspace, path).ok())
+            .collect();
+        let mut known = self.places().await;
+        known.extend(self.state.wip.clone());
+        let remote = self.remote()?;
+        let uploaded = lfs::upload(&self.git, &remote, &repo, commit, &known, &agents).await?;
+        for pointer in &uploaded.missing {
+            tracing::warn!(oid = pointer.oid, "the content of an LFS file is not in the workspace");
+        }
+        Ok(())
+    }
+
     /// Pushes the work branch, and with it the fence: a push of an attempt that another one has
     /// replaced fails as a whole.
     pub(super) async fn push_work(&mut self, update: RefUpdate) -> Result<(), Failure> {
@@ -216,7 +237,7 @@ impl Repository {
         // Of two refs that are refused together, one has the reason.
         failed.sort_by_key(|(refusal, _)| match refusal {
             Refusal::Stale => 0,
-            Refusal::Hook | Refusal::Protected => 1,
+            Refusal::Hook | Refusal::Protected | Refusal::Http(_) => 1,
             Refusal::Other => 2,
         });
         let failed = failed.into_iter().next();
@@ -274,7 +295,7 @@ impl Repository {
 fn refused(name: &str, refusal: Refusal, message: &str) -> Failure {
     match refusal {
         Refusal::Stale => Failure::race(format!("another writer moved {name} ({message})")),
-        Refusal::Hook | Refusal::Protected => {
+        Refusal::Hook | Refusal::Protected | Refusal::Http(_) => {
             Failure::rejected(format!("the remote refused {name}: {message}"))
         }
         Refusal::Other => Failure::refused(format!("the remote refused {name}: {message}")),

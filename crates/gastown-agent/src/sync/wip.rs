@@ -102,6 +102,7 @@ impl Wip {
         }
         if self.pushed.as_ref() != Some(&content) {
             let commit = write(repository, &content)?;
+            repository.upload_lfs(&commit).await?;
             push(repository, commit, content.dirty).await?;
             self.pushed = Some(content.clone());
         }

@@ -8,6 +8,7 @@ mod isolation;
 mod life;
 mod matrix;
 mod pod;
+mod real_repositories;
 mod remotes;
 mod running;
 mod saving;

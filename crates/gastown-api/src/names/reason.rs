@@ -79,6 +79,15 @@ reasons! {
         /// The remote does not answer. Nothing to do when it comes back; else check network
         /// policies, proxies and DNS.
         REMOTE_UNREACHABLE = "RemoteUnreachable";
+        /// The server, or a proxy before it, refuses the HTTP request (the message has the status,
+        /// such as 413). Change the server's or the proxy's limit, or the URL.
+        REMOTE_REFUSED = "RemoteRefused";
+        /// A submodule cannot be fetched with the repository's credentials. Grant the account access
+        /// to the repository that the message names, or correct its URL in .gitmodules.
+        SUBMODULE_UNAVAILABLE = "SubmoduleUnavailable";
+        /// The content of large files (git LFS) cannot be fetched. Check that the account may read
+        /// them and that the server has them; the message has its text.
+        LFS_UNAVAILABLE = "LfsUnavailable";
         /// The remote refuses the push, for example by branch protection or a hook. Allow the push;
         /// the message has the remote's own text.
         PUSH_REJECTED = "PushRejected";

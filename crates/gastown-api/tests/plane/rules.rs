@@ -451,7 +451,7 @@ async fn a_bead_store_names_a_server_exactly_where_a_server_has_its_beads() {
             .refuses(&with(served.clone(), place, value), &["git is for backend GitJsonl"])
             .await;
     }
-    for place in ["spec/gitSecretRef", "spec/sshKnownHostsConfigMapRef"] {
+    for place in ["spec/gitSecretRef", "spec/sshKnownHostsConfigMapRef", "spec/caConfigMapRef"] {
         fixture
             .refuses(
                 &with(served.clone(), place, json!({ "name": "git" })),

@@ -141,6 +141,9 @@ fn by_init(result: InitResult, message: &str) -> Outcome {
         | InitResult::BranchNotFound
         | InitResult::BranchExists
         | InitResult::RemoteUnreachable
+        | InitResult::RemoteRefused
+        | InitResult::SubmoduleUnavailable
+        | InitResult::LfsUnavailable
         | InitResult::Unknown => Outcome::new(End::Waits, &reason, message),
     }
 }

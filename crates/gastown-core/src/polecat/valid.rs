@@ -5,7 +5,8 @@ use std::collections::BTreeMap;
 
 use gastown_api::names::reason;
 use gastown_api::{
-    AgentKind, Budget, DesiredState, KubernetesSpec, Polecat, PolecatSpec, Provider, SecretKeyRef,
+    AgentKind, Budget, CaConfigMapRef, DesiredState, KubernetesSpec, Polecat, PolecatSpec,
+    Provider, SecretKeyRef,
 };
 use gastown_types::{BranchName, GitUrl, digest};
 use k8s_openapi::api::core::v1::{
@@ -15,7 +16,7 @@ use k8s_openapi::api::core::v1::{
 use super::ledger::sanitize;
 
 /// Names of the pod's own volumes.
-pub const OWN_VOLUMES: [&str; 14] = [
+pub const OWN_VOLUMES: [&str; 15] = [
     "private",
     "upstream",
     "workspace",
@@ -24,6 +25,7 @@ pub const OWN_VOLUMES: [&str; 14] = [
     "podinfo",
     "prompt",
     "git-creds",
+    "git-ca",
     "ssh-known-hosts",
     "claude-creds",
     "home",
@@ -88,6 +90,10 @@ pub struct PodSettings {
     pub git_secret: Option<String>,
     /// The ConfigMap with further host keys.
     pub known_hosts: Option<String>,
+    /// The ConfigMap and its key with certificates of further authorities.
+    pub ca: Option<CaConfigMapRef>,
+    /// The size limit of the workspace, as Kubernetes writes it.
+    pub workspace_size: Option<String>,
     /// The ConfigMap whose keys become variables.
     pub env_from: Option<String>,
     /// Further variables; a later one of the same name wins.
@@ -257,6 +263,8 @@ fn settings(spec: &PolecatSpec, kubernetes: &KubernetesSpec) -> Result<PodSettin
             .map(|r| r.name.clone())
             .filter(|n| !n.is_empty()),
         known_hosts: kubernetes.ssh_known_hosts_config_map_ref.as_ref().map(|r| r.name.clone()),
+        ca: kubernetes.ca_config_map_ref.clone(),
+        workspace_size: kubernetes.workspace_size.clone(),
         env_from: config.config_map_ref.map(|r| r.name),
         env,
         resources: kubernetes.resources.clone().or_else(|| spec.resources.clone()),

@@ -88,3 +88,56 @@ async fn missing_repositories_and_branches_have_classes_of_their_own() {
     let e = nobody.ls_remote(&Git::from_env(), &[]).await.unwrap_err();
     assert_eq!(e.class, Class::Unreachable, "{e}");
 }
+
+#[tokio::test]
+async fn the_tags_in_the_targets_history_are_followed_and_dropped_with_the_remotes() {
+    let g = Fixture::new();
+    g.commit("one", &[("a", "1")]);
+    git(&g.work(), &["tag", "-a", "-m", "one", "v1"]);
+    let tip = g.commit("two", &[("a", "2")]);
+    git(&g.work(), &["tag", "dir/light"]);
+    g.push("main");
+    g.checkout("side", "main");
+    g.commit("three", &[("a", "3")]);
+    git(&g.work(), &["tag", "-a", "-m", "three", "side-tag"]);
+    git(&g.work(), &["push", "-q", "origin", "side", "--tags"]);
+    let mirror = g.mirror("m");
+    let tags = || git(mirror.path(), &["for-each-ref", "--format=%(refname)", "refs/gastown/tags"]);
+    let names = |text: &str| {
+        text.lines().map(|l| l.splitn(5, '/').last().unwrap().to_owned()).collect::<Vec<_>>()
+    };
+    let main = branch("main");
+    mirror.refresh(&g.as_remote(), &[main.clone(), branch("side")]).await.unwrap();
+    mirror.follow_tags(&g.as_remote(), &main, &tip).await.unwrap();
+    assert_eq!(names(&tags()), ["dir/light", "v1"]);
+    git(mirror.path(), &["fsck", "--strict"]);
+    // The next commit of the branch makes them listed again.
+    git(&g.work(), &["push", "-q", "origin", ":refs/tags/v1"]);
+    mirror.follow_tags(&g.as_remote(), &main, &tip).await.unwrap();
+    assert_eq!(names(&tags()), ["dir/light", "v1"]);
+    g.checkout("main", "main");
+    let tip = g.commit("four", &[("a", "4")]);
+    g.push("main");
+    mirror.refresh(&g.as_remote(), std::slice::from_ref(&main)).await.unwrap();
+    mirror.follow_tags(&g.as_remote(), &main, &tip).await.unwrap();
+    assert_eq!(names(&tags()), ["dir/light"]);
+}
+
+#[tokio::test]
+async fn what_a_killed_fetch_left_is_removed_by_the_next_one() {
+    let g = Fixture::new();
+    g.commit("one", &[("a", "1")]);
+    g.push("main");
+    let mirror = g.mirror("m");
+    mirror.refresh(&g.as_remote(), &[branch("main")]).await.unwrap();
+    let pack = mirror.path().join("objects/pack/tmp_pack_Ab12Cd");
+    let fresh = mirror.path().join("refs/gastown/candidates.lock");
+    std::fs::create_dir_all(pack.parent().unwrap()).unwrap();
+    std::fs::write(&pack, "half").unwrap();
+    std::fs::write(&fresh, "").unwrap();
+    g.commit("two", &[("a", "2")]);
+    g.push("main");
+    mirror.refresh(&g.as_remote(), &[branch("main")]).await.unwrap();
+    assert!(!pack.exists(), "an unfinished pack stays");
+    assert!(fresh.exists(), "the lock of a running git was taken");
+}

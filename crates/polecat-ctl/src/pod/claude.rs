@@ -7,7 +7,7 @@ use k8s_openapi::api::core::v1::{
 };
 
 use super::metadata::CLAUDE;
-use super::parts::{self, Build, common_env, literal, resources, var};
+use super::parts::{self, Build, common_env, literal, proxy_env, resources, var};
 use super::volumes;
 
 /// The longest task in a variable: Linux allows 128 KiB. The whole task is in the prompt's file.
@@ -49,8 +49,11 @@ fn env(b: &Build) -> Vec<EnvVar> {
     // own the last wins too.
     let mut env: Vec<EnvVar> = vec![var("CLAUDE_CODE_DISABLE_NONESSENTIAL_TRAFFIC", "1")];
     env.extend(provider(b));
+    env.extend(proxy_env(b));
     for own in &settings.env {
-        env.retain(|e| e.name != own.name);
+        // The proxy's variables have two spellings each: both are the user's.
+        let is_proxy = own.name.to_ascii_lowercase().ends_with("_proxy");
+        env.retain(|e| e.name != own.name && !(is_proxy && e.name.eq_ignore_ascii_case(&own.name)));
         env.push(own.clone());
     }
     let mut ours = common_env(b);

@@ -1,5 +1,9 @@
 //! What the installation decides about pods.
 
+use gastown_runtime::proxy::ProxyArgs;
+
+use super::room::RoomArgs;
+
 /// What pods are made of where their Polecat does not decide it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct PodDefaults {
@@ -13,6 +17,10 @@ pub(crate) struct PodDefaults {
     pub fixed_ids: bool,
     /// Where the sidecar sends heartbeats.
     pub witness: Option<Witness>,
+    /// The proxy to other networks.
+    pub proxy: ProxyArgs,
+    /// Memory and sizes of volumes.
+    pub room: RoomArgs,
 }
 
 /// Where the sidecar finds witness-ctl.

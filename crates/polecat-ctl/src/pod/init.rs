@@ -17,6 +17,7 @@ pub(super) fn container(b: &Build) -> Container {
     env.extend([
         var("GASTOWN_GIT_SECRET", settings.git_secret.as_deref().unwrap_or_default()),
         var("GASTOWN_KNOWN_HOSTS_CONFIGMAP", settings.known_hosts.as_deref().unwrap_or_default()),
+        var("GASTOWN_CA_CONFIGMAP", settings.ca.as_ref().map_or("", |ca| ca.name.as_str())),
         var("GASTOWN_COPY_AGENT", copies.to_string()),
     ]);
     Container {
@@ -26,7 +27,7 @@ pub(super) fn container(b: &Build) -> Container {
         volume_mounts: Some(volumes::of_init(b)),
         resources: Some(resources(
             &[("cpu", "50m"), ("memory", "64Mi")],
-            &[("cpu", "2"), ("memory", "1Gi")],
+            &[("cpu", "2"), ("memory", &b.defaults.room.init_memory)],
         )),
         ..parts::container(GIT_INIT, &b.defaults.git_image, b.defaults)
     }

@@ -49,7 +49,13 @@ pub(super) fn git_env(b: &Build) -> Vec<EnvVar> {
         var("HOME", "/gastown/private/home"),
         var("TMPDIR", "/gastown/private/tmp"),
     ]);
+    vars.extend(proxy_env(b));
     vars
+}
+
+/// The variables of the proxy.
+pub(super) fn proxy_env(b: &Build) -> impl Iterator<Item = EnvVar> {
+    b.defaults.proxy.variables().into_iter().map(|(name, value)| var(name, value))
 }
 
 /// Resources, as pairs of a name and a quantity.

@@ -30,7 +30,7 @@ pub(super) fn container(b: &Build) -> Container {
         volume_mounts: Some(volumes::of_sync(b)),
         resources: Some(resources(
             &[("cpu", "50m"), ("memory", "64Mi")],
-            &[("cpu", "1"), ("memory", "1Gi")],
+            &[("cpu", "1"), ("memory", &b.defaults.room.sync_memory)],
         )),
         ..parts::container(GIT_SYNC, &b.defaults.git_image, b.defaults)
     }

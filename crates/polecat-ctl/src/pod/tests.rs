@@ -1,9 +1,10 @@
 //! Objects as a person expects them.
 
 use gastown_api::names::label;
-use gastown_api::{KubernetesSpec, Polecat, PolecatSpec, SecretKeyRef};
+use gastown_api::{CaConfigMapRef, KubernetesSpec, Polecat, PolecatSpec, SecretKeyRef};
 use gastown_core::polecat::{PodInputs, Rework, Snapshot, ValidPolecat, pod_name};
 use gastown_proto::v1::{Bead, BeadComment};
+use gastown_runtime::proxy::ProxyArgs;
 use k8s_openapi::api::core::v1::{Container, EnvVar, Pod, VolumeMount};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
 use serde_json::json;
@@ -46,6 +47,11 @@ fn built_with(witness: Option<Witness>, change: impl FnOnce(&mut PolecatSpec)) -
         pull_policy: Some("Never".into()),
         fixed_ids: true,
         witness,
+        proxy: ProxyArgs {
+            pod_https_proxy: Some("http://proxy:3128".into()),
+            ..ProxyArgs::default()
+        },
+        room: RoomArgs { init_memory: "3Gi".into(), ..Default::default() },
     };
     build(&s, &inputs, &defaults, OwnerReference::default())
 }
@@ -200,6 +206,53 @@ fn kubernetes_wins_over_agent_config_and_resources() {
         (Some("git:1"), Some("true"))
     );
     assert_eq!(env(init, "GASTOWN_RESUME").as_deref(), Some("true"));
+}
+
+#[test]
+fn the_proxy_is_every_containers_and_the_agents_may_be_another() {
+    let no = |name: &str| EnvVar { name: name.into(), value: Some("own".into()), value_from: None };
+    let spec = built(|spec| {
+        spec.kubernetes.as_mut().unwrap().env = vec![no("https_proxy")];
+    })
+    .spec
+    .unwrap();
+    for c in spec.init_containers.iter().flatten() {
+        assert_eq!(env(c, "HTTPS_PROXY").as_deref(), Some("http://proxy:3128"), "{}", c.name);
+        assert!(env(c, "NO_PROXY").unwrap().split(',').any(|host| host == ".svc"), "{}", c.name);
+    }
+    let claude = &spec.containers[0];
+    assert_eq!(env(claude, "https_proxy").as_deref(), Some("own"));
+    assert_eq!(env(claude, "HTTPS_PROXY"), None, "the agent would have two proxies");
+    assert!(env(claude, "no_proxy").is_some());
+}
+
+#[test]
+fn authorities_and_sizes_come_from_the_spec_and_the_installation() {
+    let spec = built(|spec| {
+        let kubernetes = spec.kubernetes.as_mut().unwrap();
+        kubernetes.ca_config_map_ref =
+            Some(CaConfigMapRef { name: "corp".into(), key: "root.pem".into() });
+        kubernetes.workspace_size = Some("80Gi".into());
+    })
+    .spec
+    .unwrap();
+    let volumes = spec.volumes.as_ref().unwrap();
+    let find = |name: &str| volumes.iter().find(|v| v.name == name).unwrap();
+    let ca = find("git-ca").config_map.as_ref().unwrap();
+    let item = &ca.items.as_ref().unwrap()[0];
+    assert_eq!(
+        (ca.name.as_str(), ca.optional, item.key.as_str(), item.path.as_str()),
+        ("corp", Some(true), "root.pem", "ca.crt")
+    );
+    for c in spec.init_containers.iter().flatten().chain(&spec.containers) {
+        let sees = mounts(c).contains(&("git-ca", true));
+        assert_eq!(sees, c.name != CLAUDE, "{}", c.name);
+    }
+    let size = |name: &str| find(name).empty_dir.as_ref().unwrap().size_limit.clone().unwrap().0;
+    assert_eq!((size("workspace").as_str(), size("upstream").as_str()), ("80Gi", "20Gi"));
+    let init = &spec.init_containers.as_ref().unwrap()[0];
+    let limits = init.resources.as_ref().unwrap().limits.as_ref().unwrap();
+    assert_eq!(limits["memory"].0, "3Gi");
 }
 
 #[test]

@@ -1,5 +1,6 @@
 //! Volumes and mounts: those of `docs/contracts/pod.md`, and the user's.
 
+use gastown_api::CaConfigMapRef;
 use k8s_openapi::api::core::v1::{
     ConfigMapVolumeSource, DownwardAPIVolumeFile, DownwardAPIVolumeSource, EmptyDirVolumeSource,
     KeyToPath, ObjectFieldSelector, ProjectedVolumeSource, SecretVolumeSource,
@@ -71,13 +72,26 @@ fn token() -> Volume {
     Volume { name: "token".to_owned(), projected: Some(projected), ..Volume::default() }
 }
 
+/// The ConfigMap's key as the file `ca.crt`.
+fn authorities(reference: &CaConfigMapRef) -> Volume {
+    let items =
+        vec![KeyToPath { key: reference.key.clone(), path: "ca.crt".to_owned(), mode: None }];
+    let source = ConfigMapVolumeSource {
+        name: reference.name.clone(),
+        optional: Some(true),
+        items: Some(items),
+        default_mode: None,
+    };
+    Volume { name: "git-ca".to_owned(), config_map: Some(source), ..Volume::default() }
+}
+
 /// All volumes of the pod.
 pub(super) fn all(b: &Build) -> Vec<Volume> {
-    let settings = &b.inputs.spec.pod;
+    let (settings, room) = (&b.inputs.spec.pod, &b.defaults.room);
     let mut volumes = vec![
-        empty("private", "20Gi"),
-        empty("upstream", "20Gi"),
-        empty("workspace", "40Gi"),
+        empty("private", &room.private_size),
+        empty("upstream", &room.upstream_size),
+        empty("workspace", settings.workspace_size.as_ref().unwrap_or(&room.workspace_size)),
         empty("run", "16Mi"),
         empty("tools", "2Gi"),
         empty("home", "10Gi"),
@@ -91,6 +105,7 @@ pub(super) fn all(b: &Build) -> Vec<Volume> {
     if let Some(name) = &settings.known_hosts {
         volumes.push(config_map("ssh-known-hosts", name, "known_hosts", true));
     }
+    volumes.extend(settings.ca.as_ref().map(authorities));
     if let Some(name) = &settings.claude_creds {
         volumes.push(secret("claude-creds", name, Some(".credentials.json")));
     }
@@ -116,7 +131,8 @@ fn credentials(b: &Build) -> Vec<VolumeMount> {
     let git = settings.git_secret.as_ref().map(|_| mount("git-creds", "/git-creds", true));
     let hosts =
         settings.known_hosts.as_ref().map(|_| mount("ssh-known-hosts", "/ssh-known-hosts", true));
-    git.into_iter().chain(hosts).collect()
+    let ca = settings.ca.as_ref().map(|_| mount("git-ca", "/git-ca", true));
+    git.into_iter().chain(hosts).chain(ca).collect()
 }
 
 /// The mounts of `git-init`.

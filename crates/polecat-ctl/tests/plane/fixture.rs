@@ -131,6 +131,8 @@ impl Fixture {
             beadstore_endpoint: Some(format!("https://localhost:{}", self.port)),
             witness_endpoint: Some(format!("https://localhost:{}", self.port)),
             platform_ids: false,
+            proxy: gastown_runtime::proxy::ProxyArgs::default(),
+            room: polecat_ctl::RoomArgs::default(),
         };
         let work = tokio::spawn({
             let runtime = runtime.clone();

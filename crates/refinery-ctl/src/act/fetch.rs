@@ -30,6 +30,13 @@ pub(super) async fn refresh(
     pass.mirror().refresh(remote, branches).await
 }
 
+/// Fetches the tags in the history of the target branch: a gate's `git describe` needs them.
+async fn follow_tags(pass: &Pass<'_>, remote: &Remote, tip: &CommitId) -> Result<(), GitError> {
+    let lock = pass.ctx.mirror_lock(&pass.url);
+    let _guard = lock.lock().await;
+    pass.mirror().follow_tags(remote, &pass.target, tip).await
+}
+
 /// A question about one request.
 struct Question {
     id: RequestId,
@@ -69,6 +76,7 @@ pub(super) async fn fetch(
         train.target = Some(Target::Absent { seen: now });
         return Ok(());
     };
+    follow_tags(pass, remote, &tip).await?;
     let answers = {
         let (mirror, tip) = (pass.mirror(), tip.clone());
         let all = move || {

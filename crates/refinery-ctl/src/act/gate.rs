@@ -6,8 +6,10 @@ use gastown_api::names::manager;
 use gastown_core::train::{
     Build, Built, Car, GateId, GateResult, RequestId, RunState, Snapshot, Verdict,
 };
+use gastown_git::Remote;
 use gastown_runtime::apply;
 use gastown_runtime::events::Note;
+use gastown_types::CommitId;
 use gastown_types::digest::short_digest;
 use jiff::Timestamp;
 use k8s_openapi::api::batch::v1::Job;
@@ -21,14 +23,27 @@ use crate::gate::{self, JobRecipe};
 use crate::pass::Pass;
 use crate::train::{CreatedJob, Train};
 
+/// Brings the candidate's submodules and LFS files into the mirror.
+async fn fetch_contents(
+    pass: &Pass<'_>,
+    remote: &Remote,
+    candidate: &CommitId,
+) -> Result<(), Error> {
+    let lock = pass.ctx.mirror_lock(&pass.url);
+    let _guard = lock.lock().await;
+    Ok(pass.mirror().fetch_contents(remote, candidate).await?)
+}
+
 /// Creates the Job of a run, unless it exists.
 pub(super) async fn ensure_job(
     pass: &Pass<'_>,
     train: &mut Train,
+    remote: &Remote,
     car: &Car,
     gate: &GateId,
     run: u32,
 ) -> Result<(), Error> {
+    fetch_contents(pass, remote, &car.commit).await?;
     // The end of an earlier run has deleted the candidate's ref, and the target alone never had
     // one: without it the pod cannot fetch anything.
     pass.mirror().keep_candidate(&car.commit).await?;

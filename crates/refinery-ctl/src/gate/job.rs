@@ -104,18 +104,22 @@ fn fetch_container(
         refinery.spec.rig_ref,
         refinery.spec.target_branch
     );
+    let mut env = vec![
+        json!({"name": "HOME", "value": "/home/nonroot"}),
+        json!({"name": "GASTOWN_GIT_URL", "value": url}),
+        json!({"name": "GASTOWN_CANDIDATE", "value": recipe.candidate}),
+        json!({"name": "GASTOWN_BASE", "value": recipe.base}),
+        json!({"name": "GASTOWN_TARGET_BRANCH", "value": refinery.spec.target_branch}),
+        json!({"name": "GASTOWN_CA", "value": ca}),
+        json!({"name": "GASTOWN_TOKEN_FILE", "value": "/var/run/gastown/token/token"}),
+    ];
+    env.extend(proxy(settings));
     json!({
         "name": FETCH,
         "image": settings.image,
         "imagePullPolicy": settings.pull_policy,
         "command": ["/usr/local/bin/gt", "fetch"],
-        "env": [
-            {"name": "HOME", "value": "/home/nonroot"},
-            {"name": "GASTOWN_GIT_URL", "value": url},
-            {"name": "GASTOWN_CANDIDATE", "value": recipe.candidate},
-            {"name": "GASTOWN_CA", "value": ca},
-            {"name": "GASTOWN_TOKEN_FILE", "value": "/var/run/gastown/token/token"},
-        ],
+        "env": env,
         "resources": {"requests": {"cpu": "20m", "memory": "64Mi"}},
         "securityContext": restricted(true),
         "terminationMessagePolicy": "FallbackToLogsOnError",
@@ -128,12 +132,23 @@ fn fetch_container(
     })
 }
 
+/// The variables of the proxy.
+fn proxy(settings: &GateSettings) -> impl Iterator<Item = Value> {
+    let variables = settings.proxy.variables().into_iter();
+    variables.map(|(name, value)| json!({"name": name, "value": value}))
+}
+
 /// The container that runs the gate's command.
 fn gate_container(refinery: &Refinery, settings: &GateSettings, template: &GateTemplate) -> Value {
     let own_image = template.image.is_none();
     let image = template.image.clone().unwrap_or_else(|| settings.image.clone());
     let resources = template.resources.as_ref().and_then(|r| serde_json::to_value(r).ok());
     let mut env = vec![json!({"name": "HOME", "value": "/home/nonroot"})];
+    let own = |name: &Value| {
+        let name = name.as_str().unwrap_or_default();
+        template.env.iter().any(|e| e.name.eq_ignore_ascii_case(name))
+    };
+    env.extend(proxy(settings).filter(|e| !own(&e["name"])));
     env.extend(template.env.iter().filter_map(|e| serde_json::to_value(e).ok()));
     json!({
         "name": CONTAINER,

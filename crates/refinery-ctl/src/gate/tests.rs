@@ -1,4 +1,5 @@
 use gastown_api::RefinerySpec;
+use gastown_runtime::proxy::ProxyArgs;
 use jiff::Timestamp;
 use serde_json::{Value, json};
 
@@ -120,6 +121,10 @@ fn settings() -> GateSettings {
         pull_policy: "IfNotPresent".into(),
         git_endpoint: "https://refinery-ctl.gastown-system.svc:9418".into(),
         seconds: 60,
+        proxy: ProxyArgs {
+            pod_https_proxy: Some("http://proxy:3128".into()),
+            ..ProxyArgs::default()
+        },
     }
 }
 
@@ -162,11 +167,20 @@ fn the_gate_s_pod_is_restricted_and_has_no_token_beside_its_command() {
         (Some(true), Some(false))
     );
     let fetch = &pod.init_containers.as_ref().unwrap()[0];
-    let url = fetch.env.iter().flatten().find(|e| e.name == "GASTOWN_GIT_URL").unwrap();
+    let env = |container: &k8s_openapi::api::core::v1::Container, name: &str| {
+        let found = container.env.iter().flatten().find(|e| e.name == name);
+        found.and_then(|e| e.value.clone()).unwrap_or_default()
+    };
     assert_eq!(
-        url.value.as_deref(),
-        Some("https://refinery-ctl.gastown-system.svc:9418/git/web/main")
+        env(fetch, "GASTOWN_GIT_URL"),
+        "https://refinery-ctl.gastown-system.svc:9418/git/web/main"
     );
+    assert_eq!(env(fetch, "GASTOWN_BASE"), "a".repeat(40));
+    assert_eq!(env(fetch, "GASTOWN_TARGET_BRANCH"), "main");
+    for container in [fetch, gate] {
+        assert_eq!(env(container, "HTTPS_PROXY"), "http://proxy:3128");
+        assert!(env(container, "NO_PROXY").contains(".svc"));
+    }
 }
 
 #[test]

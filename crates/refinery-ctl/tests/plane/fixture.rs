@@ -83,6 +83,7 @@ impl Controller {
             witness_endpoint: witness,
             data_dir: dir.path().join("data"),
             gate_seconds: 600,
+            proxy: gastown_runtime::proxy::ProxyArgs::default(),
         };
         let started = runtime.clone();
         let work = tokio::spawn(async move {

@@ -67,6 +67,7 @@ pub fn events() -> impl Strategy<Value = Event> {
         InitResult::BadCredentials,
         InitResult::BranchExists,
         InitResult::RemoteUnreachable,
+        InitResult::LfsUnavailable,
         InitResult::InvalidConfig,
         InitResult::Internal,
     ]);
