@@ -20,6 +20,8 @@ use crate::progress;
 
 /// The deadline of a run where none is set and progress does not decide.
 const DEADLINE: Duration = Duration::from_secs(600);
+/// The deadline of a [patient](Call::patient) run where none is set: CPU time alone may be a loop.
+const LONGEST: Duration = Duration::from_secs(6 * 3600);
 /// How long a [patient](Call::patient) run may be without progress.
 const QUIET: Duration = Duration::from_secs(120);
 
@@ -326,7 +328,7 @@ impl Call {
         let mut running = self.start()?;
         let input = self.stdin.take();
         let (limit, quiet) = (self.git.limit, self.git.quiet);
-        let total = self.git.deadline.or((!self.patient).then_some(DEADLINE));
+        let total = self.git.deadline.unwrap_or(if self.patient { LONGEST } else { DEADLINE });
         let (group, bytes) = (running.child.id(), AtomicU64::new(0));
         let work = async {
             let child = &mut running.child;
@@ -353,11 +355,8 @@ impl Call {
             }
         };
         let late = async {
-            match total {
-                Some(total) => tokio::time::sleep(total).await,
-                None => std::future::pending().await,
-            }
-            format!("{} s", total.unwrap_or_default().as_secs())
+            tokio::time::sleep(total).await;
+            format!("{} s", total.as_secs())
         };
         let quiet = async {
             if self.patient {

@@ -15,6 +15,9 @@ use crate::error::GitError;
 use crate::remote::Remote;
 use crate::spawn::Git;
 
+/// The longest listing of a tree, in bytes: about four million files.
+const MAX_LISTING: usize = 512 << 20;
+
 /// A submodule of a commit.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Submodule {
@@ -31,10 +34,16 @@ pub struct Submodule {
 /// The submodules of a commit, by path. A commit in the tree that `.gitmodules` does not describe
 /// is left out: nobody can fetch it.
 pub async fn list(git: &Git, repo: &Path, commit: &CommitId) -> Result<Vec<Submodule>, GitError> {
+    // Most repositories have none, and their whole tree need not be listed.
+    let described = git.call(["cat-file", "-e", &format!("{commit}:.gitmodules")]).repo(repo);
+    if !described.any_exit().output().await?.status.success() {
+        return Ok(Vec::new());
+    }
     let out = git
         .call(["ls-tree", "-r", "-z", "--full-tree", commit.as_str()])
         .repo(repo)
         .doing("look for submodules")
+        .limit(MAX_LISTING)
         .output()
         .await?;
     let links = gitlinks(&out.stdout);
