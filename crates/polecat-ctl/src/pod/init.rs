@@ -18,6 +18,7 @@ pub(super) fn container(b: &Build) -> Container {
         var("GASTOWN_GIT_SECRET", settings.git_secret.as_deref().unwrap_or_default()),
         var("GASTOWN_KNOWN_HOSTS_CONFIGMAP", settings.known_hosts.as_deref().unwrap_or_default()),
         var("GASTOWN_COPY_AGENT", copies.to_string()),
+        var("GASTOWN_RESTORE", b.inputs.restore.to_string()),
     ]);
     Container {
         command: Some(vec!["/usr/local/bin/gt".to_owned()]),
