@@ -55,7 +55,7 @@ pub use polecat::{
     PolecatSpec, Provider,
 };
 pub use polecat_pod::{KubernetesSpec, StrictHostKeyChecking};
-pub use polecat_status::{Activity, Outcome, PolecatPhase, PolecatStatus, Usage};
+pub use polecat_status::{Activity, Outcome, PolecatPhase, PolecatStatus, SavedWork, Usage};
 pub use polecat_template::{AgentTemplate, KubernetesTemplate, PolecatTemplate};
 pub use refinery::{
     GateTemplate, MergesSummary, Refinery, RefineryPhase, RefinerySpec, RefineryStatus,

@@ -110,6 +110,8 @@ pub mod condition {
     pub const CLAIMED: &str = "Claimed";
     /// Polecat: whether its agent is making progress; set by witness-ctl.
     pub const HEALTHY: &str = "Healthy";
+    /// Polecat: whether the work of its pod is on the remote; set by witness-ctl when it is not.
+    pub const SAVED: &str = "Saved";
     /// Escalation: whether every route has accepted the message.
     pub const DELIVERED: &str = "Delivered";
     /// Polecat: whether it has a slot of its rig.

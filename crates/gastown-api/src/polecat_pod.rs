@@ -16,11 +16,12 @@ use crate::shared::{CaConfigMapRef, JsonObject, ObjectName, SecretKeyRef, main_b
 #[serde(rename_all = "camelCase")]
 #[schemars(extend("x-kubernetes-validations" = volume_rules()))]
 pub struct KubernetesSpec {
-    /// URL of the repository to work on. Work of another repository than the rig's is not merged
+    /// URL of the repository to work on. Work on another repository than the rig's is not begun
     /// (`WrongRepository`).
     #[schemars(length(min = 1, max = 2048), extend("x-kubernetes-validations" = schema::git_url()))]
     pub git_repository: String,
-    /// Branch that the work starts from and lands on. Defaults to `main`.
+    /// Branch that the work starts from and lands on. Work for a branch that no Refinery of the rig
+    /// lands on is not begun (`WrongBranch`). Defaults to `main`.
     #[serde(default = "main_branch")]
     #[schemars(length(min = 1, max = 244), extend("x-kubernetes-validations" = schema::branch()))]
     pub git_branch: String,
@@ -108,6 +109,21 @@ pub struct KubernetesSpec {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 253))]
     pub runtime_class_name: Option<String>,
+    /// Annotations of the pod, such as one that keeps a service mesh from injecting its sidecar.
+    /// Those of the operator itself take precedence.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    #[schemars(schema_with = "schema::pod_annotations")]
+    pub pod_annotations: BTreeMap<String, String>,
+    /// Labels of the pod. Those of the operator itself take precedence.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    #[schemars(schema_with = "schema::pod_labels")]
+    pub pod_labels: BTreeMap<String, String>,
+    /// How long a pod that cannot start (no node, no image, a missing Secret) keeps its slot of the
+    /// rig, such as `30s` or `15m`. After it the pod is deleted, and another one is tried later. By
+    /// default 10m.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 64), extend("x-kubernetes-validations" = schema::duration()))]
+    pub start_timeout: Option<String>,
     /// Further volumes of the pod, for `volumeMounts`.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 16), extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["name"]))]
@@ -169,6 +185,9 @@ impl KubernetesSpec {
             affinity: None,
             priority_class_name: None,
             runtime_class_name: None,
+            pod_annotations: BTreeMap::new(),
+            pod_labels: BTreeMap::new(),
+            start_timeout: None,
             volumes: Vec::new(),
             volume_mounts: Vec::new(),
             env: Vec::new(),

@@ -58,6 +58,11 @@ pub struct PolecatStatus {
     /// How the last attempt ended.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub outcome: Option<Outcome>,
+    /// Work that is saved on the remote beside the work branch, newest first. It is kept until
+    /// `settings.wipRetention` of the Rig has passed since the landing.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 20), extend("x-kubernetes-list-type" = "atomic"))]
+    pub saved: Vec<SavedWork>,
     /// Number of the newest attempt, counted from 1.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 0))]
@@ -77,8 +82,8 @@ pub struct PolecatStatus {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "schema::time")]
     pub finished_at: Option<Time>,
-    /// Conditions, keyed by type. `Merged` is set by refinery-ctl, `Healthy` by witness-ctl, all
-    /// others by polecat-ctl.
+    /// Conditions, keyed by type. `Merged` is set by refinery-ctl, `Healthy` and `Saved` by
+    /// witness-ctl, all others by polecat-ctl.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(schema_with = "schema::conditions")]
     pub conditions: Vec<Condition>,
@@ -139,6 +144,25 @@ pub struct Outcome {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "schema::time")]
     pub finished_at: Option<Time>,
+}
+
+/// Work on a ref of the remote that is not the work branch.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct SavedWork {
+    /// The ref, such as `refs/gastown/wip/team/toast/1`. `git fetch <repository> <ref>` fetches it.
+    #[schemars(length(max = 512))]
+    pub r#ref: String,
+    /// The commit.
+    #[schemars(length(max = 64))]
+    pub commit: String,
+    /// What it was in the pod, such as `branch side` or `uncommitted files`.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    #[schemars(length(max = 512))]
+    pub of: String,
+    /// Number of files that could not be saved with it.
+    #[serde(default)]
+    pub skipped: i32,
 }
 
 /// Turns, tokens and cost.

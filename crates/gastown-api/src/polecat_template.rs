@@ -229,6 +229,21 @@ pub struct KubernetesTemplate {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 253))]
     pub runtime_class_name: Option<String>,
+    /// Annotations of the pod, such as one that keeps a service mesh from injecting its sidecar.
+    /// Those of the operator itself take precedence.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    #[schemars(schema_with = "schema::pod_annotations")]
+    pub pod_annotations: BTreeMap<String, String>,
+    /// Labels of the pod. Those of the operator itself take precedence.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    #[schemars(schema_with = "schema::pod_labels")]
+    pub pod_labels: BTreeMap<String, String>,
+    /// How long a pod that cannot start (no node, no image, a missing Secret) keeps its slot of the
+    /// rig, such as `30s` or `15m`. After it the pod is deleted, and another one is tried later. By
+    /// default 10m.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 64), extend("x-kubernetes-validations" = schema::duration()))]
+    pub start_timeout: Option<String>,
     /// Further volumes of the pod, for `volumeMounts`.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 16), extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["name"]))]
@@ -272,6 +287,9 @@ impl KubernetesTemplate {
             affinity: self.affinity,
             priority_class_name: self.priority_class_name,
             runtime_class_name: self.runtime_class_name,
+            pod_annotations: self.pod_annotations,
+            pod_labels: self.pod_labels,
+            start_timeout: self.start_timeout,
             volumes: self.volumes,
             volume_mounts: self.volume_mounts,
             env: self.env,
@@ -327,6 +345,7 @@ mod tests {
                 "caConfigMapRef": {"name": "ca", "key": "root.pem"}, "workspaceSize": "80Gi",
                 "imagePullSecrets": [{"name": "p"}], "nodeSelector": {"a": "b"}, "tolerations": [{"key": "t"}],
                 "affinity": {"nodeAffinity": {}}, "priorityClassName": "pc", "runtimeClassName": "rc",
+                "podAnnotations": {"a": "b"}, "podLabels": {"c": "d"}, "startTimeout": "5m",
                 "volumes": [{"name": "v", "emptyDir": {}}], "volumeMounts": [{"name": "v", "mountPath": "/v"}],
                 "env": [{"name": "B", "value": "2"}],
             },

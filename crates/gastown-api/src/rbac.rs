@@ -271,7 +271,7 @@ const WITNESS: &[Grant] = &[
         OURS,
         &["polecats/status"],
         &["patch"],
-        "activity and the condition Healthy, and nothing else",
+        "activity and the conditions Healthy and Saved, and nothing else",
     ),
     grant("", &["pods"], &["get"], "checks the pod that attaches"),
     grant("authentication.k8s.io", &["tokenreviews"], &["create"], "who calls its gRPC server"),

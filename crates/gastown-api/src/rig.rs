@@ -1,9 +1,12 @@
+use std::time::Duration;
+
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use kube::CustomResource;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::bead_store::BeadStoreTemplate;
+use crate::duration;
 use crate::polecat_template::PolecatTemplate;
 use crate::refinery::RefineryTemplate;
 use crate::schema;
@@ -86,11 +89,30 @@ pub struct RigSettings {
     #[serde(default = "default_max_polecats")]
     #[schemars(range(min = 1, max = 100))]
     pub max_polecats: i32,
+    /// How long after the landing a Polecat names in `status.saved` what was saved beside its work
+    /// branch, such as `72h`. By default 168h.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 64), extend("x-kubernetes-validations" = schema::duration()))]
+    pub wip_retention: Option<String>,
+}
+
+/// [`RigSettings::wip_retention`] when it is not set: seven days.
+const WIP_RETENTION: Duration = Duration::from_hours(168);
+
+impl RigSettings {
+    /// How long saved work is named after the landing; the default where the field is not set or not a duration.
+    pub fn wip_retention(&self) -> Duration {
+        self.wip_retention.as_deref().and_then(duration::parse).unwrap_or(WIP_RETENTION)
+    }
 }
 
 impl Default for RigSettings {
     fn default() -> Self {
-        Self { namepool_theme: default_theme(), max_polecats: default_max_polecats() }
+        Self {
+            namepool_theme: default_theme(),
+            max_polecats: default_max_polecats(),
+            wip_retention: None,
+        }
     }
 }
 

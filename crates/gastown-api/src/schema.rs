@@ -268,6 +268,43 @@ pub fn node_selector(_: &mut SchemaGenerator) -> Schema {
     })
 }
 
+/// Labels of a pod.
+pub fn pod_labels(_: &mut SchemaGenerator) -> Schema {
+    string_map(
+        63,
+        &[
+            (
+                "self.all(k, k.matches('^([A-Za-z0-9.-]{1,253}/)?[A-Za-z0-9]([A-Za-z0-9_.-]{0,61}[A-Za-z0-9])?$'))",
+                "podLabels has a key that is not a label's name, such as app or example.com/team",
+            ),
+            (
+                "self.all(k, self[k] == '' || self[k].matches('^[A-Za-z0-9]([A-Za-z0-9_.-]*[A-Za-z0-9])?$'))",
+                "podLabels has a value that is not a label's: at most 63 letters, digits, `-`, `_` and `.`",
+            ),
+        ],
+    )
+}
+
+/// Annotations of a pod.
+pub fn pod_annotations(_: &mut SchemaGenerator) -> Schema {
+    string_map(
+        4096,
+        &[(
+            "self.all(k, k.matches('^([A-Za-z0-9.-]{1,253}/)?[A-Za-z0-9]([A-Za-z0-9_.-]{0,61}[A-Za-z0-9])?$'))",
+            "podAnnotations has a key that is not an annotation's name, such as example.com/inject",
+        )],
+    )
+}
+
+fn string_map(longest: u32, list: &[(&str, &str)]) -> Schema {
+    json_schema!({
+        "type": "object",
+        "maxProperties": 32,
+        "additionalProperties": { "type": "string", "maxLength": longest },
+        "x-kubernetes-validations": rules(list),
+    })
+}
+
 /// An object that is passed on to the pod as it is written.
 pub fn any_object(_: &mut SchemaGenerator) -> Schema {
     json_schema!({ "type": "object", "x-kubernetes-preserve-unknown-fields": true })

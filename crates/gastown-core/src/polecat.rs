@@ -8,16 +8,20 @@ mod claim;
 mod claim_intent;
 mod decide;
 mod deliveries;
+mod drain;
 mod escalation;
 mod facts;
+mod kept;
 mod ledger;
 mod ledger_update;
 mod next;
 mod outcome;
 mod plan;
 mod pods;
+mod saved_work;
 mod status;
 mod submission;
+mod task;
 mod valid;
 
 #[cfg(test)]
@@ -32,12 +36,16 @@ pub use decide::{Assessment, assess, decide};
 pub use deliveries::{
     COMMENT_TRIES, Deliveries, ESCALATION_TRIES, EscalationRequest, Failure, Submitted,
 };
-pub use facts::{NODE_LOST_SECONDS, PodFacts, PodPhase, RequestFacts, RigFacts, Snapshot};
+pub use drain::UNHEALTHY;
+pub use facts::{
+    Margins, NODE_LOST_SECONDS, PodFacts, PodPhase, RequestFacts, RigFacts, Seen, Snapshot,
+};
 pub use ledger::{End, Landed, Last, Ledger, LedgerError, MAX_BYTES, Respawns, VERSION, sanitize};
-pub use outcome::{Expected, Outcome, RespawnCause, UNHEALTHY, outcome};
+pub use outcome::{Expected, Outcome, RespawnCause, outcome};
 pub use plan::{
     Action, CommentInputs, EscalationInputs, EventDraft, Plan, PodInputs, Rework, StatusDraft,
     SubmitInputs,
 };
 pub use pods::{attempt_of, pod_name};
+pub use saved_work::{Lost, SavedWork};
 pub use valid::{InvalidSpec, OWN_VOLUMES, PodSettings, ValidPolecat};

@@ -1,6 +1,7 @@
 //! When a failed attempt or request may be made again, and what became of a request. Pure; delays
 //! are in seconds.
 
+use gastown_types::digest;
 use jiff::{SignedDuration, Timestamp};
 
 /// The delay before respawn number `respawn` (from 1): 30 s, doubling to ten minutes.
@@ -14,12 +15,22 @@ pub fn wait_delay(wait: u32) -> i64 {
     5_i64.saturating_mul(1 << wait.saturating_sub(1).min(10)).min(60)
 }
 
-/// When a rate limit ends, in seconds since 1970: what the agent claims, but at least 30 s and at
-/// most six hours after `now`; a minute where it claims nothing.
-pub fn rate_limit_until(now: i64, claimed: Option<i64>) -> i64 {
-    claimed
-        .unwrap_or(now.saturating_add(60))
-        .clamp(now.saturating_add(30), now.saturating_add(6 * 3600))
+/// When a service that asked to wait is asked again, in seconds since 1970: at the time that it
+/// named, as the agent claims, but at most six hours after `now`, and not before a delay of 30 s
+/// that doubles to half an hour. `wait` counts from 1. Up to a quarter of the time is added, as
+/// `uid` has it, so that those who wait together do not come together.
+pub fn service_wait_until(now: i64, claimed: Option<i64>, wait: u32, uid: &str) -> i64 {
+    let delay = 30_i64.saturating_mul(1 << wait.saturating_sub(1).min(10)).min(1800);
+    let claimed = claimed.map_or(0, |t| t.saturating_sub(now)).min(6 * 3600);
+    let delay = delay.max(claimed);
+    now.saturating_add(delay).saturating_add(spread(uid, wait, (delay / 4).min(600)))
+}
+
+/// A number from 0 to `most` that is always the same for a uid and a count.
+pub fn spread(uid: &str, count: u32, most: i64) -> i64 {
+    let digest = digest::short_digest(&[uid, &count.to_string()], 8);
+    let number = i64::from_str_radix(&digest, 16).unwrap_or(0);
+    number % most.saturating_add(1).max(1)
 }
 
 /// The delay before a request to another service is sent again: 1 s, doubling to 30 s. `failure`
@@ -137,11 +148,24 @@ mod tests {
     }
 
     #[test]
-    fn a_claimed_reset_is_believed_within_bounds() {
-        assert_eq!(rate_limit_until(1000, None), 1060);
-        assert_eq!(rate_limit_until(1000, Some(i64::MIN)), 1030);
-        assert_eq!(rate_limit_until(1000, Some(i64::MAX)), 1000 + 6 * 3600);
-        assert_eq!(rate_limit_until(1000, Some(5000)), 5000);
+    fn a_busy_service_is_asked_again_when_it_said_but_later_each_time_and_not_by_all_at_once() {
+        let wait = |claimed, n, uid: &str| service_wait_until(1000, claimed, n, uid) - 1000;
+        for (claimed, n, least) in [
+            (None, 1, 30),
+            (None, 3, 120),
+            (None, 99, 1800),
+            (Some(i64::MIN), 1, 30),
+            (Some(i64::MAX), 1, 6 * 3600),
+            (Some(5000), 1, 4000),
+            (Some(1001), 5, 480),
+        ] {
+            let all: Vec<i64> = (0..50).map(|u| wait(claimed, n, &format!("uid-{u}"))).collect();
+            let most = least + (least / 4).min(600);
+            assert!(all.iter().all(|w| (least..=most).contains(w)), "{least}: {all:?}");
+            let different: std::collections::BTreeSet<_> = all.iter().collect();
+            assert!(different.len() > 5, "{all:?}");
+            assert_eq!(wait(claimed, n, "uid-1"), wait(claimed, n, "uid-1"));
+        }
     }
 
     #[test]

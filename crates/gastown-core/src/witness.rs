@@ -7,10 +7,12 @@
 
 mod activity;
 mod assess;
+mod saved;
 mod summary;
 
 pub use activity::{Command, CommandResult, Heartbeat, PodActivity};
 pub use assess::{Assessment, HeartbeatSpan, Problem, Snapshot, Thresholds, assess};
+pub use saved::{Shown, saved};
 pub use summary::{PolecatHealth, Summary, count};
 
 #[cfg(test)]

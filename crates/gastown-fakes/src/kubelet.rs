@@ -180,6 +180,60 @@ impl TestKubelet {
         }
     }
 
+    /// A running container becomes ready, or is not ready any more.
+    pub async fn readiness(&self, pod: &Pod, container: &str, ready: bool) -> Result<Pod> {
+        self.change_container(pod, container, &json!({ "ready": ready })).await
+    }
+
+    /// One container ends; the pod's phase stays as it is.
+    pub async fn end_container(&self, pod: &Pod, container: &str, exit: &Exit) -> Result<Pod> {
+        let change = json!({ "ready": false, "started": false, "state": exit.state() });
+        self.change_container(pod, container, &change).await
+    }
+
+    /// A container of others, which a webhook injected, runs in the pod.
+    pub async fn inject(&self, pod: &Pod, container: &str) -> Result<Pod> {
+        let status = json!({
+            "name": container, "image": "stranger", "imageID": "", "ready": true, "restartCount": 0,
+            "state": running(),
+        });
+        let mut all = self.statuses(pod, "containerStatuses").await?;
+        all.push(status);
+        self.patch_status(pod, &json!({ "containerStatuses": all })).await
+    }
+
+    /// The pod is on the node, and a container cannot be started for this reason.
+    pub async fn blocked(&self, pod: &Pod, container: &str, reason: &str) -> Result<Pod> {
+        self.bind(pod).await?;
+        let waiting = json!({ "waiting": { "reason": reason, "message": "as the test wants it" } });
+        let status = json!({
+            "name": container, "image": "img:1", "imageID": "", "ready": false, "restartCount": 0,
+            "state": waiting,
+        });
+        let status =
+            json!({ "phase": "Pending", "startTime": now(), "containerStatuses": [status] });
+        self.patch_status(pod, &status).await
+    }
+
+    async fn statuses(&self, pod: &Pod, list: &str) -> Result<Vec<Value>> {
+        let now = serde_json::to_value(self.api_of(pod)?.get(&pod.name_any()).await?)?;
+        Ok(now["status"][list].as_array().cloned().unwrap_or_default())
+    }
+
+    async fn change_container(&self, pod: &Pod, container: &str, change: &Value) -> Result<Pod> {
+        let mut status = json!({});
+        for list in ["initContainerStatuses", "containerStatuses"] {
+            let mut all = self.statuses(pod, list).await?;
+            for one in all.iter_mut().filter(|c| c["name"] == container) {
+                for (key, value) in change.as_object().into_iter().flatten() {
+                    one[key] = value.clone();
+                }
+            }
+            status[list] = all.into();
+        }
+        self.patch_status(pod, &status).await
+    }
+
     /// Evicts the pod as a kubelet under pressure does: Failed with reason `Evicted`; what ran was
     /// killed.
     pub async fn evict(&self, pod: &Pod) -> Result<Pod> {

@@ -9,6 +9,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures::StreamExt as _;
+use gastown_types::text;
 use kube::Resource;
 use kube::runtime::controller::{Action, Config, Error as QueueError, applier};
 use kube::runtime::reflector::{ObjectRef, Store};
@@ -16,6 +17,7 @@ use parking_lot::Mutex;
 use tokio_util::task::AbortOnDropHandle;
 use tracing::Instrument as _;
 
+use crate::events::Note;
 use crate::jitter::jittered;
 use crate::metrics::{ControllerLabels, ReconcileLabels};
 use crate::runtime::Runtime;
@@ -113,6 +115,9 @@ pub struct Controller<K: Resource<DynamicType = ()> + 'static> {
     /// Which of them to reconcile next.
     pub triggers: Triggers<K>,
 }
+
+/// The longest message of an Event, in characters.
+const MAX_MESSAGE: usize = 900;
 
 /// How many reconciles of an object have failed in a row.
 type Failures<K> = Mutex<HashMap<ObjectRef<K>, u32>>;
@@ -242,7 +247,7 @@ where
         if self.runtime.leadership.held().is_none() {
             return Ok(Action::await_change());
         }
-        let started = tokio::time::Instant::now();
+        let (started, about) = (tokio::time::Instant::now(), object.clone());
         // A task of its own: reconciles run in parallel, a panic ends only one of them, and
         // dropping the handle aborts it.
         let task = AbortOnDropHandle::new(tokio::spawn(
@@ -260,7 +265,10 @@ where
                 self.failures.lock().remove(&reference);
                 (if action == Action::await_change() { "success" } else { "requeue" }, action)
             }
-            Ok(Err(error)) => (error.class().label(), self.retry(reference, error.class(), &error)),
+            Ok(Err(error)) => {
+                self.tell(about.as_ref(), &error);
+                (error.class().label(), self.retry(reference, error.class(), &error))
+            }
             Err(panic) => (Class::Fatal.label(), self.retry(reference, Class::Fatal, &panic)),
         });
         self.runtime
@@ -269,6 +277,22 @@ where
             .get_or_create(&ReconcileLabels { controller: self.name, result })
             .inc();
         Ok(action)
+    }
+
+    /// Publishes why an object could not be reconciled where that does not pass by itself: a missing
+    /// permission, a quota, a policy, a field that the API server refuses.
+    fn tell(&self, object: &K, error: &impl Classify) {
+        if !matches!(error.class(), Class::Forbidden | Class::InvalidSpec) {
+            return;
+        }
+        let mut message = error.to_string();
+        let mut source = error.source();
+        while let Some(cause) = source {
+            message = format!("{message}: {cause}");
+            source = cause.source();
+        }
+        let note = Note::warning("Reconcile", "ActionFailed", text::line(&message, MAX_MESSAGE));
+        self.runtime.events.publish(object, note);
     }
 
     /// Counts a failure, logs it, and requeues the object with back-off.

@@ -43,7 +43,7 @@ pub(crate) async fn act(
         Action::StartPod(inputs) => pods::start(ctx, polecat, s, inputs).await?,
         Action::DrainPod { pod, uid, why } => pods::drain(ctx, s, pod, uid, why).await?,
         Action::RemovePodFinalizer { pod, uid } => pods::remove_finalizer(ctx, s, pod, uid).await?,
-        Action::DeletePod { pod, uid, force } => pods::delete(ctx, s, pod, uid, *force).await?,
+        Action::DeletePod { pod, uid, grace } => pods::delete(ctx, s, pod, uid, *grace).await?,
         Action::Submit(inputs) => {
             return ctx.services.submit(s, inputs).await.map(Effect::Submitted);
         }

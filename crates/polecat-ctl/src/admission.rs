@@ -12,10 +12,18 @@ struct Slot {
     live: bool,
     /// It was granted a slot and has not been observed since.
     granted: bool,
+    /// The name of a pod of it that may exist: whether its creation succeeded is not known.
+    promised: Option<String>,
     /// It waits for a slot.
     waits: Option<Candidate>,
     /// The position that its status shows.
     shown: Option<usize>,
+}
+
+impl Slot {
+    fn held(&self) -> bool {
+        self.live || self.granted || self.promised.is_some()
+    }
 }
 
 #[derive(Debug, Default)]
@@ -27,12 +35,12 @@ struct RigSlots {
 
 impl RigSlots {
     fn holders(&self) -> BTreeSet<String> {
-        let held = self.slots.iter().filter(|(_, s)| s.live || s.granted);
+        let held = self.slots.iter().filter(|(_, s)| s.held());
         held.map(|(uid, _)| uid.clone()).collect()
     }
 
     fn waiting(&self) -> BTreeSet<Candidate> {
-        let waiting = self.slots.values().filter(|s| !s.live && !s.granted);
+        let waiting = self.slots.values().filter(|s| !s.held());
         waiting.filter_map(|s| s.waits.clone()).collect()
     }
 
@@ -61,12 +69,12 @@ impl Admission {
         let mut rigs = self.0.lock();
         let rig = rigs.entry(rig.to_owned()).or_default();
         let slot = rig.slots.entry(uid.to_owned()).or_default();
-        let freed = (slot.live || slot.granted) && !live;
+        let freed = slot.held() && slot.promised.is_none() && !live;
         if waits.is_none() {
             slot.shown = None;
         }
         (slot.live, slot.granted, slot.waits) = (live, false, waits);
-        if !live && slot.waits.is_none() {
+        if !slot.held() && slot.waits.is_none() {
             rig.slots.remove(uid);
         }
         if freed { rig.next() } else { Vec::new() }
@@ -94,8 +102,29 @@ impl Admission {
         }
     }
 
+    /// A pod of this name is about to be created for a Polecat. Its slot is held until
+    /// [`Admission::settle`].
+    pub(crate) fn promise(&self, rig: &str, uid: &str, pod: &str) {
+        let mut rigs = self.0.lock();
+        let slots = &mut rigs.entry(rig.to_owned()).or_default().slots;
+        slots.entry(uid.to_owned()).or_default().promised = Some(pod.to_owned());
+    }
+
+    /// The name of the pod that may have been created for a Polecat.
+    pub(crate) fn promised(&self, rig: &str, uid: &str) -> Option<String> {
+        self.0.lock().get(rig)?.slots.get(uid)?.promised.clone()
+    }
+
+    /// It is known whether the promised pod exists.
+    pub(crate) fn settle(&self, rig: &str, uid: &str) {
+        if let Some(slot) = self.0.lock().get_mut(rig).and_then(|r| r.slots.get_mut(uid)) {
+            slot.promised = None;
+        }
+    }
+
     /// A Polecat is gone. Returns what [`Admission::observe`] does.
     pub(crate) fn forget(&self, rig: &str, uid: &str) -> Vec<String> {
+        self.settle(rig, uid);
         self.observe(rig, uid, false, None)
     }
 
@@ -142,6 +171,27 @@ mod tests {
             admission.ask("web", 1, &c),
             Decision::AtCapacity { used: 0, cap: 1, position: 1 }
         );
+    }
+
+    #[test]
+    fn a_pod_that_may_exist_keeps_its_slot_until_that_is_known() {
+        let admission = Admission::default();
+        let (a, b) = (candidate("a", 3), candidate("b", 2));
+        admission.observe("web", "a", false, Some(a.clone()));
+        admission.observe("web", "b", false, Some(b.clone()));
+        assert_eq!(admission.ask("web", 1, &a), Decision::Granted);
+        admission.promise("web", "a", "polecat-a");
+        for _ in 0..3 {
+            assert!(admission.observe("web", "a", false, Some(a.clone())).is_empty());
+            assert!(matches!(admission.ask("web", 1, &b), Decision::AtCapacity { used: 1, .. }));
+        }
+        assert_eq!(admission.promised("web", "a").as_deref(), Some("polecat-a"));
+        admission.settle("web", "a");
+        admission.observe("web", "a", false, None);
+        assert_eq!(admission.ask("web", 1, &b), Decision::Granted);
+        admission.promise("web", "b", "polecat-b");
+        admission.forget("web", "b");
+        assert_eq!(admission.promised("web", "b"), None, "it is gone");
     }
 
     #[test]

@@ -1,5 +1,6 @@
 //! The flags, and what they mean.
 
+use gastown_core::polecat::Margins;
 use gastown_runtime::proxy::ProxyArgs;
 
 use crate::pod::{PodDefaults, RoomArgs};
@@ -31,6 +32,12 @@ pub struct PolecatArgs {
     /// Escalation is raised
     #[arg(long, env = "GASTOWN_WITNESS_ENDPOINT")]
     pub witness_endpoint: Option<String>,
+    /// Seconds beyond its own deadline after which a pod that still runs is drained
+    #[arg(long, env = "GASTOWN_DEADLINE_MARGIN_SECONDS", default_value_t = 300)]
+    pub deadline_margin_seconds: u32,
+    /// Seconds after its drain after which a pod that still runs is deleted, if its work is saved
+    #[arg(long, env = "GASTOWN_DRAIN_MARGIN_SECONDS", default_value_t = 300)]
+    pub drain_margin_seconds: u32,
     /// Leave user and group ids of pods to the platform (OpenShift)
     #[arg(long, env = "GASTOWN_PLATFORM_IDS")]
     pub platform_ids: bool,
@@ -53,6 +60,8 @@ pub(crate) struct Settings {
     pub beadstore: String,
     /// The URL of witness-ctl, if there is one.
     pub witness: Option<String>,
+    /// How long a pod that does not obey may take.
+    pub margins: Margins,
 }
 
 impl PolecatArgs {
@@ -66,6 +75,8 @@ impl PolecatArgs {
             refinery_endpoint,
             beadstore_endpoint,
             witness_endpoint,
+            deadline_margin_seconds,
+            drain_margin_seconds,
             platform_ids,
             proxy,
             room,
@@ -85,6 +96,10 @@ impl PolecatArgs {
             refinery: set(refinery_endpoint).unwrap_or_else(|| service("refinery-ctl")),
             beadstore: set(beadstore_endpoint).unwrap_or_else(|| service("beadstore-ctl")),
             witness: set(witness_endpoint),
+            margins: Margins {
+                deadline_seconds: i64::from(deadline_margin_seconds),
+                drain_seconds: i64::from(drain_margin_seconds),
+            },
         }
     }
 }

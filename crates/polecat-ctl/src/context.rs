@@ -4,8 +4,8 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use gastown_api::{BeadStore, MergeRequest, Polecat, Rig};
-use gastown_core::polecat::Deliveries;
+use gastown_api::{BeadStore, MergeRequest, Polecat, Refinery, Rig};
+use gastown_core::polecat::{Deliveries, Margins};
 use gastown_runtime::Runtime;
 use gastown_runtime::own_writes::OwnWrites;
 use gastown_runtime::watch::Trigger;
@@ -17,14 +17,18 @@ use parking_lot::Mutex;
 
 use crate::admission::Admission;
 use crate::args::{PolecatArgs, Settings};
+use crate::busy::BusyServices;
 use crate::index::Index;
 use crate::pod::{PodDefaults, Witness, owner_uid};
 use crate::service::Services;
+use crate::sightings::Sightings;
 
 /// The stores of watched objects.
 pub(crate) struct Watched {
     pub polecats: Store<Polecat>,
     pub rigs: Store<Rig>,
+    /// Without their status.
+    pub refineries: Store<Refinery>,
     /// Agents' pods.
     pub pods: Store<Pod>,
     pub merge_requests: Store<MergeRequest>,
@@ -54,6 +58,10 @@ pub(crate) struct Shared {
     pub admission: Arc<Admission>,
     /// What became of requests, by the Polecat's uid.
     pub deliveries: Arc<Mutex<HashMap<String, Deliveries>>>,
+    /// When this process first saw pods in a state.
+    pub sightings: Arc<Sightings>,
+    /// What the models' services have asked for.
+    pub busy: Arc<BusyServices>,
 }
 
 impl Shared {
@@ -69,6 +77,8 @@ impl Shared {
             own_claims: Arc::default(),
             admission: Arc::default(),
             deliveries: Arc::default(),
+            sightings: Arc::default(),
+            busy: Arc::default(),
         }
     }
 }
@@ -88,8 +98,11 @@ pub(crate) struct Context {
     pub services: Services,
     /// This process's writes of Polecats.
     pub own_polecats: OwnWrites<Polecat>,
-    /// The term of the lease for which the slots in use are counted.
-    pub counted_term: Mutex<Option<i32>>,
+    /// The term of the lease for which the caches are known to be complete, and the slots in use
+    /// are counted.
+    pub counted_term: tokio::sync::Mutex<Option<i32>>,
+    /// How long a pod that does not obey may take.
+    pub margins: Margins,
     /// What pods are made of where their Polecat does not decide it.
     pod_defaults: PodDefaults,
     /// The URL of witness-ctl, if there is one.
@@ -105,14 +118,15 @@ impl Context {
     ) -> Self {
         let settings = args.settings(&runtime.args.namespace);
         let services = Services::new(runtime, &settings);
-        let Settings { pods, witness, refinery: _, beadstore: _ } = settings;
+        let Settings { pods, witness, margins, refinery: _, beadstore: _ } = settings;
         Self {
             runtime: runtime.clone(),
             stores,
             shared,
             services,
             own_polecats: OwnWrites::default(),
-            counted_term: Mutex::default(),
+            counted_term: tokio::sync::Mutex::default(),
+            margins,
             pod_defaults: pods,
             witness,
         }
@@ -137,6 +151,16 @@ impl Context {
     /// The rig of this name.
     pub(crate) fn rig(&self, name: &str) -> Option<Arc<Rig>> {
         self.stores.rigs.get(&ObjectRef::new(name))
+    }
+
+    /// The branches that a rig's Refineries land on, in order.
+    pub(crate) fn targets(&self, rig: &str) -> Vec<String> {
+        let all = self.stores.refineries.state();
+        let of_rig = all.iter().filter(|r| r.spec.rig_ref == rig);
+        let mut targets: Vec<String> = of_rig.map(|r| r.spec.target_branch.clone()).collect();
+        targets.sort();
+        targets.dedup();
+        targets
     }
 
     /// Whether a rig has a BeadStore.
@@ -189,6 +213,13 @@ impl Context {
     /// Records what became of a Polecat's request.
     pub(crate) fn update_deliveries(&self, uid: &str, change: impl FnOnce(&mut Deliveries)) {
         change(self.shared.deliveries.lock().entry(uid.to_owned()).or_default());
+    }
+
+    /// No action on a Polecat has failed this time.
+    pub(crate) fn actions_succeeded(&self, uid: &str) {
+        if let Some(known) = self.shared.deliveries.lock().get_mut(uid) {
+            known.actions_succeeded();
+        }
     }
 
     /// Has the Polecats of these keys (`namespace/name`) reconciled. A full queue drops them: the

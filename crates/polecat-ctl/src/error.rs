@@ -1,5 +1,6 @@
 //! What can go wrong in a reconcile.
 
+use gastown_core::polecat::sanitize;
 use gastown_runtime::apply;
 use gastown_runtime::controller::{Class, Classify};
 
@@ -16,6 +17,18 @@ pub(crate) enum Error {
         /// Why it failed.
         #[source]
         source: Box<kube::Error>,
+    },
+    /// The cache of pods is behind the API server.
+    #[error("the watch of pods is behind the API server by {pods} pods: nothing is started yet")]
+    Behind {
+        /// How many pods it does not show as they are.
+        pods: usize,
+    },
+    /// The Polecat is not as the cache showed it.
+    #[error("polecat {name} has changed since its pod was decided about")]
+    Stale {
+        /// The Polecat.
+        name: String,
     },
     /// The API server refuses the pod or its prompt.
     #[error("creating pod {name}: {message}")]
@@ -79,13 +92,30 @@ impl Classify for Error {
         match self {
             Self::Api { source, .. } => Class::of(source),
             Self::Write(error) => error.class(),
-            Self::Claim { .. } => Class::Conflict,
-            Self::Refused { .. }
+            Self::Claim { .. } | Self::Stale { .. } => Class::Conflict,
+            Self::Behind { .. }
+            | Self::Refused { .. }
             | Self::Submit { .. }
             | Self::Bead { .. }
             | Self::Comment { .. }
             | Self::Escalation { .. } => Class::Retry { after: None },
         }
+    }
+}
+
+impl Error {
+    /// What was attempted on which object, and the other side's own sentence.
+    pub(crate) fn sentence(&self) -> String {
+        let why = match self {
+            Self::Api { source, .. } => match source.as_ref() {
+                kube::Error::Api(status) => Some(status.message.clone()),
+                other => Some(other.to_string()),
+            },
+            Self::Write(error) => error.refusal().map(str::to_owned),
+            _ => None,
+        };
+        let text = self.to_string();
+        sanitize(&why.map_or(text.clone(), |why| format!("{text}: {why}")))
     }
 }
 

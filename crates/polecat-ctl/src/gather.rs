@@ -10,8 +10,8 @@ use std::sync::Arc;
 use gastown_api::names::{annotation, condition, finalizer, reason};
 use gastown_api::{MergeAttempt, MergePhase, MergeRequest, Polecat, PolecatPhase, Rig, conditions};
 use gastown_core::polecat::{
-    BeadRequest, ClaimFacts, ClaimRecord, Deliveries, Ledger, RequestFacts, RigFacts, Snapshot,
-    ValidPolecat, sanitize,
+    BeadRequest, ClaimFacts, ClaimRecord, Deliveries, End, Ledger, Margins, RequestFacts, RigFacts,
+    Snapshot, ValidPolecat, sanitize,
 };
 use gastown_types::GitUrl;
 use jiff::Timestamp;
@@ -21,12 +21,19 @@ use kube::{Resource, ResourceExt as _};
 use crate::claims;
 use crate::context::Context;
 use crate::pod::wanted_labels;
+use crate::sightings::Sightings;
 
 /// What a snapshot is made from, beside the Polecat.
 #[derive(Default)]
 pub(crate) struct Objects {
+    /// The time of the snapshot.
+    pub now: Timestamp,
+    /// When this process first saw pods in a state.
+    pub sightings: Arc<Sightings>,
     /// Its rig.
     pub rig: Option<Arc<Rig>>,
+    /// The branches that the rig's Refineries land on.
+    pub targets: Vec<String>,
     /// The pods that name it as their controller.
     pub pods: Vec<Arc<Pod>>,
     /// The MergeRequests that name it as their author.
@@ -41,15 +48,20 @@ pub(crate) struct Objects {
     pub witness: bool,
     /// What became of its requests to other services.
     pub deliveries: Deliveries,
+    /// How long a pod that does not obey may take.
+    pub margins: Margins,
 }
 
-/// The snapshot of a Polecat, from the caches.
-pub(crate) fn snapshot(ctx: &Context, polecat: &Polecat) -> Snapshot {
+/// The snapshot of a Polecat at `now`, from the caches.
+pub(crate) fn snapshot(ctx: &Context, polecat: &Polecat, now: Timestamp) -> Snapshot {
     let uid = polecat.uid().unwrap_or_default();
     let (stores, shared) = (&ctx.stores, &ctx.shared);
     let claim = claims::name_for(polecat);
     let objects = Objects {
+        now,
+        sightings: shared.sightings.clone(),
         rig: ctx.rig(&polecat.spec.rig),
+        targets: ctx.targets(&polecat.spec.rig),
         pods: ctx.pods(&uid),
         requests: shared.requests_by_polecat.of(&uid, &stores.merge_requests),
         claim: claim
@@ -62,14 +74,42 @@ pub(crate) fn snapshot(ctx: &Context, polecat: &Polecat) -> Snapshot {
         bead_store: ctx.has_bead_store(&polecat.spec.rig),
         witness: ctx.has_witness(),
         deliveries: ctx.deliveries(&uid),
+        margins: ctx.margins,
     };
-    facts(polecat, objects)
+    let mut s = facts(polecat, objects);
+    s.service_wait = service_wait(ctx, &s, now);
+    s
+}
+
+/// Until when the Polecat has to wait for its model's service, because another one of the same
+/// account was asked to. What this one was asked is passed on to the others.
+fn service_wait(ctx: &Context, s: &Snapshot, now: Timestamp) -> Option<Timestamp> {
+    let account = s.spec.as_ref().ok().and_then(|spec| spec.pod.account())?;
+    let account = format!("{} {account}", s.namespace);
+    let last = s.ledger.as_ref().ok().and_then(|ledger| ledger.last.as_ref());
+    let asked = last.filter(|last| last.end == End::Later).and_then(|last| last.until);
+    if let Some(until) = asked.and_then(|t| Timestamp::from_second(t).ok()) {
+        ctx.shared.busy.report(now, &account, &s.uid, until);
+    }
+    ctx.shared.busy.wait(now, &account, &s.uid)
 }
 
 /// The facts that objects show. Pure.
 pub(crate) fn facts(polecat: &Polecat, objects: Objects) -> Snapshot {
-    let Objects { rig, pods, requests, claim, bead_requests, bead_store, witness, deliveries } =
-        objects;
+    let Objects {
+        now,
+        sightings,
+        rig,
+        targets,
+        pods,
+        requests,
+        claim,
+        bead_requests,
+        bead_store,
+        witness,
+        deliveries,
+        margins,
+    } = objects;
     let annotations = polecat.annotations();
     let namespace = polecat.namespace().unwrap_or_default();
     let labels =
@@ -89,11 +129,11 @@ pub(crate) fn facts(polecat: &Polecat, objects: Objects) -> Snapshot {
         desired: polecat.spec.desired_state,
         ttl_seconds: polecat.spec.ttl_seconds_after_finished.map(i64::from),
         spec: ValidPolecat::try_from(polecat),
-        rig: rig_facts(&polecat.spec.rig, rig.as_deref(), &namespace),
+        rig: rig_facts(&polecat.spec.rig, rig.as_deref(), targets, &namespace),
         pods: pods
             .iter()
             .filter(|pod| pod.namespace().as_deref() == Some(&namespace))
-            .filter_map(|pod| pods::pod_facts(pod, polecat))
+            .filter_map(|pod| pods::pod_facts(pod, polecat, &sightings, now))
             .collect(),
         requests: requests
             .iter()
@@ -107,6 +147,9 @@ pub(crate) fn facts(polecat: &Polecat, objects: Objects) -> Snapshot {
         deliveries,
         shown_stuck: polecat.status.as_ref().is_some_and(|s| s.phase == Some(PolecatPhase::Stuck)),
         unhealthy: unhealthy(polecat).map(str::to_owned),
+        saving: saving(polecat),
+        service_wait: None,
+        margins,
         namespace,
     }
 }
@@ -120,11 +163,17 @@ fn unhealthy(polecat: &Polecat) -> Option<&str> {
     (!uid.is_empty()).then_some(uid)
 }
 
+/// Why work of the pod is not on the remote yet: witness-ctl's `Saved=False/Saving`.
+fn saving(polecat: &Polecat) -> Option<String> {
+    let saved = conditions::find(&polecat.status.as_ref()?.conditions, condition::SAVED)?;
+    (saved.status == "False").then(|| sanitize(&saved.message))
+}
+
 fn created<K: Resource>(object: &K) -> Timestamp {
     object.meta().creation_timestamp.as_ref().map_or(Timestamp::UNIX_EPOCH, |t| t.0)
 }
 
-fn rig_facts(name: &str, rig: Option<&Rig>, namespace: &str) -> RigFacts {
+fn rig_facts(name: &str, rig: Option<&Rig>, targets: Vec<String>, namespace: &str) -> RigFacts {
     let name = name.to_owned();
     match rig {
         None => RigFacts::Missing { name },
@@ -138,6 +187,9 @@ fn rig_facts(name: &str, rig: Option<&Rig>, namespace: &str) -> RigFacts {
                 .as_ref()
                 .is_none_or(|list| list.iter().any(|n| n == namespace)),
             repository: rig.spec.git_url.parse::<GitUrl>().ok().map(|url| url.normalised()),
+            targets,
+            wip_retention: i64::try_from(rig.spec.settings.wip_retention().as_secs())
+                .unwrap_or(i64::MAX),
         },
     }
 }

@@ -16,6 +16,7 @@ use kube::{Api, ResourceExt as _};
 use crate::context::Context;
 use crate::error::{Error, api_error};
 use crate::pod::owner_uid;
+use crate::sightings::{Look, Sightings};
 
 /// Reconciles one pod. One whose Polecat exists is that Polecat's to reconcile.
 pub(crate) async fn reconcile(pod: Arc<Pod>, ctx: Arc<Context>) -> Result<Action, Error> {
@@ -27,7 +28,7 @@ pub(crate) async fn reconcile(pod: Arc<Pod>, ctx: Arc<Context>) -> Result<Action
     }
     let api: Api<Pod> =
         Api::namespaced(ctx.runtime.client.clone(), &pod.namespace().unwrap_or_default());
-    if is_over(&pod, Timestamp::now()) {
+    if is_over(&pod, &ctx.shared.sightings, Timestamp::now()) {
         apply::remove_finalizer(&api, manager::POLECAT, pod.as_ref(), finalizer::OUTCOME).await?;
         return Ok(Action::await_change());
     }
@@ -39,15 +40,17 @@ pub(crate) async fn reconcile(pod: Arc<Pod>, ctx: Arc<Context>) -> Result<Action
 }
 
 /// Whether the pod can do no more work: it has ended, its node is lost, or it never had one.
-fn is_over(pod: &Pod, now: Timestamp) -> bool {
+fn is_over(pod: &Pod, sightings: &Sightings, now: Timestamp) -> bool {
     let phase = pod.status.as_ref().and_then(|s| s.phase.as_deref());
-    let scheduled = pod.spec.as_ref().is_some_and(|s| s.node_name.is_some());
-    let lost_or_never_ran = pod
-        .metadata
-        .deletion_timestamp
-        .as_ref()
-        .is_some_and(|t| !scheduled || now.as_second() - t.0.as_second() >= NODE_LOST_SECONDS);
-    matches!(phase, Some("Succeeded" | "Failed")) || lost_or_never_ran
+    if matches!(phase, Some("Succeeded" | "Failed")) {
+        return true;
+    }
+    let (meta, scheduled) =
+        (&pod.metadata, pod.spec.as_ref().is_some_and(|s| s.node_name.is_some()));
+    let look = Look { deleted: meta.deletion_timestamp.is_some(), ..Look::default() };
+    let (_, deleted) = sightings.look(now, meta.uid.as_deref().unwrap_or_default(), look);
+    let limit = meta.deletion_grace_period_seconds.unwrap_or(0).saturating_add(NODE_LOST_SECONDS);
+    deleted.is_some_and(|t| !scheduled || now.duration_since(t).as_secs() >= limit)
 }
 
 /// Whether the pod's Polecat exists. A cache may be behind, so the API server is asked before the

@@ -7,58 +7,136 @@ use gastown_api::Polecat;
 use gastown_api::names::reason;
 use gastown_core::admission::{Candidate, Decision};
 use gastown_core::polecat::{self, ClaimFacts, Failure, Plan, Snapshot, assess, decide};
+use gastown_runtime::controller::{Class, Classify as _};
 use jiff::Timestamp;
 use kube::runtime::controller::Action;
 
 use crate::act::{self, Effect};
 use crate::context::Context;
 use crate::error::Error;
-use crate::{gather, report};
+use crate::{gather, promises, report, term};
 
 /// More rounds than any plan needs, so that a defect of ours cannot loop for ever.
 const MAX_ROUNDS: usize = 8;
 
 /// Reconciles one Polecat.
 pub(crate) async fn reconcile(polecat: Arc<Polecat>, ctx: Arc<Context>) -> Result<Action, Error> {
-    count_slots(&ctx); // client
+    term::begin(&ctx).await?; // client
+    promises::resolve(&ctx, &polecat).await?; // client
     for _ in 0..MAX_ROUNDS {
         let Some(polecat) = ctx.own_polecats.newest(polecat.clone()) else {
             return Ok(Action::await_change());
         };
         let now = Timestamp::now();
-        let s = gather::snapshot(&ctx, &polecat); // client
+        let s = gather::snapshot(&ctx, &polecat, now); // client
         let assessment = assess(now, &s); // pure
         let candidate = assessment.candidate(now, &s); // pure
         let admission = admit(&ctx, &s, candidate, now); // client
         let plan = decide(now, &s, &assessment, &admission); // pure
+        let round = carry_out(&ctx, &polecat, &s, &plan, now).await; // client
+        if let Some((what, error)) = round.failed {
+            return failed(&ctx, &polecat, &s, plan, (&what, error), now).await; // client
+        }
         if plan.actions.is_empty() {
+            ctx.actions_succeeded(&s.uid);
             let status = report::status(&polecat, &s, &plan.status, ctx.agent_image(), now); // pure
-            report::publish(&ctx, &polecat, &status, plan.status.event.clone()).await?; // client
+            report::publish(&ctx, &polecat, &status, &plan.status).await?; // client
             return Ok(requeue(&s, &plan, &admission, now)); // pure
         }
-        for action in &plan.actions {
-            carry_out(&ctx, &polecat, &s, action, now).await?; // client
-            match action {
-                // what follows was decided about the object as it was: decide again
-                polecat::Action::PatchMetadata { finalizer, .. } if !s.deleting || *finalizer => {
-                    break;
-                }
-                // the last finalizer of a deleted object, or its deletion: the watch shows what
-                // comes of it
-                polecat::Action::PatchMetadata { .. } | polecat::Action::DeletePolecat => {
-                    return Ok(Action::await_change());
-                }
-                _ => {}
-            }
+        if round.ended {
+            return Ok(Action::await_change());
         }
     }
     tracing::error!("{MAX_ROUNDS} plans in a row still had actions");
     Ok(Action::requeue(Duration::from_secs(5)))
 }
 
-/// Carries out one action and records what became of a request. A request that failed is tried
-/// again later and does not fail the reconcile.
+/// What became of a plan's actions.
+#[derive(Default)]
+struct Round {
+    /// The first action that failed, and why.
+    failed: Option<(String, Error)>,
+    /// The Polecat is gone, or going: the watch shows what comes of it.
+    ended: bool,
+}
+
+/// Carries out the actions of a plan. One that fails does not stop those that do not depend on it.
 async fn carry_out(
+    ctx: &Context,
+    polecat: &Polecat,
+    s: &Snapshot,
+    plan: &Plan,
+    now: Timestamp,
+) -> Round {
+    let mut round = Round::default();
+    let mut ledger_failed = false;
+    for action in &plan.actions {
+        if round.failed.is_some() && !action.after_failure(ledger_failed) {
+            continue;
+        }
+        let is_ledger = matches!(action, polecat::Action::PatchMetadata { .. });
+        if let Err(error) = attempt(ctx, polecat, s, action, now).await {
+            ledger_failed |= is_ledger;
+            tracing::debug!(?action, error = &error as &dyn std::error::Error, "an action failed");
+            round.failed.get_or_insert((name(action), error));
+            continue;
+        }
+        match action {
+            // what follows was decided about the object as it was: decide again
+            polecat::Action::PatchMetadata { finalizer, .. } if !s.deleting || *finalizer => break,
+            // the last finalizer of a deleted object, or its deletion
+            polecat::Action::PatchMetadata { .. } | polecat::Action::DeletePolecat => {
+                round.ended = true;
+                break;
+            }
+            _ => {}
+        }
+    }
+    round
+}
+
+/// The action and its object, so that the same one is known again.
+fn name(action: &polecat::Action) -> String {
+    use polecat::Action as A;
+    match action {
+        A::PatchMetadata { .. } => "PatchMetadata".to_owned(),
+        A::Claim => "Claim".to_owned(),
+        A::ReleaseClaim => "ReleaseClaim".to_owned(),
+        A::Comment(_) => "Comment".to_owned(),
+        A::Escalate(_) => "Escalate".to_owned(),
+        A::StartPod(inputs) => format!("StartPod {}", inputs.name),
+        A::DrainPod { pod, .. } => format!("DrainPod {pod}"),
+        A::RemovePodFinalizer { pod, .. } => format!("RemovePodFinalizer {pod}"),
+        A::DeletePod { pod, .. } => format!("DeletePod {pod}"),
+        A::Submit(_) => "Submit".to_owned(),
+        A::DeletePolecat => "DeletePolecat".to_owned(),
+    }
+}
+
+/// Shows why an action was not carried out, in the other side's words, and has it tried again with
+/// back-off. What passes by itself, such as a conflict, is shown only when it comes again.
+async fn failed(
+    ctx: &Context,
+    polecat: &Polecat,
+    s: &Snapshot,
+    plan: Plan,
+    (what, error): (&str, Error),
+    now: Timestamp,
+) -> Result<Action, Error> {
+    let mut tries = 0;
+    ctx.update_deliveries(&s.uid, |d| tries = d.action_failed(now, what));
+    let lasting = matches!(error.class(), Class::Forbidden | Class::InvalidSpec);
+    if lasting || (tries > 1 && error.class() != Class::Conflict) {
+        let draft = plan.status.failed(&error.sentence());
+        let status = report::status(polecat, s, &draft, ctx.agent_image(), now); // pure
+        report::publish(ctx, polecat, &status, &draft).await?; // client
+    }
+    Err(error)
+}
+
+/// Carries out one action and records what became of a request. A request to another controller
+/// that failed is tried again later and does not fail the reconcile.
+async fn attempt(
     ctx: &Context,
     polecat: &Polecat,
     s: &Snapshot,
@@ -86,9 +164,11 @@ async fn carry_out(
         (polecat::Action::Comment(inputs), Err(Error::Comment { refused, .. })) => {
             update(&|d| d.comment_failed(now, &inputs.text, refused))
         }
-        (polecat::Action::Escalate(inputs), Ok(_)) => update(&|d| d.escalated(&inputs.request)),
+        (polecat::Action::Escalate(inputs), Ok(_)) => {
+            update(&|d| d.escalated(&inputs.cause, &inputs.request))
+        }
         (polecat::Action::Escalate(inputs), Err(Error::Escalation { .. })) => {
-            update(&|d| d.escalation_failed(now, &inputs.request))
+            update(&|d| d.escalation_failed(now, &inputs.cause, &inputs.request))
         }
         (polecat::Action::StartPod(_), Ok(_)) => update(&polecat::Deliveries::pod_created),
         (_, Err(Error::Refused { message, .. })) => {
@@ -104,7 +184,7 @@ async fn carry_out(
 /// Records what the snapshot shows of the rig's slots, and asks for one where a pod could start.
 fn admit(ctx: &Context, s: &Snapshot, candidate: Option<Candidate>, now: Timestamp) -> Decision {
     let name = s.rig.name();
-    observe_slot(ctx, s, candidate.clone(), now);
+    term::observe_slot(ctx, s, candidate.clone(), now);
     match (candidate, ctx.rig(name)) {
         (Some(me), Some(rig)) => {
             let cap = usize::try_from(rig.spec.settings.max_polecats).unwrap_or(0);
@@ -112,30 +192,6 @@ fn admit(ctx: &Context, s: &Snapshot, candidate: Option<Candidate>, now: Timesta
         }
         _ => Decision::NotAsked,
     }
-}
-
-fn observe_slot(ctx: &Context, s: &Snapshot, candidate: Option<Candidate>, now: Timestamp) {
-    let live = s.live(now).next().is_some();
-    let next = ctx.shared.admission.observe(s.rig.name(), &s.uid, live, candidate);
-    ctx.trigger(&next);
-}
-
-/// Before the first slot of a term is granted, all Polecats that hold or want one are known.
-fn count_slots(ctx: &Context) {
-    let term = ctx.runtime.leadership.held();
-    let mut counted = ctx.counted_term.lock();
-    if term.is_none() || *counted == term {
-        return;
-    }
-    ctx.shared.admission.clear();
-    let now = Timestamp::now();
-    for polecat in ctx.stores.polecats.state() {
-        if let Some(polecat) = ctx.own_polecats.newest(polecat) {
-            let s = gather::snapshot(ctx, &polecat);
-            observe_slot(ctx, &s, assess(now, &s).candidate(now, &s), now);
-        }
-    }
-    *counted = term;
 }
 
 /// When to reconcile again although nothing changed.

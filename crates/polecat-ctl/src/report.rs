@@ -1,9 +1,9 @@
 //! From the wanted status to the object's: the same status for the same decision.
 
 use gastown_api::conditions::time;
-use gastown_api::names::{condition, manager};
-use gastown_api::{DesiredState, Outcome, Polecat, PolecatStatus, Usage, conditions};
-use gastown_core::polecat::{End, EventDraft, Snapshot, StatusDraft};
+use gastown_api::names::{condition, manager, reason};
+use gastown_api::{DesiredState, Outcome, Polecat, PolecatStatus, SavedWork, Usage, conditions};
+use gastown_core::polecat::{self, End, Snapshot, StatusDraft};
 use gastown_core::report;
 use gastown_runtime::apply::StatusOwner;
 use gastown_runtime::events::Note;
@@ -41,6 +41,7 @@ const OWNER: StatusOwner = StatusOwner {
         "agentImage",
         "agentModel",
         "outcome",
+        "saved",
         "attempts",
         "mergeRequest",
         "usage",
@@ -84,6 +85,7 @@ pub(crate) fn status(
             message: last.message.clone(),
             finished_at: Timestamp::from_second(last.at).ok().map(time),
         }),
+        saved: draft.saved.iter().map(saved).collect(),
         attempts: i32::try_from(draft.attempts).ok(),
         merge_request: draft.request.clone(),
         usage: (draft.usage != report::Usage::default()).then(|| Usage {
@@ -100,6 +102,15 @@ pub(crate) fn status(
     }
 }
 
+fn saved(work: &polecat::SavedWork) -> SavedWork {
+    SavedWork {
+        r#ref: work.r#ref.clone(),
+        commit: work.commit.to_string(),
+        of: work.of.clone(),
+        skipped: i32::try_from(work.skipped).unwrap_or(i32::MAX),
+    }
+}
+
 fn exit(end: End) -> &'static str {
     match end {
         End::Done | End::DoneWithoutChanges => "Completed",
@@ -110,19 +121,20 @@ fn exit(end: End) -> &'static str {
     }
 }
 
-/// Applies the status where it differs, and publishes an Event when the reason of `Ready` changed.
+/// Applies the status where it differs, and publishes an Event when the reason of `Ready` changed,
+/// and one when work was lost.
 pub(crate) async fn publish(
     ctx: &Context,
     polecat: &Polecat,
     status: &PolecatStatus,
-    event: EventDraft,
+    draft: &StatusDraft,
 ) -> Result<(), Error> {
     let namespace = polecat.namespace().unwrap_or_default();
     let api: Api<Polecat> = Api::namespaced(ctx.runtime.client.clone(), &namespace);
     match OWNER.applied(&api, polecat, status).await {
         Ok(Some(written)) => {
             ctx.own_polecats.record(written);
-            publish_event(ctx, polecat, event);
+            publish_events(ctx, polecat, draft);
             Ok(())
         }
         Ok(None) => Ok(()),
@@ -132,12 +144,23 @@ pub(crate) async fn publish(
     }
 }
 
-fn publish_event(ctx: &Context, polecat: &Polecat, event: EventDraft) {
+fn publish_events(ctx: &Context, polecat: &Polecat, draft: &StatusDraft) {
     let before =
-        polecat.status.as_ref().and_then(|st| conditions::find(&st.conditions, condition::READY));
-    if before.is_some_and(|c| c.reason == event.reason) {
-        return;
+        |kind: &str| polecat.status.as_ref().and_then(|st| conditions::find(&st.conditions, kind));
+    let event = &draft.event;
+    if before(condition::READY).is_none_or(|c| c.reason != event.reason) {
+        let note = if event.warning { Note::warning } else { Note::normal };
+        ctx.runtime
+            .events
+            .publish(polecat, note(condition::READY, event.reason.clone(), event.message.clone()));
     }
-    let note = if event.warning { Note::warning } else { Note::normal };
-    ctx.runtime.events.publish(polecat, note(condition::READY, event.reason, event.message));
+    let shown = |text: &str| {
+        before(condition::DEGRADED)
+            .is_some_and(|c| c.reason == reason::WORK_LOST && c.message == text)
+    };
+    if let Some(text) = draft.lost.as_ref().map(polecat::Lost::text).filter(|text| !shown(text)) {
+        ctx.runtime
+            .events
+            .publish(polecat, Note::warning(reason::WORK_LOST, reason::WORK_LOST, text));
+    }
 }

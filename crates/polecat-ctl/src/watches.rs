@@ -3,8 +3,8 @@
 
 use std::sync::{Arc, OnceLock};
 
-use gastown_api::names::label;
-use gastown_api::{BeadStore, MergeRequest, Polecat, Rig};
+use gastown_api::names::{condition, label, reason};
+use gastown_api::{BeadStore, MergeRequest, Polecat, Refinery, Rig, conditions};
 use gastown_runtime::Runtime;
 use gastown_runtime::watch::{Trigger, Triggers, Watch, triggers};
 use k8s_openapi::api::coordination::v1::Lease;
@@ -33,11 +33,12 @@ pub(crate) fn start(runtime: &Runtime) -> (Watched, Shared, Queues) {
     let shared = Shared::new(polecat_trigger);
     let polecats = polecats(runtime, &shared, &claim_trigger);
     let rigs = rigs(runtime, &shared, &polecats);
+    let refineries = refineries(runtime, &shared, &polecats);
     let claims = claims(runtime, &shared, &claim_trigger, &polecats);
     let pods = pods(runtime, &shared, &pod_trigger, &claim_trigger, &polecats, &claims);
     let merge_requests = merge_requests(runtime, &shared, &polecats);
     let bead_stores = bead_stores(runtime);
-    let stores = Watched { polecats, rigs, pods, merge_requests, bead_stores, claims };
+    let stores = Watched { polecats, rigs, refineries, pods, merge_requests, bead_stores, claims };
     let queues = Queues { polecats: polecat_queue, pods: pod_queue, claims: claim_queue };
     (stores, shared, queues)
 }
@@ -98,6 +99,25 @@ fn rigs(runtime: &Runtime, shared: &Shared, polecats: &Store<Polecat>) -> Store<
         .start()
 }
 
+/// Refineries; only the branch that one lands on is read. A change concerns the Polecats of the rig
+/// that wait for a Refinery of their branch.
+fn refineries(runtime: &Runtime, shared: &Shared, polecats: &Store<Polecat>) -> Store<Refinery> {
+    let polecats = polecats.clone();
+    Watch::<Refinery>::all(runtime)
+        .trim(|refinery: &mut Refinery| refinery.status = None)
+        .notify(&shared.trigger, move |refinery: &Refinery| {
+            let waits = |p: &Polecat| {
+                let conditions = p.status.as_ref().map(|s| s.conditions.as_slice());
+                conditions::find(conditions.unwrap_or_default(), condition::READY)
+                    .is_some_and(|c| c.reason == reason::WRONG_BRANCH)
+            };
+            let all = polecats.state();
+            let of_rig = all.iter().filter(|p| p.spec.rig == refinery.spec.rig_ref && waits(p));
+            of_rig.map(|p| ObjectRef::from_obj(p.as_ref())).collect::<Vec<_>>()
+        })
+        .start()
+}
+
 /// Claims on beads. A change concerns all Polecats that need the claim.
 fn claims(
     runtime: &Runtime,
@@ -137,9 +157,18 @@ fn pods(
 ) -> Store<Pod> {
     let (own_pods, by_polecat) = (shared.own_pods.clone(), shared.pods_by_polecat.clone());
     let (polecats, claims) = (polecats.clone(), claims.clone());
-    Watch::<Pod>::all(runtime)
+    let cell = Arc::<OnceLock<Store<Pod>>>::default();
+    let (kept, sightings) = (cell.clone(), shared.sightings.clone());
+    let store = Watch::<Pod>::all(runtime)
         .labels(label::POLECAT)
         .notify(&shared.trigger, move |pod: &Pod| {
+            let gone = kept.get().is_some_and(|store| {
+                let now = store.get(&ObjectRef::from_obj(pod));
+                now.is_none_or(|kept| kept.uid() != pod.uid())
+            });
+            if gone {
+                sightings.forget(&pod.uid().unwrap_or_default());
+            }
             own_pods.observe(pod);
             by_polecat.add(owner_uid(pod)?, pod);
             owner(pod)
@@ -150,7 +179,10 @@ fn pods(
             let uid = owner_uid(pod).filter(|_| orphan);
             uid.map(|uid| claims::held_by(uid, &claims)).unwrap_or_default()
         })
-        .start()
+        .start();
+    // set before anything can be deleted: the list comes first
+    let _ = cell.set(store.clone());
+    store
 }
 
 /// The Polecat of a pod, by name.

@@ -1,11 +1,12 @@
 //! From objects, streams and what this process has sent to snapshots; no judgement.
 
+use gastown_api::conditions::Draft;
 use gastown_api::names::{condition, reason};
 use gastown_api::{
     Escalation, Polecat, PolecatPhase, Route, Witness, WitnessSpec, conditions, duration,
 };
 use gastown_core::escalation::{self, RouteSnapshot};
-use gastown_core::witness::{PolecatHealth, Snapshot, Thresholds};
+use gastown_core::witness::{self, PolecatHealth, Shown, Snapshot, Thresholds};
 use jiff::{SignedDuration, Timestamp};
 use kube::ResourceExt as _;
 
@@ -34,6 +35,24 @@ pub(crate) fn working_pod(polecat: &Polecat) -> Option<&str> {
         && status.pod_active == Some(true)
         && polecat.metadata.deletion_timestamp.is_none();
     status.pod_name.as_deref().filter(|_| is_working)
+}
+
+/// The name of a Polecat's pod while that is there, also while the Polecat is being deleted: its
+/// work may still be saved.
+fn saving_pod(polecat: &Polecat) -> Option<&str> {
+    let status = polecat.status.as_ref()?;
+    let runs = status.phase == Some(PolecatPhase::Working) && status.pod_active == Some(true);
+    status.pod_name.as_deref().filter(|_| runs)
+}
+
+/// The condition about the saving of a Polecat's work, where there is to be one.
+pub(crate) fn saved(polecat: &Polecat, now: Timestamp, ctx: &Context) -> Option<Draft> {
+    let pod = saving_pod(polecat)?;
+    let all = polecat.status.as_ref().map(|s| s.conditions.as_slice()).unwrap_or_default();
+    let shown = conditions::find(all, condition::SAVED)
+        .map(|c| Shown { saved: c.status == "True", message: &c.message });
+    let (saving, written) = ctx.streams.saving(&polecat.uid().unwrap_or_default(), pod);
+    witness::saved(now, saving.as_deref(), shown, written)
 }
 
 /// The snapshot of a Polecat whose pod `pod` is at work.

@@ -90,8 +90,7 @@ async fn polecat(
     let snapshot = gather::snapshot(object, pod, thresholds, pass, ctx); // pure
     let Some(assessment) = witness::assess(now, &snapshot) else { return Ok(None) }; // pure
     act::act(object, &snapshot.pod, &assessment, now, ctx); // client: the pod's stream, an Event
-    let status = report::polecat(object, Some(&assessment), now); // pure
-    let written = report::publish(&report::POLECAT, object, &status, ctx).await?; // client
+    let written = publish(object, Some(&assessment), now, ctx).await?; // client
     escalations::update(object, Some(&assessment), ctx).await?; // client
     Ok(written)
 }
@@ -103,8 +102,23 @@ async fn idle(object: &Polecat, now: Timestamp, ctx: &Context) -> Result<Option<
     if is_restarting(object) {
         return Ok(None);
     }
-    let status = report::polecat(object, None, now); // pure
-    report::publish(&report::POLECAT, object, &status, ctx).await // client
+    publish(object, None, now, ctx).await // client
+}
+
+/// Applies our part of a Polecat's status.
+async fn publish(
+    object: &Polecat,
+    assessment: Option<&witness::Assessment>,
+    now: Timestamp,
+    ctx: &Context,
+) -> Result<Option<Polecat>, Error> {
+    let saved = gather::saved(object, now, ctx);
+    let status = report::polecat(object, assessment, saved, now); // pure
+    let written = report::publish(&report::POLECAT, object, &status, ctx).await?; // client
+    if written.is_some() {
+        ctx.streams.saving_written(now, &object.uid().unwrap_or_default());
+    }
+    Ok(written)
 }
 
 /// Whether polecat-ctl may not have seen yet that a restart of the pod that is ending was asked

@@ -31,7 +31,7 @@ pub(crate) const WITNESS: StatusOwner = StatusOwner {
 pub(crate) const POLECAT: StatusOwner = StatusOwner {
     manager: manager::WITNESS,
     fields: &["activity"],
-    conditions: &[condition::HEALTHY],
+    conditions: &[condition::HEALTHY, condition::SAVED],
 };
 
 pub(crate) const ESCALATION: StatusOwner = StatusOwner {
@@ -120,19 +120,23 @@ fn checked(before: &WitnessStatus, mut status: WitnessStatus, now: Timestamp) ->
     status
 }
 
-/// Our part of a Polecat's status; empty when no agent is at work.
+/// Our part of a Polecat's status: activity and health while an agent is at work, and whether its
+/// work is saved where that is to be shown.
 pub(crate) fn polecat(
     object: &Polecat,
     assessment: Option<&Assessment>,
+    saved: Option<Draft>,
     now: Timestamp,
 ) -> PolecatStatus {
-    let Some(assessment) = assessment else { return PolecatStatus::default() };
     let mut all = object.status.as_ref().map(|s| s.conditions.clone()).unwrap_or_default();
-    let Assessment { healthy, reason, message, .. } = assessment;
-    let draft = Draft::new(condition::HEALTHY, *healthy, *reason, message.clone());
-    conditions::merge(&mut all, [draft], object.metadata.generation, now);
+    all.retain(|c| c.type_ != condition::HEALTHY || assessment.is_some());
+    all.retain(|c| c.type_ != condition::SAVED || saved.is_some());
+    let healthy =
+        assessment.map(|a| Draft::new(condition::HEALTHY, a.healthy, a.reason, a.message.clone()));
+    let drafts = healthy.into_iter().chain(saved);
+    conditions::merge(&mut all, drafts, object.metadata.generation, now);
     PolecatStatus {
-        activity: Some(assessment.activity),
+        activity: assessment.map(|a| a.activity),
         conditions: all,
         ..PolecatStatus::default()
     }

@@ -64,6 +64,7 @@ fn heartbeat(message: &Heartbeat) -> witness::Heartbeat {
         waiting_for_human: message.waiting_for_human,
         cpu_seconds: message.cpu_seconds,
         pushed_commit: message.pushed_commit.clone(),
+        saving: message.saving.clone(),
     }
 }
 
@@ -177,8 +178,9 @@ impl Service {
             };
             let Ok(Some(message)) = message else { break };
             let results = results(&message);
-            ctx.streams.heartbeat(Timestamp::now(), &handle, &heartbeat(&message), &results);
-            if !results.is_empty() {
+            let news =
+                ctx.streams.heartbeat(Timestamp::now(), &handle, &heartbeat(&message), &results);
+            if news {
                 ctx.assess_soon(&rig);
             }
         }

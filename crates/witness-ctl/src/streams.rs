@@ -56,6 +56,8 @@ struct PolecatStreams {
     /// the end.
     pods: Vec<Pod>,
     working: Option<WorkingPod>,
+    /// When the condition about its saving was written last.
+    saving_written: Option<Timestamp>,
 }
 
 #[derive(Default)]
@@ -195,14 +197,15 @@ impl Streams {
         }
     }
 
-    /// Takes a heartbeat in.
+    /// Takes a heartbeat in. Returns whether the polecat is to be assessed soon: a command has ended,
+    /// or its work has become saved or unsaved.
     pub fn heartbeat(
         &self,
         now: Timestamp,
         handle: &StreamHandle,
         heartbeat: &Heartbeat,
         results: &[CommandResult],
-    ) {
+    ) -> bool {
         self.metrics.heartbeats.inc();
         let mut state = self.state.lock();
         let first = state
@@ -210,7 +213,8 @@ impl Streams {
             .filter(|span| now.duration_since(span.last) < MAX_GAP)
             .map_or(now, |span| span.first);
         state.heartbeats = Some(HeartbeatSpan { first, last: now });
-        let Some(pod) = state.pod_of(handle) else { return };
+        let Some(pod) = state.pod_of(handle) else { return false };
+        let saved_before = pod.activity.as_ref().is_none_or(|a| a.saving.is_empty());
         let activity = match pod.activity.as_mut() {
             Some(activity) => {
                 activity.heartbeat(now, heartbeat);
@@ -220,6 +224,24 @@ impl Streams {
         };
         for result in results {
             activity.command_ended(result);
+        }
+        !results.is_empty() || saved_before != activity.saving.is_empty()
+    }
+
+    /// Why work of the pod `name` of a Polecat is not on the remote yet; empty when all of it is
+    /// saved, none where the pod has sent no heartbeat. With it, when that was written last.
+    pub fn saving(&self, polecat: &str, name: &str) -> (Option<String>, Option<Timestamp>) {
+        let state = self.state.lock();
+        let Some(polecat) = state.polecats.get(polecat) else { return (None, None) };
+        let pod = polecat.pods.iter().rev().find(|p| p.name == name);
+        let saving = pod.and_then(|p| p.activity.as_ref()).map(|a| a.saving.clone());
+        (saving, polecat.saving_written)
+    }
+
+    /// The condition about a Polecat's saving was written.
+    pub fn saving_written(&self, now: Timestamp, polecat: &str) {
+        if let Some(polecat) = self.state.lock().polecats.get_mut(polecat) {
+            polecat.saving_written = Some(now);
         }
     }
 

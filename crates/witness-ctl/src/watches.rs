@@ -72,7 +72,7 @@ fn trim_polecat(polecat: &mut Polecat) {
     polecat.metadata.annotations = None;
     polecat.metadata.labels = None;
     if let Some(status) = polecat.status.take() {
-        let read = [condition::HEALTHY, condition::DEGRADED];
+        let read = [condition::HEALTHY, condition::SAVED, condition::DEGRADED];
         polecat.status = Some(PolecatStatus {
             phase: status.phase,
             pod_name: status.pod_name,

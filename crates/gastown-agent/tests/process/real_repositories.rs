@@ -109,8 +109,8 @@ fn a_refusal_that_stays_is_not_taken_for_a_server_that_is_down() {
     http.refuse_requests(Some(("/info/refs", StatusCode::TOO_MANY_REQUESTS)));
     stops(&pod, InitResult::RemoteUnreachable, &["429"]);
     http.refuse_requests(Some(("/git-receive-pack", StatusCode::PAYLOAD_TOO_LARGE)));
-    pod.ready();
-    // The dry run of init sends nothing; the push itself is refused.
+    // The dry run sends nothing; the push of the fence is refused, before an agent is paid.
+    stops(&pod, InitResult::RemoteRefused, &["413"]);
     let remote = Remote::anonymous(http.repository("r").parse().unwrap());
     let clone = origin.clone_at("pushing");
     fs::write(clone.join("w"), "w").unwrap();
@@ -326,9 +326,9 @@ fn large_files_have_their_content_and_new_ones_are_uploaded() {
     pod.ready();
     let repo = pod.repo();
     assert_eq!(fs::read_to_string(repo.join("a.bin")).unwrap(), "the content\n");
-    assert_eq!(git(&repo, &["status", "--porcelain"]), "");
-    assert!(pod.path("gastown/tools/bin/git-lfs").is_file());
     assert!(!repo.join(".git/lfs/objects").exists(), "the content is stored twice");
+    assert!(pod.path("gastown/tools/bin/git-lfs").is_file());
+    assert_eq!(git(&repo, &["status", "--porcelain"]), "");
 
     fs::write(repo.join("b.bin"), "more content\n").unwrap();
     git(&repo, &["add", "-A"]);

@@ -48,6 +48,10 @@ reasons! {
         /// A ConfigMap or its key does not exist. Create what the message names; the object goes on
         /// by itself.
         CONFIG_MAP_NOT_FOUND = "ConfigMapNotFound";
+        /// An action of the controller failed. The message has what was attempted, on which object,
+        /// and the API server's answer; it is tried again. Correct the permission, quota or policy
+        /// that it names.
+        ACTION_FAILED = "ActionFailed";
         /// Objects could not be listed (the Go operator's reason). The controller tries again; see
         /// its log.
         LIST_FAILED = "ListFailed";
@@ -129,7 +133,8 @@ reasons! {
         /// The last attempt failed and the next one starts after a pause of 30 s to 10 min. Nothing
         /// to do.
         BACK_OFF = "BackOff";
-        /// The model's API asks to wait. The next attempt starts at the time that it named.
+        /// The model's API asks to wait. The same attempt starts again at the time that it named, at
+        /// no cost; after 24 hours of that the Polecat is Stuck.
         RATE_LIMITED = "RateLimited";
     }
     "Polecat: pod" {
@@ -162,6 +167,11 @@ reasons! {
         POD_TERMINATING = "PodTerminating";
         /// The agent is being stopped and its work saved. Nothing to do.
         DRAINING = "Draining";
+        /// The pod had not started when the spec was changed, and is replaced. Nothing to do.
+        SPEC_CHANGED = "SpecChanged";
+        /// No container of the pod was started within `spec.kubernetes.startTimeout`. It is tried
+        /// again with back-off; see the events of the pod.
+        START_TIMEOUT = "StartTimeout";
         /// An image cannot be pulled. Correct `spec.kubernetes.image` or `imagePullSecrets`.
         IMAGE_PULL_BACK_OFF = "ImagePullBackOff";
         /// The image's name is not valid. Correct `spec.kubernetes.image`.
@@ -202,6 +212,9 @@ reasons! {
         /// The task was ended by `spec.desiredState: Terminated`, and its work is saved. Nothing to
         /// do.
         TERMINATED = "Terminated";
+        /// Work is gone with its pod: the pod was killed before it could be saved. The message names
+        /// what; nothing brings it back. See why the pod was killed or the remote refused it.
+        WORK_LOST = "WorkLost";
         /// The agent ended without a new commit. Give it a better task, or set `spec.expectChanges`
         /// to false when nothing has to change.
         NO_CHANGES = "NoChanges";
@@ -218,6 +231,12 @@ reasons! {
         /// Somebody else moved the work branch, and the work is saved on the ref that the message
         /// names. Decide which commits to keep, then change `gastown.io/retry`.
         PUSH_RACE = "PushRace";
+        /// Nothing is on the work branch, and several other branches hold different work. It is saved
+        /// on the refs of `status.saved`: decide which is right, then change `gastown.io/retry`.
+        AMBIGUOUS_WORK = "AmbiguousWork";
+        /// The remote refused the credentials until the pod ended. Correct the Secret; it is tried
+        /// again.
+        ACCESS_DENIED = "AccessDenied";
         /// The agent's repository contains damaged objects, and nothing was pushed. Start the task
         /// again.
         BAD_OBJECTS = "BadObjects";
@@ -238,8 +257,12 @@ reasons! {
         QUIET = "Quiet";
         /// A message was sent to the wedged agent (Event). Nothing to do.
         NUDGED = "Nudged";
-        /// The wedged agent's work is being saved before a restart (Event). Nothing to do.
+        /// Work of the pod is not on the remote yet. The message says why and what is tried; the
+        /// pod stays until it is saved. As an Event: the wedged agent's work is being saved before a
+        /// restart. Correct what the message names, such as credentials.
         SAVING = "Saving";
+        /// The work of the pod is on the remote again. Nothing to do.
+        SAVED = "Saved";
         /// The agent asks a question or waits for a permission. Nobody can answer in a pod: make
         /// the task clearer.
         WAITING_FOR_HUMAN = "WaitingForHuman";
@@ -262,11 +285,11 @@ reasons! {
         SUBMIT_FORBIDDEN = "SubmitForbidden";
         /// refinery-ctl does not answer. Check its Deployment and Service; it is tried again.
         REFINERY_UNREACHABLE = "RefineryUnreachable";
-        /// `spec.kubernetes.gitRepository` is not the rig's repository, and the work is not merged.
-        /// Correct it before the work starts.
+        /// `spec.kubernetes.gitRepository` is not the rig's repository, so nothing starts. Correct
+        /// one of the two.
         WRONG_REPOSITORY = "WrongRepository";
-        /// No Refinery of the rig lands on `spec.kubernetes.gitBranch`. Create one with that
-        /// `targetBranch`, or correct the branch.
+        /// The rig has Refineries, and none lands on `spec.kubernetes.gitBranch`, so nothing starts.
+        /// Create one with that `targetBranch`, or correct the branch.
         WRONG_BRANCH = "WrongBranch";
         /// The MergeRequest waits for its turn. Nothing to do.
         WAITING = "Waiting";

@@ -48,6 +48,23 @@ async fn enums_accept_their_values_only() {
 }
 
 #[tokio::test]
+async fn labels_and_annotations_of_the_pod_are_ones_that_a_pod_may_have() {
+    let fixture = Fixture::new().await;
+    let labels = |map: Value| with(polecat(), "spec/kubernetes/podLabels", map);
+    let annotations = |map: Value| with(polecat(), "spec/kubernetes/podAnnotations", map);
+    fixture.accepts(&labels(json!({ "app": "", "example.com/team": "a-b_c.1" }))).await;
+    fixture.accepts(&annotations(json!({ "sidecar.istio.io/inject": "any text: {}" }))).await;
+    for bad in [json!({ "a b": "x" }), json!({ "-a": "x" }), json!({ "a/b/c": "x" })] {
+        fixture.refuses(&labels(bad.clone()), &["podLabels has a key"]).await;
+        fixture.refuses(&annotations(bad), &["podAnnotations has a key"]).await;
+    }
+    for bad in ["a b", "-a", "a-"] {
+        fixture.refuses(&labels(json!({ "app": bad })), &["podLabels has a value"]).await;
+    }
+    fixture.refuses(&labels(json!({ "app": "x".repeat(64) })), &["podLabels"]).await;
+}
+
+#[tokio::test]
 async fn numbers_of_a_polecat_are_within_their_bounds() {
     let fixture = Fixture::new().await;
     for (place, good, bad) in [

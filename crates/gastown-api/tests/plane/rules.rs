@@ -237,6 +237,8 @@ async fn durations_are_those_that_the_controllers_read() {
     let template = with(rig(), "spec/witness", json!({}));
     for (base, place) in [
         (witness(), "spec/healthCheckInterval"),
+        (polecat(), "spec/kubernetes/startTimeout"),
+        (rig(), "spec/settings/wipRetention"),
         (witness(), "spec/stuckThreshold"),
         (bead_store(), "spec/syncInterval"),
         (template.clone(), "spec/witness/healthCheckInterval"),

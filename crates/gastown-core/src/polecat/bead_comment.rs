@@ -11,6 +11,7 @@ use super::facts::Snapshot;
 use super::ledger::{End, Ledger};
 use super::next::Next;
 use super::plan::CommentInputs;
+use super::saved_work;
 use super::submission::{Submission, lands};
 use crate::retry::Due;
 
@@ -75,6 +76,9 @@ fn text(s: &Snapshot, ledger: &Ledger, next: &Next, submission: &Submission) -> 
     };
     if let (Some(branch), Some(commit)) = (&ledger.branch, &ledger.commit) {
         let _ = write!(text, ". Branch {branch} holds {}", commit.short());
+    }
+    if !ledger.saved.is_empty() {
+        let _ = write!(text, "\n{}", saved_work::describe(&ledger.saved).trim_end());
     }
     Some(text)
 }

@@ -7,13 +7,15 @@ use jiff::Timestamp;
 use super::bead_comment::{BeadComment, bead_comment};
 use super::claim::ClaimFacts;
 use super::claim_intent::{ClaimIntent, claim_intent};
-use super::escalation::{Escalation, escalation};
-use super::facts::{NODE_LOST_SECONDS, PodFacts, Snapshot};
+use super::escalation::{Escalation, escalation, loss};
+use super::facts::{PodFacts, Snapshot};
 use super::ledger::Ledger;
 use super::ledger_update::updated_ledger;
 use super::next::{Next, next};
 use super::plan::{Action, Plan};
-use super::pods::{delete_finished_pods, drain_reason, name_is_free, pod_inputs, stop_pods};
+use super::pods::{
+    delete_finished_pods, drain_reason, name_is_free, pod_inputs, stop_pods, wake_for,
+};
 use super::status::{State, status};
 use super::submission::{Submission, expires_at, submission};
 use crate::admission::{Candidate, Decision};
@@ -82,7 +84,7 @@ pub fn decide(now: Timestamp, s: &Snapshot, assessment: &Assessment, admission: 
     let live: Vec<&PodFacts> = s.live(now).collect();
     if *frozen {
         let (drain, submission) = (None, &Submission::Nothing);
-        let state = State { s, ledger, live: &live, next, drain, submission, admission };
+        let state = State { now, s, ledger, live: &live, next, drain, submission, admission };
         return Plan { actions: Vec::new(), status: status(&state), wake: None };
     }
     let idle = live.is_empty();
@@ -92,6 +94,7 @@ pub fn decide(now: Timestamp, s: &Snapshot, assessment: &Assessment, admission: 
     let claims = s.claim == ClaimFacts::Free && intent == ClaimIntent::Take;
     let comment = bead_comment(now, s, ledger, next, &submission, !idle);
     let escalation = escalation(now, s, ledger, next, !idle);
+    let loss = loss(now, s, ledger);
     let expiry = expires_at(s, ledger, &submission, idle);
     let starts = *admission == Decision::Granted && assessment.can_start(now, s);
 
@@ -99,7 +102,7 @@ pub fn decide(now: Timestamp, s: &Snapshot, assessment: &Assessment, admission: 
     let needed = !idle || needed_later(next, drain) || claims || s.claim == ClaimFacts::Held;
     patch_metadata(s, written, ledger, needed, &mut actions);
     delete_finished_pods(now, s, ledger, drain, &live, &mut actions);
-    stop_pods(s, drain, &live, &mut actions);
+    stop_pods(now, s, drain, &live, &mut actions);
     if claims {
         actions.push(Action::Claim);
     } else if s.claim == ClaimFacts::Held && intent == ClaimIntent::Release {
@@ -108,10 +111,14 @@ pub fn decide(now: Timestamp, s: &Snapshot, assessment: &Assessment, admission: 
     if let BeadComment::Due(inputs) = &comment {
         actions.push(Action::Comment(inputs.clone()));
     }
-    if let Escalation::Due(inputs) = &escalation {
-        actions.push(Action::Escalate(inputs.clone()));
+    for escalation in [&escalation, &loss] {
+        if let Escalation::Due(inputs) = escalation {
+            actions.push(Action::Escalate(inputs.clone()));
+        }
     }
-    let sent = comment == BeadComment::Nothing && escalation == Escalation::Nothing;
+    let sent = comment == BeadComment::Nothing
+        && escalation == Escalation::Nothing
+        && loss == Escalation::Nothing;
     if s.deleting && s.finalizer && idle && sent {
         actions.push(Action::PatchMetadata { ledger: None, finalizer: false });
     }
@@ -124,14 +131,18 @@ pub fn decide(now: Timestamp, s: &Snapshot, assessment: &Assessment, admission: 
     if expiry.is_some_and(|t| t <= now) {
         actions.push(Action::DeletePolecat);
     }
-    let state = State { s, ledger, live: &live, next, drain, submission: &submission, admission };
+    let state =
+        State { now, s, ledger, live: &live, next, drain, submission: &submission, admission };
     let wake = wake(now, s, next, &submission, &live, expiry);
     let comment = if let BeadComment::Later(until) = comment { Some(until) } else { None };
-    let escalation = if let Escalation::Later(until) = escalation { Some(until) } else { None };
+    let [escalation, loss] = [escalation, loss].map(|e| match e {
+        Escalation::Later(until) => Some(until),
+        _ => None,
+    });
     Plan {
         actions,
         status: status(&state),
-        wake: [wake, comment, escalation].into_iter().flatten().min(),
+        wake: [wake, comment, escalation, loss].into_iter().flatten().min(),
     }
 }
 
@@ -180,9 +191,6 @@ fn wake(
         ) if s.requests.is_empty() => Some(answer.until),
         _ => None,
     };
-    let lost =
-        live.iter().filter_map(|p| p.deletion).min().and_then(|d| {
-            Timestamp::from_second(d.as_second().saturating_add(NODE_LOST_SECONDS)).ok()
-        });
-    [retry, submit, lost, expiry].into_iter().flatten().filter(|t| *t > now).min()
+    let pods = live.iter().filter_map(|p| wake_for(s, p)).filter(|t| *t > now).min();
+    [retry, submit, pods, expiry].into_iter().flatten().filter(|t| *t > now).min()
 }

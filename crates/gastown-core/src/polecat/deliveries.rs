@@ -32,7 +32,14 @@ pub struct Deliveries {
     pub comment: Delivery<String>,
     /// Raising or settling the Escalation at witness-ctl.
     pub escalation: Delivery<EscalationRequest>,
+    /// Raising the Escalation about lost work.
+    pub loss: Delivery<EscalationRequest>,
+    /// Actions at the API server; the request is what was attempted on which object.
+    pub action: Delivery<String, (), ()>,
 }
+
+/// The end of the cause of an Escalation about lost work.
+const LOSS: &str = "/lost";
 
 /// refinery-ctl's acknowledgement.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -113,14 +120,29 @@ impl Deliveries {
         }
     }
 
-    /// witness-ctl accepted the request.
-    pub fn escalated(&mut self, request: &EscalationRequest) {
-        self.escalation.acknowledge(request.clone(), ());
+    /// witness-ctl accepted the request about a cause.
+    pub fn escalated(&mut self, cause: &str, request: &EscalationRequest) {
+        self.escalation_of(cause).acknowledge(request.clone(), ());
     }
 
-    /// witness-ctl did not accept the request.
-    pub fn escalation_failed(&mut self, now: Timestamp, request: &EscalationRequest) {
-        self.escalation.fail(now, request.clone(), (), request_delay);
+    /// witness-ctl did not accept the request about a cause.
+    pub fn escalation_failed(&mut self, now: Timestamp, cause: &str, request: &EscalationRequest) {
+        self.escalation_of(cause).fail(now, request.clone(), (), request_delay);
+    }
+
+    fn escalation_of(&mut self, cause: &str) -> &mut Delivery<EscalationRequest> {
+        if cause.ends_with(LOSS) { &mut self.loss } else { &mut self.escalation }
+    }
+
+    /// An action at the API server failed; returns how often in a row it has.
+    pub fn action_failed(&mut self, now: Timestamp, what: &str) -> u32 {
+        self.action.fail(now, what.to_owned(), (), request_delay);
+        self.action.tries(&what.to_owned())
+    }
+
+    /// No action failed.
+    pub fn actions_succeeded(&mut self) {
+        self.action = Delivery::Untried;
     }
 }
 
@@ -144,7 +166,11 @@ mod tests {
         let waits = (1..=6).map(|_| {
             all.submit_failed(at(0), &commit(1), failure());
             all.comment_failed(at(0), "gave up", false);
-            all.escalation_failed(at(0), &EscalationRequest::Settle { why: String::new() });
+            all.escalation_failed(
+                at(0),
+                "polecat/dev/toast/stuck",
+                &EscalationRequest::Settle { why: String::new() },
+            );
             all.pod_failed(at(0), "PodCreateFailed", "quota");
             (
                 wait(&all.submission, &commit(1)),

@@ -11,6 +11,7 @@ use super::facts::Snapshot;
 use super::ledger::Ledger;
 use super::next::Next;
 use super::plan::EscalationInputs;
+use super::saved_work;
 use crate::retry::{Delivery, Due};
 
 /// The longest summary, in characters.
@@ -42,15 +43,49 @@ pub(super) fn escalation(
     if s.deleting && s.deliveries.escalation.tries(&request) >= ESCALATION_TRIES {
         return Escalation::Nothing;
     }
-    match s.deliveries.escalation.due(now, &request) {
+    send(now, s, &s.deliveries.escalation, "stuck", request)
+}
+
+/// Lost work is told once, and stays told until a person closes it: it does not come back.
+pub(super) fn loss(now: Timestamp, s: &Snapshot, ledger: &Ledger) -> Escalation {
+    let Some(lost) = ledger.lost_last() else { return Escalation::Nothing };
+    if !s.witness || (s.deleting && s.force_delete) {
+        return Escalation::Nothing;
+    }
+    let request = EscalationRequest::Raise {
+        spent: true,
+        summary: cut(&format!("Work of Polecat {} is {}", s.key(), lost.text())),
+        details: format!(
+            "{}Nothing has to be done for the Polecat to go on.",
+            saved_work::describe(&ledger.saved)
+        ),
+    };
+    if s.deleting && s.deliveries.loss.tries(&request) >= ESCALATION_TRIES {
+        return Escalation::Nothing;
+    }
+    send(now, s, &s.deliveries.loss, "lost", request)
+}
+
+fn send(
+    now: Timestamp,
+    s: &Snapshot,
+    delivery: &Delivery<EscalationRequest>,
+    cause: &str,
+    request: EscalationRequest,
+) -> Escalation {
+    match delivery.due(now, &request) {
         Due::Acknowledged(()) => Escalation::Nothing,
         Due::Later(until, ()) => Escalation::Later(until),
         Due::Now => Escalation::Due(EscalationInputs {
             rig: s.rig.name().to_owned(),
-            cause: format!("polecat/{}/stuck", s.key()),
+            cause: format!("polecat/{}/{cause}", s.key()),
             request,
         }),
     }
+}
+
+fn cut(summary: &str) -> String {
+    summary.chars().take(MAX_SUMMARY).collect()
 }
 
 /// The request that makes witness-ctl know whether a person is needed; none where it cannot know
@@ -94,19 +129,18 @@ fn raise(
     if let (Some(branch), Some(commit)) = (&ledger.branch, &ledger.commit) {
         let _ = writeln!(details, "Branch {branch} holds {}.", commit.short());
     }
+    details.push_str(&saved_work::describe(&ledger.saved));
     details.push_str(
         "The Polecat continues when its spec or the annotation gastown.io/retry changes.",
     );
-    EscalationRequest::Raise {
-        spent,
-        summary: summary.chars().take(MAX_SUMMARY).collect(),
-        details,
-    }
+    EscalationRequest::Raise { spent, summary: cut(&summary), details }
 }
 
 #[cfg(test)]
 mod tests {
     use super::super::fixtures::{at, snapshot};
+    use super::super::ledger::{End, Last};
+    use super::super::saved_work::Lost;
     use super::*;
 
     fn stuck() -> Next {
@@ -147,13 +181,13 @@ mod tests {
         );
         s.deliveries.escalation = failed(&raise, 1, at(20));
         assert_eq!(wanted(&s, &stuck()), Escalation::Later(at(20)));
-        s.deliveries.escalated(&raise);
+        s.deliveries.escalated("polecat/dev/toast/stuck", &raise);
         assert_eq!(wanted(&s, &stuck()), Escalation::Nothing);
         let settle = due(&s, &Next::Start);
         assert!(matches!(&settle, EscalationRequest::Settle { .. }), "{settle:?}");
         s.deliveries.escalation = failed(&settle, 1, at(5));
         assert_eq!(due(&s, &Next::Start), settle);
-        s.deliveries.escalated(&settle);
+        s.deliveries.escalated("polecat/dev/toast/stuck", &settle);
         assert_eq!(wanted(&s, &Next::Start), Escalation::Nothing);
         due(&s, &stuck());
     }
@@ -172,6 +206,30 @@ mod tests {
         assert!(matches!(&request, EscalationRequest::Settle { .. }), "{request:?}");
         s.deliveries.escalation = failed(&request, ESCALATION_TRIES, at(20));
         assert_eq!(wanted(&s, &stuck()), Escalation::Nothing);
+    }
+
+    #[test]
+    fn lost_work_is_told_once_and_never_taken_back() {
+        let gone = Lost { attempt: 2, what: vec!["branch side: a broken object".into()], more: 0 };
+        let last = Last {
+            end: End::Drained,
+            reason: "WorkLost".into(),
+            message: String::new(),
+            at: 0,
+            until: None,
+            saved: Some(false),
+        };
+        let ledger = Ledger { attempt: 2, lost: Some(gone), last: Some(last), ..Ledger::default() };
+        let mut s = Snapshot { witness: true, ..snapshot() };
+        let Escalation::Due(inputs) = loss(at(10), &s, &ledger) else { panic!("not told") };
+        assert_eq!(inputs.cause, "polecat/dev/toast/lost");
+        let EscalationRequest::Raise { summary, .. } = &inputs.request else { panic!("settled") };
+        assert!(summary.ends_with("attempt 2: branch side: a broken object"), "{summary}");
+        s.deliveries.loss = failed(&inputs.request, 1, at(20));
+        assert_eq!(loss(at(10), &s, &ledger), Escalation::Later(at(20)));
+        s.deliveries.escalated("polecat/dev/toast/lost", &inputs.request);
+        assert_eq!(loss(at(10), &s, &ledger), Escalation::Nothing);
+        assert_eq!(loss(at(10), &s, &Ledger { attempt: 3, ..ledger }), Escalation::Nothing);
     }
 
     #[test]

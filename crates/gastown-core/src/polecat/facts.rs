@@ -2,7 +2,7 @@
 
 use gastown_api::{DesiredState, MergePhase};
 use gastown_types::{BranchName, CommitId};
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 
 use super::claim::ClaimFacts;
 use super::deliveries::Deliveries;
@@ -59,6 +59,27 @@ pub struct Snapshot {
     pub shown_stuck: bool,
     /// The uid of the pod that witness-ctl wants restarted.
     pub unhealthy: Option<String>,
+    /// Why work of its pod is not on the remote yet, as its sidecar tells witness-ctl.
+    pub saving: Option<String>,
+    /// Until when the model's service has asked Polecats with the same credentials to wait.
+    pub service_wait: Option<Timestamp>,
+    /// How long a pod that does not obey may take.
+    pub margins: Margins,
+}
+
+/// How long a pod may take that does not end its work by itself.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Margins {
+    /// Seconds beyond its own deadline after which it is drained.
+    pub deadline_seconds: i64,
+    /// Seconds after its drain after which it is deleted, if its work is saved.
+    pub drain_seconds: i64,
+}
+
+impl Default for Margins {
+    fn default() -> Self {
+        Self { deadline_seconds: 300, drain_seconds: 300 }
+    }
 }
 
 impl Snapshot {
@@ -111,6 +132,10 @@ pub enum RigFacts {
         admits_namespace: bool,
         /// Its repository's normalised URL, where it can be read.
         repository: Option<String>,
+        /// The branches that its Refineries land on; empty when it has none.
+        targets: Vec<String>,
+        /// For how many seconds after a landing saved work is kept.
+        wip_retention: i64,
     },
 }
 
@@ -158,18 +183,31 @@ pub struct PodFacts {
     pub asked: Option<String>,
     /// When it was created.
     pub created: Timestamp,
-    /// `status.phase`.
+    /// The end of our containers where both have ended, else `status.phase`.
     pub phase: PodPhase,
     /// It has a node.
     pub scheduled: bool,
-    /// When its deletion's grace period ends; set as soon as it is being deleted.
+    /// When this process first saw that it is being deleted.
     pub deletion: Option<Timestamp>,
+    /// The grace period of its deletion, in seconds.
+    pub grace_seconds: i64,
     /// It has our finalizer.
     pub finalizer: bool,
     /// The value of `gastown.io/drain`.
     pub drain: Option<String>,
     /// The agent's container has been started.
     pub agent_started: bool,
+    /// The agent's container has ended.
+    pub agent_ended: bool,
+    /// Containers of others, which a webhook injected, keep the pod from ending.
+    pub strangers: bool,
+    /// What its readiness says: whether the last complete save is on the remote and nothing has
+    /// failed since. None where the sidecar does not run, or says nothing about it.
+    pub saved: Option<bool>,
+    /// The longest time of its attempt, in seconds.
+    pub deadline_seconds: Option<i64>,
+    /// When this process first saw it as it is.
+    pub seen: Seen,
     /// When the pod started.
     pub started: Option<Timestamp>,
     /// When its last container ended.
@@ -190,6 +228,20 @@ pub struct PodFacts {
     pub failure: Option<String>,
 }
 
+/// When this process first saw a pod in a state. Times of other machines are not compared with
+/// ours: their clocks may be wrong.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Seen {
+    /// Its agent's container runs.
+    pub running: Option<Timestamp>,
+    /// It is drained.
+    pub drained: Option<Timestamp>,
+    /// Its agent has not started and `git-init` does not run.
+    pub stalled: Option<Timestamp>,
+    /// [`PodFacts::saved`], as it was last while the sidecar ran.
+    pub saved: Option<bool>,
+}
+
 /// A node that is silent for this many seconds after a deletion's grace period is given up.
 pub const NODE_LOST_SECONDS: i64 = 300;
 
@@ -199,10 +251,16 @@ impl PodFacts {
         matches!(self.phase, PodPhase::Succeeded | PodPhase::Failed)
     }
 
-    /// Whether its node has been silent since its deletion for [`NODE_LOST_SECONDS`].
+    /// When its node is given up if it stays silent: [`NODE_LOST_SECONDS`] after the grace period
+    /// of its deletion.
+    pub fn lost_at(&self) -> Option<Timestamp> {
+        later(self.deletion?, self.grace_seconds.saturating_add(NODE_LOST_SECONDS))
+    }
+
+    /// Whether its node has been silent since its deletion for longer than the grace period and
+    /// [`NODE_LOST_SECONDS`].
     pub fn lost(&self, now: Timestamp) -> bool {
-        !self.terminal()
-            && self.deletion.is_some_and(|d| now.as_second() - d.as_second() >= NODE_LOST_SECONDS)
+        !self.terminal() && self.lost_at().is_some_and(|t| t <= now)
     }
 
     /// Whether it was deleted before it had a node: nothing of it ever ran, and no kubelet will
@@ -216,10 +274,15 @@ impl PodFacts {
         self.terminal() || self.lost(now) || self.never_ran()
     }
 
-    /// When it ended, as far as is known; `now` where nothing is.
+    /// When it ended, as far as is known; `now` where nothing is, or its node's clock is ahead.
     pub fn over_at(&self, now: Timestamp) -> Timestamp {
-        self.ended.or(self.deletion.filter(|d| *d <= now)).unwrap_or(now)
+        self.ended.or(self.deletion).unwrap_or(now).min(now)
     }
+}
+
+/// `seconds` after a time; none where that cannot be represented.
+pub(super) fn later(time: Timestamp, seconds: i64) -> Option<Timestamp> {
+    time.checked_add(SignedDuration::from_secs(seconds)).ok()
 }
 
 /// A MergeRequest of this Polecat.

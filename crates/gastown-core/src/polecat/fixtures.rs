@@ -60,6 +60,8 @@ pub fn snapshot() -> Snapshot {
             deleting: false,
             admits_namespace: true,
             repository: Some("github.com/org/repo".into()),
+            targets: vec!["main".into()],
+            wip_retention: 604_800,
         },
         pods: Vec::new(),
         requests: Vec::new(),
@@ -70,6 +72,9 @@ pub fn snapshot() -> Snapshot {
         deliveries: Deliveries::default(),
         shown_stuck: false,
         unhealthy: None,
+        saving: None,
+        service_wait: None,
+        margins: Margins::default(),
     }
 }
 
@@ -96,9 +101,15 @@ pub fn pod(attempt: u32) -> PodFacts {
         phase: PodPhase::Pending,
         scheduled: true,
         deletion: None,
+        grace_seconds: 0,
         finalizer: true,
         drain: None,
         agent_started: false,
+        agent_ended: false,
+        strangers: false,
+        saved: None,
+        deadline_seconds: Some(3600),
+        seen: Seen::default(),
         started: Some(at(1)),
         ended: None,
         init: None,
@@ -162,6 +173,7 @@ impl PodFacts {
         self = self.running();
         self.phase =
             if exit == Some(AgentExit::Completed) { PodPhase::Succeeded } else { PodPhase::Failed };
+        self.agent_ended = true;
         self.run = exit.map(run);
         self.sync = sync;
         self.ended = Some(at(100));

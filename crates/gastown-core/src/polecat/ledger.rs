@@ -5,6 +5,7 @@
 use gastown_types::{BranchName, CommitId, text};
 use serde::{Deserialize, Serialize};
 
+use super::saved_work::{self, Lost, SavedWork};
 use crate::report::Usage;
 
 /// The format's version; a ledger of another version is unreadable, never empty.
@@ -34,9 +35,13 @@ pub struct Ledger {
     /// Respawns since the budget was last reset.
     #[serde(default)]
     pub respawns: Respawns,
-    /// How often in a row the same attempt was put off (a missing Secret, refused credentials).
+    /// How often in a row the same attempt was put off (a missing Secret, refused credentials, a
+    /// busy service).
     #[serde(default, skip_serializing_if = "is_zero")]
     pub waits: u32,
+    /// Since when the model's service has asked to wait again and again, in seconds since 1970.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub waiting_since: Option<i64>,
     /// The work branch on the remote, if it exists, was made by a pod of this Polecat.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub ours: bool,
@@ -49,6 +54,12 @@ pub struct Ledger {
     /// The merge base of `commit` and the target branch.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub base: Option<CommitId>,
+    /// What is saved on the remote beside the work branch, newest first.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub saved: Vec<SavedWork>,
+    /// Work that is gone with a pod: what the last such pod lost.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub lost: Option<Lost>,
     /// How the last accounted pod ended.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub last: Option<Last>,
@@ -123,6 +134,10 @@ pub struct Last {
     /// The next attempt does not start before this time, in seconds since 1970.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub until: Option<i64>,
+    /// Whether its work is known to be on the remote: `false` when it is lost or nobody knows,
+    /// absent where it was not asked.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub saved: Option<bool>,
 }
 
 /// What follows from a pod's end.
@@ -138,7 +153,7 @@ pub enum End {
     Drained,
     /// It failed: the next attempt, at the cost of a respawn.
     Retries,
-    /// The model's service asked to wait: the next attempt later, without a respawn.
+    /// The model's service asked to wait: the same attempt again later, at no cost.
     Later,
     /// A person is needed.
     Stuck,
@@ -177,10 +192,13 @@ impl Default for Ledger {
             forgiven: 0,
             respawns: Respawns::default(),
             waits: 0,
+            waiting_since: None,
             ours: false,
             branch: None,
             commit: None,
             base: None,
+            saved: Vec::new(),
+            lost: None,
             last: None,
             pods: Vec::new(),
             spec: String::new(),
@@ -209,6 +227,8 @@ impl Ledger {
             last.reason = sanitize(&last.reason);
             last.message = sanitize(&last.message);
         }
+        ledger.lost = ledger.lost.map(Lost::bounded);
+        saved_work::bound(&mut ledger.saved);
         Ok(ledger)
     }
 
@@ -233,6 +253,12 @@ impl Ledger {
         });
     }
 
+    /// What the pod of the last attempt lost.
+    pub fn lost_last(&self) -> Option<&Lost> {
+        let current = self.last.as_ref().is_some_and(|l| l.saved == Some(false));
+        self.lost.as_ref().filter(|lost| current && lost.attempt == self.attempt)
+    }
+
     /// How the last accounted pod ended, if one did.
     pub fn end(&self) -> Option<End> {
         self.last.as_ref().map(|l| l.end)
@@ -246,7 +272,7 @@ impl Ledger {
     /// The number of the next attempt.
     pub fn next_attempt(&self) -> u32 {
         match self.end() {
-            Some(End::Waits | End::Drained) => self.attempt.max(1),
+            Some(End::Waits | End::Drained | End::Later) => self.attempt.max(1),
             _ => self.attempt.saturating_add(1),
         }
     }
@@ -261,6 +287,7 @@ impl Ledger {
         self.forgiven = self.attempt;
         self.respawns = Respawns::default();
         self.waits = 0;
+        self.waiting_since = None;
         spec.clone_into(&mut self.spec);
         self.retry = retry.cloned();
         if let Some(last) = &mut self.last {

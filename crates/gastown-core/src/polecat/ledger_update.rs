@@ -4,14 +4,19 @@
 use gastown_api::MergePhase;
 use jiff::Timestamp;
 
-use super::facts::{PodFacts, Snapshot};
+use super::facts::{PodFacts, RigFacts, Snapshot};
+use super::kept::{Kept, kept};
 use super::ledger::{End, Landed, Last, Ledger, sanitize};
 use super::outcome::{Expected, Outcome, RespawnCause, outcome};
+use super::saved_work;
 use crate::report::{InitResult, Usage};
 use crate::retry;
 
 /// How often in a row an agent's claim that its credentials were refused is believed.
 const MAX_CLAIMED_WAITS: u32 = 50;
+
+/// A model's service that asks to wait for longer than this many seconds needs a person.
+const MAX_SERVICE_WAIT: i64 = 86_400;
 
 /// A TTL up to this long deletes the Polecat while its MergeRequest still proves the landing.
 const SHORT_TTL_SECONDS: i64 = 86_400;
@@ -26,7 +31,8 @@ pub(super) fn updated_ledger(now: Timestamp, s: &Snapshot, ledger: &Ledger) -> L
         account(now, s, pod, &mut after);
     }
     rebuild(s, &mut after);
-    add_landing(s, &mut after);
+    add_landing(now, s, &mut after);
+    drop_saved(now, s, &mut after);
     after
 }
 
@@ -44,7 +50,7 @@ fn account(now: Timestamp, s: &Snapshot, pod: &PodFacts, ledger: &mut Ledger) {
         oom_before: ledger.respawns.oom > 0,
     };
     let outcome = outcome(pod, &expected, now);
-    let at = pod.over_at(now).as_second();
+    let (at, kept) = (pod.over_at(now).as_second(), kept(pod));
 
     let existing: Vec<&str> = s.pods.iter().map(|p| p.uid.as_str()).collect();
     ledger.add_pod(&pod.uid, &existing);
@@ -56,6 +62,12 @@ fn account(now: Timestamp, s: &Snapshot, pod: &PodFacts, ledger: &mut Ledger) {
         ledger.model = Some(sanitize(model));
     }
     ledger.started = ledger.started.or_else(|| pod.started.map(Timestamp::as_second));
+    if let Some(sync) = &pod.sync {
+        saved_work::add(&mut ledger.saved, pod.attempt, sync);
+    }
+    if let Kept::Lost(lost) = &kept {
+        ledger.lost = Some(lost.clone());
+    }
     if !decides {
         return;
     }
@@ -72,14 +84,26 @@ fn account(now: Timestamp, s: &Snapshot, pod: &PodFacts, ledger: &mut Ledger) {
         ledger.commit.clone_from(&sync.commit);
         ledger.base.clone_from(&sync.base);
     }
-    conclude(ledger, outcome, at, now.as_second());
+    conclude(ledger, outcome, at, now.as_second(), &s.uid);
+    if let Some(last) = &mut ledger.last {
+        last.saved = Some(kept == Kept::Saved);
+    }
 }
 
-fn conclude(ledger: &mut Ledger, outcome: Outcome, at: i64, now: i64) {
-    let Outcome { mut end, respawn, reason, message, until, claimed } = outcome;
-    ledger.waits = if end == End::Waits { ledger.waits.saturating_add(1) } else { 0 };
-    if claimed && ledger.waits > MAX_CLAIMED_WAITS {
+/// Records an outcome. `at` is when the pod ended by its node's clock, and is only shown; what
+/// decides is counted from `now`. `uid` spreads the waits of many Polecats.
+fn conclude(ledger: &mut Ledger, outcome: Outcome, at: i64, now: i64, uid: &str) {
+    let Outcome { mut end, respawn, reason, mut message, until, claimed, slow } = outcome;
+    let waits = matches!(end, End::Waits | End::Later);
+    ledger.waits = if waits { ledger.waits.saturating_add(1) } else { 0 };
+    ledger.waiting_since =
+        (end == End::Later).then(|| ledger.waiting_since.unwrap_or(now).min(now));
+    if end == End::Waits && claimed && ledger.waits > MAX_CLAIMED_WAITS {
         end = End::Stuck;
+    }
+    if ledger.waiting_since.is_some_and(|since| now.saturating_sub(since) >= MAX_SERVICE_WAIT) {
+        end = End::Stuck;
+        message = sanitize(&format!("for 24 hours, again and again: {message}"));
     }
     let respawns = &mut ledger.respawns;
     match respawn {
@@ -91,13 +115,15 @@ fn conclude(ledger: &mut Ledger, outcome: Outcome, at: i64, now: i64) {
         None => {}
     }
     let until = match end {
-        End::Waits if claimed => Some(now.saturating_add(retry::respawn_delay(ledger.waits))),
+        End::Waits if claimed || slow => {
+            Some(now.saturating_add(retry::respawn_delay(ledger.waits)))
+        }
         End::Waits => Some(now.saturating_add(retry::wait_delay(ledger.waits))),
-        End::Later => Some(retry::rate_limit_until(now, until)),
-        End::Retries => Some(at.saturating_add(retry::respawn_delay(respawns.total()))),
+        End::Later => Some(retry::service_wait_until(now, until, ledger.waits, uid)),
+        End::Retries => Some(now.saturating_add(retry::respawn_delay(respawns.total()))),
         End::Done | End::DoneWithoutChanges | End::Drained | End::Stuck => None,
     };
-    ledger.last = Some(Last { end, reason, message, at, until });
+    ledger.last = Some(Last { end, reason, message, at, until, saved: None });
 }
 
 fn sum(a: Usage, b: Usage) -> Usage {
@@ -128,11 +154,22 @@ fn rebuild(s: &Snapshot, ledger: &mut Ledger) {
         message: format!("rebuilt from MergeRequest {}", request.name),
         at: request.created.as_second(),
         until: None,
+        saved: None,
     });
 }
 
+/// Forgets what was saved beside the branch when it is not kept any longer: the work has landed.
+fn drop_saved(now: Timestamp, s: &Snapshot, ledger: &mut Ledger) {
+    let (RigFacts::Present { wip_retention, .. }, Some(landed)) = (&s.rig, &ledger.landed) else {
+        return;
+    };
+    if landed.at.saturating_add(*wip_retention) <= now.as_second() {
+        ledger.saved.clear();
+    }
+}
+
 /// Keeps a landing for longer than its MergeRequest exists, unless the Polecat is deleted before.
-fn add_landing(s: &Snapshot, ledger: &mut Ledger) {
+fn add_landing(now: Timestamp, s: &Snapshot, ledger: &mut Ledger) {
     if ledger.landed.is_some()
         || ledger.end() != Some(End::Done)
         || s.ttl_seconds.is_some_and(|t| t <= SHORT_TTL_SECONDS)
@@ -141,7 +178,7 @@ fn add_landing(s: &Snapshot, ledger: &mut Ledger) {
     }
     let landed = s.request_of(ledger).filter(|r| r.phase == MergePhase::Landed);
     if let Some(request) = landed {
-        let at = request.landed_at.unwrap_or(request.created).as_second();
+        let at = request.landed_at.unwrap_or(request.created).min(now).as_second();
         ledger.landed = Some(Landed { request: request.name.clone(), at });
     }
 }

@@ -2,13 +2,17 @@
 //! order in which they apply.
 
 use gastown_api::MergePhase;
+use gastown_api::names::reason;
 use jiff::Timestamp;
 
 use super::claim::ClaimFacts;
-use super::facts::{RigFacts, Snapshot};
+use super::facts::{RigFacts, Snapshot, later};
 use super::ledger::{End, Ledger};
-use super::valid::ValidPolecat;
-use crate::retry::Due;
+use super::valid::{ValidPolecat, is_other_task};
+use crate::retry::{Due, spread};
+
+/// Polecats that wait for the same service start again within so many seconds.
+const SPREAD_SECONDS: i64 = 60;
 
 /// The next step of a Polecat that is wanted to work and has no live pod.
 #[derive(Clone, Debug, PartialEq)]
@@ -53,8 +57,10 @@ pub(super) fn next(now: Timestamp, s: &Snapshot, ledger: &mut Ledger) -> Next {
     match &s.spec {
         Err(invalid) => Next::stuck(invalid.reason, invalid.message.clone()),
         Ok(spec) => rig(s)
+            .or_else(|| unserved(s, spec))
             .or_else(|| pod_failure(now, s))
             .or_else(|| back_off(now, ledger, spec))
+            .or_else(|| busy_service(now, s))
             .unwrap_or_else(|| claim(s)),
     }
 }
@@ -62,8 +68,7 @@ pub(super) fn next(now: Timestamp, s: &Snapshot, ledger: &mut Ledger) -> Next {
 /// Whether a person changed the task, or set another value of `gastown.io/retry`, since the last
 /// outcome.
 fn asked_again(s: &Snapshot, ledger: &Ledger) -> bool {
-    let changed =
-        !ledger.spec.is_empty() && s.spec.as_ref().is_ok_and(|spec| spec.hash != ledger.spec);
+    let changed = s.spec.as_ref().is_ok_and(|spec| is_other_task(&ledger.spec, &spec.hash));
     changed || (s.retry.is_some() && s.retry != ledger.retry)
 }
 
@@ -119,6 +124,39 @@ fn rig(s: &Snapshot) -> Option<Next> {
     }
 }
 
+/// Work that could not be merged is not begun: an agent costs money.
+fn unserved(s: &Snapshot, spec: &ValidPolecat) -> Option<Next> {
+    let RigFacts::Present { name, repository, targets, .. } = &s.rig else { return None };
+    let ours = spec.repository.normalised();
+    if let Some(theirs) = repository.as_ref().filter(|r| **r != ours) {
+        let message = format!(
+            "spec.kubernetes.gitRepository is {ours}, and rig {name} lands work on {theirs}: correct one of the two"
+        );
+        return Some(Next::stuck(reason::WRONG_REPOSITORY, message));
+    }
+    let target = spec.target.as_str();
+    if targets.is_empty() || targets.iter().any(|t| t == target) {
+        return None;
+    }
+    let message = format!(
+        "no Refinery of rig {name} lands work on branch {target} (they land on {}): correct spec.kubernetes.gitBranch, or create a Refinery with that targetBranch",
+        targets.join(", ")
+    );
+    Some(Next::stuck(reason::WRONG_BRANCH, message))
+}
+
+/// The model's service has asked a Polecat with the same credentials to wait: it would ask this one
+/// too. They start again one after another.
+fn busy_service(now: Timestamp, s: &Snapshot) -> Option<Next> {
+    let until = later(s.service_wait?, spread(&s.uid, 0, SPREAD_SECONDS))?;
+    (until > now).then(|| Next::Wait {
+        reason: reason::RATE_LIMITED.to_owned(),
+        message: "the model's service has asked another Polecat with the same credentials to wait"
+            .to_owned(),
+        until: Some(until),
+    })
+}
+
 /// A pod that could not be created is not tried again at once.
 fn pod_failure(now: Timestamp, s: &Snapshot) -> Option<Next> {
     match s.deliveries.pod.due(now, &()) {
@@ -134,7 +172,7 @@ fn pod_failure(now: Timestamp, s: &Snapshot) -> Option<Next> {
 /// The back-off after the last outcome, unless a person has changed the task since.
 fn back_off(now: Timestamp, ledger: &Ledger, spec: &ValidPolecat) -> Option<Next> {
     let last = ledger.last.as_ref()?;
-    let unchanged = ledger.spec.is_empty() || ledger.spec == spec.hash;
+    let unchanged = !is_other_task(&ledger.spec, &spec.hash);
     let until = last
         .until
         .and_then(|t| Timestamp::from_second(t).ok())

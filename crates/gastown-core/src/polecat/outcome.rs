@@ -1,15 +1,15 @@
 //! What follows from a pod's end. The records of the sidecar and the init container are believed;
 //! the agent's is only a claim.
 
+use gastown_api::names::reason;
 use gastown_types::CommitId;
 use jiff::Timestamp;
 
+use super::drain;
 use super::facts::PodFacts;
+use super::kept::{Kept, kept};
 use super::ledger::{End, sanitize};
-use crate::report::{AgentExit, InitResult, SyncReport, SyncResult};
-
-/// Why a pod that witness-ctl wants restarted is drained, and the reason of its end.
-pub const UNHEALTHY: &str = "Unhealthy";
+use crate::report::{AgentExit, InitResult, RunReport, SyncReport, SyncResult};
 
 /// What an outcome depends on beside the pod.
 #[derive(Clone, Debug, Default)]
@@ -49,6 +49,8 @@ pub struct Outcome {
     pub until: Option<i64>,
     /// Only the agent claims that it must wait.
     pub claimed: bool,
+    /// A new attempt soon would fail as this one did.
+    pub slow: bool,
 }
 
 impl Outcome {
@@ -60,6 +62,7 @@ impl Outcome {
             message: sanitize(message),
             until: None,
             claimed: false,
+            slow: false,
         }
     }
 
@@ -68,8 +71,19 @@ impl Outcome {
     }
 }
 
-/// The outcome of a pod that is over.
+/// The outcome of a pod that is over. What is lost with it comes first in its message.
 pub fn outcome(pod: &PodFacts, expected: &Expected, now: Timestamp) -> Outcome {
+    let mut outcome = by_records(pod, expected, now);
+    if let Kept::Lost(lost) = kept(pod) {
+        outcome.message = sanitize(&format!("{}; {}", lost.text(), outcome.message));
+        if outcome.end == End::Drained {
+            reason::WORK_LOST.clone_into(&mut outcome.reason);
+        }
+    }
+    outcome
+}
+
+fn by_records(pod: &PodFacts, expected: &Expected, now: Timestamp) -> Outcome {
     if let Some(init) = &pod.init
         && init.result != InitResult::Ready
     {
@@ -78,44 +92,71 @@ pub fn outcome(pod: &PodFacts, expected: &Expected, now: Timestamp) -> Outcome {
     if let Some(done) = finished(pod, expected) {
         return done;
     }
-    let unhealthy = pod.drain.as_deref() == Some(UNHEALTHY);
-    if pod.drain.is_some() && !unhealthy {
-        return Outcome::new(End::Drained, "Drained", &drained_message(pod));
+    let why = pod.drain.as_deref();
+    if let Some(never) = why.filter(|_| pod.run.is_none()).and_then(not_started) {
+        return never;
+    }
+    let again = matches!(why, Some(drain::UNHEALTHY | drain::DEADLINE));
+    if pod.drain.is_some() && !again {
+        return Outcome::new(End::Drained, reason::DRAINED, &drained_message(pod));
     }
     if let Some(refused) = pod.sync.as_ref().and_then(refused) {
         return refused;
     }
-    if unhealthy {
-        return Outcome::retry(RespawnCause::AgentFailed, UNHEALTHY, &drained_message(pod));
+    match why {
+        Some(drain::DEADLINE) => {
+            let text = format!("the attempt's time is up; {}", what_became(pod));
+            return Outcome::new(End::Stuck, reason::DEADLINE, &text);
+        }
+        Some(_) => {
+            let text = drained_message(pod);
+            return Outcome::retry(RespawnCause::AgentFailed, reason::UNHEALTHY, &text);
+        }
+        None => {}
     }
+    by_platform(pod, expected, now).unwrap_or_else(|| by_agent(pod))
+}
+
+/// The pod was taken back before its agent had started: nothing ran, and nothing is lost.
+fn not_started(why: &str) -> Option<Outcome> {
+    if why == drain::SPEC_CHANGED {
+        let text = "the spec was changed before the pod had started";
+        return Some(Outcome::new(End::Waits, reason::SPEC_CHANGED, text));
+    }
+    let (reason, message) = drain::read_start_timeout(why)?;
+    let outcome = Outcome::new(End::Waits, &to_reason(reason), message);
+    Some(Outcome { slow: true, ..outcome })
+}
+
+/// The platform ended the pod: its deletion, its node, an eviction, its memory.
+fn by_platform(pod: &PodFacts, expected: &Expected, now: Timestamp) -> Option<Outcome> {
     if !pod.terminal() {
         let lost = pod.lost(now) && pod.scheduled;
         let (reason, text) = if lost {
             (
-                "NodeLost",
+                reason::NODE_LOST,
                 "the pod's node has not answered for five minutes after the pod's deletion",
             )
         } else {
-            ("PodDeleted", "the pod was deleted before it had a node")
+            (reason::POD_DELETED, "the pod was deleted before it had a node")
         };
-        return Outcome::retry(RespawnCause::Infrastructure, reason, text);
+        return Some(Outcome::retry(RespawnCause::Infrastructure, reason, text));
     }
     if let Some(why) = &pod.disruption {
-        return Outcome::retry(
+        return Some(Outcome::retry(
             RespawnCause::Infrastructure,
             &to_reason(why),
             &format!("the platform ended the pod: {why}"),
-        );
+        ));
     }
-    if pod.oom {
+    pod.oom.then(|| {
         let text = "the agent's container ran out of memory; raise spec.kubernetes.resources.limits.memory";
-        return if expected.oom_before {
-            Outcome::new(End::Stuck, "OOMKilled", text)
+        if expected.oom_before {
+            Outcome::new(End::Stuck, reason::OOM_KILLED, text)
         } else {
-            Outcome::retry(RespawnCause::OutOfMemory, "OOMKilled", text)
-        };
-    }
-    by_agent(pod)
+            Outcome::retry(RespawnCause::OutOfMemory, reason::OOM_KILLED, text)
+        }
+    })
 }
 
 /// A platform's reason made fit for a condition's.
@@ -189,11 +230,30 @@ fn finished(pod: &PodFacts, expected: &Expected) -> Option<Outcome> {
 fn drained_message(pod: &PodFacts) -> String {
     let why = pod.drain.as_deref().unwrap_or_default();
     match &pod.sync {
+        Some(sync) if sync.unpushed.is_some() => {
+            let text = "the last commits could not be brought to the branch";
+            format!("drained ({why}); {}", with_wip(sync, text))
+        }
         Some(SyncReport { commit: Some(commit), .. }) => {
             format!("drained ({why}); the branch holds {}", commit.short())
         }
         Some(_) => format!("drained ({why}); nothing had been committed"),
-        None => format!("stopped ({why}); the next attempt finds out what the branch holds"),
+        None if !pod.agent_started => format!("stopped ({why}) before the agent had started"),
+        None => format!("stopped ({why}); {}", what_became(pod)),
+    }
+}
+
+/// What became of the work, as the end of a sentence; what is lost is named before.
+fn what_became(pod: &PodFacts) -> &'static str {
+    match kept(pod) {
+        Kept::Saved => "its work is saved",
+        Kept::Lost(_) => "the rest is on the remote",
+        Kept::Unknown if pod.drain.is_some() && pod.seen.saved == Some(true) => {
+            "git-sync left no record; it was ready, so that all was on the remote shortly before the end"
+        }
+        Kept::Unknown => {
+            "git-sync left no record of what it saved; the next attempt finds out what the branch holds"
+        }
     }
 }
 
@@ -255,52 +315,57 @@ fn with_wip(sync: &SyncReport, what: &str) -> String {
 
 /// The outcome that the agent claims, which can only cost its own Polecat time and attempts.
 fn by_agent(pod: &PodFacts) -> Outcome {
-    let Some(run) = &pod.run else {
-        let text = pod.failure.as_deref().unwrap_or(
+    match &pod.run {
+        Some(run) => by_exit(pod, run),
+        None => without_record(pod),
+    }
+}
+
+fn without_record(pod: &PodFacts) -> Outcome {
+    match pod.failure.as_deref() {
+        Some(text) => Outcome::retry(RespawnCause::AgentFailed, reason::POD_FAILED, text),
+        None => Outcome::retry(
+            RespawnCause::Infrastructure,
+            reason::OUTCOME_UNKNOWN,
             "the pod ended without records of how; the next attempt finds out what the branch holds",
-        );
-        let reason = if pod.failure.is_some() { "PodFailed" } else { "OutcomeUnknown" };
-        let cause = if pod.failure.is_some() {
-            RespawnCause::AgentFailed
-        } else {
-            RespawnCause::Infrastructure
-        };
-        return Outcome::retry(cause, reason, text);
-    };
-    let reason = format!("{:?}", run.exit);
+        ),
+    }
+}
+
+fn by_exit(pod: &PodFacts, run: &RunReport) -> Outcome {
+    let why = format!("{:?}", run.exit);
     let message = |otherwise: &str| {
         if run.message.is_empty() { otherwise.to_owned() } else { run.message.clone() }
+    };
+    // The agent does not know what became of its work.
+    let stopped = |what: &str| match kept(pod) {
+        Kept::Saved => message(&format!("{what}; its work is saved")),
+        Kept::Lost(_) | Kept::Unknown => format!("{what}; {}", what_became(pod)),
     };
     match run.exit {
         AgentExit::Completed => Outcome::retry(
             RespawnCause::Infrastructure,
-            "OutcomeUnknown",
+            reason::OUTCOME_UNKNOWN,
             "git-sync left no record of what the remote holds; the next attempt finds out",
         ),
         AgentExit::GaveUp => Outcome::new(
             End::Stuck,
-            &reason,
+            &why,
             &message("the agent reported that it cannot do the task"),
         ),
-        AgentExit::Deadline => Outcome::new(
-            End::Stuck,
-            &reason,
-            &message("the attempt's time is up; the work is saved"),
-        ),
-        AgentExit::BudgetExceeded => Outcome::new(
-            End::Stuck,
-            &reason,
-            &message("a limit of spec.budget is reached; the work is saved"),
-        ),
+        AgentExit::Deadline => Outcome::new(End::Stuck, &why, &stopped("the attempt's time is up")),
+        AgentExit::BudgetExceeded => {
+            Outcome::new(End::Stuck, &why, &stopped("a limit of spec.budget is reached"))
+        }
         AgentExit::ImageLacks => {
-            Outcome::new(End::Stuck, &reason, &message("the agent's image is missing something"))
+            Outcome::new(End::Stuck, &why, &message("the agent's image is missing something"))
         }
         AgentExit::RateLimited => Outcome {
             until: run.reset_at,
             claimed: true,
             ..Outcome::new(
                 End::Later,
-                &reason,
+                &why,
                 &message("the model's service limits the rate of requests"),
             )
         },
@@ -308,21 +373,25 @@ fn by_agent(pod: &PodFacts) -> Outcome {
             claimed: true,
             ..Outcome::new(
                 End::Waits,
-                &reason,
+                &why,
                 &message("the model's service refused the credentials"),
             )
         },
-        AgentExit::Failed => {
-            Outcome::retry(RespawnCause::AgentFailed, "PodFailed", &message("the agent failed"))
-        }
-        AgentExit::Crashed | AgentExit::Unknown => {
-            Outcome::retry(RespawnCause::AgentFailed, "PodFailed", &message("the agent crashed"))
-        }
+        AgentExit::Failed => Outcome::retry(
+            RespawnCause::AgentFailed,
+            reason::POD_FAILED,
+            &message("the agent failed"),
+        ),
+        AgentExit::Crashed | AgentExit::Unknown => Outcome::retry(
+            RespawnCause::AgentFailed,
+            reason::POD_FAILED,
+            &message("the agent crashed"),
+        ),
         // no drain was asked for, so it was a SIGTERM of the platform
         AgentExit::Drained => Outcome::retry(
             RespawnCause::Infrastructure,
-            "PodDeleted",
-            &message("the platform stopped the pod; its work is saved"),
+            reason::POD_DELETED,
+            &stopped("the platform stopped the pod"),
         ),
     }
 }

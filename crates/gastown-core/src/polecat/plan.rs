@@ -1,19 +1,24 @@
 //! What is to be done, and the status that is wanted. Plain data: it can be printed and compared.
 
+use std::borrow::Cow;
+
 use gastown_api::PolecatPhase;
-use gastown_api::conditions::Draft;
+use gastown_api::conditions::{Draft, Status};
+use gastown_api::names::{condition, reason};
 use gastown_types::{BranchName, CommitId};
 use jiff::Timestamp;
 
 use super::deliveries::EscalationRequest;
 use super::ledger::{Last, Ledger};
+use super::saved_work::{Lost, SavedWork};
 use super::valid::ValidPolecat;
 use crate::report::Usage;
 
 /// One decision.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Plan {
-    /// What to do, in this order; an action only when those before it succeeded.
+    /// What to do, in this order. After one that failed, only those are carried out that
+    /// [`Action::after_failure`] allows.
     pub actions: Vec<Action>,
     /// The status to write when no action is left.
     pub status: StatusDraft,
@@ -49,7 +54,7 @@ pub enum Action {
         /// Its uid.
         uid: String,
         /// Why: the annotation's value.
-        why: &'static str,
+        why: Cow<'static, str>,
     },
     /// Remove our finalizer from the pod.
     RemovePodFinalizer {
@@ -64,13 +69,31 @@ pub enum Action {
         pod: String,
         /// Its uid.
         uid: String,
-        /// At once, without waiting for its node.
-        force: bool,
+        /// Seconds that its containers have to end, where that is not the pod's own grace period.
+        /// With 0 its node is not waited for.
+        grace: Option<u32>,
     },
     /// Submit the work to refinery-ctl.
     Submit(SubmitInputs),
     /// Delete the Polecat, whose time to live is over.
     DeletePolecat,
+}
+
+impl Action {
+    /// Whether it may be carried out although an action before it failed. What follows from the
+    /// ledger needs the ledger to be written; nothing new starts and no finalizer of the Polecat is
+    /// removed while something of the plan is undone.
+    pub fn after_failure(&self, ledger_failed: bool) -> bool {
+        match self {
+            Self::DrainPod { .. } | Self::Escalate(_) | Self::Comment(_) => true,
+            Self::Claim
+            | Self::ReleaseClaim
+            | Self::RemovePodFinalizer { .. }
+            | Self::DeletePod { .. }
+            | Self::Submit(_) => !ledger_failed,
+            Self::PatchMetadata { .. } | Self::StartPod(_) | Self::DeletePolecat => false,
+        }
+    }
 }
 
 /// What the pod of an attempt is built from.
@@ -86,6 +109,10 @@ pub struct PodInputs {
     pub rework: Option<Rework>,
     /// How the attempt before ended, where this one is not a rework of it.
     pub before: Option<String>,
+    /// The uncommitted files that were saved last are put back: the work before was not finished.
+    pub restore: bool,
+    /// What is saved on the remote beside the work branch, newest first.
+    pub saved: Vec<SavedWork>,
     /// The task.
     pub spec: ValidPolecat,
 }
@@ -142,7 +169,7 @@ pub struct CommentInputs {
 pub struct EscalationInputs {
     /// The rig.
     pub rig: String,
-    /// The Escalation's key: a Polecat has one at a time.
+    /// The Escalation's key.
     pub cause: String,
     /// What witness-ctl is asked to do.
     pub request: EscalationRequest,
@@ -168,6 +195,10 @@ pub struct StatusDraft {
     pub conditions: Vec<Draft>,
     /// To publish when the reason of `Ready` has changed to this one.
     pub event: EventDraft,
+    /// What the last pod lost: to be published once.
+    pub lost: Option<Lost>,
+    /// `saved`, newest first.
+    pub saved: Vec<SavedWork>,
     /// The newest pod's name, and whether it runs.
     pub pod: Option<(String, bool)>,
     /// `attempts`: the number of the newest attempt.
@@ -192,4 +223,26 @@ pub struct StatusDraft {
     pub finished: Option<Timestamp>,
     /// `lastActivity`.
     pub activity: Option<Timestamp>,
+}
+
+impl StatusDraft {
+    /// The same where an action could not be carried out: `why` has what was attempted, on which
+    /// object, and the other side's own sentence.
+    #[must_use]
+    pub fn failed(mut self, why: &str) -> Self {
+        for draft in &mut self.conditions {
+            let shown = draft.type_ == condition::READY
+                || (draft.type_ == condition::ADMITTED && draft.status == Status::False);
+            if shown {
+                let failed = Draft::new(draft.type_, false, reason::ACTION_FAILED, why);
+                *draft = failed;
+            }
+        }
+        self.event = EventDraft {
+            warning: true,
+            reason: reason::ACTION_FAILED.to_owned(),
+            message: why.to_owned(),
+        };
+        self
+    }
 }

@@ -1,7 +1,7 @@
 //! The status that is wanted: phase and conditions, the Go operator's and ours, from the same facts
 //! as the decision.
 
-use gastown_api::conditions::Draft;
+use gastown_api::conditions::{Draft, Status};
 use gastown_api::names::{condition, reason};
 use gastown_api::{DesiredState, MergePhase, PolecatPhase};
 use jiff::Timestamp;
@@ -11,11 +11,13 @@ use super::facts::{PodFacts, PodPhase, Snapshot};
 use super::ledger::{End, Ledger};
 use super::next::Next;
 use super::plan::{EventDraft, StatusDraft};
+use super::pods::obeys_until;
 use super::submission::Submission;
 use crate::admission::Decision;
 
 /// What the status is made from.
 pub(super) struct State<'a> {
+    pub now: Timestamp,
     pub s: &'a Snapshot,
     pub ledger: &'a Ledger,
     pub live: &'a [&'a PodFacts],
@@ -57,12 +59,24 @@ impl Row {
     fn admitted(self) -> Self {
         Self { admitted: Draft::new(condition::ADMITTED, true, reason::ADMITTED, ""), ..self }
     }
+
+    /// Lost work is shown until the next attempt has ended.
+    fn losing(self, ledger: &Ledger) -> Self {
+        match ledger.lost_last() {
+            Some(lost) if self.degraded.status != Status::True => {
+                let degraded =
+                    Draft::new(condition::DEGRADED, true, reason::WORK_LOST, lost.text());
+                Self { degraded, ..self }
+            }
+            _ => self,
+        }
+    }
 }
 
 /// The status.
 pub(super) fn status(state: &State) -> StatusDraft {
     let State { s, ledger, live, .. } = state;
-    let row = row(state);
+    let row = row(state).losing(ledger);
     let newest = live
         .iter()
         .copied()
@@ -83,6 +97,8 @@ pub(super) fn status(state: &State) -> StatusDraft {
             reason: row.ready.reason.to_string(),
             message: row.ready.message.clone(),
         },
+        lost: ledger.lost_last().cloned(),
+        saved: ledger.saved.clone(),
         pod: newest.map(|p| (p.name.clone(), p.phase == PodPhase::Running)),
         attempts: live.iter().map(|p| p.attempt).max().unwrap_or(0).max(ledger.attempt),
         branch: ledger.branch.clone().filter(|_| ledger.commit.is_some()),
@@ -126,10 +142,7 @@ fn row(state: &State) -> Row {
     }
     if drain.is_some() {
         match s.desired {
-            DesiredState::Terminated => {
-                let message = "terminated; its work is saved";
-                return Row::rest(PolecatPhase::Terminated, reason::TERMINATED, message, true);
-            }
+            DesiredState::Terminated => return terminated(ledger),
             DesiredState::Idle => {
                 let message = "spec.desiredState is Idle";
                 return Row::rest(PolecatPhase::Idle, reason::IDLE, message, true);
@@ -143,6 +156,30 @@ fn row(state: &State) -> Row {
         Next::Wait { reason, message, .. } => waiting(reason, message),
         Next::Claim => Row { warning: false, ..waiting("Claiming", "its bead is being claimed") },
         Next::Start => start(s, state.admission),
+    }
+}
+
+/// The task was ended. Its work is called saved only where the sidecar has said so.
+fn terminated(ledger: &Ledger) -> Row {
+    let phase = PolecatPhase::Terminated;
+    let Some(last) = &ledger.last else {
+        return Row::rest(phase, reason::TERMINATED, "terminated before anything ran", true);
+    };
+    match last.saved {
+        Some(true) => Row::rest(phase, reason::TERMINATED, "terminated; its work is saved", true),
+        None => {
+            let message = format!("terminated; its last attempt: {}", last.message);
+            Row::rest(phase, reason::TERMINATED, &message, true)
+        }
+        Some(false) => {
+            let why = match ledger.lost_last() {
+                Some(_) => reason::WORK_LOST,
+                None => reason::OUTCOME_UNKNOWN,
+            };
+            let message = format!("terminated; its last attempt: {}", last.message);
+            let row = Row::rest(phase, why, &message, false);
+            Row { warning: true, ..row }
+        }
     }
 }
 
@@ -191,10 +228,10 @@ fn waiting(why: &str, message: &str) -> Row {
 }
 
 fn with_pod(state: &State, pod: &PodFacts) -> Row {
-    let State { ledger, drain, .. } = state;
+    let State { now, s, ledger, drain, .. } = state;
     let available = Draft::new(condition::AVAILABLE, false, reason::NOT_READY, "");
     if let Some(why) = pod.drain.as_deref().or(*drain) {
-        let message = format!("the agent is being stopped and its work is being saved ({why})");
+        let message = draining(*now, s, pod, why);
         let row = Row {
             progressing: Draft::new(condition::PROGRESSING, true, "Draining", ""),
             available,
@@ -206,13 +243,17 @@ fn with_pod(state: &State, pod: &PodFacts) -> Row {
     if let Some(last) = ledger
         .last
         .as_ref()
-        .filter(|l| l.end == End::Waits && !pod.agent_started && pod.attempt == ledger.attempt)
+        .filter(|l| matches!(l.end, End::Waits | End::Later))
+        .filter(|_| !pod.agent_started && pod.attempt == ledger.attempt)
     {
         return waiting(&last.reason, &last.message);
     }
     let running = pod.phase == PodPhase::Running;
     let why = if running { reason::POD_RUNNING } else { reason::POD_PENDING };
-    let message = format!("attempt {} in pod {}", pod.attempt, pod.name);
+    let mut message = format!("attempt {} in pod {}", pod.attempt, pod.name);
+    if let Some(saving) = &s.saving {
+        message = format!("{message}; not on the remote yet: {saving}");
+    }
     let row = Row {
         working: Draft::new(condition::WORKING, true, reason::WORKING, ""),
         progressing: Draft::new(condition::PROGRESSING, true, why, ""),
@@ -229,6 +270,18 @@ fn with_pod(state: &State, pod: &PodFacts) -> Row {
         None => row,
     };
     row.admitted()
+}
+
+/// What a drained pod does. A pod whose work is not saved stays, however long that takes.
+fn draining(now: Timestamp, s: &Snapshot, pod: &PodFacts, why: &str) -> String {
+    let overdue = obeys_until(s, pod).is_some_and(|t| t <= now) && pod.saved != Some(true);
+    match &s.saving {
+        Some(saving) => format!("the pod stays until its work is saved ({why}): {saving}"),
+        None if overdue => format!(
+            "the pod stays until its work is saved ({why}); see the log of its container git-sync"
+        ),
+        None => format!("the agent is being stopped and its work is being saved ({why})"),
+    }
 }
 
 fn conditions(state: &State, row: Row) -> Vec<Draft> {

@@ -1,6 +1,7 @@
 //! The rules, one in each test.
 
 mod beads;
+mod keeping;
 mod merging;
 mod outcomes;
 
@@ -142,7 +143,8 @@ fn a_desired_stop_drains_a_working_pod_and_deletes_one_that_never_worked() {
         let mut s = snapshot();
         (s.desired, s.labelled, s.finalizer) = (desired, true, true);
         s.pods = vec![pod(1).running()];
-        let drain = Action::DrainPod { pod: "polecat-toast".into(), uid: "pod-1".into(), why };
+        let drain =
+            Action::DrainPod { pod: "polecat-toast".into(), uid: "pod-1".into(), why: why.into() };
         assert_eq!(decide(at(NOW), &s).actions, [drain]);
         s.pods[0].drain = Some(why.into());
         let plan = decide(at(NOW), &s);
@@ -152,10 +154,7 @@ fn a_desired_stop_drains_a_working_pod_and_deletes_one_that_never_worked() {
             (PolecatPhase::Working, "Draining")
         );
         s.pods = vec![PodFacts { drain: Some(why.into()), ..pod(1) }];
-        assert!(matches!(
-            decide(at(NOW), &s).actions[..],
-            [Action::DeletePod { force: false, .. }]
-        ));
+        assert!(matches!(decide(at(NOW), &s).actions[..], [Action::DeletePod { grace: None, .. }]));
     }
 }
 
@@ -166,7 +165,7 @@ fn force_delete_waits_for_nothing() {
     s.pods = vec![pod(1).running()];
     assert!(matches!(
         decide(at(NOW), &s).actions[..],
-        [Action::RemovePodFinalizer { .. }, Action::DeletePod { force: true, .. }]
+        [Action::RemovePodFinalizer { .. }, Action::DeletePod { grace: Some(0), .. }]
     ));
 }
 
@@ -236,7 +235,7 @@ fn a_spec_is_parsed_or_refused_with_a_reason() {
 
 #[test]
 fn the_hash_of_a_spec_stays_the_same() {
-    assert_eq!(valid("make it so").hash, "f6ba926073e1c13a", "pods and ledgers hold it");
+    assert_eq!(valid("make it so").hash, "2-88db6a6485b50993", "pods and ledgers hold it");
 }
 
 #[test]
@@ -278,7 +277,11 @@ fn a_wanted_restart_drains_the_pod_that_it_names_and_no_other() {
     s.unhealthy = Some("pod-1".into());
     assert_eq!(
         decide(at(NOW), &s).actions,
-        [Action::DrainPod { pod: "polecat-toast".into(), uid: "pod-1".into(), why: UNHEALTHY }]
+        [Action::DrainPod {
+            pod: "polecat-toast".into(),
+            uid: "pod-1".into(),
+            why: UNHEALTHY.into()
+        }]
     );
 
     let saved = Some(sync(SyncResult::Pushed, Some(commit(1)), 1));

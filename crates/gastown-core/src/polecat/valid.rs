@@ -5,15 +5,20 @@ use std::collections::BTreeMap;
 
 use gastown_api::names::reason;
 use gastown_api::{
-    AgentKind, Budget, CaConfigMapRef, DesiredState, KubernetesSpec, Polecat, PolecatSpec,
-    Provider, SecretKeyRef,
+    AgentKind, Budget, CaConfigMapRef, KubernetesSpec, Polecat, PolecatSpec, Provider,
+    SecretKeyRef, duration,
 };
-use gastown_types::{BranchName, GitUrl, digest};
+use gastown_types::{BranchName, GitUrl};
 use k8s_openapi::api::core::v1::{
     Affinity, EnvVar, ResourceRequirements, Toleration, Volume, VolumeMount,
 };
 
 use super::ledger::sanitize;
+use super::task::hash;
+pub(super) use super::task::is_other_task;
+
+/// How long a pod may take to start when `startTimeout` is not set, in seconds.
+pub const START_TIMEOUT_SECONDS: i64 = 600;
 
 /// Names of the pod's own volumes.
 pub const OWN_VOLUMES: [&str; 15] = [
@@ -61,6 +66,8 @@ pub struct ValidPolecat {
     pub max_attempts: u32,
     /// The hash of the spec, without what only decides when and how often it runs.
     pub hash: String,
+    /// How many seconds a pod that cannot start is waited for.
+    pub start_timeout: i64,
     /// What the pod is made of.
     pub pod: PodSettings,
 }
@@ -110,6 +117,10 @@ pub struct PodSettings {
     pub node_selector: BTreeMap<String, String>,
     /// Taints that the pod tolerates.
     pub tolerations: Vec<Toleration>,
+    /// Further annotations of the pod.
+    pub annotations: BTreeMap<String, String>,
+    /// Further labels of the pod.
+    pub labels: BTreeMap<String, String>,
     /// The pod's affinity.
     pub affinity: Option<Affinity>,
     /// The pod's priority class.
@@ -183,6 +194,7 @@ impl TryFrom<&Polecat> for ValidPolecat {
             max_retries: u32::try_from(spec.max_retries).unwrap_or(0),
             max_attempts: u32::try_from(spec.max_attempts).unwrap_or(1).max(1),
             hash: hash(spec),
+            start_timeout: start_timeout(kubernetes)?,
             pod: settings(spec, kubernetes)?,
         })
     }
@@ -201,19 +213,22 @@ fn work_branch(
     text.parse().map_err(|e| invalid(format!("spec.kubernetes.workBranch: {e}")))
 }
 
-/// The first 16 hexadecimal digits of the spec's SHA-256, without the fields that only decide
-/// whether, when and how often it runs. Ledgers and pods hold it: it must not change between
-/// versions.
-fn hash(spec: &PolecatSpec) -> String {
-    let mut asked = spec.clone();
-    asked.desired_state = DesiredState::Idle;
-    asked.ttl_seconds_after_finished = None;
-    asked.max_idle_seconds = None;
-    asked.priority = None;
-    (asked.max_retries, asked.max_attempts) = (0, 0);
-    let mut digest = digest::sha256(serde_json::to_vec(&asked).unwrap_or_default());
-    digest.truncate(16);
-    digest
+fn start_timeout(kubernetes: &KubernetesSpec) -> Result<i64, InvalidSpec> {
+    let Some(text) = &kubernetes.start_timeout else { return Ok(START_TIMEOUT_SECONDS) };
+    let read = duration::parse(text).and_then(|d| i64::try_from(d.as_secs()).ok());
+    read.ok_or_else(|| {
+        invalid("spec.kubernetes.startTimeout is not a duration: write it as 30s, 15m or 1h30m")
+    })
+}
+
+impl PodSettings {
+    /// What names the account at the model's service, so that Polecats with the same account share
+    /// what it says; none where the spec names no credentials.
+    pub fn account(&self) -> Option<String> {
+        let key = self.api_key.as_ref().map(|k| format!("{}/{}", k.name, k.key));
+        let account = key.or_else(|| self.claude_creds.clone())?;
+        Some(format!("{} {}", self.endpoint.as_deref().unwrap_or_default(), account))
+    }
 }
 
 fn settings(spec: &PolecatSpec, kubernetes: &KubernetesSpec) -> Result<PodSettings, InvalidSpec> {
@@ -273,6 +288,8 @@ fn settings(spec: &PolecatSpec, kubernetes: &KubernetesSpec) -> Result<PodSettin
         pull_secrets: kubernetes.image_pull_secrets.iter().map(|s| s.name.clone()).collect(),
         node_selector: kubernetes.node_selector.clone(),
         tolerations: kubernetes.tolerations.clone(),
+        annotations: kubernetes.pod_annotations.clone(),
+        labels: kubernetes.pod_labels.clone(),
         affinity,
         priority_class: kubernetes.priority_class_name.clone(),
         runtime_class: kubernetes.runtime_class_name.clone(),

@@ -30,6 +30,8 @@ pub struct Heartbeat {
     pub cpu_seconds: f64,
     /// The commit that the remote holds; empty when there is none.
     pub pushed_commit: String,
+    /// Why work of the pod is not on the remote yet; empty when all of it is saved.
+    pub saving: String,
 }
 
 /// A command to a pod.
@@ -69,6 +71,8 @@ pub struct PodActivity {
     pub last_busy: Option<Timestamp>,
     /// The commit that the remote holds.
     pub pushed: String,
+    /// Why work of the pod is not on the remote yet; empty when all of it is saved.
+    pub saving: String,
     /// When it was nudged.
     pub nudged: Option<Timestamp>,
     /// The last checkpoint command: its number, and when it was sent.
@@ -81,6 +85,9 @@ pub struct PodActivity {
     cpu_seconds: f64,
     cpu_at: Timestamp,
 }
+
+/// The longest sentence that is kept of what a pod sends, in characters.
+const MAX_SENTENCE: usize = 1000;
 
 fn clean(text: &str) -> String {
     text::line(text, MAX_TEXT)
@@ -109,6 +116,7 @@ impl PodActivity {
             waiting: false,
             last_busy: None,
             pushed: clean(&first.pushed_commit),
+            saving: String::new(),
             nudged: None,
             checkpoint: None,
             saved: None,
@@ -130,6 +138,7 @@ impl PodActivity {
             .then(|| by_our_clock(now, heartbeat.now_ms, heartbeat.in_tool_since_ms));
         self.tool = clean(&heartbeat.tool);
         self.waiting = heartbeat.waiting_for_human;
+        self.saving = text::line(&heartbeat.saving, MAX_SENTENCE);
         let pushed = clean(&heartbeat.pushed_commit);
         if !pushed.is_empty() && pushed != self.pushed {
             // A commit is the agent's doing, unless a checkpoint was asked for.

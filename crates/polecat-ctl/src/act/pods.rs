@@ -36,8 +36,16 @@ pub(super) async fn start(
     let bead = beads::read(ctx, polecat, inputs).await?;
     put_prompt(ctx, s, &pod::config_map(s, inputs, bead.as_ref(), owner.clone())).await?;
     claims::confirm(ctx, polecat).await?;
+    confirm(ctx, polecat, s).await?;
     let wanted = pod::build(s, inputs, &ctx.pod_defaults(), owner);
-    match pods(ctx, s).create(&create_params(), &wanted).await {
+    // until the answer is clear the pod may exist, and its slot is in use
+    let (admission, rig) = (&ctx.shared.admission, s.rig.name());
+    admission.promise(rig, &s.uid, &inputs.name);
+    let answer = pods(ctx, s).create(&create_params(), &wanted).await;
+    if is_clear(&answer) {
+        admission.settle(rig, &s.uid);
+    }
+    match answer {
         Ok(pod) => {
             tracing::info!(
                 pod = inputs.name,
@@ -58,10 +66,42 @@ pub(super) async fn start(
     }
 }
 
+/// Whether an answer says that the pod was created, or that it was not.
+fn is_clear(answer: &Result<Pod, kube::Error>) -> bool {
+    match answer {
+        Ok(_) => true,
+        // the name is taken: by our own pod, perhaps
+        Err(kube::Error::Api(status)) => (400..500).contains(&status.code) && status.code != 409,
+        Err(_) => false,
+    }
+}
+
+/// Reads the Polecat itself before its pod is created: the cache may be behind what another process
+/// wrote, and a finished attempt must not be started again.
+async fn confirm(ctx: &Context, polecat: &Polecat, s: &Snapshot) -> Result<(), Error> {
+    let api: Api<Polecat> = Api::namespaced(ctx.runtime.client.clone(), &s.namespace);
+    let found = api.get_opt(&s.name).await.map_err(api_error("reading polecat", &s.name))?;
+    let ledger = |p: &Polecat| p.annotations().get(annotation::LEDGER).cloned();
+    let stale = || Error::Stale { name: s.name.clone() };
+    let found = found.ok_or_else(stale)?;
+    let same = found.uid() == polecat.uid()
+        && found.meta().deletion_timestamp.is_none()
+        && found.spec == polecat.spec
+        && ledger(&found) == ledger(polecat);
+    if same {
+        return Ok(());
+    }
+    if found.uid() == polecat.uid() {
+        ctx.own_polecats.record(found);
+    }
+    Err(stale())
+}
+
 /// The name is taken: by our own pod, where the answer to its creation was lost, or by another one,
 /// which is left alone.
 async fn adopt(ctx: &Context, s: &Snapshot, name: &str) -> Result<(), Error> {
     let found = pods(ctx, s).get(name).await.map_err(api_error("reading pod", name))?;
+    ctx.shared.admission.settle(s.rig.name(), &s.uid);
     if pod::owner_uid(&found) == Some(s.uid.as_str()) {
         ctx.shared.own_pods.record(found);
         return Ok(());
@@ -162,18 +202,19 @@ pub(super) async fn remove_finalizer(
     patch(ctx, s, name, uid, metadata, "removing the finalizer of pod").await
 }
 
-/// Deletes a pod; `force`: without waiting for its node.
+/// Deletes a pod. `grace`: how many seconds its containers have, where that is not its own grace
+/// period; with 0 its node is not waited for.
 pub(super) async fn delete(
     ctx: &Context,
     s: &Snapshot,
     name: &str,
     uid: &str,
-    force: bool,
+    grace: Option<u32>,
 ) -> Result<(), Error> {
     let preconditions = Preconditions { uid: Some(uid.to_owned()), resource_version: None };
     let params = DeleteParams {
         preconditions: Some(preconditions),
-        grace_period_seconds: force.then_some(0),
+        grace_period_seconds: grace,
         ..DeleteParams::background()
     };
     match pods(ctx, s).delete(name, &params).await {

@@ -19,6 +19,10 @@ fn polecat() -> Polecat {
     polecat
 }
 
+fn facts_of(pod: &Pod) -> Option<PodFacts> {
+    pod_facts(pod, &polecat(), &Sightings::default(), Timestamp::UNIX_EPOCH)
+}
+
 // literals are handed over
 #[allow(clippy::needless_pass_by_value)]
 fn of_pod(status: Value) -> PodFacts {
@@ -30,7 +34,7 @@ fn of_pod(status: Value) -> PodFacts {
         "status": status,
     }))
     .unwrap();
-    pod_facts(&pod, &polecat()).unwrap()
+    facts_of(&pod).unwrap()
 }
 
 fn ended(name: &str, code: i32, message: &str) -> Value {
@@ -116,7 +120,7 @@ fn pods_of_other_names_or_owners_are_ignored() {
         json!({ "metadata": { "name": "polecat-toast-ffff-2", "uid": "p" } }),
     )
     .unwrap();
-    assert!(pod_facts(&pod, &polecat()).is_none());
+    assert!(facts_of(&pod).is_none());
     assert_eq!(owner_uid(&pod), None);
 }
 
@@ -189,4 +193,64 @@ fn work_that_is_still_to_land_keeps_the_bead_from_others() {
     assert_eq!(claim("Testing", "gone"), ClaimFacts::ToLand { request: "ops/r".into() });
     assert_eq!(claim("Landed", "gone"), ClaimFacts::Free);
     assert_eq!(claim("Testing", "0a1b2c3d"), ClaimFacts::Free);
+}
+
+/// A deleted pod in which a container of others still runs.
+fn with_stranger(claude: &Value, sync: &Value, deleted: bool) -> PodFacts {
+    let stranger = json!({ "name": "istio-proxy", "image": "i", "imageID": "", "ready": true, "restartCount": 0,
+        "state": { "running": {} } });
+    let mut pod: Pod = serde_json::from_value(json!({
+        "metadata": { "name": "polecat-toast", "uid": "p" },
+        "spec": { "nodeName": "n", "containers": [], "initContainers": [
+            { "name": "git-sync", "readinessProbe": {}, "env": [{ "name": "GASTOWN_DEADLINE_SECONDS", "value": "60" }] },
+        ]},
+        "status": { "phase": "Running", "initContainerStatuses": [sync], "containerStatuses": [claude, stranger] },
+    }))
+    .unwrap();
+    if deleted {
+        pod.metadata.deletion_timestamp =
+            serde_json::from_value(json!("2026-01-01T00:00:00Z")).unwrap();
+        pod.metadata.deletion_grace_period_seconds = Some(600);
+    }
+    facts_of(&pod).unwrap()
+}
+
+#[test]
+fn the_ends_of_our_containers_count_whatever_a_container_of_others_does() {
+    let run = ended("claude", 0, r#"{"v":2,"exit":"Completed"}"#);
+    let sync = |ready: bool| {
+        json!({ "name": "git-sync", "image": "i", "imageID": "", "ready": ready, "restartCount": 0,
+            "state": { "running": {} } })
+    };
+    for ready in [false, true] {
+        let pod = with_stranger(&run, &sync(ready), false);
+        assert_eq!((pod.phase, pod.saved), (PodPhase::Running, Some(ready)));
+        assert!(pod.agent_ended && pod.strangers);
+        assert_eq!(pod.deadline_seconds, Some(60));
+    }
+    let ended_sync = ended("git-sync", 0, r#"{"v":2,"result":"NoChanges"}"#);
+    let over = with_stranger(&run, &ended_sync, true);
+    assert_eq!((over.phase, over.grace_seconds), (PodPhase::Succeeded, 600));
+    assert_eq!(over.deletion, Some(Timestamp::UNIX_EPOCH), "first seen by this process");
+    let again = with_stranger(&run, &ended_sync, false);
+    assert_eq!(again.phase, PodPhase::Running, "the sidecar is started again");
+}
+
+#[test]
+fn a_container_that_the_kubelet_cannot_find_never_started_before_git_init_was_done() {
+    let mut lost = ended("claude", 137, "The container could not be located");
+    lost["state"]["terminated"]["reason"] = json!("ContainerStatusUnknown");
+    let of = |init: Value| {
+        of_pod(json!({ "phase": "Failed", "initContainerStatuses": [init], "containerStatuses": [lost] }))
+            .agent_started
+    };
+    assert!(!of(waits("git-init", "PodInitializing", "")));
+    assert!(of(ended("git-init", 0, r#"{"v":2,"result":"Ready"}"#)));
+}
+
+#[test]
+fn a_pod_without_the_probe_says_nothing_about_what_is_saved() {
+    let sync = json!({ "name": "git-sync", "image": "i", "imageID": "", "ready": true, "restartCount": 0, "state": { "running": {} } });
+    let pod = of_pod(json!({ "phase": "Running", "initContainerStatuses": [sync] }));
+    assert_eq!(pod.saved, None);
 }

@@ -1,14 +1,12 @@
 //! The pod as a whole.
 
-use std::collections::BTreeMap;
-
 use gastown_api::names::finalizer;
 use gastown_core::polecat::{PodInputs, Snapshot};
 use k8s_openapi::api::core::v1::{LocalObjectReference, Pod, PodSpec};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference};
 
 use super::defaults::PodDefaults;
-use super::metadata::{ASKED, labels};
+use super::metadata::{pod_annotations, pod_labels};
 use super::parts::Build;
 use super::{claude, init, security, sync, volumes};
 
@@ -27,8 +25,8 @@ pub(crate) fn build(
         metadata: ObjectMeta {
             name: Some(inputs.name.clone()),
             namespace: Some(polecat.namespace.clone()),
-            labels: Some(labels(&polecat.name, inputs)),
-            annotations: Some(BTreeMap::from([(ASKED.to_owned(), inputs.spec.hash.clone())])),
+            labels: Some(pod_labels(&polecat.name, inputs)),
+            annotations: Some(pod_annotations(inputs)),
             finalizers: Some(vec![finalizer::OUTCOME.to_owned()]),
             owner_references: Some(vec![owner]),
             ..ObjectMeta::default()

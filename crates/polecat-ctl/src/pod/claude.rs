@@ -6,7 +6,7 @@ use k8s_openapi::api::core::v1::{
     ConfigMapEnvSource, Container, EnvFromSource, EnvVar, EnvVarSource, SecretKeySelector,
 };
 
-use super::metadata::CLAUDE;
+use super::metadata::{CLAUDE, DEADLINE};
 use super::parts::{self, Build, common_env, literal, proxy_env, resources, var};
 use super::volumes;
 
@@ -68,7 +68,7 @@ fn env(b: &Build) -> Vec<EnvVar> {
             "GASTOWN_AGENT_ARGS",
             serde_json::to_string(&settings.args).unwrap_or_else(|_| "[]".to_owned()),
         ),
-        var("GASTOWN_DEADLINE_SECONDS", settings.deadline_seconds.to_string()),
+        var(DEADLINE, settings.deadline_seconds.to_string()),
         var("GASTOWN_MAX_TURNS", limit(settings.budget.max_turns)),
         var("GASTOWN_MAX_TOKENS", limit(settings.budget.max_tokens)),
         var(

@@ -19,6 +19,7 @@ pub(super) fn container(b: &Build) -> Container {
         var("GASTOWN_KNOWN_HOSTS_CONFIGMAP", settings.known_hosts.as_deref().unwrap_or_default()),
         var("GASTOWN_CA_CONFIGMAP", settings.ca.as_ref().map_or("", |ca| ca.name.as_str())),
         var("GASTOWN_COPY_AGENT", copies.to_string()),
+        var("GASTOWN_RESTORE", b.inputs.restore.to_string()),
     ]);
     Container {
         command: Some(vec!["/usr/local/bin/gt".to_owned()]),

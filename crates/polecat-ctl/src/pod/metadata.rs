@@ -20,6 +20,8 @@ pub(crate) const CLAUDE: &str = "claude";
 
 /// The variable with the work branch.
 pub(crate) const WORK_BRANCH: &str = "GASTOWN_WORK_BRANCH";
+/// The variable with the longest time of the attempt, in seconds.
+pub(crate) const DEADLINE: &str = "GASTOWN_DEADLINE_SECONDS";
 
 /// The labels that a Polecat and its pods have; a text that is not a label value is left out.
 pub(crate) fn wanted_labels(
@@ -41,6 +43,22 @@ pub(super) fn labels(polecat: &str, inputs: &PodInputs) -> BTreeMap<String, Stri
     let mut labels = wanted_labels(polecat, &inputs.spec.rig, inputs.spec.bead.as_deref());
     labels.insert(label::ATTEMPT.to_owned(), inputs.attempt.to_string());
     labels
+}
+
+/// The labels of a pod: the user's, and ours, which win.
+pub(super) fn pod_labels(polecat: &str, inputs: &PodInputs) -> BTreeMap<String, String> {
+    let mut all = inputs.spec.pod.labels.clone();
+    all.extend(labels(polecat, inputs));
+    all
+}
+
+/// The annotations of a pod: the user's, and ours, which win. One of the user's that drains a pod
+/// would keep its agent from ever starting.
+pub(super) fn pod_annotations(inputs: &PodInputs) -> BTreeMap<String, String> {
+    let mut all = inputs.spec.pod.annotations.clone();
+    all.retain(|key, _| key != annotation::DRAIN);
+    all.insert(ASKED.to_owned(), inputs.spec.hash.clone());
+    all
 }
 
 /// The uid of the Polecat that a pod belongs to, by its controller reference.

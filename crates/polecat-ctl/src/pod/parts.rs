@@ -3,7 +3,9 @@
 use std::collections::BTreeMap;
 
 use gastown_core::polecat::{PodInputs, Snapshot};
-use k8s_openapi::api::core::v1::{Container, EnvVar, ResourceRequirements};
+use k8s_openapi::api::core::v1::{
+    Container, EnvVar, EnvVarSource, ObjectFieldSelector, ResourceRequirements,
+};
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 
 use super::defaults::PodDefaults;
@@ -20,6 +22,13 @@ pub(super) struct Build<'a> {
 /// A variable whose value the kubelet does not expand.
 pub(super) fn var(name: &str, value: impl AsRef<str>) -> EnvVar {
     EnvVar { name: name.to_owned(), value: Some(literal(value.as_ref())), ..EnvVar::default() }
+}
+
+/// A variable with a field of the pod.
+fn of_field(name: &str, path: &str) -> EnvVar {
+    let field = ObjectFieldSelector { field_path: path.to_owned(), api_version: None };
+    let source = EnvVarSource { field_ref: Some(field), ..EnvVarSource::default() };
+    EnvVar { name: name.to_owned(), value: None, value_from: Some(source) }
 }
 
 /// A text in which the kubelet expands nothing: it would expand `$(NAME)`, and turns a doubled
@@ -46,6 +55,7 @@ pub(super) fn git_env(b: &Build) -> Vec<EnvVar> {
     vars.extend([
         var("GASTOWN_REPOSITORY", b.inputs.spec.repository.as_str()),
         var("GASTOWN_RESUME", b.inputs.resume.to_string()),
+        of_field("GASTOWN_POD_UID", "metadata.uid"),
         var("HOME", "/gastown/private/home"),
         var("TMPDIR", "/gastown/private/tmp"),
     ]);

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 
-use gastown_core::polecat::{PodInputs, Rework, Snapshot};
+use gastown_core::polecat::{PodInputs, Rework, SavedWork, Snapshot};
 use gastown_proto::v1::Bead;
 use gastown_types::text;
 use k8s_openapi::api::core::v1::ConfigMap;
@@ -75,6 +75,7 @@ pub(super) fn render(polecat: &Snapshot, inputs: &PodInputs, bead: Option<&Bead>
             "What it had pushed is on your branch. Look at it first and continue from there."
         );
     }
+    saved_work(&mut out, &inputs.saved);
     let _ = write!(
         out,
         "\n# Rules\n\n\
@@ -139,6 +140,28 @@ fn bounded(text: &str, max: usize) -> String {
 /// An untrusted text within a sentence, without backticks.
 fn one_line(text: &str) -> String {
     text::line(&text.replace('`', ""), 100)
+}
+
+/// What earlier attempts left beside the branch. `gt init` has fetched it.
+fn saved_work(out: &mut String, saved: &[SavedWork]) {
+    if saved.is_empty() {
+        return;
+    }
+    let _ = write!(
+        out,
+        "\n# Saved work\n\n\
+         Earlier attempts left work that is not on your branch. It is in this clone: `git log COMMIT` and \
+         `git show COMMIT` show it, `git cherry-pick COMMIT` takes a commit over.\n\n"
+    );
+    for work in saved {
+        let SavedWork { r#ref, commit, of, skipped, attempt } = work;
+        let (of, ref_name) = (one_line(of), one_line(r#ref));
+        let _ = write!(out, "- `{commit}`: {of}, from attempt {attempt}, saved on `{ref_name}`");
+        if *skipped > 0 {
+            let _ = write!(out, "; {skipped} files could not be saved");
+        }
+        out.push('\n');
+    }
 }
 
 fn sent_back(out: &mut String, rework: &Rework, target: &str) {

@@ -2,7 +2,7 @@
 
 use gastown_api::names::label;
 use gastown_api::{CaConfigMapRef, KubernetesSpec, Polecat, PolecatSpec, SecretKeyRef};
-use gastown_core::polecat::{PodInputs, Rework, Snapshot, ValidPolecat, pod_name};
+use gastown_core::polecat::{PodInputs, Rework, SavedWork, Snapshot, ValidPolecat, pod_name};
 use gastown_proto::v1::{Bead, BeadComment};
 use gastown_runtime::proxy::ProxyArgs;
 use k8s_openapi::api::core::v1::{Container, EnvVar, Pod, VolumeMount};
@@ -32,7 +32,15 @@ fn inputs(polecat: &Polecat, rework: Option<Rework>) -> (Snapshot, PodInputs) {
     let s = gather::facts(polecat, Objects::default());
     let spec = ValidPolecat::try_from(polecat).unwrap();
     let name = pod_name("toast", "0a1b2c3d", 2);
-    (s, PodInputs { name, attempt: 2, resume: true, rework, before: None, spec })
+    let saved = vec![SavedWork {
+        r#ref: "refs/gastown/wip/dev/toast/1".into(),
+        commit: "b".repeat(40).parse().unwrap(),
+        of: "branch `side`".into(),
+        skipped: 2,
+        attempt: 1,
+    }];
+    let (before, restore) = (None, true);
+    (s, PodInputs { name, attempt: 2, resume: true, rework, before, restore, saved, spec })
 }
 
 fn built(change: impl FnOnce(&mut PolecatSpec)) -> Pod {
@@ -269,6 +277,63 @@ fn a_text_that_is_not_a_label_value_is_left_out() {
     assert_eq!(labels.keys().collect::<Vec<_>>(), [label::POLECAT, label::RIG]);
     assert!(wanted_labels("toast", "web", Some("web-1.2")).contains_key(label::BEAD));
     assert!(!wanted_labels("toast", "web", Some("")).contains_key(label::BEAD));
+}
+
+#[test]
+fn what_was_saved_is_in_the_prompt_by_name_and_commit() {
+    let (s, mut inputs) = inputs(&polecat(|_| ()), None);
+    let text = prompt::render(&s, &inputs, None);
+    let line = format!(
+        "- `{}`: branch side, from attempt 1, saved on `refs/gastown/wip/dev/toast/1`; 2 files could not be saved\n",
+        "b".repeat(40)
+    );
+    assert!(text.contains("# Saved work") && text.contains(&line), "{text}");
+    inputs.saved.clear();
+    assert!(!prompt::render(&s, &inputs, None).contains("# Saved work"));
+}
+
+#[test]
+fn the_sidecars_readiness_says_whether_the_work_is_saved() {
+    let spec = built(|_| ()).spec.unwrap();
+    let inits = spec.init_containers.unwrap();
+    let probe = inits[1].readiness_probe.as_ref().unwrap();
+    let command = probe.exec.as_ref().unwrap().command.as_ref().unwrap();
+    assert_eq!(command.join(" "), "/usr/local/bin/gt saved");
+    assert_eq!(
+        (probe.period_seconds, probe.timeout_seconds, probe.failure_threshold),
+        (Some(15), Some(5), Some(1))
+    );
+    let uid = |c: &Container| {
+        let var = c.env.iter().flatten().find(|e| e.name == "GASTOWN_POD_UID")?;
+        Some(var.value_from.as_ref()?.field_ref.as_ref()?.field_path.clone())
+    };
+    assert_eq!(
+        [&inits[0], &inits[1]].map(uid),
+        [Some("metadata.uid".into()), Some("metadata.uid".into())]
+    );
+    assert_eq!(uid(&spec.containers[0]), None);
+    assert_eq!(env(&inits[0], "GASTOWN_RESTORE").as_deref(), Some("true"));
+}
+
+#[test]
+fn a_users_labels_and_annotations_are_kept_and_ours_win() {
+    let pod = built(|spec| {
+        let kubernetes = spec.kubernetes.as_mut().unwrap();
+        let map = |list: &[(&str, &str)]| {
+            list.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect()
+        };
+        kubernetes.pod_labels = map(&[("team", "shop"), (label::POLECAT, "another")]);
+        kubernetes.pod_annotations = map(&[
+            ("sidecar.istio.io/inject", "false"),
+            (ASKED, "mine"),
+            ("gastown.io/drain", "mine"),
+        ]);
+    });
+    let (labels, annotations) = (pod.metadata.labels.unwrap(), pod.metadata.annotations.unwrap());
+    assert_eq!((labels["team"].as_str(), labels[label::POLECAT].as_str()), ("shop", "toast"));
+    assert_eq!(annotations["sidecar.istio.io/inject"], "false");
+    assert_ne!(annotations[ASKED], "mine");
+    assert!(!annotations.contains_key("gastown.io/drain"));
 }
 
 #[test]

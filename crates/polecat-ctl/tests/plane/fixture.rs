@@ -19,10 +19,11 @@ use gastown_proto::v1::beads_server::BeadsServer;
 use gastown_proto::v1::merge_queue_server::MergeQueueServer;
 use gastown_proto::v1::witness_server::WitnessServer;
 use gastown_runtime::auth::TokenReviewer;
-use gastown_runtime::lease::Leadership;
+use gastown_runtime::lease::{self, Leadership};
 use gastown_runtime::metrics::Metrics;
 use gastown_runtime::tls::Tls;
 use gastown_runtime::{AUDIENCE, Runtime, RuntimeArgs, client, grpc};
+use k8s_openapi::api::coordination::v1::Lease;
 use k8s_openapi::api::core::v1::{ConfigMap, Pod};
 use kube::api::{Api, DeleteParams, ListParams, ObjectMeta, Patch, PatchParams, PostParams};
 use kube::config::{KubeConfigOptions, Kubeconfig};
@@ -35,6 +36,7 @@ use tokio_util::sync::CancellationToken;
 use crate::beads::FakeStore;
 use crate::escalations::FakeWitness;
 use crate::refinery::FakeRefinery;
+use crate::wire::{self, Wire};
 
 pub const IMAGE: &str = "polecat-agent:test";
 const URL: &str = "ssh://git@forge.example:2222/org/web.git";
@@ -53,6 +55,8 @@ pub struct Fixture {
     pub beads: FakeStore,
     pub witness: FakeWitness,
     pub port: u16,
+    /// How long a pod that does not obey may take.
+    pub margin_seconds: u32,
     pub folder: tempfile::TempDir,
     running: Vec<(Runtime, JoinHandle<()>)>,
     server: Option<(CancellationToken, JoinHandle<()>)>,
@@ -84,6 +88,7 @@ impl Fixture {
             namespace,
             metrics: Metrics::default(),
             port,
+            margin_seconds: 300,
             beads: FakeStore::default(),
             witness: FakeWitness::default(),
             folder,
@@ -104,6 +109,12 @@ impl Fixture {
 
     /// Starts one more replica, which holds the lease.
     pub async fn start_controller(&mut self) {
+        self.start_replica(Arc::default(), None).await;
+    }
+
+    /// Starts one more replica on this wire. With `candidate` it works only when nobody else holds
+    /// the lease `handed-over`.
+    pub async fn start_replica(&mut self, wire: Arc<Wire>, candidate: Option<&str>) {
         let plane = ControlPlane::shared().await.unwrap();
         let file = Kubeconfig::read_from(plane.kubeconfig()).unwrap();
         let mut config =
@@ -115,13 +126,13 @@ impl Fixture {
         self.folder.path().clone_into(&mut args.tls_dir);
         args.token_file = self.folder.path().join("token");
         let client = client::with_config(config, "polecat-ctl", &self.metrics).unwrap();
-        let runtime = Runtime::new(
-            "polecat-ctl",
-            client,
-            args,
-            self.metrics.clone(),
-            Leadership::always("test"),
-        );
+        let client = wire::client(client, wire);
+        let leadership = match candidate {
+            None => Leadership::always("test"),
+            Some(identity) => self.candidate(identity),
+        };
+        let metrics = self.metrics.clone();
+        let runtime = Runtime::new("polecat-ctl", client, args, metrics, leadership);
         let own = polecat_ctl::PolecatArgs {
             agent_image: IMAGE.into(),
             git_image: None,
@@ -130,6 +141,8 @@ impl Fixture {
             refinery_endpoint: Some(format!("https://localhost:{}", self.port)),
             beadstore_endpoint: Some(format!("https://localhost:{}", self.port)),
             witness_endpoint: Some(format!("https://localhost:{}", self.port)),
+            deadline_margin_seconds: self.margin_seconds,
+            drain_margin_seconds: self.margin_seconds,
             platform_ids: false,
             proxy: gastown_runtime::proxy::ProxyArgs::default(),
             room: polecat_ctl::RoomArgs::default(),
@@ -139,6 +152,37 @@ impl Fixture {
             async move { polecat_ctl::start(runtime, own).await.unwrap() }
         });
         self.running.push((runtime, work));
+    }
+
+    /// Leadership that is acquired when nobody holds the lease `handed-over`.
+    fn candidate(&self, identity: &str) -> Leadership {
+        let config = lease::Config {
+            duration: Duration::from_secs(3600),
+            ..lease::Config::new(&self.namespace, "handed-over", identity)
+        };
+        let stop = CancellationToken::new();
+        let (leadership, task) =
+            lease::spawn(self.admin.clone(), config, &Metrics::default(), stop);
+        drop(task);
+        leadership
+    }
+
+    /// Somebody else holds the lease `handed-over`, or nobody does.
+    pub async fn hold_lease(&self, held: bool) {
+        let spec = json!({ "holderIdentity": if held { "other" } else { "" },
+            "leaseDurationSeconds": 3600, "leaseTransitions": 1 });
+        let body = json!({ "apiVersion": "coordination.k8s.io/v1", "kind": "Lease",
+            "metadata": { "name": "handed-over" }, "spec": spec });
+        let api: Api<Lease> = Api::namespaced(self.admin.clone(), &self.namespace);
+        let params = PatchParams::apply("test").force();
+        api.patch("handed-over", &params, &Patch::Apply(&body)).await.unwrap();
+    }
+
+    /// Stops the replica that was started last.
+    pub async fn stop_last(&mut self) {
+        let (runtime, work) = self.running.pop().unwrap();
+        runtime.shutdown();
+        work.await.unwrap();
     }
 
     /// Stops all replicas; what they remembered is lost.

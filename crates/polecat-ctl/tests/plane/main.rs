@@ -8,8 +8,11 @@ mod claims;
 mod contention;
 mod escalations;
 mod fixture;
+mod keeping;
 mod outcomes;
 mod refinery;
+mod terms;
+mod wire;
 
 use std::collections::BTreeSet;
 use std::time::Duration;

@@ -42,30 +42,41 @@ fn run(exit: AgentExit) -> Exit {
     Exit::new(code, render(&mut report))
 }
 
-/// The agent ended with `exit`; the remote holds commit `n`, if any.
-pub fn ended(exit: AgentExit, n: Option<u32>) -> Outcome {
+/// The sidecar's record: the remote holds commit `n`, if any.
+pub fn record(n: Option<u32>) -> SyncReport {
     let commit = n.map(|n| self::commit(n).parse().unwrap());
-    let base = commit.as_ref().map(|_| self::commit(0).parse().unwrap());
-    let result = if n.is_some() { SyncResult::Pushed } else { SyncResult::NoChanges };
-    let ahead = u32::from(n.is_some());
-    let mut sync = SyncReport {
+    SyncReport {
         v: VERSION,
-        result,
+        result: if n.is_some() { SyncResult::Pushed } else { SyncResult::NoChanges },
         message: String::new(),
+        base: commit.as_ref().map(|_| self::commit(0).parse().unwrap()),
         commit,
-        base,
-        ahead: Some(ahead),
+        ahead: Some(u32::from(n.is_some())),
         unpushed: None,
         wip: None,
         saved: Vec::new(),
         saved_more: 0,
         unsaved: Vec::new(),
         unsaved_more: 0,
-    };
-    Outcome::polecat(ready(), Exit::new(0, render(&mut sync)), run(exit))
+    }
+}
+
+/// The agent ended with `exit`, and the sidecar with this record.
+pub fn ended_with(exit: AgentExit, mut record: SyncReport) -> Outcome {
+    Outcome::polecat(ready(), Exit::new(0, render(&mut record)), run(exit))
+}
+
+/// The agent ended with `exit`; the remote holds commit `n`, if any.
+pub fn ended(exit: AgentExit, n: Option<u32>) -> Outcome {
+    ended_with(exit, record(n))
 }
 
 /// Finished, with commit `n` on the remote.
 pub fn done(n: u32) -> Outcome {
     ended(AgentExit::Completed, Some(n))
+}
+
+/// How `claude` and `git-sync` end when the agent has finished with commit `n`.
+pub fn done_exits(n: u32) -> (Exit, Exit) {
+    (run(AgentExit::Completed), Exit::new(0, render(&mut record(Some(n)))))
 }

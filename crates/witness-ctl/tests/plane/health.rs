@@ -172,6 +172,32 @@ async fn a_pod_attaches_only_as_the_polecat_that_owns_it() -> Result<()> {
 }
 
 #[tokio::test]
+async fn why_work_is_not_on_the_remote_is_a_condition_until_it_is() -> Result<()> {
+    let fixture = Fixture::new().await?;
+    fixture.witness(&fixture.namespace, "watch", json!({})).await?;
+    let pod = at_work(&fixture).await?;
+    let (beats, beating) = mpsc::channel(8);
+    beats.send(heartbeat(&fixture, 0)).await?;
+    let mut client = fixture.agent(&pod).await?;
+    let _commands = client.attach(ReceiverStream::new(beating)).await?.into_inner();
+    let working = polecat(&fixture, "healthy", has_reason(reason::HEALTHY)).await?;
+    let saved = |p: &Polecat| {
+        let all = p.status.as_ref().map(|s| s.conditions.clone()).unwrap_or_default();
+        conditions::find(&all, condition::SAVED)
+            .map(|c| (c.status.clone(), c.reason.clone(), c.message.clone()))
+    };
+    ensure!(saved(&working).is_none(), "nothing is written while all is saved");
+    let sentence = "the remote refuses the credentials (401); tried again every 30 s";
+    beats.send(Heartbeat { saving: sentence.into(), ..heartbeat(&fixture, 0) }).await?;
+    let told = ("False".to_owned(), "Saving".to_owned(), sentence.to_owned());
+    polecat(&fixture, "not saved", |p| saved(p).as_ref() == Some(&told)).await?;
+    beats.send(heartbeat(&fixture, 0)).await?;
+    let well = ("True".to_owned(), "Saved".to_owned(), String::new());
+    polecat(&fixture, "saved", |p| saved(p).as_ref() == Some(&well)).await?;
+    Ok(())
+}
+
+#[tokio::test]
 async fn a_rig_is_counted_and_only_its_oldest_witness_is_active() -> Result<()> {
     let fixture = Fixture::new().await?;
     fixture.witness(&fixture.namespace, "a-first", json!({})).await?;

@@ -16,7 +16,26 @@ pub enum Event {
     },
     /// The agent's container starts.
     AgentStarts,
-    /// The live pod ends, with these records of the agent and the sidecar.
+    /// The agent of the live pod commits.
+    Commits,
+    /// The sidecar of the live pod saves what is not on the remote, if that is up.
+    Saves,
+    /// The remote goes down, or comes up again.
+    Remote {
+        up: bool,
+    },
+    /// The live pod cannot start, or can again.
+    Blocked(bool),
+    /// A container of others is injected into the live pod, which keeps it from ending.
+    Stranger,
+    /// The clocks of nodes and of other controllers are this many seconds ahead of ours.
+    Clocks(i32),
+    /// The controller is started again: it has seen nothing before.
+    Restart,
+    /// A pod that was given up with its node still lives, and saves its work.
+    ZombieSaves,
+    /// The live pod ends, with these records of the agent and the sidecar, unless its sidecar waits
+    /// for the remote.
     PodEnds {
         exit: Option<AgentExit>,
         sync: Option<SyncResult>,
@@ -43,6 +62,7 @@ pub enum Event {
         live: bool,
     },
     Delete,
+    ForceDelete,
 }
 
 pub fn events() -> impl Strategy<Value = Event> {
@@ -59,7 +79,7 @@ pub fn events() -> impl Strategy<Value = Event> {
         1 => Just(None),
         1 => prop::sample::select(vec![
             SyncResult::NoChanges, SyncResult::PushRace, SyncResult::PushRejected, SyncResult::BadObjects,
-            SyncResult::RemoteUnreachable, SyncResult::Internal,
+            SyncResult::RemoteUnreachable, SyncResult::AccessDenied, SyncResult::AmbiguousWork, SyncResult::Internal,
         ]).prop_map(Some),
     ];
     let init = prop::sample::select(vec![
@@ -95,5 +115,14 @@ pub fn events() -> impl Strategy<Value = Event> {
         1 => prop::bool::weighted(0.8).prop_map(Event::Slot),
         1 => prop::bool::weighted(0.7).prop_map(|live| Event::Unhealthy { live }),
         1 => prop::bool::weighted(0.15).prop_map(|d| if d { Event::Delete } else { Event::Tick(1) }),
+        1 => prop::bool::weighted(0.03).prop_map(|d| if d { Event::ForceDelete } else { Event::Tick(2) }),
+        4 => Just(Event::Commits),
+        4 => Just(Event::Saves),
+        2 => prop::bool::weighted(0.6).prop_map(|up| Event::Remote { up }),
+        1 => any::<bool>().prop_map(Event::Blocked),
+        1 => prop::bool::weighted(0.3).prop_map(|s| if s { Event::Stranger } else { Event::Saves }),
+        1 => (-7200..7200).prop_map(Event::Clocks),
+        1 => Just(Event::Restart),
+        1 => Just(Event::ZombieSaves),
     ]
 }

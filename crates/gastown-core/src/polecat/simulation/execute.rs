@@ -5,6 +5,7 @@ use jiff::{SignedDuration, Timestamp};
 use gastown_api::{DesiredState, MergePhase};
 
 use super::world::World;
+use crate::polecat::drain::DEADLINE;
 use crate::polecat::fixtures;
 use crate::polecat::{
     Action, ClaimFacts, End, Failure, Ledger, MAX_BYTES, RequestFacts, Snapshot, UNHEALTHY,
@@ -39,6 +40,7 @@ impl World {
                     let read = Ledger::parse(&text).expect("what is written can be read");
                     assert_eq!(&read, ledger.as_ref());
                     assert!(read.attempt >= known.attempt && read.usage.turns >= known.usage.turns);
+                    self.assert_told(&known, &read);
                     self.s.ledger = Ok(read);
                 }
             }
@@ -75,7 +77,10 @@ impl World {
                 }
             }
             Action::Escalate(inputs) => {
-                let escalation = &mut self.s.deliveries.escalation;
+                let deliveries = &mut self.s.deliveries;
+                let lost = inputs.cause.ends_with("/lost");
+                let escalation =
+                    if lost { &mut deliveries.loss } else { &mut deliveries.escalation };
                 let request = inputs.request.clone();
                 let acknowledged = Delivery::Acknowledged { request: request.clone(), answer: () };
                 assert!(*escalation != acknowledged, "a request is sent once");
@@ -143,29 +148,23 @@ impl World {
                         "the restart is wanted of this pod"
                     );
                 }
-                self.s.pods[i].drain = Some((*why).to_owned());
+                let pod = &mut self.s.pods[i];
+                if *why == DEADLINE {
+                    let ran = pod.seen.running.map_or(0, |t| now.duration_since(t).as_secs());
+                    assert!(ran >= 3600 + 300, "its own agent ends it first");
+                }
+                // what counts is a save that begins after the drain
+                pod.drain = Some(why.to_string());
+                pod.saved = pod.saved.map(|_| false);
             }
             Action::RemovePodFinalizer { uid, .. } => {
                 let i = find(&self.s, uid);
-                assert!(self.s.pods[i].over(now), "a live pod keeps its finalizer");
-                assert!(known.accounts_for(uid), "its outcome is in the ledger first");
+                let forced = self.s.deleting && self.s.force_delete;
+                assert!(self.s.pods[i].over(now) || forced, "a live pod keeps its finalizer");
+                assert!(known.accounts_for(uid) || forced, "its outcome is in the ledger first");
                 self.s.pods[i].finalizer = false;
             }
-            Action::DeletePod { uid, force, .. } => {
-                // with its finalizer a pod that was being deleted is gone already
-                let Some(i) = self.s.pods.iter().position(|p| &p.uid == uid) else { return };
-                let pod = &mut self.s.pods[i];
-                if pod.over(now) {
-                    assert!(known.accounts_for(uid) && !pod.finalizer);
-                    self.s.pods.remove(i);
-                } else {
-                    assert!(
-                        !force && !pod.agent_started,
-                        "a pod with work is drained, never deleted"
-                    );
-                    pod.deletion = Some(now);
-                }
-            }
+            Action::DeletePod { uid, grace, .. } => self.delete_pod(uid, *grace),
             Action::Submit(inputs) => {
                 assert!(
                     known.end() == Some(End::Done) && Some(&inputs.commit) == known.commit.as_ref()
@@ -192,12 +191,68 @@ impl World {
         self.collect();
     }
 
+    fn delete_pod(&mut self, uid: &str, grace: Option<u32>) {
+        let now = self.now;
+        let known = self.s.ledger.clone().unwrap();
+        let forced = self.s.deleting && self.s.force_delete;
+        // with its finalizer a pod that was being deleted is gone already
+        let Some(i) = self.s.pods.iter().position(|p| p.uid == uid) else { return };
+        let pod = &mut self.s.pods[i];
+        if pod.over(now) {
+            assert!(known.accounts_for(uid) && !pod.finalizer);
+            if pod.lost(now) {
+                self.remote.give_up(uid);
+            }
+            self.s.pods.remove(i);
+            return;
+        }
+        assert!(
+            forced || self.remote.has_all_of(uid),
+            "a pod with work that is nowhere else is never deleted"
+        );
+        assert!(forced || grace != Some(0), "a live pod has time to end");
+        let saved = pod.saved == Some(true) && (pod.drain.is_some() || pod.agent_ended);
+        assert!(forced || !pod.agent_started || saved, "a pod with work is drained, never deleted");
+        if grace == Some(0) {
+            self.remote.gone(uid);
+            self.s.pods.remove(i);
+        } else {
+            (pod.deletion, pod.grace_seconds) = (Some(now), grace.unwrap_or(600).into());
+        }
+    }
+
+    /// What the ledger says of a pod that it has just accounted for is true, and its times are ours.
+    fn assert_told(&mut self, before: &Ledger, after: &Ledger) {
+        let Some(last) = &after.last else { return };
+        if after.last != before.last
+            && last.end == End::Retries
+            && after.forgiven == before.forgiven
+            && let Some(until) = last.until
+        {
+            let pause = until - self.now.as_second();
+            assert!((30..=600).contains(&pause), "a clock of others counts: {pause}");
+        }
+        for uid in after.pods.iter().filter(|uid| !before.accounts_for(uid)) {
+            let Some(commits) = self.remote.lost.get(uid) else { continue };
+            let decided = after.pods.last() == Some(uid) && after.last != before.last;
+            assert!(!decided || last.saved != Some(true), "{commits:?} are called saved");
+            let named =
+                self.s.pods.iter().any(|p| {
+                    p.uid == *uid && p.sync.as_ref().is_some_and(|r| !r.unsaved.is_empty())
+                });
+            assert!(!named || after.lost.is_some(), "{commits:?} are lost and not told");
+            self.seen.insert(if named { "lost, told" } else { "lost, unknown" }.to_owned());
+        }
+    }
+
     fn record(&mut self, action: &Action) {
         let name = match action {
             Action::PatchMetadata { ledger: Some(ledger), .. } => format!("{:?}", ledger.end()),
             Action::StartPod(inputs) if inputs.rework.is_some() => "rework".to_owned(),
-            Action::DeletePod { force, .. } => format!("delete, force {force}"),
-            Action::DrainPod { why, .. } => format!("DrainPod {why}"),
+            Action::DeletePod { grace, .. } => format!("delete, grace {grace:?}"),
+            Action::DrainPod { why, .. } => {
+                format!("DrainPod {}", why.split(':').next().unwrap_or_default())
+            }
             other => format!("{other:?}").split([' ', '(']).next().unwrap_or_default().to_owned(),
         };
         self.seen.insert(name);

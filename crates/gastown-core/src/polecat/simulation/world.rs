@@ -4,13 +4,17 @@ use std::cell::RefCell;
 use std::collections::BTreeSet;
 use std::rc::Rc;
 
+use gastown_api::conditions::Draft;
 use gastown_api::{DesiredState, MergePhase, PolecatPhase};
 use jiff::{SignedDuration, Timestamp};
 
 use super::events::Event;
+use super::remote::Remote;
 use crate::admission::Decision;
-use crate::polecat::fixtures::{self, commit, decide_with, snapshot, sync};
-use crate::polecat::{ClaimFacts, ClaimRecord, Plan, PodFacts, PodPhase, RigFacts, Snapshot};
+use crate::polecat::fixtures::{self, decide_with, snapshot};
+use crate::polecat::{
+    Action, ClaimFacts, ClaimRecord, Plan, PodFacts, PodPhase, RigFacts, Seen, Snapshot,
+};
 use crate::report::{AgentExit, InitResult, SyncResult};
 
 /// The one bead at the API server: the claim's holder, which Polecats exist, and which of them have
@@ -47,6 +51,12 @@ pub struct World {
     pub bead: Rc<RefCell<SharedBead>>,
     /// The cache does not show the claim as it is.
     pub stale: bool,
+    /// Where its commits are.
+    pub remote: Remote,
+    /// By how much the clocks of others are ahead of ours.
+    clocks: SignedDuration,
+    /// A defect: drained pods are deleted after a time whether or not their work is saved.
+    pub reckless: bool,
     /// Commits that a new one is numbered from.
     commits: u8,
     pub pods_made: u32,
@@ -71,6 +81,9 @@ impl World {
             exists: true,
             bead,
             stale: false,
+            remote: Remote::default(),
+            clocks: SignedDuration::ZERO,
+            reckless: false,
             commits: 0,
             pods_made: 0,
             highest_attempt: 0,
@@ -84,9 +97,44 @@ impl World {
         self.s.pods.iter_mut().find(|p| !p.over(now) && !p.terminal())
     }
 
+    /// A time of another machine.
+    fn their_clock(&self) -> Timestamp {
+        self.now + self.clocks
+    }
+
     pub fn happen(&mut self, event: Event) {
         let now = self.now;
         match event {
+            Event::Commits => self.commit(),
+            Event::Saves => {
+                let uid = self.live().filter(|p| p.agent_started).map(|p| p.uid.clone());
+                if let Some(uid) = uid {
+                    let saved = self.remote.save(&uid);
+                    self.live().into_iter().for_each(|p| p.saved = Some(saved));
+                }
+            }
+            Event::Remote { up } => self.remote.down = !up,
+            Event::Blocked(blocked) => {
+                if let Some(pod) = self.live().filter(|p| !p.agent_started) {
+                    let why =
+                        ("ImagePullBackOff".to_owned(), "image i cannot be pulled".to_owned());
+                    pod.waiting = blocked.then_some(why);
+                }
+            }
+            Event::Stranger => {
+                self.live().into_iter().for_each(|p| p.strangers = true);
+            }
+            Event::Clocks(seconds) => self.clocks = SignedDuration::from_secs(seconds.into()),
+            Event::Restart => {
+                for pod in &mut self.s.pods {
+                    pod.seen = Seen::default();
+                    pod.deletion = pod.deletion.map(|_| now);
+                }
+            }
+            Event::ZombieSaves => self.remote.zombies_save(),
+            Event::ForceDelete => {
+                (self.s.deleting, self.s.force_delete) = (self.exists, self.exists);
+            }
             Event::Tick(seconds) => {
                 self.now = now + SignedDuration::from_millis(i64::from(seconds) * 1000 + 7);
             }
@@ -94,9 +142,13 @@ impl World {
                 self.reconcile(actions, calls_work);
             }
             Event::AgentStarts => {
-                if let Some(pod) = self.live().filter(|p| p.scheduled) {
+                let started = self.their_clock();
+                if let Some(pod) =
+                    self.live().filter(|p| p.scheduled && !p.agent_started && p.waiting.is_none())
+                {
                     pod.phase = PodPhase::Running;
-                    pod.agent_started = true;
+                    (pod.agent_started, pod.saved) = (true, Some(true));
+                    pod.started = Some(started);
                     pod.init = Some(fixtures::init(InitResult::Ready));
                 }
             }
@@ -104,16 +156,17 @@ impl World {
                 self.end_pod(exit, sync, new_commit, disrupted, oom);
             }
             Event::InitFails(result) => {
+                let ended = self.their_clock();
                 if let Some(pod) = self.live().filter(|p| !p.agent_started && p.scheduled) {
                     pod.init = Some(fixtures::init(result));
                     pod.phase = PodPhase::Failed;
-                    pod.ended = Some(now);
+                    pod.ended = Some(ended);
                 }
             }
             Event::PodDeleted { scheduled } => {
                 if let Some(pod) = self.live().filter(|p| p.deletion.is_none()) {
                     pod.scheduled &= scheduled || pod.agent_started;
-                    pod.deletion = Some(now);
+                    (pod.deletion, pod.grace_seconds) = (Some(now), 600);
                 }
             }
             Event::Desired(desired) => {
@@ -129,6 +182,7 @@ impl World {
                 self.s.retry = Some(n.to_string());
             }
             Event::Request(phase) => {
+                let landed = self.their_clock();
                 if let Some(request) = self
                     .s
                     .requests
@@ -136,22 +190,15 @@ impl World {
                     .filter(|r| !matches!(r.phase, MergePhase::Landed | MergePhase::Rejected))
                 {
                     request.phase = phase;
-                    request.landed_at = (phase == MergePhase::Landed).then_some(now);
+                    request.landed_at = (phase == MergePhase::Landed).then_some(landed);
                 }
             }
             Event::Rig { there, suspended } => {
-                let RigFacts::Present { repository, .. } = snapshot().rig else { unreachable!() };
-                self.s.rig = if there {
-                    RigFacts::Present {
-                        name: "web".into(),
-                        suspended,
-                        deleting: false,
-                        admits_namespace: true,
-                        repository,
-                    }
-                } else {
-                    RigFacts::Missing { name: "web".into() }
-                };
+                let mut rig = snapshot().rig;
+                if let RigFacts::Present { suspended: is, .. } = &mut rig {
+                    *is = suspended;
+                }
+                self.s.rig = if there { rig } else { RigFacts::Missing { name: "web".into() } };
             }
             Event::Slot(free) => {
                 self.admission = if free {
@@ -206,19 +253,65 @@ impl World {
         disrupted: bool,
         oom: bool,
     ) {
-        let now = self.now;
-        self.commits = self.commits.saturating_add(u8::from(new_commit));
-        let tip = commit(self.commits);
-        if let Some(pod) = self.live().filter(|p| p.agent_started) {
-            let sync = carried.map(|result| {
-                let tip = (result == SyncResult::Pushed).then_some(tip);
-                sync(result, tip, u32::from(result == SyncResult::Pushed))
-            });
-            let mut ended = pod.clone().ended(exit, sync);
-            ended.ended = Some(now);
-            ended.oom = oom;
-            ended.disruption = disrupted.then(|| "Evicted".to_owned());
+        if new_commit {
+            self.commit();
+        }
+        let (tip, ended_at) = (self.commits, self.their_clock());
+        let Some(pod) = self.live().filter(|p| p.agent_started).cloned() else { return };
+        let killed = disrupted || oom || pod.deletion.is_some();
+        if !killed && !self.remote.save(&pod.uid) {
+            // the agent's end waits until everything is saved
+            self.live().into_iter().for_each(|p| p.saved = Some(false));
+            self.seen.insert("a pod waits for the remote".to_owned());
+            return;
+        }
+        if pod.strangers && pod.deletion.is_none() && !disrupted {
+            let saved = self.remote.save(&pod.uid);
+            self.live().into_iter().for_each(|p| (p.agent_ended, p.saved) = (true, Some(saved)));
+            return;
+        }
+        let carried = carried.filter(|result| {
+            // a remote that is down accepts nothing
+            let reaches = matches!(
+                result,
+                SyncResult::RemoteUnreachable | SyncResult::AccessDenied | SyncResult::Internal
+            );
+            reaches || !self.remote.down
+        });
+        let sync = carried.map(|result| self.remote.record(&pod.uid, tip, result));
+        self.remote.gone(&pod.uid);
+        let mut ended = pod.ended(exit, sync);
+        ended.ended = Some(ended_at);
+        ended.oom = oom;
+        ended.disruption = disrupted.then(|| "Evicted".to_owned());
+        if let Some(pod) = self.live() {
             *pod = ended;
+        }
+    }
+
+    /// The agent of the live pod commits; one that was drained and does not obey may, too.
+    fn commit(&mut self) {
+        let Some(uid) =
+            self.live().filter(|p| p.agent_started && !p.agent_ended).map(|p| p.uid.clone())
+        else {
+            return;
+        };
+        self.commits = self.commits.saturating_add(1);
+        self.remote.commit(&uid, self.commits);
+        self.live().into_iter().for_each(|p| p.saved = Some(false));
+    }
+
+    /// The controller looks at the pods.
+    fn look(&mut self) {
+        let now = self.now;
+        for pod in &mut self.s.pods {
+            let since = |first: Option<Timestamp>, holds: bool| holds.then(|| first.unwrap_or(now));
+            pod.seen = Seen {
+                running: since(pod.seen.running, pod.agent_started && !pod.agent_ended),
+                drained: since(pod.seen.drained, pod.drain.is_some()),
+                stalled: since(pod.seen.stalled, !pod.agent_started),
+                saved: pod.saved.or(pod.seen.saved),
+            };
         }
     }
 
@@ -228,13 +321,19 @@ impl World {
 
     /// Decides and carries out the first `actions` actions. Returns the plan.
     pub fn reconcile(&mut self, actions: usize, calls_work: bool) -> Plan {
+        self.collect();
         self.refresh_claim();
+        self.look();
         let mut plan = self.decide();
         if !self.exists {
             plan.actions.clear();
             return plan;
         }
         assert_eq!(plan, self.decide(), "decide is deterministic");
+        Self::assert_truthful(&plan);
+        if self.reckless {
+            plan.actions.extend(self.reckless_deletion());
+        }
         for action in plan.actions.iter().take(actions) {
             self.execute(action, calls_work);
         }
@@ -245,6 +344,7 @@ impl World {
     /// end.
     pub fn settle(&mut self) {
         self.stale = false;
+        self.remote.down = false;
         self.admission = Decision::Granted;
         self.s.rig = snapshot().rig;
         for _ in 0..400 {
@@ -265,6 +365,7 @@ impl World {
                 request.phase = MergePhase::Landed;
                 request.landed_at = Some(self.now);
             } else if self.live().is_some() {
+                self.happen(Event::Blocked(false));
                 self.happen(Event::AgentStarts);
                 let drained = self.live().is_some_and(|p| p.drain.is_some());
                 let exit = if drained { AgentExit::Drained } else { AgentExit::Completed };
@@ -282,6 +383,23 @@ impl World {
             }
         }
         panic!("always something to do: {:#?}", self.decide());
+    }
+
+    /// Work is called saved only where the ledger has it so, which is compared with the remote when a
+    /// pod is accounted for.
+    fn assert_truthful(plan: &Plan) {
+        let saved = plan.status.outcome.as_ref().is_some_and(|last| last.saved == Some(true));
+        let said = |c: &Draft| c.message.contains("; its work is saved");
+        assert!(saved || !plan.status.conditions.iter().any(said), "called saved: {plan:#?}");
+    }
+
+    /// What a controller would do that believes a drained pod to be saved after a time.
+    fn reckless_deletion(&self) -> Option<Action> {
+        let overdue = |p: &&PodFacts| {
+            p.seen.drained.is_some_and(|t| self.now.duration_since(t).as_secs() >= 300)
+        };
+        let pod = self.s.live(self.now).filter(|p| p.deletion.is_none()).find(overdue)?;
+        Some(Action::DeletePod { pod: pod.name.clone(), uid: pod.uid.clone(), grace: Some(60) })
     }
 
     fn assert_settled(&self, plan: &Plan) {
