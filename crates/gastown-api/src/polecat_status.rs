@@ -153,7 +153,7 @@ pub struct SavedWork {
     /// The ref, such as `refs/gastown/wip/team/toast/1`. `git fetch <repository> <ref>` fetches it.
     #[schemars(length(max = 512))]
     pub r#ref: String,
-    /// The commit.
+    /// The commit to fetch, in full.
     #[schemars(length(max = 64))]
     pub commit: String,
     /// What it was in the pod, such as `branch side` or `uncommitted files`.

@@ -1,7 +1,6 @@
 //! The sidecar's own repository, what it imports from the agent's, and its access to the remote.
 
 use std::os::fd::OwnedFd;
-use std::time::Duration;
 
 use gastown_git::{Git, PushOutcome, RefUpdate, Refusal, Remote};
 use gastown_types::CommitId;
@@ -27,7 +26,10 @@ impl Repository {
     /// Opens the repository and the state file that `gt init`, or an earlier run of the sidecar, left.
     pub(super) fn open(settings: SyncSettings, paths: Paths) -> std::io::Result<Self> {
         let state = State::load(&paths.state())?;
-        let git = Git::from_env().with_deadline(Duration::from_mins(5));
+        let git = Git::from_env();
+        for repo in [paths.private_repo(), paths.upstream_repo()] {
+            gastown_git::mirror::remove_leftovers(&repo);
+        }
         let quarantine = Quarantine::new(
             git.clone(),
             paths.private_repo(),

@@ -160,8 +160,9 @@ mod tests {
         drop(bind(&path).unwrap());
         std::fs::remove_file(&path).unwrap();
         std::os::unix::fs::symlink("/nowhere", &path).unwrap();
-        bind(&path).unwrap();
+        let listener = bind(&path).unwrap();
         assert!(UnixStream::connect(&path).await.is_ok());
+        drop(listener);
     }
 
     #[tokio::test]
