@@ -131,9 +131,12 @@ pub fn list(dir: impl AsFd, max: usize) -> Result<(Vec<Vec<u8>>, bool), Unreadab
     Ok((names, false))
 }
 
+/// The name of a file or folder, and its kind.
+pub type Entry = (Vec<u8>, FileType);
+
 /// The entries of `dir` with their kinds, in no order, at most `max` of them; `true` when there are
 /// more. A kind that the file system does not tell is read with a `stat`.
-pub fn entries(dir: impl AsFd, max: usize) -> Result<(Vec<(Vec<u8>, FileType)>, bool), Unreadable> {
+pub fn entries(dir: impl AsFd, max: usize) -> Result<(Vec<Entry>, bool), Unreadable> {
     let own = rustix::fs::openat(&dir, ".", OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())
         .map_err(class)?;
     let mut found = Vec::new();

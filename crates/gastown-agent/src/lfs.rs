@@ -99,7 +99,7 @@ fn copy(dir: &OwnedFd, pointer: &Pointer, to: &Path) -> Result<(), Unreadable> {
         file.write_all(&chunk[..n])?;
         length += n as u64;
     }
-    let sum: String = digest.finalize().iter().map(|b| format!("{b:02x}")).collect();
+    let sum = hex::encode(digest.finalize());
     if length != pointer.size || sum != pointer.oid {
         return Err(Unreadable::NotPlain);
     }
@@ -115,9 +115,7 @@ mod tests {
     #[test]
     fn only_content_that_is_what_its_name_says_is_taken() {
         let dir = tempfile::tempdir().unwrap();
-        let sum = |bytes: &[u8]| -> String {
-            Sha256::digest(bytes).iter().map(|b| format!("{b:02x}")).collect()
-        };
+        let sum = |bytes: &[u8]| hex::encode(Sha256::digest(bytes));
         let (agents, ours) = (dir.path().join("agents"), dir.path().join("ours"));
         let good = Pointer { oid: sum(b"content"), size: 7 };
         let forged = Pointer { oid: sum(b"another"), size: 7 };

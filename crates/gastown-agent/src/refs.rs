@@ -142,6 +142,11 @@ pub fn all(git_dir: &OwnedFd) -> AllRefs {
     all
 }
 
+/// Whether a file is git's lock of a ref.
+fn is_lock(name: &str) -> bool {
+    std::path::Path::new(name).extension().is_some_and(|extension| extension == "lock")
+}
+
 fn stat_is_dir(dir: &OwnedFd, name: &str) -> bool {
     hostile::stat(dir, name.as_ref())
         .is_ok_and(|s| FileType::from_raw_mode(s.st_mode) == FileType::Directory)
@@ -179,7 +184,7 @@ impl AllRefs {
                         Ok(Some(Loose::Commit(id))) => self.refs.push((below, id)),
                         // A symbolic ref names another ref, which is read anyway.
                         Ok(Some(Loose::Symbolic(_))) | Err(Unreadable::Missing) => {}
-                        Ok(None) if text.ends_with(".lock") => {}
+                        Ok(None) if is_lock(&text) => {}
                         Ok(None) => self.unreadable.push(format!("{below}: not a ref")),
                         Err(e) => self.unreadable.push(format!("{below}: {e}")),
                     }

@@ -6,7 +6,7 @@
 //! (too large, unreadable, not a plain file) keeps what HEAD has for it and is named, so that its
 //! absence is not mistaken for a deletion.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap};
 use std::io::Read as _;
 use std::os::fd::{AsFd, OwnedFd};
 
@@ -104,7 +104,7 @@ struct Walk<'a> {
     new: HashMap<Vec<u8>, (Stamp, ObjectId)>,
     ignores: Vec<(usize, Gitignore)>,
     attributes: Attributes,
-    exclude: &'a HashSet<Vec<u8>>,
+    exclude: &'a Excluded,
     entries: usize,
     bytes: u64,
     now: i64,
@@ -124,13 +124,16 @@ struct Folder<'f> {
     depth: usize,
 }
 
+/// Paths below a working tree that are left out.
+pub type Excluded = std::collections::BTreeSet<Vec<u8>>;
+
 /// Writes the tree of the working tree `root` into `repo`. `head` is the tree of its HEAD, which
 /// must be in `repo`. The paths in `exclude` are left out.
 pub fn take(
     repo: &gix::Repository,
     root: &OwnedFd,
     head: Option<ObjectId>,
-    exclude: &HashSet<Vec<u8>>,
+    exclude: &Excluded,
     cache: &mut Cache,
     limits: Limits,
 ) -> Result<Tree, SnapshotError> {

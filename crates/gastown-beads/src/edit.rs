@@ -222,14 +222,11 @@ impl Store {
         let mut last = String::new();
         for (id, line) in new {
             let behind = if is_sorted { self.place_behind(id) } else { None };
-            match behind.and_then(|place| self.records.get(place)) {
-                Some(record) => {
-                    splices.push((record.span.start..record.span.start, format!("{line}\n")));
-                }
-                None => {
-                    last.push_str(line);
-                    last.push('\n');
-                }
+            if let Some(record) = behind.and_then(|place| self.records.get(place)) {
+                splices.push((record.span.start..record.span.start, format!("{line}\n")));
+            } else {
+                last.push_str(line);
+                last.push('\n');
             }
         }
         if !last.is_empty() && !self.bytes.is_empty() && !self.bytes.ends_with(b"\n") {

@@ -102,7 +102,7 @@ impl GitHttp {
 
     async fn start_as(config: Config, tls: Option<TlsAcceptor>) -> Result<Self> {
         let counts = Arc::default();
-        let (address, task) = serve("127.0.0.1:0".parse()?, &config, &counts, &tls).await?;
+        let (address, task) = serve("127.0.0.1:0".parse()?, &config, &counts, tls.as_ref()).await?;
         Ok(Self { config, address, task: Some(task), counts, tls })
     }
 
@@ -157,7 +157,8 @@ impl GitHttp {
     /// Serves again on the same port.
     pub async fn up(&mut self) -> Result<()> {
         if self.task.is_none() {
-            self.task = Some(serve(self.address, &self.config, &self.counts, &self.tls).await?.1);
+            self.task =
+                Some(serve(self.address, &self.config, &self.counts, self.tls.as_ref()).await?.1);
         }
         Ok(())
     }
@@ -185,13 +186,13 @@ async fn serve(
     address: SocketAddr,
     config: &Config,
     counts: &Arc<Counts>,
-    tls: &Option<TlsAcceptor>,
+    tls: Option<&TlsAcceptor>,
 ) -> Result<(SocketAddr, JoinHandle<()>)> {
     let listener =
         TcpListener::bind(address).await.with_context(|| format!("listening on {address}"))?;
     let address = listener.local_addr()?;
     let app = router(config.clone()).layer(from_fn_with_state(counts.clone(), count));
-    let tls = tls.clone();
+    let tls = tls.cloned();
     let task = tokio::spawn(async move {
         let ended = match tls {
             Some(tls) => axum::serve(Secure { listener, tls }, app).await,

@@ -128,7 +128,10 @@ async fn kinds(
     repo: &Path,
     ids: impl Iterator<Item = &CommitId>,
 ) -> Result<HashMap<CommitId, String>, GitError> {
-    let input: String = ids.map(|id| format!("{id}\n")).collect();
+    let mut input = String::new();
+    for id in ids {
+        input.extend([id.as_str(), "\n"]);
+    }
     let out = git
         .call(["cat-file", "--buffer", "--batch-check=%(objectname) %(objecttype)"])
         .repo(repo)
@@ -151,8 +154,11 @@ async fn in_history(
     tip: &CommitId,
     tags: Vec<Tag>,
 ) -> Result<Vec<Tag>, GitError> {
-    let mut input: String = tags.iter().map(|t| format!("{}\n", t.commit)).collect();
-    input.push_str(&format!("^{tip}\n"));
+    let mut input = String::new();
+    for tag in &tags {
+        input.extend([tag.commit.as_str(), "\n"]);
+    }
+    input.extend(["^", tip.as_str(), "\n"]);
     let out = git
         .call(["rev-list", "--stdin"])
         .repo(repo)
@@ -223,7 +229,7 @@ fn merged(before: &str, folder: &str, tags: &[Tag]) -> String {
         let name = format!("{folder}{}", tag.name);
         let mut entry = format!("{} {name}\n", tag.object);
         if tag.commit != tag.object {
-            entry.push_str(&format!("^{}\n", tag.commit));
+            entry.extend(["^", tag.commit.as_str(), "\n"]);
         }
         refs.insert(name, entry);
     }

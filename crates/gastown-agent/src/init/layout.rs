@@ -86,7 +86,8 @@ fn add_alternate(git_dir: &Path, paths: &Paths) -> io::Result<()> {
 pub fn share_modules(paths: &Paths) -> io::Result<()> {
     let mut lines = String::new();
     for module in fs::read_dir(paths.upstream_modules()).into_iter().flatten() {
-        lines.push_str(&format!("{}\n", module?.path().join("objects").display()));
+        let objects = module?.path().join("objects");
+        lines.extend([&*objects.to_string_lossy(), "\n"]);
     }
     if lines.is_empty() {
         return Ok(());

@@ -158,9 +158,9 @@ impl Relay {
     }
 
     /// Sets why work is not on the remote yet; empty when all of it is.
-    pub fn set_saving(&self, why: String) {
+    pub fn set_saving(&self, why: &str) {
         if self.state.lock().why_saving != why {
-            self.change(|state| state.why_saving = text::line(&why, MESSAGE_MAX));
+            self.change(|state| state.why_saving = text::line(why, MESSAGE_MAX));
         }
     }
 

@@ -5,7 +5,6 @@
 //! Its commits are a chain: each has the one before as its last parent, also across attempts. The
 //! first parent is the commit that the working tree is compared with.
 
-use std::collections::HashSet;
 use std::os::fd::OwnedFd;
 
 use gastown_core::report::{Saved, SyncResult};
@@ -17,7 +16,7 @@ use super::failure::Failure;
 use super::inventory::{Inventory, Kind, Tip, summary};
 use super::repository::Repository;
 use crate::hostile::{self, Unreadable};
-use crate::snapshot::{self, Cache, SnapshotError};
+use crate::snapshot::{self, Cache, Excluded, SnapshotError};
 use crate::walk::Tree;
 
 /// The line of a snapshot's message with the commit that its tree is compared with.
@@ -95,7 +94,8 @@ impl Wip {
         self.lost.clone_from(&inventory.damaged);
         let content = self.content(repository, inventory).await?;
         self.waiting = names(&content);
-        if !content.is_needed() && !(repository.state.wip_exists && repository.state.wip_dirty) {
+        let has_dirty = repository.state.wip_exists && repository.state.wip_dirty;
+        if !content.is_needed() && !has_dirty {
             self.saved.clear();
             self.waiting.clear();
             return Ok(());
@@ -126,7 +126,8 @@ impl Wip {
             Ok(root) => {
                 let cache = std::mem::take(&mut self.cache);
                 let (written, cache) =
-                    write_tree(repository, root, Some(base.clone()), HashSet::new(), cache).await?;
+                    write_tree(repository, root, Some(base.clone()), Excluded::new(), cache)
+                        .await?;
                 self.cache = cache;
                 (Some(written), others(repository, inventory).await?)
             }
@@ -162,7 +163,7 @@ impl Wip {
 /// The uncommitted files outside of the clone: of other working trees, and below the workspace in no
 /// repository at all.
 async fn others(repository: &Repository, inventory: &mut Inventory) -> Result<Vec<Other>, Failure> {
-    let mut outside: HashSet<Vec<u8>> = [b"repo".to_vec(), b"origin.git".to_vec()].into();
+    let mut outside: Excluded = [b"repo".to_vec(), b"origin.git".to_vec()].into();
     outside.extend(inventory.folders.iter().map(|path| path.clone().into_bytes()));
     let mut found = Vec::new();
     for Tree { path, root, head } in std::mem::take(&mut inventory.trees) {
@@ -170,7 +171,7 @@ async fn others(repository: &Repository, inventory: &mut Inventory) -> Result<Ve
             continue;
         }
         let of = format!("uncommitted files in {}", gastown_types::text::line(&path, 120));
-        found.extend(other(repository, root, head, HashSet::new(), of).await?);
+        found.extend(other(repository, root, head, Excluded::new(), of).await?);
     }
     let workspace = hostile::open_root(&repository.paths.workspace()).map_err(Failure::internal)?;
     let of = "files in /workspace outside of the clone".to_owned();
@@ -182,7 +183,7 @@ async fn other(
     repository: &Repository,
     root: OwnedFd,
     head: Option<CommitId>,
-    exclude: HashSet<Vec<u8>>,
+    exclude: Excluded,
     of: String,
 ) -> Result<Option<Other>, Failure> {
     let head = match head {
@@ -211,7 +212,7 @@ async fn is_unchanged(repository: &Repository, root: OwnedFd, head: CommitId) ->
         let repo = open(&scratch).ok()?;
         let tree = tree_of(&repo, &head).ok()?;
         let (mut cache, limits) = (Cache::default(), snapshot::Limits::default());
-        let none = HashSet::new();
+        let none = Excluded::new();
         let taken = snapshot::take(&repo, &root, Some(tree), &none, &mut cache, limits).ok()?;
         Some(taken.id == tree)
     });
@@ -222,7 +223,7 @@ async fn write_tree(
     repository: &Repository,
     root: OwnedFd,
     head: Option<CommitId>,
-    exclude: HashSet<Vec<u8>>,
+    exclude: Excluded,
     mut cache: Cache,
 ) -> Result<(Written, Cache), Failure> {
     let repo = repository.paths.private_repo();

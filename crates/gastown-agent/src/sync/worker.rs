@@ -227,7 +227,7 @@ impl Worker<'_> {
         let saving = finishing || !progress.finishing.is_empty();
         self.relay.set_git_state(self.pusher.pushed_commit(), saving, crate::now_ms());
         let failure = self.pusher.saving();
-        self.relay.set_saving(failure.clone().unwrap_or_default());
+        self.relay.set_saving(failure.as_deref().unwrap_or_default());
         let unsaved = failure.or_else(|| {
             let since = progress.ending?;
             let saved = self.pusher.complete_since().is_some_and(|complete| complete >= since);
@@ -262,7 +262,7 @@ impl Worker<'_> {
             }
             // It may be killed before the grace period is over: the agent's end used a part of it.
             self.write_record().await;
-            self.relay.set_saving(self.pusher.saving().unwrap_or_default());
+            self.relay.set_saving(&self.pusher.saving().unwrap_or_default());
             if Instant::now() + pause >= end {
                 return;
             }

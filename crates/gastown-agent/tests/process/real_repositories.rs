@@ -1,6 +1,7 @@
 //! What real repositories have beside files: tags, submodules, LFS, private authorities, proxies,
 //! and many refs.
 
+use std::fmt::Write as _;
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -9,7 +10,6 @@ use gastown_agent::lfs;
 use gastown_core::report::{InitReport, InitResult};
 use gastown_fakes::git_http::{Config, GitHttp};
 use gastown_git::{Class, Git, RefUpdate, Refusal, Remote};
-use sha2::{Digest as _, Sha256};
 use tokio::runtime::Runtime;
 
 use crate::pod::{Origin, Pod, git, git_ok};
@@ -296,7 +296,7 @@ fn lfs_objects(repo: &Path, oid: &str) -> Option<String> {
 }
 
 fn pointer(content: &str) -> (String, String) {
-    let oid: String = Sha256::digest(content).iter().map(|b| format!("{b:02x}")).collect();
+    let oid = gastown_types::digest::sha256(content);
     let text = format!(
         "version https://git-lfs.github.com/spec/v1\noid sha256:{oid}\nsize {}\n",
         content.len()
@@ -363,10 +363,10 @@ fn a_repository_with_100_000_refs_is_cloned_without_a_file_for_each() {
     let id = origin.at("main").unwrap();
     let mut text = String::from("# pack-refs with: peeled fully-peeled sorted \n");
     for n in 0..50_000 {
-        text.push_str(&format!("{id} refs/heads/many/b{n:05}\n"));
+        let _ = writeln!(text, "{id} refs/heads/many/b{n:05}");
     }
     for n in 0..50_000 {
-        text.push_str(&format!("{id} refs/tags/t{n:05}\n"));
+        let _ = writeln!(text, "{id} refs/tags/t{n:05}");
     }
     fs::write(origin.path().join("packed-refs"), text).unwrap();
     let pod = Pod::new(&origin.url());
