@@ -135,7 +135,7 @@ pub fn list(dir: impl AsFd, max: usize) -> Result<(Vec<Vec<u8>>, bool), Unreadab
 pub type Entry = (Vec<u8>, FileType);
 
 /// The entries of `dir` with their kinds, in no order, at most `max` of them; `true` when there are
-/// more. A kind that the file system does not tell is read with a `stat`.
+/// more. A kind that the file system does not report is read with a `stat`.
 pub fn entries(dir: impl AsFd, max: usize) -> Result<(Vec<Entry>, bool), Unreadable> {
     let own = rustix::fs::openat(&dir, ".", OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())
         .map_err(class)?;

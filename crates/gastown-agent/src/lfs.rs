@@ -113,7 +113,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_content_that_is_what_its_name_says_is_taken() {
+    fn only_content_that_is_what_its_name_states_is_taken() {
         let dir = tempfile::tempdir().unwrap();
         let sum = |bytes: &[u8]| hex::encode(Sha256::digest(bytes));
         let (agents, ours) = (dir.path().join("agents"), dir.path().join("ours"));

@@ -51,7 +51,7 @@ impl Paths {
     pub fn state(&self) -> PathBuf {
         self.at("gastown/private/state.json")
     }
-    /// The file in which the sidecar says whether everything is saved: empty, or why not.
+    /// The file in which the sidecar states whether everything is saved: empty, or why not.
     pub fn unsaved(&self) -> PathBuf {
         self.at("gastown/private/unsaved")
     }

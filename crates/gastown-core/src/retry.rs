@@ -148,7 +148,7 @@ mod tests {
     }
 
     #[test]
-    fn a_busy_service_is_asked_again_when_it_said_but_later_each_time_and_not_by_all_at_once() {
+    fn a_busy_service_is_asked_again_when_it_stated_but_later_each_time_and_not_by_all_at_once() {
         let wait = |claimed, n, uid: &str| service_wait_until(1000, claimed, n, uid) - 1000;
         for (claimed, n, least) in [
             (None, 1, 30),

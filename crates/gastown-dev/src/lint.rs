@@ -115,7 +115,8 @@ fn need_cargo_tool(name: &str) -> Result<()> {
 /// Dependencies that no source file names.
 fn machete() -> Result<()> {
     need_cargo_tool("cargo-machete")?;
-    util::run(util::cargo().args(["machete", "--skip-target-dir"]))
+    // With that variable, which `cargo run` sets, it does not see that cargo started it.
+    util::run(util::cargo().args(["machete", "--skip-target-dir"]).env_remove("CARGO_PKG_NAME"))
 }
 
 /// Bans, licences and sources; advisories need a database that a closed network does not have.

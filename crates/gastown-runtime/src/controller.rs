@@ -266,7 +266,7 @@ where
                 (if action == Action::await_change() { "success" } else { "requeue" }, action)
             }
             Ok(Err(error)) => {
-                self.tell(about.as_ref(), &error);
+                self.report(about.as_ref(), &error);
                 (error.class().label(), self.retry(reference, error.class(), &error))
             }
             Err(panic) => (Class::Fatal.label(), self.retry(reference, Class::Fatal, &panic)),
@@ -281,7 +281,7 @@ where
 
     /// Publishes why an object could not be reconciled where that does not pass by itself: a missing
     /// permission, a quota, a policy, a field that the API server refuses.
-    fn tell(&self, object: &K, error: &impl Classify) {
+    fn report(&self, object: &K, error: &impl Classify) {
         if !matches!(error.class(), Class::Forbidden | Class::InvalidSpec) {
             return;
         }

@@ -1,4 +1,4 @@
-//! Pods whose creation got no clear answer: they keep their slot until the API server has said
+//! Pods whose creation got no clear answer: they keep their slot until the API server has stated
 //! whether they exist.
 
 use gastown_api::Polecat;

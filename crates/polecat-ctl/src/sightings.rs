@@ -19,7 +19,7 @@ pub(crate) struct Look {
     pub stalled: bool,
     /// It is being deleted.
     pub deleted: bool,
-    /// What its sidecar's readiness says, while that runs.
+    /// What its sidecar's readiness states, while that runs.
     pub saved: Option<bool>,
 }
 

@@ -158,7 +158,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_snapshot_tells_its_base_and_whether_it_is_dirty() {
+    fn a_snapshot_shows_its_base_and_whether_it_is_dirty() {
         let id = "a".repeat(40);
         let text = format!("tree x\n\nSnapshot\n\n{BASE}{id}\n{TREE}{DIRTY}\n");
         assert_eq!(parse(&text), (Some(id.parse().unwrap()), true));

@@ -83,7 +83,7 @@ pub trait Adapter: Send {
     fn nudge(&mut self, text: &str) -> Option<Vec<u8>>;
     /// Whether its turn has ended, and a nudge or the end of a background task will begin another one.
     fn is_between_turns(&self) -> bool;
-    /// Whether its turn has ended and it says that tasks of it still run: only the deadline bounds
+    /// Whether its turn has ended and it states that tasks of it still run: only the deadline bounds
     /// them.
     fn has_background_work(&self) -> bool {
         false

@@ -21,7 +21,7 @@ use crate::walk::Tree;
 
 /// The line of a snapshot's message with the commit that its tree is compared with.
 pub const BASE: &str = "Gastown-Base: ";
-/// The line of a snapshot's message that tells whether its tree has uncommitted changes.
+/// The line of a snapshot's message that shows whether its tree has uncommitted changes.
 pub const TREE: &str = "Gastown-Tree: ";
 /// The value of [`TREE`] for a tree with uncommitted changes.
 pub const DIRTY: &str = "dirty";

@@ -82,9 +82,9 @@ struct Progress {
     ending: Option<Instant>,
     /// When the workspace was last saved as a whole.
     last_all: Instant,
-    /// The refusal that the agent was told.
-    told: Option<Failure>,
-    /// What the file for the readiness probe says.
+    /// The refusal that was shown to the agent.
+    reported: Option<Failure>,
+    /// What the file of the readiness probe holds.
     unsaved: Option<String>,
 }
 
@@ -103,7 +103,7 @@ impl Worker<'_> {
             finishing: Vec::new(),
             ending: None,
             last_all: now,
-            told: None,
+            reported: None,
             unsaved: None,
         };
         loop {
@@ -157,7 +157,7 @@ impl Worker<'_> {
             let _ = self.pusher.save_tree().await;
             progress.pause.update(self.pusher.wants_retry());
         }
-        self.tell_refusal(progress);
+        self.report_refusal(progress);
     }
 
     /// Carries out a request.
@@ -194,7 +194,7 @@ impl Worker<'_> {
             // The client may be gone; the work is done in any case.
             let _ = reply.send(answer_of(self.pusher, result));
         }
-        self.tell_refusal(progress);
+        self.report_refusal(progress);
     }
 
     /// Answers the clients that wait for the end of the work, once everything is on the remote: the
@@ -209,17 +209,17 @@ impl Worker<'_> {
         }
     }
 
-    /// Tells the agent once what the remote refuses, while it can still do something about it.
-    fn tell_refusal(&self, progress: &mut Progress) {
+    /// Shows the agent once what the remote refuses, while it can still do something about it.
+    fn report_refusal(&self, progress: &mut Progress) {
         let refused = self.pusher.result().err().filter(|failure| !failure.retryable);
-        if refused.is_some() && refused != progress.told && progress.ending.is_none() {
+        if refused.is_some() && refused != progress.reported && progress.ending.is_none() {
             let message = refused.as_ref().map(|f| f.message.as_str()).unwrap_or_default();
             self.relay.nudge_agent(&format!(
                 "The remote does not accept the work branch: {message}\nYour commits are saved, but \
                  they cannot be merged like this. Change them so that the remote accepts them."
             ));
         }
-        progress.told = refused;
+        progress.reported = refused;
     }
 
     /// Publishes the state for the witness and for the readiness probe.

@@ -236,7 +236,7 @@ fn run(case: Case) -> Seen {
     end_agent(end, &access.pod, &mut agent);
     let is_transient = !["well", "hook refuses"].contains(&remote);
     if is_transient {
-        // It does not end while the work is in the pod only, and says why.
+        // It does not end while the work is in the pod only, and states why.
         until("the sidecar has tried to save", || {
             let unsaved = fs::read_to_string(access.pod.path("gastown/private/unsaved"));
             unsaved.is_ok_and(|text| text.contains("tried again"))
@@ -256,7 +256,7 @@ fn end_agent(end: &str, pod: &Pod, agent: &mut Running) {
         "kill -9" => {
             agent.signal(rustix::process::Signal::KILL);
             agent.wait();
-            // The kubelet tells the sidecar; what it does until then is the same.
+            // The sidecar is ended afterwards; a drain has it save without being asked.
             pod.put("gastown/pod/drain", "Terminated");
         }
         "drain" => {

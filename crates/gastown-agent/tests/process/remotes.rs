@@ -172,7 +172,7 @@ fn a_pod_stays_while_the_remote_is_down_and_what_is_lost_at_its_end_is_named() {
         fs::read_to_string(pod.path("gastown/private/unsaved"))
             .is_ok_and(|why| why.contains("1 commit is in the pod only"))
     });
-    assert_eq!(pod.start("saved", &["saved"]).wait(), Some(1), "the probe says so too");
+    assert_eq!(pod.start("saved", &["saved"]).wait(), Some(1), "the probe states so too");
     // Only the end of the pod ends the waiting.
     run.signal(rustix::process::Signal::TERM);
     Pod::end_run(run);

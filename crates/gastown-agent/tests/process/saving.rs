@@ -156,12 +156,15 @@ fn a_refusal_of_the_remote_reaches_the_agent_while_it_works() {
     fs::write(&hook, "#!/bin/sh\ncase $1 in refs/heads/*) echo no secrets >&2; exit 1;; esac\n")
         .unwrap();
     fs::set_permissions(&hook, std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
-    // Claude Code reads nudges; this one writes what it is told into a file.
-    let first = format!("{COMMIT}c one; read -r told; printf %s \"$told\" > told");
+    // Claude Code reads nudges; this one writes what it reads into a file.
+    let first = format!("{COMMIT}c one; read -r reported; printf %s \"$reported\" > reported");
     crate::running::claude(&mut pod, "completed", &first);
     Pod::end_run(pod.start("run", &["run"]));
-    let told = fs::read_to_string(pod.repo().join("told")).unwrap();
-    assert!(told.contains("no secrets") && told.contains("does not accept"), "{told:?}");
+    let reported = fs::read_to_string(pod.repo().join("reported")).unwrap();
+    assert!(
+        reported.contains("no secrets") && reported.contains("does not accept"),
+        "{reported:?}"
+    );
     pod.end_sync(sync);
 }
 

@@ -257,7 +257,7 @@ reasons! {
         QUIET = "Quiet";
         /// A message was sent to the wedged agent (Event). Nothing to do.
         NUDGED = "Nudged";
-        /// Work of the pod is not on the remote yet. The message says why and what is tried; the
+        /// Work of the pod is not on the remote yet. The message states why and what is tried; the
         /// pod stays until it is saved. As an Event: the wedged agent's work is being saved before a
         /// restart. Correct what the message names, such as credentials.
         SAVING = "Saving";

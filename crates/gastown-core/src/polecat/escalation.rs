@@ -46,7 +46,7 @@ pub(super) fn escalation(
     send(now, s, &s.deliveries.escalation, "stuck", request)
 }
 
-/// Lost work is told once, and stays told until a person closes it: it does not come back.
+/// Lost work is reported once, and stays reported until a person closes it: it does not come back.
 pub(super) fn loss(now: Timestamp, s: &Snapshot, ledger: &Ledger) -> Escalation {
     let Some(lost) = ledger.lost_last() else { return Escalation::Nothing };
     if !s.witness || (s.deleting && s.force_delete) {
@@ -209,7 +209,7 @@ mod tests {
     }
 
     #[test]
-    fn lost_work_is_told_once_and_never_taken_back() {
+    fn lost_work_is_reported_once_and_never_taken_back() {
         let gone = Lost { attempt: 2, what: vec!["branch side: a broken object".into()], more: 0 };
         let last = Last {
             end: End::Drained,
@@ -221,7 +221,7 @@ mod tests {
         };
         let ledger = Ledger { attempt: 2, lost: Some(gone), last: Some(last), ..Ledger::default() };
         let mut s = Snapshot { witness: true, ..snapshot() };
-        let Escalation::Due(inputs) = loss(at(10), &s, &ledger) else { panic!("not told") };
+        let Escalation::Due(inputs) = loss(at(10), &s, &ledger) else { panic!("not reported") };
         assert_eq!(inputs.cause, "polecat/dev/toast/lost");
         let EscalationRequest::Raise { summary, .. } = &inputs.request else { panic!("settled") };
         assert!(summary.ends_with("attempt 2: branch side: a broken object"), "{summary}");

@@ -59,7 +59,7 @@ pub struct Snapshot {
     pub shown_stuck: bool,
     /// The uid of the pod that witness-ctl wants restarted.
     pub unhealthy: Option<String>,
-    /// Why work of its pod is not on the remote yet, as its sidecar tells witness-ctl.
+    /// Why work of its pod is not on the remote yet, as its sidecar shows witness-ctl.
     pub saving: Option<String>,
     /// Until when the model's service has asked Polecats with the same credentials to wait.
     pub service_wait: Option<Timestamp>,
@@ -201,8 +201,8 @@ pub struct PodFacts {
     pub agent_ended: bool,
     /// Containers of others, which a webhook injected, keep the pod from ending.
     pub strangers: bool,
-    /// What its readiness says: whether the last complete save is on the remote and nothing has
-    /// failed since. None where the sidecar does not run, or says nothing about it.
+    /// What its readiness states: whether the last complete save is on the remote and nothing has
+    /// failed since. None where the sidecar does not run, or states nothing about it.
     pub saved: Option<bool>,
     /// The longest time of its attempt, in seconds.
     pub deadline_seconds: Option<i64>,

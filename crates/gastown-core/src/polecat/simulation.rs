@@ -89,7 +89,7 @@ fn the_simulated_worlds_come_to_every_action_and_outcome() {
         "DrainPod SpecChanged",
         "DrainPod StartTimeout",
         "a pod waits for the remote",
-        "lost, told",
+        "lost, reported",
         "lost, unknown",
         "Some(Done)",
         "Some(Stuck)",
@@ -121,8 +121,8 @@ fn the_worlds_find_a_controller_that_deletes_unsaved_work() {
                 }
             }
         });
-        let said = lived.err().and_then(|e| e.downcast_ref::<&str>().map(ToString::to_string));
-        said.is_some_and(|text| text.contains("work that is nowhere else"))
+        let stated = lived.err().and_then(|e| e.downcast_ref::<&str>().map(ToString::to_string));
+        stated.is_some_and(|text| text.contains("work that is nowhere else"))
     });
     assert!(loses, "no world has a pod with unsaved work");
 }

@@ -159,7 +159,7 @@ fn row(state: &State) -> Row {
     }
 }
 
-/// The task was ended. Its work is called saved only where the sidecar has said so.
+/// The task was ended. Its work is called saved only where the sidecar has stated so.
 fn terminated(ledger: &Ledger) -> Row {
     let phase = PolecatPhase::Terminated;
     let Some(last) = &ledger.last else {

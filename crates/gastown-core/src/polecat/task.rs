@@ -5,7 +5,7 @@ use gastown_api::{AgentConfig, KubernetesSpec, PolecatSpec};
 use gastown_types::digest;
 use serde_json::Value;
 
-/// What the hashes of this version begin with. A hash without it says nothing about this one.
+/// What the hashes of this version begin with. A hash without it states nothing about this one.
 const VERSION: &str = "2-";
 
 /// How many hexadecimal digits a hash has.
@@ -39,7 +39,7 @@ pub(super) fn hash(spec: &PolecatSpec) -> String {
     format!("{VERSION}{digest}")
 }
 
-/// Whether two hashes are known to be of different tasks. A hash of another version, or none, says
+/// Whether two hashes are known to be of different tasks. A hash of another version, or none, states
 /// nothing.
 pub(super) fn is_other_task(before: &str, now: &str) -> bool {
     before.starts_with(VERSION) && now.starts_with(VERSION) && before != now
@@ -152,7 +152,7 @@ mod tests {
     }
 
     #[test]
-    fn a_hash_of_another_version_says_nothing() {
+    fn a_hash_of_another_version_states_nothing() {
         let (one, other) = (of(|_| ()), of(|s| s.task_description = Some("else".into())));
         assert!(is_other_task(&one, &other) && !is_other_task(&one, &one));
         for unknown in ["", "f6ba926073e1c13a", "3-f6ba926073e1c13a"] {

@@ -223,7 +223,7 @@ fn start_timeout(kubernetes: &KubernetesSpec) -> Result<i64, InvalidSpec> {
 
 impl PodSettings {
     /// What names the account at the model's service, so that Polecats with the same account share
-    /// what it says; none where the spec names no credentials.
+    /// what it states; none where the spec names no credentials.
     pub fn account(&self) -> Option<String> {
         let key = self.api_key.as_ref().map(|k| format!("{}/{}", k.name, k.key));
         let account = key.or_else(|| self.claude_creds.clone())?;

@@ -1,5 +1,5 @@
 //! The condition `Saved` of a Polecat: whether the work of its pod is on the remote, as its sidecar
-//! says. It appears when work is not saved, and stays True afterwards while the pod is at work.
+//! states. It appears when work is not saved, and stays True afterwards while the pod is at work.
 
 use gastown_api::conditions::Draft;
 use gastown_api::names::{condition, reason};
@@ -17,7 +17,7 @@ pub struct Shown<'a> {
     pub message: &'a str,
 }
 
-/// The condition that is wanted; none where there is none to be. `saving` is what the pod says, or
+/// The condition that is wanted; none where there is none to be. `saving` is what the pod states, or
 /// none where no pod is heard, `shown` what the object shows, `written` when this process wrote it
 /// last.
 pub fn saved(

@@ -66,7 +66,7 @@ pub(super) async fn start(
     }
 }
 
-/// Whether an answer says that the pod was created, or that it was not.
+/// Whether an answer states that the pod was created, or that it was not.
 fn is_clear(answer: &Result<Pod, kube::Error>) -> bool {
     match answer {
         Ok(_) => true,

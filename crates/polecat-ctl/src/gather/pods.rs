@@ -133,7 +133,7 @@ fn strangers(status: &PodStatus) -> bool {
     others.filter_map(|c| c.state.as_ref()).any(|s| s.running.is_some())
 }
 
-/// What the sidecar's readiness says. A pod of an earlier version has no probe, and says nothing.
+/// What the sidecar's readiness states. A pod of an earlier version has no probe, and states nothing.
 fn saved(pod: &Pod, sync: Option<&ContainerStatus>) -> Option<bool> {
     let mut specs = pod.spec.as_ref()?.init_containers.iter().flatten();
     specs.find(|c| c.name == GIT_SYNC)?.readiness_probe.as_ref()?;

@@ -249,7 +249,7 @@ fn a_container_that_the_kubelet_cannot_find_never_started_before_git_init_was_do
 }
 
 #[test]
-fn a_pod_without_the_probe_says_nothing_about_what_is_saved() {
+fn a_pod_without_the_probe_states_nothing_about_what_is_saved() {
     let sync = json!({ "name": "git-sync", "image": "i", "imageID": "", "ready": true, "restartCount": 0, "state": { "running": {} } });
     let pod = of_pod(json!({ "phase": "Running", "initContainerStatuses": [sync] }));
     assert_eq!(pod.saved, None);

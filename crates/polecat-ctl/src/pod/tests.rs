@@ -293,7 +293,7 @@ fn what_was_saved_is_in_the_prompt_by_name_and_commit() {
 }
 
 #[test]
-fn the_sidecars_readiness_says_whether_the_work_is_saved() {
+fn the_sidecars_readiness_states_whether_the_work_is_saved() {
     let spec = built(|_| ()).spec.unwrap();
     let inits = spec.init_containers.unwrap();
     let probe = inits[1].readiness_probe.as_ref().unwrap();

@@ -1,4 +1,4 @@
-//! No work is lost with a pod, and what a pod waits for is told.
+//! No work is lost with a pod, and what a pod waits for is reported.
 
 use gastown_api::names::{annotation, condition};
 use gastown_api::{DesiredState, Polecat, Refinery, RefinerySpec};
@@ -53,7 +53,7 @@ async fn saving(fixture: &Fixture, name: &str, sentence: &str) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_drained_pod_stays_until_its_work_is_saved_and_says_why() {
+async fn a_drained_pod_stays_until_its_work_is_saved_and_states_why() {
     let fixture = impatient(3).await;
     fixture.sling("toast", |_| {}).await;
     let pod = at_work(&fixture, "toast").await;
@@ -61,16 +61,18 @@ async fn a_drained_pod_stays_until_its_work_is_saved_and_says_why() {
     let sentence = "the remote refuses the credentials (401); 2 commits are in the pod only";
     saving(&fixture, "toast", sentence).await;
     fixture.patch("toast", json!({ "spec": { "desiredState": "Terminated" } })).await;
-    let told = fixture
-        .wait("toast", "told why", |s| {
+    let reported = fixture
+        .wait("toast", "reported why", |s| {
             s.conditions.iter().any(|c| c.reason == "Draining" && c.message.contains(sentence))
         })
         .await;
-    assert!(reason(&told, condition::READY).1.starts_with("the pod stays until its work is saved"));
+    assert!(
+        reason(&reported, condition::READY).1.starts_with("the pod stays until its work is saved")
+    );
     // the margin passes: a later change of the condition shows that it was looked at again
     saving(&fixture, "toast", "still 401").await;
     fixture
-        .wait("toast", "told again", |s| {
+        .wait("toast", "reported again", |s| {
             s.conditions.iter().any(|c| c.message.contains("(Terminated): still 401"))
         })
         .await;
@@ -104,7 +106,7 @@ async fn a_pod_that_ignores_its_deadline_is_drained_from_outside() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn lost_work_is_told_in_conditions_an_event_and_an_escalation() {
+async fn lost_work_is_reported_in_conditions_an_event_and_an_escalation() {
     let fixture = Fixture::start(3).await;
     fixture.sling("toast", |_| {}).await;
     let pod = at_work(&fixture, "toast").await;
@@ -112,9 +114,9 @@ async fn lost_work_is_told_in_conditions_an_event_and_an_escalation() {
     let mut lost = record(Some(1));
     lost.unsaved = vec!["branch side: the remote did not answer".into()];
     fixture.kubelet.finish(&pod, &ended_with(AgentExit::Drained, lost)).await.unwrap();
-    let told = fixture.wait_reason("toast", condition::DEGRADED, "WorkLost").await;
-    assert!(reason(&told, condition::DEGRADED).1.contains("branch side"), "{told:?}");
-    let outcome = told.status.unwrap().outcome.unwrap();
+    let reported = fixture.wait_reason("toast", condition::DEGRADED, "WorkLost").await;
+    assert!(reason(&reported, condition::DEGRADED).1.contains("branch side"), "{reported:?}");
+    let outcome = reported.status.unwrap().outcome.unwrap();
     assert_eq!((outcome.exit.as_str(), outcome.reason.as_str()), ("Drained", "WorkLost"));
     fixture.wait_event("toast", "WorkLost").await;
     let summary = fixture
@@ -217,8 +219,8 @@ async fn a_refused_action_leaves_a_condition_with_the_api_servers_sentence() {
     let name = format!("polecat-ctl-{}", fixture.namespace);
     bindings.delete(&name, &DeleteParams::default()).await.unwrap();
     fixture.sling("toast", |spec| spec.bead_id = Some("web-1".into())).await;
-    let told = fixture.wait_reason("toast", condition::READY, "ActionFailed").await;
-    let message = reason(&told, condition::READY).1;
+    let reported = fixture.wait_reason("toast", condition::READY, "ActionFailed").await;
+    let message = reason(&reported, condition::READY).1;
     assert!(message.contains("claim") && message.contains("forbidden"), "{message}");
     // what does not depend on it is done all the same
     fixture.patch("toast", json!({ "spec": { "desiredState": "Idle" } })).await;

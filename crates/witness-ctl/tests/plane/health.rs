@@ -189,8 +189,8 @@ async fn why_work_is_not_on_the_remote_is_a_condition_until_it_is() -> Result<()
     ensure!(saved(&working).is_none(), "nothing is written while all is saved");
     let sentence = "the remote refuses the credentials (401); tried again every 30 s";
     beats.send(Heartbeat { saving: sentence.into(), ..heartbeat(&fixture, 0) }).await?;
-    let told = ("False".to_owned(), "Saving".to_owned(), sentence.to_owned());
-    polecat(&fixture, "not saved", |p| saved(p).as_ref() == Some(&told)).await?;
+    let reported = ("False".to_owned(), "Saving".to_owned(), sentence.to_owned());
+    polecat(&fixture, "not saved", |p| saved(p).as_ref() == Some(&reported)).await?;
     beats.send(heartbeat(&fixture, 0)).await?;
     let well = ("True".to_owned(), "Saved".to_owned(), String::new());
     polecat(&fixture, "saved", |p| saved(p).as_ref() == Some(&well)).await?;

@@ -40,7 +40,7 @@ impl World {
                     let read = Ledger::parse(&text).expect("what is written can be read");
                     assert_eq!(&read, ledger.as_ref());
                     assert!(read.attempt >= known.attempt && read.usage.turns >= known.usage.turns);
-                    self.assert_told(&known, &read);
+                    self.assert_reported(&known, &read);
                     self.s.ledger = Ok(read);
                 }
             }
@@ -221,8 +221,8 @@ impl World {
         }
     }
 
-    /// What the ledger says of a pod that it has just accounted for is true, and its times are ours.
-    fn assert_told(&mut self, before: &Ledger, after: &Ledger) {
+    /// What the ledger states of a pod that it has just accounted for is true, and its times are ours.
+    fn assert_reported(&mut self, before: &Ledger, after: &Ledger) {
         let Some(last) = &after.last else { return };
         if after.last != before.last
             && last.end == End::Retries
@@ -240,8 +240,8 @@ impl World {
                 self.s.pods.iter().any(|p| {
                     p.uid == *uid && p.sync.as_ref().is_some_and(|r| !r.unsaved.is_empty())
                 });
-            assert!(!named || after.lost.is_some(), "{commits:?} are lost and not told");
-            self.seen.insert(if named { "lost, told" } else { "lost, unknown" }.to_owned());
+            assert!(!named || after.lost.is_some(), "{commits:?} are lost and not reported");
+            self.seen.insert(if named { "lost, reported" } else { "lost, unknown" }.to_owned());
         }
     }
 

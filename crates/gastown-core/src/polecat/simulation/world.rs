@@ -389,8 +389,8 @@ impl World {
     /// pod is accounted for.
     fn assert_truthful(plan: &Plan) {
         let saved = plan.status.outcome.as_ref().is_some_and(|last| last.saved == Some(true));
-        let said = |c: &Draft| c.message.contains("; its work is saved");
-        assert!(saved || !plan.status.conditions.iter().any(said), "called saved: {plan:#?}");
+        let stated = |c: &Draft| c.message.contains("; its work is saved");
+        assert!(saved || !plan.status.conditions.iter().any(stated), "called saved: {plan:#?}");
     }
 
     /// What a controller would do that believes a drained pod to be saved after a time.

@@ -1,4 +1,4 @@
-//! No work is lost: what stays, what is told, and what is put off at no cost.
+//! No work is lost: what stays, what is reported, and what is put off at no cost.
 
 use super::*;
 use crate::report::{Saved, SyncReport};
@@ -43,7 +43,7 @@ fn deletes(plan: &Plan) -> Vec<Option<u32>> {
 }
 
 #[test]
-fn a_drained_pod_whose_work_is_not_saved_stays_and_says_why() {
+fn a_drained_pod_whose_work_is_not_saved_stays_and_states_why() {
     let mut s = working(|p| {
         (p.drain, p.saved) = (Some("Terminated".into()), Some(false));
         p.seen.drained = Some(at(NOW));
@@ -65,7 +65,7 @@ fn a_drained_pod_whose_work_is_not_saved_stays_and_says_why() {
     s.saving = None;
     let message = |now| shown(&decide(at(now), &s), "Ready").message.clone();
     assert!(message(NOW).starts_with("the agent is being stopped"));
-    assert!(message(NOW + 300).contains("stays until its work is saved"), "nobody says why");
+    assert!(message(NOW + 300).contains("stays until its work is saved"), "nobody states why");
 }
 
 #[test]
@@ -94,7 +94,7 @@ fn a_pod_that_runs_beyond_its_deadline_is_drained_and_its_polecat_is_stuck() {
     assert_eq!((drains(&early), early.wake), (None, Some(at(NOW + 3900))));
     assert_eq!(drains(&decide(at(NOW + 3900), &s)), Some("Deadline"));
     s.pods[0].deadline_seconds = None;
-    assert_eq!(drains(&decide(at(NOW + 90_000), &s)), None, "a pod that says none has none");
+    assert_eq!(drains(&decide(at(NOW + 90_000), &s)), None, "a pod that states none has none");
 
     assert_eq!(end_of(drained("Deadline", Some(pushed()))), (End::Stuck, "Deadline".into()));
     let finished = PodFacts { drain: Some("Deadline".into()), ..finished(1) };
@@ -102,7 +102,7 @@ fn a_pod_that_runs_beyond_its_deadline_is_drained_and_its_polecat_is_stuck() {
 }
 
 #[test]
-fn lost_work_is_never_called_saved_and_is_told_everywhere() {
+fn lost_work_is_never_called_saved_and_is_reported_everywhere() {
     let unsaved = || SyncReport { unsaved: vec!["branch side: 401".into()], ..pushed() };
     let mut s = snapshot();
     (s.desired, s.witness) = (DesiredState::Terminated, true);
@@ -118,8 +118,8 @@ fn lost_work_is_never_called_saved_and_is_told_everywhere() {
         assert!(condition.message.contains(lost), "{}", condition.message);
     }
     assert!(plan.status.event.warning && plan.status.lost.is_some());
-    let told = |a: &Action| matches!(a, Action::Escalate(inputs) if inputs.cause == "polecat/dev/toast/lost");
-    assert!(plan.actions.iter().any(told), "{plan:?}");
+    let reported = |a: &Action| matches!(a, Action::Escalate(inputs) if inputs.cause == "polecat/dev/toast/lost");
+    assert!(plan.actions.iter().any(reported), "{plan:?}");
 
     for exit in [AgentExit::Deadline, AgentExit::BudgetExceeded, AgentExit::Drained] {
         let mut ended = pod(1).ended(Some(exit), Some(unsaved()));
@@ -134,7 +134,7 @@ fn lost_work_is_never_called_saved_and_is_told_everywhere() {
 }
 
 #[test]
-fn a_terminated_polecat_says_saved_only_where_the_sidecar_did() {
+fn a_terminated_polecat_states_saved_only_where_the_sidecar_did() {
     let ready = |pod: PodFacts| {
         let mut s = snapshot();
         (s.desired, s.pods) = (DesiredState::Terminated, vec![pod]);
@@ -248,7 +248,7 @@ fn a_corrected_spec_replaces_a_pod_that_has_not_started() {
     let mut old = waiting("ImagePullBackOff");
     old.asked = Some("f6ba926073e1c13a".into());
     s.pods = vec![PodFacts { uid: "old".into(), ..old }];
-    assert_eq!(drains(&decide(at(NOW), &s)), None, "a hash of another version says nothing");
+    assert_eq!(drains(&decide(at(NOW), &s)), None, "a hash of another version states nothing");
     let mut running = pod(1).running();
     running.uid = "running".into();
     s.pods = vec![running];
