@@ -175,6 +175,9 @@ pub struct TestArgs {
     /// One tier only; all of them when absent.
     #[arg(value_enum)]
     pub tier: Option<Tier>,
+    /// All combinations of the matrices, of which otherwise every pair of values is run
+    #[arg(long)]
+    pub all: bool,
     /// Further arguments for `cargo test` and the test programs, such as a part of a test's name.
     #[arg(last = true)]
     pub rest: Vec<String>,

@@ -32,7 +32,12 @@ pub async fn run(args: &TestArgs) -> Result<()> {
         let mut compile = test();
         compile.arg("--no-run");
         xtask::cargo::compile(compile, "test: cargo build")?;
-        util::run(test().env("GASTOWN_XTASK", &us).args(arguments).args(&args.rest))?;
+        let mut run = test();
+        run.env("GASTOWN_XTASK", &us).args(arguments).args(&args.rest);
+        if args.all {
+            run.env("GASTOWN_MATRIX", "all");
+        }
+        util::run(&mut run)?;
     }
     Ok(())
 }
