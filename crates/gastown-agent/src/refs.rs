@@ -2,6 +2,7 @@
 //! without following links.
 
 use std::collections::BTreeSet;
+use std::ffi::OsStr;
 use std::os::fd::{AsFd, OwnedFd};
 
 use gastown_types::{BranchName, CommitId};
@@ -121,12 +122,12 @@ pub fn all(git_dir: &OwnedFd) -> AllRefs {
     }
     let mut files = 0;
     all.read_packed(git_dir);
-    all.read_folder(git_dir, "refs", &mut files, 0);
+    all.read_loose(git_dir, &mut files);
     all.read_head(git_dir, "HEAD");
     for name in PSEUDO_REFS {
         all.read_pseudo(git_dir, name, name);
     }
-    all.read_logs(git_dir, "logs", &mut files, 0);
+    all.read_logs(git_dir, &mut files);
     let Ok(worktrees) = hostile::open_dir(git_dir, "worktrees".as_ref()) else { return all };
     let Ok((names, _)) = hostile::list(&worktrees, WORKTREES_MAX) else { return all };
     for name in names {
@@ -136,8 +137,8 @@ pub fn all(git_dir: &OwnedFd) -> AllRefs {
         for pseudo in PSEUDO_REFS {
             all.read_pseudo(&folder, pseudo, pseudo);
         }
-        all.read_folder(&folder, "refs", &mut files, 0);
-        all.read_logs(&folder, "logs", &mut files, 0);
+        all.read_loose(&folder, &mut files);
+        all.read_logs(&folder, &mut files);
     }
     all
 }
@@ -161,35 +162,64 @@ impl AllRefs {
         }
     }
 
-    /// Loose refs below `path`. A loose ref is newer than a packed one of the same name; both are
+    /// Loose refs below `folder`. A loose ref is newer than a packed one of the same name; both are
     /// kept, since both are commits of the workspace.
-    fn read_folder(&mut self, git_dir: &OwnedFd, path: &str, files: &mut usize, depth: usize) {
-        let Ok(folder) = hostile::descend(git_dir, path) else { return };
-        let Ok((entries, cut)) = hostile::entries(&folder, FILES_MAX.saturating_sub(*files)) else {
-            return;
-        };
-        *files += entries.len();
-        if cut || depth > DEPTH_MAX {
-            self.unreadable.push(format!("{path}: too many refs"));
-            return;
-        }
-        for (name, kind) in entries {
-            let Ok(text) = String::from_utf8(name) else { continue };
-            let below = format!("{path}/{text}");
-            match kind {
-                FileType::Directory => self.read_folder(git_dir, &below, files, depth + 1),
-                FileType::RegularFile => {
-                    let read = hostile::read_file(&folder, text.as_ref(), LOOSE_MAX);
-                    match read.map(|(bytes, _)| parse_loose(&bytes)) {
-                        Ok(Some(Loose::Commit(id))) => self.refs.push((below, id)),
-                        // A symbolic ref names another ref, which is read anyway.
-                        Ok(Some(Loose::Symbolic(_))) | Err(Unreadable::Missing) => {}
-                        Ok(None) if is_lock(&text) => {}
-                        Ok(None) => self.unreadable.push(format!("{below}: not a ref")),
+    fn read_loose(&mut self, git_dir: &OwnedFd, files: &mut usize) {
+        self.each_file(git_dir, "refs", files, &mut |all, folder, name, label| {
+            let read = hostile::read_file(folder, name, LOOSE_MAX);
+            match read.map(|(bytes, _)| parse_loose(&bytes)) {
+                Ok(Some(Loose::Commit(id))) => all.refs.push((label, id)),
+                // A symbolic ref names another ref, which is read anyway.
+                Ok(Some(Loose::Symbolic(_))) | Err(Unreadable::Missing) => {}
+                Ok(None) if is_lock(&label) => {}
+                Ok(None) => all.unreadable.push(format!("{label}: not a ref")),
+                Err(e) => all.unreadable.push(format!("{label}: {e}")),
+            }
+        });
+    }
+
+    fn read_logs(&mut self, git_dir: &OwnedFd, files: &mut usize) {
+        self.each_file(git_dir, "logs", files, &mut |all, folder, name, label| {
+            match hostile::read_file(folder, name, LOG_MAX) {
+                Ok((bytes, _)) => all.logs.extend(parse_log(&bytes)),
+                Err(Unreadable::Missing) => {}
+                Err(e) => all.unreadable.push(format!("{label}: {e}")),
+            }
+        });
+    }
+
+    /// Calls `read` for each plain file below the folder `top` of `git_dir`, with its folder, its name
+    /// and its path for messages. A name may be any bytes, in a ref too.
+    fn each_file(
+        &mut self,
+        git_dir: &OwnedFd,
+        top: &str,
+        files: &mut usize,
+        read: &mut dyn FnMut(&mut Self, &OwnedFd, &OsStr, String),
+    ) {
+        let Ok(folder) = hostile::open_dir(git_dir, top.as_ref()) else { return };
+        let mut open = vec![(folder, top.to_owned(), 0)];
+        while let Some((folder, path, depth)) = open.pop() {
+            let room = FILES_MAX.saturating_sub(*files);
+            let Ok((mut entries, cut)) = hostile::entries(&folder, room) else { continue };
+            *files += entries.len();
+            if cut || depth > DEPTH_MAX {
+                self.unreadable.push(format!("{path}: too many files"));
+                continue;
+            }
+            entries.sort_unstable_by(|(a, _), (b, _)| a.cmp(b));
+            for (name, kind) in entries {
+                let below = format!("{path}/{}", String::from_utf8_lossy(&name));
+                let name = hostile::name(&name);
+                match kind {
+                    FileType::Directory => match hostile::open_dir(&folder, name) {
+                        Ok(inner) => open.push((inner, below, depth + 1)),
+                        Err(Unreadable::Missing) => {}
                         Err(e) => self.unreadable.push(format!("{below}: {e}")),
-                    }
+                    },
+                    FileType::RegularFile => read(self, &folder, name, below),
+                    _ => {}
                 }
-                _ => {}
             }
         }
     }
@@ -214,59 +244,26 @@ impl AllRefs {
             self.heads.push((label.to_owned(), commit));
         }
     }
-
-    fn read_logs(&mut self, git_dir: &OwnedFd, path: &str, files: &mut usize, depth: usize) {
-        let Ok(folder) = hostile::descend(git_dir, path) else { return };
-        let Ok((entries, cut)) = hostile::entries(&folder, FILES_MAX.saturating_sub(*files)) else {
-            return;
-        };
-        *files += entries.len();
-        if cut || depth > DEPTH_MAX {
-            self.unreadable.push(format!("{path}: too many reflogs"));
-            return;
-        }
-        for (name, kind) in entries {
-            match kind {
-                FileType::Directory => {
-                    let Ok(text) = String::from_utf8(name) else { continue };
-                    self.read_logs(git_dir, &format!("{path}/{text}"), files, depth + 1);
-                }
-                FileType::RegularFile => {
-                    let file = hostile::name(&name);
-                    match hostile::read_file(&folder, file, LOG_MAX) {
-                        Ok((bytes, _)) => self.logs.extend(parse_log(&bytes)),
-                        Err(Unreadable::Missing) => {}
-                        Err(e) => {
-                            let text = String::from_utf8_lossy(&name);
-                            self.unreadable.push(format!("{path}/{text}: {e}"));
-                        }
-                    }
-                }
-                _ => {}
-            }
-        }
-    }
 }
 
 /// The refs of a `packed-refs` file. Invalid lines, and those with a peeled tag, are skipped.
 fn parse_packed(bytes: &[u8]) -> impl Iterator<Item = (String, CommitId)> {
     bytes.split(|b| *b == b'\n').filter_map(|line| {
-        let (id, name) = std::str::from_utf8(line).ok()?.split_once(' ')?;
-        let name = name.trim_end();
+        let at = line.iter().position(|b| *b == b' ')?;
+        let name = String::from_utf8_lossy(&line[at + 1..]).trim_end().to_owned();
         name.starts_with("refs/").then_some(())?;
-        Some((name.to_owned(), id.parse().ok()?))
+        Some((name, std::str::from_utf8(&line[..at]).ok()?.parse().ok()?))
     })
 }
 
-/// The commits of a reflog: each line begins with the old and the new one. An id of zeros stands
-/// for none.
+/// The commits of a reflog: each line begins with the old and the new one, and goes on with a name
+/// in any encoding. An id of zeros stands for none.
 fn parse_log(bytes: &[u8]) -> impl Iterator<Item = CommitId> {
     bytes.split(|b| *b == b'\n').flat_map(|line| {
-        let head = line.split(|b| *b == b'\t').next().unwrap_or_default();
-        let ids = std::str::from_utf8(head).unwrap_or_default().split(' ').take(2);
-        ids.filter(|id| id.bytes().any(|b| b != b'0'))
-            .filter_map(|id| id.parse().ok())
-            .collect::<Vec<CommitId>>()
+        line.split(|b| *b == b' ')
+            .take(2)
+            .filter(|id| id.iter().any(|b| *b != b'0'))
+            .filter_map(|id| std::str::from_utf8(id).ok()?.parse().ok())
     })
 }
 
@@ -387,6 +384,29 @@ mod tests {
         let logs: Vec<&str> = all.logs.iter().map(CommitId::as_str).collect();
         assert_eq!(logs, [A, &id('e'), &id('f')]);
         assert_eq!(all.unreadable, ["refs/heads/broken: not a ref"]);
+    }
+
+    #[test]
+    fn names_in_another_encoding_hide_no_commit() {
+        let (dir, _) = repo();
+        let latin = |text: &str| hostile::name(&[text.as_bytes(), b"\xe4"].concat()).to_owned();
+        let id = |c: char| String::from(c).repeat(40);
+        std::fs::write(dir.path().join("refs/heads").join(latin("l")), format!("{A}\n")).unwrap();
+        std::fs::create_dir_all(dir.path().join("refs/heads").join(latin("d"))).unwrap();
+        let inside = dir.path().join("refs/heads").join(latin("d")).join("x");
+        std::fs::write(inside, format!("{B}\n")).unwrap();
+        let packed = [id('c').as_bytes(), b" refs/heads/p\xe4\n"].concat();
+        std::fs::write(dir.path().join("packed-refs"), packed).unwrap();
+        std::fs::create_dir_all(dir.path().join("logs").join(latin("d"))).unwrap();
+        let mut log = format!("{} {} ", id('0'), id('d')).into_bytes();
+        log.extend(b"J\xe4ger <j@e> 1 +0000\tx\n");
+        std::fs::write(dir.path().join("logs").join(latin("d")).join("y"), log).unwrap();
+        let all = all(&hostile::open_root(dir.path()).unwrap());
+        let mut found: Vec<&str> = all.refs.iter().map(|(_, id)| id.as_str()).collect();
+        found.extend(all.logs.iter().map(CommitId::as_str));
+        found.sort_unstable();
+        assert_eq!(found, [A, B, id('c').as_str(), id('d').as_str()]);
+        assert!(all.unreadable.is_empty(), "{:?}", all.unreadable);
     }
 
     proptest! {

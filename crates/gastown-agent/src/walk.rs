@@ -146,11 +146,12 @@ impl Walk {
             return self.repository(folder, path, depth);
         }
         for (name, kind) in entries {
-            let Ok(text) = String::from_utf8(name) else { continue };
+            // A name may be any bytes; its text is for messages.
+            let text = String::from_utf8_lossy(&name);
             let below = joined(path, &text);
             match kind {
                 FileType::Directory => {
-                    let opened = match hostile::open_dir(folder, text.as_ref()) {
+                    let opened = match hostile::open_dir(folder, hostile::name(&name)) {
                         Ok(opened) => opened,
                         // Deleted meanwhile, or replaced by something else.
                         Err(hostile::Unreadable::Missing | hostile::Unreadable::NotPlain) => {
@@ -272,6 +273,14 @@ mod tests {
             ]
         );
         assert!(found.skipped.is_empty(), "{:?}", found.skipped);
+    }
+
+    #[test]
+    fn a_folder_with_a_name_in_another_encoding_is_looked_into() {
+        let dir = tempfile::tempdir().unwrap();
+        bare(&dir.path().join(hostile::name(b"l\xe4")).join(".git"), "ref: refs/heads/main");
+        let found = found(dir.path(), Limits::default());
+        assert_eq!((found.repositories.len(), found.trees.len()), (1, 1));
     }
 
     #[test]
