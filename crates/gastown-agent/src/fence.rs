@@ -6,6 +6,7 @@ use std::path::Path;
 
 use gastown_types::CommitId;
 
+use crate::commits;
 use crate::settings::SyncSettings;
 use crate::sync::failure::Failure;
 
@@ -20,13 +21,8 @@ pub fn next(
     settings: &SyncSettings,
     before: Option<&CommitId>,
 ) -> Result<CommitId, Failure> {
-    let repo = gix::open_opts(repo, gix::open::Options::isolated()).map_err(Failure::internal)?;
+    let repo = commits::open(repo)?;
     let tree = repo.write_object(gix::objs::Tree::empty()).map_err(Failure::internal)?.detach();
-    let who = gix::actor::Signature {
-        name: "Gas Town Polecat".into(),
-        email: "polecat@gastown.io".into(),
-        time: gix::date::Time { seconds: jiff::Timestamp::now().as_second(), offset: 0 },
-    };
     // The value before makes each one unique, also within a second. It is no parent: the fence has
     // no history to keep.
     let message = format!(
@@ -36,15 +32,5 @@ pub fn next(
         settings.work,
         before.map_or("-", CommitId::as_str),
     );
-    let commit = gix::objs::Commit {
-        tree,
-        parents: std::iter::empty().collect(),
-        author: who.clone(),
-        committer: who,
-        encoding: None,
-        message: message.into(),
-        extra_headers: Vec::new(),
-    };
-    let written = repo.write_object(&commit).map_err(Failure::internal)?;
-    written.to_string().parse().map_err(Failure::internal)
+    commits::write(&repo, tree, &[], message)
 }

@@ -6,6 +6,7 @@
 //! environment variables, mounted folders and a termination message.
 
 mod attributes;
+mod commits;
 mod credentials;
 pub mod done;
 mod fence;

@@ -15,6 +15,7 @@ use gix::ObjectId;
 use super::failure::Failure;
 use super::inventory::{Inventory, Kind, Tip, summary};
 use super::repository::Repository;
+use crate::commits;
 use crate::hostile::{self, Unreadable};
 use crate::snapshot::{self, Cache, Excluded, SnapshotError};
 use crate::walk::Tree;
@@ -141,7 +142,8 @@ impl Wip {
             Some(main) => main,
             // There is no clone any more: the tree is that of its last commit.
             None => Written {
-                tree: tree_of(&open(&repository.paths.private_repo())?, &base)?.to_string(),
+                tree: tree_of(&commits::open(&repository.paths.private_repo())?, &base)?
+                    .to_string(),
                 is_clean: true,
                 skipped: Vec::new(),
                 skipped_count: 0,
@@ -209,7 +211,7 @@ async fn other(
 async fn is_unchanged(repository: &Repository, root: OwnedFd, head: CommitId) -> bool {
     let Ok(scratch) = repository.quarantine.scratch().await else { return false };
     let work = tokio::task::spawn_blocking(move || {
-        let repo = open(&scratch).ok()?;
+        let repo = commits::open(&scratch).ok()?;
         let tree = tree_of(&repo, &head).ok()?;
         let (mut cache, limits) = (Cache::default(), snapshot::Limits::default());
         let none = Excluded::new();
@@ -228,7 +230,7 @@ async fn write_tree(
 ) -> Result<(Written, Cache), Failure> {
     let repo = repository.paths.private_repo();
     let work = tokio::task::spawn_blocking(move || {
-        let repo = open(&repo)?;
+        let repo = commits::open(&repo)?;
         let head_tree = head.as_ref().map(|head| tree_of(&repo, head)).transpose()?;
         let limits = snapshot::Limits::default();
         let taken = snapshot::take(&repo, &root, head_tree, &exclude, &mut cache, limits);
@@ -301,7 +303,7 @@ fn saved(repository: &Repository, content: &Content) -> Vec<Saved> {
 
 /// Writes the snapshot's commit, and those that it gathers.
 fn write(repository: &Repository, content: &Content) -> Result<CommitId, Failure> {
-    let repo = open(&repository.paths.private_repo())?;
+    let repo = commits::open(&repository.paths.private_repo())?;
     let mut others = Vec::new();
     for other in &content.others {
         let parents: Vec<CommitId> = other.head.clone().into_iter().collect();
@@ -354,24 +356,8 @@ fn commit(
     parents: &[CommitId],
     message: String,
 ) -> Result<CommitId, Failure> {
-    let id = |text: &str| ObjectId::from_hex(text.as_bytes()).map_err(Failure::internal);
-    let seconds = jiff::Timestamp::now().as_second();
-    let who = gix::actor::Signature {
-        name: "Gas Town Polecat".into(),
-        email: "polecat@gastown.io".into(),
-        time: gix::date::Time { seconds, offset: 0 },
-    };
-    let commit = gix::objs::Commit {
-        tree: id(tree)?,
-        parents: parents.iter().map(|p| id(p.as_str())).collect::<Result<_, _>>()?,
-        author: who.clone(),
-        committer: who,
-        encoding: None,
-        message: message.into(),
-        extra_headers: Vec::new(),
-    };
-    let written = repo.write_object(&commit).map_err(Failure::internal)?;
-    written.to_string().parse().map_err(Failure::internal)
+    let tree = ObjectId::from_hex(tree.as_bytes()).map_err(Failure::internal)?;
+    commits::write(repo, tree, parents, message)
 }
 
 async fn push(repository: &mut Repository, commit: CommitId, dirty: bool) -> Result<(), Failure> {
@@ -394,10 +380,6 @@ async fn push(repository: &mut Repository, commit: CommitId, dirty: bool) -> Res
     repository.state.wip = Some(commit);
     (repository.state.wip_exists, repository.state.wip_dirty) = (true, dirty);
     repository.save_state()
-}
-
-fn open(path: &std::path::Path) -> Result<gix::Repository, Failure> {
-    gix::open_opts(path, gix::open::Options::isolated()).map_err(Failure::internal)
 }
 
 fn tree_of(repo: &gix::Repository, commit: &CommitId) -> Result<ObjectId, Failure> {
