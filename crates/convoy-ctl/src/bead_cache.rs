@@ -20,6 +20,8 @@ use crate::service::{self, BeadSource};
 
 /// How many beads a Convoy may have, those that it depends on included.
 const MAX_BEADS: usize = 20_000;
+/// How many beads of complete Convoys are read by one request.
+const READ_AT_ONCE: usize = 1_000;
 /// The wait before a lost stream is opened again: doubled each time, from the first to the second.
 const REOPEN: (Duration, Duration) = (Duration::from_millis(250), Duration::from_secs(10));
 
@@ -182,7 +184,7 @@ impl BeadCache {
         stream
     }
 
-    /// Keeps the stream of a Rig open while one of its Convoys is not complete.
+    /// Keeps the stream of a Rig open while it has Convoys: a bead of a complete one may be reopened.
     async fn follow(&self, rig: &str, stream: &RevisionStream) {
         let mut wait = REOPEN.0;
         loop {
@@ -204,7 +206,7 @@ impl BeadCache {
                 tracing::info!(rig, "the stream of the rig's beads was lost");
                 self.trigger_convoys(rig).await;
             }
-            if self.open_convoys(rig).is_empty() {
+            if self.convoys_of(rig).is_empty() {
                 self.streams.lock().remove(rig);
                 return;
             }
@@ -213,19 +215,49 @@ impl BeadCache {
         }
     }
 
+    /// Triggers the Convoys of the Rig that the change may concern.
     async fn trigger_convoys(&self, rig: &str) {
-        for convoy in self.open_convoys(rig) {
-            self.trigger.send(convoy).await;
+        let (complete, open): (Vec<_>, Vec<_>) =
+            self.convoys_of(rig).into_iter().partition(|convoy| is_complete(convoy));
+        let changed = self.changed(rig, complete).await;
+        for convoy in open.into_iter().chain(changed) {
+            self.trigger.send(ObjectRef::from_obj(convoy.as_ref())).await;
         }
     }
 
-    /// Convoys of the Rig that are not complete.
-    fn open_convoys(&self, rig: &str) -> Vec<ObjectRef<Convoy>> {
-        let is_open = |convoy: &Convoy| {
-            let phase = convoy.status.as_ref().and_then(|status| status.phase);
-            convoy.spec.rig_ref.as_deref() == Some(rig) && phase != Some(ConvoyPhase::Complete)
+    /// Those of the complete Convoys that have a bead which is not as it was read last: a person may
+    /// have reopened it. They are many and seldom change, so their beads are read at once.
+    async fn changed(&self, rig: &str, complete: Vec<Arc<Convoy>>) -> Vec<Arc<Convoy>> {
+        let ids: BTreeSet<&String> =
+            complete.iter().flat_map(|convoy| &convoy.spec.tracked_beads).collect();
+        let ids: Vec<String> = ids.into_iter().cloned().collect();
+        let mut facts = HashMap::new();
+        for ids in ids.chunks(READ_AT_ONCE) {
+            match self.source.get(rig.to_owned(), ids.to_vec()).await {
+                Ok(beads) => facts.extend(beads.into_iter().map(|bead| {
+                    let id = bead.id.clone();
+                    (id, service::fact(bead))
+                })),
+                // The Convoys read the error themselves, and report it.
+                Err(_) => return complete,
+            }
+        }
+        let cached = self.cached.lock();
+        let is_changed = |convoy: &Arc<Convoy>| {
+            let known = cached.get(convoy.metadata.uid.as_deref().unwrap_or_default());
+            known.is_none_or(|known| {
+                let mut tracked = convoy.spec.tracked_beads.iter();
+                tracked.any(|bead| known.beads.facts.get(bead) != facts.get(bead))
+            })
         };
-        let convoys = self.convoys.state_filter(is_open);
-        convoys.iter().map(|convoy| ObjectRef::from_obj(convoy.as_ref())).collect()
+        complete.into_iter().filter(is_changed).collect()
     }
+
+    fn convoys_of(&self, rig: &str) -> Vec<Arc<Convoy>> {
+        self.convoys.state_filter(|convoy| convoy.spec.rig_ref.as_deref() == Some(rig))
+    }
+}
+
+fn is_complete(convoy: &Convoy) -> bool {
+    convoy.status.as_ref().and_then(|status| status.phase) == Some(ConvoyPhase::Complete)
 }
