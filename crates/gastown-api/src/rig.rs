@@ -27,7 +27,18 @@ use crate::witness::WitnessTemplate;
     printcolumn(name = "Phase", type_ = "string", json_path = ".status.phase"),
     printcolumn(name = "Polecats", type_ = "integer", json_path = ".status.polecatCount"),
     printcolumn(name = "Convoys", type_ = "integer", json_path = ".status.activeConvoys"),
-    printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp")
+    printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp"),
+    printcolumn(
+        name = "Reason",
+        type_ = "string",
+        json_path = ".status.conditions[?(@.type==\"Available\")].reason"
+    ),
+    printcolumn(
+        name = "Message",
+        type_ = "string",
+        json_path = ".status.conditions[?(@.type==\"Available\")].message",
+        priority = 1
+    )
 )]
 #[serde(rename_all = "camelCase")]
 #[schemars(extend("x-kubernetes-validations" = schema::rules(&[
@@ -78,7 +89,8 @@ pub struct RigSpec {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct RigSettings {
-    /// Pool of names for Polecats: `mad-max`, `minerals` or `wasteland`. Defaults to `mad-max`.
+    /// What the names of the Polecats that convoys create begin with: `mad-max`, `minerals` or
+    /// `wasteland`. A change renames no Polecat. Defaults to `mad-max`.
     #[serde(default = "default_theme")]
     #[schemars(length(max = 64), extend("x-kubernetes-validations" = schema::rules(&[
         ("self in ['mad-max', 'minerals', 'wasteland']", "namepoolTheme must be one of mad-max, minerals, wasteland"),
@@ -89,8 +101,9 @@ pub struct RigSettings {
     #[serde(default = "default_max_polecats")]
     #[schemars(range(min = 1, max = 100))]
     pub max_polecats: i32,
-    /// How long after the landing a Polecat names in `status.saved` what was saved beside its work
-    /// branch, such as `72h`. By default 168h.
+    /// How long after the landing is kept what a Polecat saved beside its work branch, such as `72h`.
+    /// After that `status.saved` does not name it any longer, and its refs are deleted from the
+    /// remote. What a Polecat saved that was deleted before its work landed stays. By default 168h.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 64), extend("x-kubernetes-validations" = schema::duration()))]
     pub wip_retention: Option<String>,

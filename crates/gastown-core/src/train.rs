@@ -233,8 +233,12 @@ pub enum Step {
     },
     /// Set the condition `Merged` of a landed request's Polecat again, because it was erased.
     NotifyAuthor(RequestId),
-    /// Delete the landed request's branch, if it is still at the request's commit.
-    DeleteBranch(RequestId),
+    /// Delete the landed request's branch where that is wanted, if it is still at the request's
+    /// commit, and record which refs hold what its author saved beside it.
+    CleanUp(RequestId),
+    /// Delete the recorded refs with what was saved beside the landed work: they were kept for as
+    /// long as the rig wants.
+    DeleteSaved(RequestId),
     /// Find out whether the author still exists and can take the request back.
     LookUpAuthor(RequestId),
     /// Send the request back to its author, with the evidence.

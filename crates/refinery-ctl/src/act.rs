@@ -2,6 +2,7 @@
 //! decision takes it into account.
 
 mod build;
+mod clean_up;
 mod end;
 mod fetch;
 mod gate;
@@ -50,7 +51,8 @@ pub(crate) async fn act(
             land::mark_landed(pass, train, &request, commit, tested, reason).await
         }
         Step::NotifyAuthor(request) => land::notify_author(pass, train, &request).await,
-        Step::DeleteBranch(request) => land::delete_branch(pass, train, remote, &request).await,
+        Step::CleanUp(request) => clean_up::branch(pass, train, remote, &request).await,
+        Step::DeleteSaved(request) => clean_up::saved(pass, train, remote, &request).await,
         Step::LookUpAuthor(request) => end::look_up_author(pass, train, &request).await,
         Step::Rework { request, reason, evidence } => {
             end::rework(pass, train, &request, reason, evidence).await

@@ -12,6 +12,7 @@ use kube::runtime::reflector::ObjectRef;
 use crate::context::{Context, admits, is_merged};
 use crate::gate::{self, JobRecipe};
 use crate::pass::Pass;
+use crate::record::RequestRecord;
 use crate::train::{Entry, Train};
 
 /// The watch cache shows a Job that was created within this time; one that it does not show by then
@@ -128,5 +129,13 @@ fn request(pass: &Pass<'_>, id: &RequestId, e: &Entry) -> Request {
         author: cached.author,
         author_notified: is_author_notified(pass.ctx, e),
         cleaned: record.cleaned,
+        saved_until: saved_until(pass, record),
     }
+}
+
+/// Until when the rig keeps what was saved beside landed work, where something was.
+fn saved_until(pass: &Pass<'_>, record: &RequestRecord) -> Option<Timestamp> {
+    let end = record.end.as_ref().filter(|_| !record.saved.is_empty())?;
+    let kept = SignedDuration::try_from(pass.rig.spec.settings.wip_retention()).ok()?;
+    Some(end.at.checked_add(kept).unwrap_or(Timestamp::MAX))
 }

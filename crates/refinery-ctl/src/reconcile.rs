@@ -195,7 +195,8 @@ fn changes_status(step: &Step) -> bool {
         | Step::ReleaseJob { .. }
         | Step::ReadBack { .. }
         | Step::NotifyAuthor(_)
-        | Step::DeleteBranch(_)
+        | Step::CleanUp(_)
+        | Step::DeleteSaved(_)
         | Step::LookUpAuthor(_)
         | Step::DeleteRequest(_)
         | Step::Wait { .. } => false,

@@ -1,8 +1,11 @@
 //! The durable record of a request: its annotation `gastown.io/verdicts`.
 
+use std::collections::BTreeMap;
+
 use gastown_api::names::annotation;
 use gastown_api::{MergePhase, MergeRequest};
 use gastown_core::train::{End, Verdict, is_final};
+use gastown_types::CommitId;
 use kube::ResourceExt as _;
 use serde::{Deserialize, Serialize};
 
@@ -38,6 +41,9 @@ pub(crate) struct RequestRecord {
     /// Whether the branch of a landed request was deleted, or stays for good.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub cleaned: bool,
+    /// The refs that hold what its author saved beside the landed work, and their commits.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub saved: BTreeMap<String, CommitId>,
 }
 
 #[allow(clippy::trivially_copy_pass_by_ref)]
@@ -97,8 +103,16 @@ mod tests {
     fn a_record_reads_back_as_it_was_written() {
         let empty = RequestRecord { version: 1, ..RequestRecord::default() };
         assert_eq!(RequestRecord::of(&request(None)), empty);
-        let record = RequestRecord { broken_runs: 2, retried: 1, cleaned: true, ..empty };
-        assert_eq!(record.text(), r#"{"v":1,"faults":2,"retried":1,"cleaned":true}"#);
+        let commit: CommitId = "a".repeat(40).parse().unwrap();
+        let saved = BTreeMap::from([("refs/gastown/wip/team/toast/1".to_owned(), commit)]);
+        let record = RequestRecord { broken_runs: 2, retried: 1, cleaned: true, saved, ..empty };
+        assert_eq!(
+            record.text(),
+            format!(
+                r#"{{"v":1,"faults":2,"retried":1,"cleaned":true,"saved":{{"refs/gastown/wip/team/toast/1":"{}"}}}}"#,
+                "a".repeat(40)
+            )
+        );
         assert_eq!(RequestRecord::of(&request(Some(&record.text()))), record);
     }
 

@@ -96,15 +96,18 @@ fn polecats(
     Watch::<Polecat>::all(runtime).trim(trim_polecat).notify(trigger, map).start()
 }
 
-/// Leaves of a Polecat its condition `Merged`.
+/// Leaves of a Polecat its condition `Merged`, and what it saved beside its work.
 fn trim_polecat(polecat: &mut Polecat) {
     polecat.spec = PolecatSpec::of_rig(std::mem::take(&mut polecat.spec.rig));
     polecat.metadata.annotations = None;
     polecat.metadata.labels = None;
     if let Some(mut status) = polecat.status.take() {
         status.conditions.retain(|c| c.type_ == condition::MERGED);
-        polecat.status =
-            Some(PolecatStatus { conditions: status.conditions, ..PolecatStatus::default() });
+        polecat.status = Some(PolecatStatus {
+            conditions: status.conditions,
+            saved: status.saved,
+            ..PolecatStatus::default()
+        });
     }
 }
 

@@ -214,18 +214,20 @@ fn notify_authors(snapshot: &Snapshot) -> Rule {
     }
 }
 
-/// Branches of landed requests are deleted, and requests that ended long ago.
+/// Branches of landed requests are deleted, what was saved beside them once the rig does not keep it
+/// any longer, and requests that ended long ago.
 fn clean_up(snapshot: &Snapshot) -> Rule {
     for r in &snapshot.requests {
         let Some(end) = &r.end else { continue };
-        if end.phase == MergePhase::Landed
-            && snapshot.delete_branches
-            && !r.cleaned
-            && r.not_before.is_none_or(|t| t <= snapshot.now)
-        {
-            return ControlFlow::Break(Step::DeleteBranch(r.id.clone()));
+        let has_remains = snapshot.delete_branches || r.polecat.is_some();
+        let may_be_tried = r.not_before.is_none_or(|t| t <= snapshot.now);
+        if end.phase == MergePhase::Landed && has_remains && !r.cleaned && may_be_tried {
+            return ControlFlow::Break(Step::CleanUp(r.id.clone()));
         }
-        if after(end.at, KEPT_SECONDS) <= snapshot.now {
+        if r.saved_until.is_some_and(|t| t <= snapshot.now) && may_be_tried {
+            return ControlFlow::Break(Step::DeleteSaved(r.id.clone()));
+        }
+        if r.saved_until.is_none() && after(end.at, KEPT_SECONDS) <= snapshot.now {
             return ControlFlow::Break(Step::DeleteRequest(r.id.clone()));
         }
     }

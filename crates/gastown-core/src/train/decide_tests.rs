@@ -2,7 +2,7 @@ use std::collections::BTreeSet;
 
 use jiff::SignedDuration;
 
-use super::simulation::{Simulation, request, start};
+use super::simulation::{SAVED_SECONDS, Simulation, request, start};
 use super::*;
 
 #[test]
@@ -177,8 +177,13 @@ fn a_person_can_have_a_reworked_request_tried_again() {
 fn ended_requests_are_deleted_after_a_week() {
     let mut sim = Simulation::new(1, BTreeSet::new(), BTreeSet::new(), false);
     sim.settle();
+    let id = RequestId("uid-0".into());
     sim.snapshot.now += SignedDuration::from_secs(KEPT_SECONDS);
-    assert_eq!(decide(&sim.snapshot), Step::DeleteRequest(RequestId("uid-0".into())));
+    assert!(matches!(decide(&sim.snapshot), Step::Wait { .. }), "what it saved is kept longer");
+    sim.snapshot.now += SignedDuration::from_secs(SAVED_SECONDS - KEPT_SECONDS);
+    assert_eq!(decide(&sim.snapshot), Step::DeleteSaved(id.clone()));
+    sim.act(Step::DeleteSaved(id.clone()));
+    assert_eq!(decide(&sim.snapshot), Step::DeleteRequest(id));
 }
 
 #[test]

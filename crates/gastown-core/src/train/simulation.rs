@@ -46,8 +46,12 @@ pub(super) fn request(n: u32) -> Request {
         author: Author::Unknown,
         author_notified: false,
         cleaned: false,
+        saved_until: None,
     }
 }
+
+/// For how long the simulated rig keeps what was saved beside landed work.
+pub(super) const SAVED_SECONDS: i64 = 2 * KEPT_SECONDS;
 
 /// What is true of remote and gates, beside the snapshot that the controller has of them.
 pub(super) struct Simulation {
@@ -212,7 +216,17 @@ impl Simulation {
                 self.at(&request).author_notified = true;
             }
             Step::NotifyAuthor(request) => self.at(&request).author_notified = true,
-            Step::DeleteBranch(request) => self.at(&request).cleaned = true,
+            Step::CleanUp(request) => {
+                let until = self.snapshot.now + SignedDuration::from_secs(SAVED_SECONDS);
+                let saves = Self::number(&request) % 2 == 0;
+                let r = self.at(&request);
+                (r.cleaned, r.saved_until) = (true, saves.then_some(until));
+            }
+            Step::DeleteSaved(request) => {
+                let now = self.snapshot.now;
+                let until = self.at(&request).saved_until.take();
+                assert!(until.is_some_and(|until| until <= now), "not before its time");
+            }
             Step::LookUpAuthor(request) => self.at(&request).author = Author::Present,
             Step::Rework { request, reason, .. } => {
                 let n = Self::number(&request);
@@ -236,7 +250,10 @@ impl Simulation {
                 (r.end, r.broken_runs, r.not_before, r.retried) = (None, 0, None, r.retry);
                 r.verdicts.clear();
             }
-            Step::DeleteRequest(request) => self.snapshot.requests.retain(|r| r.id != request),
+            Step::DeleteRequest(request) => {
+                assert_eq!(self.at(&request).saved_until, None, "the refs are forgotten");
+                self.snapshot.requests.retain(|r| r.id != request);
+            }
         }
         true
     }

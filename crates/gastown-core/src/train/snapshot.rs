@@ -95,6 +95,8 @@ pub struct Request {
     pub author_notified: bool,
     /// Whether its branch was deleted, or stays for good, after it landed.
     pub cleaned: bool,
+    /// Until when the rig keeps what was saved beside its landed work, where something was.
+    pub saved_until: Option<Timestamp>,
 }
 
 /// Whether a request's commit is on its branch.

@@ -11,9 +11,9 @@ use gastown_types::CommitId;
 use jiff::Timestamp;
 use kube::ResourceExt as _;
 
-use super::fetch::{blocking, fetch, refresh};
+use super::fetch::{blocking, refresh};
 use super::polecat::mark_merged;
-use super::record::{end, save};
+use super::record::end;
 use crate::error::Error;
 use crate::pass::Pass;
 use crate::train::{Train, in_seconds};
@@ -195,42 +195,4 @@ pub(super) fn publish(pass: &Pass<'_>, request: &MergeRequest, note: Note) {
     let events = &pass.ctx.runtime.events;
     events.publish(pass.refinery.as_ref(), note.clone().about(request));
     events.publish(request, note);
-}
-
-/// Deletes a landed branch that nobody has moved since. One that cannot be deleted stays, which is
-/// not an error.
-pub(super) async fn delete_branch(
-    pass: &Pass<'_>,
-    train: &mut Train,
-    remote: &Remote,
-    id: &RequestId,
-) -> Result<(), Error> {
-    let Some(e) = train.entries.get(id) else { return Ok(()) };
-    let (branch, commit) = (e.durable.branch.clone(), e.durable.commit.clone());
-    // Another open request of the same branch still needs it.
-    let is_needed = train
-        .entries
-        .iter()
-        .any(|(other, e)| other != id && e.durable.branch == branch && e.is_open());
-    if branch != pass.target && !is_needed {
-        if !pass.mirror().path().exists() {
-            // A push needs a repository, even one that only deletes.
-            fetch(pass, train, remote).await?;
-        }
-        let update = RefUpdate { name: branch.full(), expected: Some(commit), new: None };
-        match remote.push(&pass.ctx.git, pass.mirror().path(), &[update]).await {
-            Ok(outcomes) => tracing::debug!(%branch, ?outcomes, "deleted a landed branch"),
-            Err(error) if error.class.is_transient() => {
-                if let Some(e) = train.entry(id) {
-                    e.scratch.not_before = Some(in_seconds(60));
-                }
-                return Ok(());
-            }
-            Err(error) => tracing::info!(%branch, %error, "a landed branch was not deleted"),
-        }
-    }
-    if let Some(e) = train.entry(id) {
-        e.durable.record.cleaned = true;
-    }
-    save(pass, train, id).await
 }

@@ -1,7 +1,9 @@
 //! How requests end.
 
 use anyhow::{Context as _, Result, ensure};
-use gastown_api::{EscalationPhase, MergePhase, MergeRequestStatus, Polecat, Severity, conditions};
+use gastown_api::{
+    EscalationPhase, MergePhase, MergeRequestStatus, Polecat, Rig, Severity, conditions,
+};
 use gastown_cluster::control_plane::{ControlPlane, Options};
 use gastown_fakes::kubelet::{Exit, Outcome};
 use kube::api::{Patch, PatchParams};
@@ -58,6 +60,49 @@ async fn what_passes_its_gate_lands_as_it_was_tested() -> Result<()> {
         fixture.remote_head("feature/a").is_none().then_some(())
     })
     .await
+}
+
+#[tokio::test]
+async fn what_was_saved_beside_landed_work_goes_when_the_rig_does_not_keep_it_any_longer()
+-> Result<()> {
+    let fixture = Fixture::new().await?;
+    let polecat = fixture.polecat("toast").await?;
+    let source = fixture.branch("feature/a", "a", "new\n");
+    let folder = format!("refs/gastown/wip/{}", fixture.namespace);
+    let [kept, moved, foreign] =
+        ["toast/1", "toast/2", "nux/1"].map(|name| format!("{folder}/{name}"));
+    for name in [&kept, &moved, &foreign] {
+        git(&fixture.remote(), &["update-ref", name, &source]);
+    }
+    let saved = [&kept, &moved, &foreign].map(|name| json!({"ref": name, "commit": source}));
+    let polecats = Api::<Polecat>::namespaced(fixture.client.clone(), &fixture.namespace);
+    let status = json!({"status": {"saved": saved}});
+    polecats.patch_status("toast", &PatchParams::default(), &Patch::Merge(status)).await?;
+    fixture.submit("mr-a", "feature/a", &source, Some(&polecat)).await?;
+    let pod = fixture.gate(&[]).await?;
+    fixture.gate_ends(&pod, 0, "").await?;
+    until(TIMEOUT, &fixture.requests(), "mr-a", "the refs to be recorded", |request| {
+        let record = request?.annotations().get("gastown.io/verdicts")?;
+        (record.contains(&kept) && !record.contains(&foreign)).then_some(())
+    })
+    .await?;
+    let refs =
+        || git(&fixture.remote(), &["for-each-ref", "--format=%(refname)", "refs/gastown/wip"]);
+    ensure!(refs().lines().count() == 3, "they are kept for a week: {}", refs());
+
+    // Another Polecat of this name has saved something since.
+    let main = fixture.remote_head("main").context("main")?;
+    git(&fixture.remote(), &["update-ref", &moved, &main]);
+    let rigs = Api::<Rig>::all(fixture.client.clone());
+    let short = json!({"spec": {"settings": {"wipRetention": "1s"}}});
+    rigs.patch(&fixture.rig, &PatchParams::default(), &Patch::Merge(short)).await?;
+    until(TIMEOUT, &fixture.requests(), "mr-a", "the refs to be deleted", |request| {
+        let record = request?.annotations().get("gastown.io/verdicts")?;
+        (!record.contains(&kept)).then_some(())
+    })
+    .await?;
+    ensure!(refs().lines().eq([foreign.as_str(), moved.as_str()]), "{}", refs());
+    Ok(())
 }
 
 #[tokio::test]
