@@ -79,7 +79,12 @@ pub async fn serve(
         service::policy(&runtime.args.namespace),
         runtime.drain.clone(),
     );
-    let controller = Controller { name: "beadstore", store: bead_stores, triggers };
+    let controller = Controller {
+        name: "beadstore",
+        store: bead_stores,
+        triggers,
+        conditions: Some(|object| Some(&object.status.as_ref()?.conditions)),
+    };
     let work = async {
         controller.run(&runtime, ctx, reconcile::reconcile).await;
         anyhow::Ok(())

@@ -60,8 +60,13 @@ pub async fn serve(runtime: Runtime, source: Arc<dyn BeadSource>) -> anyhow::Res
         pace: Pace::new(report::DETAILS_EVERY),
         runtime: runtime.clone(),
     };
-    Controller { name: "convoy", store: convoys, triggers }
-        .run(&runtime, Arc::new(ctx), reconcile)
-        .await;
+    Controller {
+        name: "convoy",
+        store: convoys,
+        triggers,
+        conditions: Some(|object| Some(&object.status.as_ref()?.conditions)),
+    }
+    .run(&runtime, Arc::new(ctx), reconcile)
+    .await;
     Ok(())
 }

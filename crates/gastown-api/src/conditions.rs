@@ -9,6 +9,8 @@ use std::borrow::Cow;
 use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 
+use crate::names::reason;
+
 /// Longest message that the schema takes.
 const MAX_MESSAGE: usize = 32_768;
 
@@ -60,14 +62,16 @@ pub struct Draft {
 }
 
 impl Draft {
-    /// A condition of this type.
+    /// A condition of this type. A reason without a documented meaning is shown as
+    /// [`reason::documented`] has it.
     pub fn new(
         type_: &'static str,
         status: impl Into<Status>,
         reason: impl Into<Cow<'static, str>>,
         message: impl Into<String>,
     ) -> Self {
-        Self { type_, status: status.into(), reason: reason.into(), message: message.into() }
+        let (reason, message) = reason::documented(reason, message);
+        Self { type_, status: status.into(), reason, message }
     }
 }
 
@@ -95,7 +99,7 @@ pub fn is_true(conditions: &[Condition], type_: &str) -> bool {
     find(conditions, type_).is_some_and(|c| c.status == "True")
 }
 
-/// Sets the condition of a type. `lastTransitionTime` moves only when the status flips, so setting
+/// Sets the condition of a type, with a reason that has a documented meaning. `lastTransitionTime` moves only when the status flips, so setting
 /// what already holds changes nothing. Times are whole seconds, as objects keep them.
 pub fn set(
     conditions: &mut Vec<Condition>,
@@ -107,13 +111,14 @@ pub fn set(
     now: Timestamp,
 ) {
     let status = status.into().as_str();
+    let (reason, message) = reason::documented(reason.to_owned(), message);
     let kept = find(conditions, type_)
         .filter(|c| c.status == status)
         .map(|c| c.last_transition_time.clone());
     let condition = Condition {
         type_: type_.to_owned(),
         status: status.to_owned(),
-        reason: reason.to_owned(),
+        reason: reason.into_owned(),
         message: message.chars().take(MAX_MESSAGE).collect(),
         observed_generation: generation,
         last_transition_time: kept.unwrap_or_else(|| time(now)),
@@ -150,30 +155,42 @@ mod tests {
     #[test]
     fn the_time_moves_only_when_the_status_flips() {
         let mut all = Vec::new();
-        set(&mut all, "Ready", true, "Up", "It is up.", Some(1), at(10));
-        set(&mut all, "Ready", true, "Still", "It is still up.", Some(2), at(20));
+        set(&mut all, "Ready", true, "Ready", "It is up.", Some(1), at(10));
+        set(&mut all, "Ready", true, "Healthy", "It is still up.", Some(2), at(20));
         let ready = find(&all, "Ready").unwrap();
-        assert_eq!((ready.reason.as_str(), ready.observed_generation), ("Still", Some(2)));
+        assert_eq!((ready.reason.as_str(), ready.observed_generation), ("Healthy", Some(2)));
         assert_eq!(ready.last_transition_time, Time(at(10)));
-        set(&mut all, "Ready", Status::Unknown, "Lost", "", Some(2), at(30));
+        set(&mut all, "Ready", Status::Unknown, "NodeLost", "", Some(2), at(30));
         assert_eq!(find(&all, "Ready").unwrap().last_transition_time, Time(at(30)));
         assert!(!is_true(&all, "Ready"));
     }
 
     #[test]
+    fn a_word_of_another_program_is_in_the_message() {
+        let mut all = Vec::new();
+        set(&mut all, "Ready", false, "RunContainerError", "no such file", None, at(10));
+        let shown = |all: &[Condition]| (all[0].reason.clone(), all[0].message.clone());
+        let wanted = ("Other".to_owned(), "RunContainerError: no such file".to_owned());
+        assert_eq!(shown(&all), wanted);
+        let draft = Draft::new("Ready", false, "RunContainerError", "no such file");
+        merge(&mut all, [draft], None, at(20));
+        assert_eq!(shown(&all), wanted);
+    }
+
+    #[test]
     fn setting_the_same_again_changes_nothing() {
         let mut all = Vec::new();
-        set(&mut all, "Ready", false, "No", "Not yet.", None, at(10));
+        set(&mut all, "Ready", false, "NotReady", "Not yet.", None, at(10));
         let before = all.clone();
-        set(&mut all, "Ready", false, "No", "Not yet.", None, at(99));
+        set(&mut all, "Ready", false, "NotReady", "Not yet.", None, at(99));
         assert_eq!(all, before);
     }
 
     #[test]
     fn another_type_is_left_alone() {
         let mut all = Vec::new();
-        set(&mut all, "Ready", true, "A", "", None, at(1));
-        set(&mut all, "Merged", true, "B", "", None, at(2));
+        set(&mut all, "Ready", true, "Ready", "", None, at(1));
+        set(&mut all, "Merged", true, "MergeComplete", "", None, at(2));
         remove(&mut all, "Ready");
         assert!(find(&all, "Ready").is_none());
         assert!(is_true(&all, "Merged"));
@@ -186,7 +203,7 @@ mod tests {
             &mut all,
             "Ready",
             true,
-            "A",
+            "Ready",
             &"日".repeat(40_000),
             None,
             Timestamp::from_millisecond(1_500).unwrap(),

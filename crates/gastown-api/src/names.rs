@@ -100,6 +100,9 @@ pub mod condition {
     pub const READY: &str = "Ready";
     /// Polecat: whether its pod works (the Go operator's condition).
     pub const WORKING: &str = "Working";
+    /// Every kind but Polecats: what its controller does for it fails, and that does not pass by
+    /// itself. It is absent while all goes well.
+    pub const STALLED: &str = "Stalled";
     /// Several kinds: whether work is under way.
     pub const PROGRESSING: &str = "Progressing";
     /// Polecat: whether the work is done. Other kinds: whether the object can be used.

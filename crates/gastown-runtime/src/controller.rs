@@ -9,6 +9,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures::StreamExt as _;
+use gastown_api::names::reason;
 use gastown_types::text;
 use kube::Resource;
 use kube::runtime::controller::{Action, Config, Error as QueueError, applier};
@@ -21,6 +22,7 @@ use crate::events::Note;
 use crate::jitter::jittered;
 use crate::metrics::{ControllerLabels, ReconcileLabels};
 use crate::runtime::Runtime;
+use crate::stalled::{self, Conditions};
 use crate::watch::Triggers;
 
 /// The class of an error, which alone decides retry, metric label and log level.
@@ -114,10 +116,15 @@ pub struct Controller<K: Resource<DynamicType = ()> + 'static> {
     pub store: Store<K>,
     /// Which of them to reconcile next.
     pub triggers: Triggers<K>,
+    /// Where they have their conditions, if the condition `Stalled` is to show there why an
+    /// action fails.
+    pub conditions: Option<Conditions<K>>,
 }
 
 /// The longest message of an Event, in characters.
 const MAX_MESSAGE: usize = 900;
+/// An error that may pass by itself is shown when it has come this often in a row.
+const STALLED_AFTER: u32 = 3;
 
 /// How many reconciles of an object have failed in a row.
 type Failures<K> = Mutex<HashMap<ObjectRef<K>, u32>>;
@@ -136,7 +143,7 @@ where
         Fut: Future<Output = Result<Action, E>> + Send + 'static,
         E: Classify,
     {
-        let Self { name, store, mut triggers } = self;
+        let Self { name, store, mut triggers, conditions } = self;
         let reconcile = Arc::new(reconcile);
         let failures: Arc<Failures<K>> = Arc::default();
         loop {
@@ -159,6 +166,7 @@ where
                 runtime: runtime.clone(),
                 reconcile: reconcile.clone(),
                 failures: failures.clone(),
+                conditions,
             };
             let config = Config::default().concurrency(runtime.args.concurrency.max(1));
             let results = applier(
@@ -212,6 +220,7 @@ struct Step<K: Resource<DynamicType = ()> + 'static, F> {
     runtime: Runtime,
     reconcile: Arc<F>,
     failures: Arc<Failures<K>>,
+    conditions: Option<Conditions<K>>,
 }
 
 impl<K: Resource<DynamicType = ()> + 'static, F> Clone for Step<K, F> {
@@ -221,6 +230,7 @@ impl<K: Resource<DynamicType = ()> + 'static, F> Clone for Step<K, F> {
             runtime: self.runtime.clone(),
             reconcile: self.reconcile.clone(),
             failures: self.failures.clone(),
+            conditions: self.conditions,
         }
     }
 }
@@ -260,17 +270,24 @@ where
             .reconcile_seconds
             .get_or_create(&ControllerLabels { controller: self.name })
             .observe(seconds);
-        let (result, action) = span.in_scope(|| match ended {
+        let (result, action, stalled) = span.in_scope(|| match ended {
             Ok(Ok(action)) => {
                 self.failures.lock().remove(&reference);
-                (if action == Action::await_change() { "success" } else { "requeue" }, action)
+                let change = action == Action::await_change();
+                (if change { "success" } else { "requeue" }, action, Some(None))
             }
             Ok(Err(error)) => {
-                self.report(about.as_ref(), &error);
-                (error.class().label(), self.retry(reference, error.class(), &error))
+                let (action, failures) = self.retry(reference, error.class(), &error);
+                (error.class().label(), action, stalled(&error, failures).map(Some))
             }
-            Err(panic) => (Class::Fatal.label(), self.retry(reference, Class::Fatal, &panic)),
+            Err(panic) => {
+                let (action, _) = self.retry(reference, Class::Fatal, &panic);
+                (Class::Fatal.label(), action, None)
+            }
         });
+        if let Some(message) = stalled {
+            self.report(about.as_ref(), message).instrument(span).await;
+        }
         self.runtime
             .metrics
             .reconciles
@@ -279,20 +296,16 @@ where
         Ok(action)
     }
 
-    /// Publishes why an object could not be reconciled where that does not pass by itself: a missing
-    /// permission, a quota, a policy, a field that the API server refuses.
-    fn report(&self, object: &K, error: &impl Classify) {
-        if !matches!(error.class(), Class::Forbidden | Class::InvalidSpec) {
-            return;
+    /// Shows why an object could not be reconciled, in an Event and a condition, or that it could.
+    async fn report(&self, object: &K, message: Option<String>) {
+        if let Some(message) = &message {
+            let note = Note::warning("Reconcile", reason::ACTION_FAILED, message);
+            self.runtime.events.publish(object, note);
         }
-        let mut message = error.to_string();
-        let mut source = error.source();
-        while let Some(cause) = source {
-            message = format!("{message}: {cause}");
-            source = cause.source();
+        if let Some(conditions) = self.conditions {
+            let (client, present) = (&self.runtime.client, conditions(object));
+            stalled::show(client, self.name, object, present, message.as_deref()).await;
         }
-        let note = Note::warning("Reconcile", "ActionFailed", text::line(&message, MAX_MESSAGE));
-        self.runtime.events.publish(object, note);
     }
 
     /// Counts a failure, logs it, and requeues the object with back-off.
@@ -301,7 +314,7 @@ where
         reference: ObjectRef<K>,
         class: Class,
         error: &(dyn std::error::Error + 'static),
-    ) -> Action {
+    ) -> (Action, u32) {
         let failures = {
             let mut failures = self.failures.lock();
             let failures = failures.entry(reference).or_default();
@@ -326,8 +339,28 @@ where
                 );
             }
         }
-        Action::requeue(after)
+        (Action::requeue(after), failures)
     }
+}
+
+/// What an object shows of an error that does not pass by itself: a missing permission, a quota, a
+/// policy, a field that the API server refuses; or any other that has come several times in a row.
+fn stalled(error: &impl Classify, failures: u32) -> Option<String> {
+    let lasts = match error.class() {
+        Class::Forbidden | Class::InvalidSpec => true,
+        Class::Conflict | Class::Fatal => false,
+        Class::Retry { .. } | Class::Missing => failures >= STALLED_AFTER,
+    };
+    if !lasts {
+        return None;
+    }
+    let mut message = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        message = format!("{message}: {cause}");
+        source = cause.source();
+    }
+    Some(text::line(&message, MAX_MESSAGE))
 }
 
 #[cfg(test)]

@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
+use gastown_api::names::reason;
 use gastown_types::text;
 use k8s_openapi::api::core::v1::ObjectReference;
 use kube::runtime::events::{Event, EventType, Recorder, Reporter};
@@ -27,7 +28,7 @@ pub struct Note {
     /// What it is about, such as a condition's type: an Event is published only when it differs
     /// from the last one about the same topic of the object.
     pub topic: &'static str,
-    /// The reason, in `PascalCase`.
+    /// The reason, one that has a documented meaning.
     pub reason: String,
     /// One sentence.
     pub message: String,
@@ -43,13 +44,8 @@ impl Note {
         reason: impl Into<String>,
         message: impl Into<String>,
     ) -> Self {
-        Self {
-            warning: false,
-            topic,
-            reason: reason.into(),
-            message: message.into(),
-            related: None,
-        }
+        let (reason, message) = reason::documented(reason.into(), message);
+        Self { warning: false, topic, reason: reason.into_owned(), message, related: None }
     }
 
     /// An Event of type Warning.

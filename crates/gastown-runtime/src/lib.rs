@@ -19,6 +19,7 @@ pub mod own_writes;
 pub mod pace;
 pub mod proxy;
 mod runtime;
+pub mod stalled;
 pub mod telemetry;
 pub mod tls;
 pub mod watch;

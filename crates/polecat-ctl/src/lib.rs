@@ -7,6 +7,7 @@
 mod act;
 mod admission;
 mod args;
+mod bead_view;
 mod beads;
 mod busy;
 mod claims;
@@ -43,16 +44,19 @@ pub async fn start(runtime: Runtime, args: PolecatArgs) -> anyhow::Result<()> {
         name: "polecat",
         store: ctx.stores.polecats.clone(),
         triggers: queues.polecats,
+        conditions: None,
     };
     let orphans = Controller {
         name: "polecat-orphans",
         store: ctx.stores.pods.clone(),
         triggers: queues.pods,
+        conditions: None,
     };
     let claims = Controller {
         name: "polecat-claims",
         store: ctx.stores.claims.clone(),
         triggers: queues.claims,
+        conditions: None,
     };
     tokio::join!(
         polecats.run(&runtime, ctx.clone(), reconcile::reconcile),

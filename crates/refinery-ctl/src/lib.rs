@@ -59,7 +59,12 @@ pub async fn serve(
     let tls = Tls::load(&runtime.args.tls_dir, runtime.stop.clone())?;
     let (stores, triggers) = watches::start(&runtime);
     let refineries = stores.refineries.clone();
-    let controller = Controller { name: "refinery", store: refineries, triggers };
+    let controller = Controller {
+        name: "refinery",
+        store: refineries,
+        triggers,
+        conditions: Some(|object| Some(&object.status.as_ref()?.conditions)),
+    };
     let ctx = Arc::new(context(&runtime, args, stores));
 
     let reviewer = TokenReviewer::new(runtime.client.clone(), AUDIENCE);

@@ -45,6 +45,13 @@ pub async fn start(runtime: Runtime, args: RigArgs) -> anyhow::Result<()> {
         runtime: runtime.clone(),
     };
     let rigs = watches::rigs(&runtime, &trigger);
-    Controller { name: "rig", store: rigs, triggers }.run(&runtime, Arc::new(ctx), reconcile).await;
+    Controller {
+        name: "rig",
+        store: rigs,
+        triggers,
+        conditions: Some(|object| Some(&object.status.as_ref()?.conditions)),
+    }
+    .run(&runtime, Arc::new(ctx), reconcile)
+    .await;
     Ok(())
 }

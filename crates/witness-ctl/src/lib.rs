@@ -62,9 +62,18 @@ pub async fn serve(runtime: Runtime, listener: TcpListener) -> anyhow::Result<()
         policy::policy(&runtime.args.namespace),
         runtime.drain.clone(),
     );
-    let health = Controller { name: "witness", store: stores.witnesses, triggers };
-    let delivery =
-        Controller { name: "escalation", store: stores.escalations, triggers: escalation_triggers };
+    let health = Controller {
+        name: "witness",
+        store: stores.witnesses,
+        triggers,
+        conditions: Some(|object| Some(&object.status.as_ref()?.conditions)),
+    };
+    let delivery = Controller {
+        name: "escalation",
+        store: stores.escalations,
+        triggers: escalation_triggers,
+        conditions: Some(|object| Some(&object.status.as_ref()?.conditions)),
+    };
     let controllers = async {
         tokio::join!(
             health.run(&runtime, ctx.clone(), reconcile::reconcile),

@@ -3,6 +3,10 @@
 //! Reasons are part of the API: people write alerts on them. docs/reasons.md is generated from
 //! this list.
 
+use std::borrow::Cow;
+use std::collections::HashSet;
+use std::sync::LazyLock;
+
 macro_rules! reasons {
     ($($group:literal { $($(#[doc = $doc:literal])+ $name:ident = $text:literal;)+ })+) => {
         $($($(#[doc = $doc])+ pub const $name: &str = $text;)+)+
@@ -12,6 +16,25 @@ macro_rules! reasons {
             &[$(($group, &[$(($text, concat!($($doc),+))),+])),+];
     };
 }
+
+/// Reason and message as objects and Events show them: always a reason of [`ALL`]. A word that
+/// another program chose, such as a container runtime, becomes [`OTHER`], and the message begins with
+/// it.
+pub fn documented(
+    word: impl Into<Cow<'static, str>>,
+    message: impl Into<String>,
+) -> (Cow<'static, str>, String) {
+    static KNOWN: LazyLock<HashSet<&str>> = LazyLock::new(|| {
+        ALL.iter().flat_map(|(_, all)| all.iter().map(|(word, _)| *word)).collect()
+    });
+    let (word, message) = (word.into(), message.into());
+    if KNOWN.contains(word.as_ref()) {
+        return (word, message);
+    }
+    let message = if message.is_empty() { word.into_owned() } else { format!("{word}: {message}") };
+    (Cow::Borrowed(OTHER), message)
+}
+
 reasons! {
     "Every kind" {
         /// The object works as specified. Nothing to do.
@@ -52,6 +75,9 @@ reasons! {
         /// and the API server's answer; it is tried again. Correct the permission, quota or policy
         /// that it names.
         ACTION_FAILED = "ActionFailed";
+        /// Another program named the reason, such as a container runtime: the message begins with
+        /// its word. See that program's documentation.
+        OTHER = "Other";
         /// Objects could not be listed (the Go operator's reason). The controller tries again; see
         /// its log.
         LIST_FAILED = "ListFailed";
@@ -103,6 +129,9 @@ reasons! {
     "Polecat: waiting" {
         /// Idle, because that is wanted. Set `spec.desiredState` to `Working` to start.
         IDLE = "Idle";
+        /// The Polecat was Idle for longer than `spec.maxIdleSeconds`. Set `spec.desiredState` to
+        /// Working to have it work again.
+        IDLE_TOO_LONG = "IdleTooLong";
         /// The Rig has as many Polecats at work as `settings.maxPolecats` allows. Wait, or raise
         /// it.
         AT_CAPACITY = "AtCapacity";
@@ -372,6 +401,9 @@ reasons! {
         REFINERY_NOT_READY = "RefineryNotReady";
         /// The rig's BeadStore is not ready. Its own condition `Ready` has the reason.
         BEAD_STORE_NOT_READY = "BeadStoreNotReady";
+        /// The Rig's Witness is being created, or has not reported yet. See the Witness; a running
+        /// witness-ctl reports within seconds.
+        WITNESS_NOT_READY = "WitnessNotReady";
         /// The Rig is being deleted and Polecats still have pods. Wait, or set them to
         /// `Terminated`.
         WAITING_FOR_POLECATS = "WaitingForPolecats";
