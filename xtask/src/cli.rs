@@ -23,6 +23,8 @@ pub enum Command {
     Images(ImagesArgs),
     /// Install the CRDs and the chart on a cluster and wait until every controller is ready.
     Install(InstallArgs),
+    /// Delete the operator's objects in their order, then the chart and the CRDs.
+    Uninstall(UninstallArgs),
     /// From an empty machine to landed branches.
     Demo(DemoArgs),
     /// Run all tests, or one tier of them.
@@ -42,6 +44,7 @@ impl Command {
             Self::Cluster(_) => "cluster",
             Self::Images(_) => "images",
             Self::Install(_) => "install",
+            Self::Uninstall(_) => "uninstall",
             Self::Demo(_) => "demo",
             Self::Test(_) => "test",
             Self::Gen(_) => "gen",
@@ -114,6 +117,29 @@ pub struct ImagesArgs {
     /// Take today's Debian packages instead of those kept from an earlier build.
     #[arg(long)]
     pub refresh: bool,
+}
+
+/// Flags of `cargo xtask uninstall`.
+#[derive(Debug, clap::Args)]
+pub struct UninstallArgs {
+    /// The kubeconfig of the cluster. By default $KUBECONFIG, else the cluster of `cargo xtask
+    /// cluster up`, else ~/.kube/config.
+    #[arg(long)]
+    pub kubeconfig: Option<PathBuf>,
+    /// The namespace of the controllers.
+    #[arg(long, default_value = "gastown-system")]
+    pub namespace: String,
+    /// How many seconds the objects of a kind may take to go: agents are stopped, and their work is
+    /// saved.
+    #[arg(long, default_value_t = 900)]
+    pub timeout: u64,
+    /// Remove the finalizers of objects that are left after the timeout. Work that is not saved by
+    /// then is lost.
+    #[arg(long)]
+    pub force: bool,
+    /// Keep the CRDs.
+    #[arg(long)]
+    pub keep_crds: bool,
 }
 
 /// Flags of `cargo xtask install`.

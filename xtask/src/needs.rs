@@ -69,7 +69,7 @@ impl Needs {
                 // A release is compiled in its own profile.
                 Self { binaries: !release, ..needs }
             }
-            Command::Install(_) | Command::Lint(_) => {
+            Command::Install(_) | Command::Uninstall(_) | Command::Lint(_) => {
                 Self { programs: vec![Programs::Helm], ..Self::default() }
             }
             Command::Demo(args) if args.kubeconfig.is_some() => {

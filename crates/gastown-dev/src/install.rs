@@ -30,7 +30,8 @@ pub const NAMESPACE: &str = "gastown-system";
 
 /// Selects the objects of the chart.
 const OURS: &str = "app.kubernetes.io/part-of=gastown-operator";
-const RELEASE: &str = "gastown";
+/// The name of the chart's release.
+pub const RELEASE: &str = "gastown";
 const MANAGER: &str = "gastown-install";
 
 /// The keys of the chart's values and the controllers that they configure.
@@ -95,7 +96,8 @@ pub async fn install_with(options: &Options) -> Result<()> {
     wait_available(&client, options).await
 }
 
-async fn find_kubeconfig() -> Result<PathBuf> {
+/// The kubeconfig where none was named.
+pub async fn find_kubeconfig() -> Result<PathBuf> {
     if let Some(path) = std::env::var_os("KUBECONFIG").filter(|p| !p.is_empty()) {
         return Ok(path.into());
     }
@@ -108,11 +110,12 @@ async fn find_kubeconfig() -> Result<PathBuf> {
     )
 }
 
-async fn client(kubeconfig: &Path) -> Result<Client> {
+/// A client for the cluster of a kubeconfig.
+pub async fn client(kubeconfig: &Path) -> Result<Client> {
     let read = Kubeconfig::read_from(kubeconfig)
         .with_context(|| format!("reading {}", kubeconfig.display()))?;
     let config = Config::from_custom_kubeconfig(read, &KubeConfigOptions::default()).await?;
-    println!("install: into {}", config.cluster_url);
+    println!("cluster: {}", config.cluster_url);
     Ok(Client::try_from(config)?)
 }
 

@@ -9,6 +9,7 @@ mod images;
 mod install;
 mod lint;
 mod test;
+mod uninstall;
 mod util;
 
 use anyhow::Result;
@@ -25,6 +26,7 @@ fn main() -> Result<()> {
             Command::Cluster(command) => cluster::run(command).await,
             Command::Images(args) => images::run(args).await,
             Command::Install(args) => install::run(args).await,
+            Command::Uninstall(args) => uninstall::run(args).await,
             Command::Demo(args) => demo::run(args, handover.clone()).await,
             Command::Test(args) => test::run(&args).await,
             Command::Gen(args) => generate::run(&args),

@@ -7,3 +7,4 @@ mod blocks;
 mod chart;
 mod documents;
 mod shell;
+mod uninstall;
