@@ -73,6 +73,7 @@ fn rig_state(name: Option<&str>, namespace: &str, ctx: &Context) -> RigState {
     let allowed = rig.spec.allowed_namespaces.as_ref();
     RigState::Present(Rig {
         name: name.to_owned(),
+        theme: rig.spec.settings.namepool_theme.clone(),
         prefixes: prefixes.chain([rig.spec.beads_prefix.clone()]).collect(),
         suspended: rig.spec.suspend,
         deleting: rig.metadata.deletion_timestamp.is_some(),
@@ -122,8 +123,13 @@ fn requests(
 fn name_taken(convoy: &Convoy, ctx: &Context) -> BTreeSet<String> {
     let namespace = convoy.namespace().unwrap_or_default();
     let Some(rig) = convoy.spec.rig_ref.as_deref() else { return BTreeSet::new() };
+    let Some(theme) =
+        ctx.rigs.get(&ObjectRef::new(rig)).map(|r| r.spec.settings.namepool_theme.clone())
+    else {
+        return BTreeSet::new();
+    };
     let is_taken = |bead: &&String| {
-        let reference = ObjectRef::new(&polecat_name(rig, bead)).within(&namespace);
+        let reference = ObjectRef::new(&polecat_name(&theme, rig, bead)).within(&namespace);
         ctx.polecats.get(&reference).is_some_and(|polecat| {
             polecat.spec.rig != rig || polecat.spec.bead_id.as_ref() != Some(*bead)
         })

@@ -153,7 +153,7 @@ impl SyncSettings {
 }
 
 /// Limits of `spec.budget`.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct Budget {
     /// Maximum of turns of the conversation.
     pub turns: Option<u64>,

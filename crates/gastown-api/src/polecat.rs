@@ -28,6 +28,17 @@ use crate::shared::{ObjectName, SecretKeyRef, yes};
     printcolumn(name = "Active", type_ = "boolean", json_path = ".status.podActive"),
     printcolumn(name = "Model", type_ = "string", json_path = ".status.agentModel", priority = 1),
     printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp"),
+    printcolumn(
+        name = "Reason",
+        type_ = "string",
+        json_path = ".status.conditions[?(@.type==\"Ready\")].reason"
+    ),
+    printcolumn(
+        name = "Message",
+        type_ = "string",
+        json_path = ".status.conditions[?(@.type==\"Ready\")].message",
+        priority = 1
+    ),
     validation = Rule::new("oldSelf.hasValue() || self.metadata.name.size() <= 55").optional_old_self(true)
         .message("metadata.name must be at most 55 characters, so that its pod's name fits: shorten it")
 )]
@@ -86,12 +97,15 @@ pub struct PolecatSpec {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 0))]
     pub ttl_seconds_after_finished: Option<i32>,
-    /// Kept for manifests of the Go operator; this operator does not act on it. In seconds.
+    /// How long a Polecat with `desiredState: Idle` stays in phase Idle, in seconds from the end of
+    /// its last attempt, or from its creation. After that its phase is Terminated with reason
+    /// `IdleTooLong`; the spec is not changed, and `desiredState: Working` has it work again. By
+    /// default there is no limit.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 0))]
     pub max_idle_seconds: Option<i32>,
     /// Order of admission to the rig and in the merge queue, from 0 (first) to 4 (last). Equal
-    /// priorities go by age. By default 2.
+    /// priorities go by age. By default the bead's own priority, else 2.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 0, max = 4))]
     pub priority: Option<i32>,
@@ -263,7 +277,8 @@ pub struct ModelProvider {
     pub api_key_secret_ref: Option<SecretKeyRef>,
 }
 
-/// Limits of one attempt.
+/// Limits of one attempt, beside its time (`kubernetes.activeDeadlineSeconds`). They are compared
+/// with what the agent reports; one of kind `generic` prints it as docs/agent-image.md states.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 #[schemars(extend("x-kubernetes-validations" = schema::rules(&[

@@ -85,6 +85,11 @@ pub struct KubernetesSpec {
     /// Go operator. Defaults to `yes`.
     #[serde(default)]
     pub ssh_strict_host_key_checking: StrictHostKeyChecking,
+    /// Service account of the pod, for what a cluster grants by it: images to pull, an identity at a
+    /// cloud's API. Its token is not mounted. By default `default`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 253))]
+    pub service_account_name: Option<String>,
     /// Secrets in the Polecat's namespace to pull the images with.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 16))]
@@ -179,6 +184,7 @@ impl KubernetesSpec {
             ca_config_map_ref: None,
             workspace_size: None,
             ssh_strict_host_key_checking: StrictHostKeyChecking::Yes,
+            service_account_name: None,
             image_pull_secrets: Vec::new(),
             node_selector: BTreeMap::new(),
             tolerations: Vec::new(),

@@ -205,6 +205,11 @@ pub struct KubernetesTemplate {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 32), extend("x-kubernetes-validations" = schema::quantity()))]
     pub workspace_size: Option<String>,
+    /// Service account of the pod, for what a cluster grants by it: images to pull, an identity at a
+    /// cloud's API. Its token is not mounted. By default `default`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 253))]
+    pub service_account_name: Option<String>,
     /// Secrets in the Polecat's namespace to pull the images with.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 16))]
@@ -281,6 +286,7 @@ impl KubernetesTemplate {
             ssh_known_hosts_config_map_ref: self.ssh_known_hosts_config_map_ref,
             ca_config_map_ref: self.ca_config_map_ref,
             workspace_size: self.workspace_size,
+            service_account_name: self.service_account_name,
             image_pull_secrets: self.image_pull_secrets,
             node_selector: self.node_selector,
             tolerations: self.tolerations,
@@ -343,7 +349,7 @@ mod tests {
                 "claudeCredsSecretRef": {"name": "cc"}, "apiKeySecretRef": {"name": "k", "key": "v"}, "image": "img",
                 "resources": {"requests": {"cpu": "1"}}, "activeDeadlineSeconds": 60, "sshKnownHostsConfigMapRef": {"name": "kh"},
                 "caConfigMapRef": {"name": "ca", "key": "root.pem"}, "workspaceSize": "80Gi",
-                "imagePullSecrets": [{"name": "p"}], "nodeSelector": {"a": "b"}, "tolerations": [{"key": "t"}],
+                "serviceAccountName": "sa", "imagePullSecrets": [{"name": "p"}], "nodeSelector": {"a": "b"}, "tolerations": [{"key": "t"}],
                 "affinity": {"nodeAffinity": {}}, "priorityClassName": "pc", "runtimeClassName": "rc",
                 "podAnnotations": {"a": "b"}, "podLabels": {"c": "d"}, "startTimeout": "5m",
                 "volumes": [{"name": "v", "emptyDir": {}}], "volumeMounts": [{"name": "v", "mountPath": "/v"}],

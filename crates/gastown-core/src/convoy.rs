@@ -13,15 +13,17 @@ mod decide;
 mod evaluation;
 mod facts;
 mod graph;
+mod names;
 mod obstacle;
 mod reopening;
 
 pub use assess::Assessment;
-pub use decide::{Announcement, NewPolecat, Plan, decide, polecat_name, polecat_name_again};
+pub use decide::{Announcement, NewPolecat, Plan, decide};
 pub use facts::{
     BeadFact, Counted, Dependency, End, PolecatFact, PolecatState, RequestFact, Rig, RigState,
     Snapshot, StoreState,
 };
+pub use names::polecat_name;
 
 #[cfg(test)]
 mod fixtures;

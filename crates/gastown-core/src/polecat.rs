@@ -34,7 +34,7 @@ mod tests;
 pub use claim::{BeadRequest, ClaimFacts, ClaimRecord, claim_name};
 pub use decide::{Assessment, assess, decide};
 pub use deliveries::{
-    COMMENT_TRIES, Deliveries, ESCALATION_TRIES, EscalationRequest, Failure, Submitted,
+    BeadView, COMMENT_TRIES, Deliveries, ESCALATION_TRIES, EscalationRequest, Failure, Submitted,
 };
 pub use drain::UNHEALTHY;
 pub use facts::{

@@ -10,8 +10,8 @@ use std::sync::Arc;
 use gastown_api::names::{annotation, condition, finalizer, reason};
 use gastown_api::{MergeAttempt, MergePhase, MergeRequest, Polecat, PolecatPhase, Rig, conditions};
 use gastown_core::polecat::{
-    BeadRequest, ClaimFacts, ClaimRecord, Deliveries, End, Ledger, Margins, RequestFacts, RigFacts,
-    Snapshot, ValidPolecat, sanitize,
+    BeadRequest, BeadView, ClaimFacts, ClaimRecord, Deliveries, End, InvalidSpec, Ledger, Margins,
+    RequestFacts, RigFacts, Snapshot, ValidPolecat, sanitize,
 };
 use gastown_types::GitUrl;
 use jiff::Timestamp;
@@ -128,7 +128,8 @@ pub(crate) fn facts(polecat: &Polecat, objects: Objects) -> Snapshot {
             .map_or_else(|| Ok(Ledger::default()), |text| Ledger::parse(text)),
         desired: polecat.spec.desired_state,
         ttl_seconds: polecat.spec.ttl_seconds_after_finished.map(i64::from),
-        spec: ValidPolecat::try_from(polecat),
+        max_idle_seconds: polecat.spec.max_idle_seconds.map(i64::from),
+        spec: spec(polecat, &deliveries.bead),
         rig: rig_facts(&polecat.spec.rig, rig.as_deref(), targets, &namespace),
         pods: pods
             .iter()
@@ -152,6 +153,15 @@ pub(crate) fn facts(polecat: &Polecat, objects: Objects) -> Snapshot {
         margins,
         namespace,
     }
+}
+
+/// The spec, with the bead's priority where it has none of its own.
+fn spec(polecat: &Polecat, bead: &BeadView) -> Result<ValidPolecat, InvalidSpec> {
+    let mut spec = ValidPolecat::try_from(polecat)?;
+    if let (None, Some(priority)) = (polecat.spec.priority, bead.priority) {
+        spec.priority = priority;
+    }
+    Ok(spec)
 }
 
 /// The pod that witness-ctl wants restarted: `Healthy=False/RestartWanted`, whose message begins
@@ -215,6 +225,7 @@ fn request_facts(request: &MergeRequest) -> Option<RequestFacts> {
         .unwrap_or_default();
     Some(RequestFacts {
         name: request.name_any(),
+        uid: request.uid().unwrap_or_default(),
         created: created(request),
         branch: request.spec.source_branch.parse().ok()?,
         commit: request.spec.commit.parse().ok()?,

@@ -65,9 +65,9 @@ pub(crate) fn witness(object: &Witness, summary: &Summary, now: Timestamp) -> Wi
     let issues = summary.issues();
     let degraded = issues.is_some();
     let (ready_reason, degraded_reason) = if degraded {
-        ("IssuesDetected", "IssuesDetected")
+        (reason::ISSUES_DETECTED, reason::ISSUES_DETECTED)
     } else {
-        ("AllHealthy", reason::HEALTHY)
+        (reason::ALL_HEALTHY, reason::HEALTHY)
     };
     let message = issues.unwrap_or_else(|| "every polecat at work is making progress".to_owned());
     let drafts = [

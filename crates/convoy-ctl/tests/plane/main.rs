@@ -133,7 +133,7 @@ impl Fixture {
         until(
             TIMEOUT,
             &self.polecats(),
-            &polecat_name(&self.namespace, bead),
+            &polecat_name("mad-max", &self.namespace, bead),
             "its Polecat",
             |polecat| Some(polecat?.clone()),
         )

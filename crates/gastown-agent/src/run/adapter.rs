@@ -90,6 +90,10 @@ pub trait Adapter: Send {
     }
     /// The tokens and the money that it used so far.
     fn usage(&self) -> Usage;
+    /// Whether [`Adapter::usage`] is what the agent itself reported.
+    fn reports_usage(&self) -> bool {
+        true
+    }
     /// The model that answered.
     fn model(&self) -> Option<String>;
     /// What its end means, when we did not end it.

@@ -25,7 +25,7 @@ use tokio::time::Instant;
 
 use crate::done::{Done, Exit};
 use crate::paths::Paths;
-use crate::settings::RunSettings;
+use crate::settings::{Budget, RunSettings};
 use crate::socket::{self, Request};
 use crate::termination::{self, add_to_message};
 use adapter::{Ending, Launch};
@@ -66,6 +66,10 @@ pub async fn run(
             report.usage = session.adapter().usage();
             report.model = session.adapter().model().or(report.model);
             set_ending(&mut report, ending);
+            if settings.budget != Budget::default() && !session.adapter().reports_usage() {
+                let note = "spec.budget had no effect: the agent printed no usage";
+                add_to_message(&mut report, note);
+            }
             save(&mut workspace, paths, &mut report, settings.grace, &mut term).await;
         }
     }

@@ -8,7 +8,7 @@ use super::generic::Generic;
 pub fn adapter(name: &str) -> Option<Box<dyn Adapter>> {
     match name {
         "claude-code" => Some(Box::new(ClaudeCode::default())),
-        "generic" => Some(Box::new(Generic)),
+        "generic" => Some(Box::new(Generic::default())),
         _ => None,
     }
 }

@@ -69,6 +69,21 @@ fn an_agent_that_ignores_sigterm_is_ended_all_the_same() {
 }
 
 #[test]
+fn a_budget_holds_for_any_agent_that_prints_its_usage() {
+    let (_origin, mut pod, sync) = working();
+    pod.set("GASTOWN_MAX_TOKENS", "100");
+    let usage = r#"echo 'gastown-usage: {"turns":3,"inputTokens":90,"outputTokens":20}'"#;
+    let (code, report) = Pod::end_run(pod.agent(&format!("{usage}\n{FOREVER}")));
+    assert_eq!((code, report.exit), (Some(3), AgentExit::BudgetExceeded), "{report:?}");
+    assert_eq!((report.usage.turns, report.usage.input_tokens), (3, 90));
+
+    let (code, report) = Pod::end_run(pod.agent("true\n"));
+    assert_eq!((code, report.exit), (Some(0), AgentExit::Completed));
+    assert!(report.message.contains("spec.budget had no effect"), "{report:?}");
+    pod.end_sync(sync);
+}
+
+#[test]
 fn an_exit_code_of_the_agent_is_reported() {
     let (_origin, pod, sync) = working();
     let (code, report) = Pod::end_run(pod.agent("exit 7\n"));

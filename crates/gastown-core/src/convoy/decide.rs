@@ -5,16 +5,13 @@ use std::collections::BTreeSet;
 
 use gastown_api::{ConvoyBead, ConvoyBeadPhase};
 use gastown_types::digest::short_digest;
-use gastown_types::slug;
 
 use super::assess::{Assessment, assess};
 use super::evaluation::Evaluation;
-use super::facts::{Counted, End, Snapshot};
+use super::facts::{Counted, End, Rig, Snapshot};
+use super::names::{polecat_name, polecat_name_again};
 use super::obstacle;
 use super::reopening::{is_spent, reopened};
-
-/// How many characters of a Polecat's name come from the bead's id.
-const MAX_SLUG: usize = 44;
 
 /// What to do now, and what the status shows.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -59,38 +56,6 @@ pub enum Announcement {
     Clear,
 }
 
-/// The name of the Polecat that a Convoy creates for a bead: at most 55 lowercase letters, digits
-/// and hyphens. It follows from Rig and bead alone, so another reconcile, another Convoy or another
-/// replica chooses the same name.
-pub fn polecat_name(rig: &str, bead: &str) -> String {
-    let digest = short_digest(&[rig, bead], 10);
-    match slug(bead, MAX_SLUG).as_str() {
-        "" => format!("bead-{digest}"),
-        slug => format!("{slug}-{digest}"),
-    }
-}
-
-/// The name of the Polecat that a Convoy creates for a bead that a person reopened: another one than
-/// [`polecat_name`], since the Polecat of that name may still exist. It follows from what landed
-/// before: the MergeRequests that the bead was closed for, and the Polecats whose work that was.
-pub fn polecat_name_again<'a>(
-    rig: &str,
-    bead: &str,
-    before: impl IntoIterator<Item = &'a str>,
-) -> String {
-    let mut parts: Vec<&str> = before.into_iter().collect();
-    if parts.is_empty() {
-        return polecat_name(rig, bead);
-    }
-    parts.sort_unstable();
-    parts.splice(0..0, [rig, bead]);
-    let digest = short_digest(&parts, 10);
-    match slug(bead, MAX_SLUG).as_str() {
-        "" => format!("bead-{digest}"),
-        slug => format!("{slug}-{digest}"),
-    }
-}
-
 /// What to do about the Convoy now.
 pub fn decide(snapshot: &Snapshot) -> Plan {
     let evaluation = Evaluation::new(snapshot);
@@ -129,19 +94,20 @@ fn new_polecats(evaluation: &Evaluation<'_>, statuses: &[ConvoyBead]) -> Vec<New
     let (own, rigs) = evaluation.room();
     ready.truncate(own.min(rigs));
     let new_polecat = |(priority, _, id): (u32, i64, &str)| NewPolecat {
-        name: new_name(evaluation.snapshot, &rig.name, id),
+        name: new_name(evaluation.snapshot, rig, id),
         bead: id.to_owned(),
         priority,
     };
     ready.into_iter().map(new_polecat).collect()
 }
 
-fn new_name(snapshot: &Snapshot, rig: &str, id: &str) -> String {
-    let Some(bead) = reopened(snapshot, id) else { return polecat_name(rig, id) };
+fn new_name(snapshot: &Snapshot, rig: &Rig, id: &str) -> String {
+    let Some(bead) = reopened(snapshot, id) else { return polecat_name(&rig.theme, &rig.name, id) };
     let polecats = snapshot.polecats.get(id).map_or(&[][..], Vec::as_slice);
     let spent = polecats.iter().filter(|polecat| is_spent(polecat));
     let requests = bead.closed_for.iter().map(String::as_str);
-    polecat_name_again(rig, id, requests.chain(spent.map(|polecat| polecat.name.as_str())))
+    let before = requests.chain(spent.map(|polecat| polecat.name.as_str()));
+    polecat_name_again(&rig.theme, &rig.name, id, before)
 }
 
 fn announce(snapshot: &Snapshot, assessment: &Assessment) -> Option<Announcement> {

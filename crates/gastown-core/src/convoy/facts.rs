@@ -55,6 +55,8 @@ pub enum RigState {
 pub struct Rig {
     /// Its name.
     pub name: String,
+    /// `spec.settings.namepoolTheme`.
+    pub theme: String,
     /// What the ids of its beads begin with, without the hyphen.
     pub prefixes: Vec<String>,
     /// `spec.suspend`: it starts nothing new.

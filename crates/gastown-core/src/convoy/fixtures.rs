@@ -31,6 +31,7 @@ pub(super) fn dispatching(beads: &[&str]) -> Snapshot {
 pub(super) fn tracking(beads: &[&str]) -> Snapshot {
     let rig = Rig {
         name: "web".into(),
+        theme: "mad-max".into(),
         prefixes: vec!["gt".into()],
         allows_namespace: true,
         max_polecats: 8,

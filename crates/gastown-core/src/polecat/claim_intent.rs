@@ -1,7 +1,9 @@
 //! What a Polecat wants of the claim on its bead.
 
-use gastown_api::DesiredState;
+use gastown_api::{DesiredState, MergePhase};
+use jiff::Timestamp;
 
+use super::claim::ClaimFacts;
 use super::facts::Snapshot;
 use super::ledger::Ledger;
 use super::next::Next;
@@ -32,6 +34,9 @@ pub(super) fn claim_intent(
     if s.deleting {
         return ClaimIntent::Release;
     }
+    if is_spent(s) {
+        return ClaimIntent::Release;
+    }
     if lands(s, ledger, submission) {
         return ClaimIntent::Take;
     }
@@ -43,4 +48,18 @@ pub(super) fn claim_intent(
         (DesiredState::Idle, _)
         | (DesiredState::Working, Next::Wait { .. } | Next::Stuck { .. }) => ClaimIntent::Keep,
     }
+}
+
+/// Whether the store closed the bead for what has landed: then the store alone decides whether it is
+/// begun again, and a person who reopens it does not wait for this Polecat.
+fn is_spent(s: &Snapshot) -> bool {
+    let mut landed = s.requests.iter().filter(|r| r.phase == MergePhase::Landed).peekable();
+    landed.peek().is_some() && landed.all(|r| s.deliveries.bead.closed_for.contains(&r.uid))
+}
+
+/// When the store is read again for [`is_spent`].
+pub(super) fn reads_bead_at(s: &Snapshot) -> Option<Timestamp> {
+    let has_landed = s.requests.iter().any(|r| r.phase == MergePhase::Landed);
+    let waits = s.claim == ClaimFacts::Held && s.bead_store && !s.deleting && has_landed;
+    s.deliveries.bead.again.filter(|_| waits && !is_spent(s))
 }

@@ -6,7 +6,7 @@ use jiff::Timestamp;
 
 use super::bead_comment::{BeadComment, bead_comment};
 use super::claim::ClaimFacts;
-use super::claim_intent::{ClaimIntent, claim_intent};
+use super::claim_intent::{ClaimIntent, claim_intent, reads_bead_at};
 use super::escalation::{Escalation, escalation, loss};
 use super::facts::{PodFacts, Snapshot};
 use super::ledger::Ledger;
@@ -16,7 +16,7 @@ use super::plan::{Action, Plan};
 use super::pods::{
     delete_finished_pods, drain_reason, name_is_free, pod_inputs, stop_pods, wake_for,
 };
-use super::status::{State, status};
+use super::status::{State, idle_until, status};
 use super::submission::{Submission, expires_at, submission};
 use crate::admission::{Candidate, Decision};
 use crate::retry::Delivery;
@@ -133,7 +133,9 @@ pub fn decide(now: Timestamp, s: &Snapshot, assessment: &Assessment, admission: 
     }
     let state =
         State { now, s, ledger, live: &live, next, drain, submission: &submission, admission };
-    let wake = wake(now, s, next, &submission, &live, expiry);
+    let others = [idle_until(s, ledger), reads_bead_at(s)].into_iter().flatten();
+    let others = others.filter(|t| *t > now);
+    let wake = wake(now, s, next, &submission, &live, expiry).into_iter().chain(others).min();
     let comment = if let BeadComment::Later(until) = comment { Some(until) } else { None };
     let [escalation, loss] = [escalation, loss].map(|e| match e {
         Escalation::Later(until) => Some(until),

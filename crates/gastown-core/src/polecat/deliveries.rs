@@ -1,4 +1,6 @@
-//! The four requests of a Polecat whose fate this process remembers, and their back-off.
+//! The requests of a Polecat whose fate this process remembers, and their back-off.
+
+use std::collections::BTreeSet;
 
 use gastown_api::names::reason;
 use gastown_types::CommitId;
@@ -36,6 +38,22 @@ pub struct Deliveries {
     pub loss: Delivery<EscalationRequest>,
     /// Actions at the API server; the request is what was attempted on which object.
     pub action: Delivery<String, (), ()>,
+    /// The bead, as its store was read last.
+    pub bead: BeadView,
+}
+
+/// What is known of a Polecat's bead.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct BeadView {
+    /// Its priority, from 0 (first) to 4.
+    pub priority: Option<u8>,
+    /// The uids of the landed MergeRequests that the store closed it for: a bead that is open all
+    /// the same was reopened, and is anybody's.
+    pub closed_for: BTreeSet<String>,
+    /// When it is read again; none where it was never tried.
+    pub again: Option<Timestamp>,
+    /// How many times in a row it was read for a landing that the store had not closed it for.
+    pub tries: u32,
 }
 
 /// The end of the cause of an Escalation about lost work.

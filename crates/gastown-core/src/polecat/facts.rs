@@ -37,6 +37,8 @@ pub struct Snapshot {
     pub desired: DesiredState,
     /// `spec.ttlSecondsAfterFinished`.
     pub ttl_seconds: Option<i64>,
+    /// `spec.maxIdleSeconds`.
+    pub max_idle_seconds: Option<i64>,
     /// The rest of its spec.
     pub spec: Result<ValidPolecat, InvalidSpec>,
     /// Its rig.
@@ -290,6 +292,8 @@ pub(super) fn later(time: Timestamp, seconds: i64) -> Option<Timestamp> {
 pub struct RequestFacts {
     /// Its name.
     pub name: String,
+    /// Its uid.
+    pub uid: String,
     /// When it was created.
     pub created: Timestamp,
     /// `spec.sourceBranch`.

@@ -53,6 +53,7 @@ pub fn snapshot() -> Snapshot {
         ledger: Ok(Ledger::default()),
         desired: DesiredState::Working,
         ttl_seconds: None,
+        max_idle_seconds: None,
         spec: Ok(valid("make it so")),
         rig: RigFacts::Present {
             name: "web".into(),
@@ -191,6 +192,7 @@ impl PodFacts {
 pub fn request(n: u8, attempt: u32, phase: MergePhase) -> RequestFacts {
     RequestFacts {
         name: format!("request-{n}"),
+        uid: format!("uid-request-{n}"),
         created: at(100),
         branch: "polecat/toast".parse().unwrap(),
         commit: commit(n),

@@ -7,7 +7,7 @@ use gastown_api::{DesiredState, MergePhase, PolecatPhase};
 use jiff::Timestamp;
 
 use super::claim::ClaimFacts;
-use super::facts::{PodFacts, PodPhase, Snapshot};
+use super::facts::{PodFacts, PodPhase, Snapshot, later};
 use super::ledger::{End, Ledger};
 use super::next::Next;
 use super::plan::{EventDraft, StatusDraft};
@@ -129,7 +129,7 @@ fn activity(pod: &PodFacts) -> Option<Timestamp> {
 }
 
 fn row(state: &State) -> Row {
-    let State { s, ledger, live, next, drain, .. } = state;
+    let State { now, s, ledger, live, next, drain, .. } = state;
     if let Some(pod) = live.iter().max_by_key(|p| p.attempt) {
         return with_pod(state, pod);
     }
@@ -143,20 +143,35 @@ fn row(state: &State) -> Row {
     if drain.is_some() {
         match s.desired {
             DesiredState::Terminated => return terminated(ledger),
-            DesiredState::Idle => {
-                let message = "spec.desiredState is Idle";
-                return Row::rest(PolecatPhase::Idle, reason::IDLE, message, true);
-            }
+            DesiredState::Idle => return idle(*now, s, ledger),
             DesiredState::Working => {}
         }
     }
     match next {
-        Next::Finished => done(ledger),
+        Next::Finished => done(ledger, state.submission),
         Next::Stuck { reason, message, .. } => stuck(reason, message, ledger.attempt > 0),
         Next::Wait { reason, message, .. } => waiting(reason, message),
         Next::Claim => Row { warning: false, ..waiting("Claiming", "its bead is being claimed") },
         Next::Start => start(s, state.admission),
     }
+}
+
+/// Nothing is wanted of it.
+fn idle(now: Timestamp, s: &Snapshot, ledger: &Ledger) -> Row {
+    match idle_until(s, ledger) {
+        Some(end) if end <= now => {
+            let message = "idle for longer than spec.maxIdleSeconds";
+            Row::rest(PolecatPhase::Terminated, reason::IDLE_TOO_LONG, message, true)
+        }
+        _ => Row::rest(PolecatPhase::Idle, reason::IDLE, "spec.desiredState is Idle", true),
+    }
+}
+
+/// When a Polecat of which nothing is wanted ends by `spec.maxIdleSeconds`.
+pub(super) fn idle_until(s: &Snapshot, ledger: &Ledger) -> Option<Timestamp> {
+    let limit = s.max_idle_seconds.filter(|_| s.desired == DesiredState::Idle)?;
+    let last = ledger.last.as_ref().and_then(|last| Timestamp::from_second(last.at).ok());
+    later(last.unwrap_or(s.created), limit)
 }
 
 /// The task was ended. Its work is called saved only where the sidecar has stated so.
@@ -198,11 +213,22 @@ fn start(s: &Snapshot, admission: &Decision) -> Row {
     Row { warning: false, ..row }
 }
 
-fn done(ledger: &Ledger) -> Row {
+/// The work is done. Where it cannot be submitted, that is what is shown.
+fn done(ledger: &Ledger, submission: &Submission) -> Row {
     let message = ledger.last.as_ref().map(|l| l.message.clone()).unwrap_or_default();
+    let ready = match submission {
+        Submission::Wait { reason, message, .. } => {
+            Draft::new(condition::READY, false, reason.clone(), message)
+        }
+        Submission::Never { reason, message } => {
+            Draft::new(condition::READY, false, *reason, message)
+        }
+        _ => Draft::new(condition::READY, true, reason::POD_SUCCEEDED, message),
+    };
     let row = Row {
         available: Draft::new(condition::AVAILABLE, true, reason::WORK_COMPLETE, ""),
-        ready: Draft::new(condition::READY, true, reason::POD_SUCCEEDED, message),
+        warning: ready.status != Status::True,
+        ready,
         ..Row::rest(PolecatPhase::Done, reason::COMPLETED, "", true)
     };
     row.admitted()

@@ -111,6 +111,8 @@ pub struct PodSettings {
     pub deadline_seconds: i64,
     /// The limits of one attempt.
     pub budget: Budget,
+    /// The pod's service account, where it is not `default`.
+    pub service_account: Option<String>,
     /// Secrets to pull images with.
     pub pull_secrets: Vec<String>,
     /// Labels that the node must have.
@@ -285,6 +287,7 @@ fn settings(spec: &PolecatSpec, kubernetes: &KubernetesSpec) -> Result<PodSettin
         resources: kubernetes.resources.clone().or_else(|| spec.resources.clone()),
         deadline_seconds: kubernetes.active_deadline_seconds.max(1),
         budget: spec.budget.unwrap_or_default(),
+        service_account: kubernetes.service_account_name.clone(),
         pull_secrets: kubernetes.image_pull_secrets.iter().map(|s| s.name.clone()).collect(),
         node_selector: kubernetes.node_selector.clone(),
         tolerations: kubernetes.tolerations.clone(),

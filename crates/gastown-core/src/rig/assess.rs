@@ -10,9 +10,6 @@ use super::facts::{Child, PolecatFact, Readiness, Snapshot};
 /// How many names a message lists.
 const MAX_NAMES: usize = 5;
 
-const REFINERY_NOT_READY: &str = "RefineryNotReady";
-const BEAD_STORE_NOT_READY: &str = "BeadStoreNotReady";
-
 /// The conditions of a Rig.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Assessment {
@@ -46,16 +43,17 @@ enum NotReady {
 pub fn assess(rig: &Snapshot, plan: &Plan, refused: Option<&str>) -> Assessment {
     let not_ready = match plan {
         Plan::AwaitPolecats { polecats } => NotReady::Pending(
-            "WaitingForPolecats",
+            reason::WAITING_FOR_POLECATS,
             format!("deletion waits for {}", list_names(polecats)),
         ),
         Plan::DeleteChildren { .. } | Plan::RemoveFinalizer | Plan::Nothing => NotReady::Pending(
-            "Deleting",
+            reason::DELETING,
             "the children that this rig created are being deleted".to_owned(),
         ),
-        Plan::AddFinalizer => {
-            NotReady::Pending(REFINERY_NOT_READY, "no child has been created yet".to_owned())
-        }
+        Plan::AddFinalizer => NotReady::Pending(
+            reason::REFINERY_NOT_READY,
+            "no child has been created yet".to_owned(),
+        ),
         Plan::Keep { refinery, witness, beads } => {
             match ready_children(rig, [refinery, witness, beads], refused) {
                 Ok(message) => return assess_ready(rig, message),
@@ -109,8 +107,8 @@ fn assess_not_ready(not_ready: NotReady) -> Assessment {
     }
 }
 
-/// The Refinery and the BeadStore that are used, as a sentence, when both are ready. The Witness is
-/// created but not waited for: a rig works without one.
+/// The Refinery, the Witness and the BeadStore that are used, as a sentence, when all are ready. A
+/// Witness that reports problems of Polecats works: those are shown by it and by the Polecats.
 fn ready_children(
     rig: &Snapshot,
     [refinery, witness, beads]: [&ChildPlan; 3],
@@ -125,12 +123,13 @@ fn ready_children(
             return Err(failed(format!("{kind} {message}")));
         }
     }
-    let refinery = ready_child("Refinery", REFINERY_NOT_READY, refinery, &rig.refineries)?;
+    let refinery = ready_child("Refinery", reason::REFINERY_NOT_READY, refinery, &rig.refineries)?;
+    let witness = ready_child("Witness", reason::WITNESS_NOT_READY, witness, &rig.witnesses)?;
     if matches!(beads, ChildPlan::Withdraw { .. }) {
-        return Ok(refinery);
+        return Ok(format!("{refinery}, {witness}"));
     }
-    let beads = ready_child("BeadStore", BEAD_STORE_NOT_READY, beads, &rig.bead_stores)?;
-    Ok(format!("{refinery}, {beads}"))
+    let beads = ready_child("BeadStore", reason::BEAD_STORE_NOT_READY, beads, &rig.bead_stores)?;
+    Ok(format!("{refinery}, {witness}, {beads}"))
 }
 
 /// The child that is used, as a sentence, when it is ready.
@@ -148,6 +147,9 @@ fn ready_child(
         children.iter().find(|child| child.reference == *used).map(|child| &child.readiness);
     match readiness {
         Some(Readiness::Ready) => Ok(format!("{kind} {used} is ready")),
+        Some(Readiness::NotReady { reason, .. }) if reason == reason::ISSUES_DETECTED => {
+            Ok(format!("{kind} {used} is ready"))
+        }
         Some(Readiness::NotReady { reason, message }) => {
             Err(NotReady::Broken(not_ready, format!("{kind} {used}: {reason}: {message}")))
         }

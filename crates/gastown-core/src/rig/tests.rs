@@ -43,6 +43,15 @@ fn rig() -> Snapshot {
     }
 }
 
+/// A rig whose own Refinery and Witness are there.
+fn with_children() -> Snapshot {
+    Snapshot {
+        refineries: vec![ours("web-refinery")],
+        witnesses: vec![ours("web-witness")],
+        ..rig()
+    }
+}
+
 fn polecat(name: &str, phase: PolecatPhase) -> PolecatFact {
     PolecatFact {
         name: format!("dev/{name}"),
@@ -97,12 +106,7 @@ fn a_bead_store_is_created_only_where_it_is_wanted_and_deleted_when_it_is_not() 
 fn a_wanted_bead_store_is_waited_for_and_named() {
     let assessed = |readiness| {
         let bead_stores = vec![Child { readiness, ..ours("web-beads") }];
-        let rig = Snapshot {
-            wants_beads: true,
-            bead_stores,
-            refineries: vec![ours("web-refinery")],
-            ..rig()
-        };
+        let rig = Snapshot { wants_beads: true, bead_stores, ..with_children() };
         assess(&rig, &decide(&rig), None)
     };
     assert_eq!(assessed(Readiness::Ready).ready.status, Status::True);
@@ -250,8 +254,8 @@ fn a_polecat_that_waits_is_queued_and_one_that_is_not_wanted_is_idle() {
 #[test]
 fn ready_means_that_the_refinery_is_ready() {
     let assessed = |readiness| {
-        let rig =
-            Snapshot { refineries: vec![Child { readiness, ..ours("web-refinery") }], ..rig() };
+        let refineries = vec![Child { readiness, ..ours("web-refinery") }];
+        let rig = Snapshot { refineries, ..with_children() };
         assess(&rig, &decide(&rig), None)
     };
     let ready = assessed(Readiness::Ready);
@@ -272,8 +276,26 @@ fn ready_means_that_the_refinery_is_ready() {
 }
 
 #[test]
+fn ready_means_that_the_witness_has_reported() {
+    let assessed = |readiness| {
+        let witnesses = vec![Child { readiness, ..ours("web-witness") }];
+        let rig = Snapshot { witnesses, ..with_children() };
+        assess(&rig, &decide(&rig), None)
+    };
+    let none = Snapshot { witnesses: vec![], ..with_children() };
+    for waits in [assess(&none, &decide(&none), None), assessed(Readiness::Unknown)] {
+        assert!(!holds(&waits.ready) && holds(&waits.progressing));
+        assert_eq!(waits.ready.reason, "WitnessNotReady");
+    }
+    let not_ready =
+        |reason: &str| Readiness::NotReady { reason: reason.into(), message: String::new() };
+    assert!(holds(&assessed(not_ready("IssuesDetected")).ready), "it works, a polecat does not");
+    assert!(holds(&assessed(not_ready("Duplicate")).degraded));
+}
+
+#[test]
 fn a_suspended_rig_is_ready_and_not_available() {
-    let rig = Snapshot { suspended: true, refineries: vec![ours("web-refinery")], ..rig() };
+    let rig = Snapshot { suspended: true, ..with_children() };
     let assessment = assess(&rig, &decide(&rig), None);
     assert!(holds(&assessment.ready) && !holds(&assessment.available));
     assert_eq!(assessment.available.reason, "RigSuspended");

@@ -47,7 +47,9 @@ fn spec(b: &Build) -> PodSpec {
         termination_grace_period_seconds: Some(GRACE_SECONDS),
         // Named, since the sidecar's projected token needs it: without an admission plugin that
         // fills it in, the pod would be refused.
-        service_account_name: Some("default".to_owned()),
+        service_account_name: Some(
+            settings.service_account.clone().unwrap_or_else(|| "default".to_owned()),
+        ),
         automount_service_account_token: Some(false),
         enable_service_links: Some(false),
         security_context: Some(security::pod(b.defaults)),

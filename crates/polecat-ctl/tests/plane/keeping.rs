@@ -215,6 +215,9 @@ async fn a_corrected_spec_is_taken_up_at_once() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_refused_action_leaves_a_condition_with_the_api_servers_sentence() {
     let fixture = Fixture::start(1).await;
+    // The controller works before it loses a permission: without it it would not start.
+    fixture.sling("other", |spec| spec.desired_state = DesiredState::Idle).await;
+    fixture.wait_reason("other", condition::READY, "Idle").await;
     let bindings: Api<RoleBinding> = Api::namespaced(fixture.admin.clone(), &fixture.namespace);
     let name = format!("polecat-ctl-{}", fixture.namespace);
     bindings.delete(&name, &DeleteParams::default()).await.unwrap();

@@ -6,7 +6,6 @@ use anyhow::{Context as _, Result, ensure};
 use gastown_api::names::label;
 use gastown_api::{
     BeadStore, BeadStoreTemplate, Refinery, RefinerySpec, RefineryTemplate, Rig, RigPhase, RigSpec,
-    Witness,
 };
 use gastown_cluster::install::SYSTEM as NAMESPACE;
 use gastown_cluster::install::until;
@@ -14,7 +13,9 @@ use kube::api::{DeleteParams, Patch, PatchParams, PostParams};
 use kube::{Api, ResourceExt as _};
 use serde_json::json;
 
-use crate::{TIMEOUT, create_rig, fixture, ready, refineries, rigs, set_ready, spec};
+use crate::{
+    TIMEOUT, create_rig, fixture, ready, refineries, report_witness, rigs, set_ready, spec,
+};
 
 #[tokio::test]
 async fn a_rig_gets_its_children_and_is_ready_when_its_refinery_is() -> Result<()> {
@@ -37,12 +38,6 @@ async fn a_rig_gets_its_children_and_is_ready_when_its_refinery_is() -> Result<(
             .any(|owner| Some(&owner.uid) == rig.metadata.uid.as_ref())
     );
     ensure!(refinery.spec == RefinerySpec::of_rig(&name));
-    let witnesses: Api<Witness> = Api::namespaced(client.clone(), NAMESPACE);
-    until(TIMEOUT, &witnesses, &format!("{name}-witness"), "the Witness", |witness| {
-        witness.map(|_| ())
-    })
-    .await?;
-
     let unreported =
         |rig: Option<&Rig>| ready(rig).filter(|ready| ready.message.contains("has not reported"));
     let waits = until(TIMEOUT, &rigs(&client), &name, "what it waits for", unreported).await?;
@@ -54,6 +49,10 @@ async fn a_rig_gets_its_children_and_is_ready_when_its_refinery_is() -> Result<(
     };
     until(TIMEOUT, &rigs(&client), &name, "the Refinery's problem", broken).await?;
     set_ready(&api, &own, true, "Idle", "").await?;
+    let unwatched =
+        |rig: Option<&Rig>| ready(rig).filter(|ready| ready.reason == "WitnessNotReady");
+    until(TIMEOUT, &rigs(&client), &name, "the Witness to be waited for", unwatched).await?;
+    report_witness(&client, &name).await?;
     until(TIMEOUT, &rigs(&client), &name, "readiness", |rig| {
         ready(rig).filter(|ready| ready.status == "True")
     })
@@ -105,11 +104,14 @@ async fn a_refinery_that_a_user_created_is_used_wherever_it_is() -> Result<()> {
         .await?;
     set_ready(&theirs, "mine", true, "Idle", "").await?;
     create_rig(&client, &name, spec()).await?;
+    report_witness(&client, &name).await?;
     let ready = until(TIMEOUT, &rigs(&client), &name, "readiness", |rig| {
         ready(rig).filter(|ready| ready.status == "True")
     })
     .await?;
-    ensure!(ready.message == format!("Refinery {namespace}/mine is ready"), "{ready:?}");
+    let wanted =
+        format!("Refinery {namespace}/mine is ready, Witness {NAMESPACE}/{name}-witness is ready");
+    ensure!(ready.message == wanted, "{ready:?}");
     ensure!(
         refineries(&client, NAMESPACE).get_opt(&format!("{name}-refinery")).await?.is_none(),
         "none is created beside it"

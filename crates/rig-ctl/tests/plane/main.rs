@@ -4,24 +4,26 @@ mod children;
 mod polecats;
 mod program;
 
+use std::fmt::Debug;
 use std::time::Duration;
 
 use anyhow::Result;
 use gastown_api::names::condition;
 use gastown_api::rbac::Controller;
 use gastown_api::{
-    DesiredState, Polecat, PolecatPhase, PolecatSpec, Refinery, Rig, RigSpec, conditions,
+    DesiredState, Polecat, PolecatPhase, PolecatSpec, Refinery, Rig, RigSpec, Witness, conditions,
 };
 use gastown_cluster::control_plane::ControlPlane;
 use gastown_cluster::install::SYSTEM as NAMESPACE;
-use gastown_cluster::install::{self, Hosted};
+use gastown_cluster::install::{self, Hosted, until};
 use gastown_runtime::lease::Leadership;
 use gastown_runtime::metrics::Metrics;
 use gastown_runtime::{Runtime, RuntimeArgs, client};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use kube::api::{Patch, PatchParams, PostParams};
-use kube::{Api, Client};
+use kube::{Api, Client, Resource};
 use rig_ctl::RigArgs;
+use serde::de::DeserializeOwned;
 use serde_json::json;
 
 /// How long a test waits for something: nothing here takes longer on a healthy machine.
@@ -76,23 +78,39 @@ pub(crate) fn ready(rig: Option<&Rig>) -> Option<Condition> {
     conditions::find(&rig?.status.as_ref()?.conditions, condition::READY).cloned()
 }
 
-/// Writes the `Ready` condition as refinery-ctl does.
-pub(crate) async fn set_ready(
-    api: &Api<Refinery>,
+/// Writes the `Ready` condition as the child's own controller does.
+pub(crate) async fn set_ready<K>(
+    api: &Api<K>,
     name: &str,
     is_ready: bool,
     reason: &str,
     message: &str,
-) -> Result<()> {
-    let generation = api.get(name).await?.metadata.generation;
+) -> Result<()>
+where
+    K: Resource<DynamicType = ()> + DeserializeOwned + Clone + Debug,
+{
+    let generation = api.get(name).await?.meta().generation;
     let status = if is_ready { "True" } else { "False" };
     let condition = json!({
         "type": "Ready", "status": status, "reason": reason, "message": message,
         "observedGeneration": generation, "lastTransitionTime": "2026-01-01T00:00:00Z",
     });
-    let patch = json!({"status": {"queueLength": 0, "conditions": [condition]}});
+    // A Refinery's schema wants its queue's length; other kinds do not know the field.
+    let is_refinery = K::kind(&()) == "Refinery";
+    let mut patch = json!({"status": {"conditions": [condition]}});
+    if is_refinery {
+        patch["status"]["queueLength"] = json!(0);
+    }
     api.patch_status(name, &PatchParams::default(), &Patch::Merge(patch)).await?;
     Ok(())
+}
+
+/// Waits for the Witness that rig-ctl creates, and reports it ready.
+pub(crate) async fn report_witness(client: &Client, rig: &str) -> Result<()> {
+    let api: Api<Witness> = Api::namespaced(client.clone(), NAMESPACE);
+    let name = format!("{rig}-witness");
+    until(TIMEOUT, &api, &name, "the Witness", |witness| witness.map(|_| ())).await?;
+    set_ready(&api, &name, true, "AllHealthy", "").await
 }
 
 pub(crate) async fn create_polecat(

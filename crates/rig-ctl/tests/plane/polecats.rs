@@ -11,7 +11,8 @@ use kube::{Api, ResourceExt as _};
 use serde_json::json;
 
 use crate::{
-    TIMEOUT, create_polecat, create_rig, fixture, ready, refineries, rigs, set_ready, spec,
+    TIMEOUT, create_polecat, create_rig, fixture, ready, refineries, report_witness, rigs,
+    set_ready, spec,
 };
 
 #[tokio::test]
@@ -83,6 +84,7 @@ async fn polecats_are_counted_by_phase_in_all_namespaces() -> Result<()> {
     );
     set_ready(&refineries(&client, NAMESPACE), &format!("{name}-refinery"), true, "Idle", "")
         .await?;
+    report_witness(&client, &name).await?;
     let suspended = |rig: Option<&Rig>| {
         available(rig?.status.as_ref()?).filter(|available| available.reason == "RigSuspended")
     };

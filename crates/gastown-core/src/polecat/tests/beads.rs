@@ -101,6 +101,21 @@ fn a_claim_is_kept_while_the_polecat_may_continue_or_its_work_may_land() {
 }
 
 #[test]
+fn a_claim_is_released_once_the_store_closed_the_bead_for_what_landed() {
+    let mut s = bead_after(finished(1));
+    s.requests = vec![request(1, 1, MergePhase::Landed)];
+    s.deliveries.bead.again = Some(at(NOW + 30));
+    let waits = settle(&mut s, NOW);
+    assert_eq!((&s.claim, waits.wake), (&ClaimFacts::Held, Some(at(NOW + 30))));
+    s.deliveries.bead.closed_for = ["uid-request-1".to_owned()].into();
+    let plan = settle(&mut s, NOW);
+    assert_eq!((&s.claim, plan.wake), (&ClaimFacts::Free, None));
+    assert!(!decide(at(NOW), &s).actions.contains(&Action::Claim), "nor is it taken again");
+    s.requests.push(request(2, 2, MergePhase::Landed));
+    assert!(decide(at(NOW), &s).actions.contains(&Action::Claim), "another landing counts too");
+}
+
+#[test]
 fn a_polecat_that_gave_up_releases_its_bead_and_claims_it_again_when_retried() {
     let mut s = bead_after(finished(1));
     s.requests = vec![request(1, 1, MergePhase::Rework)];

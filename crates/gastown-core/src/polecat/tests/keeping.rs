@@ -43,6 +43,20 @@ fn deletes(plan: &Plan) -> Vec<Option<u32>> {
 }
 
 #[test]
+fn a_polecat_that_is_idle_for_too_long_is_terminated_in_its_status_only() {
+    let mut s = snapshot();
+    (s.labelled, s.desired, s.max_idle_seconds) = (true, DesiredState::Idle, Some(60));
+    let before = decide(at(59), &s);
+    assert_eq!((before.status.phase, before.wake), (PolecatPhase::Idle, Some(at(60))));
+    let after = decide(at(60), &s);
+    assert_eq!(after.status.phase, PolecatPhase::Terminated);
+    assert_eq!(shown(&after, "Ready").reason, "IdleTooLong");
+    assert_eq!((after.actions.len(), after.wake), (0, None));
+    s.desired = DesiredState::Working;
+    assert_ne!(decide(at(60), &s).status.phase, PolecatPhase::Terminated, "it works again");
+}
+
+#[test]
 fn a_drained_pod_whose_work_is_not_saved_stays_and_states_why() {
     let mut s = working(|p| {
         (p.drain, p.saved) = (Some("Terminated".into()), Some(false));
