@@ -11,6 +11,7 @@ mod fixture;
 mod keeping;
 mod outcomes;
 mod refinery;
+mod replica;
 mod terms;
 mod wire;
 

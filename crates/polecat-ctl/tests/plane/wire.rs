@@ -1,4 +1,5 @@
-//! The wire between one replica and the API server: answers get lost on it, and watches are held back.
+//! The wire between one replica and the API server: answers get lost on it, and watches are held
+//! back.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -6,6 +7,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use http::{Method, Request, Response};
 use kube::Client;
 use kube::client::Body;
+use parking_lot::Mutex;
 use tokio::sync::watch;
 
 /// What happens on the wire.
@@ -16,12 +18,21 @@ pub struct Wire {
     pub lost: AtomicU32,
     /// Watches of this resource begin only when it is another one.
     held: watch::Sender<Option<&'static str>>,
+    /// How many watches wait now.
+    waiting: watch::Sender<u32>,
+    /// The requests that passed while a watch waited: method and path.
+    passed: Mutex<Vec<(Method, String)>>,
 }
 
 impl Default for Wire {
     fn default() -> Self {
-        let held = watch::Sender::new(None);
-        Self { lost_answers: 0.into(), lost: 0.into(), held }
+        Self {
+            lost_answers: 0.into(),
+            lost: 0.into(),
+            held: watch::Sender::new(None),
+            waiting: watch::Sender::new(0),
+            passed: Mutex::default(),
+        }
     }
 }
 
@@ -31,6 +42,18 @@ impl Wire {
         let wire = Self::default();
         wire.held.send_replace(Some(resource));
         wire
+    }
+
+    /// Waits until the first list of the held resource has passed and its watch is held.
+    pub async fn holds(&self) {
+        let mut waiting = self.waiting.subscribe();
+        waiting.wait_for(|n| *n > 0).await.expect("the wire exists");
+    }
+
+    /// How many requests passed while a watch was held, and is held still.
+    pub fn passed(&self, method: &Method, path: &str) -> usize {
+        assert!(*self.waiting.borrow() > 0, "the watch is held no longer");
+        self.passed.lock().iter().filter(|(m, p)| m == method && p == path).count()
     }
 
     /// Lets all watches through.
@@ -46,9 +69,9 @@ impl Wire {
         let (method, uri) = (request.method().clone(), request.uri().clone());
         let resource = uri.path().rsplit('/').next().unwrap_or_default().to_owned();
         if uri.query().is_some_and(|q| q.contains("watch=true")) {
-            let mut held = self.held.subscribe();
-            let free = held.wait_for(|held| held.is_none_or(|h| h != resource)).await;
-            drop(free.expect("the wire exists"));
+            self.wait_for_turn(&resource).await;
+        } else if *self.waiting.borrow() > 0 {
+            self.passed.lock().push((method.clone(), uri.path().to_owned()));
         }
         let creates = method == Method::POST && resource == "pods";
         let loses = creates
@@ -62,6 +85,18 @@ impl Wire {
             return Err(kube::Error::Service("the connection broke off".into()));
         }
         answer
+    }
+
+    /// Waits while watches of the resource are held.
+    async fn wait_for_turn(&self, resource: &str) {
+        let mut held = self.held.subscribe();
+        if held.borrow_and_update().is_none_or(|h| h != resource) {
+            return;
+        }
+        self.waiting.send_modify(|n| *n += 1);
+        let free = held.wait_for(|held| held.is_none_or(|h| h != resource)).await;
+        drop(free.expect("the wire exists"));
+        self.waiting.send_modify(|n| *n -= 1);
     }
 }
 
