@@ -6,9 +6,12 @@
 mod beads;
 mod claims;
 mod contention;
+mod cut;
 mod escalations;
 mod fixture;
 mod keeping;
+mod kills;
+mod life;
 mod outcomes;
 mod refinery;
 mod replica;
