@@ -6,7 +6,7 @@
 //! offered to git, as an alternate, for one `pack-objects`; the pack is checked by `index-pack
 //! --strict` (which hashes every object and follows every link) before it joins our store.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::ffi::OsStr;
 use std::fs;
 use std::io::Read;
@@ -50,7 +50,7 @@ fn internal(e: impl std::fmt::Display) -> ImportError {
 }
 
 /// The identity of a copied file, so that an unchanged one is not copied again.
-#[derive(Clone, Copy, PartialEq, Eq)]
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
 struct Stamp(u64, i64, i64, i64);
 
 /// The folder with the copies, and what is known of it.
@@ -60,6 +60,8 @@ pub struct Quarantine {
     at: PathBuf,
     limits: Limits,
     copied: HashMap<String, Stamp>,
+    /// Packs that git could not read, which are not copied again.
+    broken: HashSet<(String, Stamp)>,
     bytes: u64,
     /// Files were left out, since there are too many or they are too large.
     is_cut: bool,
@@ -85,6 +87,7 @@ impl Quarantine {
             at: tmp.join("quarantine"),
             limits,
             copied: HashMap::new(),
+            broken: HashSet::new(),
             bytes: 0,
             is_cut: false,
         }
@@ -130,25 +133,26 @@ impl Quarantine {
     pub async fn copy_all(&mut self, from: &[OwnedFd]) -> Result<(), ImportError> {
         let objects = self.objects();
         fs::create_dir_all(objects.join("pack")).map_err(internal)?;
-        let mut packs = Vec::new();
         for folder in from {
             self.copy_loose(folder, &objects)?;
-            self.copy_packs(folder, &objects, &mut packs)?;
-        }
-        for pack in packs {
-            let path = objects.join("pack").join(format!("{pack}.pack"));
-            let call = self
-                .git
-                .call([OsStr::new("index-pack"), path.as_os_str()])
-                .repo(&self.repo)
-                .doing("index the agent's pack");
-            if let Err(e) = call.output().await {
-                // One broken pack must not hide the good ones.
-                tracing::warn!(error = %e, pack, "a broken pack of the agent is skipped");
-                fs::remove_file(&path).map_err(internal)?;
-            }
+            self.copy_packs(folder, &objects).await?;
         }
         Ok(())
+    }
+
+    /// Makes the index of a copied pack; without one git does not read it. `false` when it is broken,
+    /// and gone.
+    async fn index(&self, pack: &str) -> Result<bool, ImportError> {
+        let path = self.objects().join("pack").join(format!("{pack}.pack"));
+        let call = self
+            .git
+            .call([OsStr::new("index-pack"), path.as_os_str()])
+            .repo(&self.repo)
+            .doing("index the agent's pack");
+        let Err(e) = call.output().await else { return Ok(true) };
+        tracing::warn!(error = %e, pack, "a broken pack of the agent is skipped");
+        fs::remove_file(&path).map_err(internal)?;
+        Ok(false)
     }
 
     /// The commits that `ids` name, in their order: the commit itself, the one of a tag, or `None`
@@ -374,18 +378,21 @@ impl Quarantine {
         Ok(())
     }
 
-    fn copy_packs(
-        &mut self,
-        objects: impl AsFd,
-        to: &Path,
-        packs: &mut Vec<String>,
-    ) -> Result<(), ImportError> {
+    async fn copy_packs(&mut self, objects: &OwnedFd, to: &Path) -> Result<(), ImportError> {
         let Ok(folder) = hostile::open_dir(&objects, "pack".as_ref()) else { return Ok(()) };
         let (names, _) = hostile::list(&folder, self.limits.files).map_err(internal)?;
         for name in &names {
             let Some(stem) = pack_stem(name) else { continue };
-            if self.copy(&folder, name, &format!("pack/{stem}"), &to.join("pack"))? {
-                packs.push(stem.to_owned());
+            let (key, before) = (format!("pack/{stem}"), self.bytes);
+            if !self.copy(&folder, name, &key, &to.join("pack"))? || self.index(stem).await? {
+                continue;
+            }
+            // One broken pack must not hide the good ones, nor take their room. One that was just
+            // written may be complete a moment later under the same stamp.
+            self.bytes = before;
+            let stamp = self.copied.get(&key).copied();
+            if let Some(stamp) = stamp.filter(|stamp| stamp.2 + 2 < crate::now_ms() / 1000) {
+                self.broken.insert((key, stamp));
             }
         }
         Ok(())
@@ -414,7 +421,7 @@ impl Quarantine {
             stat.st_ctime,
             stat.st_ctime_nsec as i64,
         );
-        if self.copied.get(key) == Some(&stamp) {
+        if self.copied.get(key) == Some(&stamp) || self.broken.contains(&(key.to_owned(), stamp)) {
             return Ok(false);
         }
         let room = self.limits.total.saturating_sub(self.bytes);

@@ -18,11 +18,13 @@ pub struct Limits {
     pub depth: usize,
     /// Maximum number of repositories.
     pub repositories: usize,
+    /// Maximum number of working trees.
+    pub trees: usize,
 }
 
 impl Default for Limits {
     fn default() -> Self {
-        Self { entries: 3_000_000, depth: 128, repositories: 200 }
+        Self { entries: 3_000_000, depth: 128, repositories: 200, trees: 1_000 }
     }
 }
 
@@ -69,6 +71,11 @@ struct Walk {
 const GITFILE_MAX: u64 = 4 << 10;
 /// Folders that were not looked at and are named.
 const SKIPPED_MAX: usize = 20;
+
+/// The agent's origin, below the workspace. It is a repository whatever the agent did to it.
+const ORIGIN: &str = "origin.git";
+/// What is looked at before anything else in its folder.
+const FIRST: [&[u8]; 3] = [ORIGIN.as_bytes(), b"repo", b".git"];
 
 /// Looks through everything below `root`, whose absolute path is `root_path`.
 pub fn walk(root: &OwnedFd, root_path: &str, limits: Limits) -> Found {
@@ -130,7 +137,7 @@ impl Walk {
 
     fn folder(&mut self, folder: &OwnedFd, path: &str, depth: usize) {
         let room = self.limits.entries.saturating_sub(self.seen);
-        let (entries, cut) = match hostile::entries(folder, room) {
+        let (mut entries, cut) = match hostile::entries(folder, room) {
             Ok(read) => read,
             Err(e) => return self.skip(path, e),
         };
@@ -139,12 +146,14 @@ impl Walk {
             return self.skip(path, "too many files or folders to look for repositories in");
         }
         let is = |name: &[u8], kind: FileType| entries.iter().any(|(n, k)| n == name && *k == kind);
-        let bare = is(b"HEAD", FileType::RegularFile)
+        let bare = (path == ORIGIN || is(b"HEAD", FileType::RegularFile))
             && is(b"objects", FileType::Directory)
             && (is(b"refs", FileType::Directory) || is(b"packed-refs", FileType::RegularFile));
         if bare {
             return self.repository(folder, path, depth);
         }
+        // The bounds must not leave out the clone and its origin.
+        entries.sort_by_key(|(name, _)| !FIRST.contains(&name.as_slice()));
         for (name, kind) in entries {
             // A name may be any bytes; its text is for messages.
             let text = String::from_utf8_lossy(&name);
@@ -176,13 +185,28 @@ impl Walk {
     }
 
     fn tree(&mut self, folder: &OwnedFd, path: &str, head: Option<CommitId>) {
+        if !self.has_room(path) {
+            return;
+        }
         match rustix::io::dup(folder) {
             Ok(root) => self.found.trees.push(Tree { path: path.to_owned(), root, head }),
             Err(e) => self.skip(path, e),
         }
     }
 
+    /// Whether one more working tree is looked at.
+    fn has_room(&mut self, path: &str) -> bool {
+        let has = self.found.trees.len() + self.linked.len() < self.limits.trees;
+        if !has {
+            self.skip(path, "too many working trees");
+        }
+        has
+    }
+
     fn linked(&mut self, folder: &OwnedFd, path: &str) {
+        if !self.has_room(path) {
+            return;
+        }
         let read = hostile::read_file(folder, ".git".as_ref(), GITFILE_MAX);
         let text = read.map(|(bytes, _)| String::from_utf8_lossy(&bytes).into_owned());
         let to = text.ok().and_then(|t| t.strip_prefix("gitdir:").map(|t| t.trim().to_owned()));
@@ -295,7 +319,20 @@ mod tests {
             bare(&dir.path().join(format!("r{n}")), "ref: refs/heads/main");
         }
         let limits = Limits { repositories: 2, ..Limits::default() };
-        let found = found(dir.path(), limits);
-        assert_eq!((found.repositories.len(), found.skipped.len()), (2, 1));
+        let found = |limits| self::found(dir.path(), limits);
+        assert_eq!((found(limits).repositories.len(), found(limits).skipped.len()), (2, 1));
+        for n in 0..5 {
+            fs::create_dir_all(dir.path().join(format!("t{n}"))).unwrap();
+            fs::write(dir.path().join(format!("t{n}/.git")), "gitdir: x\n").unwrap();
+            bare(&dir.path().join(format!("n{n}/.git")), "ref: refs/heads/main");
+        }
+        bare(&dir.path().join("repo/.git"), "ref: refs/heads/main");
+        bare(&dir.path().join("repo/a/.git"), "ref: refs/heads/main");
+        fs::create_dir_all(dir.path().join("origin.git/objects")).unwrap();
+        fs::create_dir_all(dir.path().join("origin.git/refs")).unwrap();
+        let limits = Limits { repositories: 2, trees: 1, ..Limits::default() };
+        let first: Vec<String> = found(limits).repositories.into_iter().map(|r| r.path).collect();
+        assert_eq!(first, ["origin.git", "repo/.git"]);
+        assert_eq!(found(limits).trees[0].path, "repo");
     }
 }

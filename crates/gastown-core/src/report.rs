@@ -254,6 +254,9 @@ pub fn render<T: Serialize + Versioned>(record: &mut T) -> String {
     }
 }
 
+/// More entries of a list than this never fit.
+const MOST_ENTRIES: usize = 512;
+
 /// A message shorter than this many characters is kept while a list can be shortened instead.
 const KEPT_MESSAGE: usize = 800;
 
@@ -274,6 +277,14 @@ fn halve(text: &mut String) -> bool {
     let shorter = !text.is_empty();
     *text = text.chars().take(keep).collect();
     shorter
+}
+
+/// Cuts a list to [`MOST_ENTRIES`], and counts what is gone.
+fn cut<T>(list: &mut Vec<T>, more: &mut u32) -> bool {
+    let gone = list.len().saturating_sub(MOST_ENTRIES);
+    list.truncate(MOST_ENTRIES);
+    *more = more.saturating_add(u32::try_from(gone).unwrap_or(u32::MAX));
+    gone > 0
 }
 
 impl Versioned for InitReport {
@@ -302,6 +313,11 @@ impl Versioned for SyncReport {
         &mut self.message
     }
     fn shorten(&mut self) -> bool {
+        // A workspace may have a hundred thousand branches: one entry a step would never end.
+        let shorter = cut(&mut self.saved, &mut self.saved_more);
+        if cut(&mut self.unsaved, &mut self.unsaved_more) || shorter {
+            return true;
+        }
         if self.message.chars().count() > KEPT_MESSAGE {
             return halve(&mut self.message);
         }
@@ -381,14 +397,14 @@ mod tests {
             ahead: Some(1),
             unpushed: None,
             wip: None,
-            saved: (0..500).map(entry).collect(),
+            saved: (0..100_000).map(entry).collect(),
             saved_more: 0,
             unsaved: (0..500).map(|n| format!("branch b{n}: broken")).collect(),
             unsaved_more: 0,
         };
         let read = parse::<SyncReport>(&render(&mut r)).unwrap();
         assert!(!read.saved.is_empty() && !read.unsaved.is_empty() && !read.message.is_empty());
-        assert_eq!(read.saved.len() + read.saved_more as usize, 500);
+        assert_eq!(read.saved.len() + read.saved_more as usize, 100_000);
         assert_eq!(read.unsaved.len() + read.unsaved_more as usize, 500);
         assert_eq!(read.saved[0].of, "branch 0");
     }

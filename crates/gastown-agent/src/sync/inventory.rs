@@ -24,6 +24,8 @@ const ORIGIN: &str = "origin.git";
 const SINGLE_MAX: usize = 100;
 /// Candidates for the agent's work that are looked for: with two of them it is not clear.
 const CANDIDATES_MAX: usize = 10;
+/// Branches of which git is asked whether their history is ours.
+const ASKED_MAX: usize = 500;
 /// Characters of the name of a ref.
 const NAME_MAX: usize = 120;
 
@@ -267,8 +269,12 @@ impl Inventory {
                 next.extend(self.own.get(commit).into_iter().flatten());
             }
         }
+        // What was made from nothing has no history in common with ours.
+        let attached = self.attached();
+        let possible =
+            named().filter(|t| !covered.contains(&t.commit) && attached.contains(&t.commit));
         let mut candidates = Vec::new();
-        for tip in named().filter(|t| !covered.contains(&t.commit)) {
+        for tip in possible.take(ASKED_MAX) {
             if candidates.len() == CANDIDATES_MAX {
                 break;
             }
@@ -277,6 +283,28 @@ impl Inventory {
             }
         }
         candidates
+    }
+
+    /// The commits of our own whose history goes on in commits that are not.
+    fn attached(&self) -> HashSet<&CommitId> {
+        let mut children: HashMap<&CommitId, Vec<&CommitId>> = HashMap::new();
+        let mut next = Vec::new();
+        for (commit, parents) in &self.own {
+            for parent in parents {
+                if self.own.contains_key(parent) {
+                    children.entry(parent).or_default().push(commit);
+                } else {
+                    next.push(commit);
+                }
+            }
+        }
+        let mut attached = HashSet::new();
+        while let Some(commit) = next.pop() {
+            if attached.insert(commit) {
+                next.extend(children.get(commit).into_iter().flatten());
+            }
+        }
+        attached
     }
 
     /// Whether `tip` continues the commit `old`.

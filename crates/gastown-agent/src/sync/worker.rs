@@ -30,6 +30,10 @@ const PUSHES: (u32, Duration) = (10, Duration::from_secs(3));
 /// one more may.
 const SAVES: (u32, Duration) = (4, Duration::from_secs(20));
 
+/// How many requests for the end of the work are carried out at once, and how often one more may be;
+/// further ones wait.
+const FINISHES: (u32, Duration) = (4, Duration::from_secs(20));
+
 /// The pause after failures: it doubles until an attempt succeeds. The loop asks it at each tick
 /// whether to try again, so there is not one call that `backon` could repeat.
 struct Pause {
@@ -76,6 +80,9 @@ struct Progress {
     pause: Pause,
     pushes: Spacing,
     saves: Spacing,
+    finishes: Spacing,
+    /// The clients whose request for the end of the work waits for its turn.
+    delayed: Vec<oneshot::Sender<Answer>>,
     /// The clients that wait for the end of the work.
     finishing: Vec<oneshot::Sender<Answer>>,
     /// Since when the agent must end.
@@ -100,6 +107,8 @@ impl Worker<'_> {
             pause: Pause::new(),
             pushes: Spacing::new(PUSHES.0, PUSHES.1, now),
             saves: Spacing::new(SAVES.0, SAVES.1, now),
+            finishes: Spacing::new(FINISHES.0, FINISHES.1, now),
+            delayed: Vec::new(),
             finishing: Vec::new(),
             ending: None,
             last_all: now,
@@ -137,6 +146,10 @@ impl Worker<'_> {
     async fn step(&mut self, progress: &mut Progress) {
         let now = Instant::now();
         let is_over = progress.pause.is_over();
+        progress.delayed.retain(|reply| !reply.is_closed());
+        if !progress.delayed.is_empty() && progress.finishes.take(now) {
+            progress.finishing.append(&mut progress.delayed);
+        }
         let ended = progress.ending.is_some() || !progress.finishing.is_empty();
         let unsaved = progress.ending.is_some_and(|since| {
             self.pusher.complete_since().is_none_or(|complete| complete < since)
@@ -175,6 +188,10 @@ impl Worker<'_> {
                 (self.pusher.push_all(false).await, None)
             }
             Request::Checkpoint => (Ok(()), Some(SAVES.1)),
+            Request::Finish if !progress.finishes.take(now) => {
+                progress.delayed.push(reply);
+                return;
+            }
             _ => (self.pusher.push_all(true).await, None),
         };
         if let Some(spacing) = spacing {
@@ -224,7 +241,8 @@ impl Worker<'_> {
 
     /// Publishes the state for the witness and for the readiness probe.
     fn publish(&self, progress: &mut Progress, finishing: bool) {
-        let saving = finishing || !progress.finishing.is_empty();
+        let waits = !progress.finishing.is_empty() || !progress.delayed.is_empty();
+        let saving = finishing || waits;
         self.relay.set_git_state(self.pusher.pushed_commit(), saving, crate::now_ms());
         let failure = self.pusher.saving();
         self.relay.set_saving(failure.as_deref().unwrap_or_default());

@@ -26,14 +26,14 @@ fn scene(plant: impl FnOnce(&Pod)) -> Scene {
     Scene { origin, pod, sync }
 }
 
-fn commit(pod: &Pod, name: &str) -> String {
+pub fn commit(pod: &Pod, name: &str) -> String {
     fs::write(pod.repo().join(name), name).unwrap();
     git(&pod.repo(), &["add", name]);
     git(&pod.repo(), &["commit", "-q", "-m", name]);
     git(&pod.repo(), &["rev-parse", "HEAD"])
 }
 
-fn push(pod: &Pod) {
+pub fn push(pod: &Pod) {
     let origin = pod.path("workspace/origin.git");
     git(
         &pod.repo(),
@@ -47,7 +47,7 @@ fn script(path: &Path, marker: &Path) {
     fs::set_permissions(path, fs::Permissions::from_mode(0o755)).unwrap();
 }
 
-fn fifo(path: &Path) {
+pub fn fifo(path: &Path) {
     rustix::fs::mknodat(
         rustix::fs::CWD,
         path,
@@ -134,7 +134,7 @@ fn a_worktree_that_is_a_link_elsewhere_is_not_read() {
 }
 
 /// No object of the remote holds the text.
-fn assert_nowhere(origin: &Origin, text: &str) {
+pub fn assert_nowhere(origin: &Origin, text: &str) {
     let objects = git(
         &origin.path(),
         &["cat-file", "--batch-all-objects", "--batch-check=%(objectname) %(objecttype)"],

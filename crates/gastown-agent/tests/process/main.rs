@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, clippy::panic, missing_docs)]
 
 mod fixture;
+mod hostile;
 mod http;
 mod isolation;
 mod life;

@@ -291,11 +291,8 @@ impl Pod {
         text = text
             .replace(&url, "ssh://git@forge/r.git")
             .replace(&self.dir.path().display().to_string(), "/pod");
-        if let Some((before, rest)) = text.clone().split_once(" (")
-            && let Some((_, after)) = rest.rsplit_once(')')
-        {
-            text = format!("{before}{after}");
-        }
+        let lines: Vec<String> = text.lines().map(without_details).collect();
+        text = lines.join("\n");
         let short: Vec<&str> =
             text.split(|c: char| !c.is_ascii_hexdigit()).filter(|w| w.len() == 12).collect();
         for id in short.iter().map(ToString::to_string).collect::<Vec<_>>() {
@@ -318,4 +315,16 @@ impl Pod {
     pub fn checkpoint(&self) -> bool {
         self.start("checkpoint", &["checkpoint"]).wait() == Some(0)
     }
+}
+
+/// A line of a record; of a sentence without what git and ssh wrote, which is in brackets.
+fn without_details(line: &str) -> String {
+    let is_message =
+        ["\"message\"", "\"saving\""].iter().any(|key| line.trim_start().starts_with(key));
+    if let Some((before, rest)) = line.split_once(" (").filter(|_| is_message)
+        && let Some((_, after)) = rest.rsplit_once(')')
+    {
+        return format!("{before}{after}");
+    }
+    line.to_owned()
 }

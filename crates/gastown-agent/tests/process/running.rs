@@ -30,6 +30,9 @@ fn an_agent_that_called_gt_done_has_time_to_end() {
         let (got, report) = Pod::end_run(pod.agent(&script));
         assert_eq!((got, report.exit, report.message.as_str()), (Some(code), want, "as asked"));
         assert!(git_ok(&origin.path(), &["show", "polecat/toast:w"]));
+        if want == AgentExit::GaveUp {
+            pod.golden("run-gave-up", &report);
+        }
         pod.end_sync(sync);
     }
 }

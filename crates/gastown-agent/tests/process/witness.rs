@@ -5,6 +5,8 @@ use std::fs;
 use gastown_core::report::{AgentExit, RunReport, SyncResult};
 use gastown_fakes::messages::{Attempt, MessagesApi, Script, Step};
 use gastown_proto::v1::command::What;
+use gastown_proto::v1::{CommandResult, Heartbeat};
+use serde_json::json;
 use tokio::runtime::Runtime;
 
 use crate::fixture::{FakeWitness, claude};
@@ -25,6 +27,56 @@ fn scripted(attempts: Vec<Attempt>) -> (Runtime, MessagesApi) {
     let script = Script { key: "Change: watched".to_owned(), attempts };
     let api = runtime.block_on(MessagesApi::start(vec![script], None)).unwrap();
     (runtime, api)
+}
+
+/// Compares a heartbeat with its golden file, which witness-ctl's tests replay. Of times it has only
+/// whether there is one.
+fn golden(pod: &Pod, name: &str, heartbeat: &Heartbeat) {
+    let Heartbeat {
+        namespace,
+        polecat,
+        rig,
+        attempt,
+        now_ms,
+        last_event_ms,
+        in_tool_since_ms,
+        tool,
+        waiting_for_human,
+        cpu_seconds,
+        pushed_commit,
+        results,
+        saving,
+    } = heartbeat;
+    let result = |CommandResult { number, ok, message }: &CommandResult| json!({ "number": number, "ok": ok, "message": message });
+    let record = json!({
+        "namespace": namespace, "polecat": polecat, "rig": rig, "attempt": attempt,
+        "now": *now_ms > 0, "lastEvent": *last_event_ms > 0, "inToolSince": *in_tool_since_ms > 0,
+        "tool": tool, "waitingForHuman": waiting_for_human, "cpu": *cpu_seconds > 0.0,
+        "pushedCommit": pushed_commit, "results": results.iter().map(result).collect::<Vec<_>>(),
+        "saving": saving,
+    });
+    pod.golden(name, &record);
+}
+
+#[test]
+fn heartbeats_are_as_the_witness_is_tested_with() {
+    let witness = FakeWitness::new();
+    let (origin, pod, sync) = watched(&witness);
+    golden(&pod, "heartbeat-first", &witness.heartbeat("it attaches", |b| !b.polecat.is_empty()));
+    fs::write(pod.repo().join("dirty"), "1").unwrap();
+    witness.command(1, What::Checkpoint("now".to_owned()));
+    let saved = witness.heartbeat("it is saved", |b| !b.results.is_empty());
+    golden(&pod, "heartbeat-checkpoint", &saved);
+    let away = origin.path().with_extension("away");
+    fs::rename(origin.path(), &away).unwrap();
+    fs::write(pod.repo().join("dirty"), "2").unwrap();
+    witness.command(2, What::Checkpoint("again".to_owned()));
+    let mut saving = witness.heartbeat("it is not saved", |b| !b.saving.is_empty());
+    // The command's result may be in the same heartbeat, or in the next.
+    saving.results.clear();
+    golden(&pod, "heartbeat-saving", &saving);
+    fs::rename(&away, origin.path()).unwrap();
+    pod.end_sync(sync);
 }
 
 const AWAIT_GO: &str = "while [ ! -e go ]; do sleep 0.1; done; rm go";

@@ -1,5 +1,5 @@
-//! polecat-ctl in this process, as the chart's own service account, against a real control plane;
-//! the kubelet and the other controllers are fakes.
+//! polecat-ctl in this process, against a real control plane; the kubelet and the other controllers
+//! are fakes.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -19,15 +19,13 @@ use gastown_proto::v1::beads_server::BeadsServer;
 use gastown_proto::v1::merge_queue_server::MergeQueueServer;
 use gastown_proto::v1::witness_server::WitnessServer;
 use gastown_runtime::auth::TokenReviewer;
-use gastown_runtime::lease::{self, Leadership};
 use gastown_runtime::metrics::Metrics;
 use gastown_runtime::tls::Tls;
-use gastown_runtime::{AUDIENCE, Runtime, RuntimeArgs, client, grpc};
+use gastown_runtime::{AUDIENCE, grpc};
 use k8s_openapi::api::coordination::v1::Lease;
 use k8s_openapi::api::core::v1::{ConfigMap, Pod};
 use kube::api::{Api, DeleteParams, ListParams, ObjectMeta, Patch, PatchParams, PostParams};
-use kube::config::{KubeConfigOptions, Kubeconfig};
-use kube::{Client, Config, ResourceExt as _};
+use kube::{Client, ResourceExt as _};
 use serde_json::{Value, json};
 use tokio::sync::{Mutex, MutexGuard};
 use tokio::task::JoinHandle;
@@ -36,7 +34,8 @@ use tokio_util::sync::CancellationToken;
 use crate::beads::FakeStore;
 use crate::escalations::FakeWitness;
 use crate::refinery::FakeRefinery;
-use crate::wire::{self, Wire};
+use crate::replica::{self, Replica, Settings};
+use crate::wire::Wire;
 
 pub const IMAGE: &str = "polecat-agent:test";
 const URL: &str = "ssh://git@forge.example:2222/org/web.git";
@@ -47,6 +46,7 @@ const TIMEOUT: Duration = Duration::from_secs(90);
 static TURN: Mutex<()> = Mutex::const_new(());
 
 pub struct Fixture {
+    plane: &'static ControlPlane,
     pub admin: Client,
     pub namespace: String,
     pub rig: String,
@@ -58,7 +58,7 @@ pub struct Fixture {
     /// How long a pod that does not obey may take.
     pub margin_seconds: u32,
     pub folder: tempfile::TempDir,
-    running: Vec<(Runtime, JoinHandle<()>)>,
+    running: Vec<Replica>,
     server: Option<(CancellationToken, JoinHandle<()>)>,
     _turn: MutexGuard<'static, ()>,
 }
@@ -82,6 +82,7 @@ impl Fixture {
         .unwrap();
         let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
         Self {
+            plane,
             kubelet: TestKubelet::new(admin.clone()),
             rig: format!("rig-{namespace}"),
             admin,
@@ -109,87 +110,48 @@ impl Fixture {
 
     /// Starts one more replica, which holds the lease.
     pub async fn start_controller(&mut self) {
-        self.start_replica(Arc::default(), None).await;
+        self.start_replica(Arc::default(), None);
     }
 
-    /// Starts one more replica on this wire. With `candidate` it works only when nobody else holds
-    /// the lease `handed-over`.
-    pub async fn start_replica(&mut self, wire: Arc<Wire>, candidate: Option<&str>) {
-        let plane = ControlPlane::shared().await.unwrap();
-        let file = Kubeconfig::read_from(plane.kubeconfig()).unwrap();
-        let mut config =
-            Config::from_custom_kubeconfig(file, &KubeConfigOptions::default()).await.unwrap();
-        config.auth_info.impersonate =
-            Some(format!("system:serviceaccount:{}:polecat-ctl", self.namespace));
-        let mut args = RuntimeArgs::from_env().unwrap();
-        args.namespace.clone_from(&self.namespace);
-        self.folder.path().clone_into(&mut args.tls_dir);
-        args.token_file = self.folder.path().join("token");
-        let client = client::with_config(config, "polecat-ctl", &self.metrics).unwrap();
-        let client = wire::client(client, wire);
-        let leadership = match candidate {
-            None => Leadership::always("test"),
-            Some(identity) => self.candidate(identity),
-        };
-        let metrics = self.metrics.clone();
-        let runtime = Runtime::new("polecat-ctl", client, args, metrics, leadership);
-        let own = polecat_ctl::PolecatArgs {
-            agent_image: IMAGE.into(),
-            git_image: None,
-            claude_image: None,
-            agent_pull_policy: None,
-            refinery_endpoint: Some(format!("https://localhost:{}", self.port)),
-            beadstore_endpoint: Some(format!("https://localhost:{}", self.port)),
-            witness_endpoint: Some(format!("https://localhost:{}", self.port)),
-            deadline_margin_seconds: self.margin_seconds,
-            drain_margin_seconds: self.margin_seconds,
-            platform_ids: false,
-            proxy: gastown_runtime::proxy::ProxyArgs::default(),
-            room: polecat_ctl::RoomArgs::default(),
-        };
-        let work = tokio::spawn({
-            let runtime = runtime.clone();
-            async move { polecat_ctl::start(runtime, own).await.unwrap() }
-        });
-        self.running.push((runtime, work));
+    /// Starts one more replica on this wire. With `candidate` it works only while it holds the
+    /// lease in this name.
+    pub fn start_replica(&mut self, wire: Arc<Wire>, candidate: Option<&str>) {
+        let replica = Replica::start(&self.settings(), wire, candidate);
+        self.running.push(replica);
     }
 
-    /// Leadership that is acquired when nobody holds the lease `handed-over`.
-    fn candidate(&self, identity: &str) -> Leadership {
-        let config = lease::Config {
-            duration: Duration::from_secs(3600),
-            ..lease::Config::new(&self.namespace, "handed-over", identity)
-        };
-        let stop = CancellationToken::new();
-        let (leadership, task) =
-            lease::spawn(self.admin.clone(), config, &Metrics::default(), stop);
-        drop(task);
-        leadership
+    /// What replicas are started with.
+    pub fn settings(&self) -> Settings {
+        Settings {
+            plane: self.plane,
+            namespace: self.namespace.clone(),
+            folder: self.folder.path().to_owned(),
+            port: self.port,
+            margin_seconds: self.margin_seconds,
+            metrics: self.metrics.clone(),
+        }
     }
 
-    /// Somebody else holds the lease `handed-over`, or nobody does.
-    pub async fn hold_lease(&self, held: bool) {
-        let spec = json!({ "holderIdentity": if held { "other" } else { "" },
-            "leaseDurationSeconds": 3600, "leaseTransitions": 1 });
-        let body = json!({ "apiVersion": "coordination.k8s.io/v1", "kind": "Lease",
-            "metadata": { "name": "handed-over" }, "spec": spec });
+    /// Waits until the replica of this name holds the lease.
+    pub async fn wait_leader(&self, identity: &str) {
         let api: Api<Lease> = Api::namespaced(self.admin.clone(), &self.namespace);
-        let params = PatchParams::apply("test").force();
-        api.patch("handed-over", &params, &Patch::Apply(&body)).await.unwrap();
+        let holder = |lease: Lease| lease.spec?.holder_identity;
+        self.poll(&format!("lease of {identity}"), || async {
+            let lease = api.get_opt(replica::LEASE).await.unwrap();
+            lease.and_then(holder).filter(|name| name == identity)
+        })
+        .await;
     }
 
-    /// Stops the replica that was started last.
-    pub async fn stop_last(&mut self) {
-        let (runtime, work) = self.running.pop().unwrap();
-        runtime.shutdown();
-        work.await.unwrap();
+    /// Stops the replica that was started first. It holds its lease until the token is cancelled.
+    pub async fn stop_first(&mut self) -> CancellationToken {
+        self.running.remove(0).drain().await
     }
 
     /// Stops all replicas; what they remembered is lost.
     pub async fn stop_controller(&mut self) {
-        for (runtime, work) in self.running.drain(..) {
-            runtime.shutdown();
-            work.await.unwrap();
+        for replica in self.running.drain(..) {
+            replica.drain().await.cancel();
         }
     }
 
@@ -197,8 +159,7 @@ impl Fixture {
         let stop = CancellationToken::new();
         let tls = Tls::load(self.folder.path(), stop.clone()).unwrap();
         let listener = grpc::listen(([127, 0, 0, 1], self.port).into()).await.unwrap();
-        let service =
-            MergeQueueServer::new(FakeRefinery { admin: self.admin.clone(), made: 0.into() });
+        let service = MergeQueueServer::new(FakeRefinery { admin: self.admin.clone() });
         let routes = tonic::service::Routes::new(service)
             .add_service(BeadsServer::new(self.beads.clone()))
             .add_service(WitnessServer::new(self.witness.clone()));
@@ -284,16 +245,7 @@ impl Fixture {
     }
 
     pub async fn make_rig(&self, max_polecats: i32) {
-        let spec = RigSpec {
-            git_url: URL.into(),
-            beads_prefix: "web".into(),
-            settings: RigSettings { max_polecats, ..RigSettings::default() },
-            ..RigSpec::default()
-        };
-        Api::<Rig>::all(self.admin.clone())
-            .create(&PostParams::default(), &Rig::new(&self.rig, spec))
-            .await
-            .unwrap();
+        make_rig(&self.admin, &self.rig, max_polecats).await;
     }
 
     pub fn polecats(&self) -> Api<Polecat> {
@@ -310,10 +262,7 @@ impl Fixture {
 
     /// A Polecat that is wanted to work.
     pub async fn sling(&self, name: &str, change: impl FnOnce(&mut PolecatSpec)) -> Polecat {
-        let mut spec = PolecatSpec::of_rig(&self.rig);
-        spec.desired_state = DesiredState::Working;
-        spec.task_description = Some("make it so".into());
-        spec.kubernetes = Some(KubernetesSpec::of_repository(URL));
+        let mut spec = working(&self.rig);
         change(&mut spec);
         self.polecats().create(&PostParams::default(), &Polecat::new(name, spec)).await.unwrap()
     }
@@ -457,11 +406,32 @@ impl Fixture {
     }
 }
 
+/// The spec of a Polecat that is wanted to work.
+pub fn working(rig: &str) -> PolecatSpec {
+    PolecatSpec {
+        desired_state: DesiredState::Working,
+        task_description: Some("make it so".into()),
+        kubernetes: Some(KubernetesSpec::of_repository(URL)),
+        ..PolecatSpec::of_rig(rig)
+    }
+}
+
+pub async fn make_rig(admin: &Client, name: &str, max_polecats: i32) {
+    let spec = RigSpec {
+        git_url: URL.into(),
+        beads_prefix: "web".into(),
+        settings: RigSettings { max_polecats, ..RigSettings::default() },
+        ..RigSpec::default()
+    };
+    let api = Api::<Rig>::all(admin.clone());
+    api.create(&PostParams::default(), &Rig::new(name, spec)).await.unwrap();
+}
+
 fn rustls_provider() -> Result<(), impl std::fmt::Debug> {
     rustls::crypto::aws_lc_rs::default_provider().install_default()
 }
 
-async fn grant(admin: &Client, namespace: &str) {
+pub async fn grant(admin: &Client, namespace: &str) {
     use k8s_openapi::api::core::v1::ServiceAccount;
     use k8s_openapi::api::rbac::v1::{ClusterRole, ClusterRoleBinding, Role, RoleBinding};
     let post = PostParams::default();

@@ -11,7 +11,7 @@ use kube::api::{Api, DeleteParams, Patch, PatchParams, PostParams};
 use serde_json::json;
 
 use crate::fixture::Fixture;
-use crate::outcomes::{ended, ended_with, record};
+use crate::outcomes::{ended, ended_with, golden};
 use crate::reason;
 
 /// A controller that waits for nothing that does not obey.
@@ -111,11 +111,11 @@ async fn lost_work_is_reported_in_conditions_an_event_and_an_escalation() {
     fixture.sling("toast", |_| {}).await;
     let pod = at_work(&fixture, "toast").await;
     drained(&fixture, &pod).await;
-    let mut lost = record(Some(1));
-    lost.unsaved = vec!["branch side: the remote did not answer".into()];
-    fixture.kubelet.finish(&pod, &ended_with(AgentExit::Drained, lost)).await.unwrap();
+    let lost = golden("sync-remote-unreachable");
+    let unsaved = lost["unsaved"][0].as_str().unwrap();
+    fixture.kubelet.finish(&pod, &ended_with(AgentExit::Drained, &lost)).await.unwrap();
     let reported = fixture.wait_reason("toast", condition::DEGRADED, "WorkLost").await;
-    assert!(reason(&reported, condition::DEGRADED).1.contains("branch side"), "{reported:?}");
+    assert!(reason(&reported, condition::DEGRADED).1.contains(unsaved), "{reported:?}");
     let outcome = reported.status.unwrap().outcome.unwrap();
     assert_eq!((outcome.exit.as_str(), outcome.reason.as_str()), ("Drained", "WorkLost"));
     fixture.wait_event("toast", "WorkLost").await;
@@ -124,7 +124,7 @@ async fn lost_work_is_reported_in_conditions_an_event_and_an_escalation() {
             open.iter().find(|r| r.cause.ends_with("/toast/lost")).map(|r| r.summary.clone())
         })
         .await;
-    assert!(summary.contains("branch side"), "{summary}");
+    assert!(summary.contains(unsaved), "{summary}");
     fixture.close().await;
 }
 
@@ -133,13 +133,11 @@ async fn what_was_saved_beside_the_branch_is_in_status_and_in_the_next_prompt() 
     let fixture = Fixture::start(3).await;
     fixture.sling("toast", |_| {}).await;
     let pod = at_work(&fixture, "toast").await;
-    let mut report = record(Some(1));
-    report.saved = serde_json::from_value(json!([{
-        "ref": "refs/gastown/wip/dev/toast/1", "commit": "c".repeat(40), "of": "uncommitted files", "skipped": 2,
-    }]))
-    .unwrap();
+    let mut record = golden("sync-pushed-with-snapshot");
+    record["saved"][0]["commit"] = json!("c".repeat(40));
+    record["saved"][0]["skipped"] = json!(2);
     drained(&fixture, &pod).await;
-    fixture.kubelet.finish(&pod, &ended_with(AgentExit::Drained, report)).await.unwrap();
+    fixture.kubelet.finish(&pod, &ended_with(AgentExit::Drained, &record)).await.unwrap();
     let idle = fixture.wait("toast", "saved", |s| !s.saved.is_empty()).await;
     let saved = idle.status.unwrap().saved.remove(0);
     assert_eq!(

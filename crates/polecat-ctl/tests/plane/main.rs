@@ -6,11 +6,15 @@
 mod beads;
 mod claims;
 mod contention;
+mod cut;
 mod escalations;
 mod fixture;
 mod keeping;
+mod kills;
+mod life;
 mod outcomes;
 mod refinery;
+mod replica;
 mod terms;
 mod wire;
 
@@ -19,14 +23,14 @@ use std::time::Duration;
 
 use gastown_api::names::{annotation, condition, finalizer};
 use gastown_api::{Polecat, conditions};
-use gastown_core::report::{AgentExit, InitResult};
+use gastown_core::report::AgentExit;
 use k8s_openapi::api::core::v1::Pod;
 use kube::ResourceExt as _;
 use kube::api::DeleteParams;
 use serde_json::json;
 
 use fixture::Fixture;
-use outcomes::{commit, done, ended, init_failed};
+use outcomes::{commit, done, ended, golden, init_failed};
 
 fn reason(polecat: &Polecat, kind: &str) -> (String, String) {
     let status = polecat.status.as_ref().unwrap();
@@ -106,7 +110,8 @@ async fn a_life_from_pod_to_landed_costs_few_writes_and_survives_the_loss_of_eve
     assert_eq!(format!("{:?}", status.phase.unwrap()), "Done");
     assert_eq!(status.branch.as_deref(), Some("feature/web-1"));
     assert_eq!(status.commit.as_deref(), Some(commit(1).as_str()));
-    assert_eq!((status.attempts, status.agent_model.as_deref()), (Some(1), Some("claude-test")));
+    let model = golden("run-claude-completed")["model"].as_str().map(str::to_owned);
+    assert_eq!((status.attempts, &status.agent_model), (Some(1), &model));
     assert_eq!(finished.labels()["gastown.io/bead"], "web-1");
     let request = fixture.request(&commit(1)).await;
     assert_eq!(status.merge_request.as_deref(), Some(request.name_any().as_str()));
@@ -219,7 +224,7 @@ async fn a_missing_secret_is_shown_and_costs_nothing() {
     fixture.sling("toast", |_| {}).await;
     let first = fixture.pod("polecat-toast", &[]).await;
     let text = "secret git-creds has no key ssh-privatekey";
-    fixture.kubelet.finish(&first, &init_failed(InitResult::SecretNotFound, text)).await.unwrap();
+    fixture.kubelet.finish(&first, &init_failed("init-secret-not-found")).await.unwrap();
     let waiting = fixture.wait_reason("toast", condition::READY, "SecretNotFound").await;
     assert_eq!(reason(&waiting, condition::READY).1, text);
     assert_eq!(format!("{:?}", waiting.status.unwrap().phase.unwrap()), "Idle");

@@ -1,74 +1,62 @@
-//! How a pod ends: the records of its containers.
+//! How a pod ends: with the records that `gt` wrote in the process tests
+//! (`gastown-agent/tests/golden`), about this test's commits.
 
-use gastown_core::report::{
-    AgentExit, InitReport, InitResult, RunReport, SyncReport, SyncResult, Usage, VERSION, render,
-};
+use gastown_core::report::AgentExit;
 use gastown_fakes::kubelet::{Exit, Outcome};
+use serde_json::{Value, json};
 
 pub fn commit(n: u32) -> String {
     format!("{:040x}", 0xabc0_0000_u64 + u64::from(n))
 }
 
+/// A record as the process tests have it.
+pub fn golden(name: &str) -> Value {
+    let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/../gastown-agent/tests/golden");
+    let text = std::fs::read_to_string(format!("{folder}/{name}.json")).unwrap();
+    serde_json::from_str(&text).unwrap_or_else(|e| panic!("{name}: {e}"))
+}
+
+fn exit(code: i32, record: &Value) -> Exit {
+    Exit::new(code, record.to_string())
+}
+
 fn ready() -> Exit {
-    let base = Some(commit(0).parse().unwrap());
-    let mut report =
-        InitReport { v: 1, result: InitResult::Ready, message: String::new(), base, head: None };
-    Exit::new(0, render(&mut report))
+    let mut record = golden("init-ready");
+    record["base"] = json!(commit(0));
+    exit(0, &record)
 }
 
-pub fn init_failed(result: InitResult, message: &str) -> Outcome {
-    let mut report = InitReport { v: 1, result, message: message.into(), base: None, head: None };
-    Outcome::init_failed(Exit::new(1, render(&mut report)))
+/// `gt init` ended with the record of this name.
+pub fn init_failed(name: &str) -> Outcome {
+    Outcome::init_failed(exit(1, &golden(name)))
 }
 
-fn run(exit: AgentExit) -> Exit {
-    let usage =
-        Usage { turns: 2, input_tokens: 10, output_tokens: 5, cost_usd: 0.5, ..Usage::default() };
-    let model = Some("claude-test".to_owned());
-    let mut report = RunReport {
-        v: 1,
-        exit,
-        message: String::new(),
-        code: Some(0),
-        reset_at: None,
-        model,
-        usage,
+fn run(how: AgentExit) -> Exit {
+    let (code, name) = match how {
+        AgentExit::Completed => (0, "run-claude-completed"),
+        AgentExit::Drained => (3, "run-drained"),
+        AgentExit::GaveUp => (1, "run-gave-up"),
+        other => panic!("the process tests have no record of {other:?}"),
     };
-    let code = match exit {
-        AgentExit::Completed => 0,
-        AgentExit::Drained | AgentExit::Deadline | AgentExit::BudgetExceeded => 3,
-        _ => 1,
-    };
-    Exit::new(code, render(&mut report))
+    exit(code, &golden(name))
 }
 
 /// The sidecar's record: the remote holds commit `n`, if any.
-pub fn record(n: Option<u32>) -> SyncReport {
-    let commit = n.map(|n| self::commit(n).parse().unwrap());
-    SyncReport {
-        v: VERSION,
-        result: if n.is_some() { SyncResult::Pushed } else { SyncResult::NoChanges },
-        message: String::new(),
-        base: commit.as_ref().map(|_| self::commit(0).parse().unwrap()),
-        commit,
-        ahead: Some(u32::from(n.is_some())),
-        unpushed: None,
-        wip: None,
-        saved: Vec::new(),
-        saved_more: 0,
-        unsaved: Vec::new(),
-        unsaved_more: 0,
-    }
+pub fn record(n: Option<u32>) -> Value {
+    let Some(n) = n else { return golden("sync-no-changes") };
+    let mut record = golden("sync-pushed");
+    (record["commit"], record["base"]) = (json!(commit(n)), json!(commit(0)));
+    record
 }
 
-/// The agent ended with `exit`, and the sidecar with this record.
-pub fn ended_with(exit: AgentExit, mut record: SyncReport) -> Outcome {
-    Outcome::polecat(ready(), Exit::new(0, render(&mut record)), run(exit))
+/// The agent ended with `how`, and the sidecar with this record.
+pub fn ended_with(how: AgentExit, record: &Value) -> Outcome {
+    Outcome::polecat(ready(), exit(0, record), run(how))
 }
 
-/// The agent ended with `exit`; the remote holds commit `n`, if any.
-pub fn ended(exit: AgentExit, n: Option<u32>) -> Outcome {
-    ended_with(exit, record(n))
+/// The agent ended with `how`; the remote holds commit `n`, if any.
+pub fn ended(how: AgentExit, n: Option<u32>) -> Outcome {
+    ended_with(how, &record(n))
 }
 
 /// Finished, with commit `n` on the remote.
@@ -78,5 +66,5 @@ pub fn done(n: u32) -> Outcome {
 
 /// How `claude` and `git-sync` end when the agent has finished with commit `n`.
 pub fn done_exits(n: u32) -> (Exit, Exit) {
-    (run(AgentExit::Completed), Exit::new(0, render(&mut record(Some(n)))))
+    (run(AgentExit::Completed), exit(0, &record(Some(n))))
 }

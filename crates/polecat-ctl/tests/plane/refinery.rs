@@ -1,7 +1,5 @@
 //! A fake refinery-ctl.
 
-use std::sync::atomic::{AtomicU32, Ordering};
-
 use gastown_api::{MergeRequest, MergeRequestSpec, PolecatReference};
 use gastown_proto::v1::merge_queue_server::MergeQueue;
 use gastown_proto::v1::{self, SubmitRequest, SubmitResponse};
@@ -9,10 +7,10 @@ use kube::Client;
 use kube::api::{Api, PostParams};
 use tonic::{Request, Response, Status};
 
-/// Its Submit writes to the API server, then acknowledges.
+/// Its Submit writes to the API server, then acknowledges. The same again changes nothing: the name
+/// is made from the content, as refinery-ctl's is.
 pub struct FakeRefinery {
     pub admin: Client,
-    pub made: AtomicU32,
 }
 
 #[tonic::async_trait]
@@ -25,8 +23,7 @@ impl MergeQueue for FakeRefinery {
         if asked.source_branch.contains("unserved") {
             return Err(Status::failed_precondition("NoRefinery: no Refinery serves main"));
         }
-        let n = self.made.fetch_add(1, Ordering::SeqCst);
-        let name = format!("{}-{}-{n}", asked.polecat, &asked.commit[..8]);
+        let name = format!("{}-{}-{}", asked.polecat, &asked.commit[32..], asked.attempt);
         let spec = MergeRequestSpec {
             rig_ref: asked.rig,
             source_branch: asked.source_branch,
@@ -42,10 +39,13 @@ impl MergeQueue for FakeRefinery {
             rejected: None,
         };
         let api: Api<MergeRequest> = Api::namespaced(self.admin.clone(), &asked.namespace);
-        api.create(&PostParams::default(), &MergeRequest::new(&name, spec))
-            .await
-            .map_err(|e| Status::unavailable(e.to_string()))?;
-        Ok(Response::new(SubmitResponse { namespace: asked.namespace, name, created: true }))
+        let made = api.create(&PostParams::default(), &MergeRequest::new(&name, spec)).await;
+        let created = match made {
+            Ok(_) => true,
+            Err(kube::Error::Api(status)) if status.is_already_exists() => false,
+            Err(e) => return Err(Status::unavailable(e.to_string())),
+        };
+        Ok(Response::new(SubmitResponse { namespace: asked.namespace, name, created }))
     }
 
     async fn get(

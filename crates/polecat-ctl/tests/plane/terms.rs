@@ -3,20 +3,17 @@
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::Duration;
 
 use gastown_api::names::condition;
 use gastown_core::report::AgentExit;
+use http::Method;
 use kube::ResourceExt as _;
-use kube::api::DeleteParams;
+use kube::api::{DeleteParams, ListParams};
 
 use crate::fixture::Fixture;
 use crate::is_terminal;
-use crate::outcomes::{done, ended};
+use crate::outcomes::{commit, done, ended};
 use crate::wire::Wire;
-
-/// How long a replica that is behind could do harm.
-const WINDOW: Duration = Duration::from_secs(3);
 
 async fn live(fixture: &Fixture) -> usize {
     fixture.all_pods().await.iter().filter(|p| !is_terminal(p)).count()
@@ -32,7 +29,7 @@ async fn a_pod_whose_creation_got_no_answer_keeps_its_slot() {
     }
     let wire = Arc::new(Wire::default());
     wire.lost_answers.store(2, Ordering::SeqCst);
-    fixture.start_replica(wire.clone(), None).await;
+    fixture.start_replica(wire.clone(), None);
     for _ in 0..2 {
         let pod = fixture.kubelet.wait_pod(&fixture.namespace, |p| !is_terminal(p)).await.unwrap();
         fixture.kubelet.running(&pod).await.unwrap();
@@ -49,30 +46,48 @@ async fn a_pod_whose_creation_got_no_answer_keeps_its_slot() {
     fixture.close().await;
 }
 
+impl Fixture {
+    /// Two replicas: the first holds the lease, and a watch of the second is held back once it has
+    /// its first list.
+    async fn start_ahead_and_behind(&mut self, resource: &'static str) -> Arc<Wire> {
+        self.start_replica(Arc::default(), Some("ahead"));
+        self.wait_leader("ahead").await;
+        let wire = Arc::new(Wire::holding(resource));
+        self.start_replica(wire.clone(), Some("behind"));
+        wire.holds().await;
+        wire
+    }
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_replica_whose_pods_are_behind_admits_nobody_over_the_cap() {
     let mut fixture = Fixture::new().await;
     fixture.make_rig(1).await;
     fixture.start_server().await;
-    fixture.hold_lease(true).await;
-    let wire = Arc::new(Wire::holding("pods"));
-    fixture.start_replica(wire.clone(), Some("behind")).await;
-    fixture.start_controller().await;
+    let wire = fixture.start_ahead_and_behind("pods").await;
     fixture.sling("one", |spec| spec.expect_changes = false).await;
     let pod = fixture.pod("polecat-one", &[]).await;
     fixture.kubelet.running(&pod).await.unwrap();
     fixture.wait_reason("one", condition::READY, "PodRunning").await;
     fixture.sling("two", |_| {}).await;
     fixture.wait_reason("two", condition::ADMITTED, "AtCapacity").await;
-    fixture.stop_last().await;
 
-    fixture.hold_lease(false).await;
-    tokio::time::sleep(WINDOW).await;
-    assert_eq!(live(&fixture).await, 1, "it does not know of the first pod yet");
+    fixture.stop_first().await.cancel();
+    fixture.wait_leader("behind").await;
+    // Only a leader lists the pods again; one that is not behind, or does not care, does it once.
+    fixture
+        .poll("second look at the pods", || async {
+            assert_eq!(live(&fixture).await, 1, "it does not know of the first pod yet");
+            (wire.passed(&Method::GET, "/api/v1/pods") > 1).then_some(())
+        })
+        .await;
     wire.release();
     fixture.kubelet.finish(&pod, &ended(AgentExit::Completed, None)).await.unwrap();
     fixture.wait_phase("one", "Done").await;
-    fixture.pod("polecat-two", &[]).await;
+    let second = fixture.pod("polecat-two", &[]).await;
+    assert_eq!(fixture.all_pods().await.len(), 2, "the first ran once");
+    fixture.kubelet.finish(&second, &done(1)).await.unwrap();
+    fixture.wait_reason("two", condition::SUBMITTED, "Submitted").await;
     fixture.close().await;
 }
 
@@ -80,28 +95,39 @@ async fn a_replica_whose_pods_are_behind_admits_nobody_over_the_cap() {
 async fn a_replica_whose_polecats_are_behind_repeats_no_finished_attempt() {
     let mut fixture = Fixture::new().await;
     fixture.start_server().await;
-    fixture.hold_lease(true).await;
     fixture.sling("toast", |_| {}).await;
-    let wire = Arc::new(Wire::holding("polecats"));
-    fixture.start_replica(wire.clone(), Some("behind")).await;
-    fixture.start_controller().await;
+    fixture.start_replica(Arc::default(), Some("first"));
     fixture.wait_reason("toast", condition::ADMITTED, "RigNotFound").await;
+    fixture.stop_first().await.cancel();
+    // What the second one lists is a Polecat that only its missing rig keeps from starting.
+    let wire = fixture.start_ahead_and_behind("polecats").await;
     fixture.make_rig(1).await;
     let pod = fixture.pod("polecat-toast", &[]).await;
     fixture.kubelet.running(&pod).await.unwrap();
     fixture.kubelet.finish(&pod, &done(1)).await.unwrap();
     fixture.wait_reason("toast", condition::SUBMITTED, "Submitted").await;
-    fixture.stop_last().await;
+    let lease = fixture.stop_first().await;
     let requests = fixture.requests();
-    for request in requests.list(&kube::api::ListParams::default()).await.unwrap() {
-        requests.delete(&request.name_any(), &DeleteParams::default()).await.unwrap();
-    }
+    let made = fixture.request(&commit(1)).await;
+    requests.delete(&made.name_any(), &DeleteParams::default()).await.unwrap();
     fixture.pods().delete("polecat-toast", &DeleteParams::default()).await.unwrap();
     fixture.kubelet.wait_gone(&pod).await.unwrap();
 
-    fixture.hold_lease(false).await;
-    tokio::time::sleep(WINDOW).await;
-    assert!(fixture.all_pods().await.is_empty(), "the attempt is finished");
+    lease.cancel();
+    fixture.wait_leader("behind").await;
+    // It submits what the ledger shows, which the held watch has not shown it.
+    let toast = format!(
+        "/apis/gastown.gastown.io/v1alpha1/namespaces/{}/polecats/toast",
+        fixture.namespace
+    );
+    let again = fixture
+        .poll("submission by the replica that is behind", || async {
+            assert!(fixture.all_pods().await.is_empty(), "the attempt is finished");
+            let found = requests.list(&ListParams::default()).await.unwrap().items;
+            (wire.passed(&Method::GET, &toast) > 0).then(|| found.into_iter().next()).flatten()
+        })
+        .await;
+    assert_eq!((again.spec.commit, again.spec.attempt), (commit(1), 1));
     wire.release();
     fixture.wait_phase("toast", "Done").await;
     assert!(fixture.all_pods().await.is_empty());

@@ -1,12 +1,19 @@
-//! The wire between one replica and the API server: answers get lost on it, and watches are held back.
+//! The wire between one replica and the API server: answers get lost on it, watches are held back,
+//! and a process can end at one of its writes.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 
-use http::{Method, Request, Response};
+use http::{Method, Request, Response, Uri};
 use kube::Client;
 use kube::client::Body;
+use parking_lot::Mutex;
 use tokio::sync::watch;
+
+use crate::cut::Cut;
+
+/// Kinds of which a replica watches the objects of all namespaces.
+const WATCHED: [&str; 5] = ["pods", "polecats", "mergerequests", "refineries", "beadstores"];
 
 /// What happens on the wire.
 pub struct Wire {
@@ -16,12 +23,27 @@ pub struct Wire {
     pub lost: AtomicU32,
     /// Watches of this resource begin only when it is another one.
     held: watch::Sender<Option<&'static str>>,
+    /// How many watches wait now.
+    waiting: watch::Sender<u32>,
+    /// The requests that passed while a watch waited: method and path.
+    passed: Mutex<Vec<(Method, String)>>,
+    /// The namespace that stands for all: what is watched in all namespaces is watched in it.
+    only: Option<String>,
+    /// The write at which the process ends.
+    cut: Option<Arc<Cut>>,
 }
 
 impl Default for Wire {
     fn default() -> Self {
-        let held = watch::Sender::new(None);
-        Self { lost_answers: 0.into(), lost: 0.into(), held }
+        Self {
+            lost_answers: 0.into(),
+            lost: 0.into(),
+            held: watch::Sender::new(None),
+            waiting: watch::Sender::new(0),
+            passed: Mutex::default(),
+            only: None,
+            cut: None,
+        }
     }
 }
 
@@ -33,6 +55,23 @@ impl Wire {
         wire
     }
 
+    /// A wire of a process that knows one namespace, and ends at a write.
+    pub fn within(namespace: &str, cut: Arc<Cut>) -> Self {
+        Self { only: Some(namespace.to_owned()), cut: Some(cut), ..Self::default() }
+    }
+
+    /// Waits until the first list of the held resource has passed and its watch is held.
+    pub async fn holds(&self) {
+        let mut waiting = self.waiting.subscribe();
+        waiting.wait_for(|n| *n > 0).await.expect("the wire exists");
+    }
+
+    /// How many requests passed while a watch was held, and is held still.
+    pub fn passed(&self, method: &Method, path: &str) -> usize {
+        assert!(*self.waiting.borrow() > 0, "the watch is held no longer");
+        self.passed.lock().iter().filter(|(m, p)| m == method && p == path).count()
+    }
+
     /// Lets all watches through.
     pub fn release(&self) {
         self.held.send_replace(None);
@@ -41,14 +80,17 @@ impl Wire {
     async fn pass(
         &self,
         inner: Client,
-        request: Request<Body>,
+        mut request: Request<Body>,
     ) -> Result<Response<Body>, kube::Error> {
+        if let Some(namespace) = &self.only {
+            *request.uri_mut() = within(request.uri(), namespace);
+        }
         let (method, uri) = (request.method().clone(), request.uri().clone());
         let resource = uri.path().rsplit('/').next().unwrap_or_default().to_owned();
         if uri.query().is_some_and(|q| q.contains("watch=true")) {
-            let mut held = self.held.subscribe();
-            let free = held.wait_for(|held| held.is_none_or(|h| h != resource)).await;
-            drop(free.expect("the wire exists"));
+            self.wait_for_turn(&resource).await;
+        } else if *self.waiting.borrow() > 0 {
+            self.passed.lock().push((method.clone(), uri.path().to_owned()));
         }
         let creates = method == Method::POST && resource == "pods";
         let loses = creates
@@ -56,13 +98,41 @@ impl Wire {
                 .lost_answers
                 .fetch_update(Ordering::SeqCst, Ordering::SeqCst, |n| n.checked_sub(1))
                 .is_ok();
-        let answer = inner.send(request).await;
+        let answer = match &self.cut {
+            Some(cut) => cut.pass(inner, request).await,
+            None => inner.send(request).await,
+        };
         if loses {
             self.lost.fetch_add(1, Ordering::SeqCst);
             return Err(kube::Error::Service("the connection broke off".into()));
         }
         answer
     }
+
+    /// Waits while watches of the resource are held.
+    async fn wait_for_turn(&self, resource: &str) {
+        let mut held = self.held.subscribe();
+        if held.borrow_and_update().is_none_or(|h| h != resource) {
+            return;
+        }
+        self.waiting.send_modify(|n| *n += 1);
+        let free = held.wait_for(|held| held.is_none_or(|h| h != resource)).await;
+        drop(free.expect("the wire exists"));
+        self.waiting.send_modify(|n| *n -= 1);
+    }
+}
+
+/// The same request about one namespace, where it is about the objects of all namespaces.
+fn within(uri: &Uri, namespace: &str) -> Uri {
+    let (folder, kind) = uri.path().rsplit_once('/').unwrap_or_default();
+    if !WATCHED.contains(&kind) || folder.contains("/namespaces/") {
+        return uri.clone();
+    }
+    let query = uri.query().map(|q| format!("?{q}")).unwrap_or_default();
+    let mut parts = uri.clone().into_parts();
+    let path = format!("{folder}/namespaces/{namespace}/{kind}{query}");
+    parts.path_and_query = Some(path.parse().unwrap());
+    Uri::from_parts(parts).unwrap()
 }
 
 /// A client whose requests pass over the wire.

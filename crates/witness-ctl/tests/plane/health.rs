@@ -3,7 +3,7 @@
 use anyhow::{Context as _, Result, ensure};
 use gastown_api::names::{condition, reason};
 use gastown_api::{Activity, Polecat, Witness, WitnessPhase, conditions};
-use gastown_proto::v1::{CommandResult, Heartbeat, command};
+use gastown_proto::v1::{Heartbeat, command};
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::Pod;
 use kube::{Api, ResourceExt as _};
@@ -12,21 +12,19 @@ use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 
 use crate::fixture::{Fixture, TIMEOUT, healthy, until};
+use crate::golden;
 
 const HOUR: i64 = 3_600_000;
 
-/// A heartbeat of an agent whose last event was that long ago.
-fn heartbeat(fixture: &Fixture, ago_ms: i64) -> Heartbeat {
+/// The first heartbeat of a stream, of an agent whose last event was that long ago.
+fn heartbeat(fixture: &Fixture, ago_ms: i64) -> Result<Heartbeat> {
     let now = Timestamp::now().as_millisecond();
-    Heartbeat {
+    Ok(Heartbeat {
         namespace: fixture.namespace.clone(),
-        polecat: "toast".into(),
         rig: fixture.rig.clone(),
-        attempt: 1,
-        now_ms: now,
         last_event_ms: now - ago_ms,
-        ..Heartbeat::default()
-    }
+        ..golden::heartbeat("heartbeat-first", now)?
+    })
 }
 
 /// Waits until a Witness has made its first pass.
@@ -70,7 +68,7 @@ async fn a_wedged_agent_is_nudged_saved_and_restarted_and_one_that_wakes_is_heal
     let pod = at_work(&fixture).await?;
     let mut agent = fixture.agent(&pod).await?;
     let (beats, stream) = mpsc::channel(4);
-    beats.send(heartbeat(&fixture, HOUR)).await?;
+    beats.send(heartbeat(&fixture, HOUR)?).await?;
     let mut commands = agent.attach(ReceiverStream::new(stream)).await?.into_inner();
     let nudge = commands.message().await?.context("a nudge")?;
     ensure!(matches!(nudge.what, Some(command::What::Nudge(_))), "{nudge:?}");
@@ -82,8 +80,9 @@ async fn a_wedged_agent_is_nudged_saved_and_restarted_and_one_that_wakes_is_heal
     );
     let wedged = polecat(&fixture, "its assessment", has_reason("Wedged")).await?;
     ensure!(wedged.status.as_ref().and_then(|s| s.activity) == Some(Activity::Wedged));
-    let saved = CommandResult { number: checkpoint.number, ok: true, message: "wip 0123".into() };
-    beats.send(Heartbeat { results: vec![saved], ..heartbeat(&fixture, HOUR) }).await?;
+    let mut saved = golden::heartbeat("heartbeat-checkpoint", 0)?.results.remove(0);
+    saved.number = checkpoint.number;
+    beats.send(Heartbeat { results: vec![saved], ..heartbeat(&fixture, HOUR)? }).await?;
     let restart =
         polecat(&fixture, "the request for a restart", has_reason(reason::RESTART_WANTED)).await?;
     let condition = healthy(&restart).context("Healthy")?;
@@ -114,7 +113,7 @@ async fn a_wedged_agent_is_nudged_saved_and_restarted_and_one_that_wakes_is_heal
             && ready.message == format!("stuck: {}/toast", fixture.namespace),
         "{ready:?}"
     );
-    beats.send(heartbeat(&fixture, 0)).await?;
+    beats.send(heartbeat(&fixture, 0)?).await?;
     let awake = polecat(&fixture, "its recovery", has_reason(reason::HEALTHY)).await?;
     ensure!(awake.status.and_then(|s| s.activity) == Some(Activity::Working));
     fixture
@@ -134,7 +133,7 @@ async fn a_newer_stream_of_a_pod_replaces_the_older_one() -> Result<()> {
     let mut agent = fixture.agent(&pod).await?;
     let attach = async |agent: &mut gastown_proto::v1::witness_client::WitnessClient<_>| {
         let (beats, stream) = mpsc::channel(4);
-        beats.send(heartbeat(&fixture, 0)).await?;
+        beats.send(heartbeat(&fixture, 0)?).await?;
         anyhow::Ok((beats, agent.attach(ReceiverStream::new(stream)).await?.into_inner()))
     };
     let (_beats, mut older) = attach(&mut agent).await?;
@@ -155,19 +154,20 @@ async fn a_pod_attaches_only_as_the_polecat_that_owns_it() -> Result<()> {
         anyhow::Ok(answer.err().map(|status| status.code()))
     };
     let denied = Some(tonic::Code::PermissionDenied);
-    ensure!(refused(&lone, heartbeat(&fixture, 0)).await? == denied);
+    ensure!(refused(&lone, heartbeat(&fixture, 0)?).await? == denied);
     ensure!(
-        refused(&pod, Heartbeat { polecat: "other".into(), ..heartbeat(&fixture, 0) }).await?
+        refused(&pod, Heartbeat { polecat: "other".into(), ..heartbeat(&fixture, 0)? }).await?
             == denied
     );
     ensure!(
-        refused(&pod, Heartbeat { rig: "other".into(), ..heartbeat(&fixture, 0) }).await? == denied
-    );
-    ensure!(
-        refused(&pod, Heartbeat { namespace: "other".into(), ..heartbeat(&fixture, 0) }).await?
+        refused(&pod, Heartbeat { rig: "other".into(), ..heartbeat(&fixture, 0)? }).await?
             == denied
     );
-    ensure!(refused(&pod, heartbeat(&fixture, 0)).await?.is_none());
+    ensure!(
+        refused(&pod, Heartbeat { namespace: "other".into(), ..heartbeat(&fixture, 0)? }).await?
+            == denied
+    );
+    ensure!(refused(&pod, heartbeat(&fixture, 0)?).await?.is_none());
     Ok(())
 }
 
@@ -177,7 +177,7 @@ async fn why_work_is_not_on_the_remote_is_a_condition_until_it_is() -> Result<()
     fixture.witness(&fixture.namespace, "watch", json!({})).await?;
     let pod = at_work(&fixture).await?;
     let (beats, beating) = mpsc::channel(8);
-    beats.send(heartbeat(&fixture, 0)).await?;
+    beats.send(heartbeat(&fixture, 0)?).await?;
     let mut client = fixture.agent(&pod).await?;
     let _commands = client.attach(ReceiverStream::new(beating)).await?.into_inner();
     let working = polecat(&fixture, "healthy", has_reason(reason::HEALTHY)).await?;
@@ -187,11 +187,11 @@ async fn why_work_is_not_on_the_remote_is_a_condition_until_it_is() -> Result<()
             .map(|c| (c.status.clone(), c.reason.clone(), c.message.clone()))
     };
     ensure!(saved(&working).is_none(), "nothing is written while all is saved");
-    let sentence = "the remote refuses the credentials (401); tried again every 30 s";
-    beats.send(Heartbeat { saving: sentence.into(), ..heartbeat(&fixture, 0) }).await?;
-    let reported = ("False".to_owned(), "Saving".to_owned(), sentence.to_owned());
+    let sentence = golden::heartbeat("heartbeat-saving", 0)?.saving;
+    beats.send(Heartbeat { saving: sentence.clone(), ..heartbeat(&fixture, 0)? }).await?;
+    let reported = ("False".to_owned(), "Saving".to_owned(), sentence);
     polecat(&fixture, "not saved", |p| saved(p).as_ref() == Some(&reported)).await?;
-    beats.send(heartbeat(&fixture, 0)).await?;
+    beats.send(heartbeat(&fixture, 0)?).await?;
     let well = ("True".to_owned(), "Saved".to_owned(), String::new());
     polecat(&fixture, "saved", |p| saved(p).as_ref() == Some(&well)).await?;
     Ok(())

@@ -5,4 +5,5 @@
 
 mod escalations;
 mod fixture;
+mod golden;
 mod health;

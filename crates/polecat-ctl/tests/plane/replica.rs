@@ -1,0 +1,98 @@
+//! One process of polecat-ctl, as the chart's own service account.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use gastown_api::rbac::Controller;
+use gastown_cluster::control_plane::ControlPlane;
+use gastown_runtime::lease::{self, Leadership};
+use gastown_runtime::metrics::Metrics;
+use gastown_runtime::{Runtime, RuntimeArgs, client};
+use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
+
+use crate::fixture::IMAGE;
+use crate::wire::{self, Wire};
+
+/// The lease that candidates hold one after another.
+pub const LEASE: &str = "handed-over";
+
+/// What a process is started with.
+#[derive(Clone)]
+pub struct Settings {
+    pub plane: &'static ControlPlane,
+    /// The namespace of the installation, with its account and its leases.
+    pub namespace: String,
+    /// The folder with the certificates and the token.
+    pub folder: PathBuf,
+    /// The port of the other controllers.
+    pub port: u16,
+    /// How long a pod that does not obey may take.
+    pub margin_seconds: u32,
+    pub metrics: Metrics,
+}
+
+/// A running process.
+pub struct Replica {
+    runtime: Runtime,
+    work: JoinHandle<()>,
+    lease: CancellationToken,
+}
+
+impl Replica {
+    /// Starts one whose requests pass over the wire. With `candidate` it works only while it holds
+    /// [`LEASE`] in this name.
+    pub fn start(settings: &Settings, wire: Arc<Wire>, candidate: Option<&str>) -> Self {
+        let plane = settings.plane;
+        let account = Controller::Polecat.name();
+        let user = format!("system:serviceaccount:{}:{account}", settings.namespace);
+        let mut args = RuntimeArgs::from_env().unwrap();
+        args.namespace.clone_from(&settings.namespace);
+        args.tls_dir.clone_from(&settings.folder);
+        args.token_file = settings.folder.join("token");
+        let client = client::with_config(plane.config_as(&user), account, &settings.metrics);
+        let client = wire::client(client.unwrap(), wire);
+        let lease = CancellationToken::new();
+        let leadership = match candidate {
+            None => Leadership::always("test"),
+            Some(identity) => {
+                // It is given up, never lost.
+                let config = lease::Config {
+                    duration: Duration::from_secs(3600),
+                    retry: Duration::from_millis(200),
+                    ..lease::Config::new(&settings.namespace, LEASE, identity)
+                };
+                let admin = plane.client().unwrap();
+                lease::spawn(admin, config, &Metrics::default(), lease.clone()).0
+            }
+        };
+        let metrics = settings.metrics.clone();
+        let runtime = Runtime::new(account, client, args, metrics, leadership);
+        let endpoint = || Some(format!("https://localhost:{}", settings.port));
+        let own = polecat_ctl::PolecatArgs {
+            agent_image: IMAGE.into(),
+            git_image: None,
+            claude_image: None,
+            agent_pull_policy: None,
+            refinery_endpoint: endpoint(),
+            beadstore_endpoint: endpoint(),
+            witness_endpoint: endpoint(),
+            deadline_margin_seconds: settings.margin_seconds,
+            drain_margin_seconds: settings.margin_seconds,
+            platform_ids: false,
+            proxy: gastown_runtime::proxy::ProxyArgs::default(),
+            room: polecat_ctl::RoomArgs::default(),
+        };
+        let started = runtime.clone();
+        let work = tokio::spawn(async move { polecat_ctl::start(started, own).await.unwrap() });
+        Self { runtime, work, lease }
+    }
+
+    /// Drains; what it remembered is lost. It holds its lease until the token is cancelled.
+    pub async fn drain(self) -> CancellationToken {
+        self.runtime.shutdown();
+        self.work.await.unwrap();
+        self.lease
+    }
+}
