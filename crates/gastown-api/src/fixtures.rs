@@ -206,14 +206,14 @@ fn the_columns_are_those_that_people_know() {
         let columns = crd.spec.versions[0].additional_printer_columns.clone().unwrap();
         columns.into_iter().map(|c| c.name).collect::<Vec<_>>().join(" ")
     };
-    assert_eq!(columns("Rig"), "Phase Polecats Convoys Age");
-    assert_eq!(columns("Polecat"), "Rig Phase Bead Pod Active Model Age");
-    assert_eq!(columns("Convoy"), "Phase Progress Age");
-    assert_eq!(columns("Witness"), "Rig Phase Running Stuck Age");
-    assert_eq!(columns("Refinery"), "Rig Phase Queue Current Age");
-    assert_eq!(columns("BeadStore"), "Rig Prefix Phase Issues Ready Writable Age");
-    assert_eq!(columns("MergeRequest"), "Rig Branch Phase Pos Reason Age");
-    assert_eq!(columns("Escalation"), "Severity Phase Rig Raises Summary Age");
+    assert_eq!(columns("Rig"), "Phase Polecats Convoys Age Reason Message");
+    assert_eq!(columns("Polecat"), "Rig Phase Bead Pod Active Model Age Reason Message");
+    assert_eq!(columns("Convoy"), "Phase Progress Age Reason Message");
+    assert_eq!(columns("Witness"), "Rig Phase Running Stuck Age Reason Message");
+    assert_eq!(columns("Refinery"), "Rig Phase Queue Current Age Reason Message");
+    assert_eq!(columns("BeadStore"), "Rig Prefix Phase Issues Ready Writable Age Reason Message");
+    assert_eq!(columns("MergeRequest"), "Rig Branch Phase Pos Reason Age Message");
+    assert_eq!(columns("Escalation"), "Severity Phase Rig Raises Summary Age Reason Message");
 }
 
 /// Strings, lists and maps of a schema that have no end, by path.

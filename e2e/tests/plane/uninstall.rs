@@ -22,8 +22,8 @@ spec: {description: all, trackedBeads: [gt-1]}
 "#;
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_uninstall_waits_for_what_is_not_saved_and_leaves_nothing_when_it_is_forced() -> Result<()>
-{
+async fn an_uninstall_waits_for_what_is_not_saved_and_leaves_nothing_when_it_is_forced()
+-> Result<()> {
     let shell = Shell::new().await?;
     shell.run("kubectl apply --server-side -f deploy/crds").await?;
     shell.run("kubectl wait --for=condition=Established --timeout=60s -f deploy/crds").await?;

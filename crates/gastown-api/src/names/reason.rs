@@ -207,6 +207,12 @@ reasons! {
         INVALID_IMAGE_NAME = "InvalidImageName";
         /// A container refers to something that does not exist. See the message.
         CREATE_CONTAINER_CONFIG_ERROR = "CreateContainerConfigError";
+        /// A container ends soon after each start. See its log.
+        CRASH_LOOP_BACK_OFF = "CrashLoopBackOff";
+        /// The container runtime cannot create a container. The message has its own words.
+        CREATE_CONTAINER_ERROR = "CreateContainerError";
+        /// The container runtime cannot start a container. The message has its own words.
+        RUN_CONTAINER_ERROR = "RunContainerError";
         /// No node fits the pod. Add nodes, or change requests, `nodeSelector`, `tolerations` or
         /// `affinity`.
         UNSCHEDULABLE = "Unschedulable";
@@ -292,6 +298,9 @@ reasons! {
         SAVING = "Saving";
         /// The work of the pod is on the remote again. Nothing to do.
         SAVED = "Saved";
+        /// The agent makes no progress, and its work cannot be saved, so it is not restarted. The
+        /// message has what the remote answers.
+        CANNOT_SAVE = "CannotSave";
         /// The agent asks a question or waits for a permission. Nobody can answer in a pod: make
         /// the task clearer.
         WAITING_FOR_HUMAN = "WaitingForHuman";
@@ -312,6 +321,16 @@ reasons! {
         /// refinery-ctl does not accept polecat-ctl's token. Check that both run in one release,
         /// and the chart's `tls`.
         SUBMIT_FORBIDDEN = "SubmitForbidden";
+        /// No Refinery of the Rig lands on the branch. Create one, or correct `gitBranch`.
+        NO_REFINERY = "NoRefinery";
+        /// refinery-ctl does not see the Polecat that submits. It is submitted again.
+        POLECAT_NOT_FOUND = "PolecatNotFound";
+        /// The name of the MergeRequest belongs to another author or commit. Delete that
+        /// MergeRequest.
+        NAME_TAKEN = "NameTaken";
+        /// refinery-ctl may not write the MergeRequest. Correct its permissions, or the policy that
+        /// the message names.
+        FORBIDDEN = "Forbidden";
         /// refinery-ctl does not answer. Check its Deployment and Service; it is tried again.
         REFINERY_UNREACHABLE = "RefineryUnreachable";
         /// `spec.kubernetes.gitRepository` is not the rig's repository, so nothing starts. Correct

@@ -145,9 +145,9 @@ mod tests {
 
     #[test]
     fn a_name_stays_as_it_is() {
-        assert_eq!(polecat_name("mad-max", "web", "GT_1.2"), "MM");
-        assert_eq!(polecat_name("minerals", "web", "GT_1.2"), "MI");
-        assert_eq!(polecat_name("no such", "web", "日本"), "NO");
+        assert_eq!(polecat_name("mad-max", "web", "GT_1.2"), "dag-gt-1-2-75c74e51ff");
+        assert_eq!(polecat_name("minerals", "web", "GT_1.2"), "citrine-gt-1-2-75c74e51ff");
+        assert_eq!(polecat_name("no such", "web", "日本"), "dag-bead-743ff90ae8");
     }
 
     #[test]
