@@ -74,6 +74,7 @@ impl Environment {
             max_polecats: 3,
             servers_image: image("demo-servers"),
             gate_image: image("gate-python"),
+            login: None,
             deadline,
         }
     }
