@@ -74,6 +74,7 @@ impl Environment {
             max_polecats: 3,
             servers_image: image("demo-servers"),
             gate_image: image("gate-python"),
+            login: None,
             deadline,
         }
     }
@@ -81,20 +82,27 @@ impl Environment {
     /// Kills a controller's process with SIGKILL, like a crash.
     pub async fn kill(&self, controller: &str) -> Result<()> {
         let pod = self.controller(controller).await?;
-        let statuses = pod.status.and_then(|s| s.container_statuses).unwrap_or_default();
+        self.signal(&pod, controller, "SIGKILL").await
+    }
+
+    /// Sends a signal to the first process of a pod's container, as a person on the node can.
+    pub async fn signal(&self, pod: &Pod, container: &str, signal: &str) -> Result<()> {
+        let statuses = pod.status.as_ref().and_then(|s| s.container_statuses.as_deref());
         let id = statuses
-            .first()
-            .and_then(|s| s.container_id.clone())
-            .with_context(|| format!("{controller} has no container"))?;
+            .unwrap_or_default()
+            .iter()
+            .find(|s| s.name == container)
+            .and_then(|s| s.container_id.as_deref())
+            .with_context(|| format!("{} has no container {container}", pod.name_any()))?;
         let id = id.trim_start_matches("containerd://");
         let mut ctr = Command::new(self.cluster.bin().join("ctr"));
         ctr.arg("-a")
             .arg(self.dir.join("containerd.sock"))
-            .args(["-n", "k8s.io", "tasks", "kill", "--signal", "SIGKILL", id]);
+            .args(["-n", "k8s.io", "tasks", "kill", "--signal", signal, id]);
         let out = ctr.stdin(Stdio::null()).output().await?;
         ensure!(
             out.status.success(),
-            "killing {controller}: {}",
+            "{signal} to {container}: {}",
             String::from_utf8_lossy(&out.stderr)
         );
         Ok(())

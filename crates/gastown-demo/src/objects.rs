@@ -5,9 +5,9 @@ use std::collections::BTreeMap;
 use anyhow::Result;
 use gastown_api::{
     AgentConfig, AgentTemplate, BeadStoreTemplate, Channel, Convoy, ConvoySpec, DesiredState,
-    GateTemplate, KubernetesSpec, KubernetesTemplate, ModelProvider, Polecat, PolecatSpec,
-    PolecatTemplate, Provider, RefineryTemplate, Rig, RigSettings, RigSpec, Route, SecretKeyRef,
-    WebhookChannel, WitnessTemplate,
+    GateTemplate, KubernetesSpec, KubernetesTemplate, ModelProvider, ObjectName, Polecat,
+    PolecatSpec, PolecatTemplate, Provider, RefineryTemplate, Rig, RigSettings, RigSpec, Route,
+    SecretKeyRef, WebhookChannel, WitnessTemplate,
 };
 use k8s_openapi::api::core::v1::{Namespace, Pod, ResourceRequirements, Secret, Service};
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
@@ -108,6 +108,24 @@ pub fn hook_name(settings: &Settings) -> String {
     format!("{}-hook", settings.rig)
 }
 
+/// The Secret with the git server's login in a namespace; none where the server requires none.
+pub fn git_secret(settings: &Settings, namespace: &str) -> Result<Option<Secret>> {
+    let Some(login) = &settings.login else { return Ok(None) };
+    let data = json!({"username": login.username, "password": login.password});
+    Ok(Some(serde_json::from_value(json!({
+        "metadata": {"name": git_secret_name(settings), "namespace": namespace}, "stringData": data,
+    }))?))
+}
+
+/// The name of [`git_secret`].
+pub fn git_secret_name(settings: &Settings) -> String {
+    format!("{}-git", settings.rig)
+}
+
+fn git_secret_ref(settings: &Settings) -> Option<ObjectName> {
+    settings.login.as_ref().map(|_| ObjectName::new(git_secret_name(settings)))
+}
+
 /// A Witness that posts Escalations, with short thresholds where an agent of the plan falls silent.
 fn witness(settings: &Settings, plan: &Plan) -> WitnessTemplate {
     let url_secret_ref = SecretKeyRef { name: hook_name(settings), key: HOOK_KEY.to_owned() };
@@ -133,7 +151,12 @@ pub fn rig(settings: &Settings, plan: &Plan) -> Rig {
     let refinery = RefineryTemplate {
         test_command: Some(plan.test.clone()),
         gate_template: Some(gate),
+        git_secret_ref: git_secret_ref(settings),
         ..RefineryTemplate::default()
+    };
+    let beads = BeadStoreTemplate {
+        git_secret_ref: git_secret_ref(settings),
+        ..BeadStoreTemplate::default()
     };
     let mut rig = Rig::new(
         &settings.rig,
@@ -141,7 +164,7 @@ pub fn rig(settings: &Settings, plan: &Plan) -> Rig {
             git_url: repository(settings),
             beads_prefix: plan.prefix().to_owned(),
             witness: Some(witness(settings, plan)),
-            beads: Some(BeadStoreTemplate::default()),
+            beads: Some(beads),
             polecat_template: Some(template(settings)),
             settings: RigSettings { max_polecats: settings.max_polecats, ..RigSettings::default() },
             refinery: Some(refinery),
@@ -160,6 +183,7 @@ fn template(settings: &Settings) -> PolecatTemplate {
         AgentTemplate { provider: Some(provider), model_provider, ..AgentTemplate::default() };
     let kubernetes = KubernetesTemplate {
         resources: kubernetes(settings).resources,
+        git_secret_ref: git_secret_ref(settings),
         ..KubernetesTemplate::default()
     };
     PolecatTemplate {
@@ -187,6 +211,7 @@ fn agent(settings: &Settings) -> AgentConfig {
 fn kubernetes(settings: &Settings) -> KubernetesSpec {
     let mut kubernetes = KubernetesSpec::of_repository(repository(settings));
     kubernetes.resources = Some(resources("100m", "256Mi", "1Gi"));
+    kubernetes.git_secret_ref = git_secret_ref(settings);
     kubernetes
 }
 

@@ -18,7 +18,7 @@ use gastown_fakes::messages::{Attempt, Script, Step};
 const MAX_PATCH: usize = 64 << 10;
 
 /// What the prompt of an attempt holds after one that did not end well.
-const RESTARTED: &str = "# The attempt before";
+pub const RESTARTED: &str = "# The attempt before";
 
 /// A repository with its changes, ready to be played.
 #[derive(Debug)]

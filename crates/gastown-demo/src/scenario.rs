@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
-use gastown_api::{Convoy, Escalation, MergeRequest, Polecat, Rig};
+use gastown_api::{Convoy, Escalation, KubernetesSpec, MergeRequest, Polecat, Rig};
 use http::Method;
 use k8s_openapi::api::core::v1::{Namespace, Pod, Secret, Service};
 use kube::api::{Api, DeleteParams, ListParams, Patch, PatchParams, PostParams};
@@ -19,7 +19,7 @@ use crate::objects::{
 };
 use crate::plan::Plan;
 use crate::pods;
-use crate::settings::Settings;
+use crate::settings::{Login, Settings};
 use crate::snapshot::Snapshot;
 use gastown_cluster::http_client;
 use gastown_cluster::install::SYSTEM;
@@ -64,6 +64,7 @@ impl Scenario {
         apply(&Api::all(client.clone()), &objects::namespace(&settings)?).await?;
         apply(&Api::<Secret>::namespaced(client.clone(), name), &objects::secret(&settings)?)
             .await?;
+        put_git_secrets(client, &settings).await?;
         apply(&Api::<Service>::namespaced(client.clone(), name), &objects::service(&settings)?)
             .await?;
         let pods = Api::<Pod>::namespaced(client.clone(), name);
@@ -103,8 +104,8 @@ impl Scenario {
 
     /// Pushes the repository and its beads, and gives the model its scripts.
     async fn fill_servers(&self, plan: &Plan, scripts: &[Script]) -> Result<()> {
-        let admin = format!("http://127.0.0.1:{}/admin/repos/{REPOSITORY}", self.git.port);
-        http_client::send(Method::PUT, &admin, Vec::new()).await?;
+        self.put_login().await?;
+        self.create_repository(REPOSITORY).await?;
         let refspec = format!("{}:refs/heads/main", plan.base);
         git(&plan.path(), &["push", "--quiet", &self.repository_here(), &refspec])
             .await
@@ -117,7 +118,39 @@ impl Scenario {
 
     /// The repository's URL on this machine, through the tunnel.
     pub fn repository_here(&self) -> String {
-        format!("http://127.0.0.1:{}/{REPOSITORY}.git", self.git.port)
+        self.url_here(&format!("{REPOSITORY}.git"))
+    }
+
+    /// The URL of a path of the git server on this machine, through the tunnel.
+    pub fn url_here(&self, path: &str) -> String {
+        let user = match &self.settings.login {
+            Some(login) => format!("{}:{}@", login.username, login.password),
+            None => String::new(),
+        };
+        format!("http://{user}127.0.0.1:{}/{path}", self.git.port)
+    }
+
+    /// Creates an empty repository beside that of the plan.
+    pub async fn create_repository(&self, name: &str) -> Result<()> {
+        let admin = format!("http://127.0.0.1:{}/admin/repos/{name}", self.git.port);
+        http_client::send(Method::PUT, &admin, Vec::new()).await.map(drop)
+    }
+
+    /// Changes the login of the git server, and not the Secrets.
+    pub async fn change_login(&mut self, login: Login) -> Result<()> {
+        self.settings.login = Some(login);
+        self.put_login().await
+    }
+
+    /// Writes the present login of the git server into the Secrets.
+    pub async fn renew_git_secrets(&self) -> Result<()> {
+        put_git_secrets(&self.polecats.clone().into_client(), &self.settings).await
+    }
+
+    async fn put_login(&self) -> Result<()> {
+        let login = self.settings.login.as_ref().map(|l| (&l.username, &l.password));
+        let admin = format!("http://127.0.0.1:{}/admin/login", self.git.port);
+        http_client::send(Method::PUT, &admin, serde_json::to_vec(&login)?).await.map(drop)
     }
 
     /// Creates the Convoy of all changes, and a second one of what is hopeless.
@@ -165,7 +198,20 @@ impl Scenario {
 
     /// Starts a Polecat on a task.
     pub async fn start(&self, name: &str, task: &str) -> Result<Polecat> {
-        let polecat = objects::polecat(&self.settings, name, task);
+        self.start_with(name, task, |_| {}).await
+    }
+
+    /// Starts a Polecat whose pod a person has specified further.
+    pub async fn start_with(
+        &self,
+        name: &str,
+        task: &str,
+        specify: impl FnOnce(&mut KubernetesSpec),
+    ) -> Result<Polecat> {
+        let mut polecat = objects::polecat(&self.settings, name, task);
+        if let Some(kubernetes) = &mut polecat.spec.kubernetes {
+            specify(kubernetes);
+        }
         self.polecats
             .create(&PostParams::default(), &polecat)
             .await
@@ -186,6 +232,16 @@ impl Scenario {
     }
 }
 
+/// Writes the login of the git server into the namespaces of the Polecats and of the Refinery.
+async fn put_git_secrets(client: &Client, settings: &Settings) -> Result<()> {
+    for namespace in [settings.namespace.as_str(), SYSTEM] {
+        if let Some(secret) = objects::git_secret(settings, namespace)? {
+            apply(&Api::<Secret>::namespaced(client.clone(), namespace), &secret).await?;
+        }
+    }
+    Ok(())
+}
+
 /// Deletes the objects with the scenario's names and waits until they are gone.
 pub async fn clear(client: &Client, settings: &Settings) -> Result<()> {
     // The convoys first: they would start again what is deleted.
@@ -193,14 +249,16 @@ pub async fn clear(client: &Client, settings: &Settings) -> Result<()> {
     for convoy in [CONVOY, HOPELESS] {
         delete(&convoys, convoy).await?;
     }
-    delete(&Api::<Secret>::namespaced(client.clone(), SYSTEM), &objects::hook_name(settings))
-        .await?;
+    let secrets = Api::<Secret>::namespaced(client.clone(), SYSTEM);
+    delete(&secrets, &objects::hook_name(settings)).await?;
     let polecats = Api::<Polecat>::namespaced(client.clone(), &settings.namespace);
     for polecat in polecats.list(&ListParams::default()).await.map(|l| l.items).unwrap_or_default()
     {
         delete(&polecats, &polecat.name_any()).await?;
     }
     delete(&Api::<Rig>::all(client.clone()), &settings.rig).await?;
+    // The Refinery, which goes with the Rig, uses it.
+    delete(&secrets, &objects::git_secret_name(settings)).await?;
     delete(&Api::<Namespace>::all(client.clone()), &settings.namespace).await
 }
 

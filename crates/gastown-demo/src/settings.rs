@@ -3,6 +3,15 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
+/// A user and a password of the git server.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Login {
+    /// The user.
+    pub username: String,
+    /// The password: letters and digits only, since it is a part of a URL.
+    pub password: String,
+}
+
 /// Where and how the demo runs.
 #[derive(Clone, Debug)]
 pub struct Settings {
@@ -18,6 +27,8 @@ pub struct Settings {
     pub servers_image: String,
     /// The image that gates run in.
     pub gate_image: String,
+    /// What the git server requires; everybody may read and write without it.
+    pub login: Option<Login>,
     /// How long everything may take together.
     pub deadline: Duration,
 }

@@ -146,6 +146,7 @@ impl DemoCluster {
             max_polecats: polecats,
             servers_image: self.names.reference("demo-servers"),
             gate_image: self.names.reference("gate-python"),
+            login: None,
             deadline: START_LIMIT + CHANGE_LIMIT * u32::try_from(changes)?,
         })
     }

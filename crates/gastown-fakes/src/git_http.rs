@@ -291,18 +291,37 @@ fn git(dir: &Path) -> Command {
     command
 }
 
-/// The server's routes: the repositories, and `/admin/repos` to list and to create them.
+/// What the routes know.
+#[derive(Debug)]
+struct Served {
+    dir: PathBuf,
+    /// The user and the password that are required now.
+    login: Mutex<Option<(String, String)>>,
+}
+
+/// The server's routes: the repositories, `/admin/repos` to list and to create them, and
+/// `/admin/login` to change the login that they require.
 pub fn router(config: Config) -> Router {
     Router::new()
         .route("/admin/repos", get(list))
         .route("/admin/repos/{name}", put(create).post(create))
+        .route("/admin/login", put(change_login))
         .route("/admin/healthz", get(async || "ok"))
         .fallback(backend)
-        .with_state(Arc::new(config))
+        .with_state(Arc::new(Served { dir: config.dir, login: Mutex::new(config.login) }))
 }
 
-async fn list(State(config): State<Arc<Config>>) -> Response {
-    let entries = std::fs::read_dir(&config.dir).into_iter().flatten().flatten();
+/// Requires this user and this password from now on, or none.
+async fn change_login(
+    State(served): State<Arc<Served>>,
+    axum::Json(login): axum::Json<Option<(String, String)>>,
+) -> StatusCode {
+    *served.login.lock() = login;
+    StatusCode::NO_CONTENT
+}
+
+async fn list(State(served): State<Arc<Served>>) -> Response {
+    let entries = std::fs::read_dir(&served.dir).into_iter().flatten().flatten();
     let mut names: Vec<String> = entries
         .filter_map(|e| Some(e.file_name().to_str()?.strip_suffix(".git")?.to_owned()))
         .collect();
@@ -310,23 +329,24 @@ async fn list(State(config): State<Arc<Config>>) -> Response {
     axum::Json(names).into_response()
 }
 
-async fn create(State(config): State<Arc<Config>>, UrlPath(name): UrlPath<String>) -> Response {
-    match create_repository(&config.dir, &name).await {
+async fn create(State(served): State<Arc<Served>>, UrlPath(name): UrlPath<String>) -> Response {
+    match create_repository(&served.dir, &name).await {
         Ok(_) => StatusCode::CREATED.into_response(),
         Err(e) => (StatusCode::BAD_REQUEST, format!("{e:#}\n")).into_response(),
     }
 }
 
-async fn backend(State(config): State<Arc<Config>>, request: Request) -> Response {
-    if !authorized(config.login.as_ref(), request.headers()) {
+async fn backend(State(served): State<Arc<Served>>, request: Request) -> Response {
+    let login = served.login.lock().clone();
+    if !authorized(login.as_ref(), request.headers()) {
         let challenge = [(header::WWW_AUTHENTICATE, "Basic realm=\"git\"")];
         return (StatusCode::UNAUTHORIZED, challenge, "a user and a password are needed\n")
             .into_response();
     }
     if git_lfs::is_request(request.uri().path()) {
-        return git_lfs::answer(&config.dir, request).await;
+        return git_lfs::answer(&served.dir, request).await;
     }
-    cgi(&config, request).await.unwrap_or_else(|e| {
+    cgi(&served.dir, request).await.unwrap_or_else(|e| {
         tracing::error!(error = format!("{e:#}"), "git http-backend");
         (StatusCode::INTERNAL_SERVER_ERROR, "the git server failed\n").into_response()
     })
@@ -342,13 +362,10 @@ fn authorized(login: Option<&(String, String)>, headers: &HeaderMap) -> bool {
 }
 
 /// Runs `git http-backend` for one request, streaming both ways.
-async fn cgi(config: &Config, request: Request) -> Result<Response> {
+async fn cgi(dir: &Path, request: Request) -> Result<Response> {
     let (parts, body) = request.into_parts();
-    let mut command = git(&config.dir);
-    command
-        .arg("http-backend")
-        .env("GIT_PROJECT_ROOT", &config.dir)
-        .env("GIT_HTTP_EXPORT_ALL", "1");
+    let mut command = git(dir);
+    command.arg("http-backend").env("GIT_PROJECT_ROOT", dir).env("GIT_HTTP_EXPORT_ALL", "1");
     command.env("REQUEST_METHOD", parts.method.as_str()).env("PATH_INFO", parts.uri.path());
     command
         .env("QUERY_STRING", parts.uri.query().unwrap_or_default())

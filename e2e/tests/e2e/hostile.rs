@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use e2e::environment::Environment;
+use e2e::polecats::{LIMIT, await_at_work};
 use e2e::refs::Remote;
 use gastown_api::{Polecat, PolecatPhase};
 use gastown_demo::{Plan, Scenario, clear, until};
@@ -11,8 +12,6 @@ use gastown_fakes::messages::{Attempt, Script, Step};
 use kube::Api;
 use kube::api::{Patch, PatchParams};
 use serde_json::json;
-
-const LIMIT: Duration = Duration::from_mins(5);
 
 /// A trap works only where the sidecar's own folder is mounted: there it pushes a ref of its own.
 /// `@URL@` is the remote.
@@ -71,7 +70,7 @@ pub async fn planted(env: &Environment) -> Result<()> {
         scenario.start(name, &format!("Plant traps.\n\nChange: {name}\n")).await?;
     }
     for name in ["planter", "linker"] {
-        crate::saved::await_at_work(&scenario, name, 2).await?;
+        await_at_work(&scenario, name, 2).await?;
     }
     await_branch(&scenario, "refs/heads/feature/planter").await?;
     let polecats = Api::<Polecat>::namespaced(env.client.clone(), &settings.namespace);

@@ -5,20 +5,26 @@
 
 mod cluster;
 mod demo;
+mod ends;
 mod hostile;
+mod remote;
 mod saved;
+mod surroundings;
 
 use std::time::Instant;
 
 use anyhow::Result;
 use e2e::environment::Environment;
 
-const SCENARIOS: [&str; 5] = [
+const SCENARIOS: [&str; 8] = [
     "the_cluster_answers_as_any_other",
     "the_default_demo_lands_all_one_after_a_rework_with_its_evidence",
     "all_changes_of_a_real_repository_land_while_controllers_are_killed",
     "work_is_saved_when_a_polecat_is_terminated_or_deleted",
     "what_an_agent_plants_is_neither_executed_nor_read_nor_pushed",
+    "the_next_attempt_has_the_work_of_pods_that_are_frozen_wedged_or_evicted",
+    "work_waits_visibly_for_a_remote_that_refuses_the_password_or_is_down",
+    "work_lands_with_submodules_and_large_files_beside_a_mesh_and_under_a_quota",
 ];
 
 #[tokio::main]
@@ -69,7 +75,10 @@ async fn play(env: &Environment, name: &str) -> Result<()> {
         Some(1) => demo::default(env).await,
         Some(2) => Box::pin(demo::real_repository(env)).await,
         Some(3) => saved::work_is_saved(env).await,
-        _ => hostile::planted(env).await,
+        Some(4) => hostile::planted(env).await,
+        Some(5) => ends::next_attempt_goes_on(env).await,
+        Some(6) => remote::work_waits(env).await,
+        _ => surroundings::work_lands(env).await,
     }
 }
 

@@ -1,9 +1,8 @@
 //! A polecat that is stopped while its agent works loses nothing.
 
-use std::time::Duration;
-
 use anyhow::{Context, Result, ensure};
 use e2e::environment::Environment;
+use e2e::polecats::{LIMIT, await_at_work};
 use e2e::refs::Remote;
 use gastown_api::{Polecat, PolecatPhase};
 use gastown_demo::{Plan, Scenario, Snapshot, clear, until};
@@ -11,8 +10,6 @@ use gastown_fakes::messages::{Attempt, Script, Step};
 use kube::Api;
 use kube::api::{DeleteParams, Patch, PatchParams};
 use serde_json::json;
-
-const LIMIT: Duration = Duration::from_mins(5);
 
 /// One polecat is set to Terminated, another one is deleted.
 pub async fn work_is_saved(env: &Environment) -> Result<()> {
@@ -60,24 +57,6 @@ fn half_done(name: &str) -> Script {
     Script {
         key: format!("Change: {name}"),
         attempts: vec![Attempt { prompt_contains: None, steps, text: "Done.".to_owned() }],
-    }
-}
-
-/// Waits until the model ordered this command of the script, so that the commands before it have ended.
-pub async fn await_at_work(scenario: &Scenario, name: &str, step: usize) -> Result<()> {
-    let key = format!("Change: {name}");
-    let end = std::time::Instant::now() + LIMIT;
-    loop {
-        let log = scenario.messages_log().await?;
-        if log.iter().any(|e| e.key.as_ref() == Some(&key) && e.step == step && e.called) {
-            return Ok(());
-        }
-        if std::time::Instant::now() > end {
-            // Fails with a diagnosis.
-            return until(scenario, &format!("agent {name} at work"), Duration::ZERO, |_| None)
-                .await;
-        }
-        tokio::time::sleep(Duration::from_millis(300)).await;
     }
 }
 
