@@ -47,7 +47,7 @@ pub fn script(name: &str, attempts: Vec<Attempt>) -> Script {
     Script { key: key(name), attempts }
 }
 
-/// Waits until the model ordered this command of the script, so that the commands before it have ended.
+/// Waits until the model ordered this command of the script: the commands before it have ended.
 pub async fn await_at_work(scenario: &Scenario, name: &str, step: usize) -> Result<()> {
     let what = format!("step {step} of agent {name}");
     await_model(scenario, name, &what, |e| e.step == step && e.called).await

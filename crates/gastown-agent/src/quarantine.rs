@@ -379,7 +379,7 @@ impl Quarantine {
     }
 
     async fn copy_packs(&mut self, objects: &OwnedFd, to: &Path) -> Result<(), ImportError> {
-        let Ok(folder) = hostile::open_dir(&objects, "pack".as_ref()) else { return Ok(()) };
+        let Ok(folder) = hostile::open_dir(objects, "pack".as_ref()) else { return Ok(()) };
         let (names, _) = hostile::list(&folder, self.limits.files).map_err(internal)?;
         for name in &names {
             let Some(stem) = pack_stem(name) else { continue };

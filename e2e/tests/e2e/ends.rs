@@ -34,7 +34,7 @@ const DEADLINE: i64 = 60;
 /// How long polecat-ctl waits for a pod that does not obey: its own defaults are minutes.
 const MARGINS: [&str; 2] = ["GASTOWN_DEADLINE_MARGIN_SECONDS", "GASTOWN_DRAIN_MARGIN_SECONDS"];
 
-/// Three agents commit one part and leave another one uncommitted, and their pods end in three ways.
+/// Three agents commit one part and leave another one uncommitted. Their pods end in three ways.
 pub async fn next_attempt_goes_on(env: &Environment) -> Result<()> {
     let settings = env.settings("ends", LIMIT);
     let mut plan = Plan::default_project().await?;

@@ -1,5 +1,5 @@
-//! What a repository and a namespace may have: submodules and large files, the proxies of a mesh, and
-//! a quota.
+//! What a repository and a namespace may have: submodules and large files, the proxies of a mesh,
+//! and a quota.
 
 use anyhow::{Context, Result, ensure};
 use e2e::environment::{Environment, text};
@@ -117,8 +117,8 @@ fn scripts() -> Vec<Script> {
     vec![one(MODULES, &modules), one(MESHED, &plain(MESHED)), one(METERED, &plain(METERED))]
 }
 
-/// Puts a container into one Polecat's pods, as a service mesh does. Like a proxy it ends at SIGTERM,
-/// and not by itself.
+/// Puts a container into one Polecat's pods, as a service mesh does. Like a proxy it ends at
+/// SIGTERM, and not by itself.
 fn policy(namespace: &str, image: &str) -> Value {
     let container = format!(
         r#"Object.spec.containers{{
@@ -132,22 +132,28 @@ fn policy(namespace: &str, image: &str) -> Value {
     );
     let patch =
         format!(r#"[JSONPatch{{op: "add", path: "/spec/containers/-", value: {container}}}]"#);
+    let pods = json!({"apiGroups": [""], "apiVersions": ["v1"], "operations": ["CREATE"],
+        "resources": ["pods"]});
     let matched = json!({
         "namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": namespace}},
         "objectSelector": {"matchLabels": {"gastown.io/polecat": MESHED}},
-        "resourceRules": [
-            {"apiGroups": [""], "apiVersions": ["v1"], "operations": ["CREATE"], "resources": ["pods"]},
-        ],
+        "resourceRules": [pods],
     });
-    let api = "admissionregistration.k8s.io/v1";
-    json!({"apiVersion": "v1", "kind": "List", "items": [
-        {"apiVersion": api, "kind": "MutatingAdmissionPolicy", "metadata": {"name": POLICY}, "spec": {
+    let object = |kind: &str, spec: Value| {
+        json!({
+            "apiVersion": "admissionregistration.k8s.io/v1", "kind": kind,
+            "metadata": {"name": POLICY}, "spec": spec,
+        })
+    };
+    let policy = object(
+        "MutatingAdmissionPolicy",
+        json!({
             "matchConstraints": matched, "failurePolicy": "Fail", "reinvocationPolicy": "Never",
             "mutations": [{"patchType": "JSONPatch", "jsonPatch": {"expression": patch}}],
-        }},
-        {"apiVersion": api, "kind": "MutatingAdmissionPolicyBinding", "metadata": {"name": POLICY},
-         "spec": {"policyName": POLICY}},
-    ]})
+        }),
+    );
+    let binding = object("MutatingAdmissionPolicyBinding", json!({"policyName": POLICY}));
+    json!({"apiVersion": "v1", "kind": "List", "items": [policy, binding]})
 }
 
 async fn play(env: &Environment, scenario: &Scenario, plan: &Plan) -> Result<()> {

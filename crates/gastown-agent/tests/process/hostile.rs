@@ -123,7 +123,7 @@ fn branches(repo: &Path, folder: &str, commits: &[String], each: usize) {
     let old = fs::read_to_string(&file).unwrap_or_default();
     // The old refs, without the promise that they are sorted.
     let mut text: String =
-        old.lines().filter(|l| !l.starts_with('#')).map(|l| format!("{l}\n")).collect();
+        old.lines().filter(|l| !l.starts_with('#')).flat_map(|l| [l, "\n"]).collect();
     for (n, commit) in commits.iter().enumerate() {
         for m in 0..each {
             let _ = writeln!(text, "{commit} refs/heads/{folder}/b{n:06}-{m}");

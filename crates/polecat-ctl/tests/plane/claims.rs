@@ -89,7 +89,7 @@ async fn the_second_polecat_names_the_holder_and_starts_when_the_first_is_delete
         fixture.stop_controller().await;
         fixture.erase_status("first").await;
         fixture.erase_status("second").await;
-        fixture.start_controller().await;
+        fixture.start_controller();
     }
     fixture.wait_reason("second", condition::CLAIMED, "AlreadyClaimed").await;
     assert_eq!(fixture.all_pods().await.len(), 1, "one pod on one bead");
@@ -183,7 +183,7 @@ async fn work_of_a_deleted_polecat_that_is_still_to_land_is_not_begun_again() {
 #[tokio::test(flavor = "multi_thread")]
 async fn two_replicas_that_both_hold_the_lease_have_one_pod_at_a_time_on_a_bead() {
     let mut fixture = Fixture::start(8).await;
-    fixture.start_controller().await;
+    fixture.start_controller();
     let names = ["a", "b", "c", "d", "e"];
     for name in names {
         fixture.sling_bead(name).await;
@@ -221,7 +221,7 @@ async fn a_claim_whose_holder_is_gone_is_taken_over_when_its_pod_is_over() {
     fixture.patch("first", json!({ "metadata": { "finalizers": null } })).await;
     fixture.polecats().delete("first", &DeleteParams::default()).await.unwrap();
     let second = fixture.sling_bead("second").await;
-    fixture.start_controller().await;
+    fixture.start_controller();
     let waiting = fixture.wait_reason("second", condition::CLAIMED, "AlreadyClaimed").await;
     assert!(
         reason(&waiting, condition::CLAIMED).1.ends_with("/first"),
@@ -251,7 +251,7 @@ async fn a_claim_whose_holder_is_gone_is_taken_over_when_its_pod_is_over() {
     }
     fixture.patch("second", json!({ "metadata": { "finalizers": null } })).await;
     fixture.polecats().delete("second", &DeleteParams::default()).await.unwrap();
-    fixture.start_controller().await;
+    fixture.start_controller();
     fixture.wait_claim("nobody's", |h| h.is_none()).await;
     fixture.close().await;
 }
@@ -280,7 +280,7 @@ async fn the_beads_text_is_in_the_prompt_and_a_polecat_without_other_task_waits_
     fixture.make_rig(8).await;
     fixture.make_bead_store().await;
     fixture.beads.put(bead("open")).await;
-    fixture.start_controller().await;
+    fixture.start_controller();
     fixture
         .sling("toast", |spec| (spec.bead_id, spec.task_description) = (Some(BEAD.into()), None))
         .await;
@@ -348,7 +348,7 @@ async fn giving_up_is_commented_on_the_bead_and_a_silent_store_delays_no_deletio
 
     // a new process sends the comment again, and the store has it once
     fixture.stop_controller().await;
-    fixture.start_controller().await;
+    fixture.start_controller();
     fixture.wait_comment_requests(2).await;
     assert_eq!(fixture.wait_comments(1).await.len(), 1);
 

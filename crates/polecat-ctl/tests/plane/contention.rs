@@ -148,8 +148,8 @@ async fn one_of_two_polecats_gets_the_bead_and_no_bead_of_the_person_is_lost() {
         bead_store(&fixture, dir.path(), true).await,
         bead_store(&fixture, dir.path(), false).await,
     ];
-    fixture.start_controller().await;
-    fixture.start_controller().await;
+    fixture.start_controller();
+    fixture.start_controller();
 
     let person = beads.clone();
     let pushing = tokio::task::spawn_blocking(move || {

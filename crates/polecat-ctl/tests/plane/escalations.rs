@@ -76,7 +76,7 @@ async fn a_stuck_polecat_is_escalated_until_accepted_and_settled_when_it_continu
     fixture.wait_phase("nux", "Stuck").await;
     // another process settles it, too
     fixture.stop_controller().await;
-    fixture.start_controller().await;
+    fixture.start_controller();
     fixture
         .patch("nux", json!({ "metadata": { "annotations": { annotation::RETRY: "1" } } }))
         .await;

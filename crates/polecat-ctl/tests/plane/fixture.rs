@@ -104,12 +104,12 @@ impl Fixture {
         let mut fixture = Self::new().await;
         fixture.make_rig(max_polecats).await;
         fixture.start_server().await;
-        fixture.start_controller().await;
+        fixture.start_controller();
         fixture
     }
 
     /// Starts one more replica, which holds the lease.
-    pub async fn start_controller(&mut self) {
+    pub fn start_controller(&mut self) {
         self.start_replica(Arc::default(), None);
     }
 

@@ -20,7 +20,7 @@ async fn impatient(max_polecats: i32) -> Fixture {
     fixture.margin_seconds = 1;
     fixture.make_rig(max_polecats).await;
     fixture.start_server().await;
-    fixture.start_controller().await;
+    fixture.start_controller();
     fixture
 }
 

@@ -30,7 +30,7 @@ impl Process {
             .unwrap();
         let entered = executor.enter();
         let wire = Arc::new(Wire::within(&settings.namespace, cut));
-        drop(Replica::start(&settings, wire, None));
+        drop(Replica::start(settings, wire, None));
         drop(entered);
         Self(Some(executor))
     }
@@ -66,7 +66,7 @@ async fn live(fixture: &Fixture, cut: Arc<Cut>) -> End {
 /// A life, and the write at which its process ended.
 async fn case(fixture: &Fixture, at: usize, last: Last) -> (usize, Last, Option<String>, End) {
     let cut = Arc::new(Cut::new(at, last));
-    let end = live(fixture, cut.clone()).await;
+    let end = Box::pin(live(fixture, cut.clone())).await;
     (at, last, cut.ended_at(), end)
 }
 
@@ -75,7 +75,7 @@ async fn a_life_comes_to_the_same_at_whichever_write_its_process_ends() {
     let mut fixture = Fixture::new().await;
     fixture.start_server().await;
     let uncut = Arc::new(Cut::new(0, Last::Unsent));
-    let wanted = live(&fixture, uncut.clone()).await;
+    let wanted = Box::pin(live(&fixture, uncut.clone())).await;
     assert_eq!(wanted.most_live, 1, "the rig has one slot: {wanted:#?}");
     let writes = uncut.writes().len();
     println!("{writes} writes: {:#?}\n{wanted:#?}", uncut.writes());
@@ -92,7 +92,7 @@ async fn a_life_comes_to_the_same_at_whichever_write_its_process_ends() {
         .await;
     // A life that was slower may have written its statuses once more.
     while let Some((at, last, Some(_), _)) = seen.iter().max_by_key(|(at, ..)| *at) {
-        let next = case(&fixture, at + 1, *last).await;
+        let next = Box::pin(case(&fixture, at + 1, *last)).await;
         seen.push(next);
     }
     seen.sort_by_key(|(at, last, ..)| (*at, *last == Last::Unanswered));

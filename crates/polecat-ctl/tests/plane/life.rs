@@ -14,7 +14,7 @@ use k8s_openapi::api::coordination::v1::Lease;
 use k8s_openapi::api::core::v1::Pod;
 use kube::api::{Api, DeleteParams, ListParams, Patch, PatchParams, PostParams};
 use kube::runtime::watcher::{self, Event, watcher};
-use kube::{Resource, ResourceExt as _};
+use kube::{Resource, ResourceExt};
 use parking_lot::Mutex;
 use serde_json::{Value, json};
 use tokio_util::task::AbortOnDropHandle;
@@ -224,9 +224,10 @@ impl<'a> Life<'a> {
         let pods = self.api::<Pod>().list(&all).await.unwrap();
         let polecats = self.api::<Polecat>().list(&all).await.unwrap();
         let claims = self.api::<Lease>().list(&all).await.unwrap();
-        let held = pods.iter().filter(|p| !p.finalizers().is_empty()).map(|p| p.name_any());
-        let kept = polecats.iter().filter(|p| !p.finalizers().is_empty()).map(|p| p.name_any());
-        held.chain(kept).chain(claims.iter().map(|l| l.name_any())).collect()
+        let held = pods.iter().filter(|p| !p.finalizers().is_empty()).map(ResourceExt::name_any);
+        let kept =
+            polecats.iter().filter(|p| !p.finalizers().is_empty()).map(ResourceExt::name_any);
+        held.chain(kept).chain(claims.iter().map(ResourceExt::name_any)).collect()
     }
 
     /// Deletes what it made, so that the next test's controller has nothing to do with it.

@@ -71,7 +71,7 @@ async fn twenty_polecats_on_a_rig_of_three_never_have_more_than_three_pods() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_waiting_polecat_shows_what_it_waits_for_and_continues_when_it_exists() {
     let mut fixture = Fixture::new().await;
-    fixture.start_controller().await;
+    fixture.start_controller();
     fixture.sling("toast", |_| {}).await;
     let waiting = fixture.wait_reason("toast", condition::ADMITTED, "RigNotFound").await;
     assert_eq!(format!("{:?}", waiting.status.unwrap().phase.unwrap()), "Idle");
@@ -141,7 +141,7 @@ async fn a_life_from_pod_to_landed_costs_few_writes_and_survives_the_loss_of_eve
     fixture.stop_controller().await;
     fixture.erase_status("toast").await;
     fixture.erase_status("nux").await;
-    fixture.start_controller().await;
+    fixture.start_controller();
     fixture.wait_phase("toast", "Done").await;
     fixture.wait_phase("nux", "Working").await;
 
@@ -284,7 +284,7 @@ async fn a_request_that_comes_back_starts_the_next_attempt_with_the_evidence() {
 async fn a_submission_that_finds_no_server_is_made_when_there_is_one() {
     let mut fixture = Fixture::new().await;
     fixture.make_rig(3).await;
-    fixture.start_controller().await;
+    fixture.start_controller();
     fixture.sling("toast", |_| {}).await;
     let pod = fixture.pod("polecat-toast", &[]).await;
     fixture.kubelet.finish(&pod, &done(1)).await.unwrap();
@@ -327,7 +327,7 @@ async fn an_evicted_agent_is_started_again_and_the_pod_of_a_lost_polecat_loses_i
     fixture.stop_controller().await;
     fixture.patch("nux", json!({ "metadata": { "finalizers": null } })).await;
     fixture.polecats().delete("nux", &DeleteParams::default()).await.unwrap();
-    fixture.start_controller().await;
+    fixture.start_controller();
     let dying = |p: &Pod| p.name_any() == "polecat-nux" && p.metadata.deletion_timestamp.is_some();
     let pod = fixture.kubelet.wait_pod(&fixture.namespace, dying).await.unwrap();
     fixture.kubelet.terminate(&pod, &ended(AgentExit::Drained, Some(3))).await.unwrap();
