@@ -168,11 +168,11 @@ mod tests {
     #[test]
     fn a_word_of_another_program_is_in_the_message() {
         let mut all = Vec::new();
-        set(&mut all, "Ready", false, "RunContainerError", "no such file", None, at(10));
+        set(&mut all, "Ready", false, "OciRuntimeError", "no such file", None, at(10));
         let shown = |all: &[Condition]| (all[0].reason.clone(), all[0].message.clone());
-        let wanted = ("Other".to_owned(), "RunContainerError: no such file".to_owned());
+        let wanted = ("Other".to_owned(), "OciRuntimeError: no such file".to_owned());
         assert_eq!(shown(&all), wanted);
-        let draft = Draft::new("Ready", false, "RunContainerError", "no such file");
+        let draft = Draft::new("Ready", false, "OciRuntimeError", "no such file");
         merge(&mut all, [draft], None, at(20));
         assert_eq!(shown(&all), wanted);
     }

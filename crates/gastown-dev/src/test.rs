@@ -26,7 +26,8 @@ pub async fn run(args: &TestArgs) -> Result<()> {
         let (selection, arguments) = selection(tier);
         let test = || {
             let mut cargo = util::cargo();
-            cargo.args(["test", "--workspace"]).args(selection);
+            // All that fails is found in one run.
+            cargo.args(["test", "--workspace", "--no-fail-fast"]).args(selection);
             cargo
         };
         let mut compile = test();
