@@ -60,6 +60,10 @@ fn witnesses(rig: &Rig, ctx: &Context) -> Vec<Child> {
         .iter()
         .map(|witness| Child {
             same_duty: witness.spec.rig_ref == name,
+            readiness: readiness(
+                witness.as_ref(),
+                witness.status.as_ref().map_or(&[], |status| &status.conditions),
+            ),
             ..child(witness.as_ref(), rig)
         })
         .collect()

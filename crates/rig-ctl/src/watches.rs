@@ -16,7 +16,12 @@ pub(crate) fn refineries(runtime: &Runtime, trigger: &Trigger<Rig>) -> Store<Ref
 
 pub(crate) fn witnesses(runtime: &Runtime, trigger: &Trigger<Rig>) -> Store<Witness> {
     Watch::<Witness>::all(runtime)
-        .trim(|witness| witness.status = None)
+        .trim(|witness| {
+            if let Some(status) = &mut witness.status {
+                // What changes at each check is of no use here.
+                (status.last_check_time, status.polecats_summary) = (None, None);
+            }
+        })
         .notify(trigger, |witness| rig(&witness.spec.rig_ref))
         .start()
 }
