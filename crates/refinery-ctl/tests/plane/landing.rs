@@ -91,8 +91,8 @@ async fn what_was_saved_beside_landed_work_goes_when_the_rig_does_not_keep_it_an
     ensure!(refs().lines().count() == 3, "they are kept for a week: {}", refs());
 
     // Another Polecat of this name has saved something since.
-    let main = fixture.remote_head("main").context("main")?;
-    git(&fixture.remote(), &["update-ref", &moved, &main]);
+    let other = git(&fixture.remote(), &["rev-parse", "main~1"]);
+    git(&fixture.remote(), &["update-ref", &moved, other.trim()]);
     let rigs = Api::<Rig>::all(fixture.client.clone());
     let short = json!({"spec": {"settings": {"wipRetention": "1s"}}});
     rigs.patch(&fixture.rig, &PatchParams::default(), &Patch::Merge(short)).await?;
