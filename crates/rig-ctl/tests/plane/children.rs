@@ -3,9 +3,10 @@
 use std::collections::BTreeMap;
 
 use anyhow::{Context as _, Result, ensure};
-use gastown_api::names::label;
+use gastown_api::names::{condition, label};
 use gastown_api::{
     BeadStore, BeadStoreTemplate, Refinery, RefinerySpec, RefineryTemplate, Rig, RigPhase, RigSpec,
+    conditions,
 };
 use gastown_cluster::install::SYSTEM as NAMESPACE;
 use gastown_cluster::install::until;
@@ -173,6 +174,12 @@ async fn a_child_that_the_server_refuses_is_shown_with_its_message() -> Result<(
         rigs(&client).get(&name).await?.status.and_then(|status| status.phase)
             == Some(RigPhase::Degraded)
     );
+    let stalled = |rig: Option<&Rig>| {
+        conditions::find(&rig?.status.as_ref()?.conditions, condition::STALLED).cloned()
+    };
+    let stalled = until(TIMEOUT, &rigs(&client), &name, "the failing action", stalled).await?;
+    ensure!(stalled.status == "True" && stalled.reason == "ActionFailed", "{stalled:?}");
+    ensure!(stalled.message.contains("applying Refinery"), "{stalled:?}");
     Ok(())
 }
 
