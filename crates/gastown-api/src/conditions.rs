@@ -99,8 +99,9 @@ pub fn is_true(conditions: &[Condition], type_: &str) -> bool {
     find(conditions, type_).is_some_and(|c| c.status == "True")
 }
 
-/// Sets the condition of a type, with a reason that has a documented meaning. `lastTransitionTime` moves only when the status flips, so setting
-/// what already holds changes nothing. Times are whole seconds, as objects keep them.
+/// Sets the condition of a type, with a reason that has a documented meaning. `lastTransitionTime`
+/// moves only when the status flips, so setting what already holds changes nothing. Times are whole
+/// seconds, as objects keep them.
 pub fn set(
     conditions: &mut Vec<Condition>,
     type_: &str,

@@ -1,4 +1,6 @@
-use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
+use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::{
+    CustomResourceColumnDefinition, CustomResourceDefinition,
+};
 use kube::CustomResourceExt;
 use kube::core::schema::{OptionalEnum, OptionalIntOrString, StructuralSchemaRewriter};
 use schemars::generate::SchemaSettings;
@@ -6,6 +8,7 @@ use schemars::transform::{AddNullable, Transform, transform_subschemas};
 use schemars::{JsonSchema, Schema};
 use serde_json::{Value, json};
 
+use crate::names::condition;
 use crate::{BeadStore, Convoy, Escalation, MergeRequest, Polecat, Refinery, Rig, Witness};
 
 /// The path of the schema in a definition.
@@ -14,21 +17,25 @@ const SCHEMA: &str = "/spec/versions/0/schema/openAPIV3Schema";
 /// The definitions of all kinds, as they are installed.
 pub fn crds() -> Vec<CustomResourceDefinition> {
     vec![
-        definition::<Rig>(),
-        definition::<Polecat>(),
-        definition::<Convoy>(),
-        definition::<Witness>(),
-        definition::<Refinery>(),
-        definition::<BeadStore>(),
-        definition::<MergeRequest>(),
-        definition::<Escalation>(),
+        definition::<Rig>(condition::AVAILABLE),
+        definition::<Polecat>(condition::READY),
+        definition::<Convoy>(condition::PROGRESSING),
+        definition::<Witness>(condition::READY),
+        definition::<Refinery>(condition::READY),
+        definition::<BeadStore>(condition::READY),
+        definition::<MergeRequest>(condition::READY),
+        definition::<Escalation>(condition::DELIVERED),
     ]
 }
 
 /// The derived definition with its schema replaced by [`schema`]. The derive drops the comments of
-/// enum values, and for an optional enum the comment of the field.
-fn definition<K: CustomResourceExt + JsonSchema>() -> CustomResourceDefinition {
-    let crd = K::crd();
+/// enum values, and for an optional enum the comment of the field. `waits_in` is the condition that
+/// states what an object waits for.
+fn definition<K: CustomResourceExt + JsonSchema>(waits_in: &str) -> CustomResourceDefinition {
+    let mut crd = K::crd();
+    for version in &mut crd.spec.versions {
+        add_columns(version.additional_printer_columns.get_or_insert_default(), waits_in);
+    }
     let Ok(mut value) = serde_json::to_value(&crd) else { return crd };
     if let Some(place) = value.pointer_mut(SCHEMA) {
         *place = schema::<K>();
@@ -38,6 +45,22 @@ fn definition<K: CustomResourceExt + JsonSchema>() -> CustomResourceDefinition {
         }
     }
     serde_json::from_value(value).unwrap_or(crd)
+}
+
+/// Adds what an object waits for: a condition's reason, where the kind has no such column of its own,
+/// and its message for wide output.
+fn add_columns(columns: &mut Vec<CustomResourceColumnDefinition>, condition: &str) {
+    let column = |name: &str, field: &str, priority| CustomResourceColumnDefinition {
+        name: name.to_owned(),
+        type_: "string".to_owned(),
+        json_path: format!(r#".status.conditions[?(@.type=="{condition}")].{field}"#),
+        priority,
+        ..CustomResourceColumnDefinition::default()
+    };
+    if columns.iter().all(|column| column.name != "Reason") {
+        columns.push(column("Reason", "reason", None));
+    }
+    columns.push(column("Message", "message", Some(1)));
 }
 
 /// The schema of a kind as `#[derive(CustomResource)]` makes it, with [`Describe`] before its
@@ -174,7 +197,7 @@ mod tests {
     }
 
     fn ours<K: CustomResourceExt + JsonSchema>() -> Value {
-        let mut value = serde_json::to_value(definition::<K>()).unwrap();
+        let mut value = serde_json::to_value(definition::<K>(condition::READY)).unwrap();
         value.pointer_mut(SCHEMA).unwrap().take()
     }
 

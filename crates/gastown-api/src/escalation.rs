@@ -23,18 +23,7 @@ use crate::schema;
     printcolumn(name = "Rig", type_ = "string", json_path = ".spec.rigRef"),
     printcolumn(name = "Raises", type_ = "integer", json_path = ".status.raises"),
     printcolumn(name = "Summary", type_ = "string", json_path = ".spec.summary"),
-    printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp"),
-    printcolumn(
-        name = "Reason",
-        type_ = "string",
-        json_path = ".status.conditions[?(@.type==\"Delivered\")].reason"
-    ),
-    printcolumn(
-        name = "Message",
-        type_ = "string",
-        json_path = ".status.conditions[?(@.type==\"Delivered\")].message",
-        priority = 1
-    )
+    printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp")
 )]
 #[serde(rename_all = "camelCase")]
 #[schemars(extend("x-kubernetes-validations" = spec_rules()))]

@@ -28,17 +28,6 @@ use crate::shared::{ObjectName, SecretKeyRef, yes};
     printcolumn(name = "Active", type_ = "boolean", json_path = ".status.podActive"),
     printcolumn(name = "Model", type_ = "string", json_path = ".status.agentModel", priority = 1),
     printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp"),
-    printcolumn(
-        name = "Reason",
-        type_ = "string",
-        json_path = ".status.conditions[?(@.type==\"Ready\")].reason"
-    ),
-    printcolumn(
-        name = "Message",
-        type_ = "string",
-        json_path = ".status.conditions[?(@.type==\"Ready\")].message",
-        priority = 1
-    ),
     validation = Rule::new("oldSelf.hasValue() || self.metadata.name.size() <= 55").optional_old_self(true)
         .message("metadata.name must be at most 55 characters, so that its pod's name fits: shorten it")
 )]

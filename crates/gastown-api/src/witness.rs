@@ -26,18 +26,7 @@ use crate::{SecretKeyRef, Severity, schema};
         json_path = ".status.polecatsSummary.running"
     ),
     printcolumn(name = "Stuck", type_ = "integer", json_path = ".status.polecatsSummary.stuck"),
-    printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp"),
-    printcolumn(
-        name = "Reason",
-        type_ = "string",
-        json_path = ".status.conditions[?(@.type==\"Ready\")].reason"
-    ),
-    printcolumn(
-        name = "Message",
-        type_ = "string",
-        json_path = ".status.conditions[?(@.type==\"Ready\")].message",
-        priority = 1
-    )
+    printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp")
 )]
 #[serde(rename_all = "camelCase")]
 pub struct WitnessSpec {
