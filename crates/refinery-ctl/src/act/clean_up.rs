@@ -44,8 +44,7 @@ pub(super) async fn branch(
         .any(|(other, e)| other != id && e.durable.branch == branch && e.is_open());
     if pass.refinery.spec.delete_merged_branches && branch != pass.target && !is_needed {
         let update = RefUpdate { name: branch.full(), expected: Some(commit), new: None };
-        if let Err(error) = delete(pass, train, remote, update).await? {
-            postpone(train, id, &error);
+        if !delete(pass, train, remote, id, update).await? {
             return Ok(());
         }
     }
@@ -68,8 +67,7 @@ pub(super) async fn saved(
     // One by one: a ref that has moved must not keep the others.
     for (name, commit) in e.durable.record.saved.clone() {
         let update = RefUpdate { name, expected: Some(commit), new: None };
-        if let Err(error) = delete(pass, train, remote, update).await? {
-            postpone(train, id, &error);
+        if !delete(pass, train, remote, id, update).await? {
             return Ok(());
         }
     }
@@ -115,13 +113,15 @@ fn saved_names(pass: &Pass<'_>, e: &Entry) -> Vec<String> {
     names
 }
 
-/// Deletes a ref that is at its expected commit. The inner error is one that passes.
+/// Deletes a ref that is at its expected commit, if the remote lets us. False when it does not answer:
+/// then cleaning up is tried again later.
 async fn delete(
     pass: &Pass<'_>,
     train: &mut Train,
     remote: &Remote,
+    id: &RequestId,
     update: RefUpdate,
-) -> Result<Result<(), GitError>, Error> {
+) -> Result<bool, Error> {
     if !pass.mirror().path().exists() {
         // A push needs a repository, even one that only deletes.
         fetch(pass, train, remote).await?;
@@ -129,10 +129,13 @@ async fn delete(
     let name = update.name.clone();
     match remote.push(&pass.ctx.git, pass.mirror().path(), &[update]).await {
         Ok(outcomes) => tracing::debug!(name, ?outcomes, "deleted a ref of landed work"),
-        Err(error) if error.class.is_transient() => return Ok(Err(error)),
+        Err(error) if error.class.is_transient() => {
+            postpone(train, id, &error);
+            return Ok(false);
+        }
         Err(error) => tracing::info!(name, %error, "a ref of landed work was not deleted"),
     }
-    Ok(Ok(()))
+    Ok(true)
 }
 
 fn postpone(train: &mut Train, id: &RequestId, error: &GitError) {
