@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use futures::StreamExt as _;
-use gastown_api::{Convoy, ConvoyPhase};
+use gastown_api::Convoy;
 use gastown_core::convoy::{BeadFact, Dependency};
 use gastown_runtime::watch::Trigger;
 use gastown_runtime::{Runtime, jittered};
@@ -17,6 +17,7 @@ use parking_lot::Mutex;
 use tonic::Status;
 
 use crate::service::{self, BeadSource};
+use crate::watches::is_complete;
 
 /// How many beads a Convoy may have, those that it depends on included.
 const MAX_BEADS: usize = 20_000;
@@ -256,8 +257,4 @@ impl BeadCache {
     fn convoys_of(&self, rig: &str) -> Vec<Arc<Convoy>> {
         self.convoys.state_filter(|convoy| convoy.spec.rig_ref.as_deref() == Some(rig))
     }
-}
-
-fn is_complete(convoy: &Convoy) -> bool {
-    convoy.status.as_ref().and_then(|status| status.phase) == Some(ConvoyPhase::Complete)
 }

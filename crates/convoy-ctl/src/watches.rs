@@ -85,11 +85,14 @@ fn references(convoys: &Store<Convoy>, wanted: impl Fn(&Convoy) -> bool) -> Vec<
 fn is_concerned(convoy: &Convoy, rig: &str, bead: Option<&str>) -> bool {
     let spec = &convoy.spec;
     let is_of_rig = spec.rig_ref.as_deref().is_none_or(|named| named == rig);
-    let is_complete =
-        convoy.status.as_ref().and_then(|status| status.phase) == Some(ConvoyPhase::Complete);
     is_of_rig
-        && ((spec.dispatch && !is_complete)
+        && ((spec.dispatch && !is_complete(convoy))
             || bead.is_some_and(|bead| spec.tracked_beads.iter().any(|tracked| tracked == bead)))
+}
+
+/// Whether all beads of a Convoy were done when its status was written.
+pub(crate) fn is_complete(convoy: &Convoy) -> bool {
+    convoy.status.as_ref().and_then(|status| status.phase) == Some(ConvoyPhase::Complete)
 }
 
 /// Keeps what [`crate::gather`] reads of a Polecat: there are thousands of them.
