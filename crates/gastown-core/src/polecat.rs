@@ -32,6 +32,7 @@ mod simulation;
 mod tests;
 
 pub use claim::{BeadRequest, ClaimFacts, ClaimRecord, claim_name};
+pub use claim_intent::awaits_close;
 pub use decide::{Assessment, assess, decide};
 pub use deliveries::{
     BeadView, COMMENT_TRIES, Deliveries, ESCALATION_TRIES, EscalationRequest, Failure, Submitted,

@@ -2,8 +2,8 @@
 //! is due: its priority where the spec has none, and whether it was closed for what has landed.
 
 use gastown_api::names::reason;
-use gastown_api::{DesiredState, MergePhase, Polecat, PolecatPhase};
-use gastown_core::polecat::{BeadView, ClaimFacts};
+use gastown_api::{DesiredState, Polecat, PolecatPhase};
+use gastown_core::polecat::{BeadView, awaits_close};
 use gastown_core::retry;
 use jiff::{SignedDuration, Timestamp};
 use kube::ResourceExt as _;
@@ -27,7 +27,8 @@ pub(crate) async fn refresh(ctx: &Context, polecat: &Polecat, now: Timestamp) {
     {
         return;
     }
-    let lands = waits_for_close(ctx, polecat, &before, now);
+    let is_submitted = polecat.status.as_ref().is_some_and(|status| status.merge_request.is_some());
+    let lands = is_submitted && awaits_close(&gather::snapshot(ctx, polecat, now));
     if !lands && !needs_priority(polecat) {
         return;
     }
@@ -51,18 +52,6 @@ pub(crate) async fn refresh(ctx: &Context, polecat: &Polecat, now: Timestamp) {
     let wait = if lands { SignedDuration::from_secs(retry::respawn_delay(tries)) } else { KEPT };
     let again = now.checked_add(wait).ok();
     ctx.update_deliveries(&uid, |d| d.bead = BeadView { again, tries, ..view });
-}
-
-/// Whether the Polecat holds its bead for work that has landed, and the store has not been seen to
-/// have closed the bead for that.
-fn waits_for_close(ctx: &Context, polecat: &Polecat, known: &BeadView, now: Timestamp) -> bool {
-    if polecat.status.as_ref().is_none_or(|status| status.merge_request.is_none()) {
-        return false;
-    }
-    let s = gather::snapshot(ctx, polecat, now);
-    let landed = |phase| phase == MergePhase::Landed;
-    s.claim == ClaimFacts::Held
-        && s.requests.iter().any(|r| landed(r.phase) && !known.closed_for.contains(&r.uid))
 }
 
 /// Whether the bead's priority decides about the Polecat. Pure.

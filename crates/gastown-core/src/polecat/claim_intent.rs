@@ -1,7 +1,6 @@
 //! What a Polecat wants of the claim on its bead.
 
 use gastown_api::{DesiredState, MergePhase};
-use jiff::Timestamp;
 
 use super::claim::ClaimFacts;
 use super::facts::Snapshot;
@@ -57,9 +56,9 @@ fn is_spent(s: &Snapshot) -> bool {
     landed.peek().is_some() && landed.all(|r| s.deliveries.bead.closed_for.contains(&r.uid))
 }
 
-/// When the store is read again for [`is_spent`].
-pub(super) fn reads_bead_at(s: &Snapshot) -> Option<Timestamp> {
+/// Whether the Polecat holds its bead for work that has landed, and the store is not known to have
+/// closed the bead for that.
+pub fn awaits_close(s: &Snapshot) -> bool {
     let has_landed = s.requests.iter().any(|r| r.phase == MergePhase::Landed);
-    let waits = s.claim == ClaimFacts::Held && s.bead_store && !s.deleting && has_landed;
-    s.deliveries.bead.again.filter(|_| waits && !is_spent(s))
+    s.claim == ClaimFacts::Held && s.bead_store && !s.deleting && has_landed && !is_spent(s)
 }

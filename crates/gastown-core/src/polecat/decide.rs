@@ -6,7 +6,7 @@ use jiff::Timestamp;
 
 use super::bead_comment::{BeadComment, bead_comment};
 use super::claim::ClaimFacts;
-use super::claim_intent::{ClaimIntent, claim_intent, reads_bead_at};
+use super::claim_intent::{ClaimIntent, awaits_close, claim_intent};
 use super::escalation::{Escalation, escalation, loss};
 use super::facts::{PodFacts, Snapshot};
 use super::ledger::Ledger;
@@ -133,7 +133,9 @@ pub fn decide(now: Timestamp, s: &Snapshot, assessment: &Assessment, admission: 
     }
     let state =
         State { now, s, ledger, live: &live, next, drain, submission: &submission, admission };
-    let others = [idle_until(s, ledger), reads_bead_at(s)].into_iter().flatten();
+    let read_bead = s.deliveries.bead.again.filter(|_| awaits_close(s));
+    let others = [idle_until(s, ledger), read_bead];
+    let others = others.into_iter().flatten();
     let others = others.filter(|t| *t > now);
     let wake = wake(now, s, next, &submission, &live, expiry).into_iter().chain(others).min();
     let comment = if let BeadComment::Later(until) = comment { Some(until) } else { None };
