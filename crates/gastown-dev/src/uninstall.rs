@@ -6,9 +6,10 @@ use std::process::Command;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
-use gastown_api::names::condition;
+use gastown_api::names::{condition, finalizer, label};
 use gastown_api::{BeadStore, Convoy, Escalation, MergeRequest, Polecat, Refinery, Rig, Witness};
 use gastown_cluster::toolchain;
+use k8s_openapi::api::core::v1::Pod;
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
 use kube::api::{Api, ApiResource, DeleteParams, DynamicObject, ListParams, Patch, PatchParams};
 use kube::{Client, ResourceExt};
@@ -46,6 +47,9 @@ pub async fn run(args: UninstallArgs) -> Result<()> {
             all.delete_all(&kind).await?;
         }
     }
+    // polecat-ctl removes it when it has read how the pod ended; with the Polecats gone nobody else
+    // does.
+    all.free_pods().await?;
     remove_chart(&kubeconfig, &args.namespace).await?;
     if args.keep_crds {
         return Ok(());
@@ -125,6 +129,58 @@ impl Uninstall {
         Ok(())
     }
 
+    /// Waits until no pod of an agent has our finalizer. After the timeout deletes those that have
+    /// it, and removes it, if that was asked for.
+    async fn free_pods(&self) -> Result<()> {
+        let start = Instant::now();
+        loop {
+            let held = self.held_pods().await?;
+            if held.is_empty() {
+                return Ok(());
+            }
+            if start.elapsed() > self.timeout && self.force {
+                return self.remove_pods(&held).await;
+            }
+            if start.elapsed() > self.timeout {
+                let names: Vec<_> = held.iter().map(pod_name).collect();
+                bail!(
+                    "{} pods of agents have ended or are left, and nobody reads how they ended:\n  \
+                     {}\nAre the controllers running? With --force their finalizer is removed: \
+                     what is not saved is lost then",
+                    held.len(),
+                    names.join("\n  ")
+                );
+            }
+            tokio::time::sleep(POLL).await;
+        }
+    }
+
+    async fn held_pods(&self) -> Result<Vec<Pod>> {
+        let pods: Api<Pod> = Api::all(self.client.clone());
+        let all = pods.list(&ListParams::default().labels(label::POLECAT)).await;
+        let mut all = all.context("listing the pods of agents")?.items;
+        all.retain(|pod| pod.finalizers().iter().any(|f| f == finalizer::OUTCOME));
+        Ok(all)
+    }
+
+    async fn remove_pods(&self, pods: &[Pod]) -> Result<()> {
+        for pod in pods {
+            let (name, shown) = (pod.name_any(), pod_name(pod));
+            println!("uninstall: deleting {shown} and removing its finalizer");
+            let namespace = pod.namespace().unwrap_or_default();
+            let api = Api::<Pod>::namespaced(self.client.clone(), &namespace);
+            let deleted = api.delete(&name, &DeleteParams::default()).await;
+            ignore_missing(deleted.map(drop)).with_context(|| format!("deleting {shown}"))?;
+            let others: Vec<_> =
+                pod.finalizers().iter().filter(|f| *f != finalizer::OUTCOME).collect();
+            let patch = json!({"metadata": {"uid": pod.uid(), "finalizers": others}});
+            let patched = api.patch(&name, &PatchParams::default(), &Patch::Merge(patch)).await;
+            ignore_missing(patched.map(drop))
+                .with_context(|| format!("removing the finalizer of {shown}"))?;
+        }
+        Ok(())
+    }
+
     fn api(&self, resource: &ApiResource, object: &DynamicObject) -> Api<DynamicObject> {
         match &object.metadata.namespace {
             Some(namespace) => Api::namespaced_with(self.client.clone(), namespace, resource),
@@ -157,6 +213,10 @@ fn name(object: &DynamicObject) -> String {
         Some(namespace) => format!("{kind} {namespace}/{}", object.name_any()),
         None => format!("{kind} {}", object.name_any()),
     }
+}
+
+fn pod_name(pod: &Pod) -> String {
+    format!("Pod {}/{}", pod.namespace().unwrap_or_default(), pod.name_any())
 }
 
 /// A line for each object: what its condition `Ready` states.

@@ -19,6 +19,15 @@ apiVersion: gastown.gastown.io/v1alpha1
 kind: Convoy
 metadata: {name: wave, namespace: team-a}
 spec: {description: all, trackedBeads: [gt-1]}
+---
+apiVersion: v1
+kind: Pod
+metadata:
+  name: polecat-toast
+  namespace: team-a
+  labels: {gastown.io/polecat: toast}
+  finalizers: [gastown.io/outcome]
+spec: {containers: [{name: claude, image: example.com/agent}]}
 "#;
 
 #[tokio::test(flavor = "multi_thread")]
@@ -41,7 +50,16 @@ async fn an_uninstall_waits_for_what_is_not_saved_and_leaves_nothing_when_it_is_
     ensure!(left.contains("polecat") && left.contains("rig"), "nothing is forced: {left}");
     ensure!(!left.contains("convoy"), "a convoy would create others: {left}");
 
+    shell.run("kubectl patch polecat toast -n team-a --type merge -p '{\"metadata\":{\"finalizers\":null}}'").await?;
+    shell
+        .run("kubectl patch rig web --type merge -p '{\"metadata\":{\"finalizers\":null}}'")
+        .await?;
+    let refused = shell.run(&uninstall).await.unwrap_err().to_string();
+    ensure!(refused.contains("Pod team-a/polecat-toast"), "a pod is left as well: {refused}");
+    shell.run_on("kubectl apply -f -", OBJECTS).await?;
     shell.run(&format!("{uninstall} --force")).await?;
+    let pods = shell.run("kubectl get pods -n team-a -o name").await?;
+    ensure!(pods.trim().is_empty(), "{pods}");
     let crds = "kubectl wait --for=delete --timeout=60s -f deploy/crds && kubectl get crds -o name";
     let crds = shell.run(crds).await?;
     ensure!(!crds.contains("gastown"), "{crds}");
