@@ -139,7 +139,7 @@ pub fn reason_of(class: Class) -> &'static str {
         Class::Rejected(Refusal::Http(_)) => reason::REMOTE_REFUSED,
         Class::Rejected(_) => "PushRejected",
         Class::Corrupt => "MirrorBroken",
-        Class::TooMuchOutput | Class::Local => "Internal",
+        Class::TooMuchOutput | Class::MissingProgram | Class::Local => "Internal",
     }
 }
 

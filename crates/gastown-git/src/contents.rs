@@ -2,7 +2,8 @@
 //! brought into the mirror, so that they can be served with the candidate.
 //!
 //! What cannot be fetched for good is left out with a warning: the gate fails by it, and blame is
-//! found as for any other failure. What may be there later is an error.
+//! found as for any other failure. What may be there later is an error, and so is a program that
+//! this machine lacks.
 
 use gastown_types::{CommitId, GitUrl, digest, text};
 
@@ -16,6 +17,11 @@ use crate::submodules;
 const MAX_DEPTH: usize = 4;
 /// How many submodules a candidate may have in all.
 const MAX_COUNT: usize = 64;
+
+/// Whether the content is missing where it should be, whoever asks for it.
+fn is_for_good(class: Class) -> bool {
+    !class.is_transient() && class != Class::MissingProgram
+}
 
 impl Mirror {
     /// Brings the submodules and the LFS files of a candidate that is in the mirror there. Nothing
@@ -103,7 +109,7 @@ impl Mirror {
         }
         let server = self.lfs_server(remote, commit).await;
         match remote.fetch_lfs(self.git(), self.path(), commit, server.as_deref()).await {
-            Err(error) if !error.class.is_transient() => {
+            Err(error) if is_for_good(error.class) => {
                 tracing::warn!(%error, "LFS files of a candidate are left out");
                 Ok(())
             }
@@ -119,5 +125,16 @@ impl Mirror {
         let text = String::from_utf8_lossy(&out.stdout).trim().to_owned();
         let url: GitUrl = text.parse().ok()?;
         (text.starts_with("https://") || url.host() == remote.url.host()).then_some(text)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_author_is_blamed_for_a_program_that_this_machine_lacks() {
+        assert!(!is_for_good(Class::MissingProgram) && !is_for_good(Class::Unreachable));
+        assert!(is_for_good(Class::RefNotFound) && is_for_good(Class::PermissionDenied));
     }
 }

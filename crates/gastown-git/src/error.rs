@@ -31,7 +31,9 @@ pub enum Class {
     TooMuchOutput,
     /// A key or password that cannot be used: it is empty or has a line break.
     BadCredentials,
-    /// A failure on this machine: git is missing, the disk is full, a bug.
+    /// A program that git needs, such as git-lfs, is not installed.
+    MissingProgram,
+    /// Another failure on this machine: git is missing, the disk is full, a bug.
     Local,
 }
 
@@ -104,6 +106,7 @@ impl fmt::Display for GitError {
             Class::Corrupt => "objects are corrupt",
             Class::TooMuchOutput => "there is more data than the limit allows",
             Class::BadCredentials => "the credentials cannot be used",
+            Class::MissingProgram => "a program is missing on this machine",
             Class::Local => "it failed on this machine",
         };
         write!(f, "{}: {what}", self.doing)?;

@@ -246,7 +246,8 @@ impl Call {
 fn explained(e: GitError) -> GitError {
     let text = e.detail.to_ascii_lowercase();
     if text.contains("'lfs' is not a git command") {
-        return GitError { detail: "this image has no git-lfs".to_owned(), ..e };
+        let detail = "this image has no git-lfs".to_owned();
+        return GitError { class: Class::MissingProgram, detail, ..e };
     }
     let class = match () {
         () if text.contains("batch response: ") && text.contains("credentials") => {
@@ -264,6 +265,16 @@ fn explained(e: GitError) -> GitError {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_missing_git_lfs_has_a_class_of_its_own() {
+        let text = "git: 'lfs' is not a git command. See 'git --help'.".to_owned();
+        let e = explained(GitError::new(Class::Local, "fetch the LFS files of u", text));
+        assert_eq!(
+            (e.class, e.detail.as_str()),
+            (Class::MissingProgram, "this image has no git-lfs")
+        );
+    }
 
     fn text(oid: &str) -> String {
         format!("version https://git-lfs.github.com/spec/v1\noid sha256:{oid}\nsize 12\n")

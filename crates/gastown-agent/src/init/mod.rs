@@ -279,7 +279,7 @@ fn stop(settings: &SyncSettings, e: &GitError) -> Stop {
         Class::Unreachable | Class::Timeout => (InitResult::RemoteUnreachable, String::new()),
         Class::Rejected(Refusal::Http(_)) => (InitResult::RemoteRefused, String::new()),
         Class::Rejected(_) => (InitResult::PushDenied, String::new()),
-        Class::Corrupt | Class::TooMuchOutput | Class::Local => {
+        Class::Corrupt | Class::TooMuchOutput | Class::MissingProgram | Class::Local => {
             (InitResult::Internal, String::new())
         }
     };

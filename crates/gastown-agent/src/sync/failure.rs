@@ -78,7 +78,9 @@ impl From<GitError> for Failure {
             Class::Rejected(Refusal::Other) => Self::refused(message),
             Class::Rejected(_) => Self::rejected(message),
             Class::Corrupt => Self::bad_objects(message),
-            Class::RefNotFound | Class::TooMuchOutput | Class::Local => Self::internal(message),
+            Class::RefNotFound | Class::TooMuchOutput | Class::MissingProgram | Class::Local => {
+                Self::internal(message)
+            }
         }
     }
 }
