@@ -62,6 +62,7 @@ fn heartbeat(message: &Heartbeat) -> witness::Heartbeat {
         in_tool_since_ms: message.in_tool_since_ms,
         tool: message.tool.clone(),
         waiting_for_human: message.waiting_for_human,
+        ended: message.ended,
         cpu_seconds: message.cpu_seconds,
         pushed_commit: message.pushed_commit.clone(),
         saving: message.saving.clone(),

@@ -184,6 +184,7 @@ impl Relay {
             pushed_commit: state.pushed.as_ref().map(ToString::to_string).unwrap_or_default(),
             results,
             saving: state.why_saving.clone(),
+            ended: state.saving.is_some(),
             ..Heartbeat::default()
         }
     }
@@ -199,6 +200,7 @@ impl Relay {
             || (state.activity.waiting && state.saving.is_none()) != last.waiting_for_human
             || pushed != last.pushed_commit
             || state.why_saving != last.saving
+            || state.saving.is_some() != last.ended
         {
             Urgency::Change
         } else if state.activity.last_event_ms == last.last_event_ms {

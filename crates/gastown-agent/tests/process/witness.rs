@@ -46,6 +46,7 @@ fn golden(pod: &Pod, name: &str, heartbeat: &Heartbeat) {
         pushed_commit,
         results,
         saving,
+        ended,
     } = heartbeat;
     let result = |CommandResult { number, ok, message }: &CommandResult| json!({ "number": number, "ok": ok, "message": message });
     let record = json!({
@@ -53,7 +54,7 @@ fn golden(pod: &Pod, name: &str, heartbeat: &Heartbeat) {
         "now": *now_ms > 0, "lastEvent": *last_event_ms > 0, "inToolSince": *in_tool_since_ms > 0,
         "tool": tool, "waitingForHuman": waiting_for_human, "cpu": *cpu_seconds > 0.0,
         "pushedCommit": pushed_commit, "results": results.iter().map(result).collect::<Vec<_>>(),
-        "saving": saving,
+        "saving": saving, "ended": ended,
     });
     pod.golden(name, &record);
 }

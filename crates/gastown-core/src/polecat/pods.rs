@@ -12,7 +12,8 @@ use super::ledger::{End, Ledger};
 use super::plan::{Action, PodInputs, Rework};
 use super::valid::{START_TIMEOUT_SECONDS, ValidPolecat, is_other_task};
 
-/// How long a pod that did not obey its drain, and whose work is saved, has to end, in seconds.
+/// How long a pod whose work is saved has to end, in seconds: one that did not obey its drain, or in
+/// which only containers of others run. Its own grace is for saving.
 const KILL_GRACE: u32 = 60;
 
 /// `polecat-<name>` for the first attempt, `polecat-<name>-<uid5>-<n>` for later ones.
@@ -108,7 +109,7 @@ pub(super) fn stop_pods(
             actions.push(Action::DrainPod { pod, uid, why });
         } else if only_strangers_run(pod) {
             // the kubelet ends no sidecar of ours while a container of others runs
-            actions.push(delete(pod, None));
+            actions.push(delete(pod, Some(KILL_GRACE)));
         }
     }
 }
@@ -186,11 +187,11 @@ fn end_drained(now: Timestamp, s: &Snapshot, pod: &PodFacts) -> Option<Action> {
     if pod.deletion.is_some() {
         return None;
     }
-    if !pod.agent_started || only_strangers_run(pod) {
+    if !pod.agent_started {
         return Some(delete(pod, None));
     }
-    let overdue = obeys_until(s, pod).is_some_and(|t| t <= now);
-    (overdue && pod.saved == Some(true)).then(|| delete(pod, Some(KILL_GRACE)))
+    let overdue = obeys_until(s, pod).is_some_and(|t| t <= now) && pod.saved == Some(true);
+    (overdue || only_strangers_run(pod)).then(|| delete(pod, Some(KILL_GRACE)))
 }
 
 /// The agent has ended, its work is saved, and a container of others keeps the pod from ending.

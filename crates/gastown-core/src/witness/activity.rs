@@ -32,6 +32,8 @@ pub struct Heartbeat {
     pub pushed_commit: String,
     /// Why work of the pod is not on the remote yet; empty when all of it is saved.
     pub saving: String,
+    /// The agent has ended, and the pod saves the end of its work.
+    pub ended: bool,
 }
 
 /// A command to a pod.
@@ -73,6 +75,8 @@ pub struct PodActivity {
     pub pushed: String,
     /// Why work of the pod is not on the remote yet; empty when all of it is saved.
     pub saving: String,
+    /// The agent has ended, and the pod saves the end of its work.
+    pub ended: bool,
     /// When it was nudged.
     pub nudged: Option<Timestamp>,
     /// The last checkpoint command: its number, and when it was sent.
@@ -117,6 +121,7 @@ impl PodActivity {
             last_busy: None,
             pushed: clean(&first.pushed_commit),
             saving: String::new(),
+            ended: false,
             nudged: None,
             checkpoint: None,
             saved: None,
@@ -138,6 +143,7 @@ impl PodActivity {
             .then(|| by_our_clock(now, heartbeat.now_ms, heartbeat.in_tool_since_ms));
         self.tool = clean(&heartbeat.tool);
         self.waiting = heartbeat.waiting_for_human;
+        self.ended = heartbeat.ended;
         self.saving = text::line(&heartbeat.saving, MAX_SENTENCE);
         let pushed = clean(&heartbeat.pushed_commit);
         if !pushed.is_empty() && pushed != self.pushed {

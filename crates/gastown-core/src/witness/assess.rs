@@ -134,6 +134,10 @@ pub fn assess(now: Timestamp, snapshot: &Snapshot) -> Option<Assessment> {
     let current =
         reported.filter(|a| snapshot.attached || !is_due(now, a.last_heartbeat, LOST_AFTER));
     let Some(activity) = current else { return lost(now, snapshot) };
+    if activity.ended {
+        let message = "the agent has ended; its work is being saved".to_owned();
+        return Some(Assessment::new(Activity::Quiet, Status::True, reason::SAVING, message));
+    }
     let idle = now.duration_since(activity.idle_since());
     let silent = now.duration_since(activity.last_active);
     let stuck = match activity.in_tool {

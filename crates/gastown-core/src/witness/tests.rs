@@ -68,6 +68,17 @@ fn silence(
 }
 
 #[test]
+fn an_agent_that_has_ended_is_not_wedged_however_long_its_work_cannot_be_saved() {
+    let activity = PodActivity::new(at(0), &Heartbeat { ended: true, ..in_tool(0, 0, 0.0) });
+    for minutes in [1, 59, 61, 24 * 60] {
+        let mut heard = activity.clone();
+        heard.heartbeat(at(minutes * MINUTE), &Heartbeat { ended: true, ..in_tool(0, 0, 0.0) });
+        let seen = assessment(minutes * MINUTE, &heard);
+        assert_eq!((seen.reason, seen.command, seen.problem), (reason::SAVING, None, None));
+    }
+}
+
+#[test]
 fn a_silent_build_of_half_an_hour_is_not_a_problem() {
     let mut activity = PodActivity::new(at(0), &in_tool(0, 0, 0.0));
     for minute in 1..=40 {

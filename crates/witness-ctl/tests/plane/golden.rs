@@ -21,6 +21,7 @@ struct Golden {
     pushed_commit: String,
     results: Vec<GoldenResult>,
     saving: String,
+    ended: bool,
 }
 
 #[derive(Deserialize)]
@@ -52,5 +53,6 @@ pub fn heartbeat(name: &str, now_ms: i64) -> Result<Heartbeat> {
         pushed_commit: golden.pushed_commit,
         results: golden.results.into_iter().map(result).collect(),
         saving: golden.saving,
+        ended: golden.ended,
     })
 }

@@ -203,7 +203,7 @@ fn a_container_of_others_keeps_no_pod_and_no_slot_once_the_work_is_saved() {
     let mut s = working(|p| (p.agent_ended, p.strangers, p.saved) = (true, true, Some(false)));
     assert!(decide(at(NOW), &s).actions.is_empty(), "its work is not saved");
     s.pods[0].saved = Some(true);
-    assert_eq!(deletes(&decide(at(NOW), &s)), [None], "with all of its grace period");
+    assert_eq!(deletes(&decide(at(NOW), &s)), [Some(60)], "nothing of ours needs its grace");
     s.pods[0].strangers = false;
     assert!(decide(at(NOW), &s).actions.is_empty(), "the kubelet ends it");
 }
