@@ -6,6 +6,7 @@ use gastown_api::{BeadStore, MergeRequest, Refinery, Rig};
 use gastown_core::beads::Claim;
 use gastown_escalations::Escalations;
 use gastown_runtime::Runtime;
+use gastown_runtime::pace::Pace;
 use k8s_openapi::api::coordination::v1::Lease;
 use kube::ResourceExt as _;
 use kube::runtime::reflector::{ObjectRef, Store};
@@ -26,6 +27,8 @@ pub(crate) struct Context {
     pub escalations: Arc<Escalations>,
     /// The contents of the stores.
     pub stores: Stores,
+    /// How often the counts of a BeadStore are written.
+    pub pace: Pace,
 }
 
 /// A BeadStore that serves its rig.

@@ -32,6 +32,7 @@ use gastown_escalations::Escalations;
 use gastown_git::Git;
 use gastown_runtime::auth::TokenReviewer;
 use gastown_runtime::controller::Controller;
+use gastown_runtime::pace::Pace;
 use gastown_runtime::tls::Tls;
 use gastown_runtime::watch;
 use gastown_runtime::{AUDIENCE, Runtime, grpc};
@@ -68,6 +69,7 @@ pub async fn serve(
         claims: watches::claims(&runtime, &trigger, &of_rig),
         escalations: Escalations::start(&runtime, witness_endpoint.as_deref(), "beadstore-ctl"),
         stores: Stores::new(Git::from_env(), data_dir),
+        pace: Pace::default(),
         runtime: runtime.clone(),
     });
     let server = grpc::serve(

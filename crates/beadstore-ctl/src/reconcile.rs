@@ -45,8 +45,8 @@ async fn serve(ctx: &Context, active: &ActiveStore) -> Result<Action, Error> {
     let ActiveStore { object: store, valid, .. } = active;
     if store.spec.suspend {
         let reading = active.handle.reading(valid);
-        report::publish(ctx, store, &Outcome::Suspended { reading }).await?; // client
-        return Ok(resync());
+        let later = report::publish(ctx, store, &Outcome::Suspended { reading }).await?; // client
+        return Ok(later.map_or_else(resync, Action::requeue));
     }
     let error = match sync(ctx, active).await {
         Ok(()) => None,
@@ -61,11 +61,14 @@ async fn serve(ctx: &Context, active: &ActiveStore) -> Result<Action, Error> {
     escalate(ctx, active, &left, error.as_ref());
     let age = snapshot.reading.as_ref().map(|reading| reading.at.elapsed()).unwrap_or_default();
     let outcome = Outcome::Active { valid, reading: snapshot.reading, left, error: error.clone() };
-    report::publish(ctx, store, &outcome).await?; // client
+    let later = report::publish(ctx, store, &outcome).await?.unwrap_or(Duration::MAX); // client
     match error {
-        None => Ok(Action::requeue(jittered(valid.interval.saturating_sub(age).max(MIN_WAIT)))),
+        None => {
+            let next = jittered(valid.interval.saturating_sub(age).max(MIN_WAIT));
+            Ok(Action::requeue(next.min(later)))
+        }
         Some(error) if error.is_permanent() => {
-            Ok(Action::requeue(jittered(valid.interval.min(PERMANENT_ERROR_WAIT))))
+            Ok(Action::requeue(jittered(valid.interval.min(PERMANENT_ERROR_WAIT)).min(later)))
         }
         Some(source) => Err(Error::Store { name: store.name_any(), source }),
     }

@@ -1,13 +1,14 @@
 //! The status of a BeadStore, and Events about it.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use gastown_api::conditions::{self, Draft, Status};
 use gastown_api::names::{condition, manager, reason};
 use gastown_api::{BeadStore, BeadStorePhase, BeadStoreStatus};
 use gastown_beads::ready;
 use gastown_core::beads::Plan;
-use gastown_runtime::apply::StatusOwner;
+use gastown_runtime::apply::{Details, StatusOwner};
 use gastown_runtime::events::Note;
 use gastown_types::text;
 use jiff::{SignedDuration, Timestamp};
@@ -45,6 +46,20 @@ const OWNER: StatusOwner = StatusOwner {
     ],
 };
 
+/// What follows from the beads.
+const DETAILS: Details = Details {
+    fields: &[
+        "lastSyncTime",
+        "issueCount",
+        "readyCount",
+        "byStatus",
+        "commit",
+        "malformedLines",
+        "pendingWrites",
+    ],
+    conditions: &[],
+};
+
 /// A reading that is newer by less than this is not worth a status write of its own.
 const TIME_STEP: SignedDuration = SignedDuration::from_secs(60);
 /// The most statuses that are counted separately.
@@ -78,19 +93,20 @@ pub(crate) fn events(ctx: &Context, store: &BeadStore, left: &Plan, error: Optio
     }
 }
 
-/// Writes the status where it changed.
+/// Writes the status where it changed. When only details changed and it is too early to write them,
+/// returns after which time to come back.
 pub(crate) async fn publish(
     ctx: &Context,
     store: &BeadStore,
     outcome: &Outcome<'_>,
-) -> Result<(), Error> {
+) -> Result<Option<Duration>, Error> {
     let status = status(store, outcome, Timestamp::now()); // pure
     let api = Api::<BeadStore>::namespaced(
         ctx.runtime.client.clone(),
         &store.namespace().unwrap_or_default(),
     );
-    let applied = OWNER.apply(&api, store, &status).await; // client
-    applied.map(drop).map_err(|source| Error::Apply {
+    let applied = OWNER.apply_paced(&api, store, &status, &DETAILS, &ctx.pace).await; // client
+    applied.map(|applied| applied.later()).map_err(|source| Error::Apply {
         doing: "writing the status of",
         name: store.name_any(),
         source,

@@ -57,7 +57,7 @@ pub async fn serve(runtime: Runtime, source: Arc<dyn BeadSource>) -> anyhow::Res
         requests: watches::merge_requests(&runtime, &trigger, &convoys),
         beads: BeadCache::new(&runtime, source, convoys.clone(), trigger),
         rig_locks: RigLocks::default(),
-        pace: Pace::new(report::DETAILS_EVERY),
+        pace: Pace::default(),
         runtime: runtime.clone(),
     };
     Controller {

@@ -36,15 +36,11 @@ pub(crate) async fn reconcile(convoy: Arc<Convoy>, ctx: Arc<Context>) -> Result<
     drop(lock);
     let refused = acted.as_ref().err().and_then(Error::refusal);
     let status = report::status(&convoy, &plan.assessment, refused.as_deref(), Timestamp::now()); // pure
-    if acted.is_ok()
-        && report::is_only_details(convoy.status.as_ref(), &status)
-        && let Some(wait) = ctx.pace.wait(convoy.as_ref())
-    {
-        return Ok(Action::requeue(wait));
-    }
     let reported = report::publish(&convoy, &status, &plan.assessment, &ctx).await; // client
     acted?;
-    reported?;
+    if let Some(wait) = reported? {
+        return Ok(Action::requeue(wait));
+    }
     Ok(if plan.assessment.phase == ConvoyPhase::Complete {
         resync()
     } else {

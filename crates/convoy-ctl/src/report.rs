@@ -7,7 +7,7 @@ use gastown_api::conditions::{self, Draft};
 use gastown_api::names::{condition, manager, reason};
 use gastown_api::{Convoy, ConvoyBead, ConvoyBeadPhase, ConvoyPhase, ConvoyStatus};
 use gastown_core::convoy::Assessment;
-use gastown_runtime::apply::StatusOwner;
+use gastown_runtime::apply::{Applied, Details, StatusOwner};
 use gastown_runtime::events::Note;
 use jiff::Timestamp;
 use kube::{Api, ResourceExt as _};
@@ -39,9 +39,8 @@ const OWNER: StatusOwner = StatusOwner {
 /// How many characters the reason of a bead may have.
 const MAX_REASON: usize = 512;
 
-/// How often the status of a Convoy is written when only details of it changed: with many beads
-/// each step of each one would write them all.
-pub(crate) const DETAILS_EVERY: Duration = Duration::from_secs(3);
+/// With many beads each step of each one would write them all.
+const DETAILS: Details = Details { fields: &["beads"], conditions: &[] };
 
 /// The status as it should be. `refused` is the API server's message about a Polecat that could not
 /// be created. Pure.
@@ -108,41 +107,22 @@ fn shown_beads(beads: &[ConvoyBead]) -> Vec<ConvoyBead> {
     beads.iter().filter(fits).map(shown).collect()
 }
 
-/// Whether two statuses differ in details only: the beads' entries and the messages of conditions.
-/// Without a status before, nothing is a detail.
-pub(crate) fn is_only_details(before: Option<&ConvoyStatus>, after: &ConvoyStatus) -> bool {
-    let without_messages = |status: &ConvoyStatus| {
-        let parts = status
-            .conditions
-            .iter()
-            .map(|c| (c.type_.clone(), c.status.clone(), c.reason.clone(), c.observed_generation));
-        parts.collect::<Vec<_>>()
-    };
-    let rest = |status: &ConvoyStatus| ConvoyStatus {
-        beads: Vec::new(),
-        conditions: Vec::new(),
-        ..status.clone()
-    };
-    before.is_some_and(|before| {
-        without_messages(before) == without_messages(after) && rest(before) == rest(after)
-    })
-}
-
-/// Writes the status if it differs from the present one, and then publishes Events.
+/// Writes the status if it differs from the present one, and then publishes Events. When only
+/// details differ and it is too early to write them, returns after which time to come back.
 pub(crate) async fn publish(
     convoy: &Convoy,
     status: &ConvoyStatus,
     assessment: &Assessment,
     ctx: &Context,
-) -> Result<(), Error> {
+) -> Result<Option<Duration>, Error> {
     let namespace = convoy.namespace().unwrap_or_default();
     let api: Api<Convoy> = Api::namespaced(ctx.runtime.client.clone(), &namespace);
-    let written = OWNER.apply(&api, convoy, status).await;
-    if written.map_err(|source| Error::Report { convoy: convoy.name_any(), source })? {
-        ctx.pace.wrote(convoy);
+    let applied = OWNER.apply_paced(&api, convoy, status, &DETAILS, &ctx.pace).await;
+    let applied = applied.map_err(|source| Error::Report { convoy: convoy.name_any(), source })?;
+    if let Applied::Written(_) = applied {
         publish_events(convoy, status, assessment, ctx);
     }
-    Ok(())
+    Ok(applied.later())
 }
 
 /// An Event when another bead failed, and one when `Ready` becomes False for another reason.
@@ -176,23 +156,6 @@ mod tests {
             merge_request: None,
             reason: Some("日".repeat(600)),
         }
-    }
-
-    #[test]
-    fn steps_of_beads_are_details_and_progress_of_the_convoy_is_not() {
-        let shown = ConvoyStatus {
-            progress: Some("0/1".into()),
-            beads: shown_beads(&[bead(1, ConvoyBeadPhase::Ready)]),
-            ..ConvoyStatus::default()
-        };
-        let step = ConvoyStatus {
-            beads: shown_beads(&[bead(1, ConvoyBeadPhase::Working)]),
-            ..shown.clone()
-        };
-        assert!(is_only_details(Some(&shown), &step));
-        let progress = ConvoyStatus { progress: Some("1/1".into()), ..step.clone() };
-        assert!(!is_only_details(Some(&shown), &progress));
-        assert!(!is_only_details(None, &step), "an erased status is written at once");
     }
 
     #[test]

@@ -1,6 +1,7 @@
 //! Writes of fields that we own, skipped when they would change nothing.
 
 use std::fmt::Debug;
+use std::time::Duration;
 
 use gastown_types::digest::sha256;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
@@ -11,6 +12,7 @@ use serde::de::DeserializeOwned;
 use serde_json::{Map, Value, json};
 
 use crate::controller::{Class, Classify};
+use crate::pace::Pace;
 
 /// Annotation on children: the digest of the manifest that they were applied from.
 pub const APPLIED: &str = "gastown.io/applied";
@@ -128,6 +130,9 @@ fn to_value<K: Resource<DynamicType = ()>>(value: &impl Serialize) -> Result<Val
         .map_err(|source| Error::Serialise { kind: K::kind(&()).into_owned(), source })
 }
 
+/// Fields of a status.
+type Part = Map<String, Value>;
+
 /// The part of a status that a controller owns; the rest is neither written nor compared.
 #[derive(Clone, Copy, Debug)]
 pub struct StatusOwner {
@@ -139,9 +144,51 @@ pub struct StatusOwner {
     pub conditions: &'static [&'static str],
 }
 
+/// What of a status may be written later than the rest: counts, and other fields that follow from
+/// objects that are shown themselves. So may the messages of all conditions.
+#[derive(Clone, Copy, Debug)]
+pub struct Details {
+    /// Fields directly under `status`, named as in manifests.
+    pub fields: &'static [&'static str],
+    /// The types of conditions that change with the daily work.
+    pub conditions: &'static [&'static str],
+}
+
+impl Details {
+    /// The owned part of a status without details.
+    fn rest(&self, mut part: Part) -> Part {
+        part.retain(|field, _| !self.fields.contains(&field.as_str()));
+        if let Some(Value::Array(conditions)) = part.get_mut("conditions") {
+            conditions.retain(|c| !self.conditions.iter().any(|kind| c["type"] == *kind));
+            for condition in conditions.iter_mut().filter_map(Value::as_object_mut) {
+                condition.remove("message");
+            }
+        }
+        part
+    }
+}
+
+/// What became of a status.
+#[derive(Debug)]
+pub enum Applied<K> {
+    /// Nothing was written: the object has it, or is gone.
+    Unchanged,
+    /// The object as it is now.
+    Written(K),
+    /// Only details differ, which are due after this time.
+    Later(Duration),
+}
+
+impl<K> Applied<K> {
+    /// When the rest is due: the object is to be reconciled again then.
+    pub fn later(&self) -> Option<Duration> {
+        if let Self::Later(wait) = self { Some(*wait) } else { None }
+    }
+}
+
 impl StatusOwner {
     /// The owned part of a status.
-    fn part(&self, status: &Value) -> Map<String, Value> {
+    fn part(&self, status: &Value) -> Part {
         let mut part = Map::new();
         for field in self.fields {
             if let Some(value) = status.get(field).filter(|value| !value.is_null()) {
@@ -179,6 +226,43 @@ impl StatusOwner {
         self.applied(api, object, status).await.map(|written| written.is_some())
     }
 
+    /// Like [`StatusOwner::apply`], but when only details changed they are written at the pace.
+    pub async fn apply_paced<K>(
+        &self,
+        api: &Api<K>,
+        object: &K,
+        status: &impl Serialize,
+        details: &Details,
+        pace: &Pace,
+    ) -> Result<Applied<K>, Error>
+    where
+        K: Resource<DynamicType = ()> + Clone + Debug + Serialize + DeserializeOwned,
+    {
+        let (present, wanted) = self.parts(object, status)?;
+        if present != wanted
+            && details.rest(present) == details.rest(wanted)
+            && let Some(wait) = pace.wait(object)
+        {
+            return Ok(Applied::Later(wait));
+        }
+        let written = self.applied(api, object, status).await?;
+        if written.is_some() {
+            pace.wrote(object);
+        }
+        Ok(written.map_or(Applied::Unchanged, Applied::Written))
+    }
+
+    /// The owned parts of the object's status and of the wanted one.
+    fn parts<K: Resource<DynamicType = ()> + Serialize>(
+        &self,
+        object: &K,
+        status: &impl Serialize,
+    ) -> Result<(Part, Part), Error> {
+        let present = to_value::<K>(object)?;
+        let present = self.part(present.get("status").unwrap_or(&Value::Null));
+        Ok((present, self.part(&to_value::<K>(status)?)))
+    }
+
     /// Like [`StatusOwner::apply`]; returns the object as it is afterwards, or none when nothing
     /// was sent or written.
     pub async fn applied<K>(
@@ -190,9 +274,8 @@ impl StatusOwner {
     where
         K: Resource<DynamicType = ()> + Clone + Debug + Serialize + DeserializeOwned,
     {
-        let wanted = self.part(&to_value::<K>(status)?);
-        let present = to_value::<K>(object)?;
-        if wanted == self.part(present.get("status").unwrap_or(&Value::Null)) {
+        let (present, wanted) = self.parts(object, status)?;
+        if present == wanted {
             return Ok(None);
         }
         let (name, expected) = (object.name_any(), uid(object)?);

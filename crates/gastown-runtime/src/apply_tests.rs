@@ -39,3 +39,18 @@ fn an_apply_owns_no_nulls() {
     prune(&mut body);
     assert_eq!(body, json!({"spec": {"b": [{"d": 1}]}}));
 }
+
+#[test]
+fn counts_and_messages_are_details_and_reasons_are_not() {
+    let details = Details { fields: &["polecatCount"], conditions: &["Processing"] };
+    let status = |count: u32, reason: &str, message: &str, processing: &str| {
+        let ready = json!({"type": "Ready", "reason": reason, "message": message});
+        let other = json!({"type": "Processing", "status": processing});
+        let status = json!({"polecatCount": count, "conditions": [ready, other], "phase": "Ready"});
+        details.rest(status.as_object().unwrap().clone())
+    };
+    let before = status(1, "Ready", "one", "True");
+    assert_eq!(before, status(2, "Ready", "two", "False"));
+    assert_ne!(before, status(1, "Blocked", "one", "True"));
+    assert_ne!(before, details.rest(Map::new()), "an erased status is written at once");
+}

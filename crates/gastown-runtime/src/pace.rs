@@ -1,4 +1,4 @@
-//! A minimum time between two writes of an object, for fields that change often.
+//! How often a status is written for details, such as counts.
 
 use std::collections::HashMap;
 use std::time::{Duration, Instant};
@@ -6,30 +6,63 @@ use std::time::{Duration, Instant};
 use kube::{Resource, ResourceExt as _};
 use parking_lot::Mutex;
 
-/// When each object was written last, by uid; older writes are forgotten.
+/// Details that changed are written after this time, with what changes meanwhile: most changes come
+/// in groups.
+const SETTLE: Duration = Duration::from_secs(2);
+/// Details of an object are written at most this often.
+const EVERY: Duration = Duration::from_secs(10);
+
+/// When details of each object changed first since they were written, and when they were written,
+/// by uid. What is older than any wait is forgotten.
 #[derive(Debug)]
 pub struct Pace {
+    settle: Duration,
     every: Duration,
-    last: Mutex<HashMap<String, Instant>>,
+    objects: Mutex<HashMap<String, Times>>,
+}
+
+#[derive(Clone, Copy, Debug, Default)]
+struct Times {
+    changed: Option<Instant>,
+    written: Option<Instant>,
+}
+
+impl Default for Pace {
+    fn default() -> Self {
+        Self::new(SETTLE, EVERY)
+    }
 }
 
 impl Pace {
-    /// At most one write of each object in the time `every`.
-    pub fn new(every: Duration) -> Self {
-        Self { every, last: Mutex::default() }
+    /// Details are written `settle` after they changed, and not within `every` of the last write.
+    pub fn new(settle: Duration, every: Duration) -> Self {
+        Self { settle, every, objects: Mutex::default() }
     }
 
-    /// How long the next write of an object has to wait; none when it need not.
+    /// Details of the object differ from what was written: how long to wait before they are
+    /// written; none when they are due.
     pub fn wait<K: Resource>(&self, object: &K) -> Option<Duration> {
-        let last = *self.last.lock().get(&object.uid()?)?;
-        self.every.checked_sub(last.elapsed()).filter(|left| !left.is_zero())
+        let uid = object.uid()?;
+        let now = Instant::now();
+        let mut all = self.objects.lock();
+        let times = all.entry(uid).or_default();
+        // A change that was taken back leaves its time: it is no younger than the next one.
+        let changed = *times.changed.get_or_insert(now);
+        let settled = self.settle.saturating_sub(now.duration_since(changed));
+        let spaced = times.written.map_or(Duration::ZERO, |written| {
+            self.every.saturating_sub(now.duration_since(written))
+        });
+        Some(settled.max(spaced)).filter(|wait| !wait.is_zero())
     }
 
-    /// The object was written just now.
+    /// The object was written just now, with all details.
     pub fn wrote<K: Resource>(&self, object: &K) {
-        let mut all = self.last.lock();
-        all.retain(|_, last| last.elapsed() < self.every);
-        all.extend(object.uid().map(|uid| (uid, Instant::now())));
+        let now = Instant::now();
+        let longest = self.settle.max(self.every);
+        let is_recent = |time: Instant| now.duration_since(time) < longest;
+        let mut all = self.objects.lock();
+        all.retain(|_, t| t.written.is_some_and(is_recent) || t.changed.is_some_and(is_recent));
+        all.extend(object.uid().map(|uid| (uid, Times { changed: None, written: Some(now) })));
     }
 }
 
@@ -39,17 +72,32 @@ mod tests {
 
     use super::*;
 
+    const HOUR: Duration = Duration::from_secs(3600);
+
+    fn object(uid: &str) -> ConfigMap {
+        let mut object = ConfigMap::default();
+        object.metadata.uid = Some(uid.into());
+        object
+    }
+
     #[test]
     fn only_an_object_that_was_just_written_waits() {
-        let mut object = ConfigMap::default();
-        object.metadata.uid = Some("u".into());
-        let mut other = object.clone();
-        other.metadata.uid = Some("v".into());
-        let (slow, fast) = (Pace::new(Duration::from_secs(3600)), Pace::new(Duration::ZERO));
-        assert_eq!(slow.wait(&object), None);
-        slow.wrote(&object);
-        fast.wrote(&object);
-        assert!(slow.wait(&object).is_some_and(|wait| wait <= Duration::from_secs(3600)));
-        assert_eq!((slow.wait(&other), fast.wait(&object)), (None, None));
+        let spaced = Pace::new(Duration::ZERO, HOUR);
+        assert_eq!(spaced.wait(&object("u")), None);
+        spaced.wrote(&object("u"));
+        assert!(spaced.wait(&object("u")).is_some_and(|wait| wait <= HOUR));
+        assert_eq!(spaced.wait(&object("v")), None);
+    }
+
+    #[test]
+    fn a_change_settles_from_its_first_sight_until_it_is_written() {
+        let settling = Pace::new(HOUR, Duration::ZERO);
+        let first = settling.wait(&object("u")).unwrap();
+        assert!(settling.wait(&object("u")).unwrap() <= first);
+        settling.wrote(&object("u"));
+        assert!(settling.wait(&object("u")).is_some(), "the next change settles as well");
+        let fast = Pace::new(Duration::ZERO, Duration::ZERO);
+        fast.wrote(&object("u"));
+        assert_eq!(fast.wait(&object("u")), None);
     }
 }

@@ -10,6 +10,7 @@ use gastown_api::{MergeRequest, Polecat, Refinery, Rig};
 use gastown_escalations::Escalations;
 use gastown_git::{Git, Mirror};
 use gastown_runtime::Runtime;
+use gastown_runtime::pace::Pace;
 use gastown_types::{BranchName, GitUrl};
 use k8s_openapi::api::batch::v1::Job;
 use k8s_openapi::api::core::v1::Pod;
@@ -47,6 +48,8 @@ pub(crate) struct Context {
     pub stores: Stores,
     pub escalations: Arc<Escalations>,
     pub metrics: RefineryMetrics,
+    /// How often the counts of a Refinery are written.
+    pub pace: Pace,
     pub candidates: Candidates,
     pub trains: Mutex<HashMap<TrainKey, Arc<tokio::sync::Mutex<Train>>>>,
     /// One lock for each mirror, by normalised URL: one fetch at a time.

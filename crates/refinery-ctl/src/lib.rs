@@ -30,6 +30,7 @@ use gastown_escalations::Escalations;
 use gastown_git::Git;
 use gastown_runtime::auth::TokenReviewer;
 use gastown_runtime::controller::Controller;
+use gastown_runtime::pace::Pace;
 use gastown_runtime::tls::Tls;
 use gastown_runtime::{AUDIENCE, Runtime, grpc, https};
 use tokio::net::TcpListener;
@@ -114,6 +115,7 @@ fn context(runtime: &Runtime, args: RefineryArgs, stores: context::Stores) -> Co
         stores,
         escalations: Escalations::start(runtime, witness_endpoint.as_deref(), "refinery-ctl"),
         metrics: RefineryMetrics::new(&runtime.metrics),
+        pace: Pace::default(),
         candidates: Candidates::default(),
         trains: parking_lot::Mutex::default(),
         mirror_locks: parking_lot::Mutex::default(),

@@ -34,8 +34,8 @@ pub(crate) async fn reconcile(refinery: Arc<Refinery>, ctx: Arc<Context>) -> Res
     let role = role(&refinery, &all, |name| ctx.rig(name)); // pure
     match role {
         Role::Inactive { reason, message } => {
-            report::publish_inactive(&ctx, &refinery, reason, &message).await?; // client
-            Ok(resync())
+            let later = report::publish_inactive(&ctx, &refinery, reason, &message).await?; // client
+            Ok(later.map_or_else(resync, Action::requeue))
         }
         Role::Active(ValidRefinery { rig, url, target }) => {
             let pass = Pass { ctx: &ctx, refinery, rig, url, target };
@@ -67,12 +67,13 @@ async fn run(pass: &Pass<'_>) -> Result<Action, Error> {
     match steps(pass, &mut train, &remote).await {
         Ok(until) => {
             let snapshot = snapshot(pass, &mut train); // client: caches only
-            report::publish(pass, &mut train, &snapshot).await?; // client
+            let later = report::publish(pass, &mut train, &snapshot).await?; // client
             let problems = escalations::problems(&snapshot, &train, &pass.refinery); // pure
             for p in problems {
                 pass.ctx.escalations.update(&p.subject, p.reasons, &p.present); // client: an outbox
             }
-            Ok(until.map_or_else(resync, |t| Action::requeue(duration_until(t))))
+            let next = [until.map(duration_until), later].into_iter().flatten().min();
+            Ok(next.map_or_else(resync, Action::requeue))
         }
         Err(Error::Git(error)) => recover(pass, &mut train, &error).await,
         Err(error) => Err(error),
@@ -182,7 +183,6 @@ fn changes_status(step: &Step) -> bool {
         Step::EnsureGate { .. }
         | Step::RecordVerdict { .. }
         | Step::RecordBrokenRun { .. }
-        | Step::Land(_)
         | Step::MarkLanded { .. }
         | Step::Rework { .. }
         | Step::Reject { .. }
@@ -192,6 +192,8 @@ fn changes_status(step: &Step) -> bool {
         | Step::Rerun(_) => true,
         Step::Fetch
         | Step::Build { .. }
+        // What follows is that it has landed, or a wait: both are shown.
+        | Step::Land(_)
         | Step::ReleaseJob { .. }
         | Step::ReadBack { .. }
         | Step::NotifyAuthor(_)

@@ -6,10 +6,12 @@ mod refinery;
 mod request;
 
 use std::sync::Arc;
+use std::time::Duration;
 
-use gastown_api::names::{manager, reason};
+use gastown_api::names::{condition, manager, reason};
 use gastown_api::{MergeRequest, MergeRequestStatus, Refinery, RefineryStatus};
 use gastown_core::train::{RequestId, Snapshot};
+use gastown_runtime::apply::{Applied, Details, StatusOwner};
 use gastown_runtime::events::Note;
 use gastown_runtime::own_writes::resource_version;
 use jiff::Timestamp;
@@ -21,17 +23,59 @@ use crate::context::{Context, admits};
 use crate::error::{Error, is_gone};
 use crate::pass::Pass;
 use crate::record::RequestRecord;
-use crate::train::{Train, WrittenStatus};
+use crate::train::Train;
 
 pub(crate) use refinery::{gate_problem, target_health};
 pub(crate) use request::broken_target;
 
-/// Writes every status that changed: those of the requests, then the Refinery's.
+/// The part of a Refinery's status that is ours.
+const REFINERY: StatusOwner = StatusOwner {
+    manager: manager::REFINERY,
+    fields: &[
+        "phase",
+        "queueLength",
+        "currentMerge",
+        "lastMergeTime",
+        "mergesSummary",
+        "targetCommit",
+        "lastLandedCommit",
+    ],
+    conditions: &[
+        condition::READY,
+        condition::PROCESSING,
+        condition::GATED,
+        condition::TARGET_HEALTHY,
+    ],
+};
+
+/// What changes with each request.
+const DETAILS: Details = Details {
+    fields: &[
+        "phase",
+        "queueLength",
+        "currentMerge",
+        "lastMergeTime",
+        "mergesSummary",
+        "targetCommit",
+        "lastLandedCommit",
+    ],
+    conditions: &[condition::PROCESSING],
+};
+
+/// What may wait when an idle Refinery begins to process requests: rig-ctl deletes no Refinery that
+/// does.
+const COUNTS: Details = Details {
+    fields: &["queueLength", "lastMergeTime", "mergesSummary", "targetCommit", "lastLandedCommit"],
+    conditions: &[],
+};
+
+/// Writes every status that changed: those of the requests, then the Refinery's. When only details
+/// of that one differ and it is too early to write them, returns after which time to come back.
 pub(crate) async fn publish(
     pass: &Pass<'_>,
     train: &mut Train,
     snapshot: &Snapshot,
-) -> Result<(), Error> {
+) -> Result<Option<Duration>, Error> {
     let client = pass.client();
     let ids: Vec<RequestId> = train.entries.keys().cloned().collect();
     for id in ids {
@@ -42,23 +86,23 @@ pub(crate) async fn publish(
             e.durable.object = written;
         }
     }
-    let refinery = &pass.refinery;
     // Of our last write and the cached object the newer one counts: somebody may have erased the
     // status since.
-    let cached_version = resource_version(refinery.as_ref());
-    let present = match &train.written {
-        Some(written) if cached_version <= written.version => Some(written.status.clone()),
-        _ => refinery.status.clone(),
-    };
-    let status = refinery::status(snapshot, train, refinery, present.as_ref());
+    let cached_version = resource_version(pass.refinery.as_ref());
+    let written = train.written.take();
+    let written = written.filter(|written| resource_version(written.as_ref()) >= cached_version);
+    let refinery = written.clone().unwrap_or_else(|| pass.refinery.clone());
+    train.written = written;
+    let status = refinery::status(snapshot, train, &refinery); // pure
     let length = i64::from(status.queue_length);
     pass.ctx.metrics.queue.get_or_create(&pass.labels()).set(length);
-    if present.as_ref() != Some(&status) {
-        let version = write_refinery_status(&client, refinery, &status).await?;
-        let version = version.unwrap_or_default();
-        train.written = Some(WrittenStatus { status, version });
+    let details = if refinery::starts_processing(&refinery, &status) { &COUNTS } else { &DETAILS };
+    let applied = write_refinery_status(pass.ctx, &refinery, &status, details).await?;
+    let later = applied.later();
+    if let Applied::Written(written) = applied {
+        train.written = Some(Arc::new(written));
     }
-    Ok(())
+    Ok(later)
 }
 
 /// Reports why a Refinery is inactive, in its status and in those of its requests.
@@ -67,7 +111,7 @@ pub(crate) async fn publish_inactive(
     refinery: &Refinery,
     why: &'static str,
     message: &str,
-) -> Result<(), Error> {
+) -> Result<Option<Duration>, Error> {
     let (now, client) = (Timestamp::now(), &ctx.runtime.client);
     let mut pending = 0;
     // The requests of a Duplicate are those of the active Refinery, which works on them.
@@ -82,11 +126,9 @@ pub(crate) async fn publish_inactive(
     let present = refinery.status.as_ref();
     let generation = refinery.metadata.generation;
     let status = refinery::inactive_status(present, pending, why, message, generation, now);
-    if present != Some(&status) {
-        write_refinery_status(client, refinery, &status).await?;
-    }
+    let applied = write_refinery_status(ctx, refinery, &status, &COUNTS).await?;
     ctx.runtime.events.publish(refinery, Note::warning("role", why, message));
-    Ok(())
+    Ok(applied.later())
 }
 
 /// Reports why requests of namespaces that the rig does not admit wait.
@@ -143,25 +185,18 @@ async fn write_request_status(
     }
 }
 
-/// Applies a Refinery's status. Returns the resource version as written.
+/// Applies a Refinery's status. Only details may be written later.
 async fn write_refinery_status(
-    client: &Client,
+    ctx: &Context,
     object: &Refinery,
     status: &RefineryStatus,
-) -> Result<Option<u64>, Error> {
-    let name = object.name_any();
+    details: &Details,
+) -> Result<Applied<Refinery>, Error> {
     let namespace = object.namespace().unwrap_or_default();
-    let api = Api::<Refinery>::namespaced(client.clone(), &namespace);
-    let body = json!({
-        "apiVersion": Refinery::api_version(&()),
-        "kind": Refinery::kind(&()),
-        "metadata": {"name": name, "uid": object.uid()},
-        "status": status,
-    });
-    let params = PatchParams::apply(manager::REFINERY).force();
-    match api.patch_status(&name, &params, &Patch::Apply(&body)).await {
-        Ok(written) => Ok(Some(resource_version(&written))),
-        Err(e) if is_gone(&e) => Ok(None),
-        Err(e) => Err(Error::kube(format!("writing the status of Refinery {name}"))(e)),
-    }
+    let api = Api::<Refinery>::namespaced(ctx.runtime.client.clone(), &namespace);
+    let applied = REFINERY.apply_paced(&api, object, status, details, &ctx.pace).await;
+    applied.map_err(|source| Error::Apply {
+        doing: format!("writing the status of Refinery {}", object.name_any()),
+        source,
+    })
 }

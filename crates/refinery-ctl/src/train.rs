@@ -7,7 +7,7 @@ use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use gastown_api::conditions::time;
-use gastown_api::{MergeAttempt, MergeRequest, MergeRequestStatus, RefineryStatus};
+use gastown_api::{MergeAttempt, MergeRequest, MergeRequestStatus, Refinery};
 use gastown_core::train::{Author, Build, Landing, RequestId, Run, Source, Target};
 use gastown_runtime::own_writes::resource_version;
 use gastown_types::{BranchName, CommitId};
@@ -154,13 +154,6 @@ pub(crate) struct CreatedJob {
     pub at: Timestamp,
 }
 
-/// A Refinery's status as it was written last.
-pub(crate) struct WrittenStatus {
-    pub status: RefineryStatus,
-    /// The resource version that the write made.
-    pub version: u64,
-}
-
 /// What the worker of one target branch remembers.
 #[derive(Default)]
 pub(crate) struct Train {
@@ -180,7 +173,8 @@ pub(crate) struct Train {
     pub failures: u32,
     /// Whether the mirror was deleted since the remote was used last.
     pub discarded: bool,
-    pub written: Option<WrittenStatus>,
+    /// The Refinery as our last write of its status made it.
+    pub written: Option<Arc<Refinery>>,
 }
 
 impl Train {

@@ -41,7 +41,7 @@ pub async fn start(runtime: Runtime, args: RigArgs) -> anyhow::Result<()> {
         bead_stores: watches::bead_stores(&runtime, &trigger),
         polecats: watches::polecats(&runtime, &trigger),
         convoys: watches::convoys(&runtime, &trigger),
-        pace: Pace::new(report::COUNTS_EVERY),
+        pace: Pace::default(),
         runtime: runtime.clone(),
     };
     let rigs = watches::rigs(&runtime, &trigger);

@@ -6,7 +6,7 @@ use gastown_api::conditions::{self, Status};
 use gastown_api::names::{condition, manager};
 use gastown_api::{Rig, RigPhase, RigStatus};
 use gastown_core::rig::{self, Assessment, Child, Snapshot};
-use gastown_runtime::apply::StatusOwner;
+use gastown_runtime::apply::{Applied, Details, StatusOwner};
 use gastown_runtime::events::Note;
 use jiff::Timestamp;
 use kube::{Api, ResourceExt as _};
@@ -33,8 +33,9 @@ const OWNER: StatusOwner = StatusOwner {
     ],
 };
 
-/// The counts of a busy Rig change many times a second; they are written at most this often.
-pub(crate) const COUNTS_EVERY: Duration = Duration::from_secs(1);
+/// The counts of a busy Rig change many times a second.
+const DETAILS: Details =
+    Details { fields: &["polecatCount", "polecats", "activeConvoys"], conditions: &[] };
 
 /// The status as it should be. Pure.
 pub(crate) fn status(
@@ -65,7 +66,7 @@ pub(crate) fn status(
     }
 }
 
-/// Writes the status if it differs from the present one. When only counts differ and it is too
+/// Writes the status if it differs from the present one. When only details differ and it is too
 /// early to write them, returns after which time to come back.
 pub(crate) async fn publish(
     rig: &Rig,
@@ -73,23 +74,14 @@ pub(crate) async fn publish(
     assessment: &Assessment,
     ctx: &Context,
 ) -> Result<Option<Duration>, Error> {
-    let before = rig.status.clone().unwrap_or_default();
-    let counts_only = before.phase == status.phase
-        && before.conditions == status.conditions
-        && before.refinery_created == status.refinery_created;
-    if counts_only
-        && before != *status
-        && let Some(wait) = ctx.pace.wait(rig)
-    {
-        return Ok(Some(wait));
-    }
     let api: Api<Rig> = Api::all(ctx.runtime.client.clone());
-    let written = OWNER.apply(&api, rig, status).await;
-    if written.map_err(|source| Error::Report { rig: rig.name_any(), source })? {
-        ctx.pace.wrote(rig);
+    let applied = OWNER.apply_paced(&api, rig, status, &DETAILS, &ctx.pace).await;
+    let applied = applied.map_err(|source| Error::Report { rig: rig.name_any(), source })?;
+    if let Applied::Written(_) = applied {
+        let before = rig.status.clone().unwrap_or_default();
         publish_event(rig, &before, assessment, ctx);
     }
-    Ok(None)
+    Ok(applied.later())
 }
 
 /// One Event when the status or the reason of `Ready` changes; the message of a wait may change

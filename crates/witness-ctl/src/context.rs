@@ -8,6 +8,7 @@ use gastown_api::{Escalation, Polecat, Witness};
 use gastown_core::escalation::RATE_WINDOW;
 use gastown_core::seniority;
 use gastown_runtime::Runtime;
+use gastown_runtime::pace::Pace;
 use gastown_runtime::watch::Trigger;
 use jiff::{SignedDuration, Timestamp};
 use kube::ResourceExt;
@@ -37,6 +38,8 @@ pub(crate) struct Context {
     pub channels: Channels,
     pub sent: SentMessages,
     pub passes: Passes,
+    /// How often the counts of a Witness are written.
+    pub pace: Pace,
     trigger: Trigger<Witness>,
 }
 
@@ -53,6 +56,7 @@ impl Context {
             channels: Channels::new(runtime.client.clone())?,
             sent: SentMessages::default(),
             passes: Passes::default(),
+            pace: Pace::default(),
             trigger,
         })
     }

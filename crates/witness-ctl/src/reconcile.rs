@@ -38,18 +38,18 @@ pub(crate) async fn reconcile(object: Arc<Witness>, ctx: Arc<Context>) -> Result
     };
     let (health, failed) = polecats(&object, pass, &ctx).await; // client
     let status = report::witness(&object, &witness::count(&health), now); // pure
-    report::publish_witness(&object, &status, &ctx).await?; // client
+    let later = report::publish_witness(&object, &status, &ctx).await?; // client
     match failed {
         Some(error) => Err(error),
-        None => Ok(next_pass(&object)),
+        None => Ok(Action::requeue(later.unwrap_or(Duration::MAX).min(next_pass(&object)))),
     }
 }
 
-fn next_pass(witness: &Witness) -> Action {
+fn next_pass(witness: &Witness) -> Duration {
     let interval =
         duration::parse(&witness.spec.health_check_interval).unwrap_or(Duration::from_secs(30));
     let interval = interval.clamp(Duration::from_secs(1), Duration::from_secs(600));
-    Action::requeue(gastown_runtime::jittered(interval))
+    gastown_runtime::jittered(interval)
 }
 
 /// Reconciles the polecats of a Witness's rig. Returns the health of each, and an error if there

@@ -1,6 +1,7 @@
 //! From snapshots and what happened to statuses (pure), and publishing these.
 
 use std::fmt::Debug;
+use std::time::Duration;
 
 use gastown_api::conditions::{self, Draft, time};
 use gastown_api::names::{condition, manager, reason};
@@ -10,7 +11,7 @@ use gastown_api::{
 };
 use gastown_core::escalation::{DeliveryRecord, EscalationState, Plan};
 use gastown_core::witness::{Assessment, Summary};
-use gastown_runtime::apply::StatusOwner;
+use gastown_runtime::apply::{Details, StatusOwner};
 use gastown_runtime::events::Note;
 use gastown_types::text;
 use jiff::{SignedDuration, Timestamp};
@@ -27,6 +28,10 @@ pub(crate) const WITNESS: StatusOwner = StatusOwner {
     fields: &["phase", "lastCheckTime", "polecatsSummary"],
     conditions: &[condition::READY, condition::DEGRADED],
 };
+
+/// What changes with each polecat that starts or ends.
+const WITNESS_DETAILS: Details =
+    Details { fields: &["phase", "lastCheckTime", "polecatsSummary"], conditions: &[] };
 
 pub(crate) const POLECAT: StatusOwner = StatusOwner {
     manager: manager::WITNESS,
@@ -242,13 +247,17 @@ where
     written.map_err(|e| Error::Report(object_name(object), e))
 }
 
-/// Applies the status of a Witness, and publishes Events about its readiness and its routes.
+/// Applies the status of a Witness, and publishes Events about its readiness and its routes. When
+/// only details differ and it is too early to write them, returns after which time to come back.
 pub(crate) async fn publish_witness(
     object: &Witness,
     status: &WitnessStatus,
     ctx: &Context,
-) -> Result<(), Error> {
-    publish(&WITNESS, object, status, ctx).await?;
+) -> Result<Option<Duration>, Error> {
+    let namespace = object.namespace().unwrap_or_default();
+    let api = Api::<Witness>::namespaced(ctx.runtime.client.clone(), &namespace);
+    let applied = WITNESS.apply_paced(&api, object, status, &WITNESS_DETAILS, &ctx.pace).await;
+    let applied = applied.map_err(|e| Error::Report(object_name(object), e))?;
     let events = &ctx.runtime.events;
     if let Some(ready) = conditions::find(&status.conditions, condition::READY) {
         let note = if ready.status == "True" { Note::normal } else { Note::warning };
@@ -267,5 +276,5 @@ pub(crate) async fn publish_witness(
         );
         events.publish(object, Note::warning("Routes", reason, message));
     }
-    Ok(())
+    Ok(applied.later())
 }

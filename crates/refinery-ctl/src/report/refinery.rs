@@ -13,13 +13,15 @@ use super::conditions::only;
 use super::request::broken_target;
 use crate::train::{Entry, Train};
 
-/// The status of an active Refinery.
-pub(crate) fn status(
-    snapshot: &Snapshot,
-    train: &Train,
-    refinery: &Refinery,
-    present: Option<&RefineryStatus>,
-) -> RefineryStatus {
+/// Whether a Refinery that shows no request under test is to show one.
+pub(crate) fn starts_processing(refinery: &Refinery, status: &RefineryStatus) -> bool {
+    let shown = refinery.status.as_ref().and_then(|status| status.phase);
+    status.phase == Some(RefineryPhase::Processing) && shown != status.phase
+}
+
+/// The status of an active Refinery; `refinery` is its newest known version.
+pub(crate) fn status(snapshot: &Snapshot, train: &Train, refinery: &Refinery) -> RefineryStatus {
+    let present = refinery.status.as_ref();
     let target = refinery.spec.target_branch.as_str();
     let waiting = queue(snapshot);
     let is_tested = |r: &&&Request| snapshot.runs.iter().any(|run| run.request == r.id);
