@@ -162,6 +162,38 @@ fn what_a_hundred_thousand_branches_hold_is_saved() {
     assert_eq!(git(&origin.path(), &["show", &format!("{WIP}:dirty")]), "d");
 }
 
+/// The bytes of the objects that the remote holds.
+fn stored(folder: &Path) -> u64 {
+    let entries = fs::read_dir(folder).unwrap().flatten();
+    entries
+        .map(|e| if e.path().is_dir() { stored(&e.path()) } else { e.metadata().unwrap().len() })
+        .sum()
+}
+
+/// Prints what the end of a pod costs: `cargo test -p gastown-agent --test process
+/// the_end_of_many_branches -- --nocapture`.
+#[test]
+fn the_end_of_many_branches_is_saved_at_a_price_that_is_printed() {
+    println!("REFS    SAVED  BYTES AT THE REMOTE  SECONDS");
+    for refs in [1, 100, 10_000] {
+        let (origin, pod) = ready();
+        let work = commit(&pod, "work");
+        push(&pod);
+        let sync = pod.sync();
+        until("the work is pushed", || origin.at("polecat/toast").as_ref() == Some(&work));
+        let ours = commits(&pod.repo(), refs, Some(&work));
+        branches(&pod.repo(), "ours", &ours, 1);
+        let (before, start) = (stored(&origin.path().join("objects")), Instant::now());
+        let record = pod.end_sync(sync);
+        let seconds = start.elapsed().as_secs_f64();
+        let bytes = stored(&origin.path().join("objects")) - before;
+        let saved = record.saved.len() + record.saved_more as usize;
+        println!("{refs:<7} {saved:<6} {bytes:<20} {seconds:.1}");
+        assert_eq!(record.result, SyncResult::Pushed, "{record:?}");
+        assert_eq!((missing(&origin, &ours), record.unsaved), (0, vec![]));
+    }
+}
+
 #[test]
 fn a_sparse_pack_of_4_gib_takes_no_room_from_the_work() {
     let (origin, pod) = ready();

@@ -43,6 +43,8 @@ struct Measured {
     /// From the end of a pod to the pod that took its slot, while a change was ready.
     #[serde(rename = "placeToStart")]
     slot_to_start: Option<Spread>,
+    /// From the end of an agent whose work is done to its Polecat's phase Done.
+    exit_to_done: Option<Spread>,
     writes: Vec<Writes>,
     /// Writes of each writer, divided by the number of changes.
     writes_per_life: BTreeMap<String, f64>,
@@ -116,13 +118,14 @@ async fn measure(
     report.check()?;
     let after = requests(&kubectl).await?;
     let writes = writes(&before, &after, report.changes.len());
-    let Freed { by_landing, by_end } = pair(plan, polecats, events);
+    let Freed { by_landing, by_end, by_exit } = pair(plan, polecats, events);
     Ok(Measured {
         changes: report.changes.len(),
         attempts: report.changes.iter().map(|c| c.attempts).sum(),
         seconds: report.seconds,
         landing_to_start: Spread::of(by_landing),
         slot_to_start: Spread::of(by_end),
+        exit_to_done: Spread::of(by_exit),
         writes_per_life: totals(&writes),
         writes,
         rss_bytes: memory(&kubectl).await?,
@@ -232,6 +235,7 @@ fn table(figures: &Measured) -> String {
         ),
         format!("landing → next polecat started:     {}", spread(&figures.landing_to_start)),
         format!("slot freed → next polecat started: {}", spread(&figures.slot_to_start)),
+        format!("agent's exit → Done:               {}", spread(&figures.exit_to_done)),
         format!(
             "\n{:<14} {:<28} {:<8} {:>7} {:>9}",
             "WRITER", "OBJECT", "VERB", "COUNT", "PER LIFE"

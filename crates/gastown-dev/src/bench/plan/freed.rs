@@ -27,6 +27,20 @@ pub enum What {
     },
     /// A Polecat's pod ended; its slot is free.
     Ended,
+    /// The agent of an attempt has ended; its pod may still save the work.
+    Exited {
+        /// The Polecat's bead.
+        bead: String,
+        /// Which attempt, from 1.
+        attempt: u32,
+    },
+    /// The Polecat shows that its work is done.
+    Done {
+        /// The Polecat's bead.
+        bead: String,
+        /// Which attempt, from 1.
+        attempt: u32,
+    },
     /// A bead's work is on the target branch.
     Landed {
         /// The bead.
@@ -41,6 +55,8 @@ pub struct Freed {
     pub by_landing: Vec<Duration>,
     /// After the end of another pod, when all landings came before.
     pub by_end: Vec<Duration>,
+    /// From the end of each agent whose work is done to its Polecat's phase Done.
+    pub by_exit: Vec<Duration>,
 }
 
 /// Pairs first attempts with what freed them. `slots` are free at first; `waits` has the beads that
@@ -53,9 +69,16 @@ pub fn pair(mut events: Vec<Event>, slots: usize, waits: &BTreeMap<String, Vec<S
     let mut owed = 0_usize;
     let mut landed: BTreeMap<&str, Duration> = BTreeMap::new();
     let mut freed = Freed::default();
+    let mut exits: BTreeMap<(&str, u32), Duration> = BTreeMap::new();
     for Event { at, what } in &events {
         match what {
             What::Landed { bead } => drop(landed.entry(bead).or_insert(*at)),
+            What::Exited { bead, attempt } => drop(exits.insert((bead, *attempt), *at)),
+            What::Done { bead, attempt } => {
+                if let Some(exit) = exits.remove(&(bead.as_str(), *attempt)) {
+                    freed.by_exit.push(at.saturating_sub(exit));
+                }
+            }
             What::Ended if owed > 0 => owed -= 1,
             What::Ended => free.push_back(*at),
             What::Started { bead, attempt } => {
@@ -101,9 +124,22 @@ mod tests {
 
     fn paired(events: Vec<Event>, slots: usize) -> (Vec<u128>, Vec<u128>) {
         let waits = BTreeMap::from([("c".to_owned(), vec!["a".to_owned(), "b".to_owned()])]);
-        let Freed { by_landing, by_end } = pair(events, slots, &waits);
+        let Freed { by_landing, by_end, .. } = pair(events, slots, &waits);
         let ms = |all: Vec<Duration>| all.iter().map(Duration::as_millis).collect();
         (ms(by_landing), ms(by_end))
+    }
+
+    #[test]
+    fn an_agent_s_exit_belongs_to_the_done_of_its_attempt() {
+        let bead = || "a".to_owned();
+        let events = vec![
+            at(10, What::Exited { bead: bead(), attempt: 1 }),
+            at(20, What::Exited { bead: bead(), attempt: 2 }),
+            at(25, What::Done { bead: bead(), attempt: 2 }),
+            at(30, What::Done { bead: bead(), attempt: 2 }),
+        ];
+        let Freed { by_exit, .. } = pair(events, 1, &BTreeMap::new());
+        assert_eq!(by_exit, [Duration::from_millis(5)]);
     }
 
     #[test]

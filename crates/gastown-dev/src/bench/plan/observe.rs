@@ -7,7 +7,7 @@ use std::time::Instant;
 use anyhow::Result;
 use futures::StreamExt as _;
 use gastown_api::names::label;
-use gastown_api::{MergePhase, MergeRequest};
+use gastown_api::{MergePhase, MergeRequest, Polecat, PolecatPhase};
 use k8s_openapi::api::core::v1::Pod;
 use kube::runtime::WatchStreamExt as _;
 use kube::runtime::watcher::{self, Event as Watched};
@@ -30,11 +30,11 @@ impl Observer {
         let (stop, stopped) = watch::channel(());
         let start = Instant::now();
         let mut watches = JoinSet::new();
-        let (pods, requests) = (
-            Api::namespaced(client.clone(), namespace),
-            Api::namespaced(client.clone(), namespace),
-        );
+        let pods = Api::namespaced(client.clone(), namespace);
+        let polecats = Api::namespaced(client.clone(), namespace);
+        let requests = Api::namespaced(client.clone(), namespace);
         watches.spawn(follow(pods, start, stopped.clone(), Pods::default()));
+        watches.spawn(follow(polecats, start, stopped.clone(), Dones::default()));
         watches.spawn(follow(requests, start, stopped, Landings::default()));
         Self { stop, watches }
     }
@@ -93,15 +93,34 @@ where
     seen
 }
 
-/// The pods of Polecats, and whether each has ended.
+/// The pods of Polecats, by uid.
 #[derive(Default)]
-struct Pods(HashMap<String, bool>);
+struct Pods(HashMap<String, Seen>);
+
+/// What was seen of a pod.
+#[derive(Default)]
+struct Seen {
+    exited: bool,
+    ended: bool,
+}
 
 impl Pods {
-    fn end(&mut self, uid: String) -> Vec<What> {
-        let ended = self.0.insert(uid, true);
-        if ended == Some(false) { vec![What::Ended] } else { Vec::new() }
+    fn end(&mut self, uid: String) -> Option<What> {
+        let seen = self.0.entry(uid).or_insert(Seen { exited: true, ended: true });
+        (!std::mem::replace(&mut seen.ended, true)).then_some(What::Ended)
     }
+}
+
+/// The bead and the attempt of a pod.
+fn attempt(pod: &Pod) -> (String, u32) {
+    let text = |key: &str| pod.labels().get(key).cloned().unwrap_or_default();
+    (text(label::BEAD), text(label::ATTEMPT).parse().unwrap_or_default())
+}
+
+fn agent_has_ended(pod: &Pod) -> bool {
+    let all = pod.status.iter().flat_map(|s| s.container_statuses.iter().flatten());
+    let mut agents = all.filter(|c| c.name == "claude");
+    agents.any(|c| c.state.as_ref().is_some_and(|s| s.terminated.is_some()))
 }
 
 fn is_polecats(pod: &Pod) -> bool {
@@ -116,12 +135,14 @@ impl Notes<Pod> for Pods {
         let uid = pod.uid().unwrap_or_default();
         let mut what = Vec::new();
         if !self.0.contains_key(&uid) {
-            let text = |key: &str| pod.labels().get(key).cloned().unwrap_or_default();
-            what.push(What::Started {
-                bead: text(label::BEAD),
-                attempt: text(label::ATTEMPT).parse().unwrap_or_default(),
-            });
-            self.0.insert(uid.clone(), false);
+            let (bead, attempt) = attempt(pod);
+            what.push(What::Started { bead, attempt });
+            self.0.insert(uid.clone(), Seen::default());
+        }
+        if let Some(seen) = self.0.get_mut(&uid).filter(|seen| !seen.exited && agent_has_ended(pod)) {
+            seen.exited = true;
+            let (bead, attempt) = attempt(pod);
+            what.push(What::Exited { bead, attempt });
         }
         let phase = pod.status.as_ref().and_then(|s| s.phase.as_deref());
         if matches!(phase, Some("Succeeded" | "Failed")) {
@@ -131,7 +152,29 @@ impl Notes<Pod> for Pods {
     }
 
     fn gone(&mut self, pod: &Pod) -> Vec<What> {
-        if is_polecats(pod) { self.end(pod.uid().unwrap_or_default()) } else { Vec::new() }
+        let ended = is_polecats(pod).then(|| self.end(pod.uid().unwrap_or_default()));
+        ended.flatten().into_iter().collect()
+    }
+}
+
+/// The last attempt of each Polecat that is done, by uid.
+#[derive(Default)]
+struct Dones(HashMap<String, u32>);
+
+impl Notes<Polecat> for Dones {
+    fn is(&mut self, polecat: &Polecat) -> Vec<What> {
+        let status = polecat.status.as_ref();
+        let done = status.filter(|s| s.phase == Some(PolecatPhase::Done));
+        let attempt = done.and_then(|s| u32::try_from(s.attempts?).ok());
+        let (Some(attempt), Some(bead)) = (attempt, polecat.spec.bead_id.clone()) else {
+            return Vec::new();
+        };
+        let before = self.0.insert(polecat.uid().unwrap_or_default(), attempt);
+        if before == Some(attempt) { Vec::new() } else { vec![What::Done { bead, attempt }] }
+    }
+
+    fn gone(&mut self, _: &Polecat) -> Vec<What> {
+        Vec::new()
     }
 }
 
