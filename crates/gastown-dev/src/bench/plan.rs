@@ -118,14 +118,14 @@ async fn measure(
     report.check()?;
     let after = requests(&kubectl).await?;
     let writes = writes(&before, &after, report.changes.len());
-    let Freed { by_landing, by_end, by_exit } = pair(plan, polecats, events);
+    let Freed { landing_to_start, end_to_start, exit_to_done } = pair(plan, polecats, events);
     Ok(Measured {
         changes: report.changes.len(),
         attempts: report.changes.iter().map(|c| c.attempts).sum(),
         seconds: report.seconds,
-        landing_to_start: Spread::of(by_landing),
-        slot_to_start: Spread::of(by_end),
-        exit_to_done: Spread::of(by_exit),
+        landing_to_start: Spread::of(landing_to_start),
+        slot_to_start: Spread::of(end_to_start),
+        exit_to_done: Spread::of(exit_to_done),
         writes_per_life: totals(&writes),
         writes,
         rss_bytes: memory(&kubectl).await?,

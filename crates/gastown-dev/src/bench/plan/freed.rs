@@ -52,11 +52,11 @@ pub enum What {
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct Freed {
     /// After a landing, when a slot was free before.
-    pub by_landing: Vec<Duration>,
+    pub landing_to_start: Vec<Duration>,
     /// After the end of another pod, when all landings came before.
-    pub by_end: Vec<Duration>,
+    pub end_to_start: Vec<Duration>,
     /// From the end of each agent whose work is done to its Polecat's phase Done.
-    pub by_exit: Vec<Duration>,
+    pub exit_to_done: Vec<Duration>,
 }
 
 /// Pairs first attempts with what freed them. `slots` are free at first; `waits` has the beads that
@@ -76,7 +76,7 @@ pub fn pair(mut events: Vec<Event>, slots: usize, waits: &BTreeMap<String, Vec<S
             What::Exited { bead, attempt } => drop(exits.insert((bead, *attempt), *at)),
             What::Done { bead, attempt } => {
                 if let Some(exit) = exits.remove(&(bead.as_str(), *attempt)) {
-                    freed.by_exit.push(at.saturating_sub(exit));
+                    freed.exit_to_done.push(at.saturating_sub(exit));
                 }
             }
             What::Ended if owed > 0 => owed -= 1,
@@ -92,9 +92,9 @@ pub fn pair(mut events: Vec<Event>, slots: usize, waits: &BTreeMap<String, Vec<S
                 // Without one of them it is unknown what freed it.
                 let Some(landings) = landings.filter(|_| *attempt == 1) else { continue };
                 match landings.into_iter().max().filter(|landing| *landing >= slot) {
-                    Some(landing) => freed.by_landing.push(at.saturating_sub(landing)),
+                    Some(landing) => freed.landing_to_start.push(at.saturating_sub(landing)),
                     None if slot.is_zero() => {}
-                    None => freed.by_end.push(at.saturating_sub(slot)),
+                    None => freed.end_to_start.push(at.saturating_sub(slot)),
                 }
             }
         }
@@ -124,9 +124,9 @@ mod tests {
 
     fn paired(events: Vec<Event>, slots: usize) -> (Vec<u128>, Vec<u128>) {
         let waits = BTreeMap::from([("c".to_owned(), vec!["a".to_owned(), "b".to_owned()])]);
-        let Freed { by_landing, by_end, .. } = pair(events, slots, &waits);
+        let Freed { landing_to_start, end_to_start, .. } = pair(events, slots, &waits);
         let ms = |all: Vec<Duration>| all.iter().map(Duration::as_millis).collect();
-        (ms(by_landing), ms(by_end))
+        (ms(landing_to_start), ms(end_to_start))
     }
 
     #[test]
@@ -138,8 +138,8 @@ mod tests {
             at(25, What::Done { bead: bead(), attempt: 2 }),
             at(30, What::Done { bead: bead(), attempt: 2 }),
         ];
-        let Freed { by_exit, .. } = pair(events, 1, &BTreeMap::new());
-        assert_eq!(by_exit, [Duration::from_millis(5)]);
+        let Freed { exit_to_done, .. } = pair(events, 1, &BTreeMap::new());
+        assert_eq!(exit_to_done, [Duration::from_millis(5)]);
     }
 
     #[test]

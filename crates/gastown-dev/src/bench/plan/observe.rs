@@ -139,7 +139,8 @@ impl Notes<Pod> for Pods {
             what.push(What::Started { bead, attempt });
             self.0.insert(uid.clone(), Seen::default());
         }
-        if let Some(seen) = self.0.get_mut(&uid).filter(|seen| !seen.exited && agent_has_ended(pod)) {
+        if let Some(seen) = self.0.get_mut(&uid).filter(|seen| !seen.exited && agent_has_ended(pod))
+        {
             seen.exited = true;
             let (bead, attempt) = attempt(pod);
             what.push(What::Exited { bead, attempt });
