@@ -318,14 +318,6 @@ pub fn owner<K: Resource<DynamicType = ()>>(parent: &K) -> Result<OwnerReference
     })
 }
 
-/// Whether `parent` is the controller of `child`. The uid counts, not the name.
-pub fn is_owned_by<C: Resource, P: Resource>(child: &C, parent: &P) -> bool {
-    let parent = parent.meta().uid.as_deref();
-    let mut owners = child.meta().owner_references.iter().flatten();
-    parent.is_some()
-        && owners.any(|owner| owner.controller == Some(true) && Some(owner.uid.as_str()) == parent)
-}
-
 /// Applies a child, unless `present` (from the cache) was applied from the same manifest and still
 /// has all of it. Returns whether a request was sent. The caller sets owner references ([`owner`]).
 ///

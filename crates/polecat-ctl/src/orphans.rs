@@ -7,6 +7,7 @@ use gastown_api::names::{finalizer, manager};
 use gastown_core::polecat::NODE_LOST_SECONDS;
 use gastown_runtime::apply;
 use gastown_runtime::controller::resync;
+use gastown_runtime::ours;
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::Pod;
 use kube::runtime::controller::Action;
@@ -57,8 +58,7 @@ fn is_over(pod: &Pod, sightings: &Sightings, now: Timestamp) -> bool {
 /// answer is no.
 async fn has_owner(ctx: &Context, pod: &Pod, uid: &str) -> Result<bool, Error> {
     let namespace = pod.namespace().unwrap_or_default();
-    let Some(name) = pod.owner_references().iter().find(|o| o.uid == uid).map(|o| o.name.clone())
-    else {
+    let Some(name) = ours::controller::<Polecat>(pod).map(|owner| owner.name.clone()) else {
         return Ok(true);
     };
     let cached = ctx.stores.polecats.get(&ObjectRef::<Polecat>::new(&name).within(&namespace));

@@ -5,8 +5,8 @@ use std::sync::{Arc, OnceLock};
 
 use gastown_api::names::{condition, label, reason};
 use gastown_api::{BeadStore, MergeRequest, Polecat, Refinery, Rig, conditions};
-use gastown_runtime::Runtime;
 use gastown_runtime::watch::{Trigger, Triggers, Watch, triggers};
+use gastown_runtime::{Runtime, ours};
 use k8s_openapi::api::coordination::v1::Lease;
 use k8s_openapi::api::core::v1::Pod;
 use kube::ResourceExt as _;
@@ -187,8 +187,7 @@ fn pods(
 
 /// The Polecat of a pod, by name.
 fn owner(pod: &Pod) -> Option<ObjectRef<Polecat>> {
-    let uid = owner_uid(pod)?;
-    let owner = pod.owner_references().iter().find(|o| o.uid == uid)?;
+    let owner = ours::controller::<Polecat>(pod)?;
     Some(ObjectRef::new(&owner.name).within(&pod.namespace()?))
 }
 

@@ -8,7 +8,7 @@ use gastown_api::{
 };
 use gastown_core::rig::{Child, ChildRef, PolecatFact, Readiness, Snapshot};
 use gastown_core::seniority::Seniority;
-use gastown_runtime::apply;
+use gastown_runtime::ours;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use kube::runtime::reflector::Store;
 use kube::{Resource, ResourceExt as _};
@@ -48,7 +48,7 @@ fn refineries(rig: &Rig, ctx: &Context) -> Vec<Child> {
                     refinery.as_ref(),
                     status.map_or(&[], |status| &status.conditions),
                 ),
-                ..child(refinery.as_ref(), rig)
+                ..child(refinery.as_ref(), rig, ctx)
             }
         })
         .collect()
@@ -64,7 +64,7 @@ fn witnesses(rig: &Rig, ctx: &Context) -> Vec<Child> {
                 witness.as_ref(),
                 witness.status.as_ref().map_or(&[], |status| &status.conditions),
             ),
-            ..child(witness.as_ref(), rig)
+            ..child(witness.as_ref(), rig, ctx)
         })
         .collect()
 }
@@ -79,7 +79,7 @@ fn bead_stores(rig: &Rig, ctx: &Context) -> Vec<Child> {
                 store.as_ref(),
                 store.status.as_ref().map_or(&[], |status| &status.conditions),
             ),
-            ..child(store.as_ref(), rig)
+            ..child(store.as_ref(), rig, ctx)
         })
         .collect()
 }
@@ -100,21 +100,27 @@ where
     let own_name = format!("{name}-{suffix}");
     store.state_filter(|child| {
         *rig_ref(child) == name
-            || apply::is_owned_by(child, rig)
+            || is_ours(child, rig, ctx)
             || (child.meta().namespace.as_ref() == Some(&ctx.runtime.args.namespace)
                 && child.meta().name.as_ref() == Some(&own_name))
     })
 }
 
+/// Whether the Rig created the child: where it creates its children, and controlled by it.
+fn is_ours<K: Resource>(child: &K, rig: &Rig, ctx: &Context) -> bool {
+    child.meta().namespace.as_ref() == Some(&ctx.runtime.args.namespace)
+        && ours::controls(rig, child)
+}
+
 /// What is read of every kind of child in the same way.
-fn child<K: Resource<DynamicType = ()>>(child: &K, rig: &Rig) -> Child {
+fn child<K: Resource<DynamicType = ()>>(child: &K, rig: &Rig, ctx: &Context) -> Child {
     Child {
         reference: ChildRef {
             namespace: child.namespace().unwrap_or_default(),
             name: child.name_any(),
             uid: child.uid().unwrap_or_default(),
         },
-        ours: apply::is_owned_by(child, rig),
+        ours: is_ours(child, rig, ctx),
         same_duty: false,
         deleting: child.meta().deletion_timestamp.is_some(),
         busy: false,

@@ -11,7 +11,7 @@ use gastown_proto::v1::{
 };
 use gastown_runtime::auth::Identity;
 use gastown_runtime::controller::{Class, Classify as _};
-use gastown_runtime::grpc;
+use gastown_runtime::{grpc, ours};
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::Pod;
 use kube::runtime::reflector::ObjectRef;
@@ -117,12 +117,7 @@ impl Service {
         let pod = pod
             .filter(|p| p.uid().as_ref() == Some(uid))
             .ok_or_else(|| Status::permission_denied("the token's pod does not exist any more"))?;
-        let version = format!("{}/{}", gastown_api::names::GROUP, gastown_api::names::VERSION);
-        let owners = pod.owner_references();
-        let owner = owners.iter().find(|o| {
-            o.controller == Some(true) && o.kind == "Polecat" && o.api_version == version
-        });
-        let owner = owner.ok_or_else(|| {
+        let owner = ours::controller::<Polecat>(&pod).ok_or_else(|| {
             Status::permission_denied("the token's pod does not belong to a Polecat")
         })?;
         let reference = ObjectRef::<Polecat>::new(&owner.name).within(&caller.namespace);

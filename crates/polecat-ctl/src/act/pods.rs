@@ -4,9 +4,10 @@ use gastown_api::Polecat;
 use gastown_api::names::{annotation, finalizer, manager};
 use gastown_core::polecat::{PodInputs, Snapshot};
 use gastown_runtime::apply;
+use gastown_runtime::ours::{self, Parent};
 use k8s_openapi::api::core::v1::{ConfigMap, Pod};
 use kube::api::{DeleteParams, Patch, PatchParams, PostParams, Preconditions};
-use kube::{Api, Resource as _, ResourceExt as _};
+use kube::{Api, Resource, ResourceExt as _};
 use serde_json::{Value, json};
 
 use crate::context::Context;
@@ -102,7 +103,7 @@ async fn confirm(ctx: &Context, polecat: &Polecat, s: &Snapshot) -> Result<(), E
 async fn adopt(ctx: &Context, s: &Snapshot, name: &str) -> Result<(), Error> {
     let found = pods(ctx, s).get(name).await.map_err(api_error("reading pod", name))?;
     ctx.shared.admission.settle(s.rig.name(), &s.uid);
-    if pod::owner_uid(&found) == Some(s.uid.as_str()) {
+    if is_ours(&found, s) {
         ctx.shared.own_pods.record(found);
         return Ok(());
     }
@@ -110,6 +111,12 @@ async fn adopt(ctx: &Context, s: &Snapshot, name: &str) -> Result<(), Error> {
         name: name.to_owned(),
         message: format!("pod {name} exists and is not this Polecat's: delete it"),
     })
+}
+
+/// Whether the Polecat controls the object.
+fn is_ours(object: &impl Resource, s: &Snapshot) -> bool {
+    let parent = Parent { namespace: Some(&s.namespace), name: &s.name, uid: &s.uid };
+    ours::belongs_to::<Polecat>(object, parent)
 }
 
 /// Creates the prompt, or updates it.
@@ -125,7 +132,7 @@ async fn put_prompt(ctx: &Context, s: &Snapshot, wanted: &ConfigMap) -> Result<(
         Err(error) => return Err(api_error("creating the prompt", &name)(error)),
     }
     let found = api.get(&name).await.map_err(api_error("reading the prompt", &name))?;
-    if !found.owner_references().iter().any(|o| o.uid == s.uid) {
+    if !is_ours(&found, s) {
         return Err(Error::Refused {
             message: format!("ConfigMap {name} exists and is not this Polecat's: delete it"),
             name,

@@ -2,8 +2,10 @@
 
 use std::collections::BTreeMap;
 
+use gastown_api::Polecat;
 use gastown_api::names::{annotation, label};
 use gastown_core::polecat::PodInputs;
+use gastown_runtime::ours;
 use gastown_types::is_label_value;
 use k8s_openapi::api::core::v1::Pod;
 
@@ -63,13 +65,7 @@ pub(super) fn pod_annotations(inputs: &PodInputs) -> BTreeMap<String, String> {
 
 /// The uid of the Polecat that a pod belongs to, by its controller reference.
 pub(crate) fn owner_uid(pod: &Pod) -> Option<&str> {
-    let owner = pod
-        .metadata
-        .owner_references
-        .as_ref()?
-        .iter()
-        .find(|o| o.controller == Some(true) && o.kind == "Polecat")?;
-    Some(owner.uid.as_str())
+    ours::controller::<Polecat>(pod).map(|owner| owner.uid.as_str())
 }
 
 /// The value of `gastown.io/drain` on a pod.
