@@ -9,7 +9,9 @@ use schemars::{JsonSchema, Schema};
 use serde_json::{Value, json};
 
 use crate::names::condition;
-use crate::{BeadStore, Convoy, Escalation, MergeRequest, Polecat, Refinery, Rig, Witness};
+use crate::{
+    BeadStore, Convoy, Escalation, GateRun, MergeRequest, Polecat, Refinery, Rig, Witness,
+};
 
 /// The path of the schema in a definition.
 const SCHEMA: &str = "/spec/versions/0/schema/openAPIV3Schema";
@@ -24,6 +26,7 @@ pub fn crds() -> Vec<CustomResourceDefinition> {
         definition::<Refinery>(condition::READY),
         definition::<BeadStore>(condition::READY),
         definition::<MergeRequest>(condition::READY),
+        running(definition::<GateRun>(condition::COMPLETE)),
         definition::<Escalation>(condition::DELIVERED),
     ]
 }
@@ -43,6 +46,18 @@ fn definition<K: CustomResourceExt + JsonSchema>(waits_in: &str) -> CustomResour
         if let Some(status) = place.pointer_mut("/properties/status") {
             drop_zeros(status);
         }
+    }
+    serde_json::from_value(value).unwrap_or(crd)
+}
+
+/// An object without a status is shown as running: a run has one write when it begins, and one when
+/// it ends.
+fn running(crd: CustomResourceDefinition) -> CustomResourceDefinition {
+    let Ok(mut value) = serde_json::to_value(&crd) else { return crd };
+    if let Some(status) =
+        value.pointer_mut(SCHEMA).and_then(|s| s.pointer_mut("/properties/status"))
+    {
+        status["default"] = json!({ "phase": "Running" });
     }
     serde_json::from_value(value).unwrap_or(crd)
 }

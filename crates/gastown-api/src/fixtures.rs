@@ -6,7 +6,9 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
-use crate::{BeadStore, Convoy, Escalation, MergeRequest, Polecat, Refinery, Rig, Witness, crds};
+use crate::{
+    BeadStore, Convoy, Escalation, GateRun, MergeRequest, Polecat, Refinery, Rig, Witness, crds,
+};
 
 const MANIFESTS: [&str; 2] = [
     include_str!("../tests/fixtures/go-operator.yaml"),
@@ -34,6 +36,7 @@ fn again(object: &Value) -> Value {
         "Witness" => through::<Witness>(object),
         "Refinery" => through::<Refinery>(object),
         "BeadStore" => through::<BeadStore>(object),
+        "GateRun" => through::<GateRun>(object),
         "MergeRequest" => through::<MergeRequest>(object),
         "Escalation" => through::<Escalation>(object),
         other => panic!("no kind {other}"),

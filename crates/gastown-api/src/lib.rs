@@ -10,6 +10,7 @@
 // Clippy takes the columns of one `#[kube]` for repetitions of each other.
 #![allow(clippy::duplicated_attributes)]
 
+pub mod admission;
 mod bead_store;
 pub mod conditions;
 mod convoy;
@@ -18,6 +19,7 @@ pub mod duration;
 mod escalation;
 #[cfg(test)]
 mod fixtures;
+mod gate_run;
 mod merge_request;
 pub mod names;
 mod pod;
@@ -44,6 +46,9 @@ pub use crd::crds;
 pub use escalation::{
     Acknowledgement, Closing, Delivery, DeliveryState, Escalation, EscalationPhase, EscalationSpec,
     EscalationStatus, RelatedObject, Severity,
+};
+pub use gate_run::{
+    GateRun, GateRunMember, GateRunPhase, GateRunPurpose, GateRunSpec, GateRunStatus,
 };
 pub use merge_request::{
     MergeAttempt, MergePhase, MergeRequest, MergeRequestSpec, MergeRequestStatus, PolecatReference,

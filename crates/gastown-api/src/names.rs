@@ -68,10 +68,8 @@ pub mod annotation {
     pub const FORCE_DELETE: &str = "gastown.io/force-delete";
     /// On a Polecat: any new value starts a Stuck one again, with all its attempts.
     pub const RETRY: &str = "gastown.io/retry";
-    /// On a MergeRequest: verdicts per candidate and gate as compact JSON.
-    pub const VERDICTS: &str = "gastown.io/verdicts";
-    /// On a Job: how its candidate is built again, as compact JSON.
-    pub const RECIPE: &str = "gastown.io/recipe";
+    /// On a MergeRequest: how it ended, and what was done for it after that, as compact JSON.
+    pub const REQUEST_RECORD: &str = "gastown.io/request-record";
     /// On a claim's Lease: the rig.
     pub const CLAIM_RIG: &str = "gastown.io/claim-rig";
     /// On a claim's Lease: the bead's id.

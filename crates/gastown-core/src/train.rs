@@ -11,6 +11,7 @@
 mod decide;
 mod names;
 mod order;
+mod runs;
 mod snapshot;
 
 #[cfg(test)]
@@ -18,19 +19,20 @@ mod decide_tests;
 #[cfg(test)]
 mod simulation;
 
-use gastown_api::MergePhase;
+use gastown_api::{GateRunPurpose, MergePhase};
 use gastown_types::CommitId;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 pub use decide::{
-    BROKEN_RUNS_RETRIED_SOON, BROKEN_TARGET_SECONDS, MAX_RERUNS, REMOTE_POLL_SECONDS,
+    BROKEN_RUNS_RETRIED_SOON, BROKEN_TARGET_SECONDS, MAX_RETRIES, REMOTE_POLL_SECONDS,
     SOURCE_MISSING_SECONDS, decide, target_is_broken,
 };
 pub use names::{gate_job_name, request_name};
 pub use order::{queue, score};
+pub use runs::{History, PastRun, Verdict};
 pub use snapshot::{
-    Author, Build, Built, Landing, Request, Run, RunState, Snapshot, Source, Target,
+    Author, Build, Built, EndedRun, Landing, Request, Run, RunState, Snapshot, Source, Target,
 };
 
 /// How long an ended request is kept, in seconds.
@@ -97,23 +99,8 @@ impl<T> Tested<T> {
     }
 }
 
-/// A gate's verdict on a commit.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
-pub struct Verdict {
-    /// The commit that was tested.
-    pub candidate: CommitId,
-    /// The gate.
-    pub gate: GateId,
-    /// Whether it passed.
-    pub result: GateResult,
-    /// A digest of the evidence; the evidence itself is in the request's status.
-    #[serde(default, skip_serializing_if = "String::is_empty")]
-    pub evidence: String,
-}
-
 /// The result of a gate's run.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum GateResult {
     /// It exited with code 0.
     Pass,
@@ -166,38 +153,32 @@ pub enum Step {
         /// The tip.
         base: CommitId,
     },
-    /// Create the gate's Job for the car, unless it exists.
+    /// Create the run for the car and its Job, as far as they do not exist.
     EnsureGate {
         /// What is tested.
         car: Car,
         /// The gate.
         gate: GateId,
-        /// The number of the run, from 1; a run that infrastructure broke is followed by another.
+        /// The number of the run among those of the request, from 1.
         run: u32,
+        /// Why it runs.
+        purpose: GateRunPurpose,
     },
-    /// Record the gate's verdict, before its Job is deleted.
+    /// Record the gate's verdict, before the run's Job is deleted.
     RecordVerdict {
-        /// The Job's name.
-        job: String,
+        /// The run's name.
+        run: String,
         /// The request.
         request: RequestId,
-        /// The commit that was tested.
-        candidate: CommitId,
-        /// The gate.
-        gate: GateId,
         /// Whether it passed.
         result: GateResult,
         /// When to test the request again on this tip, if the gate failed on the target alone.
         until: Option<Timestamp>,
     },
-    /// Test a request whose gate failed once more: a gate may fail by chance.
-    Rerun(RequestId),
-    /// Drop the verdicts of a request whose target was broken, and test it again.
-    Retest(RequestId),
     /// Record that infrastructure broke a run, which blames nobody, and delete its Job.
     RecordBrokenRun {
-        /// The Job's name.
-        job: String,
+        /// The run's name.
+        run: String,
         /// The request.
         request: RequestId,
         /// What broke.
@@ -205,11 +186,13 @@ pub enum Step {
         /// When the request may be tried again.
         until: Timestamp,
     },
-    /// Delete a Job that is not needed any more.
+    /// Delete the Job of a run that is recorded, or a run that nobody waits for any more with its Job.
     ReleaseJob {
-        /// The Job's name.
-        job: String,
+        /// The run's name.
+        run: String,
     },
+    /// Delete an old run.
+    DeleteRun(String),
     /// Move the target from the car's base to its commit, by compare-and-swap.
     Land(Tested<Car>),
     /// Ask the remote whether the target has what was pushed.

@@ -67,6 +67,10 @@ fn all() -> Result<Vec<Generated>> {
     files.push(Generated { path: "docs/api-reference.md".into(), text: reference::page(&crds)? });
     files.push(Generated { path: "docs/reasons.md".into(), text: reasons::page() });
     files.push(Generated { path: "docs/rbac.md".into(), text: roles::page() });
+    files.push(Generated {
+        path: "charts/gastown-operator/files/admission.yaml".into(),
+        text: yaml(&policies())?,
+    });
     for (name, rules) in roles::files() {
         files.push(Generated {
             path: format!("charts/gastown-operator/files/rbac/{name}.yaml").into(),
@@ -74,6 +78,17 @@ fn all() -> Result<Vec<Generated>> {
         });
     }
     Ok(files)
+}
+
+/// The admission policies and their bindings, as the chart has them.
+fn policies() -> Vec<Value> {
+    let all = gastown_api::admission::policies(gastown_api::admission::RELEASE_NAMESPACE);
+    let json = |object: serde_json::Result<Value>| object.unwrap_or_default();
+    all.iter()
+        .flat_map(|(policy, binding)| {
+            [json(serde_json::to_value(policy)), json(serde_json::to_value(binding))]
+        })
+        .collect()
 }
 
 /// The CRDs by their plural name.

@@ -12,7 +12,7 @@ mod record;
 
 pub(crate) use gate::offer_candidates;
 
-use gastown_core::train::{Step, Verdict};
+use gastown_core::train::Step;
 use gastown_git::Remote;
 
 use crate::error::Error;
@@ -30,19 +30,18 @@ pub(crate) async fn act(
         Step::Wait { .. } => Ok(()),
         Step::Fetch => fetch::fetch(pass, train, remote).await,
         Step::Build { request, base } => build::build(pass, train, &request, &base).await,
-        Step::EnsureGate { car, gate, run } => {
-            gate::ensure_job(pass, train, remote, &car, &gate, run).await
+        Step::EnsureGate { car, gate, run, purpose } => {
+            let begin = gate::Begin { car: &car, gate: &gate, number: run, purpose };
+            gate::ensure_run(pass, train, remote, begin).await
         }
-        Step::RecordVerdict { job, request, candidate, gate, result, until } => {
-            let verdict = Verdict { candidate, gate, result, evidence: String::new() };
-            gate::record_verdict(pass, train, &job, &request, verdict, until).await
+        Step::RecordVerdict { run, request, result, until } => {
+            gate::record_verdict(pass, train, &run, &request, result, until).await
         }
-        Step::RecordBrokenRun { job, request, why, until } => {
-            gate::record_broken_run(pass, train, &job, &request, &why, until).await
+        Step::RecordBrokenRun { run, request, why, until } => {
+            gate::record_broken_run(pass, train, &run, &request, &why, until).await
         }
-        Step::ReleaseJob { job } => gate::release_job(pass, train, &job).await,
-        Step::Rerun(request) => end::rerun(pass, train, &request).await,
-        Step::Retest(request) => end::retest(pass, train, &request).await,
+        Step::ReleaseJob { run } => gate::release_job(pass, train, &run).await,
+        Step::DeleteRun(run) => gate::delete_run(pass, &run).await,
         Step::Land(tested) => land::land(pass, train, remote, &tested).await,
         Step::ReadBack { request, commit } => {
             land::read_back(pass, train, remote, &request, commit).await

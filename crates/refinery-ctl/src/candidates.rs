@@ -13,6 +13,8 @@ pub(crate) struct ServedCandidate {
     /// The folder of the mirror that has it.
     pub mirror: PathBuf,
     pub commit: CommitId,
+    /// Where the Job and its pod are.
+    pub namespace: String,
     pub rig: String,
     pub target: BranchName,
 }

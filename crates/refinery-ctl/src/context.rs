@@ -1,16 +1,17 @@
 //! What every part of the controller shares.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::path::PathBuf;
 use std::sync::Arc;
 
 use gastown_api::conditions::is_true;
 use gastown_api::names::condition;
-use gastown_api::{MergeRequest, Polecat, Refinery, Rig};
+use gastown_api::{GateRun, MergeRequest, Polecat, Refinery, Rig};
 use gastown_escalations::Escalations;
 use gastown_git::{Git, Mirror};
-use gastown_runtime::Runtime;
+use gastown_runtime::own_writes::OwnWrites;
 use gastown_runtime::pace::Pace;
+use gastown_runtime::{Runtime, ours};
 use gastown_types::{BranchName, GitUrl};
 use k8s_openapi::api::batch::v1::Job;
 use k8s_openapi::api::core::v1::Pod;
@@ -20,6 +21,7 @@ use parking_lot::Mutex;
 
 use crate::args::GateSettings;
 use crate::candidates::Candidates;
+use crate::gate::OwnRun;
 use crate::metrics::RefineryMetrics;
 use crate::train::Train;
 
@@ -32,6 +34,10 @@ pub(crate) struct Stores {
     pub requests: Store<MergeRequest>,
     pub polecats: Store<Polecat>,
     pub rigs: Store<Rig>,
+    /// Runs of gates.
+    pub gate_runs: Store<GateRun>,
+    /// This process's writes of runs.
+    pub own_runs: Arc<OwnWrites<GateRun>>,
     /// Jobs of gates.
     pub jobs: Store<Job>,
     /// Pods of gates.
@@ -73,6 +79,12 @@ impl Context {
         self.stores.rigs.get(&ObjectRef::<Rig>::new(name))
     }
 
+    /// Whether a rig is of this repository.
+    pub(crate) fn is_of_repository(&self, rig: &str, url: &GitUrl) -> bool {
+        let other = self.rig(rig).and_then(|rig| rig.spec.git_url.parse::<GitUrl>().ok());
+        other.is_some_and(|other| other.normalised() == url.normalised())
+    }
+
     /// The requests for the rig and the branch of a Refinery.
     pub(crate) fn requests_of(&self, refinery: &Refinery) -> Vec<Arc<MergeRequest>> {
         let is_for = |r: &MergeRequest| {
@@ -82,14 +94,28 @@ impl Context {
         self.stores.requests.state().into_iter().filter(|r| is_for(r)).collect()
     }
 
-    /// The pod that a Job controls; the newest one if there are several.
+    /// The pods that a Job controls. There is one at most, unless somebody else made another.
+    pub(crate) fn pods_of(&self, job: &Job) -> Vec<Arc<Pod>> {
+        self.stores.pods.state_filter(|pod| ours::controls(job, pod))
+    }
+
+    /// The only pod that a Job controls.
     pub(crate) fn pod_of(&self, job: &Job) -> Option<Arc<Pod>> {
-        let uid = job.uid()?;
-        let is_owned = |p: &&Arc<Pod>| {
-            p.owner_references().iter().any(|o| o.controller == Some(true) && o.uid == uid)
-        };
-        let pods = self.stores.pods.state();
-        pods.iter().filter(is_owned).max_by_key(|p| p.creation_timestamp().map(|t| t.0)).cloned()
+        match <[_; 1]>::try_from(self.pods_of(job)) {
+            Ok([pod]) => Some(pod),
+            Err(_) => None,
+        }
+    }
+
+    /// The runs of a Refinery, this process's newest writes included.
+    pub(crate) fn runs_of(&self, refinery: &Refinery) -> Vec<(Arc<GateRun>, OwnRun)> {
+        let of_it = |run: &GateRun| ours::controls(refinery, run);
+        let cached = self.stores.gate_runs.state_filter(of_it);
+        let seen: HashSet<String> = cached.iter().filter_map(|run| run.uid()).collect();
+        let unseen = self.stores.own_runs.unseen(of_it, |uid| seen.contains(uid));
+        let all =
+            cached.into_iter().filter_map(|run| self.stores.own_runs.newest(run)).chain(unseen);
+        all.filter_map(|run| OwnRun::of(&run, refinery).map(|own| (run, own))).collect()
     }
 }
 

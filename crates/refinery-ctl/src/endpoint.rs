@@ -11,8 +11,10 @@ use axum::response::Response;
 use axum::routing::get;
 use gastown_git::serve;
 use gastown_runtime::auth::{self, TokenReviewer};
+use gastown_runtime::ours;
 use gastown_types::CommitId;
 use http::{HeaderMap, StatusCode, header};
+use k8s_openapi::api::batch::v1::Job;
 use k8s_openapi::api::core::v1::Pod;
 use kube::{Api, ResourceExt as _};
 use tokio::sync::Semaphore;
@@ -83,12 +85,10 @@ impl Server {
                 refusal(StatusCode::FORBIDDEN, "the pod of the token does not exist")
             })?
         };
-        let owner = pod
-            .owner_references()
-            .iter()
-            .find(|o| o.controller == Some(true) && o.kind == "Job")
-            .map(|o| o.uid.clone());
-        let found = owner.and_then(|uid| self.ctx.candidates.of_job(&uid));
+        let job = ours::controller::<Job>(&pod);
+        let found = job.and_then(|job| self.ctx.candidates.of_job(&job.uid));
+        // A pod of another namespace may name the Job as well.
+        let found = found.filter(|found| found.namespace == caller.namespace);
         // 503, so that the pod tries again: the candidate of a former process's Job is served as soon
         // as it is built again.
         let found = found.ok_or_else(|| {

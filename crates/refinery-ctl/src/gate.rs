@@ -1,23 +1,24 @@
-//! Gates: what a gate is, and how its Job is recognised. Pure.
+//! Gates: what a gate is, and how its runs are recognised. Pure.
 
 mod job;
 mod state;
 
-use gastown_api::Refinery;
-use gastown_api::names::annotation;
-use gastown_core::train::{Car, GateId, RequestId, Run, RunState, gate_job_name};
-use gastown_git::Strategy;
-use gastown_runtime::apply;
-use gastown_types::CommitId;
+use std::collections::BTreeMap;
+
+use gastown_api::names::label;
+use gastown_api::{GateRun, GateRunMember, GateRunPurpose, GateRunSpec, MergeRequest, Refinery};
+use gastown_core::train::{Car, GateId, PastRun, RequestId, Run, RunState, gate_job_name};
+use gastown_runtime::{apply, ours};
 use gastown_types::digest::short_digest;
-use k8s_openapi::api::batch::v1::Job;
+use gastown_types::{CommitId, is_label_value};
+use jiff::Timestamp;
 use kube::ResourceExt as _;
-use serde::{Deserialize, Serialize};
+use kube::api::ObjectMeta;
 
 use crate::args::GateSettings;
 
 pub(crate) use job::job;
-pub(crate) use state::{STARTING, evidence, state};
+pub(crate) use state::{STARTING, evidence, last_bytes, state, terminated};
 
 /// The labels of gate Jobs and their pods, so that only they are watched. They prove nothing.
 pub(crate) const SELECTOR: &str =
@@ -28,67 +29,113 @@ pub(crate) const GATE: &str = "test";
 const FETCH: &str = "fetch";
 /// The container that runs the gate's command.
 pub(crate) const CONTAINER: &str = "gate";
-/// The version of [`JobRecipe`]'s format.
-const VERSION: u32 = 1;
-
-/// How a Job's candidate is built: the Job's annotation, from which any process can build it again.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
-pub(crate) struct JobRecipe {
-    #[serde(rename = "v")]
-    version: u32,
-    pub request: String,
-    pub base: CommitId,
-    pub source: CommitId,
-    pub strategy: Strategy,
-    pub candidate: CommitId,
-    pub gate: GateId,
-    pub run: u32,
+/// The run of a car of one request, as refinery-ctl creates it.
+pub(crate) fn run(
+    refinery: &Refinery,
+    request: &MergeRequest,
+    car: &Car,
+    gate: &GateId,
+    number: u32,
+    purpose: GateRunPurpose,
+) -> GateRun {
+    let spec = GateRunSpec {
+        refinery_ref: refinery.name_any(),
+        candidate: car.commit.to_string(),
+        base: car.base.to_string(),
+        gate: GATE.to_owned(),
+        gate_digest: gate.0.clone(),
+        purpose,
+        run: number,
+        members: vec![GateRunMember {
+            namespace: request.namespace().unwrap_or_default(),
+            name: request.name_any(),
+            uid: car.request.0.clone(),
+            commit: request.spec.commit.clone(),
+        }],
+    };
+    let mut run = GateRun::new("", spec);
+    run.metadata = ObjectMeta {
+        name: name(refinery, &run.spec),
+        namespace: refinery.namespace(),
+        labels: Some(labels(refinery)),
+        owner_references: Some(apply::owner(refinery).into_iter().collect()),
+        ..ObjectMeta::default()
+    };
+    run
 }
 
-impl JobRecipe {
-    pub(crate) fn new(car: &Car, source: &CommitId, gate: &GateId, run: u32) -> Self {
-        Self {
-            version: VERSION,
-            request: car.request.0.clone(),
-            base: car.base.clone(),
-            source: source.clone(),
-            strategy: Strategy::Rebase,
-            candidate: car.commit.clone(),
-            gate: gate.clone(),
-            run,
-        }
+/// The labels of runs, their Jobs and pods. They prove nothing.
+fn labels(refinery: &Refinery) -> BTreeMap<String, String> {
+    let mut labels = BTreeMap::from([
+        ("app.kubernetes.io/component".to_owned(), "gate".to_owned()),
+        ("app.kubernetes.io/managed-by".to_owned(), "refinery-ctl".to_owned()),
+    ]);
+    let rig = &refinery.spec.rig_ref;
+    labels.extend(is_label_value(rig).then(|| (label::RIG.to_owned(), rig.clone())));
+    labels
+}
+
+/// The name of a run, which follows from its spec. `None` for a spec that no run of ours has.
+fn name(refinery: &Refinery, spec: &GateRunSpec) -> Option<String> {
+    let uid = refinery.uid()?;
+    let member = spec.members.first()?;
+    let candidate: CommitId = spec.candidate.parse().ok()?;
+    let gate = format!("{}/{}", spec.gate_digest, member.uid);
+    Some(gate_job_name(&uid, &candidate, &spec.gate, &gate, spec.run))
+}
+
+/// A run of ours, read.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct OwnRun {
+    pub name: String,
+    pub uid: String,
+    /// Its first member, for which it was begun.
+    pub request: RequestId,
+    pub base: CommitId,
+    pub past: PastRun,
+    /// When its end was recorded.
+    pub finished: Option<Timestamp>,
+    pub evidence: Option<String>,
+}
+
+impl OwnRun {
+    /// A run of this Refinery: it is where the Refinery is, the Refinery controls it, and its name
+    /// follows from its spec. `None` for any other object.
+    pub(crate) fn of(run: &GateRun, refinery: &Refinery) -> Option<Self> {
+        let (spec, status) = (&run.spec, run.status.as_ref());
+        let is_ours = ours::controls(refinery, run)
+            && run.metadata.deletion_timestamp.is_none()
+            && spec.refinery_ref == refinery.name_any()
+            && name(refinery, spec).as_deref() == run.metadata.name.as_deref();
+        let member = spec.members.first().filter(|_| is_ours)?;
+        Some(Self {
+            name: run.name_any(),
+            uid: run.uid()?,
+            request: RequestId(member.uid.clone()),
+            base: spec.base.parse().ok()?,
+            past: PastRun {
+                number: spec.run,
+                candidate: spec.candidate.parse().ok()?,
+                gate: GateId(spec.gate_digest.clone()),
+                purpose: spec.purpose,
+                end: run.end(),
+            },
+            finished: status.and_then(|s| s.finished_at.as_ref()).map(|t| t.0),
+            evidence: status.and_then(|s| s.evidence.clone()),
+        })
     }
 
-    /// The recipe of a Job that this Refinery owns and that has the recipe's name; `None` for any
-    /// other Job.
-    pub(crate) fn of(job: &Job, refinery: &Refinery) -> Option<Self> {
-        let text = job.annotations().get(annotation::RECIPE)?;
-        let recipe: Self =
-            serde_json::from_str(text).ok().filter(|r: &Self| r.version == VERSION)?;
-        let ours = apply::is_owned_by(job, refinery) && job.name_any() == recipe.job_name(refinery);
-        ours.then_some(recipe)
-    }
-
-    pub(crate) fn job_name(&self, refinery: &Refinery) -> String {
-        let uid = refinery.uid().unwrap_or_default();
-        // The target alone is tested for each request anew.
-        let spec = if self.candidate == self.base {
-            format!("{}/{}", self.gate.0, self.request)
-        } else {
-            self.gate.0.clone()
-        };
-        gate_job_name(&uid, &self.candidate, GATE, &spec, self.run)
-    }
-
-    /// The Job as a run in this state.
-    pub(crate) fn run(&self, refinery: &Refinery, state: RunState) -> Run {
+    /// The run as the train sees it.
+    pub(crate) fn in_state(&self, state: RunState) -> Run {
         Run {
-            job: self.job_name(refinery),
-            request: RequestId(self.request.clone()),
-            candidate: self.candidate.clone(),
-            gate: self.gate.clone(),
+            name: self.name.clone(),
+            number: self.past.number,
+            request: self.request.clone(),
+            candidate: self.past.candidate.clone(),
+            gate: self.past.gate.clone(),
+            purpose: self.past.purpose,
             state,
+            recorded: self.past.end.is_some(),
         }
     }
 }

@@ -1,16 +1,16 @@
 //! Builds the snapshot of one decision from the watch caches and the train's memory. Judges nothing.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 
 use gastown_api::Polecat;
-use gastown_core::train::{Request, RequestId, Run, Snapshot};
+use gastown_core::train::{EndedRun, History, Request, RequestId, Run, RunState, Snapshot};
 use gastown_runtime::own_writes::resource_version;
 use jiff::{SignedDuration, Timestamp};
 use kube::ResourceExt as _;
 use kube::runtime::reflector::ObjectRef;
 
 use crate::context::{Context, admits, is_merged};
-use crate::gate::{self, JobRecipe};
+use crate::gate::{self, OwnRun};
 use crate::pass::Pass;
 use crate::record::RequestRecord;
 use crate::train::{Entry, Train};
@@ -23,7 +23,7 @@ const JOB_SHOWN_WITHIN: SignedDuration = SignedDuration::from_secs(10);
 pub(crate) fn snapshot(pass: &Pass<'_>, train: &mut Train) -> Snapshot {
     update_requests(pass, train);
     let now = Timestamp::now();
-    let runs = update_runs(pass, train, now);
+    let (runs, ended_runs) = update_runs(pass, train, now);
     Snapshot {
         now,
         target: train.target(),
@@ -31,6 +31,7 @@ pub(crate) fn snapshot(pass: &Pass<'_>, train: &mut Train) -> Snapshot {
         delete_branches: pass.refinery.spec.delete_merged_branches,
         requests: train.entries.iter().map(|(id, e)| request(pass, id, e)).collect(),
         runs,
+        ended_runs,
     }
 }
 
@@ -59,27 +60,53 @@ fn update_requests(pass: &Pass<'_>, train: &mut Train) {
     train.entries.retain(|id, _| present.contains(id));
 }
 
-/// The runs of the Jobs that are ours and were not released: those that the watch cache shows, and
-/// those that were created just now.
-fn update_runs(pass: &Pass<'_>, train: &mut Train, now: Timestamp) -> Vec<Run> {
-    let jobs = pass.ctx.stores.jobs.state();
-    let mut runs = Vec::new();
-    for job in &jobs {
-        let is_gone = job.metadata.deletion_timestamp.is_some()
-            || job.uid().is_some_and(|uid| train.released_jobs.contains(&uid));
-        let Some(recipe) = JobRecipe::of(job, &pass.refinery).filter(|_| !is_gone) else {
-            continue;
-        };
-        let pod = pass.ctx.pod_of(job);
-        runs.push(recipe.run(&pass.refinery, gate::state(job, pod.as_deref(), now)));
+/// The runs that have not ended or whose Job is still there, and the others, the oldest first. Each
+/// request gets what its own runs come to.
+fn update_runs(pass: &Pass<'_>, train: &mut Train, now: Timestamp) -> (Vec<Run>, Vec<EndedRun>) {
+    let mut runs: Vec<OwnRun> =
+        pass.ctx.runs_of(&pass.refinery).into_iter().map(|(_, own)| own).collect();
+    runs.sort_by(|a, b| (a.finished, &a.name).cmp(&(b.finished, &b.name)));
+    let mut of_request: HashMap<&RequestId, Vec<&OwnRun>> = HashMap::new();
+    for run in &runs {
+        of_request.entry(&run.request).or_default().push(run);
     }
-    runs.sort_by(|a, b| a.job.cmp(&b.job));
+    for (id, e) in &mut train.entries {
+        let own = of_request.get(id).map(Vec::as_slice).unwrap_or_default();
+        let stored = own.iter().map(|run| run.past.clone()).collect();
+        e.cached.history = History::of(stored, e.durable.record.since);
+        for run in own {
+            e.note_run(run);
+        }
+    }
+    let (mut present, mut ended, mut shown) = (Vec::new(), Vec::new(), HashSet::new());
+    for run in &runs {
+        let job = pass.job_of(run).filter(|job| {
+            job.metadata.deletion_timestamp.is_none()
+                && !job.uid().is_some_and(|uid| train.released_jobs.contains(&uid))
+        });
+        let state = match &job {
+            Some(job) => {
+                shown.insert(run.name.clone());
+                gate::state(job, &pass.ctx.pods_of(job), now)
+            }
+            None if train.created_jobs.contains_key(&run.name) => {
+                RunState::Running(gate::STARTING.to_owned())
+            }
+            None => RunState::Unstarted,
+        };
+        if let (Some(finished), None) = (run.finished, &job) {
+            let (name, request) = (run.name.clone(), run.request.clone());
+            ended.push(EndedRun { name, request, finished });
+        } else {
+            present.push(run.in_state(state));
+        }
+    }
+    present.sort_by(|a, b| a.name.cmp(&b.name));
+    let jobs = pass.ctx.stores.jobs.state();
     let uids: HashSet<String> = jobs.iter().filter_map(|job| job.uid()).collect();
     train.released_jobs.retain(|uid| uids.contains(uid));
-    let is_shown = |name: &str| runs.iter().any(|run| run.job == name);
-    train.created_jobs.retain(|name, job| !is_shown(name) && job.at + JOB_SHOWN_WITHIN > now);
-    runs.extend(train.created_jobs.values().map(|job| job.run.clone()));
-    runs
+    train.created_jobs.retain(|name, at| !shown.contains(name) && *at + JOB_SHOWN_WITHIN > now);
+    (present, ended)
 }
 
 /// Whether the request's Polecat has the condition `Merged`, or does not exist.
@@ -117,10 +144,7 @@ fn request(pass: &Pass<'_>, id: &RequestId, e: &Entry) -> Request {
         retry: spec.retry,
         retried: record.retried,
         end: record.end.clone(),
-        verdicts: record.verdicts.clone(),
-        broken_runs: record.broken_runs,
-        runs_done: record.runs_done,
-        reruns: record.reruns,
+        history: cached.history.clone(),
         not_before: scratch.not_before,
         retest_at: scratch.retest_at,
         source: cached.source,

@@ -13,6 +13,7 @@ mod error;
 mod escalations;
 mod gate;
 mod gather;
+mod log;
 mod metrics;
 mod pass;
 mod reconcile;

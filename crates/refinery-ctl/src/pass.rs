@@ -2,14 +2,17 @@
 
 use std::sync::Arc;
 
-use gastown_api::{Refinery, Rig};
+use gastown_api::{GateRun, Refinery, Rig};
 use gastown_git::Mirror;
+use gastown_runtime::ours::{self, Parent};
 use gastown_types::{BranchName, CommitId, GitUrl};
 use k8s_openapi::api::batch::v1::Job;
+use kube::runtime::reflector::ObjectRef;
 use kube::{Api, Client, ResourceExt as _};
 
 use crate::candidates::ServedCandidate;
 use crate::context::Context;
+use crate::gate::OwnRun;
 use crate::metrics::RigLabels;
 
 /// A reconcile of the Refinery that is active for one branch.
@@ -39,6 +42,7 @@ impl Pass<'_> {
         ServedCandidate {
             mirror: self.mirror().path().to_owned(),
             commit: candidate.clone(),
+            namespace: self.refinery.namespace().unwrap_or_default(),
             rig: self.refinery.spec.rig_ref.clone(),
             target: self.target.clone(),
         }
@@ -49,9 +53,21 @@ impl Pass<'_> {
         Api::namespaced(self.client(), &self.refinery.namespace().unwrap_or_default())
     }
 
-    /// The Job of this name in the Refinery's namespace, if the watch cache shows it.
-    pub(crate) fn cached_job(&self, name: &str) -> Option<Arc<Job>> {
-        let namespace = self.refinery.namespace();
-        self.ctx.stores.jobs.find(|j| j.name_any() == name && j.namespace() == namespace)
+    /// The runs in the Refinery's namespace.
+    pub(crate) fn runs(&self) -> Api<GateRun> {
+        Api::namespaced(self.client(), &self.refinery.namespace().unwrap_or_default())
+    }
+
+    /// The Refinery's run of this name.
+    pub(crate) fn run(&self, name: &str) -> Option<(Arc<GateRun>, OwnRun)> {
+        self.ctx.runs_of(&self.refinery).into_iter().find(|(_, own)| own.name == name)
+    }
+
+    /// The Job of a run, if the watch cache shows it.
+    pub(crate) fn job_of(&self, run: &OwnRun) -> Option<Arc<Job>> {
+        let namespace = self.refinery.namespace().unwrap_or_default();
+        let job = self.ctx.stores.jobs.get(&ObjectRef::new(&run.name).within(&namespace))?;
+        let run = Parent { namespace: Some(&namespace), name: &run.name, uid: &run.uid };
+        ours::belongs_to::<GateRun>(job.as_ref(), run).then_some(job)
     }
 }

@@ -187,14 +187,13 @@ fn changes_status(step: &Step) -> bool {
         | Step::Rework { .. }
         | Step::Reject { .. }
         | Step::Supersede { .. }
-        | Step::Reopen(_)
-        | Step::Retest(_)
-        | Step::Rerun(_) => true,
+        | Step::Reopen(_) => true,
         Step::Fetch
         | Step::Build { .. }
         // What follows is that it has landed, or a wait: both are shown.
         | Step::Land(_)
         | Step::ReleaseJob { .. }
+        | Step::DeleteRun(_)
         | Step::ReadBack { .. }
         | Step::NotifyAuthor(_)
         | Step::CleanUp(_)

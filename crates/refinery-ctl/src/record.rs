@@ -1,18 +1,20 @@
-//! The durable record of a request: its annotation `gastown.io/verdicts`.
+//! The durable record of a request: its annotation `gastown.io/request-record`.
+//!
+//! The annotation is on an object that others may write. What it states is believed only as far as
+//! it can do no harm: what was tested is in GateRuns, and what has landed is read from git where the
+//! status does not agree.
 
 use std::collections::BTreeMap;
 
 use gastown_api::names::annotation;
 use gastown_api::{MergePhase, MergeRequest};
-use gastown_core::train::{End, Verdict, is_final};
+use gastown_core::train::{End, is_final};
 use gastown_types::CommitId;
 use kube::ResourceExt as _;
 use serde::{Deserialize, Serialize};
 
 /// The format's version.
 const VERSION: u32 = 1;
-/// How many verdicts are kept: a request that is rebuilt often must not grow without end.
-const MAX_VERDICTS: usize = 16;
 
 /// What must not be forgotten about a request, whatever happens to its status.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -20,18 +22,9 @@ const MAX_VERDICTS: usize = 16;
 pub(crate) struct RequestRecord {
     #[serde(rename = "v")]
     version: u32,
-    /// The verdicts on its candidates, oldest first.
-    #[serde(skip_serializing_if = "Vec::is_empty")]
-    pub verdicts: Vec<Verdict>,
-    /// How many of its latest runs in a row were broken by infrastructure.
-    #[serde(rename = "faults", skip_serializing_if = "is_zero")]
-    pub broken_runs: u32,
-    /// How many of its runs are over without a verdict that counts.
-    #[serde(rename = "runs", skip_serializing_if = "is_zero")]
-    pub runs_done: u32,
-    /// How often its gate was run again after a failure.
-    #[serde(rename = "doubts", skip_serializing_if = "is_zero")]
-    pub reruns: u32,
+    /// The number of its first run that counts.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub since: u32,
     /// How many of the retries that people asked for were started.
     #[serde(skip_serializing_if = "is_zero_signed")]
     pub retried: i32,
@@ -58,13 +51,19 @@ fn is_zero_signed(n: &i32) -> bool {
 
 impl RequestRecord {
     /// The record of a request. One that cannot be read counts as empty: the work is done again
-    /// rather than believed done.
+    /// rather than believed done. A landing that the status does not show is looked for again.
     pub(crate) fn of(request: &MergeRequest) -> Self {
-        let text = request.annotations().get(annotation::VERDICTS);
+        let text = request.annotations().get(annotation::REQUEST_RECORD);
         let read = text.and_then(|t| serde_json::from_str::<Self>(t).ok());
         let is_valid =
             |r: &Self| r.version == VERSION && r.end.as_ref().is_none_or(|end| is_final(end.phase));
-        read.filter(is_valid).unwrap_or(Self { version: VERSION, ..Self::default() })
+        let mut record =
+            read.filter(is_valid).unwrap_or(Self { version: VERSION, ..Self::default() });
+        let shown = request.status.as_ref().and_then(|status| status.phase);
+        if record.has_landed() && shown != Some(MergePhase::Landed) {
+            record.end = None;
+        }
+        record
     }
 
     /// The annotation's value.
@@ -76,14 +75,6 @@ impl RequestRecord {
     pub(crate) fn has_landed(&self) -> bool {
         self.end.as_ref().is_some_and(|end| end.phase == MergePhase::Landed)
     }
-
-    /// Adds a verdict, and drops the oldest one when there are too many.
-    pub(crate) fn add_verdict(&mut self, verdict: Verdict) {
-        if self.verdicts.len() >= MAX_VERDICTS {
-            self.verdicts.remove(0);
-        }
-        self.verdicts.push(verdict);
-    }
 }
 
 #[cfg(test)]
@@ -94,7 +85,7 @@ mod tests {
         let spec = serde_json::json!({"rigRef": "r", "sourceBranch": "b", "commit": "a".repeat(40), "targetBranch": "main"});
         let mut request = MergeRequest::new("mr", serde_json::from_value(spec).unwrap());
         if let Some(text) = record {
-            request.annotations_mut().insert(annotation::VERDICTS.into(), text.into());
+            request.annotations_mut().insert(annotation::REQUEST_RECORD.into(), text.into());
         }
         request
     }
@@ -105,11 +96,11 @@ mod tests {
         assert_eq!(RequestRecord::of(&request(None)), empty);
         let commit: CommitId = "a".repeat(40).parse().unwrap();
         let saved = BTreeMap::from([("refs/gastown/wip/team/toast/1".to_owned(), commit)]);
-        let record = RequestRecord { broken_runs: 2, retried: 1, cleaned: true, saved, ..empty };
+        let record = RequestRecord { since: 2, retried: 1, cleaned: true, saved, ..empty };
         assert_eq!(
             record.text(),
             format!(
-                r#"{{"v":1,"faults":2,"retried":1,"cleaned":true,"saved":{{"refs/gastown/wip/team/toast/1":"{}"}}}}"#,
+                r#"{{"v":1,"since":2,"retried":1,"cleaned":true,"saved":{{"refs/gastown/wip/team/toast/1":"{}"}}}}"#,
                 "a".repeat(40)
             )
         );
@@ -118,12 +109,24 @@ mod tests {
 
     #[test]
     fn a_record_that_cannot_be_read_counts_as_empty() {
-        let newer = r#"{"v":2,"faults":7}"#;
-        assert_eq!(RequestRecord::of(&request(Some(newer))).broken_runs, 0);
+        let newer = r#"{"v":2,"since":7}"#;
+        assert_eq!(RequestRecord::of(&request(Some(newer))).since, 0);
         let not_final =
             r#"{"v":1,"end":{"phase":"Queued","reason":"R","at":"2026-01-01T00:00:00Z"}}"#;
         assert_eq!(RequestRecord::of(&request(Some(not_final))).end, None);
-        let not_json = "faults: 7";
-        assert_eq!(RequestRecord::of(&request(Some(not_json))).broken_runs, 0);
+        let not_json = "since: 7";
+        assert_eq!(RequestRecord::of(&request(Some(not_json))).since, 0);
+    }
+
+    #[test]
+    fn a_landing_that_the_status_does_not_show_is_not_believed() {
+        let landed = r#"{"v":1,"end":{"phase":"Landed","reason":"R","at":"2026-01-01T00:00:00Z"}}"#;
+        let mut forged = request(Some(landed));
+        assert_eq!(RequestRecord::of(&forged).end, None);
+        forged.status = Some(gastown_api::MergeRequestStatus {
+            phase: Some(MergePhase::Landed),
+            ..Default::default()
+        });
+        assert!(RequestRecord::of(&forged).has_landed());
     }
 }

@@ -15,12 +15,10 @@ use gastown_runtime::apply::{Applied, Details, StatusOwner};
 use gastown_runtime::events::Note;
 use gastown_runtime::own_writes::resource_version;
 use jiff::Timestamp;
-use kube::api::{Patch, PatchParams};
-use kube::{Api, Client, Resource as _, ResourceExt as _};
-use serde_json::json;
+use kube::{Api, Client, ResourceExt as _};
 
 use crate::context::{Context, admits};
-use crate::error::{Error, is_gone};
+use crate::error::Error;
 use crate::pass::Pass;
 use crate::record::RequestRecord;
 use crate::train::Train;
@@ -46,6 +44,23 @@ const REFINERY: StatusOwner = StatusOwner {
         condition::GATED,
         condition::TARGET_HEALTHY,
     ],
+};
+
+/// The part of a request's status that is ours.
+const REQUEST: StatusOwner = StatusOwner {
+    manager: manager::REFINERY,
+    fields: &[
+        "phase",
+        "reason",
+        "position",
+        "testedCommit",
+        "landedCommit",
+        "queuedAt",
+        "startedTestingAt",
+        "landedAt",
+        "attempts",
+    ],
+    conditions: &[condition::READY, condition::PROGRESSING],
 };
 
 /// What changes with each request.
@@ -83,7 +98,7 @@ pub(crate) async fn publish(
         let status = request::status(snapshot, train, &id, e);
         let written = write_request_status(&client, e.object(), &status).await?;
         if let (Some(written), Some(e)) = (written, train.entry(&id)) {
-            e.durable.object = written;
+            e.durable.object = Arc::new(written);
         }
     }
     // Of our last write and the cached object the newer one counts: somebody may have erased the
@@ -164,25 +179,13 @@ async fn write_request_status(
     client: &Client,
     object: &MergeRequest,
     status: &MergeRequestStatus,
-) -> Result<Option<Arc<MergeRequest>>, Error> {
-    if object.status.as_ref() == Some(status) {
-        return Ok(None);
-    }
-    let name = object.name_any();
+) -> Result<Option<MergeRequest>, Error> {
     let namespace = object.namespace().unwrap_or_default();
     let api = Api::<MergeRequest>::namespaced(client.clone(), &namespace);
-    let body = json!({
-        "apiVersion": MergeRequest::api_version(&()),
-        "kind": MergeRequest::kind(&()),
-        "metadata": {"name": name, "uid": object.uid()},
-        "status": status,
-    });
-    let params = PatchParams::apply(manager::REFINERY).force();
-    match api.patch_status(&name, &params, &Patch::Apply(&body)).await {
-        Ok(written) => Ok(Some(Arc::new(written))),
-        Err(e) if is_gone(&e) => Ok(None),
-        Err(e) => Err(Error::kube(format!("writing the status of MergeRequest {name}"))(e)),
-    }
+    REQUEST.applied(&api, object, status).await.map_err(|source| Error::Apply {
+        doing: format!("writing the status of MergeRequest {}", object.name_any()),
+        source,
+    })
 }
 
 /// Applies a Refinery's status. Only details may be written later.

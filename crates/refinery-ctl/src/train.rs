@@ -7,13 +7,14 @@ use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use gastown_api::conditions::time;
-use gastown_api::{MergeAttempt, MergeRequest, MergeRequestStatus, Refinery};
-use gastown_core::train::{Author, Build, Landing, RequestId, Run, Source, Target};
+use gastown_api::{GateRunPhase, MergeAttempt, MergeRequest, MergeRequestStatus, Refinery};
+use gastown_core::train::{Author, Build, History, Landing, RequestId, Source, Target};
 use gastown_runtime::own_writes::resource_version;
 use gastown_types::{BranchName, CommitId};
 use jiff::{SignedDuration, Timestamp};
 use kube::ResourceExt as _;
 
+use crate::gate::{self, OwnRun};
 use crate::record::RequestRecord;
 
 /// One request, in three parts by what a crash loses.
@@ -44,6 +45,8 @@ pub(crate) struct Cached {
     pub landing: Landing,
     /// Whether the author exists.
     pub author: Author,
+    /// What is known from its runs.
+    pub history: History,
     /// The resource version of the Polecat to which we added the condition `Merged`: whether an
     /// older one in the watch cache has it does not matter.
     pub merged_version: u64,
@@ -87,6 +90,7 @@ impl Entry {
                 build: None,
                 landing: Landing::No,
                 author: Author::Unknown,
+                history: History::default(),
                 merged_version: 0,
             },
             scratch: Scratch { not_before: None, retest_at: None, why: None, history },
@@ -120,6 +124,33 @@ impl Entry {
         self.scratch.why = Some(WaitReason { reason, message });
     }
 
+    /// Has the history show how a run ended, unless the run is older than all of it.
+    pub(crate) fn note_run(&mut self, run: &OwnRun) {
+        let (Some(end), Some(finished)) = (run.past.end, run.finished) else { return };
+        let attempts = &self.scratch.history.attempts;
+        let is_it = |a: &MergeAttempt| a.job.as_ref() == Some(&run.name);
+        let is_shown = attempts.iter().any(|a| is_it(a) && a.result.is_some());
+        let is_open = attempts.iter().any(|a| is_it(a) && a.result.is_none());
+        let last = attempts.iter().filter_map(|a| a.finished_at.as_ref()).map(|t| t.0).max();
+        if is_shown || (!is_open && last.is_some_and(|last| finished < last)) {
+            return;
+        }
+        let (base, candidate) = (run.base.to_string(), run.past.candidate.to_string());
+        let attempt = self.attempt(&base, Some(&candidate));
+        attempt.gate = Some(gate::GATE.to_owned());
+        attempt.job = Some(run.name.clone());
+        attempt.finished_at = Some(time(finished));
+        let (result, reason) = match end {
+            GateRunPhase::Passed => ("Passed", None),
+            GateRunPhase::Failed => ("Failed", Some("GateFailed")),
+            GateRunPhase::Broken | GateRunPhase::Running => ("Broken", Some("Infrastructure")),
+        };
+        attempt.result = Some(result.to_owned());
+        attempt.reason = reason.map(str::to_owned);
+        let evidence = run.evidence.as_deref();
+        attempt.evidence = evidence.map(|e| gate::evidence(e, MergeAttempt::MAX_EVIDENCE));
+    }
+
     /// The unfinished attempt for this base and candidate in the history; a new one if there is
     /// none, for which the oldest one goes when there are too many.
     pub(crate) fn attempt(&mut self, base: &str, candidate: Option<&str>) -> &mut MergeAttempt {
@@ -148,12 +179,6 @@ impl Entry {
     }
 }
 
-/// A Job that was created, and that the watch cache may not show yet.
-pub(crate) struct CreatedJob {
-    pub run: Run,
-    pub at: Timestamp,
-}
-
 /// What the worker of one target branch remembers.
 #[derive(Default)]
 pub(crate) struct Train {
@@ -163,8 +188,8 @@ pub(crate) struct Train {
     pub refinery: String,
     pub target: Option<Target>,
     pub entries: HashMap<RequestId, Entry>,
-    /// Jobs by name.
-    pub created_jobs: HashMap<String, CreatedJob>,
+    /// When Jobs were created that the watch cache may not show yet, by name.
+    pub created_jobs: HashMap<String, Timestamp>,
     /// The uids of Jobs that were deleted and that the watch cache may still show.
     pub released_jobs: HashSet<String>,
     /// Why the remote cannot be used.

@@ -3,9 +3,10 @@
 use std::sync::{Arc, OnceLock};
 
 use gastown_api::names::condition;
-use gastown_api::{MergeRequest, Polecat, PolecatSpec, PolecatStatus, Refinery, Rig};
-use gastown_runtime::Runtime;
+use gastown_api::{GateRun, MergeRequest, Polecat, PolecatSpec, PolecatStatus, Refinery, Rig};
+use gastown_runtime::own_writes::OwnWrites;
 use gastown_runtime::watch::{self, Trigger, Triggers, Watch};
+use gastown_runtime::{Runtime, ours};
 use k8s_openapi::api::batch::v1::Job;
 use k8s_openapi::api::core::v1::Pod;
 use kube::runtime::reflector::{ObjectRef, Store};
@@ -23,9 +24,12 @@ pub(crate) fn start(runtime: &Runtime) -> (Stores, Triggers<Refinery>) {
     let rigs = rigs(runtime, &trigger, &known);
     let requests = requests(runtime, &trigger, &known);
     let polecats = polecats(runtime, &trigger, &known, &requests);
-    let jobs = jobs(runtime, &trigger);
-    let pods = pods(runtime, &trigger, &jobs);
-    (Stores { refineries, requests, polecats, rigs, jobs, pods }, triggers)
+    let own_runs = Arc::<OwnWrites<GateRun>>::default();
+    let gate_runs = gate_runs(runtime, &trigger, own_runs.clone());
+    let jobs = jobs(runtime, &trigger, &gate_runs);
+    let pods = pods(runtime, &trigger, &jobs, &gate_runs);
+    let stores = Stores { refineries, requests, polecats, rigs, gate_runs, own_runs, jobs, pods };
+    (stores, triggers)
 }
 
 /// The Refineries in the cache, for the watches that map changes to them. The watch of the
@@ -111,20 +115,32 @@ fn trim_polecat(polecat: &mut Polecat) {
     }
 }
 
-fn jobs(runtime: &Runtime, trigger: &Trigger<Refinery>) -> Store<Job> {
-    Watch::<Job>::all(runtime).labels(gate::SELECTOR).notify(trigger, controller_of_job).start()
-}
-
-fn controller_of_job(job: &Job) -> Option<ObjectRef<Refinery>> {
-    controller(job, "Refinery")
-}
-
-fn pods(runtime: &Runtime, trigger: &Trigger<Refinery>, jobs: &Store<Job>) -> Store<Pod> {
-    let jobs = jobs.clone();
-    let map = move |pod: &Pod| {
-        let job = controller::<Job>(pod, "Job").and_then(|reference| jobs.get(&reference));
-        job.and_then(|job| controller_of_job(&job))
+fn gate_runs(
+    runtime: &Runtime,
+    trigger: &Trigger<Refinery>,
+    own: Arc<OwnWrites<GateRun>>,
+) -> Store<GateRun> {
+    let map = move |run: &GateRun| {
+        own.observe(run);
+        parent::<Refinery>(run)
     };
+    Watch::<GateRun>::all(runtime).notify(trigger, map).start()
+}
+
+fn jobs(runtime: &Runtime, trigger: &Trigger<Refinery>, gate_runs: &Store<GateRun>) -> Store<Job> {
+    let runs = gate_runs.clone();
+    let map = move |job: &Job| refinery_of(job, &runs);
+    Watch::<Job>::all(runtime).labels(gate::SELECTOR).notify(trigger, map).start()
+}
+
+fn pods(
+    runtime: &Runtime,
+    trigger: &Trigger<Refinery>,
+    jobs: &Store<Job>,
+    gate_runs: &Store<GateRun>,
+) -> Store<Pod> {
+    let (jobs, runs) = (jobs.clone(), gate_runs.clone());
+    let map = move |pod: &Pod| refinery_of(jobs.get(&parent::<Job>(pod)?)?.as_ref(), &runs);
     Watch::<Pod>::all(runtime)
         .labels(gate::SELECTOR)
         .trim(|pod| pod.spec = None)
@@ -132,13 +148,15 @@ fn pods(runtime: &Runtime, trigger: &Trigger<Refinery>, jobs: &Store<Job>) -> St
         .start()
 }
 
-/// The controller of an object, if it is of this kind.
-fn controller<K: Resource<DynamicType = ()>>(
-    object: &impl Resource,
-    kind: &str,
-) -> Option<ObjectRef<K>> {
-    let namespace = object.meta().namespace.clone().unwrap_or_default();
-    let mut owners = object.meta().owner_references.iter().flatten();
-    let owner = owners.find(|o| o.controller == Some(true) && o.kind == kind)?;
+/// The Refinery of the run that a Job is of.
+fn refinery_of(job: &Job, runs: &Store<GateRun>) -> Option<ObjectRef<Refinery>> {
+    let run = runs.get(&parent::<GateRun>(job)?)?;
+    parent(run.as_ref())
+}
+
+/// The controller that an object names, if it is of this kind.
+fn parent<P: Resource<DynamicType = ()>>(child: &impl Resource) -> Option<ObjectRef<P>> {
+    let namespace = child.meta().namespace.clone().unwrap_or_default();
+    let owner = ours::controller::<P>(child)?;
     Some(ObjectRef::new(&owner.name).within(&namespace))
 }

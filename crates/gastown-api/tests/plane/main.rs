@@ -6,6 +6,7 @@
 // `json!` where it is written, not a borrow of it.
 #![allow(clippy::needless_pass_by_value)]
 
+mod admission;
 mod defaults;
 mod fixture;
 mod immutable;

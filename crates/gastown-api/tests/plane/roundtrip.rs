@@ -1,7 +1,9 @@
 //! Manifests and statuses with every field, through the API server and our types and back.
 
 use futures::future::join_all;
-use gastown_api::{BeadStore, Convoy, Escalation, MergeRequest, Polecat, Refinery, Rig, Witness};
+use gastown_api::{
+    BeadStore, Convoy, Escalation, GateRun, MergeRequest, Polecat, Refinery, Rig, Witness,
+};
 use kube::api::{Api, ListParams};
 use kube::core::DeserializeGuard;
 use serde::Serialize;
@@ -31,6 +33,7 @@ fn again(object: &Value) -> Value {
         "Witness" => through::<Witness>(object),
         "Refinery" => through::<Refinery>(object),
         "BeadStore" => through::<BeadStore>(object),
+        "GateRun" => through::<GateRun>(object),
         "MergeRequest" => through::<MergeRequest>(object),
         other => panic!("no kind {other}"),
     }

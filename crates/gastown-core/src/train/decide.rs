@@ -1,14 +1,15 @@
 use std::ops::ControlFlow;
 
-use gastown_api::MergePhase;
+use gastown_api::{GateRunPurpose, MergePhase};
 use gastown_types::CommitId;
 use jiff::{SignedDuration, Timestamp};
 
 use super::order::{queue, under_test};
+use super::runs::{Verdict, expired};
 use super::snapshot::{
     Author, Build, Built, Landing, Request, Run, RunState, Snapshot, Source, Target,
 };
-use super::{Car, GateId, GateResult, KEPT_SECONDS, RequestId, Step, Tested, Verdict, Waiting};
+use super::{Car, GateId, GateResult, KEPT_SECONDS, RequestId, Step, Tested, Waiting};
 
 /// While there is something to do, the remote is asked again after this many seconds.
 pub const REMOTE_POLL_SECONDS: i64 = 30;
@@ -17,7 +18,7 @@ pub const SOURCE_MISSING_SECONDS: i64 = 300;
 /// This many broken runs in a row are tried again within seconds, later ones after ten minutes.
 pub const BROKEN_RUNS_RETRIED_SOON: u32 = 3;
 /// How often in a request's life its gate is run again after a failure, before anybody is blamed.
-pub const MAX_RERUNS: u32 = 1;
+pub const MAX_RETRIES: u32 = 1;
 /// A request whose target is broken is tested again after this many seconds, or earlier when the
 /// target moves.
 pub const BROKEN_TARGET_SECONDS: i64 = 600;
@@ -117,53 +118,44 @@ fn finish_landings(snapshot: &Snapshot) -> Rule {
 
 /// Whether a gate passed the commit; it may be another gate than the present one.
 fn passed(r: &Request, commit: &CommitId) -> bool {
-    r.verdicts.iter().any(|v| v.candidate == *commit && v.result == GateResult::Pass)
-}
-
-fn verdict<'a>(r: &'a Request, run: &Run) -> Option<&'a Verdict> {
-    r.verdicts.iter().find(|v| v.candidate == run.candidate && v.gate == run.gate)
+    r.history.verdicts.iter().any(|v| v.candidate == *commit && v.result == GateResult::Pass)
 }
 
 /// Results are recorded before their Jobs are deleted. A result holds for its commit, whatever the
 /// target did meanwhile.
 fn take_results(snapshot: &Snapshot) -> Rule {
-    for run in &snapshot.runs {
+    for run in snapshot.runs.iter().filter(|run| !run.recorded) {
         let Some(r) = open(snapshot).find(|r| r.id == run.request) else { continue };
-        if verdict(r, run).is_some() {
-            continue;
-        }
-        let of_target = r.build.as_ref().is_some_and(|b| b.base == run.candidate);
         let record = |result| Step::RecordVerdict {
-            job: run.job.clone(),
+            run: run.name.clone(),
             request: r.id.clone(),
-            candidate: run.candidate.clone(),
-            gate: run.gate.clone(),
             result,
-            until: (of_target && result == GateResult::Fail)
+            until: (run.purpose == GateRunPurpose::Control && result == GateResult::Fail)
                 .then(|| after(snapshot.now, BROKEN_TARGET_SECONDS)),
         };
         match &run.state {
             RunState::Passed => return ControlFlow::Break(record(GateResult::Pass)),
             RunState::Failed => return ControlFlow::Break(record(GateResult::Fail)),
             RunState::Broken(why) => {
-                let soon = 10 << r.broken_runs.min(8);
-                let wait = if r.broken_runs < BROKEN_RUNS_RETRIED_SOON { soon } else { 600 };
+                let soon = 10 << r.history.broken_runs.min(8);
+                let wait =
+                    if r.history.broken_runs < BROKEN_RUNS_RETRIED_SOON { soon } else { 600 };
                 let until = after(snapshot.now, wait);
                 return ControlFlow::Break(Step::RecordBrokenRun {
-                    job: run.job.clone(),
+                    run: run.name.clone(),
                     request: r.id.clone(),
                     why: why.clone(),
                     until,
                 });
             }
-            RunState::Running(_) => {}
+            RunState::Unstarted | RunState::Running(_) => {}
         }
     }
     NEXT
 }
 
-/// A Job is deleted when its verdict is recorded, and when nobody waits for it: its request has
-/// ended, the gate has changed, or the request now has another candidate.
+/// A Job is deleted when its run's end is recorded, and a run with its Job when nobody waits for it:
+/// its request has ended, the gate has changed, or the request now has another candidate.
 fn release_jobs(snapshot: &Snapshot) -> Rule {
     for run in &snapshot.runs {
         let wanted = open(snapshot).find(|r| r.id == run.request).is_some_and(|r| {
@@ -173,26 +165,32 @@ fn release_jobs(snapshot: &Snapshot) -> Rule {
                 }
                 _ => false,
             };
-            verdict(r, run).is_none() && !other && snapshot.gate.as_ref() == Some(&run.gate)
+            !run.recorded && !other && snapshot.gate.as_ref() == Some(&run.gate)
         });
         if !wanted {
-            return ControlFlow::Break(Step::ReleaseJob { job: run.job.clone() });
+            return ControlFlow::Break(Step::ReleaseJob { run: run.name.clone() });
         }
     }
     NEXT
 }
 
-/// A newer request of the same branch or author replaces the older one, unless the older one is
-/// under test: then the newer one comes next.
+/// A newer request of the same Polecat, or one that names the older as its previous one, replaces it
+/// once its commit was seen on its branch; unless the older one is under test: then the newer one
+/// comes next. Both are of one namespace: nobody else's request replaces anything.
 fn replace_old_requests(snapshot: &Snapshot) -> Rule {
     let age = |r: &Request| (r.created, r.attempt, r.name.clone());
+    // What has landed or went back to its author was there.
+    let was_there = |r: &Request| match &r.end {
+        Some(end) => matches!(end.phase, MergePhase::Landed | MergePhase::Rework),
+        None => r.source == Source::Present,
+    };
     for r in open(snapshot).filter(|r| !under_test(snapshot, r)) {
-        let namespace = r.name.split('/').next();
+        let (namespace, name) = r.name.split_once('/').unwrap_or_default();
         let newer = |o: &&Request| {
-            let related = o.branch == r.branch || o.polecat.is_some() && o.polecat == r.polecat;
-            let named = o.previous.as_deref() == r.name.split('/').nth(1)
-                && o.name.split('/').next() == namespace;
-            o.id != r.id && (related && age(o) > age(r) || named)
+            let of_namespace = o.name.split_once('/').is_some_and(|(other, _)| other == namespace);
+            let of_author = o.polecat.is_some() && o.polecat == r.polecat;
+            let related = of_author || o.previous.as_deref() == Some(name);
+            o.id != r.id && of_namespace && related && age(o) > age(r) && was_there(o)
         };
         if let Some(by) = snapshot.requests.iter().find(newer) {
             return ControlFlow::Break(Step::Supersede {
@@ -231,7 +229,10 @@ fn clean_up(snapshot: &Snapshot) -> Rule {
             return ControlFlow::Break(Step::DeleteRequest(r.id.clone()));
         }
     }
-    NEXT
+    match expired(snapshot) {
+        Some(run) => ControlFlow::Break(Step::DeleteRun(run.name.clone())),
+        None => NEXT,
+    }
 }
 
 /// When there is something to do, the remote must have been asked recently.
@@ -326,57 +327,71 @@ fn advance(snapshot: &Snapshot, r: &Request, tip: &CommitId, seen: Timestamp) ->
 
 /// The next step for a request whose candidate is built on the tip.
 fn test_and_land(snapshot: &Snapshot, r: &Request, car: Car, seen: Timestamp) -> Step {
-    let request = r.id.clone();
-    if let Some(tested) = Tested::of(car.clone(), snapshot.gate.as_ref(), &r.verdicts) {
+    let verdicts = &r.history.verdicts;
+    if let Some(tested) = Tested::of(car.clone(), snapshot.gate.as_ref(), verdicts) {
         return Step::Land(tested);
     }
     // Without a gate every car counts as tested, so there is one.
     let Some(gate) = &snapshot.gate else {
         return Step::Wait { on: Waiting::Blocked, until: None };
     };
-    let car = match blame(r, &car.commit, &car.base, gate) {
-        Blame::Untested => car,
+    let is_of_it = |run: &&Run| {
+        run.request == r.id
+            && run.gate == *gate
+            && (run.candidate == car.commit || run.candidate == car.base)
+    };
+    if let Some(run) = snapshot.runs.iter().find(is_of_it) {
+        return go_on(run, car, seen);
+    }
+    let next = |car: Car, purpose| {
+        let (gate, run) = (gate.clone(), r.history.last_run + 1);
+        Step::EnsureGate { car, gate, run, purpose }
+    };
+    match blame(r, &car.commit, &car.base, gate) {
+        // On a target that is broken the request is tried again: it may repair it.
+        Blame::Untested | Blame::Target => next(car, GateRunPurpose::Test),
         // A gate that fails by chance costs one more run, and none of the author's attempts.
-        Blame::Unproven if r.reruns < MAX_RERUNS => return Step::Rerun(request),
-        Blame::Unproven => Car { commit: car.base.clone(), ..car },
-        Blame::Request(failed) => return send_back(r, "GateFailed", failed.evidence.clone()),
-        Blame::Target => return Step::Retest(request),
-    };
-    let is_of_car =
-        |run: &&Run| run.request == r.id && run.candidate == car.commit && run.gate == *gate;
-    let Some(run) = snapshot.runs.iter().find(is_of_car) else {
-        return Step::EnsureGate { car, gate: gate.clone(), run: r.runs_done + 1 };
-    };
+        Blame::Unproven if r.history.retries < MAX_RETRIES => next(car, GateRunPurpose::Retry),
+        Blame::Unproven => next(Car { commit: car.base.clone(), ..car }, GateRunPurpose::Control),
+        Blame::Request => send_back(r, "GateFailed", String::new()),
+    }
+}
+
+/// The next step for a run of the car, or of its base, that has not ended.
+fn go_on(run: &Run, car: Car, seen: Timestamp) -> Step {
     let message = match &run.state {
+        RunState::Unstarted => {
+            let car = Car { commit: run.candidate.clone(), ..car };
+            let (gate, purpose) = (run.gate.clone(), run.purpose);
+            return Step::EnsureGate { car, gate, run: run.number, purpose };
+        }
         RunState::Running(message) => message.clone(),
         // The results of runs that are over were taken by an earlier rule.
         RunState::Passed | RunState::Failed | RunState::Broken(_) => String::new(),
     };
-    let on = Waiting::Gate { request, message };
+    let on = Waiting::Gate { request: car.request, message };
     Step::Wait { on, until: Some(after(seen, REMOTE_POLL_SECONDS)) }
 }
 
 /// Who is to blame for a failed run.
-enum Blame<'a> {
+enum Blame {
     /// The gate has not run on the candidate.
     Untested,
-    /// Nobody yet: the gate has not run on the target alone since the failure.
+    /// Nobody yet: the gate has not run on the target alone since the last failure.
     Unproven,
     /// The request: the target alone was tested later, and passed.
-    Request(&'a Verdict),
+    Request,
     /// The target: it fails alone as well.
     Target,
 }
 
-fn blame<'a>(r: &'a Request, candidate: &CommitId, tip: &CommitId, gate: &GateId) -> Blame<'a> {
-    let Some(at) = r.verdicts.iter().position(|v| v.candidate == *candidate && v.gate == *gate)
-    else {
-        return Blame::Untested;
-    };
-    match r.verdicts[at..].iter().find(|v| v.candidate == *tip && v.gate == *gate).map(|v| v.result)
-    {
+fn blame(r: &Request, candidate: &CommitId, tip: &CommitId, gate: &GateId) -> Blame {
+    let all = &r.history.verdicts;
+    let is_on = |v: &Verdict, commit: &CommitId| v.candidate == *commit && v.gate == *gate;
+    let Some(last) = all.iter().rposition(|v| is_on(v, candidate)) else { return Blame::Untested };
+    match all[last..].iter().find(|v| is_on(v, tip)).map(|v| v.result) {
         None => Blame::Unproven,
-        Some(GateResult::Pass) => Blame::Request(&r.verdicts[at]),
+        Some(GateResult::Pass) => Blame::Request,
         Some(GateResult::Fail) => Blame::Target,
     }
 }

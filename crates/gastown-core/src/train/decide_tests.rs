@@ -25,21 +25,40 @@ fn a_held_request_waits_and_a_rejected_one_ends() {
 }
 
 #[test]
-fn a_newer_request_of_the_branch_replaces_the_older() {
-    let mut sim = Simulation::new(2, BTreeSet::new(), BTreeSet::new(), true);
-    sim.snapshot.requests[1].branch = sim.snapshot.requests[0].branch.clone();
-    sim.snapshot.requests[1].created += SignedDuration::from_secs(1);
-    assert_eq!(
-        decide(&sim.snapshot),
-        Step::Supersede { request: RequestId("uid-0".into()), by: "ns/mr-1".into() }
-    );
+fn a_newer_request_of_the_author_replaces_the_older_once_its_commit_was_seen() {
+    let replaced = Step::Supersede { request: RequestId("uid-0".into()), by: "ns/mr-1".into() };
+    let by = |change: fn(&mut Request)| {
+        let mut sim = Simulation::new(2, BTreeSet::new(), BTreeSet::new(), true);
+        sim.snapshot.requests[1].created += SignedDuration::from_secs(1);
+        sim.snapshot.requests[1].source = Source::Present;
+        change(&mut sim.snapshot.requests[1]);
+        decide(&sim.snapshot)
+    };
+    let same_author = |r: &mut Request| r.polecat = Some("polecat-0".into());
+    assert_eq!(by(same_author), replaced);
+    assert_eq!(by(|r| r.previous = Some("mr-0".into())), replaced);
+    // What a stranger can make of a name, a branch, a uid or a commit that nobody has.
+    let forgeries: [fn(&mut Request); 6] = [
+        |r| r.branch = "feature/0".parse().unwrap(),
+        |r| (r.name, r.polecat) = ("other/mr-1".into(), Some("polecat-0".into())),
+        |r| (r.name, r.previous) = ("other/mr-1".into(), Some("mr-0".into())),
+        |r| (r.source, r.polecat) = (Source::Unknown, Some("polecat-0".into())),
+        |r| {
+            (r.created, r.polecat) =
+                (start() - SignedDuration::from_secs(9), Some("polecat-0".into()))
+        },
+        |r| (r.created, r.previous) = (start() - SignedDuration::from_secs(9), Some("mr-0".into())),
+    ];
+    for forge in forgeries {
+        assert_ne!(by(forge), replaced);
+    }
 }
 
 #[test]
 fn a_failed_run_is_blamed_on_the_request_only_when_the_target_alone_passes() {
     let mut sim = Simulation::new(1, BTreeSet::from([0]), BTreeSet::new(), true);
     let tip = sim.tip();
-    for _ in 0..=MAX_RERUNS {
+    for _ in 0..=MAX_RETRIES {
         while sim.act(decide(&sim.snapshot)) {}
         assert!(sim.snapshot.runs.iter().all(|r| r.candidate != tip));
         sim.finish(false);
@@ -85,13 +104,14 @@ fn on_a_broken_target_the_remote_is_polled_and_the_gate_runs_again_later() {
     let mut sim = Simulation::new(1, BTreeSet::new(), BTreeSet::new(), true);
     sim.push(true);
     let (mut fetches, mut retests) = (0, 0);
-    while retests < 2 {
+    // The first run, and two more.
+    while retests < 3 {
         let step = decide(&sim.snapshot);
         match &step {
             Step::Wait { on: Waiting::Gate { .. }, .. } => sim.finish(false),
             Step::Wait { until, .. } => sim.snapshot.now = until.unwrap(),
             Step::Fetch => fetches += 1,
-            Step::Retest(_) => retests += 1,
+            Step::EnsureGate { purpose: GateRunPurpose::Test, .. } => retests += 1,
             _ => {}
         }
         sim.act(step);
@@ -106,7 +126,7 @@ fn a_newer_request_waits_for_the_verdict_on_the_older() {
     let mut sim = Simulation::new(1, BTreeSet::new(), BTreeSet::new(), true);
     while sim.act(decide(&sim.snapshot)) {}
     let mut newer = request(1);
-    newer.branch = sim.snapshot.requests[0].branch.clone();
+    newer.polecat = sim.snapshot.requests[0].polecat.clone();
     newer.created += SignedDuration::from_secs(1);
     sim.snapshot.requests.push(newer);
     assert_eq!(decide(&sim.snapshot), Step::Fetch);
@@ -125,7 +145,7 @@ fn a_newer_request_waits_for_the_verdict_on_the_older() {
 fn broken_runs_back_off_without_blame_and_others_continue() {
     let mut sim = Simulation::new(2, BTreeSet::new(), BTreeSet::new(), true);
     let mut waits = Vec::new();
-    while sim.snapshot.requests[0].broken_runs < 5 {
+    while sim.snapshot.requests[0].history.broken_runs < 5 {
         match decide(&sim.snapshot) {
             Step::Wait { on: Waiting::Gate { request, .. }, .. } => {
                 sim.finish(request.0 == "uid-0");

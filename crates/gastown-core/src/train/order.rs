@@ -29,7 +29,7 @@ pub(super) fn under_test(snapshot: &Snapshot, request: &Request) -> bool {
         (Some(Build { base, built: Built::Candidate(commit) }), Target::At { tip, .. })
             if base == tip =>
         {
-            request.verdicts.iter().any(|v| {
+            request.history.verdicts.iter().any(|v| {
                 v.candidate == *commit
                     && Some(&v.gate) == snapshot.gate.as_ref()
                     && v.result == GateResult::Pass

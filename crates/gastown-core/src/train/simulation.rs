@@ -3,6 +3,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use gastown_api::GateRunPhase;
 use gastown_types::CommitId;
 use gastown_types::digest::short_digest;
 use jiff::{SignedDuration, Timestamp};
@@ -34,11 +35,8 @@ pub(super) fn request(n: u32) -> Request {
         retry: 0,
         retried: 0,
         end: None,
-        verdicts: Vec::new(),
-        broken_runs: 0,
-        runs_done: 0,
+        history: History::default(),
         not_before: None,
-        reruns: 0,
         retest_at: None,
         source: Source::Unknown,
         build: None,
@@ -56,6 +54,10 @@ pub(super) const SAVED_SECONDS: i64 = 2 * KEPT_SECONDS;
 /// What is true of remote and gates, beside the snapshot that the controller has of them.
 pub(super) struct Simulation {
     pub(super) snapshot: Snapshot,
+    /// The runs that are stored, by request.
+    stored: BTreeMap<RequestId, Vec<PastRun>>,
+    /// The number of the first run that counts.
+    since: BTreeMap<RequestId, u32>,
     /// The remote's target, oldest first.
     history: Vec<CommitId>,
     /// The commits on the target that have a request's trailer.
@@ -87,9 +89,12 @@ impl Simulation {
             delete_branches: true,
             requests: (0..requests).map(request).collect(),
             runs: Vec::new(),
+            ended_runs: Vec::new(),
         };
         Self {
             snapshot,
+            stored: BTreeMap::new(),
+            since: BTreeMap::new(),
             history: vec![commit(&["root"])],
             landed: BTreeMap::new(),
             ran: BTreeMap::new(),
@@ -127,6 +132,25 @@ impl Simulation {
         });
     }
 
+    /// What the controller reads of a request's runs, after they changed.
+    fn read_runs(&mut self, id: &RequestId) {
+        let runs = self.stored.get(id).cloned().unwrap_or_default();
+        let since = self.since.get(id).copied().unwrap_or_default();
+        self.at(id).history = History::of(runs, since);
+    }
+
+    /// Records the end of a run; returns it.
+    fn record(&mut self, name: &str, end: GateRunPhase) -> Run {
+        let run = self.snapshot.runs.iter_mut().find(|r| r.name == name).unwrap();
+        assert!(!run.recorded, "an end is recorded twice");
+        run.recorded = true;
+        let run = run.clone();
+        let stored = self.stored.get_mut(&run.request).unwrap();
+        stored.iter_mut().find(|p| p.number == run.number).unwrap().end = Some(end);
+        self.read_runs(&run.request);
+        run
+    }
+
     fn build(&self, id: &RequestId, base: &CommitId) -> Built {
         if let Some(commit) = self.landed.get(id) {
             return Built::Landed(commit.clone());
@@ -151,55 +175,60 @@ impl Simulation {
                 let built = self.build(&request, &base);
                 self.at(&request).build = Some(Build { base, built });
             }
-            Step::EnsureGate { car, gate, run } => {
-                let job = gate_job_name("r", &car.commit, &gate.0, "", run);
-                assert!(!self.snapshot.runs.iter().any(|r| r.job == job), "the same run twice");
-                self.snapshot.runs.push(Run {
-                    job,
-                    request: car.request,
-                    candidate: car.commit,
-                    gate,
-                    state: RunState::Running(String::new()),
-                });
+            Step::EnsureGate { car, gate, run: number, purpose } => {
+                let name = gate_job_name("r", &car.commit, &gate.0, &car.request.0, number);
+                let state = RunState::Running(String::new());
+                if let Some(run) = self.snapshot.runs.iter_mut().find(|r| r.name == name) {
+                    assert_eq!(run.state, RunState::Unstarted, "the same run twice");
+                    run.state = state;
+                    return true;
+                }
+                let runs = self.stored.entry(car.request.clone()).or_default();
+                assert!(runs.iter().all(|r| r.number < number), "a number is used twice");
+                let (request, candidate) = (car.request, car.commit);
+                let (past, of_gate) = (candidate.clone(), gate.clone());
+                runs.push(PastRun { number, candidate: past, gate: of_gate, purpose, end: None });
+                let recorded = false;
+                let of = request.clone();
+                let run = Run { name, number, request, candidate, gate, purpose, state, recorded };
+                self.snapshot.runs.push(run);
+                self.read_runs(&of);
                 assert_eq!(self.snapshot.runs.len(), 1, "one request at a time");
             }
-            Step::RecordVerdict { request, candidate, gate, result, until, .. } => {
-                assert_eq!(
-                    self.ran.get(&candidate),
-                    Some(&(result == GateResult::Pass)),
-                    "a verdict that does not come from a run"
-                );
+            Step::RecordVerdict { run, request, result, until } => {
+                let pass = result == GateResult::Pass;
+                let end = if pass { GateRunPhase::Passed } else { GateRunPhase::Failed };
+                let run = self.record(&run, end);
+                let ran = self.ran.get(&run.candidate);
+                assert_eq!(ran, Some(&pass), "a verdict that does not come from a run");
+                if run.purpose == GateRunPurpose::Retry {
+                    let verdicts = &self.at(&request).history.verdicts;
+                    let before = verdicts[..verdicts.len() - 1].last().map(|v| v.result);
+                    assert_eq!(before, Some(GateResult::Fail), "a retry without a failure");
+                }
                 let r = self.at(&request);
-                r.verdicts.push(Verdict { candidate, gate, result, evidence: "log".into() });
                 r.retest_at = until.or(r.retest_at);
             }
-            Step::Rerun(request) => {
-                let r = self.at(&request);
-                assert_eq!(
-                    r.verdicts.last().map(|v| v.result),
-                    Some(GateResult::Fail),
-                    "a gate is run again without a failure"
-                );
-                (r.runs_done, r.reruns) = (r.runs_done + 1, r.reruns + 1);
-                r.verdicts.clear();
+            Step::RecordBrokenRun { run, request, until, .. } => {
+                self.record(&run, GateRunPhase::Broken);
+                self.snapshot.runs.retain(|r| r.name != run);
+                self.at(&request).not_before = Some(until);
             }
-            Step::Retest(request) => {
-                let broken = matches!(&self.snapshot.target, Target::At { tip, .. } if self.broken_tips.contains(tip));
-                assert!(broken, "a working target is taken for a broken one");
-                let r = self.at(&request);
-                (r.runs_done, r.retest_at) = (r.runs_done + 1, None);
-                r.verdicts.clear();
+            Step::ReleaseJob { run: name } => {
+                let at = self.snapshot.runs.iter().position(|r| r.name == name).unwrap();
+                let Run { number, request, recorded, .. } = self.snapshot.runs.remove(at);
+                if recorded {
+                    let finished = self.snapshot.now;
+                    self.snapshot.ended_runs.push(EndedRun { name, request, finished });
+                } else if let Some(runs) = self.stored.get_mut(&request) {
+                    // Nothing was learnt from it. Its number is used again only when it was the last.
+                    runs.retain(|r| r.number != number);
+                }
             }
-            Step::RecordBrokenRun { job, request, until, .. } => {
-                self.snapshot.runs.retain(|r| r.job != job);
-                let r = self.at(&request);
-                (r.broken_runs, r.runs_done, r.not_before) =
-                    (r.broken_runs + 1, r.runs_done + 1, Some(until));
-            }
-            Step::ReleaseJob { job } => {
-                let before = self.snapshot.runs.len();
-                self.snapshot.runs.retain(|r| r.job != job);
-                assert!(self.snapshot.runs.len() < before);
+            Step::DeleteRun(name) => {
+                let before = self.snapshot.ended_runs.len();
+                self.snapshot.ended_runs.retain(|r| r.name != name);
+                assert!(self.snapshot.ended_runs.len() < before);
             }
             Step::Land(tested) => self.land(&tested),
             Step::ReadBack { request, commit } => {
@@ -247,8 +276,10 @@ impl Simulation {
             }
             Step::Reopen(request) => {
                 let r = self.at(&request);
-                (r.end, r.broken_runs, r.not_before, r.retried) = (None, 0, None, r.retry);
-                r.verdicts.clear();
+                (r.end, r.not_before, r.retried) = (None, None, r.retry);
+                let since = r.history.last_run + 1;
+                self.since.insert(request.clone(), since);
+                self.read_runs(&request);
             }
             Step::DeleteRequest(request) => {
                 assert_eq!(self.at(&request).saved_until, None, "the refs are forgotten");
@@ -290,12 +321,16 @@ impl Simulation {
             8 => self.push(true),
             1 => self.finish(true),
             2..=4 => self.finish(false),
-            // The process is killed and loses its memory; verdicts and ends are in annotations, Jobs
-            // stay.
+            // The process is killed and loses its memory; runs and ends are stored, Jobs stay.
             5 => self.lose_memory(),
             // Somebody erases statuses.
             6 => self.snapshot.requests.iter_mut().for_each(|r| r.author_notified = false),
             7 => self.snapshot.now += SignedDuration::from_secs(40),
+            // Somebody deletes a Job.
+            9 => {
+                let running = self.snapshot.runs.iter_mut().filter(|run| !run.recorded);
+                running.for_each(|run| run.state = RunState::Unstarted);
+            }
             _ => {}
         }
     }

@@ -1,7 +1,8 @@
+use gastown_api::GateRunPurpose;
 use gastown_types::{BranchName, CommitId};
 use jiff::Timestamp;
 
-use super::{End, GateId, RequestId, Verdict};
+use super::{End, GateId, History, RequestId};
 
 /// Everything that a decision about one target branch depends on.
 #[derive(Clone, Debug, PartialEq)]
@@ -16,8 +17,10 @@ pub struct Snapshot {
     pub delete_branches: bool,
     /// All requests for this target, ended ones too.
     pub requests: Vec<Request>,
-    /// The gate Jobs of this Refinery.
+    /// The gate's runs of this Refinery that have not ended, or whose Job is still there.
     pub runs: Vec<Run>,
+    /// The other runs of this Refinery that are kept, the oldest first.
+    pub ended_runs: Vec<EndedRun>,
 }
 
 /// What is known of the target branch.
@@ -70,17 +73,10 @@ pub struct Request {
     pub retried: i32,
     /// How it ended, if it did.
     pub end: Option<End>,
-    /// The verdicts on its candidates and on the tips that they were built on, oldest first.
-    pub verdicts: Vec<Verdict>,
-    /// How many of its latest runs in a row were broken by infrastructure.
-    pub broken_runs: u32,
-    /// How many of its runs are over without a verdict that counts; the next run has the next
-    /// number.
-    pub runs_done: u32,
+    /// What is known from its runs.
+    pub history: History,
     /// When it may be tried again.
     pub not_before: Option<Timestamp>,
-    /// How often its gate was run again after a failure.
-    pub reruns: u32,
     /// When it may be tested again on a tip that is broken.
     pub retest_at: Option<Timestamp>,
     /// Whether its commit is on its branch.
@@ -159,24 +155,43 @@ pub enum Author {
     Gone,
 }
 
-/// A gate's run: one Job.
+/// A gate's run: a GateRun, and its Job of the same name.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Run {
-    /// The Job's name.
-    pub job: String,
+    /// Its name.
+    pub name: String,
+    /// Its number among the runs of its request.
+    pub number: u32,
     /// The request that it tests.
     pub request: RequestId,
     /// The commit that it tests.
     pub candidate: CommitId,
     /// The gate.
     pub gate: GateId,
+    /// Why it runs.
+    pub purpose: GateRunPurpose,
     /// Its state.
     pub state: RunState,
+    /// Whether its end is recorded: then only its Job is left to delete.
+    pub recorded: bool,
+}
+
+/// A run whose end is recorded and whose Job is gone.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct EndedRun {
+    /// Its name.
+    pub name: String,
+    /// The request that it tested.
+    pub request: RequestId,
+    /// When its end was recorded.
+    pub finished: Timestamp,
 }
 
 /// The state of a run.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum RunState {
+    /// It has no Job yet, or none any more.
+    Unstarted,
     /// The pod waits or runs; the text names what it waits for, and is empty when it runs.
     Running(String),
     /// The gate exited with code 0.

@@ -2,10 +2,10 @@
 
 use std::collections::BTreeMap;
 
-use gastown_api::Polecat;
+use gastown_api::{MergeRequest, Polecat};
 use gastown_core::train::RequestId;
 use gastown_git::{GitError, RefUpdate, Remote};
-use gastown_types::CommitId;
+use gastown_types::{BranchName, CommitId};
 use kube::ResourceExt as _;
 use kube::runtime::reflector::ObjectRef;
 
@@ -13,6 +13,7 @@ use super::fetch::fetch;
 use super::record::save;
 use crate::error::Error;
 use crate::pass::Pass;
+use crate::record::RequestRecord;
 use crate::train::{Entry, Train, in_seconds};
 
 /// How many refs with saved work are recorded of one request.
@@ -37,11 +38,7 @@ pub(super) async fn branch(
             return Ok(());
         }
     };
-    // Another open request of the same branch still needs it.
-    let is_needed = train
-        .entries
-        .iter()
-        .any(|(other, e)| other != id && e.durable.branch == branch && e.is_open());
+    let is_needed = is_needed(pass, train, id, &branch);
     if pass.refinery.spec.delete_merged_branches && branch != pass.target && !is_needed {
         let update = RefUpdate { name: branch.full(), expected: Some(commit), new: None };
         if !delete(pass, train, remote, id, update).await? {
@@ -53,6 +50,22 @@ pub(super) async fn branch(
         e.durable.record.saved = saved;
     }
     save(pass, train, id).await
+}
+
+/// Whether another open request needs the branch: one for this target, or for another one of the same
+/// repository.
+fn is_needed(pass: &Pass<'_>, train: &Train, id: &RequestId, branch: &BranchName) -> bool {
+    let here = |(other, e): (&RequestId, &Entry)| {
+        other != id && e.durable.branch == *branch && e.is_open()
+    };
+    let elsewhere = |r: &MergeRequest| {
+        r.spec.source_branch == branch.as_str()
+            && (&r.spec.rig_ref, r.spec.target_branch.as_str())
+                != (&pass.refinery.spec.rig_ref, pass.target.as_str())
+            && RequestRecord::of(r).end.is_none()
+            && pass.ctx.is_of_repository(&r.spec.rig_ref, &pass.url)
+    };
+    train.entries.iter().any(here) || pass.ctx.stores.requests.find(elsewhere).is_some()
 }
 
 /// Deletes the refs with what was saved beside landed work, those that are still as they were at the

@@ -101,35 +101,13 @@ pub(super) async fn reopen(
     let retried = e.object().spec.retry;
     let record = &mut e.durable.record;
     record.end = None;
-    record.verdicts.clear();
-    record.broken_runs = 0;
-    // Another run of the same candidate is another Job.
-    record.runs_done += 1;
+    // No earlier run counts any more.
+    record.since = e.cached.history.last_run + 1;
     record.retried = retried;
     (e.cached.build, e.cached.landing) = (None, Landing::No);
+    // Its author may have gone since it was looked up.
+    e.cached.author = Author::Unknown;
     (e.scratch.not_before, e.scratch.retest_at) = (None, None);
-    save(pass, train, id).await
-}
-
-/// Runs the gate of a request again after a failure.
-pub(super) async fn rerun(pass: &Pass<'_>, train: &mut Train, id: &RequestId) -> Result<(), Error> {
-    if let Some(e) = train.entry(id) {
-        e.durable.record.reruns += 1;
-    }
-    retest(pass, train, id).await
-}
-
-/// Drops the verdicts of a request, so that it is tested again.
-pub(super) async fn retest(
-    pass: &Pass<'_>,
-    train: &mut Train,
-    id: &RequestId,
-) -> Result<(), Error> {
-    let Some(e) = train.entry(id) else { return Ok(()) };
-    e.durable.record.verdicts.clear();
-    // Another run of the same commits is another Job.
-    e.durable.record.runs_done += 1;
-    e.scratch.retest_at = None;
     save(pass, train, id).await
 }
 

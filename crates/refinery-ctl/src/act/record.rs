@@ -19,14 +19,13 @@ use crate::train::Train;
 pub(super) async fn save(pass: &Pass<'_>, train: &mut Train, id: &RequestId) -> Result<(), Error> {
     let Some(e) = train.entry(id) else { return Ok(()) };
     let (text, object) = (e.durable.record.text(), e.object());
-    if object.annotations().get(annotation::VERDICTS) == Some(&text) {
+    if object.annotations().get(annotation::REQUEST_RECORD) == Some(&text) {
         return Ok(());
     }
     let name = object.name_any();
     let namespace = object.namespace().unwrap_or_default();
     let api = Api::<MergeRequest>::namespaced(pass.client(), &namespace);
-    let patch =
-        json!({"metadata": {"uid": object.uid(), "annotations": {annotation::VERDICTS: text}}});
+    let patch = json!({"metadata": {"uid": object.uid(), "annotations": {annotation::REQUEST_RECORD: text}}});
     let params =
         PatchParams { field_manager: Some(manager::REFINERY.into()), ..PatchParams::default() };
     match api.patch(&name, &params, &Patch::Merge(&patch)).await {

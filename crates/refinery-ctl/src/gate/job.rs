@@ -1,14 +1,12 @@
 //! The Job that tests a candidate: an init container fetches it, another runs the gate's command.
 
-use gastown_api::names::{annotation, label};
-use gastown_api::{GateTemplate, Refinery};
+use gastown_api::{GateRun, GateTemplate, Refinery};
 use gastown_runtime::apply;
-use gastown_types::is_label_value;
 use k8s_openapi::api::batch::v1::Job;
 use kube::ResourceExt as _;
 use serde_json::{Value, json};
 
-use super::{CONTAINER, FETCH, JobRecipe};
+use super::{CONTAINER, FETCH};
 use crate::args::GateSettings;
 
 fn restricted(read_only: bool) -> Value {
@@ -25,30 +23,25 @@ fn restricted(read_only: bool) -> Value {
 pub(crate) fn job(
     refinery: &Refinery,
     settings: &GateSettings,
-    recipe: &JobRecipe,
+    run: &GateRun,
     ca: &str,
 ) -> Result<Job, serde_json::Error> {
     let template = refinery.spec.gate_template.clone().unwrap_or_default();
-    let labels = json!({
-        "app.kubernetes.io/component": "gate",
-        "app.kubernetes.io/managed-by": "refinery-ctl",
-        label::RIG: Some(&refinery.spec.rig_ref).filter(|name| is_label_value(name)),
-    });
+    let labels = super::labels(refinery);
     let body = json!({
         "apiVersion": "batch/v1",
         "kind": "Job",
         "metadata": {
-            "name": recipe.job_name(refinery),
-            "namespace": refinery.namespace(),
+            "name": run.name_any(),
+            "namespace": run.namespace(),
             "labels": labels,
-            "annotations": {annotation::RECIPE: serde_json::to_string(recipe)?},
-            "ownerReferences": apply::owner(refinery).ok().into_iter().collect::<Vec<_>>(),
+            "ownerReferences": apply::owner(run).ok().into_iter().collect::<Vec<_>>(),
         },
         "spec": {
             "backoffLimit": 0,
             "completions": 1,
             "parallelism": 1,
-            "template": {"metadata": {"labels": labels}, "spec": pod(refinery, settings, recipe, ca, &template)},
+            "template": {"metadata": {"labels": labels}, "spec": pod(refinery, settings, run, ca, &template)},
         },
     });
     serde_json::from_value(body)
@@ -57,7 +50,7 @@ pub(crate) fn job(
 fn pod(
     refinery: &Refinery,
     settings: &GateSettings,
-    recipe: &JobRecipe,
+    run: &GateRun,
     ca: &str,
     template: &GateTemplate,
 ) -> Value {
@@ -78,7 +71,7 @@ fn pod(
         },
         "imagePullSecrets": template.image_pull_secrets,
         "nodeSelector": template.node_selector,
-        "initContainers": [fetch_container(refinery, settings, recipe, ca)],
+        "initContainers": [fetch_container(refinery, settings, run, ca)],
         "containers": [gate_container(refinery, settings, template)],
         "volumes": [
             {"name": "workspace", "emptyDir": {}},
@@ -92,12 +85,7 @@ fn pod(
 }
 
 /// The container that fetches the candidate; it alone has a token.
-fn fetch_container(
-    refinery: &Refinery,
-    settings: &GateSettings,
-    recipe: &JobRecipe,
-    ca: &str,
-) -> Value {
+fn fetch_container(refinery: &Refinery, settings: &GateSettings, run: &GateRun, ca: &str) -> Value {
     let url = format!(
         "{}/git/{}/{}",
         settings.git_endpoint.trim_end_matches('/'),
@@ -107,8 +95,8 @@ fn fetch_container(
     let mut env = vec![
         json!({"name": "HOME", "value": "/home/nonroot"}),
         json!({"name": "GASTOWN_GIT_URL", "value": url}),
-        json!({"name": "GASTOWN_CANDIDATE", "value": recipe.candidate}),
-        json!({"name": "GASTOWN_BASE", "value": recipe.base}),
+        json!({"name": "GASTOWN_CANDIDATE", "value": run.spec.candidate}),
+        json!({"name": "GASTOWN_BASE", "value": run.spec.base}),
         json!({"name": "GASTOWN_TARGET_BRANCH", "value": refinery.spec.target_branch}),
         json!({"name": "GASTOWN_CA", "value": ca}),
         json!({"name": "GASTOWN_TOKEN_FILE", "value": "/var/run/gastown/token/token"}),

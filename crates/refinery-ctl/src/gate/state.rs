@@ -5,7 +5,7 @@ use gastown_core::train::RunState;
 use gastown_types::text;
 use jiff::Timestamp;
 use k8s_openapi::api::batch::v1::Job;
-use k8s_openapi::api::core::v1::{ContainerState, ContainerStatus, Pod};
+use k8s_openapi::api::core::v1::{ContainerState, ContainerStateTerminated, ContainerStatus, Pod};
 use kube::ResourceExt as _;
 
 use super::{CONTAINER, FETCH};
@@ -20,10 +20,15 @@ const NO_POD_SECONDS: i64 = 15;
 const START_SECONDS: i64 = 60;
 
 /// The state of a Job: read from its pod, which is the first to know, or else from the Job itself.
-pub(crate) fn state(job: &Job, pod: Option<&Pod>, now: Timestamp) -> RunState {
-    match pod {
-        Some(pod) => of_pod(pod, now),
-        None => without_pod(job, now),
+/// A Job of ours makes one pod: of several none is believed.
+pub(crate) fn state(job: &Job, pods: &[impl AsRef<Pod>], now: Timestamp) -> RunState {
+    match pods {
+        [] => without_pod(job, now),
+        [pod] => of_pod(pod.as_ref(), now),
+        several => RunState::Broken(format!(
+            "{} pods name the Job as their controller, and it makes one",
+            several.len()
+        )),
     }
 }
 
@@ -167,6 +172,18 @@ fn pending(pod: &Pod, gate: Option<&ContainerStatus>) -> String {
         Some(c) => format!("its pod is not scheduled: {}", c.message.clone().unwrap_or_default()),
         None => STARTING.to_owned(),
     }
+}
+
+/// How the gate's container ended, if it has.
+pub(crate) fn terminated(pod: &Pod) -> Option<ContainerStateTerminated> {
+    let statuses = pod.status.iter().flat_map(|s| s.container_statuses.iter().flatten());
+    statuses.filter(|c| c.name == CONTAINER).find_map(|c| c.state.clone()?.terminated)
+}
+
+/// The end of a text, of at most so many bytes.
+pub(crate) fn last_bytes(text: &str, max: usize) -> &str {
+    let from = (text.len().saturating_sub(max)..=text.len()).find(|at| text.is_char_boundary(*at));
+    &text[from.unwrap_or(text.len())..]
 }
 
 /// The end of a gate's log for its author: cleaned, and at most `max` characters.

@@ -1,9 +1,15 @@
+use std::sync::Arc;
+
 use gastown_api::RefinerySpec;
 use gastown_runtime::proxy::ProxyArgs;
 use jiff::Timestamp;
+use k8s_openapi::api::batch::v1::Job;
+use k8s_openapi::api::core::v1::Pod;
 use serde_json::{Value, json};
 
 use super::*;
+
+const NO_PODS: &[Arc<Pod>] = &[];
 
 fn now() -> Timestamp {
     "2026-01-01T01:00:00Z".parse().unwrap()
@@ -15,7 +21,8 @@ fn job(status: &Value) -> Job {
 
 fn with_pod(status: &Value) -> RunState {
     let pod = json!({"metadata": {"name": "p", "creationTimestamp": "2026-01-01T00:00:00Z"}, "status": status});
-    state(&job(&json!({})), Some(&serde_json::from_value(pod).unwrap()), now())
+    let pod: Pod = serde_json::from_value(pod).unwrap();
+    state(&job(&json!({})), &[Arc::new(pod)], now())
 }
 
 fn ended(name: &str, code: i32, reason: &str) -> Value {
@@ -90,16 +97,16 @@ fn a_failed_job_without_a_pod_is_broken_and_not_failed() {
             &json!({"conditions": [{"type": kind, "status": "True", "reason": "BackoffLimitExceeded", "lastTransitionTime": at}]}),
         )
     };
-    assert!(is_broken(&state(&condition("Failed", "2026-01-01T00:00:00Z"), None, now())));
+    assert!(is_broken(&state(&condition("Failed", "2026-01-01T00:00:00Z"), NO_PODS, now())));
     assert!(matches!(
-        state(&condition("Failed", "2026-01-01T00:59:58Z"), None, now()),
+        state(&condition("Failed", "2026-01-01T00:59:58Z"), NO_PODS, now()),
         RunState::Running(_)
     ));
     assert_eq!(
-        state(&condition("Complete", "2026-01-01T00:00:00Z"), None, now()),
+        state(&condition("Complete", "2026-01-01T00:00:00Z"), NO_PODS, now()),
         RunState::Passed
     );
-    assert!(matches!(state(&job(&json!({})), None, now()), RunState::Running(_)));
+    assert!(matches!(state(&job(&json!({})), NO_PODS, now()), RunState::Running(_)));
 }
 
 fn refinery() -> Refinery {
@@ -128,27 +135,58 @@ fn settings() -> GateSettings {
     }
 }
 
-fn recipe() -> JobRecipe {
+fn made() -> GateRun {
     let commit = |c: &str| c.repeat(40).parse().unwrap();
     let car = Car { request: RequestId("uid-m".into()), base: commit("a"), commit: commit("c") };
-    JobRecipe::new(&car, &commit("b"), &gate_id(&refinery(), &settings()).unwrap(), 1)
+    let request = json!({
+        "apiVersion": "gastown.gastown.io/v1alpha1", "kind": "MergeRequest",
+        "metadata": {"name": "mr", "namespace": "team", "uid": "uid-m"},
+        "spec": {"rigRef": "web", "sourceBranch": "b", "commit": "b".repeat(40), "targetBranch": "main"},
+    });
+    let request = serde_json::from_value(request).unwrap();
+    let gate = gate_id(&refinery(), &settings()).unwrap();
+    let mut made = run(&refinery(), &request, &car, &gate, 1, GateRunPurpose::Test);
+    made.metadata.uid = Some("uid-run".into());
+    made
 }
 
 #[test]
-fn a_job_has_a_recipe_only_if_we_own_it_and_the_name_matches() {
-    let made = super::job(&refinery(), &settings(), &recipe(), "PEM").unwrap();
-    assert_eq!(JobRecipe::of(&made, &refinery()), Some(recipe()));
-    let mut renamed = made.clone();
-    renamed.metadata.name = Some("gate-0123456789abcdef".into());
-    assert_eq!(JobRecipe::of(&renamed, &refinery()), None);
+fn a_run_is_ours_only_where_we_control_it_and_its_name_follows_from_its_spec() {
+    let own = OwnRun::of(&made(), &refinery()).unwrap();
+    assert_eq!((own.request.0.as_str(), own.past.end), ("uid-m", None));
+    let forgeries: [fn(&mut GateRun); 9] = [
+        |run| run.metadata.name = Some("gate-0123456789abcdef".into()),
+        |run| run.metadata.namespace = Some("tenant".into()),
+        |run| run.metadata.owner_references = None,
+        |run| run.spec.candidate = "d".repeat(40),
+        |run| run.spec.gate_digest = "another".into(),
+        |run| run.spec.members[0].uid = "another".into(),
+        |run| run.spec.members.clear(),
+        |run| run.spec.run = 2,
+        |run| run.spec.refinery_ref = "another".into(),
+    ];
+    for forge in forgeries {
+        let mut forged = made();
+        forge(&mut forged);
+        assert_eq!(OwnRun::of(&forged, &refinery()), None);
+    }
     let mut other = refinery();
     other.metadata.uid = Some("another".into());
-    assert_eq!(JobRecipe::of(&made, &other), None);
+    assert_eq!(OwnRun::of(&made(), &other), None);
+}
+
+#[test]
+fn of_several_pods_of_a_job_none_is_believed() {
+    let pod: Pod = serde_json::from_value(json!({"status": {"phase": "Succeeded"}})).unwrap();
+    let pod = Arc::new(pod);
+    let of = |pods: &[Arc<Pod>]| state(&job(&json!({})), pods, now());
+    assert_eq!(of(std::slice::from_ref(&pod)), RunState::Passed);
+    assert!(matches!(of(&[pod.clone(), pod]), RunState::Broken(_)));
 }
 
 #[test]
 fn the_gate_s_pod_is_restricted_and_has_no_token_beside_its_command() {
-    let made = super::job(&refinery(), &settings(), &recipe(), "PEM").unwrap();
+    let made = super::job(&refinery(), &settings(), &made(), "PEM").unwrap();
     let spec = made.spec.unwrap();
     assert_eq!(spec.backoff_limit, Some(0));
     assert_eq!(spec.ttl_seconds_after_finished, None);
@@ -203,7 +241,7 @@ fn a_starting_run_has_one_message_and_not_one_for_each_step() {
     let fresh = |seconds: i64| {
         let at = Timestamp::from_second(now().as_second() - seconds).unwrap();
         let job = json!({"metadata": {"name": "gate-1", "creationTimestamp": at.to_string()}});
-        state(&serde_json::from_value(job).unwrap(), None, now())
+        state(&serde_json::from_value(job).unwrap(), NO_PODS, now())
     };
     let starts = RunState::Running("its pod is starting".into());
     assert_eq!(fresh(1), starts);

@@ -143,9 +143,9 @@ fn gated(snapshot: &Snapshot, train: &Train) -> Draft {
 /// Why gates do not run at all, if a request had this many broken runs in a row.
 pub(crate) fn gate_problem(train: &Train) -> Option<String> {
     let is_stuck =
-        |e: &&Entry| e.is_open() && e.durable.record.broken_runs > BROKEN_RUNS_RETRIED_SOON;
+        |e: &&Entry| e.is_open() && e.cached.history.broken_runs > BROKEN_RUNS_RETRIED_SOON;
     let e = train.entries.values().filter(is_stuck).min_by_key(|e| e.object().name_any())?;
-    let (runs, name) = (e.durable.record.broken_runs, e.object().name_any());
+    let (runs, name) = (e.cached.history.broken_runs, e.object().name_any());
     let last = e.scratch.why.as_ref().map(|why| why.message.as_str()).unwrap_or_default();
     Some(format!("infrastructure broke {runs} gate runs of MergeRequest {name} in a row: {last}"))
 }
@@ -175,7 +175,7 @@ pub(crate) fn target_health(snapshot: &Snapshot) -> Option<bool> {
         return Some(false);
     }
     // The commit that became the tip was tested before, and so was a tip on which a request failed.
-    let verdicts = snapshot.requests.iter().flat_map(|r| r.verdicts.iter());
+    let verdicts = snapshot.requests.iter().flat_map(|r| r.history.verdicts.iter());
     verdicts
         .filter(|v| v.candidate == *tip && v.gate == *gate)
         .map(|v| v.result == GateResult::Pass)

@@ -134,7 +134,7 @@ fn state(snapshot: &Snapshot, train: &Train, id: &RequestId, e: &Entry) -> State
 }
 
 fn under_test(e: &Entry, run: &Run) -> State {
-    let job = &run.job;
+    let job = &run.name;
     match &run.state {
         RunState::Running(message) if !message.is_empty() => {
             State::testing("GatePending", format!("Job {job}: {message}"))
@@ -157,7 +157,7 @@ fn about_to_land<'a>(snapshot: &Snapshot, request: &'a Request) -> Option<&'a Co
     let gate = snapshot.gate.as_ref()?;
     let is_pass =
         |v: &Verdict| v.candidate == *commit && v.gate == *gate && v.result == GateResult::Pass;
-    request.verdicts.iter().any(is_pass).then_some(commit)
+    request.history.verdicts.iter().any(is_pass).then_some(commit)
 }
 
 /// The message for a target on which the gate fails.

@@ -82,7 +82,7 @@ async fn what_was_saved_beside_landed_work_goes_when_the_rig_does_not_keep_it_an
     let pod = fixture.gate(&[]).await?;
     fixture.gate_ends(&pod, 0, "").await?;
     until(TIMEOUT, &fixture.requests(), "mr-a", "the refs to be recorded", |request| {
-        let record = request?.annotations().get("gastown.io/verdicts")?;
+        let record = request?.annotations().get("gastown.io/request-record")?;
         (record.contains(&kept) && !record.contains(&foreign)).then_some(())
     })
     .await?;
@@ -97,7 +97,7 @@ async fn what_was_saved_beside_landed_work_goes_when_the_rig_does_not_keep_it_an
     let short = json!({"spec": {"settings": {"wipRetention": "1s"}}});
     rigs.patch(&fixture.rig, &PatchParams::default(), &Patch::Merge(short)).await?;
     until(TIMEOUT, &fixture.requests(), "mr-a", "the refs to be deleted", |request| {
-        let record = request?.annotations().get("gastown.io/verdicts")?;
+        let record = request?.annotations().get("gastown.io/request-record")?;
         (!record.contains(&kept)).then_some(())
     })
     .await?;
@@ -321,13 +321,14 @@ async fn a_run_that_infrastructure_broke_blames_nobody_and_is_repeated() -> Resu
 }
 
 #[tokio::test]
-async fn a_newer_request_of_the_branch_supersedes_the_older() -> Result<()> {
+async fn a_newer_request_of_the_author_supersedes_the_older() -> Result<()> {
     let fixture = Fixture::new().await?;
+    let polecat = fixture.polecat("nux").await?;
     let first = fixture.branch("feature/n", "a", "1\n");
     let blocker = fixture.branch("feature/blocker", "b", "1\n");
     fixture.submit("mr-0", "feature/blocker", &blocker, None).await?;
     let pod = fixture.gate(&[]).await?;
-    fixture.submit("mr-1", "feature/n", &first, None).await?;
+    fixture.submit("mr-1", "feature/n", &first, Some(&polecat)).await?;
     fixture.checkout("feature/n", "feature/n");
     let second = fixture.commit("more", &[("a", "2\n")]);
     fixture.push("feature/n");
@@ -380,7 +381,7 @@ async fn without_statuses_nothing_runs_twice_and_phases_come_back() -> Result<()
         object.status = Some(MergeRequestStatus::default());
         fixture.requests().replace_status(name, &kube::api::PostParams::default(), &object).await?;
     }
-    let forget = json!({"metadata": {"annotations": {"gastown.io/verdicts": null}}});
+    let forget = json!({"metadata": {"annotations": {"gastown.io/request-record": null}}});
     fixture.requests().patch("good", &PatchParams::default(), &Patch::Merge(&forget)).await?;
     let mut refinery = fixture.refineries().get("refinery").await?;
     refinery.status = None;

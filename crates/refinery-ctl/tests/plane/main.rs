@@ -5,5 +5,6 @@
 
 mod endpoint;
 mod fixture;
+mod forgeries;
 mod landing;
 mod waiting;

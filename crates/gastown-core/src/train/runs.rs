@@ -1,0 +1,180 @@
+//! What follows from the runs of a request's gate, and how long runs are kept.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use gastown_api::{GateRunPhase, GateRunPurpose};
+use gastown_types::CommitId;
+use jiff::{SignedDuration, Timestamp};
+
+use super::{EndedRun, GateId, GateResult, KEPT_SECONDS, Request, RequestId, Snapshot};
+
+/// How many ended runs of an open request are kept.
+const MAX_OF_OPEN: usize = 64;
+/// How many ended runs of requests that are not open are kept.
+const MAX_OTHERS: usize = 1000;
+
+/// A run as it is stored.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PastRun {
+    /// Its number among the runs of its request, from 1.
+    pub number: u32,
+    /// The commit that is tested.
+    pub candidate: CommitId,
+    /// The gate.
+    pub gate: GateId,
+    /// Why it runs.
+    pub purpose: GateRunPurpose,
+    /// How it ended; `None` while it has not.
+    pub end: Option<GateRunPhase>,
+}
+
+/// A gate's verdict on a commit.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Verdict {
+    /// The commit that was tested.
+    pub candidate: CommitId,
+    /// The gate.
+    pub gate: GateId,
+    /// Whether it passed.
+    pub result: GateResult,
+}
+
+/// What the runs of a request come to.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct History {
+    /// The verdicts that count, on candidates and on the tips that they were built on, oldest first.
+    pub verdicts: Vec<Verdict>,
+    /// How many of the latest runs in a row were broken by infrastructure.
+    pub broken_runs: u32,
+    /// How many runs tested a candidate once more after a failure.
+    pub retries: u32,
+    /// The highest number of a run; the next run has the next one.
+    pub last_run: u32,
+}
+
+impl History {
+    /// What these runs come to. Those before number `since` do not count: a person had the request
+    /// tried again.
+    pub fn of(mut runs: Vec<PastRun>, since: u32) -> Self {
+        runs.sort_by_key(|run| run.number);
+        let mut history = Self::default();
+        for run in runs {
+            history.last_run = history.last_run.max(run.number);
+            if run.number < since {
+                continue;
+            }
+            history.retries += u32::from(run.purpose == GateRunPurpose::Retry);
+            let result = match run.end {
+                Some(GateRunPhase::Passed) => GateResult::Pass,
+                Some(GateRunPhase::Failed) => GateResult::Fail,
+                Some(GateRunPhase::Broken) => {
+                    history.broken_runs += 1;
+                    continue;
+                }
+                Some(GateRunPhase::Running) | None => continue,
+            };
+            history.broken_runs = 0;
+            let PastRun { candidate, gate, .. } = run;
+            history.verdicts.push(Verdict { candidate, gate, result });
+        }
+        history
+    }
+}
+
+/// A run that is not kept any longer: of a request that is not open one that ended a week ago, and
+/// the oldest where there are too many.
+pub(super) fn expired(snapshot: &Snapshot) -> Option<&EndedRun> {
+    let is_open = |r: &&Request| r.end.is_none();
+    let open: BTreeSet<&RequestId> =
+        snapshot.requests.iter().filter(is_open).map(|r| &r.id).collect();
+    let (of_open, others): (Vec<_>, Vec<_>) =
+        snapshot.ended_runs.iter().partition(|run| open.contains(&run.request));
+    let kept = SignedDuration::from_secs(KEPT_SECONDS);
+    let is_old =
+        |run: &&EndedRun| run.finished.checked_add(kept).unwrap_or(Timestamp::MAX) <= snapshot.now;
+    let too_many = others.len() > MAX_OTHERS;
+    let other = others.into_iter().next().filter(|run| too_many || is_old(run));
+    let mut counts: BTreeMap<&RequestId, usize> = BTreeMap::new();
+    for run in &of_open {
+        *counts.entry(&run.request).or_default() += 1;
+    }
+    other.or_else(|| of_open.into_iter().find(|run| counts[&run.request] > MAX_OF_OPEN))
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::super::simulation::{Simulation, request, start};
+    use super::*;
+
+    fn run(number: u32, end: Option<GateRunPhase>) -> PastRun {
+        let candidate = "a".repeat(40).parse().unwrap();
+        let gate = GateId("g".into());
+        PastRun { number, candidate, gate, purpose: GateRunPurpose::Test, end }
+    }
+
+    #[test]
+    fn broken_runs_count_since_the_last_verdict_and_a_retry_of_a_person_forgets_all() {
+        use GateRunPhase::{Broken, Failed};
+        let mut runs = vec![
+            run(4, Some(Broken)),
+            run(1, Some(Broken)),
+            run(2, Some(Failed)),
+            run(3, Some(Broken)),
+            run(5, None),
+        ];
+        runs[2].purpose = GateRunPurpose::Retry;
+        let all = History::of(runs.clone(), 0);
+        assert_eq!((all.verdicts.len(), all.broken_runs, all.retries, all.last_run), (1, 2, 1, 5));
+        let again = History::of(runs, 6);
+        assert_eq!(again, History { last_run: 5, ..History::default() });
+    }
+
+    fn ended(n: usize, request: u32, age: i64) -> EndedRun {
+        EndedRun {
+            name: format!("gate-{n}"),
+            request: RequestId(format!("uid-{request}")),
+            finished: start() - SignedDuration::from_secs(age),
+        }
+    }
+
+    #[test]
+    fn runs_are_kept_for_a_week_and_in_bounded_number() {
+        let mut sim = Simulation::new(1, BTreeSet::new(), BTreeSet::new(), true);
+        let name = |snapshot: &Snapshot| expired(snapshot).map(|run| run.name.clone());
+        sim.snapshot.ended_runs = vec![ended(1, 0, 2 * KEPT_SECONDS), ended(2, 9, KEPT_SECONDS)];
+        assert_eq!(name(&sim.snapshot).as_deref(), Some("gate-2"), "that of the open one stays");
+        sim.snapshot.ended_runs.pop();
+        assert_eq!(name(&sim.snapshot), None);
+        sim.snapshot.ended_runs = (0..=MAX_OTHERS).map(|n| ended(n, 9, 0)).collect();
+        assert_eq!(name(&sim.snapshot).as_deref(), Some("gate-0"));
+        sim.snapshot.ended_runs = (0..=MAX_OF_OPEN).map(|n| ended(n, 0, 0)).collect();
+        assert_eq!(name(&sim.snapshot).as_deref(), Some("gate-0"));
+        sim.snapshot.requests = vec![request(1)];
+        assert_eq!(name(&sim.snapshot), None);
+    }
+
+    proptest! {
+        #[test]
+        fn the_order_in_which_runs_are_listed_changes_nothing(
+            ends in prop::collection::vec(0..4_u8, 0..12),
+            since in 0..14_u32,
+            seed in any::<u64>(),
+        ) {
+            let phase = |n: &u8| match n {
+                0 => None,
+                1 => Some(GateRunPhase::Passed),
+                2 => Some(GateRunPhase::Failed),
+                _ => Some(GateRunPhase::Broken),
+            };
+            let runs: Vec<_> =
+                ends.iter().zip(1..).map(|(end, number)| run(number, phase(end))).collect();
+            let mut shuffled = runs.clone();
+            shuffled.sort_by_key(|run| u64::from(run.number).wrapping_mul(seed | 1) >> 32);
+            let history = History::of(runs, since);
+            prop_assert!(history.verdicts.len() + history.broken_runs as usize <= ends.len());
+            prop_assert_eq!(History::of(shuffled, since), history);
+        }
+    }
+}
