@@ -5,19 +5,26 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use gastown_types::digest::sha256;
 use k8s_openapi::api::authentication::v1::{TokenReview, TokenReviewSpec};
 use kube::api::PostParams;
 use kube::{Api, Client};
 use parking_lot::Mutex;
+use serde::Deserialize;
+use tokio::sync::Semaphore;
 use tokio::time::Instant;
 
 /// How long the review of a valid token is cached.
 const VALID_FOR: Duration = Duration::from_secs(60);
 /// How long the review of an invalid token is cached.
 const INVALID_FOR: Duration = Duration::from_secs(10);
-/// How many reviews are cached. A stranger who sends many tokens only causes more reviews.
+/// How many reviews of valid tokens are cached, and of invalid ones: a stranger's many tokens push
+/// none of the valid ones out.
 const MAX_CACHED: usize = 4096;
+/// How many reviews are under way at a time.
+const MAX_REVIEWS: usize = 8;
 /// The longest token that is reviewed, in bytes.
 const MAX_TOKEN: usize = 16 * 1024;
 
@@ -46,49 +53,138 @@ pub enum Error {
 }
 
 type Review = Result<Identity, Error>;
-/// Until when a review counts, by the token's SHA-256: a dump of the memory holds no credentials.
-type Cache = HashMap<String, (Instant, Review)>;
+/// Reviews by the token's SHA-256: a dump of the memory holds no credentials.
+type Cache<T> = Arc<Mutex<HashMap<String, (Instant, T)>>>;
 
-/// Has tokens reviewed by the API server. Clones share the cache.
+/// Has tokens reviewed by the API server. Clones share the caches.
 #[derive(Clone)]
 pub struct TokenReviewer {
     api: Api<TokenReview>,
     audience: Arc<str>,
-    cache: Arc<Mutex<Cache>>,
+    valid: Cache<Identity>,
+    invalid: Cache<String>,
+    /// Reviews that are under way: a second caller with the same token waits for the first.
+    running: Arc<Mutex<HashMap<String, Arc<tokio::sync::Mutex<()>>>>>,
+    slots: Arc<Semaphore>,
+}
+
+/// Keeps a review, in a cache of bounded size.
+fn keep<T>(cache: &Cache<T>, key: &str, time: Duration, review: T) {
+    let (now, mut cache) = (Instant::now(), cache.lock());
+    if cache.len() >= MAX_CACHED {
+        cache.retain(|_, (until, _)| now < *until);
+        if cache.len() >= MAX_CACHED {
+            cache.clear();
+        }
+    }
+    cache.insert(key.to_owned(), (now + time, review));
+}
+
+/// What a service account's token states of itself.
+#[derive(Deserialize)]
+struct Claims {
+    #[serde(default)]
+    aud: Audiences,
+    sub: String,
+}
+
+#[derive(Deserialize)]
+#[serde(untagged)]
+enum Audiences {
+    One(String),
+    Many(Vec<String>),
+}
+
+impl Default for Audiences {
+    fn default() -> Self {
+        Self::Many(Vec::new())
+    }
+}
+
+/// Whether a text has the shape of a service account's token for the audience. It proves nothing: the
+/// signature is not looked at, nor the time, since this machine's clock may be wrong.
+fn may_be_valid(token: &str, audience: &str) -> bool {
+    let mut parts = token.split('.');
+    let (Some(_), Some(payload), Some(_), None) =
+        (parts.next(), parts.next(), parts.next(), parts.next())
+    else {
+        return false;
+    };
+    let Ok(payload) = URL_SAFE_NO_PAD.decode(payload) else { return false };
+    let Ok(claims) = serde_json::from_slice::<Claims>(&payload) else { return false };
+    let is_for_us = match &claims.aud {
+        Audiences::One(one) => one == audience,
+        Audiences::Many(all) => all.iter().any(|one| one == audience),
+    };
+    is_for_us && claims.sub.starts_with("system:serviceaccount:")
 }
 
 impl TokenReviewer {
     /// A reviewer for tokens of an audience ([`crate::AUDIENCE`]).
     pub fn new(client: Client, audience: &str) -> Self {
-        Self { api: Api::all(client), audience: audience.into(), cache: Arc::default() }
+        Self {
+            api: Api::all(client),
+            audience: audience.into(),
+            valid: Cache::default(),
+            invalid: Cache::default(),
+            running: Arc::default(),
+            slots: Arc::new(Semaphore::new(MAX_REVIEWS)),
+        }
     }
 
-    /// Reviews a token.
+    /// Reviews a token. A text that is no token for our audience costs no request.
     pub async fn review(&self, token: &str) -> Review {
         if token.is_empty() || token.len() > MAX_TOKEN {
             return Err(Error::Unauthenticated("the request has no bearer token".to_owned()));
         }
+        if !may_be_valid(token, &self.audience) {
+            return Err(Error::Unauthenticated(format!(
+                "the token is not a service account's for audience {}",
+                self.audience
+            )));
+        }
         let key = sha256(token);
-        if let Some((until, review)) = self.cache.lock().get(&key)
-            && Instant::now() < *until
-        {
-            return review.clone();
+        if let Some(known) = self.known(&key) {
+            return known;
         }
-        let review = self.request(token).await;
-        let keep = match &review {
-            Ok(_) => VALID_FOR,
-            Err(Error::Unauthenticated(_)) => INVALID_FOR,
-            Err(Error::Unavailable(_)) => return review,
-        };
-        let mut cache = self.cache.lock();
-        if cache.len() >= MAX_CACHED {
-            let now = Instant::now();
-            cache.retain(|_, (until, _)| now < *until);
-            if cache.len() >= MAX_CACHED {
-                cache.clear();
+        let own = self.running.lock().entry(key.clone()).or_default().clone();
+        let review = {
+            let _first = own.lock().await;
+            match self.known(&key) {
+                Some(known) => known,
+                None => self.request(&key, token).await,
             }
+        };
+        // The last of those that wait removes it: the map and this function hold one each.
+        let mut running = self.running.lock();
+        if Arc::strong_count(&own) <= 2 {
+            running.remove(&key);
         }
-        cache.insert(key, (Instant::now() + keep, review.clone()));
+        review
+    }
+
+    fn known(&self, key: &str) -> Option<Review> {
+        let now = Instant::now();
+        if let Some((until, identity)) = self.valid.lock().get(key)
+            && now < *until
+        {
+            return Some(Ok(identity.clone()));
+        }
+        let invalid = self.invalid.lock();
+        let (_, why) = invalid.get(key).filter(|(until, _)| now < *until)?;
+        Some(Err(Error::Unauthenticated(why.clone())))
+    }
+
+    async fn request(&self, key: &str, token: &str) -> Review {
+        let Ok(_slot) = self.slots.acquire().await else {
+            return Err(Error::Unavailable("the server is ending".to_owned()));
+        };
+        let review = self.ask(token).await;
+        match &review {
+            Ok(identity) => keep(&self.valid, key, VALID_FOR, identity.clone()),
+            Err(Error::Unauthenticated(why)) => keep(&self.invalid, key, INVALID_FOR, why.clone()),
+            Err(Error::Unavailable(_)) => {}
+        }
         review
     }
 
@@ -104,7 +200,7 @@ impl TokenReviewer {
         }
     }
 
-    async fn request(&self, token: &str) -> Review {
+    async fn ask(&self, token: &str) -> Review {
         let review = TokenReview {
             spec: TokenReviewSpec {
                 token: Some(token.to_owned()),
@@ -148,5 +244,48 @@ impl TokenReviewer {
             pod_name: claim("pod-name"),
             pod_uid: claim("pod-uid"),
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+
+    use super::*;
+
+    fn token(payload: &Value) -> String {
+        format!("e30.{}.c2ln", URL_SAFE_NO_PAD.encode(payload.to_string()))
+    }
+
+    #[test]
+    fn only_what_looks_like_a_token_for_us_is_worth_a_review() {
+        let account = "system:serviceaccount:ns:default";
+        for good in [json!("gastown"), json!(["other", "gastown"])] {
+            assert!(may_be_valid(&token(&json!({"aud": good, "sub": account})), "gastown"));
+        }
+        for bad in [
+            json!({"aud": "https://kubernetes.default.svc", "sub": account}),
+            json!({"sub": account}),
+            json!({"aud": "gastown", "sub": "somebody"}),
+            json!({"aud": 7, "sub": account}),
+            json!("gastown"),
+        ] {
+            assert!(!may_be_valid(&token(&bad), "gastown"), "{bad}");
+        }
+        let good = token(&json!({"aud": "gastown", "sub": account}));
+        for bad in ["", "junk", "a.b", "a.b.c", "a.b.c.d", &format!("{good}.x"), &good[4..]] {
+            assert!(!may_be_valid(bad, "gastown"), "{bad}");
+        }
+    }
+
+    #[test]
+    fn a_cache_is_bounded_and_strangers_do_not_empty_the_one_of_the_valid() {
+        let (valid, invalid) = (Cache::default(), Cache::default());
+        keep(&valid, "ours", VALID_FOR, "identity");
+        for n in 0..3 * MAX_CACHED {
+            keep(&invalid, &n.to_string(), INVALID_FOR, "why");
+        }
+        assert!(invalid.lock().len() <= MAX_CACHED);
+        assert!(valid.lock().contains_key("ours"));
     }
 }

@@ -156,8 +156,15 @@ pub fn spawn(
     let (sender, state) = watch::channel(Arc::new(unknown));
     let leadership = Leadership { identity: config.identity.as_str().into(), state };
     let api = Api::namespaced(client, &config.namespace);
-    let elector =
-        Elector { api, config, sender, seen: None, ours: false, metrics: metrics.clone() };
+    let elector = Elector {
+        api,
+        config,
+        sender,
+        seen: None,
+        gone: None,
+        ours: false,
+        metrics: metrics.clone(),
+    };
     (leadership, tokio::spawn(elector.run(stop)))
 }
 
@@ -168,6 +175,8 @@ struct Elector {
     sender: watch::Sender<Arc<LeaseState>>,
     /// The object as last read or written, and since when it has been unchanged.
     seen: Option<(Lease, Instant)>,
+    /// What was seen last of a lease that does not exist any more.
+    gone: Option<(Lease, Instant)>,
     /// Whether this process wrote the object in `seen`.
     ours: bool,
     metrics: Metrics,
@@ -214,7 +223,8 @@ impl Elector {
             self.read().await?;
         }
         let Some((lease, since)) = self.seen.clone() else {
-            let fresh = self.object(None, 0);
+            let Some(transitions) = self.after_deletion() else { return Ok(false) };
+            let fresh = self.object(None, transitions);
             let sent = Instant::now();
             let params = PostParams::default();
             let answer = self.timeout(self.api.create(&params, &fresh)).await?;
@@ -246,6 +256,20 @@ impl Elector {
         self.written(sent, answer)
     }
 
+    /// The fencing token of a lease that does not exist. `None` while it has to wait: somebody deleted
+    /// the lease, and its holder may not know that yet.
+    fn after_deletion(&self) -> Option<i32> {
+        let Some((gone, since)) = &self.gone else { return Some(0) };
+        let spec = gone.spec.clone().unwrap_or_default();
+        let holder = spec.holder_identity.clone().unwrap_or_default();
+        let is_free = holder.is_empty() || holder == self.config.identity;
+        let may_work = !is_free && since.elapsed() < self.expiry(&spec);
+        if may_work {
+            self.publish(&holder, spec.lease_transitions.unwrap_or_default(), Instant::now());
+        }
+        (!may_work).then(|| spec.lease_transitions.unwrap_or_default().saturating_add(1))
+    }
+
     /// A request without an answer within a quarter of the renew deadline has failed: there must be
     /// time for another one.
     async fn timeout<T>(&self, request: impl Future<Output = T>) -> Result<T, Error> {
@@ -269,9 +293,10 @@ impl Elector {
 
     async fn read(&mut self) -> Result<(), Error> {
         let Some(lease) = self.timeout(self.api.get_opt(&self.config.name)).await?? else {
-            self.seen = None;
+            self.gone = self.seen.take().or_else(|| self.gone.take());
             return Ok(());
         };
+        self.gone = None;
         let same = self.seen.as_ref().is_some_and(|(seen, _)| {
             seen.resource_version() == lease.resource_version() && seen.uid() == lease.uid()
         });
@@ -293,11 +318,17 @@ impl Elector {
                 self.publish(&identity, transitions, sent + self.config.renew_deadline);
                 Ok(true)
             }
-            // Another process was faster, or the lease was deleted: read it next time.
-            Err(kube::Error::Api(status))
-                if status.is_conflict() || status.is_already_exists() || status.is_not_found() =>
-            {
+            // Another process was faster: read it next time.
+            Err(kube::Error::Api(status)) if status.is_conflict() || status.is_already_exists() => {
                 self.ours = false;
+                Ok(false)
+            }
+            // Somebody deleted the lease, so another process may create it.
+            Err(kube::Error::Api(status)) if status.is_not_found() => {
+                self.ours = false;
+                if self.still_valid() {
+                    self.publish("", 0, Instant::now());
+                }
                 Ok(false)
             }
             Err(error) => Err(error.into()),

@@ -196,6 +196,36 @@ async fn of_two_candidates_at_once_one_is_the_holder() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_deleted_lease_has_one_holder_with_a_new_token() {
+    // After each share of the time between two renewals.
+    for tenths in 0..50 {
+        let server = Shared::default();
+        let (a, ..) = candidate(&server, "a");
+        let first = acquired(&a).await;
+        let (b, ..) = candidate(&server, "b");
+        pass(5, &[&a, &b]).await;
+        tokio::time::sleep(Duration::from_millis(100 * tenths)).await;
+        server.lock().lease = None;
+        pass(40, &[&a, &b]).await;
+        let held = a.held().or(b.held());
+        assert!(held.is_some_and(|second| second > first), "{held:?} after {first}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_standby_waits_for_a_holder_that_is_cut_off_when_its_lease_is_deleted() {
+    let server = Shared::default();
+    let (a, ..) = candidate(&server, "a");
+    acquired(&a).await;
+    let (b, ..) = candidate(&server, "b");
+    pass(7, &[&a, &b]).await;
+    server.lock().cut_off.insert("a");
+    server.lock().lease = None;
+    pass(40, &[&a, &b]).await;
+    assert!(a.held().is_none() && b.held().is_some());
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_successor_of_the_same_name_goes_on_at_once_with_a_new_token() {
     let server = Shared::default();
     let (a, _, task) = candidate(&server, "a");
