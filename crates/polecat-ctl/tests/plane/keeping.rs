@@ -162,7 +162,7 @@ async fn an_injected_container_holds_neither_the_work_nor_the_slot() {
     let (run, sync) = crate::outcomes::done_exits(1);
     fixture.kubelet.end_container(&pod, "claude", &run).await.unwrap();
     let dying = wait_pod(&fixture, &pod, |p| p.metadata.deletion_timestamp.is_some()).await;
-    assert_eq!(dying.metadata.deletion_grace_period_seconds, Some(600));
+    assert_eq!(dying.metadata.deletion_grace_period_seconds, Some(60), "its work is saved");
     fixture.kubelet.end_container(&pod, "git-sync", &sync).await.unwrap();
     fixture.wait_phase("toast", "Done").await;
     fixture.pod("polecat-second", &[]).await;
