@@ -228,7 +228,7 @@ pub enum Step {
     Rework {
         /// The request.
         request: RequestId,
-        /// `Conflict`, `GateFailed` or `SourceCommitMissing`.
+        /// `Conflict`, `GateFailed`, `GateBroken` or `SourceCommitMissing`.
         reason: &'static str,
         /// What the author needs to know.
         evidence: String,
@@ -258,6 +258,31 @@ pub enum Step {
         /// When to look again, even if nothing changes.
         until: Option<Timestamp>,
     },
+}
+
+impl Step {
+    /// The request that the step is about, where it is about one.
+    pub fn request(&self) -> Option<&RequestId> {
+        match self {
+            Self::Reopen(request)
+            | Self::NotifyAuthor(request)
+            | Self::CleanUp(request)
+            | Self::DeleteSaved(request)
+            | Self::LookUpAuthor(request)
+            | Self::DeleteRequest(request)
+            | Self::Build { request, .. }
+            | Self::RecordVerdict { request, .. }
+            | Self::RecordBrokenRun { request, .. }
+            | Self::ReadBack { request, .. }
+            | Self::MarkLanded { request, .. }
+            | Self::Rework { request, .. }
+            | Self::Reject { request, .. }
+            | Self::Supersede { request, .. } => Some(request),
+            Self::EnsureGate { car, .. } => Some(&car.request),
+            Self::Land(tested) => Some(&tested.what().request),
+            Self::Fetch | Self::ReleaseJob { .. } | Self::DeleteRun(_) | Self::Wait { .. } => None,
+        }
+    }
 }
 
 /// What the refinery waits for.

@@ -42,6 +42,9 @@ pub enum Class {
 pub enum Refusal {
     /// The ref is not at the expected commit: somebody else moved it.
     Stale,
+    /// The remote could not lock or write the ref: another write of it is under way, or the remote
+    /// has a fault. It may work later.
+    Locked,
     /// A hook of the remote refused it.
     Hook,
     /// The branch is protected.
@@ -97,6 +100,7 @@ impl fmt::Display for GitError {
             Class::Unreachable => "the remote could not be reached, or the connection broke",
             Class::Timeout => "it took longer than its deadline",
             Class::Rejected(Refusal::Stale) => "somebody else moved the branch",
+            Class::Rejected(Refusal::Locked) => "the remote could not lock or write the ref",
             Class::Rejected(Refusal::Hook) => "a hook of the remote refused it",
             Class::Rejected(Refusal::Protected) => "the branch is protected",
             Class::Rejected(Refusal::Http(_)) => {

@@ -20,6 +20,12 @@ pub(crate) const CANDIDATES: &str = "refs/gastown/candidates/";
 pub(crate) const TAGS: &str = "refs/gastown/tags/";
 /// The namespace of submodules in the mirror: `<this><candidate>/<commit>`.
 pub(crate) const MODULES: &str = "refs/gastown/modules/";
+/// The file with the identity of a mirror.
+const ID: &str = "gastown-id";
+/// With so many packs a mirror is packed anew.
+const MANY_PACKS: usize = 50;
+/// Objects that nothing refers to are kept for this long: a candidate gets its ref after it is built.
+const PRUNE: &str = "2.hours.ago";
 /// A lock of this age belongs to a git that was killed: none of ours holds one for so long.
 const DEAD_LOCK: Duration = Duration::from_secs(60);
 
@@ -64,7 +70,7 @@ impl Mirror {
         match self.try_refresh(remote, branches).await {
             Err(e)
                 if matches!(e.class, Class::Corrupt | Class::Local | Class::RefNotFound)
-                    && self.broken() =>
+                    && self.is_broken() =>
             {
                 tracing::warn!(mirror = %self.path.display(), error = %e, "the mirror is broken and is created again");
                 self.discard()?;
@@ -171,12 +177,48 @@ impl Mirror {
         let aside = self.path.with_extension("new");
         let _ = std::fs::remove_dir_all(&aside);
         init_bare(&self.git, &aside, sha256).await?;
+        let id = format!("{} {:?}", std::process::id(), SystemTime::now());
+        std::fs::write(aside.join(ID), digest::sha256(id))
+            .map_err(|e| GitError::local("name a mirror", e))?;
         let _ = std::fs::remove_dir_all(&self.path);
         std::fs::rename(&aside, &self.path)
             .map_err(|e| GitError::local(format!("create {}", self.path.display()), e))
     }
 
-    fn broken(&self) -> bool {
+    /// Which creation of the mirror this is: what was learnt from another one is not in it. `None`
+    /// when it does not exist.
+    pub fn id(&self) -> Option<String> {
+        std::fs::read_to_string(self.path.join(ID)).ok()
+    }
+
+    /// Packs the objects anew, and drops those that nothing refers to, when there are many packs. The
+    /// caller lets no fetch of the mirror run meanwhile.
+    pub async fn pack(&self) -> Result<(), GitError> {
+        let folder = self.path.join("objects/pack");
+        let is_pack =
+            |name: &std::ffi::OsStr| Path::new(name).extension().is_some_and(|e| e == "pack");
+        let entries = std::fs::read_dir(folder).into_iter().flatten().flatten();
+        if entries.filter(|e| is_pack(&e.file_name())).count() < MANY_PACKS {
+            return Ok(());
+        }
+        let prune = format!("--prune={PRUNE}");
+        let call = self.git.call(["gc", "--quiet", "--no-detach", &prune]).repo(&self.path);
+        call.doing("pack a mirror").patient().output().await.map(drop)
+    }
+
+    /// Deletes the mirrors under the folder `root` that are not among those that are used.
+    pub fn sweep(root: &Path, used: &[PathBuf]) {
+        for entry in std::fs::read_dir(root).into_iter().flatten().flatten() {
+            let path = entry.path();
+            if path.extension().is_some_and(|e| e == "git") && !used.contains(&path) {
+                tracing::info!(mirror = %path.display(), "deleted a mirror that nothing uses");
+                let _ = std::fs::remove_dir_all(&path);
+            }
+        }
+    }
+
+    /// Whether it exists and cannot be used.
+    pub fn is_broken(&self) -> bool {
         if !self.path.exists() {
             return false;
         }

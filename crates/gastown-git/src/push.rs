@@ -168,18 +168,25 @@ fn refusal(summary: &str, stderr: &[u8]) -> Refusal {
         let protected = output.contains("protected branch");
         return if protected { Refusal::Protected } else { Refusal::Hook };
     }
-    let stale = has(&[
+    if has(&[
         "stale info",
         "fetch first",
         "non-fast-forward",
-        "cannot lock ref",
-        "failed to update ref",
-        "already exists",
+        "reference already exists",
         "incorrect old value",
-        "failed to lock",
         "remote ref updated",
-    ]);
-    if stale { Refusal::Stale } else { Refusal::Other }
+    ]) {
+        return Refusal::Stale;
+    }
+    if has(&["cannot lock ref", "failed to update ref", "failed to lock", "already exists"]) {
+        // Only the error output beside it states whether the ref was elsewhere, or cannot be written.
+        let output = String::from_utf8_lossy(stderr).to_ascii_lowercase();
+        let elsewhere = [&summary, &output]
+            .iter()
+            .any(|text| text.contains("but expected") || text.contains("reference already exists"));
+        return if elsewhere { Refusal::Stale } else { Refusal::Locked };
+    }
+    Refusal::Other
 }
 
 #[cfg(test)]
@@ -204,5 +211,20 @@ mod tests {
         assert!(matches!(hook, PushOutcome::Rejected(Refusal::Hook, _)));
         let protected = outcome('!', "[remote rejected] (protected branch hook declined)", b"");
         assert!(matches!(protected, PushOutcome::Rejected(Refusal::Protected, _)));
+    }
+
+    #[test]
+    fn a_ref_that_cannot_be_written_has_not_moved() {
+        let of = |summary: &str, stderr: &str| refusal(summary, stderr.as_bytes());
+        let failed = "[remote rejected] (failed to update ref)";
+        let raced = "remote: error: cannot lock ref 'refs/heads/a': is at 1111 but expected 2222";
+        assert_eq!(of(failed, raced), Refusal::Stale);
+        let locked = "remote: error: Unable to create '/r.git/refs/heads/a.lock': File exists.";
+        assert_eq!(of(failed, locked), Refusal::Locked);
+        assert_eq!(of(failed, ""), Refusal::Locked);
+        let summary = "[remote rejected] (cannot lock ref 'refs/heads/a': is at 1 but expected 2)";
+        assert_eq!(of(summary, ""), Refusal::Stale);
+        assert_eq!(of("[rejected] (stale info)", ""), Refusal::Stale);
+        assert_eq!(of("[remote rejected] (unpacker error)", ""), Refusal::Other);
     }
 }

@@ -3,6 +3,7 @@
 use std::collections::{HashMap, HashSet};
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use gastown_api::conditions::is_true;
 use gastown_api::names::condition;
@@ -24,6 +25,9 @@ use crate::candidates::Candidates;
 use crate::gate::OwnRun;
 use crate::metrics::RefineryMetrics;
 use crate::train::Train;
+
+/// How often mirrors that nothing uses are looked for.
+const SWEEP_EVERY: Duration = Duration::from_secs(3600);
 
 /// One branch of one repository (its normalised URL): what one worker at a time works on.
 pub(crate) type TrainKey = (String, BranchName);
@@ -58,6 +62,8 @@ pub(crate) struct Context {
     pub pace: Pace,
     pub candidates: Candidates,
     pub trains: Mutex<HashMap<TrainKey, Arc<tokio::sync::Mutex<Train>>>>,
+    /// When mirrors that nothing uses were deleted last.
+    pub swept: Mutex<Option<Instant>>,
     /// One lock for each mirror, by normalised URL: one fetch at a time.
     pub mirror_locks: Mutex<HashMap<String, Arc<tokio::sync::Mutex<()>>>>,
 }
@@ -65,6 +71,25 @@ pub(crate) struct Context {
 impl Context {
     pub(crate) fn mirror(&self, url: &GitUrl) -> Mirror {
         Mirror::at(self.git.clone(), &self.data_dir.join("mirrors"), url)
+    }
+
+    /// Deletes the mirrors of repositories that no Refinery is of any more, at most once an hour.
+    pub(crate) async fn sweep_mirrors(&self) {
+        {
+            let mut swept = self.swept.lock();
+            if swept.is_some_and(|at| at.elapsed() < SWEEP_EVERY) {
+                return;
+            }
+            *swept = Some(Instant::now());
+        }
+        let refineries = self.stores.refineries.state();
+        let urls = refineries.iter().filter_map(|refinery| {
+            self.rig(&refinery.spec.rig_ref)?.spec.git_url.parse::<GitUrl>().ok()
+        });
+        let used: Vec<PathBuf> = urls.map(|url| self.mirror(&url).path().to_owned()).collect();
+        let root = self.data_dir.join("mirrors");
+        // What fails is tried again in an hour.
+        let _ = tokio::task::spawn_blocking(move || Mirror::sweep(&root, &used)).await;
     }
 
     pub(crate) fn mirror_lock(&self, url: &GitUrl) -> Arc<tokio::sync::Mutex<()>> {

@@ -3,6 +3,7 @@
 use gastown_git::GitError;
 use gastown_runtime::apply;
 use gastown_runtime::controller::{Class, Classify};
+use gastown_types::text;
 
 /// A failed reconcile, or a failed step of one.
 #[derive(Debug, thiserror::Error)]
@@ -51,6 +52,30 @@ impl Classify for Error {
             Self::Internal(_) => Class::Fatal,
             Self::LeaseLost => Class::Conflict,
         }
+    }
+}
+
+impl Error {
+    /// Whether the API server refuses what was attempted: a missing permission, a policy, a quota. It
+    /// concerns one object, and does not pass by itself.
+    pub(crate) fn is_refusal(&self) -> bool {
+        match self {
+            Self::Kube { .. } | Self::Apply { .. } => {
+                matches!(self.class(), Class::Forbidden | Class::InvalidSpec)
+            }
+            Self::Git(_) | Self::Internal(_) | Self::LeaseLost => false,
+        }
+    }
+
+    /// What was attempted, and the other side's words.
+    pub(crate) fn sentence(&self) -> String {
+        let mut text = self.to_string();
+        let mut source = std::error::Error::source(self);
+        while let Some(cause) = source {
+            text = format!("{text}: {cause}");
+            source = cause.source();
+        }
+        text::line(&text, 900)
     }
 }
 

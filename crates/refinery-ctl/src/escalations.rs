@@ -14,10 +14,14 @@ const TARGET_BROKEN: &str = "TargetBroken";
 const GATE_BROKEN: &str = "GateBroken";
 /// A request has to be worked on again, and its author does not exist any more.
 const AUTHOR_GONE: &str = "AuthorGone";
+/// The remote refuses to let a tested request land.
+const PUSH_REJECTED: &str = "PushRejected";
+/// After so many refusals in a row a person is needed.
+const MAX_REFUSED: u32 = 3;
 /// The reasons for Escalations about a Refinery.
 pub(crate) const REFINERY_REASONS: [&str; 2] = [TARGET_BROKEN, GATE_BROKEN];
 /// The reasons for Escalations about a MergeRequest.
-pub(crate) const REQUEST_REASONS: [&str; 1] = [AUTHOR_GONE];
+pub(crate) const REQUEST_REASONS: [&str; 2] = [AUTHOR_GONE, PUSH_REJECTED];
 
 /// The problems that one object has now, of the reasons that apply to its kind.
 pub(crate) struct Problems {
@@ -35,8 +39,8 @@ pub(crate) fn problems(snapshot: &Snapshot, train: &Train, refinery: &Refinery) 
     }];
     for e in train.entries.values() {
         let present: Vec<Problem> = of_request(e).into_iter().collect();
-        // A request without a problem never had one, unless a person asked for another try.
-        if !present.is_empty() || e.durable.record.retried > 0 {
+        // Another request without a problem never had one.
+        if !present.is_empty() || e.durable.record.retried > 0 || was_refused(e) {
             let subject = Subject::of(e.object(), &e.object().spec.rig_ref);
             all.push(Problems { subject, reasons: &REQUEST_REASONS, present });
         }
@@ -66,7 +70,30 @@ fn of_refinery(snapshot: &Snapshot, train: &Train, target: &str) -> Vec<Problem>
     problems
 }
 
+/// Whether the remote refused to let it land before it did.
+fn was_refused(e: &Entry) -> bool {
+    let attempts = &e.scratch.history.attempts;
+    !e.is_open() && attempts.iter().any(|a| a.result.as_deref() == Some(PUSH_REJECTED))
+}
+
 fn of_request(e: &Entry) -> Option<Problem> {
+    refused(e).or_else(|| author_gone(e))
+}
+
+/// The remote refuses the landing again and again.
+fn refused(e: &Entry) -> Option<Problem> {
+    let refused = e.scratch.refused.as_ref().filter(|r| e.is_open() && r.times >= MAX_REFUSED)?;
+    let name = e.object().name_any();
+    let summary = format!("MergeRequest {name} passed its gate and does not land: {}", refused.why);
+    let details = format!(
+        "It was refused {} times and is tried again at most every half hour. A rule of the remote may \
+         want another committer, a signature, or a pull request.",
+        refused.times
+    );
+    Some(Problem { reason: PUSH_REJECTED, severity: Severity::High, summary, details })
+}
+
+fn author_gone(e: &Entry) -> Option<Problem> {
     let end = e.durable.record.end.as_ref();
     let end = end.filter(|end| end.phase == MergePhase::Rejected && end.reason == AUTHOR_GONE)?;
     let name = e.object().name_any();

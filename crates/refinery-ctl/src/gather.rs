@@ -2,8 +2,10 @@
 
 use std::collections::{HashMap, HashSet};
 
-use gastown_api::Polecat;
-use gastown_core::train::{EndedRun, History, Request, RequestId, Run, RunState, Snapshot};
+use gastown_api::{GateRunPurpose, Polecat};
+use gastown_core::train::{
+    EndedRun, History, Request, RequestId, Run, RunState, Snapshot, Verdict,
+};
 use gastown_runtime::own_writes::resource_version;
 use jiff::{SignedDuration, Timestamp};
 use kube::ResourceExt as _;
@@ -23,15 +25,16 @@ const JOB_SHOWN_WITHIN: SignedDuration = SignedDuration::from_secs(10);
 pub(crate) fn snapshot(pass: &Pass<'_>, train: &mut Train) -> Snapshot {
     update_requests(pass, train);
     let now = Timestamp::now();
-    let (runs, ended_runs) = update_runs(pass, train, now);
+    let Runs { present, ended, controls } = update_runs(pass, train, now);
     Snapshot {
         now,
         target: train.target(),
         gate: gate::gate_id(&pass.refinery, &pass.ctx.gates),
         delete_branches: pass.refinery.spec.delete_merged_branches,
         requests: train.entries.iter().map(|(id, e)| request(pass, id, e)).collect(),
-        runs,
-        ended_runs,
+        runs: present,
+        controls,
+        ended_runs: ended,
     }
 }
 
@@ -60,9 +63,18 @@ fn update_requests(pass: &Pass<'_>, train: &mut Train) {
     train.entries.retain(|id, _| present.contains(id));
 }
 
-/// The runs that have not ended or whose Job is still there, and the others, the oldest first. Each
-/// request gets what its own runs come to.
-fn update_runs(pass: &Pass<'_>, train: &mut Train, now: Timestamp) -> (Vec<Run>, Vec<EndedRun>) {
+/// The runs of a Refinery.
+struct Runs {
+    /// Those that have not ended or whose Job is still there.
+    present: Vec<Run>,
+    /// The others, the oldest first.
+    ended: Vec<EndedRun>,
+    /// The verdicts on the target alone, the oldest first.
+    controls: Vec<Verdict>,
+}
+
+/// Reads the runs. Each request gets what its own come to.
+fn update_runs(pass: &Pass<'_>, train: &mut Train, now: Timestamp) -> Runs {
     let mut runs: Vec<OwnRun> =
         pass.ctx.runs_of(&pass.refinery).into_iter().map(|(_, own)| own).collect();
     runs.sort_by(|a, b| (a.finished, &a.name).cmp(&(b.finished, &b.name)));
@@ -106,7 +118,9 @@ fn update_runs(pass: &Pass<'_>, train: &mut Train, now: Timestamp) -> (Vec<Run>,
     let uids: HashSet<String> = jobs.iter().filter_map(|job| job.uid()).collect();
     train.released_jobs.retain(|uid| uids.contains(uid));
     train.created_jobs.retain(|name, at| !shown.contains(name) && *at + JOB_SHOWN_WITHIN > now);
-    (present, ended)
+    let controls = runs.iter().filter(|run| run.past.purpose == GateRunPurpose::Control);
+    let controls = controls.filter_map(|run| run.past.verdict()).collect();
+    Runs { present, ended, controls }
 }
 
 /// Whether the request's Polecat has the condition `Merged`, or does not exist.
@@ -146,6 +160,7 @@ fn request(pass: &Pass<'_>, id: &RequestId, e: &Entry) -> Request {
         end: record.end.clone(),
         history: cached.history.clone(),
         not_before: scratch.not_before,
+        failed_until: scratch.failed_until,
         retest_at: scratch.retest_at,
         source: cached.source,
         build: cached.build.clone(),

@@ -119,6 +119,7 @@ fn context(runtime: &Runtime, args: RefineryArgs, stores: context::Stores) -> Co
         pace: Pace::default(),
         candidates: Candidates::default(),
         trains: parking_lot::Mutex::default(),
+        swept: parking_lot::Mutex::default(),
         mirror_locks: parking_lot::Mutex::default(),
         runtime: runtime.clone(),
     }

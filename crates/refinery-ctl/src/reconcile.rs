@@ -4,8 +4,9 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use gastown_api::names::reason;
 use gastown_api::{ObjectName, Refinery};
-use gastown_core::train::{Step, decide};
+use gastown_core::train::{RequestId, Step, decide};
 use gastown_credentials::{Named, reason_of};
 use gastown_git::{Class, GitError, Remote};
 use gastown_runtime::controller::resync;
@@ -53,6 +54,8 @@ async fn run(pass: &Pass<'_>) -> Result<Action, Error> {
     if train.term != Some(term) || train.refinery != refinery {
         *train = Train { term: Some(term), refinery, ..Train::default() };
     }
+    pass.ctx.sweep_mirrors().await;
+    train.use_mirror(pass.mirror().id());
     report::publish_not_admitted(pass).await?; // client
     let found = remote(pass).await; // client
     let remote = match found {
@@ -116,7 +119,20 @@ async fn steps(
         }
         tracing::debug!(?step, "step");
         let (uses_remote, changes_status) = (uses_remote(&step), changes_status(&step));
-        act(pass, train, remote, step).await?; // client
+        let about = step.request().cloned();
+        let acted = act(pass, train, remote, step).await; // client
+        match (about, acted) {
+            (Some(request), Err(error)) if error.is_refusal() => {
+                refused(pass, train, &request, &error);
+                continue;
+            }
+            (about, acted) => {
+                acted?;
+                if let Some(e) = about.and_then(|request| train.entries.get_mut(&request)) {
+                    (e.scratch.failures, e.scratch.failed_until) = (0, None);
+                }
+            }
+        }
         if uses_remote {
             (train.problem, train.failures, train.discarded) = (None, 0, false);
         }
@@ -128,16 +144,29 @@ async fn steps(
     Ok(Some(Timestamp::now()))
 }
 
-/// After an error of the remote or the mirror: creates a broken mirror again once, and else reports
-/// the error and backs off.
+/// One request's objects cannot be written: that one waits, and the others do not.
+fn refused(pass: &Pass<'_>, train: &mut Train, request: &RequestId, error: &Error) {
+    let message = error.sentence();
+    tracing::warn!(request = request.0, message, "what is to be done for a request is refused");
+    let Some(e) = train.entry(request) else { return };
+    e.fail(message.clone());
+    let note = Note::warning("action", reason::ACTION_FAILED, message);
+    pass.ctx.runtime.events.publish(e.object(), note.clone());
+    pass.ctx.runtime.events.publish(pass.refinery.as_ref(), note.about(e.object()));
+}
+
+/// After an error of the remote or the mirror: deletes a broken mirror once, and else reports the
+/// error and backs off.
 async fn recover(pass: &Pass<'_>, train: &mut Train, error: &GitError) -> Result<Action, Error> {
-    if matches!(error.class, Class::Corrupt | Class::RefNotFound) && !train.discarded {
+    // A branch that the remote has lost meanwhile breaks nothing.
+    let is_broken = || pass.mirror().is_broken();
+    if matches!(error.class, Class::Corrupt | Class::RefNotFound) && !train.discarded && is_broken()
+    {
         tracing::warn!(%error, "the mirror is broken and is created again");
         train.discarded = true;
-        train.target = None;
-        train.entries.values_mut().for_each(|e| e.cached.build = None);
         let lock = pass.ctx.mirror_lock(&pass.url);
         let _guard = lock.lock().await;
+        train.use_mirror(None);
         if let Err(error) = pass.mirror().discard() {
             tracing::warn!(%error, "deleting a broken mirror failed");
         }

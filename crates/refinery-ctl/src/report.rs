@@ -21,7 +21,7 @@ use crate::context::{Context, admits};
 use crate::error::Error;
 use crate::pass::Pass;
 use crate::record::RequestRecord;
-use crate::train::Train;
+use crate::train::{Train, in_seconds};
 
 pub(crate) use refinery::{gate_problem, target_health};
 pub(crate) use request::broken_target;
@@ -84,6 +84,9 @@ const COUNTS: Details = Details {
     conditions: &[],
 };
 
+/// A request's status that is refused is tried again after this many seconds.
+const STATUS_RETRY: i64 = 60;
+
 /// Writes every status that changed: those of the requests, then the Refinery's. When only details
 /// of that one differ and it is too early to write them, returns after which time to come back.
 pub(crate) async fn publish(
@@ -95,10 +98,25 @@ pub(crate) async fn publish(
     let ids: Vec<RequestId> = train.entries.keys().cloned().collect();
     for id in ids {
         let Some(e) = train.entries.get(&id) else { continue };
+        if e.scratch.status_after.is_some_and(|t| t > snapshot.now) {
+            continue;
+        }
         let status = request::status(snapshot, train, &id, e);
-        let written = write_request_status(&client, e.object(), &status).await?;
-        if let (Some(written), Some(e)) = (written, train.entry(&id)) {
-            e.durable.object = Arc::new(written);
+        let written = write_request_status(&client, e.object(), &status).await;
+        let Some(e) = train.entry(&id) else { continue };
+        match written {
+            Ok(written) => {
+                e.scratch.status_after = None;
+                e.durable.object = written.map_or_else(|| e.durable.object.clone(), Arc::new);
+            }
+            // That one is tried again later; the others are written all the same.
+            Err(error) if error.is_refusal() => {
+                tracing::warn!(message = error.sentence(), "a request's status is refused");
+                e.scratch.status_after = Some(in_seconds(STATUS_RETRY));
+                let note = Note::warning("status", reason::ACTION_FAILED, error.sentence());
+                pass.ctx.runtime.events.publish(pass.refinery.as_ref(), note.about(e.object()));
+            }
+            Err(error) => return Err(error),
         }
     }
     // Of our last write and the cached object the newer one counts: somebody may have erased the

@@ -7,6 +7,7 @@ use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use gastown_api::conditions::time;
+use gastown_api::names::reason;
 use gastown_api::{GateRunPhase, MergeAttempt, MergeRequest, MergeRequestStatus, Refinery};
 use gastown_core::train::{Author, Build, History, Landing, RequestId, Source, Target};
 use gastown_runtime::own_writes::resource_version;
@@ -57,12 +58,27 @@ pub(crate) struct Cached {
 pub(crate) struct Scratch {
     /// When the request may be tried again.
     pub not_before: Option<Timestamp>,
+    /// Until when nothing is done for it, because what was done last is refused.
+    pub failed_until: Option<Timestamp>,
+    /// How often in a row that was.
+    pub failures: u32,
     /// When it may be tested again on a broken target.
     pub retest_at: Option<Timestamp>,
     /// Why it was last made to wait.
     pub why: Option<WaitReason>,
+    /// When its status may be written again, after a write was refused.
+    pub status_after: Option<Timestamp>,
+    /// The landings that the remote refused in a row.
+    pub refused: Option<Refused>,
     /// The times and attempts of its status, with those that are not written yet.
     pub history: MergeRequestStatus,
+}
+
+/// Landings in a row that the remote refused.
+pub(crate) struct Refused {
+    pub times: u32,
+    /// The remote's words of the last one.
+    pub why: String,
 }
 
 /// Why something waits, as a condition shows it.
@@ -93,7 +109,16 @@ impl Entry {
                 history: History::default(),
                 merged_version: 0,
             },
-            scratch: Scratch { not_before: None, retest_at: None, why: None, history },
+            scratch: Scratch {
+                not_before: None,
+                failed_until: None,
+                failures: 0,
+                retest_at: None,
+                why: None,
+                status_after: None,
+                refused: None,
+                history,
+            },
         })
     }
 
@@ -122,6 +147,15 @@ impl Entry {
     pub(crate) fn wait_until(&mut self, until: Timestamp, reason: &'static str, message: String) {
         self.scratch.not_before = Some(until);
         self.scratch.why = Some(WaitReason { reason, message });
+    }
+
+    /// Has the request wait because what was done for it is refused, longer each time; its status
+    /// shows why, where that can be written.
+    pub(crate) fn fail(&mut self, message: String) {
+        let seconds = (10 << self.scratch.failures.min(6)).min(600);
+        self.scratch.failures = self.scratch.failures.saturating_add(1);
+        self.scratch.failed_until = Some(in_seconds(seconds));
+        self.scratch.why = Some(WaitReason { reason: reason::ACTION_FAILED, message });
     }
 
     /// Has the history show how a run ended, unless the run is older than all of it.
@@ -186,6 +220,8 @@ pub(crate) struct Train {
     pub term: Option<i32>,
     /// The uid of the Refinery for which this was learnt.
     pub refinery: String,
+    /// The identity of the mirror in which candidates were built.
+    pub mirror: Option<String>,
     pub target: Option<Target>,
     pub entries: HashMap<RequestId, Entry>,
     /// When Jobs were created that the watch cache may not show yet, by name.
@@ -203,6 +239,15 @@ pub(crate) struct Train {
 }
 
 impl Train {
+    /// Forgets what was built in another mirror than the present one: it is not there any more.
+    pub(crate) fn use_mirror(&mut self, id: Option<String>) {
+        if self.mirror != id {
+            self.mirror = id;
+            self.target = None;
+            self.entries.values_mut().for_each(|e| e.cached.build = None);
+        }
+    }
+
     pub(crate) fn target(&self) -> Target {
         self.target.clone().unwrap_or(Target::Unknown)
     }

@@ -110,7 +110,7 @@ impl Mirrors {
                     self.load(repository, tips, branches.branch.clone(), Some(branches)).await?;
                 Ok(Pushed::Done(commit, branches))
             }
-            Some(PushOutcome::Rejected(Refusal::Stale, message)) => {
+            Some(PushOutcome::Rejected(Refusal::Stale | Refusal::Locked, message)) => {
                 tracing::debug!(%branch, message, "somebody else pushed first");
                 Ok(Pushed::Outdated(branch))
             }

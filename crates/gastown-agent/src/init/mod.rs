@@ -235,7 +235,7 @@ async fn raise_fence(
         match outcomes.into_iter().next() {
             Some(PushOutcome::Done | PushOutcome::UpToDate) => return Ok(next),
             // A pod that is about to lose the branch has just pushed to it.
-            Some(PushOutcome::Rejected(Refusal::Stale, message)) => {
+            Some(PushOutcome::Rejected(Refusal::Stale | Refusal::Locked, message)) => {
                 last = message;
                 let names = std::slice::from_ref(&name);
                 let refs = remote.ls_remote(git, names).await.map_err(|e| stop(settings, &e))?;

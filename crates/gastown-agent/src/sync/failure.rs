@@ -67,7 +67,9 @@ impl From<GitError> for Failure {
     fn from(e: GitError) -> Self {
         let message = e.to_string();
         match e.class {
-            Class::Unreachable | Class::Timeout => Self::unreachable(message),
+            Class::Unreachable | Class::Timeout | Class::Rejected(Refusal::Locked) => {
+                Self::unreachable(message)
+            }
             Class::Rejected(Refusal::Stale) => Self::race(message),
             Class::AuthFailed
             | Class::PermissionDenied

@@ -240,7 +240,7 @@ impl Repository {
         failed.sort_by_key(|(refusal, _)| match refusal {
             Refusal::Stale => 0,
             Refusal::Hook | Refusal::Protected | Refusal::Http(_) => 1,
-            Refusal::Other => 2,
+            Refusal::Other | Refusal::Locked => 2,
         });
         let failed = failed.into_iter().next();
         let Some((refusal, message)) = failed else {
@@ -299,6 +299,9 @@ fn refused(name: &str, refusal: Refusal, message: &str) -> Failure {
         Refusal::Stale => Failure::race(format!("another writer moved {name} ({message})")),
         Refusal::Hook | Refusal::Protected | Refusal::Http(_) => {
             Failure::rejected(format!("the remote refused {name}: {message}"))
+        }
+        Refusal::Locked => {
+            Failure::unreachable(format!("the remote could not write {name}: {message}"))
         }
         Refusal::Other => Failure::refused(format!("the remote refused {name}: {message}")),
     }

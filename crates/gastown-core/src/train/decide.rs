@@ -15,7 +15,8 @@ use super::{Car, GateId, GateResult, KEPT_SECONDS, RequestId, Step, Tested, Wait
 pub const REMOTE_POLL_SECONDS: i64 = 30;
 /// A commit that is missing from its branch for this many seconds goes back to its author.
 pub const SOURCE_MISSING_SECONDS: i64 = 300;
-/// This many broken runs in a row are tried again within seconds, later ones after ten minutes.
+/// This many broken runs in a row are tried again within seconds, later ones after ten minutes. When
+/// the gate has broken so often on a candidate, the target is tested alone.
 pub const BROKEN_RUNS_RETRIED_SOON: u32 = 3;
 /// How often in a request's life its gate is run again after a failure, before anybody is blamed.
 pub const MAX_RETRIES: u32 = 1;
@@ -44,8 +45,11 @@ pub fn decide(snapshot: &Snapshot) -> Step {
     let until = snapshot
         .requests
         .iter()
-        .filter(|r| r.end.is_none())
-        .filter_map(|r| retry_time(snapshot, r))
+        .filter_map(|r| match r.end {
+            None => retry_time(snapshot, r),
+            // What could not be done for it is tried again.
+            Some(_) => r.not_before.max(r.failed_until).filter(|t| *t > snapshot.now),
+        })
         .min();
     let on = if snapshot.requests.iter().any(|r| r.end.is_none()) {
         Waiting::Blocked
@@ -66,9 +70,18 @@ fn open(snapshot: &Snapshot) -> impl Iterator<Item = &Request> {
     snapshot.requests.iter().filter(|r| r.end.is_none())
 }
 
+/// Whether nothing that was done for the request was just refused: it waits then, and the others do
+/// not.
+fn may_be_acted_on(snapshot: &Snapshot, r: &Request) -> bool {
+    r.failed_until.is_none_or(|t| t <= snapshot.now)
+}
+
 /// What people ask for comes first: trying a request again, and rejecting it.
 fn follow_people(snapshot: &Snapshot) -> Rule {
     for r in &snapshot.requests {
+        if !may_be_acted_on(snapshot, r) {
+            continue;
+        }
         let again = r.retry > r.retried && r.rejected.is_none();
         // What has landed cannot be tried again, nor what a newer request has replaced.
         let may = r
@@ -92,7 +105,7 @@ fn follow_people(snapshot: &Snapshot) -> Rule {
 
 /// What has been pushed is read back and recorded before anything else moves the target.
 fn finish_landings(snapshot: &Snapshot) -> Rule {
-    for r in open(snapshot) {
+    for r in open(snapshot).filter(|r| may_be_acted_on(snapshot, r)) {
         match &r.landing {
             Landing::No => {}
             Landing::Pushed(commit) => {
@@ -121,16 +134,33 @@ fn passed(r: &Request, commit: &CommitId) -> bool {
     r.history.verdicts.iter().any(|v| v.candidate == *commit && v.result == GateResult::Pass)
 }
 
+/// Whether a failure of the run is, or may be, the target's: the next try has time then.
+fn concerns_target(snapshot: &Snapshot, run: &Run) -> bool {
+    let is_tip = matches!(&snapshot.target, Target::At { tip, .. } if *tip == run.candidate);
+    let broken = match &snapshot.target {
+        Target::At { tip, .. } => is_known_broken(snapshot, tip, &run.gate),
+        Target::Unknown | Target::Absent { .. } => false,
+    };
+    run.purpose == GateRunPurpose::Control || is_tip || broken
+}
+
+/// Whether the gate failed when it last ran on this tip alone, whatever request that was for.
+fn is_known_broken(snapshot: &Snapshot, tip: &CommitId, gate: &GateId) -> bool {
+    let last = snapshot.controls.iter().rfind(|v| v.candidate == *tip && v.gate == *gate);
+    last.is_some_and(|v| v.result == GateResult::Fail)
+}
+
 /// Results are recorded before their Jobs are deleted. A result holds for its commit, whatever the
 /// target did meanwhile.
 fn take_results(snapshot: &Snapshot) -> Rule {
     for run in snapshot.runs.iter().filter(|run| !run.recorded) {
-        let Some(r) = open(snapshot).find(|r| r.id == run.request) else { continue };
+        let found = open(snapshot).find(|r| r.id == run.request);
+        let Some(r) = found.filter(|r| may_be_acted_on(snapshot, r)) else { continue };
         let record = |result| Step::RecordVerdict {
             run: run.name.clone(),
             request: r.id.clone(),
             result,
-            until: (run.purpose == GateRunPurpose::Control && result == GateResult::Fail)
+            until: (concerns_target(snapshot, run) && result == GateResult::Fail)
                 .then(|| after(snapshot.now, BROKEN_TARGET_SECONDS)),
         };
         match &run.state {
@@ -184,7 +214,8 @@ fn replace_old_requests(snapshot: &Snapshot) -> Rule {
         Some(end) => matches!(end.phase, MergePhase::Landed | MergePhase::Rework),
         None => r.source == Source::Present,
     };
-    for r in open(snapshot).filter(|r| !under_test(snapshot, r)) {
+    let is_free = |r: &&Request| !under_test(snapshot, r) && may_be_acted_on(snapshot, r);
+    for r in open(snapshot).filter(is_free) {
         let (namespace, name) = r.name.split_once('/').unwrap_or_default();
         let newer = |o: &&Request| {
             let of_namespace = o.name.split_once('/').is_some_and(|(other, _)| other == namespace);
@@ -206,7 +237,8 @@ fn replace_old_requests(snapshot: &Snapshot) -> Rule {
 /// status was erased.
 fn notify_authors(snapshot: &Snapshot) -> Rule {
     let landed = |r: &&Request| r.end.as_ref().is_some_and(|e| e.phase == MergePhase::Landed);
-    match snapshot.requests.iter().filter(landed).find(|r| !r.author_notified) {
+    let due = |r: &&Request| !r.author_notified && may_be_acted_on(snapshot, r);
+    match snapshot.requests.iter().filter(landed).find(due) {
         Some(r) => ControlFlow::Break(Step::NotifyAuthor(r.id.clone())),
         None => NEXT,
     }
@@ -218,14 +250,16 @@ fn clean_up(snapshot: &Snapshot) -> Rule {
     for r in &snapshot.requests {
         let Some(end) = &r.end else { continue };
         let has_remains = snapshot.delete_branches || r.polecat.is_some();
-        let may_be_tried = r.not_before.is_none_or(|t| t <= snapshot.now);
+        let may_be_tried =
+            r.not_before.is_none_or(|t| t <= snapshot.now) && may_be_acted_on(snapshot, r);
         if end.phase == MergePhase::Landed && has_remains && !r.cleaned && may_be_tried {
             return ControlFlow::Break(Step::CleanUp(r.id.clone()));
         }
         if r.saved_until.is_some_and(|t| t <= snapshot.now) && may_be_tried {
             return ControlFlow::Break(Step::DeleteSaved(r.id.clone()));
         }
-        if r.saved_until.is_none() && after(end.at, KEPT_SECONDS) <= snapshot.now {
+        let is_old = r.saved_until.is_none() && after(end.at, KEPT_SECONDS) <= snapshot.now;
+        if is_old && may_be_tried {
             return ControlFlow::Break(Step::DeleteRequest(r.id.clone()));
         }
     }
@@ -266,7 +300,9 @@ fn look_at_remote(snapshot: &Snapshot) -> Rule {
 
 fn may_be_tried(snapshot: &Snapshot, r: &Request) -> bool {
     let is_ahead = |until: Option<Timestamp>| until.is_some_and(|t| t > snapshot.now);
-    let waits = is_ahead(r.not_before) || (is_ahead(r.retest_at) && target_is_broken(snapshot, r));
+    let waits = is_ahead(r.not_before)
+        || is_ahead(r.failed_until)
+        || (is_ahead(r.retest_at) && target_is_broken(snapshot, r));
     !r.hold && !waits
 }
 
@@ -283,7 +319,8 @@ fn retry_time(snapshot: &Snapshot, r: &Request) -> Option<Timestamp> {
         }
         _ => None,
     };
-    r.not_before.filter(|t| *t > snapshot.now).into_iter().chain(next_look).max()
+    let waits = [r.not_before, r.failed_until].into_iter().flatten();
+    waits.filter(|t| *t > snapshot.now).chain(next_look).max()
 }
 
 /// The first request in the queue that can be tried advances by one step.
@@ -347,13 +384,22 @@ fn test_and_land(snapshot: &Snapshot, r: &Request, car: Car, seen: Timestamp) ->
         let (gate, run) = (gate.clone(), r.history.last_run + 1);
         Step::EnsureGate { car, gate, run, purpose }
     };
-    match blame(r, &car.commit, &car.base, gate) {
+    match blame(snapshot, r, &car.commit, &car.base, gate) {
         // On a target that is broken the request is tried again: it may repair it.
         Blame::Untested | Blame::Target => next(car, GateRunPurpose::Test),
         // A gate that fails by chance costs one more run, and none of the author's attempts.
         Blame::Unproven if r.history.retries < MAX_RETRIES => next(car, GateRunPurpose::Retry),
-        Blame::Unproven => next(Car { commit: car.base.clone(), ..car }, GateRunPurpose::Control),
+        Blame::Unproven | Blame::Unmeasured => {
+            next(Car { commit: car.base.clone(), ..car }, GateRunPurpose::Control)
+        }
         Blame::Request => send_back(r, "GateFailed", String::new()),
+        Blame::Breaks => {
+            let evidence = format!(
+                "The gate breaks on {} and runs on the target alone; status.attempts has what broke.",
+                car.commit
+            );
+            send_back(r, "GateBroken", evidence)
+        }
     }
 }
 
@@ -379,20 +425,48 @@ enum Blame {
     Untested,
     /// Nobody yet: the gate has not run on the target alone since the last failure.
     Unproven,
+    /// Nobody yet: the gate has broken again and again, and not run on the target alone since.
+    Unmeasured,
     /// The request: the target alone was tested later, and passed.
     Request,
     /// The target: it fails alone as well.
     Target,
+    /// The request: the gate breaks on it again and again, and not on the target alone.
+    Breaks,
 }
 
-fn blame(r: &Request, candidate: &CommitId, tip: &CommitId, gate: &GateId) -> Blame {
+fn blame(
+    snapshot: &Snapshot,
+    r: &Request,
+    candidate: &CommitId,
+    tip: &CommitId,
+    gate: &GateId,
+) -> Blame {
     let all = &r.history.verdicts;
     let is_on = |v: &Verdict, commit: &CommitId| v.candidate == *commit && v.gate == *gate;
-    let Some(last) = all.iter().rposition(|v| is_on(v, candidate)) else { return Blame::Untested };
+    let Some(last) = all.iter().rposition(|v| is_on(v, candidate)) else {
+        return blame_breaks(r, candidate, tip, gate);
+    };
     match all[last..].iter().find(|v| is_on(v, tip)).map(|v| v.result) {
+        // To blame the request takes a later run of the target that passed; that the target failed
+        // before, for another request, is enough not to.
+        None if is_known_broken(snapshot, tip, gate) => Blame::Target,
         None => Blame::Unproven,
         Some(GateResult::Pass) => Blame::Request,
         Some(GateResult::Fail) => Blame::Target,
+    }
+}
+
+/// Who is to blame when the gate has only broken on the candidate so far.
+fn blame_breaks(r: &Request, candidate: &CommitId, tip: &CommitId, gate: &GateId) -> Blame {
+    let most = usize::try_from(BROKEN_RUNS_RETRIED_SOON).unwrap_or(usize::MAX);
+    let Some(verdicts) = r.history.since_break(candidate, gate, most, tip) else {
+        return Blame::Untested;
+    };
+    match verdicts.iter().find(|v| v.candidate == *tip && v.gate == *gate).map(|v| v.result) {
+        Some(GateResult::Pass) => Blame::Breaks,
+        Some(GateResult::Fail) => Blame::Target,
+        None => Blame::Unmeasured,
     }
 }
 
@@ -403,7 +477,7 @@ pub fn target_is_broken(snapshot: &Snapshot, r: &Request) -> bool {
     };
     match &r.build {
         Some(Build { base, built: Built::Candidate(candidate) }) if base == tip => {
-            matches!(blame(r, candidate, tip, gate), Blame::Target)
+            matches!(blame(snapshot, r, candidate, tip, gate), Blame::Target)
         }
         _ => false,
     }

@@ -1,4 +1,4 @@
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use jiff::SignedDuration;
 
@@ -45,7 +45,7 @@ fn a_newer_request_of_the_author_replaces_the_older_once_its_commit_was_seen() {
         |r| (r.source, r.polecat) = (Source::Unknown, Some("polecat-0".into())),
         |r| {
             (r.created, r.polecat) =
-                (start() - SignedDuration::from_secs(9), Some("polecat-0".into()))
+                (start() - SignedDuration::from_secs(9), Some("polecat-0".into()));
         },
         |r| (r.created, r.previous) = (start() - SignedDuration::from_secs(9), Some("mr-0".into())),
     ];
@@ -100,6 +100,28 @@ fn a_broken_target_blames_no_request_and_its_fix_lands() {
 }
 
 #[test]
+fn on_a_target_that_is_known_to_be_broken_a_failure_costs_one_run() {
+    use GateRunPurpose::{Control, Retry, Test};
+    let mut sim = Simulation::new(3, BTreeSet::new(), BTreeSet::new(), true);
+    sim.push(true);
+    let mut runs = BTreeMap::<RequestId, Vec<GateRunPurpose>>::new();
+    while runs.len() < 3 || !sim.snapshot.runs.is_empty() {
+        let step = decide(&sim.snapshot);
+        match &step {
+            Step::Wait { on: Waiting::Gate { .. }, .. } => sim.finish(false),
+            Step::Wait { .. } => panic!("{step:?}"),
+            Step::EnsureGate { car, purpose, .. } => {
+                runs.entry(car.request.clone()).or_default().push(*purpose);
+            }
+            _ => {}
+        }
+        sim.act(step);
+    }
+    let all: Vec<_> = runs.into_values().collect();
+    assert_eq!(all, [vec![Test, Retry, Control], vec![Test], vec![Test]]);
+}
+
+#[test]
 fn on_a_broken_target_the_remote_is_polled_and_the_gate_runs_again_later() {
     let mut sim = Simulation::new(1, BTreeSet::new(), BTreeSet::new(), true);
     sim.push(true);
@@ -141,27 +163,59 @@ fn a_newer_request_waits_for_the_verdict_on_the_older() {
     );
 }
 
-#[test]
-fn broken_runs_back_off_without_blame_and_others_continue() {
-    let mut sim = Simulation::new(2, BTreeSet::new(), BTreeSet::new(), true);
-    let mut waits = Vec::new();
-    while sim.snapshot.requests[0].history.broken_runs < 5 {
+/// Runs until the first request ends or `limit` runs have broken. `breaks` decides of each run of the
+/// first request whether it breaks. Returns the purposes of its runs and the waits after them.
+fn broken(
+    sim: &mut Simulation,
+    limit: usize,
+    breaks: fn(&Run) -> bool,
+) -> (Vec<GateRunPurpose>, Vec<i64>) {
+    let (mut purposes, mut waits) = (Vec::new(), Vec::new());
+    while waits.len() < limit && sim.snapshot.requests[0].end.is_none() {
         match decide(&sim.snapshot) {
             Step::Wait { on: Waiting::Gate { request, .. }, .. } => {
-                sim.finish(request.0 == "uid-0");
+                let breaks = request.0 == "uid-0" && breaks(&sim.snapshot.runs[0]);
+                sim.finish(breaks);
             }
             Step::Wait { until, .. } => sim.snapshot.now = until.unwrap(),
             step => {
-                if let Step::RecordBrokenRun { until, .. } = &step {
-                    waits.push(until.as_second() - sim.snapshot.now.as_second());
+                match &step {
+                    Step::RecordBrokenRun { until, .. } => {
+                        waits.push(until.as_second() - sim.snapshot.now.as_second());
+                    }
+                    Step::EnsureGate { car, purpose, .. } if car.request.0 == "uid-0" => {
+                        purposes.push(*purpose);
+                    }
+                    _ => {}
                 }
                 sim.act(step);
             }
         }
     }
-    assert_eq!(waits, [10, 20, 40, 600, 600]);
+    (purposes, waits)
+}
+
+#[test]
+fn what_breaks_on_the_target_alone_as_well_backs_off_without_blame_and_others_continue() {
+    use GateRunPurpose::{Control, Test};
+    let mut sim = Simulation::new(2, BTreeSet::new(), BTreeSet::new(), true);
+    let (purposes, waits) = broken(&mut sim, 9, |_| true);
+    assert_eq!(waits, [10, 20, 40, 600, 600, 600, 600, 600, 600]);
+    // The target moves when the other request lands, and with it the candidate.
+    assert_eq!(purposes[..3], [Test, Test, Test]);
+    assert!(purposes.contains(&Control), "{purposes:?}");
     assert!(sim.snapshot.requests[0].end.is_none());
     assert_eq!(sim.snapshot.requests[1].end.as_ref().unwrap().phase, MergePhase::Landed);
+}
+
+#[test]
+fn what_breaks_on_the_candidate_only_goes_back_to_its_author() {
+    use GateRunPurpose::{Control, Test};
+    let mut sim = Simulation::new(1, BTreeSet::new(), BTreeSet::new(), true);
+    let (purposes, waits) = broken(&mut sim, 9, |run| run.purpose != Control);
+    assert_eq!((purposes, waits.len()), (vec![Test, Test, Test, Control], 3));
+    let end = sim.snapshot.requests[0].end.clone().unwrap();
+    assert_eq!((end.phase, end.reason.as_str()), (MergePhase::Rework, "GateBroken"));
 }
 
 #[test]

@@ -28,6 +28,18 @@ pub struct PastRun {
     pub end: Option<GateRunPhase>,
 }
 
+impl PastRun {
+    /// The run's verdict, if it ended with one.
+    pub fn verdict(&self) -> Option<Verdict> {
+        let result = match self.end? {
+            GateRunPhase::Passed => GateResult::Pass,
+            GateRunPhase::Failed => GateResult::Fail,
+            GateRunPhase::Broken | GateRunPhase::Running => return None,
+        };
+        Some(Verdict { candidate: self.candidate.clone(), gate: self.gate.clone(), result })
+    }
+}
+
 /// A gate's verdict on a commit.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Verdict {
@@ -39,11 +51,20 @@ pub struct Verdict {
     pub result: GateResult,
 }
 
+/// A run without a verdict, after so many verdicts.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Broken {
+    candidate: CommitId,
+    gate: GateId,
+    verdicts: usize,
+}
+
 /// What the runs of a request come to.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct History {
     /// The verdicts that count, on candidates and on the tips that they were built on, oldest first.
     pub verdicts: Vec<Verdict>,
+    broken: Vec<Broken>,
     /// How many of the latest runs in a row were broken by infrastructure.
     pub broken_runs: u32,
     /// How many runs tested a candidate once more after a failure.
@@ -64,20 +85,32 @@ impl History {
                 continue;
             }
             history.retries += u32::from(run.purpose == GateRunPurpose::Retry);
-            let result = match run.end {
-                Some(GateRunPhase::Passed) => GateResult::Pass,
-                Some(GateRunPhase::Failed) => GateResult::Fail,
-                Some(GateRunPhase::Broken) => {
-                    history.broken_runs += 1;
-                    continue;
-                }
-                Some(GateRunPhase::Running) | None => continue,
-            };
-            history.broken_runs = 0;
-            let PastRun { candidate, gate, .. } = run;
-            history.verdicts.push(Verdict { candidate, gate, result });
+            if let Some(verdict) = run.verdict() {
+                history.broken_runs = 0;
+                history.verdicts.push(verdict);
+            } else if run.end == Some(GateRunPhase::Broken) {
+                history.broken_runs += 1;
+                let (PastRun { candidate, gate, .. }, verdicts) = (run, history.verdicts.len());
+                history.broken.push(Broken { candidate, gate, verdicts });
+            }
         }
         history
+    }
+
+    /// The verdicts since the gate broke on a commit for the `n`-th time, from 1, after it last broke
+    /// on `tip`; `None` when it has not broken so often.
+    pub(super) fn since_break(
+        &self,
+        candidate: &CommitId,
+        gate: &GateId,
+        n: usize,
+        tip: &CommitId,
+    ) -> Option<&[Verdict]> {
+        let is_on = |b: &Broken, commit: &CommitId| b.candidate == *commit && b.gate == *gate;
+        let from = self.broken.iter().rposition(|b| is_on(b, tip)).map_or(0, |at| at + 1);
+        let mut breaks = self.broken[from..].iter().filter(|b| is_on(b, candidate));
+        let last = breaks.nth(n.checked_sub(1)?)?;
+        Some(&self.verdicts[last.verdicts..])
     }
 }
 
@@ -173,7 +206,7 @@ mod tests {
             let mut shuffled = runs.clone();
             shuffled.sort_by_key(|run| u64::from(run.number).wrapping_mul(seed | 1) >> 32);
             let history = History::of(runs, since);
-            prop_assert!(history.verdicts.len() + history.broken_runs as usize <= ends.len());
+            prop_assert!(history.verdicts.len() + history.broken.len() <= ends.len());
             prop_assert_eq!(History::of(shuffled, since), history);
         }
     }

@@ -37,6 +37,7 @@ pub(super) fn request(n: u32) -> Request {
         end: None,
         history: History::default(),
         not_before: None,
+        failed_until: None,
         retest_at: None,
         source: Source::Unknown,
         build: None,
@@ -89,6 +90,7 @@ impl Simulation {
             delete_branches: true,
             requests: (0..requests).map(request).collect(),
             runs: Vec::new(),
+            controls: Vec::new(),
             ended_runs: Vec::new(),
         };
         Self {
@@ -199,6 +201,10 @@ impl Simulation {
                 let pass = result == GateResult::Pass;
                 let end = if pass { GateRunPhase::Passed } else { GateRunPhase::Failed };
                 let run = self.record(&run, end);
+                if run.purpose == GateRunPurpose::Control {
+                    let (candidate, gate) = (run.candidate.clone(), run.gate.clone());
+                    self.snapshot.controls.push(Verdict { candidate, gate, result });
+                }
                 let ran = self.ran.get(&run.candidate);
                 assert_eq!(ran, Some(&pass), "a verdict that does not come from a run");
                 if run.purpose == GateRunPurpose::Retry {
@@ -264,6 +270,10 @@ impl Simulation {
                         assert!(self.failing.contains(&n), "{request:?} is blamed wrongly");
                     }
                     "Conflict" => assert!(self.conflicting.contains(&n)),
+                    "GateBroken" => {
+                        let last = self.at(&request).history.verdicts.last().map(|v| v.result);
+                        assert_eq!(last, Some(GateResult::Pass), "the target alone breaks too");
+                    }
                     other => panic!("{other}"),
                 }
                 self.end(&request, MergePhase::Rework, reason);

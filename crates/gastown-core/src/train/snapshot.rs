@@ -2,7 +2,7 @@ use gastown_api::GateRunPurpose;
 use gastown_types::{BranchName, CommitId};
 use jiff::Timestamp;
 
-use super::{End, GateId, History, RequestId};
+use super::{End, GateId, History, RequestId, Verdict};
 
 /// Everything that a decision about one target branch depends on.
 #[derive(Clone, Debug, PartialEq)]
@@ -19,6 +19,8 @@ pub struct Snapshot {
     pub requests: Vec<Request>,
     /// The gate's runs of this Refinery that have not ended, or whose Job is still there.
     pub runs: Vec<Run>,
+    /// The verdicts on the target alone, of whatever request's runs, oldest first.
+    pub controls: Vec<Verdict>,
     /// The other runs of this Refinery that are kept, the oldest first.
     pub ended_runs: Vec<EndedRun>,
 }
@@ -77,6 +79,8 @@ pub struct Request {
     pub history: History,
     /// When it may be tried again.
     pub not_before: Option<Timestamp>,
+    /// Until when nothing is done for it, because what was done last is refused.
+    pub failed_until: Option<Timestamp>,
     /// When it may be tested again on a tip that is broken.
     pub retest_at: Option<Timestamp>,
     /// Whether its commit is on its branch.

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use gastown_git::remote::init_bare;
-use gastown_git::{Class, Git, Remote};
+use gastown_git::{Class, Git, Mirror, Remote};
 use gastown_types::GitUrl;
 
 use crate::fixture::{Fixture, branch, count, git};
@@ -69,6 +69,28 @@ async fn a_mirror_recovers_from_stale_locks_and_from_damage() {
         assert_eq!(at[&branch("main")], second);
         assert!(mirror.objects().unwrap().has(&first));
     }
+}
+
+#[tokio::test]
+async fn a_mirror_that_is_made_again_is_another_one_and_unused_ones_go() {
+    let g = Fixture::new();
+    g.commit("one", &[("a", "1")]);
+    g.push("main");
+    let mirror = g.mirror("m");
+    assert_eq!(mirror.id(), None);
+    mirror.refresh(&g.as_remote(), &[branch("main")]).await.unwrap();
+    let first = mirror.id().unwrap();
+    mirror.refresh(&g.as_remote(), &[branch("main")]).await.unwrap();
+    mirror.pack().await.unwrap();
+    assert_eq!(mirror.id().as_ref(), Some(&first));
+    mirror.discard().unwrap();
+    mirror.refresh(&g.as_remote(), &[branch("main")]).await.unwrap();
+    assert!(mirror.id().is_some_and(|second| second != first));
+    let root = mirror.path().parent().unwrap();
+    Mirror::sweep(root, &[mirror.path().to_owned()]);
+    assert!(mirror.path().exists());
+    Mirror::sweep(root, &[]);
+    assert!(!mirror.path().exists());
 }
 
 #[tokio::test]

@@ -48,7 +48,7 @@ pub(super) async fn rework(
         "GateFailed" => "its gate failed; status.attempts has the end of the output".to_owned(),
         _ => evidence.clone(),
     };
-    // The evidence of a failed gate is in its attempt already; here is only a digest of it.
+    // The evidence of a failed gate is in its attempt already.
     if why != "GateFailed" {
         let attempt = e.attempt(&base, None);
         attempt.result = Some(why.to_owned());

@@ -27,6 +27,9 @@ pub(super) async fn refresh(
 ) -> Result<BTreeMap<BranchName, CommitId>, GitError> {
     let lock = pass.ctx.mirror_lock(&pass.url);
     let _guard = lock.lock().await;
+    if let Err(error) = pass.mirror().pack().await {
+        tracing::warn!(%error, "a mirror was not packed");
+    }
     pass.mirror().refresh(remote, branches).await
 }
 
@@ -71,6 +74,7 @@ pub(super) async fn fetch(
         questions.push(Question { id: id.clone(), branch, commit, first });
     }
     let heads = refresh(pass, remote, &branches).await?;
+    train.use_mirror(pass.mirror().id());
     let now = Timestamp::now();
     let Some(tip) = heads.get(&pass.target).cloned() else {
         train.target = Some(Target::Absent { seen: now });

@@ -2,8 +2,9 @@
 
 use std::time::Duration;
 
+use gastown_api::conditions::time;
 use gastown_api::names::reason;
-use gastown_api::{MergePhase, MergeRequest};
+use gastown_api::{MergeAttempt, MergePhase, MergeRequest};
 use gastown_core::train::{Car, End, Landing, RequestId, Target, Tested};
 use gastown_git::{GitError, PushOutcome, RefUpdate, Refusal, Remote};
 use gastown_runtime::events::Note;
@@ -15,8 +16,12 @@ use super::fetch::{blocking, refresh};
 use super::polecat::mark_merged;
 use super::record::end;
 use crate::error::Error;
+use crate::gate;
 use crate::pass::Pass;
-use crate::train::{Train, in_seconds};
+use crate::train::{Entry, Refused, Train, in_seconds};
+
+/// The longest wait after a landing that the remote refused, in seconds.
+const LONGEST_WAIT: i64 = 1800;
 
 /// Pushes a tested candidate to the target.
 pub(super) async fn land(
@@ -65,14 +70,32 @@ pub(super) async fn land(
             train.target = None;
         }
         PushOutcome::Rejected(refusal, message) => {
-            let why = format!("the remote refused the push ({refusal:?}): {message}");
-            e.wait_until(in_seconds(60), "PushRejected", why);
+            // The target may have moved all the same.
+            train.target = None;
+            let Some(e) = train.entry(&car.request) else { return Ok(()) };
+            refused(e, car, refusal, &message);
             let message = format!("Merge failed for {}: {message}", e.author_name());
             let note = Note::warning("landing", reason::MERGE_FAILED, message);
             publish(pass, e.object(), note);
         }
     }
     Ok(())
+}
+
+/// Has the request wait after the remote refused its landing, longer each time, and shows it in its
+/// history.
+fn refused(e: &mut Entry, car: &Car, refusal: Refusal, message: &str) {
+    let times = e.scratch.refused.as_ref().map_or(0, |refused| refused.times);
+    let first = if refusal == Refusal::Locked { 10 } else { 60 };
+    let wait = (first << times.min(8)).min(LONGEST_WAIT);
+    let why = format!("the remote refused the push ({refusal:?}): {message}");
+    e.wait_until(in_seconds(wait), reason::PUSH_REJECTED, why.clone());
+    let attempt = e.attempt(car.base.as_str(), Some(car.commit.as_str()));
+    attempt.result = Some(reason::PUSH_REJECTED.to_owned());
+    attempt.reason = Some(reason::PUSH_REJECTED.to_owned());
+    attempt.finished_at = Some(time(Timestamp::now()));
+    attempt.evidence = Some(gate::evidence(&why, MergeAttempt::MAX_EVIDENCE));
+    e.scratch.refused = Some(Refused { times: times.saturating_add(1), why });
 }
 
 /// Whether `commit` descends from `base`: a push with a lease skips git's own check.

@@ -18,6 +18,9 @@ const NO_POD: &str = "it has no pod yet; see its events";
 const NO_POD_SECONDS: i64 = 15;
 /// Seconds after which a container that cannot start breaks the run.
 const START_SECONDS: i64 = 60;
+/// Seconds after which a pod that is not made or not scheduled breaks the run: somebody has to change
+/// the gate, a quota or the cluster, and the queue must not wait for that without a word.
+const PENDING_SECONDS: i64 = 600;
 
 /// The state of a Job: read from its pod, which is the first to know, or else from the Job itself.
 /// A Job of ours makes one pod: of several none is believed.
@@ -52,6 +55,10 @@ fn without_pod(job: &Job, now: Timestamp) -> RunState {
     // A Job gets its pod within a moment; only one that does not is worth another message, and with
     // it another write of the status.
     let age = job.creation_timestamp().map_or(0, |t| now.as_second() - t.0.as_second());
+    if age >= PENDING_SECONDS {
+        let why = format!("it got no pod within {PENDING_SECONDS} s; see its events");
+        return RunState::Broken(why);
+    }
     RunState::Running(if age < NO_POD_SECONDS { STARTING } else { NO_POD }.to_owned())
 }
 
@@ -71,7 +78,7 @@ fn of_pod(pod: &Pod, now: Timestamp) -> RunState {
         Some("Failed") => failed(pod, fetch, gate),
         _ => {
             let stuck = [fetch, gate].into_iter().flatten().find_map(|c| cannot_start(pod, c, now));
-            stuck.unwrap_or_else(|| RunState::Running(pending(pod, gate)))
+            stuck.unwrap_or_else(|| pending(pod, gate, now))
         }
     }
 }
@@ -158,20 +165,25 @@ fn cannot_start(pod: &Pod, container: &ContainerStatus, now: Timestamp) -> Optio
 }
 
 /// What a pod waits for; empty when its gate runs or has ended.
-fn pending(pod: &Pod, gate: Option<&ContainerStatus>) -> String {
+fn pending(pod: &Pod, gate: Option<&ContainerStatus>, now: Timestamp) -> RunState {
     if gate
         .and_then(|g| g.state.as_ref())
         .is_some_and(|s| s.running.is_some() || s.terminated.is_some())
     {
-        return String::new();
+        return RunState::Running(String::new());
     }
     let conditions = pod.status.as_ref().and_then(|s| s.conditions.as_ref());
     let unscheduled =
         conditions.into_iter().flatten().find(|c| c.type_ == "PodScheduled" && c.status == "False");
-    match unscheduled {
-        Some(c) => format!("its pod is not scheduled: {}", c.message.clone().unwrap_or_default()),
-        None => STARTING.to_owned(),
+    let Some(c) = unscheduled else { return RunState::Running(STARTING.to_owned()) };
+    let why = c.message.clone().unwrap_or_default();
+    let age = pod.creation_timestamp().map_or(0, |t| now.as_second() - t.0.as_second());
+    if age >= PENDING_SECONDS {
+        return RunState::Broken(format!(
+            "its pod was not scheduled within {PENDING_SECONDS} s: {why}"
+        ));
     }
+    RunState::Running(format!("its pod is not scheduled: {why}"))
 }
 
 /// How the gate's container ended, if it has.

@@ -20,7 +20,11 @@ fn job(status: &Value) -> Job {
 }
 
 fn with_pod(status: &Value) -> RunState {
-    let pod = json!({"metadata": {"name": "p", "creationTimestamp": "2026-01-01T00:00:00Z"}, "status": status});
+    with_pod_since("2026-01-01T00:00:00Z", status)
+}
+
+fn with_pod_since(created: &str, status: &Value) -> RunState {
+    let pod = json!({"metadata": {"name": "p", "creationTimestamp": created}, "status": status});
     let pod: Pod = serde_json::from_value(pod).unwrap();
     state(&job(&json!({})), &[Arc::new(pod)], now())
 }
@@ -73,7 +77,7 @@ fn a_deadline_blames_the_gate_only_if_it_had_started() {
 }
 
 #[test]
-fn an_image_that_cannot_be_pulled_breaks_the_run_and_a_missing_node_does_not() {
+fn an_image_that_cannot_be_pulled_breaks_the_run_soon_and_a_missing_node_in_the_end() {
     let image = with_pod(
         &json!({"phase": "Pending", "containerStatuses": [waiting("gate", "ImagePullBackOff")]}),
     );
@@ -83,11 +87,13 @@ fn an_image_that_cannot_be_pulled_breaks_the_run_and_a_missing_node_does_not() {
     );
     assert_eq!(starting, RunState::Running("its pod is starting".into()));
     let unscheduled = json!([{"type": "PodScheduled", "status": "False", "message": "0/1 nodes: Insufficient cpu"}]);
-    let node = with_pod(&json!({"phase": "Pending", "conditions": unscheduled}));
+    let unscheduled = json!({"phase": "Pending", "conditions": unscheduled});
     assert_eq!(
-        node,
+        with_pod_since("2026-01-01T00:50:01Z", &unscheduled),
         RunState::Running("its pod is not scheduled: 0/1 nodes: Insufficient cpu".into())
     );
+    let broken = with_pod_since("2026-01-01T00:50:00Z", &unscheduled);
+    assert!(is_broken(&broken), "{broken:?}");
 }
 
 #[test]
@@ -247,6 +253,7 @@ fn a_starting_run_has_one_message_and_not_one_for_each_step() {
     assert_eq!(fresh(1), starts);
     assert_eq!(with_pod(&json!({"phase": "Pending"})), starts);
     assert_eq!(fresh(60), RunState::Running("it has no pod yet; see its events".into()));
+    assert!(is_broken(&fresh(600)), "a quota, for example");
     // Its containers have ended, the pod's phase follows.
     let ending = json!({"phase": "Running", "containerStatuses": [ended("gate", 0, "Completed")]});
     assert_eq!(with_pod(&ending), RunState::Running(String::new()));

@@ -119,7 +119,8 @@ fn state(snapshot: &Snapshot, train: &Train, id: &RequestId, e: &Entry) -> State
     {
         return State::queued("TargetBroken", broken_target(&spec.target_branch, tip));
     }
-    if let (Some(why), Some(until)) = (&e.scratch.why, e.scratch.not_before)
+    let until = e.scratch.not_before.max(e.scratch.failed_until);
+    if let (Some(why), Some(until)) = (&e.scratch.why, until)
         && until > snapshot.now
     {
         return State::queued(why.reason, why.message.clone());
