@@ -54,7 +54,7 @@ pub struct GateRunSpec {
     pub purpose: GateRunPurpose,
     /// Number of the run among those of its first member, from 1.
     #[schemars(range(min = 1))]
-    pub run: u32,
+    pub run: i32,
     /// The requests whose commits are in the candidate, or for which the target branch is tested.
     #[schemars(length(min = 1, max = 64))]
     pub members: Vec<GateRunMember>,

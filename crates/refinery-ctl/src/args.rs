@@ -30,6 +30,16 @@ pub struct RefineryArgs {
     /// Seconds that a gate may run
     #[arg(long, env = "GASTOWN_GATE_SECONDS", default_value_t = 3600)]
     pub gate_seconds: u32,
+    /// Mebibytes of memory that building one candidate may take; a request that needs more goes back
+    /// to its author
+    #[arg(long, env = "GASTOWN_BUILD_MEMORY_MIB", default_value_t = 512)]
+    pub build_memory_mib: u64,
+    /// Seconds that building one candidate may take
+    #[arg(long, env = "GASTOWN_BUILD_SECONDS", default_value_t = 600)]
+    pub build_seconds: u64,
+    /// The program that builds candidates; by default this one
+    #[arg(long, env = "GASTOWN_BUILDER", hide = true)]
+    pub builder: Option<PathBuf>,
     /// The proxy of gates.
     #[command(flatten)]
     pub proxy: ProxyArgs,

@@ -21,6 +21,7 @@ use kube::runtime::reflector::{ObjectRef, Store};
 use parking_lot::Mutex;
 
 use crate::args::GateSettings;
+use crate::builder::Limits;
 use crate::candidates::Candidates;
 use crate::gate::OwnRun;
 use crate::metrics::RefineryMetrics;
@@ -52,6 +53,8 @@ pub(crate) struct Stores {
 pub(crate) struct Context {
     pub runtime: Runtime,
     pub gates: GateSettings,
+    /// What building a candidate may use.
+    pub build_limits: Limits,
     /// The folder for mirrors.
     pub data_dir: PathBuf,
     pub git: Git,

@@ -45,7 +45,7 @@ pub(crate) fn run(
         gate: GATE.to_owned(),
         gate_digest: gate.0.clone(),
         purpose,
-        run: number,
+        run: i32::try_from(number).unwrap_or(i32::MAX),
         members: vec![GateRunMember {
             namespace: request.namespace().unwrap_or_default(),
             name: request.name_any(),
@@ -81,7 +81,7 @@ fn name(refinery: &Refinery, spec: &GateRunSpec) -> Option<String> {
     let member = spec.members.first()?;
     let candidate: CommitId = spec.candidate.parse().ok()?;
     let gate = format!("{}/{}", spec.gate_digest, member.uid);
-    Some(gate_job_name(&uid, &candidate, &spec.gate, &gate, spec.run))
+    Some(gate_job_name(&uid, &candidate, &spec.gate, &gate, u32::try_from(spec.run).ok()?))
 }
 
 /// A run of ours, read.
@@ -114,7 +114,7 @@ impl OwnRun {
             request: RequestId(member.uid.clone()),
             base: spec.base.parse().ok()?,
             past: PastRun {
-                number: spec.run,
+                number: u32::try_from(spec.run).ok()?,
                 candidate: spec.candidate.parse().ok()?,
                 gate: GateId(spec.gate_digest.clone()),
                 purpose: spec.purpose,

@@ -6,6 +6,7 @@
 
 mod act;
 mod args;
+pub mod builder;
 mod candidates;
 mod context;
 mod endpoint;
@@ -25,6 +26,7 @@ mod validate;
 mod watches;
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use anyhow::Context as _;
 use gastown_escalations::Escalations;
@@ -39,6 +41,7 @@ use tokio::net::TcpListener;
 pub use args::RefineryArgs;
 
 use crate::args::GateSettings;
+use crate::builder::Limits;
 use crate::candidates::Candidates;
 use crate::context::Context;
 use crate::metrics::RefineryMetrics;
@@ -67,7 +70,7 @@ pub async fn serve(
         triggers,
         conditions: Some(|object| Some(&object.status.as_ref()?.conditions)),
     };
-    let ctx = Arc::new(context(&runtime, args, stores));
+    let ctx = Arc::new(context(&runtime, args, stores)?);
 
     let reviewer = TokenReviewer::new(runtime.client.clone(), AUDIENCE);
     let requests = grpc::serve(
@@ -91,7 +94,11 @@ pub async fn serve(
     Ok(())
 }
 
-fn context(runtime: &Runtime, args: RefineryArgs, stores: context::Stores) -> Context {
+fn context(
+    runtime: &Runtime,
+    args: RefineryArgs,
+    stores: context::Stores,
+) -> anyhow::Result<Context> {
     let RefineryArgs {
         agent_image,
         agent_pull_policy,
@@ -101,9 +108,21 @@ fn context(runtime: &Runtime, args: RefineryArgs, stores: context::Stores) -> Co
         witness_endpoint,
         data_dir,
         gate_seconds,
+        build_memory_mib,
+        build_seconds,
+        builder,
         proxy,
     } = args;
-    Context {
+    let program = match builder {
+        Some(program) => program,
+        None => std::env::current_exe().context("finding this program, which builds candidates")?,
+    };
+    Ok(Context {
+        build_limits: Limits {
+            program,
+            memory: build_memory_mib << 20,
+            time: Duration::from_secs(build_seconds),
+        },
         gates: GateSettings {
             image: agent_image,
             pull_policy: agent_pull_policy,
@@ -122,5 +141,5 @@ fn context(runtime: &Runtime, args: RefineryArgs, stores: context::Stores) -> Co
         swept: parking_lot::Mutex::default(),
         mirror_locks: parking_lot::Mutex::default(),
         runtime: runtime.clone(),
-    }
+    })
 }

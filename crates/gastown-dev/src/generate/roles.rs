@@ -50,7 +50,8 @@ pub fn page() -> String {
     page.push_str(
         "\n## What nobody else may write\n\n\
          The chart's admission policies (`admissionPolicies.enabled`) hold everybody but cluster\n\
-         administrators (`system:masters`) and the cluster's own controllers.\n\n\
+         administrators (`system:masters`, and `admissionPolicies.exemptGroups`) and the cluster's own\n\
+         controllers.\n\n\
          | Objects | Labels | What | Who writes it | From anybody else it would mean |\n|---|---|---|---|---|\n",
     );
     for policy in POLICIES {

@@ -20,6 +20,8 @@ use crate::gate;
 use crate::pass::Pass;
 use crate::train::{Entry, Refused, Train, in_seconds};
 
+/// The wait after the first landing that the remote refused, in seconds; each further one doubles it.
+const FIRST_WAIT: i64 = 10;
 /// The longest wait after a landing that the remote refused, in seconds.
 const LONGEST_WAIT: i64 = 1800;
 
@@ -86,8 +88,7 @@ pub(super) async fn land(
 /// history.
 fn refused(e: &mut Entry, car: &Car, refusal: Refusal, message: &str) {
     let times = e.scratch.refused.as_ref().map_or(0, |refused| refused.times);
-    let first = if refusal == Refusal::Locked { 10 } else { 60 };
-    let wait = (first << times.min(8)).min(LONGEST_WAIT);
+    let wait = (FIRST_WAIT << times.min(8)).min(LONGEST_WAIT);
     let why = format!("the remote refused the push ({refusal:?}): {message}");
     e.wait_until(in_seconds(wait), reason::PUSH_REJECTED, why.clone());
     let attempt = e.attempt(car.base.as_str(), Some(car.commit.as_str()));

@@ -83,6 +83,9 @@ impl Controller {
             witness_endpoint: witness,
             data_dir: dir.path().join("data"),
             gate_seconds: 600,
+            build_memory_mib: 512,
+            build_seconds: 600,
+            builder: Some(env!("CARGO_BIN_EXE_refinery-ctl").into()),
             proxy: gastown_runtime::proxy::ProxyArgs::default(),
         };
         let started = runtime.clone();

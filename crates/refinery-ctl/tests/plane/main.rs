@@ -3,8 +3,10 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
+mod building;
 mod endpoint;
 mod fixture;
 mod forgeries;
 mod landing;
+mod neighbours;
 mod waiting;
