@@ -114,10 +114,10 @@ fn local(doing: &str, error: &std::io::Error) -> GitError {
     GitError::new(Class::Local, doing, error.to_string())
 }
 
-/// The words of Rust and of git.
+/// The words of Rust, of gix and of git.
 fn is_out_of_memory(text: &str) -> bool {
     let text = text.to_ascii_lowercase();
-    ["memory allocation of", "out of memory", "cannot allocate memory"]
+    ["memory allocation", "fit in memory", "out of memory", "cannot allocate memory"]
         .iter()
         .any(|words| text.contains(words))
 }

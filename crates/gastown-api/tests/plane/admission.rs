@@ -21,7 +21,6 @@ fn sample(resource: &str, labels: &Value) -> (GroupVersionKind, Value) {
     let of_ours = |kind: &str, object: Value| {
         (GroupVersionKind::gvk("gastown.gastown.io", "v1alpha1", kind), object)
     };
-    let commit = "0123456789abcdef0123456789abcdef01234567";
     let container = json!([{"name": "c", "image": "example.com/i"}]);
     let (gvk, mut object) = match resource {
         "rigs" => of_ours("Rig", fixture::rig()),
@@ -38,17 +37,7 @@ fn sample(resource: &str, labels: &Value) -> (GroupVersionKind, Value) {
                 json!({"rigRef": "web", "source": "s", "cause": "c", "severity": "low", "summary": "t"}),
             ),
         ),
-        "gateruns" => of_ours(
-            "GateRun",
-            fixture::object(
-                "GateRun",
-                json!({
-                    "refineryRef": "r", "candidate": commit, "base": commit, "gate": "test", "gateDigest": "d",
-                    "purpose": "Test", "run": 1,
-                    "members": [{"namespace": "n", "name": "m", "uid": "u", "commit": commit}],
-                }),
-            ),
-        ),
+        "gateruns" => of_ours("GateRun", fixture::gate_run()),
         "pods" => {
             (GroupVersionKind::gvk("", "v1", "Pod"), json!({"spec": {"containers": container}}))
         }

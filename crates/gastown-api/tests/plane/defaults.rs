@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 
 use crate::fixture::{
-    Fixture, bead_store, convoy, merge_request, polecat, refinery, rig, with, witness,
+    Fixture, bead_store, convoy, gate_run, merge_request, polecat, refinery, rig, with, witness,
 };
 
 /// Checks that the object's spec is exactly what was written, plus these fields.
@@ -113,4 +113,20 @@ async fn a_status_begins_with_the_first_phase() {
         let status = fixture.apply_status(&object, &json!({ "conditions": [] })).await;
         assert_eq!(status["status"]["phase"], phase);
     }
+}
+
+#[tokio::test]
+async fn a_gate_run_is_running_until_its_end_is_written() {
+    let fixture = Fixture::new().await;
+    let run = gate_run();
+    fixture.apply(&run).await;
+    let name = run["metadata"]["name"].as_str().unwrap();
+    let read = async || {
+        let object = fixture.api(&run).get(name).await.unwrap();
+        serde_json::to_value(object).unwrap()["status"].clone()
+    };
+    assert_eq!(read().await, json!({ "phase": "Running" }));
+    let ended = fixture.apply_status(&run, &json!({ "phase": "Passed", "exitCode": 0 })).await;
+    assert_eq!(ended["status"], json!({ "phase": "Passed", "exitCode": 0 }));
+    assert_eq!(read().await, ended["status"]);
 }

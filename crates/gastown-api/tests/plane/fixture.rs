@@ -185,6 +185,18 @@ pub fn merge_request() -> Value {
     )
 }
 
+pub fn gate_run() -> Value {
+    let commit = "0123456789abcdef0123456789abcdef01234567";
+    let member = json!({ "namespace": "n", "name": "m", "uid": "u", "commit": commit });
+    object(
+        "GateRun",
+        json!({
+            "refineryRef": "r", "candidate": commit, "base": commit, "gate": "test", "gateDigest": "d",
+            "purpose": "Test", "run": 1, "members": [member],
+        }),
+    )
+}
+
 /// The object with another value at a place (`spec/kubernetes/gitBranch`). Missing parents are
 /// created.
 pub fn with(mut object: Value, place: &str, value: Value) -> Value {
