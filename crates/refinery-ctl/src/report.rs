@@ -85,7 +85,7 @@ const COUNTS: Details = Details {
 };
 
 /// A request's status that is refused is tried again after this many seconds.
-const STATUS_RETRY: i64 = 60;
+const STATUS_RETRY: i64 = 20;
 
 /// Writes every status that changed: those of the requests, then the Refinery's. When only details
 /// of that one differ and it is too early to write them, returns after which time to come back.
