@@ -1,4 +1,4 @@
-//! One request's trouble is its own.
+//! One request's problems are its own.
 
 use anyhow::{Context as _, Result, ensure};
 use gastown_api::{EscalationPhase, MergeRequest, Polecat, PolecatReference, Severity};
