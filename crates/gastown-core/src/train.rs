@@ -11,6 +11,7 @@
 mod decide;
 mod names;
 mod order;
+mod retention;
 mod runs;
 mod snapshot;
 

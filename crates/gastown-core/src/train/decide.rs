@@ -5,7 +5,8 @@ use gastown_types::CommitId;
 use jiff::{SignedDuration, Timestamp};
 
 use super::order::{queue, under_test};
-use super::runs::{Verdict, expired};
+use super::retention::expired;
+use super::runs::Verdict;
 use super::snapshot::{
     Author, Build, Built, Landing, Request, Run, RunState, Snapshot, Source, Target,
 };
