@@ -221,7 +221,7 @@ fn run(case: Case) -> Seen {
     let last = match end {
         "exit 0" => "exit 0",
         "exit 1" => "exit 1",
-        _ => "while [ -d . ]; do sleep 0.1; done",
+        _ => "while [ -e \"$0\" ]; do sleep 0.1; done",
     };
     let ready = access.pod.path("ready").display().to_string();
     let go = access.pod.path("go").display().to_string();

@@ -48,7 +48,7 @@ fn the_files_of_a_drained_attempt_are_back_in_the_next_one() {
     let (pod, sync) = started(&origin);
     let run = pod.agent(&format!(
         "{COMMIT}c one; echo half > half; echo more >> README; rm .gitignore; touch ../ready\n\
-         while [ -d . ]; do sleep 0.1; done\n"
+         while [ -e \"$PWD\" ]; do sleep 0.1; done\n"
     ));
     until("the agent has worked", || pod.path("workspace/ready").exists());
     pod.put("gastown/pod/drain", "Idle");
