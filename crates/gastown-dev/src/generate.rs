@@ -69,7 +69,7 @@ fn all() -> Result<Vec<Generated>> {
     files.push(Generated { path: "docs/rbac.md".into(), text: roles::page() });
     files.push(Generated {
         path: "charts/gastown-operator/files/admission.yaml".into(),
-        text: yaml(&policies())?,
+        text: yaml(&policies()?)?,
     });
     for (name, rules) in roles::files() {
         files.push(Generated {
@@ -81,14 +81,14 @@ fn all() -> Result<Vec<Generated>> {
 }
 
 /// The admission policies and their bindings, as the chart has them.
-fn policies() -> Vec<Value> {
-    let all = gastown_api::admission::policies(gastown_api::admission::RELEASE_NAMESPACE);
-    let json = |object: serde_json::Result<Value>| object.unwrap_or_default();
-    all.iter()
-        .flat_map(|(policy, binding)| {
-            [json(serde_json::to_value(policy)), json(serde_json::to_value(binding))]
-        })
-        .collect()
+fn policies() -> Result<Vec<Value>> {
+    let mut objects = Vec::new();
+    for (policy, binding) in
+        gastown_api::admission::policies(gastown_api::admission::RELEASE_NAMESPACE)
+    {
+        objects.extend([serde_json::to_value(policy)?, serde_json::to_value(binding)?]);
+    }
+    Ok(objects)
 }
 
 /// The CRDs by their plural name.

@@ -29,6 +29,7 @@ pub(crate) const GATE: &str = "test";
 const FETCH: &str = "fetch";
 /// The container that runs the gate's command.
 pub(crate) const CONTAINER: &str = "gate";
+
 /// The run of a car of one request, as refinery-ctl creates it.
 pub(crate) fn run(
     refinery: &Refinery,

@@ -63,19 +63,8 @@ const REQUEST: StatusOwner = StatusOwner {
     conditions: &[condition::READY, condition::PROGRESSING],
 };
 
-/// What changes with each request.
-const DETAILS: Details = Details {
-    fields: &[
-        "phase",
-        "queueLength",
-        "currentMerge",
-        "lastMergeTime",
-        "mergesSummary",
-        "targetCommit",
-        "lastLandedCommit",
-    ],
-    conditions: &[condition::PROCESSING],
-};
+/// What changes with each request: every field, and one condition.
+const DETAILS: Details = Details { fields: REFINERY.fields, conditions: &[condition::PROCESSING] };
 
 /// What may wait when an idle Refinery begins to process requests: rig-ctl deletes no Refinery that
 /// does.
