@@ -41,7 +41,7 @@ pub(crate) async fn act(
     Ok(())
 }
 
-/// Publishes Events about the edits that succeeded and those that were refused.
+/// Logs the edits that succeeded, and publishes an Event about those that were refused.
 fn publish(ctx: &Context, store: &BeadStore, written: &Written) {
     let Written { applied, commit, .. } = written;
     let mut refused = Vec::new();
@@ -66,8 +66,8 @@ fn publish(ctx: &Context, store: &BeadStore, written: &Written) {
         if let Some(commit) = commit {
             edits = format!("{edits} ({})", commit.short());
         }
+        // Not an Event: each edit is a commit, or a line in the server's log, of its own.
         tracing::info!(edits, "the store was edited");
-        ctx.runtime.events.publish(store, Note::normal("Writes", "BeadsWritten", edits));
     }
 }
 

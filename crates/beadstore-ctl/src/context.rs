@@ -6,6 +6,7 @@ use gastown_api::{BeadStore, MergeRequest, Refinery, Rig};
 use gastown_core::beads::Claim;
 use gastown_escalations::Escalations;
 use gastown_runtime::Runtime;
+use gastown_runtime::own_writes::OwnWrites;
 use gastown_runtime::pace::Pace;
 use k8s_openapi::api::coordination::v1::Lease;
 use kube::ResourceExt as _;
@@ -29,6 +30,8 @@ pub(crate) struct Context {
     pub stores: Stores,
     /// How often the counts of a BeadStore are written.
     pub pace: Pace,
+    /// This process's writes of BeadStores.
+    pub own: Arc<OwnWrites<BeadStore>>,
 }
 
 /// A BeadStore that serves its rig.

@@ -32,6 +32,7 @@ use gastown_escalations::Escalations;
 use gastown_git::Git;
 use gastown_runtime::auth::TokenReviewer;
 use gastown_runtime::controller::Controller;
+use gastown_runtime::own_writes::OwnWrites;
 use gastown_runtime::pace::Pace;
 use gastown_runtime::tls::Tls;
 use gastown_runtime::watch;
@@ -60,6 +61,7 @@ pub async fn serve(
     let tls = Tls::load(&runtime.args.tls_dir, runtime.stop.clone())?;
     let (trigger, triggers) = watch::triggers::<BeadStore>();
     let of_rig = OfRig::default();
+    let own = Arc::new(OwnWrites::default());
     let bead_stores = watches::bead_stores(&runtime, &trigger, &of_rig);
     let ctx = Arc::new(Context {
         bead_stores: bead_stores.clone(),
@@ -70,6 +72,7 @@ pub async fn serve(
         escalations: Escalations::start(&runtime, witness_endpoint.as_deref(), "beadstore-ctl"),
         stores: Stores::new(Git::from_env(), data_dir),
         pace: Pace::default(),
+        own: own.clone(),
         runtime: runtime.clone(),
     });
     let server = grpc::serve(
@@ -84,6 +87,7 @@ pub async fn serve(
     let controller = Controller {
         name: "beadstore",
         store: bead_stores,
+        own,
         triggers,
         conditions: Some(|object| Some(&object.status.as_ref()?.conditions)),
     };

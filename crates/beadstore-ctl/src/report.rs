@@ -8,7 +8,7 @@ use gastown_api::names::{condition, manager, reason};
 use gastown_api::{BeadStore, BeadStorePhase, BeadStoreStatus};
 use gastown_beads::ready;
 use gastown_core::beads::Plan;
-use gastown_runtime::apply::{Details, StatusOwner};
+use gastown_runtime::apply::{Applied, Details, StatusOwner};
 use gastown_runtime::events::Note;
 use gastown_types::text;
 use jiff::{SignedDuration, Timestamp};
@@ -58,6 +58,7 @@ const DETAILS: Details = Details {
         "pendingWrites",
     ],
     conditions: &[],
+    reasons: &[],
 };
 
 /// A reading that is newer by less than this is not worth a status write of its own.
@@ -106,11 +107,16 @@ pub(crate) async fn publish(
         &store.namespace().unwrap_or_default(),
     );
     let applied = OWNER.apply_paced(&api, store, &status, &DETAILS, &ctx.pace).await; // client
-    applied.map(|applied| applied.later()).map_err(|source| Error::Apply {
+    let applied = applied.map_err(|source| Error::Apply {
         doing: "writing the status of",
         name: store.name_any(),
         source,
-    })
+    })?;
+    let later = applied.later();
+    if let Applied::Written(written) = applied {
+        ctx.own.record(written);
+    }
+    Ok(later)
 }
 
 fn status(store: &BeadStore, outcome: &Outcome<'_>, now: Timestamp) -> BeadStoreStatus {

@@ -1,10 +1,8 @@
 //! Carries out a [`Plan`]; no judgement.
 
-use std::collections::BTreeMap;
-
-use gastown_api::names::{annotation, label, manager};
+use gastown_api::names::{annotation, finalizer, label, manager};
 use gastown_api::{Convoy, Polecat, PolecatSpec, Rig};
-use gastown_core::convoy::{Announcement, End, NewPolecat, Plan};
+use gastown_core::convoy::{Announcement, Counted, End, NewPolecat, Plan};
 use gastown_runtime::apply;
 use gastown_runtime::events::Note;
 use gastown_types::is_label_value;
@@ -17,8 +15,8 @@ use crate::context::Context;
 use crate::error::Error;
 use crate::watches::trim_polecat;
 
-/// Records which beads are done, creates Polecats, then announces the end. The first write that
-/// fails ends it; the next reconcile does the rest.
+/// Records which beads are done and whether that is the end, then creates Polecats. The first write
+/// that fails ends it; the next reconcile does the rest.
 pub(crate) async fn act(
     convoy: &Convoy,
     beads: &ConvoyBeads,
@@ -26,70 +24,75 @@ pub(crate) async fn act(
     ctx: &Context,
 ) -> Result<(), Error> {
     let Plan { counted, polecats, announcement, assessment: _ } = plan;
-    let mut convoy = convoy.clone();
-    if let Some(counted) = counted {
-        annotate(&mut convoy, annotation::CONVOY_COUNTED, Some(&counted.write()), ctx).await?;
-    }
+    record(convoy, counted.as_ref().map(Counted::write), announcement.as_ref(), ctx).await?;
     let rig = convoy.spec.rig_ref.as_deref().and_then(|rig| ctx.rigs.get(&ObjectRef::new(rig)));
     // A Rig that has gone since the snapshot is missing in the next one.
-    if let Some(rig) = rig {
-        for new in polecats {
-            create_polecat(&convoy, &rig, new, beads.task(&new.bead), ctx).await?;
+    let Some(rig) = rig else { return Ok(()) };
+    let mut created = Vec::new();
+    let mut ended = Ok(());
+    for new in polecats {
+        match create_polecat(convoy, &rig, new, beads.task(&new.bead), ctx).await {
+            Ok(true) => created.push(format!("{} for bead {}", new.name, new.bead)),
+            Ok(false) => {}
+            Err(error) => {
+                ended = Err(error);
+                break;
+            }
         }
     }
-    match announcement {
-        Some(announcement) => announce(&mut convoy, announcement, ctx).await,
-        None => Ok(()),
+    if !created.is_empty() {
+        let message = format!("created Polecat {}", created.join(", "));
+        ctx.runtime.events.publish(convoy, Note::normal("Dispatch", "PolecatCreated", message));
     }
+    ended
 }
 
-/// Writes the annotation first, then publishes the Event: a crash between the two loses the Event,
-/// which is better than to publish it twice.
-async fn announce(
-    convoy: &mut Convoy,
-    announcement: &Announcement,
+/// Records which beads are done, and the end, in one write. The Event of an end comes after it: a
+/// crash between the two loses the Event, which is better than to publish it twice.
+async fn record(
+    convoy: &Convoy,
+    counted: Option<String>,
+    announcement: Option<&Announcement>,
     ctx: &Context,
 ) -> Result<(), Error> {
+    let mut annotations = Vec::new();
+    if let Some(counted) = &counted {
+        annotations.push((annotation::CONVOY_COUNTED, Some(counted.as_str())));
+    }
     match announcement {
-        Announcement::Publish { end, mark, message } => {
-            annotate(convoy, annotation::CONVOY_ENDED, Some(mark), ctx).await?;
-            let note = match end {
-                End::Complete => Note::normal("Complete", "Complete", message),
-                End::Failed => Note::warning("Complete", "Failed", message),
-            };
-            ctx.runtime.events.publish(convoy, note);
-            Ok(())
+        Some(Announcement::Publish { mark, .. }) => {
+            annotations.push((annotation::CONVOY_ENDED, Some(mark.as_str())));
         }
-        Announcement::Clear => annotate(convoy, annotation::CONVOY_ENDED, None, ctx).await,
+        Some(Announcement::Clear) => annotations.push((annotation::CONVOY_ENDED, None)),
+        None => {}
     }
-}
-
-/// Sets or removes an annotation; `convoy` is as the API server has it afterwards.
-async fn annotate(
-    convoy: &mut Convoy,
-    key: &str,
-    value: Option<&str>,
-    ctx: &Context,
-) -> Result<(), Error> {
     let namespace = convoy.namespace().unwrap_or_default();
     let api: Api<Convoy> = Api::namespaced(ctx.runtime.client.clone(), &namespace);
-    let written = apply::annotate(&api, manager::CONVOY, convoy, &[(key, value)])
+    let written = apply::annotate(&api, manager::CONVOY, convoy, &annotations)
         .await
         .map_err(|source| Error::Annotate { convoy: convoy.name_any(), source })?;
     if let Some(written) = written {
-        *convoy = written;
+        ctx.own.record(written);
+    }
+    if let Some(Announcement::Publish { end, message, .. }) = announcement {
+        let note = match end {
+            End::Complete => Note::normal("Complete", "Complete", message),
+            End::Failed => Note::warning("Complete", "Failed", message),
+        };
+        ctx.runtime.events.publish(convoy, note);
     }
     Ok(())
 }
 
-/// Creates a Polecat, and records it so that it counts before the watch shows it.
+/// Creates a Polecat, and records it so that it counts before the watch shows it. False when it
+/// exists already.
 async fn create_polecat(
     convoy: &Convoy,
     rig: &Rig,
     new: &NewPolecat,
     task: Option<&str>,
     ctx: &Context,
-) -> Result<(), Error> {
+) -> Result<bool, Error> {
     let failed = |source| Error::CreatePolecat {
         convoy: convoy.name_any(),
         polecat: new.name.clone(),
@@ -100,16 +103,11 @@ async fn create_polecat(
     let api: Api<Polecat> = Api::namespaced(ctx.runtime.client.clone(), &namespace);
     let params =
         PostParams { field_manager: Some(manager::CONVOY.to_owned()), ..PostParams::default() };
-    let present = match api.create(&params, &polecat).await {
-        Ok(created) => {
-            let message = format!("created Polecat {} for bead {}", new.name, new.bead);
-            let note = Note::normal("Dispatch", "PolecatCreated", message).about(&polecat);
-            ctx.runtime.events.publish(convoy, note);
-            Some(created)
-        }
+    let (present, created) = match api.create(&params, &polecat).await {
+        Ok(created) => (Some(created), true),
         // The name follows from Rig and bead: somebody else was faster, and the watch is behind.
         Err(kube::Error::Api(status)) if status.is_already_exists() => {
-            api.get_opt(&new.name).await.map_err(failed)?
+            (api.get_opt(&new.name).await.map_err(failed)?, false)
         }
         Err(error) => return Err(failed(error)),
     };
@@ -117,7 +115,7 @@ async fn create_polecat(
         trim_polecat(&mut present);
         ctx.own_polecats.record(present);
     }
-    Ok(())
+    Ok(created)
 }
 
 /// The Polecat of a bead. It has no owner, so that deleting a Convoy ends no work.
@@ -130,14 +128,17 @@ fn polecat(convoy: &Convoy, rig: &Rig, new: &NewPolecat, task: Option<&str>) -> 
         priority: spec.priority.or_else(|| i32::try_from(new.priority.min(4)).ok()),
         ..spec
     };
+    let mut labels = label::of_polecat(&new.name, &spec.rig, spec.bead_id.as_deref());
     // A Convoy's name may be longer than a label value.
-    let labels = Some(convoy.name_any())
-        .filter(|name| is_label_value(name))
-        .map(|name| BTreeMap::from([(label::CONVOY.to_owned(), name)]));
+    if is_label_value(&convoy.name_any()) {
+        labels.insert(label::CONVOY.to_owned(), convoy.name_any());
+    }
+    // With what polecat-ctl would have to add to it.
     let metadata = ObjectMeta {
         name: Some(new.name.clone()),
         namespace: convoy.namespace(),
-        labels,
+        labels: Some(labels),
+        finalizers: Some(vec![finalizer::POLECAT.to_owned()]),
         ..ObjectMeta::default()
     };
     Polecat { metadata, spec, status: None }

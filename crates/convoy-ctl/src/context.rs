@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use gastown_api::{BeadStore, MergeRequest, Polecat, Rig};
+use gastown_api::{BeadStore, Convoy, MergeRequest, Polecat, Rig};
 use gastown_runtime::Runtime;
 use gastown_runtime::own_writes::OwnWrites;
 use gastown_runtime::pace::Pace;
@@ -25,6 +25,8 @@ pub(crate) struct Context {
     pub(crate) rig_locks: RigLocks,
     /// Limits how often a status is written only because beads moved on.
     pub(crate) pace: Pace,
+    /// This process's writes of Convoys.
+    pub(crate) own: Arc<OwnWrites<Convoy>>,
 }
 
 impl Context {

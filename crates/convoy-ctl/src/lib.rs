@@ -49,6 +49,7 @@ pub async fn serve(runtime: Runtime, source: Arc<dyn BeadSource>) -> anyhow::Res
     let (trigger, triggers) = watch::triggers::<Convoy>();
     let convoys = watches::convoys(&runtime, &trigger);
     let own_polecats = Arc::new(OwnWrites::default());
+    let own = Arc::new(OwnWrites::default());
     let ctx = Context {
         rigs: watches::rigs(&runtime, &trigger, &convoys),
         bead_stores: watches::bead_stores(&runtime, &trigger, &convoys),
@@ -58,11 +59,13 @@ pub async fn serve(runtime: Runtime, source: Arc<dyn BeadSource>) -> anyhow::Res
         beads: BeadCache::new(&runtime, source, convoys.clone(), trigger),
         rig_locks: RigLocks::default(),
         pace: Pace::default(),
+        own: own.clone(),
         runtime: runtime.clone(),
     };
     Controller {
         name: "convoy",
         store: convoys,
+        own,
         triggers,
         conditions: Some(|object| Some(&object.status.as_ref()?.conditions)),
     }

@@ -34,6 +34,7 @@ pub(crate) async fn reconcile(convoy: Arc<Convoy>, ctx: Arc<Context>) -> Result<
     }
     let acted = act::act(&convoy, &beads, &plan, &ctx).await; // client
     drop(lock);
+    let convoy = ctx.own.newest(convoy.clone()).unwrap_or(convoy);
     let refused = acted.as_ref().err().and_then(Error::refusal);
     let status = report::status(&convoy, &plan.assessment, refused.as_deref(), Timestamp::now()); // pure
     let reported = report::publish(&convoy, &status, &plan.assessment, &ctx).await; // client

@@ -40,7 +40,11 @@ const OWNER: StatusOwner = StatusOwner {
 const MAX_REASON: usize = 512;
 
 /// With many beads each step of each one would write them all.
-const DETAILS: Details = Details { fields: &["beads"], conditions: &[] };
+const DETAILS: Details = Details {
+    fields: &["beads", "progress", "completedBeads", "pendingBeads"],
+    conditions: &[],
+    reasons: &[condition::PROGRESSING],
+};
 
 /// The status as it should be. `refused` is the API server's message about a Polecat that could not
 /// be created. Pure.
@@ -119,10 +123,12 @@ pub(crate) async fn publish(
     let api: Api<Convoy> = Api::namespaced(ctx.runtime.client.clone(), &namespace);
     let applied = OWNER.apply_paced(&api, convoy, status, &DETAILS, &ctx.pace).await;
     let applied = applied.map_err(|source| Error::Report { convoy: convoy.name_any(), source })?;
-    if let Applied::Written(_) = applied {
+    let later = applied.later();
+    if let Applied::Written(written) = applied {
+        ctx.own.record(written);
         publish_events(convoy, status, assessment, ctx);
     }
-    Ok(applied.later())
+    Ok(later)
 }
 
 /// An Event when another bead failed, and one when `Ready` becomes False for another reason.

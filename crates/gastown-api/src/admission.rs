@@ -112,7 +112,8 @@ pub const POLICIES: &[Policy] = &[
             ),
             guard(
                 Part::Finalizer(finalizer::POLECAT),
-                &[Controller::Polecat],
+                // convoy-ctl creates Polecats with it.
+                &[Controller::Polecat, Controller::Convoy],
                 "a Polecat that cannot be deleted",
             ),
         ],

@@ -38,6 +38,10 @@ pub mod finalizer {
 /// Labels. They are for people, except [`label::CLAIM`]: nothing else selects by them, and nothing
 /// trusts them.
 pub mod label {
+    use std::collections::BTreeMap;
+
+    use gastown_types::is_label_value;
+
     /// The Polecat's name.
     pub const POLECAT: &str = "gastown.io/polecat";
     /// The Rig's name.
@@ -56,6 +60,17 @@ pub mod label {
     pub const MANAGED_BY: &str = "app.kubernetes.io/managed-by";
     /// The value of [`MANAGED_BY`] on the children of a Rig.
     pub const MANAGED_BY_RIG: &str = "rig-controller";
+
+    /// The labels that a Polecat and its pods have; a text that is not a label value is left out.
+    pub fn of_polecat(polecat: &str, rig: &str, bead: Option<&str>) -> BTreeMap<String, String> {
+        [(POLECAT, Some(polecat)), (RIG, Some(rig)), (BEAD, bead)]
+            .into_iter()
+            .filter_map(|(key, value)| {
+                let value = value.filter(|v| !v.is_empty() && is_label_value(v))?;
+                Some((key.to_owned(), value.to_owned()))
+            })
+            .collect()
+    }
 }
 
 /// Annotations.

@@ -152,6 +152,8 @@ pub struct Details {
     pub fields: &'static [&'static str],
     /// The types of conditions that change with the daily work.
     pub conditions: &'static [&'static str],
+    /// The types of conditions whose reason is a detail while they are True.
+    pub reasons: &'static [&'static str],
 }
 
 impl Details {
@@ -162,6 +164,11 @@ impl Details {
             conditions.retain(|c| !self.conditions.iter().any(|kind| c["type"] == *kind));
             for condition in conditions.iter_mut().filter_map(Value::as_object_mut) {
                 condition.remove("message");
+                let is_true = condition.get("status").is_some_and(|status| status == "True");
+                let of_type = condition.get("type").and_then(Value::as_str);
+                if is_true && of_type.is_some_and(|kind| self.reasons.contains(&kind)) {
+                    condition.remove("reason");
+                }
             }
         }
         part
@@ -240,12 +247,15 @@ impl StatusOwner {
     {
         let (present, wanted) = self.parts(object, status)?;
         if present != wanted
-            && details.rest(present) == details.rest(wanted)
+            && details.rest(present.clone()) == details.rest(wanted.clone())
             && let Some(wait) = pace.wait(object)
         {
             return Ok(Applied::Later(wait));
         }
-        let written = self.applied(api, object, status).await?;
+        if present == wanted {
+            return Ok(Applied::Unchanged);
+        }
+        let written = Self::write(self.manager, api, object, wanted).await?;
         if written.is_some() {
             pace.wrote(object);
         }
@@ -278,8 +288,21 @@ impl StatusOwner {
         if present == wanted {
             return Ok(None);
         }
+        Self::write(self.manager, api, object, wanted).await
+    }
+
+    /// Applies a part of the object's status. None when the object does not exist any more.
+    async fn write<K>(
+        manager: &str,
+        api: &Api<K>,
+        object: &K,
+        wanted: Part,
+    ) -> Result<Option<K>, Error>
+    where
+        K: Resource<DynamicType = ()> + Clone + Debug + DeserializeOwned,
+    {
         let (name, expected) = (object.name_any(), uid(object)?);
-        let params = PatchParams::apply(self.manager).force();
+        let params = PatchParams::apply(manager).force();
         let mut version = object.resource_version();
         for attempt in 1.. {
             let body = json!({

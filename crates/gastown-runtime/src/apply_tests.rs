@@ -42,7 +42,7 @@ fn an_apply_owns_no_nulls() {
 
 #[test]
 fn counts_and_messages_are_details_and_reasons_are_not() {
-    let details = Details { fields: &["polecatCount"], conditions: &["Processing"] };
+    let details = Details { fields: &["polecatCount"], conditions: &["Processing"], reasons: &[] };
     let status = |count: u32, reason: &str, message: &str, processing: &str| {
         let ready = json!({"type": "Ready", "reason": reason, "message": message});
         let other = json!({"type": "Processing", "status": processing});
@@ -53,4 +53,17 @@ fn counts_and_messages_are_details_and_reasons_are_not() {
     assert_eq!(before, status(2, "Ready", "two", "False"));
     assert_ne!(before, status(1, "Blocked", "one", "True"));
     assert_ne!(before, details.rest(Map::new()), "an erased status is written at once");
+}
+
+#[test]
+fn a_reason_is_a_detail_only_where_that_is_wanted_and_while_its_condition_is_true() {
+    let details = Details { fields: &[], conditions: &[], reasons: &["Healthy"] };
+    let status = |kind: &str, status: &str, reason: &str| {
+        let condition = json!({"type": kind, "status": status, "reason": reason});
+        details.rest(json!({"conditions": [condition]}).as_object().unwrap().clone())
+    };
+    assert_eq!(status("Healthy", "True", "Healthy"), status("Healthy", "True", "Quiet"));
+    assert_ne!(status("Healthy", "True", "Healthy"), status("Healthy", "False", "Wedged"));
+    assert_ne!(status("Healthy", "False", "Wedged"), status("Healthy", "False", "RestartWanted"));
+    assert_ne!(status("Saved", "True", "Saved"), status("Saved", "True", "Saving"));
 }

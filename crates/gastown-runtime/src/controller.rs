@@ -21,6 +21,7 @@ use tracing::Instrument as _;
 use crate::events::Note;
 use crate::jitter::jittered;
 use crate::metrics::{ControllerLabels, ReconcileLabels};
+use crate::own_writes::OwnWrites;
 use crate::runtime::Runtime;
 use crate::stalled::{self, Conditions};
 use crate::watch::Triggers;
@@ -114,6 +115,8 @@ pub struct Controller<K: Resource<DynamicType = ()> + 'static> {
     pub name: &'static str,
     /// The objects that are reconciled.
     pub store: Store<K>,
+    /// This process's writes of them: a reconcile gets the newer of the cached object and ours.
+    pub own: Arc<OwnWrites<K>>,
     /// Which of them to reconcile next.
     pub triggers: Triggers<K>,
     /// Where they have their conditions, if the condition `Stalled` is to show there why an
@@ -143,7 +146,7 @@ where
         Fut: Future<Output = Result<Action, E>> + Send + 'static,
         E: Classify,
     {
-        let Self { name, store, mut triggers, conditions } = self;
+        let Self { name, store, own, mut triggers, conditions } = self;
         let reconcile = Arc::new(reconcile);
         let failures: Arc<Failures<K>> = Arc::default();
         loop {
@@ -164,6 +167,7 @@ where
             let step = Step {
                 name,
                 runtime: runtime.clone(),
+                own: own.clone(),
                 reconcile: reconcile.clone(),
                 failures: failures.clone(),
                 conditions,
@@ -218,6 +222,7 @@ async fn may_start<K: Resource<DynamicType = ()>>(
 struct Step<K: Resource<DynamicType = ()> + 'static, F> {
     name: &'static str,
     runtime: Runtime,
+    own: Arc<OwnWrites<K>>,
     reconcile: Arc<F>,
     failures: Arc<Failures<K>>,
     conditions: Option<Conditions<K>>,
@@ -228,6 +233,7 @@ impl<K: Resource<DynamicType = ()> + 'static, F> Clone for Step<K, F> {
         Self {
             name: self.name,
             runtime: self.runtime.clone(),
+            own: self.own.clone(),
             reconcile: self.reconcile.clone(),
             failures: self.failures.clone(),
             conditions: self.conditions,
@@ -257,6 +263,7 @@ where
         if self.runtime.leadership.held().is_none() {
             return Ok(Action::await_change());
         }
+        let Some(object) = self.own.newest(object) else { return Ok(Action::await_change()) };
         let (started, about) = (tokio::time::Instant::now(), object.clone());
         // A task of its own: reconciles run in parallel, a panic ends only one of them, and
         // dropping the handle aborts it.

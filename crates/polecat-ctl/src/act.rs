@@ -3,7 +3,7 @@
 mod pods;
 
 use gastown_api::Polecat;
-use gastown_api::names::{annotation, finalizer, manager};
+use gastown_api::names::{annotation, finalizer, label, manager};
 use gastown_core::polecat::{Action, Ledger, Snapshot};
 use gastown_runtime::apply;
 use kube::api::{Patch, PatchParams};
@@ -12,7 +12,7 @@ use serde_json::json;
 
 use crate::context::Context;
 use crate::error::{Error, api_error};
-use crate::{claims, escalations, pod};
+use crate::{claims, escalations};
 
 /// What an action has done beside changing objects.
 #[derive(Debug)]
@@ -76,7 +76,7 @@ async fn patch_metadata(
     }
     if !s.labelled {
         metadata["labels"] =
-            json!(pod::wanted_labels(&s.name, &polecat.spec.rig, polecat.spec.bead_id.as_deref()));
+            json!(label::of_polecat(&s.name, &polecat.spec.rig, polecat.spec.bead_id.as_deref()));
     }
     if let Some(ledger) = ledger {
         metadata["annotations"] = json!({ annotation::LEDGER: ledger.render() });

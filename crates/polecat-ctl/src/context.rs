@@ -97,7 +97,7 @@ pub(crate) struct Context {
     /// The gRPC services that this controller calls.
     pub services: Services,
     /// This process's writes of Polecats.
-    pub own_polecats: OwnWrites<Polecat>,
+    pub own_polecats: Arc<OwnWrites<Polecat>>,
     /// The term of the lease for which the caches are known to be complete, and the slots in use
     /// are counted.
     pub counted_term: tokio::sync::Mutex<Option<i32>>,
@@ -124,7 +124,7 @@ impl Context {
             stores,
             shared,
             services,
-            own_polecats: OwnWrites::default(),
+            own_polecats: Arc::default(),
             counted_term: tokio::sync::Mutex::default(),
             margins,
             pod_defaults: pods,

@@ -7,7 +7,7 @@ mod tests;
 
 use std::sync::Arc;
 
-use gastown_api::names::{annotation, condition, finalizer, reason};
+use gastown_api::names::{annotation, condition, finalizer, label, reason};
 use gastown_api::{MergeAttempt, MergePhase, MergeRequest, Polecat, PolecatPhase, Rig, conditions};
 use gastown_core::polecat::{
     BeadRequest, BeadView, ClaimFacts, ClaimRecord, Deliveries, End, InvalidSpec, Ledger, Margins,
@@ -20,7 +20,6 @@ use kube::{Resource, ResourceExt as _};
 
 use crate::claims;
 use crate::context::Context;
-use crate::pod::wanted_labels;
 use crate::sightings::Sightings;
 
 /// What a snapshot is made from, beside the Polecat.
@@ -113,7 +112,7 @@ pub(crate) fn facts(polecat: &Polecat, objects: Objects) -> Snapshot {
     let annotations = polecat.annotations();
     let namespace = polecat.namespace().unwrap_or_default();
     let labels =
-        wanted_labels(&polecat.name_any(), &polecat.spec.rig, polecat.spec.bead_id.as_deref());
+        label::of_polecat(&polecat.name_any(), &polecat.spec.rig, polecat.spec.bead_id.as_deref());
     Snapshot {
         created: created(polecat),
         name: polecat.name_any(),

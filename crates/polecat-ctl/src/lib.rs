@@ -43,18 +43,21 @@ pub async fn start(runtime: Runtime, args: PolecatArgs) -> anyhow::Result<()> {
     let polecats = Controller {
         name: "polecat",
         store: ctx.stores.polecats.clone(),
+        own: ctx.own_polecats.clone(),
         triggers: queues.polecats,
         conditions: None,
     };
     let orphans = Controller {
         name: "polecat-orphans",
         store: ctx.stores.pods.clone(),
+        own: Arc::default(),
         triggers: queues.pods,
         conditions: None,
     };
     let claims = Controller {
         name: "polecat-claims",
         store: ctx.stores.claims.clone(),
+        own: Arc::default(),
         triggers: queues.claims,
         conditions: None,
     };

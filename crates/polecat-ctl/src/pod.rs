@@ -19,7 +19,7 @@ mod tests;
 pub(crate) use build::build;
 pub(crate) use defaults::{PodDefaults, Witness};
 pub(crate) use metadata::{
-    ASKED, CLAUDE, DEADLINE, GIT_INIT, GIT_SYNC, WORK_BRANCH, drain, owner_uid, wanted_labels,
+    ASKED, CLAUDE, DEADLINE, GIT_INIT, GIT_SYNC, WORK_BRANCH, drain, owner_uid,
 };
 pub(crate) use prompt::config_map;
 pub use room::RoomArgs;

@@ -148,7 +148,9 @@ fn publish_events(ctx: &Context, polecat: &Polecat, draft: &StatusDraft) {
     let before =
         |kind: &str| polecat.status.as_ref().and_then(|st| conditions::find(&st.conditions, kind));
     let event = &draft.event;
-    if before(condition::READY).is_none_or(|c| c.reason != event.reason) {
+    // A pod that starts is an Event once it runs; what keeps it from running is a Warning.
+    let begins = event.reason == reason::POD_PENDING && !event.warning;
+    if !begins && before(condition::READY).is_none_or(|c| c.reason != event.reason) {
         let note = if event.warning { Note::warning } else { Note::normal };
         ctx.runtime
             .events

@@ -63,6 +63,8 @@ pub(crate) struct Context {
     pub metrics: RefineryMetrics,
     /// How often the counts of a Refinery are written.
     pub pace: Pace,
+    /// How often details of a request's status are written.
+    pub request_pace: Pace,
     pub candidates: Candidates,
     pub trains: Mutex<HashMap<TrainKey, Arc<tokio::sync::Mutex<Train>>>>,
     /// When mirrors that nothing uses were deleted last.

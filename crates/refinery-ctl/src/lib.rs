@@ -67,6 +67,8 @@ pub async fn serve(
     let controller = Controller {
         name: "refinery",
         store: refineries,
+        // A pass has its own last write of the Refinery.
+        own: Arc::default(),
         triggers,
         conditions: Some(|object| Some(&object.status.as_ref()?.conditions)),
     };
@@ -136,6 +138,7 @@ fn context(
         escalations: Escalations::start(runtime, witness_endpoint.as_deref(), "refinery-ctl"),
         metrics: RefineryMetrics::new(&runtime.metrics),
         pace: Pace::default(),
+        request_pace: Pace::new(Duration::from_secs(2), Duration::from_secs(5)),
         candidates: Candidates::default(),
         trains: parking_lot::Mutex::default(),
         swept: parking_lot::Mutex::default(),

@@ -56,7 +56,7 @@ async fn run(pass: &Pass<'_>) -> Result<Action, Error> {
     }
     pass.ctx.sweep_mirrors().await;
     train.use_mirror(pass.mirror().id());
-    report::publish_not_admitted(pass).await?; // client
+    let not_admitted = report::publish_not_admitted(pass).await?; // client
     let found = remote(pass).await; // client
     let remote = match found {
         Ok(remote) => remote,
@@ -75,7 +75,8 @@ async fn run(pass: &Pass<'_>) -> Result<Action, Error> {
             for p in problems {
                 pass.ctx.escalations.update(&p.subject, p.reasons, &p.present); // client: an outbox
             }
-            let next = [until.map(duration_until), later].into_iter().flatten().min();
+            let next = [until.map(duration_until), later, not_admitted];
+            let next = next.into_iter().flatten().min();
             Ok(next.map_or_else(resync, Action::requeue))
         }
         Err(Error::Git(error)) => recover(pass, &mut train, &error).await,

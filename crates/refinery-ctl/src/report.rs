@@ -15,7 +15,7 @@ use gastown_runtime::apply::{Applied, Details, StatusOwner};
 use gastown_runtime::events::Note;
 use gastown_runtime::own_writes::resource_version;
 use jiff::Timestamp;
-use kube::{Api, Client, ResourceExt as _};
+use kube::{Api, ResourceExt as _};
 
 use crate::context::{Context, admits};
 use crate::error::Error;
@@ -63,40 +63,72 @@ const REQUEST: StatusOwner = StatusOwner {
     conditions: &[condition::READY, condition::PROGRESSING],
 };
 
+/// What changes while a request is in one phase.
+const REQUEST_DETAILS: Details = Details {
+    fields: &["reason", "position", "testedCommit", "queuedAt", "startedTestingAt", "attempts"],
+    conditions: REQUEST.conditions,
+    reasons: &[],
+};
+
+/// What may wait of a request's first status: that it waits for its turn, which is often over at
+/// once.
+const WAITING_DETAILS: Details =
+    Details { fields: REQUEST.fields, conditions: REQUEST.conditions, reasons: &[] };
+
 /// What changes with each request: every field, and one condition.
-const DETAILS: Details = Details { fields: REFINERY.fields, conditions: &[condition::PROCESSING] };
+const DETAILS: Details =
+    Details { fields: REFINERY.fields, conditions: &[condition::PROCESSING], reasons: &[] };
 
 /// What may wait when an idle Refinery begins to process requests: rig-ctl deletes no Refinery that
 /// does.
 const COUNTS: Details = Details {
     fields: &["queueLength", "lastMergeTime", "mergesSummary", "targetCommit", "lastLandedCommit"],
     conditions: &[],
+    reasons: &[],
 };
 
 /// A request's status that is refused is tried again after this many seconds.
 const STATUS_RETRY: i64 = 20;
 
 /// Writes every status that changed: those of the requests, then the Refinery's. When only details
-/// of that one differ and it is too early to write them, returns after which time to come back.
+/// differ and it is too early to write them, returns after which time to come back.
 pub(crate) async fn publish(
     pass: &Pass<'_>,
     train: &mut Train,
     snapshot: &Snapshot,
 ) -> Result<Option<Duration>, Error> {
-    let client = pass.client();
+    let of_requests = publish_requests(pass, train, snapshot).await?;
+    let of_refinery = publish_refinery(pass, train, snapshot).await?;
+    Ok([of_requests, of_refinery].into_iter().flatten().min())
+}
+
+async fn publish_requests(
+    pass: &Pass<'_>,
+    train: &mut Train,
+    snapshot: &Snapshot,
+) -> Result<Option<Duration>, Error> {
     let ids: Vec<RequestId> = train.entries.keys().cloned().collect();
+    let mut later = None;
     for id in ids {
         let Some(e) = train.entries.get(&id) else { continue };
         if e.scratch.status_after.is_some_and(|t| t > snapshot.now) {
             continue;
         }
-        let status = request::status(snapshot, train, &id, e);
-        let written = write_request_status(&client, e.object(), &status).await;
+        let status = request::status(snapshot, train, &id, e); // pure
+        let details = if request::waits_for_its_turn(e.object(), &status) {
+            &WAITING_DETAILS
+        } else {
+            &REQUEST_DETAILS
+        };
+        let written = write_request_status(pass.ctx, e.object(), &status, details).await; // client
         let Some(e) = train.entry(&id) else { continue };
         match written {
-            Ok(written) => {
+            Ok(applied) => {
                 e.scratch.status_after = None;
-                e.durable.object = written.map_or_else(|| e.durable.object.clone(), Arc::new);
+                later = [later, applied.later()].into_iter().flatten().min();
+                if let Applied::Written(written) = applied {
+                    e.durable.object = Arc::new(written);
+                }
             }
             // That one is tried again later; the others are written all the same.
             Err(error) if error.is_refusal() => {
@@ -108,6 +140,14 @@ pub(crate) async fn publish(
             Err(error) => return Err(error),
         }
     }
+    Ok(later)
+}
+
+async fn publish_refinery(
+    pass: &Pass<'_>,
+    train: &mut Train,
+    snapshot: &Snapshot,
+) -> Result<Option<Duration>, Error> {
     // Of our last write and the cached object the newer one counts: somebody may have erased the
     // status since.
     let cached_version = resource_version(pass.refinery.as_ref());
@@ -134,14 +174,15 @@ pub(crate) async fn publish_inactive(
     why: &'static str,
     message: &str,
 ) -> Result<Option<Duration>, Error> {
-    let (now, client) = (Timestamp::now(), &ctx.runtime.client);
-    let mut pending = 0;
+    let now = Timestamp::now();
+    let (mut pending, mut later) = (0, None);
     // The requests of a Duplicate are those of the active Refinery, which works on them.
     if why != reason::DUPLICATE {
         for object in ctx.requests_of(refinery) {
             if RequestRecord::of(&object).end.is_none() {
                 pending += 1;
-                publish_waiting(client, &object, why, message, now).await?;
+                let waits = publish_waiting(ctx, &object, why, message, now).await?;
+                later = [later, waits].into_iter().flatten().min();
             }
         }
     }
@@ -150,12 +191,14 @@ pub(crate) async fn publish_inactive(
     let status = refinery::inactive_status(present, pending, why, message, generation, now);
     let applied = write_refinery_status(ctx, refinery, &status, &COUNTS).await?;
     ctx.runtime.events.publish(refinery, Note::warning("role", why, message));
-    Ok(applied.later())
+    Ok([later, applied.later()].into_iter().flatten().min())
 }
 
-/// Reports why requests of namespaces that the rig does not admit wait.
-pub(crate) async fn publish_not_admitted(pass: &Pass<'_>) -> Result<(), Error> {
+/// Reports why requests of namespaces that the rig does not admit wait. When it is too early for some
+/// of it, returns after which time to come back.
+pub(crate) async fn publish_not_admitted(pass: &Pass<'_>) -> Result<Option<Duration>, Error> {
     let (rig, now) = (pass.rig.name_any(), Timestamp::now());
+    let mut later = None;
     for object in pass.ctx.requests_of(&pass.refinery) {
         let namespace = object.namespace().unwrap_or_default();
         if admits(&pass.rig, &namespace) || RequestRecord::of(&object).end.is_some() {
@@ -164,32 +207,36 @@ pub(crate) async fn publish_not_admitted(pass: &Pass<'_>) -> Result<(), Error> {
         let message =
             format!("Rig {rig} does not admit namespace {namespace} (spec.allowedNamespaces)");
         let why = reason::NAMESPACE_NOT_ALLOWED;
-        publish_waiting(&pass.client(), &object, why, &message, now).await?;
+        let waits = publish_waiting(pass.ctx, &object, why, &message, now).await?;
+        later = [later, waits].into_iter().flatten().min();
     }
-    Ok(())
+    Ok(later)
 }
 
 async fn publish_waiting(
-    client: &Client,
+    ctx: &Context,
     object: &MergeRequest,
     why: &str,
     message: &str,
     now: Timestamp,
-) -> Result<(), Error> {
+) -> Result<Option<Duration>, Error> {
     let generation = object.metadata.generation;
     let status = request::waiting_status(object.status.as_ref(), why, message, generation, now);
-    write_request_status(client, object, &status).await.map(drop)
+    let applied = write_request_status(ctx, object, &status, &REQUEST_DETAILS).await?;
+    Ok(applied.later())
 }
 
-/// Applies a request's status, if it differs from `object`'s. Returns the object as written.
+/// Applies a request's status. Only details may be written later.
 async fn write_request_status(
-    client: &Client,
+    ctx: &Context,
     object: &MergeRequest,
     status: &MergeRequestStatus,
-) -> Result<Option<MergeRequest>, Error> {
+    details: &Details,
+) -> Result<Applied<MergeRequest>, Error> {
     let namespace = object.namespace().unwrap_or_default();
-    let api = Api::<MergeRequest>::namespaced(client.clone(), &namespace);
-    REQUEST.applied(&api, object, status).await.map_err(|source| Error::Apply {
+    let api = Api::<MergeRequest>::namespaced(ctx.runtime.client.clone(), &namespace);
+    let applied = REQUEST.apply_paced(&api, object, status, details, &ctx.request_pace).await;
+    applied.map_err(|source| Error::Apply {
         doing: format!("writing the status of MergeRequest {}", object.name_any()),
         source,
     })

@@ -33,7 +33,8 @@ pub(crate) async fn act(
     let rigs: Api<Rig> = Api::all(ctx.runtime.client.clone());
     let done = match plan {
         Plan::AddFinalizer => {
-            apply::add_finalizer(&rigs, manager::RIG, rig, finalizer::RIG).await.map(drop)
+            let added = apply::add_finalizer(&rigs, manager::RIG, rig, finalizer::RIG).await;
+            added.map(|written| written.into_iter().for_each(|rig| ctx.own.record(rig)))
         }
         Plan::Keep { refinery, witness, beads } => {
             keep_children(rig, snapshot, [refinery, witness, beads], ctx).await
@@ -58,18 +59,24 @@ async fn keep_children(
     let spec = rig.spec.refinery.clone().unwrap_or_default().for_rig(&snapshot.name);
     let metadata = child_metadata(rig, snapshot, "refinery")?;
     let wanted = Refinery { metadata, spec, status: None };
-    keep(rig, refinery, &wanted, &ctx.refineries, ctx).await?;
+    let mut created = Vec::new();
+    created.extend(keep(rig, refinery, &wanted, &ctx.refineries, ctx).await?);
 
     let spec = rig.spec.witness.clone().unwrap_or_default().for_rig(&snapshot.name);
     let metadata = child_metadata(rig, snapshot, "witness")?;
     let wanted = Witness { metadata, spec, status: None };
-    keep(rig, witness, &wanted, &ctx.witnesses, ctx).await?;
+    created.extend(keep(rig, witness, &wanted, &ctx.witnesses, ctx).await?);
 
     let template = rig.spec.beads.clone().unwrap_or_default();
     let spec = template.for_rig(&snapshot.name, &rig.spec.beads_prefix);
     let metadata = child_metadata(rig, snapshot, "beads")?;
     let wanted = BeadStore { metadata, spec, status: None };
-    keep(rig, beads, &wanted, &ctx.bead_stores, ctx).await
+    created.extend(keep(rig, beads, &wanted, &ctx.bead_stores, ctx).await?);
+    if !created.is_empty() {
+        let message = format!("created {}", created.join(", "));
+        ctx.runtime.events.publish(rig, Note::normal(CHILDREN, "ChildCreated", message));
+    }
+    Ok(())
 }
 
 async fn delete_children(
@@ -103,14 +110,15 @@ fn child_metadata(
     })
 }
 
-/// Carries out the plan for one kind of child; `wanted` is the Rig's own one.
+/// Carries out the plan for one kind of child; `wanted` is the Rig's own one. Returns its kind and
+/// name when it was created.
 async fn keep<K>(
     rig: &Rig,
     plan: &ChildPlan,
     wanted: &K,
     store: &Store<K>,
     ctx: &Context,
-) -> Result<(), apply::Error>
+) -> Result<Option<String>, apply::Error>
 where
     K: Resource<DynamicType = (), Scope = NamespaceResourceScope>
         + Clone
@@ -126,11 +134,8 @@ where
             let present = present.as_ref().and_then(|reference| cached(reference, store));
             let api = Api::namespaced(ctx.runtime.client.clone(), &namespace);
             let written = apply::child(&api, manager::RIG, present.as_deref(), wanted).await?;
-            if written && present.is_none() {
-                let message = format!("created {kind} {namespace}/{}", wanted.name_any());
-                ctx.runtime.events.publish(rig, Note::normal(CHILDREN, "ChildCreated", message));
-            }
-            Ok(())
+            let created = written && present.is_none();
+            Ok(created.then(|| format!("{kind} {namespace}/{}", wanted.name_any())))
         }
         ChildPlan::Use { child, withdraw } => {
             for ours in withdraw {
@@ -138,10 +143,10 @@ where
                     format!("deleting {kind} {ours}: a user created {child} for this rig");
                 ctx.runtime.events.publish(rig, Note::normal(CHILDREN, "ChildWithdrawn", message));
             }
-            delete(withdraw, store, ctx).await
+            delete(withdraw, store, ctx).await.map(|()| None)
         }
-        ChildPlan::Withdraw { ours } => delete(ours, store, ctx).await,
-        ChildPlan::AwaitDeletion | ChildPlan::Blocked { .. } => Ok(()),
+        ChildPlan::Withdraw { ours } => delete(ours, store, ctx).await.map(|()| None),
+        ChildPlan::AwaitDeletion | ChildPlan::Blocked { .. } => Ok(None),
     }
 }
 

@@ -1,7 +1,10 @@
 //! What the controller holds.
 
-use gastown_api::{BeadStore, Convoy, Polecat, Refinery, Witness};
+use std::sync::Arc;
+
+use gastown_api::{BeadStore, Convoy, Polecat, Refinery, Rig, Witness};
 use gastown_runtime::Runtime;
+use gastown_runtime::own_writes::OwnWrites;
 use gastown_runtime::pace::Pace;
 use kube::runtime::reflector::Store;
 
@@ -15,4 +18,6 @@ pub(crate) struct Context {
     pub(crate) convoys: Store<Convoy>,
     /// Limits how often a status is written only because counts changed.
     pub(crate) pace: Pace,
+    /// This process's writes of Rigs.
+    pub(crate) own: Arc<OwnWrites<Rig>>,
 }

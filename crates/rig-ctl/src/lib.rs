@@ -22,6 +22,7 @@ use std::sync::Arc;
 use gastown_api::Rig;
 use gastown_runtime::Runtime;
 use gastown_runtime::controller::Controller;
+use gastown_runtime::own_writes::OwnWrites;
 use gastown_runtime::pace::Pace;
 use gastown_runtime::watch;
 
@@ -35,6 +36,7 @@ pub async fn start(runtime: Runtime, args: RigArgs) -> anyhow::Result<()> {
     let RigArgs {} = args;
     service::log_absence(&runtime);
     let (trigger, triggers) = watch::triggers::<Rig>();
+    let own = Arc::new(OwnWrites::default());
     let ctx = Context {
         refineries: watches::refineries(&runtime, &trigger),
         witnesses: watches::witnesses(&runtime, &trigger),
@@ -42,12 +44,14 @@ pub async fn start(runtime: Runtime, args: RigArgs) -> anyhow::Result<()> {
         polecats: watches::polecats(&runtime, &trigger),
         convoys: watches::convoys(&runtime, &trigger),
         pace: Pace::default(),
+        own: own.clone(),
         runtime: runtime.clone(),
     };
     let rigs = watches::rigs(&runtime, &trigger);
     Controller {
         name: "rig",
         store: rigs,
+        own,
         triggers,
         conditions: Some(|object| Some(&object.status.as_ref()?.conditions)),
     }

@@ -23,6 +23,7 @@ pub(crate) async fn reconcile(rig: Arc<Rig>, ctx: Arc<Context>) -> Result<Action
     if matches!(plan, Plan::RemoveFinalizer | Plan::Nothing) && acted.is_ok() {
         return Ok(Action::await_change());
     }
+    let rig = ctx.own.newest(rig.clone()).unwrap_or(rig);
     let refused = acted.as_ref().err().map(Error::refusal);
     let assessment = rig::assess(&snapshot, &plan, refused.as_deref()); // pure
     let status = report::status(&rig, &snapshot, &assessment, Timestamp::now()); // pure

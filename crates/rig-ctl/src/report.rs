@@ -34,8 +34,11 @@ const OWNER: StatusOwner = StatusOwner {
 };
 
 /// The counts of a busy Rig change many times a second.
-const DETAILS: Details =
-    Details { fields: &["polecatCount", "polecats", "activeConvoys"], conditions: &[] };
+const DETAILS: Details = Details {
+    fields: &["polecatCount", "polecats", "activeConvoys"],
+    conditions: &[],
+    reasons: &[],
+};
 
 /// The status as it should be. Pure.
 pub(crate) fn status(
@@ -77,11 +80,13 @@ pub(crate) async fn publish(
     let api: Api<Rig> = Api::all(ctx.runtime.client.clone());
     let applied = OWNER.apply_paced(&api, rig, status, &DETAILS, &ctx.pace).await;
     let applied = applied.map_err(|source| Error::Report { rig: rig.name_any(), source })?;
-    if let Applied::Written(_) = applied {
+    let later = applied.later();
+    if let Applied::Written(written) = applied {
+        ctx.own.record(written);
         let before = rig.status.clone().unwrap_or_default();
         publish_event(rig, &before, assessment, ctx);
     }
-    Ok(applied.later())
+    Ok(later)
 }
 
 /// One Event when the status or the reason of `Ready` changes; the message of a wait may change

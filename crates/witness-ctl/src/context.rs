@@ -8,6 +8,7 @@ use gastown_api::{Escalation, Polecat, Witness};
 use gastown_core::escalation::RATE_WINDOW;
 use gastown_core::seniority;
 use gastown_runtime::Runtime;
+use gastown_runtime::own_writes::OwnWrites;
 use gastown_runtime::pace::Pace;
 use gastown_runtime::watch::Trigger;
 use jiff::{SignedDuration, Timestamp};
@@ -40,6 +41,12 @@ pub(crate) struct Context {
     pub passes: Passes,
     /// How often the counts of a Witness are written.
     pub pace: Pace,
+    /// How often the activity of a Polecat is written.
+    pub activity_pace: Pace,
+    /// This process's writes of Witnesses.
+    pub own_witnesses: Arc<OwnWrites<Witness>>,
+    /// This process's writes of Escalations.
+    pub own_escalations: Arc<OwnWrites<Escalation>>,
     trigger: Trigger<Witness>,
 }
 
@@ -57,6 +64,9 @@ impl Context {
             sent: SentMessages::default(),
             passes: Passes::default(),
             pace: Pace::default(),
+            activity_pace: Pace::default(),
+            own_witnesses: Arc::default(),
+            own_escalations: Arc::default(),
             trigger,
         })
     }

@@ -36,7 +36,10 @@ pub(crate) async fn deliver(
     let state = send(object, witness, routes, plan, ctx).await;
     let api = api(object, ctx);
     match write(&api, object, &state).await {
-        Ok(Some(written)) => Ok((written, state)),
+        Ok(Some(written)) => {
+            ctx.own_escalations.record(written.clone());
+            Ok((written, state))
+        }
         Ok(None) => Ok((object.clone(), state)),
         // Somebody has raised or settled it meanwhile: the attempts are recorded in addition, or
         // they would be made again.

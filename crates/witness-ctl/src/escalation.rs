@@ -33,7 +33,7 @@ pub(crate) async fn reconcile(object: Arc<Escalation>, ctx: Arc<Context>) -> Res
     let (current, state) =
         delivery::deliver(&object, witness.as_deref(), &routes, &plan, &ctx).await?; // client
     let status = report::escalation(&current, &plan, &state, &routes, now); // pure
-    report::publish(&report::ESCALATION, &current, &status, &ctx).await?; // client
+    report::publish_escalation(&current, &status, &ctx).await?; // client
     Ok(next(&plan, &state, now))
 }
 

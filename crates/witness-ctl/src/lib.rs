@@ -65,12 +65,14 @@ pub async fn serve(runtime: Runtime, listener: TcpListener) -> anyhow::Result<()
     let health = Controller {
         name: "witness",
         store: stores.witnesses,
+        own: ctx.own_witnesses.clone(),
         triggers,
         conditions: Some(|object| Some(&object.status.as_ref()?.conditions)),
     };
     let delivery = Controller {
         name: "escalation",
         store: stores.escalations,
+        own: ctx.own_escalations.clone(),
         triggers: escalation_triggers,
         conditions: Some(|object| Some(&object.status.as_ref()?.conditions)),
     };

@@ -7,6 +7,7 @@ use futures::StreamExt as _;
 use gastown_api::names::{condition, reason};
 use gastown_api::{Polecat, PolecatPhase, Witness, conditions, duration};
 use gastown_core::witness::{self, PolecatHealth};
+use gastown_runtime::apply::Applied;
 use jiff::Timestamp;
 use kube::ResourceExt as _;
 use kube::runtime::controller::Action;
@@ -36,12 +37,15 @@ pub(crate) async fn reconcile(object: Arc<Witness>, ctx: Arc<Context>) -> Result
         Ok(pass) => pass,
         Err(wait) => return Ok(Action::requeue(wait)),
     };
-    let (health, failed) = polecats(&object, pass, &ctx).await; // client
+    let Round { health, failed, later: activity } = polecats(&object, pass, &ctx).await; // client
     let status = report::witness(&object, &witness::count(&health), now); // pure
     let later = report::publish_witness(&object, &status, &ctx).await?; // client
     match failed {
         Some(error) => Err(error),
-        None => Ok(Action::requeue(later.unwrap_or(Duration::MAX).min(next_pass(&object)))),
+        None => {
+            let due = [later, activity].into_iter().flatten().min();
+            Ok(Action::requeue(due.unwrap_or(Duration::MAX).min(next_pass(&object))))
+        }
     }
 }
 
@@ -52,13 +56,18 @@ fn next_pass(witness: &Witness) -> Duration {
     gastown_runtime::jittered(interval)
 }
 
-/// Reconciles the polecats of a Witness's rig. Returns the health of each, and an error if there
-/// was any: the error of one polecat does not stop the others.
-async fn polecats(
-    witness: &Witness,
-    pass: Pass,
-    ctx: &Arc<Context>,
-) -> (Vec<PolecatHealth>, Option<Error>) {
+/// What came of one pass over the polecats of a rig.
+#[derive(Default)]
+struct Round {
+    health: Vec<PolecatHealth>,
+    /// An error, if there was any: the error of one polecat does not stop the others.
+    failed: Option<Error>,
+    /// After which time details are due that were not written yet.
+    later: Option<Duration>,
+}
+
+/// Reconciles the polecats of a Witness's rig.
+async fn polecats(witness: &Witness, pass: Pass, ctx: &Arc<Context>) -> Round {
     let rig = &witness.spec.rig_ref;
     let thresholds = gather::thresholds(&witness.spec);
     let all = ctx.stores.polecats.state_filter(|p| p.spec.rig == *rig).into_iter();
@@ -67,28 +76,34 @@ async fn polecats(
         async move { (polecat(&before, thresholds, pass, &ctx).await, before) }
     });
     let mut ended = futures::stream::iter(all).buffer_unordered(CONCURRENCY);
-    let (mut health, mut failed) = (Vec::new(), None);
+    let mut round = Round::default();
     while let Some((after, before)) = ended.next().await {
-        let current = after.unwrap_or_else(|error| {
-            failed = Some(error);
-            None
+        let applied = after.unwrap_or_else(|error| {
+            round.failed = Some(error);
+            Applied::Unchanged
         });
-        health.push(gather::health(current.as_ref().unwrap_or(&before)));
+        round.later = [round.later, applied.later()].into_iter().flatten().min();
+        round.health.push(match &applied {
+            Applied::Written(current) => gather::health(current),
+            Applied::Unchanged | Applied::Later(_) => gather::health(&before),
+        });
     }
-    (health, failed)
+    round
 }
 
-/// Reconciles one polecat. Returns it as it is afterwards, if its status was written.
+/// Reconciles one polecat. Returns what became of its status.
 async fn polecat(
     object: &Polecat,
     thresholds: witness::Thresholds,
     pass: Pass,
     ctx: &Context,
-) -> Result<Option<Polecat>, Error> {
+) -> Result<Applied<Polecat>, Error> {
     let now = pass.began;
     let Some(pod) = gather::working_pod(object) else { return idle(object, now, ctx).await };
     let snapshot = gather::snapshot(object, pod, thresholds, pass, ctx); // pure
-    let Some(assessment) = witness::assess(now, &snapshot) else { return Ok(None) }; // pure
+    let Some(assessment) = witness::assess(now, &snapshot) else {
+        return Ok(Applied::Unchanged);
+    }; // pure
     act::act(object, &snapshot.pod, &assessment, now, ctx); // client: the pod's stream, an Event
     let written = publish(object, Some(&assessment), now, ctx).await?; // client
     escalations::update(object, Some(&assessment), ctx).await?; // client
@@ -96,11 +111,11 @@ async fn polecat(
 }
 
 /// Takes back what was published about an agent that is not at work any more.
-async fn idle(object: &Polecat, now: Timestamp, ctx: &Context) -> Result<Option<Polecat>, Error> {
+async fn idle(object: &Polecat, now: Timestamp, ctx: &Context) -> Result<Applied<Polecat>, Error> {
     ctx.streams.idle(&object.uid().unwrap_or_default());
     escalations::update(object, None, ctx).await?; // client
     if is_restarting(object) {
-        return Ok(None);
+        return Ok(Applied::Unchanged);
     }
     publish(object, None, now, ctx).await // client
 }
@@ -111,14 +126,14 @@ async fn publish(
     assessment: Option<&witness::Assessment>,
     now: Timestamp,
     ctx: &Context,
-) -> Result<Option<Polecat>, Error> {
+) -> Result<Applied<Polecat>, Error> {
     let saved = gather::saved(object, now, ctx);
     let status = report::polecat(object, assessment, saved, now); // pure
-    let written = report::publish(&report::POLECAT, object, &status, ctx).await?; // client
-    if written.is_some() {
+    let applied = report::publish_polecat(object, &status, ctx).await?; // client
+    if let Applied::Written(_) = applied {
         ctx.streams.saving_written(now, &object.uid().unwrap_or_default());
     }
-    Ok(written)
+    Ok(applied)
 }
 
 /// Whether polecat-ctl may not have seen yet that a restart of the pod that is ending was asked

@@ -1,6 +1,5 @@
 //! From snapshots and what happened to statuses (pure), and publishing these.
 
-use std::fmt::Debug;
 use std::time::Duration;
 
 use gastown_api::conditions::{self, Draft, time};
@@ -11,35 +10,40 @@ use gastown_api::{
 };
 use gastown_core::escalation::{DeliveryRecord, EscalationState, Plan};
 use gastown_core::witness::{Assessment, Summary};
-use gastown_runtime::apply::{Details, StatusOwner};
+use gastown_runtime::apply::{Applied, Details, StatusOwner};
 use gastown_runtime::events::Note;
 use gastown_types::text;
 use jiff::{SignedDuration, Timestamp};
-use kube::core::NamespaceResourceScope;
-use kube::{Api, Resource, ResourceExt as _};
-use serde::Serialize;
-use serde::de::DeserializeOwned;
+use kube::{Api, ResourceExt as _};
 
 use crate::context::Context;
 use crate::error::{Error, object_name};
 
-pub(crate) const WITNESS: StatusOwner = StatusOwner {
+const WITNESS: StatusOwner = StatusOwner {
     manager: manager::WITNESS,
     fields: &["phase", "lastCheckTime", "polecatsSummary"],
     conditions: &[condition::READY, condition::DEGRADED],
 };
 
 /// What changes with each polecat that starts or ends.
-const WITNESS_DETAILS: Details =
-    Details { fields: &["phase", "lastCheckTime", "polecatsSummary"], conditions: &[] };
+const WITNESS_DETAILS: Details = Details {
+    fields: &["phase", "lastCheckTime", "polecatsSummary"],
+    conditions: &[],
+    reasons: &[],
+};
 
-pub(crate) const POLECAT: StatusOwner = StatusOwner {
+const POLECAT: StatusOwner = StatusOwner {
     manager: manager::WITNESS,
     fields: &["activity"],
     conditions: &[condition::HEALTHY, condition::SAVED],
 };
 
-pub(crate) const ESCALATION: StatusOwner = StatusOwner {
+/// What changes while an agent makes progress. The first and the last status of an attempt do not
+/// wait, nor does what polecat-ctl acts on: that Healthy is False, and why.
+const POLECAT_DETAILS: Details =
+    Details { fields: &["activity"], conditions: &[], reasons: &[condition::HEALTHY] };
+
+const ESCALATION: StatusOwner = StatusOwner {
     manager: manager::WITNESS,
     fields: &[
         "phase",
@@ -226,25 +230,32 @@ fn delivered(plan: &Plan, state: &EscalationState, routes: &[Route]) -> Draft {
     }
 }
 
-/// Applies our part of an object's status. Returns the object as it is afterwards, if anything was
-/// written.
-pub(crate) async fn publish<K>(
-    owner: &StatusOwner,
-    object: &K,
-    status: &impl Serialize,
+/// Applies the status of an Escalation.
+pub(crate) async fn publish_escalation(
+    object: &Escalation,
+    status: &EscalationStatus,
     ctx: &Context,
-) -> Result<Option<K>, Error>
-where
-    K: Resource<DynamicType = (), Scope = NamespaceResourceScope>
-        + Clone
-        + Debug
-        + Serialize
-        + DeserializeOwned,
-{
+) -> Result<(), Error> {
     let namespace = object.namespace().unwrap_or_default();
-    let api = Api::<K>::namespaced(ctx.runtime.client.clone(), &namespace);
-    let written = owner.applied(&api, object, status).await;
-    written.map_err(|e| Error::Report(object_name(object), e))
+    let api = Api::<Escalation>::namespaced(ctx.runtime.client.clone(), &namespace);
+    let written = ESCALATION.applied(&api, object, status).await;
+    if let Some(written) = written.map_err(|e| Error::Report(object_name(object), e))? {
+        ctx.own_escalations.record(written);
+    }
+    Ok(())
+}
+
+/// Applies our part of a Polecat's status. Of an agent that makes progress only details change.
+pub(crate) async fn publish_polecat(
+    object: &Polecat,
+    status: &PolecatStatus,
+    ctx: &Context,
+) -> Result<Applied<Polecat>, Error> {
+    let namespace = object.namespace().unwrap_or_default();
+    let api = Api::<Polecat>::namespaced(ctx.runtime.client.clone(), &namespace);
+    let pace = &ctx.activity_pace;
+    let applied = POLECAT.apply_paced(&api, object, status, &POLECAT_DETAILS, pace).await;
+    applied.map_err(|e| Error::Report(object_name(object), e))
 }
 
 /// Applies the status of a Witness, and publishes Events about its readiness and its routes. When
@@ -276,5 +287,9 @@ pub(crate) async fn publish_witness(
         );
         events.publish(object, Note::warning("Routes", reason, message));
     }
-    Ok(applied.later())
+    let later = applied.later();
+    if let Applied::Written(written) = applied {
+        ctx.own_witnesses.record(written);
+    }
+    Ok(later)
 }

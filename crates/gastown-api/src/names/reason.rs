@@ -377,6 +377,8 @@ reasons! {
         BUILD_FAILED = "BuildFailed";
         /// The commit is on the target branch. Nothing to do.
         LANDED = "Landed";
+        /// The gate passed the request's commit and it was pushed to the target branch. Nothing to do.
+        MERGED = "Merged";
         /// The commit was found on the target branch: it landed earlier. Nothing to do.
         FOUND_IN_TARGET = "FoundInTarget";
         /// The target branch has all changes of the commit already. Nothing to do.
@@ -549,8 +551,6 @@ reasons! {
         /// Edits of beads were refused (Event), for example because a person reopened a bead. See
         /// the message.
         BEADS_REFUSED = "BeadsRefused";
-        /// Claims, closes or comments were written (Event). Nothing to do.
-        BEADS_WRITTEN = "BeadsWritten";
     }
     "Witness" {
         /// No Polecat of the rig has failed or is stuck. Nothing to do.

@@ -6,7 +6,6 @@ use gastown_api::Polecat;
 use gastown_api::names::{annotation, label};
 use gastown_core::polecat::PodInputs;
 use gastown_runtime::ours;
-use gastown_types::is_label_value;
 use k8s_openapi::api::core::v1::Pod;
 
 /// On a pod: the hash of the spec that it was made from. A Polecat whose spec has another one gets
@@ -25,24 +24,9 @@ pub(crate) const WORK_BRANCH: &str = "GASTOWN_WORK_BRANCH";
 /// The variable with the longest time of the attempt, in seconds.
 pub(crate) const DEADLINE: &str = "GASTOWN_DEADLINE_SECONDS";
 
-/// The labels that a Polecat and its pods have; a text that is not a label value is left out.
-pub(crate) fn wanted_labels(
-    polecat: &str,
-    rig: &str,
-    bead: Option<&str>,
-) -> BTreeMap<String, String> {
-    [(label::POLECAT, Some(polecat)), (label::RIG, Some(rig)), (label::BEAD, bead)]
-        .into_iter()
-        .filter_map(|(key, value)| {
-            let value = value.filter(|v| !v.is_empty() && is_label_value(v))?;
-            Some((key.to_owned(), value.to_owned()))
-        })
-        .collect()
-}
-
 /// The labels of a pod and its prompt.
 pub(super) fn labels(polecat: &str, inputs: &PodInputs) -> BTreeMap<String, String> {
-    let mut labels = wanted_labels(polecat, &inputs.spec.rig, inputs.spec.bead.as_deref());
+    let mut labels = label::of_polecat(polecat, &inputs.spec.rig, inputs.spec.bead.as_deref());
     labels.insert(label::ATTEMPT.to_owned(), inputs.attempt.to_string());
     labels
 }

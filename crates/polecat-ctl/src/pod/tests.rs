@@ -273,10 +273,10 @@ fn a_mount_may_not_name_a_volume_of_ours() {
 
 #[test]
 fn a_text_that_is_not_a_label_value_is_left_out() {
-    let labels = wanted_labels("toast", "web", Some("web/1 x"));
+    let labels = label::of_polecat("toast", "web", Some("web/1 x"));
     assert_eq!(labels.keys().collect::<Vec<_>>(), [label::POLECAT, label::RIG]);
-    assert!(wanted_labels("toast", "web", Some("web-1.2")).contains_key(label::BEAD));
-    assert!(!wanted_labels("toast", "web", Some("")).contains_key(label::BEAD));
+    assert!(label::of_polecat("toast", "web", Some("web-1.2")).contains_key(label::BEAD));
+    assert!(!label::of_polecat("toast", "web", Some("")).contains_key(label::BEAD));
 }
 
 #[test]

@@ -214,9 +214,12 @@ pub(super) async fn notify_author(
     Ok(())
 }
 
-/// Publishes an event of the request, and one of the Refinery about the request.
+/// Publishes an event of the Refinery about the request. One that needs its author is an event of
+/// the request as well.
 pub(super) fn publish(pass: &Pass<'_>, request: &MergeRequest, note: Note) {
     let events = &pass.ctx.runtime.events;
-    events.publish(pass.refinery.as_ref(), note.clone().about(request));
-    events.publish(request, note);
+    if note.warning {
+        events.publish(request, note.clone());
+    }
+    events.publish(pass.refinery.as_ref(), note.about(request));
 }

@@ -2,7 +2,7 @@
 
 use gastown_api::conditions::{Draft, time};
 use gastown_api::names::condition;
-use gastown_api::{MergePhase, MergeRequestStatus};
+use gastown_api::{MergePhase, MergeRequest, MergeRequestStatus};
 use gastown_core::admission::shown_position;
 use gastown_core::train::{
     BROKEN_TARGET_SECONDS, Built, GateResult, Request, RequestId, Run, RunState, Snapshot, Source,
@@ -14,6 +14,9 @@ use kube::ResourceExt as _;
 
 use super::conditions::only;
 use crate::train::{Entry, Train};
+
+/// Nothing else keeps the request than those before it.
+const WAITING: &str = "Waiting";
 
 /// Where a request is, and why.
 struct State {
@@ -69,6 +72,13 @@ pub(crate) fn status(
         attempts: history.attempts.clone(),
         conditions: only(conditions, drafts, object.metadata.generation, snapshot.now),
     }
+}
+
+/// Whether the status is the request's first one and shows no more than that it waits for its turn.
+pub(crate) fn waits_for_its_turn(request: &MergeRequest, status: &MergeRequestStatus) -> bool {
+    request.status.is_none()
+        && status.phase == Some(MergePhase::Queued)
+        && status.reason.as_deref() == Some(WAITING)
 }
 
 /// The status of a request that no active Refinery takes care of, for this reason.
@@ -131,7 +141,7 @@ fn state(snapshot: &Snapshot, train: &Train, id: &RequestId, e: &Entry) -> State
         let message = format!("{commit} passed its gate and lands next");
         return State::testing("GatePassed", message);
     }
-    State::queued("Waiting", "it waits for its turn in the queue")
+    State::queued(WAITING, "it waits for its turn in the queue")
 }
 
 fn under_test(e: &Entry, run: &Run) -> State {
