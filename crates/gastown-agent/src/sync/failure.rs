@@ -57,6 +57,12 @@ impl Failure {
         Self { result: SyncResult::AccessDenied, message: message.into(), retryable: true }
     }
 
+    /// Whether the remote may have done what it was asked for: its answer is missing, and it did not
+    /// refuse us before.
+    pub fn leaves_doubt(&self) -> bool {
+        self.retryable && self.result != SyncResult::AccessDenied
+    }
+
     /// The remote cannot be reached in time.
     pub fn unreachable(message: impl Into<String>) -> Self {
         Self { result: SyncResult::RemoteUnreachable, message: message.into(), retryable: true }

@@ -53,12 +53,15 @@ pub(super) struct Tip {
     pub kind: Kind,
 }
 
-/// One look at the workspace.
+/// One walk through the workspace.
+#[derive(Default)]
 struct Scan {
     tips: Vec<Tip>,
     /// The object folders.
     stores: Vec<OwnedFd>,
+    /// The working trees.
     trees: Vec<Tree>,
+    /// The folders of all working trees and repositories, below the workspace.
     folders: Vec<String>,
     /// For each repository that is not ours: what it fetched from elsewhere.
     fetched: Vec<Vec<CommitId>>,
@@ -66,50 +69,69 @@ struct Scan {
     unreadable: Vec<String>,
 }
 
-/// What the workspace held at the last look.
+/// What the workspace held at the last walk.
 #[derive(Default)]
 pub(super) struct Inventory {
+    scan: Scan,
     /// Tips that are neither on the work branch nor on the target branch, most important first.
     pub tips: Vec<Tip>,
     /// The commits from which all of these that the last snapshot does not hold can be reached,
     /// imported.
     pub heads: Vec<CommitId>,
-    /// How many commits are in the pod only.
-    pub pending: usize,
+    /// How many commits are in the pod only; `None` when they could not be counted.
+    pub pending: Option<usize>,
     /// Commits that are neither on the work branch nor on the target branch, with their parents.
     own: HashMap<CommitId, Vec<CommitId>>,
     /// What cannot be saved, each with the reason.
     pub damaged: Vec<String>,
-    /// The working trees.
-    pub trees: Vec<Tree>,
-    /// The folders of all working trees and repositories, below the workspace.
-    pub folders: Vec<String>,
     /// Tips that are on the remote for good, and need not be looked at again.
     settled: HashSet<CommitId>,
-    /// The tips of the last look, and the places that they were compared with.
+    /// The tips of the last comparison, and the places that they were compared with.
     seen: Option<(HashSet<CommitId>, Vec<CommitId>)>,
 }
 
 impl Inventory {
-    /// Looks at the whole workspace. `replaced` are commits that the work branch held before it was
-    /// rewritten.
+    /// Walks through the workspace, and compares what is there with the remote.
     pub async fn take(
         &mut self,
         repository: &mut Repository,
         replaced: &[CommitId],
     ) -> Result<(), Failure> {
+        self.walk(repository).await?;
+        self.compare(repository, replaced).await
+    }
+
+    /// Walks through the whole workspace.
+    pub async fn walk(&mut self, repository: &Repository) -> Result<(), Failure> {
         let workspace = repository.paths.workspace();
-        let scan = tokio::task::spawn_blocking(move || scan(&workspace))
-            .await
-            .map_err(Failure::internal)??;
-        let mut tips = scan.tips;
+        let walk = tokio::task::spawn_blocking(move || scan(&workspace));
+        self.scan = walk.await.map_err(Failure::internal)??;
+        Ok(())
+    }
+
+    /// The working trees.
+    pub fn trees(&self) -> &[Tree] {
+        &self.scan.trees
+    }
+
+    /// The folders of all working trees and repositories, below the workspace.
+    pub fn folders(&self) -> &[String] {
+        &self.scan.folders
+    }
+
+    /// Compares what the last walk found with what the remote holds, as far as that is known here: no
+    /// connection is needed. `replaced` are commits that the work branch held before it was rewritten.
+    pub async fn compare(
+        &mut self,
+        repository: &mut Repository,
+        replaced: &[CommitId],
+    ) -> Result<(), Failure> {
+        let mut tips = self.scan.tips.clone();
         tips.extend(replaced.iter().map(|commit| Tip {
             commit: commit.clone(),
             of: "the work branch before it was rewritten".to_owned(),
             kind: Kind::Other,
         }));
-        self.trees = scan.trees;
-        self.folders = scan.folders;
         let mut places = repository.places().await;
         places.retain(|place| !replaced.contains(place));
         let mut compared = places.clone();
@@ -118,13 +140,14 @@ impl Inventory {
         if self.seen.as_ref() == Some(&(ids.clone(), compared.clone())) {
             return Ok(());
         }
-        self.damaged = scan.unreadable;
+        self.pending = None;
+        self.damaged.clone_from(&self.scan.unreadable);
         let unsettled: Vec<Tip> =
             tips.into_iter().filter(|t| !self.settled.contains(&t.commit)).collect();
-        repository.quarantine.copy_all(&scan.stores).await.map_err(Failure::from)?;
+        repository.quarantine.copy_all(&self.scan.stores).await.map_err(Failure::from)?;
         let tips = self.existing(repository, unsettled).await?;
         let mut known = places.clone();
-        known.extend(foreign(repository, &scan.fetched).await?);
+        known.extend(foreign(repository, &self.scan.fetched).await?);
         self.own = self.list_own(repository, &tips, &known).await?;
         let (own, settled): (Vec<Tip>, Vec<Tip>) =
             tips.into_iter().partition(|tip| self.own.contains_key(&tip.commit));
@@ -132,8 +155,8 @@ impl Inventory {
         self.tips = most_important(own);
         known.extend(repository.state.wip.clone());
         let pending = self.list_own(repository, &self.tips.clone(), &known).await?;
-        self.pending = pending.len();
-        self.heads = self.import(repository, pending, &scan.stores, &known).await?;
+        self.pending = Some(pending.len());
+        self.heads = self.import(repository, pending, &known).await?;
         self.seen = Some((ids, compared));
         Ok(())
     }
@@ -197,9 +220,9 @@ impl Inventory {
         &mut self,
         repository: &mut Repository,
         pending: HashMap<CommitId, Vec<CommitId>>,
-        stores: &[OwnedFd],
         known: &[CommitId],
     ) -> Result<Vec<CommitId>, Failure> {
+        let stores = &self.scan.stores;
         let parents: HashSet<&CommitId> = pending.values().flatten().collect();
         let mut heads: Vec<CommitId> =
             pending.keys().filter(|c| !parents.contains(c)).cloned().collect();
@@ -345,14 +368,8 @@ fn scan(workspace: &std::path::Path) -> Result<Scan, Failure> {
     let found = walk::walk(&root, &workspace.display().to_string(), walk::Limits::default());
     let repositories = found.repositories.iter().map(|r| r.path.clone());
     let folders = found.trees.iter().map(|t| t.path.clone()).chain(repositories).collect();
-    let mut scan = Scan {
-        tips: Vec::new(),
-        stores: Vec::new(),
-        trees: found.trees,
-        folders,
-        fetched: Vec::new(),
-        unreadable: found.skipped,
-    };
+    let mut scan =
+        Scan { trees: found.trees, folders, unreadable: found.skipped, ..Scan::default() };
     for repository in &found.repositories {
         let all = refs::all(&repository.git_dir);
         let place = place(&repository.path);

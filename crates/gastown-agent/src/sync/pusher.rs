@@ -88,32 +88,55 @@ impl Pusher {
     pub fn saving(&self) -> Option<String> {
         let branch = self.branch_result.as_ref().err().filter(|failure| failure.retryable);
         let failure = branch.or_else(|| self.tree_result.as_ref().err())?;
-        let only = match self.inventory.pending {
-            0 => String::new(),
-            1 => "; 1 commit is in the pod only".to_owned(),
-            n => format!("; {n} commits are in the pod only"),
+        Some(format!("{}; tried again every 30 s{}", failure.message, self.pending()))
+    }
+
+    /// How many commits are in the pod only, as far as that is known: counted against what the remote
+    /// is known to hold, whether it can be asked or not.
+    fn pending(&self) -> String {
+        let Some(count) = self.inventory.pending else {
+            return "; how many commits are in the pod only is not known".to_owned();
         };
-        Some(format!("{}; tried again every 30 s{only}", failure.message))
+        let least = if self.inventory.damaged.is_empty() { "" } else { "at least " };
+        let in_doubt = self.wip.in_doubt || self.repository.state.pushing.is_some();
+        let known = if in_doubt { ", as far as is known" } else { "" };
+        match count {
+            0 => String::new(),
+            1 => format!("; {least}1 commit is in the pod only{known}"),
+            n => format!("; {least}{n} commits are in the pod only{known}"),
+        }
     }
 
     /// Pushes the work branch, and then the snapshot whether that succeeded or not. `ending`: the
     /// agent has ended or must end, and a side branch may be what it meant as its work.
     pub async fn push_all(&mut self, ending: bool) -> Result<(), Failure> {
         let began = Instant::now();
-        let mut branch = self.push_branch().await;
-        if ending && branch.is_ok() {
+        let mut branch = self.push_work().await;
+        let before = self.begin_save();
+        let walked = self.inventory.walk(&self.repository).await;
+        if ending && branch.is_ok() && walked.is_ok() {
             branch = self.adopt().await;
             self.branch_result.clone_from(&branch);
         }
-        let tree = self.save_tree().await;
+        let tree = self.save(before, walked).await;
         if !self.wants_retry() {
             self.complete = Some(began);
         }
         branch.and(tree)
     }
 
-    /// Pushes the work branch.
+    /// Pushes the work branch. When that fails, it is counted what is in the pod only.
     pub async fn push_branch(&mut self) -> Result<(), Failure> {
+        let result = self.push_work().await;
+        if result.as_ref().is_err_and(|failure| failure.retryable)
+            && let Err(failure) = self.inventory.take(&mut self.repository, &self.replaced).await
+        {
+            tracing::warn!(message = failure.message, "the commits of the pod are not counted");
+        }
+        result
+    }
+
+    async fn push_work(&mut self) -> Result<(), Failure> {
         // The result if this is cancelled at the end of the grace period.
         let cancelled = Failure::unreachable("the time ran out during the push");
         let before = std::mem::replace(&mut self.branch_result, Err(cancelled));
@@ -127,11 +150,11 @@ impl Pusher {
     }
 
     async fn try_push_branch(&mut self) -> Result<(), Failure> {
+        let branch = self.repository.agents_branch()?;
+        self.branch.clone_from(&branch);
         if self.repository.state.pushing.is_some() {
             self.read_back().await?;
         }
-        let branch = self.repository.agents_branch()?;
-        self.branch.clone_from(&branch);
         let Some(branch) = branch else { return Ok(()) };
         if self.remote_holds(&branch) {
             return Ok(());
@@ -166,7 +189,7 @@ impl Pusher {
         let pushed = self.repository.push_work(update).await;
         if let Err(failure) = &pushed {
             // The answer was lost, or somebody else moved the branch: only the remote knows.
-            if failure.retryable || failure.result == SyncResult::PushRace {
+            if failure.leaves_doubt() || failure.result == SyncResult::PushRace {
                 self.read_back().await?;
             }
             if self.remote_holds(&commit) {
@@ -226,7 +249,7 @@ impl Pusher {
     /// the work branch on it. With several such branches, it is not known which is the work.
     async fn adopt(&mut self) -> Result<(), Failure> {
         self.ambiguous = None;
-        self.inventory.take(&mut self.repository, &self.replaced).await?;
+        self.inventory.compare(&mut self.repository, &self.replaced).await?;
         let work = self.repository.state.work.clone();
         let has_work = work != self.repository.state.start
             || self.branch.as_ref().is_some_and(|branch| self.inventory.is_own(branch));
@@ -265,10 +288,29 @@ impl Pusher {
 
     /// Saves everything of the workspace that the work branch does not hold in the snapshot.
     pub async fn save_tree(&mut self) -> Result<(), Failure> {
+        let before = self.begin_save();
+        let walked = self.inventory.walk(&self.repository).await;
+        self.save(before, walked).await
+    }
+
+    /// Sets the result for the case that the save is cancelled at the end of the grace period, and
+    /// returns the one of the save before.
+    fn begin_save(&mut self) -> Result<(), Failure> {
         let cancelled = Failure::unreachable("the time ran out while the workspace was saved");
-        let before = std::mem::replace(&mut self.tree_result, Err(cancelled));
+        std::mem::replace(&mut self.tree_result, Err(cancelled))
+    }
+
+    /// As [`Pusher::save_tree`], after the walk through the workspace, which ended with `walked`.
+    async fn save(
+        &mut self,
+        before: Result<(), Failure>,
+        walked: Result<(), Failure>,
+    ) -> Result<(), Failure> {
         let head = self.repository.agents_head_name();
-        let result = self.try_save_tree().await;
+        let result = match walked {
+            Ok(()) => self.try_save_tree().await,
+            failed => failed,
+        };
         if let Err(failure) = &result
             && before != result
         {
@@ -282,9 +324,9 @@ impl Pusher {
     }
 
     async fn try_save_tree(&mut self) -> Result<(), Failure> {
-        self.inventory.take(&mut self.repository, &self.replaced).await?;
-        self.wip.save(&mut self.repository, &mut self.inventory).await?;
-        self.inventory.pending = 0;
+        self.inventory.compare(&mut self.repository, &self.replaced).await?;
+        self.wip.save(&mut self.repository, &self.inventory).await?;
+        self.inventory.pending = Some(0);
         Ok(())
     }
 

@@ -44,15 +44,17 @@ pub(super) struct Wip {
     pub(super) lost: Vec<String>,
     /// What waits to be saved, while the last try failed.
     pub(super) waiting: Vec<String>,
+    /// The remote's answer to a push was lost: it may hold a snapshot that is not known here.
+    pub(super) in_doubt: bool,
 }
 
 /// Everything that a snapshot is made of.
-#[derive(Clone, PartialEq, Eq)]
+#[derive(Clone)]
 struct Content {
     base: CommitId,
     tree: String,
     dirty: bool,
-    /// Other commits that it has to reach.
+    /// Commits that it has to reach, and the snapshot before it does not.
     heads: Vec<CommitId>,
     /// What the heads and their ancestors were called.
     tips: Vec<Tip>,
@@ -75,6 +77,16 @@ impl Content {
     fn is_needed(&self) -> bool {
         self.dirty || !self.tips.is_empty() || !self.others.is_empty()
     }
+
+    /// Whether a snapshot of `before` holds all of this.
+    fn is_in(&self, before: &Self) -> bool {
+        let Self { base, tree, dirty, heads, tips, others, skipped, skipped_count } = self;
+        heads.is_empty()
+            && (base, tree, dirty, tips)
+                == (&before.base, &before.tree, &before.dirty, &before.tips)
+            && (others, skipped, skipped_count)
+                == (&before.others, &before.skipped, &before.skipped_count)
+    }
 }
 
 /// A working tree, written into the sidecar's repository.
@@ -90,7 +102,7 @@ impl Wip {
     pub(super) async fn save(
         &mut self,
         repository: &mut Repository,
-        inventory: &mut Inventory,
+        inventory: &Inventory,
     ) -> Result<(), Failure> {
         self.lost.clone_from(&inventory.damaged);
         let content = self.content(repository, inventory).await?;
@@ -101,10 +113,15 @@ impl Wip {
             self.waiting.clear();
             return Ok(());
         }
-        if self.pushed.as_ref() != Some(&content) {
+        if !self.pushed.as_ref().is_some_and(|pushed| content.is_in(pushed)) {
             let commit = write(repository, &content)?;
             repository.upload_lfs(&commit).await?;
-            push(repository, commit, content.dirty).await?;
+            let pushed = push(repository, commit, content.dirty).await;
+            self.in_doubt = match &pushed {
+                Ok(()) => false,
+                Err(failure) => self.in_doubt || failure.leaves_doubt(),
+            };
+            pushed?;
             self.pushed = Some(content.clone());
         }
         self.waiting.clear();
@@ -115,7 +132,7 @@ impl Wip {
     async fn content(
         &mut self,
         repository: &mut Repository,
-        inventory: &mut Inventory,
+        inventory: &Inventory,
     ) -> Result<Content, Failure> {
         let head = repository.agents_head().await;
         let base = head
@@ -164,16 +181,17 @@ impl Wip {
 
 /// The uncommitted files outside of the clone: of other working trees, and below the workspace in no
 /// repository at all.
-async fn others(repository: &Repository, inventory: &mut Inventory) -> Result<Vec<Other>, Failure> {
+async fn others(repository: &Repository, inventory: &Inventory) -> Result<Vec<Other>, Failure> {
     let mut outside: Excluded = [b"repo".to_vec(), b"origin.git".to_vec()].into();
-    outside.extend(inventory.folders.iter().map(|path| path.clone().into_bytes()));
+    outside.extend(inventory.folders().iter().map(|path| path.clone().into_bytes()));
     let mut found = Vec::new();
-    for Tree { path, root, head } in std::mem::take(&mut inventory.trees) {
+    for Tree { path, root, head } in inventory.trees() {
         if path == "repo" {
             continue;
         }
-        let of = format!("uncommitted files in {}", gastown_types::text::line(&path, 120));
-        found.extend(other(repository, root, head, Excluded::new(), of).await?);
+        let root = rustix::io::dup(root).map_err(Failure::internal)?;
+        let of = format!("uncommitted files in {}", gastown_types::text::line(path, 120));
+        found.extend(other(repository, root, head.clone(), Excluded::new(), of).await?);
     }
     let workspace = hostile::open_root(&repository.paths.workspace()).map_err(Failure::internal)?;
     let of = "files in /workspace outside of the clone".to_owned();

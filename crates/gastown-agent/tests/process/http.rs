@@ -9,7 +9,8 @@ use tokio::runtime::Runtime;
 
 use crate::pod::{Origin, Pod, git, until};
 
-fn server(origin: &Origin, login: Option<(&str, &str)>) -> (Runtime, GitHttp) {
+/// A server of the repository, with or without a login.
+pub fn server(origin: &Origin, login: Option<(&str, &str)>) -> (Runtime, GitHttp) {
     let runtime = Runtime::new().unwrap();
     let login = login.map(|(u, p)| (u.to_owned(), p.to_owned()));
     let dir = origin.path().parent().unwrap().to_owned();

@@ -1,10 +1,14 @@
 //! Failures of remotes: each has its typed result, with a sentence that names what to change.
 
 use std::fs;
+use std::os::unix::fs::PermissionsExt as _;
 
 use gastown_core::report::{InitReport, InitResult, SyncResult};
 use gastown_fakes::sshd::Sshd;
 
+use crate::fixture::FakeWitness;
+use crate::http;
+use crate::isolation::{commit, push};
 use crate::pod::{Origin, Pod, WIP, git, git_ok, until};
 
 /// A pod whose repository is behind ssh, with everything right.
@@ -230,4 +234,67 @@ fn a_sidecar_that_was_killed_continues_where_it_was() {
     assert_eq!((record.result, record.ahead), (SyncResult::Pushed, Some(1)), "{record:?}");
     assert_eq!(git(&origin.path(), &["log", "-1", "--format=%s", "polecat/toast"]), "2");
     assert_eq!(git(&origin.path(), &["show", &format!("{WIP}:d")]), "e");
+}
+
+#[test]
+fn what_is_in_the_pod_only_is_counted_while_the_remote_refuses_the_credentials() {
+    let (origin, witness) = (Origin::new(), FakeWitness::new());
+    let (_runtime, remote) = http::server(&origin, Some(("me", "new")));
+    let mut pod = Pod::new(&remote.repository("r"));
+    witness.configure(&mut pod);
+    pod.set("GASTOWN_GIT_SECRET", "forge");
+    pod.put("git-creds/username", "me").put("git-creds/password", "new");
+    pod.ready();
+    // The password is not valid any more: not even the refs can be listed.
+    pod.put("git-creds/password", "old");
+    let sync = pod.sync();
+    for (name, count) in [("one", "1 commit is in"), ("two", "2 commits are in")] {
+        commit(&pod, name);
+        push(&pod);
+        let exactly = format!("; {count} the pod only");
+        witness.heartbeat("the commits are counted", |b| b.saving.ends_with(&exactly));
+    }
+    let of_failures = |b: &&gastown_proto::v1::Heartbeat| !b.saving.is_empty();
+    for heartbeat in witness.received().streams.iter().flatten().filter(of_failures) {
+        assert!(heartbeat.saving.contains(" in the pod only"), "{heartbeat:?}");
+    }
+    pod.put("git-creds/password", "new");
+    witness.heartbeat("the work is saved", |b| b.saving.is_empty() && !b.pushed_commit.is_empty());
+    let record = pod.end_sync(sync);
+    assert_eq!((record.result, record.ahead), (SyncResult::Pushed, Some(2)), "{record:?}");
+}
+
+#[test]
+fn a_push_without_an_answer_leaves_a_doubt_until_the_refs_can_be_listed() {
+    let origin = Origin::new();
+    let mut pod = Pod::new(&origin.url());
+    pod.set("GASTOWN_GRACE_SECONDS", "4");
+    pod.ready();
+    // The remote takes the commit, and is gone before it answers.
+    let (at, away) = (origin.path(), origin.path().with_extension("away"));
+    let hook = at.join("hooks/post-receive");
+    let script = format!("#!/bin/sh\nmv {} {}\nkill -9 $PPID\n", at.display(), away.display());
+    fs::write(&hook, script).unwrap();
+    fs::set_permissions(&hook, fs::Permissions::from_mode(0o755)).unwrap();
+    let states = |text: &str| {
+        let path = pod.path("gastown/private/unsaved");
+        until(text, || fs::read_to_string(&path).is_ok_and(|why| why.ends_with(text)));
+    };
+    let sync = pod.sync();
+    commit(&pod, "one");
+    push(&pod);
+    states("; 1 commit is in the pod only, as far as is known");
+    commit(&pod, "two");
+    push(&pod);
+    states("; 2 commits are in the pod only, as far as is known");
+    let two = git(&pod.repo(), &["rev-parse", "HEAD"]);
+    let record = pod.end_sync(sync);
+    assert_eq!(record.unpushed.unwrap().to_string(), two);
+    fs::remove_file(away.join("hooks/post-receive")).unwrap();
+    fs::rename(&away, &at).unwrap();
+    assert!(origin.at("polecat/toast").is_some_and(|first| first != two));
+    fs::remove_file(pod.path("gastown/run/sync.sock")).unwrap();
+    let record = pod.end_sync(pod.sync());
+    assert_eq!((record.result, record.ahead), (SyncResult::Pushed, Some(2)), "{record:?}");
+    assert_eq!(origin.at("polecat/toast"), Some(two));
 }

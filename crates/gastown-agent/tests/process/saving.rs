@@ -118,6 +118,19 @@ fn each_snapshot_holds_the_one_before() {
 }
 
 #[test]
+fn a_workspace_that_did_not_change_is_not_saved_again() {
+    let origin = Origin::new();
+    let (pod, sync) = started(&origin);
+    let side = git(&pod.repo(), &["commit-tree", "-p", "HEAD", "-m", "side", "HEAD^{tree}"]);
+    git(&pod.repo(), &["branch", "side", &side]);
+    assert!(pod.checkpoint());
+    let saved = origin.at(WIP);
+    assert!(saved.is_some() && pod.checkpoint());
+    assert_eq!(origin.at(WIP), saved);
+    pod.end_sync(sync);
+}
+
+#[test]
 fn a_pod_that_was_given_up_cannot_push_once_another_has_begun() {
     let origin = Origin::new();
     let (old, sync) = started(&origin);
