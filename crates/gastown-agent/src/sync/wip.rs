@@ -329,19 +329,41 @@ fn write(repository: &Repository, content: &Content) -> Result<CommitId, Failure
     }
     let mut reached: Vec<CommitId> =
         content.heads.iter().filter(|head| **head != content.base).cloned().collect();
-    while reached.len() > PARENTS_MAX {
-        let mut gathered = Vec::new();
-        for some in reached.chunks(PARENTS_MAX) {
-            let message = "Commits of the workspace\n".to_owned();
-            gathered.push(commit(&repo, &content.tree, some, message)?);
-        }
-        reached = gathered;
+    if reached.len() > PARENTS_MAX {
+        reached = vec![gather(&repo, &content.tree, &reached)?];
     }
     let mut parents = vec![content.base.clone()];
     parents.extend(others);
     parents.extend(reached);
     parents.extend(repository.state.wip.clone().filter(|before| *before != content.base));
     commit(&repo, &content.tree, &parents, message(repository, content))
+}
+
+/// Writes a chain of commits that reaches all of `heads`, and returns its last one.
+///
+/// git walks through histories by date, with a list whose every insertion looks at all commits of
+/// that time. So the newest heads come first, and each commit of the chain is as old as the heads
+/// that come before it: git then reaches the next heads only when it is done with these, and the list
+/// stays short. Side by side, 100,000 heads took minutes at each end of a push.
+fn gather(repo: &gix::Repository, tree: &str, heads: &[CommitId]) -> Result<CommitId, Failure> {
+    let dated: Result<Vec<_>, Failure> =
+        heads.iter().map(|head| Ok((commits::time(repo, head)?, head.clone()))).collect();
+    let mut dated = dated?;
+    dated.sort_by(|(a, x), (b, y)| b.cmp(a).then_with(|| x.as_str().cmp(y.as_str())));
+    let tree = ObjectId::from_hex(tree.as_bytes()).map_err(Failure::internal)?;
+    let mut chunks = dated.chunks(PARENTS_MAX).rev().peekable();
+    let mut last = None;
+    while let Some(chunk) = chunks.next() {
+        let parents: Vec<CommitId> =
+            chunk.iter().map(|(_, head)| head.clone()).chain(last).collect();
+        let newer = chunks.peek().and_then(|chunk| chunk.last()).map(|(time, _)| *time);
+        let message = "Commits of the workspace\n".to_owned();
+        last = Some(match newer {
+            Some(time) => commits::write_at(repo, tree, &parents, message, time)?,
+            None => commits::write(repo, tree, &parents, message)?,
+        });
+    }
+    last.ok_or_else(|| Failure::internal("no commits to gather"))
 }
 
 fn message(repository: &Repository, content: &Content) -> String {
@@ -404,4 +426,54 @@ fn tree_of(repo: &gix::Repository, commit: &CommitId) -> Result<ObjectId, Failur
     let id = ObjectId::from_hex(commit.as_str().as_bytes()).map_err(Failure::internal)?;
     let commit = repo.find_commit(id).map_err(Failure::internal)?;
     commit.tree_id().map(gix::Id::detach).map_err(Failure::internal)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::{BTreeSet, HashMap};
+
+    use proptest::prelude::*;
+
+    use super::*;
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(16))]
+
+        /// The order in which git reaches them is by date alone.
+        #[test]
+        fn gathered_heads_are_reached_a_few_at_a_time(
+            times in proptest::collection::vec(0..50_i64, 1..3 * PARENTS_MAX),
+        ) {
+            let dir = tempfile::tempdir().unwrap();
+            gix::init_bare(dir.path()).unwrap();
+            let repo = commits::open(dir.path()).unwrap();
+            let tree = repo.write_object(gix::objs::Tree::empty()).unwrap().detach();
+            let made = times.iter().enumerate().map(|(n, at)| {
+                commits::write_at(&repo, tree, &[], n.to_string(), 5_000_000_000 + at).unwrap()
+            });
+            let heads: Vec<CommitId> = made.collect();
+            let mut wanted: BTreeSet<&str> = heads.iter().map(CommitId::as_str).collect();
+            let time: HashMap<&str, i64> =
+                heads.iter().map(CommitId::as_str).zip(times.iter().map(|t| 5_000_000_000 + t)).collect();
+            let mut next = Some(gather(&repo, &tree.to_string(), &heads).unwrap().to_string());
+            let mut before = i64::MAX;
+            while let Some(id) = next.take() {
+                let id: CommitId = id.parse().unwrap();
+                let at = commits::time(&repo, &id).unwrap();
+                prop_assert!(at <= before, "it is reached when the heads before it are done");
+                let commit = repo.find_commit(ObjectId::from_hex(id.as_str().as_bytes()).unwrap()).unwrap();
+                let parents: Vec<String> = commit.parent_ids().map(|p| p.to_string()).collect();
+                prop_assert!(parents.len() <= PARENTS_MAX + 1);
+                for parent in parents {
+                    if let Some(time) = time.get(parent.as_str()) {
+                        prop_assert!(wanted.remove(parent.as_str()) && *time <= at);
+                        before = before.min(*time);
+                    } else {
+                        next = Some(parent);
+                    }
+                }
+            }
+            prop_assert!(wanted.is_empty());
+        }
+    }
 }
