@@ -4,18 +4,14 @@
 //! it, in whichever mirror and at whatever time, gets the same commit id. Authors are kept; the
 //! committer is ours, with the date of the source commit's committer.
 
-use std::collections::BTreeSet;
-use std::path::Path;
-
 use gastown_types::CommitId;
 use gix::ObjectId;
-use gix::merge::tree::TreatAsUnresolved;
-use gix::objs::Write as _;
 use serde::{Deserialize, Serialize};
 
 use crate::commit::{self, RawCommit};
 use crate::error::{Class, GitError};
 use crate::history::{Objects, commit_id, gix_error, oid};
+use crate::merge::Merger;
 use crate::spawn::Git;
 use crate::trailer::{COMMITTER, names_a_request, with_trailer};
 
@@ -89,20 +85,18 @@ pub struct Conflict {
     pub paths: Vec<String>,
 }
 
-/// A merged tree, or the paths in conflict.
-type Merged = Result<ObjectId, Vec<String>>;
-
 struct Builder<'a> {
-    git: &'a Git,
     objects: &'a Objects,
+    merger: Merger<'a>,
     recipe: &'a Recipe,
     base_tree: ObjectId,
     /// The base's `.beads`, which every tree of the candidate gets.
     beads: Option<(gix::objs::tree::EntryKind, ObjectId)>,
 }
 
-/// Builds the candidate of `recipe` in the bare repository of `objects`. Where gix sees a conflict,
-/// `git merge-tree` decides. Blocks; must run where a tokio runtime is entered
+/// Builds the candidate of `recipe` in the bare repository of `objects`. Its tree is the one that
+/// `git rebase --reapply-cherry-picks` makes in a clone, or `git merge` for a source with merges;
+/// [`FROM_TARGET`] alone is the base's. Blocks; must run where a tokio runtime is entered
 /// (`spawn_blocking` does).
 pub fn build(git: &Git, objects: &Objects, recipe: &Recipe) -> Result<Built, GitError> {
     let (base, source) = (&recipe.base, &recipe.source);
@@ -116,7 +110,9 @@ pub fn build(git: &Git, objects: &Objects, recipe: &Recipe) -> Result<Built, Git
         return Ok(Built::AlreadyInTarget);
     }
     let base_tree = tree_of(objects, oid(base)?)?;
-    let builder = Builder { git, objects, recipe, base_tree, beads: entry(objects, base_tree)? };
+    let merger = Merger::new(git, objects)?;
+    let beads = entry(objects, base_tree)?;
+    let mut builder = Builder { objects, merger, recipe, base_tree, beads };
     let line = builder.commits_after(&fork)?;
     if let Some(line) = &line
         && fork == *base
@@ -184,7 +180,7 @@ impl Builder<'_> {
         Ok(entry(self.objects, tree_of(self.objects, oid(&self.recipe.source)?)?)? == self.beads)
     }
 
-    fn replay(&self, line: &[ObjectId]) -> Result<Built, GitError> {
+    fn replay(&mut self, line: &[ObjectId]) -> Result<Built, GitError> {
         let mut steps: Vec<(Vec<u8>, ObjectId)> = Vec::new();
         let mut tree = self.base_tree;
         for id in line {
@@ -195,7 +191,7 @@ impl Builder<'_> {
                 None => ObjectId::empty_tree(self.objects.repo.object_hash()),
             };
             let theirs = self.with_base_beads(commit.tree)?;
-            match self.merge(ancestor, tree, theirs)? {
+            match self.merger.trees(ancestor, tree, theirs)? {
                 Err(paths) => {
                     return Ok(Built::Conflict(Conflict { commit: commit_id(*id)?, paths }));
                 }
@@ -221,33 +217,19 @@ impl Builder<'_> {
         Ok(Built::Candidate(Candidate { commit: commit_id(head)?, shape }))
     }
 
-    fn merge_as_one(&self) -> Result<Built, GitError> {
+    fn merge_as_one(&mut self) -> Result<Built, GitError> {
         let (base, source) = (oid(&self.recipe.base)?, oid(&self.recipe.source)?);
         let source_data = read(self.objects, source)?;
         let tip = raw(source, &source_data)?;
         let theirs = self.with_base_beads(tip.tree)?;
         // The source with the base's `.beads`; its history is the source's.
-        let theirs = self.temporary_commit(theirs, &tip.parents)?;
-        let options = self.objects.repo.tree_merge_options().map_err(gix_error("merge"))?;
-        let labels = gix::merge::blob::builtin_driver::text::Labels::default();
-        let outcome = self
-            .objects
-            .repo
-            .merge_commits(base, theirs, labels, options.into())
-            .map_err(gix_error("merge"))?;
-        let mut merged = outcome.tree_merge;
-        let tree = if merged.has_unresolved_conflicts(TreatAsUnresolved::git()) {
-            match self.merge_with_git(base, theirs)? {
-                Ok(tree) => tree,
-                Err(paths) => {
-                    return Ok(Built::Conflict(Conflict {
-                        commit: self.recipe.source.clone(),
-                        paths,
-                    }));
-                }
+        let theirs = self.merger.temporary_commit(theirs, &tip.parents)?;
+        let tree = match self.merger.commits(base, theirs, self.base_tree)? {
+            Ok(tree) => tree,
+            Err(paths) => {
+                let commit = self.recipe.source.clone();
+                return Ok(Built::Conflict(Conflict { commit, paths }));
             }
-        } else {
-            merged.tree.write().map_err(gix_error("write a tree"))?.detach()
         };
         if tree == self.base_tree {
             return Ok(Built::AlreadyInTarget);
@@ -293,70 +275,6 @@ impl Builder<'_> {
         Ok(editor.write().map_err(gix_error("write a tree"))?.detach())
     }
 
-    fn merge(
-        &self,
-        ancestor: ObjectId,
-        ours: ObjectId,
-        theirs: ObjectId,
-    ) -> Result<Merged, GitError> {
-        if ancestor == ours {
-            return Ok(Ok(theirs));
-        }
-        if ancestor == theirs || ours == theirs {
-            return Ok(Ok(ours));
-        }
-        let options = self.objects.repo.tree_merge_options().map_err(gix_error("merge"))?;
-        let labels = gix::merge::blob::builtin_driver::text::Labels::default();
-        let mut merged = self
-            .objects
-            .repo
-            .merge_trees(ancestor, ours, theirs, labels, options)
-            .map_err(gix_error("merge"))?;
-        if !merged.has_unresolved_conflicts(TreatAsUnresolved::git()) {
-            return Ok(Ok(merged.tree.write().map_err(gix_error("write a tree"))?.detach()));
-        }
-        // `git merge-tree --merge-base` is newer than the gits in use, so the trees get temporary
-        // commits.
-        let root = self.temporary_commit(ancestor, &[])?;
-        let (ours, theirs) =
-            (self.temporary_commit(ours, &[root])?, self.temporary_commit(theirs, &[root])?);
-        self.merge_with_git(ours, theirs)
-    }
-
-    /// A temporary commit with this tree and these parents, as an input for a merge.
-    fn temporary_commit(&self, tree: ObjectId, parents: &[ObjectId]) -> Result<ObjectId, GitError> {
-        let parents: Vec<String> = parents.iter().map(|p| format!("parent {p}\n")).collect();
-        let who = String::from_utf8_lossy(COMMITTER);
-        let rest = format!("author {who} 0 +0000\ncommitter {who} 0 +0000\n\nstand-in\n");
-        let data = format!("tree {tree}\n{}{rest}", parents.concat());
-        self.put(data.as_bytes())
-    }
-
-    /// Merges with `git merge-tree`.
-    fn merge_with_git(&self, ours: ObjectId, theirs: ObjectId) -> Result<Merged, GitError> {
-        let (ours, theirs) = (ours.to_string(), theirs.to_string());
-        let args =
-            ["merge-tree", "--write-tree", "-z", "--name-only", "--no-messages", &ours, &theirs];
-        let path: &Path = self.objects.repo.path();
-        let call = self.git.call(args).repo(path).doing("merge trees").any_exit();
-        let out = tokio::runtime::Handle::try_current()
-            .map_err(|e| GitError::local("merge trees", e))?
-            .block_on(call.output())?;
-        let mut fields = out.stdout.split(|b| *b == 0);
-        let tree = fields.next().and_then(|f| ObjectId::from_hex(f.trim_ascii()).ok());
-        match (out.status.code(), tree) {
-            (Some(0), Some(tree)) => Ok(Ok(tree)),
-            (Some(1), Some(_)) => {
-                let paths: BTreeSet<String> = fields
-                    .filter(|f| !f.is_empty())
-                    .map(|f| String::from_utf8_lossy(f).into_owned())
-                    .collect();
-                Ok(Err(paths.into_iter().take(100).collect()))
-            }
-            _ => Err(crate::spawn::failure("merge trees", &out)),
-        }
-    }
-
     fn write(
         &self,
         tree: ObjectId,
@@ -379,11 +297,6 @@ impl Builder<'_> {
         }
         data.push(b'\n');
         data.extend_from_slice(message);
-        self.put(&data)
-    }
-
-    fn put(&self, commit: &[u8]) -> Result<ObjectId, GitError> {
-        let written = self.objects.repo.write_buf(gix::object::Kind::Commit, commit);
-        written.map_err(|e| GitError::local("write a commit", e))
+        self.objects.put_commit(&data)
     }
 }

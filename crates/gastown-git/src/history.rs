@@ -5,6 +5,7 @@ use std::path::Path;
 
 use gastown_types::CommitId;
 use gix::ObjectId;
+use gix::objs::Write as _;
 
 use crate::error::{Class, GitError};
 use crate::trailer;
@@ -88,6 +89,12 @@ impl Objects {
     pub fn resolve(&self, name: &str) -> Result<Option<CommitId>, GitError> {
         let found = self.repo.try_find_reference(name).map_err(gix_error("read a ref"))?;
         found.and_then(|r| r.try_id().map(gix::Id::detach)).map(commit_id).transpose()
+    }
+
+    /// Writes a commit object.
+    pub(crate) fn put_commit(&self, commit: &[u8]) -> Result<ObjectId, GitError> {
+        let written = self.repo.write_buf(gix::object::Kind::Commit, commit);
+        written.map_err(|e| GitError::local("write a commit", e))
     }
 
     /// Fails with [`Class::RefNotFound`] when the repository does not have the commit.

@@ -4,6 +4,7 @@
 //! of a branch, serving a mirror over HTTP. It does not know Kubernetes: callers pass credentials as
 //! values and make conditions of errors.
 
+mod attributes;
 mod authorities;
 pub mod candidate;
 mod commit;
@@ -14,6 +15,7 @@ pub mod files;
 pub mod history;
 pub mod known_hosts;
 pub mod lfs;
+mod merge;
 pub mod mirror;
 mod progress;
 pub mod push;

@@ -134,8 +134,11 @@ impl Drop for Group {
 }
 
 async fn run(limits: &Limits, order: &Order) -> std::io::Result<std::process::Output> {
+    // A process that is killed leaves its temporary files; they go with this folder.
+    let scratch = tempfile::Builder::new().prefix("gastown-build-").tempdir()?;
     let mut child = Command::new(&limits.program)
         .arg(ARGUMENT)
+        .env("TMPDIR", scratch.path())
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())

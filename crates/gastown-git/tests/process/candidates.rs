@@ -147,3 +147,54 @@ async fn a_commit_with_a_forged_request_trailer_is_rewritten() {
     assert_eq!(objects.contains_trailer(&id, None, "somebody-else").unwrap(), None);
     assert_eq!(objects.contains_trailer(&id, None, "uid-1").unwrap(), Some(id));
 }
+
+/// The fork, the source and the base of a change to the same line of `CHANGELOG` on both sides.
+fn two_entries(g: &Fixture) -> (CommitId, CommitId) {
+    g.checkout("work", "main");
+    let source = g.commit("mine", &[("CHANGELOG", "top\nmine\nend\n")]);
+    g.push("work");
+    g.checkout("main", "main");
+    let base = g.commit("theirs", &[("CHANGELOG", "top\ntheirs\nend\n")]);
+    g.push("main");
+    (base, source)
+}
+
+#[tokio::test]
+async fn the_target_s_attributes_decide_how_files_are_merged() {
+    let g = Fixture::new();
+    let text = ("CHANGELOG", "top\nend\n");
+    g.commit("one", &[text, (".gitattributes", "CHANGELOG merge=union\n")]);
+    let (base, source) = two_entries(&g);
+    let m = g.mirror("m");
+    let (id, _) = candidate(built(&g, &m, &base, &source).await);
+    let merged = git(m.path(), &["show", &format!("{id}:CHANGELOG")]);
+    assert_eq!(merged, "top\ntheirs\nmine\nend");
+}
+
+#[tokio::test]
+async fn attributes_hold_for_the_commits_after_the_one_that_brings_them() {
+    let g = Fixture::new();
+    g.commit("one", &[("sub/CHANGELOG", "top\nend\n")]);
+    g.checkout("work", "main");
+    g.commit("rules", &[("sub/.gitattributes", "CHANGELOG merge=union\n")]);
+    let source = g.commit("mine", &[("sub/CHANGELOG", "top\nmine\nend\n")]);
+    g.push("work");
+    g.checkout("main", "main");
+    let base = g.commit("theirs", &[("sub/CHANGELOG", "top\ntheirs\nend\n")]);
+    g.push("main");
+    let m = g.mirror("m");
+    let (id, shape) = candidate(built(&g, &m, &base, &source).await);
+    assert_eq!(shape, Shape::Replayed { commits: 2, dropped: 0 });
+    let merged = git(m.path(), &["show", &format!("{id}:sub/CHANGELOG")]);
+    assert_eq!(merged, "top\ntheirs\nmine\nend");
+}
+
+#[tokio::test]
+async fn attributes_that_are_too_large_are_a_conflict_that_names_them() {
+    let g = Fixture::new();
+    let many = "# nothing\n".repeat((17 << 20) / 10);
+    g.commit("one", &[("CHANGELOG", "top\nend\n"), (".gitattributes", &many)]);
+    let (base, source) = two_entries(&g);
+    let Built::Conflict(c) = built(&g, &g.mirror("m"), &base, &source).await else { panic!() };
+    assert_eq!(c.paths, ["(the .gitattributes files of the target are larger than 16 MiB)"]);
+}

@@ -5,6 +5,7 @@
 mod candidates;
 mod files;
 mod fixture;
+mod histories;
 mod mirrors;
 mod push;
 mod rebase;
