@@ -9,10 +9,12 @@
 mod command;
 mod config;
 mod dns;
+mod enforcer;
 mod firewall;
 mod host;
 mod images;
 mod launch;
+mod objects;
 mod options;
 mod state;
 mod stop;

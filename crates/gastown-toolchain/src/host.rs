@@ -101,6 +101,7 @@ pub fn need_node_tools() -> Result<()> {
     need_debian(&[
         ("nft", "nftables"),
         ("iptables", "iptables"),
+        ("ipset", "ipset"),
         ("conntrack", "conntrack"),
         ("ip", "iproute2"),
         ("mount", "mount"),

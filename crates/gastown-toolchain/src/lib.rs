@@ -21,7 +21,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result};
 
 pub use claude_code::{CLAUDE_CODE_VERSION, claude_code, has_claude_code};
-use parts::{CNI, CONTAINERD, CONTROL_PLANE, COREDNS, ETCD, HELM, NODE, Part};
+use parts::{CNI, CONTAINERD, CONTROL_PLANE, COREDNS, ETCD, HELM, KUBE_ROUTER, NODE, Part};
 pub use tail::tail;
 
 /// The version that the Kubernetes binaries report, and that nodes show.
@@ -35,7 +35,7 @@ pub enum Programs {
     /// etcd, kube-apiserver, kube-controller-manager and kubectl.
     ControlPlane,
     /// The control plane's, the scheduler, kubelet, kube-proxy, containerd with its shim and
-    /// client, the CNI plugins and CoreDNS.
+    /// client, the CNI plugins, CoreDNS and kube-router.
     Node,
 }
 
@@ -53,7 +53,9 @@ impl Programs {
         match self {
             Self::Helm => vec![&HELM],
             Self::ControlPlane => vec![&CONTROL_PLANE, &ETCD],
-            Self::Node => vec![&CONTROL_PLANE, &NODE, &CONTAINERD, &COREDNS, &ETCD, &CNI],
+            Self::Node => {
+                vec![&CONTROL_PLANE, &NODE, &CONTAINERD, &COREDNS, &KUBE_ROUTER, &ETCD, &CNI]
+            }
         }
     }
 

@@ -144,10 +144,21 @@ pub static CNI: Part = Part {
         ("github.com/containernetworking/plugins/plugins/main/loopback", None),
         ("github.com/containernetworking/plugins/plugins/ipam/host-local", None),
         ("github.com/containernetworking/plugins/plugins/meta/portmap", None),
+        ("github.com/containernetworking/plugins/plugins/meta/tuning", None),
     ],
     tags: "",
     ldflags: "",
     expected: Duration::from_secs(5),
+};
+
+/// Enforces network policies.
+pub static KUBE_ROUTER: Part = Part {
+    name: "kube-router",
+    files: files!("kube-router": "go.mod", "go.sum"),
+    programs: &[("github.com/cloudnativelabs/kube-router/v2/cmd/kube-router", None)],
+    tags: "",
+    ldflags: "",
+    expected: Duration::from_secs(80),
 };
 
 /// With the plugins of the cluster's Corefile alone: with all of them it is the largest build after
@@ -172,7 +183,8 @@ pub static HELM: Part = Part {
 
 /// Every part.
 #[cfg(test)]
-pub static ALL: [&Part; 7] = [&ETCD, &CONTROL_PLANE, &NODE, &CONTAINERD, &CNI, &COREDNS, &HELM];
+pub static ALL: [&Part; 8] =
+    [&ETCD, &CONTROL_PLANE, &NODE, &CONTAINERD, &CNI, &COREDNS, &KUBE_ROUTER, &HELM];
 
 #[cfg(test)]
 mod tests {

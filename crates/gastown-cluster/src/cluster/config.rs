@@ -108,9 +108,12 @@ pub fn network(paths: &Paths) -> String {
             "routes": [{"dst": "0.0.0.0/0"}],
         },
     });
+    // Beside an address of its own a pod would have a link-local one of IPv6, for which no network policy
+    // is enforced.
+    let no_ipv6 = json!({"type": "tuning", "sysctl": {"net.ipv6.conf.IFNAME.disable_ipv6": "1"}});
     let ports =
         json!({"type": "portmap", "backend": "nftables", "capabilities": {"portMappings": true}});
-    pretty(&json!({"cniVersion": "1.0.0", "name": TABLE, "plugins": [bridge, ports]}))
+    pretty(&json!({"cniVersion": "1.0.0", "name": TABLE, "plugins": [bridge, no_ipv6, ports]}))
 }
 
 /// The kubelet's configuration. Images cannot be pulled again, so none is ever collected.

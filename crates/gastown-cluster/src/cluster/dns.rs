@@ -2,11 +2,10 @@
 
 use std::path::Path;
 
-use anyhow::{Context, Result};
+use anyhow::Result;
 use k8s_openapi::api::apps::v1::Deployment;
-use kube::api::{Api, DynamicObject, Patch, PatchParams};
-use kube::core::{ApiResource, GroupVersionKind};
-use kube::{Client, ResourceExt};
+use kube::Client;
+use kube::api::Api;
 use serde_json::{Value, json};
 
 use super::config::{DNS_ADDRESS, name_servers};
@@ -78,21 +77,7 @@ fn objects(corefile: &str) -> Vec<Value> {
 /// Applies the server's objects.
 pub async fn apply(client: &Client, resolv_conf: &Path) -> Result<()> {
     let upstream = name_servers(&std::fs::read_to_string(resolv_conf).unwrap_or_default());
-    for object in objects(&corefile(&upstream)) {
-        let object: DynamicObject = serde_json::from_value(object)?;
-        let types = object.types.as_ref().context("an object without a kind")?;
-        let resource = ApiResource::from_gvk(&GroupVersionKind::try_from(types)?);
-        let api: Api<DynamicObject> = match object.namespace() {
-            Some(namespace) => Api::namespaced_with(client.clone(), &namespace, &resource),
-            None => Api::all_with(client.clone(), &resource),
-        };
-        let name = object.name_any();
-        let done = api
-            .patch(&name, &PatchParams::apply("gastown-cluster").force(), &Patch::Apply(&object))
-            .await;
-        done.with_context(|| format!("applying {} {name}", resource.kind))?;
-    }
-    Ok(())
+    super::objects::apply(client, objects(&corefile(&upstream))).await
 }
 
 /// Waits until the server answers.

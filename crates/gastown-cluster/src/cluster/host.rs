@@ -7,8 +7,8 @@ use anyhow::{Context, Result, bail};
 
 use super::command::{feed, output, run};
 use super::config::{BRIDGE, NODE_ADDRESS, TABLE, outward};
-use super::firewall;
 use super::state::Setting;
+use super::{enforcer, firewall};
 
 /// Folders that kubelet, containerd and the CNI library create at fixed paths.
 const FIXED_PATHS: [&str; 8] = [
@@ -22,10 +22,11 @@ const FIXED_PATHS: [&str; 8] = [
     "/var/lib/nri",
 ];
 
-/// Kernel settings that kubelet, kube-proxy, the bridge plugin or we change.
-const SETTINGS: [&str; 8] = [
+/// Kernel settings that kubelet, kube-proxy, kube-router, the bridge plugin or we change.
+const SETTINGS: [&str; 9] = [
     "net/ipv4/ip_forward",
     "net/ipv4/vs/conntrack",
+    "net/bridge/bridge-nf-call-iptables",
     "net/netfilter/nf_conntrack_tcp_be_liberal",
     "vm/overcommit_memory",
     "vm/panic_on_oom",
@@ -87,11 +88,19 @@ pub async fn add_bridge(dir: &Path) -> Result<()> {
     run("ip", &["link", "add", BRIDGE, "type", "bridge"]).await?;
     run("ip", &["link", "set", BRIDGE, "alias", &dir.to_string_lossy()]).await?;
     run("ip", &["address", "add", &address, "dev", BRIDGE]).await?;
+    no_ipv6();
     run("ip", &["link", "set", BRIDGE, "up"]).await?;
     std::fs::write("/proc/sys/net/ipv4/ip_forward", "1")
         .context("allowing packets to be forwarded")?;
     feed("nft", &["-f", "-"], &outward()).await?;
     firewall::open().await
+}
+
+/// The cluster has IPv4 alone, and its network policies are enforced for IPv4 alone: pods must not find
+/// the node by its link-local address.
+fn no_ipv6() {
+    // A kernel without IPv6 has no such setting.
+    drop(std::fs::write(format!("/proc/sys/net/ipv6/conf/{BRIDGE}/disable_ipv6"), "1"));
 }
 
 /// The folder of the cluster that the bridge belongs to, if the bridge exists.
@@ -137,6 +146,7 @@ pub async fn remove_bridge(dir: &Path) -> Result<()> {
     }
     run("ip", &["link", "delete", BRIDGE]).await?;
     firewall::close().await?;
+    enforcer::remove().await?;
     for (family, name) in tables().await {
         run("nft", &["delete", "table", family, name]).await?;
     }
@@ -260,6 +270,7 @@ pub async fn leftovers(dir: &Path) -> Vec<String> {
             tables().await.iter().map(|(family, name)| format!("nft table {family} {name}")),
         );
         found.extend(firewall::leftovers().await);
+        found.extend(enforcer::leftovers().await);
         let groups = pod_cgroups().into_iter().filter(|group| group.exists());
         found.extend(groups.map(|group| format!("cgroup {}", group.display())));
     }

@@ -17,7 +17,7 @@ use tokio::time::{Instant, sleep};
 use super::config::{self, API_ADDRESS, NODE, NODE_ADDRESS, Paths, SERVICE_RANGE};
 use super::options::{Nodes, Progress};
 use super::state::{Process, State};
-use super::{dns, host, images};
+use super::{dns, enforcer, host, images};
 use crate::control_plane::flags::{self, Kind, Layout};
 use crate::control_plane::identity::Identity;
 use crate::control_plane::pki::{Authority, write_private};
@@ -80,6 +80,7 @@ impl Launch<'_> {
             ("kubelet", format!("system:node:{NODE}"), Some("system:nodes")),
             ("kube-proxy", "system:kube-proxy".to_owned(), None),
             ("kube-scheduler", "system:kube-scheduler".to_owned(), None),
+            (enforcer::NAME, enforcer::USER.to_owned(), None),
         ];
         for (file, user, group) in users {
             let text = kubeconfig::render(
@@ -116,8 +117,24 @@ impl Launch<'_> {
             Box::pin(await_condition(Api::<Node>::all(client.clone()), NODE, is_ready)),
         )
         .await?;
+        self.enforcer(client).await?;
         (self.progress)("node is Ready; waiting for cluster DNS");
         self.wait_for("cluster DNS", Box::pin(dns::wait(client))).await
+    }
+
+    /// Starts what enforces network policies. It looks for the node, so that comes first.
+    async fn enforcer(&mut self, client: &Client) -> Result<()> {
+        if let Some(what) = enforcer::lacking().await {
+            (self.progress)(&format!(
+                "NETWORK POLICIES ARE NOT ENFORCED on this cluster: the kernel lacks {what}"
+            ));
+            return Ok(());
+        }
+        enforcer::see_bridged()?;
+        enforcer::grant(client).await?;
+        let kubeconfig = self.file(&format!("pki/{}.kubeconfig", enforcer::NAME));
+        self.spawn(enforcer::NAME, &enforcer::flags(&kubeconfig))?;
+        self.wait("the enforcer of network policies", enforcer::is_at_work).await
     }
 
     fn write_node_configuration(&self, resolv_conf: &Path) -> Result<()> {

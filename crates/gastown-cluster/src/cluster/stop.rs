@@ -21,7 +21,9 @@ pub async fn tear_down(dir: &Path, state: &State) -> Result<()> {
     let paths = Paths { dir: dir.to_owned(), bin: state.bin.clone() };
     // After a reboot none of them runs, and their pids belong to other processes.
     if state.boot == boot_id() {
-        for name in ["kubelet", "kube-proxy", "kube-scheduler", "kube-controller-manager"] {
+        for name in
+            ["kubelet", "kube-router", "kube-proxy", "kube-scheduler", "kube-controller-manager"]
+        {
             end(state, name).await;
         }
         end_pods(&paths, state).await;
