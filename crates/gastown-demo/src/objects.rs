@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use anyhow::Result;
+use gastown_api::names::label;
 use gastown_api::{
     AgentConfig, AgentTemplate, BeadStoreTemplate, Channel, Convoy, ConvoySpec, DesiredState,
     GateTemplate, KubernetesSpec, KubernetesTemplate, ModelProvider, ObjectName, Polecat,
@@ -10,6 +11,7 @@ use gastown_api::{
     SecretKeyRef, WebhookChannel, WitnessTemplate,
 };
 use k8s_openapi::api::core::v1::{Namespace, Pod, ResourceRequirements, Secret, Service};
+use k8s_openapi::api::networking::v1::NetworkPolicy;
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 use kube::api::ObjectMeta;
 use serde_json::json;
@@ -86,6 +88,20 @@ pub fn service(settings: &Settings) -> Result<Service> {
             {"name": "git", "port": GIT_PORT, "targetPort": "git"}, {"name": "messages", "port": MESSAGES_PORT, "targetPort": "messages"},
             {"name": "hooks", "port": HOOKS_PORT, "targetPort": "hooks"},
         ]},
+    }))?)
+}
+
+/// Lets agents' pods of the namespace reach the servers, which are in the cluster: the operator's own
+/// policy lets them out of it alone.
+pub fn network_policy(settings: &Settings) -> Result<NetworkPolicy> {
+    let ports = [GIT_PORT, MESSAGES_PORT].map(|port| json!({"protocol": "TCP", "port": port}));
+    Ok(serde_json::from_value(json!({
+        "metadata": {"name": SERVERS, "namespace": settings.namespace},
+        "spec": {
+            "podSelector": {"matchExpressions": [{"key": label::POLECAT, "operator": "Exists"}]},
+            "policyTypes": ["Egress"],
+            "egress": [{"to": [{"podSelector": {"matchLabels": {"app": SERVERS}}}], "ports": ports}],
+        },
     }))?)
 }
 

@@ -6,6 +6,7 @@ use anyhow::{Context, Result};
 use gastown_api::{Convoy, Escalation, KubernetesSpec, MergeRequest, Polecat, Rig};
 use http::Method;
 use k8s_openapi::api::core::v1::{Namespace, Pod, Secret, Service};
+use k8s_openapi::api::networking::v1::NetworkPolicy;
 use kube::api::{Api, DeleteParams, ListParams, Patch, PatchParams, PostParams};
 use kube::{Client, Resource, ResourceExt};
 use serde::Serialize;
@@ -67,6 +68,8 @@ impl Scenario {
         put_git_secrets(client, &settings).await?;
         apply(&Api::<Service>::namespaced(client.clone(), name), &objects::service(&settings)?)
             .await?;
+        let policies = Api::<NetworkPolicy>::namespaced(client.clone(), name);
+        apply(&policies, &objects::network_policy(&settings)?).await?;
         let pods = Api::<Pod>::namespaced(client.clone(), name);
         apply(&pods, &objects::servers(&settings)?).await?;
         pods::await_ready(&pods, SERVERS, OBJECT_DEADLINE).await?;

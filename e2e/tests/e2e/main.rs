@@ -7,6 +7,7 @@ mod cluster;
 mod demo;
 mod ends;
 mod hostile;
+mod network;
 mod remote;
 mod saved;
 mod surroundings;
@@ -16,7 +17,7 @@ use std::time::Instant;
 use anyhow::Result;
 use e2e::environment::Environment;
 
-const SCENARIOS: [&str; 8] = [
+const SCENARIOS: [&str; 9] = [
     "the_cluster_answers_as_any_other",
     "the_default_demo_lands_all_one_after_a_rework_with_its_evidence",
     "all_changes_of_a_real_repository_land_while_controllers_are_killed",
@@ -25,6 +26,7 @@ const SCENARIOS: [&str; 8] = [
     "the_next_attempt_has_the_work_of_pods_that_are_frozen_wedged_or_evicted",
     "work_waits_visibly_for_a_remote_that_refuses_the_password_or_is_down",
     "work_lands_with_submodules_and_large_files_beside_a_mesh_and_under_a_quota",
+    "an_agent_and_a_gate_reach_nothing_but_what_they_need",
 ];
 
 #[tokio::main]
@@ -78,7 +80,8 @@ async fn play(env: &Environment, name: &str) -> Result<()> {
         Some(4) => hostile::planted(env).await,
         Some(5) => ends::next_attempt_goes_on(env).await,
         Some(6) => remote::work_waits(env).await,
-        _ => surroundings::work_lands(env).await,
+        Some(7) => surroundings::work_lands(env).await,
+        _ => network::attacks_reach_nothing(env).await,
     }
 }
 
