@@ -35,14 +35,14 @@ pub mod finalizer {
     pub const OUTCOME: &str = "gastown.io/outcome";
 }
 
-/// Labels. They are for people, except [`label::CLAIM`]: nothing else selects by them, and nothing
-/// trusts them.
+/// Labels. They are for people, except [`label::CLAIM`] and those that network policies select pods
+/// by; nothing trusts them.
 pub mod label {
     use std::collections::BTreeMap;
 
     use gastown_types::is_label_value;
 
-    /// The Polecat's name.
+    /// The Polecat's name. The network policies of agents select its pods by this label.
     pub const POLECAT: &str = "gastown.io/polecat";
     /// The Rig's name.
     pub const RIG: &str = "gastown.io/rig";
@@ -56,6 +56,8 @@ pub mod label {
     pub const CLAIM: &str = "gastown.io/claim";
     /// The Rig that created a Witness or a Refinery.
     pub const RIG_OWNER: &str = "gastown.io/rig-owner";
+    /// The uid of the Refinery that a gate is of: its network policy selects pods by this label.
+    pub const REFINERY_UID: &str = "gastown.io/refinery-uid";
     /// Who manages an object.
     pub const MANAGED_BY: &str = "app.kubernetes.io/managed-by";
     /// The value of [`MANAGED_BY`] on the children of a Rig.

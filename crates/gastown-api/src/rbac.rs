@@ -146,6 +146,12 @@ const POLECAT: &[Grant] = &[
         "agents' pods: drain and finalizer are patches",
     ),
     grant("", &["configmaps"], &["get", "create", "patch", "delete"], "an attempt's prompt"),
+    grant(
+        "networking.k8s.io",
+        &["networkpolicies"],
+        &["get", "list", "watch", "create", "patch", "delete"],
+        "what agents' pods may reach, where Polecats are",
+    ),
     EVENTS,
 ];
 
@@ -183,6 +189,12 @@ const REFINERY: &[Grant] = &[
     grant("batch", &["jobs"], &["get", "list", "watch", "create", "delete"], "gates"),
     grant("", &["pods"], READ, "why a gate ended"),
     grant("", &["pods/log"], &["get"], "a gate's evidence"),
+    grant(
+        "networking.k8s.io",
+        &["networkpolicies"],
+        &["get", "list", "watch", "create", "patch", "delete"],
+        "what gates may reach, where Refineries are",
+    ),
     grant(
         "authentication.k8s.io",
         &["tokenreviews"],

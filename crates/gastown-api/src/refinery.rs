@@ -1,6 +1,7 @@
 use std::collections::BTreeMap;
 
 use k8s_openapi::api::core::v1::{EnvVar, ResourceRequirements};
+use k8s_openapi::api::networking::v1::NetworkPolicyEgressRule;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 use kube::CustomResource;
 use schemars::JsonSchema;
@@ -64,7 +65,8 @@ pub struct RefinerySpec {
     /// key `ca.crt` of the Secret with the git credentials serves as well.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ca_config_map_ref: Option<CaConfigMapRef>,
-    /// Image, resources and environment of the gate's pod. By default the operator's agent image.
+    /// Image, resources, environment and network of the gate's pod. By default the operator's agent
+    /// image, without a network beside the cluster's DNS.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub gate_template: Option<GateTemplate>,
 }
@@ -103,7 +105,8 @@ pub struct RefineryTemplate {
     /// key `ca.crt` of the Secret with the git credentials serves as well.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ca_config_map_ref: Option<CaConfigMapRef>,
-    /// Image, resources and environment of the gate's pod. By default the operator's agent image.
+    /// Image, resources, environment and network of the gate's pod. By default the operator's agent
+    /// image, without a network beside the cluster's DNS.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub gate_template: Option<GateTemplate>,
 }
@@ -136,7 +139,7 @@ fn one() -> i32 {
     1
 }
 
-/// Image, resources and environment of a gate's pod.
+/// Image, resources, environment and network of a gate's pod.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct GateTemplate {
@@ -164,6 +167,12 @@ pub struct GateTemplate {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 16))]
     pub image_pull_secrets: Vec<ObjectName>,
+    /// What the gate may reach beside the candidate's server and the cluster's DNS, in the form of a
+    /// NetworkPolicy's `egress`. By default nothing. It has no effect where the chart's
+    /// `networkPolicies.gates.enabled` is false: then a gate may reach everything.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(schema_with = "schema::egress")]
+    pub egress: Vec<NetworkPolicyEgressRule>,
 }
 
 /// The observed state of a Refinery.

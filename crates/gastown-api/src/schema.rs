@@ -259,6 +259,95 @@ pub fn volume_mounts(_: &mut SchemaGenerator) -> Schema {
     })
 }
 
+/// Which objects of a namespace, or which namespaces, by their labels.
+fn label_selector() -> Value {
+    json!({
+        "type": "object",
+        "properties": {
+            "matchLabels": {
+                "type": "object",
+                "maxProperties": 16,
+                "additionalProperties": { "type": "string", "maxLength": 63 },
+            },
+            "matchExpressions": {
+                "type": "array",
+                "maxItems": 16,
+                "items": {
+                    "type": "object",
+                    "required": ["key", "operator"],
+                    "properties": {
+                        "key": { "type": "string", "minLength": 1, "maxLength": 317 },
+                        "operator": { "type": "string", "enum": ["In", "NotIn", "Exists", "DoesNotExist"] },
+                        "values": {
+                            "type": "array",
+                            "maxItems": 16,
+                            "items": { "type": "string", "maxLength": 63 },
+                        },
+                    },
+                },
+            },
+        },
+    })
+}
+
+/// A range of addresses.
+fn cidr() -> Value {
+    json!({
+        "type": "string",
+        "maxLength": 64,
+        "x-kubernetes-validations":
+            rules(&[("isCIDR(self)", "must be a range of addresses such as 192.0.2.0/24 or 2001:db8::/32")]),
+    })
+}
+
+/// Rules of a NetworkPolicy's `egress`.
+pub fn egress(_: &mut SchemaGenerator) -> Schema {
+    json_schema!({
+        "type": "array",
+        "maxItems": 16,
+        "items": {
+            "type": "object",
+            "properties": {
+                "ports": {
+                    "type": "array",
+                    "maxItems": 16,
+                    "items": {
+                        "type": "object",
+                        "properties": {
+                            "protocol": { "type": "string", "enum": ["TCP", "UDP", "SCTP"] },
+                            "port": {
+                                "x-kubernetes-int-or-string": true,
+                                "anyOf": [{ "type": "integer" }, { "type": "string" }],
+                                "maxLength": 15,
+                            },
+                            "endPort": { "type": "integer", "format": "int32", "minimum": 1, "maximum": 65535 },
+                        },
+                    },
+                },
+                "to": {
+                    "type": "array",
+                    "maxItems": 16,
+                    "items": {
+                        "type": "object",
+                        "properties": {
+                            "podSelector": label_selector(),
+                            "namespaceSelector": label_selector(),
+                            "ipBlock": {
+                                "type": "object",
+                                "required": ["cidr"],
+                                "properties": {
+                                    "cidr": cidr(),
+                                    "except": { "type": "array", "maxItems": 32, "items": cidr() },
+                                },
+                            },
+                        },
+                    },
+                },
+            },
+        },
+    })
+}
+
 /// Labels that a node must have.
 pub fn node_selector(_: &mut SchemaGenerator) -> Schema {
     json_schema!({

@@ -39,7 +39,8 @@ pub use deliveries::{
 };
 pub use drain::UNHEALTHY;
 pub use facts::{
-    Margins, NODE_LOST_SECONDS, PodFacts, PodPhase, RequestFacts, RigFacts, Seen, Snapshot,
+    Margins, NODE_LOST_SECONDS, NetworkProblem, PodFacts, PodPhase, RequestFacts, RigFacts, Seen,
+    Snapshot,
 };
 pub use ledger::{End, Landed, Last, Ledger, LedgerError, MAX_BYTES, Respawns, VERSION, sanitize};
 pub use outcome::{Expected, Outcome, RespawnCause, outcome};

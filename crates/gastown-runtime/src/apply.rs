@@ -411,11 +411,13 @@ fn prune(value: &mut Value) {
     }
 }
 
-/// Whether everything in `wanted` is in `present`, which may have more: the server's defaults.
+/// Whether everything in `wanted` is in `present`, which may have more: the server's defaults. The
+/// server leaves out what is empty.
 fn contains(present: &Value, wanted: &Value) -> bool {
     match (present, wanted) {
         (Value::Object(present), Value::Object(wanted)) => wanted.iter().all(|(key, wanted)| {
-            let empty = wanted.as_object().is_some_and(Map::is_empty);
+            let empty = wanted.as_object().is_some_and(Map::is_empty)
+                || wanted.as_array().is_some_and(Vec::is_empty);
             present.get(key).map_or(empty, |present| contains(present, wanted))
         }),
         (Value::Array(present), Value::Array(wanted)) => {

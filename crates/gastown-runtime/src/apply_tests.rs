@@ -34,6 +34,13 @@ fn defaults_of_the_server_do_not_count_as_a_difference() {
 }
 
 #[test]
+fn what_is_empty_is_the_same_as_what_is_absent() {
+    let wanted = json!({"spec": {"ingress": [], "podSelector": {}}});
+    assert!(contains(&json!({"spec": {}}), &wanted));
+    assert!(!contains(&json!({"spec": {"ingress": [{}]}}), &wanted));
+}
+
+#[test]
 fn an_apply_owns_no_nulls() {
     let mut body = json!({"spec": {"a": null, "b": [{"c": null, "d": 1}]}});
     prune(&mut body);

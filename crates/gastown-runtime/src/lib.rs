@@ -15,6 +15,7 @@ pub mod https;
 mod jitter;
 pub mod lease;
 pub mod metrics;
+pub mod network;
 pub mod ours;
 pub mod own_writes;
 pub mod pace;

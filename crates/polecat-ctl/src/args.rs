@@ -3,7 +3,7 @@
 use gastown_core::polecat::Margins;
 use gastown_runtime::proxy::ProxyArgs;
 
-use crate::pod::{PodDefaults, RoomArgs};
+use crate::pod::{AgentNetworkArgs, PodDefaults, RoomArgs};
 
 /// Controller-specific flags.
 #[derive(clap::Args, Clone, Debug)]
@@ -44,6 +44,9 @@ pub struct PolecatArgs {
     /// The proxy of pods.
     #[command(flatten)]
     pub proxy: ProxyArgs,
+    /// The network policies of pods.
+    #[command(flatten)]
+    pub network: AgentNetworkArgs,
     /// Memory and sizes of pods.
     #[command(flatten)]
     pub room: RoomArgs,
@@ -54,6 +57,8 @@ pub struct PolecatArgs {
 pub(crate) struct Settings {
     /// What pods are made of where their Polecat does not decide it.
     pub pods: PodDefaults,
+    /// The network policies of pods.
+    pub network: AgentNetworkArgs,
     /// The URL of refinery-ctl.
     pub refinery: String,
     /// The URL of beadstore-ctl.
@@ -79,6 +84,7 @@ impl PolecatArgs {
             drain_margin_seconds,
             platform_ids,
             proxy,
+            network,
             room,
         } = self;
         let set = |value: Option<String>| value.filter(|text| !text.is_empty());
@@ -93,6 +99,7 @@ impl PolecatArgs {
                 proxy,
                 room,
             },
+            network,
             refinery: set(refinery_endpoint).unwrap_or_else(|| service("refinery-ctl")),
             beadstore: set(beadstore_endpoint).unwrap_or_else(|| service("beadstore-ctl")),
             witness: set(witness_endpoint),

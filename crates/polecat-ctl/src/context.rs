@@ -5,12 +5,13 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use gastown_api::{BeadStore, MergeRequest, Polecat, Refinery, Rig};
-use gastown_core::polecat::{Deliveries, Margins};
+use gastown_core::polecat::{Deliveries, Margins, NetworkProblem};
 use gastown_runtime::Runtime;
 use gastown_runtime::own_writes::OwnWrites;
 use gastown_runtime::watch::Trigger;
 use k8s_openapi::api::coordination::v1::Lease;
 use k8s_openapi::api::core::v1::Pod;
+use k8s_openapi::api::networking::v1::NetworkPolicy;
 use kube::ResourceExt as _;
 use kube::runtime::reflector::{ObjectRef, Store};
 use parking_lot::Mutex;
@@ -19,7 +20,7 @@ use crate::admission::Admission;
 use crate::args::{PolecatArgs, Settings};
 use crate::busy::BusyServices;
 use crate::index::Index;
-use crate::pod::{PodDefaults, Witness, owner_uid};
+use crate::pod::{AgentNetworkArgs, PodDefaults, Witness, owner_uid};
 use crate::service::Services;
 use crate::sightings::Sightings;
 
@@ -35,6 +36,8 @@ pub(crate) struct Watched {
     pub bead_stores: Store<BeadStore>,
     /// Claims on beads.
     pub claims: Store<Lease>,
+    /// Network policies of agents' pods.
+    pub network_policies: Store<NetworkPolicy>,
 }
 
 /// What both watches and reconciles use. Clones share.
@@ -62,6 +65,8 @@ pub(crate) struct Shared {
     pub sightings: Arc<Sightings>,
     /// What the models' services have asked for.
     pub busy: Arc<BusyServices>,
+    /// Why the network policy of a namespace and a rig cannot be written.
+    pub network_problems: Arc<Mutex<HashMap<(String, String), NetworkProblem>>>,
 }
 
 impl Shared {
@@ -79,6 +84,7 @@ impl Shared {
             deliveries: Arc::default(),
             sightings: Arc::default(),
             busy: Arc::default(),
+            network_problems: Arc::default(),
         }
     }
 }
@@ -103,6 +109,8 @@ pub(crate) struct Context {
     pub counted_term: tokio::sync::Mutex<Option<i32>>,
     /// How long a pod that does not obey may take.
     pub margins: Margins,
+    /// The network policies of pods.
+    pub network: AgentNetworkArgs,
     /// What pods are made of where their Polecat does not decide it.
     pod_defaults: PodDefaults,
     /// The URL of witness-ctl, if there is one.
@@ -118,7 +126,7 @@ impl Context {
     ) -> Self {
         let settings = args.settings(&runtime.args.namespace);
         let services = Services::new(runtime, &settings);
-        let Settings { pods, witness, margins, refinery: _, beadstore: _ } = settings;
+        let Settings { pods, network, witness, margins, refinery: _, beadstore: _ } = settings;
         Self {
             runtime: runtime.clone(),
             stores,
@@ -127,6 +135,7 @@ impl Context {
             own_polecats: Arc::default(),
             counted_term: tokio::sync::Mutex::default(),
             margins,
+            network,
             pod_defaults: pods,
             witness,
         }
@@ -203,6 +212,12 @@ impl Context {
         polecat_ref(key).and_then(|at| polecats.get(&at)).as_ref().is_some_and(is)
             || polecats.state().iter().any(is)
             || self.pods(uid).iter().any(|pod| !over(pod))
+    }
+
+    /// Why the network policy of a rig's agents in a namespace cannot be written.
+    pub(crate) fn network_problem(&self, namespace: &str, rig: &str) -> Option<NetworkProblem> {
+        let key = (namespace.to_owned(), rig.to_owned());
+        self.shared.network_problems.lock().get(&key).cloned()
     }
 
     /// What became of a Polecat's requests.

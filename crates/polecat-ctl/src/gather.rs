@@ -77,6 +77,7 @@ pub(crate) fn snapshot(ctx: &Context, polecat: &Polecat, now: Timestamp) -> Snap
     };
     let mut s = facts(polecat, objects);
     s.service_wait = service_wait(ctx, &s, now);
+    s.network = ctx.network_problem(&s.namespace, &polecat.spec.rig);
     s
 }
 
@@ -149,6 +150,7 @@ pub(crate) fn facts(polecat: &Polecat, objects: Objects) -> Snapshot {
         unhealthy: unhealthy(polecat).map(str::to_owned),
         saving: saving(polecat),
         service_wait: None,
+        network: None,
         margins,
         namespace,
     }

@@ -17,6 +17,7 @@ mod escalations;
 mod gather;
 mod index;
 mod metrics;
+mod network;
 mod orphans;
 mod pod;
 mod promises;
@@ -34,7 +35,7 @@ use gastown_runtime::controller::Controller;
 
 pub use crate::args::PolecatArgs;
 use crate::context::Context;
-pub use crate::pod::RoomArgs;
+pub use crate::pod::{AgentNetworkArgs, RoomArgs};
 
 /// Runs until the runtime drains.
 pub async fn start(runtime: Runtime, args: PolecatArgs) -> anyhow::Result<()> {

@@ -6,6 +6,7 @@ mod claude;
 mod defaults;
 mod init;
 mod metadata;
+mod network;
 mod parts;
 mod prompt;
 mod room;
@@ -21,5 +22,7 @@ pub(crate) use defaults::{PodDefaults, Witness};
 pub(crate) use metadata::{
     ASKED, CLAUDE, DEADLINE, GIT_INIT, GIT_SYNC, WORK_BRANCH, drain, owner_uid,
 };
+pub use network::AgentNetworkArgs;
+pub(crate) use network::{SELECTOR as POLICIES, policy, policy_name};
 pub(crate) use prompt::config_map;
 pub use room::RoomArgs;

@@ -14,7 +14,7 @@ use kube::runtime::controller::Action;
 use crate::act::{self, Effect};
 use crate::context::Context;
 use crate::error::Error;
-use crate::{bead_view, gather, promises, report, term};
+use crate::{bead_view, gather, network, promises, report, term};
 
 /// More rounds than any plan needs, so that a defect of ours cannot loop for ever.
 const MAX_ROUNDS: usize = 8;
@@ -24,6 +24,7 @@ pub(crate) async fn reconcile(polecat: Arc<Polecat>, ctx: Arc<Context>) -> Resul
     term::begin(&ctx).await?; // client
     promises::resolve(&ctx, &polecat).await?; // client
     bead_view::refresh(&ctx, &polecat, Timestamp::now()).await; // client
+    network::ensure(&ctx, &polecat, Timestamp::now()).await; // client
     for _ in 0..MAX_ROUNDS {
         let Some(polecat) = ctx.own_polecats.newest(polecat.clone()) else {
             return Ok(Action::await_change());

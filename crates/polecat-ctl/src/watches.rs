@@ -9,6 +9,7 @@ use gastown_runtime::watch::{Trigger, Triggers, Watch, triggers};
 use gastown_runtime::{Runtime, ours};
 use k8s_openapi::api::coordination::v1::Lease;
 use k8s_openapi::api::core::v1::Pod;
+use k8s_openapi::api::networking::v1::NetworkPolicy;
 use kube::ResourceExt as _;
 use kube::runtime::reflector::{ObjectRef, Store};
 
@@ -16,7 +17,7 @@ use crate::claims;
 use crate::context::{Shared, Watched, polecat_ref};
 use crate::gather::bead_request;
 use crate::index::Index;
-use crate::pod::owner_uid;
+use crate::pod::{self, owner_uid};
 
 /// What is to be reconciled.
 pub(crate) struct Queues {
@@ -38,7 +39,17 @@ pub(crate) fn start(runtime: &Runtime) -> (Watched, Shared, Queues) {
     let pods = pods(runtime, &shared, &pod_trigger, &claim_trigger, &polecats, &claims);
     let merge_requests = merge_requests(runtime, &shared, &polecats);
     let bead_stores = bead_stores(runtime);
-    let stores = Watched { polecats, rigs, refineries, pods, merge_requests, bead_stores, claims };
+    let network_policies = network_policies(runtime, &shared, &polecats);
+    let stores = Watched {
+        polecats,
+        rigs,
+        refineries,
+        pods,
+        merge_requests,
+        bead_stores,
+        claims,
+        network_policies,
+    };
     let queues = Queues { polecats: polecat_queue, pods: pod_queue, claims: claim_queue };
     (stores, shared, queues)
 }
@@ -223,4 +234,23 @@ fn merge_requests(
 /// BeadStores; only whether a rig has one is read.
 fn bead_stores(runtime: &Runtime) -> Store<BeadStore> {
     Watch::<BeadStore>::all(runtime).trim(|store: &mut BeadStore| store.status = None).start()
+}
+
+/// Network policies of agents' pods. One that somebody changes or deletes is written again by any
+/// Polecat of its rig in the namespace.
+fn network_policies(
+    runtime: &Runtime,
+    shared: &Shared,
+    polecats: &Store<Polecat>,
+) -> Store<NetworkPolicy> {
+    let polecats = polecats.clone();
+    Watch::<NetworkPolicy>::all(runtime)
+        .labels(pod::POLICIES)
+        .notify(&shared.trigger, move |policy: &NetworkPolicy| {
+            let rig = &ours::controller::<Rig>(policy)?.name;
+            let namespace = policy.namespace();
+            let any = polecats.find(|p| p.spec.rig == *rig && p.namespace() == namespace);
+            any.map(|polecat| ObjectRef::from_obj(polecat.as_ref()))
+        })
+        .start()
 }

@@ -7,10 +7,12 @@ mod end;
 mod fetch;
 mod gate;
 mod land;
+mod network;
 mod polecat;
 mod record;
 
 pub(crate) use gate::offer_candidates;
+pub(crate) use network::ensure_policy;
 
 use gastown_core::train::Step;
 use gastown_git::Remote;

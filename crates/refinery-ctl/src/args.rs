@@ -3,6 +3,7 @@
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
+use gastown_runtime::network::NetworkArgs;
 use gastown_runtime::proxy::ProxyArgs;
 
 /// Controller-specific flags.
@@ -43,6 +44,9 @@ pub struct RefineryArgs {
     /// The proxy of gates.
     #[command(flatten)]
     pub proxy: ProxyArgs,
+    /// The network policies of gates.
+    #[command(flatten)]
+    pub network: NetworkArgs,
 }
 
 /// The settings of all gates' pods.
@@ -58,4 +62,8 @@ pub(crate) struct GateSettings {
     pub seconds: u32,
     /// The proxy to other networks.
     pub proxy: ProxyArgs,
+    /// The network policies.
+    pub network: NetworkArgs,
+    /// The namespace of the release.
+    pub release: String,
 }

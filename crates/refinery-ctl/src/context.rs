@@ -16,6 +16,7 @@ use gastown_runtime::{Runtime, ours};
 use gastown_types::{BranchName, GitUrl};
 use k8s_openapi::api::batch::v1::Job;
 use k8s_openapi::api::core::v1::Pod;
+use k8s_openapi::api::networking::v1::NetworkPolicy;
 use kube::ResourceExt as _;
 use kube::runtime::reflector::{ObjectRef, Store};
 use parking_lot::Mutex;
@@ -47,6 +48,8 @@ pub(crate) struct Stores {
     pub jobs: Store<Job>,
     /// Pods of gates.
     pub pods: Store<Pod>,
+    /// Network policies of gates.
+    pub policies: Store<NetworkPolicy>,
 }
 
 /// What the controller holds.

@@ -1,6 +1,7 @@
 //! Gates: what a gate is, and how its runs are recognised. Pure.
 
 mod job;
+mod network;
 mod state;
 
 use std::collections::BTreeMap;
@@ -18,9 +19,11 @@ use kube::api::ObjectMeta;
 use crate::args::GateSettings;
 
 pub(crate) use job::job;
+pub(crate) use network::{policy, policy_name};
 pub(crate) use state::{STARTING, evidence, last_bytes, state, terminated};
 
-/// The labels of gate Jobs and their pods, so that only they are watched. They prove nothing.
+/// The labels of gate Jobs, their pods and network policies, so that only they are watched. They prove
+/// nothing.
 pub(crate) const SELECTOR: &str =
     "app.kubernetes.io/component=gate,app.kubernetes.io/managed-by=refinery-ctl";
 /// The name of a Refinery's only gate.
@@ -65,7 +68,7 @@ pub(crate) fn run(
     run
 }
 
-/// The labels of runs, their Jobs and pods. They prove nothing.
+/// The labels of runs, their Jobs, pods and network policies. They prove nothing.
 fn labels(refinery: &Refinery) -> BTreeMap<String, String> {
     let mut labels = BTreeMap::from([
         ("app.kubernetes.io/component".to_owned(), "gate".to_owned()),
@@ -73,6 +76,7 @@ fn labels(refinery: &Refinery) -> BTreeMap<String, String> {
     ]);
     let rig = &refinery.spec.rig_ref;
     labels.extend(is_label_value(rig).then(|| (label::RIG.to_owned(), rig.clone())));
+    labels.extend(refinery.uid().map(|uid| (label::REFINERY_UID.to_owned(), uid)));
     labels
 }
 

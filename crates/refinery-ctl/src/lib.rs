@@ -114,6 +114,7 @@ fn context(
         build_seconds,
         builder,
         proxy,
+        network,
     } = args;
     let program = match builder {
         Some(program) => program,
@@ -131,6 +132,8 @@ fn context(
             git_endpoint,
             seconds: gate_seconds,
             proxy,
+            network,
+            release: runtime.args.namespace.clone(),
         },
         data_dir,
         git: Git::from_env(),

@@ -15,7 +15,7 @@ use jiff::Timestamp;
 use kube::ResourceExt as _;
 use kube::runtime::controller::Action;
 
-use crate::act::{act, offer_candidates};
+use crate::act::{act, ensure_policy, offer_candidates};
 use crate::context::Context;
 use crate::error::Error;
 use crate::gather::snapshot;
@@ -57,6 +57,7 @@ async fn run(pass: &Pass<'_>) -> Result<Action, Error> {
     pass.ctx.sweep_mirrors().await;
     train.use_mirror(pass.mirror().id());
     let not_admitted = report::publish_not_admitted(pass).await?; // client
+    ensure_policy(pass, &mut train).await; // client
     let found = remote(pass).await; // client
     let remote = match found {
         Ok(remote) => remote,
@@ -75,7 +76,8 @@ async fn run(pass: &Pass<'_>) -> Result<Action, Error> {
             for p in problems {
                 pass.ctx.escalations.update(&p.subject, p.reasons, &p.present); // client: an outbox
             }
-            let next = [until.map(duration_until), later, not_admitted];
+            let held = train.gates_held.as_ref().map(|held| duration_until(held.until));
+            let next = [until.map(duration_until), later, not_admitted, held];
             let next = next.into_iter().flatten().min();
             Ok(next.map_or_else(resync, Action::requeue))
         }

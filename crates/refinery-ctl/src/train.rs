@@ -213,6 +213,12 @@ impl Entry {
     }
 }
 
+/// Why no gate starts, and until when nothing is tried.
+pub(crate) struct GatesHeld {
+    pub why: WaitReason,
+    pub until: Timestamp,
+}
+
 /// What the worker of one target branch remembers.
 #[derive(Default)]
 pub(crate) struct Train {
@@ -230,6 +236,8 @@ pub(crate) struct Train {
     pub released_jobs: HashSet<String>,
     /// Why the remote cannot be used.
     pub problem: Option<WaitReason>,
+    /// Why no gate starts.
+    pub gates_held: Option<GatesHeld>,
     /// How many reconciles in a row failed at the remote.
     pub failures: u32,
     /// Whether the mirror was deleted since the remote was used last.

@@ -9,6 +9,7 @@ use gastown_runtime::watch::{self, Trigger, Triggers, Watch};
 use gastown_runtime::{Runtime, ours};
 use k8s_openapi::api::batch::v1::Job;
 use k8s_openapi::api::core::v1::Pod;
+use k8s_openapi::api::networking::v1::NetworkPolicy;
 use kube::runtime::reflector::{ObjectRef, Store};
 use kube::{Resource, ResourceExt as _};
 
@@ -28,7 +29,9 @@ pub(crate) fn start(runtime: &Runtime) -> (Stores, Triggers<Refinery>) {
     let gate_runs = gate_runs(runtime, &trigger, own_runs.clone());
     let jobs = jobs(runtime, &trigger, &gate_runs);
     let pods = pods(runtime, &trigger, &jobs, &gate_runs);
-    let stores = Stores { refineries, requests, polecats, rigs, gate_runs, own_runs, jobs, pods };
+    let policies = policies(runtime, &trigger);
+    let stores =
+        Stores { refineries, requests, polecats, rigs, gate_runs, own_runs, jobs, pods, policies };
     (stores, triggers)
 }
 
@@ -146,6 +149,12 @@ fn pods(
         .trim(|pod| pod.spec = None)
         .notify(trigger, map)
         .start()
+}
+
+/// A policy that somebody changes or deletes is written again.
+fn policies(runtime: &Runtime, trigger: &Trigger<Refinery>) -> Store<NetworkPolicy> {
+    let map = |policy: &NetworkPolicy| parent::<Refinery>(policy);
+    Watch::<NetworkPolicy>::all(runtime).labels(gate::SELECTOR).notify(trigger, map).start()
 }
 
 /// The Refinery of the run that a Job is of.

@@ -1,7 +1,12 @@
 //! What the chart renders is what an API server takes, for each set of values in
 //! `charts/gastown-operator/ci`.
 
+use std::collections::BTreeSet;
+
 use anyhow::{Context as _, Result, ensure};
+use k8s_openapi::api::apps::v1::Deployment;
+use k8s_openapi::api::networking::v1::NetworkPolicy;
+use serde_json::Value;
 
 use crate::shell::{Shell, root};
 
@@ -25,6 +30,92 @@ async fn every_rendered_manifest_is_taken_by_the_api_server() -> Result<()> {
         let applied = shell.run(&script).await.with_context(|| format!("values of {set}"))?;
         ensure!(applied.contains("deployment"), "{set} renders no Deployment:\n{applied}");
     }
+    Ok(())
+}
+
+/// The objects that the chart renders with these flags.
+async fn rendered(shell: &Shell, flags: &str) -> Result<Vec<Value>> {
+    let script = format!(
+        "helm template gastown charts/gastown-operator -n gastown-system --kube-version 1.36 {flags} \
+         | kubectl create --dry-run=client --validate=false -o json -f - | tr -d '\\n'"
+    );
+    let text = shell.run(&script).await?;
+    let objects = serde_json::Deserializer::from_str(&text).into_iter::<Value>();
+    let objects: Vec<Value> = objects.collect::<Result<_, _>>()?;
+    let items = |o: Value| o["items"].as_array().cloned().unwrap_or_else(|| vec![o]);
+    Ok(objects.into_iter().flat_map(items).collect())
+}
+
+fn of_kind<K: serde::de::DeserializeOwned>(objects: &[Value], kind: &str) -> Result<Vec<K>> {
+    let all = objects.iter().filter(|object| object["kind"] == kind);
+    all.map(|object| Ok(serde_json::from_value(object.clone())?)).collect()
+}
+
+/// Pairs of a controller that has another one's endpoint in its environment, and that other one.
+fn clients(deployments: Vec<Deployment>) -> BTreeSet<(String, String)> {
+    let of = |deployment: Deployment| {
+        let name = deployment.metadata.name.unwrap_or_default();
+        let pod = deployment.spec.and_then(|s| s.template.spec).unwrap_or_default();
+        let env = pod.containers.into_iter().flat_map(|c| c.env.unwrap_or_default());
+        let servers = env.filter_map(|e| {
+            let host = e.value?.strip_prefix("https://")?.split('.').next()?.to_owned();
+            // refinery-ctl gives its own git endpoint to gates.
+            (e.name != "GASTOWN_GIT_ENDPOINT").then_some(host)
+        });
+        servers.map(|server| (name.clone(), server)).collect::<Vec<_>>()
+    };
+    deployments.into_iter().flat_map(of).collect()
+}
+
+/// Pairs of a controller that is let in, and the one that it is let into.
+fn admitted(policies: Vec<NetworkPolicy>) -> BTreeSet<(String, String)> {
+    let of = |policy: NetworkPolicy| {
+        let server = policy.metadata.name.unwrap_or_default();
+        let rules = policy.spec.and_then(|s| s.ingress).unwrap_or_default();
+        let peers = rules.into_iter().flat_map(|rule| rule.from.unwrap_or_default());
+        let names = peers
+            .filter(|p| p.namespace_selector.is_none())
+            .filter_map(|p| p.pod_selector?.match_labels?.remove("app.kubernetes.io/name"));
+        names.map(|client| (client, server.clone())).collect::<Vec<_>>()
+    };
+    policies.into_iter().flat_map(of).collect()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_controller_is_reached_by_those_alone_that_have_its_address() -> Result<()> {
+    let shell = Shell::new().await?;
+    let objects = rendered(&shell, "").await?;
+    let policies: Vec<NetworkPolicy> = of_kind(&objects, "NetworkPolicy")?;
+    let deployments: Vec<Deployment> = of_kind(&objects, "Deployment")?;
+    ensure!(policies.len() == deployments.len(), "each controller has a policy: {policies:#?}");
+    for policy in &policies {
+        let types = policy.spec.as_ref().and_then(|spec| spec.policy_types.clone());
+        ensure!(types == Some(vec!["Ingress".to_owned()]), "{policy:?}");
+    }
+    let (clients, admitted) = (clients(deployments), admitted(policies));
+    ensure!(!clients.is_empty() && clients == admitted, "{clients:?} call, {admitted:?} may");
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn each_kind_of_network_policy_is_switched_off_by_its_value() -> Result<()> {
+    let shell = Shell::new().await?;
+    let switched = async |value: &str| -> Result<(usize, Vec<String>)> {
+        let objects =
+            rendered(&shell, &format!("--set networkPolicies.{value}.enabled=false")).await?;
+        let deployments: Vec<Deployment> = of_kind(&objects, "Deployment")?;
+        let off = deployments.into_iter().filter_map(|d| {
+            let env = d.spec?.template.spec?.containers.into_iter().next()?.env?;
+            let is_off = |e: &k8s_openapi::api::core::v1::EnvVar| {
+                e.name == "GASTOWN_NETWORK_POLICIES" && e.value.as_deref() == Some("false")
+            };
+            env.iter().any(is_off).then_some(d.metadata.name?)
+        });
+        Ok((of_kind::<NetworkPolicy>(&objects, "NetworkPolicy")?.len(), off.collect()))
+    };
+    ensure!(switched("controllers").await? == (0, vec![]));
+    ensure!(switched("agents").await? == (6, vec!["polecat-ctl".to_owned()]));
+    ensure!(switched("gates").await? == (6, vec!["refinery-ctl".to_owned()]));
     Ok(())
 }
 

@@ -75,6 +75,10 @@ reasons! {
         /// and the API server's answer; it is tried again. Correct the permission, quota or policy
         /// that it names.
         ACTION_FAILED = "ActionFailed";
+        /// The NetworkPolicy of agents' pods or gates cannot be written, and none of them starts
+        /// without it; it is tried again within a minute. Correct the permission, quota or policy
+        /// that the message names, or `gateTemplate.egress`.
+        NETWORK_POLICY_FAILED = "NetworkPolicyFailed";
         /// Another program named the reason, such as a container runtime: the message begins with
         /// its word. See that program's documentation.
         OTHER = "Other";

@@ -65,8 +65,19 @@ pub struct Snapshot {
     pub saving: Option<String>,
     /// Until when the model's service has asked Polecats with the same credentials to wait.
     pub service_wait: Option<Timestamp>,
+    /// Why its pod cannot be kept from what it must not reach.
+    pub network: Option<NetworkProblem>,
     /// How long a pod that does not obey may take.
     pub margins: Margins,
+}
+
+/// The network policy of agents' pods cannot be written.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NetworkProblem {
+    /// What was attempted, and the API server's answer.
+    pub message: String,
+    /// When it is tried again.
+    pub until: Timestamp,
 }
 
 /// How long a pod may take that does not end its work by itself.

@@ -75,6 +75,7 @@ pub fn snapshot() -> Snapshot {
         unhealthy: None,
         saving: None,
         service_wait: None,
+        network: None,
         margins: Margins::default(),
     }
 }

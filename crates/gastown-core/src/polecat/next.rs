@@ -6,7 +6,7 @@ use gastown_api::names::reason;
 use jiff::Timestamp;
 
 use super::claim::ClaimFacts;
-use super::facts::{RigFacts, Snapshot, later};
+use super::facts::{NetworkProblem, RigFacts, Snapshot, later};
 use super::ledger::{End, Ledger};
 use super::valid::{ValidPolecat, is_other_task};
 use crate::retry::{Due, spread};
@@ -58,6 +58,7 @@ pub(super) fn next(now: Timestamp, s: &Snapshot, ledger: &mut Ledger) -> Next {
         Err(invalid) => Next::stuck(invalid.reason, invalid.message.clone()),
         Ok(spec) => rig(s)
             .or_else(|| unserved(s, spec))
+            .or_else(|| open_network(s))
             .or_else(|| pod_failure(now, s))
             .or_else(|| back_off(now, ledger, spec))
             .or_else(|| busy_service(now, s))
@@ -155,6 +156,13 @@ fn busy_service(now: Timestamp, s: &Snapshot) -> Option<Next> {
             .to_owned(),
         until: Some(until),
     })
+}
+
+/// No agent starts without its network policy.
+fn open_network(s: &Snapshot) -> Option<Next> {
+    let NetworkProblem { message, until } = s.network.clone()?;
+    let reason = reason::NETWORK_POLICY_FAILED.to_owned();
+    Some(Next::Wait { reason, message, until: Some(until) })
 }
 
 /// A pod that could not be created is not tried again at once.

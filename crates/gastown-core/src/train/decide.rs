@@ -379,11 +379,10 @@ fn test_and_land(snapshot: &Snapshot, r: &Request, car: Car, seen: Timestamp) ->
             && (run.candidate == car.commit || run.candidate == car.base)
     };
     if let Some(run) = snapshot.runs.iter().find(is_of_it) {
-        return go_on(run, car, seen);
+        return go_on(snapshot, run, car, seen);
     }
     let next = |car: Car, purpose| {
-        let (gate, run) = (gate.clone(), r.history.last_run + 1);
-        Step::EnsureGate { car, gate, run, purpose }
+        ensure_gate(snapshot, car, gate.clone(), r.history.last_run + 1, purpose)
     };
     match blame(snapshot, r, &car.commit, &car.base, gate) {
         // On a target that is broken the request is tried again: it may repair it.
@@ -404,13 +403,27 @@ fn test_and_land(snapshot: &Snapshot, r: &Request, car: Car, seen: Timestamp) ->
     }
 }
 
+/// Begins a run, or goes on with its beginning. None begins while gates may not start.
+fn ensure_gate(
+    snapshot: &Snapshot,
+    car: Car,
+    gate: GateId,
+    run: u32,
+    purpose: GateRunPurpose,
+) -> Step {
+    if snapshot.gates_may_start {
+        Step::EnsureGate { car, gate, run, purpose }
+    } else {
+        Step::Wait { on: Waiting::Blocked, until: None }
+    }
+}
+
 /// The next step for a run of the car, or of its base, that has not ended.
-fn go_on(run: &Run, car: Car, seen: Timestamp) -> Step {
+fn go_on(snapshot: &Snapshot, run: &Run, car: Car, seen: Timestamp) -> Step {
     let message = match &run.state {
         RunState::Unstarted => {
             let car = Car { commit: run.candidate.clone(), ..car };
-            let (gate, purpose) = (run.gate.clone(), run.purpose);
-            return Step::EnsureGate { car, gate, run: run.number, purpose };
+            return ensure_gate(snapshot, car, run.gate.clone(), run.number, run.purpose);
         }
         RunState::Running(message) => message.clone(),
         // The results of runs that are over were taken by an earlier rule.

@@ -15,6 +15,23 @@ fn an_older_request_goes_first_and_priority_outweighs_two_hours() {
 }
 
 #[test]
+fn no_run_begins_while_gates_may_not_start_and_what_has_passed_lands() {
+    let mut sim = Simulation::new(2, BTreeSet::new(), BTreeSet::new(), true);
+    sim.snapshot.gates_may_start = false;
+    while sim.act(decide(&sim.snapshot)) {}
+    assert_eq!(sim.snapshot.runs, []);
+    sim.snapshot.gates_may_start = true;
+    while sim.act(decide(&sim.snapshot)) {}
+    assert_eq!(sim.snapshot.runs.len(), 1);
+    sim.snapshot.gates_may_start = false;
+    sim.finish(false);
+    let before = sim.tip();
+    while sim.act(decide(&sim.snapshot)) {}
+    assert_ne!(sim.tip(), before, "the commit that passed has not landed");
+    assert_eq!(sim.snapshot.runs, [], "the next one is tested");
+}
+
+#[test]
 fn a_held_request_waits_and_a_rejected_one_ends() {
     let mut sim = Simulation::new(2, BTreeSet::new(), BTreeSet::new(), true);
     sim.snapshot.requests[0].hold = true;

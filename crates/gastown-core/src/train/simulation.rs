@@ -87,6 +87,7 @@ impl Simulation {
             now: start(),
             target: Target::Unknown,
             gate: gated.then(|| GateId("g".into())),
+            gates_may_start: true,
             delete_branches: true,
             requests: (0..requests).map(request).collect(),
             runs: Vec::new(),

@@ -13,6 +13,8 @@ pub struct Snapshot {
     pub target: Target,
     /// The gate, if there is one.
     pub gate: Option<GateId>,
+    /// Whether a gate may start: its pod is kept from what it must not reach.
+    pub gates_may_start: bool,
     /// Whether a landed request's branch is deleted.
     pub delete_branches: bool,
     /// All requests for this target, ended ones too.

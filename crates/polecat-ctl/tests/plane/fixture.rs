@@ -57,6 +57,8 @@ pub struct Fixture {
     pub port: u16,
     /// How long a pod that does not obey may take.
     pub margin_seconds: u32,
+    /// Whether the installation has network policies.
+    pub network_policies: bool,
     pub folder: tempfile::TempDir,
     running: Vec<Replica>,
     server: Option<(CancellationToken, JoinHandle<()>)>,
@@ -90,6 +92,7 @@ impl Fixture {
             metrics: Metrics::default(),
             port,
             margin_seconds: 300,
+            network_policies: true,
             beads: FakeStore::default(),
             witness: FakeWitness::default(),
             folder,
@@ -128,6 +131,7 @@ impl Fixture {
             folder: self.folder.path().to_owned(),
             port: self.port,
             margin_seconds: self.margin_seconds,
+            network_policies: self.network_policies,
             metrics: self.metrics.clone(),
         }
     }

@@ -12,6 +12,7 @@ mod fixture;
 mod keeping;
 mod kills;
 mod life;
+mod network;
 mod outcomes;
 mod refinery;
 mod replica;

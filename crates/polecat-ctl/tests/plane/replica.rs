@@ -8,6 +8,7 @@ use gastown_api::rbac::Controller;
 use gastown_cluster::control_plane::ControlPlane;
 use gastown_runtime::lease::{self, Leadership};
 use gastown_runtime::metrics::Metrics;
+use gastown_runtime::network::NetworkArgs;
 use gastown_runtime::{Runtime, RuntimeArgs, client};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
@@ -30,6 +31,8 @@ pub struct Settings {
     pub port: u16,
     /// How long a pod that does not obey may take.
     pub margin_seconds: u32,
+    /// Whether the installation has network policies.
+    pub network_policies: bool,
     pub metrics: Metrics,
 }
 
@@ -82,6 +85,13 @@ impl Replica {
             drain_margin_seconds: settings.margin_seconds,
             platform_ids: false,
             proxy: gastown_runtime::proxy::ProxyArgs::default(),
+            network: polecat_ctl::AgentNetworkArgs {
+                common: NetworkArgs {
+                    network_policies: settings.network_policies,
+                    ..NetworkArgs::default()
+                },
+                ..polecat_ctl::AgentNetworkArgs::default()
+            },
             room: polecat_ctl::RoomArgs::default(),
         };
         let started = runtime.clone();

@@ -1,6 +1,7 @@
 use std::sync::Arc;
 
-use gastown_api::RefinerySpec;
+use gastown_api::{GateTemplate, RefinerySpec};
+use gastown_runtime::network::{EgressRules, NetworkArgs};
 use gastown_runtime::proxy::ProxyArgs;
 use jiff::Timestamp;
 use k8s_openapi::api::batch::v1::Job;
@@ -138,6 +139,11 @@ fn settings() -> GateSettings {
             pod_https_proxy: Some("http://proxy:3128".into()),
             ..ProxyArgs::default()
         },
+        network: NetworkArgs {
+            network_policies: true,
+            dns_egress: r#"[{"ports": [{"protocol": "UDP", "port": 53}]}]"#.parse().unwrap(),
+        },
+        release: "gastown-system".into(),
     }
 }
 
@@ -257,4 +263,55 @@ fn a_starting_run_has_one_message_and_not_one_for_each_step() {
     // Its containers have ended, the pod's phase follows.
     let ending = json!({"phase": "Running", "containerStatuses": [ended("gate", 0, "Completed")]});
     assert_eq!(with_pod(&ending), RunState::Running(String::new()));
+}
+
+#[test]
+fn gates_reach_the_candidate_s_server_and_dns_and_what_their_refinery_allows() {
+    let rules =
+        |refinery: &Refinery| policy(refinery, &settings()).unwrap().spec.unwrap().egress.unwrap();
+    let plain = rules(&refinery());
+    assert_eq!(plain.len(), 2, "{plain:?}");
+    assert_eq!(plain[0], settings().network.dns_egress.0[0]);
+    assert_eq!(
+        serde_json::to_value(&plain[1]).unwrap(),
+        json!({
+            "ports": [{"protocol": "TCP", "port": 9418}],
+            "to": [{
+                "namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": "gastown-system"}},
+                "podSelector": {"matchLabels": {"app.kubernetes.io/name": "refinery-ctl"}},
+            }],
+        })
+    );
+    let more: EgressRules = r#"[{"to": [{"ipBlock": {"cidr": "192.0.2.0/24"}}]}]"#.parse().unwrap();
+    let mut open = refinery();
+    open.spec.gate_template =
+        Some(GateTemplate { egress: more.0.clone(), ..GateTemplate::default() });
+    assert_eq!(rules(&open), [plain, more.0].concat());
+}
+
+#[test]
+fn the_policy_selects_the_gates_of_its_own_refinery_and_lets_nobody_in() {
+    let policy = policy(&refinery(), &settings()).unwrap();
+    let spec = policy.spec.clone().unwrap();
+    assert_eq!(spec.ingress, Some(Vec::new()));
+    assert_eq!(spec.policy_types.unwrap(), ["Ingress", "Egress"]);
+    let selected = spec.pod_selector.unwrap().match_labels.unwrap();
+    assert_eq!(selected["gastown.io/refinery-uid"], "uid-r");
+    let run = made();
+    let job = super::job(&refinery(), &settings(), &run, "PEM").unwrap();
+    let pod = job.spec.unwrap().template.metadata.unwrap().labels.unwrap();
+    assert!(
+        selected.iter().all(|(key, value)| pod.get(key) == Some(value)),
+        "{selected:?} {pod:?}"
+    );
+    let owner = &policy.metadata.owner_references.unwrap()[0];
+    assert_eq!((owner.kind.as_str(), owner.uid.as_str()), ("Refinery", "uid-r"));
+    assert_eq!(policy.metadata.namespace.as_deref(), Some("ns"));
+}
+
+#[test]
+fn there_is_no_policy_where_the_installation_has_none() {
+    let mut without = settings();
+    without.network.network_policies = false;
+    assert_eq!(policy(&refinery(), &without), None);
 }

@@ -33,7 +33,8 @@ pub(crate) fn status(snapshot: &Snapshot, train: &Train, refinery: &Refinery) ->
         Target::Unknown | Target::Absent { .. } => present.and_then(|p| p.target_commit.clone()),
     };
     let pending = i32::try_from(waiting.len()).unwrap_or(i32::MAX);
-    let phase = if train.problem.is_some() || matches!(snapshot.target, Target::Absent { .. }) {
+    let cannot_work = train.problem.is_some() || train.gates_held.is_some();
+    let phase = if cannot_work || matches!(snapshot.target, Target::Absent { .. }) {
         RefineryPhase::Error
     } else if author.is_some() {
         RefineryPhase::Processing
@@ -100,7 +101,8 @@ fn summary(snapshot: &Snapshot, before: Option<MergesSummary>, pending: i32) -> 
 }
 
 fn ready(snapshot: &Snapshot, train: &Train, target: &str) -> Draft {
-    match (&train.problem, &snapshot.target) {
+    let held = train.gates_held.as_ref().map(|held| &held.why);
+    match (train.problem.as_ref().or(held), &snapshot.target) {
         (Some(why), _) => Draft::new(condition::READY, false, why.reason, why.message.clone()),
         (None, Target::Absent { .. }) => {
             let message = format!("the remote has no branch {target}");

@@ -141,6 +141,9 @@ fn state(snapshot: &Snapshot, train: &Train, id: &RequestId, e: &Entry) -> State
         let message = format!("{commit} passed its gate and lands next");
         return State::testing("GatePassed", message);
     }
+    if let Some(held) = &train.gates_held {
+        return State::queued(held.why.reason, held.why.message.clone());
+    }
     State::queued(WAITING, "it waits for its turn in the queue")
 }
 

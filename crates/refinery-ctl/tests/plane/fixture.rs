@@ -17,6 +17,7 @@ use gastown_fakes::kubelet::{Exit, Outcome, TestKubelet};
 use gastown_fakes::repository;
 use gastown_runtime::lease::Leadership;
 use gastown_runtime::metrics::Metrics;
+use gastown_runtime::network::NetworkArgs;
 use gastown_runtime::{Runtime, RuntimeArgs, client, grpc};
 use k8s_openapi::api::batch::v1::Job;
 use k8s_openapi::api::core::v1::Pod;
@@ -87,6 +88,7 @@ impl Controller {
             build_seconds: 600,
             builder: Some(env!("CARGO_BIN_EXE_refinery-ctl").into()),
             proxy: gastown_runtime::proxy::ProxyArgs::default(),
+            network: NetworkArgs { network_policies: true, ..NetworkArgs::default() },
         };
         let started = runtime.clone();
         let work = tokio::spawn(async move {

@@ -9,4 +9,5 @@ mod fixture;
 mod forgeries;
 mod landing;
 mod neighbours;
+mod network;
 mod waiting;

@@ -303,6 +303,23 @@ fn waiting_for_the_models_service_spends_no_attempt_and_ends_after_a_day() {
 }
 
 #[test]
+fn no_agent_starts_while_its_network_policy_cannot_be_written() {
+    let mut s = snapshot();
+    let message = "creating NetworkPolicy: denied".to_owned();
+    s.network = Some(NetworkProblem { message: message.clone(), until: at(NOW + 20) });
+    let plan = settle(&mut s, NOW);
+    assert!(starts(&plan).is_none());
+    let ready = shown(&plan, "Ready");
+    assert_eq!(
+        (ready.reason.as_ref(), ready.message.as_str()),
+        ("NetworkPolicyFailed", message.as_str())
+    );
+    assert_eq!(plan.wake, Some(at(NOW + 20)));
+    s.network = None;
+    assert!(starts(&settle(&mut s, NOW + 20)).is_some());
+}
+
+#[test]
 fn the_clocks_of_others_decide_nothing() {
     for skew in [-7200, 0, 7200] {
         let mut dead = pod(1).ended(Some(AgentExit::Crashed), None);
