@@ -40,13 +40,11 @@ pub(crate) async fn reconcile(object: Arc<Witness>, ctx: Arc<Context>) -> Result
     let Round { health, failed, later: activity } = polecats(&object, pass, &ctx).await; // client
     let status = report::witness(&object, &witness::count(&health), now); // pure
     let later = report::publish_witness(&object, &status, &ctx).await?; // client
-    match failed {
-        Some(error) => Err(error),
-        None => {
-            let due = [later, activity].into_iter().flatten().min();
-            Ok(Action::requeue(due.unwrap_or(Duration::MAX).min(next_pass(&object))))
-        }
+    if let Some(error) = failed {
+        return Err(error);
     }
+    let due = [later, activity].into_iter().flatten().min();
+    Ok(Action::requeue(due.unwrap_or(Duration::MAX).min(next_pass(&object))))
 }
 
 fn next_pass(witness: &Witness) -> Duration {
