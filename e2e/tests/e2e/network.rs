@@ -85,7 +85,9 @@ impl Target {
 /// What the attempts print.
 fn expected(targets: &[Target], who: Who) -> String {
     let word = |open: bool| if open { "open" } else { "closed" };
-    targets.iter().map(|t| format!("{}: {}\n", t.name, word(t.is_open(who)))).collect()
+    let lines: Vec<String> =
+        targets.iter().map(|t| format!("{}: {}\n", t.name, word(t.is_open(who)))).collect();
+    lines.concat()
 }
 
 /// A script for bash that tries every address. Policies take effect a moment after the start of a pod:
@@ -102,9 +104,10 @@ fn attempts(targets: &[Target], who: Who) -> String {
     };
     let lines = targets.iter().map(|t| {
         let Target { name, protocol, host, port, .. } = t;
-        format!("attempt '{name}' {protocol} {host} {port}\n")
+        format!("attempt \"{name}\" {protocol} {host} {port}\n")
     });
-    format!("{ATTEMPT}{settled}{}", lines.collect::<String>())
+    let lines: Vec<String> = lines.collect();
+    format!("{ATTEMPT}{settled}{}", lines.concat())
 }
 
 async fn targets(env: &Environment, tenant: Ipv4Addr) -> Result<Vec<Target>> {
