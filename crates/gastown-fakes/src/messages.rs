@@ -46,6 +46,9 @@ pub struct Step {
     /// How long the tool may take, in milliseconds; the agent's own default when absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub timeout_ms: Option<u64>,
+    /// The tool starts the command and does not wait for its end.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub background: bool,
     /// The model never answers: the agent falls silent.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub hang: bool,
@@ -55,6 +58,11 @@ impl Step {
     /// A command.
     pub fn bash(command: impl Into<String>) -> Self {
         Self { bash: command.into(), ..Self::default() }
+    }
+
+    /// A command that runs in the background.
+    pub fn background(command: impl Into<String>) -> Self {
+        Self { background: true, ..Self::bash(command) }
     }
 
     /// No answer.

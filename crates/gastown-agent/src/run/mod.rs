@@ -7,6 +7,7 @@ mod cpu;
 mod generic;
 mod input;
 mod lines;
+mod processes;
 pub mod reaper;
 mod registry;
 mod reporter;

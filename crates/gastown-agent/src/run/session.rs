@@ -15,6 +15,7 @@ use tokio_stream::StreamExt as _;
 use super::adapter::{Adapter, AgentState, Launch, LineEffect};
 use super::input::{self, NudgeInput};
 use super::lines::{Lines, lines};
+use super::processes;
 use super::reporter::{Observation, Reporter};
 use super::workspace::Workspace;
 use crate::done::Done;
@@ -252,8 +253,15 @@ impl Session {
         let _ = timeout(Duration::from_secs(5), rest).await;
     }
 
-    /// Ends the program, with as much time as the reason allows, and returns its exit status.
+    /// Ends the program and all that it started, and returns its exit status.
     pub async fn end(&mut self, stop: &Stop) -> Option<ExitStatus> {
+        let status = self.end_program(stop).await;
+        processes::end_left_behind().await;
+        status
+    }
+
+    /// Ends the program and its process group, with as much time as the reason allows.
+    async fn end_program(&mut self, stop: &Stop) -> Option<ExitStatus> {
         self.stdin = None;
         self.reporter.close();
         if matches!(stop, Stop::Done)
@@ -268,7 +276,6 @@ impl Session {
                 tracing::warn!("the agent did not end after SIGTERM");
             }
         }
-        // Processes that are left in its group must not change files while they are saved.
         self.signal(Signal::KILL);
         self.child.wait().await.ok()
     }

@@ -2,6 +2,7 @@
 
 #![allow(clippy::unwrap_used, clippy::panic, missing_docs)]
 
+mod background;
 mod fixture;
 mod hostile;
 mod http;

@@ -22,7 +22,8 @@ fn watched(witness: &FakeWitness) -> (Origin, Pod, Running) {
     (origin, pod, sync)
 }
 
-fn scripted(attempts: Vec<Attempt>) -> (Runtime, MessagesApi) {
+/// A model with this script, for the task with the line `Change: watched`.
+pub fn scripted(attempts: Vec<Attempt>) -> (Runtime, MessagesApi) {
     let runtime = Runtime::new().unwrap();
     let script = Script { key: "Change: watched".to_owned(), attempts };
     let api = runtime.block_on(MessagesApi::start(vec![script], None)).unwrap();

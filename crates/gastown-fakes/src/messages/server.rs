@@ -211,6 +211,9 @@ fn message(answer: &Answer, model: &str, request_bytes: usize) -> Value {
             if let Some(timeout) = command.timeout_ms {
                 input["timeout"] = json!(timeout);
             }
+            if command.background {
+                input["run_in_background"] = json!(true);
+            }
             let call = json!({"type": "tool_use", "id": format!("toolu_scripted_{step}"), "name": "Bash", "input": input});
             (call, "tool_use", step.to_string())
         }
