@@ -40,7 +40,7 @@ async fn the_landing_that_unblocks_a_bead_starts_it_and_the_end_is_announced_onc
     let kubernetes = spec.kubernetes.as_ref().context("no kubernetes")?;
     ensure!(
         kubernetes.git_repository == "https://example.com/a/b"
-            && kubernetes.git_secret_ref.is_some(),
+            && kubernetes.pod.git_secret_ref.is_some(),
         "{kubernetes:?}"
     );
     ensure!(

@@ -175,8 +175,8 @@ async fn a_pod_that_cannot_start_gives_its_slot_to_others_and_costs_nothing() {
     fixture
         .sling("typo", |spec| {
             let kubernetes = spec.kubernetes.as_mut().unwrap();
-            kubernetes.start_timeout = Some("1s".into());
-            kubernetes.image = Some("img:1".into());
+            kubernetes.pod.start_timeout = Some("1s".into());
+            kubernetes.pod.image = Some("img:1".into());
         })
         .await;
     let pod = fixture.pod("polecat-typo", &[]).await;
@@ -198,7 +198,7 @@ async fn a_pod_that_cannot_start_gives_its_slot_to_others_and_costs_nothing() {
 async fn a_corrected_spec_is_taken_up_at_once() {
     let fixture = Fixture::start(1).await;
     let typo = |spec: &mut gastown_api::PolecatSpec| {
-        spec.kubernetes.as_mut().unwrap().image = Some("img:tpyo".into());
+        spec.kubernetes.as_mut().unwrap().pod.image = Some("img:tpyo".into());
     };
     fixture.sling("toast", typo).await;
     let first = fixture.pod("polecat-toast", &[]).await;

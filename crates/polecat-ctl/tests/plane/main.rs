@@ -3,6 +3,7 @@
 // Helpers may panic as tests do: a panic names the place.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
+mod bead_view;
 mod beads;
 mod claims;
 mod contention;

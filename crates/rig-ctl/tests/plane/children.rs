@@ -10,8 +10,12 @@ use gastown_api::{
 };
 use gastown_cluster::install::SYSTEM as NAMESPACE;
 use gastown_cluster::install::until;
+use k8s_openapi::api::admissionregistration::v1::{
+    ValidatingAdmissionPolicy, ValidatingAdmissionPolicyBinding,
+};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use kube::api::{DeleteParams, Patch, PatchParams, PostParams};
-use kube::{Api, ResourceExt as _};
+use kube::{Api, Client, ResourceExt as _};
 use serde_json::json;
 
 use crate::{
@@ -159,6 +163,69 @@ async fn a_foreign_object_of_the_childs_name_is_left_alone_and_named() -> Result
     Ok(())
 }
 
+fn stalled(rig: Option<&Rig>) -> Option<Condition> {
+    conditions::find(&rig?.status.as_ref()?.conditions, condition::STALLED).cloned()
+}
+
+/// What the policy answers.
+const REFUSAL: &str = "no Refinery without a cost centre";
+
+/// Has a policy of the cluster refuse the Refinery of this name, until its binding, which is
+/// returned, is deleted.
+async fn refuse(
+    client: &Client,
+    rig: &str,
+    refinery: &str,
+) -> Result<(Api<ValidatingAdmissionPolicyBinding>, String)> {
+    let name = format!("no-{refinery}");
+    let rule = json!({"apiGroups": ["gastown.gastown.io"], "apiVersions": ["*"], "resources": ["refineries"], "operations": ["CREATE"]});
+    let only = json!({"name": "it", "expression": format!("object.metadata.name == '{refinery}'")});
+    let policy = json!({
+        "metadata": {"name": name},
+        "spec": {
+            "matchConstraints": {"resourceRules": [rule]},
+            "matchConditions": [only],
+            "validations": [{"expression": "false", "message": REFUSAL, "reason": "Forbidden"}],
+        },
+    });
+    let binding = json!({"metadata": {"name": name}, "spec": {"policyName": name, "validationActions": ["Deny"]}});
+    let (policies, bindings) = (Api::all(client.clone()), Api::all(client.clone()));
+    let post = PostParams::default();
+    let policy: ValidatingAdmissionPolicy = serde_json::from_value(policy)?;
+    policies.create(&post, &policy).await?;
+    bindings.create(&post, &serde_json::from_value(binding)?).await?;
+    // The API server takes a moment to know it.
+    let (api, dry) = (refineries(client, NAMESPACE), PostParams { dry_run: true, ..post });
+    let object = Refinery::new(refinery, RefinerySpec::of_rig(rig));
+    let refused = async {
+        while !api.create(&dry, &object).await.is_err_and(|e| e.to_string().contains(REFUSAL)) {
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::time::timeout(TIMEOUT, refused).await.context("the policy refuses nothing")?;
+    Ok((bindings, name))
+}
+
+#[tokio::test]
+async fn what_a_policy_refused_is_shown_until_the_next_success() -> Result<()> {
+    let (client, namespace) = fixture().await?;
+    let name = format!("{namespace}-refused");
+    let child = format!("{name}-refinery");
+    let (bindings, binding) = refuse(&client, &name, &child).await?;
+    create_rig(&client, &name, spec()).await?;
+    let refused = until(TIMEOUT, &rigs(&client), &name, "the refusal", stalled).await?;
+    ensure!((refused.status.as_str(), refused.reason.as_str()) == ("True", "ActionFailed"));
+    let both = refused.message.contains(&child) && refused.message.contains(REFUSAL);
+    ensure!(both && !refused.message.contains("Status {"), "{refused:?}");
+
+    bindings.delete(&binding, &DeleteParams::default()).await?;
+    let passed = |rig: Option<&Rig>| ready(rig).filter(|_| stalled(rig).is_none());
+    let ready = until(TIMEOUT, &rigs(&client), &name, "the success", passed).await?;
+    ensure!(ready.reason != "ChildCreationFailed", "{ready:?}");
+    ensure!(refineries(&client, NAMESPACE).get_opt(&child).await?.is_some());
+    Ok(())
+}
+
 #[tokio::test]
 async fn a_child_that_the_server_refuses_is_shown_with_its_message() -> Result<()> {
     let (client, namespace) = fixture().await?;
@@ -174,9 +241,6 @@ async fn a_child_that_the_server_refuses_is_shown_with_its_message() -> Result<(
         rigs(&client).get(&name).await?.status.and_then(|status| status.phase)
             == Some(RigPhase::Degraded)
     );
-    let stalled = |rig: Option<&Rig>| {
-        conditions::find(&rig?.status.as_ref()?.conditions, condition::STALLED).cloned()
-    };
     let stalled = until(TIMEOUT, &rigs(&client), &name, "the failing action", stalled).await?;
     ensure!(stalled.status == "True" && stalled.reason == "ActionFailed", "{stalled:?}");
     ensure!(stalled.message.contains("applying Refinery"), "{stalled:?}");
