@@ -59,7 +59,7 @@ pub use polecat::{
     AgentConfig, AgentKind, Budget, DesiredState, ExecutionMode, ModelProvider, Polecat,
     PolecatSpec, Provider,
 };
-pub use polecat_pod::{KubernetesSpec, StrictHostKeyChecking};
+pub use polecat_pod::{KubernetesSpec, PolecatPod, StrictHostKeyChecking};
 pub use polecat_status::{Activity, Outcome, PolecatPhase, PolecatStatus, SavedWork, Usage};
 pub use polecat_template::{AgentTemplate, KubernetesTemplate, PolecatTemplate};
 pub use refinery::{

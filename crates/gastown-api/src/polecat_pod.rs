@@ -34,6 +34,25 @@ pub struct KubernetesSpec {
     /// this Polecat did not push makes it wait with reason `BranchExists`.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub resume_branch: bool,
+    /// Longest time of one attempt, in seconds. The agent is stopped early enough to save its work,
+    /// and the Polecat is Stuck with reason `Deadline`. Defaults to 3600.
+    #[serde(default = "default_deadline")]
+    #[schemars(range(min = 1))]
+    pub active_deadline_seconds: i64,
+    /// Whether ssh host keys are checked. They always are; the field is kept for manifests of the
+    /// Go operator. Defaults to `yes`.
+    #[serde(default)]
+    pub ssh_strict_host_key_checking: StrictHostKeyChecking,
+    /// The credentials and the pod's settings.
+    #[serde(flatten)]
+    pub pod: PolecatPod,
+}
+
+/// What a Polecat's spec and the rig's template of it have in common: the credentials, and the
+/// settings of the pod. None of it has a default of its own in the schema.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct PolecatPod {
     /// A Secret in the Polecat's namespace with the git credentials. For ssh the key
     /// `ssh-privatekey` (or `id_rsa`, `id_ed25519`, `identity`), and optionally `known_hosts`; for
     /// http(s) the keys `username` and `password` or `token`. By default the repository is used
@@ -62,11 +81,6 @@ pub struct KubernetesSpec {
     )]
     #[schemars(schema_with = "schema::resources")]
     pub resources: Option<ResourceRequirements>,
-    /// Longest time of one attempt, in seconds. The agent is stopped early enough to save its work,
-    /// and the Polecat is Stuck with reason `Deadline`. Defaults to 3600.
-    #[serde(default = "default_deadline")]
-    #[schemars(range(min = 1))]
-    pub active_deadline_seconds: i64,
     /// A ConfigMap in the Polecat's namespace whose key `known_hosts` holds ssh host keys, beside
     /// the built-in ones of github.com, gitlab.com and bitbucket.org.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -81,10 +95,6 @@ pub struct KubernetesSpec {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 32), extend("x-kubernetes-validations" = schema::quantity()))]
     pub workspace_size: Option<String>,
-    /// Whether ssh host keys are checked. They always are; the field is kept for manifests of the
-    /// Go operator. Defaults to `yes`.
-    #[serde(default)]
-    pub ssh_strict_host_key_checking: StrictHostKeyChecking,
     /// Service account of the pod, for what a cluster grants by it: images to pull, an identity at a
     /// cloud's API. Its token is not mounted. By default `default`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -174,29 +184,9 @@ impl KubernetesSpec {
             git_branch: main_branch(),
             work_branch: None,
             resume_branch: false,
-            git_secret_ref: None,
-            claude_creds_secret_ref: None,
-            api_key_secret_ref: None,
-            image: None,
-            resources: None,
             active_deadline_seconds: default_deadline(),
-            ssh_known_hosts_config_map_ref: None,
-            ca_config_map_ref: None,
-            workspace_size: None,
             ssh_strict_host_key_checking: StrictHostKeyChecking::Yes,
-            service_account_name: None,
-            image_pull_secrets: Vec::new(),
-            node_selector: BTreeMap::new(),
-            tolerations: Vec::new(),
-            affinity: None,
-            priority_class_name: None,
-            runtime_class_name: None,
-            pod_annotations: BTreeMap::new(),
-            pod_labels: BTreeMap::new(),
-            start_timeout: None,
-            volumes: Vec::new(),
-            volume_mounts: Vec::new(),
-            env: Vec::new(),
+            pod: PolecatPod::default(),
         }
     }
 }

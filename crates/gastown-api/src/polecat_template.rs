@@ -1,16 +1,13 @@
-use std::collections::BTreeMap;
-
-use k8s_openapi::api::core::v1::{EnvVar, ResourceRequirements, Toleration, VolumeMount};
+use k8s_openapi::api::core::v1::EnvVar;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::pod::PodVolume;
 use crate::polecat::{
     AgentConfig, AgentKind, Budget, DesiredState, ModelProvider, PolecatSpec, Provider,
 };
-use crate::polecat_pod::{self, KubernetesSpec};
+use crate::polecat_pod::{self, KubernetesSpec, PolecatPod};
 use crate::schema;
-use crate::shared::{CaConfigMapRef, JsonObject, ObjectName, SecretKeyRef};
+use crate::shared::ObjectName;
 
 /// What all Polecats of a rig share: a [`PolecatSpec`] without defaults of its own. It is copied
 /// whole into each Polecat that is started, so a later change affects later Polecats only.
@@ -158,110 +155,14 @@ pub struct KubernetesTemplate {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 244), extend("x-kubernetes-validations" = schema::branch()))]
     pub git_branch: Option<String>,
-    /// A Secret in the Polecat's namespace with the git credentials. For ssh the key
-    /// `ssh-privatekey` (or `id_rsa`, `id_ed25519`, `identity`), and optionally `known_hosts`; for
-    /// http(s) the keys `username` and `password` or `token`. By default the repository is used
-    /// anonymously.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub git_secret_ref: Option<ObjectName>,
-    /// A Secret in the Polecat's namespace with the key `.credentials.json`: a login of Claude
-    /// Code. `apiKeySecretRef` is the other way to authenticate.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub claude_creds_secret_ref: Option<ObjectName>,
-    /// Secret and key, in the Polecat's namespace, that hold the API key for the model. The agent
-    /// does not start before they exist.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub api_key_secret_ref: Option<SecretKeyRef>,
-    /// Image of the agent's container. It must contain git, a shell, CA certificates and the
-    /// project's tools, see docs/agent-image.md. By default the operator's agent image.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(length(max = 1024))]
-    pub image: Option<String>,
-    /// Requests and limits of the agent's container. By default requests of 500m CPU and 1Gi
-    /// memory, limits of 2 CPU and 4Gi.
-    #[serde(
-        default,
-        deserialize_with = "crate::pod::resources",
-        skip_serializing_if = "Option::is_none"
-    )]
-    #[schemars(schema_with = "schema::resources")]
-    pub resources: Option<ResourceRequirements>,
     /// Longest time of one attempt, in seconds. The agent is stopped early enough to save its work,
     /// and the Polecat is Stuck with reason `Deadline`. By default 3600.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1))]
     pub active_deadline_seconds: Option<i64>,
-    /// A ConfigMap in the Polecat's namespace whose key `known_hosts` holds ssh host keys, beside
-    /// the built-in ones of github.com, gitlab.com and bitbucket.org.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub ssh_known_hosts_config_map_ref: Option<ObjectName>,
-    /// A ConfigMap in the Polecat's namespace with the certificates of further authorities
-    /// that are accepted when the repository is reached over https, beside those of the image. The
-    /// key `ca.crt` of the Secret with the git credentials serves as well.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub ca_config_map_ref: Option<CaConfigMapRef>,
-    /// Size limit of the workspace, such as `80Gi`: the clone, what the agent builds in it, and its
-    /// commits. Above it the kubelet evicts the pod. By default the chart's `agent.workspaceSize`.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(length(min = 1, max = 32), extend("x-kubernetes-validations" = schema::quantity()))]
-    pub workspace_size: Option<String>,
-    /// Service account of the pod, for what a cluster grants by it: images to pull, an identity at a
-    /// cloud's API. Its token is not mounted. By default `default`.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(length(min = 1, max = 253))]
-    pub service_account_name: Option<String>,
-    /// Secrets in the Polecat's namespace to pull the images with.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    #[schemars(length(max = 16))]
-    pub image_pull_secrets: Vec<ObjectName>,
-    /// Labels that the pod's node must have.
-    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
-    #[schemars(schema_with = "schema::node_selector")]
-    pub node_selector: BTreeMap<String, String>,
-    /// Taints of nodes that the pod tolerates.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    #[schemars(schema_with = "schema::tolerations")]
-    pub tolerations: Vec<Toleration>,
-    /// Affinity of the pod, as in a pod's spec.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(schema_with = "schema::any_object")]
-    pub affinity: Option<JsonObject>,
-    /// Priority class of the pod.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(length(max = 253))]
-    pub priority_class_name: Option<String>,
-    /// Runtime class of the pod.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(length(max = 253))]
-    pub runtime_class_name: Option<String>,
-    /// Annotations of the pod, such as one that keeps a service mesh from injecting its sidecar.
-    /// Those of the operator itself take precedence.
-    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
-    #[schemars(schema_with = "schema::pod_annotations")]
-    pub pod_annotations: BTreeMap<String, String>,
-    /// Labels of the pod. Those of the operator itself take precedence.
-    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
-    #[schemars(schema_with = "schema::pod_labels")]
-    pub pod_labels: BTreeMap<String, String>,
-    /// How long a pod that cannot start (no node, no image, a missing Secret) keeps its slot of the
-    /// rig, such as `30s` or `15m`. After it the pod is deleted, and another one is tried later. By
-    /// default 10m.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(length(max = 64), extend("x-kubernetes-validations" = schema::duration()))]
-    pub start_timeout: Option<String>,
-    /// Further volumes of the pod, for `volumeMounts`.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    #[schemars(length(max = 16), extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["name"]))]
-    pub volumes: Vec<PodVolume>,
-    /// Mounts of `volumes` in the agent's container.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    #[schemars(schema_with = "schema::volume_mounts")]
-    pub volume_mounts: Vec<VolumeMount>,
-    /// Environment variables of the agent. They take precedence over `agentConfig.env`. Names that
-    /// begin with `GASTOWN_` or `GT_` are refused.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    #[schemars(schema_with = "schema::env")]
-    pub env: Vec<EnvVar>,
+    /// The credentials and the pod's settings.
+    #[serde(flatten)]
+    pub pod: PolecatPod,
 }
 
 impl KubernetesTemplate {
@@ -275,30 +176,10 @@ impl KubernetesTemplate {
                 .git_branch
                 .or_else(|| branch.map(ToOwned::to_owned))
                 .unwrap_or_else(|| plain.git_branch.clone()),
-            git_secret_ref: self.git_secret_ref,
-            claude_creds_secret_ref: self.claude_creds_secret_ref,
-            api_key_secret_ref: self.api_key_secret_ref,
-            image: self.image,
-            resources: self.resources,
             active_deadline_seconds: self
                 .active_deadline_seconds
                 .unwrap_or(plain.active_deadline_seconds),
-            ssh_known_hosts_config_map_ref: self.ssh_known_hosts_config_map_ref,
-            ca_config_map_ref: self.ca_config_map_ref,
-            workspace_size: self.workspace_size,
-            service_account_name: self.service_account_name,
-            image_pull_secrets: self.image_pull_secrets,
-            node_selector: self.node_selector,
-            tolerations: self.tolerations,
-            affinity: self.affinity,
-            priority_class_name: self.priority_class_name,
-            runtime_class_name: self.runtime_class_name,
-            pod_annotations: self.pod_annotations,
-            pod_labels: self.pod_labels,
-            start_timeout: self.start_timeout,
-            volumes: self.volumes,
-            volume_mounts: self.volume_mounts,
-            env: self.env,
+            pod: self.pod,
             ..plain
         }
     }

@@ -197,11 +197,8 @@ fn template(settings: &Settings) -> PolecatTemplate {
     let AgentConfig { provider, model_provider, .. } = agent(settings);
     let agent =
         AgentTemplate { provider: Some(provider), model_provider, ..AgentTemplate::default() };
-    let kubernetes = KubernetesTemplate {
-        resources: kubernetes(settings).resources,
-        git_secret_ref: git_secret_ref(settings),
-        ..KubernetesTemplate::default()
-    };
+    let kubernetes =
+        KubernetesTemplate { pod: kubernetes(settings).pod, ..KubernetesTemplate::default() };
     PolecatTemplate {
         agent_config: Some(agent),
         kubernetes: Some(kubernetes),
@@ -226,8 +223,8 @@ fn agent(settings: &Settings) -> AgentConfig {
 
 fn kubernetes(settings: &Settings) -> KubernetesSpec {
     let mut kubernetes = KubernetesSpec::of_repository(repository(settings));
-    kubernetes.resources = Some(resources("100m", "256Mi", "1Gi"));
-    kubernetes.git_secret_ref = git_secret_ref(settings);
+    kubernetes.pod.resources = Some(resources("100m", "256Mi", "1Gi"));
+    kubernetes.pod.git_secret_ref = git_secret_ref(settings);
     kubernetes
 }
 

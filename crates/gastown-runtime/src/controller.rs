@@ -10,7 +10,6 @@ use std::time::Duration;
 
 use futures::StreamExt as _;
 use gastown_api::names::reason;
-use gastown_types::text;
 use kube::Resource;
 use kube::runtime::controller::{Action, Config, Error as QueueError, applier};
 use kube::runtime::reflector::{ObjectRef, Store};
@@ -23,6 +22,7 @@ use crate::jitter::jittered;
 use crate::metrics::{ControllerLabels, ReconcileLabels};
 use crate::own_writes::OwnWrites;
 use crate::runtime::Runtime;
+use crate::sentence;
 use crate::stalled::{self, Conditions};
 use crate::watch::Triggers;
 
@@ -124,8 +124,6 @@ pub struct Controller<K: Resource<DynamicType = ()> + 'static> {
     pub conditions: Option<Conditions<K>>,
 }
 
-/// The longest message of an Event, in characters.
-const MAX_MESSAGE: usize = 900;
 /// An error that may pass by itself is shown when it has come this often in a row.
 const STALLED_AFTER: u32 = 3;
 
@@ -361,13 +359,7 @@ fn stalled(error: &impl Classify, failures: u32) -> Option<String> {
     if !lasts {
         return None;
     }
-    let mut message = error.to_string();
-    let mut source = error.source();
-    while let Some(cause) = source {
-        message = format!("{message}: {cause}");
-        source = cause.source();
-    }
-    Some(text::line(&message, MAX_MESSAGE))
+    Some(sentence::of(error))
 }
 
 #[cfg(test)]

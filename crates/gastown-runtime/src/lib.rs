@@ -21,6 +21,7 @@ pub mod own_writes;
 pub mod pace;
 pub mod proxy;
 mod runtime;
+pub mod sentence;
 pub mod stalled;
 pub mod telemetry;
 pub mod tls;

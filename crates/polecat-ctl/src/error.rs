@@ -1,8 +1,8 @@
 //! What can go wrong in a reconcile.
 
 use gastown_core::polecat::sanitize;
-use gastown_runtime::apply;
 use gastown_runtime::controller::{Class, Classify};
+use gastown_runtime::{apply, sentence};
 
 /// Why an action was not carried out.
 #[derive(Debug, thiserror::Error)]
@@ -106,16 +106,7 @@ impl Classify for Error {
 impl Error {
     /// What was attempted on which object, and the other side's own sentence.
     pub(crate) fn sentence(&self) -> String {
-        let why = match self {
-            Self::Api { source, .. } => match source.as_ref() {
-                kube::Error::Api(status) => Some(status.message.clone()),
-                other => Some(other.to_string()),
-            },
-            Self::Write(error) => error.refusal().map(str::to_owned),
-            _ => None,
-        };
-        let text = self.to_string();
-        sanitize(&why.map_or(text.clone(), |why| format!("{text}: {why}")))
+        sanitize(&sentence::of(self))
     }
 }
 

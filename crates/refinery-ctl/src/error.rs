@@ -1,9 +1,8 @@
 //! Why a reconcile failed.
 
 use gastown_git::GitError;
-use gastown_runtime::apply;
 use gastown_runtime::controller::{Class, Classify};
-use gastown_types::text;
+use gastown_runtime::{apply, sentence};
 
 /// A failed reconcile, or a failed step of one.
 #[derive(Debug, thiserror::Error)]
@@ -69,13 +68,7 @@ impl Error {
 
     /// What was attempted, and the other side's words.
     pub(crate) fn sentence(&self) -> String {
-        let mut text = self.to_string();
-        let mut source = std::error::Error::source(self);
-        while let Some(cause) = source {
-            text = format!("{text}: {cause}");
-            source = cause.source();
-        }
-        text::line(&text, 900)
+        sentence::of(self)
     }
 }
 

@@ -131,12 +131,12 @@ mod tests {
         assert_eq!(plain, of(|s| (s.priority, s.max_attempts) = (Some(0), 3)));
         let started = |s: &mut PolecatSpec| {
             let kubernetes = s.kubernetes.as_mut().unwrap();
-            kubernetes.start_timeout = Some("1m".into());
-            kubernetes.pod_labels.insert("a".into(), "b".into());
+            kubernetes.pod.start_timeout = Some("1m".into());
+            kubernetes.pod.pod_labels.insert("a".into(), "b".into());
         };
         assert_eq!(plain, of(started));
         assert_ne!(plain, of(|s| s.expect_changes = false));
-        assert_ne!(plain, of(|s| s.kubernetes.as_mut().unwrap().image = Some("i".into())));
+        assert_ne!(plain, of(|s| s.kubernetes.as_mut().unwrap().pod.image = Some("i".into())));
         assert_ne!(plain, of(|s| s.kubernetes.as_mut().unwrap().active_deadline_seconds = 7200));
     }
 

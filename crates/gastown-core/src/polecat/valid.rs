@@ -216,7 +216,7 @@ fn work_branch(
 }
 
 fn start_timeout(kubernetes: &KubernetesSpec) -> Result<i64, InvalidSpec> {
-    let Some(text) = &kubernetes.start_timeout else { return Ok(START_TIMEOUT_SECONDS) };
+    let Some(text) = &kubernetes.pod.start_timeout else { return Ok(START_TIMEOUT_SECONDS) };
     let read = duration::parse(text).and_then(|d| i64::try_from(d.as_secs()).ok());
     read.ok_or_else(|| {
         invalid("spec.kubernetes.startTimeout is not a duration: write it as 30s, 15m or 1h30m")
@@ -248,14 +248,15 @@ fn settings(spec: &PolecatSpec, kubernetes: &KubernetesSpec) -> Result<PodSettin
     if spec.agent == AgentKind::Generic && config.command.is_empty() {
         return Err(invalid("spec.agentConfig.command is empty: generic needs the program to run"));
     }
-    let affinity = match &kubernetes.affinity {
+    let affinity = match &kubernetes.pod.affinity {
         Some(object) => Some(
             serde_json::from_value(serde_json::Value::Object(object.clone()))
                 .map_err(|e| invalid(format!("spec.kubernetes.affinity: {e}")))?,
         ),
         None => None,
     };
-    let env: Vec<EnvVar> = config.env.into_iter().chain(kubernetes.env.iter().cloned()).collect();
+    let env: Vec<EnvVar> =
+        config.env.into_iter().chain(kubernetes.pod.env.iter().cloned()).collect();
     if let Some(own) =
         env.iter().find(|e| e.name.starts_with("GASTOWN_") || e.name.starts_with("GT_"))
     {
@@ -267,35 +268,36 @@ fn settings(spec: &PolecatSpec, kubernetes: &KubernetesSpec) -> Result<PodSettin
     Ok(PodSettings {
         agent: spec.agent,
         model: config.model.filter(|m| !m.is_empty()),
-        image: kubernetes.image.clone().or(config.image).filter(|i| !i.is_empty()),
+        image: kubernetes.pod.image.clone().or(config.image).filter(|i| !i.is_empty()),
         command: config.command,
         args: config.args,
         provider: config.provider,
         endpoint: model_provider.endpoint.filter(|e| !e.is_empty()),
-        api_key: kubernetes.api_key_secret_ref.clone().or(model_provider.api_key_secret_ref),
-        claude_creds: kubernetes.claude_creds_secret_ref.as_ref().map(|r| r.name.clone()),
+        api_key: kubernetes.pod.api_key_secret_ref.clone().or(model_provider.api_key_secret_ref),
+        claude_creds: kubernetes.pod.claude_creds_secret_ref.as_ref().map(|r| r.name.clone()),
         git_secret: kubernetes
+            .pod
             .git_secret_ref
             .as_ref()
             .map(|r| r.name.clone())
             .filter(|n| !n.is_empty()),
-        known_hosts: kubernetes.ssh_known_hosts_config_map_ref.as_ref().map(|r| r.name.clone()),
-        ca: kubernetes.ca_config_map_ref.clone(),
-        workspace_size: kubernetes.workspace_size.clone(),
+        known_hosts: kubernetes.pod.ssh_known_hosts_config_map_ref.as_ref().map(|r| r.name.clone()),
+        ca: kubernetes.pod.ca_config_map_ref.clone(),
+        workspace_size: kubernetes.pod.workspace_size.clone(),
         env_from: config.config_map_ref.map(|r| r.name),
         env,
-        resources: kubernetes.resources.clone().or_else(|| spec.resources.clone()),
+        resources: kubernetes.pod.resources.clone().or_else(|| spec.resources.clone()),
         deadline_seconds: kubernetes.active_deadline_seconds.max(1),
         budget: spec.budget.unwrap_or_default(),
-        service_account: kubernetes.service_account_name.clone(),
-        pull_secrets: kubernetes.image_pull_secrets.iter().map(|s| s.name.clone()).collect(),
-        node_selector: kubernetes.node_selector.clone(),
-        tolerations: kubernetes.tolerations.clone(),
-        annotations: kubernetes.pod_annotations.clone(),
-        labels: kubernetes.pod_labels.clone(),
+        service_account: kubernetes.pod.service_account_name.clone(),
+        pull_secrets: kubernetes.pod.image_pull_secrets.iter().map(|s| s.name.clone()).collect(),
+        node_selector: kubernetes.pod.node_selector.clone(),
+        tolerations: kubernetes.pod.tolerations.clone(),
+        annotations: kubernetes.pod.pod_annotations.clone(),
+        labels: kubernetes.pod.pod_labels.clone(),
         affinity,
-        priority_class: kubernetes.priority_class_name.clone(),
-        runtime_class: kubernetes.runtime_class_name.clone(),
+        priority_class: kubernetes.pod.priority_class_name.clone(),
+        runtime_class: kubernetes.pod.runtime_class_name.clone(),
         volumes: volumes(kubernetes)?,
         mounts: mounts(kubernetes)?,
     })
@@ -305,6 +307,7 @@ fn settings(spec: &PolecatSpec, kubernetes: &KubernetesSpec) -> Result<PodSettin
 /// them gets no credentials either.
 fn volumes(kubernetes: &KubernetesSpec) -> Result<Vec<Volume>, InvalidSpec> {
     kubernetes
+        .pod
         .volumes
         .iter()
         .map(|v| {
@@ -320,12 +323,12 @@ fn volumes(kubernetes: &KubernetesSpec) -> Result<Vec<Volume>, InvalidSpec> {
 }
 
 fn mounts(kubernetes: &KubernetesSpec) -> Result<Vec<VolumeMount>, InvalidSpec> {
-    let known = |m: &VolumeMount| kubernetes.volumes.iter().any(|v| v.name == m.name);
-    if let Some(stray) = kubernetes.volume_mounts.iter().find(|m| !known(m)) {
+    let known = |m: &VolumeMount| kubernetes.pod.volumes.iter().any(|v| v.name == m.name);
+    if let Some(stray) = kubernetes.pod.volume_mounts.iter().find(|m| !known(m)) {
         return Err(invalid(format!(
             "spec.kubernetes.volumeMounts: {} is not one of spec.kubernetes.volumes",
             stray.name
         )));
     }
-    Ok(kubernetes.volume_mounts.clone())
+    Ok(kubernetes.pod.volume_mounts.clone())
 }

@@ -137,12 +137,11 @@ fn passed(r: &Request, commit: &CommitId) -> bool {
 
 /// Whether a failure of the run is, or may be, the target's: the next try has time then.
 fn concerns_target(snapshot: &Snapshot, run: &Run) -> bool {
-    let is_tip = matches!(&snapshot.target, Target::At { tip, .. } if *tip == run.candidate);
     let broken = match &snapshot.target {
         Target::At { tip, .. } => is_known_broken(snapshot, tip, &run.gate),
         Target::Unknown | Target::Absent { .. } => false,
     };
-    run.purpose == GateRunPurpose::Control || is_tip || broken
+    run.purpose == GateRunPurpose::Control || broken
 }
 
 /// Whether the gate failed when it last ran on this tip alone, whatever request that was for.

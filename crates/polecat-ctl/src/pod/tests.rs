@@ -16,11 +16,11 @@ use crate::gather::{self, Objects};
 fn polecat(change: impl FnOnce(&mut PolecatSpec)) -> Polecat {
     let mut spec = PolecatSpec::of_rig("web");
     spec.task_description = Some("pay $(GT_RIG) and $$5".into());
-    spec.kubernetes = Some(KubernetesSpec {
-        git_secret_ref: Some(gastown_api::ObjectName::new("creds")),
-        api_key_secret_ref: Some(SecretKeyRef { name: "key".into(), key: "api".into() }),
-        ..KubernetesSpec::of_repository("git@forge.example:org/web.git")
-    });
+    let mut kubernetes = KubernetesSpec::of_repository("git@forge.example:org/web.git");
+    kubernetes.pod.git_secret_ref = Some(gastown_api::ObjectName::new("creds"));
+    kubernetes.pod.api_key_secret_ref =
+        Some(SecretKeyRef { name: "key".into(), key: "api".into() });
+    spec.kubernetes = Some(kubernetes);
     change(&mut spec);
     let mut polecat = Polecat::new("toast", spec);
     polecat.metadata.uid = Some("0a1b2c3d".into());
@@ -190,10 +190,10 @@ fn kubernetes_wins_over_agent_config_and_resources() {
         config.model_provider =
             serde_json::from_value(json!({ "endpoint": "http://models:1", "apiKeySecretRef": { "name": "other", "key": "k" } })).unwrap();
         let kubernetes = spec.kubernetes.as_mut().unwrap();
-        kubernetes.image = Some("kubernetes:1".into());
-        kubernetes.resources =
+        kubernetes.pod.image = Some("kubernetes:1".into());
+        kubernetes.pod.resources =
             serde_json::from_value(json!({ "requests": { "cpu": "3" } })).unwrap();
-        kubernetes.env = vec![var("A", "kubernetes")];
+        kubernetes.pod.env = vec![var("A", "kubernetes")];
     });
     let spec = pod.spec.unwrap();
     let claude = &spec.containers[0];
@@ -220,7 +220,7 @@ fn kubernetes_wins_over_agent_config_and_resources() {
 fn the_proxy_is_every_containers_and_the_agents_may_be_another() {
     let no = |name: &str| EnvVar { name: name.into(), value: Some("own".into()), value_from: None };
     let spec = built(|spec| {
-        spec.kubernetes.as_mut().unwrap().env = vec![no("https_proxy")];
+        spec.kubernetes.as_mut().unwrap().pod.env = vec![no("https_proxy")];
     })
     .spec
     .unwrap();
@@ -238,9 +238,9 @@ fn the_proxy_is_every_containers_and_the_agents_may_be_another() {
 fn authorities_and_sizes_come_from_the_spec_and_the_installation() {
     let spec = built(|spec| {
         let kubernetes = spec.kubernetes.as_mut().unwrap();
-        kubernetes.ca_config_map_ref =
+        kubernetes.pod.ca_config_map_ref =
             Some(CaConfigMapRef { name: "corp".into(), key: "root.pem".into() });
-        kubernetes.workspace_size = Some("80Gi".into());
+        kubernetes.pod.workspace_size = Some("80Gi".into());
     })
     .spec
     .unwrap();
@@ -267,7 +267,7 @@ fn authorities_and_sizes_come_from_the_spec_and_the_installation() {
 fn a_mount_may_not_name_a_volume_of_ours() {
     let mount =
         VolumeMount { name: "git-creds".into(), mount_path: "/x".into(), ..VolumeMount::default() };
-    let stray = polecat(|spec| spec.kubernetes.as_mut().unwrap().volume_mounts = vec![mount]);
+    let stray = polecat(|spec| spec.kubernetes.as_mut().unwrap().pod.volume_mounts = vec![mount]);
     assert!(ValidPolecat::try_from(&stray).is_err());
 }
 
@@ -322,8 +322,8 @@ fn a_users_labels_and_annotations_are_kept_and_ours_win() {
         let map = |list: &[(&str, &str)]| {
             list.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect()
         };
-        kubernetes.pod_labels = map(&[("team", "shop"), (label::POLECAT, "another")]);
-        kubernetes.pod_annotations = map(&[
+        kubernetes.pod.pod_labels = map(&[("team", "shop"), (label::POLECAT, "another")]);
+        kubernetes.pod.pod_annotations = map(&[
             ("sidecar.istio.io/inject", "false"),
             (ASKED, "mine"),
             ("gastown.io/drain", "mine"),
