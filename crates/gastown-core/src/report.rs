@@ -94,6 +94,10 @@ pub struct SyncReport {
     /// How many commits `commit` is ahead of the target branch; absent when that is not known.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ahead: Option<u32>,
+    /// A digest of what the commits between `base` and `commit` change, and of `base`. Messages,
+    /// authors, empty commits and beads do not count. Absent when it is not known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub changes: Option<String>,
     /// The agent's last commit when it could not be brought to the branch.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub unpushed: Option<CommitId>,
@@ -395,6 +399,7 @@ mod tests {
             commit: Some(commit.clone()),
             base: None,
             ahead: Some(1),
+            changes: None,
             unpushed: None,
             wip: None,
             saved: (0..100_000).map(entry).collect(),

@@ -360,6 +360,7 @@ impl Pusher {
             commit: self.pushed_commit(),
             base: None,
             ahead: Some(0),
+            changes: None,
             unpushed: None,
             wip: self.wip_ref(),
             saved: self.wip.saved.clone(),
@@ -369,6 +370,9 @@ impl Pusher {
         };
         if let Some(commit) = &report.commit {
             (report.base, report.ahead) = self.repository.distance(commit).await;
+            if let Some(base) = &report.base {
+                report.changes = self.repository.changes(base, commit).await;
+            }
             report.result = SyncResult::Pushed;
         }
         if let Some(message) = &self.ambiguous {

@@ -3,7 +3,7 @@
 use std::os::fd::OwnedFd;
 
 use gastown_git::{Git, PushOutcome, RefUpdate, Refusal, Remote};
-use gastown_types::CommitId;
+use gastown_types::{CommitId, digest};
 
 use super::failure::Failure;
 use crate::hostile::{self, Unreadable};
@@ -146,13 +146,32 @@ impl Repository {
         (base, ahead.and_then(|text| text.parse().ok()))
     }
 
+    /// A digest of `base` and of what each commit since then changes but for beads, which never land
+    /// with it. Two branches with the same digest differ in messages, authors and empty commits only.
+    pub(super) async fn changes(&self, base: &CommitId, commit: &CommitId) -> Option<String> {
+        let range = format!("{base}..{commit}");
+        let log = [
+            "log",
+            "--first-parent",
+            "-m",
+            "--raw",
+            "--no-abbrev",
+            "--no-renames",
+            "--format=tformat:commit",
+        ];
+        let args = log.into_iter().chain([range.as_str(), "--", ":(exclude).beads"]);
+        let args: Vec<&str> = args.collect();
+        let changes = self.query(&args).await?;
+        Some(digest::sha256(format!("{base}\n{changes}")))
+    }
+
     /// What git prints; `None` when it fails.
     async fn query(&self, args: &[&str]) -> Option<String> {
         let output = self.git.call(args).repo(&self.paths.private_repo()).output().await;
         match output {
             Ok(output) => Some(String::from_utf8_lossy(&output.stdout).trim().to_owned()),
             Err(e) => {
-                tracing::warn!(error = %e, "the distance from the target branch is not known");
+                tracing::warn!(error = %e, "what the branch has beyond the target branch is not known");
                 None
             }
         }

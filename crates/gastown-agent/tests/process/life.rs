@@ -171,6 +171,40 @@ fn a_branch_that_exists_is_continued_only_when_it_is_ours() {
 }
 
 #[test]
+fn the_digest_of_changes_is_of_what_can_land_alone() {
+    let origin = Origin::new();
+    let attempt = |script: &str| {
+        let mut pod = Pod::new(&origin.url());
+        pod.set("GASTOWN_RESUME", "true");
+        pod.ready();
+        let sync = pod.sync();
+        let (code, report) = Pod::end_run(pod.agent(&format!("set -e\n{script}\n")));
+        assert_eq!(code, Some(0), "{report:?}");
+        let record = pod.end_sync(sync);
+        (record.commit.unwrap(), record.changes.unwrap())
+    };
+    let commit =
+        |file: &str| format!("echo {file} > {file}; git add -f {file}; git commit -q -m {file}");
+    let first = attempt(&format!("{}; {}", commit("a"), commit("b")));
+    for same in [
+        "git commit -q --allow-empty -m again",
+        "git commit -q --amend -m 'another message'",
+        &format!("mkdir -p .beads; {}", commit(".beads/issues.jsonl")),
+    ] {
+        let again = attempt(same);
+        assert_ne!(again.0, first.0, "{same}");
+        assert_eq!(again.1, first.1, "{same}");
+    }
+    let squashed = attempt("git reset -q --soft origin/main; git commit -q -m all");
+    assert_ne!(squashed.1, first.1, "the commits are others");
+    let more = attempt(&commit("c"));
+    assert_ne!(more.1, squashed.1);
+    origin.another_writer("main");
+    let rebased = attempt("git fetch -q origin; git rebase -q origin/main");
+    assert_ne!(rebased.1, more.1, "the base is another");
+}
+
+#[test]
 fn the_agents_fetch_gets_the_newest_target_branch() {
     let origin = Origin::new();
     let mut pod = Pod::new(&origin.url());

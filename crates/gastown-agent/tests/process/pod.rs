@@ -271,12 +271,13 @@ impl Pod {
     }
 
     /// Compares a termination message with the golden file. What differs from run to run is replaced:
-    /// commits by their order, folders, and git's own messages. `GASTOWN_GOLDEN=write` writes the
+    /// commits and digests by their order, folders, and git's own messages. `GASTOWN_GOLDEN=write` writes the
     /// golden file.
     pub fn golden<T: serde::Serialize>(&self, name: &str, message: &T) {
         let mut text = serde_json::to_string_pretty(message).unwrap();
         let mut commits: Vec<String> = Vec::new();
-        for commit in text.split(|c: char| !c.is_ascii_hexdigit()).filter(|w| w.len() == 40) {
+        let is_id = |w: &&str| matches!(w.len(), 40 | 64);
+        for commit in text.split(|c: char| !c.is_ascii_hexdigit()).filter(is_id) {
             if !commits.iter().any(|c| c == commit) {
                 commits.push(commit.to_owned());
             }
@@ -284,7 +285,7 @@ impl Pod {
         for (i, commit) in commits.iter().enumerate() {
             text = text.replace(
                 commit,
-                &char::from_digit(i as u32 + 1, 16).unwrap().to_string().repeat(40),
+                &char::from_digit(i as u32 + 1, 16).unwrap().to_string().repeat(commit.len()),
             );
         }
         let url = self.env["GASTOWN_REPOSITORY"].clone();

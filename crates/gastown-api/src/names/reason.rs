@@ -123,7 +123,8 @@ reasons! {
         /// them and that the server has them; the message has its text.
         LFS_UNAVAILABLE = "LfsUnavailable";
         /// The remote refuses the push, for example by branch protection or a hook. Allow the push;
-        /// the message has the remote's own text.
+        /// the message has the remote's own text. Where it wants a certain committer or a sign-off,
+        /// set `committer` and `signOff` of the Refinery.
         PUSH_REJECTED = "PushRejected";
         /// git failed in the controller itself. See the message and the controller's log.
         INTERNAL = "Internal";
@@ -257,6 +258,10 @@ reasons! {
         /// The agent ended without a new commit. Give it a better task, or set `spec.expectChanges`
         /// to false when nothing has to change.
         NO_CHANGES = "NoChanges";
+        /// A rework ended with commits that change on the same base what was sent back: its result
+        /// would be the same. Give it a better task, or change `gastown.io/retry`. To have the work
+        /// tested as it is, create a MergeRequest of `status.branch` and `status.commit`.
+        NO_PROGRESS = "NoProgress";
         /// The agent reports that it cannot do the task. See the message and change the task.
         GAVE_UP = "GaveUp";
         /// The time of the attempt is used up, and the work is saved. Raise

@@ -142,6 +142,7 @@ pub fn sync(result: SyncResult, commit: Option<gastown_types::CommitId>, ahead: 
         base: commit.as_ref().map(|_| self::commit(200)),
         commit,
         ahead: Some(ahead),
+        changes: None,
         unpushed: None,
         wip: None,
         saved: Vec::new(),

@@ -54,6 +54,9 @@ pub struct Ledger {
     /// The merge base of `commit` and the target branch.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub base: Option<CommitId>,
+    /// The digest of the changes that were done last, as the sidecar made it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub changes: Option<String>,
     /// What is saved on the remote beside the work branch, newest first.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub saved: Vec<SavedWork>,
@@ -197,6 +200,7 @@ impl Default for Ledger {
             branch: None,
             commit: None,
             base: None,
+            changes: None,
             saved: Vec::new(),
             lost: None,
             last: None,
@@ -223,6 +227,7 @@ impl Ledger {
             return Err(LedgerError::Version(ledger.v));
         }
         ledger.forgiven = ledger.forgiven.min(ledger.attempt);
+        ledger.changes = ledger.changes.map(|digest| sanitize(&digest));
         if let Some(last) = &mut ledger.last {
             last.reason = sanitize(&last.reason);
             last.message = sanitize(&last.message);

@@ -44,9 +44,11 @@ fn account(now: Timestamp, s: &Snapshot, pod: &PodFacts, ledger: &mut Ledger) {
         .filter(|r| r.phase == MergePhase::Rework)
         .map(|r| r.commit.clone())
         .collect();
+    let is_rework = s.latest_request().is_some_and(|r| r.phase == MergePhase::Rework);
     let expected = Expected {
         changes: s.spec.as_ref().map_or(true, |spec| spec.expect_changes),
         sent_back,
+        sent_back_changes: ledger.changes.clone().filter(|_| is_rework),
         oom_before: ledger.respawns.oom > 0,
     };
     let outcome = outcome(pod, &expected, now);
@@ -75,7 +77,7 @@ fn account(now: Timestamp, s: &Snapshot, pod: &PodFacts, ledger: &mut Ledger) {
     ledger.spec = pod.asked.clone().unwrap_or_default();
     if pod.branch.is_some() && pod.branch != ledger.branch {
         ledger.branch.clone_from(&pod.branch);
-        (ledger.ours, ledger.commit, ledger.base) = (false, None, None);
+        (ledger.ours, ledger.commit, ledger.base, ledger.changes) = (false, None, None, None);
     }
     ledger.ours |= pod.init.as_ref().is_some_and(|i| i.result == InitResult::Ready);
     if let Some(sync) = &pod.sync
@@ -83,6 +85,9 @@ fn account(now: Timestamp, s: &Snapshot, pod: &PodFacts, ledger: &mut Ledger) {
     {
         ledger.commit.clone_from(&sync.commit);
         ledger.base.clone_from(&sync.base);
+        if outcome.end == End::Done {
+            ledger.changes = sync.changes.as_deref().map(sanitize);
+        }
     }
     conclude(ledger, outcome, at, now.as_second(), &s.uid);
     if let Some(last) = &mut ledger.last {
@@ -145,7 +150,7 @@ fn rebuild(s: &Snapshot, ledger: &mut Ledger) {
     // the end of a later attempt's pod will add to this; that of an earlier one changes nothing
     ledger.attempt = request.attempt;
     ledger.commit = Some(request.commit.clone());
-    ledger.base = None;
+    (ledger.base, ledger.changes) = (None, None);
     ledger.ours = true;
     ledger.branch = Some(request.branch.clone());
     ledger.last = Some(Last {

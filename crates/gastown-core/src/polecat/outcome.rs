@@ -18,6 +18,8 @@ pub struct Expected {
     pub changes: bool,
     /// Commits that were sent back: ending with one of them again is not a rework.
     pub sent_back: Vec<CommitId>,
+    /// The digest of the changes that were sent back last.
+    pub sent_back_changes: Option<String>,
     /// The agent ran out of memory before within this budget.
     pub oom_before: bool,
 }
@@ -205,6 +207,12 @@ fn finished(pod: &PodFacts, expected: &Expected) -> Option<Outcome> {
                     "NoChanges",
                     "the rework ended without a new commit on the branch",
                 )
+            } else if sync.changes.is_some() && sync.changes == expected.sent_back_changes {
+                let text = format!(
+                    "the rework ended with new commits (the last is {}) that change on the same base what was sent back",
+                    commit.short()
+                );
+                Outcome::new(End::Stuck, reason::NO_PROGRESS, &text)
             } else {
                 let text = format!(
                     "{} commit(s) pushed, the last is {}",

@@ -1,6 +1,7 @@
 //! Submission, rework, landing, and the deletion of finished Polecats.
 
 use super::*;
+use crate::report::SyncReport;
 
 #[test]
 fn a_rework_gets_the_evidence_and_continues_on_its_branch() {
@@ -19,6 +20,60 @@ fn a_rework_gets_the_evidence_and_continues_on_its_branch() {
         "NoChanges",
         "the same commit again is not a rework"
     );
+}
+
+/// The end of an attempt with this commit, and this digest of its changes.
+fn ended_with(attempt: u32, n: u8, changes: &str) -> PodFacts {
+    let record = SyncReport {
+        changes: Some(changes.to_owned()),
+        ..sync(SyncResult::Pushed, Some(commit(n)), u32::from(n))
+    };
+    pod(attempt).ended(Some(AgentExit::Completed), Some(record))
+}
+
+#[test]
+fn a_rework_that_changes_what_was_sent_back_is_stuck_at_once() {
+    let mut s = after(ended_with(1, 1, "same"));
+    s.requests = vec![request(1, 1, MergePhase::Rework)];
+    settle(&mut s, NOW);
+    s.pods.push(ended_with(2, 2, "same"));
+    let plan = settle(&mut s, NOW);
+    assert_eq!((plan.status.phase, plan.status.attempts), (PolecatPhase::Stuck, 2));
+    assert_eq!(shown(&plan, "Degraded").reason, "NoProgress");
+    let goes_on = |a: &Action| matches!(a, Action::StartPod(_) | Action::Submit(_));
+    assert!(!plan.actions.iter().any(goes_on), "{plan:?}");
+    s.retry = Some("again".into());
+    let inputs = starts(&settle(&mut s, NOW)).unwrap().clone();
+    assert_eq!(inputs.attempt, 3, "a person may ask for another attempt");
+}
+
+#[test]
+fn a_rework_with_other_changes_is_submitted_even_after_a_crash() {
+    let mut s = after(ended_with(1, 1, "first"));
+    s.requests = vec![request(1, 1, MergePhase::Rework)];
+    settle(&mut s, NOW);
+    // A crash has pushed something: it is not what was sent back.
+    let crashed = ended_with(2, 2, "half");
+    s.pods.push(crashed.ended(Some(AgentExit::Crashed), None));
+    settle(&mut s, NOW);
+    s.pods.push(ended_with(3, 3, "second"));
+    let plan = settle(&mut s, NOW);
+    assert!(plan.actions.iter().any(|a| matches!(a, Action::Submit(_))), "{plan:?}");
+    s.requests.push(request(3, 3, MergePhase::Rework));
+    settle(&mut s, NOW);
+    s.pods.push(ended_with(4, 4, "second"));
+    assert_eq!(shown(&settle(&mut s, NOW), "Degraded").reason, "NoProgress");
+}
+
+#[test]
+fn without_a_digest_nothing_is_concluded_from_it() {
+    let mut s = after(finished(1));
+    s.requests = vec![request(1, 1, MergePhase::Rework)];
+    settle(&mut s, NOW);
+    let record = sync(SyncResult::Pushed, Some(commit(2)), 2);
+    s.pods.push(pod(2).ended(Some(AgentExit::Completed), Some(record)));
+    let plan = settle(&mut s, NOW);
+    assert!(plan.actions.iter().any(|a| matches!(a, Action::Submit(_))), "{plan:?}");
 }
 
 #[test]
