@@ -65,6 +65,20 @@ pub struct RefinerySpec {
     /// key `ca.crt` of the Secret with the git credentials serves as well.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ca_config_map_ref: Option<CaConfigMapRef>,
+    /// Committer of the commits that land, as `Name <mail>`; their authors stay. A branch that
+    /// descends from the target lands as it is only if its commits have this committer already. By
+    /// default such a branch lands as it is, and commits that are made anew have `Gastown Refinery
+    /// <refinery@gastown.io>`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 5, max = 256), extend("x-kubernetes-validations" = schema::identity(
+        "committer",
+        "Acme Bot <bot@example.org>"
+    )))]
+    pub committer: Option<String>,
+    /// Whether each commit that lands has the trailer `Signed-off-by` of the committer (Developer
+    /// Certificate of Origin). Defaults to false.
+    #[serde(default)]
+    pub sign_off: bool,
     /// Image, resources, environment and network of the gate's pod. By default the operator's agent
     /// image, without a network beside the cluster's DNS.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -105,6 +119,20 @@ pub struct RefineryTemplate {
     /// key `ca.crt` of the Secret with the git credentials serves as well.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ca_config_map_ref: Option<CaConfigMapRef>,
+    /// Committer of the commits that land, as `Name <mail>`; their authors stay. A branch that
+    /// descends from the target lands as it is only if its commits have this committer already. By
+    /// default such a branch lands as it is, and commits that are made anew have `Gastown Refinery
+    /// <refinery@gastown.io>`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 5, max = 256), extend("x-kubernetes-validations" = schema::identity(
+        "committer",
+        "Acme Bot <bot@example.org>"
+    )))]
+    pub committer: Option<String>,
+    /// Whether each commit that lands has the trailer `Signed-off-by` of the committer (Developer
+    /// Certificate of Origin). By default false.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sign_off: Option<bool>,
     /// Image, resources, environment and network of the gate's pod. By default the operator's agent
     /// image, without a network beside the cluster's DNS.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -130,6 +158,8 @@ impl RefineryTemplate {
             delete_merged_branches: self.delete_merged_branches.unwrap_or_else(yes),
             ssh_known_hosts_config_map_ref: self.ssh_known_hosts_config_map_ref.clone(),
             ca_config_map_ref: self.ca_config_map_ref.clone(),
+            committer: self.committer.clone(),
+            sign_off: self.sign_off.unwrap_or_default(),
             gate_template: self.gate_template.clone(),
         }
     }

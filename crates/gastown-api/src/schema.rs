@@ -41,6 +41,15 @@ pub fn branch() -> Value {
     )])
 }
 
+/// A name and an address in a commit. The same set as `gastown_types::Identity`, together with a
+/// length of at most 256.
+pub fn identity(field: &str, example: &str) -> Value {
+    rules(&[(
+        r"self.matches('^[^<>\\p{Cc}\\p{Z}]([^<>\\p{Cc}]*[^<>\\p{Cc}\\p{Z}])? <[^<>\\p{Cc}\\p{Z}]+>$')",
+        &format!("{field} must be a name and an address, such as {example}"),
+    )])
+}
+
 /// A size in bytes as Kubernetes writes it.
 pub fn quantity() -> Value {
     rules(&[(

@@ -2,9 +2,9 @@
 //!
 //! A candidate is a pure function of its [`Recipe`] and the objects that it names: whoever builds
 //! it, in whichever mirror and at whatever time, gets the same commit id. Authors are kept; the
-//! committer is ours, with the date of the source commit's committer.
+//! committer is the recipe's, with the date of the source commit's committer.
 
-use gastown_types::CommitId;
+use gastown_types::{CommitId, Identity};
 use gix::ObjectId;
 use serde::{Deserialize, Serialize};
 
@@ -13,7 +13,7 @@ use crate::error::{Class, GitError};
 use crate::history::{Objects, commit_id, gix_error, oid};
 use crate::merge::Merger;
 use crate::spawn::Git;
-use crate::trailer::{COMMITTER, names_a_request, with_trailer};
+use crate::trailer::{COMMITTER, is_signed_off, names_a_request, signed_off, with_trailer};
 
 /// The folder that a candidate always takes from the target: the beads that agents work on.
 const FROM_TARGET: &str = ".beads";
@@ -38,6 +38,31 @@ pub struct Recipe {
     pub source: CommitId,
     /// How the source is joined with the base.
     pub strategy: Strategy,
+    /// Who commits it, and how.
+    pub committing: Committing,
+}
+
+/// Who commits the commits of a candidate, and how.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Committing {
+    /// The committer of every commit. Without one, commits that can land as they are do so, and the
+    /// others have `Gastown Refinery <refinery@gastown.io>`.
+    pub committer: Option<Identity>,
+    /// Whether every commit has the committer's `Signed-off-by`.
+    pub sign_off: bool,
+}
+
+impl Committing {
+    fn name(&self) -> &str {
+        self.committer.as_ref().map_or(COMMITTER, Identity::as_str)
+    }
+
+    /// Whether a commit of a source is as we would have made it.
+    fn accepts(&self, data: &[u8], message: &[u8]) -> bool {
+        self.committer.as_ref().is_none_or(|c| commit::is_by(data, c.as_str().as_bytes()))
+            && (!self.sign_off || is_signed_off(message, self.name()))
+    }
 }
 
 /// The outcome of building a candidate.
@@ -169,11 +194,13 @@ impl Builder<'_> {
         Ok(Some(line))
     }
 
-    /// Whether the source can land unchanged: its [`FROM_TARGET`] is the base's, and no message
-    /// claims to belong to a request.
+    /// Whether the source can land unchanged: its [`FROM_TARGET`] is the base's, its commits have
+    /// the wanted committer and sign-off, and no message claims to belong to a request.
     fn is_landable_as_is(&self, line: &[ObjectId]) -> Result<bool, GitError> {
         for id in line {
-            if names_a_request(raw(*id, &read(self.objects, *id)?)?.message) {
+            let data = read(self.objects, *id)?;
+            let message = raw(*id, &data)?.message;
+            if names_a_request(message) || !self.recipe.committing.accepts(&data, message) {
                 return Ok(false);
             }
         }
@@ -209,8 +236,7 @@ impl Builder<'_> {
         let (mut head, last) = (oid(&self.recipe.base)?, steps.len() - 1);
         for (i, (data, tree)) in steps.iter().enumerate() {
             let commit = raw(head, data)?;
-            let text =
-                with_trailer(commit.message, (i == last).then_some(self.recipe.request.as_str()));
+            let text = self.message(commit.message, i == last);
             head = self.write(*tree, head, &commit, &text)?;
         }
         let shape = Shape::Replayed { commits: steps.len(), dropped: line.len() - steps.len() };
@@ -235,7 +261,7 @@ impl Builder<'_> {
             return Ok(Built::AlreadyInTarget);
         }
         let text = self.summary()?;
-        let text = with_trailer(text.as_bytes(), Some(&self.recipe.request));
+        let text = self.message(text.as_bytes(), true);
         let head = self.write(tree, base, &RawCommit { encoding: None, ..tip }, &text)?;
         Ok(Built::Candidate(Candidate { commit: commit_id(head)?, shape: Shape::MergedAsOne }))
     }
@@ -275,6 +301,14 @@ impl Builder<'_> {
         Ok(editor.write().map_err(gix_error("write a tree"))?.detach())
     }
 
+    /// The message of a commit of the candidate; the last one names the request.
+    fn message(&self, source: &[u8], is_last: bool) -> Vec<u8> {
+        let Recipe { request, committing, .. } = self.recipe;
+        let own = with_trailer(source, None);
+        let own = if committing.sign_off { signed_off(own, committing.name()) } else { own };
+        if is_last { with_trailer(&own, Some(request)) } else { own }
+    }
+
     fn write(
         &self,
         tree: ObjectId,
@@ -285,7 +319,7 @@ impl Builder<'_> {
         let mut data = format!("tree {tree}\nparent {parent}\nauthor ").into_bytes();
         data.extend_from_slice(source.author);
         data.extend_from_slice(b"\ncommitter ");
-        data.extend_from_slice(COMMITTER);
+        data.extend_from_slice(self.recipe.committing.name().as_bytes());
         data.push(b' ');
         data.extend_from_slice(source.date);
         data.push(b'\n');

@@ -3,7 +3,7 @@
 
 use std::path::Path;
 
-use gastown_types::CommitId;
+use gastown_types::{CommitId, Identity};
 use gix::ObjectId;
 use gix::objs::Write as _;
 
@@ -68,16 +68,17 @@ impl Objects {
     }
 
     /// The newest commit that we made for the request `uid` (it has the request's trailer and our
-    /// committer), reachable from `target` and not from `since`.
+    /// default committer or the given one), reachable from `target` and not from `since`.
     pub fn contains_trailer(
         &self,
         target: &CommitId,
         since: Option<&CommitId>,
         uid: &str,
+        committer: Option<&Identity>,
     ) -> Result<Option<CommitId>, GitError> {
         let mut found = None;
         self.walk(target, since, |id, data| {
-            if trailer::is_of_request(data, uid) {
+            if trailer::is_of_request(data, uid, committer) {
                 found = Some(id);
             }
             found.is_none()

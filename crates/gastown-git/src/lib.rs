@@ -28,7 +28,7 @@ pub mod tags;
 mod trailer;
 
 pub use authorities::Trust;
-pub use candidate::{Built, Candidate, Recipe, Shape, Strategy, build};
+pub use candidate::{Built, Candidate, Committing, Recipe, Shape, Strategy, build};
 pub use credentials::{Credentials, Secret};
 pub use error::{Class, GitError, Refusal};
 pub use history::Objects;

@@ -82,7 +82,7 @@ impl<'a> Merger<'a> {
         parents: &[ObjectId],
     ) -> Result<ObjectId, GitError> {
         let parents: Vec<String> = parents.iter().map(|p| format!("parent {p}\n")).collect();
-        let who = String::from_utf8_lossy(COMMITTER);
+        let who = COMMITTER;
         let rest = format!("author {who} 0 +0000\ncommitter {who} 0 +0000\n\nstand-in\n");
         let data = format!("tree {tree}\n{}{rest}", parents.concat());
         self.objects.put_commit(data.as_bytes())

@@ -8,11 +8,13 @@
 mod branch;
 mod commit;
 pub mod digest;
+mod identity;
 mod slug;
 pub mod text;
 mod url;
 
 pub use branch::{BranchName, InvalidBranch};
 pub use commit::{CommitId, InvalidCommit};
+pub use identity::{Identity, InvalidIdentity};
 pub use slug::{is_label_value, slug};
 pub use url::{GitUrl, InvalidUrl, Scheme};

@@ -215,12 +215,13 @@ fn on_base(git: &Git, mirror: &Path, recipe: &Recipe) -> Answer {
 
 fn try_on_base(git: &Git, mirror: &Path, recipe: &Recipe) -> Result<Answer, GitError> {
     let objects = Objects::open(mirror)?;
-    let Recipe { request, base, source, strategy: _ } = recipe;
+    let Recipe { request, base, source, strategy: _, committing } = recipe;
     if objects.is_ancestor(source, base)? {
         return Ok(Answer::Landed(source.clone()));
     }
     let since = objects.merge_base(source, base)?;
-    if let Some(commit) = objects.contains_trailer(base, since.as_ref(), request)? {
+    let committer = committing.committer.as_ref();
+    if let Some(commit) = objects.contains_trailer(base, since.as_ref(), request, committer)? {
         return Ok(Answer::Landed(commit));
     }
     Ok(match gastown_git::build(git, &objects, recipe)? {

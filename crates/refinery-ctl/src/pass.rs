@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use gastown_api::{GateRun, Refinery, Rig};
-use gastown_git::Mirror;
+use gastown_git::{Committing, Mirror};
 use gastown_runtime::ours::{self, Parent};
 use gastown_types::{BranchName, CommitId, GitUrl};
 use k8s_openapi::api::batch::v1::Job;
@@ -22,6 +22,7 @@ pub(crate) struct Pass<'a> {
     pub rig: Arc<Rig>,
     pub url: GitUrl,
     pub target: BranchName,
+    pub committing: Committing,
 }
 
 impl Pass<'_> {

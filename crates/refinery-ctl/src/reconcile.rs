@@ -38,8 +38,8 @@ pub(crate) async fn reconcile(refinery: Arc<Refinery>, ctx: Arc<Context>) -> Res
             let later = report::publish_inactive(&ctx, &refinery, reason, &message).await?; // client
             Ok(later.map_or_else(resync, Action::requeue))
         }
-        Role::Active(ValidRefinery { rig, url, target }) => {
-            let pass = Pass { ctx: &ctx, refinery, rig, url, target };
+        Role::Active(ValidRefinery { rig, url, target, committing }) => {
+            let pass = Pass { ctx: &ctx, refinery, rig, url, target, committing };
             run(&pass).await
         }
     }
@@ -56,6 +56,7 @@ async fn run(pass: &Pass<'_>) -> Result<Action, Error> {
     }
     pass.ctx.sweep_mirrors().await;
     train.use_mirror(pass.mirror().id());
+    train.use_committing(&pass.committing);
     let not_admitted = report::publish_not_admitted(pass).await?; // client
     ensure_policy(pass, &mut train).await; // client
     let found = remote(pass).await; // client

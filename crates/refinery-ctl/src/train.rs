@@ -10,6 +10,7 @@ use gastown_api::conditions::time;
 use gastown_api::names::reason;
 use gastown_api::{GateRunPhase, MergeAttempt, MergeRequest, MergeRequestStatus, Refinery};
 use gastown_core::train::{Author, Build, History, Landing, RequestId, Source, Target};
+use gastown_git::Committing;
 use gastown_runtime::own_writes::resource_version;
 use gastown_types::{BranchName, CommitId};
 use jiff::{SignedDuration, Timestamp};
@@ -228,6 +229,8 @@ pub(crate) struct Train {
     pub refinery: String,
     /// The identity of the mirror in which candidates were built.
     pub mirror: Option<String>,
+    /// How candidates were committed.
+    pub committing: Committing,
     pub target: Option<Target>,
     pub entries: HashMap<RequestId, Entry>,
     /// When Jobs were created that the watch cache may not show yet, by name.
@@ -253,6 +256,21 @@ impl Train {
             self.mirror = id;
             self.target = None;
             self.entries.values_mut().for_each(|e| e.cached.build = None);
+        }
+    }
+
+    /// Forgets what was committed in another way than now. A landing that the remote refused is
+    /// tried again at once: its committer may have been the reason.
+    pub(crate) fn use_committing(&mut self, committing: &Committing) {
+        if self.committing == *committing {
+            return;
+        }
+        self.committing = committing.clone();
+        for e in self.entries.values_mut() {
+            e.cached.build = None;
+            if e.scratch.refused.take().is_some() {
+                e.scratch.not_before = None;
+            }
         }
     }
 

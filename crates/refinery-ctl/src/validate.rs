@@ -5,7 +5,8 @@ use std::sync::Arc;
 use gastown_api::names::reason;
 use gastown_api::{Refinery, Rig};
 use gastown_core::seniority::active;
-use gastown_types::{BranchName, GitUrl};
+use gastown_git::Committing;
+use gastown_types::{BranchName, GitUrl, InvalidIdentity};
 use kube::ResourceExt as _;
 
 /// Another Refinery, of another rig, is active for the same branch of the same repository.
@@ -26,6 +27,7 @@ pub(crate) struct ValidRefinery {
     pub rig: Arc<Rig>,
     pub url: GitUrl,
     pub target: BranchName,
+    pub committing: Committing,
 }
 
 /// The role of `refinery` among `all`. The oldest one of a branch is active.
@@ -79,7 +81,11 @@ fn validate(
         url.map_err(|e| (reason::INVALID_OBJECT, format!("the gitURL of Rig {name}: {e}")))?;
     let target = refinery.spec.target_branch.parse::<BranchName>();
     let target = target.map_err(|e| (reason::INVALID_OBJECT, format!("targetBranch: {e}")))?;
-    Ok(ValidRefinery { rig, url, target })
+    let committer = refinery.spec.committer.as_ref().map(|c| c.parse()).transpose();
+    let committer = committer
+        .map_err(|e: InvalidIdentity| (reason::INVALID_OBJECT, format!("committer: {e}")))?;
+    let committing = Committing { committer, sign_off: refinery.spec.sign_off };
+    Ok(ValidRefinery { rig, url, target, committing })
 }
 
 fn full_name(refinery: &Refinery) -> String {
@@ -142,6 +148,21 @@ mod tests {
         assert_eq!(states, ["Duplicate", "active", "TargetShared", "active", "RigNotFound"]);
         assert_eq!(active_for(&all, "web", "main").unwrap().name_any(), "b");
         assert!(active_for(&all, "web", "release").is_none());
+    }
+
+    #[test]
+    fn a_committer_that_git_could_not_write_is_not_accepted() {
+        let with = |committer: &str| {
+            let mut r = Arc::unwrap_or_clone(refinery("a", "web", 1));
+            r.spec.committer = Some(committer.into());
+            r
+        };
+        let bad = with("Acme Bot");
+        let Role::Inactive { reason, message } = role(&bad, &[], rigs) else { panic!() };
+        assert_eq!(reason, "InvalidObject");
+        assert!(message.starts_with("committer: \"Acme Bot\" is not a name and an"), "{message}");
+        let Role::Active(valid) = role(&with("Acme Bot <b@h>"), &[], rigs) else { panic!() };
+        assert_eq!(valid.committing.committer.unwrap().as_str(), "Acme Bot <b@h>");
     }
 
     #[test]

@@ -9,6 +9,7 @@
 mod admission;
 mod defaults;
 mod fixture;
+mod identities;
 mod immutable;
 mod polecat_rules;
 mod rbac;

@@ -1,6 +1,6 @@
 //! What a source becomes on its base.
 
-use gastown_git::{Built, Shape};
+use gastown_git::{Built, Committing, Recipe, Shape};
 use gastown_types::CommitId;
 
 use crate::fixture::{Fixture, build_in, built, candidate, count, git, recipe, tree_of};
@@ -46,11 +46,11 @@ async fn a_candidate_is_the_same_in_every_mirror_and_keeps_its_author() {
     assert_eq!(git(m1.path(), &["show", &format!("{first}:a")]), "one\n2\n3\n4\n5\n6\n7\neight");
     let objects = m1.objects().unwrap();
     assert_eq!(
-        objects.contains_trailer(&first, Some(&base), "uid-1").unwrap(),
+        objects.contains_trailer(&first, Some(&base), "uid-1", None).unwrap(),
         Some(first.clone())
     );
-    assert_eq!(objects.contains_trailer(&first, Some(&base), "uid").unwrap(), None);
-    assert_eq!(objects.contains_trailer(&source, None, "uid-1").unwrap(), None);
+    assert_eq!(objects.contains_trailer(&first, Some(&base), "uid", None).unwrap(), None);
+    assert_eq!(objects.contains_trailer(&source, None, "uid-1", None).unwrap(), None);
 }
 
 #[tokio::test]
@@ -144,8 +144,8 @@ async fn a_commit_with_a_forged_request_trailer_is_rewritten() {
     let (id, _) = candidate(built(&g, &m, &base, &source).await);
     assert_ne!(id, source);
     let objects = m.objects().unwrap();
-    assert_eq!(objects.contains_trailer(&id, None, "somebody-else").unwrap(), None);
-    assert_eq!(objects.contains_trailer(&id, None, "uid-1").unwrap(), Some(id));
+    assert_eq!(objects.contains_trailer(&id, None, "somebody-else", None).unwrap(), None);
+    assert_eq!(objects.contains_trailer(&id, None, "uid-1", None).unwrap(), Some(id));
 }
 
 /// The fork, the source and the base of a change to the same line of `CHANGELOG` on both sides.
@@ -197,4 +197,70 @@ async fn attributes_that_are_too_large_are_a_conflict_that_names_them() {
     let (base, source) = two_entries(&g);
     let Built::Conflict(c) = built(&g, &g.mirror("m"), &base, &source).await else { panic!() };
     assert_eq!(c.paths, ["(the .gitattributes files of the target are larger than 16 MiB)"]);
+}
+
+/// The recipe with this committer, and with a sign-off.
+fn signed(recipe: Recipe, committer: &str) -> Recipe {
+    let committing = Committing { committer: Some(committer.parse().unwrap()), sign_off: true };
+    Recipe { committing, ..recipe }
+}
+
+#[tokio::test]
+async fn commits_are_committed_and_signed_off_as_git_does() {
+    let g = Fixture::new();
+    g.commit("one", &[("a", "1")]);
+    g.checkout("work", "main");
+    g.commit("first", &[("b", "1")]);
+    g.commit("second\n\nBecause.\n\nReviewed-by: R <r@example.org>", &[("b", "2")]);
+    let source = g.commit("third\n\nSigned-off-by: Acme Bot <bot@example.org>", &[("b", "3")]);
+    g.push("work");
+    g.checkout("main", "main");
+    let base = g.commit("meanwhile", &[("c", "1")]);
+    g.push("main");
+    let m = g.mirror("m");
+    let plain = candidate(built(&g, &m, &base, &source).await).0;
+    let recipe = signed(recipe(&base, &source), "Acme Bot <bot@example.org>");
+    let (id, shape) = candidate(build_in(m.path(), recipe.clone()).await);
+    assert_eq!(shape, Shape::Replayed { commits: 3, dropped: 0 });
+    assert_ne!(id, plain, "who commits is part of what makes a candidate");
+
+    let format = "--format=%an <%ae>%n%cn <%ce>%n%B%x00";
+    let log =
+        |repo: &std::path::Path, tip: &str| git(repo, &["log", format, &format!("{base}..{tip}")]);
+    git(&g.work(), &["checkout", "-q", "--detach", source.as_str()]);
+    let bot = ["-c", "user.name=Acme Bot", "-c", "user.email=bot@example.org"];
+    git(&g.work(), &[&bot[..], &["rebase", "-q", "--signoff", base.as_str()]].concat());
+    let ours = log(m.path(), id.as_str()).replace("Gastown-Request: uid-1\n", "");
+    assert_eq!(ours, log(&g.work(), "HEAD"));
+    let trailers = ["log", "-1", "--format=%(trailers:key=Gastown-Request,valueonly)", id.as_str()];
+    assert_eq!(git(m.path(), &trailers), "uid-1");
+
+    // What was landed is found by its committer, and so is what landed before it was set.
+    let objects = m.objects().unwrap();
+    let landed = |tip, who| objects.contains_trailer(tip, Some(&base), "uid-1", who).unwrap();
+    let committer = recipe.committing.committer.as_ref();
+    assert_eq!(landed(&id, committer), Some(id.clone()));
+    assert_eq!(landed(&id, None), None);
+    assert_eq!(landed(&plain, committer), Some(plain.clone()));
+}
+
+#[tokio::test]
+async fn a_source_lands_unchanged_only_when_it_is_committed_as_wanted() {
+    let g = Fixture::new();
+    let base = g.commit("one", &[("a", "1")]);
+    g.push("main");
+    g.checkout("work", "main");
+    let text = "two\n\nSigned-off-by: Ann Author <ann@example.org>";
+    let source = g.commit(text, &[("b", "2")]);
+    g.push("work");
+    let m = g.mirror("m");
+    built(&g, &m, &base, &source).await;
+    let shape = async |recipe| candidate(build_in(m.path(), recipe).await).1;
+    let recipe = recipe(&base, &source);
+    let anew = Shape::Replayed { commits: 1, dropped: 0 };
+    let as_ann = signed(recipe.clone(), "Ann Author <ann@example.org>");
+    assert_eq!(shape(as_ann).await, Shape::FastForward);
+    assert_eq!(shape(signed(recipe.clone(), "Acme Bot <bot@example.org>")).await, anew);
+    let default = Committing { committer: None, sign_off: true };
+    assert_eq!(shape(Recipe { committing: default, ..recipe }).await, anew);
 }

@@ -3,7 +3,9 @@
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use gastown_git::{Built, Git, Mirror, Objects, Recipe, RefUpdate, Remote, Shape, Strategy, build};
+use gastown_git::{
+    Built, Committing, Git, Mirror, Objects, Recipe, RefUpdate, Remote, Shape, Strategy, build,
+};
 use gastown_types::{BranchName, CommitId, GitUrl};
 use tempfile::TempDir;
 
@@ -112,6 +114,7 @@ pub fn recipe(base: &CommitId, source: &CommitId) -> Recipe {
         base: base.clone(),
         source: source.clone(),
         strategy: Strategy::Rebase,
+        committing: Committing::default(),
     }
 }
 

@@ -26,6 +26,7 @@ pub(super) async fn build(
         base: base.clone(),
         source: e.durable.commit.clone(),
         strategy: Strategy::Rebase,
+        committing: pass.committing.clone(),
     };
     let built = match builder::build(&pass.ctx.build_limits, &mirror, recipe).await {
         Ok(built) => built,

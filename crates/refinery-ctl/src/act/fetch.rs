@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use gastown_core::train::{Build, Built, RequestId, Source, Target};
 use gastown_git::{Class, GitError, Mirror, Remote};
-use gastown_types::{BranchName, CommitId};
+use gastown_types::{BranchName, CommitId, Identity};
 use jiff::Timestamp;
 
 use crate::error::Error;
@@ -83,10 +83,11 @@ pub(super) async fn fetch(
     follow_tags(pass, remote, &tip).await?;
     let answers = {
         let (mirror, tip) = (pass.mirror(), tip.clone());
+        let committer = pass.committing.committer.clone();
         let all = move || {
             questions
                 .into_iter()
-                .map(|q| answer(&mirror, &tip, &heads, q))
+                .map(|q| answer(&mirror, &tip, &heads, committer.as_ref(), q))
                 .collect::<Result<Vec<_>, _>>()
         };
         blocking(all).await?
@@ -112,6 +113,7 @@ fn answer(
     mirror: &Mirror,
     tip: &CommitId,
     heads: &BTreeMap<BranchName, CommitId>,
+    committer: Option<&Identity>,
     q: Question,
 ) -> Result<Answer, GitError> {
     let objects = mirror.objects()?;
@@ -126,7 +128,7 @@ fn answer(
     let landed = if exists && objects.is_ancestor(&q.commit, tip)? {
         Some(q.commit)
     } else if q.first {
-        objects.contains_trailer(tip, None, &q.id.0)?
+        objects.contains_trailer(tip, None, &q.id.0, committer)?
     } else {
         None
     };

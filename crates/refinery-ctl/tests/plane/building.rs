@@ -6,7 +6,7 @@ use std::time::Duration;
 use anyhow::{Context as _, Result, bail, ensure};
 use gastown_core::train::Built;
 use gastown_fakes::repository::{self, git};
-use gastown_git::{Git, Mirror, Recipe, Strategy};
+use gastown_git::{Committing, Git, Mirror, Recipe, Strategy};
 use refinery_ctl::builder::{Failure, Limits, build};
 
 /// A text of so many mebibytes whose first and last lines are given.
@@ -48,6 +48,7 @@ async fn a_merge_that_needs_too_much_ends_the_process_that_builds_and_nothing_el
             base: base.trim().parse()?,
             source: source.trim().parse()?,
             strategy: Strategy::Rebase,
+            committing: Committing::default(),
         })
     };
     let limits = |memory: u64, seconds: u64| Limits {

@@ -4,6 +4,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 mod building;
+mod committer;
 mod endpoint;
 mod fixture;
 mod forgeries;
