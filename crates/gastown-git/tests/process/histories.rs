@@ -285,7 +285,7 @@ fn apply(tree: &mut Tree, change: &Change) {
         }
         Change::Attributes { in_folder, rules } => {
             let path: &[u8] = if *in_folder { b"dir/.gitattributes" } else { b".gitattributes" };
-            let text: String = rules.iter().map(|rule| format!("{}\n", RULES[*rule])).collect();
+            let text: String = rules.iter().flat_map(|rule| [RULES[*rule], "\n"]).collect();
             put(tree, path, Entry::File { executable: false, content: text.into_bytes() });
         }
     }
@@ -350,13 +350,17 @@ impl Histories {
         let (mut theirs, mut tip, mut first) = (tree.clone(), root, None);
         let picked = self.picked.and_then(|at| self.ours.get(at));
         for changes in self.theirs.iter().chain(picked) {
-            changes.iter().for_each(|change| apply(&mut theirs, change));
+            for change in changes {
+                apply(&mut theirs, change);
+            }
             tip = stream.commit("main", &theirs, &[tip]);
             first.get_or_insert((tip, theirs.clone()));
         }
         let mut at = root;
         for (i, changes) in self.ours.iter().enumerate() {
-            changes.iter().for_each(|change| apply(&mut tree, change));
+            for change in changes {
+                apply(&mut tree, change);
+            }
             at = stream.commit("work", &tree, &[at]);
             if let Some((other, theirs)) = &first
                 && self.merge == Some(i)
