@@ -121,7 +121,7 @@ struct Builder<'a> {
 
 /// Builds the candidate of `recipe` in the bare repository of `objects`. Its tree is the one that
 /// `git rebase --reapply-cherry-picks` makes in a clone, or `git merge` for a source with merges;
-/// [`FROM_TARGET`] alone is the base's. Blocks; must run where a tokio runtime is entered
+/// `.beads` alone is that of the base. Blocks; must run where a tokio runtime is entered
 /// (`spawn_blocking` does).
 pub fn build(git: &Git, objects: &Objects, recipe: &Recipe) -> Result<Built, GitError> {
     let (base, source) = (&recipe.base, &recipe.source);
