@@ -187,8 +187,8 @@ fn the_digest_of_changes_is_of_what_can_land_alone() {
         |file: &str| format!("echo {file} > {file}; git add -f {file}; git commit -q -m {file}");
     let first = attempt(&format!("{}; {}", commit("a"), commit("b")));
     for same in [
-        "git commit -q --allow-empty -m again",
         "git commit -q --amend -m 'another message'",
+        "git commit -q --allow-empty -m again",
         &format!("mkdir -p .beads; {}", commit(".beads/issues.jsonl")),
     ] {
         let again = attempt(same);
