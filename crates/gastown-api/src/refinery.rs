@@ -77,7 +77,7 @@ pub struct RefinerySpec {
     pub committer: Option<String>,
     /// Whether each commit that lands has the trailer `Signed-off-by` of the committer (Developer
     /// Certificate of Origin). Defaults to false.
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub sign_off: bool,
     /// Image, resources, environment and network of the gate's pod. By default the operator's agent
     /// image, without a network beside the cluster's DNS.

@@ -47,7 +47,6 @@ async fn every_kind_gets_its_defaults_and_nothing_else() {
         ("targetBranch", json!("main")),
         ("parallelism", json!(1)),
         ("deleteMergedBranches", json!(true)),
-        ("signOff", json!(false)),
     ];
     fills(&fixture, &refinery(), &refinery_defaults).await;
     let store_defaults = [

@@ -46,6 +46,8 @@ pub fn record(n: Option<u32>) -> Value {
     let Some(n) = n else { return golden("sync-no-changes") };
     let mut record = golden("sync-pushed");
     (record["commit"], record["base"]) = (json!(commit(n)), json!(commit(0)));
+    // Each commit changes something else.
+    record["changes"] = json!(format!("{n:064x}"));
     record
 }
 
