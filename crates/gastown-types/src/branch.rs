@@ -70,25 +70,7 @@ impl FromStr for BranchName {
     }
 }
 
-impl TryFrom<String> for BranchName {
-    type Error = InvalidBranch;
-
-    fn try_from(s: String) -> Result<Self, Self::Error> {
-        s.parse()
-    }
-}
-
-impl From<BranchName> for String {
-    fn from(b: BranchName) -> Self {
-        b.0
-    }
-}
-
-impl fmt::Display for BranchName {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0)
-    }
-}
+crate::text_conversions!(BranchName, 0, InvalidBranch);
 
 impl fmt::Debug for BranchName {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

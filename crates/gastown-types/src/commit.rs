@@ -40,25 +40,7 @@ impl FromStr for CommitId {
     }
 }
 
-impl TryFrom<String> for CommitId {
-    type Error = InvalidCommit;
-
-    fn try_from(s: String) -> Result<Self, Self::Error> {
-        s.parse()
-    }
-}
-
-impl From<CommitId> for String {
-    fn from(c: CommitId) -> Self {
-        c.0
-    }
-}
-
-impl fmt::Display for CommitId {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0)
-    }
-}
+crate::text_conversions!(CommitId, 0, InvalidCommit);
 
 impl fmt::Debug for CommitId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

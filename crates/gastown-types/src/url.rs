@@ -177,25 +177,7 @@ impl FromStr for GitUrl {
     }
 }
 
-impl TryFrom<String> for GitUrl {
-    type Error = InvalidUrl;
-
-    fn try_from(s: String) -> Result<Self, Self::Error> {
-        s.parse()
-    }
-}
-
-impl From<GitUrl> for String {
-    fn from(u: GitUrl) -> Self {
-        u.text
-    }
-}
-
-impl fmt::Display for GitUrl {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.text)
-    }
-}
+crate::text_conversions!(GitUrl, text, InvalidUrl);
 
 impl fmt::Debug for GitUrl {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
