@@ -8,7 +8,7 @@ use gastown_api::names::{condition, manager, reason};
 use gastown_api::{BeadStore, BeadStorePhase, BeadStoreStatus};
 use gastown_beads::ready;
 use gastown_core::beads::Plan;
-use gastown_runtime::apply::{Applied, Details, StatusOwner};
+use gastown_runtime::apply::{Details, StatusOwner};
 use gastown_runtime::events::Note;
 use gastown_types::text;
 use jiff::{SignedDuration, Timestamp};
@@ -112,11 +112,7 @@ pub(crate) async fn publish(
         name: store.name_any(),
         source,
     })?;
-    let later = applied.later();
-    if let Applied::Written(written) = applied {
-        ctx.own.record(written);
-    }
-    Ok(later)
+    Ok(applied.record(&ctx.own))
 }
 
 fn status(store: &BeadStore, outcome: &Outcome<'_>, now: Timestamp) -> BeadStoreStatus {

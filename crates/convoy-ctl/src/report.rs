@@ -123,12 +123,10 @@ pub(crate) async fn publish(
     let api: Api<Convoy> = Api::namespaced(ctx.runtime.client.clone(), &namespace);
     let applied = OWNER.apply_paced(&api, convoy, status, &DETAILS, &ctx.pace).await;
     let applied = applied.map_err(|source| Error::Report { convoy: convoy.name_any(), source })?;
-    let later = applied.later();
-    if let Applied::Written(written) = applied {
-        ctx.own.record(written);
+    if let Applied::Written(_) = applied {
         publish_events(convoy, status, assessment, ctx);
     }
-    Ok(later)
+    Ok(applied.record(&ctx.own))
 }
 
 /// An Event when another bead failed, and one when `Ready` becomes False for another reason.

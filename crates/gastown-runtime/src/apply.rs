@@ -12,6 +12,7 @@ use serde::de::DeserializeOwned;
 use serde_json::{Map, Value, json};
 
 use crate::controller::{Class, Classify};
+use crate::own_writes::OwnWrites;
 use crate::pace::Pace;
 
 /// Annotation on children: the digest of the manifest that they were applied from.
@@ -190,6 +191,17 @@ impl<K> Applied<K> {
     /// When the rest is due: the object is to be reconciled again then.
     pub fn later(&self) -> Option<Duration> {
         if let Self::Later(wait) = self { Some(*wait) } else { None }
+    }
+}
+
+impl<K: Resource> Applied<K> {
+    /// Records what was written among this process's own writes. Returns as [`Applied::later`].
+    pub fn record(self, own: &OwnWrites<K>) -> Option<Duration> {
+        let later = self.later();
+        if let Self::Written(written) = self {
+            own.record(written);
+        }
+        later
     }
 }
 

@@ -80,13 +80,11 @@ pub(crate) async fn publish(
     let api: Api<Rig> = Api::all(ctx.runtime.client.clone());
     let applied = OWNER.apply_paced(&api, rig, status, &DETAILS, &ctx.pace).await;
     let applied = applied.map_err(|source| Error::Report { rig: rig.name_any(), source })?;
-    let later = applied.later();
-    if let Applied::Written(written) = applied {
-        ctx.own.record(written);
+    if let Applied::Written(_) = applied {
         let before = rig.status.clone().unwrap_or_default();
         publish_event(rig, &before, assessment, ctx);
     }
-    Ok(later)
+    Ok(applied.record(&ctx.own))
 }
 
 /// One Event when the status or the reason of `Ready` changes; the message of a wait may change

@@ -287,9 +287,5 @@ pub(crate) async fn publish_witness(
         );
         events.publish(object, Note::warning("Routes", reason, message));
     }
-    let later = applied.later();
-    if let Applied::Written(written) = applied {
-        ctx.own_witnesses.record(written);
-    }
-    Ok(later)
+    Ok(applied.record(&ctx.own_witnesses))
 }
