@@ -70,14 +70,13 @@ fn rig_state(name: Option<&str>, namespace: &str, ctx: &Context) -> RigState {
     };
     let stores = ctx.bead_stores.state_filter(|store| store.spec.rig_ref == name);
     let prefixes = stores.iter().map(|store| store.spec.prefix.trim_end_matches('-').to_owned());
-    let allowed = rig.spec.allowed_namespaces.as_ref();
     RigState::Present(Rig {
         name: name.to_owned(),
         theme: rig.spec.settings.namepool_theme.clone(),
         prefixes: prefixes.chain([rig.spec.beads_prefix.clone()]).collect(),
         suspended: rig.spec.suspend,
         deleting: rig.metadata.deletion_timestamp.is_some(),
-        allows_namespace: allowed.is_none_or(|allowed| allowed.iter().any(|one| one == namespace)),
+        allows_namespace: rig.spec.admits(namespace),
         max_polecats: usize::try_from(rig.spec.settings.max_polecats).unwrap_or(0),
         active: ctx.polecats(is_active).len(),
     })

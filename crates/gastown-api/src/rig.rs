@@ -101,6 +101,13 @@ pub struct RigSettings {
 /// [`RigSettings::wip_retention`] when it is not set: seven days.
 const WIP_RETENTION: Duration = Duration::from_hours(168);
 
+impl RigSpec {
+    /// Whether Polecats and MergeRequests of a namespace may use the rig.
+    pub fn admits(&self, namespace: &str) -> bool {
+        self.allowed_namespaces.as_ref().is_none_or(|all| all.iter().any(|n| n == namespace))
+    }
+}
+
 impl RigSettings {
     /// How long saved work is named after the landing; the default where the field is not set or not a duration.
     pub fn wip_retention(&self) -> Duration {

@@ -192,11 +192,7 @@ fn rig_facts(name: &str, rig: Option<&Rig>, targets: Vec<String>, namespace: &st
             name,
             suspended: rig.spec.suspend,
             deleting: rig.meta().deletion_timestamp.is_some(),
-            admits_namespace: rig
-                .spec
-                .allowed_namespaces
-                .as_ref()
-                .is_none_or(|list| list.iter().any(|n| n == namespace)),
+            admits_namespace: rig.spec.admits(namespace),
             repository: rig.spec.git_url.parse::<GitUrl>().ok().map(|url| url.normalised()),
             targets,
             wip_retention: i64::try_from(rig.spec.settings.wip_retention().as_secs())

@@ -47,19 +47,13 @@ pub(crate) async fn ensure(ctx: &Context, polecat: &Polecat, now: Timestamp) {
 /// Whether the rig's Polecats may work in the namespace. A policy that is there already stays where they
 /// may not: pods may still run.
 fn has_policies(rig: &Rig, namespace: &str) -> bool {
-    let admitted = rig.spec.allowed_namespaces.as_ref();
-    rig.metadata.deletion_timestamp.is_none()
-        && admitted.is_none_or(|all| all.iter().any(|n| n == namespace))
+    rig.metadata.deletion_timestamp.is_none() && rig.spec.admits(namespace)
 }
 
 async fn write(ctx: &Context, rig: &Rig, namespace: &str) -> Result<(), Error> {
     let key = ObjectRef::<NetworkPolicy>::new(&policy_name(&rig.name_any())).within(namespace);
     let present = ctx.stores.network_policies.get(&key);
-    let is_ours = |policy: &NetworkPolicy| {
-        let owner = ours::controller::<Rig>(policy);
-        owner.is_some_and(|owner| Some(owner.uid.as_str()) == rig.metadata.uid.as_deref())
-    };
-    let present = present.filter(|policy| is_ours(policy));
+    let present = present.filter(|policy| ours::controls(rig, policy.as_ref()));
     let wanted = policy(rig, namespace, &ctx.runtime.args.namespace, &ctx.network); // pure
     let client = ctx.runtime.client.clone();
     network::ensure(client, manager::POLECAT, present.as_deref(), wanted.as_ref()).await?;

@@ -152,11 +152,6 @@ impl Context {
     }
 }
 
-/// Whether a rig admits requests of a namespace.
-pub(crate) fn admits(rig: &Rig, namespace: &str) -> bool {
-    rig.spec.allowed_namespaces.as_ref().is_none_or(|all| all.iter().any(|n| n == namespace))
-}
-
 /// Whether a Polecat has the condition `Merged`.
 pub(crate) fn is_merged(polecat: &Polecat) -> bool {
     polecat.status.as_ref().is_some_and(|s| is_true(&s.conditions, condition::MERGED))

@@ -11,7 +11,7 @@ use jiff::{SignedDuration, Timestamp};
 use kube::ResourceExt as _;
 use kube::runtime::reflector::ObjectRef;
 
-use crate::context::{Context, admits, is_merged};
+use crate::context::{Context, is_merged};
 use crate::gate::{self, OwnRun};
 use crate::pass::Pass;
 use crate::record::RequestRecord;
@@ -45,7 +45,7 @@ fn update_requests(pass: &Pass<'_>, train: &mut Train) {
     let mut present = HashSet::new();
     for object in pass.ctx.requests_of(&pass.refinery) {
         let (Some(uid), Some(namespace)) = (object.uid(), object.namespace()) else { continue };
-        if !admits(&pass.rig, &namespace) || object.metadata.deletion_timestamp.is_some() {
+        if !pass.rig.spec.admits(&namespace) || object.metadata.deletion_timestamp.is_some() {
             continue;
         }
         let id = RequestId(uid);

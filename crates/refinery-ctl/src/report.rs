@@ -17,7 +17,7 @@ use gastown_runtime::own_writes::resource_version;
 use jiff::Timestamp;
 use kube::{Api, ResourceExt as _};
 
-use crate::context::{Context, admits};
+use crate::context::Context;
 use crate::error::Error;
 use crate::pass::Pass;
 use crate::record::RequestRecord;
@@ -201,7 +201,7 @@ pub(crate) async fn publish_not_admitted(pass: &Pass<'_>) -> Result<Option<Durat
     let mut later = None;
     for object in pass.ctx.requests_of(&pass.refinery) {
         let namespace = object.namespace().unwrap_or_default();
-        if admits(&pass.rig, &namespace) || RequestRecord::of(&object).end.is_some() {
+        if pass.rig.spec.admits(&namespace) || RequestRecord::of(&object).end.is_some() {
             continue;
         }
         let message =

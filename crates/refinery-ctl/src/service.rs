@@ -17,7 +17,7 @@ use kube::{Api, ResourceExt as _};
 use tonic::service::Routes;
 use tonic::{Request, Response, Status};
 
-use crate::context::{Context, admits};
+use crate::context::Context;
 use crate::validate::active_for;
 
 /// Which service accounts of the release namespace may call which method.
@@ -105,7 +105,7 @@ impl Queue {
                 r.rig
             )));
         };
-        if !admits(&rig, &r.namespace) {
+        if !rig.spec.admits(&r.namespace) {
             let why = format!(
                 "NamespaceNotAllowed: Rig {} does not admit namespace {}",
                 r.rig, r.namespace
