@@ -46,6 +46,11 @@ use crate::candidates::Candidates;
 use crate::context::Context;
 use crate::metrics::RefineryMetrics;
 
+/// Details of a request's status are written this long after they changed.
+const REQUEST_SETTLE: Duration = Duration::from_secs(2);
+/// Details of one request's status are written at most this often.
+const REQUEST_EVERY: Duration = Duration::from_secs(5);
+
 /// Runs the controller until the runtime drains: the workers, the MergeQueue server and the git
 /// endpoint.
 pub async fn start(runtime: Runtime, args: RefineryArgs) -> anyhow::Result<()> {
@@ -141,7 +146,7 @@ fn context(
         escalations: Escalations::start(runtime, witness_endpoint.as_deref(), "refinery-ctl"),
         metrics: RefineryMetrics::new(&runtime.metrics),
         pace: Pace::default(),
-        request_pace: Pace::new(Duration::from_secs(2), Duration::from_secs(5)),
+        request_pace: Pace::new(REQUEST_SETTLE, REQUEST_EVERY),
         candidates: Candidates::default(),
         trains: parking_lot::Mutex::default(),
         swept: parking_lot::Mutex::default(),

@@ -209,8 +209,7 @@ fn uses_remote(step: &Step) -> bool {
     matches!(step, Step::Fetch | Step::Land(_) | Step::ReadBack { .. })
 }
 
-/// Whether a step changes a status. Statuses are written before the next step, which may delete a
-/// Job.
+/// Whether a step changes a status, which is written before the next step: a phase is not skipped.
 fn changes_status(step: &Step) -> bool {
     match step {
         Step::EnsureGate { .. }

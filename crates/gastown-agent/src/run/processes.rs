@@ -5,10 +5,11 @@ use std::time::Duration;
 
 use rustix::process::{Pid, Signal, getpid, getppid, kill_process};
 
-/// Processes that are looked at.
+/// At most this many processes are read.
 const PROCESSES_MAX: usize = 20_000;
-/// How often it is looked for processes that are left, and the time between two looks.
-const LOOKS: (u32, Duration) = (100, Duration::from_millis(20));
+/// How often processes that are left are killed, and the pause after each time.
+const KILL_ATTEMPTS: u32 = 100;
+const KILL_PAUSE: Duration = Duration::from_millis(20);
 
 /// A line of `/proc/<pid>/stat`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -68,20 +69,20 @@ pub(super) fn below(root: i32, all: &[Process]) -> Vec<Process> {
 pub(super) async fn end_left_behind() {
     let Some(first) = getppid() else { return };
     let ours = [first.as_raw_pid(), getpid().as_raw_pid()];
-    for look in 0..LOOKS.0 {
+    for attempt in 0..KILL_ATTEMPTS {
         let mut left = below(ours[0], &all());
         left.retain(|p| !ours.contains(&p.pid));
         if left.is_empty() {
             return;
         }
-        if look == 0 {
+        if attempt == 0 {
             tracing::info!(processes = left.len(), "killing what the agent left behind");
         }
         for pid in left.iter().filter_map(|p| Pid::from_raw(p.pid)) {
             // It fails when the process has ended already.
             let _ = kill_process(pid, Signal::KILL);
         }
-        tokio::time::sleep(LOOKS.1).await;
+        tokio::time::sleep(KILL_PAUSE).await;
     }
     tracing::warn!("processes of the agent do not end: files may change while they are saved");
 }
