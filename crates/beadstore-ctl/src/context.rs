@@ -8,6 +8,7 @@ use gastown_escalations::Escalations;
 use gastown_runtime::Runtime;
 use gastown_runtime::own_writes::OwnWrites;
 use gastown_runtime::pace::Pace;
+use gastown_runtime::places::Places;
 use k8s_openapi::api::coordination::v1::Lease;
 use kube::ResourceExt as _;
 use kube::runtime::reflector::{ObjectRef, Store};
@@ -28,6 +29,8 @@ pub(crate) struct Context {
     pub escalations: Arc<Escalations>,
     /// The contents of the stores.
     pub stores: Stores,
+    /// Where readings and edits wait, by the host of the store.
+    pub remotes: Places,
     /// How often the counts of a BeadStore are written.
     pub pace: Pace,
     /// This process's writes of BeadStores.

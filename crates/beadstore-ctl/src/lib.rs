@@ -34,6 +34,7 @@ use gastown_runtime::auth::TokenReviewer;
 use gastown_runtime::controller::Controller;
 use gastown_runtime::own_writes::OwnWrites;
 use gastown_runtime::pace::Pace;
+use gastown_runtime::places::Places;
 use gastown_runtime::tls::Tls;
 use gastown_runtime::watch;
 use gastown_runtime::{AUDIENCE, Runtime, grpc};
@@ -44,6 +45,9 @@ pub use args::BeadStoreArgs;
 use crate::context::Context;
 use crate::store::Stores;
 use crate::watches::OfRig;
+
+/// How many stores of one host are read or edited at a time.
+const SYNCS_PER_HOST: usize = 8;
 
 /// Runs the controller until the runtime drains: the workers and the gRPC server.
 pub async fn start(runtime: Runtime, args: BeadStoreArgs) -> anyhow::Result<()> {
@@ -71,6 +75,7 @@ pub async fn serve(
         claims: watches::claims(&runtime, &trigger, &of_rig),
         escalations: Escalations::start(&runtime, witness_endpoint.as_deref(), "beadstore-ctl"),
         stores: Stores::new(Git::from_env(), data_dir),
+        remotes: Places::new(SYNCS_PER_HOST),
         pace: Pace::default(),
         own: own.clone(),
         runtime: runtime.clone(),

@@ -6,10 +6,9 @@ use std::time::Duration;
 use gastown_api::BeadStore;
 use gastown_core::beads::Plan;
 use gastown_escalations::Subject;
-use gastown_runtime::controller::resync;
+use gastown_runtime::controller::{Action, resync};
 use gastown_runtime::jittered;
 use kube::ResourceExt as _;
-use kube::runtime::controller::Action;
 
 use crate::act;
 use crate::connection::ConnectError;
@@ -48,7 +47,8 @@ async fn serve(ctx: &Context, active: &ActiveStore) -> Result<Action, Error> {
         let later = report::publish(ctx, store, &Outcome::Suspended { reading }).await?; // client
         return Ok(later.map_or_else(resync, Action::requeue));
     }
-    let error = match sync(ctx, active).await {
+    let synced = ctx.remotes.call(&valid.host(), sync(ctx, active)).await; // client
+    let error = match synced {
         Ok(()) => None,
         Err(ConnectError::Store(error)) => Some(error),
         Err(ConnectError::Kube(error)) => {

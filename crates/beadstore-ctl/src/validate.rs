@@ -75,6 +75,14 @@ pub struct Repository {
 }
 
 impl ValidBeadStore {
+    /// The host of the repository or the server.
+    pub fn host(&self) -> String {
+        match &self.source {
+            Source::Git(repository) => repository.url.host().to_owned(),
+            Source::Http(server) => server.endpoint.authority().to_owned(),
+        }
+    }
+
     /// Identifies the source of the beads: a reading of another source is not used.
     pub fn source_key(&self) -> String {
         match &self.source {

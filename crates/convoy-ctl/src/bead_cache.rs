@@ -9,6 +9,7 @@ use std::time::Duration;
 use futures::StreamExt as _;
 use gastown_api::Convoy;
 use gastown_core::convoy::{BeadFact, Dependency};
+use gastown_runtime::places::Places;
 use gastown_runtime::watch::Trigger;
 use gastown_runtime::{Runtime, jittered};
 use kube::ResourceExt as _;
@@ -21,6 +22,8 @@ use crate::watches::is_complete;
 
 /// How many beads a Convoy may have, those that it depends on included.
 const MAX_BEADS: usize = 20_000;
+/// How many reads of one Rig's beads are made at a time.
+const READS: usize = 4;
 /// How many beads of complete Convoys are read by one request.
 const READ_AT_ONCE: usize = 1_000;
 /// The wait before a lost stream is opened again: doubled each time, from the first to the second.
@@ -76,6 +79,8 @@ struct Cached {
 pub(crate) struct BeadCache {
     runtime: Runtime,
     source: Arc<dyn BeadSource>,
+    /// Where reads wait, by Rig.
+    places: Places,
     convoys: Store<Convoy>,
     trigger: Trigger<Convoy>,
     /// By Rig.
@@ -93,7 +98,8 @@ impl BeadCache {
         trigger: Trigger<Convoy>,
     ) -> Arc<Self> {
         let (streams, cached) = (Mutex::default(), Mutex::default());
-        Arc::new(Self { runtime: runtime.clone(), source, convoys, trigger, streams, cached })
+        let (runtime, places) = (runtime.clone(), Places::new(READS));
+        Arc::new(Self { runtime, source, places, convoys, trigger, streams, cached })
     }
 
     /// The beads of a Convoy, or why they cannot be read. From now on a change of the Rig's store
@@ -136,7 +142,8 @@ impl BeadCache {
         let mut requested: BTreeSet<String> = tracked.iter().cloned().collect();
         let mut next: Vec<String> = requested.iter().cloned().collect();
         while !next.is_empty() {
-            for bead in self.source.get(rig.to_owned(), std::mem::take(&mut next)).await? {
+            let read = self.source.get(rig.to_owned(), std::mem::take(&mut next));
+            for bead in self.places.call(rig, read).await? {
                 // A server that sends more than was requested is not believed.
                 if !requested.contains(&bead.id) {
                     continue;
@@ -234,7 +241,7 @@ impl BeadCache {
         let ids: Vec<String> = ids.into_iter().cloned().collect();
         let mut facts = HashMap::new();
         for ids in ids.chunks(READ_AT_ONCE) {
-            match self.source.get(rig.to_owned(), ids.to_vec()).await {
+            match self.places.call(rig, self.source.get(rig.to_owned(), ids.to_vec())).await {
                 Ok(beads) => facts.extend(beads.into_iter().map(|bead| {
                     let id = bead.id.clone();
                     (id, service::fact(bead))

@@ -5,10 +5,9 @@ use std::time::Duration;
 
 use gastown_api::{Convoy, ConvoyPhase};
 use gastown_core::convoy::decide;
-use gastown_runtime::controller::resync;
+use gastown_runtime::controller::{Action, resync};
 use gastown_runtime::jittered;
 use jiff::Timestamp;
-use kube::runtime::controller::Action;
 
 use crate::context::Context;
 use crate::error::Error;

@@ -82,7 +82,7 @@ impl Endpoint {
     }
 
     /// Host and port in the form of the `Host` header.
-    pub(crate) fn authority(&self) -> &str {
+    pub fn authority(&self) -> &str {
         &self.authority
     }
 

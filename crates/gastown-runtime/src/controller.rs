@@ -1,19 +1,23 @@
 //! Runs a reconcile function on the objects of a store: with bounded concurrency, back-off for each
-//! object, and only while the process holds the lease.
+//! object that no other object's changes cut short, and only while the process holds the lease.
+//!
+//! kube's own queue is not used: there an event ends a back-off, and a reconcile that waits for a
+//! slow neighbour keeps its place.
 
 use std::collections::HashMap;
-use std::convert::Infallible;
 use std::fmt::Debug;
 use std::future::Future;
 use std::sync::Arc;
 use std::time::Duration;
 
-use futures::StreamExt as _;
-use gastown_api::names::reason;
+use futures::FutureExt as _;
+use futures::future::{BoxFuture, Fuse, FusedFuture as _};
+use gastown_api::names::{annotation, reason};
 use kube::Resource;
-use kube::runtime::controller::{Action, Config, Error as QueueError, applier};
 use kube::runtime::reflector::{ObjectRef, Store};
-use parking_lot::Mutex;
+use tokio::sync::{AcquireError, OwnedSemaphorePermit, Semaphore};
+use tokio::task::{JoinError, JoinSet};
+use tokio::time::Instant;
 use tokio_util::task::AbortOnDropHandle;
 use tracing::Instrument as _;
 
@@ -21,10 +25,12 @@ use crate::events::Note;
 use crate::jitter::jittered;
 use crate::metrics::{ControllerLabels, ReconcileLabels};
 use crate::own_writes::OwnWrites;
+use crate::places;
+use crate::queue::{Ended, Mark, Queue};
 use crate::runtime::Runtime;
 use crate::sentence;
 use crate::stalled::{self, Conditions};
-use crate::watch::Triggers;
+use crate::watch::{Triggers, Wanted};
 
 /// The class of an error, which alone decides retry, metric label and log level.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -86,7 +92,7 @@ impl Class {
                 doubled(Duration::from_millis(500), Duration::from_secs(60))
             }
             Self::Forbidden | Self::InvalidSpec | Self::Fatal => {
-                doubled(Duration::from_secs(2), Duration::from_secs(300))
+                doubled(Duration::from_secs(2), Duration::from_secs(120))
             }
         }
     }
@@ -101,6 +107,22 @@ pub trait Classify: std::error::Error + Send + Sync + 'static {
 impl Classify for kube::Error {
     fn class(&self) -> Class {
         Class::of(self)
+    }
+}
+
+/// What follows a reconcile that did not fail.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Action(Option<Duration>);
+
+impl Action {
+    /// The object is reconciled again after this time, or at its next change before that.
+    pub fn requeue(after: Duration) -> Self {
+        Self(Some(after))
+    }
+
+    /// The object is reconciled again at its next change.
+    pub fn await_change() -> Self {
+        Self(None)
     }
 }
 
@@ -127,9 +149,6 @@ pub struct Controller<K: Resource<DynamicType = ()> + 'static> {
 /// An error that may pass by itself is shown when it has come this often in a row.
 const STALLED_AFTER: u32 = 3;
 
-/// How many reconciles of an object have failed in a row.
-type Failures<K> = Mutex<HashMap<ObjectRef<K>, u32>>;
-
 impl<K> Controller<K>
 where
     K: Resource<DynamicType = ()> + Clone + Debug + Send + Sync + 'static,
@@ -145,51 +164,18 @@ where
         E: Classify,
     {
         let Self { name, store, own, mut triggers, conditions } = self;
-        let reconcile = Arc::new(reconcile);
-        let failures: Arc<Failures<K>> = Arc::default();
+        let start = move |object| reconcile(object, ctx.clone());
+        let step = Step { name, runtime: runtime.clone(), store, own, start, conditions };
+        let step = Arc::new(step);
         loop {
             if !may_start(runtime, &mut triggers).await {
                 return;
             }
-            tracing::info!(controller = name, objects = store.len(), "reconciling under the lease");
-            let all: Vec<_> = store
-                .state()
-                .iter()
-                .map(|object| Ok(ObjectRef::from_obj(object.as_ref())))
-                .collect();
-            let drained = runtime.drain.clone();
-            let incoming = futures::stream::poll_fn(|context| triggers.0.poll_recv(context))
-                .map(Ok::<_, Infallible>);
-            let queue =
-                futures::stream::iter(all).chain(incoming).take_until(drained.cancelled_owned());
-            let step = Step {
-                name,
-                runtime: runtime.clone(),
-                own: own.clone(),
-                reconcile: reconcile.clone(),
-                failures: failures.clone(),
-                conditions,
-            };
-            let config = Config::default().concurrency(runtime.args.concurrency.max(1));
-            let results = applier(
-                move |object, ctx| Box::pin(step.clone().run(object, ctx)),
-                |_, error: &Infallible, _| match *error {},
-                ctx.clone(),
-                store.clone(),
-                Box::pin(queue),
-                config,
-            );
-            let term = results.for_each(|result| {
-                if let Err(QueueError::ObjectNotFound(gone)) = result {
-                    failures.lock().retain(|object, _| {
-                        object.name != gone.name || object.namespace != gone.namespace
-                    });
-                }
-                std::future::ready(())
-            });
+            let objects = step.store.len();
+            tracing::info!(controller = name, objects, "reconciling under the lease");
             tokio::select! {
                 // Ends only after a drain, when the last running reconcile has ended.
-                () = term => return,
+                () = Term::new(step.clone()).run(&mut triggers) => return,
                 () = runtime.leadership.lost() => tracing::warn!(controller = name, "the lease is lost: running work is aborted"),
             }
         }
@@ -217,39 +203,146 @@ async fn may_start<K: Resource<DynamicType = ()>>(
     }
 }
 
-struct Step<K: Resource<DynamicType = ()> + 'static, F> {
-    name: &'static str,
-    runtime: Runtime,
-    own: Arc<OwnWrites<K>>,
-    reconcile: Arc<F>,
-    failures: Arc<Failures<K>>,
-    conditions: Option<Conditions<K>>,
+/// A future of a slot, while there is something to do with it.
+type Acquiring = Fuse<BoxFuture<'static, Result<OwnedSemaphorePermit, AcquireError>>>;
+
+/// The work under one term of the lease. Dropping it aborts running reconciles.
+struct Term<K: Resource<DynamicType = ()> + 'static, F> {
+    step: Arc<Step<K, F>>,
+    queue: Queue<ObjectRef<K>>,
+    /// How many reconciles run at a time; those that wait for a slow call do not count.
+    slots: Arc<Semaphore>,
+    running: JoinSet<Ended>,
+    objects: HashMap<tokio::task::Id, ObjectRef<K>>,
 }
 
-impl<K: Resource<DynamicType = ()> + 'static, F> Clone for Step<K, F> {
-    fn clone(&self) -> Self {
+impl<K, F, Fut, E> Term<K, F>
+where
+    K: Resource<DynamicType = ()> + Clone + Debug + Send + Sync + 'static,
+    F: Fn(Arc<K>) -> Fut + Send + Sync + 'static,
+    Fut: Future<Output = Result<Action, E>> + Send + 'static,
+    E: Classify,
+{
+    fn new(step: Arc<Step<K, F>>) -> Self {
+        let slots = Semaphore::new(step.runtime.args.concurrency.max(1).into());
         Self {
-            name: self.name,
-            runtime: self.runtime.clone(),
-            own: self.own.clone(),
-            reconcile: self.reconcile.clone(),
-            failures: self.failures.clone(),
-            conditions: self.conditions,
+            step,
+            queue: Queue::default(),
+            slots: Arc::new(slots),
+            running: JoinSet::new(),
+            objects: HashMap::new(),
+        }
+    }
+
+    async fn run(mut self, triggers: &mut Triggers<K>) {
+        let drain = self.step.runtime.drain.clone();
+        self.add(Wanted::All);
+        let (mut open, mut acquiring): (bool, Acquiring) = (true, Fuse::terminated());
+        while !(drain.is_cancelled() && self.running.is_empty()) {
+            let now = Instant::now();
+            let next = self.queue.next().filter(|_| !drain.is_cancelled());
+            let is_due = next.is_some_and(|at| at <= now);
+            if !is_due {
+                // One that waits for a slot, or has it already, gives it back.
+                acquiring = Fuse::terminated();
+            } else if acquiring.is_terminated() {
+                acquiring = self.slots.clone().acquire_owned().boxed().fuse();
+            }
+            tokio::select! {
+                () = drain.cancelled(), if !drain.is_cancelled() => {}
+                wanted = triggers.recv(), if open => match wanted {
+                    Some(wanted) => self.add(wanted),
+                    None => open = false,
+                },
+                Some(ended) = self.running.join_next_with_id() => self.ended(ended),
+                Ok(slot) = &mut acquiring => self.start(slot),
+                () = tokio::time::sleep_until(next.unwrap_or(now)), if next.is_some() && !is_due => {}
+            }
+        }
+    }
+
+    /// Queues what is wanted.
+    fn add(&mut self, wanted: Wanted<K>) {
+        let now = Instant::now();
+        let Self { queue, step, .. } = self;
+        match wanted {
+            Wanted::One(key) => {
+                queue.changed(
+                    &key,
+                    || step.store.get(&key).map_or_else(Mark::default, |o| mark(&*o)),
+                    now,
+                );
+            }
+            Wanted::All => {
+                for object in step.store.state() {
+                    queue.changed(&ObjectRef::from_obj(&*object), || mark(&*object), now);
+                }
+            }
+        }
+    }
+
+    /// Starts the reconcile of the object whose turn it is.
+    fn start(&mut self, slot: OwnedSemaphorePermit) {
+        while let Some(key) = self.queue.take(Instant::now()) {
+            let Some(object) = self.step.store.get(&key) else {
+                self.queue.forget(&key);
+                continue;
+            };
+            let (step, failures) = (self.step.clone(), self.queue.failures(&key));
+            let run = step.run(object, failures, self.slots.clone(), slot);
+            self.objects.insert(self.running.spawn(run).id(), key);
+            return;
+        }
+    }
+
+    fn ended(&mut self, ended: Result<(tokio::task::Id, Ended), JoinError>) {
+        let (id, ended) = match ended {
+            Ok((id, ended)) => (id, ended),
+            // A panic in a reconcile is caught before; this one is in the code around it.
+            Err(error) => (error.id(), Ended::Failed(Class::Fatal.back_off(1), None)),
+        };
+        if let Some(key) = self.objects.remove(&id) {
+            self.queue.ended(&key, ended, Instant::now());
         }
     }
 }
 
-impl<K, F> Step<K, F>
+/// What a person changes of an object to have it tried again at once.
+fn mark<K: Resource>(object: &K) -> Mark {
+    let meta = object.meta();
+    let retry = meta.annotations.as_ref().and_then(|all| all.get(annotation::RETRY));
+    Mark {
+        generation: meta.generation,
+        deleting: meta.deletion_timestamp.is_some(),
+        retry: retry.cloned(),
+    }
+}
+
+/// One reconcile, and what is shown of it.
+struct Step<K: Resource<DynamicType = ()> + 'static, F> {
+    name: &'static str,
+    runtime: Runtime,
+    store: Store<K>,
+    own: Arc<OwnWrites<K>>,
+    start: F,
+    conditions: Option<Conditions<K>>,
+}
+
+impl<K, F, Fut, E> Step<K, F>
 where
     K: Resource<DynamicType = ()> + Clone + Debug + Send + Sync + 'static,
+    F: Fn(Arc<K>) -> Fut + Send + Sync + 'static,
+    Fut: Future<Output = Result<Action, E>> + Send + 'static,
+    E: Classify,
 {
-    async fn run<Ctx, Fut, E>(self, object: Arc<K>, ctx: Arc<Ctx>) -> Result<Action, Infallible>
-    where
-        F: Fn(Arc<K>, Arc<Ctx>) -> Fut,
-        Fut: Future<Output = Result<Action, E>> + Send + 'static,
-        E: Classify,
-    {
-        let reference = ObjectRef::from_obj(object.as_ref());
+    /// Reconciles. `failures`: how many times in a row that has failed before.
+    async fn run(
+        self: Arc<Self>,
+        object: Arc<K>,
+        failures: u32,
+        slots: Arc<Semaphore>,
+        slot: OwnedSemaphorePermit,
+    ) -> Ended {
         let meta = object.meta();
         let span = tracing::info_span!(
             "reconcile",
@@ -259,46 +352,39 @@ where
             generation = meta.generation
         );
         if self.runtime.leadership.held().is_none() {
-            return Ok(Action::await_change());
+            return Ended::Well(None);
         }
-        let Some(object) = self.own.newest(object) else { return Ok(Action::await_change()) };
-        let (started, about) = (tokio::time::Instant::now(), object.clone());
-        // A task of its own: reconciles run in parallel, a panic ends only one of them, and
-        // dropping the handle aborts it.
-        let task = AbortOnDropHandle::new(tokio::spawn(
-            (self.reconcile)(object, ctx).instrument(span.clone()),
-        ));
-        let ended = task.await;
+        let Some(object) = self.own.newest(object) else { return Ended::Well(None) };
+        let (started, about) = (Instant::now(), object.clone());
+        // A task of its own: a panic ends only this reconcile, and dropping the handle aborts it.
+        let reconcile = places::with_slot(slots, slot, (self.start)(object));
+        let task = AbortOnDropHandle::new(tokio::spawn(reconcile.instrument(span.clone())));
+        let result = task.await;
         let seconds = started.elapsed().as_secs_f64();
-        self.runtime
-            .metrics
-            .reconcile_seconds
-            .get_or_create(&ControllerLabels { controller: self.name })
-            .observe(seconds);
-        let (result, action, stalled) = span.in_scope(|| match ended {
-            Ok(Ok(action)) => {
-                self.failures.lock().remove(&reference);
-                let change = action == Action::await_change();
-                (if change { "success" } else { "requeue" }, action, Some(None))
+        let metrics = &self.runtime.metrics;
+        let labels = ControllerLabels { controller: self.name };
+        metrics.reconcile_seconds.get_or_create(&labels).observe(seconds);
+        let (result, ended, stalled) = span.in_scope(|| match result {
+            Ok(Ok(Action(after))) => {
+                let result = if after.is_none() { "success" } else { "requeue" };
+                (result, Ended::Well(after), Some(None))
             }
             Ok(Err(error)) => {
-                let (action, failures) = self.retry(reference, error.class(), &error);
-                (error.class().label(), action, stalled(&error, failures).map(Some))
+                let (class, failures) = (error.class(), failures.saturating_add(1));
+                let ended = failed(about.as_ref(), class, &error, failures);
+                (class.label(), ended, stalled(&error, failures).map(Some))
             }
             Err(panic) => {
-                let (action, _) = self.retry(reference, Class::Fatal, &panic);
-                (Class::Fatal.label(), action, None)
+                let class = Class::Fatal;
+                (class.label(), failed(about.as_ref(), class, &panic, failures + 1), None)
             }
         });
         if let Some(message) = stalled {
             self.report(about.as_ref(), message).instrument(span).await;
         }
-        self.runtime
-            .metrics
-            .reconciles
-            .get_or_create(&ReconcileLabels { controller: self.name, result })
-            .inc();
-        Ok(action)
+        let labels = ReconcileLabels { controller: self.name, result };
+        metrics.reconciles.get_or_create(&labels).inc();
+        ended
     }
 
     /// Shows why an object could not be reconciled, in an Event and a condition, or that it could.
@@ -312,40 +398,34 @@ where
             stalled::show(client, self.name, object, present, message.as_deref()).await;
         }
     }
+}
 
-    /// Counts a failure, logs it, and requeues the object with back-off.
-    fn retry(
-        &self,
-        reference: ObjectRef<K>,
-        class: Class,
-        error: &(dyn std::error::Error + 'static),
-    ) -> (Action, u32) {
-        let failures = {
-            let mut failures = self.failures.lock();
-            let failures = failures.entry(reference).or_default();
-            *failures = failures.saturating_add(1);
-            *failures
-        };
-        let after = jittered(class.back_off(failures));
-        match class {
-            Class::Conflict => {
-                tracing::debug!(error, failures, ?after, "somebody else has written first");
-            }
-            Class::Fatal => {
-                tracing::error!(error, failures, ?after, "a reconcile failed by a defect");
-            }
-            _ => {
-                tracing::warn!(
-                    error,
-                    class = class.label(),
-                    failures,
-                    ?after,
-                    "a reconcile failed"
-                );
-            }
+/// Logs a failure, the `failures`-th in a row, and decides on its back-off. What another object may
+/// bring, such as one that is missing, ends the wait; nothing else does but the object itself.
+fn failed<K: Resource>(
+    object: &K,
+    class: Class,
+    error: &(dyn std::error::Error + 'static),
+    failures: u32,
+) -> Ended {
+    let after = jittered(class.back_off(failures));
+    match class {
+        Class::Conflict => {
+            tracing::debug!(error, failures, ?after, "somebody else has written first");
         }
-        (Action::requeue(after), failures)
+        Class::Fatal => {
+            tracing::error!(error, failures, ?after, "a reconcile failed by a defect");
+        }
+        _ => {
+            let class = class.label();
+            tracing::warn!(error, class, failures, ?after, "a reconcile failed");
+        }
     }
+    let mark = match class {
+        Class::Missing | Class::Conflict => None,
+        _ => Some(mark(object)),
+    };
+    Ended::Failed(after, mark)
 }
 
 /// What an object shows of an error that does not pass by itself: a missing permission, a quota, a
@@ -363,25 +443,5 @@ fn stalled(error: &impl Classify, failures: u32) -> Option<String> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn back_off_doubles_to_a_limit() {
-        let class = Class::Retry { after: None };
-        let waits: Vec<_> = (1..=10).map(|failures| class.back_off(failures).as_millis()).collect();
-        assert_eq!(
-            waits,
-            [500, 1_000, 2_000, 4_000, 8_000, 16_000, 32_000, 60_000, 60_000, 60_000]
-        );
-        assert_eq!(class.back_off(u32::MAX), Duration::from_secs(60));
-    }
-
-    #[test]
-    fn a_given_wait_is_kept() {
-        assert_eq!(
-            Class::Retry { after: Some(Duration::from_secs(7)) }.back_off(9),
-            Duration::from_secs(7)
-        );
-    }
-}
+#[path = "controller_tests.rs"]
+mod tests;

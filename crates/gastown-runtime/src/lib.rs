@@ -19,11 +19,15 @@ pub mod network;
 pub mod ours;
 pub mod own_writes;
 pub mod pace;
+pub mod places;
 pub mod proxy;
+mod queue;
 mod runtime;
 pub mod sentence;
 pub mod stalled;
 pub mod telemetry;
+#[cfg(test)]
+mod testing;
 pub mod tls;
 pub mod watch;
 

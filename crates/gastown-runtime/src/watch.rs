@@ -24,8 +24,17 @@ use crate::runtime::Runtime;
 /// How many references may wait for a controller; a watch waits while the queue is full.
 const QUEUE: usize = 1024;
 
+/// What to reconcile.
+#[derive(Clone, Debug)]
+pub enum Wanted<K: Resource<DynamicType = ()>> {
+    /// This object.
+    One(ObjectRef<K>),
+    /// Every object of the controller's store: a watch may have missed changes.
+    All,
+}
+
 /// The sending end of a queue of objects to reconcile. Clones share the queue.
-pub struct Trigger<K: Resource<DynamicType = ()>>(mpsc::Sender<ObjectRef<K>>);
+pub struct Trigger<K: Resource<DynamicType = ()>>(mpsc::Sender<Wanted<K>>);
 
 impl<K: Resource<DynamicType = ()>> Clone for Trigger<K> {
     fn clone(&self) -> Self {
@@ -34,7 +43,7 @@ impl<K: Resource<DynamicType = ()>> Clone for Trigger<K> {
 }
 
 /// The receiving end of a queue of objects to reconcile, for one controller.
-pub struct Triggers<K: Resource<DynamicType = ()>>(pub(crate) mpsc::Receiver<ObjectRef<K>>);
+pub struct Triggers<K: Resource<DynamicType = ()>>(mpsc::Receiver<Wanted<K>>);
 
 /// A queue of objects to reconcile; an object that is queued twice is reconciled once.
 pub fn triggers<K: Resource<DynamicType = ()>>() -> (Trigger<K>, Triggers<K>) {
@@ -43,8 +52,8 @@ pub fn triggers<K: Resource<DynamicType = ()>>() -> (Trigger<K>, Triggers<K>) {
 }
 
 impl<K: Resource<DynamicType = ()>> Triggers<K> {
-    /// Waits for the next object; none when all triggers are dropped.
-    pub async fn recv(&mut self) -> Option<ObjectRef<K>> {
+    /// Waits for the next one; none when all triggers are dropped.
+    pub async fn recv(&mut self) -> Option<Wanted<K>> {
         self.0.recv().await
     }
 }
@@ -53,17 +62,23 @@ impl<K: Resource<DynamicType = ()>> Trigger<K> {
     /// Queues an object, waiting while the queue is full.
     pub async fn send(&self, object: ObjectRef<K>) {
         // The queue is closed when the controller has ended.
-        let _ = self.0.send(object).await;
+        let _ = self.0.send(Wanted::One(object)).await;
+    }
+
+    /// Queues every object of the controller's store, waiting while the queue is full.
+    async fn send_all(&self) {
+        let _ = self.0.send(Wanted::All).await;
     }
 
     /// Queues an object unless the queue is full or closed; returns whether it did. For gRPC
     /// handlers: what is dropped here is reconciled after a watch event or a resync.
     pub fn try_send(&self, object: ObjectRef<K>) -> bool {
-        self.0.try_send(object).is_ok()
+        self.0.try_send(Wanted::One(object)).is_ok()
     }
 }
 
-type Notify<K> = Box<dyn Fn(&K) -> futures::future::BoxFuture<'static, ()> + Send + Sync>;
+/// Queues what is to be reconciled at a change of an object, or everything.
+type Notify<K> = Box<dyn Fn(Option<&K>) -> futures::future::BoxFuture<'static, ()> + Send + Sync>;
 
 type Trim<K> = Box<dyn Fn(&mut K) + Send + Sync>;
 
@@ -106,7 +121,8 @@ where
     }
 
     /// Queues the objects that `map` returns at each change, deletions included. The store has the
-    /// change by then.
+    /// change by then. After every list but the first all objects of the trigger's controller are
+    /// queued as well: what was created and deleted between two lists has been missed.
     #[must_use]
     pub fn notify<Root, Refs>(
         mut self,
@@ -119,9 +135,10 @@ where
     {
         let trigger = trigger.clone();
         self.notify.push(Box::new(move |object| {
-            let references: Vec<_> = map(object).into_iter().collect();
+            let references: Option<Vec<_>> = object.map(|object| map(object).into_iter().collect());
             let trigger = trigger.clone();
             Box::pin(async move {
+                let Some(references) = references else { return trigger.send_all().await };
                 for reference in references {
                     trigger.send(reference).await;
                 }
@@ -254,7 +271,7 @@ where
             Event::Apply(object) => {
                 if let Some(object) = self.decode(object) {
                     self.writer.apply_watcher_event(&Event::Apply(object.clone()));
-                    self.notify(&object).await;
+                    self.notify(Some(&object)).await;
                 }
             }
             Event::Delete(DeserializeGuard(object)) => {
@@ -268,7 +285,7 @@ where
                     .or_else(|| self.store.get(&reference).map(|object| object.as_ref().clone()));
                 if let Some(last) = last {
                     self.writer.apply_watcher_event(&Event::Delete(last.clone()));
-                    self.notify(&last).await;
+                    self.notify(Some(&last)).await;
                 }
             }
         }
@@ -280,14 +297,17 @@ where
         let last: Vec<_> =
             deleted.iter().filter_map(|reference| self.store.get(reference)).collect();
         self.writer.apply_watcher_event(&Event::InitDone);
-        self.listed_once = true;
+        let listed_before = std::mem::replace(&mut self.listed_once, true);
         self.watch.runtime.readiness.done(&self.kind);
         for object in last.into_iter().chain(self.store.state()) {
-            self.notify(&object).await;
+            self.notify(Some(&object)).await;
+        }
+        if listed_before {
+            self.notify(None).await;
         }
     }
 
-    async fn notify(&self, object: &K) {
+    async fn notify(&self, object: Option<&K>) {
         for notify in &self.watch.notify {
             notify(object).await;
         }
@@ -351,5 +371,56 @@ fn why_not_listed(error: &watcher::Error) -> String {
             "its CustomResourceDefinition is not installed".to_owned()
         }
         error => format!("{error}"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use k8s_openapi::api::core::v1::ConfigMap;
+
+    use super::*;
+    use crate::lease::Leadership;
+    use crate::metrics::Metrics;
+    use crate::testing;
+
+    fn map(name: &str) -> DeserializeGuard<ConfigMap> {
+        DeserializeGuard(Ok(testing::config_map(name, 1)))
+    }
+
+    async fn received(triggers: &mut Triggers<ConfigMap>) -> Vec<String> {
+        let mut received = Vec::new();
+        while let Some(wanted) = futures::FutureExt::now_or_never(triggers.recv()).flatten() {
+            received.push(match wanted {
+                Wanted::One(object) => object.name,
+                Wanted::All => "all".to_owned(),
+            });
+        }
+        received
+    }
+
+    #[tokio::test]
+    async fn every_list_but_the_first_queues_what_changed_and_then_everything() {
+        let runtime = testing::runtime(Leadership::always("test"), Metrics::default());
+        let (trigger, mut triggers) = triggers::<ConfigMap>();
+        let watch = Watch::<ConfigMap>::namespaced(&runtime, "ns").notify_self(&trigger);
+        let writer = Writer::default();
+        let mut task = Task {
+            kind: "ConfigMap".to_owned(),
+            store: writer.as_reader(),
+            writer,
+            watch,
+            bad: HashMap::new(),
+            listed_once: false,
+            listing: None,
+        };
+        for event in [Event::Init, Event::InitApply(map("a")), Event::InitDone] {
+            task.handle(event).await;
+        }
+        assert_eq!(received(&mut triggers).await, ["a"]);
+        // What was created and deleted in between is in neither list.
+        for event in [Event::Init, Event::InitApply(map("b")), Event::InitDone] {
+            task.handle(event).await;
+        }
+        assert_eq!(received(&mut triggers).await, ["a", "b", "all"]);
     }
 }

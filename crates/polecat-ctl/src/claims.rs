@@ -8,12 +8,11 @@ use std::sync::Arc;
 use gastown_api::names::{annotation, label, manager};
 use gastown_api::{MergeRequest, Polecat};
 use gastown_core::polecat::{ClaimRecord, Snapshot, claim_name, sanitize};
-use gastown_runtime::controller::resync;
+use gastown_runtime::controller::{Action, resync};
 use jiff::Timestamp;
 use k8s_openapi::api::coordination::v1::{Lease, LeaseSpec};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::MicroTime;
 use kube::api::{DeleteParams, ObjectMeta, PostParams, Preconditions};
-use kube::runtime::controller::Action;
 use kube::runtime::reflector::{ObjectRef, Store};
 use kube::{Api, ResourceExt};
 

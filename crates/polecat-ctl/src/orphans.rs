@@ -6,11 +6,10 @@ use gastown_api::Polecat;
 use gastown_api::names::{finalizer, manager};
 use gastown_core::polecat::NODE_LOST_SECONDS;
 use gastown_runtime::apply;
-use gastown_runtime::controller::resync;
+use gastown_runtime::controller::{Action, resync};
 use gastown_runtime::ours;
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::Pod;
-use kube::runtime::controller::Action;
 use kube::runtime::reflector::ObjectRef;
 use kube::{Api, ResourceExt as _};
 

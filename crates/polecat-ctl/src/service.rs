@@ -10,6 +10,8 @@ use gastown_proto::v1::merge_queue_client::MergeQueueClient;
 use gastown_proto::v1::{Bead, CommentRequest, GetBeadsRequest, SubmitRequest};
 use gastown_runtime::Runtime;
 use gastown_runtime::grpc::{self, Remote};
+use gastown_runtime::places::Places;
+use tokio::time::error::Elapsed;
 use tonic::{Code, Status};
 
 use crate::args::Settings;
@@ -17,6 +19,8 @@ use crate::error::Error;
 
 /// A request to refinery-ctl or beadstore-ctl is answered, or given up for now, within this time.
 const DEADLINE: Duration = Duration::from_secs(10);
+/// How many requests of one kind are made for one rig at a time.
+const REQUESTS: usize = 8;
 
 /// The services of the other controllers.
 pub(crate) struct Services {
@@ -24,6 +28,8 @@ pub(crate) struct Services {
     beadstore: Remote,
     /// witness-ctl, if there is one.
     witness: Option<Remote>,
+    /// Where requests wait, by what they need: the rig's queue, its bead store.
+    places: Places,
 }
 
 impl Services {
@@ -36,7 +42,19 @@ impl Services {
             refinery: remote(&settings.refinery, DEADLINE),
             beadstore: remote(&settings.beadstore, DEADLINE),
             witness: witness.map(|uri| remote(uri, gastown_escalations::DEADLINE)),
+            places: Places::new(REQUESTS),
         }
+    }
+
+    /// The answer to a request about a rig, unless it takes too long.
+    async fn within_deadline<T>(
+        &self,
+        what: &str,
+        rig: &str,
+        answer: impl Future<Output = T>,
+    ) -> Result<T, Elapsed> {
+        let key = format!("{what}/{rig}");
+        self.places.call(&key, tokio::time::timeout(DEADLINE, answer)).await
     }
 
     /// Submits a commit to refinery-ctl; returns the MergeRequest's name. The same again changes
@@ -70,7 +88,7 @@ impl Services {
             let (mut client, request) = (MergeQueueClient::new(channel.clone()), request.clone());
             async move { client.submit(request).await }
         });
-        match tokio::time::timeout(DEADLINE, answer).await {
+        match self.within_deadline("queue", &inputs.rig, answer).await {
             Err(_) => Err(unreachable(no_answer())),
             Ok(Err(status)) => Err(refusal(&status, &fail)),
             Ok(Ok(answer)) => Ok(answer.into_inner().name),
@@ -94,7 +112,7 @@ impl Services {
             let (mut client, request) = (BeadsClient::new(channel.clone()), request.clone());
             async move { client.get(request).await }
         });
-        match tokio::time::timeout(DEADLINE, answer).await {
+        match self.within_deadline("beads", rig, answer).await {
             Err(_) => Err(unavailable(no_answer())),
             Ok(Err(status)) if status.code() == Code::NotFound => Err(missing()),
             Ok(Err(status)) => Err(unavailable(store_message(&status))),
@@ -122,7 +140,7 @@ impl Services {
             let (mut client, request) = (BeadsClient::new(channel.clone()), request.clone());
             async move { client.comment(request).await }
         });
-        match tokio::time::timeout(DEADLINE, answer).await {
+        match self.within_deadline("beads", &inputs.rig, answer).await {
             Err(_) => Err(fail(false, no_answer())),
             Ok(Err(status)) => Err(fail(is_refusal(status.code()), store_message(&status))),
             Ok(Ok(_)) => Ok(()),
@@ -132,7 +150,7 @@ impl Services {
     /// Raises or settles an Escalation at witness-ctl. The same again changes nothing.
     pub(crate) async fn escalate(&self, cause: &str, request: &Request) -> Result<(), Error> {
         let Some(witness) = &self.witness else { return Ok(()) };
-        let sent = gastown_escalations::send(witness, request).await;
+        let sent = self.places.call("witness", gastown_escalations::send(witness, request)).await;
         sent.map_err(|message| Error::Escalation {
             cause: cause.to_owned(),
             message: sanitize(&message),

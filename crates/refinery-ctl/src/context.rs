@@ -12,6 +12,7 @@ use gastown_escalations::Escalations;
 use gastown_git::{Git, Mirror};
 use gastown_runtime::own_writes::OwnWrites;
 use gastown_runtime::pace::Pace;
+use gastown_runtime::places::Places;
 use gastown_runtime::{Runtime, ours};
 use gastown_types::{BranchName, GitUrl};
 use k8s_openapi::api::batch::v1::Job;
@@ -61,6 +62,10 @@ pub(crate) struct Context {
     /// The folder for mirrors.
     pub data_dir: PathBuf,
     pub git: Git,
+    /// Where requests to remotes wait, by host.
+    pub remotes: Places,
+    /// Where builds of candidates wait: they need memory and a processor.
+    pub builds: Places,
     pub stores: Stores,
     pub escalations: Arc<Escalations>,
     pub metrics: RefineryMetrics,

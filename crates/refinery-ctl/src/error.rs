@@ -23,6 +23,14 @@ pub(crate) enum Error {
         #[source]
         source: apply::Error,
     },
+    /// The credentials cannot be used.
+    #[error("{message}")]
+    Credentials {
+        /// The reason for conditions.
+        reason: &'static str,
+        /// What is wrong with them.
+        message: String,
+    },
     /// The remote or the mirror failed.
     #[error(transparent)]
     Git(#[from] GitError),
@@ -47,7 +55,7 @@ impl Classify for Error {
         match self {
             Self::Kube { source, .. } => Class::of(source),
             Self::Apply { source, .. } => source.class(),
-            Self::Git(_) => Class::Retry { after: None },
+            Self::Git(_) | Self::Credentials { .. } => Class::Retry { after: None },
             Self::Internal(_) => Class::Fatal,
             Self::LeaseLost => Class::Conflict,
         }
@@ -62,7 +70,7 @@ impl Error {
             Self::Kube { .. } | Self::Apply { .. } => {
                 matches!(self.class(), Class::Forbidden | Class::InvalidSpec)
             }
-            Self::Git(_) | Self::Internal(_) | Self::LeaseLost => false,
+            Self::Git(_) | Self::Credentials { .. } | Self::Internal(_) | Self::LeaseLost => false,
         }
     }
 

@@ -19,6 +19,7 @@ mod metrics;
 mod pass;
 mod reconcile;
 mod record;
+mod remote;
 mod report;
 mod service;
 mod train;
@@ -34,6 +35,7 @@ use gastown_git::Git;
 use gastown_runtime::auth::TokenReviewer;
 use gastown_runtime::controller::Controller;
 use gastown_runtime::pace::Pace;
+use gastown_runtime::places::Places;
 use gastown_runtime::tls::Tls;
 use gastown_runtime::{AUDIENCE, Runtime, grpc, https};
 use tokio::net::TcpListener;
@@ -50,6 +52,11 @@ use crate::metrics::RefineryMetrics;
 const REQUEST_SETTLE: Duration = Duration::from_secs(2);
 /// Details of one request's status are written at most this often.
 const REQUEST_EVERY: Duration = Duration::from_secs(5);
+
+/// How many requests are made to one host at a time.
+const REQUESTS_PER_HOST: usize = 8;
+/// How many candidates are built at a time.
+const BUILDS: usize = 2;
 
 /// Runs the controller until the runtime drains: the workers, the MergeQueue server and the git
 /// endpoint.
@@ -142,6 +149,8 @@ fn context(
         },
         data_dir,
         git: Git::from_env(),
+        remotes: Places::new(REQUESTS_PER_HOST),
+        builds: Places::new(BUILDS),
         stores,
         escalations: Escalations::start(runtime, witness_endpoint.as_deref(), "refinery-ctl"),
         metrics: RefineryMetrics::new(&runtime.metrics),

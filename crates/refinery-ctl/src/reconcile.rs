@@ -4,22 +4,22 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use gastown_api::Refinery;
 use gastown_api::names::reason;
-use gastown_api::{ObjectName, Refinery};
 use gastown_core::train::{RequestId, Step, decide};
-use gastown_credentials::{Named, reason_of};
-use gastown_git::{Class, GitError, Remote};
-use gastown_runtime::controller::resync;
+use gastown_credentials::reason_of;
+use gastown_git::{Class, GitError};
+use gastown_runtime::controller::{Action, resync};
 use gastown_runtime::events::Note;
 use jiff::Timestamp;
 use kube::ResourceExt as _;
-use kube::runtime::controller::Action;
 
 use crate::act::{act, ensure_policy, offer_candidates};
 use crate::context::Context;
 use crate::error::Error;
 use crate::gather::snapshot;
 use crate::pass::Pass;
+use crate::remote::PassRemote;
 use crate::train::{Train, WaitReason};
 use crate::validate::{Role, ValidRefinery, role};
 use crate::{escalations, report};
@@ -59,17 +59,7 @@ async fn run(pass: &Pass<'_>) -> Result<Action, Error> {
     train.use_committing(&pass.committing);
     let not_admitted = report::publish_not_admitted(pass).await?; // client
     ensure_policy(pass, &mut train).await; // client
-    let found = remote(pass).await; // client
-    let remote = match found {
-        Ok(remote) => remote,
-        Err(gastown_credentials::Error::Kube(error)) => {
-            return Err(Error::kube("reading credentials")(error));
-        }
-        Err(gastown_credentials::Error::Condition(reason, message)) => {
-            return retry_remote(pass, &mut train, reason, message).await;
-        }
-    };
-    match steps(pass, &mut train, &remote).await {
+    match steps(pass, &mut train).await {
         Ok(until) => {
             let snapshot = snapshot(pass, &mut train); // client: caches only
             let later = report::publish(pass, &mut train, &snapshot).await?; // client
@@ -83,31 +73,23 @@ async fn run(pass: &Pass<'_>) -> Result<Action, Error> {
             Ok(next.map_or_else(resync, Action::requeue))
         }
         Err(Error::Git(error)) => recover(pass, &mut train, &error).await,
+        Err(Error::Credentials { reason, message }) => {
+            retry_remote(pass, &mut train, reason, message).await
+        }
         Err(error) => Err(error),
     }
 }
 
-async fn remote(pass: &Pass<'_>) -> Result<Remote, gastown_credentials::Error> {
-    fn name(reference: Option<&ObjectName>) -> Option<&str> {
-        reference.map(|r| r.name.as_str())
-    }
-    let (spec, namespace) = (&pass.refinery.spec, pass.refinery.namespace().unwrap_or_default());
-    let named = Named {
-        namespace: &namespace,
-        secret: name(spec.git_secret_ref.as_ref()),
-        known_hosts: name(spec.ssh_known_hosts_config_map_ref.as_ref()),
-        ca: spec.ca_config_map_ref.as_ref(),
-        chart_value: "refinery.secretNamespaces",
-    };
-    gastown_credentials::remote(&pass.ctx.runtime.client, named, &pass.url).await
-}
-
 /// Carries out steps until the next one is to wait. Returns when to look again.
-async fn steps(
-    pass: &Pass<'_>,
-    train: &mut Train,
-    remote: &Remote,
-) -> Result<Option<Timestamp>, Error> {
+async fn steps(pass: &Pass<'_>, train: &mut Train) -> Result<Option<Timestamp>, Error> {
+    let remote = &PassRemote::new(pass);
+    let generation = pass.refinery.metadata.generation;
+    let held = train.held_until(Timestamp::now(), generation);
+    // Wrong credentials are shown before the first request comes.
+    if held.is_none() && (train.problem.is_some() || train.credentials_of != generation) {
+        remote.get().await?; // client
+        train.credentials_of = generation;
+    }
     for _ in 0..MAX_STEPS {
         if pass.ctx.runtime.leadership.held().is_none() {
             return Err(Error::LeaseLost);
@@ -121,10 +103,13 @@ async fn steps(
         if pass.ctx.runtime.drain.is_cancelled() {
             return Ok(None);
         }
+        if uses_remote(&step) && held.is_some() {
+            return Ok(held);
+        }
         tracing::debug!(?step, "step");
         let (uses_remote, changes_status) = (uses_remote(&step), changes_status(&step));
         let about = step.request().cloned();
-        let acted = act(pass, train, remote, step).await; // client
+        let acted = act_apart(pass, train, remote, step).await; // client
         match (about, acted) {
             (Some(request), Err(error)) if error.is_refusal() => {
                 refused(pass, train, &request, &error);
@@ -139,6 +124,7 @@ async fn steps(
         }
         if uses_remote {
             (train.problem, train.failures, train.discarded) = (None, 0, false);
+            train.remote_held = None;
         }
         if changes_status {
             let after = snapshot(pass, train); // client: caches only
@@ -146,6 +132,28 @@ async fn steps(
         }
     }
     Ok(Some(Timestamp::now()))
+}
+
+/// Carries out a step; one that takes its time does not keep other Refineries waiting meanwhile.
+async fn act_apart(
+    pass: &Pass<'_>,
+    train: &mut Train,
+    remote: &PassRemote<'_>,
+    step: Step,
+) -> Result<(), Error> {
+    let ctx = pass.ctx;
+    match &step {
+        Step::Fetch
+        | Step::EnsureGate { .. }
+        | Step::Land(_)
+        | Step::ReadBack { .. }
+        | Step::CleanUp(_)
+        | Step::DeleteSaved(_) => {
+            ctx.remotes.call(pass.url.host(), act(pass, train, remote, step)).await
+        }
+        Step::Build { .. } => ctx.builds.call("builds", act(pass, train, remote, step)).await,
+        _ => act(pass, train, remote, step).await,
+    }
 }
 
 /// One request's objects cannot be written: that one waits, and the others do not.
@@ -196,7 +204,10 @@ async fn retry_remote(
     let snapshot = snapshot(pass, train); // client: caches only
     report::publish(pass, train, &snapshot).await?; // client
     let seconds = 1_u64 << train.failures.min(5);
-    Ok(Action::requeue(gastown_runtime::jittered(Duration::from_secs(seconds.min(30)))))
+    let pause = gastown_runtime::jittered(Duration::from_secs(seconds.min(30)));
+    let until = Timestamp::now().checked_add(pause).ok();
+    train.remote_held = until.map(|until| (until, pass.refinery.metadata.generation));
+    Ok(Action::requeue(pause))
 }
 
 fn duration_until(t: Timestamp) -> Duration {

@@ -243,6 +243,11 @@ pub(crate) struct Train {
     pub gates_held: Option<GatesHeld>,
     /// How many reconciles in a row failed at the remote.
     pub failures: u32,
+    /// The generation of the Refinery whose credentials have been read.
+    pub credentials_of: Option<i64>,
+    /// Until when the remote is left alone after a failure, for which generation of the Refinery:
+    /// what changes elsewhere does not have it asked sooner.
+    pub remote_held: Option<(Timestamp, Option<i64>)>,
     /// Whether the mirror was deleted since the remote was used last.
     pub discarded: bool,
     /// The Refinery as our last write of its status made it.
@@ -272,6 +277,12 @@ impl Train {
                 e.scratch.not_before = None;
             }
         }
+    }
+
+    /// Until when the remote is left alone by this generation of the Refinery.
+    pub(crate) fn held_until(&self, now: Timestamp, generation: Option<i64>) -> Option<Timestamp> {
+        let (until, of) = self.remote_held?;
+        (until > now && of == generation).then_some(until)
     }
 
     pub(crate) fn target(&self) -> Target {

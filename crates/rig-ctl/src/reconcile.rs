@@ -4,9 +4,8 @@ use std::sync::Arc;
 
 use gastown_api::Rig;
 use gastown_core::rig::{self, Plan};
-use gastown_runtime::controller::resync;
+use gastown_runtime::controller::{Action, resync};
 use jiff::Timestamp;
-use kube::runtime::controller::Action;
 
 use crate::context::Context;
 use crate::error::Error;

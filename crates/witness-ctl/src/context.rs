@@ -10,6 +10,7 @@ use gastown_core::seniority;
 use gastown_runtime::Runtime;
 use gastown_runtime::own_writes::OwnWrites;
 use gastown_runtime::pace::Pace;
+use gastown_runtime::places::Places;
 use gastown_runtime::watch::Trigger;
 use jiff::{SignedDuration, Timestamp};
 use kube::ResourceExt;
@@ -18,11 +19,15 @@ use parking_lot::Mutex;
 
 use crate::channels::Channels;
 use crate::metrics::WitnessMetrics;
+use crate::report;
 use crate::streams::Streams;
 
 /// A rig is assessed at most once in this time: the polecats of a busy one change many times a
 /// second.
 const MIN_INTERVAL: SignedDuration = SignedDuration::from_secs(1);
+
+/// How many messages are sent along one route at a time.
+const DELIVERIES: usize = 4;
 
 /// The watched objects. Clones share.
 #[derive(Clone)]
@@ -37,6 +42,8 @@ pub(crate) struct Context {
     pub stores: Stores,
     pub streams: Streams,
     pub channels: Channels,
+    /// Where messages wait, by route.
+    pub routes: Places,
     pub sent: SentMessages,
     pub passes: Passes,
     /// How often the counts of a Witness are written.
@@ -62,9 +69,10 @@ impl Context {
             streams: Streams::new(WitnessMetrics::new(&runtime.metrics)),
             channels: Channels::new(runtime.client.clone())?,
             sent: SentMessages::default(),
+            routes: Places::new(DELIVERIES),
             passes: Passes::default(),
             pace: Pace::default(),
-            activity_pace: Pace::default(),
+            activity_pace: report::activity_pace(),
             own_witnesses: Arc::default(),
             own_escalations: Arc::default(),
             trigger,

@@ -49,7 +49,8 @@ pub(crate) async fn deliver(
     .map_err(|e| Error::Record(object_name(object), e))
 }
 
-/// Makes the plan's attempts. Returns the state with the outcome of each.
+/// Makes the plan's attempts, each beside the others: a route that does not answer delays no other.
+/// Returns the state with the outcome of each.
 async fn send(
     object: &Escalation,
     witness: Option<&Witness>,
@@ -58,13 +59,20 @@ async fn send(
     ctx: &Context,
 ) -> EscalationState {
     let namespace = witness.and_then(ResourceExt::namespace).unwrap_or_default();
-    let mut state = plan.state.clone();
-    for attempt in &plan.attempts {
-        let Some(route) = routes.iter().find(|r| r.name() == attempt.route) else { continue };
+    let raises = plan.state.raises;
+    let sent = plan.attempts.iter().filter_map(|attempt| {
+        let route = routes.iter().find(|r| r.name() == attempt.route)?;
         ctx.sent.record(witness, &attempt.route, Timestamp::now());
-        let notification = Notification::new(object, attempt.severity, state.raises);
-        let outcome =
-            ctx.channels.send(route, &namespace, &notification, object, &ctx.runtime.events).await;
+        let notification = Notification::new(object, attempt.severity, raises);
+        let (place, namespace) = (format!("{namespace}/{}", attempt.route), &namespace);
+        Some(async move {
+            let (channels, events) = (&ctx.channels, &ctx.runtime.events);
+            let send = channels.send(route, namespace, &notification, object, events);
+            (attempt, ctx.routes.call(&place, send).await)
+        })
+    });
+    let mut state = plan.state.clone();
+    for (attempt, outcome) in futures::future::join_all(sent).await {
         if let Outcome::Failed { why, .. } = &outcome {
             tracing::warn!(
                 route = attempt.route,

@@ -5,9 +5,8 @@ use std::time::Duration;
 
 use gastown_api::Escalation;
 use gastown_core::escalation::{self, EscalationState, Plan};
-use gastown_runtime::controller::resync;
+use gastown_runtime::controller::{Action, resync};
 use jiff::Timestamp;
-use kube::runtime::controller::Action;
 
 use crate::context::Context;
 use crate::error::Error;

@@ -8,9 +8,9 @@ use gastown_api::names::{condition, reason};
 use gastown_api::{Polecat, PolecatPhase, Witness, conditions, duration};
 use gastown_core::witness::{self, PolecatHealth};
 use gastown_runtime::apply::Applied;
+use gastown_runtime::controller::Action;
 use jiff::Timestamp;
 use kube::ResourceExt as _;
-use kube::runtime::controller::Action;
 
 use crate::act;
 use crate::context::{Context, Pass};

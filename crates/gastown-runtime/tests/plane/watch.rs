@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use anyhow::{Result, ensure};
-use gastown_runtime::watch::{self, Watch};
+use gastown_runtime::watch::{self, Wanted, Watch};
 use k8s_openapi::api::core::v1::ConfigMap;
 use kube::api::{DeleteParams, ObjectMeta, Patch, PatchParams, PostParams};
 use kube::core::NamespaceResourceScope;
@@ -92,12 +92,15 @@ async fn an_object_that_cannot_be_decoded_is_skipped_and_stops_no_other() -> Res
     maps.delete("good", &DeleteParams::default()).await?;
     until("the deletion", || number("good").is_none().then_some(())).await?;
     let mut last = None;
-    while let Ok(Some(reference)) =
-        tokio::time::timeout(Duration::from_secs(1), triggers.recv()).await
+    while let Ok(Some(wanted)) = tokio::time::timeout(Duration::from_secs(1), triggers.recv()).await
     {
-        last = Some(reference.name);
+        last = Some(wanted);
     }
-    ensure!(last.as_deref() == Some("good"), "the deletion is notified: {last:?}");
+    let good = ObjectRef::new("good").within(&namespace);
+    ensure!(
+        matches!(&last, Some(Wanted::One(object)) if *object == good),
+        "the deletion is notified: {last:?}"
+    );
     runtime.shutdown();
     Ok(())
 }

@@ -1,0 +1,27 @@
+//! What unit tests of this crate share: a runtime whose API server never answers.
+
+use k8s_openapi::api::core::v1::ConfigMap;
+use kube::Client;
+
+use crate::args::RuntimeArgs;
+use crate::lease::Leadership;
+use crate::metrics::Metrics;
+use crate::runtime::Runtime;
+
+pub(crate) fn runtime(leadership: Leadership, metrics: Metrics) -> Runtime {
+    let silent = tower::service_fn(|_: http::Request<kube::client::Body>| {
+        std::future::pending::<Result<http::Response<kube::client::Body>, std::io::Error>>()
+    });
+    let client = Client::new(silent, "default");
+    let args = RuntimeArgs::from_env().unwrap();
+    Runtime::new("test", client, args, metrics, leadership)
+}
+
+pub(crate) fn config_map(name: &str, generation: i64) -> ConfigMap {
+    let mut map = ConfigMap::default();
+    map.metadata.name = Some(name.to_owned());
+    map.metadata.namespace = Some("ns".to_owned());
+    map.metadata.uid = Some(format!("uid-{name}"));
+    map.metadata.generation = Some(generation);
+    map
+}
