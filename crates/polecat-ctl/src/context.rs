@@ -8,6 +8,7 @@ use gastown_api::{BeadStore, MergeRequest, Polecat, Refinery, Rig};
 use gastown_core::polecat::{Deliveries, Margins, NetworkProblem};
 use gastown_runtime::Runtime;
 use gastown_runtime::own_writes::OwnWrites;
+use gastown_runtime::pace::Pace;
 use gastown_runtime::watch::Trigger;
 use k8s_openapi::api::coordination::v1::Lease;
 use k8s_openapi::api::core::v1::Pod;
@@ -21,6 +22,7 @@ use crate::args::{PolecatArgs, Settings};
 use crate::busy::BusyServices;
 use crate::index::Index;
 use crate::pod::{AgentNetworkArgs, PodDefaults, Witness, owner_uid};
+use crate::report;
 use crate::service::Services;
 use crate::sightings::Sightings;
 
@@ -104,6 +106,8 @@ pub(crate) struct Context {
     pub services: Services,
     /// This process's writes of Polecats.
     pub own_polecats: Arc<OwnWrites<Polecat>>,
+    /// When statuses of starting pods are written.
+    pub pace: Pace,
     /// The term of the lease for which the caches are known to be complete, and the slots in use
     /// are counted.
     pub counted_term: tokio::sync::Mutex<Option<i32>>,
@@ -133,6 +137,7 @@ impl Context {
             shared,
             services,
             own_polecats: Arc::default(),
+            pace: report::pace(),
             counted_term: tokio::sync::Mutex::default(),
             margins,
             network,

@@ -7,9 +7,8 @@ use gastown_api::Polecat;
 use gastown_api::names::reason;
 use gastown_core::admission::{Candidate, Decision};
 use gastown_core::polecat::{self, ClaimFacts, Failure, Plan, Snapshot, assess, decide};
-use gastown_runtime::controller::{Class, Classify as _};
+use gastown_runtime::controller::{Action, Class, Classify as _};
 use jiff::Timestamp;
-use kube::runtime::controller::Action;
 
 use crate::act::{self, Effect};
 use crate::context::Context;
@@ -18,6 +17,9 @@ use crate::{bead_view, gather, network, promises, report, term};
 
 /// More rounds than any plan needs, so that a defect of ours cannot loop for ever.
 const MAX_ROUNDS: usize = 8;
+
+/// What is due is done this long after its time.
+const MOMENT: Duration = Duration::from_millis(50);
 
 /// Reconciles one Polecat.
 pub(crate) async fn reconcile(polecat: Arc<Polecat>, ctx: Arc<Context>) -> Result<Action, Error> {
@@ -42,8 +44,8 @@ pub(crate) async fn reconcile(polecat: Arc<Polecat>, ctx: Arc<Context>) -> Resul
         if plan.actions.is_empty() {
             ctx.actions_succeeded(&s.uid);
             let status = report::status(&polecat, &s, &plan.status, ctx.agent_image(), now); // pure
-            report::publish(&ctx, &polecat, &status, &plan.status).await?; // client
-            return Ok(requeue(&s, &plan, &admission, now)); // pure
+            let later = report::publish(&ctx, &polecat, &status, &plan.status).await?; // client
+            return Ok(requeue(&s, &plan, &admission, later, now)); // pure
         }
         if round.ended {
             return Ok(Action::await_change());
@@ -196,8 +198,14 @@ fn admit(ctx: &Context, s: &Snapshot, candidate: Option<Candidate>, now: Timesta
     }
 }
 
-/// When to reconcile again although nothing changed.
-fn requeue(s: &Snapshot, plan: &Plan, admission: &Decision, now: Timestamp) -> Action {
+/// When to reconcile again although nothing changed. `later`: when the status is due.
+fn requeue(
+    s: &Snapshot,
+    plan: &Plan,
+    admission: &Decision,
+    later: Option<Duration>,
+    now: Timestamp,
+) -> Action {
     let most = match (admission, &s.claim) {
         // a freed slot triggers the first in line; this is for a trigger that was dropped
         (Decision::AtCapacity { .. }, _)
@@ -208,12 +216,8 @@ fn requeue(s: &Snapshot, plan: &Plan, admission: &Decision, now: Timestamp) -> A
         }
         _ => Duration::from_secs(600),
     };
-    match plan.wake {
-        Some(wake) => {
-            let left = wake.duration_since(now).unsigned_abs();
-            // whole seconds are compared: a moment later, not a moment earlier
-            Action::requeue(left.min(most) + Duration::from_millis(50))
-        }
-        None => Action::requeue(gastown_runtime::jittered(most)),
-    }
+    // whole seconds are compared: a moment later, not a moment earlier
+    let left = |wake: Timestamp| wake.duration_since(now).unsigned_abs() + MOMENT;
+    let due = [plan.wake.map(left), later].into_iter().flatten().min();
+    Action::requeue(due.map_or_else(|| gastown_runtime::jittered(most), |due| due.min(most)))
 }

@@ -1,12 +1,15 @@
 //! From the wanted status to the object's: the same status for the same decision.
 
+use std::time::Duration;
+
 use gastown_api::conditions::time;
 use gastown_api::names::{condition, manager, reason};
 use gastown_api::{DesiredState, Outcome, Polecat, PolecatStatus, SavedWork, Usage, conditions};
 use gastown_core::polecat::{self, End, Snapshot, StatusDraft};
 use gastown_core::report;
-use gastown_runtime::apply::StatusOwner;
+use gastown_runtime::apply::{Applied, Details, StatusOwner};
 use gastown_runtime::events::Note;
+use gastown_runtime::pace::Pace;
 use jiff::Timestamp;
 use kube::{Api, Resource as _, ResourceExt as _};
 
@@ -50,6 +53,22 @@ const OWNER: StatusOwner = StatusOwner {
     ],
     conditions: &CONDITIONS,
 };
+
+/// A pod that starts is written to the status only when it has not run for this long: the status
+/// of the running pod shows all of it.
+const STARTING: Duration = Duration::from_secs(3);
+
+/// What may wait while a pod starts: everything, as long as nothing keeps it from running.
+const STARTING_DETAILS: Details =
+    Details { fields: OWNER.fields, conditions: OWNER.conditions, reasons: &[] };
+
+/// What may wait else: nothing.
+const NO_DETAILS: Details = Details { fields: &[], conditions: &[], reasons: &[] };
+
+/// How long the statuses of starting pods wait.
+pub(crate) fn pace() -> Pace {
+    Pace::new(STARTING, Duration::ZERO)
+}
 
 /// The status. `agent_image` is the image of agents whose Polecat names none. Pure.
 pub(crate) fn status(
@@ -122,26 +141,33 @@ fn exit(end: End) -> &'static str {
 }
 
 /// Applies the status where it differs, and publishes an Event when the reason of `Ready` changed,
-/// and one when work was lost.
+/// and one when work was lost. Returns after which time to come back, when it is too early to write
+/// that a pod starts.
 pub(crate) async fn publish(
     ctx: &Context,
     polecat: &Polecat,
     status: &PolecatStatus,
     draft: &StatusDraft,
-) -> Result<(), Error> {
+) -> Result<Option<Duration>, Error> {
     let namespace = polecat.namespace().unwrap_or_default();
     let api: Api<Polecat> = Api::namespaced(ctx.runtime.client.clone(), &namespace);
-    match OWNER.applied(&api, polecat, status).await {
-        Ok(Some(written)) => {
-            ctx.own_polecats.record(written);
-            publish_events(ctx, polecat, draft);
-            Ok(())
+    let details = if starts(&draft.event) { &STARTING_DETAILS } else { &NO_DETAILS };
+    match OWNER.apply_paced(&api, polecat, status, details, &ctx.pace).await {
+        Ok(applied) => {
+            if matches!(applied, Applied::Written(_)) {
+                publish_events(ctx, polecat, draft);
+            }
+            Ok(applied.record(&ctx.own_polecats))
         }
-        Ok(None) => Ok(()),
         // deleted meanwhile
-        Err(error) if error.is_not_found() => Ok(()),
+        Err(error) if error.is_not_found() => Ok(None),
         Err(error) => Err(error.into()),
     }
+}
+
+/// Whether a pod starts, and nothing is known to keep it from running.
+fn starts(event: &polecat::EventDraft) -> bool {
+    event.reason == reason::POD_PENDING && !event.warning
 }
 
 fn publish_events(ctx: &Context, polecat: &Polecat, draft: &StatusDraft) {
@@ -149,8 +175,7 @@ fn publish_events(ctx: &Context, polecat: &Polecat, draft: &StatusDraft) {
         |kind: &str| polecat.status.as_ref().and_then(|st| conditions::find(&st.conditions, kind));
     let event = &draft.event;
     // A pod that starts is an Event once it runs; what keeps it from running is a Warning.
-    let begins = event.reason == reason::POD_PENDING && !event.warning;
-    if !begins && before(condition::READY).is_none_or(|c| c.reason != event.reason) {
+    if !starts(event) && before(condition::READY).is_none_or(|c| c.reason != event.reason) {
         let note = if event.warning { Note::warning } else { Note::normal };
         ctx.runtime
             .events

@@ -12,6 +12,7 @@ use gastown_core::escalation::{DeliveryRecord, EscalationState, Plan};
 use gastown_core::witness::{Assessment, Summary};
 use gastown_runtime::apply::{Applied, Details, StatusOwner};
 use gastown_runtime::events::Note;
+use gastown_runtime::pace::Pace;
 use gastown_types::text;
 use jiff::{SignedDuration, Timestamp};
 use kube::{Api, ResourceExt as _};
@@ -38,10 +39,20 @@ const POLECAT: StatusOwner = StatusOwner {
     conditions: &[condition::HEALTHY, condition::SAVED],
 };
 
-/// What changes while an agent makes progress. The first and the last status of an attempt do not
-/// wait, nor does what polecat-ctl acts on: that Healthy is False, and why.
+/// What changes while an agent makes progress. The last status of an attempt does not wait, nor does
+/// what polecat-ctl acts on: that Healthy is False, and why.
 const POLECAT_DETAILS: Details =
     Details { fields: &["activity"], conditions: &[], reasons: &[condition::HEALTHY] };
+
+/// What may wait of an attempt's first status while the agent makes progress: all of it. A short
+/// attempt is over before.
+const FIRST_DETAILS: Details =
+    Details { fields: &["activity"], conditions: &[condition::HEALTHY], reasons: &[] };
+
+/// What an agent does is written this long after it changed.
+const ACTIVITY_SETTLE: Duration = Duration::from_secs(5);
+/// What one agent does is written at most this often.
+const ACTIVITY_EVERY: Duration = Duration::from_secs(10);
 
 const ESCALATION: StatusOwner = StatusOwner {
     manager: manager::WITNESS,
@@ -254,8 +265,22 @@ pub(crate) async fn publish_polecat(
     let namespace = object.namespace().unwrap_or_default();
     let api = Api::<Polecat>::namespaced(ctx.runtime.client.clone(), &namespace);
     let pace = &ctx.activity_pace;
-    let applied = POLECAT.apply_paced(&api, object, status, &POLECAT_DETAILS, pace).await;
+    let details = if is_first(object, status) { &FIRST_DETAILS } else { &POLECAT_DETAILS };
+    let applied = POLECAT.apply_paced(&api, object, status, details, pace).await;
     applied.map_err(|e| Error::Report(object_name(object), e))
+}
+
+/// Whether this is the first status of an attempt whose agent makes progress.
+fn is_first(object: &Polecat, status: &PolecatStatus) -> bool {
+    let before = object.status.as_ref().map_or(&[][..], |status| &status.conditions);
+    let healthy = conditions::find(&status.conditions, condition::HEALTHY);
+    healthy.is_some_and(|c| c.status == "True")
+        && conditions::find(before, condition::HEALTHY).is_none()
+}
+
+/// How often what agents do is written.
+pub(crate) fn activity_pace() -> Pace {
+    Pace::new(ACTIVITY_SETTLE, ACTIVITY_EVERY)
 }
 
 /// Applies the status of a Witness, and publishes Events about its readiness and its routes. When
