@@ -9,6 +9,8 @@ mod args;
 pub mod builder;
 mod candidates;
 mod context;
+#[cfg(test)]
+mod crowd_tests;
 mod endpoint;
 mod error;
 mod escalations;

@@ -21,7 +21,8 @@ use crate::context::Context;
 use crate::error::Error;
 use crate::pass::Pass;
 use crate::record::RequestRecord;
-use crate::train::{Train, in_seconds};
+use crate::report::request::Positions;
+use crate::train::{Entry, Train, in_seconds};
 
 pub(crate) use refinery::{gate_problem, target_health};
 pub(crate) use request::broken_target;
@@ -107,14 +108,16 @@ async fn publish_requests(
     train: &mut Train,
     snapshot: &Snapshot,
 ) -> Result<Option<Duration>, Error> {
-    let ids: Vec<RequestId> = train.entries.keys().cloned().collect();
+    let is_due = |e: &Entry| {
+        !e.is_settled() && e.scratch.status_after.is_none_or(|after| after <= snapshot.now)
+    };
+    let due = train.entries.iter().filter(|(_, e)| is_due(e));
+    let ids: Vec<RequestId> = due.map(|(id, _)| id.clone()).collect();
+    let positions = Positions::of(snapshot); // pure
     let mut later = None;
     for id in ids {
         let Some(e) = train.entries.get(&id) else { continue };
-        if e.scratch.status_after.is_some_and(|t| t > snapshot.now) {
-            continue;
-        }
-        let status = request::status(snapshot, train, &id, e); // pure
+        let status = request::status(snapshot, train, &id, e, &positions); // pure
         let details = if request::waits_for_its_turn(e.object(), &status) {
             &WAITING_DETAILS
         } else {
@@ -125,6 +128,9 @@ async fn publish_requests(
         match written {
             Ok(applied) => {
                 e.scratch.status_after = None;
+                if matches!(applied, Applied::Unchanged) {
+                    e.settle();
+                }
                 later = [later, applied.later()].into_iter().flatten().min();
                 if let Applied::Written(written) = applied {
                     e.durable.object = Arc::new(written);

@@ -67,6 +67,8 @@ pub(crate) struct Scratch {
     pub retest_at: Option<Timestamp>,
     /// Why it was last made to wait.
     pub why: Option<WaitReason>,
+    /// The version of the object that shows how the request ended: it is not looked at again.
+    pub settled: Option<u64>,
     /// When its status may be written again, after a write was refused.
     pub status_after: Option<Timestamp>,
     /// The landings that the remote refused in a row.
@@ -116,6 +118,7 @@ impl Entry {
                 failures: 0,
                 retest_at: None,
                 why: None,
+                settled: None,
                 status_after: None,
                 refused: None,
                 history,
@@ -132,6 +135,16 @@ impl Entry {
 
     pub(crate) fn object(&self) -> &MergeRequest {
         &self.durable.object
+    }
+
+    /// The object shows all that there is to show. How a request ended does not change.
+    pub(crate) fn settle(&mut self) {
+        self.scratch.settled = (!self.is_open()).then(|| resource_version(self.object()));
+    }
+
+    /// Whether nothing has changed since [`Entry::settle`].
+    pub(crate) fn is_settled(&self) -> bool {
+        !self.is_open() && self.scratch.settled == Some(resource_version(self.object()))
     }
 
     pub(crate) fn is_open(&self) -> bool {

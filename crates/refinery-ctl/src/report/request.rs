@@ -1,5 +1,7 @@
 //! The status of a request. Pure.
 
+use std::collections::HashMap;
+
 use gastown_api::conditions::{Draft, time};
 use gastown_api::names::condition;
 use gastown_api::{MergePhase, MergeRequest, MergeRequestStatus};
@@ -39,20 +41,30 @@ impl State {
     }
 }
 
+/// The places of the waiting requests in the queue, from 1.
+pub(crate) struct Positions(HashMap<RequestId, usize>);
+
+impl Positions {
+    pub(crate) fn of(snapshot: &Snapshot) -> Self {
+        let waiting = queue(snapshot);
+        Self(waiting.iter().enumerate().map(|(at, r)| (r.id.clone(), at + 1)).collect())
+    }
+}
+
 /// The status of a request that an active Refinery takes care of.
 pub(crate) fn status(
     snapshot: &Snapshot,
     train: &Train,
     id: &RequestId,
     e: &Entry,
+    positions: &Positions,
 ) -> MergeRequestStatus {
     let State { phase, reason, message } = state(snapshot, train, id, e);
     let (object, history) = (e.object(), &e.scratch.history);
     let end = e.durable.record.end.as_ref();
     let present = object.status.as_ref();
     let shown = present.and_then(|s| s.position).and_then(|p| usize::try_from(p).ok());
-    let actual = queue(snapshot).iter().position(|r| r.id == *id);
-    let position = actual.map(|p| shown_position(shown, p + 1));
+    let position = positions.0.get(id).map(|actual| shown_position(shown, *actual));
     let is_testing = phase == MergePhase::Testing;
     let has_landed = phase == MergePhase::Landed;
     let drafts = vec![
