@@ -4,6 +4,8 @@ pub mod admission;
 pub mod beads;
 pub mod convoy;
 pub mod escalation;
+#[cfg(test)]
+mod fuzz;
 pub mod polecat;
 pub mod report;
 pub mod retry;

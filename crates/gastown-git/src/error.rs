@@ -222,7 +222,7 @@ const HTTP_STATUS: [&str; 4] = [
 ];
 
 /// The HTTP status of a failed request, in error output in lower case.
-fn http_status(text: &str) -> Option<u16> {
+pub(crate) fn http_status(text: &str) -> Option<u16> {
     HTTP_STATUS.iter().find_map(|before| {
         let (_, after) = text.split_once(before)?;
         after.get(..3)?.parse().ok().filter(|status| (300..600).contains(status))

@@ -136,16 +136,17 @@ pub async fn new_pointers(
 }
 
 /// The pointers in the output of `cat-file --batch`.
-fn batch(mut output: &[u8]) -> Vec<Pointer> {
+pub(crate) fn batch(mut output: &[u8]) -> Vec<Pointer> {
     let mut found = Vec::new();
     while let Some(end) = output.iter().position(|b| *b == b'\n') {
         let head = String::from_utf8_lossy(&output[..end]).into_owned();
         let Some(size) = head.rsplit(' ').next().and_then(|n| n.parse::<usize>().ok()) else {
             return found;
         };
-        let Some(body) = output.get(end + 1..end + 1 + size) else { return found };
+        let rest = output.get(end + 1..).unwrap_or_default();
+        let Some(body) = rest.get(..size) else { return found };
         found.extend(Pointer::parse(body));
-        output = output.get(end + 2 + size..).unwrap_or_default();
+        output = rest.get(size..).and_then(|rest| rest.get(1..)).unwrap_or_default();
     }
     found
 }

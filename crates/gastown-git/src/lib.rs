@@ -12,6 +12,8 @@ mod contents;
 mod credentials;
 pub mod error;
 pub mod files;
+#[cfg(test)]
+mod fuzz;
 pub mod history;
 pub mod known_hosts;
 pub mod lfs;

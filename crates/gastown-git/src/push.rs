@@ -126,7 +126,7 @@ fn push_args(url: &str, updates: &[RefUpdate], dry: bool) -> Vec<String> {
 }
 
 /// The status lines of `git push --porcelain`: ref → (flag, summary).
-fn porcelain(text: &str) -> BTreeMap<String, (char, String)> {
+pub(crate) fn porcelain(text: &str) -> BTreeMap<String, (char, String)> {
     let mut rows = BTreeMap::new();
     for line in text.lines() {
         let mut parts = line.splitn(3, '\t');

@@ -67,7 +67,7 @@ pub async fn list(git: &Git, repo: &Path, commit: &CommitId) -> Result<Vec<Submo
 }
 
 /// The commits in the output of `ls-tree -r -z`, by path.
-fn gitlinks(listing: &[u8]) -> BTreeMap<String, CommitId> {
+pub(crate) fn gitlinks(listing: &[u8]) -> BTreeMap<String, CommitId> {
     let rows = listing.split(|b| *b == 0).filter_map(|row| std::str::from_utf8(row).ok());
     rows.filter_map(|row| row.strip_prefix("160000 commit "))
         .filter_map(|row| row.split_once('\t'))
@@ -77,7 +77,7 @@ fn gitlinks(listing: &[u8]) -> BTreeMap<String, CommitId> {
 
 /// Names and URLs by path, from `git config --null --list`. Those with an unsafe name and those
 /// that are never to be updated are left out.
-fn parse(listing: &[u8]) -> BTreeMap<String, (String, String)> {
+pub(crate) fn parse(listing: &[u8]) -> BTreeMap<String, (String, String)> {
     let mut keys: BTreeMap<&str, BTreeMap<&str, &str>> = BTreeMap::new();
     let rows = listing.split(|b| *b == 0).filter_map(|row| std::str::from_utf8(row).ok());
     for (key, value) in rows.filter_map(|row| row.split_once('\n')) {
@@ -108,7 +108,7 @@ fn is_safe(name: &str) -> bool {
 }
 
 /// A URL relative to that of the repository, as git resolves it.
-fn resolve(base: &str, relative: &str) -> Option<String> {
+pub(crate) fn resolve(base: &str, relative: &str) -> Option<String> {
     let (mut base, mut rest) = (base.trim_end_matches('/'), relative);
     let mut separator = '/';
     loop {

@@ -92,7 +92,7 @@ impl Remote {
 
 /// The tags in the output of `ls-remote`. Names that git would not accept, and those that cannot
 /// exist beside another, are left out.
-fn parse(listing: &str, folder: &str) -> Vec<Tag> {
+pub(crate) fn parse(listing: &str, folder: &str) -> Vec<Tag> {
     let mut found: BTreeMap<String, (CommitId, Option<CommitId>)> = BTreeMap::new();
     for (id, name) in listing.lines().filter_map(|line| line.split_once('\t')) {
         let (Some(name), Ok(id)) = (name.strip_prefix(folder), id.parse::<CommitId>()) else {

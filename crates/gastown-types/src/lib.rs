@@ -35,6 +35,8 @@ use text_conversions;
 mod branch;
 mod commit;
 pub mod digest;
+#[cfg(test)]
+mod fuzz;
 mod identity;
 mod slug;
 pub mod text;
