@@ -18,6 +18,7 @@ pub mod http;
 mod metrics;
 mod reconcile;
 mod report;
+mod revisions;
 mod service;
 pub mod snapshot;
 pub mod store;

@@ -14,7 +14,6 @@ use gastown_proto::v1::{
     StoreRevision, WatchBeadsRequest,
 };
 use gastown_runtime::grpc::{self, Callers, Policy};
-use gastown_types::CommitId;
 use jiff::Timestamp;
 use tonic::service::Routes;
 use tonic::{Request, Response, Status};
@@ -22,9 +21,9 @@ use tonic::{Request, Response, Status};
 use crate::connection::{ConnectError, Connection};
 use crate::context::{ActiveStore, Context};
 use crate::error::StoreError;
-use crate::gather;
-use crate::snapshot::{Reading, StoreSnapshot};
+use crate::snapshot::Reading;
 use crate::validate::{self, Role};
+use crate::{gather, revisions};
 
 const READERS: &[&str] = &["polecat-ctl", "convoy-ctl", "witness-ctl", "refinery-ctl", "rig-ctl"];
 /// The callers of each method, by the name of the service account, all in the release namespace.
@@ -182,19 +181,7 @@ async fn write(ctx: &Context, rig: &str, edit: Edit) -> Result<BeadChange, Statu
     let readiness = Readiness::of(issues, Timestamp::now());
     let history = written.snapshot.history();
     let bead = issues.get(edit.bead()).map(|issue| message(issue, &readiness, history));
-    Ok(BeadChange { changed, bead, revision: Some(revision(rig, &written.snapshot)) })
-}
-
-fn revision(rig: &str, snapshot: &StoreSnapshot) -> StoreRevision {
-    let tips = snapshot.git().map(|branches| branches.tips()).unwrap_or_default();
-    let text = |commit: Option<CommitId>| commit.map(|c| c.to_string()).unwrap_or_default();
-    StoreRevision {
-        rig: rig.to_owned(),
-        number: snapshot.number(),
-        target_commit: text(tips.target),
-        write_commit: text(tips.write),
-        authoritative: snapshot.is_authoritative(),
-    }
+    Ok(BeadChange { changed, bead, revision: Some(revisions::of(rig, &written.snapshot)) })
 }
 
 fn message(issue: &Issue, readiness: &Readiness<'_>, history: &History) -> Bead {
@@ -253,7 +240,10 @@ impl Service for Beads {
             let found = ids.iter().filter_map(|id| details.get(id).or_else(|| issues.get(id)));
             found.map(|issue| message(issue, &readiness, history)).collect()
         };
-        Ok(Response::new(BeadList { beads, revision: Some(revision(&rig, &reading.snapshot)) }))
+        Ok(Response::new(BeadList {
+            beads,
+            revision: Some(revisions::of(&rig, &reading.snapshot)),
+        }))
     }
 
     async fn comment(
@@ -272,52 +262,10 @@ impl Service for Beads {
 
     async fn watch(
         &self,
-        request: Request<WatchBeadsRequest>,
+        _: Request<WatchBeadsRequest>,
     ) -> Result<Response<Self::WatchStream>, Status> {
-        let rig = request.into_inner().rig;
-        active_store(&self.0, &rig)?;
-        let start = (self.0.clone(), rig, None);
-        let revisions = futures::stream::unfold(start, |(ctx, rig, last)| async move {
-            let next = next_revision(&ctx, &rig, last.as_ref()).await?;
-            let item = next.clone();
-            Some((next, (ctx, rig, item.ok())))
-        });
-        Ok(Response::new(Box::pin(revisions)))
-    }
-}
-
-/// The first revision of a rig's store that is not `last`. `None` when this replica drains; the
-/// caller asks another one then.
-async fn next_revision(
-    ctx: &Context,
-    rig: &str,
-    last: Option<&StoreRevision>,
-) -> Option<Result<StoreRevision, Status>> {
-    loop {
-        let active = match active_store(ctx, rig) {
-            Ok(active) => active,
-            // The store is gone or inactive: the stream ends after this error.
-            Err(status) => return last.is_some().then_some(Err(status)),
-        };
-        // Before the reading, so that a change between the two is noticed.
-        let mut readings = active.handle.subscribe();
-        readings.mark_unchanged();
-        match read(ctx, &active).await {
-            Ok(reading) => {
-                let revision = revision(rig, &reading.snapshot);
-                if last != Some(&revision) {
-                    return Some(Ok(revision));
-                }
-            }
-            Err(status) => {
-                tracing::debug!(%status, rig, "a watcher waits for a store that cannot be read");
-            }
-        }
-        tokio::select! {
-            () = ctx.runtime.drain.cancelled() => return None,
-            _ = readings.changed() => {}
-            () = tokio::time::sleep(active.valid.interval) => {}
-        }
+        let (stores, drain) = (&self.0.stores, self.0.runtime.drain.clone());
+        Ok(Response::new(Box::pin(stores.revisions.stream(drain))))
     }
 }
 

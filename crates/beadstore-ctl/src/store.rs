@@ -16,7 +16,6 @@ use gastown_git::{Class, Git, GitError, Remote};
 use gastown_types::CommitId;
 use jiff::Timestamp;
 use parking_lot::Mutex;
-use tokio::sync::watch;
 
 use crate::applied::Applied;
 use crate::connection::Connection;
@@ -25,6 +24,7 @@ use crate::git::branches::Branches;
 use crate::git::mirror::{Mirrors, NewCommit, Pushed};
 use crate::http::edit::{self, EditResults};
 use crate::http::read::{HttpConnection, HttpSnapshot, read_beads};
+use crate::revisions::{self, Revisions};
 use crate::snapshot::{Reading, StoreSnapshot};
 use crate::validate::{Repository, ValidBeadStore};
 
@@ -44,10 +44,13 @@ pub struct Written {
 
 /// The handle of one store.
 pub struct StoreHandle {
+    /// The uid of its BeadStore.
+    uid: String,
     mirrors: Mirrors,
+    revisions: Revisions,
     /// Held by the one who reads or writes the store.
     turn: tokio::sync::Mutex<()>,
-    reading: watch::Sender<Option<Reading>>,
+    reading: Mutex<Option<Reading>>,
     /// The error with which the server asked to be retried later, and the time that it named.
     backoff: Mutex<Option<(Instant, StoreError)>>,
     /// Summaries of edits that the store refused, and when.
@@ -58,32 +61,38 @@ pub struct StoreHandle {
 pub struct Stores {
     mirrors: Mirrors,
     handles: Mutex<HashMap<String, Arc<StoreHandle>>>,
+    /// The revisions of the stores, for callers that watch them.
+    pub(crate) revisions: Revisions,
 }
 
 impl Stores {
     /// No handles yet; mirrors are kept under `root`.
     pub fn new(git: Git, root: PathBuf) -> Self {
-        Self { mirrors: Mirrors::new(git, root), handles: Mutex::default() }
+        let (handles, revisions) = (Mutex::default(), Revisions::default());
+        Self { mirrors: Mirrors::new(git, root), handles, revisions }
     }
 
     /// The handle of the BeadStore of this uid.
     pub fn handle(&self, uid: &str) -> Arc<StoreHandle> {
-        let make = || Arc::new(StoreHandle::new(self.mirrors.clone()));
+        let make = || Arc::new(StoreHandle::new(uid, self.mirrors.clone(), self.revisions.clone()));
         self.handles.lock().entry(uid.to_owned()).or_insert_with(make).clone()
     }
 
     /// Drops the handle of a BeadStore that is deleted or inactive.
     pub fn remove(&self, uid: &str) {
         self.handles.lock().remove(uid);
+        self.revisions.hide(uid);
     }
 }
 
 impl StoreHandle {
-    fn new(mirrors: Mirrors) -> Self {
+    fn new(uid: &str, mirrors: Mirrors, revisions: Revisions) -> Self {
         Self {
+            uid: uid.to_owned(),
             mirrors,
+            revisions,
             turn: tokio::sync::Mutex::default(),
-            reading: watch::Sender::new(None),
+            reading: Mutex::default(),
             backoff: Mutex::default(),
             refused: Mutex::default(),
         }
@@ -92,12 +101,7 @@ impl StoreHandle {
     /// The last reading of this source.
     pub fn reading(&self, valid: &ValidBeadStore) -> Option<Reading> {
         let key = valid.source_key();
-        self.reading.borrow().clone().filter(|reading| reading.source_key == key)
-    }
-
-    /// Receives each new reading.
-    pub fn subscribe(&self) -> watch::Receiver<Option<Reading>> {
-        self.reading.subscribe()
+        self.reading.lock().clone().filter(|reading| reading.source_key == key)
     }
 
     /// The last reading, or a new one where the last is older than `max_age` or of another source.
@@ -281,7 +285,8 @@ impl StoreHandle {
     fn publish(&self, valid: &ValidBeadStore, snapshot: StoreSnapshot) -> Reading {
         let source_key = valid.source_key();
         let reading = Reading { source_key, snapshot, at: Instant::now(), time: Timestamp::now() };
-        self.reading.send_replace(Some(reading.clone()));
+        *self.reading.lock() = Some(reading.clone());
+        self.revisions.show(&self.uid, revisions::of(&valid.rig, &reading.snapshot));
         reading
     }
 }

@@ -3,12 +3,12 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use futures::StreamExt as _;
 use gastown_api::Convoy;
 use gastown_core::convoy::{BeadFact, Dependency};
+use gastown_proto::v1;
 use gastown_runtime::places::Places;
 use gastown_runtime::watch::Trigger;
 use gastown_runtime::{Runtime, jittered};
@@ -58,13 +58,21 @@ pub(crate) struct Beads {
     pub(crate) tasks: BTreeMap<String, String>,
 }
 
-/// The stream of a Rig's revisions.
+/// The stream of all Rigs' revisions.
 #[derive(Default)]
 struct RevisionStream {
+    /// It has been started; it is opened again whenever it is lost.
+    started: bool,
     /// It is open, so that no revision is missed.
-    open: AtomicBool,
-    /// How many revisions came.
-    count: AtomicU64,
+    open: bool,
+    /// How many revisions came, by Rig.
+    counts: HashMap<String, u64>,
+}
+
+impl RevisionStream {
+    fn count(&self, rig: &str) -> u64 {
+        self.counts.get(rig).copied().unwrap_or(0)
+    }
 }
 
 /// What was read for one Convoy.
@@ -83,23 +91,22 @@ pub(crate) struct BeadCache {
     places: Places,
     convoys: Store<Convoy>,
     trigger: Trigger<Convoy>,
-    /// By Rig.
-    streams: Mutex<HashMap<String, Arc<RevisionStream>>>,
+    stream: Mutex<RevisionStream>,
     /// By the uid of the Convoy.
     cached: Mutex<HashMap<String, Cached>>,
 }
 
 impl BeadCache {
-    /// An empty cache. A Rig's stream is opened when a bead of it is first read.
+    /// An empty cache. The stream of revisions is opened when a bead is first read.
     pub(crate) fn new(
         runtime: &Runtime,
         source: Arc<dyn BeadSource>,
         convoys: Store<Convoy>,
         trigger: Trigger<Convoy>,
     ) -> Arc<Self> {
-        let (streams, cached) = (Mutex::default(), Mutex::default());
+        let (stream, cached) = (Mutex::default(), Mutex::default());
         let (runtime, places) = (runtime.clone(), Places::new(READS));
-        Arc::new(Self { runtime, source, places, convoys, trigger, streams, cached })
+        Arc::new(Self { runtime, source, places, convoys, trigger, stream, cached })
     }
 
     /// The beads of a Convoy, or why they cannot be read. From now on a change of the Rig's store
@@ -109,12 +116,11 @@ impl BeadCache {
         convoy: &Convoy,
         rig: &str,
     ) -> Result<Arc<Beads>, String> {
-        let stream = self.stream(rig);
         let uid = convoy.uid().unwrap_or_default();
         let tracked = &convoy.spec.tracked_beads;
         // Before the read: a revision that comes meanwhile makes what was read an old one.
-        let revision = stream.count.load(Ordering::SeqCst);
-        if stream.open.load(Ordering::SeqCst)
+        let (is_open, revision) = self.stream(rig);
+        if is_open
             && let Some(cached) = self
                 .cached
                 .lock()
@@ -173,54 +179,50 @@ impl BeadCache {
         Ok(beads)
     }
 
-    /// The stream of a Rig, which is opened unless it is there.
-    fn stream(self: &Arc<Self>, rig: &str) -> Arc<RevisionStream> {
-        let mut streams = self.streams.lock();
-        if let Some(stream) = streams.get(rig) {
-            return stream.clone();
+    /// Whether the stream is open, and how many revisions of a Rig have come. It is started unless it
+    /// was before.
+    fn stream(self: &Arc<Self>, rig: &str) -> (bool, u64) {
+        let mut stream = self.stream.lock();
+        if !std::mem::replace(&mut stream.started, true) {
+            let (cache, stop) = (self.clone(), self.runtime.stop.clone());
+            tokio::spawn(async move { stop.run_until_cancelled(cache.follow()).await });
         }
-        let stream = Arc::new(RevisionStream::default());
-        streams.insert(rig.to_owned(), stream.clone());
-        let (cache, rig, followed) = (self.clone(), rig.to_owned(), stream.clone());
-        tokio::spawn(async move {
-            let stop = cache.runtime.stop.clone();
-            tokio::select! {
-                () = cache.follow(&rig, &followed) => {}
-                () = stop.cancelled() => {}
-            }
-        });
-        stream
+        (stream.open, stream.count(rig))
     }
 
-    /// Keeps the stream of a Rig open while it has Convoys: a bead of a complete one may be reopened.
-    async fn follow(&self, rig: &str, stream: &RevisionStream) {
+    /// Keeps the stream open.
+    async fn follow(self: Arc<Self>) {
         let mut wait = REOPEN.0;
         loop {
-            match self.source.watch(rig.to_owned()).await {
+            match self.source.watch().await {
                 Ok(mut revisions) => {
+                    self.stream.lock().open = true;
                     while let Some(Ok(revision)) = revisions.next().await {
-                        tracing::debug!(rig, revision = revision.number, "the store has changed");
+                        let v1::StoreRevision { rig, number, .. } = revision;
+                        tracing::debug!(rig, revision = number, "a store has changed");
                         wait = REOPEN.0;
-                        stream.count.fetch_add(1, Ordering::SeqCst);
-                        stream.open.store(true, Ordering::SeqCst);
-                        self.trigger_convoys(rig).await;
+                        *self.stream.lock().counts.entry(rig.clone()).or_default() += 1;
+                        self.trigger_in_background(rig);
                     }
                 }
-                Err(status) => {
-                    tracing::debug!(rig, code = ?status.code(), "opening the stream failed");
-                }
+                Err(status) => tracing::debug!(code = ?status.code(), "opening the stream failed"),
             }
-            if stream.open.swap(false, Ordering::SeqCst) {
-                tracing::info!(rig, "the stream of the rig's beads was lost");
-                self.trigger_convoys(rig).await;
-            }
-            if self.convoys_of(rig).is_empty() {
-                self.streams.lock().remove(rig);
-                return;
+            if std::mem::take(&mut self.stream.lock().open) {
+                tracing::info!("the stream of the stores' revisions was lost");
+                let rigs = self.convoys.state();
+                let rigs: BTreeSet<_> =
+                    rigs.iter().filter_map(|c| c.spec.rig_ref.clone()).collect();
+                rigs.into_iter().for_each(|rig| self.trigger_in_background(rig));
             }
             tokio::time::sleep(jittered(wait)).await;
             wait = (wait * 2).min(REOPEN.1);
         }
+    }
+
+    /// Triggers the Convoys of a Rig beside those of others: its store may not answer.
+    fn trigger_in_background(self: &Arc<Self>, rig: String) {
+        let (cache, stop) = (self.clone(), self.runtime.stop.clone());
+        tokio::spawn(async move { stop.run_until_cancelled(cache.trigger_convoys(&rig)).await });
     }
 
     /// Triggers the Convoys of the Rig that the change may concern.

@@ -22,7 +22,7 @@ const MAX_ANSWER: usize = 64 << 20;
 /// How many characters a task may have in a Polecat's spec.
 const MAX_TASK: usize = 131_072;
 
-/// Revisions of a store, as they come.
+/// Revisions of stores, as they come.
 pub type Revisions = BoxStream<'static, Result<v1::StoreRevision, Status>>;
 
 /// Where beads are read.
@@ -30,8 +30,8 @@ pub trait BeadSource: Send + Sync + 'static {
     /// Reads beads by id; the answer leaves out those that the store does not hold.
     fn get(&self, rig: String, ids: Vec<String>) -> BoxFuture<'_, Result<Vec<v1::Bead>, Status>>;
 
-    /// The present revision of the rig's store at once, then each new one.
-    fn watch(&self, rig: String) -> BoxFuture<'_, Result<Revisions, Status>>;
+    /// The present revisions of all rigs' stores at once, then each new one.
+    fn watch(&self) -> BoxFuture<'_, Result<Revisions, Status>>;
 }
 
 /// Beads as beadstore-ctl serves them.
@@ -63,9 +63,9 @@ impl BeadSource for RemoteBeads {
         })
     }
 
-    fn watch(&self, rig: String) -> BoxFuture<'_, Result<Revisions, Status>> {
+    fn watch(&self) -> BoxFuture<'_, Result<Revisions, Status>> {
         Box::pin(async move {
-            Ok(self.client()?.watch(v1::WatchBeadsRequest { rig }).await?.into_inner().boxed())
+            Ok(self.client()?.watch(v1::WatchBeadsRequest {}).await?.into_inner().boxed())
         })
     }
 }

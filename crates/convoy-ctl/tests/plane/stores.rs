@@ -11,33 +11,33 @@ use parking_lot::Mutex;
 use tokio::sync::watch;
 use tonic::Status;
 
-/// The store of one rig: its beads, or why they cannot be read, and the number of its revision.
-struct FakeStore {
-    beads: std::result::Result<BTreeMap<String, v1::Bead>, Status>,
-    revision: watch::Sender<u64>,
+/// The store of one rig: its beads, or why they cannot be read.
+type FakeStore = std::result::Result<BTreeMap<String, v1::Bead>, Status>;
+
+/// The numbers of revisions, by rig.
+type Sent = BTreeMap<String, u64>;
+
+/// The stores that beadstore-ctl would serve, by rig, and the numbers of their revisions.
+pub(crate) struct FakeStores {
+    stores: Mutex<HashMap<String, FakeStore>>,
+    revisions: watch::Sender<Sent>,
 }
 
-/// The stores that beadstore-ctl would serve, by rig.
-#[derive(Default)]
-pub(crate) struct FakeStores(Mutex<HashMap<String, FakeStore>>);
+impl Default for FakeStores {
+    fn default() -> Self {
+        Self { stores: Mutex::default(), revisions: watch::Sender::new(Sent::new()) }
+    }
+}
 
 pub(crate) static STORES: LazyLock<Arc<FakeStores>> = LazyLock::new(Arc::default);
 
 impl FakeStores {
     /// Sets what the store of a rig holds, or why it cannot be read.
     pub(crate) fn put(&self, rig: &str, beads: std::result::Result<Vec<v1::Bead>, Status>) {
-        let mut stores = self.0.lock();
         let beads =
             beads.map(|beads| beads.into_iter().map(|bead| (bead.id.clone(), bead)).collect());
-        match stores.get_mut(rig) {
-            Some(store) => {
-                store.beads = beads;
-                store.revision.send_modify(|number| *number += 1);
-            }
-            None => drop(
-                stores.insert(rig.to_owned(), FakeStore { beads, revision: watch::channel(1).0 }),
-            ),
-        }
+        self.stores.lock().insert(rig.to_owned(), beads);
+        self.revisions.send_modify(|all| *all.entry(rig.to_owned()).or_default() += 1);
     }
 }
 
@@ -47,38 +47,32 @@ impl BeadSource for FakeStores {
         rig: String,
         ids: Vec<String>,
     ) -> BoxFuture<'_, std::result::Result<Vec<v1::Bead>, Status>> {
-        let result = match self.0.lock().get(&rig) {
+        let result = match self.stores.lock().get(&rig) {
             None => Err(Status::failed_precondition("NoStore: this rig has no store")),
             Some(store) => store
-                .beads
                 .clone()
                 .map(|beads| ids.iter().filter_map(|id| beads.get(id).cloned()).collect()),
         };
         Box::pin(async move { result })
     }
 
-    fn watch(&self, rig: String) -> BoxFuture<'_, std::result::Result<Revisions, Status>> {
-        let result = match self.0.lock().get(&rig) {
-            None => Err(Status::failed_precondition("NoStore: this rig has no store")),
-            Some(store) => {
-                let mut revisions = store.revision.subscribe();
-                revisions.mark_changed();
-                let next = |mut revisions: watch::Receiver<u64>| async move {
-                    revisions.changed().await.ok()?;
-                    let number = *revisions.borrow_and_update();
-                    Some((number, revisions))
-                };
-                let revision = move |number| {
-                    Ok(v1::StoreRevision {
-                        rig: rig.clone(),
-                        number,
-                        ..v1::StoreRevision::default()
-                    })
-                };
-                Ok(futures::stream::unfold(revisions, next).map(revision).boxed())
+    fn watch(&self) -> BoxFuture<'_, std::result::Result<Revisions, Status>> {
+        let start = (self.revisions.subscribe(), Sent::new());
+        let next = |(mut all, mut sent): (watch::Receiver<Sent>, Sent)| async move {
+            loop {
+                let newer = all.borrow_and_update().clone().into_iter();
+                if let Some((rig, number)) = newer.into_iter().find(|(r, n)| sent.get(r) != Some(n))
+                {
+                    sent.insert(rig.clone(), number);
+                    let revision =
+                        v1::StoreRevision { rig, number, ..v1::StoreRevision::default() };
+                    return Some((Ok(revision), (all, sent)));
+                }
+                all.changed().await.ok()?;
             }
         };
-        Box::pin(async move { result })
+        let revisions: Revisions = futures::stream::unfold(start, next).boxed();
+        Box::pin(async move { Ok(revisions) })
     }
 }
 
