@@ -22,16 +22,17 @@ pub(crate) async fn refresh(ctx: &Context, polecat: &Polecat, now: Timestamp) {
     let (uid, rig) = (polecat.uid().unwrap_or_default(), &polecat.spec.rig);
     let before = ctx.deliveries(&uid).bead;
     let Some(bead) = claims::bead(polecat).filter(|_| ctx.has_bead_store(rig)) else { return };
-    if polecat.metadata.deletion_timestamp.is_some()
-        || before.again.is_some_and(|again| again > now)
-    {
+    let is_early = before.again.is_some_and(|again| again > now);
+    if polecat.metadata.deletion_timestamp.is_some() || (is_early && before.tries > 0) {
         return;
     }
     let is_submitted = polecat.status.as_ref().is_some_and(|status| status.merge_request.is_some());
     let lands = is_submitted && awaits_close(&gather::snapshot(ctx, polecat, now));
-    if !lands && !needs_priority(polecat) {
+    // The first reading for a landing does not wait for the next one of the priority.
+    if !lands && (is_early || !needs_priority(polecat)) {
         return;
     }
+    let tries = if lands { before.tries.saturating_add(1) } else { 0 };
     let view = match ctx.services.bead(rig, bead).await {
         Ok(bead) => BeadView {
             priority: u8::try_from(bead.priority).ok().filter(|priority| *priority <= 4),
@@ -44,11 +45,10 @@ pub(crate) async fn refresh(ctx: &Context, polecat: &Polecat, now: Timestamp) {
         Err(error) => {
             let again = now.checked_add(RETRY).ok();
             tracing::debug!(bead, error = &error as &dyn std::error::Error, "reading it failed");
-            ctx.update_deliveries(&uid, |d| d.bead = BeadView { again, ..before });
+            ctx.update_deliveries(&uid, |d| d.bead = BeadView { again, tries, ..before });
             return;
         }
     };
-    let tries = if lands { view.tries.saturating_add(1) } else { 0 };
     let wait = if lands { SignedDuration::from_secs(retry::respawn_delay(tries)) } else { KEPT };
     let again = now.checked_add(wait).ok();
     ctx.update_deliveries(&uid, |d| d.bead = BeadView { again, tries, ..view });

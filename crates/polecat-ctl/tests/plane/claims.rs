@@ -4,8 +4,8 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use gastown_api::Polecat;
 use gastown_api::names::{annotation, condition};
+use gastown_api::{Polecat, PolecatStatus, conditions};
 use gastown_core::polecat::claim_name;
 use gastown_core::report::AgentExit;
 use gastown_proto::v1::{Bead, BeadComment};
@@ -193,11 +193,12 @@ async fn two_replicas_that_both_hold_the_lease_have_one_pod_at_a_time_on_a_bead(
         let pod = fixture.kubelet.wait_pod(&fixture.namespace, |p| !is_terminal(p)).await.unwrap();
         let name = pod.name_any().trim_start_matches("polecat-").to_owned();
         for other in names.iter().filter(|n| **n != name && !worked.contains(**n)) {
-            let waiting = fixture.wait_reason(other, condition::CLAIMED, "AlreadyClaimed").await;
-            assert!(
-                reason(&waiting, condition::CLAIMED).1.ends_with(&format!("/{name}")),
-                "{waiting:?}"
-            );
+            let holder = format!("bead {BEAD} is claimed by Polecat {}/{name}", fixture.namespace);
+            let shows = |status: &PolecatStatus| {
+                let claimed = conditions::find(&status.conditions, condition::CLAIMED);
+                claimed.is_some_and(|c| c.message == holder)
+            };
+            fixture.wait(other, &holder, shows).await;
         }
         assert_eq!(fixture.live().await.len(), 1, "two polecats work on one bead");
         fixture.kubelet.finish(&pod, &ended(AgentExit::Completed, None)).await.unwrap();
