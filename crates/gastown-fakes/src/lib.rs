@@ -6,6 +6,7 @@
 //! operator's own code.
 
 pub mod bd_serve;
+pub mod black_hole;
 pub mod callers;
 pub mod git_http;
 pub mod hooks;

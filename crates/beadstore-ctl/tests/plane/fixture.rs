@@ -29,7 +29,7 @@ use kube::{Api, Client};
 use serde_json::json;
 
 /// The longest wait; nothing here takes that long.
-const TIMEOUT: Duration = Duration::from_secs(90);
+pub const TIMEOUT: Duration = Duration::from_secs(90);
 const ACCOUNT: &str = "beadstore-ctl";
 
 /// The address and the certificates of the controller.
@@ -143,8 +143,14 @@ impl Fixture {
     }
 
     pub async fn make_store(&self, name: &str) -> Result<BeadStore> {
-        let spec =
-            BeadStoreSpec { sync_interval: "5s".into(), ..BeadStoreSpec::of_rig(&self.rig, "gt-") };
+        self.make_store_at(name, None).await
+    }
+
+    /// A store in the repository at `url`, or in the rig's.
+    pub async fn make_store_at(&self, name: &str, url: Option<String>) -> Result<BeadStore> {
+        let of_rig = BeadStoreSpec::of_rig(&self.rig, "gt-");
+        let mut spec = BeadStoreSpec { sync_interval: "5s".into(), ..of_rig };
+        spec.git.url = url;
         Ok(self.stores().create(&PostParams::default(), &BeadStore::new(name, spec)).await?)
     }
 

@@ -11,13 +11,15 @@ use anyhow::{Context as _, Result, bail, ensure};
 use gastown_api::names::{condition, finalizer};
 use gastown_api::{BeadStore, BeadStorePhase, conditions};
 use gastown_cluster::install::SYSTEM as NAMESPACE;
+use gastown_fakes::black_hole::BlackHole;
 use gastown_fakes::repository::git;
 use gastown_fakes::{bd_serve, repository};
-use gastown_proto::v1::{CommentRequest, GetBeadsRequest, WatchBeadsRequest};
+use gastown_proto::v1::{CommentRequest, GetBeadsRequest, StoreRevision, WatchBeadsRequest};
 use kube::api::{DeleteParams, Patch, PatchParams};
 use serde_json::json;
+use tonic::Streaming;
 
-use crate::fixture::{Fixture, bead};
+use crate::fixture::{Fixture, TIMEOUT, bead};
 
 #[tokio::test]
 async fn claims_and_landings_reach_the_store_and_the_target_never_moves() -> Result<()> {
@@ -173,6 +175,16 @@ async fn a_status_that_is_erased_comes_back_and_the_go_operator_s_finalizer_goes
     fixture.until("beads", "its end", |store| store.is_none().then_some(())).await
 }
 
+/// The next revision of a rig's store; those of other rigs come as well.
+async fn revision_of(stream: &mut Streaming<StoreRevision>, rig: &str) -> Result<StoreRevision> {
+    loop {
+        let next = stream.message().await?.context("the stream ended")?;
+        if next.rig == rig {
+            return Ok(next);
+        }
+    }
+}
+
 #[tokio::test]
 async fn callers_read_comment_and_watch() -> Result<()> {
     let fixture = Fixture::new().await?;
@@ -193,13 +205,9 @@ async fn callers_read_comment_and_watch() -> Result<()> {
         "{found:?}"
     );
 
-    let mut revisions = fixture
-        .caller("convoy-ctl")
-        .await?
-        .watch(WatchBeadsRequest { rig: rig.clone() })
-        .await?
-        .into_inner();
-    let first = revisions.message().await?.context("a revision at once")?;
+    let mut revisions =
+        fixture.caller("convoy-ctl").await?.watch(WatchBeadsRequest {}).await?.into_inner();
+    let first = revision_of(&mut revisions, &rig).await?;
     let comment = CommentRequest {
         rig: rig.clone(),
         id: "gt-1".into(),
@@ -211,7 +219,7 @@ async fn callers_read_comment_and_watch() -> Result<()> {
         answer.changed && answer.bead.is_some_and(|bead| bead.comments.len() == 1),
         "the comment is there"
     );
-    let next = revisions.message().await?.context("the next revision")?;
+    let next = revision_of(&mut revisions, &rig).await?;
     ensure!(
         next.number > first.number && next.write_commit != first.write_commit,
         "{first:?} {next:?}"
@@ -335,8 +343,7 @@ async fn a_close_outlives_a_person_s_edit_and_a_reopening_outlives_the_landing()
     fixture.push(&[&later(&bead("gt-1", "Renamed")), &bead("gt-2", "Second")])?;
     let mut convoy = fixture.caller("convoy-ctl").await?;
     let asked = GetBeadsRequest { rig: fixture.rig.clone(), ids: vec!["gt-1".into()] };
-    let mut revisions =
-        convoy.watch(WatchBeadsRequest { rig: fixture.rig.clone() }).await?.into_inner();
+    let mut revisions = convoy.watch(WatchBeadsRequest {}).await?.into_inner();
     let renamed = loop {
         let found = convoy.get(asked.clone()).await?.into_inner().beads.remove(0);
         ensure!(found.status == "closed" && !found.ready, "an edit of the title reopened it");
@@ -372,5 +379,29 @@ async fn a_close_outlives_a_person_s_edit_and_a_reopening_outlives_the_landing()
     fixture.written("gt-2", "in_progress").await?;
     let found = convoy.get(asked).await?.into_inner().beads.remove(0);
     ensure!(found.status == "open", "it was closed again for the same request: {found:?}");
+    Ok(())
+}
+
+#[tokio::test]
+async fn stores_that_never_answer_hold_up_no_other_store() -> Result<()> {
+    // More than objects are reconciled at a time.
+    const SILENT: usize = 12;
+    let hole = BlackHole::listen().await?;
+    let mut all = Vec::new();
+    for n in 1..=SILENT {
+        let silent = Fixture::new().await?;
+        silent.make_rig().await?;
+        let url = format!("https://{}/beads.git", hole.authority(n));
+        silent.make_store_at("beads", Some(url)).await?;
+        all.push(silent);
+    }
+    hole.connections(SILENT, TIMEOUT).await?;
+    let fixture = Fixture::new().await?;
+    fixture.make_rig().await?;
+    fixture.make_store("beads").await?;
+    fixture.condition("beads", condition::READY, "True", "Ready").await?;
+    for silent in all {
+        silent.stores().delete("beads", &DeleteParams::default()).await?;
+    }
     Ok(())
 }

@@ -5,6 +5,7 @@
 
 mod building;
 mod committer;
+mod crowd;
 mod endpoint;
 mod fixture;
 mod forgeries;
