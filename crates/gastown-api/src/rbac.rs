@@ -293,6 +293,12 @@ const WITNESS: &[Grant] = &[
         &["patch"],
         "activity and the conditions Healthy and Saved, and nothing else",
     ),
+    grant(
+        OURS,
+        &["beadstores", "convoys", "mergerequests", "refineries", "rigs"],
+        &["get"],
+        "whether what an Escalation is about still exists",
+    ),
     grant("", &["pods"], &["get"], "checks the pod that attaches"),
     grant("authentication.k8s.io", &["tokenreviews"], &["create"], "who calls its gRPC server"),
     EVENTS,

@@ -19,6 +19,9 @@ pub const MAX_ATTEMPTS: u32 = 10;
 pub const RATE_LIMIT: usize = 20;
 /// See [`RATE_LIMIT`].
 pub const RATE_WINDOW: SignedDuration = SignedDuration::from_mins(1);
+/// What an Escalation is about may be missing for this long after it was raised: whoever raises it
+/// may know of the object before the API server shows it to others.
+pub const MISSING_FOR: SignedDuration = SignedDuration::from_mins(1);
 /// A closed Escalation is deleted after this long.
 pub const RETENTION: SignedDuration = SignedDuration::from_hours(7 * 24);
 /// The longest text that the state keeps, in characters.
@@ -190,6 +193,9 @@ pub struct Snapshot {
     pub acknowledged: bool,
     /// A person has closed it.
     pub closed: bool,
+    /// The object that it is about does not exist any more, in a sentence. Absent where that is not
+    /// known, or where the end of the object is not the end of the problem.
+    pub missing: Option<String>,
     /// What has happened to it so far.
     pub state: EscalationState,
     /// The routes of the rig's Witness.
@@ -234,6 +240,13 @@ pub fn decide(now: Timestamp, snapshot: &Snapshot) -> Plan {
     if snapshot.closed && state.closed.is_none() {
         state.closed = Some(now);
     }
+    let mut next = Vec::new();
+    if let Some(why) = &snapshot.missing {
+        match add(state.raised.unwrap_or(snapshot.created), MISSING_FOR) {
+            due if due <= now => state = state.settle(now, why),
+            due => next.push(due),
+        }
+    }
     let ends = [state.closed.filter(|_| snapshot.closed), state.settled.as_ref().map(|s| s.at)];
     if let Some(end) = ends.into_iter().flatten().min() {
         return closed(now, snapshot, state, end);
@@ -246,10 +259,9 @@ pub fn decide(now: Timestamp, snapshot: &Snapshot) -> Plan {
             state,
             attempts: Vec::new(),
             delete: false,
-            next: None,
+            next: next.into_iter().min(),
         };
     }
-    let mut next = Vec::new();
     if state.stale.len() < STALE_RAISES && severity(snapshot.severity, &state) < Severity::Critical
     {
         let due = add(state.stale.last().copied().unwrap_or(snapshot.created), STALE_AFTER);

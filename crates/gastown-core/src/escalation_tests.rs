@@ -18,6 +18,7 @@ fn snapshot(severity: Severity) -> Snapshot {
         created: at(0),
         acknowledged: false,
         closed: false,
+        missing: None,
         state: EscalationState::default().raise(at(0)),
         routes: vec![route("mayor", Severity::Low), route("pager", Severity::Critical)],
     }
@@ -135,6 +136,21 @@ fn a_settled_escalation_is_closed_keeps_its_reason_and_is_deleted_after_a_week()
     assert_eq!((plan.phase, plan.delete), (EscalationPhase::Closed, false));
     assert_eq!(plan.state.settled.unwrap().why, "it works again");
     assert!(decide(at(9 + 7 * 24 * HOUR), &snapshot).delete);
+}
+
+#[test]
+fn what_is_about_an_object_that_is_gone_is_closed_once_that_is_certain() {
+    let mut snapshot = snapshot(Severity::High);
+    snapshot.missing = Some("Polecat team/toast does not exist any more".to_owned());
+    let plan = decide(at(59), &snapshot);
+    assert_eq!((plan.phase, plan.next), (EscalationPhase::Open, Some(at(60))));
+    for acknowledged in [false, true] {
+        snapshot.acknowledged = acknowledged;
+        let plan = decide(at(60), &snapshot);
+        assert_eq!((plan.phase, plan.attempts.len()), (EscalationPhase::Closed, 0));
+        let settled = plan.state.settled.unwrap();
+        assert_eq!(settled.why, "Polecat team/toast does not exist any more");
+    }
 }
 
 #[test]

@@ -35,7 +35,8 @@ pub use claim::{BeadRequest, ClaimFacts, ClaimRecord, claim_name};
 pub use claim_intent::awaits_close;
 pub use decide::{Assessment, assess, decide};
 pub use deliveries::{
-    BeadView, COMMENT_TRIES, Deliveries, ESCALATION_TRIES, EscalationRequest, Failure, Submitted,
+    BeadView, COMMENT_TRIES, Deliveries, ESCALATION_TRIES, EscalationRequest, Failure, LOSS,
+    Submitted,
 };
 pub use drain::UNHEALTHY;
 pub use facts::{

@@ -70,6 +70,7 @@ type Published = HashMap<(String, &'static str), (String, String)>;
 /// The recorder of Events. Clones share.
 #[derive(Clone)]
 pub struct Events {
+    recorder: Recorder,
     queue: mpsc::Sender<(ObjectReference, Note)>,
     published: Arc<Mutex<Published>>,
     metrics: Metrics,
@@ -84,16 +85,10 @@ impl Events {
         };
         let recorder = Recorder::new(client, reporter);
         let (queue, mut waiting) = mpsc::channel::<(ObjectReference, Note)>(QUEUE);
+        let sender = recorder.clone();
         tokio::spawn(async move {
             while let Some((object, note)) = waiting.recv().await {
-                let event = Event {
-                    type_: if note.warning { EventType::Warning } else { EventType::Normal },
-                    action: note.topic.to_owned(),
-                    reason: note.reason,
-                    note: Some(text::truncate(&note.message, MAX_NOTE).to_owned()),
-                    secondary: note.related,
-                };
-                if let Err(error) = recorder.publish(&event, &object).await {
+                if let Err(error) = sender.publish(&event(note), &object).await {
                     tracing::debug!(
                         error = &error as &dyn std::error::Error,
                         "an Event could not be published"
@@ -101,7 +96,16 @@ impl Events {
                 }
             }
         });
-        Self { queue, published: Arc::default(), metrics: metrics.clone() }
+        Self { recorder, queue, published: Arc::default(), metrics: metrics.clone() }
+    }
+
+    /// Publishes an Event now, and returns once the API server has it.
+    pub async fn deliver<K: Resource<DynamicType = ()>>(
+        &self,
+        object: &K,
+        note: Note,
+    ) -> Result<(), kube::Error> {
+        self.recorder.publish(&event(note), &object.object_ref(&())).await
     }
 
     /// Publishes an Event, unless it is the same as the last one about this topic of the object.
@@ -121,5 +125,15 @@ impl Events {
         if self.queue.try_send((object.object_ref(&()), note)).is_err() {
             self.metrics.events_dropped.inc();
         }
+    }
+}
+
+fn event(note: Note) -> Event {
+    Event {
+        type_: if note.warning { EventType::Warning } else { EventType::Normal },
+        action: note.topic.to_owned(),
+        reason: note.reason,
+        note: Some(text::truncate(&note.message, MAX_NOTE).to_owned()),
+        secondary: note.related,
     }
 }

@@ -8,6 +8,7 @@ mod notification;
 use gastown_api::{Channel, Escalation, Route, SecretKeyRef};
 use gastown_core::escalation::Outcome;
 use gastown_runtime::events::{Events, Note};
+use gastown_runtime::sentence;
 use k8s_openapi::api::core::v1::Secret;
 use kube::{Api, Client};
 
@@ -34,12 +35,11 @@ impl Channels {
     ) -> Outcome {
         let outcome = match (route.channel, &route.webhook, &route.slack, &route.email) {
             (Channel::Mayor, ..) => {
-                // One topic for each object: a higher severity is another message of it.
-                events.publish(
-                    object,
-                    Note::warning("Escalation", "Escalated", notification.headline()),
-                );
-                Ok(Outcome::Sent)
+                let note = Note::warning("Escalation", "Escalated", notification.headline());
+                let sent = events.deliver(object, note).await;
+                sent.map(|()| Outcome::Sent).map_err(|error| {
+                    format!("creating an Event of the Escalation: {}", sentence::of(&error))
+                })
             }
             (Channel::Webhook, Some(to), ..) => {
                 self.post(

@@ -15,6 +15,9 @@ use crate::{delivery, gather, report};
 /// No Escalation is reconciled again sooner than this.
 const MIN_REQUEUE: Duration = Duration::from_millis(100);
 
+/// A longer wait ends at the next resync: it is looked for what an Escalation is about.
+const LOOKED_FOR: Duration = Duration::from_secs(600);
+
 pub(crate) async fn reconcile(object: Arc<Escalation>, ctx: Arc<Context>) -> Result<Action, Error> {
     if object.metadata.deletion_timestamp.is_some() {
         return Ok(Action::await_change());
@@ -22,7 +25,7 @@ pub(crate) async fn reconcile(object: Arc<Escalation>, ctx: Arc<Context>) -> Res
     let now = Timestamp::now();
     let witness = ctx.active_witness(&object.spec.rig_ref);
     let routes = gather::routes(witness.as_deref()); // pure
-    let snapshot = gather::escalation(&object, witness.as_deref(), &routes, now, &ctx); // pure
+    let snapshot = gather::escalation(&object, witness.as_deref(), &routes, now, &ctx).await; // client
     let plan = escalation::decide(now, &snapshot); // pure
     tracing::debug!(?plan, "decided");
     if plan.delete {
@@ -39,7 +42,10 @@ pub(crate) async fn reconcile(object: Arc<Escalation>, ctx: Arc<Context>) -> Res
 fn next(plan: &Plan, state: &EscalationState, now: Timestamp) -> Action {
     let retry = state.deliveries.iter().filter_map(|d| d.next).min();
     let next = [plan.next, retry].into_iter().flatten().min();
-    next.map_or_else(resync, |t| {
-        Action::requeue(t.duration_since(now).unsigned_abs().max(MIN_REQUEUE))
-    })
+    let wait = next.map(|t| t.duration_since(now).unsigned_abs().max(MIN_REQUEUE));
+    match wait {
+        Some(wait) if wait < LOOKED_FOR => Action::requeue(wait),
+        // What it is about may be gone by then.
+        _ => resync(),
+    }
 }

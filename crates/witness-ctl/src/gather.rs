@@ -3,12 +3,15 @@
 use gastown_api::conditions::Draft;
 use gastown_api::names::{condition, reason};
 use gastown_api::{
-    Escalation, Polecat, PolecatPhase, Route, Witness, WitnessSpec, conditions, duration,
+    BeadStore, Convoy, Escalation, MergeRequest, Polecat, PolecatPhase, Refinery, RelatedObject,
+    Rig, Route, Witness, WitnessSpec, conditions, duration,
 };
 use gastown_core::escalation::{self, RouteSnapshot};
+use gastown_core::polecat;
 use gastown_core::witness::{self, PolecatHealth, Shown, Snapshot, Thresholds};
 use jiff::{SignedDuration, Timestamp};
-use kube::ResourceExt as _;
+use kube::api::{ApiResource, DynamicObject};
+use kube::{Api, Resource, ResourceExt as _};
 
 use crate::context::{Context, Pass};
 use crate::escalations;
@@ -99,7 +102,7 @@ pub(crate) fn routes(witness: Option<&Witness>) -> Vec<Route> {
 }
 
 /// The snapshot of an Escalation, whose rig's active Witness has these routes.
-pub(crate) fn escalation(
+pub(crate) async fn escalation(
     object: &Escalation,
     witness: Option<&Witness>,
     routes: &[Route],
@@ -116,7 +119,53 @@ pub(crate) fn escalation(
         created: object.creation_timestamp().map_or(now, |t| t.0),
         acknowledged: object.spec.acknowledged.is_some(),
         closed: object.spec.closed.is_some(),
+        missing: missing(object, ctx).await,
         state: escalations::state(object),
         routes: routes.iter().map(route).collect(),
     }
+}
+
+/// That the object which an open Escalation is about does not exist any more, in a sentence. Lost
+/// work stays lost without its Polecat.
+async fn missing(object: &Escalation, ctx: &Context) -> Option<String> {
+    let about = object.spec.related_object.as_ref()?;
+    let outlives = object.spec.cause.ends_with(polecat::LOSS);
+    if outlives || !escalations::is_open(object) {
+        return None;
+    }
+    let RelatedObject { kind, namespace, name } = about;
+    let resource = resource(kind)?;
+    let client = ctx.runtime.client.clone();
+    let api: Api<DynamicObject> = match namespace {
+        Some(namespace) => Api::namespaced_with(client, namespace, &resource),
+        None => Api::all_with(client, &resource),
+    };
+    match api.get_metadata_opt(name).await {
+        Ok(found) => found.is_none().then(|| {
+            let name = namespace.as_ref().map_or_else(|| name.clone(), |n| format!("{n}/{name}"));
+            format!("{kind} {name} does not exist any more")
+        }),
+        Err(error) => {
+            let error = &error as &dyn std::error::Error;
+            tracing::debug!(kind, name, error, "what an Escalation is about cannot be read");
+            None
+        }
+    }
+}
+
+/// The resource of a kind that Escalations are about.
+fn resource(kind: &str) -> Option<ApiResource> {
+    fn of<K: Resource<DynamicType = ()>>(kind: &str) -> Option<ApiResource> {
+        (K::kind(&()) == kind).then(|| ApiResource::erase::<K>(&()))
+    }
+    let all = [
+        of::<Polecat>,
+        of::<MergeRequest>,
+        of::<Convoy>,
+        of::<BeadStore>,
+        of::<Refinery>,
+        of::<Witness>,
+        of::<Rig>,
+    ];
+    all.iter().find_map(|of| of(kind))
 }

@@ -56,8 +56,8 @@ pub struct BeadView {
     pub tries: u32,
 }
 
-/// The end of the cause of an Escalation about lost work.
-const LOSS: &str = "/lost";
+/// The end of the cause of an Escalation about lost work, which is lost without its Polecat too.
+pub const LOSS: &str = "/lost";
 
 /// refinery-ctl's acknowledgement.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -2,11 +2,12 @@
 //! by whoever raised them.
 
 use anyhow::{Context as _, Result, ensure};
-use gastown_api::names::condition;
+use gastown_api::names::{annotation, condition};
 use gastown_api::{
-    Acknowledgement, DeliveryState, Escalation, EscalationPhase, EscalationSpec, Severity,
+    Acknowledgement, DeliveryState, Escalation, EscalationPhase, EscalationSpec, Severity, Witness,
     conditions,
 };
+use gastown_fakes::black_hole::BlackHole;
 use gastown_proto::v1::{RaiseRequest, SettleRequest};
 use k8s_openapi::api::core::v1::Secret;
 use k8s_openapi::api::events::v1::Event;
@@ -14,7 +15,7 @@ use kube::api::{ListParams, Patch, PatchParams, PostParams};
 use kube::{Api, ResourceExt as _};
 use serde_json::json;
 
-use crate::fixture::Fixture;
+use crate::fixture::{Fixture, TIMEOUT};
 
 fn request(fixture: &Fixture) -> RaiseRequest {
     RaiseRequest {
@@ -199,19 +200,25 @@ async fn only_the_callers_of_the_table_may_raise_and_settle() -> Result<()> {
     Ok(())
 }
 
-#[tokio::test]
-async fn a_route_reads_its_url_from_a_secret_and_names_a_missing_key() -> Result<()> {
-    let fixture = Fixture::new().await?;
-    let release = "gastown-system";
+/// A webhook that takes what is sent to it.
+async fn webhook() -> Result<(String, tokio::sync::mpsc::Receiver<serde_json::Value>)> {
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await?;
     let url = format!("http://{}/hook", listener.local_addr()?);
-    let (sender, mut posts) = tokio::sync::mpsc::channel::<serde_json::Value>(8);
+    let (sender, posts) = tokio::sync::mpsc::channel::<serde_json::Value>(8);
     let take = move |axum::Json(body): axum::Json<serde_json::Value>| {
         let sender = sender.clone();
         async move { drop(sender.send(body).await) }
     };
     let app = axum::Router::new().route("/hook", axum::routing::post(take));
     tokio::spawn(async move { axum::serve(listener, app).await });
+    Ok((url, posts))
+}
+
+#[tokio::test]
+async fn a_route_reads_its_url_from_a_secret_and_names_a_missing_key() -> Result<()> {
+    let fixture = Fixture::new().await?;
+    let release = "gastown-system";
+    let (url, mut posts) = webhook().await?;
     let secret = format!("channels-{}", fixture.namespace);
     let object: Secret = serde_json::from_value(
         json!({ "metadata": { "name": secret }, "stringData": { "url": url } }),
@@ -285,5 +292,88 @@ async fn a_witness_of_another_namespace_may_not_read_secrets_and_reports_it() ->
         message(&seen)
     );
     ensure!(seen.name_any() == name);
+    Ok(())
+}
+
+/// Creates an Escalation that was raised long ago about a Polecat.
+async fn raised_long_ago(fixture: &Fixture, polecat: &str, reason: &str) -> Result<String> {
+    let spec = json!({
+        "severity": "high",
+        "cause": format!("polecat/{}/{polecat}/{reason}", fixture.namespace),
+        "summary": "It does not go on.",
+        "source": "polecat-ctl",
+        "rigRef": fixture.rig,
+        "relatedObject": { "kind": "Polecat", "namespace": fixture.namespace, "name": polecat },
+    });
+    let name = format!("{polecat}-{}", reason.to_lowercase());
+    let mut object = Escalation::new(&name, serde_json::from_value(spec)?);
+    let state = json!({ "raises": 1, "raised": "2020-01-01T00:00:00Z" }).to_string();
+    object.metadata.annotations = Some([(annotation::ESCALATION_STATE.to_owned(), state)].into());
+    fixture.api::<Escalation>().create(&PostParams::default(), &object).await?;
+    Ok(name)
+}
+
+#[tokio::test]
+async fn an_escalation_about_an_object_that_is_gone_is_closed_unless_it_is_about_lost_work()
+-> Result<()> {
+    let fixture = Fixture::new().await?;
+    fixture.polecat("here").await?;
+    let present = raised_long_ago(&fixture, "here", "AttemptsSpent").await?;
+    let lost = raised_long_ago(&fixture, "gone", "lost").await?;
+    let gone = raised_long_ago(&fixture, "gone", "AttemptsSpent").await?;
+    let closed = fixture.escalation(&gone, "its end", in_phase(EscalationPhase::Closed)).await?;
+    let why = format!("Polecat {}/gone does not exist any more", fixture.namespace);
+    ensure!(closed.status.and_then(|s| s.closed_reason) == Some(why));
+    for open in [present, lost] {
+        let seen = fixture.escalation(&open, "a delivery", delivered).await?;
+        ensure!(in_phase(EscalationPhase::Open)(&seen), "{seen:?}");
+    }
+    Ok(())
+}
+
+/// A Witness of a rig of this name, whose only route is a webhook at `url`, and an Escalation.
+async fn escalating_rig(fixture: &Fixture, name: &str, url: &str) -> Result<()> {
+    let (client, params) = (&fixture.client, PostParams::default());
+    let release = gastown_cluster::install::SYSTEM;
+    let secret = json!({ "metadata": { "name": name }, "stringData": { "url": url } });
+    let secrets: Api<Secret> = Api::namespaced(client.clone(), release);
+    secrets.create(&params, &serde_json::from_value(secret)?).await?;
+    let spec = json!({
+        "rigRef": name,
+        "routes": [
+            { "channel": "webhook", "webhook": { "urlSecretRef": { "name": name, "key": "url" } } },
+        ],
+    });
+    let witness = Witness::new(name, serde_json::from_value(spec)?);
+    let witnesses: Api<Witness> = Api::namespaced(client.clone(), release);
+    witnesses.create(&params, &witness).await?;
+    // It must be active before the first delivery, or that goes to the mayor.
+    let active = |w: Option<&Witness>| w?.status.as_ref()?.phase.map(drop);
+    gastown_cluster::install::until(TIMEOUT, &witnesses, name, "active", active).await?;
+    let spec = json!({
+        "severity": "medium", "cause": "by-hand", "summary": "Look.", "source": "ada",
+        "rigRef": name,
+    });
+    let escalation = Escalation::new(name, serde_json::from_value(spec)?);
+    fixture.api::<Escalation>().create(&params, &escalation).await?;
+    Ok(())
+}
+
+#[tokio::test]
+async fn webhooks_that_never_answer_hold_up_no_other_route() -> Result<()> {
+    // More than objects are reconciled at a time.
+    const SILENT: usize = 12;
+    let fixture = Fixture::new().await?;
+    let hole = BlackHole::listen().await?;
+    for n in 1..=SILENT {
+        let url = format!("http://{}/hook", hole.authority(n));
+        escalating_rig(&fixture, &format!("silent-{n}-{}", fixture.namespace), &url).await?;
+    }
+    hole.connections(SILENT, TIMEOUT).await?;
+    let (url, mut posts) = webhook().await?;
+    let healthy = format!("healthy-{}", fixture.namespace);
+    escalating_rig(&fixture, &healthy, &url).await?;
+    let post = tokio::time::timeout(TIMEOUT, posts.recv()).await?.context("a post")?;
+    ensure!(post["name"] == healthy.as_str(), "{post}");
     Ok(())
 }
