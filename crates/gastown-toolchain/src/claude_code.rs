@@ -13,6 +13,34 @@ pub const CLAUDE_CODE_VERSION: &str = "2.1.330";
 
 const PACKAGE: &str = "@anthropic-ai/claude-code-linux-x64";
 
+/// What npm is asked for, and the hash that it checks what it fetches against.
+const MANIFEST: &str = include_str!("../modules/claude-code/package.json");
+const LOCK: &str = include_str!("../modules/claude-code/package-lock.json");
+
+/// A package of npm's, as locked.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NpmPackage {
+    /// The name, with its scope.
+    pub name: String,
+    /// The version.
+    pub version: String,
+    /// The hash of the package, such as `sha512-` and base64.
+    pub integrity: String,
+}
+
+/// The package that [`claude_code`] fetches.
+pub fn claude_code_package() -> Result<NpmPackage> {
+    let lock: serde_json::Value =
+        serde_json::from_str(LOCK).context("reading package-lock.json")?;
+    let entry = &lock["packages"][format!("node_modules/{PACKAGE}")];
+    let text = |key: &str| {
+        let text = entry[key].as_str().map(str::to_owned);
+        text.with_context(|| format!("package-lock.json has no {key} of {PACKAGE}"))
+    };
+    let (version, integrity) = (text("version")?, text("integrity")?);
+    Ok(NpmPackage { name: PACKAGE.to_owned(), version, integrity })
+}
+
 /// Whether [`claude_code`] returns without fetching anything.
 pub fn has_claude_code() -> bool {
     folder().is_ok_and(|folder| program(&folder).is_file())
@@ -49,7 +77,8 @@ pub fn claude_code() -> Result<PathBuf> {
 }
 
 fn folder() -> Result<PathBuf> {
-    Ok(cache::dir()?.join(format!("claude-code-{CLAUDE_CODE_VERSION}")))
+    let key = crate::parts::key([MANIFEST, LOCK]);
+    Ok(cache::dir()?.join(format!("claude-code-{CLAUDE_CODE_VERSION}-{key}")))
 }
 
 fn program(folder: &Path) -> PathBuf {
@@ -57,20 +86,45 @@ fn program(folder: &Path) -> PathBuf {
 }
 
 fn fetch(folder: &Path) -> Result<()> {
+    std::fs::create_dir_all(folder).with_context(|| format!("creating {}", folder.display()))?;
+    std::fs::write(folder.join("package.json"), MANIFEST)?;
+    std::fs::write(folder.join("package-lock.json"), LOCK)?;
     let mut npm = Command::new("npm");
-    npm.args(["install", "--no-audit", "--no-fund", "--no-save", "--ignore-scripts"])
-        .args(["--loglevel=error", "--prefix"])
+    // `ci` installs what is locked and nothing else, and refuses what has another hash.
+    npm.args(["ci", "--no-audit", "--no-fund", "--ignore-scripts", "--loglevel=error", "--prefix"])
         .arg(folder)
-        .arg(format!("{PACKAGE}@{CLAUDE_CODE_VERSION}"))
         .stdin(Stdio::null());
     let out = npm
         .output()
         .context("npm is needed to fetch Claude Code; install it with: apt-get install -y npm")?;
     if !out.status.success() {
         bail!(
-            "npm install {PACKAGE}@{CLAUDE_CODE_VERSION}: {}",
+            "npm ci of {PACKAGE}@{CLAUDE_CODE_VERSION}, as crates/gastown-toolchain/modules/claude-code locks it (to lock another version, change package.json there and run `npm install --package-lock-only`): {}",
             String::from_utf8_lossy(&out.stderr).trim()
         );
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_version_is_the_locked_one_and_has_a_hash() {
+        let package = claude_code_package().unwrap();
+        assert_eq!(package.version, CLAUDE_CODE_VERSION);
+        assert!(package.integrity.starts_with("sha512-"), "{package:?}");
+    }
+
+    #[test]
+    fn every_package_of_npm_is_locked_with_its_hash() {
+        let lock: serde_json::Value = serde_json::from_str(LOCK).unwrap();
+        let packages = lock["packages"].as_object().unwrap();
+        let fetched: Vec<_> = packages.iter().filter(|(path, _)| !path.is_empty()).collect();
+        assert!(!fetched.is_empty());
+        assert!(fetched.iter().all(|(_, package)| package["integrity"].is_string()), "{lock}");
+        let asked: serde_json::Value = serde_json::from_str(MANIFEST).unwrap();
+        assert_eq!(asked["dependencies"][PACKAGE], CLAUDE_CODE_VERSION);
+    }
 }

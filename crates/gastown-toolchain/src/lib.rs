@@ -20,7 +20,9 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
 
-pub use claude_code::{CLAUDE_CODE_VERSION, claude_code, has_claude_code};
+pub use claude_code::{
+    CLAUDE_CODE_VERSION, NpmPackage, claude_code, claude_code_package, has_claude_code,
+};
 use parts::{CNI, CONTAINERD, CONTROL_PLANE, COREDNS, ETCD, HELM, KUBE_ROUTER, NODE, Part};
 pub use tail::tail;
 
