@@ -114,9 +114,9 @@ pub struct ImagesArgs {
     /// The tag to push them under; by default this version.
     #[arg(long, requires = "push")]
     pub tag: Option<String>,
-    /// Take today's Debian packages instead of those kept from an earlier build.
-    #[arg(long)]
-    pub refresh: bool,
+    /// Build nothing, and lock today's Debian packages: writes images/debian.lock.
+    #[arg(long, exclusive = true)]
+    pub relock: bool,
 }
 
 /// Flags of `cargo xtask uninstall`.

@@ -63,6 +63,7 @@ impl Needs {
                 Self { programs: vec![Programs::ControlPlane], ..Self::default() }
             }
             Command::Cluster(_) | Command::Gen(_) => Self::default(),
+            Command::Images(args) if args.relock => Self::default(),
             Command::Images(args) => {
                 let release = args.release || args.push.is_some();
                 let needs = Self { release, ..Self::default() }.with_images();

@@ -112,7 +112,7 @@ impl DemoCluster {
             self.kubeconfig = cluster.kubeconfig();
             clock
                 .time("images", async {
-                    images::load(&images::build(&[], Build::Dev, false).await?, Some(&dir)).await
+                    images::load(&images::build(&[], Build::Dev).await?, Some(&dir)).await
                 })
                 .await?;
         }

@@ -5,13 +5,18 @@
 //! is not loaded again.
 
 mod built;
+mod crates;
+mod debs;
 mod docker;
+mod lock;
 mod names;
 mod programs;
 mod push;
 mod recipe;
 mod registry;
 mod rootfs;
+mod sbom;
+mod spdx;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
@@ -24,6 +29,7 @@ use xtask::cli::ImagesArgs;
 
 use crate::util;
 pub use built::Built;
+use lock::Lock;
 pub use names::{Names, version};
 pub use programs::{Build, compile};
 use recipe::{Agent, Recipe, USER};
@@ -33,12 +39,16 @@ pub async fn run(args: ImagesArgs) -> Result<()> {
     // Images that others pull are release builds.
     let is_release = args.release || args.push.is_some();
     let kind = if is_release { Build::Release } else { Build::Dev };
+    if args.relock {
+        return tokio::task::spawn_blocking(relock).await?;
+    }
     // Checked before the long build.
     let names = Names::new(args.push.as_deref(), args.tag.as_deref())?;
-    let built = build(&args.names, kind, args.refresh).await?;
+    let built = build(&args.names, kind).await?;
     for image in &built {
         let size = std::fs::metadata(&image.path)?.len() >> 20;
         println!("{}  {size} MiB  {}", image.reference, image.digest);
+        println!("  {}", image.sbom.display());
     }
     if args.load {
         load(&built, args.dir.as_deref()).await?;
@@ -49,13 +59,21 @@ pub async fn run(args: ImagesArgs) -> Result<()> {
     Ok(())
 }
 
+/// Locks the newest packages of Debian and the newest dependencies of npm's packages.
+fn relock() -> Result<()> {
+    let recipes = recipe::read_all(&util::root().join("images"))?;
+    let packages: BTreeSet<&str> =
+        recipes.values().flat_map(|r| r.packages.iter().map(String::as_str)).collect();
+    debs::relock(&packages.into_iter().collect::<Vec<_>>())
+}
+
 /// The path that an image's layout is written to.
 pub fn layout(name: &str, build: Build) -> PathBuf {
     build.folder().join(format!("{name}.tar"))
 }
 
 /// Builds the named images, or all. Those whose inputs have not changed are left as they are.
-pub async fn build(names: &[String], build: Build, refresh: bool) -> Result<Vec<Built>> {
+pub async fn build(names: &[String], build: Build) -> Result<Vec<Built>> {
     let recipes = recipe::read_all(&util::root().join("images"))?;
     let wanted: BTreeMap<String, Recipe> = if names.is_empty() {
         recipes.clone().into_iter().filter(|(_, r)| !r.base).collect()
@@ -70,8 +88,7 @@ pub async fn build(names: &[String], build: Build, refresh: bool) -> Result<Vec<
         agents.insert(agent, program);
     }
     // It blocks, and the caller may have to react to a signal meanwhile.
-    tokio::task::spawn_blocking(move || build_all(&recipes, &wanted, &agents, build, refresh))
-        .await?
+    tokio::task::spawn_blocking(move || build_all(&recipes, &wanted, &agents, build)).await?
 }
 
 /// Loads images into the node of the cluster in `dir`, except those that it has.
@@ -98,14 +115,19 @@ fn build_all(
     wanted: &BTreeMap<String, Recipe>,
     agents: &BTreeMap<Agent, PathBuf>,
     build: Build,
-    refresh: bool,
 ) -> Result<Vec<Built>> {
     util::need_debian(&[("strip", "binutils")])?;
     let names = wanted.values().flat_map(|r| r.binaries.keys()).map(String::as_str).collect();
     let binaries = compile(&names, build)?;
-    let bases = bases(recipes, wanted, refresh)?;
-    let parts = Parts { binaries: &binaries, agents, bases: &bases, build, refresh };
-    wanted.iter().map(|(name, recipe)| build_one(name, recipe, &parts)).collect()
+    let lock = Lock::read()?;
+    let bases = bases(recipes, wanted, &lock)?;
+    let parts = Parts { binaries: &binaries, agents, bases: &bases, build, lock: &lock };
+    let mut built = Vec::new();
+    for (name, recipe) in wanted {
+        built.push(build_one(name, recipe, &parts)?);
+    }
+    write_sboms(wanted, &built, &parts)?;
+    Ok(built)
 }
 
 fn pick(recipes: &BTreeMap<String, Recipe>, name: &str) -> Result<(String, Recipe)> {
@@ -128,7 +150,7 @@ struct Base {
 fn bases<'a>(
     all: &BTreeMap<String, Recipe>,
     wanted: &'a BTreeMap<String, Recipe>,
-    refresh: bool,
+    lock: &Lock,
 ) -> Result<BTreeMap<&'a str, Base>> {
     let needed: BTreeSet<&str> = wanted
         .values()
@@ -137,7 +159,7 @@ fn bases<'a>(
         .collect();
     let base = |name: &'a str| {
         let packages: BTreeSet<String> = all[name].packages.iter().cloned().collect();
-        Ok((name, Base { rootfs: rootfs::debian(&packages, refresh)?, packages }))
+        Ok((name, Base { rootfs: rootfs::debian(&packages, lock)?, packages }))
     };
     needed.into_iter().map(base).collect()
 }
@@ -148,7 +170,7 @@ struct Parts<'a> {
     agents: &'a BTreeMap<Agent, PathBuf>,
     bases: &'a BTreeMap<&'a str, Base>,
     build: Build,
-    refresh: bool,
+    lock: &'a Lock,
 }
 
 fn build_one(name: &str, recipe: &Recipe, parts: &Parts<'_>) -> Result<Built> {
@@ -157,16 +179,74 @@ fn build_one(name: &str, recipe: &Recipe, parts: &Parts<'_>) -> Result<Built> {
     let path = layout(name, parts.build);
     let stamp = path.with_extension("inputs");
     let inputs = Digest::of(format!("{image:?}\n{}", times(&image.files)?).as_bytes()).to_string();
+    let sbom = path.with_extension("spdx.json");
+    let built =
+        |digest| Built { name: name.to_owned(), reference, path: path.clone(), sbom, digest };
     if path.is_file() && std::fs::read_to_string(&stamp).is_ok_and(|before| before == inputs) {
         let (_, digest) = oci::identify(&path)?;
-        return Ok(Built { name: name.to_owned(), reference, path, digest });
+        return Ok(built(digest));
     }
     println!("images: writing {name}");
     let start = Instant::now();
     let digest = image.builder.write(&path)?;
     std::fs::write(&stamp, inputs)?;
     println!("images: {name} in {:.1} s", start.elapsed().as_secs_f32());
-    Ok(Built { name: name.to_owned(), reference, path, digest })
+    Ok(built(digest))
+}
+
+/// Writes the lists of what is in images that have none of this digest.
+fn write_sboms(
+    wanted: &BTreeMap<String, Recipe>,
+    built: &[Built],
+    parts: &Parts<'_>,
+) -> Result<()> {
+    let is_old = |image: &&Built| {
+        let written = std::fs::read_to_string(&image.sbom).unwrap_or_default();
+        !written.contains(image.digest.as_str().trim_start_matches("sha256:"))
+    };
+    let old: Vec<&Built> = built.iter().filter(is_old).collect();
+    if old.is_empty() {
+        return Ok(());
+    }
+    let (created, linked) = (sbom::created()?, sbom::linked()?);
+    let programs = wanted.values().flat_map(|r| r.binaries.keys()).map(String::as_str).collect();
+    let owners = programs::owners(&programs)?;
+    let graph = crates::Graph::of(&owners.values().cloned().collect(), parts.build)?;
+    for image in old {
+        let recipe = &wanted[&image.name];
+        let npm = recipe.agents.keys().map(|agent| agent.package()).collect::<Result<Vec<_>>>()?;
+        let contents = sbom::Parts {
+            name: &image.name,
+            version: &version()?,
+            digest: &image.digest,
+            debian: &debian_packages(recipe, parts)?,
+            lock: parts.lock,
+            programs: &recipe
+                .binaries
+                .keys()
+                .map(|name| (name.clone(), owners[name].clone()))
+                .collect(),
+            crates: Some(&graph),
+            linked: &linked,
+            npm: &npm,
+        };
+        let document = sbom::document(&contents, created.clone())
+            .with_context(|| format!("the list of what is in {}", image.name))?;
+        std::fs::write(&image.sbom, serde_json::to_string_pretty(&document)?)
+            .with_context(|| format!("writing {}", image.sbom.display()))?;
+    }
+    Ok(())
+}
+
+/// The Debian packages whose files an image has.
+fn debian_packages(recipe: &Recipe, parts: &Parts<'_>) -> Result<BTreeSet<String>> {
+    let mut packages: BTreeSet<String> = recipe.copy.iter().map(|c| c.package.clone()).collect();
+    if let Some(base) = recipe.from.as_deref() {
+        let all = parts.bases[base].packages.iter().chain(&recipe.packages).cloned().collect();
+        let status = rootfs::file_of(&rootfs::debian(&all, parts.lock)?, "/var/lib/dpkg/status")?;
+        packages.extend(sbom::installed(&String::from_utf8_lossy(&status)));
+    }
+    Ok(packages)
 }
 
 /// An image to write and the files that go into it.
@@ -194,7 +274,7 @@ fn assemble(reference: &str, recipe: &Recipe, parts: &Parts<'_>) -> Result<Assem
     }
     let mut top = Layer::new();
     if let Some(base) = recipe.from.as_deref() {
-        for layer in root_layers(&parts.bases[base], &recipe.packages, parts.refresh)? {
+        for layer in root_layers(&parts.bases[base], &recipe.packages, parts.lock)? {
             files.insert(layer.clone());
             builder = builder.layer_tar(layer);
         }
@@ -234,12 +314,12 @@ fn assemble(reference: &str, recipe: &Recipe, parts: &Parts<'_>) -> Result<Assem
 }
 
 /// The layers of a root file system: the base that several images share, and what this image adds.
-fn root_layers(base: &Base, packages: &[String], refresh: bool) -> Result<Vec<PathBuf>> {
+fn root_layers(base: &Base, packages: &[String], lock: &Lock) -> Result<Vec<PathBuf>> {
     if packages.is_empty() {
         return Ok(vec![base.rootfs.clone()]);
     }
     let all = base.packages.iter().chain(packages).cloned().collect();
-    let full = rootfs::debian(&all, refresh)?;
+    let full = rootfs::debian(&all, lock)?;
     Ok(vec![base.rootfs.clone(), rootfs::layer_between(&base.rootfs, &full)?])
 }
 

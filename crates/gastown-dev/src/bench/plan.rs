@@ -217,7 +217,7 @@ async fn memory(kubectl: &Kubectl) -> Result<BTreeMap<String, u64>> {
 
 async fn image_sizes() -> Result<BTreeMap<String, u64>> {
     let mut sizes = BTreeMap::new();
-    for image in images::build(&[], Build::Dev, false).await? {
+    for image in images::build(&[], Build::Dev).await? {
         let size =
             std::fs::metadata(&image.path).with_context(|| image.path.display().to_string())?.len();
         sizes.insert(image.reference, size);

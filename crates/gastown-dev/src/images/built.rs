@@ -13,6 +13,8 @@ pub struct Built {
     pub reference: String,
     /// The path of the image layout, a tar.
     pub path: PathBuf,
+    /// The path of the list of what is in it, an SPDX document.
+    pub sbom: PathBuf,
     /// The digest of its manifest, by which a node knows it.
     pub digest: Digest,
 }

@@ -60,15 +60,25 @@ pub fn compile(wanted: &BTreeSet<&str>, build: Build) -> Result<BTreeMap<String,
     wanted.iter().map(copy).collect()
 }
 
+/// The packages of this workspace that have some programs.
+pub fn owners(wanted: &BTreeSet<&str>) -> Result<BTreeMap<String, String>> {
+    let owners = owners_of(&metadata()?, wanted);
+    let unknown: Vec<_> = wanted.iter().filter(|name| !owners.contains_key(**name)).collect();
+    ensure!(unknown.is_empty(), "no package has the programs {unknown:?}");
+    Ok(owners)
+}
+
+fn metadata() -> Result<Value> {
+    let mut command = util::cargo();
+    command.args(["metadata", "--no-deps", "--format-version", "1", "--locked"]);
+    serde_json::from_str(&util::output(&mut command)?).context("reading cargo metadata")
+}
+
 /// The selection of packages and the compiler's flags of a release. Only the packages of the programs
 /// are selected, so that no feature that tests alone need is in them.
 fn release_arguments(wanted: &BTreeSet<&str>) -> Result<Vec<String>> {
-    let mut command = util::cargo();
-    command.args(["metadata", "--no-deps", "--format-version", "1", "--locked"]);
-    let metadata: Value =
-        serde_json::from_str(&util::output(&mut command)?).context("reading cargo metadata")?;
-    let packages = packages_of(&metadata, wanted);
-    ensure!(!packages.is_empty(), "no package has the programs {wanted:?}");
+    let packages: BTreeSet<String> = owners(wanted)?.into_values().collect();
+    let metadata = metadata()?;
     let mut arguments: Vec<String> =
         packages.into_iter().flat_map(|package| ["--package".to_owned(), package]).collect();
     let home = std::env::home_dir().context("HOME is not set")?;
@@ -95,15 +105,17 @@ fn remap(from: &Path, to: &str) -> String {
     format!("--remap-path-prefix={}={to}", from.display())
 }
 
-/// The packages of some programs.
-fn packages_of(metadata: &Value, wanted: &BTreeSet<&str>) -> BTreeSet<String> {
-    let has_one = |package: &&Value| {
+fn owners_of(metadata: &Value, wanted: &BTreeSet<&str>) -> BTreeMap<String, String> {
+    let mut owners = BTreeMap::new();
+    for package in metadata["packages"].as_array().into_iter().flatten() {
         let targets = package["targets"].as_array().into_iter().flatten();
-        let mut bins = targets.filter(|t| t["kind"][0] == "bin").filter_map(|t| t["name"].as_str());
-        bins.any(|bin| wanted.contains(bin))
-    };
-    let packages = metadata["packages"].as_array().into_iter().flatten().filter(has_one);
-    packages.filter_map(|package| package["name"].as_str().map(str::to_owned)).collect()
+        let bins = targets.filter(|t| t["kind"][0] == "bin").filter_map(|t| t["name"].as_str());
+        for bin in bins.filter(|bin| wanted.contains(bin)) {
+            let name = package["name"].as_str().unwrap_or_default();
+            owners.insert(bin.to_owned(), name.to_owned());
+        }
+    }
+    owners
 }
 
 /// A copy without symbols, written again when the program has changed.
@@ -141,7 +153,10 @@ mod tests {
         let metadata = json!({"packages": [
             package("gastown-agent", "bin", "gt"), package("rig-ctl", "bin", "rig-ctl"), package("x", "test", "gt"),
         ]});
-        assert_eq!(packages_of(&metadata, &["gt"].into()), ["gastown-agent".to_owned()].into());
-        assert!(packages_of(&metadata, &["none"].into()).is_empty());
+        assert_eq!(
+            owners_of(&metadata, &["gt"].into()),
+            [("gt".to_owned(), "gastown-agent".to_owned())].into()
+        );
+        assert!(owners_of(&metadata, &["none"].into()).is_empty());
     }
 }

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use anyhow::{Context, Result, bail};
+use gastown_toolchain::NpmPackage;
 use serde::Deserialize;
 
 /// The user and group of every container.
@@ -49,6 +50,15 @@ pub enum Agent {
     ClaudeCode,
 }
 
+impl Agent {
+    /// The package of npm's that has it.
+    pub fn package(self) -> Result<NpmPackage> {
+        match self {
+            Self::ClaudeCode => gastown_toolchain::claude_code_package(),
+        }
+    }
+}
+
 /// One file of another root file system.
 #[derive(Clone, Debug, Deserialize, PartialEq)]
 #[serde(deny_unknown_fields)]
@@ -57,6 +67,8 @@ pub struct Copy {
     pub from: String,
     /// Its path in both.
     pub path: String,
+    /// The Debian package that it comes from.
+    pub package: String,
 }
 
 impl Recipe {
@@ -70,9 +82,7 @@ impl Recipe {
         if let Some(path) = paths.into_iter().find(|p| !p.starts_with('/') || p.contains("..")) {
             bail!("`{path}` is not an absolute path");
         }
-        if let Some(package) = recipe.packages.iter().find(|p| {
-            p.is_empty() || !p.chars().all(|c| c.is_ascii_alphanumeric() || "+-.".contains(c))
-        }) {
+        if let Some(package) = recipe.packages.iter().find(|p| !is_package(p)) {
             bail!("`{package}` is not the name of a Debian package");
         }
         if recipe.base
@@ -80,11 +90,18 @@ impl Recipe {
         {
             bail!("a base holds packages only");
         }
+        if let Some(copy) = recipe.copy.iter().find(|copy| !is_package(&copy.package)) {
+            bail!("`{}` is not the name of a Debian package", copy.package);
+        }
         if !recipe.base && recipe.from.is_none() && !recipe.packages.is_empty() {
             bail!("packages need a `from`: the root file system that they are added to");
         }
         Ok(recipe)
     }
+}
+
+fn is_package(name: &str) -> bool {
+    !name.is_empty() && name.chars().all(|c| c.is_ascii_alphanumeric() || "+-.".contains(c))
 }
 
 /// All recipes of a folder, by name.

@@ -5,16 +5,14 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
 use std::io::{BufReader, BufWriter, Read, Write};
 use std::path::{Path, PathBuf};
-use std::process::Command;
 
 use anyhow::{Context, Result};
 use gastown_cluster::oci::Digest;
 
+use super::debs::{self, Repository};
+use super::lock::{Lock, RELOCK, SUITE};
 use super::recipe::USER;
 use crate::util;
-
-/// The Debian release of the images.
-const SUITE: &str = "bookworm";
 
 /// Folders of /usr/share that are not unpacked.
 const EXCLUDED: &[&str] =
@@ -30,70 +28,41 @@ fn cache() -> Result<PathBuf> {
     Ok(dir)
 }
 
-/// The tar of a root file system with these packages and their dependencies. `refresh` builds it
-/// again, with the distribution's security updates.
-pub fn debian(packages: &BTreeSet<String>, refresh: bool) -> Result<PathBuf> {
+/// The tar of a root file system with these packages and what they need, all of them as locked.
+pub fn debian(packages: &BTreeSet<String>, lock: &Lock) -> Result<PathBuf> {
+    lock.need(packages.iter().map(String::as_str))?;
     let list = packages.iter().map(String::as_str).collect::<Vec<_>>().join(",");
-    let recipe = format!("1\n{SUITE}\n{list}\n{EXCLUDED:?}\n{FINISH}");
+    let recipe = format!("2\n{SUITE}\n{list}\n{EXCLUDED:?}\n{FINISH}\n{}", lock.lines());
     let path = cache()?.join(format!("rootfs-{}.tar", short(&Digest::of(recipe.as_bytes()))));
-    if path.is_file() && !refresh {
+    if path.is_file() {
         return Ok(path);
     }
     util::need_debian(&[("mmdebstrap", "mmdebstrap")])?;
     println!("images: building a root file system with {list} (about 20 s)");
-    let mut command = Command::new("mmdebstrap");
-    command.args(["--quiet", "--variant=essential", "--skip=output/dev", "--format=tar"]);
-    command.arg(if util::output(Command::new("id").arg("-u"))?.trim() == "0" {
-        "--mode=root"
-    } else {
-        "--mode=unshare"
-    });
-    command.arg(format!("--include={list}"));
+    let built = build(&list, lock, &path);
+    built.with_context(|| format!("building a root file system with {list}"))?;
+    Ok(path)
+}
+
+fn build(list: &str, lock: &Lock, path: &Path) -> Result<()> {
+    let repository = Repository::of(lock, &cache()?)?;
+    let mut command = debs::mmdebstrap(list)?;
+    command.arg("--format=tar");
     for pattern in EXCLUDED {
         command.arg(format!("--dpkgopt=path-exclude=/usr/share/{pattern}"));
-    }
-    for option in host_options() {
-        command.arg(format!("--aptopt={option}"));
     }
     let mut script = tempfile::NamedTempFile::new()?;
     script.write_all(FINISH.as_bytes())?;
     command.arg(format!("--customize-hook=sh '{}' \"$1\"", script.path().display()));
     let partial = path.with_extension(format!("{}.partial", std::process::id()));
-    command.arg(SUITE).arg(&partial).args(host_sources());
+    command.arg(SUITE).arg(&partial).arg(repository.source());
     // Times of files are cut down to this one, so that the same packages give the same bytes.
-    command.env("SOURCE_DATE_EPOCH", "0").stdin(std::process::Stdio::null());
-    let built = util::output(&mut command).and_then(|_| Ok(std::fs::rename(&partial, &path)?));
+    command.env("SOURCE_DATE_EPOCH", "0");
+    let built = util::output(&mut command).and_then(|_| Ok(std::fs::rename(&partial, path)?));
     if built.is_err() {
         let _ = std::fs::remove_file(&partial);
     }
-    built.with_context(|| format!("building a root file system with {list}"))?;
-    Ok(path)
-}
-
-/// The sources of this machine's own apt if it is the same release; else none, which means apt's
-/// default servers.
-fn host_sources() -> Vec<PathBuf> {
-    let release = std::fs::read_to_string("/etc/os-release").unwrap_or_default();
-    let has = |line: &str| release.lines().any(|l| l == line);
-    if !(has("ID=debian") && has(&format!("VERSION_CODENAME={SUITE}"))) {
-        return Vec::new();
-    }
-    let files =
-        ["/etc/apt/sources.list.d/debian.sources", "/etc/apt/sources.list"].map(PathBuf::from);
-    let lists = |p: &PathBuf| {
-        std::fs::read_to_string(p)
-            .is_ok_and(|t| t.lines().any(|l| l.starts_with("deb ") || l.starts_with("URIs:")))
-    };
-    files.into_iter().filter(lists).take(1).collect()
-}
-
-/// This machine's settings of apt for the network: proxies and checks.
-fn host_options() -> Vec<String> {
-    let dump = util::output(Command::new("apt-config").arg("dump")).unwrap_or_default();
-    let reach = |l: &&str| {
-        ["Acquire::http::", "Acquire::https::", "Acquire::Check-"].iter().any(|p| l.starts_with(p))
-    };
-    dump.lines().filter(reach).map(str::to_owned).collect()
+    built.with_context(|| format!("a package that is needed and not locked is added by {RELOCK}"))
 }
 
 /// The layer that turns `base` into `full`, kept in the same folder. Both are tars of root file
