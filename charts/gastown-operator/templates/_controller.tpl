@@ -237,7 +237,10 @@ spec:
         {{- end }}
         {{- range $volume, $dir := .dirs }}
         - name: {{ $volume }}
-          {{- if $dir.sizeLimit }}
+          {{- if $dir.memory }}
+          # Keys are never on the node's disk.
+          emptyDir: {medium: Memory, sizeLimit: {{ $dir.sizeLimit | quote }}}
+          {{- else if $dir.sizeLimit }}
           emptyDir: {sizeLimit: {{ $dir.sizeLimit | quote }}}
           {{- else }}
           emptyDir: {}

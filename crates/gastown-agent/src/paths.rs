@@ -111,6 +111,10 @@ impl Paths {
     pub fn claude_creds(&self) -> PathBuf {
         self.at("claude-creds/.credentials.json")
     }
+    /// The folder in memory for the copy of the agent's credentials, which the agent may renew.
+    pub fn agent_login(&self) -> PathBuf {
+        self.at("gastown/login")
+    }
     /// The agent's HOME.
     pub fn agent_home(&self) -> PathBuf {
         self.at("home/nonroot")

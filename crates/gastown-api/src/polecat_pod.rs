@@ -158,7 +158,7 @@ pub struct PolecatPod {
 pub fn volume_rules() -> serde_json::Value {
     schema::rules(&[
         (
-            "!has(self.volumes) || self.volumes.all(v, !(v.name in ['private', 'upstream', 'workspace', 'run', 'tools', 'podinfo', 'prompt', 'git-creds', 'git-ca', 'ssh-known-hosts', 'claude-creds', 'home', 'tmp', 'token', 'ca']))",
+            "!has(self.volumes) || self.volumes.all(v, !(v.name in ['private', 'upstream', 'workspace', 'git-keys', 'claude-login', 'run', 'tools', 'podinfo', 'prompt', 'git-creds', 'git-ca', 'ssh-known-hosts', 'claude-creds', 'home', 'tmp', 'token', 'ca']))",
             "kubernetes.volumes[].name is one that the operator uses itself: choose another",
         ),
         (

@@ -83,8 +83,11 @@ impl CredentialFiles {
         hosts: &str,
         trust: &Trust,
     ) -> Result<Self, GitError> {
-        let dir = tempfile::Builder::new().prefix("gastown-git-").tempdir();
-        let dir = dir.map_err(|e| GitError::local("make a temporary folder", e))?;
+        let keys = git.keys();
+        let dir = tempfile::Builder::new().prefix("gastown-git-").tempdir_in(&keys);
+        let dir = dir.map_err(|e| {
+            GitError::local("make a folder for credentials", format!("{}: {e}", keys.display()))
+        })?;
         let mut files =
             Self { ssh_command: None, helper: None, header: None, authorities: None, dir };
         match url.scheme() {
@@ -253,6 +256,26 @@ mod tests {
             command.contains("-oStrictHostKeyChecking=yes") && command.contains("-oBatchMode=yes"),
             "{command}"
         );
+    }
+
+    #[test]
+    fn every_copy_is_in_the_folder_for_keys_and_goes_with_its_use() {
+        let (keys, url) = (tempfile::tempdir().unwrap(), "git@h:r".parse().unwrap());
+        let git = Git::from_env().with_keys(keys.path());
+        let key = Credentials::SshKeyData { key: Secret::new("KEY") };
+        let files = CredentialFiles::write(&git, &url, &key, "", &Trust::System).unwrap();
+        assert_eq!(files.dir.path().parent(), Some(keys.path()));
+        drop(files);
+        assert_eq!(std::fs::read_dir(keys.path()).unwrap().count(), 0);
+    }
+
+    #[test]
+    fn without_its_folder_no_copy_is_written_anywhere() {
+        let (keys, url) = (tempfile::tempdir().unwrap(), "git@h:r".parse().unwrap());
+        let git = Git::from_env().with_keys(keys.path().join("none"));
+        let key = Credentials::SshKeyData { key: Secret::new("KEY") };
+        let error = CredentialFiles::write(&git, &url, &key, "", &Trust::System).err().unwrap();
+        assert!(error.to_string().contains("none"), "{error}");
     }
 
     #[test]

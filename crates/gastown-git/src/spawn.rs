@@ -75,6 +75,7 @@ const FIXED: [(&str, &str); 24] = [
 pub struct Git {
     program: PathBuf,
     ssh: PathBuf,
+    keys: Option<PathBuf>,
     deadline: Option<Duration>,
     quiet: Duration,
     limit: usize,
@@ -107,11 +108,15 @@ fn find(name: &str, variable: &str) -> PathBuf {
 impl Git {
     /// The programs named by `GASTOWN_GIT` and `GASTOWN_SSH`, or else the first `git` and `ssh` on
     /// the `PATH`. A run is limited to 64 MiB of output, and to ten minutes; a
-    /// [patient](Call::patient) one to two minutes without progress instead.
+    /// [patient](Call::patient) one to two minutes without progress instead. Copies of credentials are
+    /// written in `GASTOWN_KEYS_DIR`, which a pod has in memory; without it, in the folder of temporary
+    /// files.
     pub fn from_env() -> Self {
+        let keys = std::env::var_os("GASTOWN_KEYS_DIR").filter(|dir| !dir.is_empty());
         Self {
             program: find("git", "GASTOWN_GIT"),
             ssh: find("ssh", "GASTOWN_SSH"),
+            keys: keys.map(PathBuf::from),
             deadline: None,
             quiet: QUIET,
             limit: 64 << 20,
@@ -130,6 +135,18 @@ impl Git {
     pub fn with_quiet(mut self, quiet: Duration) -> Self {
         self.quiet = quiet;
         self
+    }
+
+    /// Sets the folder for copies of credentials.
+    #[must_use]
+    pub fn with_keys(mut self, folder: impl Into<PathBuf>) -> Self {
+        self.keys = Some(folder.into());
+        self
+    }
+
+    /// The folder for copies of credentials.
+    pub(crate) fn keys(&self) -> PathBuf {
+        self.keys.clone().unwrap_or_else(std::env::temp_dir)
     }
 
     pub(crate) fn ssh_program(&self) -> &Path {

@@ -41,6 +41,9 @@ pub struct RefineryArgs {
     /// The program that builds candidates; by default this one
     #[arg(long, env = "GASTOWN_BUILDER", hide = true)]
     pub builder: Option<PathBuf>,
+    /// Leave user and group ids of gates to the platform (OpenShift)
+    #[arg(long, env = "GASTOWN_PLATFORM_IDS")]
+    pub platform_ids: bool,
     /// The proxy of gates.
     #[command(flatten)]
     pub proxy: ProxyArgs,
@@ -60,6 +63,8 @@ pub(crate) struct GateSettings {
     pub git_endpoint: String,
     /// How many seconds a gate may run.
     pub seconds: u32,
+    /// Whether pods name their user and group; otherwise the platform does.
+    pub fixed_ids: bool,
     /// The proxy to other networks.
     pub proxy: ProxyArgs,
     /// The network policies.

@@ -127,6 +127,7 @@ fn context(
         build_memory_mib,
         build_seconds,
         builder,
+        platform_ids,
         proxy,
         network,
     } = args;
@@ -145,6 +146,7 @@ fn context(
             pull_policy: agent_pull_policy,
             git_endpoint,
             seconds: gate_seconds,
+            fixed_ids: !platform_ids,
             proxy,
             network,
             release: runtime.args.namespace.clone(),

@@ -48,7 +48,7 @@ pub fn folders(paths: &Paths) -> io::Result<()> {
     ] {
         fs::create_dir_all(folder)?;
     }
-    // Credentials are here for the duration of a git command.
+    // What is here is not the agent's to read, also where all containers have one user.
     fs::set_permissions(paths.private_tmp(), fs::Permissions::from_mode(0o700))
 }
 

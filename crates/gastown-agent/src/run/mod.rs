@@ -158,8 +158,21 @@ fn home(paths: &Paths) -> std::io::Result<()> {
     std::fs::create_dir_all(&folder)?;
     let to = folder.join(".credentials.json");
     let _ = std::fs::remove_file(&to);
-    let mut file = std::fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(to)?;
-    std::io::Write::write_all(&mut file, &credentials)
+    let in_memory = paths.agent_login();
+    // A pod of an older polecat-ctl has no volume for it.
+    if !in_memory.is_dir() {
+        return write_private(&to, &credentials);
+    }
+    let copy = in_memory.join(".credentials.json");
+    let _ = std::fs::remove_file(&copy);
+    write_private(&copy, &credentials)?;
+    std::os::unix::fs::symlink(copy, to)
+}
+
+fn write_private(path: &std::path::Path, bytes: &[u8]) -> std::io::Result<()> {
+    let mut options = std::fs::OpenOptions::new();
+    let mut file = options.write(true).create_new(true).mode(0o600).open(path)?;
+    std::io::Write::write_all(&mut file, bytes)
 }
 
 /// How the agent ended: by our reason to stop it, else by what it reported with `gt done`, else by

@@ -209,6 +209,22 @@ fn the_agents_credentials_are_a_private_copy_in_its_home() {
 }
 
 #[test]
+fn the_agents_credentials_are_in_memory_where_the_pod_has_a_volume_for_them() {
+    let (_origin, pod, sync) = working();
+    pod.put("claude-creds/.credentials.json", "{\"k\":1}");
+    pod.put("gastown/login/.credentials.json", "of an earlier start");
+    let (code, _) = Pod::end_run(pod.agent(
+        "readlink ~/.claude/.credentials.json > link; stat -L -c %a ~/.claude/.credentials.json > mode\n\
+         cat ~/.claude/.credentials.json > copy\n",
+    ));
+    assert_eq!(code, Some(0));
+    let read = |name: &str| fs::read_to_string(pod.repo().join(name)).unwrap();
+    assert!(read("link").trim().ends_with("/gastown/login/.credentials.json"), "{}", read("link"));
+    assert_eq!((read("mode").trim(), read("copy").as_str()), ("600", "{\"k\":1}"));
+    pod.end_sync(sync);
+}
+
+#[test]
 fn orphans_of_the_agent_are_reaped() {
     let (_origin, pod, sync) = working();
     // The child of a child that ended at once belongs to the first process; as a zombie it would

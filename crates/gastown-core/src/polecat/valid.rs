@@ -21,10 +21,12 @@ pub(super) use super::task::is_other_task;
 pub const START_TIMEOUT_SECONDS: i64 = 600;
 
 /// Names of the pod's own volumes.
-pub const OWN_VOLUMES: [&str; 15] = [
+pub const OWN_VOLUMES: [&str; 17] = [
     "private",
     "upstream",
     "workspace",
+    "git-keys",
+    "claude-login",
     "run",
     "tools",
     "podinfo",

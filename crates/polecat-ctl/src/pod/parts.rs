@@ -11,6 +11,7 @@ use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 use super::defaults::PodDefaults;
 use super::metadata::WORK_BRANCH;
 use super::security;
+use super::volumes::KEYS_DIR;
 
 /// What a pod is built from.
 pub(super) struct Build<'a> {
@@ -58,6 +59,7 @@ pub(super) fn git_env(b: &Build) -> Vec<EnvVar> {
         of_field("GASTOWN_POD_UID", "metadata.uid"),
         var("HOME", "/gastown/private/home"),
         var("TMPDIR", "/gastown/private/tmp"),
+        var("GASTOWN_KEYS_DIR", KEYS_DIR),
     ]);
     vars.extend(proxy_env(b));
     vars

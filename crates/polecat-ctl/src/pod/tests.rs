@@ -88,7 +88,7 @@ fn the_agent_holds_no_git_credentials_and_no_private_repository() {
     assert_eq!(spec.containers.len(), 1);
     let names: Vec<_> = mounts(claude).into_iter().map(|(name, _)| name).collect();
     assert!(
-        !names.iter().any(|n| ["private", "git-creds", "ssh-known-hosts"].contains(n)),
+        !names.iter().any(|n| ["private", "git-creds", "git-keys", "ssh-known-hosts"].contains(n)),
         "{names:?}"
     );
     assert!(
@@ -103,6 +103,46 @@ fn the_agent_holds_no_git_credentials_and_no_private_repository() {
     for volume in volumes.iter().filter_map(|v| v.empty_dir.as_ref()) {
         assert!(volume.size_limit.is_some());
     }
+}
+
+/// Secrets and projected volumes are kept in memory by the kubelet.
+#[test]
+fn every_key_is_on_a_memory_backed_volume() {
+    let witness = Witness { endpoint: "https://w:9443".into(), ca: "PEM".into() };
+    let spec = built_with(Some(witness), |spec| {
+        let pod = &mut spec.kubernetes.as_mut().unwrap().pod;
+        pod.claude_creds_secret_ref = Some(gastown_api::ObjectName::new("login"));
+    });
+    let spec = spec.spec.unwrap();
+    let volumes = spec.volumes.unwrap();
+    let is_in_memory = |name: &str| {
+        let volume = volumes.iter().find(|v| v.name == name).unwrap();
+        let medium = volume.empty_dir.as_ref().and_then(|e| e.medium.as_deref());
+        volume.secret.is_some() || volume.projected.is_some() || medium == Some("Memory")
+    };
+    let mut seen = Vec::new();
+    for container in spec.init_containers.iter().flatten().chain(&spec.containers) {
+        let copies = env(container, "GASTOWN_KEYS_DIR");
+        assert_eq!(copies.is_some(), container.name != CLAUDE, "{}", container.name);
+        let keys = ["/git-creds", "/claude-creds", "/gastown/login", "/var/run/gastown/token"];
+        for mount in container.volume_mounts.iter().flatten() {
+            let path = mount.mount_path.as_str();
+            if keys.contains(&path) || copies.as_deref() == Some(path) {
+                assert!(is_in_memory(&mount.name), "{}: {path}", container.name);
+                seen.push((container.name.as_str(), path));
+            }
+        }
+    }
+    let expected = [
+        ("git-init", "/git-creds"),
+        ("git-init", "/gastown/keys"),
+        ("git-sync", "/git-creds"),
+        ("git-sync", "/gastown/keys"),
+        ("git-sync", "/var/run/gastown/token"),
+        ("claude", "/claude-creds"),
+        ("claude", "/gastown/login"),
+    ];
+    assert_eq!(seen, expected);
 }
 
 #[test]

@@ -12,12 +12,23 @@ use super::parts::Build;
 
 /// The directory of the sidecar's token.
 pub(super) const TOKEN_DIR: &str = "/var/run/gastown/token";
+/// The directory for copies of git credentials.
+pub(super) const KEYS_DIR: &str = "/gastown/keys";
 /// How long a token is valid, in seconds; the kubelet renews it well before.
 const TOKEN_SECONDS: i64 = 3600;
 
 fn empty(name: &str, limit: &str) -> Volume {
     let source =
         EmptyDirVolumeSource { size_limit: Some(Quantity(limit.to_owned())), medium: None };
+    Volume { name: name.to_owned(), empty_dir: Some(source), ..Volume::default() }
+}
+
+/// A folder that is never on the node's disk, for copies of keys.
+fn in_memory(name: &str) -> Volume {
+    let source = EmptyDirVolumeSource {
+        size_limit: Some(Quantity("16Mi".to_owned())),
+        medium: Some("Memory".to_owned()),
+    };
     Volume { name: name.to_owned(), empty_dir: Some(source), ..Volume::default() }
 }
 
@@ -92,6 +103,7 @@ pub(super) fn all(b: &Build) -> Vec<Volume> {
         empty("private", &room.private_size),
         empty("upstream", &room.upstream_size),
         empty("workspace", settings.workspace_size.as_ref().unwrap_or(&room.workspace_size)),
+        in_memory("git-keys"),
         empty("run", "16Mi"),
         empty("tools", "2Gi"),
         empty("home", "10Gi"),
@@ -108,6 +120,7 @@ pub(super) fn all(b: &Build) -> Vec<Volume> {
     volumes.extend(settings.ca.as_ref().map(authorities));
     if let Some(name) = &settings.claude_creds {
         volumes.push(secret("claude-creds", name, Some(".credentials.json")));
+        volumes.push(in_memory("claude-login"));
     }
     if b.defaults.witness.is_some() {
         volumes.push(token());
@@ -132,7 +145,8 @@ fn credentials(b: &Build) -> Vec<VolumeMount> {
     let hosts =
         settings.known_hosts.as_ref().map(|_| mount("ssh-known-hosts", "/ssh-known-hosts", true));
     let ca = settings.ca.as_ref().map(|_| mount("git-ca", "/git-ca", true));
-    git.into_iter().chain(hosts).chain(ca).collect()
+    let keys = mount("git-keys", KEYS_DIR, false);
+    git.into_iter().chain(hosts).chain(ca).chain([keys]).collect()
 }
 
 /// The mounts of `git-init`.
@@ -178,6 +192,7 @@ pub(super) fn of_claude(b: &Build) -> Vec<VolumeMount> {
     ];
     if settings.claude_creds.is_some() {
         mounts.push(mount("claude-creds", "/claude-creds", true));
+        mounts.push(mount("claude-login", "/gastown/login", false));
     }
     mounts.extend(settings.mounts.iter().cloned());
     mounts

@@ -65,10 +65,7 @@ fn pod(
         // The deadline is the pod's, not the Job's: a Job that exceeds its deadline deletes its pod,
         // and with it the gate's log.
         "activeDeadlineSeconds": settings.seconds,
-        "securityContext": {
-            "runAsNonRoot": true, "runAsUser": 65532, "runAsGroup": 65532, "fsGroup": 65532,
-            "seccompProfile": {"type": "RuntimeDefault"},
-        },
+        "securityContext": pod_security(settings.fixed_ids),
         "imagePullSecrets": template.image_pull_secrets,
         "nodeSelector": template.node_selector,
         "initContainers": [fetch_container(refinery, settings, run, ca)],
@@ -82,6 +79,16 @@ fn pod(
             ]}},
         ],
     })
+}
+
+fn pod_security(fixed_ids: bool) -> Value {
+    let mut security = json!({"runAsNonRoot": true, "seccompProfile": {"type": "RuntimeDefault"}});
+    if fixed_ids {
+        for id in ["runAsUser", "runAsGroup", "fsGroup"] {
+            security[id] = json!(65532);
+        }
+    }
+    security
 }
 
 /// The container that fetches the candidate; it alone has a token.

@@ -135,6 +135,7 @@ fn settings() -> GateSettings {
         pull_policy: "IfNotPresent".into(),
         git_endpoint: "https://refinery-ctl.gastown-system.svc:9418".into(),
         seconds: 60,
+        fixed_ids: true,
         proxy: ProxyArgs {
             pod_https_proxy: Some("http://proxy:3128".into()),
             ..ProxyArgs::default()
@@ -230,6 +231,18 @@ fn the_gate_s_pod_is_restricted_and_has_no_token_beside_its_command() {
     for container in [fetch, gate] {
         assert_eq!(env(container, "HTTPS_PROXY"), "http://proxy:3128");
         assert!(env(container, "NO_PROXY").contains(".svc"));
+    }
+}
+
+#[test]
+fn a_gate_names_its_user_unless_the_platform_does() {
+    for fixed_ids in [true, false] {
+        let settings = GateSettings { fixed_ids, ..settings() };
+        let made = super::job(&refinery(), &settings, &made(), "PEM").unwrap();
+        let pod = made.spec.unwrap().template.spec.unwrap().security_context.unwrap();
+        let id = fixed_ids.then_some(65532);
+        assert_eq!((pod.run_as_user, pod.run_as_group, pod.fs_group), (id, id, id));
+        assert_eq!(pod.run_as_non_root, Some(true));
     }
 }
 

@@ -86,6 +86,7 @@ impl Controller {
             gate_seconds: 600,
             build_memory_mib: 512,
             build_seconds: 600,
+            platform_ids: false,
             builder: Some(env!("CARGO_BIN_EXE_refinery-ctl").into()),
             proxy: gastown_runtime::proxy::ProxyArgs::default(),
             network: NetworkArgs { network_policies: true, ..NetworkArgs::default() },

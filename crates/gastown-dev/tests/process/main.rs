@@ -64,8 +64,10 @@ fn env(objects: &[Value], controller: &str, variable: &str) -> Option<String> {
 async fn every_pod_is_restricted_with_and_without_ids() {
     for (set, ids) in [(vec![], true), (vec!["openshift=true"], false)] {
         let objects = render(&set).await;
-        // Polecats' pods follow suit.
-        assert_eq!(env(&objects, "polecat-ctl", "GASTOWN_PLATFORM_IDS").is_none(), ids);
+        // The pods that these make follow suit.
+        for controller in ["polecat-ctl", "refinery-ctl"] {
+            assert_eq!(env(&objects, controller, "GASTOWN_PLATFORM_IDS").is_none(), ids);
+        }
         let deployments = of_kind(&objects, "Deployment");
         assert_eq!(deployments.len(), 6);
         for deployment in deployments {
@@ -301,6 +303,35 @@ async fn the_certificate_names_the_server_and_clients_do_not_get_its_key() {
         assert!(tls(server).unwrap().get("items").is_none(), "{server}");
     }
     assert_eq!(tls("rig-ctl"), None);
+}
+
+/// Secrets and projected volumes are kept in memory by the kubelet; copies of what controllers read from
+/// the API server are in the folder that the variable names.
+#[tokio::test]
+async fn keys_of_controllers_are_on_memory_backed_volumes() {
+    let objects = render(&[]).await;
+    for controller in Controller::ALL.map(Controller::name) {
+        let spec = &object(&objects, "Deployment", controller)["spec"]["template"]["spec"];
+        let volume = |name: &Value| {
+            spec["volumes"].as_array().unwrap().iter().find(|v| v["name"] == *name).unwrap()
+        };
+        let mounts = container(&objects, controller)["volumeMounts"].as_array();
+        let copies = env(&objects, controller, "GASTOWN_KEYS_DIR");
+        // Those that run git with credentials.
+        let runs_git = ["refinery-ctl", "beadstore-ctl"].contains(&controller);
+        assert_eq!(copies.is_some(), runs_git, "{controller}");
+        let mut is_there = copies.is_none();
+        for mount in mounts.into_iter().flatten() {
+            let (path, volume) = (mount["mountPath"].as_str().unwrap(), volume(&mount["name"]));
+            if copies.as_deref() == Some(path) {
+                assert_eq!(volume["emptyDir"]["medium"], "Memory", "{controller}");
+                is_there = true;
+            } else if path.starts_with("/var/run/gastown") {
+                assert!(volume["secret"].is_object() || volume["projected"].is_object(), "{path}");
+            }
+        }
+        assert!(is_there, "{controller} has no volume for {copies:?}");
+    }
 }
 
 #[tokio::test]
