@@ -37,18 +37,32 @@ impl Repository {
             let Package { size, sha256, .. } = package;
             writeln!(
                 index,
-                "{}\nFilename: ./{name}\nSize: {size}\nSHA256: {sha256}\n",
+                "{}\nFilename: {name}\nSize: {size}\nSHA256: {sha256}\n",
                 control.trim_end()
             )?;
         }
-        std::fs::write(folder.path().join("Packages"), index)?;
+        let suite = folder.path().join("dists").join(SUITE);
+        let packages = format!("main/binary-{}", lock.architecture);
+        std::fs::create_dir_all(suite.join(&packages))?;
+        std::fs::write(suite.join(&packages).join("Packages"), &index)?;
+        std::fs::write(suite.join("Release"), release(&index, &packages, &lock.architecture))?;
         Ok(Self { folder })
     }
 
     /// The line for apt. The index is not signed: each file was checked against the lock.
     pub fn source(&self) -> String {
-        format!("deb [trusted=yes] copy:{}/ ./", self.folder.path().display())
+        format!("deb [trusted=yes] copy:{} {SUITE} main", self.folder.path().display())
     }
+}
+
+/// The description of the repository. mmdebstrap selects essential packages by its suite.
+fn release(index: &str, packages: &str, architecture: &str) -> String {
+    let hash = Digest::of(index.as_bytes());
+    let (hash, size) = (hash.as_str().trim_start_matches("sha256:"), index.len());
+    format!(
+        "Suite: {SUITE}\nCodename: {SUITE}\nComponents: main\nArchitectures: {architecture}\n\
+         Date: Thu, 01 Jan 1970 00:00:00 UTC\nSHA256:\n {hash} {size} {packages}/Packages\n"
+    )
 }
 
 /// A temporary folder that apt's own user can read.
