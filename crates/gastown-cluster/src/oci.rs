@@ -7,11 +7,13 @@
 
 mod blob;
 mod digest;
+mod files;
 mod image;
 mod layer;
 mod layout;
 
 pub use digest::Digest;
+pub use files::FileEntry;
 pub use image::ImageBuilder;
 pub use layer::{Layer, Owner};
 pub use layout::{BlobRef, Layout, identify};

@@ -8,6 +8,7 @@ mod built;
 mod crates;
 mod debs;
 mod docker;
+mod inspect;
 mod lock;
 mod names;
 mod programs;
@@ -189,6 +190,7 @@ fn build_one(name: &str, recipe: &Recipe, parts: &Parts<'_>) -> Result<Built> {
     println!("images: writing {name}");
     let start = Instant::now();
     let digest = image.builder.write(&path)?;
+    inspect::check(&path, recipe)?;
     std::fs::write(&stamp, inputs)?;
     println!("images: {name} in {:.1} s", start.elapsed().as_secs_f32());
     Ok(built(digest))

@@ -113,7 +113,7 @@ impl Layout {
         found.cloned().with_context(|| format!("{} has no blob {digest}", self.path.display()))
     }
 
-    fn read(&self, digest: &Digest) -> Result<impl Read + use<>> {
+    pub(super) fn read(&self, digest: &Digest) -> Result<impl Read + use<>> {
         let range = self.find(digest)?;
         let mut file = open(&self.path)?;
         file.seek(SeekFrom::Start(range.start))?;

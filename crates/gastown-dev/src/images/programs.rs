@@ -81,23 +81,24 @@ fn release_arguments(wanted: &BTreeSet<&str>) -> Result<Vec<String>> {
     let metadata = metadata()?;
     let mut arguments: Vec<String> =
         packages.into_iter().flat_map(|package| ["--package".to_owned(), package]).collect();
+    let target =
+        metadata["target_directory"].as_str().context("no target folder in cargo metadata")?;
+    arguments.extend(flags_without_paths(&util::root(), Path::new(target))?);
+    Ok(arguments)
+}
+
+/// The flags of the compiler with which a program is the same wherever it is compiled.
+fn flags_without_paths(root: &Path, target: &Path) -> Result<[String; 2]> {
     let home = std::env::home_dir().context("HOME is not set")?;
     let cargo_home =
         std::env::var_os("CARGO_HOME").map_or_else(|| home.join(".cargo"), PathBuf::from);
-    let target =
-        metadata["target_directory"].as_str().context("no target folder in cargo metadata")?;
-    let flags = [
-        remap(&cargo_home, "/cargo"),
-        remap(Path::new(target), "/target"),
-        remap(&util::root(), "/gastown-operator"),
-    ];
+    // The last one that fits is taken: a target folder may be in the root.
+    let flags =
+        [remap(&cargo_home, "/cargo"), remap(root, "/gastown-operator"), remap(target, "/target")];
     // Added to the flags of `.cargo/config.toml`; RUSTFLAGS would replace them.
-    arguments.push("--config".to_owned());
-    arguments.push(format!(
-        "target.x86_64-unknown-linux-gnu.rustflags={}",
-        serde_json::to_string(&flags)?
-    ));
-    Ok(arguments)
+    let flags = serde_json::to_string(&flags)?;
+    let config = format!("target.x86_64-unknown-linux-gnu.rustflags={flags}");
+    Ok(["--config".to_owned(), config])
 }
 
 fn remap(from: &Path, to: &str) -> String {
@@ -138,25 +139,4 @@ fn stripped(from: &Path, to: &Path, build: Build) -> Result<PathBuf> {
 }
 
 #[cfg(test)]
-mod tests {
-    use serde_json::json;
-
-    use super::*;
-
-    #[test]
-    fn a_program_is_found_in_its_package() {
-        let package = |name: &str, kind: &str, target: &str| {
-            json!({"name": name, "targets": [
-                {"kind": ["lib"], "name": name}, {"kind": [kind], "name": target},
-            ]})
-        };
-        let metadata = json!({"packages": [
-            package("gastown-agent", "bin", "gt"), package("rig-ctl", "bin", "rig-ctl"), package("x", "test", "gt"),
-        ]});
-        assert_eq!(
-            owners_of(&metadata, &["gt"].into()),
-            [("gt".to_owned(), "gastown-agent".to_owned())].into()
-        );
-        assert!(owners_of(&metadata, &["none"].into()).is_empty());
-    }
-}
+mod tests;
