@@ -4,6 +4,7 @@
 //! Its processes die with the process that started them, also when that is killed. Tests share one
 //! plane and take a namespace each.
 
+pub mod audit;
 pub(crate) mod crds;
 pub(crate) mod flags;
 pub(crate) mod identity;
@@ -99,8 +100,10 @@ impl ControlPlane {
             Self { children: Vec::new(), config: load(&kubeconfig).await?, kubeconfig, folder };
         plane.spawn(binaries, "etcd", flags::etcd(&layout))?;
         plane.wait(async || listens(layout.etcd_port).await).await?;
+        let name = plane.folder.file_name().unwrap_or_default().to_string_lossy();
         let apiserver = flags::apiserver(&layout)
             .into_iter()
+            .chain(audit::flags(&name, &plane.folder)?)
             .chain(options.apiserver_flags.iter().cloned())
             .collect();
         plane.spawn(binaries, "kube-apiserver", apiserver)?;

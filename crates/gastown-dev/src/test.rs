@@ -1,8 +1,11 @@
 //! `cargo xtask test`: runs every tier, or one.
 
+mod rights;
+
 use std::path::Path;
 
-use anyhow::{Result, bail};
+use anyhow::{Context, Result, bail, ensure};
+use gastown_cluster::control_plane::audit;
 use xtask::cli::{TestArgs, Tier};
 
 use crate::util;
@@ -21,9 +24,10 @@ pub async fn run(args: &TestArgs) -> Result<()> {
     prepare(&tiers).await?;
     // The end-to-end scenarios run commands of ours, for which this program is built already.
     let us = std::env::current_exe()?;
-    for tier in tiers {
+    let records = tempfile::tempdir().context("a folder for the records of API servers")?;
+    for tier in &tiers {
         println!("test: {tier:?}");
-        let (selection, arguments) = selection(tier);
+        let (selection, arguments) = selection(*tier);
         let test = || {
             let mut cargo = util::cargo();
             // All that fails is found in one run.
@@ -34,12 +38,32 @@ pub async fn run(args: &TestArgs) -> Result<()> {
         compile.arg("--no-run");
         xtask::cargo::compile(compile, "test: cargo build")?;
         let mut run = test();
+        run.env(audit::FOLDER, records.path());
         run.env("GASTOWN_XTASK", &us).args(arguments).args(&args.rest);
         if args.all {
             run.env("GASTOWN_MATRIX", "all");
         }
         util::run(&mut run)?;
     }
+    if tiers.contains(&Tier::Plane) {
+        compare_rights(records.path(), args.rest.is_empty())?;
+    }
+    Ok(())
+}
+
+/// Compares what the controllers did in all tests of the control plane with what their roles allow.
+fn compare_rights(records: &Path, is_whole: bool) -> Result<()> {
+    if !is_whole {
+        println!("test: rights are not compared with their use: only some tests ran");
+        return Ok(());
+    }
+    let complaints = rights::Record::read(records)?.complaints();
+    ensure!(
+        complaints.is_empty(),
+        "rights (crates/gastown-api/src/rbac.rs) that no test of the control plane needs, or that are missing:\n{}",
+        complaints.join("\n")
+    );
+    println!("test: every right of every controller was used");
     Ok(())
 }
 

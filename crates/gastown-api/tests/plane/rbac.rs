@@ -2,13 +2,13 @@
 //! may do.
 
 use gastown_api::rbac::{Controller, cluster_rules, namespace_rules, secret_rules};
-use gastown_cluster::control_plane::ControlPlane;
+use gastown_cluster::control_plane::{ControlPlane, Options};
 use k8s_openapi::api::authorization::v1::SelfSubjectAccessReview;
 use k8s_openapi::api::rbac::v1::PolicyRule;
 use kube::Client;
 use kube::api::{Api, DynamicObject, Patch, PatchParams, PostParams};
 use kube::core::{ApiResource, GroupVersionKind};
-use serde_json::json;
+use serde_json::{Value, json};
 
 use crate::fixture::Fixture;
 
@@ -242,4 +242,112 @@ async fn convoy_ctl_starts_polecats_and_can_take_none_away() {
         ("create", "", "pods", here),
     ];
     account.expect(false, &denied).await;
+}
+
+#[tokio::test]
+async fn witness_ctl_writes_health_and_escalations_and_reads_secrets_where_configured() {
+    let account = Account::of(Controller::Witness).await;
+    account.until_bound().await;
+    let (here, configured) = (account.release.as_str(), account.secrets.as_str());
+    let may = [
+        ("patch", OURS, "polecats/status", "default"),
+        ("create", OURS, "escalations", "default"),
+        ("delete", OURS, "escalations", "default"),
+        ("get", "", "secrets", here),
+        ("get", "", "secrets", configured),
+        ("create", "authentication.k8s.io", "tokenreviews", ""),
+    ];
+    account.expect(true, &may).await;
+    let denied = [
+        ("get", "", "secrets", "default"),
+        ("list", "", "secrets", here),
+        ("patch", OURS, "polecats", "default"),
+        ("delete", OURS, "polecats", "default"),
+        ("create", OURS, "polecats", "default"),
+        ("patch", OURS, "mergerequests/status", "default"),
+        ("delete", "", "pods", "default"),
+        ("create", "", "pods/exec", "default"),
+        ("get", "", "pods/log", "default"),
+    ];
+    account.expect(false, &denied).await;
+}
+
+/// Rules with a subresource that no request names: the API server itself asks for it.
+fn finalizer_rules(controller: Controller) -> Vec<(&'static str, String)> {
+    let grants = cluster_grants(controller).iter();
+    let resources = grants.flat_map(|g| g.resources.iter().map(|r| (g.group, *r)));
+    let owners = resources.filter_map(|(group, r)| Some((group, r.strip_suffix("/finalizers")?)));
+    owners.map(|(group, owner)| (group, owner.to_owned())).collect()
+}
+
+/// OpenShift turns this admission plugin on: whoever names a blocking owner must be allowed to change the
+/// owner's finalizers.
+#[tokio::test]
+async fn a_blocking_owner_needs_the_rule_on_finalizers() {
+    let options = Options {
+        apiserver_flags: vec![
+            "--enable-admission-plugins=OwnerReferencesPermissionEnforcement".into(),
+        ],
+    };
+    let plane = ControlPlane::start(options).await.unwrap();
+    plane.install_crds().await.unwrap();
+    let fixture = Fixture::on(&plane).await;
+    let (client, namespace) = (fixture.client(), fixture.namespace().to_owned());
+    for controller in Controller::ALL {
+        for (group, owner) in finalizer_rules(controller) {
+            let name = controller.name();
+            let account = json!({ "kind": "ServiceAccount", "name": name, "namespace": namespace });
+            let user = format!("system:serviceaccount:{namespace}:{name}");
+            let child = json!({
+                "apiVersion": "coordination.k8s.io/v1", "kind": "Lease",
+                "metadata": {"name": format!("{name}-child"), "ownerReferences": [{
+                    "apiVersion": format!("{group}/v1alpha1"), "kind": kind_of(&owner), "name": "x",
+                    "uid": "11111111-1111-1111-1111-111111111111", "blockOwnerDeletion": true,
+                }]},
+            });
+            let as_controller = plane.client_as(&user).unwrap();
+            let with = cluster_rules(controller);
+            let finalizers = format!("{owner}/finalizers");
+            let is_other = |rule: &PolicyRule| {
+                !rule.resources.iter().flatten().any(|resource| *resource == finalizers)
+            };
+            let without = with.iter().filter(|rule| is_other(rule)).cloned().collect();
+            let unique = format!("{name}-{namespace}");
+            let leases = namespace_rules(controller);
+            bind(&client, Some(&namespace), &unique, leases, &account).await;
+            bind(&client, None, &unique, without, &account).await;
+            until_created(&as_controller, &namespace, &child, "set finalizers on").await;
+            bind(&client, None, &unique, with, &account).await;
+            until_created(&as_controller, &namespace, &child, "").await;
+        }
+    }
+}
+
+fn kind_of(plural: &str) -> String {
+    let crds = gastown_api::crds().into_iter();
+    crds.map(|crd| crd.spec.names).find(|names| names.plural == plural).unwrap().kind
+}
+
+/// Creates an object, not for good, until it is taken, or refused with this text: a changed role reaches
+/// the authoriser through a watch.
+async fn until_created(client: &Client, namespace: &str, object: &Value, refusal: &str) {
+    let gvk = GroupVersionKind::gvk("coordination.k8s.io", "v1", "Lease");
+    let resource = ApiResource::from_gvk(&gvk);
+    let api: Api<DynamicObject> = Api::namespaced_with(client.clone(), namespace, &resource);
+    let object: DynamicObject = serde_json::from_value(object.clone()).unwrap();
+    let params = PostParams { dry_run: true, ..PostParams::default() };
+    let seen = async {
+        loop {
+            let answer = api.create(&params, &object).await;
+            let is_seen = match &answer {
+                Ok(_) => refusal.is_empty(),
+                Err(e) => !refusal.is_empty() && e.to_string().contains(refusal),
+            };
+            if is_seen {
+                return;
+            }
+            tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+        }
+    };
+    tokio::time::timeout(std::time::Duration::from_secs(60), seen).await.unwrap();
 }

@@ -21,7 +21,7 @@ use super::{dns, enforcer, host, images};
 use crate::control_plane::flags::{self, Kind, Layout};
 use crate::control_plane::identity::Identity;
 use crate::control_plane::pki::{Authority, write_private};
-use crate::control_plane::{kubeconfig, listens, load, ready, write_credentials_of};
+use crate::control_plane::{audit, kubeconfig, listens, load, ready, write_credentials_of};
 use crate::toolchain;
 
 /// How long each part may take to be ready.
@@ -60,7 +60,10 @@ impl Launch<'_> {
     async fn control_plane(&mut self, layout: &Layout, admin: &Path) -> Result<Client> {
         self.spawn("etcd", &flags::etcd(layout))?;
         self.wait("etcd", async || listens(layout.etcd_port).await).await?;
-        self.spawn("kube-apiserver", &flags::apiserver(layout))?;
+        let mut apiserver = flags::apiserver(layout);
+        let name = format!("cluster-{}", std::process::id());
+        apiserver.extend(audit::flags(&name, &self.paths.dir)?);
+        self.spawn("kube-apiserver", &apiserver)?;
         let client = Client::try_from(load(admin).await?)?;
         self.wait("the API server", async || ready(&client).await).await?;
         self.spawn("kube-controller-manager", &flags::controller_manager(layout))?;
