@@ -2,6 +2,7 @@
 
 mod imports;
 mod links;
+mod named_tests;
 mod skeleton;
 mod words;
 
@@ -36,6 +37,8 @@ pub async fn run(args: &LintArgs) -> Result<()> {
     words::check(&util::root(), &listed)?;
     step("links of Markdown files");
     links::check(&util::root(), &listed)?;
+    step("tests that documents name");
+    named_tests::check(&util::root(), &listed)?;
     step("clippy");
     util::run(util::cargo().args([
         "clippy",
@@ -56,6 +59,8 @@ pub async fn run(args: &LintArgs) -> Result<()> {
     machete()?;
     step("cargo-deny");
     deny()?;
+    step("advisories");
+    advisories()?;
     step("shellcheck");
     shellcheck(&listed)?;
     step("helm lint");
@@ -119,7 +124,7 @@ fn machete() -> Result<()> {
     util::run(util::cargo().args(["machete", "--skip-target-dir"]).env_remove("CARGO_PKG_NAME"))
 }
 
-/// Bans, licences and sources; advisories need a database that a closed network does not have.
+/// Bans, licences and sources.
 fn deny() -> Result<()> {
     need_cargo_tool("cargo-deny")?;
     // The whole graph is read, crates of other platforms too, which no build of ours has fetched.
@@ -134,6 +139,43 @@ fn deny() -> Result<()> {
         "licenses",
         "sources",
     ]))
+}
+
+/// The database of advisories.
+const ADVISORIES: &str = "https://github.com/RustSec/advisory-db";
+/// The variable with another place of it: a folder or a URL of a git repository.
+const OTHER_ADVISORIES: &str = "GASTOWN_ADVISORY_DB";
+
+/// Known faults of our dependencies. A closed network may have no database: then this states that nothing
+/// was checked.
+fn advisories() -> Result<()> {
+    let other = std::env::var(OTHER_ADVISORIES).ok().filter(|place| !place.is_empty());
+    let database = other.as_deref().unwrap_or(ADVISORIES);
+    if let Err(error) = reach(database) {
+        ensure!(other.is_none(), "{OTHER_ADVISORIES}: {error:#}");
+        let why = error.to_string().lines().last().unwrap_or_default().to_owned();
+        println!(
+            "lint: advisories are not checked: {ADVISORIES} cannot be reached ({why}); {OTHER_ADVISORIES} may name a copy"
+        );
+        return Ok(());
+    }
+    need_cargo_tool("cargo-deny")?;
+    let mut deny = util::cargo();
+    deny.args(["deny", "--log-level", "warn", "check", "advisories"]);
+    if let Some(other) = other {
+        // cargo-deny fetches with git, which takes it from there instead.
+        deny.env("GIT_CONFIG_COUNT", "1");
+        deny.env("GIT_CONFIG_KEY_0", format!("url.{other}.insteadOf"));
+        deny.env("GIT_CONFIG_VALUE_0", ADVISORIES);
+    }
+    util::run(&mut deny)
+}
+
+/// Whether git reads a repository, without a question and within half a minute.
+fn reach(repository: &str) -> Result<()> {
+    let mut git = Command::new("timeout");
+    git.args(["30", "git", "ls-remote", "--exit-code", repository, "HEAD"]);
+    util::output(git.env("GIT_TERMINAL_PROMPT", "0")).map(drop)
 }
 
 fn shellcheck(listed: &[&str]) -> Result<()> {
