@@ -1,5 +1,5 @@
-//! What a repository and a namespace may have: submodules and large files, the proxies of a mesh,
-//! and a quota.
+//! What a repository and a namespace may have: submodules and large files, the proxies of a mesh, a
+//! quota, and users that the platform chooses.
 
 use anyhow::{Context, Result, ensure};
 use e2e::environment::{Environment, text};
@@ -7,9 +7,10 @@ use e2e::polecats::{
     LIMIT, await_landed, await_reason, check_described, command, first, pod, script, specify, task,
 };
 use e2e::refs::Remote;
-use gastown_api::names::{condition, reason};
+use gastown_api::names::{condition, label, reason};
 use gastown_cluster::http_client;
-use gastown_demo::{Plan, Scenario, clear, git};
+use gastown_cluster::install::SYSTEM;
+use gastown_demo::{Plan, Scenario, Settings, clear, git};
 use gastown_fakes::messages::Script;
 use gastown_types::digest::sha256;
 use http::Method;
@@ -22,18 +23,22 @@ use tempfile::TempDir;
 const MODULES: &str = "modules";
 /// A container that does not end by itself is put into its pod.
 const MESHED: &str = "meshed";
-/// It meets a quota on limits.
+/// It meets a quota on limits, and runs as a user that it does not name.
 const METERED: &str = "metered";
 
 const POLICY: &str = "e2e-mesh";
+/// Names of the policies that choose the users of METERED's pods and of gates.
+const USERS: [&str; 2] = ["e2e-users", "e2e-gate-users"];
+/// A user as OpenShift gives it to a namespace; its group is 0.
+const USER: i64 = 1_000_650_000;
 const QUOTA: &str = "limits";
 
 /// The large file's content before and after.
 const BEFORE: &str = "the first content\n";
 const AFTER: &str = "the second content\n";
 
-/// The gate has the submodule's file, and the large file's content instead of its pointer.
-const GATE: &str = "grep -q books library/shelf && ! grep -q git-lfs asset.bin";
+/// The gate runs as the user that the platform chose, and has the submodule's file, and the large file's content instead of its pointer.
+const GATE: &str = "test $(id -u):$(id -g) = 1000650000:0 && grep -q books library/shelf && ! grep -q git-lfs asset.bin";
 
 /// Three Polecats, each in other surroundings, land in one namespace.
 pub async fn work_lands(env: &Environment) -> Result<()> {
@@ -42,9 +47,9 @@ pub async fn work_lands(env: &Environment) -> Result<()> {
     GATE.clone_into(&mut plan.test);
     let library = TempDir::new()?;
     extend(&mut plan, &library).await?;
-    let policy = policy(&settings.namespace, &settings.gate_image);
+    let policies = policies(&settings);
     let file = library.path().join("policy.json");
-    std::fs::write(&file, policy.to_string())?;
+    std::fs::write(&file, policies.to_string())?;
     let played = async {
         let scenario = Scenario::set_up(&env.client, settings.clone(), &plan, &scripts()).await?;
         env.kubectl.output(&["apply", "-f", text(&file)?]).await?;
@@ -114,12 +119,28 @@ fn scripts() -> Vec<Script> {
     let plain =
         |name: &str| format!("echo >{name} && git add {name} && git commit -qm 'Add {name}'");
     let one = |name: &str, bash: &str| script(name, vec![first(vec![command(bash)])]);
-    vec![one(MODULES, &modules), one(MESHED, &plain(MESHED)), one(METERED, &plain(METERED))]
+    let metered = format!("test $(id -u):$(id -g) = {USER}:0 && {}", plain(METERED));
+    vec![one(MODULES, &modules), one(MESHED, &plain(MESHED)), one(METERED, &metered)]
 }
 
-/// Puts a container into one Polecat's pods, as a service mesh does. Like a proxy it ends at
-/// SIGTERM, and not by itself.
-fn policy(namespace: &str, image: &str) -> Value {
+/// What a mesh and a platform do to pods as they are created.
+fn policies(settings: &Settings) -> Value {
+    let labels = json!({"gastown.io/polecat": MESHED});
+    let mesh = matched(&settings.namespace, &labels);
+    let mut items = policy(POLICY, &mesh, &sidecar(&settings.gate_image)).to_vec();
+    let of_polecat = json!({"gastown.io/polecat": METERED});
+    let polecat = matched(&settings.namespace, &of_polecat);
+    let containers = ["containers/0", "initContainers/0", "initContainers/1"];
+    items.extend(policy(USERS[0], &polecat, &users(&containers)));
+    let of_gate =
+        json!({"app.kubernetes.io/component": "gate", (label::RIG): settings.rig.as_str()});
+    items.extend(policy(USERS[1], &matched(SYSTEM, &of_gate), &users(&[])));
+    json!({"apiVersion": "v1", "kind": "List", "items": items})
+}
+
+/// Puts a container into a pod, as a service mesh does. Like a proxy it ends at SIGTERM, and not by
+/// itself.
+fn sidecar(image: &str) -> String {
     let container = format!(
         r#"Object.spec.containers{{
             name: "proxy", image: "{image}",
@@ -130,19 +151,40 @@ fn policy(namespace: &str, image: &str) -> Value {
             }}
         }}"#
     );
-    let patch =
-        format!(r#"[JSONPatch{{op: "add", path: "/spec/containers/-", value: {container}}}]"#);
+    format!(r#"[JSONPatch{{op: "add", path: "/spec/containers/-", value: {container}}}]"#)
+}
+
+/// Sets the user and group of a pod and of these containers, as OpenShift does.
+fn users(containers: &[&str]) -> String {
+    let one = |path: &str, value: i64| {
+        format!(r#"JSONPatch{{op: "add", path: "/spec/{path}", value: {value}}}"#)
+    };
+    let mut patches = vec![one("securityContext/fsGroup", USER)];
+    let pod = std::iter::once("securityContext".to_owned());
+    for context in pod.chain(containers.iter().map(|c| format!("{c}/securityContext"))) {
+        patches.push(one(&format!("{context}/runAsUser"), USER));
+        patches.push(one(&format!("{context}/runAsGroup"), 0));
+    }
+    format!("[{}]", patches.join(", "))
+}
+
+/// New pods of a namespace with these labels.
+fn matched(namespace: &str, labels: &Value) -> Value {
     let pods = json!({"apiGroups": [""], "apiVersions": ["v1"], "operations": ["CREATE"],
         "resources": ["pods"]});
-    let matched = json!({
+    json!({
         "namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": namespace}},
-        "objectSelector": {"matchLabels": {"gastown.io/polecat": MESHED}},
+        "objectSelector": {"matchLabels": labels},
         "resourceRules": [pods],
-    });
+    })
+}
+
+/// A policy that patches what it matches, and its binding.
+fn policy(name: &str, matched: &Value, patch: &str) -> [Value; 2] {
     let object = |kind: &str, spec: Value| {
         json!({
             "apiVersion": "admissionregistration.k8s.io/v1", "kind": kind,
-            "metadata": {"name": POLICY}, "spec": spec,
+            "metadata": {"name": name}, "spec": spec,
         })
     };
     let policy = object(
@@ -152,8 +194,7 @@ fn policy(namespace: &str, image: &str) -> Value {
             "mutations": [{"patchType": "JSONPatch", "jsonPatch": {"expression": patch}}],
         }),
     );
-    let binding = object("MutatingAdmissionPolicyBinding", json!({"policyName": POLICY}));
-    json!({"apiVersion": "v1", "kind": "List", "items": [policy, binding]})
+    [policy, object("MutatingAdmissionPolicyBinding", json!({"policyName": name}))]
 }
 
 async fn play(env: &Environment, scenario: &Scenario, plan: &Plan) -> Result<()> {
@@ -177,6 +218,9 @@ async fn play(env: &Environment, scenario: &Scenario, plan: &Plan) -> Result<()>
     await_reason(scenario, METERED, condition::READY, refused, "exceeded quota: limits").await?;
     set_quota(env, scenario, "100", "100Gi").await?;
 
+    let users = pod(env, scenario, METERED).await?.spec.and_then(|spec| spec.security_context);
+    let user = users.and_then(|users| users.run_as_user);
+    ensure!(user == Some(USER), "the user of {METERED}: {user:?}");
     await_landed(scenario, &[MODULES, MESHED, METERED]).await?;
     check(scenario, plan).await
 }
