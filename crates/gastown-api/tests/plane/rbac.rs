@@ -1,7 +1,7 @@
 //! The roles on a real API server: each controller is asked, as its own service account, what it
 //! may do.
 
-use gastown_api::rbac::{Controller, cluster_rules, namespace_rules, secret_rules};
+use gastown_api::rbac::{Controller, cluster_grants, cluster_rules, namespace_rules, secret_rules};
 use gastown_cluster::control_plane::{ControlPlane, Options};
 use k8s_openapi::api::authorization::v1::SelfSubjectAccessReview;
 use k8s_openapi::api::rbac::v1::PolicyRule;
