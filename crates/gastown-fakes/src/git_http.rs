@@ -32,6 +32,8 @@ use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
 use tokio_util::io::ReaderStream;
 
+use crate::connection::Connection;
+
 mod git_lfs;
 
 /// The file in a bare repository that lists the refs that no push may touch, one a line.
@@ -67,12 +69,18 @@ pub struct GitHttp {
 }
 
 /// The number of requests, and those that are refused.
-#[derive(Debug, Default)]
+#[derive(Default)]
 struct Counts {
     requests: AtomicU64,
     sessions: AtomicU64,
     refused: Mutex<Option<(String, StatusCode)>>,
+    /// The connections over which pushes pass, by repository.
+    connections: Mutex<BTreeMap<String, Arc<Connection>>>,
+    /// What happens before a session, and before which.
+    event: Mutex<Option<(u64, Event)>>,
 }
+
+type Event = Box<dyn FnOnce() + Send>;
 
 impl GitHttp {
     /// Serves the repositories of `dir` to everybody.
@@ -121,6 +129,17 @@ impl GitHttp {
     /// before the server does; `None` serves all again.
     pub fn refuse_requests(&self, refused: Option<(&str, StatusCode)>) {
         *self.counts.refused.lock() = refused.map(|(part, status)| (part.to_owned(), status));
+    }
+
+    /// Something happens before the session of this number from now, from 1.
+    pub fn before_session(&self, number: u64, event: impl FnOnce() + Send + 'static) {
+        let number = self.sessions() + number;
+        *self.counts.event.lock() = Some((number, Box::new(event)));
+    }
+
+    /// Pushes to this repository pass over the connection from now on: each is one of its writes.
+    pub fn connect(&self, name: &str, connection: Arc<Connection>) {
+        self.counts.connections.lock().insert(name.to_owned(), connection);
     }
 
     /// The folder of one bare repository.
@@ -208,13 +227,33 @@ async fn serve(
 async fn count(State(counts): State<Arc<Counts>>, request: Request, next: Next) -> Response {
     counts.requests.fetch_add(1, Ordering::Relaxed);
     if request.uri().path().ends_with("/info/refs") {
-        counts.sessions.fetch_add(1, Ordering::Relaxed);
+        let number = counts.sessions.fetch_add(1, Ordering::Relaxed) + 1;
+        if let Some((_, event)) = counts.event.lock().take_if(|(at, _)| *at == number) {
+            event();
+        }
     }
     let refused = counts.refused.lock().clone();
     if let Some((_, status)) = refused.filter(|(part, _)| request.uri().path().contains(part)) {
         return (status, "refused on the way\n").into_response();
     }
-    next.run(request).await
+    let pushed = request.uri().path().strip_suffix(".git/git-receive-pack");
+    let connection =
+        pushed.and_then(|name| counts.connections.lock().get(name.trim_matches('/')).cloned());
+    match connection {
+        Some(connection) => {
+            connection.pass(Some("push".to_owned()), whole(next.run(request))).await
+        }
+        None => next.run(request).await,
+    }
+}
+
+/// A response with all of its body: by then its request is carried out.
+async fn whole(response: impl Future<Output = Response>) -> Response {
+    let (parts, body) = response.await.into_parts();
+    match axum::body::to_bytes(body, usize::MAX).await {
+        Ok(bytes) => Response::from_parts(parts, Body::from(bytes)),
+        Err(error) => (StatusCode::BAD_GATEWAY, error.to_string()).into_response(),
+    }
 }
 
 /// A listener whose connections speak TLS.

@@ -76,7 +76,7 @@ impl Seen {
 pub struct Life<'a> {
     fixture: &'a Fixture,
     pub namespace: String,
-    rig: String,
+    pub rig: String,
     seen: Arc<Mutex<Seen>>,
     _watches: [AbortOnDropHandle<()>; 2],
 }

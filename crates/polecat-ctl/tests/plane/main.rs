@@ -7,7 +7,6 @@ mod bead_view;
 mod beads;
 mod claims;
 mod contention;
-mod cut;
 mod escalations;
 mod fixture;
 mod keeping;

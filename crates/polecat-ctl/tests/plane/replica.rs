@@ -10,6 +10,7 @@ use gastown_runtime::lease::{self, Leadership};
 use gastown_runtime::metrics::Metrics;
 use gastown_runtime::network::NetworkArgs;
 use gastown_runtime::{Runtime, RuntimeArgs, client};
+use kube::Config;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
@@ -36,6 +37,14 @@ pub struct Settings {
     pub metrics: Metrics,
 }
 
+impl Settings {
+    /// The configuration of the account's client.
+    pub fn config(&self) -> Config {
+        let account = Controller::Polecat.name();
+        self.plane.config_as(&format!("system:serviceaccount:{}:{account}", self.namespace))
+    }
+}
+
 /// A running process.
 pub struct Replica {
     runtime: Runtime,
@@ -47,14 +56,22 @@ impl Replica {
     /// Starts one whose requests pass over the wire. With `candidate` it works only while it holds
     /// [`LEASE`] in this name.
     pub fn start(settings: &Settings, wire: Arc<Wire>, candidate: Option<&str>) -> Self {
-        let plane = settings.plane;
+        Self::start_with(settings, settings.config(), wire, candidate)
+    }
+
+    /// As [`Replica::start`], with another way to the API server.
+    pub fn start_with(
+        settings: &Settings,
+        config: Config,
+        wire: Arc<Wire>,
+        candidate: Option<&str>,
+    ) -> Self {
         let account = Controller::Polecat.name();
-        let user = format!("system:serviceaccount:{}:{account}", settings.namespace);
         let mut args = RuntimeArgs::from_env().unwrap();
         args.namespace.clone_from(&settings.namespace);
         args.tls_dir.clone_from(&settings.folder);
         args.token_file = settings.folder.join("token");
-        let client = client::with_config(plane.config_as(&user), account, &settings.metrics);
+        let client = client::with_config(config, account, &settings.metrics);
         let client = wire::client(client.unwrap(), wire);
         let lease = CancellationToken::new();
         let leadership = match candidate {
@@ -66,7 +83,7 @@ impl Replica {
                     retry: Duration::from_millis(200),
                     ..lease::Config::new(&settings.namespace, LEASE, identity)
                 };
-                let admin = plane.client().unwrap();
+                let admin = settings.plane.client().unwrap();
                 lease::spawn(admin, config, &Metrics::default(), lease.clone()).0
             }
         };

@@ -1,19 +1,14 @@
-//! The wire between one replica and the API server: answers get lost on it, watches are held back,
-//! and a process can end at one of its writes.
+//! The wire between one replica and the API server: answers get lost on it, and watches are held
+//! back.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 
-use http::{Method, Request, Response, Uri};
+use http::{Method, Request, Response};
 use kube::Client;
 use kube::client::Body;
 use parking_lot::Mutex;
 use tokio::sync::watch;
-
-use crate::cut::Cut;
-
-/// Kinds of which a replica watches the objects of all namespaces.
-const WATCHED: [&str; 5] = ["pods", "polecats", "mergerequests", "refineries", "beadstores"];
 
 /// What happens on the wire.
 pub struct Wire {
@@ -27,10 +22,6 @@ pub struct Wire {
     waiting: watch::Sender<u32>,
     /// The requests that passed while a watch waited: method and path.
     passed: Mutex<Vec<(Method, String)>>,
-    /// The namespace that stands for all: what is watched in all namespaces is watched in it.
-    only: Option<String>,
-    /// The write at which the process ends.
-    cut: Option<Arc<Cut>>,
 }
 
 impl Default for Wire {
@@ -41,8 +32,6 @@ impl Default for Wire {
             held: watch::Sender::new(None),
             waiting: watch::Sender::new(0),
             passed: Mutex::default(),
-            only: None,
-            cut: None,
         }
     }
 }
@@ -53,11 +42,6 @@ impl Wire {
         let wire = Self::default();
         wire.held.send_replace(Some(resource));
         wire
-    }
-
-    /// A wire of a process that knows one namespace, and ends at a write.
-    pub fn within(namespace: &str, cut: Arc<Cut>) -> Self {
-        Self { only: Some(namespace.to_owned()), cut: Some(cut), ..Self::default() }
     }
 
     /// Waits until the first list of the held resource has passed and its watch is held.
@@ -80,11 +64,8 @@ impl Wire {
     async fn pass(
         &self,
         inner: Client,
-        mut request: Request<Body>,
+        request: Request<Body>,
     ) -> Result<Response<Body>, kube::Error> {
-        if let Some(namespace) = &self.only {
-            *request.uri_mut() = within(request.uri(), namespace);
-        }
         let (method, uri) = (request.method().clone(), request.uri().clone());
         let resource = uri.path().rsplit('/').next().unwrap_or_default().to_owned();
         if uri.query().is_some_and(|q| q.contains("watch=true")) {
@@ -98,10 +79,7 @@ impl Wire {
                 .lost_answers
                 .fetch_update(Ordering::SeqCst, Ordering::SeqCst, |n| n.checked_sub(1))
                 .is_ok();
-        let answer = match &self.cut {
-            Some(cut) => cut.pass(inner, request).await,
-            None => inner.send(request).await,
-        };
+        let answer = inner.send(request).await;
         if loses {
             self.lost.fetch_add(1, Ordering::SeqCst);
             return Err(kube::Error::Service("the connection broke off".into()));
@@ -120,19 +98,6 @@ impl Wire {
         drop(free.expect("the wire exists"));
         self.waiting.send_modify(|n| *n -= 1);
     }
-}
-
-/// The same request about one namespace, where it is about the objects of all namespaces.
-fn within(uri: &Uri, namespace: &str) -> Uri {
-    let (folder, kind) = uri.path().rsplit_once('/').unwrap_or_default();
-    if !WATCHED.contains(&kind) || folder.contains("/namespaces/") {
-        return uri.clone();
-    }
-    let query = uri.query().map(|q| format!("?{q}")).unwrap_or_default();
-    let mut parts = uri.clone().into_parts();
-    let path = format!("{folder}/namespaces/{namespace}/{kind}{query}");
-    parts.path_and_query = Some(path.parse().unwrap());
-    Uri::from_parts(parts).unwrap()
 }
 
 /// A client whose requests pass over the wire.
