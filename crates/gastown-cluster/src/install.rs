@@ -16,8 +16,9 @@ use k8s_openapi::api::rbac::v1::{
 use kube::api::{ObjectMeta, PostParams};
 use kube::{Api, Client, Config, Resource};
 use serde::de::DeserializeOwned;
+use tokio::sync::OnceCell;
 
-use crate::control_plane::ControlPlane;
+use crate::control_plane::{ControlPlane, Options};
 
 /// The namespace in which the chart installs the controllers.
 pub const SYSTEM: &str = "gastown-system";
@@ -31,17 +32,6 @@ pub async fn install(plane: &ControlPlane, controller: Controller, callers: &[&s
     plane.install_crds().await?;
     let (client, account) = (plane.client()?, controller.name());
     let name = |name: &str| ObjectMeta { name: Some(name.to_owned()), ..ObjectMeta::default() };
-    let role = |kind: &str| RoleRef {
-        api_group: "rbac.authorization.k8s.io".into(),
-        kind: kind.into(),
-        name: account.into(),
-    };
-    let subject = Subject {
-        kind: "ServiceAccount".into(),
-        name: account.into(),
-        namespace: Some(SYSTEM.into()),
-        api_group: None,
-    };
     let params = PostParams::default();
     // Another controller's installation may have created it.
     match Api::all(client.clone())
@@ -61,21 +51,60 @@ pub async fn install(plane: &ControlPlane, controller: Controller, callers: &[&s
         .await?;
     let binding = ClusterRoleBinding {
         metadata: name(account),
-        role_ref: role("ClusterRole"),
-        subjects: Some(vec![subject.clone()]),
+        role_ref: role_ref(controller, "ClusterRole"),
+        subjects: Some(vec![subject(controller)]),
     };
     Api::all(client.clone()).create(&params, &binding).await?;
+    install_in(plane, controller, SYSTEM).await
+}
+
+/// Lets a controller of the release do in this namespace what it may do in the release's own.
+pub async fn install_in(
+    plane: &ControlPlane,
+    controller: Controller,
+    namespace: &str,
+) -> Result<()> {
+    let (client, params) = (plane.client()?, PostParams::default());
+    let metadata = ObjectMeta { name: Some(controller.name().to_owned()), ..ObjectMeta::default() };
     let rules = Some(rbac::namespace_rules(controller));
-    Api::namespaced(client.clone(), SYSTEM)
-        .create(&params, &Role { metadata: name(account), rules })
-        .await?;
-    let binding = RoleBinding {
-        metadata: name(account),
-        role_ref: role("Role"),
-        subjects: Some(vec![subject]),
-    };
-    Api::namespaced(client, SYSTEM).create(&params, &binding).await?;
+    let role = Role { metadata: metadata.clone(), rules };
+    Api::namespaced(client.clone(), namespace).create(&params, &role).await?;
+    let role_ref = role_ref(controller, "Role");
+    let binding = RoleBinding { metadata, role_ref, subjects: Some(vec![subject(controller)]) };
+    Api::namespaced(client, namespace).create(&params, &binding).await?;
     Ok(())
+}
+
+fn role_ref(controller: Controller, kind: &str) -> RoleRef {
+    RoleRef {
+        api_group: "rbac.authorization.k8s.io".into(),
+        kind: kind.into(),
+        name: controller.name().into(),
+    }
+}
+
+fn subject(controller: Controller) -> Subject {
+    Subject {
+        kind: "ServiceAccount".into(),
+        name: controller.name().into(),
+        namespace: Some(SYSTEM.into()),
+        api_group: None,
+    }
+}
+
+/// A control plane of its own with this controller's installation, beside the shared one: for tests
+/// whose objects the controllers of other tests must not see. The first call starts it.
+pub async fn apart(
+    slot: &'static OnceCell<ControlPlane>,
+    controller: Controller,
+    callers: &[&str],
+) -> Result<&'static ControlPlane> {
+    let start = async || {
+        let plane = ControlPlane::start(Options::default()).await?;
+        install(&plane, controller, callers).await?;
+        anyhow::Ok(plane)
+    };
+    slot.get_or_try_init(start).await
 }
 
 /// The client configuration of a controller of the release, with its own service account.
