@@ -31,12 +31,24 @@ pub(crate) struct RequestRecord {
     /// How it ended, if it did.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub end: Option<End>,
+    /// Why it went back to its author, where no run of a gate has that.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub evidence: Option<Evidence>,
     /// Whether the branch of a landed request was deleted, or stays for good.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub cleaned: bool,
     /// The refs that hold what its author saved beside the landed work, and their commits.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub saved: BTreeMap<String, CommitId>,
+}
+
+/// Why a request went back to its author: what the last attempt in its status shows.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub(crate) struct Evidence {
+    /// The tip of the target then, if it was known.
+    pub base: Option<CommitId>,
+    /// For its author, such as the paths in conflict.
+    pub text: String,
 }
 
 #[allow(clippy::trivially_copy_pass_by_ref)]

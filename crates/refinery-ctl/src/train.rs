@@ -17,7 +17,7 @@ use jiff::{SignedDuration, Timestamp};
 use kube::ResourceExt as _;
 
 use crate::gate::{self, OwnRun};
-use crate::record::RequestRecord;
+use crate::record::{Evidence, RequestRecord};
 
 /// One request, in three parts by what a crash loses.
 pub(crate) struct Entry {
@@ -97,11 +97,13 @@ impl Entry {
     pub(crate) fn new(object: Arc<MergeRequest>) -> Option<Self> {
         let mut history = object.status.clone().unwrap_or_default();
         history.attempts.truncate(MergeRequestStatus::MAX_ATTEMPTS);
-        Some(Self {
+        let record = RequestRecord::of(&object);
+        let ended = record.end.clone().zip(record.evidence.clone());
+        let mut entry = Self {
             durable: Durable {
                 branch: object.spec.source_branch.parse().ok()?,
                 commit: object.spec.commit.parse().ok()?,
-                record: RequestRecord::of(&object),
+                record,
                 object,
             },
             cached: Cached {
@@ -123,7 +125,31 @@ impl Entry {
                 refused: None,
                 history,
             },
-        })
+        };
+        // The process may have ended between the record and the status.
+        if let Some((end, evidence)) = ended
+            && !entry.shows(&end.reason, &evidence)
+        {
+            entry.add_attempt(&end.reason, &evidence, end.at);
+        }
+        Some(entry)
+    }
+
+    /// Whether the history shows why the request went back to its author.
+    fn shows(&self, why: &str, evidence: &Evidence) -> bool {
+        let base = evidence.base.as_ref().map_or("", CommitId::as_str);
+        let is_it = |a: &MergeAttempt| a.result.as_deref() == Some(why) && a.base == base;
+        self.scratch.history.attempts.iter().any(is_it)
+    }
+
+    /// Has the history show why the request went back to its author.
+    pub(crate) fn add_attempt(&mut self, why: &str, evidence: &Evidence, at: Timestamp) {
+        let base = evidence.base.as_ref().map(ToString::to_string).unwrap_or_default();
+        let attempt = self.attempt(&base, None);
+        attempt.result = Some(why.to_owned());
+        attempt.reason = Some(why.to_owned());
+        attempt.finished_at = Some(time(at));
+        attempt.evidence = Some(gate::evidence(&evidence.text, MergeAttempt::MAX_EVIDENCE));
     }
 
     /// Takes a version of the object, if it is newer than the present one.

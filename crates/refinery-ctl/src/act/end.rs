@@ -1,6 +1,5 @@
 //! Ending requests that do not land, opening them again, and deleting them.
 
-use gastown_api::conditions::time;
 use gastown_api::names::reason;
 use gastown_api::{MergeAttempt, MergePhase, MergeRequest};
 use gastown_core::train::{Author, Landing, RequestId};
@@ -15,6 +14,7 @@ use super::record::{end, ended, save};
 use crate::error::Error;
 use crate::gate;
 use crate::pass::Pass;
+use crate::record::Evidence;
 use crate::train::Train;
 
 /// Finds out whether the author exists.
@@ -41,20 +41,19 @@ pub(super) async fn rework(
     why: &'static str,
     evidence: String,
 ) -> Result<(), Error> {
-    let base = train.tip().map(ToString::to_string).unwrap_or_default();
+    let base = train.tip().cloned();
     let Some(e) = train.entry(id) else { return Ok(()) };
     let message = match why {
         "Conflict" => format!("it does not apply to {}", pass.target),
         "GateFailed" => "its gate failed; status.attempts has the end of the output".to_owned(),
         _ => evidence.clone(),
     };
-    // The evidence of a failed gate is in its attempt already.
+    // The evidence of a failed gate is in its run.
     if why != "GateFailed" {
-        let attempt = e.attempt(&base, None);
-        attempt.result = Some(why.to_owned());
-        attempt.reason = Some(why.to_owned());
-        attempt.finished_at = Some(time(Timestamp::now()));
-        attempt.evidence = Some(gate::evidence(&evidence, MergeAttempt::MAX_EVIDENCE));
+        let text = gate::evidence(&evidence, MergeAttempt::MAX_EVIDENCE);
+        let evidence = Evidence { base, text };
+        e.add_attempt(why, &evidence, Timestamp::now());
+        e.durable.record.evidence = Some(evidence);
     }
     let (object, author) = (e.durable.object.clone(), e.author_name());
     end(pass, train, id, ended(MergePhase::Rework, why, message.clone())).await?;
@@ -100,7 +99,7 @@ pub(super) async fn reopen(
     let Some(e) = train.entry(id) else { return Ok(()) };
     let retried = e.object().spec.retry;
     let record = &mut e.durable.record;
-    record.end = None;
+    (record.end, record.evidence) = (None, None);
     // No earlier run counts any more.
     record.since = e.cached.history.last_run + 1;
     record.retried = retried;

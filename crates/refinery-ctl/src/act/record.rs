@@ -52,7 +52,7 @@ pub(super) async fn end(
     if let Err(error) = save(pass, train, id).await {
         // An end that is not recorded does not count.
         if let Some(e) = train.entry(id) {
-            e.durable.record.end = None;
+            (e.durable.record.end, e.durable.record.evidence) = (None, None);
         }
         return Err(error);
     }
