@@ -77,19 +77,8 @@ impl Controller {
         let (grpc_port, git_port) =
             (grpc_listener.local_addr()?.port(), git_listener.local_addr()?.port());
         let own = RefineryArgs {
-            agent_image: "agent:test".into(),
-            agent_pull_policy: "IfNotPresent".into(),
-            git_endpoint: format!("https://localhost:{git_port}"),
-            git_addr: "127.0.0.1:0".parse()?,
             witness_endpoint: witness,
-            data_dir: dir.path().join("data"),
-            gate_seconds: 600,
-            build_memory_mib: 512,
-            build_seconds: 600,
-            platform_ids: false,
-            builder: Some(env!("CARGO_BIN_EXE_refinery-ctl").into()),
-            proxy: gastown_runtime::proxy::ProxyArgs::default(),
-            network: NetworkArgs { network_policies: true, ..NetworkArgs::default() },
+            ..own_args(&dir.path().join("data"), git_port)
         };
         let started = runtime.clone();
         let work = tokio::spawn(async move {
@@ -102,6 +91,25 @@ impl Controller {
         });
         runtime.readiness.ready().await;
         Ok(Self { runtime, grpc: grpc_port, git: git_port, tls, work, _dir: dir })
+    }
+}
+
+/// The arguments of a controller whose git server has this port.
+pub fn own_args(data_dir: &Path, git_port: u16) -> RefineryArgs {
+    RefineryArgs {
+        agent_image: "agent:test".into(),
+        agent_pull_policy: "IfNotPresent".into(),
+        git_endpoint: format!("https://localhost:{git_port}"),
+        git_addr: ([127, 0, 0, 1], 0).into(),
+        witness_endpoint: None,
+        data_dir: data_dir.to_owned(),
+        gate_seconds: 600,
+        build_memory_mib: 512,
+        build_seconds: 600,
+        platform_ids: false,
+        builder: Some(env!("CARGO_BIN_EXE_refinery-ctl").into()),
+        proxy: gastown_runtime::proxy::ProxyArgs::default(),
+        network: NetworkArgs { network_policies: true, ..NetworkArgs::default() },
     }
 }
 
@@ -187,6 +195,13 @@ impl Fixture {
 
     /// A rig without a Refinery.
     pub async fn on(plane: &ControlPlane) -> Result<Self> {
+        let fixture = Self::without_rig(plane).await?;
+        fixture.make_rig(&format!("file://{}", fixture.remote().display())).await?;
+        Ok(fixture)
+    }
+
+    /// A namespace and a repository; the rig is not there yet.
+    pub async fn without_rig(plane: &ControlPlane) -> Result<Self> {
         let (client, namespace) = (plane.client()?, plane.namespace().await?);
         let rig = format!("rig-{}", FIXTURES.fetch_add(1, Ordering::Relaxed));
         let dir = tempfile::tempdir()?;
@@ -195,10 +210,15 @@ impl Fixture {
         repository::make(&fixture.remote(), &fixture.work())?;
         fixture.commit("root", &[("file", "1\n2\n3\n")]);
         fixture.push("main");
-        let spec = json!({"gitURL": format!("file://{}", fixture.remote().display()), "beadsPrefix": "bl"});
-        let rig = Rig::new(&fixture.rig, serde_json::from_value(spec)?);
-        Api::all(fixture.client.clone()).create(&PostParams::default(), &rig).await?;
         Ok(fixture)
+    }
+
+    /// Creates the rig, with the URL of its repository.
+    pub async fn make_rig(&self, url: &str) -> Result<()> {
+        let spec = json!({"gitURL": url, "beadsPrefix": "bl"});
+        let rig = Rig::new(&self.rig, serde_json::from_value(spec)?);
+        Api::all(self.client.clone()).create(&PostParams::default(), &rig).await?;
+        Ok(())
     }
 
     pub fn remote(&self) -> PathBuf {
