@@ -2,6 +2,7 @@
 //! beads are served from memory; what other controllers would write is written by the tests.
 
 mod dispatch;
+mod kills;
 mod stores;
 mod tracking;
 
@@ -29,7 +30,7 @@ use crate::stores::STORES;
 /// How long a test waits for something: nothing here takes longer on a healthy machine. It is
 /// shorter than the resync, so what arrives in time came by a watch.
 pub(crate) const TIMEOUT: Duration = Duration::from_secs(25);
-const ACCOUNT: &str = "convoy-ctl";
+pub(crate) const ACCOUNT: &str = "convoy-ctl";
 
 /// Runs the controller for the whole of this test program, on a thread that outlives each test's
 /// own runtime.
@@ -58,7 +59,11 @@ pub(crate) struct Fixture {
 impl Fixture {
     pub(crate) async fn new() -> Result<Self> {
         install::hosted(&CONTROLLER, serve).await?;
-        let plane = ControlPlane::shared().await?;
+        Self::on(ControlPlane::shared().await?).await
+    }
+
+    /// On a plane whose controllers are of the test's own.
+    pub(crate) async fn on(plane: &ControlPlane) -> Result<Self> {
         Ok(Self { client: plane.client()?, namespace: plane.namespace().await? })
     }
 
