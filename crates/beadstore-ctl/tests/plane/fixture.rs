@@ -30,13 +30,13 @@ use serde_json::json;
 
 /// The longest wait; nothing here takes that long.
 pub const TIMEOUT: Duration = Duration::from_secs(90);
-const ACCOUNT: &str = "beadstore-ctl";
+pub const ACCOUNT: &str = "beadstore-ctl";
 
 /// The address and the certificates of the controller.
 #[derive(Clone, Debug)]
 pub struct Server {
-    port: u16,
-    tls: PathBuf,
+    pub port: u16,
+    pub tls: PathBuf,
 }
 
 /// Runs the controller for this whole test program, on a thread that outlives each test's runtime.
@@ -84,6 +84,8 @@ pub struct Fixture {
     pub client: Client,
     pub server: Server,
     pub namespace: String,
+    /// The namespace of the installation.
+    pub release: String,
     pub rig: String,
     pub dir: tempfile::TempDir,
 }
@@ -98,9 +100,15 @@ pub fn bead(id: &str, title: &str) -> String {
 impl Fixture {
     pub async fn new() -> Result<Self> {
         let (plane, server) = shared().await?;
+        Self::on(plane, server).await
+    }
+
+    /// On a plane whose controllers are of the test's own.
+    pub async fn on(plane: &ControlPlane, server: Server) -> Result<Self> {
         let (client, namespace) = (plane.client()?, plane.namespace().await?);
         let rig = format!("rig-{}", RIGS.fetch_add(1, Ordering::Relaxed));
-        let fixture = Self { client, server, namespace, rig, dir: tempfile::tempdir()? };
+        let (release, dir) = (NAMESPACE.to_owned(), tempfile::tempdir()?);
+        let fixture = Self { client, server, namespace, release, rig, dir };
         repository::make(&fixture.remote(), &fixture.work())?;
         fixture.push(&[&bead("gt-1", "First"), &bead("gt-2", "Second")])?;
         Ok(fixture)
@@ -130,8 +138,11 @@ impl Fixture {
     }
 
     pub async fn make_rig(&self) -> Result<()> {
-        let spec =
-            json!({"gitURL": format!("file://{}", self.remote().display()), "beadsPrefix": "gt"});
+        self.make_rig_at(&format!("file://{}", self.remote().display())).await
+    }
+
+    pub async fn make_rig_at(&self, url: &str) -> Result<()> {
+        let spec = json!({"gitURL": url, "beadsPrefix": "gt"});
         Api::all(self.client.clone())
             .create(&PostParams::default(), &Rig::new(&self.rig, serde_json::from_value(spec)?))
             .await?;
@@ -143,14 +154,26 @@ impl Fixture {
     }
 
     pub async fn make_store(&self, name: &str) -> Result<BeadStore> {
-        self.make_store_at(name, None).await
+        self.make_store_every(name, "5s").await
     }
 
-    /// A store in the repository at `url`, or in the rig's.
-    pub async fn make_store_at(&self, name: &str, url: Option<String>) -> Result<BeadStore> {
-        let of_rig = BeadStoreSpec::of_rig(&self.rig, "gt-");
-        let mut spec = BeadStoreSpec { sync_interval: "5s".into(), ..of_rig };
-        spec.git.url = url;
+    /// A store that is read so often.
+    pub async fn make_store_every(&self, name: &str, interval: &str) -> Result<BeadStore> {
+        self.make_store_with(name, |spec| spec.sync_interval = interval.to_owned()).await
+    }
+
+    /// A store in the repository at `url`.
+    pub async fn make_store_at(&self, name: &str, url: String) -> Result<BeadStore> {
+        self.make_store_with(name, |spec| spec.git.url = Some(url)).await
+    }
+
+    async fn make_store_with(
+        &self,
+        name: &str,
+        change: impl FnOnce(&mut BeadStoreSpec),
+    ) -> Result<BeadStore> {
+        let mut spec = BeadStoreSpec::of_rig(&self.rig, "gt-");
+        change(&mut spec);
         Ok(self.stores().create(&PostParams::default(), &BeadStore::new(name, spec)).await?)
     }
 
@@ -183,7 +206,7 @@ impl Fixture {
     }
 
     pub fn leases(&self) -> Api<Lease> {
-        Api::namespaced(self.client.clone(), NAMESPACE)
+        Api::namespaced(self.client.clone(), &self.release)
     }
 
     /// Claims a bead, like polecat-ctl.
@@ -299,10 +322,14 @@ impl Fixture {
     }
 
     pub async fn caller(&self, account: &str) -> Result<BeadsClient<AuthChannel>> {
+        self.caller_at(self.server.port, account).await
+    }
+
+    pub async fn caller_at(&self, port: u16, account: &str) -> Result<BeadsClient<AuthChannel>> {
         let file = self.dir.path().join(account);
-        std::fs::write(&file, install::token(&self.client, NAMESPACE, account, None).await?)?;
+        std::fs::write(&file, install::token(&self.client, &self.release, account, None).await?)?;
         let remote = Remote::new(
-            &format!("https://localhost:{}", self.server.port),
+            &format!("https://localhost:{port}"),
             &self.server.tls,
             &file,
             Duration::from_secs(20),

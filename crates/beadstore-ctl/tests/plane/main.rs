@@ -4,6 +4,7 @@
 #![allow(clippy::unwrap_used, clippy::panic)]
 
 mod fixture;
+mod kills;
 
 use std::time::Duration;
 
@@ -392,7 +393,7 @@ async fn stores_that_never_answer_hold_up_no_other_store() -> Result<()> {
         let silent = Fixture::new().await?;
         silent.make_rig().await?;
         let url = format!("https://{}/beads.git", hole.authority(n));
-        silent.make_store_at("beads", Some(url)).await?;
+        silent.make_store_at("beads", url).await?;
         all.push(silent);
     }
     hole.connections(SILENT, TIMEOUT).await?;
