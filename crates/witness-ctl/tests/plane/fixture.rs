@@ -25,13 +25,13 @@ use serde_json::{Value, json};
 
 /// How long a test waits for anything.
 pub const TIMEOUT: Duration = Duration::from_secs(60);
-const ACCOUNT: &str = "witness-ctl";
+pub const ACCOUNT: &str = "witness-ctl";
 
 /// Where the controller listens, and its certificates.
 #[derive(Clone, Debug)]
-struct Shared {
-    port: u16,
-    tls: PathBuf,
+pub struct Shared {
+    pub port: u16,
+    pub tls: PathBuf,
 }
 
 async fn serve() -> Result<(Shared, tempfile::TempDir)> {
@@ -73,14 +73,18 @@ pub struct Fixture {
     pub client: Client,
     pub namespace: String,
     pub rig: String,
-    shared: Shared,
+    pub shared: Shared,
     dir: tempfile::TempDir,
 }
 
 impl Fixture {
     pub async fn new() -> Result<Self> {
         let shared = shared().await?;
-        let plane = ControlPlane::shared().await?;
+        Self::on(ControlPlane::shared().await?, shared).await
+    }
+
+    /// On a plane whose controllers are of the test's own.
+    pub async fn on(plane: &ControlPlane, shared: Shared) -> Result<Self> {
         let (client, namespace) = (plane.client()?, plane.namespace().await?);
         let account = ServiceAccount {
             metadata: ObjectMeta { name: Some("agent".into()), ..ObjectMeta::default() },
@@ -158,10 +162,21 @@ impl Fixture {
         account: &str,
         pod: Option<&Pod>,
     ) -> Result<WitnessClient<AuthChannel>> {
+        self.caller_at(self.shared.port, namespace, account, pod).await
+    }
+
+    /// As [`Fixture::caller`], of the controller at this port.
+    pub async fn caller_at(
+        &self,
+        port: u16,
+        namespace: &str,
+        account: &str,
+        pod: Option<&Pod>,
+    ) -> Result<WitnessClient<AuthChannel>> {
         let file = self.dir.path().join(format!("token-{}", owner_of(pod, account)));
         std::fs::write(&file, install::token(&self.client, namespace, account, pod).await?)?;
         let remote = Remote::new(
-            &format!("https://localhost:{}", self.shared.port),
+            &format!("https://localhost:{port}"),
             &self.shared.tls,
             &file,
             Duration::from_secs(20),

@@ -14,10 +14,10 @@ use tokio_stream::wrappers::ReceiverStream;
 use crate::fixture::{Fixture, TIMEOUT, healthy, until};
 use crate::golden;
 
-const HOUR: i64 = 3_600_000;
+pub const HOUR: i64 = 3_600_000;
 
 /// The first heartbeat of a stream, of an agent whose last event was that long ago.
-fn heartbeat(fixture: &Fixture, ago_ms: i64) -> Result<Heartbeat> {
+pub fn heartbeat(fixture: &Fixture, ago_ms: i64) -> Result<Heartbeat> {
     let now = Timestamp::now().as_millisecond();
     Ok(Heartbeat {
         namespace: fixture.namespace.clone(),

@@ -7,3 +7,4 @@ mod escalations;
 mod fixture;
 mod golden;
 mod health;
+mod kills;
