@@ -1,6 +1,7 @@
 //! rig-ctl as the chart runs it: its own service account, its own roles, a real API server.
 
 mod children;
+mod kills;
 mod polecats;
 mod program;
 
@@ -28,7 +29,7 @@ use serde_json::json;
 
 /// How long a test waits for something: nothing here takes longer on a healthy machine.
 pub(crate) const TIMEOUT: Duration = Duration::from_mins(1);
-const ACCOUNT: &str = "rig-ctl";
+pub(crate) const ACCOUNT: &str = "rig-ctl";
 
 /// Runs the controller for the whole of this test program, on a thread that outlives each test's
 /// own runtime.
