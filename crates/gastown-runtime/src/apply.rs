@@ -555,7 +555,16 @@ where
     let params = DeleteParams { preconditions: Some(preconditions), ..DeleteParams::background() };
     match api.delete(&object.name_any(), &params).await {
         Ok(_) => Ok(true),
-        Err(kube::Error::Api(status)) if status.is_not_found() || status.is_conflict() => Ok(false),
+        Err(kube::Error::Api(status)) if status.is_not_found() => Ok(false),
+        // Another object has the name by now, or this one was being written.
+        Err(kube::Error::Api(status)) if status.is_conflict() => {
+            let present = api.get_opt(&object.name_any()).await;
+            let present = present.map_err(api_error("reading", object))?;
+            if present.is_some_and(|present| present.uid() == object.uid()) {
+                return Err(api_error("deleting", object)(kube::Error::Api(status)));
+            }
+            Ok(false)
+        }
         Err(error) => Err(api_error("deleting", object)(error)),
     }
 }
