@@ -133,8 +133,8 @@ impl Package {
     }
 }
 
-/// An id of letters, digits, dots and dashes. What is replaced by a dash is told apart by its
-/// code, so that two package URLs never have one id.
+/// An id of letters, digits, dots and dashes. What is replaced has its code between dashes,
+/// so that two package URLs never have one id.
 fn id_of(purl: &str) -> String {
     let plain = |c: char| c.is_ascii_alphanumeric() || c == '.';
     let text: String = purl
