@@ -212,7 +212,9 @@ impl BeadCache {
                 let rigs = self.convoys.state();
                 let rigs: BTreeSet<_> =
                     rigs.iter().filter_map(|c| c.spec.rig_ref.clone()).collect();
-                rigs.into_iter().for_each(|rig| self.trigger_in_background(rig));
+                for rig in rigs {
+                    self.trigger_in_background(rig);
+                }
             }
             tokio::time::sleep(jittered(wait)).await;
             wait = (wait * 2).min(REOPEN.1);

@@ -10,6 +10,7 @@ use std::fmt::{self, Debug, Formatter};
 use std::future::Future;
 use std::sync::Arc;
 
+use futures::future::BoxFuture;
 use parking_lot::Mutex;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
@@ -76,7 +77,7 @@ pub(crate) async fn with_slot<T>(
 
 /// Awaits a call without the slot of the reconcile that makes it; outside of a reconcile it is
 /// awaited as it is.
-async fn without_slot<T>(call: impl Future<Output = T>) -> T {
+async fn without_slot<T>(call: impl Future<Output = T> + Send) -> T {
     let Ok(slot) = SLOT.try_with(Arc::clone) else { return call.await };
     let outside = slot.leave();
     let result = call.await;
@@ -105,13 +106,19 @@ impl Places {
 
     /// Makes a call to a neighbour once a place for it is free. The reconcile that makes it, if one
     /// does, gives up its slot meanwhile. The caller bounds the call's time.
-    pub async fn call<T>(&self, neighbour: &str, call: impl Future<Output = T>) -> T {
-        without_slot(async {
+    pub fn call<'a, T: Send + 'a>(
+        &'a self,
+        neighbour: &'a str,
+        call: impl Future<Output = T> + Send + 'a,
+    ) -> BoxFuture<'a, T> {
+        // Such calls are large: the callers of their callers would hold them.
+        let call = Box::pin(call);
+        let with_place = async move {
             // It fails when the semaphore is closed, which it never is.
             let _place = self.of(neighbour).acquire_owned().await.ok();
             call.await
-        })
-        .await
+        };
+        Box::pin(without_slot(with_place))
     }
 
     fn of(&self, neighbour: &str) -> Arc<Semaphore> {

@@ -47,11 +47,11 @@ impl Services {
     }
 
     /// The answer to a request about a rig, unless it takes too long.
-    async fn within_deadline<T>(
+    async fn within_deadline<T: Send>(
         &self,
         what: &str,
         rig: &str,
-        answer: impl Future<Output = T>,
+        answer: impl Future<Output = T> + Send,
     ) -> Result<T, Elapsed> {
         let key = format!("{what}/{rig}");
         self.places.call(&key, tokio::time::timeout(DEADLINE, answer)).await
