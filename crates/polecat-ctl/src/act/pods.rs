@@ -233,7 +233,17 @@ pub(super) async fn delete(
             }
             Ok(())
         }
-        Err(kube::Error::Api(status)) if status.is_not_found() || status.is_conflict() => {
+        // Another pod has the name by now, or this one was being written.
+        Err(kube::Error::Api(status)) if status.is_conflict() => {
+            let present = pods(ctx, s).get_opt(name).await;
+            let present = present.map_err(api_error("reading pod", name))?;
+            if present.is_some_and(|pod| pod.uid().as_deref() == Some(uid)) {
+                return Err(api_error("deleting pod", name)(kube::Error::Api(status)));
+            }
+            ctx.shared.own_pods.record_deleted(uid);
+            Ok(())
+        }
+        Err(kube::Error::Api(status)) if status.is_not_found() => {
             ctx.shared.own_pods.record_deleted(uid);
             Ok(())
         }
