@@ -1,6 +1,6 @@
 //! The process ends at each of its writes, once before the API server has the write and once before
 //! the answer is back, and another one begins without memory: the life of its Polecats comes to the
-//! same.
+//! same. So it does when the connection has faults.
 
 use std::sync::Arc;
 
@@ -37,5 +37,13 @@ async fn a_life_comes_to_the_same_at_whichever_write_its_process_ends() {
     fixture.start_server().await;
     let end = kills::at_every_write(LIVES, |connection| live(&fixture, connection)).await;
     assert_eq!(end.most_live, 1, "the rig has one slot: {end:#?}");
+    fixture.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_life_comes_to_the_same_whatever_the_connection_does() {
+    let mut fixture = Fixture::new().await;
+    fixture.start_server().await;
+    kills::under_each_fault(|connection| live(&fixture, connection)).await;
     fixture.close().await;
 }
