@@ -123,12 +123,10 @@ fn build_all(
     let lock = Lock::read()?;
     let bases = bases(recipes, wanted, &lock)?;
     let parts = Parts { binaries: &binaries, agents, bases: &bases, build, lock: &lock };
-    let mut built = Vec::new();
-    for (name, recipe) in wanted {
-        built.push(build_one(name, recipe, &parts)?);
-    }
-    write_sboms(wanted, &built, &parts)?;
-    Ok(built)
+    let images = wanted.iter().map(|(name, recipe)| build_one(name, recipe, &parts));
+    let images = images.collect::<Result<Vec<_>>>()?;
+    write_sboms(wanted, &images, &parts)?;
+    Ok(images)
 }
 
 fn pick(recipes: &BTreeMap<String, Recipe>, name: &str) -> Result<(String, Recipe)> {

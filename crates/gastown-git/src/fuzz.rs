@@ -19,7 +19,7 @@ const COMMITS: &[&str] = &[
 ];
 const LISTINGS: &[&str] = &[
     "submodule.lib.path\nvendor/lib\0submodule.lib.url\n../lib.git\0submodule.lib.update\nnone\0submodule.a.b.url\nhttps://host/x\0",
-    "160000 commit a5e2ca24d17e2393a5e2ca24d17e2393a5e2ca24\tvendor/lib\0100644 blob b5\tfile\0",
+    "160000 commit a5e2ca24d17e2393a5e2ca24d17e2393a5e2ca24\tvendor/lib\x00100644 blob b5\tfile\0",
 ];
 const PUSHES: &[&str] = &[
     "To https://host/x\n!\ta:refs/heads/main\t[rejected] (stale info)\n=\tb:refs/heads/b\t[up to date]\n*\tc:refs/heads/c\t[new branch]\nDone\n",

@@ -387,7 +387,7 @@ mod tests {
         DeserializeGuard(Ok(testing::config_map(name, 1)))
     }
 
-    async fn received(triggers: &mut Triggers<ConfigMap>) -> Vec<String> {
+    fn received(triggers: &mut Triggers<ConfigMap>) -> Vec<String> {
         let mut received = Vec::new();
         while let Some(wanted) = futures::FutureExt::now_or_never(triggers.recv()).flatten() {
             received.push(match wanted {
@@ -416,11 +416,11 @@ mod tests {
         for event in [Event::Init, Event::InitApply(map("a")), Event::InitDone] {
             task.handle(event).await;
         }
-        assert_eq!(received(&mut triggers).await, ["a"]);
+        assert_eq!(received(&mut triggers), ["a"]);
         // What was created and deleted in between is in neither list.
         for event in [Event::Init, Event::InitApply(map("b")), Event::InitDone] {
             task.handle(event).await;
         }
-        assert_eq!(received(&mut triggers).await, ["a", "b", "all"]);
+        assert_eq!(received(&mut triggers), ["a", "b", "all"]);
     }
 }

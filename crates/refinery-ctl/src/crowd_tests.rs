@@ -111,6 +111,7 @@ fn controller(requests: Vec<MergeRequest>) -> Context {
         gate_seconds: 600,
         build_memory_mib: 512,
         build_seconds: 600,
+        platform_ids: false,
         builder: None,
         proxy: ProxyArgs::default(),
         network: NetworkArgs::default(),

@@ -159,7 +159,7 @@ impl Fixture {
 
     /// A store that is read so often.
     pub async fn make_store_every(&self, name: &str, interval: &str) -> Result<BeadStore> {
-        self.make_store_with(name, |spec| spec.sync_interval = interval.to_owned()).await
+        self.make_store_with(name, |spec| spec.sync_interval = interval.into()).await
     }
 
     /// A store in the repository at `url`.

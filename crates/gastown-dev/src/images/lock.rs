@@ -70,14 +70,11 @@ impl Lock {
         let (mut heads, mut packages) = (BTreeMap::new(), BTreeMap::new());
         for line in text.lines().filter(|l| !l.starts_with('#')) {
             let words: Vec<&str> = line.split(' ').collect();
-            match words[..] {
-                [key, value] => {
-                    heads.insert(key, value.to_owned());
-                }
-                _ => {
-                    let package = Package::parse(&words).with_context(|| format!("{line:?}"))?;
-                    packages.insert(package.name.clone(), package);
-                }
+            if let [key, value] = words[..] {
+                heads.insert(key, value.to_owned());
+            } else {
+                let package = Package::parse(&words).with_context(|| format!("{line:?}"))?;
+                packages.insert(package.name.clone(), package);
             }
         }
         let mut head = |key: &str| heads.remove(key).with_context(|| format!("no line `{key}`"));

@@ -96,8 +96,7 @@ fn npm(package: &NpmPackage) -> Result<Package> {
     let purl = format!("pkg:npm/{scope}{}@{}", encode(base), encode(version));
     let hash = integrity.strip_prefix("sha512-").context("npm's hash is not a SHA-512")?;
     let hash = base64::prelude::BASE64_STANDARD.decode(hash).context("npm's hash is not base64")?;
-    let hex: String = hash.iter().map(|byte| format!("{byte:02x}")).collect();
-    Ok(Package::new(&purl, name, version, "APPLICATION").hash("SHA512", &hex))
+    Ok(Package::new(&purl, name, version, "APPLICATION").hash("SHA512", &hex::encode(hash)))
 }
 
 /// Adds a package of this workspace and all that is compiled into it; returns its id.

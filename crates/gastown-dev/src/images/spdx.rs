@@ -1,5 +1,8 @@
 //! SPDX 2.3 documents in JSON: the parts of the format that a list of packages needs.
 
+// The names of fields are those of SPDX.
+#![allow(clippy::struct_field_names)]
+
 use std::collections::BTreeMap;
 
 use serde::Serialize;

@@ -295,17 +295,24 @@ async fn a_witness_of_another_namespace_may_not_read_secrets_and_reports_it() ->
     Ok(())
 }
 
-/// Creates an Escalation that was raised long ago about a Polecat.
-async fn raised_long_ago(fixture: &Fixture, polecat: &str, reason: &str) -> Result<String> {
+/// Creates an Escalation that was raised long ago about an object.
+async fn raised_long_ago(
+    fixture: &Fixture,
+    kind: &str,
+    object: &str,
+    reason: &str,
+) -> Result<String> {
+    let namespace = Some(&fixture.namespace).filter(|_| kind != "Rig");
+    let kind_name = kind.to_lowercase();
     let spec = json!({
         "severity": "high",
-        "cause": format!("polecat/{}/{polecat}/{reason}", fixture.namespace),
+        "cause": format!("{kind_name}/{}/{object}/{reason}", fixture.namespace),
         "summary": "It does not go on.",
         "source": "polecat-ctl",
         "rigRef": fixture.rig,
-        "relatedObject": { "kind": "Polecat", "namespace": fixture.namespace, "name": polecat },
+        "relatedObject": { "kind": kind, "namespace": namespace, "name": object },
     });
-    let name = format!("{polecat}-{}", reason.to_lowercase());
+    let name = format!("{kind_name}-{object}-{}", reason.to_lowercase());
     let mut object = Escalation::new(&name, serde_json::from_value(spec)?);
     let state = json!({ "raises": 1, "raised": "2020-01-01T00:00:00Z" }).to_string();
     object.metadata.annotations = Some([(annotation::ESCALATION_STATE.to_owned(), state)].into());
@@ -318,12 +325,16 @@ async fn an_escalation_about_an_object_that_is_gone_is_closed_unless_it_is_about
 -> Result<()> {
     let fixture = Fixture::new().await?;
     fixture.polecat("here").await?;
-    let present = raised_long_ago(&fixture, "here", "AttemptsSpent").await?;
-    let lost = raised_long_ago(&fixture, "gone", "lost").await?;
-    let gone = raised_long_ago(&fixture, "gone", "AttemptsSpent").await?;
-    let closed = fixture.escalation(&gone, "its end", in_phase(EscalationPhase::Closed)).await?;
-    let why = format!("Polecat {}/gone does not exist any more", fixture.namespace);
-    ensure!(closed.status.and_then(|s| s.closed_reason) == Some(why));
+    let present = raised_long_ago(&fixture, "Polecat", "here", "AttemptsSpent").await?;
+    let lost = raised_long_ago(&fixture, "Polecat", "gone", "lost").await?;
+    for kind in ["Polecat", "Convoy", "MergeRequest", "Refinery", "BeadStore", "Witness", "Rig"] {
+        let gone = raised_long_ago(&fixture, kind, "gone", "Problem").await?;
+        let closed =
+            fixture.escalation(&gone, "its end", in_phase(EscalationPhase::Closed)).await?;
+        let place = if kind == "Rig" { String::new() } else { format!("{}/", fixture.namespace) };
+        let why = format!("{kind} {place}gone does not exist any more");
+        ensure!(closed.status.and_then(|s| s.closed_reason) == Some(why), "{kind}");
+    }
     for open in [present, lost] {
         let seen = fixture.escalation(&open, "a delivery", delivered).await?;
         ensure!(in_phase(EscalationPhase::Open)(&seen), "{seen:?}");
