@@ -3,6 +3,7 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use gastown_api::{BeadStore, MergeRequest, Polecat, Refinery, Rig};
 use gastown_core::polecat::{Deliveries, Margins, NetworkProblem};
@@ -22,9 +23,12 @@ use crate::args::{PolecatArgs, Settings};
 use crate::busy::BusyServices;
 use crate::index::Index;
 use crate::pod::{AgentNetworkArgs, PodDefaults, Witness, owner_uid};
-use crate::report;
 use crate::service::Services;
 use crate::sightings::Sightings;
+
+/// That a pod starts is written to the status only when it has not run for this long: the status of
+/// the running pod shows all of it.
+const STARTING: Duration = Duration::from_secs(3);
 
 /// The stores of watched objects.
 pub(crate) struct Watched {
@@ -137,7 +141,7 @@ impl Context {
             shared,
             services,
             own_polecats: Arc::default(),
-            pace: report::pace(),
+            pace: Pace::new(STARTING, Duration::ZERO),
             counted_term: tokio::sync::Mutex::default(),
             margins,
             network,

@@ -9,7 +9,6 @@ use gastown_core::polecat::{self, End, Snapshot, StatusDraft};
 use gastown_core::report;
 use gastown_runtime::apply::{Applied, Details, StatusOwner};
 use gastown_runtime::events::Note;
-use gastown_runtime::pace::Pace;
 use jiff::Timestamp;
 use kube::{Api, Resource as _, ResourceExt as _};
 
@@ -54,21 +53,12 @@ const OWNER: StatusOwner = StatusOwner {
     conditions: &CONDITIONS,
 };
 
-/// A pod that starts is written to the status only when it has not run for this long: the status
-/// of the running pod shows all of it.
-const STARTING: Duration = Duration::from_secs(3);
-
 /// What may wait while a pod starts: everything, as long as nothing keeps it from running.
 const STARTING_DETAILS: Details =
     Details { fields: OWNER.fields, conditions: OWNER.conditions, reasons: &[] };
 
 /// What may wait else: nothing.
 const NO_DETAILS: Details = Details { fields: &[], conditions: &[], reasons: &[] };
-
-/// How long the statuses of starting pods wait.
-pub(crate) fn pace() -> Pace {
-    Pace::new(STARTING, Duration::ZERO)
-}
 
 /// The status. `agent_image` is the image of agents whose Polecat names none. Pure.
 pub(crate) fn status(

@@ -19,12 +19,16 @@ use parking_lot::Mutex;
 
 use crate::channels::Channels;
 use crate::metrics::WitnessMetrics;
-use crate::report;
 use crate::streams::Streams;
 
 /// A rig is assessed at most once in this time: the polecats of a busy one change many times a
 /// second.
 const MIN_INTERVAL: SignedDuration = SignedDuration::from_secs(1);
+
+/// What an agent does is written this long after it changed.
+const ACTIVITY_SETTLE: Duration = Duration::from_secs(5);
+/// What one agent does is written at most this often.
+const ACTIVITY_EVERY: Duration = Duration::from_secs(10);
 
 /// How many messages are sent along one route at a time.
 const DELIVERIES: usize = 4;
@@ -72,7 +76,7 @@ impl Context {
             routes: Places::new(DELIVERIES),
             passes: Passes::default(),
             pace: Pace::default(),
-            activity_pace: report::activity_pace(),
+            activity_pace: Pace::new(ACTIVITY_SETTLE, ACTIVITY_EVERY),
             own_witnesses: Arc::default(),
             own_escalations: Arc::default(),
             trigger,

@@ -12,7 +12,6 @@ use gastown_core::escalation::{DeliveryRecord, EscalationState, Plan};
 use gastown_core::witness::{Assessment, Summary};
 use gastown_runtime::apply::{Applied, Details, StatusOwner};
 use gastown_runtime::events::Note;
-use gastown_runtime::pace::Pace;
 use gastown_types::text;
 use jiff::{SignedDuration, Timestamp};
 use kube::{Api, ResourceExt as _};
@@ -48,11 +47,6 @@ const POLECAT_DETAILS: Details =
 /// attempt is over before.
 const FIRST_DETAILS: Details =
     Details { fields: &["activity"], conditions: &[condition::HEALTHY], reasons: &[] };
-
-/// What an agent does is written this long after it changed.
-const ACTIVITY_SETTLE: Duration = Duration::from_secs(5);
-/// What one agent does is written at most this often.
-const ACTIVITY_EVERY: Duration = Duration::from_secs(10);
 
 const ESCALATION: StatusOwner = StatusOwner {
     manager: manager::WITNESS,
@@ -276,11 +270,6 @@ fn is_first(object: &Polecat, status: &PolecatStatus) -> bool {
     let healthy = conditions::find(&status.conditions, condition::HEALTHY);
     healthy.is_some_and(|c| c.status == "True")
         && conditions::find(before, condition::HEALTHY).is_none()
-}
-
-/// How often what agents do is written.
-pub(crate) fn activity_pace() -> Pace {
-    Pace::new(ACTIVITY_SETTLE, ACTIVITY_EVERY)
 }
 
 /// Applies the status of a Witness, and publishes Events about its readiness and its routes. When

@@ -6,14 +6,17 @@
 //! are listed in `elsewhere.rs`.
 
 mod elsewhere;
+mod place;
 
 use std::collections::BTreeSet;
 use std::fmt;
 use std::path::Path;
 
 use anyhow::{Context, Result, ensure};
-use gastown_api::rbac::{self, Controller, Grant};
+use gastown_api::rbac::{Controller, Grant};
 use serde_json::Value;
+
+use self::place::Place;
 
 /// A request as RBAC sees it.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -95,7 +98,7 @@ impl Record {
                         && request.verb == verb
                         && request.group == grant.group
                         && request.resource == resource
-                        && place.is_of(request)
+                        && place.is_of(request.namespace.as_deref(), &request.release)
                 };
                 let name = controller.name();
                 let is_known =
@@ -133,45 +136,6 @@ fn has_rule(request: &Request) -> bool {
         .filter(|grant| grant.group == request.group)
         .flat_map(pairs)
         .any(|(resource, verb)| resource == request.resource && verb == request.verb)
-}
-
-/// Where a table of rules holds.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Place {
-    Everywhere,
-    Release,
-    Configured,
-}
-
-impl Place {
-    const ALL: [Self; 3] = [Self::Everywhere, Self::Release, Self::Configured];
-
-    fn grants(self, controller: Controller) -> &'static [Grant] {
-        match self {
-            Self::Everywhere => rbac::cluster_grants(controller),
-            Self::Release => rbac::namespace_grants(controller),
-            Self::Configured => rbac::secret_grants(controller),
-        }
-    }
-
-    fn is_of(self, request: &Request) -> bool {
-        let in_release = request.namespace.as_ref() == Some(&request.release);
-        match self {
-            Self::Everywhere => true,
-            Self::Release => in_release,
-            Self::Configured => request.namespace.is_some() && !in_release,
-        }
-    }
-}
-
-impl fmt::Display for Place {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Everywhere => "which its ClusterRole allows",
-            Self::Release => "which its Role allows in the release namespace",
-            Self::Configured => "which it may in a configured namespace",
-        })
-    }
 }
 
 /// The request of an audit event, when a controller made it.

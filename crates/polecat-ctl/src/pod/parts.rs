@@ -11,7 +11,9 @@ use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 use super::defaults::PodDefaults;
 use super::metadata::WORK_BRANCH;
 use super::security;
-use super::volumes::KEYS_DIR;
+
+/// The directory for copies of git credentials.
+pub(super) const KEYS_DIR: &str = "/gastown/keys";
 
 /// What a pod is built from.
 pub(super) struct Build<'a> {

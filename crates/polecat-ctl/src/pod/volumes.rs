@@ -8,12 +8,10 @@ use k8s_openapi::api::core::v1::{
 };
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 
-use super::parts::Build;
+use super::parts::{Build, KEYS_DIR};
 
 /// The directory of the sidecar's token.
 pub(super) const TOKEN_DIR: &str = "/var/run/gastown/token";
-/// The directory for copies of git credentials.
-pub(super) const KEYS_DIR: &str = "/gastown/keys";
 /// How long a token is valid, in seconds; the kubelet renews it well before.
 const TOKEN_SECONDS: i64 = 3600;
 

@@ -1,7 +1,7 @@
 //! Rights that no test of the control plane uses, each with the reason. A right that is not here must be
 //! used; what is here is not shown to be needed by those tests.
 
-use super::Place;
+use super::place::Place;
 
 /// Some rights of some controllers.
 struct Listed {
