@@ -67,9 +67,11 @@ async fn run(pass: &Pass<'_>) -> Result<Action, Error> {
             for p in problems {
                 pass.ctx.escalations.update(&p.subject, p.reasons, &p.present); // client: an outbox
             }
-            let held = train.gates_held.as_ref().map(|held| duration_until(held.until));
-            let next = [until.map(duration_until), later, not_admitted, held];
-            let next = next.into_iter().flatten().min();
+            let gates = train.gates_held.as_ref().map(|held| held.until);
+            let remote = train.held_until(snapshot.now, pass.refinery.metadata.generation);
+            let times = [until, gates, remote].map(|time| time.map(duration_until));
+            let next = times.into_iter().chain([later, not_admitted]);
+            let next = next.flatten().min();
             Ok(next.map_or_else(resync, Action::requeue))
         }
         Err(Error::Git(error)) => recover(pass, &mut train, &error).await,
@@ -85,11 +87,15 @@ async fn steps(pass: &Pass<'_>, train: &mut Train) -> Result<Option<Timestamp>, 
     let remote = &PassRemote::new(pass);
     let generation = pass.refinery.metadata.generation;
     let held = train.held_until(Timestamp::now(), generation);
-    // Wrong credentials are shown before the first request comes.
-    if held.is_none() && (train.problem.is_some() || train.credentials_of != generation) {
+    if held.is_none() && train.problem.is_some() {
+        // What is shown is looked at again, also when no request waits for it.
+        act_apart(pass, train, remote, Step::Fetch).await?; // client
+        train.remote_works();
+    } else if held.is_none() && train.credentials_of != generation {
+        // Wrong credentials are shown before the first request comes.
         remote.get().await?; // client
-        train.credentials_of = generation;
     }
+    train.credentials_of = generation;
     for _ in 0..MAX_STEPS {
         if pass.ctx.runtime.leadership.held().is_none() {
             return Err(Error::LeaseLost);
@@ -123,8 +129,7 @@ async fn steps(pass: &Pass<'_>, train: &mut Train) -> Result<Option<Timestamp>, 
             }
         }
         if uses_remote {
-            (train.problem, train.failures, train.discarded) = (None, 0, false);
-            train.remote_held = None;
+            train.remote_works();
         }
         if changes_status {
             let after = snapshot(pass, train); // client: caches only

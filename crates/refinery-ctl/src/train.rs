@@ -318,6 +318,12 @@ impl Train {
         }
     }
 
+    /// The remote has done what was asked of it.
+    pub(crate) fn remote_works(&mut self) {
+        (self.problem, self.failures, self.discarded) = (None, 0, false);
+        self.remote_held = None;
+    }
+
     /// Until when the remote is left alone by this generation of the Refinery.
     pub(crate) fn held_until(&self, now: Timestamp, generation: Option<i64>) -> Option<Timestamp> {
         let (until, of) = self.remote_held?;

@@ -2,8 +2,10 @@
 
 use anyhow::{Context as _, Result, ensure};
 use gastown_api::{MergeRequest, ObjectName, RefinerySpec, Rejection, conditions};
+use k8s_openapi::api::core::v1::Secret;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
-use kube::api::{Patch, PatchParams};
+use kube::Api;
+use kube::api::{Patch, PatchParams, PostParams};
 use serde_json::json;
 
 use crate::fixture::{Fixture, NAMESPACE, TIMEOUT, shared, until};
@@ -57,26 +59,37 @@ async fn a_second_refinery_of_the_branch_is_a_duplicate_and_does_nothing() -> Re
 }
 
 #[tokio::test]
-async fn secrets_that_are_missing_or_may_not_be_read_are_named() -> Result<()> {
+async fn secrets_that_are_missing_or_may_not_be_read_are_named_until_they_are_there() -> Result<()>
+{
     let (plane, _) = shared().await?;
     let mut fixture = Fixture::on(plane).await?;
+    let secret = format!("git-creds-{}", fixture.rig);
     let spec = RefinerySpec {
-        git_secret_ref: Some(ObjectName::new("git-creds")),
+        git_secret_ref: Some(ObjectName::new(secret.clone())),
         ..RefinerySpec::of_rig(&fixture.rig)
     };
     fixture.refinery_with("refinery", spec.clone()).await?;
     let c = condition(&fixture, "refinery", "Ready", "SecretForbidden").await?;
     ensure!(
-        c.message.contains("refinery.secretNamespaces") && c.message.contains("git-creds"),
+        c.message.contains("refinery.secretNamespaces") && c.message.contains(&secret),
         "{c:?}"
     );
     fixture.refineries().delete("refinery", &kube::api::DeleteParams::default()).await?;
     NAMESPACE.clone_into(&mut fixture.namespace);
-    fixture.refinery_with(&format!("{}-refinery", fixture.rig), spec).await?;
-    let c = condition(&fixture, &format!("{}-refinery", fixture.rig), "Ready", "SecretNotFound")
-        .await?;
-    ensure!(c.message.contains("secret git-creds is not in namespace gastown-system"), "{c:?}");
-    Ok(())
+    let name = format!("{}-refinery", fixture.rig);
+    fixture.refinery_with(&name, spec).await?;
+    let c = condition(&fixture, &name, "Ready", "SecretNotFound").await?;
+    let missing = format!("secret {secret} is not in namespace gastown-system");
+    ensure!(c.message.contains(&missing), "{c:?}");
+    // No request waits for it: it is looked for all the same.
+    let made =
+        json!({"metadata": {"name": secret}, "stringData": {"username": "u", "password": "p"}});
+    let secrets = Api::<Secret>::namespaced(fixture.client.clone(), NAMESPACE);
+    secrets.create(&PostParams::default(), &serde_json::from_value(made)?).await?;
+    until(TIMEOUT, &fixture.refineries(), &name, "Ready", |r| {
+        conditions::is_true(&r?.status.as_ref()?.conditions, "Ready").then_some(())
+    })
+    .await
 }
 
 #[tokio::test]
