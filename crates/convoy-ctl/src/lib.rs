@@ -53,7 +53,7 @@ pub async fn serve(runtime: Runtime, source: Arc<dyn BeadSource>) -> anyhow::Res
     let ctx = Context {
         rigs: watches::rigs(&runtime, &trigger, &convoys),
         bead_stores: watches::bead_stores(&runtime, &trigger, &convoys),
-        polecats: watches::polecats(&runtime, &trigger, &convoys, own_polecats.clone()),
+        polecats: watches::polecats(&runtime, &trigger, &convoys, &own_polecats),
         own_polecats,
         requests: watches::merge_requests(&runtime, &trigger, &convoys),
         beads: BeadCache::new(&runtime, source, convoys.clone(), trigger),

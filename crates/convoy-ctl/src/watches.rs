@@ -41,13 +41,13 @@ pub(crate) fn polecats(
     runtime: &Runtime,
     trigger: &Trigger<Convoy>,
     convoys: &Store<Convoy>,
-    own: Arc<OwnWrites<Polecat>>,
+    own: &Arc<OwnWrites<Polecat>>,
 ) -> Store<Polecat> {
     let convoys = convoys.clone();
     Watch::<Polecat>::all(runtime)
         .trim(trim_polecat)
+        .own(own)
         .notify(trigger, move |polecat| {
-            own.observe(polecat);
             of_bead(&convoys, &polecat.spec.rig, polecat.spec.bead_id.as_deref())
         })
         .start()

@@ -20,54 +20,87 @@ enum Write<K> {
 }
 
 /// This process's newest write of each object, by uid.
-pub struct OwnWrites<K>(Mutex<HashMap<String, (Write<K>, Instant)>>);
+pub struct OwnWrites<K>(Mutex<Known<K>>);
+
+struct Known<K> {
+    writes: HashMap<String, (Write<K>, Instant)>,
+    /// The versions that the watch has delivered lately, the last ones of deleted objects included: an
+    /// answer to a write may come after that.
+    delivered: HashMap<String, (u64, Instant)>,
+}
 
 impl<K> Default for OwnWrites<K> {
     fn default() -> Self {
-        Self(Mutex::default())
+        Self(Mutex::new(Known { writes: HashMap::new(), delivered: HashMap::new() }))
+    }
+}
+
+/// Forgets what is too old to matter, once there is a lot.
+fn prune<T>(map: &mut HashMap<String, (T, Instant)>) {
+    if map.len() > 4096 {
+        map.retain(|_, (_, since)| since.elapsed() < EXPIRY);
     }
 }
 
 impl<K: Resource> OwnWrites<K> {
-    /// Records an object as the API server returned it from a write.
+    /// Records an object as the API server returned it from a write. One that the watch has delivered
+    /// before the answer came, or that is older than another write, is not needed.
     pub fn record(&self, object: K) {
-        if let Some(uid) = object.uid() {
-            self.put(uid, Write::Object(Arc::new(object)));
+        let Some(uid) = object.uid() else { return };
+        let version = resource_version(&object);
+        let mut known = self.0.lock();
+        let is_delivered = known.delivered.get(&uid).is_some_and(|(seen, _)| *seen >= version);
+        let is_outdated = match known.writes.get(&uid) {
+            Some((Write::Object(own), _)) => resource_version(own.as_ref()) > version,
+            Some((Write::Deleted, _)) => true,
+            None => false,
+        };
+        if !is_delivered && !is_outdated {
+            prune(&mut known.writes);
+            known.writes.insert(uid, (Write::Object(Arc::new(object)), Instant::now()));
         }
     }
 
     /// Records that the object of this uid was deleted.
     pub fn record_deleted(&self, uid: &str) {
-        self.put(uid.to_owned(), Write::Deleted);
+        let mut known = self.0.lock();
+        prune(&mut known.writes);
+        known.writes.insert(uid.to_owned(), (Write::Deleted, Instant::now()));
     }
 
     /// The watch has delivered this version, or its deletion: an own write that is no newer is
     /// forgotten.
     pub fn observe(&self, shown: &K) {
         let Some(uid) = shown.uid() else { return };
-        let mut map = self.0.lock();
-        if matches!(map.get(&uid), Some((Write::Object(own), _)) if resource_version(own.as_ref()) <= resource_version(shown))
+        let version = resource_version(shown);
+        let mut known = self.0.lock();
+        if matches!(known.writes.get(&uid), Some((Write::Object(own), _)) if resource_version(own.as_ref()) <= version)
         {
-            map.remove(&uid);
+            known.writes.remove(&uid);
         }
+        prune(&mut known.delivered);
+        known.delivered.insert(uid, (version, Instant::now()));
     }
 
-    fn put(&self, uid: String, write: Write<K>) {
-        let mut map = self.0.lock();
-        if map.len() > 4096 {
-            map.retain(|_, (_, since)| since.elapsed() < EXPIRY);
-        }
-        map.insert(uid, (write, Instant::now()));
+    /// A list that was requested after `began` is complete, and what it holds is observed: what was
+    /// written before and is not in it was deleted.
+    pub fn listed(&self, began: Instant) {
+        let is_later = |(write, since): &(Write<K>, Instant)| {
+            *since > began || matches!(write, Write::Deleted)
+        };
+        self.0.lock().writes.retain(|_, write| is_later(write));
     }
 
-    /// The newer of the cached object and our own write of it; none when we deleted it.
+    /// The newer of the cached object and our own write of it; none when we deleted it. A write that
+    /// is given in place of the cached object stays: the cache may be behind it.
     pub fn newest(&self, cached: Arc<K>) -> Option<Arc<K>> {
         let Some(uid) = cached.uid() else { return Some(cached) };
-        let mut map = self.0.lock();
+        let map = &mut self.0.lock().writes;
         match map.get(&uid) {
             Some((Write::Deleted, since)) if since.elapsed() < EXPIRY => None,
             Some((Write::Object(own), _))
-                if resource_version(own.as_ref()) > resource_version(cached.as_ref()) =>
+                if resource_version(own.as_ref()) > resource_version(cached.as_ref())
+                    || Arc::ptr_eq(own, &cached) =>
             {
                 Some(own.clone())
             }
@@ -86,8 +119,9 @@ impl<K: Resource> OwnWrites<K> {
         mut wanted: impl FnMut(&K) -> bool,
         seen: impl Fn(&str) -> bool,
     ) -> Vec<Arc<K>> {
-        let map = self.0.lock();
-        let own = map.iter().filter(|(uid, (_, since))| since.elapsed() < EXPIRY && !seen(uid));
+        let known = self.0.lock();
+        let own =
+            known.writes.iter().filter(|(uid, (_, since))| since.elapsed() < EXPIRY && !seen(uid));
         own.filter_map(|(_, (write, _))| match write {
             Write::Object(own) if wanted(own) => Some(own.clone()),
             _ => None,
@@ -128,5 +162,41 @@ mod tests {
         own.record_deleted("u");
         own.observe(&lease("10"));
         assert!(own.newest(Arc::new(lease("10"))).is_none(), "a deleted object stays deleted");
+    }
+
+    #[test]
+    fn looking_twice_does_not_forget_a_write_that_the_cache_has_not() {
+        let own = OwnWrites::default();
+        own.record(lease("9"));
+        let newest = own.newest(Arc::new(lease("8"))).and_then(|first| own.newest(first));
+        assert_eq!(newest.map(|l| resource_version(l.as_ref())), Some(9));
+        let later = own.newest(Arc::new(lease("8")));
+        assert_eq!(later.map(|l| resource_version(l.as_ref())), Some(9), "the cache is behind");
+        own.newest(Arc::new(lease("9")));
+        assert!(own.unseen(|_| true, |_| false).is_empty(), "the cache has it");
+    }
+
+    #[test]
+    fn what_a_later_list_does_not_hold_was_deleted() {
+        let own = OwnWrites::default();
+        let before = Instant::now();
+        own.record(lease("9"));
+        own.listed(before);
+        assert_eq!(own.unseen(|_| true, |_| false).len(), 1, "the list may be older");
+        own.listed(Instant::now());
+        assert!(own.unseen(|_| true, |_| false).is_empty());
+    }
+
+    #[test]
+    fn an_answer_that_comes_after_the_watch_or_after_a_newer_one_is_not_needed() {
+        let own = OwnWrites::default();
+        // The watch has delivered the object and its deletion while the answer was under way.
+        own.observe(&lease("10"));
+        own.record(lease("9"));
+        assert!(own.unseen(|_| true, |_| false).is_empty(), "it was deleted");
+        own.record(lease("12"));
+        own.record(lease("11"));
+        let newest = own.newest(Arc::new(lease("10")));
+        assert_eq!(newest.map(|l| resource_version(l.as_ref())), Some(12));
     }
 }

@@ -8,6 +8,8 @@
 use std::collections::{HashMap, HashSet};
 use std::fmt::Debug;
 use std::hash::Hash;
+use std::sync::Arc;
+use std::time::Instant;
 
 use futures::StreamExt as _;
 use kube::core::{DeserializeGuard, NamespaceResourceScope};
@@ -19,6 +21,7 @@ use serde::de::DeserializeOwned;
 use tokio::sync::mpsc;
 
 use crate::metrics::KindLabels;
+use crate::own_writes::OwnWrites;
 use crate::runtime::Runtime;
 
 /// How many references may wait for a controller; a watch waits while the queue is full.
@@ -89,6 +92,7 @@ pub struct Watch<K: Resource<DynamicType = ()> + 'static> {
     config: watcher::Config,
     trim: Option<Trim<K>>,
     notify: Vec<Notify<K>>,
+    own: Option<Arc<OwnWrites<K>>>,
 }
 
 impl<K> Watch<K>
@@ -102,7 +106,7 @@ where
 
     fn with(runtime: &Runtime, api: Api<DeserializeGuard<K>>) -> Self {
         let config = watcher::Config::default().any_semantic();
-        Self { runtime: runtime.clone(), api, config, trim: None, notify: Vec::new() }
+        Self { runtime: runtime.clone(), api, config, trim: None, notify: Vec::new(), own: None }
     }
 
     /// Watches only objects that match a label selector.
@@ -117,6 +121,14 @@ where
     #[must_use]
     pub fn trim(mut self, trim: impl Fn(&mut K) + Send + Sync + 'static) -> Self {
         self.trim = Some(Box::new(trim));
+        self
+    }
+
+    /// Has the process's own writes forgotten once the watch has delivered them, before anybody is
+    /// notified.
+    #[must_use]
+    pub fn own(mut self, own: &Arc<OwnWrites<K>>) -> Self {
+        self.own = Some(own.clone());
         self
     }
 
@@ -169,6 +181,7 @@ where
             bad: HashMap::new(),
             listed_once: false,
             listing: None,
+            began: Instant::now(),
         };
         tokio::spawn(async move {
             tokio::select! {
@@ -206,6 +219,8 @@ struct Task<K: Resource<DynamicType = ()> + Clone + 'static> {
     listed_once: bool,
     /// While a list arrives: the objects of the store that have not been in it so far.
     listing: Option<HashSet<ObjectRef<K>>>,
+    /// When the last list was begun.
+    began: Instant,
 }
 
 impl<K> Task<K>
@@ -250,6 +265,7 @@ where
     async fn handle(&mut self, event: Event<DeserializeGuard<K>>) {
         match event {
             Event::Init => {
+                self.began = Instant::now();
                 self.listing = Some(
                     self.store
                         .state()
@@ -271,6 +287,7 @@ where
             Event::Apply(object) => {
                 if let Some(object) = self.decode(object) {
                     self.writer.apply_watcher_event(&Event::Apply(object.clone()));
+                    self.observe(&object);
                     self.notify(Some(&object)).await;
                 }
             }
@@ -285,6 +302,7 @@ where
                     .or_else(|| self.store.get(&reference).map(|object| object.as_ref().clone()));
                 if let Some(last) = last {
                     self.writer.apply_watcher_event(&Event::Delete(last.clone()));
+                    self.observe(&last);
                     self.notify(Some(&last)).await;
                 }
             }
@@ -297,13 +315,24 @@ where
         let last: Vec<_> =
             deleted.iter().filter_map(|reference| self.store.get(reference)).collect();
         self.writer.apply_watcher_event(&Event::InitDone);
+        let listed = self.store.state();
+        if let Some(own) = &self.watch.own {
+            last.iter().chain(&listed).for_each(|object| own.observe(object));
+            own.listed(self.began);
+        }
         let listed_before = std::mem::replace(&mut self.listed_once, true);
         self.watch.runtime.readiness.done(&self.kind);
-        for object in last.into_iter().chain(self.store.state()) {
+        for object in last.into_iter().chain(listed) {
             self.notify(Some(&object)).await;
         }
         if listed_before {
             self.notify(None).await;
+        }
+    }
+
+    fn observe(&self, object: &K) {
+        if let Some(own) = &self.watch.own {
+            own.observe(object);
         }
     }
 
@@ -412,6 +441,7 @@ mod tests {
             bad: HashMap::new(),
             listed_once: false,
             listing: None,
+            began: Instant::now(),
         };
         for event in [Event::Init, Event::InitApply(map("a")), Event::InitDone] {
             task.handle(event).await;

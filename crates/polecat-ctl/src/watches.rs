@@ -136,13 +136,12 @@ fn claims(
     claim: &Trigger<Lease>,
     polecats: &Store<Polecat>,
 ) -> Store<Lease> {
-    let (own_claims, polecats) = (shared.own_claims.clone(), polecats.clone());
-    let by_claim = shared.polecats_by_claim.clone();
+    let (by_claim, polecats) = (shared.polecats_by_claim.clone(), polecats.clone());
     Watch::<Lease>::namespaced(runtime, &runtime.args.namespace)
         .labels(claims::SELECTOR)
+        .own(&shared.own_claims)
         .notify_self(claim)
         .notify(&shared.trigger, move |lease: &Lease| {
-            own_claims.observe(lease);
             needing(&lease.name_any(), &by_claim, &polecats)
         })
         .start()
@@ -166,12 +165,13 @@ fn pods(
     polecats: &Store<Polecat>,
     claims: &Store<Lease>,
 ) -> Store<Pod> {
-    let (own_pods, by_polecat) = (shared.own_pods.clone(), shared.pods_by_polecat.clone());
+    let by_polecat = shared.pods_by_polecat.clone();
     let (polecats, claims) = (polecats.clone(), claims.clone());
     let cell = Arc::<OnceLock<Store<Pod>>>::default();
     let (kept, sightings) = (cell.clone(), shared.sightings.clone());
     let store = Watch::<Pod>::all(runtime)
         .labels(label::POLECAT)
+        .own(&shared.own_pods)
         .notify(&shared.trigger, move |pod: &Pod| {
             let gone = kept.get().is_some_and(|store| {
                 let now = store.get(&ObjectRef::from_obj(pod));
@@ -180,7 +180,6 @@ fn pods(
             if gone {
                 sightings.forget(&pod.uid().unwrap_or_default());
             }
-            own_pods.observe(pod);
             by_polecat.add(owner_uid(pod)?, pod);
             owner(pod)
         })

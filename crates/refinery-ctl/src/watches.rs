@@ -26,7 +26,7 @@ pub(crate) fn start(runtime: &Runtime) -> (Stores, Triggers<Refinery>) {
     let requests = requests(runtime, &trigger, &known);
     let polecats = polecats(runtime, &trigger, &known, &requests);
     let own_runs = Arc::<OwnWrites<GateRun>>::default();
-    let gate_runs = gate_runs(runtime, &trigger, own_runs.clone());
+    let gate_runs = gate_runs(runtime, &trigger, &own_runs);
     let jobs = jobs(runtime, &trigger, &gate_runs);
     let pods = pods(runtime, &trigger, &jobs, &gate_runs);
     let policies = policies(runtime, &trigger);
@@ -121,13 +121,9 @@ fn trim_polecat(polecat: &mut Polecat) {
 fn gate_runs(
     runtime: &Runtime,
     trigger: &Trigger<Refinery>,
-    own: Arc<OwnWrites<GateRun>>,
+    own: &Arc<OwnWrites<GateRun>>,
 ) -> Store<GateRun> {
-    let map = move |run: &GateRun| {
-        own.observe(run);
-        parent::<Refinery>(run)
-    };
-    Watch::<GateRun>::all(runtime).notify(trigger, map).start()
+    Watch::<GateRun>::all(runtime).own(own).notify(trigger, parent::<Refinery>).start()
 }
 
 fn jobs(runtime: &Runtime, trigger: &Trigger<Refinery>, gate_runs: &Store<GateRun>) -> Store<Job> {
