@@ -2,7 +2,7 @@
 
 use gastown_api::names::{annotation, finalizer, label, manager};
 use gastown_api::{Convoy, Polecat, PolecatSpec, Rig};
-use gastown_core::convoy::{Announcement, Counted, End, NewPolecat, Plan};
+use gastown_core::convoy::{Announcement, Counted, End, NewPolecat, Plan, Snapshot};
 use gastown_runtime::apply;
 use gastown_runtime::events::Note;
 use gastown_types::is_label_value;
@@ -14,26 +14,30 @@ use crate::bead_cache::ConvoyBeads;
 use crate::context::Context;
 use crate::error::Error;
 use crate::watches::trim_polecat;
+use crate::worked;
 
 /// Records which beads are done and whether that is the end, then creates Polecats. The first write
-/// that fails ends it; the next reconcile does the rest.
+/// that fails ends it; the next reconcile does the rest. Returns the beads that wait until a watch has
+/// delivered what is known of them.
 pub(crate) async fn act(
     convoy: &Convoy,
+    snapshot: &Snapshot,
     beads: &ConvoyBeads,
     plan: &Plan,
     ctx: &Context,
-) -> Result<(), Error> {
+) -> Result<Vec<String>, Error> {
     let Plan { counted, polecats, announcement, assessment: _ } = plan;
     record(convoy, counted.as_ref().map(Counted::write), announcement.as_ref(), ctx).await?;
     let rig = convoy.spec.rig_ref.as_deref().and_then(|rig| ctx.rigs.get(&ObjectRef::new(rig)));
     // A Rig that has gone since the snapshot is missing in the next one.
-    let Some(rig) = rig else { return Ok(()) };
-    let mut created = Vec::new();
+    let Some(rig) = rig else { return Ok(Vec::new()) };
+    let (mut created, mut waiting) = (Vec::new(), Vec::new());
     let mut ended = Ok(());
     for new in polecats {
-        match create_polecat(convoy, &rig, new, beads.task(&new.bead), ctx).await {
-            Ok(true) => created.push(format!("{} for bead {}", new.name, new.bead)),
-            Ok(false) => {}
+        match create_polecat(convoy, snapshot, &rig, new, beads.task(&new.bead), ctx).await {
+            Ok(Creation::Done) => created.push(format!("{} for bead {}", new.name, new.bead)),
+            Ok(Creation::Present) => {}
+            Ok(Creation::Waits) => waiting.push(new.bead.clone()),
             Err(error) => {
                 ended = Err(error);
                 break;
@@ -44,7 +48,7 @@ pub(crate) async fn act(
         let message = format!("created Polecat {}", created.join(", "));
         ctx.runtime.events.publish(convoy, Note::normal("Dispatch", "PolecatCreated", message));
     }
-    ended
+    ended.map(|()| waiting)
 }
 
 /// Records which beads are done, and the end, in one write. The Event of an end comes after it: a
@@ -84,15 +88,33 @@ async fn record(
     Ok(())
 }
 
-/// Creates a Polecat, and records it so that it counts before the watch shows it. False when it
-/// exists already.
+/// What became of the creation of a Polecat.
+enum Creation {
+    Done,
+    /// It exists already.
+    Present,
+    /// A watch has not delivered what is known of the bead.
+    Waits,
+}
+
+/// Creates a Polecat, and records it so that it counts before the watch shows it.
 async fn create_polecat(
     convoy: &Convoy,
+    snapshot: &Snapshot,
     rig: &Rig,
     new: &NewPolecat,
     task: Option<&str>,
     ctx: &Context,
-) -> Result<bool, Error> {
+) -> Result<Creation, Error> {
+    let unread = |source| Error::ReadRequests {
+        convoy: convoy.name_any(),
+        polecat: new.name.clone(),
+        bead: new.bead.clone(),
+        source: Box::new(source),
+    };
+    if worked::is_behind(convoy, snapshot, &new.bead, ctx).await.map_err(unread)? {
+        return Ok(Creation::Waits);
+    }
     let failed = |source| Error::CreatePolecat {
         convoy: convoy.name_any(),
         polecat: new.name.clone(),
@@ -104,16 +126,17 @@ async fn create_polecat(
     let params =
         PostParams { field_manager: Some(manager::CONVOY.to_owned()), ..PostParams::default() };
     let (present, created) = match api.create(&params, &polecat).await {
-        Ok(created) => (Some(created), true),
+        Ok(created) => (Some(created), Creation::Done),
         // The name follows from Rig and bead: somebody else was faster, and the watch is behind.
         Err(kube::Error::Api(status)) if status.is_already_exists() => {
-            (api.get_opt(&new.name).await.map_err(failed)?, false)
+            (api.get_opt(&new.name).await.map_err(failed)?, Creation::Present)
         }
         Err(error) => return Err(failed(error)),
     };
     if let Some(mut present) = present {
         trim_polecat(&mut present);
         ctx.own_polecats.record(present);
+        ctx.worked.created(convoy, &new.bead);
     }
     Ok(created)
 }

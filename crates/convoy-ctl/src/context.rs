@@ -10,6 +10,7 @@ use kube::runtime::reflector::{ObjectRef, Store};
 
 use crate::bead_cache::BeadCache;
 use crate::rig_locks::RigLocks;
+use crate::worked::Worked;
 
 /// What a reconcile reads and writes through.
 pub(crate) struct Context {
@@ -21,6 +22,8 @@ pub(crate) struct Context {
     pub(crate) own_polecats: Arc<OwnWrites<Polecat>>,
     pub(crate) requests: Store<MergeRequest>,
     pub(crate) beads: Arc<BeadCache>,
+    pub(crate) convoys: Store<Convoy>,
+    pub(crate) worked: Worked,
     /// Held while a Rig's free slots are counted and filled.
     pub(crate) rig_locks: RigLocks,
     /// Limits how often a status is written only because beads moved on.

@@ -12,6 +12,16 @@ pub(crate) enum Error {
         #[source]
         source: apply::Error,
     },
+    #[error(
+        "reading the merge requests of bead {bead} before creating polecat {polecat} for convoy {convoy}"
+    )]
+    ReadRequests {
+        convoy: String,
+        polecat: String,
+        bead: String,
+        #[source]
+        source: Box<kube::Error>,
+    },
     #[error("creating polecat {polecat} for convoy {convoy}")]
     CreatePolecat {
         convoy: String,
@@ -35,7 +45,7 @@ impl Error {
                 kube::Error::Api(status) => Some(status.message.clone()),
                 other => Some(other.to_string()),
             },
-            Self::Annotate { .. } | Self::Report { .. } => None,
+            Self::Annotate { .. } | Self::ReadRequests { .. } | Self::Report { .. } => None,
         }
     }
 }
@@ -44,7 +54,9 @@ impl Classify for Error {
     fn class(&self) -> Class {
         match self {
             Self::Annotate { source, .. } | Self::Report { source, .. } => source.class(),
-            Self::CreatePolecat { source, .. } => Class::of(source),
+            Self::ReadRequests { source, .. } | Self::CreatePolecat { source, .. } => {
+                Class::of(source)
+            }
         }
     }
 }

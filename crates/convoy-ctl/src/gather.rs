@@ -153,7 +153,7 @@ fn polecat_state(polecat: &Polecat) -> PolecatState {
     PolecatState::of(phase, polecat.spec.desired_state)
 }
 
-fn request_fact(request: &MergeRequest, namespace: &str) -> RequestFact {
+pub(crate) fn request_fact(request: &MergeRequest, namespace: &str) -> RequestFact {
     let status = request.status.as_ref();
     RequestFact {
         name: relative_name(request, namespace),

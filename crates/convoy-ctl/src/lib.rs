@@ -18,6 +18,7 @@ mod report;
 mod rig_locks;
 mod service;
 mod watches;
+mod worked;
 
 use std::sync::Arc;
 
@@ -35,6 +36,7 @@ use crate::bead_cache::BeadCache;
 use crate::context::Context;
 use crate::reconcile::reconcile;
 use crate::rig_locks::RigLocks;
+use crate::worked::Worked;
 
 /// Runs the controller until the runtime drains.
 pub async fn start(runtime: Runtime, args: ConvoyArgs) -> anyhow::Result<()> {
@@ -57,6 +59,8 @@ pub async fn serve(runtime: Runtime, source: Arc<dyn BeadSource>) -> anyhow::Res
         own_polecats,
         requests: watches::merge_requests(&runtime, &trigger, &convoys),
         beads: BeadCache::new(&runtime, source, convoys.clone(), trigger),
+        worked: Worked::default(),
+        convoys: convoys.clone(),
         rig_locks: RigLocks::default(),
         pace: Pace::default(),
         own: own.clone(),

@@ -16,6 +16,10 @@ use crate::{act, gather, report};
 /// A Convoy that is not complete is reconciled again after this time, whatever the watches show.
 const RESYNC: Duration = Duration::from_secs(30);
 
+/// A bead whose MergeRequest a watch has not delivered is looked at again after this time, or when it
+/// has.
+const CATCH_UP: Duration = Duration::from_secs(1);
+
 /// Looks at one Convoy and does what it needs now. A Polecat that the API server refuses is shown
 /// in the status before it is an error.
 pub(crate) async fn reconcile(convoy: Arc<Convoy>, ctx: Arc<Context>) -> Result<Action, Error> {
@@ -26,18 +30,21 @@ pub(crate) async fn reconcile(convoy: Arc<Convoy>, ctx: Arc<Context>) -> Result<
         None => None,
     };
     let snapshot = gather::snapshot(&convoy, &beads, &ctx); // client
+    ctx.worked.saw(&convoy, &snapshot, &ctx.convoys);
     let plan = decide(&snapshot); // pure
     tracing::debug!(?plan, "decided");
     if snapshot.deleting {
         return Ok(Action::await_change());
     }
-    let acted = act::act(&convoy, &beads, &plan, &ctx).await; // client
+    let acted = act::act(&convoy, &snapshot, &beads, &plan, &ctx).await; // client
     drop(lock);
     let convoy = ctx.own.newest(convoy.clone()).unwrap_or(convoy);
     let refused = acted.as_ref().err().and_then(Error::refusal);
     let status = report::status(&convoy, &plan.assessment, refused.as_deref(), Timestamp::now()); // pure
     let reported = report::publish(&convoy, &status, &plan.assessment, &ctx).await; // client
-    acted?;
+    if !acted?.is_empty() {
+        return Ok(Action::requeue(jittered(CATCH_UP)));
+    }
     if let Some(wait) = reported? {
         return Ok(Action::requeue(wait));
     }

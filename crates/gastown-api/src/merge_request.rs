@@ -18,6 +18,8 @@ use crate::schema;
     status = "MergeRequestStatus",
     derive = "PartialEq",
     doc = "MergeRequest is one commit that waits to be tested and landed.",
+    selectable = ".spec.rigRef",
+    selectable = ".spec.beadID",
     printcolumn(name = "Rig", type_ = "string", json_path = ".spec.rigRef"),
     printcolumn(name = "Branch", type_ = "string", json_path = ".spec.sourceBranch"),
     printcolumn(name = "Phase", type_ = "string", json_path = ".status.phase"),

@@ -3,9 +3,10 @@
 
 mod call;
 mod fault;
+mod log;
 mod scope;
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -28,6 +29,7 @@ use tokio_util::task::AbortOnDropHandle;
 
 use call::Call;
 pub use fault::Fault;
+pub use log::Log;
 use scope::Scope;
 
 /// What becomes of the write at which a process ends.
@@ -56,6 +58,7 @@ pub struct Connection {
     dead: AtomicBool,
     /// The write at which the process ended.
     ended: watch::Sender<Option<String>>,
+    log: Log,
 }
 
 impl Connection {
@@ -67,6 +70,16 @@ impl Connection {
     /// The fault occurs at the requests that it is about.
     pub fn with(fault: Fault) -> Self {
         Self { fault: Some(fault), ..Self::default() }
+    }
+
+    /// The connection of the process that follows: without faults, and with the same log.
+    pub fn following(first: &Self) -> Self {
+        Self { log: first.log.clone(), ..Self::default() }
+    }
+
+    /// What processes with this connection log.
+    pub fn log(&self) -> &Log {
+        &self.log
     }
 
     /// One namespace stands for all of them, and one Rig for all Rigs: what the process lists and
@@ -91,6 +104,12 @@ impl Connection {
         self.writes.lock().clone()
     }
 
+    /// The resources that the process has watched.
+    pub fn watched(&self) -> BTreeSet<String> {
+        let calls = self.calls.lock();
+        calls.keys().filter_map(|kind| call::watched(kind)).map(ToOwned::to_owned).collect()
+    }
+
     /// How often the fault occurred.
     pub fn faults(&self) -> usize {
         self.faults.load(Ordering::SeqCst)
@@ -100,6 +119,7 @@ impl Connection {
     /// it: then this never returns.
     pub async fn pass<T>(&self, write: Option<String>, send: impl Future<Output = T>) -> T {
         let ends = write.and_then(|name| {
+            self.log.line(&format!("write: {name}"));
             let mut writes = self.writes.lock();
             writes.push(name.clone());
             let (at, last) = self.cut?;
@@ -163,7 +183,10 @@ impl Connection {
             parts.headers.remove(name);
         }
         let call = Call::of(&parts.method, &parts.uri);
-        let fault = self.fault.filter(|fault| self.occurs(*fault, &call));
+        let fault = self.fault_of(&call);
+        if let Some(fault) = fault {
+            self.log.line(&format!("{fault:?}: {}", call.kind));
+        }
         if let Some(refusal) = fault.and_then(Fault::refusal) {
             return Ok(refusal);
         }
@@ -181,16 +204,18 @@ impl Connection {
         }
     }
 
-    fn occurs(&self, fault: Fault, call: &Call) -> bool {
+    /// Counts a request; the fault that occurs at it, if one does.
+    fn fault_of(&self, call: &Call) -> Option<&Fault> {
         let number = {
             let mut calls = self.calls.lock();
             let number = calls.entry(call.kind.clone()).or_default();
             *number += 1;
             *number
         };
+        let fault = self.fault.as_ref()?;
         let occurs = fault.is_about(call) && fault.occurs_at(number);
         self.faults.fetch_add(usize::from(occurs), Ordering::SeqCst);
-        occurs
+        occurs.then_some(fault)
     }
 }
 

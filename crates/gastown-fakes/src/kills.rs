@@ -37,9 +37,12 @@ impl Process {
     {
         let proxy = connection.clone().serve(server).await?;
         let work = work(proxy.config(config)?);
+        let log = connection.log().dispatch();
         let executor = tokio::runtime::Builder::new_multi_thread()
             .worker_threads(1)
             .enable_all()
+            // For the whole life of the thread.
+            .on_thread_start(move || std::mem::forget(tracing::dispatcher::set_default(&log)))
             .build()
             .context("starting the threads of a process")?;
         executor.spawn(async move {
@@ -70,7 +73,7 @@ pub async fn live<E>(
         let first = start(connection.clone()).await?;
         connection.reached().await;
         drop(first);
-        let _second = start(Arc::default()).await?;
+        let _second = start(Arc::new(Connection::following(&connection))).await?;
         std::future::pending::<Result<E>>().await
     };
     tokio::select! {
@@ -124,16 +127,19 @@ where
         .collect()
         .await;
     // Until one has no such write.
-    while let Some(Cut { at, last, write: Some(_), .. }) = seen.iter().max_by_key(|cut| cut.at) {
+    while let Some(Cut { at, last, connection, .. }) = seen.iter().max_by_key(|cut| cut.at)
+        && connection.ended_at().is_some()
+    {
         let next = Box::pin(cut_at(&life, at + 1, *last)).await;
         seen.push(next);
     }
     seen.sort_by_key(|cut| (cut.at, cut.last));
     let mut different = Vec::new();
-    for Cut { at, last, write, end } in seen {
+    for Cut { at, last, connection, end } in seen {
+        let write = connection.ended_at();
         let name = format!("{at:3} {last:?}: {}", write.as_deref().unwrap_or("not reached"));
         println!("{name}");
-        different.extend(difference(&name, &wanted, end));
+        different.extend(difference(&name, &wanted, end, &connection));
     }
     assert!(different.is_empty(), "{}", different.join("\n\n"));
     wanted
@@ -143,7 +149,7 @@ where
 struct Cut<E> {
     at: usize,
     last: Last,
-    write: Option<String>,
+    connection: Arc<Connection>,
     end: Result<E, String>,
 }
 
@@ -153,11 +159,11 @@ where
 {
     let connection = Arc::new(Connection::cut(at, last));
     let end = Box::pin(caught(life(connection.clone()))).await;
-    Cut { at, last, write: connection.ended_at(), end }
+    Cut { at, last, connection, end }
 }
 
-/// Lives once without a fault, and then once with each of the faults, all at a time. The lives come
-/// to the same.
+/// Lives once without a fault, and then once with each fault that is about all kinds of objects, and
+/// once for each kind that is watched with its events late. The lives come to the same.
 ///
 /// # Panics
 ///
@@ -167,9 +173,11 @@ where
     E: PartialEq + Debug,
     F: Future<Output = E>,
 {
-    let wanted = Box::pin(life(Arc::default())).await;
-    let faulty = Fault::ALL.map(|fault| {
-        let connection = Arc::new(Connection::with(fault));
+    let without = Arc::<Connection>::default();
+    let wanted = Box::pin(life(without.clone())).await;
+    let late = without.watched().into_iter().map(Fault::LateEventsOf);
+    let faulty = Fault::ALL.into_iter().chain(late).map(|fault| {
+        let connection = Arc::new(Connection::with(fault.clone()));
         let life = Box::pin(caught(life(connection.clone())));
         async move { (fault, connection, life.await) }
     });
@@ -177,7 +185,7 @@ where
     for (fault, connection, end) in futures::future::join_all(faulty).await {
         let name = format!("{fault:?}, {} times", connection.faults());
         println!("{name}");
-        different.extend(difference(&name, &wanted, end));
+        different.extend(difference(&name, &wanted, end, &connection));
         assert!(connection.faults() > 0, "{fault:?} has not occurred");
     }
     assert!(different.is_empty(), "{}", different.join("\n\n"));
@@ -197,10 +205,12 @@ fn difference<E: PartialEq + Debug>(
     name: &str,
     wanted: &E,
     end: Result<E, String>,
+    connection: &Connection,
 ) -> Option<String> {
-    match end {
-        Ok(end) if end == *wanted => None,
-        Ok(end) => Some(format!("{name}: it came to {end:#?}")),
-        Err(panic) => Some(format!("{name}: {panic}")),
-    }
+    let came_to = match end {
+        Ok(end) if end == *wanted => return None,
+        Ok(end) => format!("{end:#?}"),
+        Err(panic) => panic,
+    };
+    Some(format!("{name}: it came to {came_to}\n{}", connection.log().end()))
 }

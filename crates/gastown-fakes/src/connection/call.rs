@@ -12,6 +12,11 @@ pub(super) struct Call {
 }
 
 impl Call {
+    /// The resource, if this is a watch.
+    pub(super) fn watched(&self) -> Option<&str> {
+        watched(&self.kind)
+    }
+
     pub(super) fn of(method: &Method, uri: &Uri) -> Self {
         let object = object(uri.path());
         let mut parts = object.split('/');
@@ -27,6 +32,11 @@ impl Call {
             is_watch,
         }
     }
+}
+
+/// The resource, if requests of this kind are watches.
+pub(super) fn watched(kind: &str) -> Option<&str> {
+    kind.strip_prefix("WATCH ")
 }
 
 /// The resource, name and subresource in a path; empty for what is none.

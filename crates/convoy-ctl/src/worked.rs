@@ -1,0 +1,81 @@
+//! The beads that Polecats have worked on, and the MergeRequests that these have left and the watch
+//! has not delivered yet.
+//!
+//! Each kind has a watch of its own. Where the one of Polecats is ahead, it shows that a Polecat has
+//! gone whose landing the other one has not shown: without a look at the API server its bead would be
+//! dispatched again.
+
+use std::collections::{BTreeSet, HashMap};
+
+use gastown_api::{Convoy, MergeRequest};
+use gastown_core::convoy::Snapshot;
+use kube::api::ListParams;
+use kube::core::DeserializeGuard;
+use kube::runtime::reflector::Store;
+use kube::{Api, ResourceExt as _};
+use parking_lot::Mutex;
+
+use crate::context::Context;
+use crate::gather::request_fact;
+
+/// Beads with a Polecat that this process has seen or created, by the uid of the Convoy.
+#[derive(Default)]
+pub(crate) struct Worked(Mutex<HashMap<String, BTreeSet<String>>>);
+
+impl Worked {
+    /// Remembers the beads of a Convoy that have Polecats. Convoys that are not `present` are
+    /// forgotten.
+    pub(crate) fn saw(&self, convoy: &Convoy, snapshot: &Snapshot, present: &Store<Convoy>) {
+        if !snapshot.dispatch {
+            return;
+        }
+        let mut all = self.0.lock();
+        let known = all.len();
+        let beads = all.entry(convoy.uid().unwrap_or_default()).or_default();
+        beads.extend(snapshot.polecats.keys().cloned());
+        if all.len() > known {
+            let present: BTreeSet<String> =
+                present.state().iter().filter_map(|convoy| convoy.uid()).collect();
+            all.retain(|uid, _| present.contains(uid));
+        }
+    }
+
+    /// Remembers that a Polecat was created.
+    pub(crate) fn created(&self, convoy: &Convoy, bead: &str) {
+        let mut all = self.0.lock();
+        all.entry(convoy.uid().unwrap_or_default()).or_default().insert(bead.to_owned());
+    }
+
+    /// Whether a Polecat has worked on a bead of a Convoy, by what is remembered or the status shows.
+    fn has(&self, convoy: &Convoy, bead: &str) -> bool {
+        let shown = convoy.status.iter().flat_map(|status| &status.beads);
+        let mut shown = shown.filter(|line| line.id == bead);
+        shown.any(|line| line.polecat.is_some() || line.merge_request.is_some())
+            || self
+                .0
+                .lock()
+                .get(&convoy.uid().unwrap_or_default())
+                .is_some_and(|b| b.contains(bead))
+    }
+}
+
+/// Whether a bead that a Polecat has worked on has a MergeRequest that was not known as it is when
+/// the snapshot was taken.
+pub(crate) async fn is_behind(
+    convoy: &Convoy,
+    snapshot: &Snapshot,
+    bead: &str,
+    ctx: &Context,
+) -> Result<bool, kube::Error> {
+    let Some(rig) = convoy.spec.rig_ref.as_deref().filter(|_| ctx.worked.has(convoy, bead)) else {
+        return Ok(false);
+    };
+    let api: Api<DeserializeGuard<MergeRequest>> = Api::all(ctx.runtime.client.clone());
+    let of_bead = format!("spec.rigRef={rig},spec.beadID={bead}");
+    let present = api.list(&ListParams::default().fields(&of_bead)).await?;
+    let known = snapshot.requests.get(bead).map_or(&[][..], Vec::as_slice);
+    // One that cannot be decoded is never delivered.
+    let mut present =
+        present.items.into_iter().filter_map(|DeserializeGuard(request)| request.ok());
+    Ok(present.any(|request| !known.contains(&request_fact(&request, &snapshot.namespace))))
+}
