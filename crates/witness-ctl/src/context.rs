@@ -141,7 +141,7 @@ pub(crate) struct SentMessages(Mutex<HashMap<(String, String), Vec<Timestamp>>>)
 impl SentMessages {
     /// Records that a route is carrying a message.
     pub fn record(&self, witness: Option<&Witness>, route: &str, now: Timestamp) {
-        self.0.lock().entry(key(witness, route)).or_default().push(now);
+        self.0.lock().entry(route_key(witness, route)).or_default().push(now);
     }
 
     /// When a route carried messages, oldest first.
@@ -151,10 +151,11 @@ impl SentMessages {
             times.retain(|t| now.duration_since(*t) < RATE_WINDOW);
             !times.is_empty()
         });
-        sent.get(&key(witness, route)).cloned().unwrap_or_default()
+        sent.get(&route_key(witness, route)).cloned().unwrap_or_default()
     }
 }
 
-fn key(witness: Option<&Witness>, route: &str) -> (String, String) {
+/// A route of a Witness: the Witness's uid and the route's name, which others may use too.
+pub(crate) fn route_key(witness: Option<&Witness>, route: &str) -> (String, String) {
     (witness.and_then(ResourceExt::uid).unwrap_or_default(), route.to_owned())
 }

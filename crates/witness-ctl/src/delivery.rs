@@ -9,7 +9,7 @@ use jiff::Timestamp;
 use kube::{Api, ResourceExt};
 
 use crate::channels::Notification;
-use crate::context::Context;
+use crate::context::{Context, route_key};
 use crate::error::{Error, object_name};
 use crate::escalations;
 
@@ -58,13 +58,14 @@ async fn send(
     plan: &Plan,
     ctx: &Context,
 ) -> EscalationState {
-    let namespace = witness.and_then(ResourceExt::namespace).unwrap_or_default();
+    let namespace = &witness.and_then(ResourceExt::namespace).unwrap_or_default();
     let raises = plan.state.raises;
     let sent = plan.attempts.iter().filter_map(|attempt| {
         let route = routes.iter().find(|r| r.name() == attempt.route)?;
         ctx.sent.record(witness, &attempt.route, Timestamp::now());
         let notification = Notification::new(object, attempt.severity, raises);
-        let (place, namespace) = (format!("{namespace}/{}", attempt.route), &namespace);
+        let (witness, route_name) = route_key(witness, &attempt.route);
+        let place = format!("{witness}/{route_name}");
         Some(async move {
             let (channels, events) = (&ctx.channels, &ctx.runtime.events);
             let send = channels.send(route, namespace, &notification, object, events);

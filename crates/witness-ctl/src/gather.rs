@@ -134,6 +134,10 @@ async fn missing(object: &Escalation, ctx: &Context) -> Option<String> {
         return None;
     }
     let RelatedObject { kind, namespace, name } = about;
+    // Whoever may create an Escalation does not learn by it what is in other namespaces.
+    if namespace.is_some() && *namespace != object.namespace() {
+        return None;
+    }
     let resource = resource(kind)?;
     let client = ctx.runtime.client.clone();
     let api: Api<DynamicObject> = match namespace {

@@ -302,22 +302,37 @@ async fn raised_long_ago(
     object: &str,
     reason: &str,
 ) -> Result<String> {
-    let namespace = Some(&fixture.namespace).filter(|_| kind != "Rig");
-    let kind_name = kind.to_lowercase();
+    let namespace = Some(fixture.namespace.as_str()).filter(|_| kind != "Rig");
+    let about = json!({ "kind": kind, "namespace": namespace, "name": object });
+    let cause = format!("{}/{}/{object}/{reason}", kind.to_lowercase(), fixture.namespace);
+    let name = format!("{}-{object}-{}", kind.to_lowercase(), reason.to_lowercase());
+    long_ago(fixture, &name, &cause, about).await?;
+    Ok(name)
+}
+
+/// Creates one about an object of another namespace, of which a tenant wants to know whether it is
+/// there.
+async fn about_another_namespace(fixture: &Fixture) -> Result<String> {
+    let about = json!({ "kind": "Polecat", "namespace": "kube-system", "name": "gone" });
+    long_ago(fixture, "curious", "by-hand", about).await?;
+    Ok("curious".to_owned())
+}
+
+async fn long_ago(
+    fixture: &Fixture,
+    name: &str,
+    cause: &str,
+    about: serde_json::Value,
+) -> Result<()> {
     let spec = json!({
-        "severity": "high",
-        "cause": format!("{kind_name}/{}/{object}/{reason}", fixture.namespace),
-        "summary": "It does not go on.",
-        "source": "polecat-ctl",
-        "rigRef": fixture.rig,
-        "relatedObject": { "kind": kind, "namespace": namespace, "name": object },
+        "severity": "high", "cause": cause, "summary": "It does not go on.", "source": "polecat-ctl",
+        "rigRef": fixture.rig, "relatedObject": about,
     });
-    let name = format!("{kind_name}-{object}-{}", reason.to_lowercase());
-    let mut object = Escalation::new(&name, serde_json::from_value(spec)?);
+    let mut object = Escalation::new(name, serde_json::from_value(spec)?);
     let state = json!({ "raises": 1, "raised": "2020-01-01T00:00:00Z" }).to_string();
     object.metadata.annotations = Some([(annotation::ESCALATION_STATE.to_owned(), state)].into());
     fixture.api::<Escalation>().create(&PostParams::default(), &object).await?;
-    Ok(name)
+    Ok(())
 }
 
 #[tokio::test]
@@ -327,6 +342,7 @@ async fn an_escalation_about_an_object_that_is_gone_is_closed_unless_it_is_about
     fixture.polecat("here").await?;
     let present = raised_long_ago(&fixture, "Polecat", "here", "AttemptsSpent").await?;
     let lost = raised_long_ago(&fixture, "Polecat", "gone", "lost").await?;
+    let elsewhere = about_another_namespace(&fixture).await?;
     for kind in ["Polecat", "Convoy", "MergeRequest", "Refinery", "BeadStore", "Witness", "Rig"] {
         let gone = raised_long_ago(&fixture, kind, "gone", "Problem").await?;
         let closed =
@@ -335,7 +351,7 @@ async fn an_escalation_about_an_object_that_is_gone_is_closed_unless_it_is_about
         let why = format!("{kind} {place}gone does not exist any more");
         ensure!(closed.status.and_then(|s| s.closed_reason) == Some(why), "{kind}");
     }
-    for open in [present, lost] {
+    for open in [present, lost, elsewhere] {
         let seen = fixture.escalation(&open, "a delivery", delivered).await?;
         ensure!(in_phase(EscalationPhase::Open)(&seen), "{seen:?}");
     }

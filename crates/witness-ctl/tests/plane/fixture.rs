@@ -14,9 +14,7 @@ pub use gastown_cluster::install::until;
 use gastown_cluster::install::{self, Hosted};
 use gastown_proto::v1::witness_client::WitnessClient;
 use gastown_runtime::grpc::{self, AuthChannel, Remote};
-use gastown_runtime::lease::Leadership;
-use gastown_runtime::metrics::Metrics;
-use gastown_runtime::{Runtime, RuntimeArgs, client};
+use gastown_runtime::{Runtime, RuntimeArgs};
 use k8s_openapi::api::core::v1::{Pod, ServiceAccount};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, ObjectMeta};
 use kube::api::{Patch, PatchParams, PostParams};
@@ -40,15 +38,13 @@ async fn serve() -> Result<(Shared, tempfile::TempDir)> {
     let dir = tempfile::tempdir()?;
     let tls = dir.path().to_owned();
     install::certificates(&tls)?;
-    let metrics = Metrics::default();
-    let client =
-        client::with_config(install::config(plane, Controller::Witness), ACCOUNT, &metrics)?;
+    let config = install::config(plane, Controller::Witness);
     let args = RuntimeArgs {
         namespace: NAMESPACE.into(),
         tls_dir: tls.clone(),
         ..RuntimeArgs::from_env()?
     };
-    let runtime = Runtime::new(ACCOUNT, client, args, metrics, Leadership::always(ACCOUNT));
+    let runtime = Runtime::leading(ACCOUNT, config, args)?;
     let listener = grpc::listen("127.0.0.1:0".parse()?).await?;
     let port = listener.local_addr()?.port();
     let started = runtime.clone();

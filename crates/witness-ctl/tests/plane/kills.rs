@@ -19,9 +19,7 @@ use gastown_fakes::kills::{self, Lives, Process};
 use gastown_proto::v1::witness_client::WitnessClient;
 use gastown_proto::v1::{Heartbeat, RaiseRequest, SettleRequest, command};
 use gastown_runtime::grpc::AuthChannel;
-use gastown_runtime::lease::Leadership;
-use gastown_runtime::metrics::Metrics;
-use gastown_runtime::{Runtime, RuntimeArgs, client};
+use gastown_runtime::{Runtime, RuntimeArgs};
 use k8s_openapi::api::core::v1::Pod;
 use kube::api::ListParams;
 use parking_lot::Mutex;
@@ -256,14 +254,12 @@ async fn live(connection: Arc<Connection>) -> End {
         let config = install::config(plane, Controller::Witness);
         let tls = fixture.shared.tls.clone();
         let work = |config| async move {
-            let metrics = Metrics::default();
-            let client = client::with_config(config, ACCOUNT, &metrics)?;
             let args = RuntimeArgs {
                 namespace: NAMESPACE.into(),
                 tls_dir: tls,
                 ..RuntimeArgs::from_env()?
             };
-            let runtime = Runtime::new(ACCOUNT, client, args, metrics, Leadership::always(ACCOUNT));
+            let runtime = Runtime::leading(ACCOUNT, config, args)?;
             let listener = tokio::net::TcpListener::from_std(listener)?;
             Box::pin(witness_ctl::serve(runtime, listener)).await
         };
