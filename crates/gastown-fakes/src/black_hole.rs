@@ -3,8 +3,10 @@
 use std::time::Duration;
 
 use anyhow::{Context as _, Result};
+use tokio::io::AsyncReadExt as _;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
+use tokio::task::JoinSet;
 use tokio_util::task::AbortOnDropHandle;
 
 /// It listens at every IPv4 address of this machine's loopback.
@@ -22,9 +24,12 @@ impl BlackHole {
         let port = listener.local_addr()?.port();
         let (count, open) = watch::channel(0);
         let accepting = tokio::spawn(async move {
-            let mut held: Vec<TcpStream> = Vec::new();
-            while let Ok((stream, _)) = listener.accept().await {
-                held.push(stream);
+            let mut held = JoinSet::new();
+            loop {
+                tokio::select! {
+                    Ok((stream, _)) = listener.accept() => drop(held.spawn(until_closed(stream))),
+                    Some(_) = held.join_next() => {}
+                }
                 count.send_replace(held.len());
             }
         });
@@ -36,15 +41,21 @@ impl BlackHole {
         format!("127.0.1.{n}:{}", self.port)
     }
 
-    /// Waits until so many connections are open.
+    /// Waits until so many connections are open at one time.
     pub async fn connections(&self, wanted: usize, within: Duration) -> Result<()> {
         let mut open = self.open.clone();
         let reached = open.wait_for(|open| *open >= wanted);
         let ended = tokio::time::timeout(within, reached).await;
         let ended = ended.with_context(|| {
-            format!("{} connections, not {wanted}: some wait for others", *self.open.borrow())
+            format!("{} open connections, not {wanted}: some wait for others", *self.open.borrow())
         })?;
         ended.context("the server has ended")?;
         Ok(())
     }
+}
+
+/// Takes what comes, until the other side has given up.
+async fn until_closed(mut stream: TcpStream) {
+    let mut received = [0; 1024];
+    while stream.read(&mut received).await.is_ok_and(|bytes| bytes > 0) {}
 }
