@@ -110,11 +110,16 @@ fn api_error<K: Resource<DynamicType = ()>>(
     verb: &'static str,
     object: &K,
 ) -> impl FnOnce(kube::Error) -> Error {
+    error_about::<K>(verb, object.namespace().as_deref(), &object.name_any())
+}
+
+fn error_about<K: Resource<DynamicType = ()>>(
+    verb: &'static str,
+    namespace: Option<&str>,
+    name: &str,
+) -> impl FnOnce(kube::Error) -> Error + use<K> {
     let kind = K::kind(&()).into_owned();
-    let name = match object.namespace() {
-        Some(namespace) => format!("{namespace}/{}", object.name_any()),
-        None => object.name_any(),
-    };
+    let name = namespace.map_or_else(|| name.to_owned(), |namespace| format!("{namespace}/{name}"));
     move |source| Error::Api { verb, kind, name, source: Box::new(source) }
 }
 
@@ -158,6 +163,9 @@ pub struct Details {
 }
 
 impl Details {
+    /// Nothing may wait.
+    pub const NOTHING: Self = Self { fields: &[], conditions: &[], reasons: &[] };
+
     /// The owned part of a status without details.
     fn rest(&self, mut part: Part) -> Part {
         part.retain(|field, _| !self.fields.contains(&field.as_str()));
@@ -206,6 +214,11 @@ impl<K: Resource> Applied<K> {
 }
 
 impl StatusOwner {
+    /// All of it may wait.
+    pub const fn everything(&self) -> Details {
+        Details { fields: self.fields, conditions: self.conditions, reasons: &[] }
+    }
+
     /// The owned part of a status.
     fn part(&self, status: &Value) -> Part {
         let mut part = Map::new();
@@ -545,27 +558,57 @@ where
     }
 }
 
+/// What became of a deletion.
+#[derive(Debug)]
+pub enum Deletion<K> {
+    /// The object is being deleted, and is there until it has ended.
+    Going(K),
+    /// This request has deleted it.
+    Done,
+    /// It did not exist any more.
+    Absent,
+}
+
 /// Deletes exactly this object, by uid. False when it does not exist any more, also when another
 /// object has its name.
 pub async fn delete<K>(api: &Api<K>, object: &K) -> Result<bool, Error>
 where
     K: Resource<DynamicType = ()> + Clone + Debug + DeserializeOwned,
 {
-    let preconditions = Preconditions { uid: Some(uid(object)?), resource_version: None };
-    let params = DeleteParams { preconditions: Some(preconditions), ..DeleteParams::background() };
-    match api.delete(&object.name_any(), &params).await {
-        Ok(_) => Ok(true),
-        Err(kube::Error::Api(status)) if status.is_not_found() => Ok(false),
+    let deletion = delete_by(api, &object.name_any(), &uid(object)?, None).await?;
+    Ok(!matches!(deletion, Deletion::Absent))
+}
+
+/// Deletes exactly the object with this uid. `grace`: its grace period in seconds, where that is not
+/// its own.
+pub async fn delete_by<K>(
+    api: &Api<K>,
+    name: &str,
+    uid: &str,
+    grace: Option<u32>,
+) -> Result<Deletion<K>, Error>
+where
+    K: Resource<DynamicType = ()> + Clone + Debug + DeserializeOwned,
+{
+    let preconditions = Preconditions { uid: Some(uid.to_owned()), resource_version: None };
+    let params = DeleteParams {
+        preconditions: Some(preconditions),
+        grace_period_seconds: grace,
+        ..DeleteParams::background()
+    };
+    let error = |verb| error_about::<K>(verb, api.namespace(), name);
+    match api.delete(name, &params).await {
+        Ok(answer) => Ok(answer.left().map_or(Deletion::Done, Deletion::Going)),
+        Err(kube::Error::Api(status)) if status.is_not_found() => Ok(Deletion::Absent),
         // Another object has the name by now, or this one was being written.
         Err(kube::Error::Api(status)) if status.is_conflict() => {
-            let present = api.get_opt(&object.name_any()).await;
-            let present = present.map_err(api_error("reading", object))?;
-            if present.is_some_and(|present| present.uid() == object.uid()) {
-                return Err(api_error("deleting", object)(kube::Error::Api(status)));
+            let present = api.get_opt(name).await.map_err(error("reading"))?;
+            if present.is_some_and(|present| present.uid().as_deref() == Some(uid)) {
+                return Err(error("deleting")(kube::Error::Api(status)));
             }
-            Ok(false)
+            Ok(Deletion::Absent)
         }
-        Err(error) => Err(api_error("deleting", object)(error)),
+        Err(source) => Err(error("deleting")(source)),
     }
 }
 

@@ -25,7 +25,8 @@ pub struct OwnWrites<K>(Mutex<Known<K>>);
 struct Known<K> {
     writes: HashMap<String, (Write<K>, Instant)>,
     /// The versions that the watch has delivered lately, the last ones of deleted objects included: an
-    /// answer to a write may come after that.
+    /// answer to a write may come after that. By object: one without the labels of the watch is never
+    /// delivered, however new the others are.
     delivered: HashMap<String, (u64, Instant)>,
 }
 
@@ -82,8 +83,8 @@ impl<K: Resource> OwnWrites<K> {
         known.delivered.insert(uid, (version, Instant::now()));
     }
 
-    /// A list that was requested after `began` is complete, and what it holds is observed: what was
-    /// written before and is not in it was deleted.
+    /// A list that was requested after `began`, of the newest versions, is complete, and what it holds is
+    /// observed: what was written before and is not in it was deleted.
     pub fn listed(&self, began: Instant) {
         let is_later = |(write, since): &(Write<K>, Instant)| {
             *since > began || matches!(write, Write::Deleted)

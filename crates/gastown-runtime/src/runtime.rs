@@ -66,6 +66,18 @@ impl Runtime {
         }
     }
 
+    /// A runtime that holds the lease for good, with a client of this configuration: for tests and
+    /// tools.
+    pub fn leading(
+        controller: &'static str,
+        config: kube::Config,
+        args: RuntimeArgs,
+    ) -> Result<Self, client::Error> {
+        let metrics = Metrics::default();
+        let client = client::with_config(config, controller, &metrics)?;
+        Ok(Self::new(controller, client, args, metrics, Leadership::always(controller)))
+    }
+
     /// Stops what runs on this runtime: first the work, then the watches.
     pub fn shutdown(&self) {
         self.drain.cancel();

@@ -14,7 +14,7 @@ use std::time::Instant;
 use futures::StreamExt as _;
 use kube::core::{DeserializeGuard, NamespaceResourceScope};
 use kube::runtime::reflector::{ObjectRef, Store, store::Writer};
-use kube::runtime::watcher::{self, Event};
+use kube::runtime::watcher::{self, Event, ListSemantic};
 use kube::runtime::{WatchStreamExt as _, watcher as start_watcher};
 use kube::{Api, Resource, ResourceExt as _};
 use serde::de::DeserializeOwned;
@@ -125,9 +125,11 @@ where
     }
 
     /// Has the process's own writes forgotten once the watch has delivered them, before anybody is
-    /// notified.
+    /// notified. Lists are of the newest versions then: one from the API server's cache may lack what
+    /// was written before it.
     #[must_use]
     pub fn own(mut self, own: &Arc<OwnWrites<K>>) -> Self {
+        self.config.list_semantic = ListSemantic::MostRecent;
         self.own = Some(own.clone());
         self
     }

@@ -54,11 +54,7 @@ const OWNER: StatusOwner = StatusOwner {
 };
 
 /// What may wait while a pod starts: everything, as long as nothing keeps it from running.
-const STARTING_DETAILS: Details =
-    Details { fields: OWNER.fields, conditions: OWNER.conditions, reasons: &[] };
-
-/// What may wait else: nothing.
-const NO_DETAILS: Details = Details { fields: &[], conditions: &[], reasons: &[] };
+const STARTING_DETAILS: Details = OWNER.everything();
 
 /// The status. `agent_image` is the image of agents whose Polecat names none. Pure.
 pub(crate) fn status(
@@ -141,7 +137,7 @@ pub(crate) async fn publish(
 ) -> Result<Option<Duration>, Error> {
     let namespace = polecat.namespace().unwrap_or_default();
     let api: Api<Polecat> = Api::namespaced(ctx.runtime.client.clone(), &namespace);
-    let details = if starts(&draft.event) { &STARTING_DETAILS } else { &NO_DETAILS };
+    let details = if starts(&draft.event) { &STARTING_DETAILS } else { &Details::NOTHING };
     match OWNER.apply_paced(&api, polecat, status, details, &ctx.pace).await {
         Ok(applied) => {
             if matches!(applied, Applied::Written(_)) {

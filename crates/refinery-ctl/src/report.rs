@@ -73,8 +73,7 @@ const REQUEST_DETAILS: Details = Details {
 
 /// What may wait of a request's first status: that it waits for its turn, which is often over at
 /// once.
-const WAITING_DETAILS: Details =
-    Details { fields: REQUEST.fields, conditions: REQUEST.conditions, reasons: &[] };
+const WAITING_DETAILS: Details = REQUEST.everything();
 
 /// What changes with each request: every field, and one condition.
 const DETAILS: Details =

@@ -19,9 +19,7 @@ use gastown_fakes::bd_serve;
 use gastown_fakes::repository::{self, git};
 use gastown_proto::v1::beads_client::BeadsClient;
 use gastown_runtime::grpc::{AuthChannel, Remote};
-use gastown_runtime::lease::Leadership;
-use gastown_runtime::metrics::Metrics;
-use gastown_runtime::{Runtime, RuntimeArgs, client, grpc};
+use gastown_runtime::{Runtime, RuntimeArgs, grpc};
 use k8s_openapi::api::coordination::v1::{Lease, LeaseSpec};
 use k8s_openapi::api::core::v1::Secret;
 use kube::api::{ObjectMeta, Patch, PatchParams, PostParams};
@@ -48,15 +46,13 @@ async fn serve() -> Result<(Server, ())> {
     let tls = dir.join("tls");
     std::fs::create_dir(&tls)?;
     install::certificates(&tls)?;
-    let metrics = Metrics::default();
-    let client =
-        client::with_config(install::config(plane, Controller::BeadStore), ACCOUNT, &metrics)?;
+    let config = install::config(plane, Controller::BeadStore);
     let args = RuntimeArgs {
         namespace: NAMESPACE.into(),
         tls_dir: tls.clone(),
         ..RuntimeArgs::from_env()?
     };
-    let runtime = Runtime::new(ACCOUNT, client, args, metrics, Leadership::always(ACCOUNT));
+    let runtime = Runtime::leading(ACCOUNT, config, args)?;
     let listener = grpc::listen("127.0.0.1:0".parse()?).await?;
     let port = listener.local_addr()?.port();
     let started = runtime.clone();

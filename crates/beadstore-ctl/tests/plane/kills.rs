@@ -18,9 +18,7 @@ use gastown_fakes::git_http::GitHttp;
 use gastown_fakes::kills::{self, Lives, Process};
 use gastown_fakes::repository::{self, git};
 use gastown_proto::v1::CommentRequest;
-use gastown_runtime::lease::Leadership;
-use gastown_runtime::metrics::Metrics;
-use gastown_runtime::{Runtime, RuntimeArgs, client};
+use gastown_runtime::{Runtime, RuntimeArgs};
 use k8s_openapi::api::core::v1::ServiceAccount;
 use kube::Api;
 use kube::api::{DeleteParams, ObjectMeta, PostParams};
@@ -176,10 +174,8 @@ async fn live(connection: Arc<Connection>) -> End {
         let (namespace, tls) = (fixture.release.clone(), fixture.server.tls.clone());
         let data_dir = fixture.dir.path().join("data");
         let work = |config| async move {
-            let metrics = Metrics::default();
-            let client = client::with_config(config, ACCOUNT, &metrics)?;
             let args = RuntimeArgs { namespace, tls_dir: tls, ..RuntimeArgs::from_env()? };
-            let runtime = Runtime::new(ACCOUNT, client, args, metrics, Leadership::always(ACCOUNT));
+            let runtime = Runtime::leading(ACCOUNT, config, args)?;
             let own = BeadStoreArgs { data_dir, witness_endpoint: None };
             let listener = tokio::net::TcpListener::from_std(listener)?;
             Box::pin(beadstore_ctl::serve(runtime, own, listener)).await

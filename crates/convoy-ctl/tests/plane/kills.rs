@@ -19,9 +19,7 @@ use gastown_cluster::install::{self, until};
 use gastown_core::convoy::polecat_name;
 use gastown_fakes::connection::Connection;
 use gastown_fakes::kills::{self, Lives, Process};
-use gastown_runtime::lease::Leadership;
-use gastown_runtime::metrics::Metrics;
-use gastown_runtime::{Runtime, RuntimeArgs, client};
+use gastown_runtime::{Runtime, RuntimeArgs};
 use kube::ResourceExt as _;
 use kube::api::DeleteParams;
 use kube::runtime::watcher::{self, Event, watcher};
@@ -146,10 +144,8 @@ async fn live(connection: Arc<Connection>) -> End {
         connection.only(&rig.namespace, &rig.namespace);
         let config = install::config(plane, Controller::Convoy);
         let work = |config| async move {
-            let metrics = Metrics::default();
-            let client = client::with_config(config, ACCOUNT, &metrics)?;
             let args = RuntimeArgs { namespace: NAMESPACE.into(), ..RuntimeArgs::from_env()? };
-            let runtime = Runtime::new(ACCOUNT, client, args, metrics, Leadership::always(ACCOUNT));
+            let runtime = Runtime::leading(ACCOUNT, config, args)?;
             convoy_ctl::serve(runtime, STORES.clone()).await
         };
         Process::start(&connection, rig.client.clone(), config, work).await

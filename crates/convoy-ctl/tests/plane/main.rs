@@ -18,9 +18,7 @@ use gastown_cluster::control_plane::ControlPlane;
 use gastown_cluster::install::SYSTEM as NAMESPACE;
 use gastown_cluster::install::{self, Hosted, until};
 use gastown_core::convoy::polecat_name;
-use gastown_runtime::lease::Leadership;
-use gastown_runtime::metrics::Metrics;
-use gastown_runtime::{Runtime, RuntimeArgs, client};
+use gastown_runtime::{Runtime, RuntimeArgs};
 use kube::api::{ListParams, Patch, PatchParams, PostParams};
 use kube::{Api, Client};
 use serde_json::json;
@@ -37,11 +35,9 @@ pub(crate) const ACCOUNT: &str = "convoy-ctl";
 async fn serve() -> Result<((), ())> {
     let plane = ControlPlane::shared().await?;
     install::install(plane, Controller::Convoy, &[]).await?;
-    let metrics = Metrics::default();
-    let client =
-        client::with_config(install::config(plane, Controller::Convoy), ACCOUNT, &metrics)?;
+    let config = install::config(plane, Controller::Convoy);
     let args = RuntimeArgs { namespace: NAMESPACE.into(), ..RuntimeArgs::from_env()? };
-    let runtime = Runtime::new(ACCOUNT, client, args, metrics, Leadership::always(ACCOUNT));
+    let runtime = Runtime::leading(ACCOUNT, config, args)?;
     let started = runtime.clone();
     tokio::spawn(convoy_ctl::serve(runtime, STORES.clone()));
     started.readiness.ready().await;

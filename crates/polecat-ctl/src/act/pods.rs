@@ -3,10 +3,10 @@
 use gastown_api::Polecat;
 use gastown_api::names::{annotation, finalizer, manager};
 use gastown_core::polecat::{PodInputs, Snapshot};
-use gastown_runtime::apply;
+use gastown_runtime::apply::{self, Deletion};
 use gastown_runtime::ours::{self, Parent};
 use k8s_openapi::api::core::v1::{ConfigMap, Pod};
-use kube::api::{DeleteParams, Patch, PatchParams, PostParams, Preconditions};
+use kube::api::{Patch, PatchParams, PostParams};
 use kube::{Api, Resource, ResourceExt as _};
 use serde_json::{Value, json};
 
@@ -218,35 +218,9 @@ pub(super) async fn delete(
     uid: &str,
     grace: Option<u32>,
 ) -> Result<(), Error> {
-    let preconditions = Preconditions { uid: Some(uid.to_owned()), resource_version: None };
-    let params = DeleteParams {
-        preconditions: Some(preconditions),
-        grace_period_seconds: grace,
-        ..DeleteParams::background()
-    };
-    match pods(ctx, s).delete(name, &params).await {
-        Ok(answer) => {
-            if let Some(pod) = answer.left() {
-                record(ctx, pod);
-            } else {
-                ctx.shared.own_pods.record_deleted(uid);
-            }
-            Ok(())
-        }
-        // Another pod has the name by now, or this one was being written.
-        Err(kube::Error::Api(status)) if status.is_conflict() => {
-            let present = pods(ctx, s).get_opt(name).await;
-            let present = present.map_err(api_error("reading pod", name))?;
-            if present.is_some_and(|pod| pod.uid().as_deref() == Some(uid)) {
-                return Err(api_error("deleting pod", name)(kube::Error::Api(status)));
-            }
-            ctx.shared.own_pods.record_deleted(uid);
-            Ok(())
-        }
-        Err(kube::Error::Api(status)) if status.is_not_found() => {
-            ctx.shared.own_pods.record_deleted(uid);
-            Ok(())
-        }
-        Err(error) => Err(api_error("deleting pod", name)(error)),
+    match apply::delete_by(&pods(ctx, s), name, uid, grace).await? {
+        Deletion::Going(pod) => record(ctx, pod),
+        Deletion::Done | Deletion::Absent => ctx.shared.own_pods.record_deleted(uid),
     }
+    Ok(())
 }

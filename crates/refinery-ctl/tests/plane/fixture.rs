@@ -15,10 +15,8 @@ pub use gastown_cluster::install::until;
 use gastown_cluster::install::{self, Hosted};
 use gastown_fakes::kubelet::{Exit, Outcome, TestKubelet};
 use gastown_fakes::repository;
-use gastown_runtime::lease::Leadership;
-use gastown_runtime::metrics::Metrics;
 use gastown_runtime::network::NetworkArgs;
-use gastown_runtime::{Runtime, RuntimeArgs, client, grpc};
+use gastown_runtime::{Runtime, RuntimeArgs, grpc};
 use k8s_openapi::api::batch::v1::Job;
 use k8s_openapi::api::core::v1::Pod;
 use kube::api::{ListParams, PostParams};
@@ -57,12 +55,7 @@ impl Controller {
         let tls = dir.path().join("tls");
         std::fs::create_dir(&tls)?;
         install::certificates(&tls)?;
-        let metrics = Metrics::default();
-        let client = client::with_config(
-            install::config(plane, rbac::Controller::Refinery),
-            ACCOUNT,
-            &metrics,
-        )?;
+        let config = install::config(plane, rbac::Controller::Refinery);
         let token_file = dir.path().join("token");
         let args = RuntimeArgs {
             namespace: NAMESPACE.into(),
@@ -71,7 +64,7 @@ impl Controller {
             ..RuntimeArgs::from_env()?
         };
         let witness = if witness { Some(start_witness(plane, &args).await?) } else { None };
-        let runtime = Runtime::new(ACCOUNT, client, args, metrics, Leadership::always(ACCOUNT));
+        let runtime = Runtime::leading(ACCOUNT, config, args)?;
         let grpc_listener = grpc::listen("127.0.0.1:0".parse()?).await?;
         let git_listener = grpc::listen("127.0.0.1:0".parse()?).await?;
         let (grpc_port, git_port) =
@@ -120,19 +113,8 @@ async fn start_witness(plane: &ControlPlane, args: &RuntimeArgs) -> Result<Strin
         &args.token_file,
         install::token(&plane.client()?, NAMESPACE, ACCOUNT, None).await?,
     )?;
-    let metrics = Metrics::default();
-    let client = client::with_config(
-        install::config(plane, rbac::Controller::Witness),
-        "witness-ctl",
-        &metrics,
-    )?;
-    let runtime = Runtime::new(
-        "witness-ctl",
-        client,
-        args.clone(),
-        metrics,
-        Leadership::always("witness-ctl"),
-    );
+    let config = install::config(plane, rbac::Controller::Witness);
+    let runtime = Runtime::leading("witness-ctl", config, args.clone())?;
     let listener = grpc::listen("127.0.0.1:0".parse()?).await?;
     let port = listener.local_addr()?.port();
     let started = runtime.clone();

@@ -9,9 +9,7 @@ use gastown_cluster::control_plane::ControlPlane;
 use gastown_cluster::install;
 use gastown_fakes::connection::Connection;
 use gastown_fakes::kills::{self, Lives, Process};
-use gastown_runtime::lease::Leadership;
-use gastown_runtime::metrics::Metrics;
-use gastown_runtime::{Runtime, RuntimeArgs, client, grpc};
+use gastown_runtime::{Runtime, RuntimeArgs, grpc};
 use tokio::sync::OnceCell;
 
 use crate::fixture::{ACCOUNT, NAMESPACE, own_args};
@@ -39,14 +37,12 @@ async fn live(connection: Arc<Connection>) -> End {
         let config = install::config(plane, Controller::Refinery);
         let (data, tls) = (data.clone(), tls.clone());
         let work = |config| async move {
-            let metrics = Metrics::default();
-            let client = client::with_config(config, ACCOUNT, &metrics)?;
             let args = RuntimeArgs {
                 namespace: NAMESPACE.into(),
                 tls_dir: tls,
                 ..RuntimeArgs::from_env()?
             };
-            let runtime = Runtime::new(ACCOUNT, client, args, metrics, Leadership::always(ACCOUNT));
+            let runtime = Runtime::leading(ACCOUNT, config, args)?;
             let grpc = grpc::listen("127.0.0.1:0".parse()?).await?;
             let git = grpc::listen("127.0.0.1:0".parse()?).await?;
             let own = own_args(&data, git.local_addr()?.port());

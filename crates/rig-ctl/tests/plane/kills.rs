@@ -17,9 +17,7 @@ use gastown_cluster::control_plane::ControlPlane;
 use gastown_cluster::install::{self, until};
 use gastown_fakes::connection::Connection;
 use gastown_fakes::kills::{self, Lives, Process};
-use gastown_runtime::lease::Leadership;
-use gastown_runtime::metrics::Metrics;
-use gastown_runtime::{Runtime, RuntimeArgs, client};
+use gastown_runtime::{Runtime, RuntimeArgs};
 use k8s_openapi::serde::de::DeserializeOwned;
 use kube::api::{DeleteParams, Patch, PatchParams};
 use kube::core::NamespaceResourceScope;
@@ -183,10 +181,8 @@ async fn live(connection: Arc<Connection>) -> End {
         let config = install::config(plane, Controller::Rig);
         let namespace = life.namespace.clone();
         let work = |config| async move {
-            let metrics = Metrics::default();
-            let client = client::with_config(config, ACCOUNT, &metrics)?;
             let args = RuntimeArgs { namespace, ..RuntimeArgs::from_env()? };
-            let runtime = Runtime::new(ACCOUNT, client, args, metrics, Leadership::always(ACCOUNT));
+            let runtime = Runtime::leading(ACCOUNT, config, args)?;
             rig_ctl::start(runtime, RigArgs {}).await
         };
         Process::start(&connection, life.client.clone(), config, work).await

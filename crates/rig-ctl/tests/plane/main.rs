@@ -17,9 +17,7 @@ use gastown_api::{
 use gastown_cluster::control_plane::ControlPlane;
 use gastown_cluster::install::SYSTEM as NAMESPACE;
 use gastown_cluster::install::{self, Hosted, until};
-use gastown_runtime::lease::Leadership;
-use gastown_runtime::metrics::Metrics;
-use gastown_runtime::{Runtime, RuntimeArgs, client};
+use gastown_runtime::{Runtime, RuntimeArgs};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use kube::api::{Patch, PatchParams, PostParams};
 use kube::{Api, Client, Resource};
@@ -36,10 +34,9 @@ pub(crate) const ACCOUNT: &str = "rig-ctl";
 async fn serve() -> Result<((), ())> {
     let plane = ControlPlane::shared().await?;
     install::install(plane, Controller::Rig, &[]).await?;
-    let metrics = Metrics::default();
-    let client = client::with_config(install::config(plane, Controller::Rig), ACCOUNT, &metrics)?;
+    let config = install::config(plane, Controller::Rig);
     let args = RuntimeArgs { namespace: NAMESPACE.into(), ..RuntimeArgs::from_env()? };
-    let runtime = Runtime::new(ACCOUNT, client, args, metrics, Leadership::always(ACCOUNT));
+    let runtime = Runtime::leading(ACCOUNT, config, args)?;
     let started = runtime.clone();
     tokio::spawn(rig_ctl::start(runtime, RigArgs {}));
     started.readiness.ready().await;
