@@ -1,20 +1,21 @@
 //! Carries out a [`Plan`]; no judgement.
 
 use gastown_api::names::{annotation, finalizer, label, manager};
-use gastown_api::{Convoy, Polecat, PolecatSpec, Rig};
+use gastown_api::{Convoy, MergeRequest, Polecat, PolecatSpec, Rig};
 use gastown_core::convoy::{Announcement, Counted, End, NewPolecat, Plan, Snapshot};
 use gastown_runtime::apply;
 use gastown_runtime::events::Note;
 use gastown_types::is_label_value;
-use kube::api::{ObjectMeta, PostParams};
+use kube::api::{ListParams, ObjectMeta, PostParams};
+use kube::core::DeserializeGuard;
 use kube::runtime::reflector::ObjectRef;
 use kube::{Api, ResourceExt as _};
 
 use crate::bead_cache::ConvoyBeads;
 use crate::context::Context;
 use crate::error::Error;
+use crate::gather::request_fact;
 use crate::watches::trim_polecat;
-use crate::worked;
 
 /// Records which beads are done and whether that is the end, then creates Polecats. The first write
 /// that fails ends it; the next reconcile does the rest. Returns the beads that wait until a watch has
@@ -112,7 +113,7 @@ async fn create_polecat(
         bead: new.bead.clone(),
         source: Box::new(source),
     };
-    if worked::is_behind(convoy, snapshot, &new.bead, ctx).await.map_err(unread)? {
+    if is_behind(convoy, snapshot, &new.bead, ctx).await.map_err(unread)? {
         return Ok(Creation::Waits);
     }
     let failed = |source| Error::CreatePolecat {
@@ -139,6 +140,27 @@ async fn create_polecat(
         ctx.worked.created(convoy, &new.bead);
     }
     Ok(created)
+}
+
+/// Whether a bead that a Polecat has worked on has a MergeRequest that was not known as it is when
+/// the snapshot was taken.
+async fn is_behind(
+    convoy: &Convoy,
+    snapshot: &Snapshot,
+    bead: &str,
+    ctx: &Context,
+) -> Result<bool, kube::Error> {
+    let Some(rig) = convoy.spec.rig_ref.as_deref().filter(|_| ctx.worked.has(convoy, bead)) else {
+        return Ok(false);
+    };
+    let api: Api<DeserializeGuard<MergeRequest>> = Api::all(ctx.runtime.client.clone());
+    let of_bead = format!("spec.rigRef={rig},spec.beadID={bead}");
+    let present = api.list(&ListParams::default().fields(&of_bead)).await?;
+    let known = snapshot.requests.get(bead).map_or(&[][..], Vec::as_slice);
+    // One that cannot be decoded is never delivered.
+    let mut present =
+        present.items.into_iter().filter_map(|DeserializeGuard(request)| request.ok());
+    Ok(present.any(|request| !known.contains(&request_fact(&request, &snapshot.namespace))))
 }
 
 /// The Polecat of a bead. It has no owner, so that deleting a Convoy ends no work.

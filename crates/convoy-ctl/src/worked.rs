@@ -1,5 +1,5 @@
-//! The beads that Polecats have worked on, and the MergeRequests that these have left and the watch
-//! has not delivered yet.
+//! The beads that Polecats have worked on, of which a watch may not have delivered the MergeRequest
+//! yet.
 //!
 //! Each kind has a watch of its own. Where the one of Polecats is ahead, it shows that a Polecat has
 //! gone whose landing the other one has not shown: without a look at the API server its bead would be
@@ -7,16 +7,11 @@
 
 use std::collections::{BTreeSet, HashMap};
 
-use gastown_api::{Convoy, MergeRequest};
+use gastown_api::Convoy;
 use gastown_core::convoy::Snapshot;
-use kube::api::ListParams;
-use kube::core::DeserializeGuard;
+use kube::ResourceExt as _;
 use kube::runtime::reflector::Store;
-use kube::{Api, ResourceExt as _};
 use parking_lot::Mutex;
-
-use crate::context::Context;
-use crate::gather::request_fact;
 
 /// Beads with a Polecat that this process has seen or created, by the uid of the Convoy.
 #[derive(Default)]
@@ -47,7 +42,7 @@ impl Worked {
     }
 
     /// Whether a Polecat has worked on a bead of a Convoy, by what is remembered or the status shows.
-    fn has(&self, convoy: &Convoy, bead: &str) -> bool {
+    pub(crate) fn has(&self, convoy: &Convoy, bead: &str) -> bool {
         let shown = convoy.status.iter().flat_map(|status| &status.beads);
         let mut shown = shown.filter(|line| line.id == bead);
         shown.any(|line| line.polecat.is_some() || line.merge_request.is_some())
@@ -57,25 +52,4 @@ impl Worked {
                 .get(&convoy.uid().unwrap_or_default())
                 .is_some_and(|b| b.contains(bead))
     }
-}
-
-/// Whether a bead that a Polecat has worked on has a MergeRequest that was not known as it is when
-/// the snapshot was taken.
-pub(crate) async fn is_behind(
-    convoy: &Convoy,
-    snapshot: &Snapshot,
-    bead: &str,
-    ctx: &Context,
-) -> Result<bool, kube::Error> {
-    let Some(rig) = convoy.spec.rig_ref.as_deref().filter(|_| ctx.worked.has(convoy, bead)) else {
-        return Ok(false);
-    };
-    let api: Api<DeserializeGuard<MergeRequest>> = Api::all(ctx.runtime.client.clone());
-    let of_bead = format!("spec.rigRef={rig},spec.beadID={bead}");
-    let present = api.list(&ListParams::default().fields(&of_bead)).await?;
-    let known = snapshot.requests.get(bead).map_or(&[][..], Vec::as_slice);
-    // One that cannot be decoded is never delivered.
-    let mut present =
-        present.items.into_iter().filter_map(|DeserializeGuard(request)| request.ok());
-    Ok(present.any(|request| !known.contains(&request_fact(&request, &snapshot.namespace))))
 }
