@@ -107,6 +107,7 @@ pub fn remote(settings: &SyncSettings, paths: &Paths) -> Result<Remote, Missing>
         credentials,
         known_hosts: known_hosts(settings, paths)?,
         trust: trust(settings, paths)?,
+        depth: None,
     })
 }
 

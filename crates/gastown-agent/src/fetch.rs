@@ -68,7 +68,7 @@ pub struct FetchSettings {
 
 impl FetchSettings {
     /// Reads `GASTOWN_GIT_URL`, `GASTOWN_CANDIDATE`, `GASTOWN_BASE`, `GASTOWN_TARGET_BRANCH`,
-    /// `GASTOWN_CA` and `GASTOWN_TOKEN_FILE`.
+    /// `GASTOWN_FETCH_DEPTH`, `GASTOWN_CA` and `GASTOWN_TOKEN_FILE`.
     pub fn from_env() -> Result<Self, FetchError> {
         let text = |name: &str| std::env::var(name).ok().filter(|v| !v.is_empty());
         let need =
@@ -85,6 +85,9 @@ impl FetchSettings {
         let mut remote = Remote::anonymous(url);
         if let Some(pem) = text("GASTOWN_CA") {
             remote.trust = Trust::Only(pem);
+        }
+        if let Some(depth) = text("GASTOWN_FETCH_DEPTH") {
+            remote.depth = Some(parsed("GASTOWN_FETCH_DEPTH", &depth)?);
         }
         if let Some(file) = text("GASTOWN_TOKEN_FILE") {
             let token =
@@ -169,7 +172,8 @@ async fn fill(git: &Git, clone: &Path, settings: &FetchSettings) -> Result<(), F
 }
 
 /// Makes the tags, and `origin/<target>` at the commit that the candidate was built on: what
-/// `git describe` and `git diff origin/main...` need.
+/// `git describe` and `git diff origin/main...` need. Of a history that was not fetched whole there are
+/// those whose commits are in it.
 async fn name_refs(git: &Git, git_dir: &Path, settings: &FetchSettings) -> Result<(), FetchError> {
     let mut listed = settings.remote.ls_tags(git, TAGS).await?;
     for tag in &mut listed {
@@ -177,9 +181,13 @@ async fn name_refs(git: &Git, git_dir: &Path, settings: &FetchSettings) -> Resul
         tag.name = name.unwrap_or_default();
     }
     listed.retain(|tag| !tag.name.is_empty());
-    let found = settings.remote.fetch_tags(git, git_dir, listed).await?;
+    // What they name is there, so that nothing of the history has to come with them.
+    let remote = Remote { depth: None, ..settings.remote.clone() };
+    let found = remote.fetch_tags(git, git_dir, listed).await?;
     tags::write_packed(git_dir, "refs/tags/", &found)?;
-    if let Some((target, base)) = &settings.base {
+    if let Some((target, base)) = &settings.base
+        && git.has_commit(git_dir, base).await
+    {
         let name = format!("refs/remotes/origin/{target}");
         git.call(["update-ref", &name, base.as_str()]).repo(git_dir).output().await?;
     }

@@ -197,6 +197,13 @@ pub struct GateTemplate {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 16))]
     pub image_pull_secrets: Vec<ObjectName>,
+    /// How many commits of the candidate's history the gate's pod fetches: 1 is the candidate alone,
+    /// and no more than its files pass over the network. By default all, as `git describe` and `git
+    /// diff origin/main...` need it: with fewer, the tags and `origin/<target>` are there only as far
+    /// as their commits are.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1))]
+    pub fetch_depth: Option<i32>,
     /// What the gate may reach beside the candidate's server and the cluster's DNS, in the form of a
     /// NetworkPolicy's `egress`. By default nothing. It has no effect where the chart's
     /// `networkPolicies.gates.enabled` is false: then a gate may reach everything.

@@ -78,7 +78,7 @@ impl Mirror {
         candidate: &CommitId,
         commit: &CommitId,
     ) -> Result<(), GitError> {
-        if !self.has(commit).await
+        if !self.git().has_commit(self.path(), commit).await
             && let Err(e) = from.fetch(self.git(), self.path(), &[commit.to_string()]).await
         {
             if e.class != Class::RefNotFound {
@@ -89,18 +89,13 @@ impl Mirror {
             let folder = format!("refs/gastown/elsewhere/{}", text::truncate(&digest, 16));
             let all = [format!("+refs/heads/*:{folder}/*")];
             from.fetch(self.git(), self.path(), &all).await?;
-            if !self.has(commit).await {
+            if !self.git().has_commit(self.path(), commit).await {
                 return Err(e);
             }
         }
         let name = format!("{MODULES}{candidate}/{commit}");
         let call = self.git().call(["update-ref", &name, commit.as_str()]).repo(self.path());
         call.doing("name a submodule's commit").output().await.map(drop)
-    }
-
-    async fn has(&self, commit: &CommitId) -> bool {
-        let call = self.git().call(["cat-file", "-e", &format!("{commit}^{{commit}}")]);
-        call.repo(self.path()).any_exit().output().await.is_ok_and(|out| out.status.success())
     }
 
     async fn fetch_lfs(&self, remote: &Remote, commit: &CommitId) -> Result<(), GitError> {

@@ -1,6 +1,7 @@
 //! Remote repositories: which refs they have, and fetching from them.
 
 use std::collections::BTreeMap;
+use std::num::NonZeroU32;
 use std::path::Path;
 use std::time::Duration;
 
@@ -22,6 +23,8 @@ pub struct Remote {
     pub known_hosts: String,
     /// Whose certificates are accepted over https.
     pub trust: Trust,
+    /// How many commits deep histories are fetched; none is whole.
+    pub depth: Option<NonZeroU32>,
 }
 
 impl Remote {
@@ -32,6 +35,7 @@ impl Remote {
             credentials: Credentials::None,
             known_hosts: String::new(),
             trust: Trust::System,
+            depth: None,
         }
     }
 
@@ -79,8 +83,10 @@ impl Remote {
     /// not followed, nothing is pruned.
     pub async fn fetch(&self, git: &Git, repo: &Path, refspecs: &[String]) -> Result<(), GitError> {
         let files = self.credential_files(git)?;
-        let args = [
-            "fetch",
+        let depth = self.depth.map(|depth| format!("--depth={depth}"));
+        let mut args = vec!["fetch"];
+        args.extend(depth.as_deref());
+        args.extend([
             "--progress",
             "--no-tags",
             "--no-write-fetch-head",
@@ -91,7 +97,7 @@ impl Remote {
             "--stdin",
             "--",
             self.url.as_str(),
-        ];
+        ]);
         let mut lines = refspecs.join("\n");
         lines.push('\n');
         let call = git
@@ -101,6 +107,14 @@ impl Remote {
             .doing(format!("fetch from {}", self.url))
             .patient();
         files.apply(call, &self.url).output().await.map(drop)
+    }
+}
+
+impl Git {
+    /// Whether a repository has this commit.
+    pub async fn has_commit(&self, repo: &Path, commit: &CommitId) -> bool {
+        let call = self.call(["cat-file", "-e", &format!("{commit}^{{commit}}")]).repo(repo);
+        call.any_exit().output().await.is_ok_and(|out| out.status.success())
     }
 }
 

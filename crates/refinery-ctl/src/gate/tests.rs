@@ -247,6 +247,21 @@ fn a_gate_names_its_user_unless_the_platform_does() {
 }
 
 #[test]
+fn a_gate_fetches_all_history_unless_its_refinery_limits_it() {
+    let depth = |refinery: &Refinery| {
+        let made = super::job(refinery, &settings(), &made(), "PEM").unwrap();
+        let fetch = made.spec.unwrap().template.spec.unwrap().init_containers.unwrap().remove(0);
+        let found = fetch.env.unwrap_or_default().into_iter();
+        found.filter(|e| e.name == "GASTOWN_FETCH_DEPTH").find_map(|e| e.value)
+    };
+    let mut limited = refinery();
+    limited.spec.gate_template =
+        Some(GateTemplate { fetch_depth: Some(1), ..GateTemplate::default() });
+    assert_eq!((depth(&refinery()), depth(&limited)), (None, Some("1".into())));
+    assert_ne!(gate_id(&limited, &settings()), gate_id(&refinery(), &settings()));
+}
+
+#[test]
 fn another_command_or_image_is_another_gate() {
     let mut other = refinery();
     other.spec.test_command = Some("make".into());
