@@ -260,6 +260,9 @@ pub enum Bench {
     Streams(StreamsArgs),
     /// One beadstore-ctl with a large store: how long reads and comments take.
     Beads(BeadsArgs),
+    /// One refinery-ctl: how long landings take, alone and beside rigs that nothing can be done for,
+    /// what they cost, and what large files and long histories cost.
+    Landings(LandingsArgs),
 }
 
 /// Flags of `cargo xtask bench demo|boltons`.
@@ -293,6 +296,26 @@ pub struct BeadsArgs {
     /// How many commits the write branch of a second store has.
     #[arg(long, default_value_t = 2000, value_parser = clap::value_parser!(u32).range(1..=100_000))]
     pub history: u32,
+}
+
+/// Flags of `cargo xtask bench landings`.
+#[derive(Debug, clap::Args)]
+pub struct LandingsArgs {
+    /// How many rigs land.
+    #[arg(long, default_value_t = 14, value_parser = clap::value_parser!(u16).range(1..=200))]
+    pub rigs: u16,
+    /// How many requests each of them lands, one after the other, alone and beside the others.
+    #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u16).range(1..=1000))]
+    pub requests: u16,
+    /// How many rigs there are beside them whose remote accepts connections and never answers.
+    #[arg(long, default_value_t = 10, value_parser = clap::value_parser!(u16).range(0..=200))]
+    pub silent: u16,
+    /// The size of the history of another rig, in MiB: 64 versions of one file.
+    #[arg(long, default_value_t = 1024, value_parser = clap::value_parser!(u32).range(64..=16_384))]
+    pub history_mib: u32,
+    /// The size of a file that is merged with one that differs from it, in MiB.
+    #[arg(long, default_value_t = 400, value_parser = clap::value_parser!(u32).range(1..=4096))]
+    pub file_mib: u32,
 }
 
 #[cfg(test)]

@@ -83,7 +83,7 @@ impl Needs {
             Command::Demo(_) => Self::play(),
             Command::Bench(args) => match args.bench {
                 Bench::Demo(_) | Bench::Boltons(_) => Self::play(),
-                Bench::Streams(_) | Bench::Beads(_) => {
+                Bench::Streams(_) | Bench::Beads(_) | Bench::Landings(_) => {
                     Self { programs: vec![Programs::ControlPlane], ..Self::default() }
                 }
             },

@@ -268,7 +268,7 @@ pub(crate) async fn load(path: &Path) -> Result<Config> {
 }
 
 /// A port of loopback that was free a moment ago.
-pub(crate) fn free_port() -> Result<u16> {
+pub fn free_port() -> Result<u16> {
     let listener =
         TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).context("looking for a free port")?;
     Ok(listener.local_addr()?.port())

@@ -5,6 +5,7 @@
 //! creates what it needs on the plane. It dies with the process that started it, also when that is
 //! killed.
 
+use std::collections::HashMap;
 use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Stdio};
@@ -118,6 +119,31 @@ impl Process {
         parse_resident(&text).with_context(|| format!("{path} has no resident memory"))
     }
 
+    /// The resident memory of its children and theirs now, in bytes.
+    pub fn resident_children(&self) -> u64 {
+        let mut parents = HashMap::new();
+        let folders = std::fs::read_dir("/proc").into_iter().flatten().flatten();
+        for id in folders.filter_map(|folder| folder.file_name().to_str()?.parse::<u32>().ok()) {
+            let status = std::fs::read_to_string(format!("/proc/{id}/status")).unwrap_or_default();
+            if let (Some(parent), Some(resident)) = (parse_parent(&status), parse_resident(&status))
+            {
+                parents.insert(id, (parent, resident));
+            }
+        }
+        let is_below = |mut id: u32| {
+            // A process cannot be below itself, but what was read may be of different moments.
+            for _ in 0..parents.len() {
+                match parents.get(&id) {
+                    Some((parent, _)) if *parent == self.child.id() => return true,
+                    Some((parent, _)) => id = *parent,
+                    None => return false,
+                }
+            }
+            false
+        };
+        parents.iter().filter(|(id, _)| is_below(**id)).map(|(_, (_, resident))| resident).sum()
+    }
+
     /// The CPU time that it has used so far; not that of its children.
     pub fn cpu(&self) -> Result<Duration> {
         let path = format!("/proc/{}/stat", self.child.id());
@@ -153,6 +179,11 @@ fn parse_resident(status: &str) -> Option<u64> {
     line.trim().strip_suffix("kB")?.trim().parse::<u64>().ok()?.checked_mul(1024)
 }
 
+/// `PPid` of `/proc/PID/status`.
+fn parse_parent(status: &str) -> Option<u32> {
+    status.lines().find_map(|line| line.strip_prefix("PPid:"))?.trim().parse().ok()
+}
+
 /// `utime` and `stime` of `/proc/PID/stat` together, in clock ticks. A program's name may hold
 /// spaces and parentheses, so fields are counted from the last parenthesis.
 fn parse_ticks(stat: &str) -> Option<u64> {
@@ -174,6 +205,7 @@ mod tests {
             Some(262_144)
         );
         assert_eq!(parse_resident("Name:\tx\n"), None);
+        assert_eq!(parse_parent("Name:\tx\nPPid:\t41\n"), Some(41));
         let stat =
             "42 (a) S (b) S 1 42 42 0 -1 4194560 5 0 0 0 700 31 9 9 20 0 1 0 987654 2650112 222";
         assert_eq!(parse_ticks(stat), Some(731));

@@ -1,11 +1,12 @@
 //! `cargo xtask bench`: figures of a warm run, in counts, ratios and percentiles.
 //!
 //! `demo` and `boltons` land changes on a cluster: it is up, the images are on its node and the
-//! controllers run before the clock starts. `streams` and `beads` load one controller, a
+//! controllers run before the clock starts. `streams`, `beads` and `landings` load one controller, a
 //! process of its own on a control plane without a node.
 
 mod beads;
 mod figures;
+mod landings;
 mod metrics;
 mod plan;
 mod spread;
@@ -22,6 +23,7 @@ pub async fn run(args: BenchArgs, handover: Handover) -> Result<()> {
         Bench::Boltons(own) => plan::boltons(own, handover).await?,
         Bench::Streams(own) => unless_interrupted(Box::pin(streams::run(own))).await?,
         Bench::Beads(own) => unless_interrupted(Box::pin(beads::run(own))).await?,
+        Bench::Landings(own) => unless_interrupted(Box::pin(landings::run(own))).await?,
     };
     println!("\n{}", figures.table);
     if let Some(path) = &args.json {
