@@ -12,6 +12,9 @@ use crate::credentials::{CredentialFiles, Credentials};
 use crate::error::GitError;
 use crate::spawn::Git;
 
+/// Files that are larger are not held in memory where git can help it.
+const BIG_FILE: &str = "32m";
+
 /// A remote repository and how to reach it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Remote {
@@ -104,6 +107,8 @@ impl Remote {
             .call(args)
             .repo(repo)
             .stdin(lines.into_bytes())
+            // Larger files are checked as a stream and not in memory.
+            .config("core.bigFileThreshold", BIG_FILE)
             .doing(format!("fetch from {}", self.url))
             .patient();
         files.apply(call, &self.url).output().await.map(drop)

@@ -134,7 +134,9 @@ impl BenchRig {
             let status = request?.status.clone()?;
             let phase = status.phase?;
             let is_over = phase != MergePhase::Queued && phase != MergePhase::Testing;
-            is_over.then(|| (phase, status.reason.unwrap_or_default()))
+            let evidence = status.attempts.last().and_then(|attempt| attempt.evidence.as_deref());
+            let why = [status.reason.as_deref(), evidence].into_iter().flatten();
+            is_over.then(|| (phase, why.collect::<Vec<_>>().join(": ")))
         };
         let request =
             await_condition(self.requests(), name, |r: Option<&MergeRequest>| end(r).is_some());
