@@ -62,7 +62,7 @@ pub async fn serve(
     args: BeadStoreArgs,
     listener: TcpListener,
 ) -> anyhow::Result<()> {
-    let BeadStoreArgs { data_dir, witness_endpoint } = args;
+    let BeadStoreArgs { data_dir, git_memory_mib, witness_endpoint } = args;
     let tls = Tls::load(&runtime.args.tls_dir, runtime.stop.clone())?;
     let (trigger, triggers) = watch::triggers::<BeadStore>();
     let of_rig = OfRig::default();
@@ -75,7 +75,7 @@ pub async fn serve(
         requests: watches::requests(&runtime, &trigger, &of_rig),
         claims: watches::claims(&runtime, &trigger, &of_rig),
         escalations: Escalations::start(&runtime, witness_endpoint.as_deref(), "beadstore-ctl"),
-        stores: Stores::new(Git::from_env(), data_dir),
+        stores: Stores::new(Git::from_env().with_memory(git_memory_mib << 20), data_dir),
         remotes: Places::new(SYNCS_PER_HOST),
         pace: Pace::default(),
         own: own.clone(),

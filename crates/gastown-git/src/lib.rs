@@ -17,6 +17,7 @@ mod fuzz;
 pub mod history;
 pub mod known_hosts;
 pub mod lfs;
+pub mod memory;
 mod merge;
 pub mod mirror;
 mod progress;

@@ -16,7 +16,7 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWriteExt};
 use tokio::process::{Child, Command};
 
 use crate::error::{Class, GitError, classify, tail};
-use crate::progress;
+use crate::{memory, progress};
 
 /// The deadline of a run where none is set and progress does not decide.
 const DEADLINE: Duration = Duration::from_secs(600);
@@ -79,6 +79,7 @@ pub struct Git {
     deadline: Option<Duration>,
     quiet: Duration,
     limit: usize,
+    memory: Option<u64>,
 }
 
 /// The output of a git that has exited.
@@ -120,7 +121,16 @@ impl Git {
             deadline: None,
             quiet: QUIET,
             limit: 64 << 20,
+            memory: None,
         }
+    }
+
+    /// Sets how many bytes of memory for data each process of a run may take; files that are mapped do
+    /// not count. What needs more fails, and nothing beside it.
+    #[must_use]
+    pub fn with_memory(mut self, bytes: u64) -> Self {
+        self.memory = Some(bytes);
+        self
     }
 
     /// Sets the deadline of each run, of patient ones too.
@@ -332,7 +342,11 @@ impl Call {
         let child = command.spawn().map_err(|e| {
             GitError::local(self.what(), format_args!("{}: {e}", self.git.program.display()))
         })?;
-        Ok(Running { child, ended: false })
+        let running = Running { child, ended: false };
+        if let (Some(bytes), Some(id)) = (self.git.memory, running.child.id()) {
+            memory::limit(id, bytes).map_err(|e| GitError::local(self.what(), e))?;
+        }
+        Ok(running)
     }
 
     pub(crate) fn stdin_bytes(&mut self) -> Option<Vec<u8>> {
@@ -396,7 +410,12 @@ impl Call {
         if self.any_exit || output.status.success() {
             return Ok(output);
         }
-        Err(failure(&what, &output))
+        let mut error = failure(&what, &output);
+        if let Some(bytes) = self.git.memory.filter(|_| memory::is_exceeded(&error.detail)) {
+            error.detail =
+                format!("it needs more than {} MiB of memory ({})", bytes >> 20, error.detail);
+        }
+        Err(error)
     }
 }
 

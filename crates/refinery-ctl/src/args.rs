@@ -31,6 +31,10 @@ pub struct RefineryArgs {
     /// Seconds that a gate may run
     #[arg(long, env = "GASTOWN_GATE_SECONDS", default_value_t = 3600)]
     pub gate_seconds: u32,
+    /// Mebibytes of memory for data that each process of git may take; a repository that needs more is
+    /// not fetched
+    #[arg(long, env = "GASTOWN_GIT_MEMORY_MIB", default_value_t = 512)]
+    pub git_memory_mib: u64,
     /// Mebibytes of memory that building one candidate may take; a request that needs more goes back
     /// to its author
     #[arg(long, env = "GASTOWN_BUILD_MEMORY_MIB", default_value_t = 512)]

@@ -7,6 +7,7 @@ use std::process::{ExitCode, Stdio};
 use std::time::Duration;
 
 use gastown_core::train::Built;
+use gastown_git::memory::is_exceeded;
 use gastown_git::{Class, Git, GitError, Mirror, Objects, Recipe};
 use gastown_types::CommitId;
 use rustix::process::{Pid, Resource, Rlimit, Signal};
@@ -90,7 +91,7 @@ pub async fn build(limits: &Limits, mirror: &Mirror, recipe: Recipe) -> Result<B
         Err(_) => {
             let stderr = String::from_utf8_lossy(&output.stderr);
             let killed = output.status.signal() == Some(Signal::KILL.as_raw());
-            if killed || is_out_of_memory(&stderr) {
+            if killed || is_exceeded(&stderr) {
                 return Err(memory());
             }
             let last = stderr.lines().rfind(|line| !line.trim().is_empty()).unwrap_or_default();
@@ -112,14 +113,6 @@ fn too_big(recipe: &Recipe, why: &str) -> String {
 
 fn local(doing: &str, error: &std::io::Error) -> GitError {
     GitError::new(Class::Local, doing, error.to_string())
-}
-
-/// The words of Rust, of gix and of git.
-fn is_out_of_memory(text: &str) -> bool {
-    let text = text.to_ascii_lowercase();
-    ["memory allocation", "fit in memory", "out of memory", "cannot allocate memory"]
-        .iter()
-        .any(|words| text.contains(words))
 }
 
 /// Kills a process with all that it has started.
@@ -204,7 +197,7 @@ pub fn main() -> ExitCode {
 fn on_base(git: &Git, mirror: &Path, recipe: &Recipe) -> Answer {
     match try_on_base(git, mirror, recipe) {
         Ok(answer) => answer,
-        Err(error) if is_out_of_memory(&error.detail) => Answer::OutOfMemory,
+        Err(error) if is_exceeded(&error.detail) => Answer::OutOfMemory,
         Err(GitError { class, doing, detail, .. }) => match class {
             Class::Corrupt => Answer::Corrupt(doing, detail),
             Class::RefNotFound => Answer::NotFound(doing, detail),

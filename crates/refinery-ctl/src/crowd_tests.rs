@@ -109,6 +109,7 @@ fn controller(requests: Vec<MergeRequest>) -> Context {
         witness_endpoint: None,
         data_dir: "/nonexistent".into(),
         gate_seconds: 600,
+        git_memory_mib: 512,
         build_memory_mib: 512,
         build_seconds: 600,
         platform_ids: false,

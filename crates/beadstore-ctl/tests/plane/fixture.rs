@@ -56,7 +56,8 @@ async fn serve() -> Result<(Server, ())> {
     let listener = grpc::listen("127.0.0.1:0".parse()?).await?;
     let port = listener.local_addr()?.port();
     let started = runtime.clone();
-    let own = BeadStoreArgs { data_dir: dir.join("data"), witness_endpoint: None };
+    let own =
+        BeadStoreArgs { data_dir: dir.join("data"), git_memory_mib: 512, witness_endpoint: None };
     tokio::spawn(async move {
         if let Err(error) = Box::pin(beadstore_ctl::serve(runtime, own, listener)).await {
             eprintln!("the controller ended: {error:#}");

@@ -176,7 +176,7 @@ async fn live(connection: Arc<Connection>) -> End {
         let work = |config| async move {
             let args = RuntimeArgs { namespace, tls_dir: tls, ..RuntimeArgs::from_env()? };
             let runtime = Runtime::leading(ACCOUNT, config, args)?;
-            let own = BeadStoreArgs { data_dir, witness_endpoint: None };
+            let own = BeadStoreArgs { data_dir, git_memory_mib: 512, witness_endpoint: None };
             let listener = tokio::net::TcpListener::from_std(listener)?;
             Box::pin(beadstore_ctl::serve(runtime, own, listener)).await
         };

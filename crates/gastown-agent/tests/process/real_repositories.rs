@@ -82,8 +82,7 @@ fn describe_and_a_comparison_with_the_target_work_in_workspace_and_gate() {
     assert_eq!(git(&pod.repo(), &["diff", "--name-only", "origin/main...HEAD"]), "other");
     assert_eq!(git(&pod.repo(), &["status", "--porcelain"]), "");
 
-    // As deep as its Refinery says: all files, and of the history what is in reach.
-    let count = |of: &str| git(&pod.repo(), &["rev-list", "--count", of]);
+    // As deep as its Refinery wants it: all files, and of the history what is in reach.
     for (depth, commits, has_base) in [("1", "1", false), ("2", "2", true)] {
         pod.set("GASTOWN_FETCH_DEPTH", depth);
         assert_eq!(pod.start("fetch", &["fetch"]).wait(), Some(0), "{}", pod.log("fetch"));
@@ -92,7 +91,7 @@ fn describe_and_a_comparison_with_the_target_work_in_workspace_and_gate() {
             git(&pod.repo(), &["ls-files"]),
             git(&origin.path(), &["ls-tree", "-r", "--name-only", &side])
         );
-        assert_eq!(count("--all"), commits, "{depth}");
+        assert_eq!(git(&pod.repo(), &["rev-list", "--count", "--all"]), commits, "{depth}");
         let refs = git(&pod.repo(), &["for-each-ref", "--format=%(refname)"]);
         assert_eq!(refs.contains("refs/remotes/origin/main"), has_base, "{refs}");
         assert!(!refs.contains("refs/tags/"), "no tag is in reach: {refs}");

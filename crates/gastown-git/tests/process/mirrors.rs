@@ -1,5 +1,6 @@
 //! What a mirror fetches, and how it recovers.
 
+use std::fmt::Write as _;
 use std::time::Duration;
 
 use gastown_git::remote::init_bare;
@@ -27,6 +28,35 @@ async fn a_mirror_follows_branches_and_leaves_out_missing_ones() {
         objects.is_ancestor(&first, &second).unwrap()
             && !objects.is_ancestor(&second, &first).unwrap()
     );
+}
+
+/// A file that compresses to nothing like its size, and its next version, which is stored as a
+/// difference from it: to check it, git has both in memory.
+fn large(g: &Fixture) {
+    let mut line = 0_u64;
+    let mut text = String::new();
+    while text.len() < 16 << 20 {
+        line = line.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        let _ = writeln!(text, "{line:020}");
+    }
+    g.commit("large", &[("file", &text)]);
+    text.push_str("more\n");
+    g.commit("larger", &[("file", &text)]);
+    git(&g.work(), &["repack", "-q", "-a", "-d", "-f"]);
+    g.push("main");
+}
+
+#[tokio::test]
+async fn a_fetch_that_needs_too_much_memory_fails_by_itself_and_names_its_limit() {
+    let g = Fixture::new();
+    large(&g);
+    let path = g.dir.path().join("m");
+    let small = Mirror::at(Git::from_env().with_memory(20 << 20), &path, &g.url());
+    let error = small.refresh(&g.as_remote(), &[branch("main")]).await.unwrap_err();
+    assert!(error.to_string().contains("needs more than 20 MiB of memory"), "{error}");
+    let large = Mirror::at(Git::from_env().with_memory(512 << 20), &path, &g.url());
+    let at = large.refresh(&g.as_remote(), &[branch("main")]).await.unwrap();
+    assert_eq!(at[&branch("main")], g.head());
 }
 
 #[tokio::test]

@@ -101,7 +101,11 @@ async fn bead_store(fixture: &Fixture, dir: &Path, first: bool) -> (Runtime, Joi
     let listener = grpc::listen(([127, 0, 0, 1], port).into()).await.unwrap();
     let (started, own) = (
         runtime.clone(),
-        BeadStoreArgs { data_dir: dir.join(format!("data-{first}")), witness_endpoint: None },
+        BeadStoreArgs {
+            data_dir: dir.join(format!("data-{first}")),
+            git_memory_mib: 512,
+            witness_endpoint: None,
+        },
     );
     let work = tokio::spawn(async move {
         Box::pin(beadstore_ctl::serve(started, own, listener)).await.unwrap();

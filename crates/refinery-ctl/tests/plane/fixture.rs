@@ -97,6 +97,7 @@ pub fn own_args(data_dir: &Path, git_port: u16) -> RefineryArgs {
         witness_endpoint: None,
         data_dir: data_dir.to_owned(),
         gate_seconds: 600,
+        git_memory_mib: 512,
         build_memory_mib: 512,
         build_seconds: 600,
         platform_ids: false,

@@ -15,7 +15,7 @@ use tokio::sync::OnceCell;
 use crate::fixture::{ACCOUNT, NAMESPACE, own_args};
 use crate::life::{End, Life};
 
-const LIVES: Lives = Lives { parallel: 18, step: 2 };
+const LIVES: Lives = Lives { parallel: 18, step: 1 };
 
 /// The controller of the other tests does not see this one.
 static PLANE: OnceCell<ControlPlane> = OnceCell::const_new();

@@ -113,16 +113,19 @@ impl BenchRig {
     pub async fn run(&self, branch: &str) -> Result<Ended> {
         let begun = Instant::now();
         self.submit(branch).await?;
-        let ended = tokio::time::timeout(LIMIT, async {
-            let mut end = std::pin::pin!(self.end(branch));
-            loop {
-                tokio::select! {
-                    end = &mut end => return end,
-                    // A large candidate is built for longer than a pod is waited for.
-                    pod = self.gate() => if let Ok(pod) = pod { self.pass(&pod).await? },
+        let ended = tokio::time::timeout(
+            LIMIT,
+            Box::pin(async {
+                let mut end = Box::pin(self.end(branch));
+                loop {
+                    tokio::select! {
+                        end = &mut end => return end,
+                        // A large candidate is built for longer than a pod is waited for.
+                        pod = Box::pin(self.gate()) => if let Ok(pod) = pod { self.pass(&pod).await? },
+                    }
                 }
-            }
-        });
+            }),
+        );
         let ended = ended.await.with_context(|| format!("{}/{branch} has not ended", self.name))?;
         let (phase, reason) = ended?;
         Ok(Ended { phase, reason, after: begun.elapsed() })
