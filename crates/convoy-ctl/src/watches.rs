@@ -22,7 +22,10 @@ pub(crate) fn rigs(
     convoys: &Store<Convoy>,
 ) -> Store<Rig> {
     let convoys = convoys.clone();
-    Watch::<Rig>::all(runtime).notify(trigger, move |rig| of_rig(&convoys, &rig.name_any())).start()
+    Watch::<Rig>::all(runtime)
+        .trim(|rig| rig.status = None)
+        .notify(trigger, move |rig| of_rig(&convoys, &rig.name_any()))
+        .start()
 }
 
 pub(crate) fn bead_stores(
@@ -32,6 +35,7 @@ pub(crate) fn bead_stores(
 ) -> Store<BeadStore> {
     let convoys = convoys.clone();
     Watch::<BeadStore>::all(runtime)
+        .trim(|store| store.status = None)
         .notify(trigger, move |store| of_rig(&convoys, &store.spec.rig_ref))
         .start()
 }

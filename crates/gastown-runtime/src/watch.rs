@@ -97,7 +97,14 @@ pub struct Watch<K: Resource<DynamicType = ()> + 'static> {
 
 impl<K> Watch<K>
 where
-    K: Resource<DynamicType = ()> + Clone + DeserializeOwned + Debug + Send + Sync + 'static,
+    K: Resource<DynamicType = ()>
+        + Clone
+        + PartialEq
+        + DeserializeOwned
+        + Debug
+        + Send
+        + Sync
+        + 'static,
 {
     /// A watch of all objects of the kind in the cluster.
     pub fn all(runtime: &Runtime) -> Self {
@@ -116,8 +123,8 @@ where
         self
     }
 
-    /// Removes from each object what is never read, before it is stored. managedFields are always
-    /// removed.
+    /// Removes from each object what is never read, before it is stored: a change of nothing else is
+    /// stored and queues nothing. managedFields are always removed.
     #[must_use]
     pub fn trim(mut self, trim: impl Fn(&mut K) + Send + Sync + 'static) -> Self {
         self.trim = Some(Box::new(trim));
@@ -134,8 +141,8 @@ where
         self
     }
 
-    /// Queues the objects that `map` returns at each change, deletions included. The store has the
-    /// change by then. After every list but the first all objects of the trigger's controller are
+    /// Queues the objects that `map` returns at each change of what is stored, deletions included. The
+    /// store has the change by then. After every list but the first all objects of the trigger's controller are
     /// queued as well: what was created and deleted between two lists has been missed.
     #[must_use]
     pub fn notify<Root, Refs>(
@@ -199,6 +206,7 @@ impl<K> Watch<K>
 where
     K: Resource<DynamicType = (), Scope = NamespaceResourceScope>
         + Clone
+        + PartialEq
         + DeserializeOwned
         + Debug
         + Send
@@ -227,7 +235,14 @@ struct Task<K: Resource<DynamicType = ()> + Clone + 'static> {
 
 impl<K> Task<K>
 where
-    K: Resource<DynamicType = ()> + Clone + DeserializeOwned + Debug + Send + Sync + 'static,
+    K: Resource<DynamicType = ()>
+        + Clone
+        + PartialEq
+        + DeserializeOwned
+        + Debug
+        + Send
+        + Sync
+        + 'static,
     ObjectRef<K>: Hash + Eq,
 {
     async fn run(mut self) {
@@ -287,10 +302,13 @@ where
             }
             Event::InitDone => self.listed().await,
             Event::Apply(object) => {
-                if let Some(object) = self.decode(object) {
+                if let Some(mut object) = self.decode(object) {
+                    let is_changed = self.is_changed(&mut object);
                     self.writer.apply_watcher_event(&Event::Apply(object.clone()));
                     self.observe(&object);
-                    self.notify(Some(&object)).await;
+                    if is_changed {
+                        self.notify(Some(&object)).await;
+                    }
                 }
             }
             Event::Delete(DeserializeGuard(object)) => {
@@ -309,6 +327,17 @@ where
                 }
             }
         }
+    }
+
+    /// Whether an object differs from the stored one in more than its resource version, which is as it
+    /// was afterwards.
+    fn is_changed(&self, object: &mut K) -> bool {
+        let Some(stored) = self.store.get(&ObjectRef::from_obj(object)) else { return true };
+        let version = stored.meta().resource_version.clone();
+        let version = std::mem::replace(&mut object.meta_mut().resource_version, version);
+        let is_changed = *object != *stored;
+        object.meta_mut().resource_version = version;
+        is_changed
     }
 
     /// A list is complete: what was not in it was deleted, and every other object may have changed.
@@ -418,6 +447,20 @@ mod tests {
         DeserializeGuard(Ok(testing::config_map(name, 1)))
     }
 
+    fn task(watch: Watch<ConfigMap>) -> Task<ConfigMap> {
+        let writer = Writer::default();
+        Task {
+            kind: "ConfigMap".to_owned(),
+            store: writer.as_reader(),
+            writer,
+            watch,
+            bad: HashMap::new(),
+            listed_once: false,
+            listing: None,
+            began: Instant::now(),
+        }
+    }
+
     fn received(triggers: &mut Triggers<ConfigMap>) -> Vec<String> {
         let mut received = Vec::new();
         while let Some(wanted) = futures::FutureExt::now_or_never(triggers.recv()).flatten() {
@@ -430,21 +473,43 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn a_change_of_what_is_not_stored_queues_nothing() {
+        let runtime = testing::runtime(Leadership::always("test"), Metrics::default());
+        let (trigger, mut triggers) = triggers::<ConfigMap>();
+        let watch = Watch::<ConfigMap>::namespaced(&runtime, "ns")
+            .trim(|map| map.data = None)
+            .notify_self(&trigger);
+        let mut task = task(watch);
+        let version = |version: &str, change: fn(&mut ConfigMap)| {
+            let mut map = testing::config_map("a", 1);
+            map.metadata.resource_version = Some(version.to_owned());
+            change(&mut map);
+            DeserializeGuard(Ok(map))
+        };
+        for event in [Event::Init, Event::InitApply(version("1", |_| ())), Event::InitDone] {
+            task.handle(event).await;
+        }
+        assert_eq!(received(&mut triggers), ["a"]);
+        let data = |map: &mut ConfigMap| map.data = Some([("k".into(), "v".into())].into());
+        task.handle(Event::Apply(version("2", data))).await;
+        assert_eq!(received(&mut triggers), [""; 0], "what changed is not stored");
+        let stored = task.store.state();
+        assert_eq!(stored[0].metadata.resource_version.as_deref(), Some("2"), "the version is");
+        let labels = |map: &mut ConfigMap| {
+            map.metadata.labels = Some([("k".into(), "v".into())].into());
+        };
+        task.handle(Event::Apply(version("3", labels))).await;
+        assert_eq!(received(&mut triggers), ["a"]);
+        task.handle(Event::Delete(version("4", labels))).await;
+        assert_eq!(received(&mut triggers), ["a"], "a deletion is a change");
+    }
+
+    #[tokio::test]
     async fn every_list_but_the_first_queues_what_changed_and_then_everything() {
         let runtime = testing::runtime(Leadership::always("test"), Metrics::default());
         let (trigger, mut triggers) = triggers::<ConfigMap>();
         let watch = Watch::<ConfigMap>::namespaced(&runtime, "ns").notify_self(&trigger);
-        let writer = Writer::default();
-        let mut task = Task {
-            kind: "ConfigMap".to_owned(),
-            store: writer.as_reader(),
-            writer,
-            watch,
-            bad: HashMap::new(),
-            listed_once: false,
-            listing: None,
-            began: Instant::now(),
-        };
+        let mut task = task(watch);
         for event in [Event::Init, Event::InitApply(map("a")), Event::InitDone] {
             task.handle(event).await;
         }

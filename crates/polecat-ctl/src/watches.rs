@@ -97,10 +97,11 @@ fn without<'a>(
     })
 }
 
-/// Rigs. A change concerns all Polecats of the rig.
+/// Rigs; their status is not read. A change concerns all Polecats of the rig.
 fn rigs(runtime: &Runtime, shared: &Shared, polecats: &Store<Polecat>) -> Store<Rig> {
     let polecats = polecats.clone();
     Watch::<Rig>::all(runtime)
+        .trim(|rig: &mut Rig| rig.status = None)
         .notify(&shared.trigger, move |rig: &Rig| {
             let name = rig.name_any();
             let all = polecats.state();

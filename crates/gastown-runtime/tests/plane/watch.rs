@@ -14,13 +14,13 @@ use serde_json::json;
 use crate::fixture::{config_map, fixture, runtime, until, within};
 
 /// A ConfigMap that must have a key `number`.
-#[derive(Clone, Debug, serde::Deserialize)]
+#[derive(Clone, Debug, PartialEq, serde::Deserialize)]
 struct Numbered {
     metadata: ObjectMeta,
     data: Data,
 }
 
-#[derive(Clone, Debug, serde::Deserialize)]
+#[derive(Clone, Debug, PartialEq, serde::Deserialize)]
 struct Data {
     number: String,
 }
@@ -106,8 +106,14 @@ async fn an_object_that_cannot_be_decoded_is_skipped_and_stops_no_other() -> Res
 }
 
 /// A kind whose definition is not installed.
-#[derive(kube::CustomResource, Clone, Debug, serde::Deserialize, serde::Serialize)]
-#[kube(group = "absent.example.com", version = "v1", kind = "Absent", schema = "disabled")]
+#[derive(kube::CustomResource, Clone, Debug, PartialEq, serde::Deserialize, serde::Serialize)]
+#[kube(
+    group = "absent.example.com",
+    version = "v1",
+    kind = "Absent",
+    schema = "disabled",
+    derive = "PartialEq"
+)]
 struct AbsentSpec {}
 
 #[tokio::test]
