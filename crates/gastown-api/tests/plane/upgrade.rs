@@ -21,7 +21,10 @@ fn without_rules(mut crd: CustomResourceDefinition) -> CustomResourceDefinition 
         x_kubernetes_preserve_unknown_fields: Some(true),
         ..JSONSchemaProps::default()
     };
-    crd.spec.versions[0].schema.as_mut().unwrap().open_api_v3_schema = Some(anything);
+    let version = &mut crd.spec.versions[0];
+    version.schema.as_mut().unwrap().open_api_v3_schema = Some(anything);
+    // They have to be in the schema.
+    version.selectable_fields = None;
     crd
 }
 

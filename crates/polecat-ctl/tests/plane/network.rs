@@ -1,6 +1,8 @@
 //! The network policy of agents' pods: written before the first of them starts, once, and again when
 //! somebody deletes it.
 
+use std::time::Duration;
+
 use gastown_api::names::condition;
 use gastown_types::digest::short_digest;
 use k8s_openapi::api::networking::v1::{NetworkPolicy, NetworkPolicySpec};
@@ -44,6 +46,13 @@ async fn an_agent_starts_after_its_network_policy_which_is_written_once_and_kept
         found.is_some_and(|found| found.metadata.uid != policy.metadata.uid)
     };
     await_condition(api.clone(), &name, back).await.unwrap();
+    // It is counted when the controller has the answer, which the watch does not wait for.
+    let counted = async {
+        while fixture.writes(WRITES) < 2 {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(60), counted).await.unwrap();
     assert_eq!(fixture.writes(WRITES), 2);
 
     // the installation is changed to have none
