@@ -18,27 +18,27 @@ use crate::gather::request_fact;
 use crate::watches::trim_polecat;
 
 /// Records which beads are done and whether that is the end, then creates Polecats. The first write
-/// that fails ends it; the next reconcile does the rest. Returns the beads that wait until a watch has
-/// delivered what is known of them.
+/// that fails ends it; the next reconcile does the rest. Returns whether a bead waits until a watch
+/// has delivered what is known of it.
 pub(crate) async fn act(
     convoy: &Convoy,
     snapshot: &Snapshot,
     beads: &ConvoyBeads,
     plan: &Plan,
     ctx: &Context,
-) -> Result<Vec<String>, Error> {
+) -> Result<bool, Error> {
     let Plan { counted, polecats, announcement, assessment: _ } = plan;
     record(convoy, counted.as_ref().map(Counted::write), announcement.as_ref(), ctx).await?;
     let rig = convoy.spec.rig_ref.as_deref().and_then(|rig| ctx.rigs.get(&ObjectRef::new(rig)));
     // A Rig that has gone since the snapshot is missing in the next one.
-    let Some(rig) = rig else { return Ok(Vec::new()) };
-    let (mut created, mut waiting) = (Vec::new(), Vec::new());
+    let Some(rig) = rig else { return Ok(false) };
+    let (mut created, mut waits) = (Vec::new(), false);
     let mut ended = Ok(());
     for new in polecats {
         match create_polecat(convoy, snapshot, &rig, new, beads.task(&new.bead), ctx).await {
             Ok(Creation::Done) => created.push(format!("{} for bead {}", new.name, new.bead)),
             Ok(Creation::Present) => {}
-            Ok(Creation::Waits) => waiting.push(new.bead.clone()),
+            Ok(Creation::Waits) => waits = true,
             Err(error) => {
                 ended = Err(error);
                 break;
@@ -49,7 +49,7 @@ pub(crate) async fn act(
         let message = format!("created Polecat {}", created.join(", "));
         ctx.runtime.events.publish(convoy, Note::normal("Dispatch", "PolecatCreated", message));
     }
-    ended.map(|()| waiting)
+    ended.map(|()| waits)
 }
 
 /// Records which beads are done, and the end, in one write. The Event of an end comes after it: a

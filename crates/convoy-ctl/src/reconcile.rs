@@ -42,7 +42,7 @@ pub(crate) async fn reconcile(convoy: Arc<Convoy>, ctx: Arc<Context>) -> Result<
     let refused = acted.as_ref().err().and_then(Error::refusal);
     let status = report::status(&convoy, &plan.assessment, refused.as_deref(), Timestamp::now()); // pure
     let reported = report::publish(&convoy, &status, &plan.assessment, &ctx).await; // client
-    if !acted?.is_empty() {
+    if acted? {
         return Ok(Action::requeue(jittered(CATCH_UP)));
     }
     if let Some(wait) = reported? {

@@ -85,6 +85,24 @@ type Notify<K> = Box<dyn Fn(Option<&K>) -> futures::future::BoxFuture<'static, (
 
 type Trim<K> = Box<dyn Fn(&mut K) + Send + Sync>;
 
+/// What can be watched: an object of a kind that is known when this is compiled.
+pub trait Watched:
+    Resource<DynamicType = ()> + Clone + PartialEq + DeserializeOwned + Debug + Send + Sync + 'static
+{
+}
+
+impl<K> Watched for K where
+    K: Resource<DynamicType = ()>
+        + Clone
+        + PartialEq
+        + DeserializeOwned
+        + Debug
+        + Send
+        + Sync
+        + 'static
+{
+}
+
 /// A watch that is not started yet.
 pub struct Watch<K: Resource<DynamicType = ()> + 'static> {
     runtime: Runtime,
@@ -97,14 +115,7 @@ pub struct Watch<K: Resource<DynamicType = ()> + 'static> {
 
 impl<K> Watch<K>
 where
-    K: Resource<DynamicType = ()>
-        + Clone
-        + PartialEq
-        + DeserializeOwned
-        + Debug
-        + Send
-        + Sync
-        + 'static,
+    K: Watched,
 {
     /// A watch of all objects of the kind in the cluster.
     pub fn all(runtime: &Runtime) -> Self {
@@ -204,14 +215,7 @@ where
 
 impl<K> Watch<K>
 where
-    K: Resource<DynamicType = (), Scope = NamespaceResourceScope>
-        + Clone
-        + PartialEq
-        + DeserializeOwned
-        + Debug
-        + Send
-        + Sync
-        + 'static,
+    K: Watched + Resource<Scope = NamespaceResourceScope>,
 {
     /// A watch of the objects of one namespace.
     pub fn namespaced(runtime: &Runtime, namespace: &str) -> Self {
@@ -235,14 +239,7 @@ struct Task<K: Resource<DynamicType = ()> + Clone + 'static> {
 
 impl<K> Task<K>
 where
-    K: Resource<DynamicType = ()>
-        + Clone
-        + PartialEq
-        + DeserializeOwned
-        + Debug
-        + Send
-        + Sync
-        + 'static,
+    K: Watched,
     ObjectRef<K>: Hash + Eq,
 {
     async fn run(mut self) {

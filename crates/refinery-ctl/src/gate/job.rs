@@ -68,7 +68,7 @@ fn pod(
         "securityContext": pod_security(settings.fixed_ids),
         "imagePullSecrets": template.image_pull_secrets,
         "nodeSelector": template.node_selector,
-        "initContainers": [fetch_container(refinery, settings, run, ca, template)],
+        "initContainers": [fetch_container(refinery, settings, run, ca)],
         "containers": [gate_container(refinery, settings, template)],
         "volumes": [
             {"name": "workspace", "emptyDir": {}},
@@ -92,13 +92,7 @@ fn pod_security(fixed_ids: bool) -> Value {
 }
 
 /// The container that fetches the candidate; it alone has a token.
-fn fetch_container(
-    refinery: &Refinery,
-    settings: &GateSettings,
-    run: &GateRun,
-    ca: &str,
-    template: &GateTemplate,
-) -> Value {
+fn fetch_container(refinery: &Refinery, settings: &GateSettings, run: &GateRun, ca: &str) -> Value {
     let url = format!(
         "{}/git/{}/{}",
         settings.git_endpoint.trim_end_matches('/'),
@@ -114,8 +108,10 @@ fn fetch_container(
         json!({"name": "GASTOWN_CA", "value": ca}),
         json!({"name": "GASTOWN_TOKEN_FILE", "value": "/var/run/gastown/token/token"}),
     ];
-    let depth = template.fetch_depth.map(|depth| depth.to_string());
-    env.extend(depth.map(|depth| json!({"name": "GASTOWN_FETCH_DEPTH", "value": depth})));
+    let depth = refinery.spec.gate_template.as_ref().and_then(|template| template.fetch_depth);
+    env.extend(
+        depth.map(|depth| json!({"name": "GASTOWN_FETCH_DEPTH", "value": depth.to_string()})),
+    );
     env.extend(proxy(settings));
     json!({
         "name": FETCH,
