@@ -9,6 +9,7 @@ use futures::StreamExt as _;
 use gastown_api::Convoy;
 use gastown_core::convoy::{BeadFact, Dependency};
 use gastown_proto::v1;
+use gastown_runtime::index::Index;
 use gastown_runtime::places::Places;
 use gastown_runtime::watch::Trigger;
 use gastown_runtime::{Runtime, jittered};
@@ -17,6 +18,7 @@ use kube::runtime::reflector::{ObjectRef, Store};
 use parking_lot::Mutex;
 use tonic::Status;
 
+use crate::indices::Indices;
 use crate::service::{self, BeadSource};
 use crate::watches::is_complete;
 
@@ -90,10 +92,14 @@ pub(crate) struct BeadCache {
     /// Where reads wait, by Rig.
     places: Places,
     convoys: Store<Convoy>,
+    /// Convoys by their Rig.
+    by_rig: Index<Convoy>,
     trigger: Trigger<Convoy>,
     stream: Mutex<RevisionStream>,
     /// By the uid of the Convoy.
     cached: Mutex<HashMap<String, Cached>>,
+    /// The Rigs whose Convoys are looked at after a revision, and whether another one came meanwhile.
+    looks: Mutex<HashMap<String, bool>>,
 }
 
 impl BeadCache {
@@ -102,11 +108,13 @@ impl BeadCache {
         runtime: &Runtime,
         source: Arc<dyn BeadSource>,
         convoys: Store<Convoy>,
+        indices: &Indices,
         trigger: Trigger<Convoy>,
     ) -> Arc<Self> {
-        let (stream, cached) = (Mutex::default(), Mutex::default());
+        let (stream, cached, looks) = Default::default();
         let (runtime, places) = (runtime.clone(), Places::new(READS));
-        Arc::new(Self { runtime, source, places, convoys, trigger, stream, cached })
+        let by_rig = indices.convoys_by_rig.clone();
+        Arc::new(Self { runtime, source, places, convoys, by_rig, trigger, stream, cached, looks })
     }
 
     /// The beads of a Convoy, or why they cannot be read. From now on a change of the Rig's store
@@ -221,20 +229,35 @@ impl BeadCache {
         }
     }
 
-    /// Triggers the Convoys of a Rig beside those of others: its store may not answer.
+    /// Triggers the Convoys of a Rig beside those of others: its store may not answer. All revisions that
+    /// come while that is done are followed by one more look.
     fn trigger_in_background(self: &Arc<Self>, rig: String) {
+        if let Some(again) = self.looks.lock().get_mut(&rig) {
+            *again = true;
+            return;
+        }
+        // Nobody else begins one: revisions come one after another.
+        self.looks.lock().insert(rig.clone(), false);
         let (cache, stop) = (self.clone(), self.runtime.stop.clone());
-        tokio::spawn(async move { stop.run_until_cancelled(cache.trigger_convoys(&rig)).await });
+        let look = async move {
+            loop {
+                cache.trigger_convoys(&rig).await;
+                let mut looks = cache.looks.lock();
+                if looks.insert(rig.clone(), false) != Some(true) {
+                    looks.remove(&rig);
+                    return;
+                }
+            }
+        };
+        tokio::spawn(async move { stop.run_until_cancelled(look).await });
     }
 
     /// Triggers the Convoys of the Rig that the change may concern.
     async fn trigger_convoys(&self, rig: &str) {
         let (complete, open): (Vec<_>, Vec<_>) =
-            self.convoys_of(rig).into_iter().partition(|convoy| is_complete(convoy));
-        let changed = self.changed(rig, complete).await;
-        for convoy in open.into_iter().chain(changed) {
-            self.trigger.send(ObjectRef::from_obj(convoy.as_ref())).await;
-        }
+            self.by_rig.of(rig).into_iter().partition(|convoy| is_complete(convoy));
+        self.send(open).await;
+        self.send(self.changed(rig, complete).await).await;
     }
 
     /// Those of the complete Convoys that have a bead which is not as it was read last: a person may
@@ -265,7 +288,9 @@ impl BeadCache {
         complete.into_iter().filter(is_changed).collect()
     }
 
-    fn convoys_of(&self, rig: &str) -> Vec<Arc<Convoy>> {
-        self.convoys.state_filter(|convoy| convoy.spec.rig_ref.as_deref() == Some(rig))
+    async fn send(&self, convoys: Vec<Arc<Convoy>>) {
+        for convoy in convoys {
+            self.trigger.send(ObjectRef::from_obj(convoy.as_ref())).await;
+        }
     }
 }

@@ -2,14 +2,16 @@
 
 use std::sync::Arc;
 
-use gastown_api::{BeadStore, Convoy, MergeRequest, Polecat, Rig};
+use gastown_api::{BeadStore, Convoy, Polecat, Rig};
 use gastown_runtime::Runtime;
 use gastown_runtime::own_writes::OwnWrites;
 use gastown_runtime::pace::Pace;
 use kube::runtime::reflector::{ObjectRef, Store};
 
 use crate::bead_cache::BeadCache;
+use crate::indices::{Indices, bead_key, is_active};
 use crate::rig_locks::RigLocks;
+use crate::waiting::Waiting;
 use crate::worked::Worked;
 
 /// What a reconcile reads and writes through.
@@ -18,9 +20,11 @@ pub(crate) struct Context {
     pub(crate) rigs: Store<Rig>,
     pub(crate) bead_stores: Store<BeadStore>,
     pub(crate) polecats: Store<Polecat>,
+    pub(crate) indices: Indices,
     /// Polecats that were created and that the watch has not shown yet.
     pub(crate) own_polecats: Arc<OwnWrites<Polecat>>,
-    pub(crate) requests: Store<MergeRequest>,
+    /// The Convoys that wait for a slot of their Rig.
+    pub(crate) waiting: Arc<Waiting>,
     pub(crate) beads: Arc<BeadCache>,
     pub(crate) convoys: Store<Convoy>,
     pub(crate) worked: Worked,
@@ -33,15 +37,30 @@ pub(crate) struct Context {
 }
 
 impl Context {
-    /// The Polecats that are `wanted`, with those that were created and that the watch has not
-    /// shown yet: without them two reconciles in a row would fill the same slot.
-    pub(crate) fn polecats(&self, wanted: impl Fn(&Polecat) -> bool) -> Vec<Arc<Polecat>> {
+    /// The Polecats of a bead, with those that were created and that the watch has not shown yet:
+    /// without them two reconciles in a row would fill the same slot.
+    pub(crate) fn polecats(&self, rig: Option<&str>, bead: &str) -> Vec<Arc<Polecat>> {
         // Own writes first: one that the watch shows meanwhile is in the store then.
-        let own = self.own_polecats.unseen(&wanted, |_| false);
-        let mut all = self.polecats.state_filter(&wanted);
-        let is_unseen =
-            |own: &Arc<Polecat>| self.polecats.get(&ObjectRef::from_obj(own.as_ref())).is_none();
-        all.extend(own.into_iter().filter(is_unseen));
+        let own = self.unseen(|polecat| {
+            rig.is_none_or(|rig| polecat.spec.rig == rig)
+                && polecat.spec.bead_id.as_deref() == Some(bead)
+        });
+        let mut all = self.indices.polecats_by_bead.of(&bead_key(rig, bead));
+        all.extend(own);
         all
+    }
+
+    /// How many Polecats of a Rig are at work or want to be, with those that the watch has not shown yet.
+    pub(crate) fn active(&self, rig: &str) -> usize {
+        let is_active = |polecat: &Polecat| polecat.spec.rig == rig && is_active(polecat);
+        let own = self.unseen(is_active).len();
+        own + self.indices.active_by_rig.count(rig)
+    }
+
+    /// Polecats that were created, and that the watch has not shown yet.
+    fn unseen(&self, wanted: impl Fn(&Polecat) -> bool) -> Vec<Arc<Polecat>> {
+        let mut own = self.own_polecats.unseen(wanted, |_| false);
+        own.retain(|own| self.polecats.get(&ObjectRef::from_obj(own.as_ref())).is_none());
+        own
     }
 }

@@ -5,20 +5,20 @@ use std::collections::{BTreeMap, BTreeSet};
 use gastown_api::names::{annotation, condition};
 use gastown_api::{Convoy, MergePhase, MergeRequest, Polecat, conditions};
 use gastown_core::convoy::{
-    Counted, PolecatFact, PolecatState, RequestFact, Rig, RigState, Snapshot, StoreState,
-    polecat_name,
+    Counted, PolecatFact, RequestFact, Rig, RigState, Snapshot, StoreState, polecat_name,
 };
 use kube::runtime::reflector::ObjectRef;
 use kube::{Resource, ResourceExt as _};
 
 use crate::bead_cache::ConvoyBeads;
 use crate::context::Context;
+use crate::indices::{bead_key, polecat_state};
 
 /// Reads the beads of this Convoy, where its Rig has a bead store.
 pub(crate) async fn beads(convoy: &Convoy, ctx: &Context) -> ConvoyBeads {
     let Some(rig) = convoy.spec.rig_ref.as_deref() else { return ConvoyBeads::NoStore };
     let is_deleting = convoy.metadata.deletion_timestamp.is_some();
-    if is_deleting || ctx.bead_stores.state_filter(|store| store.spec.rig_ref == rig).is_empty() {
+    if is_deleting || ctx.bead_stores.find(|store| store.spec.rig_ref == rig).is_none() {
         return ConvoyBeads::NoStore;
     }
     match ctx.beads.read(convoy, rig).await {
@@ -65,9 +65,6 @@ fn rig_state(name: Option<&str>, namespace: &str, ctx: &Context) -> RigState {
     let Some(rig) = ctx.rigs.get(&ObjectRef::new(name)) else {
         return RigState::Missing(name.to_owned());
     };
-    let is_active = |polecat: &Polecat| {
-        polecat.spec.rig == name && polecat_state(polecat) == PolecatState::Active
-    };
     let stores = ctx.bead_stores.state_filter(|store| store.spec.rig_ref == name);
     let prefixes = stores.iter().map(|store| store.spec.prefix.trim_end_matches('-').to_owned());
     RigState::Present(Rig {
@@ -78,7 +75,7 @@ fn rig_state(name: Option<&str>, namespace: &str, ctx: &Context) -> RigState {
         deleting: rig.metadata.deletion_timestamp.is_some(),
         allows_namespace: rig.spec.admits(namespace),
         max_polecats: usize::try_from(rig.spec.settings.max_polecats).unwrap_or(0),
-        active: ctx.polecats(is_active).len(),
+        active: ctx.active(name),
     })
 }
 
@@ -89,15 +86,12 @@ fn polecats(
     namespace: &str,
     ctx: &Context,
 ) -> BTreeMap<String, Vec<PolecatFact>> {
-    let mut by_bead: BTreeMap<String, Vec<PolecatFact>> = BTreeMap::new();
-    for polecat in ctx.polecats(|polecat| {
-        rig.is_none_or(|rig| polecat.spec.rig == rig)
-            && polecat.spec.bead_id.as_deref().is_some_and(|bead| relevant.contains(bead))
-    }) {
-        let bead = polecat.spec.bead_id.clone().unwrap_or_default();
-        by_bead.entry(bead).or_default().push(polecat_fact(&polecat, namespace));
-    }
-    by_bead
+    let of_bead = |bead: &&str| {
+        let all = ctx.polecats(rig, bead);
+        let facts: Vec<_> = all.iter().map(|polecat| polecat_fact(polecat, namespace)).collect();
+        (!facts.is_empty()).then(|| ((*bead).to_owned(), facts))
+    };
+    relevant.iter().filter_map(of_bead).collect()
 }
 
 /// The MergeRequests of the relevant beads, by bead.
@@ -107,15 +101,12 @@ fn requests(
     namespace: &str,
     ctx: &Context,
 ) -> BTreeMap<String, Vec<RequestFact>> {
-    let mut by_bead: BTreeMap<String, Vec<RequestFact>> = BTreeMap::new();
-    for request in ctx.requests.state_filter(|request| {
-        rig.is_none_or(|rig| request.spec.rig_ref == rig)
-            && request.spec.bead_id.as_deref().is_some_and(|bead| relevant.contains(bead))
-    }) {
-        let bead = request.spec.bead_id.clone().unwrap_or_default();
-        by_bead.entry(bead).or_default().push(request_fact(&request, namespace));
-    }
-    by_bead
+    let of_bead = |bead: &&str| {
+        let all = ctx.indices.requests_by_bead.of(&bead_key(rig, bead));
+        let facts: Vec<_> = all.iter().map(|request| request_fact(request, namespace)).collect();
+        (!facts.is_empty()).then(|| ((*bead).to_owned(), facts))
+    };
+    relevant.iter().filter_map(of_bead).collect()
 }
 
 /// The tracked beads whose Polecat would have the name of one that does something else.
@@ -146,11 +137,6 @@ fn polecat_fact(polecat: &Polecat, namespace: &str) -> PolecatFact {
         reason: degraded.map(|degraded| degraded.reason.clone()).unwrap_or_default(),
         merged: is_true(condition::MERGED).is_some(),
     }
-}
-
-fn polecat_state(polecat: &Polecat) -> PolecatState {
-    let phase = polecat.status.as_ref().and_then(|status| status.phase);
-    PolecatState::of(phase, polecat.spec.desired_state)
 }
 
 pub(crate) fn request_fact(request: &MergeRequest, namespace: &str) -> RequestFact {

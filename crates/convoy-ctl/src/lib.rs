@@ -12,11 +12,13 @@ mod context;
 mod error;
 mod escalations;
 mod gather;
+mod indices;
 mod metrics;
 mod reconcile;
 mod report;
 mod rig_locks;
 mod service;
+mod waiting;
 mod watches;
 mod worked;
 
@@ -34,8 +36,10 @@ pub use service::{BeadSource, RemoteBeads, Revisions};
 
 use crate::bead_cache::BeadCache;
 use crate::context::Context;
+use crate::indices::Indices;
 use crate::reconcile::reconcile;
 use crate::rig_locks::RigLocks;
+use crate::waiting::Waiting;
 use crate::worked::Worked;
 
 /// Runs the controller until the runtime drains.
@@ -49,16 +53,19 @@ pub async fn start(runtime: Runtime, args: ConvoyArgs) -> anyhow::Result<()> {
 /// Runs the controller on the beads of `source` until the runtime drains.
 pub async fn serve(runtime: Runtime, source: Arc<dyn BeadSource>) -> anyhow::Result<()> {
     let (trigger, triggers) = watch::triggers::<Convoy>();
-    let convoys = watches::convoys(&runtime, &trigger);
+    let (indices, waiting) = (Indices::default(), Arc::new(Waiting::default()));
+    let convoys = watches::convoys(&runtime, &trigger, &indices);
     let own_polecats = Arc::new(OwnWrites::default());
     let own = Arc::new(OwnWrites::default());
+    watches::merge_requests(&runtime, &trigger, &indices);
     let ctx = Context {
-        rigs: watches::rigs(&runtime, &trigger, &convoys),
-        bead_stores: watches::bead_stores(&runtime, &trigger, &convoys),
-        polecats: watches::polecats(&runtime, &trigger, &convoys, &own_polecats),
+        rigs: watches::rigs(&runtime, &trigger, &indices),
+        bead_stores: watches::bead_stores(&runtime, &trigger, &indices),
+        polecats: watches::polecats(&runtime, &trigger, &indices, &waiting, &own_polecats),
         own_polecats,
-        requests: watches::merge_requests(&runtime, &trigger, &convoys),
-        beads: BeadCache::new(&runtime, source, convoys.clone(), trigger),
+        beads: BeadCache::new(&runtime, source, convoys.clone(), &indices, trigger),
+        indices,
+        waiting,
         worked: Worked::default(),
         convoys: convoys.clone(),
         rig_locks: RigLocks::default(),

@@ -29,10 +29,15 @@ pub(crate) async fn reconcile(convoy: Arc<Convoy>, ctx: Arc<Context>) -> Result<
         Some(rig) => Some(ctx.rig_locks.lock(rig).await),
         None => None,
     };
+    // Before the slots are counted: one that is freed meanwhile wakes this one again.
+    ctx.waiting.join(&convoy);
     let snapshot = gather::snapshot(&convoy, &beads, &ctx); // client
     ctx.worked.saw(&convoy, &snapshot, &ctx.convoys);
     let plan = decide(&snapshot); // pure
     tracing::debug!(?plan, "decided");
+    if snapshot.deleting || !plan.waits_for_slot() {
+        ctx.waiting.leave(&convoy);
+    }
     if snapshot.deleting {
         return Ok(Action::await_change());
     }

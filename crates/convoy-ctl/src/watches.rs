@@ -7,91 +7,98 @@ use gastown_api::{
     BeadStore, Convoy, ConvoyPhase, MergeRequest, Polecat, PolecatSpec, PolecatStatus, Rig,
 };
 use gastown_runtime::Runtime;
+use gastown_runtime::index::Index;
 use gastown_runtime::own_writes::OwnWrites;
 use gastown_runtime::watch::{Trigger, Watch};
 use kube::ResourceExt as _;
 use kube::runtime::reflector::{ObjectRef, Store};
 
-pub(crate) fn convoys(runtime: &Runtime, trigger: &Trigger<Convoy>) -> Store<Convoy> {
-    Watch::all(runtime).notify_self(trigger).start()
-}
+use crate::indices::{Indices, bead_key, bead_keys, is_active};
+use crate::waiting::Waiting;
 
-pub(crate) fn rigs(
+pub(crate) fn convoys(
     runtime: &Runtime,
     trigger: &Trigger<Convoy>,
-    convoys: &Store<Convoy>,
-) -> Store<Rig> {
-    let convoys = convoys.clone();
+    indices: &Indices,
+) -> Store<Convoy> {
+    Watch::<Convoy>::all(runtime)
+        .index(&indices.convoys_by_rig, |convoy: &Convoy| convoy.spec.rig_ref.clone())
+        .index(&indices.convoys_by_bead, |convoy: &Convoy| {
+            let rig = convoy.spec.rig_ref.as_deref();
+            let beads = convoy.spec.tracked_beads.iter();
+            beads.map(|bead| bead_key(rig, bead)).collect::<Vec<_>>()
+        })
+        .notify_self(trigger)
+        .start()
+}
+
+pub(crate) fn rigs(runtime: &Runtime, trigger: &Trigger<Convoy>, indices: &Indices) -> Store<Rig> {
+    let convoys = indices.convoys_by_rig.clone();
     Watch::<Rig>::all(runtime)
         .trim(|rig| rig.status = None)
-        .notify(trigger, move |rig| of_rig(&convoys, &rig.name_any()))
+        .notify(trigger, move |rig| references(&convoys.of(&rig.name_any())))
         .start()
 }
 
 pub(crate) fn bead_stores(
     runtime: &Runtime,
     trigger: &Trigger<Convoy>,
-    convoys: &Store<Convoy>,
+    indices: &Indices,
 ) -> Store<BeadStore> {
-    let convoys = convoys.clone();
+    let convoys = indices.convoys_by_rig.clone();
     Watch::<BeadStore>::all(runtime)
         .trim(|store| store.status = None)
-        .notify(trigger, move |store| of_rig(&convoys, &store.spec.rig_ref))
+        .notify(trigger, move |store| references(&convoys.of(&store.spec.rig_ref)))
         .start()
 }
 
-/// Polecats that the watch shows are forgotten in `own`.
+/// Polecats that the watch shows are forgotten in `own`. A change concerns the Convoys that track the
+/// bead, and may free a slot for one that waits.
 pub(crate) fn polecats(
     runtime: &Runtime,
     trigger: &Trigger<Convoy>,
-    convoys: &Store<Convoy>,
+    indices: &Indices,
+    waiting: &Arc<Waiting>,
     own: &Arc<OwnWrites<Polecat>>,
 ) -> Store<Polecat> {
-    let convoys = convoys.clone();
+    let (convoys, waiting) = (indices.convoys_by_bead.clone(), waiting.clone());
     Watch::<Polecat>::all(runtime)
         .trim(trim_polecat)
         .own(own)
+        .index(&indices.polecats_by_bead, |polecat: &Polecat| {
+            bead_keys(&polecat.spec.rig, polecat.spec.bead_id.as_deref())
+        })
+        .index(&indices.active_by_rig, |polecat: &Polecat| {
+            is_active(polecat).then(|| polecat.spec.rig.clone())
+        })
         .notify(trigger, move |polecat| {
             of_bead(&convoys, &polecat.spec.rig, polecat.spec.bead_id.as_deref())
         })
+        .notify(trigger, move |polecat| waiting.wake(&polecat.spec.rig))
         .start()
 }
 
-pub(crate) fn merge_requests(
-    runtime: &Runtime,
-    trigger: &Trigger<Convoy>,
-    convoys: &Store<Convoy>,
-) -> Store<MergeRequest> {
-    let convoys = convoys.clone();
+pub(crate) fn merge_requests(runtime: &Runtime, trigger: &Trigger<Convoy>, indices: &Indices) {
+    let convoys = indices.convoys_by_bead.clone();
     Watch::<MergeRequest>::all(runtime)
         .trim(trim_merge_request)
+        .index(&indices.requests_by_bead, |request: &MergeRequest| {
+            bead_keys(&request.spec.rig_ref, request.spec.bead_id.as_deref())
+        })
         .notify(trigger, move |request| {
             of_bead(&convoys, &request.spec.rig_ref, request.spec.bead_id.as_deref())
         })
-        .start()
+        .start();
 }
 
-fn of_rig(convoys: &Store<Convoy>, rig: &str) -> Vec<ObjectRef<Convoy>> {
-    references(convoys, |convoy| convoy.spec.rig_ref.as_deref() == Some(rig))
+/// The Convoys that track a bead.
+fn of_bead(convoys: &Index<Convoy>, rig: &str, bead: Option<&str>) -> Vec<ObjectRef<Convoy>> {
+    let keys = bead_keys(rig, bead);
+    keys.iter().flat_map(|key| references(&convoys.of(key))).collect()
 }
 
-fn of_bead(convoys: &Store<Convoy>, rig: &str, bead: Option<&str>) -> Vec<ObjectRef<Convoy>> {
-    references(convoys, |convoy| is_concerned(convoy, rig, bead))
-}
-
-fn references(convoys: &Store<Convoy>, wanted: impl Fn(&Convoy) -> bool) -> Vec<ObjectRef<Convoy>> {
-    let convoys = convoys.state_filter(wanted);
+fn references(convoys: &[Arc<Convoy>]) -> Vec<ObjectRef<Convoy>> {
     convoys.iter().map(|convoy| ObjectRef::from_obj(convoy.as_ref())).collect()
-}
-
-/// Whether a Polecat or a MergeRequest of this rig and bead concerns a Convoy: it is about one of
-/// the Convoy's beads, or it takes or frees a slot of the Rig.
-fn is_concerned(convoy: &Convoy, rig: &str, bead: Option<&str>) -> bool {
-    let spec = &convoy.spec;
-    let is_of_rig = spec.rig_ref.as_deref().is_none_or(|named| named == rig);
-    is_of_rig
-        && ((spec.dispatch && !is_complete(convoy))
-            || bead.is_some_and(|bead| spec.tracked_beads.iter().any(|tracked| tracked == bead)))
 }
 
 /// Whether all beads of a Convoy were done when its status was written.

@@ -25,10 +25,9 @@ impl Worked {
             return;
         }
         let mut all = self.0.lock();
-        let known = all.len();
         let beads = all.entry(convoy.uid().unwrap_or_default()).or_default();
         beads.extend(snapshot.polecats.keys().cloned());
-        if all.len() > known {
+        if all.len() > present.len() {
             let present: BTreeSet<String> =
                 present.state().iter().filter_map(|convoy| convoy.uid()).collect();
             all.retain(|uid, _| present.contains(uid));

@@ -1,8 +1,6 @@
 //! Which Polecats get a rig's free slots. A Polecat holds a slot from the creation of its pod until
 //! the pod is terminal.
 
-use std::collections::BTreeSet;
-
 use jiff::Timestamp;
 
 /// A Polecat that wants a slot. Ordered by who comes first: priority, then age, then name.
@@ -37,23 +35,15 @@ pub enum Decision {
     },
 }
 
-/// Answers `me`, which is among `waiting`. `holders` are the uids of Polecats that have a live pod,
-/// or have been granted a slot for one. A lowered cap drains no pod: it only leaves no room.
-pub fn admit(
-    cap: usize,
-    holders: &BTreeSet<String>,
-    waiting: &BTreeSet<Candidate>,
-    me: &Candidate,
-) -> Decision {
-    if holders.contains(&me.uid) {
-        return Decision::Granted;
-    }
-    let position = waiting.iter().filter(|c| *c < me && !holders.contains(&c.uid)).count() + 1;
-    let free = cap.saturating_sub(holders.len());
-    if position <= free {
+/// Answers one that `holds` a slot or waits for one. `used`: how many Polecats hold one, by a live pod
+/// or by having been granted it; `ahead`: how many that hold none come before it. A lowered cap drains
+/// no pod: it only leaves no room.
+pub fn admit(cap: usize, used: usize, holds: bool, ahead: usize) -> Decision {
+    let free = cap.saturating_sub(used);
+    if holds || ahead < free {
         Decision::Granted
     } else {
-        Decision::AtCapacity { used: holders.len(), cap, position: position - free }
+        Decision::AtCapacity { used, cap, position: ahead + 1 - free }
     }
 }
 
@@ -69,6 +59,8 @@ pub fn shown_position(shown: Option<usize>, actual: usize) -> usize {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeSet;
+
     use super::*;
 
     fn candidate(name: &str, priority: u8, age: i64) -> Candidate {
@@ -80,16 +72,13 @@ mod tests {
         }
     }
 
-    fn uids(names: &[&str]) -> BTreeSet<String> {
-        names.iter().map(ToString::to_string).collect()
-    }
-
     #[test]
     fn free_slots_go_by_priority_then_age() {
         let waiting: BTreeSet<_> =
             [candidate("old", 2, 90), candidate("young", 2, 10), candidate("urgent", 0, 1)].into();
         let ask = |cap, name: &str| {
-            admit(cap, &uids(&["busy"]), &waiting, waiting.iter().find(|c| c.uid == name).unwrap())
+            let ahead = waiting.iter().take_while(|c| c.uid != name).count();
+            admit(cap, 1, false, ahead)
         };
         assert_eq!(ask(2, "urgent"), Decision::Granted);
         assert_eq!(ask(2, "old"), Decision::AtCapacity { used: 1, cap: 2, position: 1 });
@@ -99,14 +88,9 @@ mod tests {
 
     #[test]
     fn a_lowered_cap_admits_no_candidate_and_takes_no_slot_away() {
-        let me = candidate("me", 0, 1);
-        let waiting = BTreeSet::from([me.clone()]);
-        let holders = uids(&["a", "b", "c"]);
-        assert_eq!(
-            admit(1, &holders, &waiting, &me),
-            Decision::AtCapacity { used: 3, cap: 1, position: 1 }
-        );
-        assert_eq!(admit(1, &holders, &waiting, &candidate("a", 4, 0)), Decision::Granted);
+        let waits = admit(1, 3, false, 0);
+        assert_eq!(waits, Decision::AtCapacity { used: 3, cap: 1, position: 1 });
+        assert_eq!(admit(1, 3, true, 0), Decision::Granted);
     }
 
     #[test]

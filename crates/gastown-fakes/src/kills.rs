@@ -209,8 +209,22 @@ fn difference<E: PartialEq + Debug>(
 ) -> Option<String> {
     let came_to = match end {
         Ok(end) if end == *wanted => return None,
-        Ok(end) => format!("{end:#?}"),
+        Ok(end) => changes(&format!("{wanted:#?}"), &format!("{end:#?}")),
         Err(panic) => panic,
     };
-    Some(format!("{name}: it came to {came_to}\n{}", connection.log().end()))
+    Some(format!("{}\n{name}: it came to {came_to}", connection.log().end()))
+}
+
+/// The lines from the first that differs to the last one, each side's own after its sign.
+fn changes(wanted: &str, came_to: &str) -> String {
+    let (wanted, came_to): (Vec<_>, Vec<_>) = (wanted.lines().collect(), came_to.lines().collect());
+    let same = |(a, b): &(&&str, &&str)| a == b;
+    let before = wanted.iter().zip(&came_to).take_while(same).count();
+    let left = wanted.len().min(came_to.len()) - before;
+    let after = wanted.iter().rev().zip(came_to.iter().rev()).take(left).take_while(same).count();
+    let part = |sign: &str, lines: &[&str]| {
+        let own = &lines[before..lines.len() - after];
+        own.iter().map(|line| format!("\n{sign} {}", line.trim())).collect::<String>()
+    };
+    format!("(- wanted, + seen, from line {before}){}{}", part("-", &wanted), part("+", &came_to))
 }

@@ -266,12 +266,9 @@ where
         let now = Instant::now();
         let Self { queue, step, .. } = self;
         match wanted {
-            Wanted::One(key) => {
-                queue.changed(
-                    &key,
-                    || step.store.get(&key).map_or_else(Mark::default, |o| mark(&*o)),
-                    now,
-                );
+            Wanted::One(key, within) => {
+                let mark = || step.store.get(&key).map_or_else(Mark::default, |o| mark(&*o));
+                queue.changed(&key, mark, now + within);
             }
             Wanted::All => {
                 for object in step.store.state() {

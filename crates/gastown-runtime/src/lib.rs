@@ -12,6 +12,7 @@ pub mod controller;
 pub mod events;
 pub mod grpc;
 pub mod https;
+pub mod index;
 mod jitter;
 pub mod lease;
 pub mod metrics;

@@ -12,34 +12,56 @@ use parking_lot::Mutex;
 /// meanwhile.
 const EXPIRY: Duration = Duration::from_secs(60);
 
-enum Write<K> {
-    /// The object as the API server returned it.
-    Object(Arc<K>),
-    /// The object was deleted.
-    Deleted,
-}
+/// What is known of so many objects is not looked through.
+const FEW: usize = 1024;
 
 /// This process's newest write of each object, by uid.
 pub struct OwnWrites<K>(Mutex<Known<K>>);
 
 struct Known<K> {
-    writes: HashMap<String, (Write<K>, Instant)>,
+    /// Objects as the API server returned them.
+    written: Recent<Arc<K>>,
+    /// Objects that were deleted.
+    deleted: Recent<()>,
     /// The versions that the watch has delivered lately, the last ones of deleted objects included: an
     /// answer to a write may come after that. By object: one without the labels of the watch is never
     /// delivered, however new the others are.
-    delivered: HashMap<String, (u64, Instant)>,
+    delivered: Recent<u64>,
 }
 
 impl<K> Default for OwnWrites<K> {
     fn default() -> Self {
-        Self(Mutex::new(Known { writes: HashMap::new(), delivered: HashMap::new() }))
+        let (written, deleted, delivered) = Default::default();
+        Self(Mutex::new(Known { written, deleted, delivered }))
     }
 }
 
-/// Forgets what is too old to matter, once there is a lot.
-fn prune<T>(map: &mut HashMap<String, (T, Instant)>) {
-    if map.len() > 4096 {
-        map.retain(|_, (_, since)| since.elapsed() < EXPIRY);
+/// What is known of objects, by uid, and since when.
+struct Recent<T> {
+    known: HashMap<String, (T, Instant)>,
+    /// What is too old to matter is forgotten when there is this much: each time twice of what is left,
+    /// so that a crowd does not go through all of it for each object.
+    limit: usize,
+}
+
+impl<T> Default for Recent<T> {
+    fn default() -> Self {
+        Self { known: HashMap::new(), limit: FEW }
+    }
+}
+
+impl<T> Recent<T> {
+    fn insert(&mut self, uid: String, value: T) {
+        self.known.insert(uid, (value, Instant::now()));
+        if self.known.len() > self.limit {
+            self.known.retain(|_, (_, since)| since.elapsed() < EXPIRY);
+            self.known.shrink_to_fit();
+            self.limit = FEW.max(2 * self.known.len());
+        }
+    }
+
+    fn get(&self, uid: &str) -> Option<&T> {
+        self.known.get(uid).map(|(value, _)| value)
     }
 }
 
@@ -50,23 +72,19 @@ impl<K: Resource> OwnWrites<K> {
         let Some(uid) = object.uid() else { return };
         let version = resource_version(&object);
         let mut known = self.0.lock();
-        let is_delivered = known.delivered.get(&uid).is_some_and(|(seen, _)| *seen >= version);
-        let is_outdated = match known.writes.get(&uid) {
-            Some((Write::Object(own), _)) => resource_version(own.as_ref()) > version,
-            Some((Write::Deleted, _)) => true,
-            None => false,
-        };
+        let is_delivered = known.delivered.get(&uid).is_some_and(|seen| *seen >= version);
+        let is_outdated = known.deleted.get(&uid).is_some()
+            || known.written.get(&uid).is_some_and(|own| resource_version(own.as_ref()) > version);
         if !is_delivered && !is_outdated {
-            prune(&mut known.writes);
-            known.writes.insert(uid, (Write::Object(Arc::new(object)), Instant::now()));
+            known.written.insert(uid, Arc::new(object));
         }
     }
 
     /// Records that the object of this uid was deleted.
     pub fn record_deleted(&self, uid: &str) {
         let mut known = self.0.lock();
-        prune(&mut known.writes);
-        known.writes.insert(uid.to_owned(), (Write::Deleted, Instant::now()));
+        known.written.known.remove(uid);
+        known.deleted.insert(uid.to_owned(), ());
     }
 
     /// The watch has delivered this version, or its deletion: an own write that is no newer is
@@ -75,42 +93,36 @@ impl<K: Resource> OwnWrites<K> {
         let Some(uid) = shown.uid() else { return };
         let version = resource_version(shown);
         let mut known = self.0.lock();
-        if matches!(known.writes.get(&uid), Some((Write::Object(own), _)) if resource_version(own.as_ref()) <= version)
-        {
-            known.writes.remove(&uid);
+        if known.written.get(&uid).is_some_and(|own| resource_version(own.as_ref()) <= version) {
+            known.written.known.remove(&uid);
         }
-        prune(&mut known.delivered);
-        known.delivered.insert(uid, (version, Instant::now()));
+        known.delivered.insert(uid, version);
     }
 
     /// A list that was requested after `began`, of the newest versions, is complete, and what it holds is
     /// observed: what was written before and is not in it was deleted.
     pub fn listed(&self, began: Instant) {
-        let is_later = |(write, since): &(Write<K>, Instant)| {
-            *since > began || matches!(write, Write::Deleted)
-        };
-        self.0.lock().writes.retain(|_, write| is_later(write));
+        self.0.lock().written.known.retain(|_, (_, since)| *since > began);
     }
 
     /// The newer of the cached object and our own write of it; none when we deleted it. A write that
     /// is given in place of the cached object stays: the cache may be behind it.
     pub fn newest(&self, cached: Arc<K>) -> Option<Arc<K>> {
         let Some(uid) = cached.uid() else { return Some(cached) };
-        let map = &mut self.0.lock().writes;
-        match map.get(&uid) {
-            Some((Write::Deleted, since)) if since.elapsed() < EXPIRY => None,
-            Some((Write::Object(own), _))
-                if resource_version(own.as_ref()) > resource_version(cached.as_ref())
-                    || Arc::ptr_eq(own, &cached) =>
-            {
-                Some(own.clone())
+        let mut known = self.0.lock();
+        if let Some((_, since)) = known.deleted.known.get(&uid) {
+            if since.elapsed() < EXPIRY {
+                return None;
             }
-            Some(_) => {
-                map.remove(&uid);
-                Some(cached)
-            }
-            None => Some(cached),
+            known.deleted.known.remove(&uid);
         }
+        let Some(own) = known.written.get(&uid) else { return Some(cached) };
+        let is_newer = resource_version(own.as_ref()) > resource_version(cached.as_ref());
+        if is_newer || Arc::ptr_eq(own, &cached) {
+            return Some(own.clone());
+        }
+        known.written.known.remove(&uid);
+        Some(cached)
     }
 
     /// Objects that we created and the cache does not hold yet: those that are `wanted`, except the
@@ -121,13 +133,10 @@ impl<K: Resource> OwnWrites<K> {
         seen: impl Fn(&str) -> bool,
     ) -> Vec<Arc<K>> {
         let known = self.0.lock();
-        let own =
-            known.writes.iter().filter(|(uid, (_, since))| since.elapsed() < EXPIRY && !seen(uid));
-        own.filter_map(|(_, (write, _))| match write {
-            Write::Object(own) if wanted(own) => Some(own.clone()),
-            _ => None,
-        })
-        .collect()
+        let own = known.written.known.iter();
+        own.filter(|(uid, (own, since))| since.elapsed() < EXPIRY && wanted(own) && !seen(uid))
+            .map(|(_, (own, _))| own.clone())
+            .collect()
     }
 }
 

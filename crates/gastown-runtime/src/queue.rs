@@ -65,15 +65,16 @@ impl<Key> Default for Queue<Key> {
 }
 
 impl<Key: Clone + Debug + Eq + Hash> Queue<Key> {
-    /// Something about the object has changed: it is due `now`, or when its back-off ends.
-    pub(crate) fn changed(&mut self, key: &Key, mark: impl FnOnce() -> Mark, now: Instant) {
+    /// Something about the object has changed: it is due at this time, or earlier if it was, or when its
+    /// back-off ends.
+    pub(crate) fn changed(&mut self, key: &Key, mark: impl FnOnce() -> Mark, due: Instant) {
         let at = match self.entries.get_mut(key) {
             Some(entry) if entry.running => {
                 entry.marked = Some(mark());
-                now
+                due
             }
-            Some(Entry { held: Some((until, held)), .. }) if *held == mark() => now.max(*until),
-            _ => now,
+            Some(Entry { held: Some((until, held)), .. }) if *held == mark() => due.max(*until),
+            _ => due,
         };
         self.schedule(key, at);
     }

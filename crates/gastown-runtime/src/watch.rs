@@ -9,7 +9,7 @@ use std::collections::{HashMap, HashSet};
 use std::fmt::Debug;
 use std::hash::Hash;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use futures::StreamExt as _;
 use kube::core::{DeserializeGuard, NamespaceResourceScope};
@@ -20,6 +20,7 @@ use kube::{Api, Resource, ResourceExt as _};
 use serde::de::DeserializeOwned;
 use tokio::sync::mpsc;
 
+use crate::index::Index;
 use crate::metrics::KindLabels;
 use crate::own_writes::OwnWrites;
 use crate::runtime::Runtime;
@@ -30,8 +31,8 @@ const QUEUE: usize = 1024;
 /// What to reconcile.
 #[derive(Clone, Debug)]
 pub enum Wanted<K: Resource<DynamicType = ()>> {
-    /// This object.
-    One(ObjectRef<K>),
+    /// This object, now or within this time: what changes meanwhile is looked at with it.
+    One(ObjectRef<K>, Duration),
     /// Every object of the controller's store: a watch may have missed changes.
     All,
 }
@@ -64,8 +65,13 @@ impl<K: Resource<DynamicType = ()>> Triggers<K> {
 impl<K: Resource<DynamicType = ()>> Trigger<K> {
     /// Queues an object, waiting while the queue is full.
     pub async fn send(&self, object: ObjectRef<K>) {
+        self.send_within(object, Duration::ZERO).await;
+    }
+
+    /// Queues an object to be reconciled within this time, waiting while the queue is full.
+    async fn send_within(&self, object: ObjectRef<K>, within: Duration) {
         // The queue is closed when the controller has ended.
-        let _ = self.0.send(Wanted::One(object)).await;
+        let _ = self.0.send(Wanted::One(object, within)).await;
     }
 
     /// Queues every object of the controller's store, waiting while the queue is full.
@@ -76,7 +82,7 @@ impl<K: Resource<DynamicType = ()>> Trigger<K> {
     /// Queues an object unless the queue is full or closed; returns whether it did. For gRPC
     /// handlers: what is dropped here is reconciled after a watch event or a resync.
     pub fn try_send(&self, object: ObjectRef<K>) -> bool {
-        self.0.try_send(Wanted::One(object)).is_ok()
+        self.0.try_send(Wanted::One(object, Duration::ZERO)).is_ok()
     }
 }
 
@@ -84,6 +90,9 @@ impl<K: Resource<DynamicType = ()>> Trigger<K> {
 type Notify<K> = Box<dyn Fn(Option<&K>) -> futures::future::BoxFuture<'static, ()> + Send + Sync>;
 
 type Trim<K> = Box<dyn Fn(&mut K) + Send + Sync>;
+
+/// An index, and the keys under which an object is in it.
+type Indexed<K> = (Index<K>, Box<dyn Fn(&K) -> Vec<String> + Send + Sync>);
 
 /// What can be watched: an object of a kind that is known when this is compiled.
 pub trait Watched:
@@ -109,6 +118,7 @@ pub struct Watch<K: Resource<DynamicType = ()> + 'static> {
     api: Api<DeserializeGuard<K>>,
     config: watcher::Config,
     trim: Option<Trim<K>>,
+    indices: Vec<Indexed<K>>,
     notify: Vec<Notify<K>>,
     own: Option<Arc<OwnWrites<K>>>,
 }
@@ -124,7 +134,15 @@ where
 
     fn with(runtime: &Runtime, api: Api<DeserializeGuard<K>>) -> Self {
         let config = watcher::Config::default().any_semantic();
-        Self { runtime: runtime.clone(), api, config, trim: None, notify: Vec::new(), own: None }
+        Self {
+            runtime: runtime.clone(),
+            api,
+            config,
+            trim: None,
+            indices: Vec::new(),
+            notify: Vec::new(),
+            own: None,
+        }
     }
 
     /// Watches only objects that match a label selector.
@@ -152,13 +170,45 @@ where
         self
     }
 
+    /// Keeps the stored objects in an index as well, under all keys that `keys` returns. It has a change
+    /// by the time when anybody is notified.
+    #[must_use]
+    pub fn index<Keys>(
+        mut self,
+        index: &Index<K>,
+        keys: impl Fn(&K) -> Keys + Send + Sync + 'static,
+    ) -> Self
+    where
+        Keys: IntoIterator<Item = String>,
+    {
+        let keys = move |object: &K| keys(object).into_iter().collect();
+        self.indices.push((index.clone(), Box::new(keys)));
+        self
+    }
+
     /// Queues the objects that `map` returns at each change of what is stored, deletions included. The
     /// store has the change by then. After every list but the first all objects of the trigger's controller are
     /// queued as well: what was created and deleted between two lists has been missed.
     #[must_use]
     pub fn notify<Root, Refs>(
+        self,
+        trigger: &Trigger<Root>,
+        map: impl Fn(&K) -> Refs + Send + Sync + 'static,
+    ) -> Self
+    where
+        Root: Resource<DynamicType = ()> + 'static,
+        Refs: IntoIterator<Item = ObjectRef<Root>>,
+    {
+        self.notify_within(trigger, Duration::ZERO, map)
+    }
+
+    /// Like [`Watch::notify`], for objects that look at a whole crowd of this kind: those that change
+    /// within this time are looked at once.
+    #[must_use]
+    pub fn notify_within<Root, Refs>(
         mut self,
         trigger: &Trigger<Root>,
+        within: Duration,
         map: impl Fn(&K) -> Refs + Send + Sync + 'static,
     ) -> Self
     where
@@ -172,7 +222,7 @@ where
             Box::pin(async move {
                 let Some(references) = references else { return trigger.send_all().await };
                 for reference in references {
-                    trigger.send(reference).await;
+                    trigger.send_within(reference, within).await;
                 }
             })
         }));
@@ -300,8 +350,11 @@ where
             Event::InitDone => self.listed().await,
             Event::Apply(object) => {
                 if let Some(mut object) = self.decode(object) {
-                    let is_changed = self.is_changed(&mut object);
+                    let reference = ObjectRef::from_obj(&object);
+                    let before = self.store.get(&reference);
+                    let is_changed = is_changed(before.as_deref(), &mut object);
                     self.writer.apply_watcher_event(&Event::Apply(object.clone()));
+                    self.index(before.as_deref(), self.store.get(&reference).as_ref());
                     self.observe(&object);
                     if is_changed {
                         self.notify(Some(&object)).await;
@@ -318,7 +371,9 @@ where
                     .ok()
                     .or_else(|| self.store.get(&reference).map(|object| object.as_ref().clone()));
                 if let Some(last) = last {
+                    let before = self.store.get(&reference);
                     self.writer.apply_watcher_event(&Event::Delete(last.clone()));
+                    self.index(before.as_deref(), None);
                     self.observe(&last);
                     self.notify(Some(&last)).await;
                 }
@@ -326,15 +381,16 @@ where
         }
     }
 
-    /// Whether an object differs from the stored one in more than its resource version, which is as it
-    /// was afterwards.
-    fn is_changed(&self, object: &mut K) -> bool {
-        let Some(stored) = self.store.get(&ObjectRef::from_obj(object)) else { return true };
-        let version = stored.meta().resource_version.clone();
-        let version = std::mem::replace(&mut object.meta_mut().resource_version, version);
-        let is_changed = *object != *stored;
-        object.meta_mut().resource_version = version;
-        is_changed
+    /// Puts an object into the indices in place of the one `before`.
+    fn index(&self, before: Option<&K>, now: Option<&Arc<K>>) {
+        for (index, keys) in &self.watch.indices {
+            let before = before.map(|object| (keys(object), object));
+            let now = now.map(|object| (keys(object), object));
+            index.replace(
+                before.as_ref().map(|(keys, object)| (keys.as_slice(), *object)),
+                now.as_ref().map(|(keys, object)| (keys.as_slice(), *object)),
+            );
+        }
     }
 
     /// A list is complete: what was not in it was deleted, and every other object may have changed.
@@ -344,6 +400,9 @@ where
             deleted.iter().filter_map(|reference| self.store.get(reference)).collect();
         self.writer.apply_watcher_event(&Event::InitDone);
         let listed = self.store.state();
+        for (index, keys) in &self.watch.indices {
+            index.fill(listed.iter().map(|object| (keys(object), object)));
+        }
         if let Some(own) = &self.watch.own {
             last.iter().chain(&listed).for_each(|object| own.observe(object));
             own.listed(self.began);
@@ -414,6 +473,17 @@ where
     }
 }
 
+/// Whether an object differs from the one `before` in more than its resource version, which is as it
+/// was afterwards.
+fn is_changed<K: Watched>(before: Option<&K>, object: &mut K) -> bool {
+    let Some(before) = before else { return true };
+    let version = before.meta().resource_version.clone();
+    let version = std::mem::replace(&mut object.meta_mut().resource_version, version);
+    let is_changed = *object != *before;
+    object.meta_mut().resource_version = version;
+    is_changed
+}
+
 fn reference<K: Resource<DynamicType = ()>>(metadata: &kube::api::ObjectMeta) -> ObjectRef<K> {
     let reference = ObjectRef::new(metadata.name.as_deref().unwrap_or_default());
     match metadata.namespace.as_deref() {
@@ -462,7 +532,7 @@ mod tests {
         let mut received = Vec::new();
         while let Some(wanted) = futures::FutureExt::now_or_never(triggers.recv()).flatten() {
             received.push(match wanted {
-                Wanted::One(object) => object.name,
+                Wanted::One(object, _) => object.name,
                 Wanted::All => "all".to_owned(),
             });
         }
@@ -505,16 +575,23 @@ mod tests {
     async fn every_list_but_the_first_queues_what_changed_and_then_everything() {
         let runtime = testing::runtime(Leadership::always("test"), Metrics::default());
         let (trigger, mut triggers) = triggers::<ConfigMap>();
-        let watch = Watch::<ConfigMap>::namespaced(&runtime, "ns").notify_self(&trigger);
+        let index = Index::default();
+        let watch = Watch::<ConfigMap>::namespaced(&runtime, "ns")
+            .index(&index, |map: &ConfigMap| map.metadata.namespace.clone())
+            .notify_self(&trigger);
         let mut task = task(watch);
+        let indexed = || index.of("ns").iter().map(|map| map.name_any()).collect::<Vec<_>>();
         for event in [Event::Init, Event::InitApply(map("a")), Event::InitDone] {
             task.handle(event).await;
         }
-        assert_eq!(received(&mut triggers), ["a"]);
+        assert_eq!((received(&mut triggers), indexed()), (vec!["a".into()], vec!["a".into()]));
         // What was created and deleted in between is in neither list.
         for event in [Event::Init, Event::InitApply(map("b")), Event::InitDone] {
             task.handle(event).await;
         }
         assert_eq!(received(&mut triggers), ["a", "b", "all"]);
+        assert_eq!(indexed(), ["b"]);
+        task.handle(Event::Delete(map("b"))).await;
+        assert_eq!(indexed(), [""; 0]);
     }
 }

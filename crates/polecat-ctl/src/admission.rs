@@ -24,30 +24,46 @@ impl Slot {
     fn held(&self) -> bool {
         self.live || self.granted || self.promised.is_some()
     }
+
+    /// Its place in the queue, if it is in it.
+    fn waiting(&self) -> Option<&Candidate> {
+        self.waits.as_ref().filter(|_| !self.held())
+    }
 }
 
+/// The slots of one rig. What a look at one Polecat costs does not grow with the rig.
 #[derive(Debug, Default)]
 struct RigSlots {
     /// By the Polecat's uid.
     slots: HashMap<String, Slot>,
+    /// How many of them are held.
+    held: usize,
+    /// Those that wait, the first one first.
+    queue: BTreeSet<Candidate>,
     cap: usize,
 }
 
 impl RigSlots {
-    fn holders(&self) -> BTreeSet<String> {
-        let held = self.slots.iter().filter(|(_, s)| s.held());
-        held.map(|(uid, _)| uid.clone()).collect()
-    }
-
-    fn waiting(&self) -> BTreeSet<Candidate> {
-        let waiting = self.slots.values().filter(|s| !s.held());
-        waiting.filter_map(|s| s.waits.clone()).collect()
+    /// Changes what one Polecat has; one that has nothing any more is forgotten.
+    fn change<T>(&mut self, uid: &str, change: impl FnOnce(&mut Slot) -> T) -> T {
+        let mut slot = self.slots.remove(uid).unwrap_or_default();
+        self.held -= usize::from(slot.held());
+        if let Some(candidate) = slot.waiting() {
+            self.queue.remove(candidate);
+        }
+        let changed = change(&mut slot);
+        self.held += usize::from(slot.held());
+        self.queue.extend(slot.waiting().cloned());
+        if slot.held() || slot.waits.is_some() {
+            self.slots.insert(uid.to_owned(), slot);
+        }
+        changed
     }
 
     /// The first in the queue, as many as there are free slots.
     fn next(&self) -> Vec<String> {
-        let free = self.cap.saturating_sub(self.holders().len());
-        self.waiting().into_iter().take(free).map(|c| c.key).collect()
+        let free = self.cap.saturating_sub(self.held);
+        self.queue.iter().take(free).map(|candidate| candidate.key.clone()).collect()
     }
 }
 
@@ -67,47 +83,50 @@ impl Admission {
         waits: Option<Candidate>,
     ) -> Vec<String> {
         let mut rigs = self.0.lock();
-        let rig = rigs.entry(rig.to_owned()).or_default();
-        let slot = rig.slots.entry(uid.to_owned()).or_default();
-        let freed = slot.held() && slot.promised.is_none() && !live;
-        if waits.is_none() {
-            slot.shown = None;
+        let slots = rigs.entry(rig.to_owned()).or_default();
+        let freed = slots.change(uid, |slot| {
+            let freed = slot.held() && slot.promised.is_none() && !live;
+            if waits.is_none() {
+                slot.shown = None;
+            }
+            (slot.live, slot.granted, slot.waits) = (live, false, waits);
+            freed
+        });
+        let next = if freed { slots.next() } else { Vec::new() };
+        if slots.slots.is_empty() {
+            rigs.remove(rig);
         }
-        (slot.live, slot.granted, slot.waits) = (live, false, waits);
-        if !slot.held() && slot.waits.is_none() {
-            rig.slots.remove(uid);
-        }
-        if freed { rig.next() } else { Vec::new() }
+        next
     }
 
     /// Asks for a slot. A granted one is held until the Polecat is observed again.
     pub(crate) fn ask(&self, rig: &str, cap: usize, me: &Candidate) -> Decision {
         let mut rigs = self.0.lock();
-        let rig = rigs.entry(rig.to_owned()).or_default();
-        rig.cap = cap;
-        let decision = admit(cap, &rig.holders(), &rig.waiting(), me);
-        let slot = rig.slots.entry(me.uid.clone()).or_default();
-        match decision {
-            Decision::Granted => {
-                slot.granted = true;
-                slot.shown = None;
-                Decision::Granted
-            }
+        let slots = rigs.entry(rig.to_owned()).or_default();
+        slots.cap = cap;
+        let holds = slots.slots.get(&me.uid).is_some_and(Slot::held);
+        let ahead = slots.queue.range(..me).count();
+        let decision = admit(cap, slots.held, holds, ahead);
+        slots.change(&me.uid, |slot| match decision {
             Decision::AtCapacity { used, cap, position } => {
                 let shown = shown_position(slot.shown, position);
                 slot.shown = Some(shown);
                 Decision::AtCapacity { used, cap, position: shown }
             }
+            Decision::Granted => {
+                (slot.granted, slot.shown) = (true, None);
+                Decision::Granted
+            }
             Decision::NotAsked => Decision::NotAsked,
-        }
+        })
     }
 
     /// A pod of this name is about to be created for a Polecat. Its slot is held until
     /// [`Admission::settle`].
     pub(crate) fn promise(&self, rig: &str, uid: &str, pod: &str) {
         let mut rigs = self.0.lock();
-        let slots = &mut rigs.entry(rig.to_owned()).or_default().slots;
-        slots.entry(uid.to_owned()).or_default().promised = Some(pod.to_owned());
+        let slots = rigs.entry(rig.to_owned()).or_default();
+        slots.change(uid, |slot| slot.promised = Some(pod.to_owned()));
     }
 
     /// The name of the pod that may have been created for a Polecat.
@@ -117,8 +136,8 @@ impl Admission {
 
     /// It is known whether the promised pod exists.
     pub(crate) fn settle(&self, rig: &str, uid: &str) {
-        if let Some(slot) = self.0.lock().get_mut(rig).and_then(|r| r.slots.get_mut(uid)) {
-            slot.promised = None;
+        if let Some(slots) = self.0.lock().get_mut(rig) {
+            slots.change(uid, |slot| slot.promised = None);
         }
     }
 

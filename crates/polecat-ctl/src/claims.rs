@@ -13,7 +13,6 @@ use jiff::Timestamp;
 use k8s_openapi::api::coordination::v1::{Lease, LeaseSpec};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::MicroTime;
 use kube::api::{DeleteParams, ObjectMeta, PostParams, Preconditions};
-use kube::runtime::reflector::{ObjectRef, Store};
 use kube::{Api, ResourceExt};
 
 use crate::context::{Context, polecat_ref};
@@ -45,14 +44,14 @@ pub(crate) fn read(ctx: &Context, lease: &Lease) -> ClaimRecord {
     ClaimRecord {
         rig: value(annotation::CLAIM_RIG),
         bead: value(annotation::CLAIM_BEAD),
-        abandoned: !holder.is_empty() && !ctx.is_active(&polecat, &holder),
+        abandoned: !holder.is_empty() && !ctx.is_active(&holder),
         polecat: sanitize(&polecat),
         holder,
     }
 }
 
 /// The holder's uid; empty when nobody holds it.
-fn holder(lease: &Lease) -> &str {
+pub(crate) fn holder(lease: &Lease) -> &str {
     lease.spec.as_ref().and_then(|s| s.holder_identity.as_deref()).unwrap_or_default()
 }
 
@@ -200,12 +199,11 @@ async fn holder_exists(ctx: &Context, lease: &Lease) -> Result<bool, Error> {
     if uid.is_empty() {
         return Ok(false);
     }
-    let key =
-        lease.annotations().get(annotation::CLAIM_POLECAT).map(String::as_str).unwrap_or_default();
-    if ctx.is_active(key, uid) {
+    if ctx.is_active(uid) {
         return Ok(true);
     }
-    let Some(polecat) = polecat_ref(key) else { return Ok(false) };
+    let key = lease.annotations().get(annotation::CLAIM_POLECAT);
+    let Some(polecat) = key.and_then(|key| polecat_ref(key)) else { return Ok(false) };
     let api: Api<Polecat> = Api::namespaced(
         ctx.runtime.client.clone(),
         polecat.namespace.as_deref().unwrap_or_default(),
@@ -213,16 +211,6 @@ async fn holder_exists(ctx: &Context, lease: &Lease) -> Result<bool, Error> {
     let found =
         api.get_opt(&polecat.name).await.map_err(api_error("reading polecat", &polecat.name))?;
     Ok(found.is_some_and(|p| p.uid().as_deref() == Some(uid)))
-}
-
-/// The claims that a Polecat of this uid holds.
-pub(crate) fn held_by(uid: &str, leases: &Store<Lease>) -> Vec<ObjectRef<Lease>> {
-    leases
-        .state()
-        .iter()
-        .filter(|lease| holder(lease) == uid)
-        .map(|lease| ObjectRef::from_obj(lease.as_ref()))
-        .collect()
 }
 
 /// Reconciles one claim: one whose holder is gone without releasing it is deleted, whether or not a

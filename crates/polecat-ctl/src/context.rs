@@ -8,6 +8,7 @@ use std::time::Duration;
 use gastown_api::{BeadStore, MergeRequest, Polecat, Refinery, Rig};
 use gastown_core::polecat::{Deliveries, Margins, NetworkProblem};
 use gastown_runtime::Runtime;
+use gastown_runtime::index::Index;
 use gastown_runtime::own_writes::OwnWrites;
 use gastown_runtime::pace::Pace;
 use gastown_runtime::watch::Trigger;
@@ -21,7 +22,6 @@ use parking_lot::Mutex;
 use crate::admission::Admission;
 use crate::args::{PolecatArgs, Settings};
 use crate::busy::BusyServices;
-use crate::index::Index;
 use crate::pod::{AgentNetworkArgs, PodDefaults, Witness, owner_uid};
 use crate::service::Services;
 use crate::sightings::Sightings;
@@ -38,7 +38,6 @@ pub(crate) struct Watched {
     pub refineries: Store<Refinery>,
     /// Agents' pods.
     pub pods: Store<Pod>,
-    pub merge_requests: Store<MergeRequest>,
     pub bead_stores: Store<BeadStore>,
     /// Claims on beads.
     pub claims: Store<Lease>,
@@ -59,6 +58,12 @@ pub(crate) struct Shared {
     pub requests_by_claim: Index<MergeRequest>,
     /// Polecats by the name of the claim that they need.
     pub polecats_by_claim: Index<Polecat>,
+    /// Polecats by their rig.
+    pub polecats_by_rig: Index<Polecat>,
+    /// Polecats by their uid.
+    pub polecats_by_uid: Index<Polecat>,
+    /// Claims by the uid of their holder.
+    pub claims_by_holder: Index<Lease>,
     /// This process's writes of pods.
     pub own_pods: Arc<OwnWrites<Pod>>,
     /// This process's writes of claims, and claims as the API server returned them.
@@ -84,6 +89,9 @@ impl Shared {
             requests_by_polecat: Index::default(),
             requests_by_claim: Index::default(),
             polecats_by_claim: Index::default(),
+            polecats_by_rig: Index::default(),
+            polecats_by_uid: Index::default(),
+            claims_by_holder: Index::default(),
             own_pods: Arc::default(),
             own_claims: Arc::default(),
             admission: Arc::default(),
@@ -153,7 +161,7 @@ impl Context {
     /// The Polecat's pods, this process's newest writes included.
     pub(crate) fn pods(&self, polecat_uid: &str) -> Vec<Arc<Pod>> {
         let own = &self.shared.own_pods;
-        let cached = self.shared.pods_by_polecat.of(polecat_uid, &self.stores.pods);
+        let cached = self.shared.pods_by_polecat.of(polecat_uid);
         let seen: Vec<String> = cached.iter().filter_map(|p| p.uid()).collect();
         let mut pods: Vec<Arc<Pod>> = cached.into_iter().filter_map(|p| own.newest(p)).collect();
         let ours = |p: &Pod| owner_uid(p) == Some(polecat_uid);
@@ -207,20 +215,15 @@ impl Context {
         })
     }
 
-    /// Whether a Polecat of this uid exists (at `key`, most likely), or a pod of it that may still
-    /// work.
-    pub(crate) fn is_active(&self, key: &str, uid: &str) -> bool {
-        let is = |polecat: &Arc<Polecat>| polecat.uid().as_deref() == Some(uid);
+    /// Whether a Polecat of this uid exists, or a pod of it that may still work.
+    pub(crate) fn is_active(&self, uid: &str) -> bool {
         let over = |pod: &Pod| {
             matches!(
                 pod.status.as_ref().and_then(|s| s.phase.as_deref()),
                 Some("Succeeded" | "Failed")
             )
         };
-        let polecats = &self.stores.polecats;
-        polecat_ref(key).and_then(|at| polecats.get(&at)).as_ref().is_some_and(is)
-            || polecats.state().iter().any(is)
-            || self.pods(uid).iter().any(|pod| !over(pod))
+        self.shared.polecats_by_uid.count(uid) > 0 || self.pods(uid).iter().any(|pod| !over(pod))
     }
 
     /// Why the network policy of a rig's agents in a namespace cannot be written.

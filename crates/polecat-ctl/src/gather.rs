@@ -54,7 +54,7 @@ pub(crate) struct Objects {
 /// The snapshot of a Polecat at `now`, from the caches.
 pub(crate) fn snapshot(ctx: &Context, polecat: &Polecat, now: Timestamp) -> Snapshot {
     let uid = polecat.uid().unwrap_or_default();
-    let (stores, shared) = (&ctx.stores, &ctx.shared);
+    let shared = &ctx.shared;
     let claim = claims::name_for(polecat);
     let objects = Objects {
         now,
@@ -62,14 +62,12 @@ pub(crate) fn snapshot(ctx: &Context, polecat: &Polecat, now: Timestamp) -> Snap
         rig: ctx.rig(&polecat.spec.rig),
         targets: ctx.targets(&polecat.spec.rig),
         pods: ctx.pods(&uid),
-        requests: shared.requests_by_polecat.of(&uid, &stores.merge_requests),
+        requests: shared.requests_by_polecat.of(&uid),
         claim: claim
             .as_ref()
             .and_then(|name| ctx.claim(name))
             .map(|lease| claims::read(ctx, &lease)),
-        bead_requests: claim
-            .map(|name| shared.requests_by_claim.of(&name, &stores.merge_requests))
-            .unwrap_or_default(),
+        bead_requests: claim.map(|name| shared.requests_by_claim.of(&name)).unwrap_or_default(),
         bead_store: ctx.has_bead_store(&polecat.spec.rig),
         witness: ctx.has_witness(),
         deliveries: ctx.deliveries(&uid),

@@ -15,7 +15,6 @@ mod context;
 mod error;
 mod escalations;
 mod gather;
-mod index;
 mod metrics;
 mod network;
 mod orphans;

@@ -12,6 +12,7 @@ mod prompt;
 mod room;
 mod security;
 mod sync;
+mod trim;
 mod volumes;
 
 #[cfg(test)]
@@ -26,3 +27,4 @@ pub use network::AgentNetworkArgs;
 pub(crate) use network::{SELECTOR as POLICIES, policy, policy_name};
 pub(crate) use prompt::config_map;
 pub use room::RoomArgs;
+pub(crate) use trim::trim;

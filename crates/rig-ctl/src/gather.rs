@@ -18,7 +18,7 @@ use crate::context::Context;
 /// Everything that decides about this Rig now.
 pub(crate) fn snapshot(rig: &Rig, ctx: &Context) -> Snapshot {
     let name = rig.name_any();
-    let polecats = ctx.polecats.state_filter(|polecat| polecat.spec.rig == name);
+    let polecats = ctx.polecats.of(&name);
     Snapshot {
         namespace: ctx.runtime.args.namespace.clone(),
         deleting: rig.metadata.deletion_timestamp.is_some(),
@@ -158,7 +158,7 @@ fn polecat_fact(polecat: &Polecat) -> PolecatFact {
 fn active_convoys(rig: &str, ctx: &Context) -> usize {
     let is_active = |convoy: &Convoy| {
         let phase = convoy.status.as_ref().and_then(|status| status.phase);
-        convoy.spec.rig_ref.as_deref() == Some(rig) && phase == Some(ConvoyPhase::InProgress)
+        phase == Some(ConvoyPhase::InProgress)
     };
-    ctx.convoys.state_filter(is_active).len()
+    ctx.convoys.filter(rig, is_active).len()
 }

@@ -1,10 +1,19 @@
 //! One watch a kind: what is kept of its objects, and which Rigs a change concerns.
 
+use std::time::Duration;
+
 use gastown_api::names::condition;
-use gastown_api::{BeadStore, Convoy, Polecat, PolecatSpec, PolecatStatus, Refinery, Rig, Witness};
+use gastown_api::{
+    BeadStore, Convoy, ConvoyStatus, Polecat, PolecatSpec, PolecatStatus, Refinery, Rig, Witness,
+};
 use gastown_runtime::Runtime;
+use gastown_runtime::index::Index;
 use gastown_runtime::watch::{Trigger, Watch};
 use kube::runtime::reflector::{ObjectRef, Store};
+
+/// What is counted of a Rig changes with each of its Polecats, and is looked at after this time, once
+/// for all that change within it.
+const CROWD: Duration = Duration::from_secs(1);
 
 pub(crate) fn rigs(runtime: &Runtime, trigger: &Trigger<Rig>) -> Store<Rig> {
     Watch::all(runtime).notify_self(trigger).start()
@@ -30,22 +39,39 @@ pub(crate) fn bead_stores(runtime: &Runtime, trigger: &Trigger<Rig>) -> Store<Be
     Watch::<BeadStore>::all(runtime).notify(trigger, |store| rig(&store.spec.rig_ref)).start()
 }
 
-pub(crate) fn polecats(runtime: &Runtime, trigger: &Trigger<Rig>) -> Store<Polecat> {
+/// Polecats, by their Rig.
+pub(crate) fn polecats(runtime: &Runtime, trigger: &Trigger<Rig>) -> Index<Polecat> {
+    let by_rig = Index::default();
     Watch::<Polecat>::all(runtime)
         .trim(trim_polecat)
-        .notify(trigger, |polecat| rig(&polecat.spec.rig))
-        .start()
+        .index(&by_rig, |polecat: &Polecat| [polecat.spec.rig.clone()])
+        .notify_within(trigger, CROWD, |polecat| rig(&polecat.spec.rig))
+        .start();
+    by_rig
 }
 
-pub(crate) fn convoys(runtime: &Runtime, trigger: &Trigger<Rig>) -> Store<Convoy> {
+/// Convoys, by their Rig.
+pub(crate) fn convoys(runtime: &Runtime, trigger: &Trigger<Rig>) -> Index<Convoy> {
+    let by_rig = Index::default();
     Watch::<Convoy>::all(runtime)
-        .trim(|convoy| convoy.spec.tracked_beads.clear())
-        .notify(trigger, |convoy| convoy.spec.rig_ref.as_deref().map(ObjectRef::new))
-        .start()
+        .trim(trim_convoy)
+        .index(&by_rig, |convoy: &Convoy| convoy.spec.rig_ref.clone())
+        .notify_within(trigger, CROWD, |convoy| convoy.spec.rig_ref.as_deref().map(ObjectRef::new))
+        .start();
+    by_rig
 }
 
 fn rig(name: &str) -> [ObjectRef<Rig>; 1] {
     [ObjectRef::new(name)]
+}
+
+/// Keeps what [`crate::gather`] reads of a Convoy.
+fn trim_convoy(convoy: &mut Convoy) {
+    convoy.spec.tracked_beads = Vec::new();
+    convoy.metadata.annotations = None;
+    if let Some(status) = convoy.status.take() {
+        convoy.status = Some(ConvoyStatus { phase: status.phase, ..ConvoyStatus::default() });
+    }
 }
 
 /// Keeps what [`crate::gather`] reads of a Polecat: there are thousands of them.

@@ -8,6 +8,7 @@ use gastown_api::{Escalation, Polecat, Witness};
 use gastown_core::escalation::RATE_WINDOW;
 use gastown_core::seniority;
 use gastown_runtime::Runtime;
+use gastown_runtime::index::Index;
 use gastown_runtime::own_writes::OwnWrites;
 use gastown_runtime::pace::Pace;
 use gastown_runtime::places::Places;
@@ -38,7 +39,18 @@ const DELIVERIES: usize = 4;
 pub(crate) struct Stores {
     pub witnesses: Store<Witness>,
     pub polecats: Store<Polecat>,
+    /// Polecats by their rig.
+    pub polecats_by_rig: Index<Polecat>,
     pub escalations: Store<Escalation>,
+    /// Escalations by [`escalations_key`].
+    pub by_cause: Index<Escalation>,
+    /// Witnesses by their rig.
+    pub witnesses_by_rig: Index<Witness>,
+}
+
+/// The key of the Escalations of a cause.
+pub(crate) fn escalations_key(namespace: &str, cause: &str) -> String {
+    format!("{namespace}/{cause}")
 }
 
 pub(crate) struct Context {
@@ -85,7 +97,7 @@ impl Context {
 
     /// The active Witness of a rig.
     pub fn active_witness(&self, rig: &str) -> Option<Arc<Witness>> {
-        let all = self.stores.witnesses.state_filter(|w| w.spec.rig_ref == rig);
+        let all = self.stores.witnesses_by_rig.of(rig);
         let active = seniority::active(all.iter().map(AsRef::as_ref))?;
         self.stores.witnesses.get(&ObjectRef::from_obj(active))
     }

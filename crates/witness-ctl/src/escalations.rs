@@ -15,7 +15,7 @@ use jiff::Timestamp;
 use kube::api::PostParams;
 use kube::{Api, ResourceExt as _};
 
-use crate::context::Context;
+use crate::context::{Context, escalations_key};
 use crate::error::Error;
 
 /// The reasons of all problems that this controller raises an Escalation for.
@@ -101,21 +101,17 @@ pub(crate) fn is_open(escalation: &Escalation) -> bool {
         && state(escalation).settled.is_none()
 }
 
-fn has_cause(escalation: &Escalation, namespace: &str, cause: &str) -> bool {
-    escalation.namespace().as_deref() == Some(namespace) && escalation.spec.cause == cause
-}
-
 /// Whether there is an Escalation of a cause that is not settled, open or closed by a person, as
 /// the cache shows it.
 fn is_unsettled(ctx: &Context, namespace: &str, cause: &str) -> bool {
-    let matches = |e: &Escalation| has_cause(e, namespace, cause) && state(e).settled.is_none();
-    ctx.stores.escalations.find(matches).is_some()
+    let is_unsettled = |e: &Escalation| state(e).settled.is_none();
+    ctx.stores.by_cause.find(&escalations_key(namespace, cause), is_unsettled).is_some()
 }
 
 /// The open Escalation of a cause, as the cache shows it.
 fn open(ctx: &Context, namespace: &str, cause: &str) -> Option<String> {
-    let matches = |e: &Escalation| has_cause(e, namespace, cause) && is_open(e);
-    ctx.stores.escalations.find(matches).map(|e| e.name_any())
+    let open = ctx.stores.by_cause.find(&escalations_key(namespace, cause), is_open);
+    open.map(|e| e.name_any())
 }
 
 /// Who raises an Escalation.
@@ -140,8 +136,8 @@ struct Occurrences<'a> {
 
 impl<'a> Occurrences<'a> {
     fn new(ctx: &Context, api: &'a Api<Escalation>, namespace: &str, cause: &'a str) -> Self {
-        let closed = |e: &Escalation| has_cause(e, namespace, cause) && !is_open(e);
-        let closed = ctx.stores.escalations.state_filter(closed);
+        let key = escalations_key(namespace, cause);
+        let closed = ctx.stores.by_cause.filter(&key, |e| !is_open(e));
         let last_closed = closed.into_iter().max_by_key(|e| Seniority::of(e.as_ref()));
         Self { api, cause, open: open(ctx, namespace, cause), last_closed }
     }

@@ -47,10 +47,18 @@ pub async fn serve(runtime: Runtime, listener: TcpListener) -> anyhow::Result<()
     let tls = Tls::load(&runtime.args.tls_dir, runtime.stop.clone())?;
     let (trigger, triggers) = watch::triggers::<Witness>();
     let (escalation_trigger, escalation_triggers) = watch::triggers::<Escalation>();
-    let escalations = watches::escalations(&runtime, &escalation_trigger);
-    let witnesses = watches::witnesses(&runtime, &trigger, &escalation_trigger, &escalations);
-    let polecats = watches::polecats(&runtime, &trigger, &witnesses);
-    let stores = Stores { witnesses, polecats, escalations };
+    let (by_cause, witnesses_by_rig, polecats_by_rig) = Default::default();
+    let escalations = watches::escalations(&runtime, &escalation_trigger, &by_cause);
+    let witnesses = watches::witnesses(
+        &runtime,
+        &trigger,
+        &escalation_trigger,
+        &escalations,
+        &witnesses_by_rig,
+    );
+    let polecats = watches::polecats(&runtime, &trigger, &witnesses_by_rig, &polecats_by_rig);
+    let stores =
+        Stores { witnesses, polecats, polecats_by_rig, escalations, by_cause, witnesses_by_rig };
     let ctx = Arc::new(Context::new(&runtime, stores.clone(), trigger)?);
 
     let server = grpc::serve(

@@ -68,7 +68,7 @@ struct Round {
 async fn polecats(witness: &Witness, pass: Pass, ctx: &Arc<Context>) -> Round {
     let rig = &witness.spec.rig_ref;
     let thresholds = gather::thresholds(&witness.spec);
-    let all = ctx.stores.polecats.state_filter(|p| p.spec.rig == *rig).into_iter();
+    let all = ctx.stores.polecats_by_rig.of(rig).into_iter();
     let all = all.map(|before| {
         let ctx = ctx.clone();
         async move { (polecat(&before, thresholds, pass, &ctx).await, before) }

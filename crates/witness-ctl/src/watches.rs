@@ -1,19 +1,33 @@
 //! What is watched, what is kept of it, and what a change has reconciled.
 
-use std::sync::{Arc, OnceLock};
+use std::time::Duration;
 
 use gastown_api::names::condition;
 use gastown_api::{Escalation, Polecat, PolecatSpec, PolecatStatus, Witness};
 use gastown_runtime::Runtime;
+use gastown_runtime::index::Index;
 use gastown_runtime::watch::{Trigger, Watch};
+use kube::ResourceExt as _;
 use kube::runtime::reflector::{ObjectRef, Store};
+
+use crate::context::escalations_key;
+
+/// Polecats that change within this time are assessed in one pass.
+const CROWD: Duration = Duration::from_millis(500);
 
 /// Every Escalation; a change reconciles it.
 pub(crate) fn escalations(
     runtime: &Runtime,
     escalation: &Trigger<Escalation>,
+    by_cause: &Index<Escalation>,
 ) -> Store<Escalation> {
-    Watch::<Escalation>::all(runtime).notify_self(escalation).start()
+    Watch::<Escalation>::all(runtime)
+        .index(by_cause, |escalation: &Escalation| {
+            let namespace = escalation.namespace().unwrap_or_default();
+            [escalations_key(&namespace, &escalation.spec.cause)]
+        })
+        .notify_self(escalation)
+        .start()
 }
 
 /// Every Witness. A change reconciles it and the other Witnesses of its rig, because another one
@@ -23,14 +37,10 @@ pub(crate) fn witnesses(
     witness: &Trigger<Witness>,
     escalation: &Trigger<Escalation>,
     escalations: &Store<Escalation>,
+    by_rig: &Index<Witness>,
 ) -> Store<Witness> {
-    let own: Arc<OnceLock<Store<Witness>>> = Arc::default();
-    let peers = {
-        let own = own.clone();
-        move |changed: &Witness| {
-            own.get().map(|all| of_rig(all, &changed.spec.rig_ref)).unwrap_or_default()
-        }
-    };
+    let all = by_rig.clone();
+    let peers = move |changed: &Witness| of_rig(&all, &changed.spec.rig_ref);
     let escalations_of_rig = {
         let escalations = escalations.clone();
         move |changed: &Witness| {
@@ -39,30 +49,31 @@ pub(crate) fn witnesses(
             all.iter().map(|e| ObjectRef::from_obj(e.as_ref())).collect::<Vec<_>>()
         }
     };
-    let store = Watch::<Witness>::all(runtime)
+    Watch::<Witness>::all(runtime)
+        .index(by_rig, |witness: &Witness| [witness.spec.rig_ref.clone()])
         .notify_self(witness)
         .notify(witness, peers)
         .notify(escalation, escalations_of_rig)
-        .start();
-    let _ = own.set(store.clone());
-    store
+        .start()
 }
 
 /// Every Polecat; a change reconciles the Witnesses of its rig.
 pub(crate) fn polecats(
     runtime: &Runtime,
     witness: &Trigger<Witness>,
-    witnesses: &Store<Witness>,
+    witnesses: &Index<Witness>,
+    by_rig: &Index<Polecat>,
 ) -> Store<Polecat> {
     let witnesses = witnesses.clone();
     Watch::<Polecat>::all(runtime)
         .trim(trim_polecat)
-        .notify(witness, move |changed| of_rig(&witnesses, &changed.spec.rig))
+        .index(by_rig, |polecat: &Polecat| [polecat.spec.rig.clone()])
+        .notify_within(witness, CROWD, move |changed| of_rig(&witnesses, &changed.spec.rig))
         .start()
 }
 
-fn of_rig(witnesses: &Store<Witness>, rig: &str) -> Vec<ObjectRef<Witness>> {
-    let all = witnesses.state_filter(|w| w.spec.rig_ref == rig);
+fn of_rig(witnesses: &Index<Witness>, rig: &str) -> Vec<ObjectRef<Witness>> {
+    let all = witnesses.of(rig);
     all.iter().map(|w| ObjectRef::from_obj(w.as_ref())).collect()
 }
 

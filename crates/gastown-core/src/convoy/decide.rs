@@ -27,6 +27,15 @@ pub struct Plan {
     pub assessment: Assessment,
 }
 
+impl Plan {
+    /// Whether a bead could be started if there were room for it.
+    pub fn waits_for_slot(&self) -> bool {
+        let is_created = |bead: &ConvoyBead| self.polecats.iter().any(|p| p.bead == bead.id);
+        let mut beads = self.assessment.beads.iter();
+        beads.any(|bead| bead.phase == ConvoyBeadPhase::Ready && !is_created(bead))
+    }
+}
+
 /// A Polecat to create.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct NewPolecat {

@@ -98,7 +98,7 @@ async fn an_object_that_cannot_be_decoded_is_skipped_and_stops_no_other() -> Res
     }
     let good = ObjectRef::new("good").within(&namespace);
     ensure!(
-        matches!(&last, Some(Wanted::One(object)) if *object == good),
+        matches!(&last, Some(Wanted::One(object, _)) if *object == good),
         "the deletion is notified: {last:?}"
     );
     runtime.shutdown();

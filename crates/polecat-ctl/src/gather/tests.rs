@@ -20,7 +20,12 @@ fn polecat() -> Polecat {
 }
 
 fn facts_of(pod: &Pod) -> Option<PodFacts> {
-    pod_facts(pod, &polecat(), &Sightings::default(), Timestamp::UNIX_EPOCH)
+    let facts = |pod| pod_facts(pod, &polecat(), &Sightings::default(), Timestamp::UNIX_EPOCH);
+    let mut kept = pod.clone();
+    crate::pod::trim(&mut kept);
+    let [kept, whole] = [facts(&kept), facts(pod)].map(|f| format!("{f:?}"));
+    assert_eq!(kept, whole, "what is kept of a pod shows the same");
+    facts(pod)
 }
 
 // literals are handed over

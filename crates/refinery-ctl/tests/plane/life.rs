@@ -112,8 +112,8 @@ impl Life {
         Ok(self.fixture.requests().list(&ListParams::default()).await?.items)
     }
 
-    /// Waits until nothing is left to do. What a status shows may come some seconds later, or not at
-    /// all: that is compared.
+    /// Waits until nothing is left to do. What a status shows may come later, or not at all: that is
+    /// compared.
     async fn settled(&self) -> Result<()> {
         let is_shown = |request: &MergeRequest| {
             let status = request.status.clone().unwrap_or_default();
@@ -128,10 +128,10 @@ impl Life {
             let refinery = self.refinery().await?;
             let is_idle = refinery["queue"] == 0 && refinery["phase"] == "Idle";
             let all_shown = all.iter().all(is_shown) && refinery["tip"] == true;
-            if is_clean && is_idle && (all_shown || begun.elapsed() > TIMEOUT / 3) {
+            if is_clean && is_idle && (all_shown || begun.elapsed() > TIMEOUT) {
                 return Ok(());
             }
-            ensure!(begun.elapsed() < TIMEOUT, "it has not ended: {all:#?} {refinery}");
+            ensure!(begun.elapsed() < 2 * TIMEOUT, "it has not ended: {all:#?} {refinery}");
             tokio::time::sleep(Duration::from_millis(100)).await;
         }
     }
