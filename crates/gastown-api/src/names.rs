@@ -81,6 +81,8 @@ pub mod annotation {
     pub const LEDGER: &str = "gastown.io/ledger";
     /// On a pod: why its agent must stop now.
     pub const DRAIN: &str = "gastown.io/drain";
+    /// On a pod: the prompt of its agent, unless it is too long for that.
+    pub const PROMPT: &str = "gastown.io/prompt";
     /// On a Polecat: `"true"` deletes it without waiting for the drain.
     pub const FORCE_DELETE: &str = "gastown.io/force-delete";
     /// On a Polecat: any new value starts a Stuck one again, with all its attempts.

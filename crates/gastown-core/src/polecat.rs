@@ -51,4 +51,5 @@ pub use plan::{
 };
 pub use pods::{attempt_of, pod_name};
 pub use saved_work::{Lost, SavedWork};
+pub use task::task_hash;
 pub use valid::{InvalidSpec, OWN_VOLUMES, PodSettings, ValidPolecat};

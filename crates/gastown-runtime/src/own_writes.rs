@@ -23,6 +23,8 @@ struct Known<K> {
     written: Recent<Arc<K>>,
     /// Objects that were deleted.
     deleted: Recent<()>,
+    /// The versions that the API server answered with, whether or not the watch has delivered them.
+    answered: Recent<u64>,
     /// The versions that the watch has delivered lately, the last ones of deleted objects included: an
     /// answer to a write may come after that. By object: one without the labels of the watch is never
     /// delivered, however new the others are.
@@ -31,8 +33,8 @@ struct Known<K> {
 
 impl<K> Default for OwnWrites<K> {
     fn default() -> Self {
-        let (written, deleted, delivered) = Default::default();
-        Self(Mutex::new(Known { written, deleted, delivered }))
+        let (written, deleted, answered, delivered) = Default::default();
+        Self(Mutex::new(Known { written, deleted, answered, delivered }))
     }
 }
 
@@ -72,6 +74,7 @@ impl<K: Resource> OwnWrites<K> {
         let Some(uid) = object.uid() else { return };
         let version = resource_version(&object);
         let mut known = self.0.lock();
+        known.answered.insert(uid.clone(), version);
         let is_delivered = known.delivered.get(&uid).is_some_and(|seen| *seen >= version);
         let is_outdated = known.deleted.get(&uid).is_some()
             || known.written.get(&uid).is_some_and(|own| resource_version(own.as_ref()) > version);
@@ -123,6 +126,17 @@ impl<K: Resource> OwnWrites<K> {
         }
         known.written.known.remove(&uid);
         Some(cached)
+    }
+
+    /// Whether the API server answered a write or a read of this process with this version of an object
+    /// less than `age` ago.
+    pub fn is_answered(&self, object: &K, age: Duration) -> bool {
+        let uid = object.meta().uid.as_deref().unwrap_or_default();
+        let known = self.0.lock();
+        let answered = known.answered.known.get(uid);
+        answered.is_some_and(|(version, since)| {
+            since.elapsed() < age && *version == resource_version(object)
+        })
     }
 
     /// Objects that we created and the cache does not hold yet: those that are `wanted`, except the
@@ -184,6 +198,16 @@ mod tests {
         assert_eq!(later.map(|l| resource_version(l.as_ref())), Some(9), "the cache is behind");
         own.newest(Arc::new(lease("9")));
         assert!(own.unseen(|_| true, |_| false).is_empty(), "the cache has it");
+    }
+
+    #[test]
+    fn what_was_answered_just_now_is_known_also_when_the_watch_has_delivered_it() {
+        let own = OwnWrites::default();
+        own.record(lease("9"));
+        own.observe(&lease("9"));
+        assert!(own.is_answered(&lease("9"), EXPIRY));
+        assert!(!own.is_answered(&lease("10"), EXPIRY), "somebody else has written since");
+        assert!(!own.is_answered(&lease("9"), Duration::ZERO), "it is too long ago");
     }
 
     #[test]

@@ -85,6 +85,10 @@ async fn patch_metadata(
     let params =
         PatchParams { field_manager: Some(manager::POLECAT.to_owned()), ..PatchParams::default() };
     match polecats(ctx, s).patch(&s.name, &params, &patch).await {
+        // It goes with its last finalizer.
+        Ok(polecat) if s.deleting && polecat.finalizers().is_empty() => {
+            ctx.own_polecats.record_deleted(&s.uid);
+        }
         Ok(polecat) => ctx.own_polecats.record(polecat),
         // the last finalizer of a deleted object: it is gone with it
         Err(kube::Error::Api(status)) if status.is_not_found() && s.deleting => {}

@@ -4,6 +4,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use gastown_api::names::{annotation, label, manager};
 use gastown_api::{MergeRequest, Polecat};
@@ -17,6 +18,10 @@ use kube::{Api, ResourceExt};
 
 use crate::context::{Context, polecat_ref};
 use crate::error::{Error, api_error};
+
+/// What the API server answered this short a time ago is not read again. A process that was stopped for
+/// longer reads.
+pub(crate) const JUST_NOW: Duration = Duration::from_secs(1);
 
 /// The label selector of claims.
 pub(crate) const SELECTOR: &str = "gastown.io/claim=true";
@@ -151,11 +156,16 @@ async fn fetch(ctx: &Context, name: &str) -> Result<Option<Lease>, Error> {
     Ok(found)
 }
 
-/// Asks the API server whether this Polecat holds the claim: the last step before its pod is
-/// created.
+/// Makes sure that this Polecat holds the claim, the last step before its pod is created: asks the API
+/// server, unless it answered just now.
 pub(crate) async fn confirm(ctx: &Context, polecat: &Polecat) -> Result<(), Error> {
     let Some(name) = name_for(polecat) else { return Ok(()) };
-    let lease = fetch(ctx, &name).await?;
+    let known = ctx.claim(&name);
+    let known = known.filter(|lease| ctx.shared.own_claims.is_answered(lease, JUST_NOW));
+    let lease = match known {
+        Some(lease) => Some(lease),
+        None => fetch(ctx, &name).await?.map(Arc::new),
+    };
     if lease.is_some_and(|lease| polecat.uid().as_deref() == Some(holder(&lease))) {
         Ok(())
     } else {

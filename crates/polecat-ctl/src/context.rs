@@ -25,6 +25,7 @@ use crate::busy::BusyServices;
 use crate::pod::{AgentNetworkArgs, PodDefaults, Witness, owner_uid};
 use crate::service::Services;
 use crate::sightings::Sightings;
+use crate::task_hashes::TaskHashes;
 
 /// That a pod starts is written to the status only when it has not run for this long: the status of
 /// the running pod shows all of it.
@@ -74,6 +75,8 @@ pub(crate) struct Shared {
     pub deliveries: Arc<Mutex<HashMap<String, Deliveries>>>,
     /// When this process first saw pods in a state.
     pub sightings: Arc<Sightings>,
+    /// The hashes of the Polecats' tasks.
+    pub hashes: Arc<TaskHashes>,
     /// What the models' services have asked for.
     pub busy: Arc<BusyServices>,
     /// Why the network policy of a namespace and a rig cannot be written.
@@ -97,6 +100,7 @@ impl Shared {
             admission: Arc::default(),
             deliveries: Arc::default(),
             sightings: Arc::default(),
+            hashes: Arc::default(),
             busy: Arc::default(),
             network_problems: Arc::default(),
         }

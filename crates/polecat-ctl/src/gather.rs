@@ -49,6 +49,8 @@ pub(crate) struct Objects {
     pub deliveries: Deliveries,
     /// How long a pod that does not obey may take.
     pub margins: Margins,
+    /// The hash of its task, if it is known.
+    pub hash: Option<String>,
 }
 
 /// The snapshot of a Polecat at `now`, from the caches.
@@ -72,6 +74,7 @@ pub(crate) fn snapshot(ctx: &Context, polecat: &Polecat, now: Timestamp) -> Snap
         witness: ctx.has_witness(),
         deliveries: ctx.deliveries(&uid),
         margins: ctx.margins,
+        hash: Some(shared.hashes.of(polecat)),
     };
     let mut s = facts(polecat, objects);
     s.service_wait = service_wait(ctx, &s, now);
@@ -107,6 +110,7 @@ pub(crate) fn facts(polecat: &Polecat, objects: Objects) -> Snapshot {
         witness,
         deliveries,
         margins,
+        hash,
     } = objects;
     let annotations = polecat.annotations();
     let namespace = polecat.namespace().unwrap_or_default();
@@ -127,7 +131,7 @@ pub(crate) fn facts(polecat: &Polecat, objects: Objects) -> Snapshot {
         desired: polecat.spec.desired_state,
         ttl_seconds: polecat.spec.ttl_seconds_after_finished.map(i64::from),
         max_idle_seconds: polecat.spec.max_idle_seconds.map(i64::from),
-        spec: spec(polecat, &deliveries.bead),
+        spec: spec(polecat, hash, &deliveries.bead),
         rig: rig_facts(&polecat.spec.rig, rig.as_deref(), targets, &namespace),
         pods: pods
             .iter()
@@ -155,8 +159,15 @@ pub(crate) fn facts(polecat: &Polecat, objects: Objects) -> Snapshot {
 }
 
 /// The spec, with the bead's priority where it has none of its own.
-fn spec(polecat: &Polecat, bead: &BeadView) -> Result<ValidPolecat, InvalidSpec> {
-    let mut spec = ValidPolecat::try_from(polecat)?;
+fn spec(
+    polecat: &Polecat,
+    hash: Option<String>,
+    bead: &BeadView,
+) -> Result<ValidPolecat, InvalidSpec> {
+    let mut spec = match hash {
+        Some(hash) => ValidPolecat::with_hash(polecat, || hash)?,
+        None => ValidPolecat::try_from(polecat)?,
+    };
     if let (None, Some(priority)) = (polecat.spec.priority, bead.priority) {
         spec.priority = priority;
     }

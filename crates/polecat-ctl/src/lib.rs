@@ -24,6 +24,7 @@ mod reconcile;
 mod report;
 mod service;
 mod sightings;
+mod task_hashes;
 mod term;
 mod watches;
 

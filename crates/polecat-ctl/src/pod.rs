@@ -25,6 +25,7 @@ pub(crate) use metadata::{
 };
 pub use network::AgentNetworkArgs;
 pub(crate) use network::{SELECTOR as POLICIES, policy, policy_name};
-pub(crate) use prompt::config_map;
+pub(crate) use parts::Prompt;
+pub(crate) use prompt::prompt;
 pub use room::RoomArgs;
 pub(crate) use trim::trim;

@@ -56,6 +56,7 @@ fn polecats(runtime: &Runtime, shared: &Shared, claim: &Trigger<Lease>) -> Store
     let is_gone_for_slots = is_gone.clone();
     let namespace = runtime.args.namespace.clone();
     let (admission, deliveries) = (shared.admission.clone(), shared.deliveries.clone());
+    let hashes = shared.hashes.clone();
     Watch::<Polecat>::all(runtime)
         .index(&shared.polecats_by_uid, ResourceExt::uid)
         .index(&shared.polecats_by_rig, |polecat: &Polecat| [polecat.spec.rig.clone()])
@@ -71,6 +72,7 @@ fn polecats(runtime: &Runtime, shared: &Shared, claim: &Trigger<Lease>) -> Store
             }
             let uid = polecat.uid().unwrap_or_default();
             deliveries.lock().remove(&uid);
+            hashes.forget(&uid);
             let next = admission.forget(&polecat.spec.rig, &uid);
             next.iter().filter_map(|key| polecat_ref(key)).collect()
         })

@@ -22,9 +22,11 @@ use crate::channels::Channels;
 use crate::metrics::WitnessMetrics;
 use crate::streams::Streams;
 
-/// A rig is assessed at most once in this time: the polecats of a busy one change many times a
-/// second.
+/// A rig is assessed at most once in this time for each [`CROWD`] polecats that it has: those of a busy
+/// one change many times a second.
 const MIN_INTERVAL: SignedDuration = SignedDuration::from_secs(1);
+/// So many polecats are assessed as often as one.
+const CROWD: usize = 500;
 
 /// What an agent does is written this long after it changed.
 const ACTIVITY_SETTLE: Duration = Duration::from_secs(5);
@@ -124,13 +126,20 @@ pub(crate) struct Pass {
 pub(crate) struct Passes(Mutex<HashMap<String, Pass>>);
 
 impl Passes {
-    /// Begins a pass. The error is how long to wait because the last one was just now.
-    pub fn begin(&self, witness: &Witness, now: Timestamp) -> Result<Pass, Duration> {
+    /// Begins a pass over so many polecats. The error is how long to wait because the last one was just now.
+    pub fn begin(
+        &self,
+        witness: &Witness,
+        polecats: usize,
+        now: Timestamp,
+    ) -> Result<Pass, Duration> {
+        let crowds = i32::try_from(polecats / CROWD).unwrap_or(i32::MAX).max(1);
+        let interval = MIN_INTERVAL.saturating_mul(crowds);
         let uid = witness.uid().unwrap_or_default();
         let mut passes = self.0.lock();
         let last = passes.get(&uid).copied();
         if let Some(last) = last {
-            let wait = MIN_INTERVAL.saturating_sub(now.duration_since(last.began));
+            let wait = interval.saturating_sub(now.duration_since(last.began));
             if wait.is_positive() {
                 return Err(wait.unsigned_abs());
             }

@@ -33,7 +33,8 @@ pub(crate) async fn reconcile(object: Arc<Witness>, ctx: Arc<Context>) -> Result
         report::publish_witness(&object, &status, &ctx).await?; // client
         return Ok(Action::await_change());
     }
-    let pass = match ctx.passes.begin(&object, now) {
+    let polecats_of_rig = ctx.stores.polecats_by_rig.count(&object.spec.rig_ref);
+    let pass = match ctx.passes.begin(&object, polecats_of_rig, now) {
         Ok(pass) => pass,
         Err(wait) => return Ok(Action::requeue(wait)),
     };

@@ -1,6 +1,8 @@
 //! The hash of what a Polecat is asked to do. Ledgers and pods hold it: a person who changes the task
 //! gives a stuck Polecat a new budget of attempts, and a new version of the operator must not.
 
+use std::sync::LazyLock;
+
 use gastown_api::{AgentConfig, KubernetesSpec, PolecatSpec};
 use gastown_types::digest;
 use serde_json::Value;
@@ -26,12 +28,12 @@ const IGNORED: [&str; 9] = [
 
 /// The hash of the task: of the spec without [`IGNORED`], and without what is empty or has its
 /// default, so that a field that gets a default in a later version changes no hash.
-pub(super) fn hash(spec: &PolecatSpec) -> String {
+pub fn task_hash(spec: &PolecatSpec) -> String {
     let mut asked = serde_json::to_value(spec).unwrap_or_default();
     for pointer in IGNORED {
         remove(&mut asked, pointer);
     }
-    without_defaults(&mut asked, &defaults(spec));
+    without_defaults(&mut asked, &DEFAULTS);
     let mut text = String::new();
     canonical(&asked, &mut text);
     let mut digest = digest::sha256(text);
@@ -45,18 +47,18 @@ pub(super) fn is_other_task(before: &str, now: &str) -> bool {
     before.starts_with(VERSION) && now.starts_with(VERSION) && before != now
 }
 
-/// A spec in which everything has its default.
-fn defaults(spec: &PolecatSpec) -> Value {
+/// A spec in which everything has its default, without what every spec has.
+static DEFAULTS: LazyLock<Value> = LazyLock::new(|| {
     let plain = PolecatSpec {
         kubernetes: Some(KubernetesSpec::of_repository("")),
         agent_config: Some(AgentConfig::default()),
-        ..PolecatSpec::of_rig(&spec.rig)
+        ..PolecatSpec::of_rig("")
     };
     let mut plain = serde_json::to_value(plain).unwrap_or_default();
     remove(&mut plain, "/rig");
     remove(&mut plain, "/kubernetes/gitRepository");
     plain
-}
+});
 
 fn remove(value: &mut Value, pointer: &str) {
     let Some((parent, key)) = pointer.rsplit_once('/') else { return };
@@ -121,7 +123,7 @@ mod tests {
     fn of(change: impl FnOnce(&mut PolecatSpec)) -> String {
         let mut spec = polecat("make it so").spec;
         change(&mut spec);
-        hash(&spec)
+        task_hash(&spec)
     }
 
     #[test]

@@ -14,8 +14,8 @@ use k8s_openapi::api::core::v1::{
 };
 
 use super::ledger::sanitize;
-use super::task::hash;
 pub(super) use super::task::is_other_task;
+use super::task::task_hash;
 
 /// How long a pod may take to start when `startTimeout` is not set, in seconds.
 pub const START_TIMEOUT_SECONDS: i64 = 600;
@@ -155,6 +155,20 @@ impl TryFrom<&Polecat> for ValidPolecat {
     type Error = InvalidSpec;
 
     fn try_from(polecat: &Polecat) -> Result<Self, InvalidSpec> {
+        Self::with_hash(polecat, || task_hash(&polecat.spec))
+    }
+}
+
+impl ValidPolecat {
+    /// Parses the spec of a Polecat whose [`task_hash`] is known already: it is what takes longest.
+    ///
+    /// # Errors
+    ///
+    /// Why no pod can be made of it.
+    pub fn with_hash(
+        polecat: &Polecat,
+        hash: impl FnOnce() -> String,
+    ) -> Result<Self, InvalidSpec> {
         let spec = &polecat.spec;
         let kubernetes = spec.kubernetes.as_ref().ok_or_else(|| InvalidSpec {
             reason: reason::MISSING_KUBERNETES_SPEC,
@@ -197,7 +211,7 @@ impl TryFrom<&Polecat> for ValidPolecat {
             expect_changes: spec.expect_changes,
             max_retries: u32::try_from(spec.max_retries).unwrap_or(0),
             max_attempts: u32::try_from(spec.max_attempts).unwrap_or(1).max(1),
-            hash: hash(spec),
+            hash: hash(),
             start_timeout: start_timeout(kubernetes)?,
             pod: settings(spec, kubernetes)?,
         })

@@ -12,6 +12,7 @@ use serde_json::{Value, json};
 
 use crate::context::Context;
 use crate::error::{Error, api_error};
+use crate::pod::Prompt;
 use crate::{beads, claims, pod};
 
 fn pods(ctx: &Context, s: &Snapshot) -> Api<Pod> {
@@ -26,7 +27,7 @@ fn patch_params() -> PatchParams {
     PatchParams { field_manager: Some(manager::POLECAT.to_owned()), ..PatchParams::default() }
 }
 
-/// Creates the prompt and then the pod.
+/// Creates the pod, and before it its prompt where that is an object of its own.
 pub(super) async fn start(
     ctx: &Context,
     polecat: &Polecat,
@@ -35,10 +36,13 @@ pub(super) async fn start(
 ) -> Result<(), Error> {
     let owner = apply::owner(polecat)?;
     let bead = beads::read(ctx, polecat, inputs).await?;
-    put_prompt(ctx, s, &pod::config_map(s, inputs, bead.as_ref(), owner.clone())).await?;
+    let prompt = pod::prompt(s, inputs, bead.as_ref(), owner.clone());
+    if let Prompt::InConfigMap(map) = &prompt {
+        put_prompt(ctx, s, map).await?;
+    }
     claims::confirm(ctx, polecat).await?;
     confirm(ctx, polecat, s).await?;
-    let wanted = pod::build(s, inputs, &ctx.pod_defaults(), owner);
+    let wanted = pod::build(s, inputs, &ctx.pod_defaults(), owner, &prompt);
     // until the answer is clear the pod may exist, and its slot is in use
     let (admission, rig) = (&ctx.shared.admission, s.rig.name());
     admission.promise(rig, &s.uid, &inputs.name);
@@ -77,9 +81,12 @@ fn is_clear(answer: &Result<Pod, kube::Error>) -> bool {
     }
 }
 
-/// Reads the Polecat itself before its pod is created: the cache may be behind what another process
-/// wrote, and a finished attempt must not be started again.
+/// Reads the Polecat itself before its pod is created, unless a write of it was answered just now: the
+/// cache may be behind what another process wrote, and a finished attempt must not be started again.
 async fn confirm(ctx: &Context, polecat: &Polecat, s: &Snapshot) -> Result<(), Error> {
+    if ctx.own_polecats.is_answered(polecat, claims::JUST_NOW) {
+        return Ok(());
+    }
     let api: Api<Polecat> = Api::namespaced(ctx.runtime.client.clone(), &s.namespace);
     let found = api.get_opt(&s.name).await.map_err(api_error("reading polecat", &s.name))?;
     let ledger = |p: &Polecat| p.annotations().get(annotation::LEDGER).cloned();

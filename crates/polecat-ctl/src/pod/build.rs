@@ -7,7 +7,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference}
 
 use super::defaults::PodDefaults;
 use super::metadata::{pod_annotations, pod_labels};
-use super::parts::Build;
+use super::parts::{Build, Prompt};
 use super::{claude, init, security, sync, volumes};
 
 /// How long a pod that is evicted or deleted may take to save its work, in seconds.
@@ -19,14 +19,15 @@ pub(crate) fn build(
     inputs: &PodInputs,
     defaults: &PodDefaults,
     owner: OwnerReference,
+    prompt: &Prompt,
 ) -> Pod {
-    let b = Build { polecat, inputs, defaults };
+    let b = Build { polecat, inputs, defaults, prompt };
     Pod {
         metadata: ObjectMeta {
             name: Some(inputs.name.clone()),
             namespace: Some(polecat.namespace.clone()),
             labels: Some(pod_labels(&polecat.name, inputs)),
-            annotations: Some(pod_annotations(inputs)),
+            annotations: Some(pod_annotations(inputs, prompt)),
             finalizers: Some(vec![finalizer::OUTCOME.to_owned()]),
             owner_references: Some(vec![owner]),
             ..ObjectMeta::default()

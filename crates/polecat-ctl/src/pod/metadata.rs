@@ -8,6 +8,8 @@ use gastown_core::polecat::PodInputs;
 use gastown_runtime::ours;
 use k8s_openapi::api::core::v1::Pod;
 
+use super::parts::Prompt;
+
 /// On a pod: the hash of the spec that it was made from. A Polecat whose spec has another one gets
 /// a new budget of attempts.
 pub(crate) const ASKED: &str = "gastown.io/asked";
@@ -40,10 +42,13 @@ pub(super) fn pod_labels(polecat: &str, inputs: &PodInputs) -> BTreeMap<String, 
 
 /// The annotations of a pod: the user's, and ours, which win. One of the user's that drains a pod
 /// would keep its agent from ever starting.
-pub(super) fn pod_annotations(inputs: &PodInputs) -> BTreeMap<String, String> {
+pub(super) fn pod_annotations(inputs: &PodInputs, prompt: &Prompt) -> BTreeMap<String, String> {
     let mut all = inputs.spec.pod.annotations.clone();
-    all.retain(|key, _| key != annotation::DRAIN);
+    all.retain(|key, _| key != annotation::DRAIN && key != annotation::PROMPT);
     all.insert(ASKED.to_owned(), inputs.spec.hash.clone());
+    if let Prompt::InPod(text) = prompt {
+        all.insert(annotation::PROMPT.to_owned(), text.clone());
+    }
     all
 }
 

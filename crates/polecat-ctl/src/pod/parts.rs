@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use gastown_core::polecat::{PodInputs, Snapshot};
 use k8s_openapi::api::core::v1::{
-    Container, EnvVar, EnvVarSource, ObjectFieldSelector, ResourceRequirements,
+    ConfigMap, Container, EnvVar, EnvVarSource, ObjectFieldSelector, ResourceRequirements,
 };
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 
@@ -20,6 +20,16 @@ pub(super) struct Build<'a> {
     pub polecat: &'a Snapshot,
     pub inputs: &'a PodInputs,
     pub defaults: &'a PodDefaults,
+    pub prompt: &'a Prompt,
+}
+
+/// Where the agent's prompt is.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) enum Prompt {
+    /// In an annotation of the pod.
+    InPod(String),
+    /// In a ConfigMap with the pod's name.
+    InConfigMap(Box<ConfigMap>),
 }
 
 /// A variable whose value the kubelet does not expand.

@@ -10,6 +10,7 @@ use k8s_openapi::api::core::v1::ConfigMap;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference};
 
 use super::metadata::labels;
+use super::parts::Prompt;
 
 /// The longest text of a bead, in bytes.
 const MAX_TEXT: usize = 16 << 10;
@@ -20,11 +21,28 @@ const MAX_COMMENT: usize = 4 << 10;
 /// How many comments there are at most: the newest.
 const MAX_COMMENTS: usize = 20;
 
-/// The prompt's ConfigMap, which has the pod's name.
-pub(crate) fn config_map(
+/// The longest prompt that a pod has itself, in bytes: whoever watches pods gets it as well.
+const MAX_IN_POD: usize = 16 << 10;
+
+/// The prompt of a pod.
+pub(crate) fn prompt(
     polecat: &Snapshot,
     inputs: &PodInputs,
     bead: Option<&Bead>,
+    owner: OwnerReference,
+) -> Prompt {
+    let text = render(polecat, inputs, bead);
+    if text.len() <= MAX_IN_POD {
+        return Prompt::InPod(text);
+    }
+    Prompt::InConfigMap(Box::new(config_map(polecat, inputs, text, owner)))
+}
+
+/// The ConfigMap of a prompt, which has the pod's name.
+fn config_map(
+    polecat: &Snapshot,
+    inputs: &PodInputs,
+    text: String,
     owner: OwnerReference,
 ) -> ConfigMap {
     ConfigMap {
@@ -35,7 +53,7 @@ pub(crate) fn config_map(
             owner_references: Some(vec![owner]),
             ..ObjectMeta::default()
         },
-        data: Some(BTreeMap::from([("prompt.md".to_owned(), render(polecat, inputs, bead))])),
+        data: Some(BTreeMap::from([("prompt.md".to_owned(), text)])),
         ..ConfigMap::default()
     }
 }

@@ -5,8 +5,9 @@ use gastown_api::{CaConfigMapRef, KubernetesSpec, Polecat, PolecatSpec, SecretKe
 use gastown_core::polecat::{PodInputs, Rework, SavedWork, Snapshot, ValidPolecat, pod_name};
 use gastown_proto::v1::{Bead, BeadComment};
 use gastown_runtime::proxy::ProxyArgs;
-use k8s_openapi::api::core::v1::{Container, EnvVar, Pod, VolumeMount};
+use k8s_openapi::api::core::v1::{Container, EnvVar, Pod, Volume, VolumeMount};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
+use kube::ResourceExt as _;
 use serde_json::json;
 
 use super::parts::var;
@@ -61,7 +62,28 @@ fn built_with(witness: Option<Witness>, change: impl FnOnce(&mut PolecatSpec)) -
         },
         room: RoomArgs { init_memory: "3Gi".into(), ..Default::default() },
     };
-    build(&s, &inputs, &defaults, OwnerReference::default())
+    let prompt = prompt::prompt(&s, &inputs, None, OwnerReference::default());
+    build(&s, &inputs, &defaults, OwnerReference::default(), &prompt)
+}
+
+fn prompt_volume(pod: &Pod) -> &Volume {
+    pod.spec.iter().flat_map(|s| s.volumes.iter().flatten()).find(|v| v.name == "prompt").unwrap()
+}
+
+#[test]
+fn a_prompt_is_in_the_pod_unless_it_is_long() {
+    let pod = built(|_| ());
+    let text = pod.annotations()["gastown.io/prompt"].as_str();
+    assert!(text.contains("pay $(GT_RIG) and $$5"), "{text}");
+    let items = prompt_volume(&pod).downward_api.as_ref().unwrap().items.as_ref().unwrap();
+    let path = &items[0].field_ref.as_ref().unwrap().field_path;
+    assert_eq!(
+        (items[0].path.as_str(), path.as_str()),
+        ("prompt.md", "metadata.annotations['gastown.io/prompt']")
+    );
+    let long = built(|spec| spec.task_description = Some("x".repeat(20 << 10)));
+    assert!(!long.annotations().contains_key("gastown.io/prompt"));
+    assert_eq!(prompt_volume(&long).config_map.as_ref().unwrap().name, long.name_any());
 }
 
 fn env(container: &Container, name: &str) -> Option<String> {

@@ -1,14 +1,15 @@
 //! Volumes and mounts: those of `docs/contracts/pod.md`, and the user's.
 
-use gastown_api::CaConfigMapRef;
+use gastown_api::{CaConfigMapRef, names};
 use k8s_openapi::api::core::v1::{
     ConfigMapVolumeSource, DownwardAPIVolumeFile, DownwardAPIVolumeSource, EmptyDirVolumeSource,
     KeyToPath, ObjectFieldSelector, ProjectedVolumeSource, SecretVolumeSource,
     ServiceAccountTokenProjection, Volume, VolumeMount, VolumeProjection,
 };
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
+use kube::ResourceExt as _;
 
-use super::parts::{Build, KEYS_DIR};
+use super::parts::{Build, KEYS_DIR, Prompt};
 
 /// The directory of the sidecar's token.
 pub(super) const TOKEN_DIR: &str = "/var/run/gastown/token";
@@ -53,18 +54,27 @@ fn config_map(name: &str, map: &str, key: &str, optional: bool) -> Volume {
     Volume { name: name.to_owned(), config_map: Some(source), ..Volume::default() }
 }
 
-fn podinfo() -> Volume {
+/// An annotation of the pod as a file.
+fn annotation(name: &str, key: &str, path: &str) -> Volume {
     let field = ObjectFieldSelector {
-        field_path: "metadata.annotations['gastown.io/drain']".to_owned(),
+        field_path: format!("metadata.annotations['{key}']"),
         api_version: None,
     };
     let file = DownwardAPIVolumeFile {
-        path: "drain".to_owned(),
+        path: path.to_owned(),
         field_ref: Some(field),
         ..DownwardAPIVolumeFile::default()
     };
     let source = DownwardAPIVolumeSource { items: Some(vec![file]), default_mode: None };
-    Volume { name: "podinfo".to_owned(), downward_api: Some(source), ..Volume::default() }
+    Volume { name: name.to_owned(), downward_api: Some(source), ..Volume::default() }
+}
+
+fn prompt(b: &Build) -> Volume {
+    const FILE: &str = "prompt.md";
+    match b.prompt {
+        Prompt::InPod(_) => annotation("prompt", names::annotation::PROMPT, FILE),
+        Prompt::InConfigMap(map) => config_map("prompt", &map.name_any(), FILE, false),
+    }
 }
 
 /// The token by which witness-ctl knows the pod; no other service accepts it.
@@ -106,8 +116,8 @@ pub(super) fn all(b: &Build) -> Vec<Volume> {
         empty("tools", "2Gi"),
         empty("home", "10Gi"),
         empty("tmp", "10Gi"),
-        podinfo(),
-        config_map("prompt", &b.inputs.name, "prompt.md", false),
+        annotation("podinfo", names::annotation::DRAIN, "drain"),
+        prompt(b),
     ];
     if let Some(name) = &settings.git_secret {
         volumes.push(secret("git-creds", name, None));

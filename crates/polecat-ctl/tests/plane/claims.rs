@@ -5,15 +5,15 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use gastown_api::names::{annotation, condition};
-use gastown_api::{Polecat, PolecatStatus, conditions};
-use gastown_core::polecat::claim_name;
+use gastown_api::{DesiredState, Polecat, PolecatStatus, conditions};
+use gastown_core::polecat::{claim_name, pod_name};
 use gastown_core::report::AgentExit;
 use gastown_proto::v1::{Bead, BeadComment};
 use k8s_openapi::api::coordination::v1::Lease;
-use k8s_openapi::api::core::v1::Pod;
-use kube::api::{DeleteParams, Patch, PatchParams};
+use k8s_openapi::api::core::v1::{ConfigMap, Pod};
+use kube::api::{DeleteParams, Patch, PatchParams, PostParams};
 use kube::runtime::wait::await_condition;
-use kube::{Api, ResourceExt as _};
+use kube::{Api, Resource as _, ResourceExt as _};
 use serde_json::json;
 
 use crate::fixture::Fixture;
@@ -273,6 +273,32 @@ fn bead(status: &str) -> Bead {
         comments: (0..22).map(comment).collect(),
         ..Bead::default()
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_long_prompt_is_in_a_config_map_whatever_an_earlier_process_left_there() {
+    let mut fixture = Fixture::new().await;
+    fixture.make_rig(8).await;
+    let task = "do it well\n".repeat(2 << 10);
+    let polecat = fixture
+        .sling("toast", |spec| {
+            spec.desired_state = DesiredState::Idle;
+            spec.task_description = Some(task.clone());
+        })
+        .await;
+    let name = pod_name("toast", &polecat.uid().unwrap(), 1);
+    let mut left = ConfigMap::default();
+    left.metadata.name = Some(name.clone());
+    left.metadata.owner_references = polecat.controller_owner_ref(&()).map(|owner| vec![owner]);
+    left.data = Some([("prompt.md".to_owned(), "something else".to_owned())].into());
+    fixture.config_maps().create(&PostParams::default(), &left).await.unwrap();
+    fixture.start_controller();
+    fixture.patch("toast", json!({ "spec": { "desiredState": "Working" } })).await;
+    let pod = fixture.pod("polecat-toast", &[]).await;
+    assert_eq!(pod.name_any(), name);
+    assert!(!pod.annotations().contains_key(annotation::PROMPT));
+    let prompt = fixture.prompt(&pod).await;
+    assert!(prompt.contains(task.trim_end()), "{} bytes", prompt.len());
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -330,9 +330,22 @@ impl Fixture {
         self.pods().list(&ListParams::default()).await.unwrap().items
     }
 
+    pub fn config_maps(&self) -> Api<ConfigMap> {
+        Api::namespaced(self.admin.clone(), &self.namespace)
+    }
+
     pub async fn prompt(&self, pod: &Pod) -> String {
-        let maps: Api<ConfigMap> = Api::namespaced(self.admin.clone(), &self.namespace);
-        maps.get(&pod.name_any()).await.unwrap().data.unwrap().remove("prompt.md").unwrap()
+        if let Some(prompt) = pod.annotations().get(annotation::PROMPT) {
+            return prompt.clone();
+        }
+        self.config_maps()
+            .get(&pod.name_any())
+            .await
+            .unwrap()
+            .data
+            .unwrap()
+            .remove("prompt.md")
+            .unwrap()
     }
 
     /// The one MergeRequest of this commit.
