@@ -1,6 +1,7 @@
 //! The command line of `cargo xtask`.
 
 use std::path::PathBuf;
+use std::str::FromStr;
 
 use clap::{Parser, Subcommand, ValueEnum};
 
@@ -62,8 +63,9 @@ pub enum ClusterCommand {
         /// The cluster's folder.
         #[command(flatten)]
         folder: ClusterFolder,
-        /// `kubelet`: this machine is a node (needs root); `none`: a control plane alone.
-        #[arg(long, value_enum, default_value_t)]
+        /// `kubelet`: this machine is a node (needs root); `kwok:N`: N nodes on which pods are Running
+        /// without a container; `none`: a control plane alone.
+        #[arg(long, default_value = "kubelet")]
         nodes: NodesArg,
     },
     /// Stop it and remove everything that it created.
@@ -83,13 +85,28 @@ pub struct ClusterFolder {
 }
 
 /// The nodes of a cluster.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum NodesArg {
     /// One real node.
-    #[default]
     Kubelet,
+    /// This many nodes that are objects alone.
+    Kwok(u16),
     /// No node.
     None,
+}
+
+impl FromStr for NodesArg {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let count = |text: &str| text.parse().ok().filter(|count| (1..=1000).contains(count));
+        match (text, text.strip_prefix("kwok:").and_then(count)) {
+            ("kubelet", _) => Ok(Self::Kubelet),
+            ("none", _) => Ok(Self::None),
+            (_, Some(count)) => Ok(Self::Kwok(count)),
+            _ => Err("expected kubelet, kwok:N with N from 1 to 1000, or none".to_owned()),
+        }
+    }
 }
 
 /// Flags of `cargo xtask images`.
@@ -327,5 +344,14 @@ mod tests {
     #[test]
     fn the_command_line_is_well_formed() {
         Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn nodes_are_read_as_they_are_written() {
+        assert_eq!("kubelet".parse(), Ok(NodesArg::Kubelet));
+        assert_eq!("kwok:12".parse(), Ok(NodesArg::Kwok(12)));
+        for wrong in ["kwok", "kwok:", "kwok:0", "kwok:1001", "kwok:x", "Kubelet"] {
+            assert!(wrong.parse::<NodesArg>().is_err(), "{wrong}");
+        }
     }
 }

@@ -59,6 +59,9 @@ impl Needs {
             Command::Cluster(ClusterCommand::Up { nodes: NodesArg::Kubelet, .. }) => {
                 Self { programs: vec![Programs::Node], node: true, ..Self::default() }
             }
+            Command::Cluster(ClusterCommand::Up { nodes: NodesArg::Kwok(_), .. }) => {
+                Self { programs: vec![Programs::FakeNodes], ..Self::default() }
+            }
             Command::Cluster(ClusterCommand::Up { nodes: NodesArg::None, .. }) => {
                 Self { programs: vec![Programs::ControlPlane], ..Self::default() }
             }
@@ -81,7 +84,7 @@ impl Needs {
                 Self { programs, ..Self::default() }
             }
             Command::Demo(_) => Self::play(),
-            Command::Bench(args) => match args.bench {
+            Command::Bench(args) => match &args.bench {
                 Bench::Demo(_) | Bench::Boltons(_) => Self::play(),
                 Bench::Streams(_) | Bench::Beads(_) | Bench::Landings(_) => {
                     Self { programs: vec![Programs::ControlPlane], ..Self::default() }
@@ -168,6 +171,7 @@ mod tests {
         assert_eq!(needs("cluster env").programs, []);
         assert_eq!(needs("gen --check").programs, []);
         assert_eq!(needs("cluster up --nodes none").programs, [Programs::ControlPlane]);
+        assert_eq!(needs("cluster up --nodes kwok:3").programs, [Programs::FakeNodes]);
         assert!(!needs("demo --kubeconfig x").node && !needs("demo --kubeconfig x").binaries);
         assert!(needs("demo").node && needs("demo").binaries && needs("demo").claude_code);
         assert!(!needs("test unit").claude_code && needs("test unit").programs.is_empty());

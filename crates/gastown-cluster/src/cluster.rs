@@ -104,6 +104,10 @@ impl Cluster {
                 host::check_free(&dir).await?;
                 toolchain::node_binaries().await?
             }
+            Nodes::Kwok(_) => {
+                toolchain::need_debian(&[("setsid", "util-linux")]).await?;
+                toolchain::fake_node_binaries().await?
+            }
             Nodes::None => {
                 toolchain::need_debian(&[("setsid", "util-linux")]).await?;
                 toolchain::control_plane_binaries().await?
@@ -219,7 +223,7 @@ impl Cluster {
     /// Loads an OCI layout tar into the node, unless it has exactly this image; returns whether it
     /// had to.
     pub async fn load_image(&self, tar: &Path) -> Result<bool> {
-        if self.nodes == Nodes::None {
+        if self.nodes != Nodes::Kubelet {
             bail!("the cluster in {} has no node to load an image into", self.paths.dir.display());
         }
         images::load(&self.paths, launch::snapshotter(&self.paths.dir), tar).await

@@ -1,5 +1,5 @@
-//! A control plane for one test binary: etcd, the API server and the controller manager, without a
-//! node.
+//! A control plane for one test binary or bench: etcd, the API server and the controller manager,
+//! without a node or with fake ones.
 //!
 //! Its processes die with the process that started them, also when that is killed. Tests share one
 //! plane and take a namespace each.
@@ -26,7 +26,7 @@ use kube::{Client, Config};
 use tokio::sync::OnceCell;
 use tokio::time::{Instant, sleep};
 
-use crate::toolchain;
+use crate::{kwok, proc, toolchain};
 use flags::{Kind, Layout};
 use identity::Identity;
 use pki::Authority;
@@ -37,21 +37,26 @@ const READY_LIMIT: Duration = Duration::from_mins(2);
 /// How often a condition is checked.
 const INTERVAL: Duration = Duration::from_millis(50);
 
-/// The parts, in the order of starting.
-const NAMES: [&str; 3] = ["etcd", "kube-apiserver", "kube-controller-manager"];
-
 const FOLDER_PREFIX: &str = "gastown-plane-";
+
+/// The name of the record of requests.
+const AUDIT: &str = "audit";
 
 /// The options of a plane.
 #[derive(Clone, Debug, Default)]
 pub struct Options {
     /// Further flags of the API server, such as `--feature-gates=…`.
     pub apiserver_flags: Vec<String>,
+    /// How many fake nodes there are; with one or more there are the scheduler, kwok and all
+    /// controllers of the controller manager too.
+    pub fake_nodes: u16,
+    /// Whether the API server leaves its record of requests in [`ControlPlane::audit_log`].
+    pub audit: bool,
 }
 
 /// A running control plane; dropping it ends it and removes its data.
 pub struct ControlPlane {
-    children: Vec<Child>,
+    children: Vec<(&'static str, Child)>,
     kubeconfig: PathBuf,
     config: Config,
     folder: PathBuf,
@@ -68,7 +73,10 @@ impl ControlPlane {
     /// Starts a separate plane. It is ready when this returns.
     pub async fn start(options: Options) -> Result<Self> {
         toolchain::need_debian(&[("setpriv", "util-linux")]).await?;
-        let binaries = toolchain::control_plane_binaries().await?;
+        let binaries = match options.fake_nodes {
+            0 => toolchain::control_plane_binaries().await?,
+            _ => toolchain::fake_node_binaries().await?,
+        };
         sweep();
         // A free port may be taken by another process before the server binds it.
         let mut last = None;
@@ -93,7 +101,7 @@ impl ControlPlane {
             port: free_port()?,
             etcd_port: free_port()?,
             services: "198.19.0.0/24".into(),
-            kind: Kind::Plane,
+            kind: if options.fake_nodes == 0 { Kind::Plane } else { Kind::FakeNodes },
         };
         let kubeconfig = write_credentials(&layout, &[IpAddr::V4(Ipv4Addr::LOCALHOST)])?;
         let mut plane =
@@ -103,22 +111,62 @@ impl ControlPlane {
         let name = plane.folder.file_name().unwrap_or_default().to_string_lossy();
         let apiserver = flags::apiserver(&layout)
             .into_iter()
-            .chain(audit::flags(&name, &plane.folder)?)
+            .chain(if options.audit {
+                audit::flags_of(&plane.folder, AUDIT, &plane.folder)?
+            } else {
+                audit::flags(&name, &plane.folder)?
+            })
             .chain(options.apiserver_flags.iter().cloned())
             .collect();
         plane.spawn(binaries, "kube-apiserver", apiserver)?;
         let client = plane.client()?;
         plane.wait(async || ready(&client).await).await?;
         plane.spawn(binaries, "kube-controller-manager", flags::controller_manager(&layout))?;
+        if options.fake_nodes > 0 {
+            plane.fake_nodes(binaries, options.fake_nodes).await?;
+        }
         Ok(plane)
     }
 
-    fn spawn(&mut self, binaries: &Path, name: &str, flags: Vec<String>) -> Result<()> {
+    async fn fake_nodes(&mut self, binaries: &Path, count: u16) -> Result<()> {
+        self.spawn(binaries, "kube-scheduler", flags::scheduler(&self.kubeconfig))?;
+        self.spawn(binaries, kwok::NAME, kwok::flags(&self.kubeconfig, &self.folder)?)?;
+        let client = self.client()?;
+        let mut ready =
+            std::pin::pin!(tokio::time::timeout(READY_LIMIT, kwok::nodes(&client, count)));
+        let what = format!("waiting for {count} fake nodes");
+        loop {
+            tokio::select! {
+                ready = &mut ready => match ready {
+                    Ok(ready) => return ready.context(what),
+                    Err(_) => bail!("{what}: not ready after {READY_LIMIT:?}:\n{}", self.log_tail(kwok::NAME)),
+                },
+                () = sleep(INTERVAL) => if let Some((name, why)) = self.ended() {
+                    bail!("{what}: {why}:\n{}", self.log_tail(name));
+                }
+            }
+        }
+    }
+
+    /// A part that has ended, and how.
+    fn ended(&mut self) -> Option<(&'static str, String)> {
+        self.children.iter_mut().find_map(|(name, child)| {
+            let status = child.try_wait().ok()??;
+            Some((*name, format!("{name} ended with {status}")))
+        })
+    }
+
+    /// The folder is removed with this plane, so errors hold the end of the log.
+    fn log_tail(&self, name: &str) -> String {
+        toolchain::tail(&std::fs::read_to_string(self.log(name)).unwrap_or_default(), 15)
+    }
+
+    fn spawn(&mut self, binaries: &Path, name: &'static str, flags: Vec<String>) -> Result<()> {
         let log =
             File::create(self.log(name)).with_context(|| format!("creating the log of {name}"))?;
         let mut command = mortal::command(&binaries.join(name));
         command.args(flags).stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log);
-        self.children.push(mortal::spawn(command)?);
+        self.children.push((name, mortal::spawn(command)?));
         Ok(())
     }
 
@@ -133,19 +181,11 @@ impl ControlPlane {
             if done().await {
                 return Ok(());
             }
-            let last =
-                NAMES.get(self.children.len().saturating_sub(1)).copied().unwrap_or_default();
+            let last = self.children.last().map(|(name, _)| *name).unwrap_or_default();
             let late = (Instant::now() > deadline)
                 .then(|| format!("{last} was not ready after {READY_LIMIT:?}"));
-            let ended = self.children.iter_mut().zip(NAMES).find_map(|(child, name)| {
-                let status = child.try_wait().ok()??;
-                Some((name, format!("{name} ended with {status}")))
-            });
-            // The folder is removed with this plane, so the error holds the end of the log.
-            if let Some((name, why)) = ended.or(late.map(|why| (last, why))) {
-                let log = std::fs::read_to_string(self.folder.join(format!("{name}.log")))
-                    .unwrap_or_default();
-                bail!("{why}:\n{}", toolchain::tail(&log, 15));
+            if let Some((name, why)) = self.ended().or(late.map(|why| (last, why))) {
+                bail!("{why}:\n{}", self.log_tail(name));
             }
             sleep(INTERVAL).await;
         }
@@ -200,13 +240,23 @@ impl ControlPlane {
 
     /// The processes of this plane.
     pub fn pids(&self) -> Vec<u32> {
-        self.children.iter().map(Child::id).collect()
+        self.children.iter().map(|(_, child)| child.id()).collect()
+    }
+
+    /// The CPU time that each part has used so far, by its name.
+    pub fn cpu(&self) -> Result<Vec<(&'static str, Duration)>> {
+        self.children.iter().map(|(name, child)| Ok((*name, proc::cpu(child.id())?))).collect()
+    }
+
+    /// The API server's record of requests, when the options ask for it.
+    pub fn audit_log(&self) -> PathBuf {
+        self.folder.join(format!("{AUDIT}.log"))
     }
 }
 
 impl Drop for ControlPlane {
     fn drop(&mut self) {
-        for child in self.children.iter_mut().rev() {
+        for (_, child) in self.children.iter_mut().rev() {
             drop(child.kill());
             drop(child.wait());
         }

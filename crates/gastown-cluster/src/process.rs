@@ -19,7 +19,8 @@ use tempfile::TempDir;
 use crate::control_plane::identity::Identity;
 use crate::control_plane::{ControlPlane, free_port, mortal};
 use crate::install::SYSTEM;
-use crate::{http_client, install, toolchain};
+use crate::proc::Memory;
+use crate::{http_client, install, proc, toolchain};
 
 /// How long it may take to be ready and to hold its lease.
 const READY_LIMIT: Duration = Duration::from_mins(2);
@@ -34,8 +35,29 @@ pub struct Process {
     name: &'static str,
     child: Child,
     folder: TempDir,
+    place: Place,
     admin: u16,
-    calls: u16,
+}
+
+/// What a controller keeps over a restart, and shares with those that call it.
+#[derive(Clone, Debug)]
+pub struct Place {
+    /// The folder of its certificates; by default it has an authority of its own.
+    pub tls: Option<PathBuf>,
+    /// The port on which it serves gRPC.
+    pub calls: u16,
+}
+
+impl Place {
+    /// A free port; with the certificates of this folder, or with its own.
+    pub fn new(tls: Option<&Path>) -> Result<Self> {
+        Ok(Self { tls: tls.map(Path::to_owned), calls: free_port()? })
+    }
+
+    /// Where it serves gRPC: `https://localhost:PORT`.
+    pub fn endpoint(&self) -> String {
+        format!("https://localhost:{}", self.calls)
+    }
 }
 
 impl Process {
@@ -46,10 +68,24 @@ impl Process {
         program: &Path,
         flags: &[String],
     ) -> Result<Self> {
+        Self::start_at(plane, controller, program, flags, Place::new(None)?).await
+    }
+
+    /// As [`Self::start`], with certificates and a port that are given.
+    pub async fn start_at(
+        plane: &ControlPlane,
+        controller: Controller,
+        program: &Path,
+        flags: &[String],
+        mut place: Place,
+    ) -> Result<Self> {
         let name = controller.name();
         let folder = TempDir::new().context("a folder for a controller")?;
-        install::certificates(folder.path())?;
-        let (admin, calls) = (free_port()?, free_port()?);
+        if place.tls.is_none() {
+            install::certificates(folder.path())?;
+        }
+        let tls = place.tls.get_or_insert_with(|| folder.path().to_owned()).clone();
+        let admin = free_port()?;
         let log = File::create(folder.path().join("log")).context("making a log")?;
         let mut command = mortal::command(program);
         command.args(["--namespace", SYSTEM, "--pod-name", &format!("{name}-0")]);
@@ -57,12 +93,12 @@ impl Process {
             "--admin-addr",
             &format!("127.0.0.1:{admin}"),
             "--grpc-addr",
-            &format!("127.0.0.1:{calls}"),
+            &format!("127.0.0.1:{}", place.calls),
         ]);
-        command.arg("--tls-dir").arg(folder.path()).args(flags);
+        command.arg("--tls-dir").arg(tls).args(flags);
         command.env("KUBECONFIG", plane.kubeconfig_as(&install::user(controller))?);
         command.stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log);
-        let mut process = Self { name, child: mortal::spawn(command)?, folder, admin, calls };
+        let mut process = Self { name, child: mortal::spawn(command)?, folder, place, admin };
         process.ready().await?;
         Ok(process)
     }
@@ -96,12 +132,12 @@ impl Process {
 
     /// Where it serves gRPC: `https://localhost:PORT`.
     pub fn endpoint(&self) -> String {
-        format!("https://localhost:{}", self.calls)
+        self.place.endpoint()
     }
 
     /// The certificate of the authority that signed its own, PEM.
     pub fn ca(&self) -> PathBuf {
-        self.folder.path().join("ca.crt")
+        self.place.tls.as_deref().unwrap_or(self.folder.path()).join("ca.crt")
     }
 
     /// Its `/metrics`.
@@ -113,10 +149,12 @@ impl Process {
 
     /// Its resident memory now, in bytes; not that of its children.
     pub fn resident(&self) -> Result<u64> {
-        let path = format!("/proc/{}/status", self.child.id());
-        let text = std::fs::read_to_string(&path)
-            .with_context(|| format!("reading {path}: {} is gone", self.name))?;
-        parse_resident(&text).with_context(|| format!("{path} has no resident memory"))
+        Ok(self.memory()?.resident)
+    }
+
+    /// Its memory; not that of its children.
+    pub fn memory(&self) -> Result<Memory> {
+        proc::memory(self.child.id()).with_context(|| self.name)
     }
 
     /// The resident memory of its children and theirs now, in bytes.
@@ -125,9 +163,10 @@ impl Process {
         let folders = std::fs::read_dir("/proc").into_iter().flatten().flatten();
         for id in folders.filter_map(|folder| folder.file_name().to_str()?.parse::<u32>().ok()) {
             let status = std::fs::read_to_string(format!("/proc/{id}/status")).unwrap_or_default();
-            if let (Some(parent), Some(resident)) = (parse_parent(&status), parse_resident(&status))
+            if let (Some(parent), Some(memory)) =
+                (proc::parse_parent(&status), proc::parse_memory(&status))
             {
-                parents.insert(id, (parent, resident));
+                parents.insert(id, (parent, memory.resident));
             }
         }
         let is_below = |mut id: u32| {
@@ -146,11 +185,7 @@ impl Process {
 
     /// The CPU time that it has used so far; not that of its children.
     pub fn cpu(&self) -> Result<Duration> {
-        let path = format!("/proc/{}/stat", self.child.id());
-        let text = std::fs::read_to_string(&path)
-            .with_context(|| format!("reading {path}: {} is gone", self.name))?;
-        let ticks = parse_ticks(&text).with_context(|| format!("{path} has no CPU time"))?;
-        Ok(Duration::from_secs_f64(ticks as f64 / rustix::param::clock_ticks_per_second() as f64))
+        proc::cpu(self.child.id()).with_context(|| self.name)
     }
 
     /// Asks it to end, as a rollout does, and waits until it has.
@@ -170,45 +205,5 @@ impl Drop for Process {
     fn drop(&mut self) {
         drop(self.child.kill());
         drop(self.child.wait());
-    }
-}
-
-/// `VmRSS` of `/proc/PID/status`, in bytes.
-fn parse_resident(status: &str) -> Option<u64> {
-    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"))?;
-    line.trim().strip_suffix("kB")?.trim().parse::<u64>().ok()?.checked_mul(1024)
-}
-
-/// `PPid` of `/proc/PID/status`.
-fn parse_parent(status: &str) -> Option<u32> {
-    status.lines().find_map(|line| line.strip_prefix("PPid:"))?.trim().parse().ok()
-}
-
-/// `utime` and `stime` of `/proc/PID/stat` together, in clock ticks. A program's name may hold
-/// spaces and parentheses, so fields are counted from the last parenthesis.
-fn parse_ticks(stat: &str) -> Option<u64> {
-    let (_, after) = stat.rsplit_once(')')?;
-    // `state` is field 3 of proc(5), `utime` field 14, `stime` field 15.
-    let mut fields = after.split_whitespace().skip(11);
-    let (user, system): (u64, u64) = (fields.next()?.parse().ok()?, fields.next()?.parse().ok()?);
-    user.checked_add(system)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn memory_and_time_are_read_from_proc() {
-        assert_eq!(
-            parse_resident("Name:\tx\nVmHWM:\t 300 kB\nVmRSS:\t   256 kB\nRssAnon:\t 1 kB\n"),
-            Some(262_144)
-        );
-        assert_eq!(parse_resident("Name:\tx\n"), None);
-        assert_eq!(parse_parent("Name:\tx\nPPid:\t41\n"), Some(41));
-        let stat =
-            "42 (a) S (b) S 1 42 42 0 -1 4194560 5 0 0 0 700 31 9 9 20 0 1 0 987654 2650112 222";
-        assert_eq!(parse_ticks(stat), Some(731));
-        assert_eq!(parse_ticks("42 (x) S 1"), None);
     }
 }

@@ -20,6 +20,11 @@ pub async fn control_plane_binaries() -> Result<PathBuf> {
     apart(|| Programs::ControlPlane.provide()).await
 }
 
+/// The folder that holds the programs of a control plane, the scheduler and kwok.
+pub async fn fake_node_binaries() -> Result<PathBuf> {
+    apart(|| Programs::FakeNodes.provide()).await
+}
+
 /// The folder that holds every program of a cluster with a node but runc.
 pub async fn node_binaries() -> Result<PathBuf> {
     apart(|| Programs::Node.provide()).await

@@ -8,7 +8,7 @@ use anyhow::{Context, Result};
 use gastown_cluster::control_plane::{ControlPlane, Options};
 use gastown_fakes::kubelet::{Exit, Outcome, TestKubelet};
 use k8s_openapi::api::core::v1::{ConfigMap, Node, Pod, ServiceAccount};
-use kube::api::{Api, DeleteParams, ListParams, PostParams};
+use kube::api::{Api, DeleteParams, ListParams, Patch, PatchParams, PostParams};
 use kube::runtime::wait::{await_condition, conditions};
 use kube::{Client, ResourceExt};
 use serde_json::json;
@@ -123,6 +123,40 @@ async fn a_finished_pod_shows_each_containers_message_where_the_kubelet_puts_it(
         message(&status.container_statuses.unwrap_or_default(), 0).as_deref(),
         Some("drained")
     );
+    Ok(())
+}
+
+#[tokio::test]
+async fn on_a_fake_node_a_pod_runs_until_it_is_drained_and_is_gone_when_it_is_deleted() -> Result<()>
+{
+    let plane = ControlPlane::start(Options { fake_nodes: 2, ..Options::default() }).await?;
+    let client = plane.client()?;
+    let namespace = plane.namespace().await?;
+    let accounts: Api<ServiceAccount> = Api::namespaced(client.clone(), &namespace);
+    await_condition(accounts, "default", |a: Option<&ServiceAccount>| a.is_some()).await?;
+    let api: Api<Pod> = Api::namespaced(client, &namespace);
+    api.create(&PostParams::default(), &polecat_pod()?).await?;
+    let is = |phase: &'static str| {
+        move |pod: Option<&Pod>| {
+            pod.and_then(|p| p.status.as_ref()).is_some_and(|s| s.phase.as_deref() == Some(phase))
+        }
+    };
+    let running = await_condition(api.clone(), "polecat-a", is("Running")).await?;
+    let status = running.and_then(|pod| pod.status).context("a status")?;
+    let states = status
+        .init_container_statuses
+        .iter()
+        .flatten()
+        .chain(status.container_statuses.iter().flatten());
+    let runs: Vec<bool> =
+        states.map(|c| c.state.as_ref().is_some_and(|state| state.running.is_some())).collect();
+    assert_eq!(runs, [false, true, true], "git-init is done, git-sync and claude run");
+    let drain = json!({"metadata": {"annotations": {"gastown.io/drain": "test"}}});
+    api.patch("polecat-a", &PatchParams::default(), &Patch::Merge(&drain)).await?;
+    let ended = await_condition(api.clone(), "polecat-a", is("Succeeded")).await?;
+    let uid = ended.and_then(|pod| pod.uid()).context("a uid")?;
+    api.delete("polecat-a", &DeleteParams::default()).await?;
+    await_condition(api, "polecat-a", conditions::is_deleted(&uid)).await?;
     Ok(())
 }
 

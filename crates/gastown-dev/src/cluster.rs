@@ -13,6 +13,7 @@ pub async fn run(command: ClusterCommand) -> Result<()> {
         ClusterCommand::Up { folder, nodes } => {
             let nodes = match nodes {
                 NodesArg::Kubelet => Nodes::Kubelet,
+                NodesArg::Kwok(count) => Nodes::Kwok(count),
                 NodesArg::None => Nodes::None,
             };
             Cluster::up(Options { dir: dir(folder)?, nodes }, &print).await?;

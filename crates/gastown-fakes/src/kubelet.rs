@@ -299,9 +299,9 @@ impl TestKubelet {
 
     /// Binds the pod to the node as the scheduler would, once.
     async fn bind(&self, pod: &Pod) -> Result<()> {
+        let is_bound = |pod: &Pod| pod.spec.as_ref().is_some_and(|s| s.node_name.is_some());
         let api = self.api_of(pod)?;
-        let now = api.get(&pod.name_any()).await?;
-        if now.spec.as_ref().is_some_and(|s| s.node_name.is_some()) {
+        if is_bound(pod) || is_bound(&api.get(&pod.name_any()).await?) {
             return Ok(());
         }
         let target = json!({"apiVersion": "v1", "kind": "Node", "name": self.node().await?});

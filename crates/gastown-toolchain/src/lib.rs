@@ -23,7 +23,9 @@ use anyhow::{Context, Result};
 pub use claude_code::{
     CLAUDE_CODE_VERSION, NpmPackage, claude_code, claude_code_package, has_claude_code,
 };
-use parts::{CNI, CONTAINERD, CONTROL_PLANE, COREDNS, ETCD, HELM, KUBE_ROUTER, NODE, Part};
+use parts::{
+    CNI, CONTAINERD, CONTROL_PLANE, COREDNS, ETCD, HELM, KUBE_ROUTER, KWOK, NODE, Part, SCHEDULER,
+};
 pub use tail::tail;
 
 /// The version that the Kubernetes binaries report, and that nodes show.
@@ -36,6 +38,8 @@ pub enum Programs {
     Helm,
     /// etcd, kube-apiserver, kube-controller-manager and kubectl.
     ControlPlane,
+    /// The control plane's, the scheduler and kwok.
+    FakeNodes,
     /// The control plane's, the scheduler, kubelet, kube-proxy, containerd with its shim and
     /// client, the CNI plugins, CoreDNS and kube-router.
     Node,
@@ -55,9 +59,17 @@ impl Programs {
         match self {
             Self::Helm => vec![&HELM],
             Self::ControlPlane => vec![&CONTROL_PLANE, &ETCD],
-            Self::Node => {
-                vec![&CONTROL_PLANE, &NODE, &CONTAINERD, &COREDNS, &KUBE_ROUTER, &ETCD, &CNI]
-            }
+            Self::FakeNodes => vec![&CONTROL_PLANE, &SCHEDULER, &ETCD, &KWOK],
+            Self::Node => vec![
+                &CONTROL_PLANE,
+                &SCHEDULER,
+                &NODE,
+                &CONTAINERD,
+                &COREDNS,
+                &KUBE_ROUTER,
+                &ETCD,
+                &CNI,
+            ],
         }
     }
 
@@ -69,7 +81,7 @@ impl Programs {
                 let assets = PathBuf::from(std::env::var_os("KUBEBUILDER_ASSETS")?);
                 self.parts().iter().all(|part| part.is_in(&assets)).then_some(assets)
             }
-            Self::Node => None,
+            Self::FakeNodes | Self::Node => None,
         }
     }
 
@@ -127,12 +139,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_node_has_the_programs_of_a_control_plane() {
+    fn nodes_have_the_programs_of_a_control_plane() {
         let names = |programs: Programs| -> Vec<&str> {
             programs.parts().into_iter().flat_map(Part::binaries).map(|(_, name)| name).collect()
         };
-        let node = names(Programs::Node);
-        assert!(names(Programs::ControlPlane).iter().all(|name| node.contains(name)), "{node:?}");
+        for nodes in [names(Programs::Node), names(Programs::FakeNodes)] {
+            let has = |name| nodes.contains(name);
+            assert!(names(Programs::ControlPlane).iter().all(has), "{nodes:?}");
+        }
     }
 
     #[test]

@@ -111,14 +111,30 @@ pub static CONTROL_PLANE: Part = Part {
     ..KUBERNETES
 };
 
+pub static SCHEDULER: Part = Part {
+    name: "scheduler",
+    programs: &[("k8s.io/kubernetes/cmd/kube-scheduler", None)],
+    expected: Duration::from_secs(10),
+    ..KUBERNETES
+};
+
+/// Nodes and pods without machines.
+pub static KWOK: Part = Part {
+    name: "kwok",
+    files: files!("kwok": "go.mod", "go.sum"),
+    programs: &[("sigs.k8s.io/kwok/cmd/kwok", None)],
+    tags: "",
+    ldflags: "",
+    expected: Duration::from_secs(62),
+};
+
 pub static NODE: Part = Part {
     name: "node",
     programs: &[
-        ("k8s.io/kubernetes/cmd/kube-scheduler", None),
         ("k8s.io/kubernetes/cmd/kubelet", None),
         ("k8s.io/kubernetes/cmd/kube-proxy", None),
     ],
-    expected: Duration::from_secs(27),
+    expected: Duration::from_secs(22),
     ..KUBERNETES
 };
 
@@ -183,8 +199,18 @@ pub static HELM: Part = Part {
 
 /// Every part.
 #[cfg(test)]
-pub static ALL: [&Part; 8] =
-    [&ETCD, &CONTROL_PLANE, &NODE, &CONTAINERD, &CNI, &COREDNS, &KUBE_ROUTER, &HELM];
+pub static ALL: [&Part; 10] = [
+    &ETCD,
+    &CONTROL_PLANE,
+    &SCHEDULER,
+    &KWOK,
+    &NODE,
+    &CONTAINERD,
+    &CNI,
+    &COREDNS,
+    &KUBE_ROUTER,
+    &HELM,
+];
 
 #[cfg(test)]
 mod tests {

@@ -22,7 +22,7 @@ use crate::control_plane::flags::{self, Kind, Layout};
 use crate::control_plane::identity::Identity;
 use crate::control_plane::pki::{Authority, write_private};
 use crate::control_plane::{audit, kubeconfig, listens, load, ready, write_credentials_of};
-use crate::toolchain;
+use crate::{kwok, toolchain};
 
 /// How long each part may take to be ready.
 const PART_LIMIT: Duration = Duration::from_mins(3);
@@ -50,8 +50,10 @@ impl Launch<'_> {
         }
         (self.progress)("starting etcd, kube-apiserver and kube-controller-manager");
         let client = self.control_plane(layout, &admin).await?;
-        if self.state.nodes == Nodes::Kubelet {
-            self.node(&client).await?;
+        match self.state.nodes {
+            Nodes::Kubelet => self.node(&client).await?,
+            Nodes::Kwok(count) => self.fake_nodes(&client, &admin, count).await?,
+            Nodes::None => {}
         }
         self.state.complete = true;
         self.state.write(&self.paths.dir)
@@ -98,6 +100,13 @@ impl Launch<'_> {
             .write(&pki, "kubelet-serving")
     }
 
+    async fn fake_nodes(&mut self, client: &Client, admin: &Path, count: u16) -> Result<()> {
+        (self.progress)(&format!("starting kube-scheduler and kwok with {count} nodes"));
+        self.spawn("kube-scheduler", &flags::scheduler(admin))?;
+        self.spawn(kwok::NAME, &kwok::flags(admin, &self.paths.dir)?)?;
+        self.wait_for("the nodes", Box::pin(kwok::nodes(client, count))).await
+    }
+
     async fn node(&mut self, client: &Client) -> Result<()> {
         let resolv_conf = config::resolv_conf(|path| std::fs::read_to_string(path).ok());
         self.write_node_configuration(&resolv_conf)?;
@@ -107,11 +116,8 @@ impl Launch<'_> {
         self.wait("containerd", async || images::ctr(&paths, &["version"]).await.is_ok()).await?;
         images::load_own(&self.paths, snapshotter(&self.paths.dir)).await?;
         (self.progress)("starting kube-scheduler, kube-proxy and kubelet");
-        let scheduler = format!("--kubeconfig={}", self.file("pki/kube-scheduler.kubeconfig"));
-        self.spawn(
-            "kube-scheduler",
-            &[scheduler, "--leader-elect=false".into(), "--secure-port=0".into()],
-        )?;
+        let scheduler = self.paths.pki().join("kube-scheduler.kubeconfig");
+        self.spawn("kube-scheduler", &flags::scheduler(&scheduler))?;
         self.spawn("kube-proxy", &[format!("--config={}", self.file("kube-proxy.json"))])?;
         self.spawn("kubelet", &self.kubelet_flags())?;
         dns::apply(client, &resolv_conf).await?;
@@ -246,7 +252,7 @@ impl Launch<'_> {
 pub fn layout(paths: &Paths, nodes: Nodes) -> Result<Layout> {
     let address = match nodes {
         Nodes::Kubelet => NODE_ADDRESS,
-        Nodes::None => Ipv4Addr::LOCALHOST,
+        Nodes::Kwok(_) | Nodes::None => Ipv4Addr::LOCALHOST,
     };
     Ok(Layout {
         pki: paths.pki(),
@@ -257,6 +263,7 @@ pub fn layout(paths: &Paths, nodes: Nodes) -> Result<Layout> {
         services: SERVICE_RANGE.into(),
         kind: match nodes {
             Nodes::Kubelet => Kind::Cluster,
+            Nodes::Kwok(_) => Kind::FakeNodes,
             Nodes::None => Kind::Plane,
         },
     })

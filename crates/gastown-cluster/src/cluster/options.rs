@@ -15,6 +15,9 @@ pub enum Nodes {
     /// One node, this machine: containerd, kubelet, kube-proxy, cluster DNS. Needs root.
     #[default]
     Kubelet,
+    /// This many nodes that are objects alone: pods are Running at once, and run until they are drained
+    /// or their status is written. No container ever starts.
+    Kwok(u16),
     /// No node: a control plane alone, where pods stay Pending.
     None,
 }

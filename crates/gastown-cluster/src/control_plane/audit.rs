@@ -21,7 +21,9 @@ pub fn flags(name: &str, dir: &Path) -> Result<Vec<String>> {
     folder.map_or_else(|| Ok(Vec::new()), |folder| flags_of(&folder, name, dir))
 }
 
-fn flags_of(folder: &Path, name: &str, dir: &Path) -> Result<Vec<String>> {
+/// The flags of an API server that leaves its record as `name` in `folder`; the policy is written to
+/// `dir`.
+pub fn flags_of(folder: &Path, name: &str, dir: &Path) -> Result<Vec<String>> {
     let policy = dir.join("audit-policy.json");
     std::fs::write(&policy, POLICY).with_context(|| format!("writing {}", policy.display()))?;
     Ok(vec![
@@ -29,6 +31,8 @@ fn flags_of(folder: &Path, name: &str, dir: &Path) -> Result<Vec<String>> {
         format!("--audit-log-path={}", folder.join(format!("{name}.log")).display()),
         // Written before the answer is sent: a server that is killed has left all of it.
         "--audit-log-mode=blocking".into(),
+        // In MiB: one file, however long it gets.
+        "--audit-log-maxsize=100000".into(),
     ])
 }
 

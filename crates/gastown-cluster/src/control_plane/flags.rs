@@ -29,6 +29,8 @@ pub enum Kind {
     Plane,
     /// A cluster as people know it.
     Cluster,
+    /// A cluster with nodes that are objects alone; nobody reaches it from another machine.
+    FakeNodes,
 }
 
 /// The controllers of a plane: owners' children are collected, namespaces go away, Jobs make pods.
@@ -91,6 +93,8 @@ pub fn apiserver(layout: &Layout) -> Vec<String> {
             format!("--kubelet-client-certificate={}", layout.pem("admin.crt")),
             format!("--kubelet-client-key={}", layout.pem("admin.key")),
         ]),
+        Kind::FakeNodes => flags
+            .extend(["--authorization-mode=RBAC".into(), "--endpoint-reconciler-type=none".into()]),
     }
     flags
 }
@@ -109,12 +113,24 @@ pub fn controller_manager(layout: &Layout) -> Vec<String> {
     ];
     match layout.kind {
         Kind::Plane => flags.push(format!("--controllers={PLANE_CONTROLLERS}")),
-        Kind::Cluster => flags.extend([
+        Kind::Cluster | Kind::FakeNodes => flags.extend([
             format!("--root-ca-file={}", layout.pem("ca.crt")),
             format!("--service-account-private-key-file={}", layout.pem("service-accounts.key")),
         ]),
     }
     flags
+}
+
+/// The scheduler, which needs no port either. Its own limit of 50 requests a second would be what a
+/// crowd of pods waits for.
+pub fn scheduler(kubeconfig: &Path) -> Vec<String> {
+    vec![
+        format!("--kubeconfig={}", shown(kubeconfig)),
+        "--leader-elect=false".into(),
+        "--secure-port=0".into(),
+        "--kube-api-qps=500".into(),
+        "--kube-api-burst=1000".into(),
+    ]
 }
 
 fn shown(path: &Path) -> String {
@@ -139,7 +155,7 @@ mod tests {
 
     #[test]
     fn both_kinds_refuse_what_rbac_does_not_allow() {
-        for kind in [Kind::Plane, Kind::Cluster] {
+        for kind in [Kind::Plane, Kind::Cluster, Kind::FakeNodes] {
             let flags = apiserver(&layout(kind));
             let mode = flags.iter().find(|f| f.starts_with("--authorization-mode=")).unwrap();
             assert!(mode.contains("RBAC") && !mode.contains("AlwaysAllow"), "{mode}");
@@ -152,7 +168,7 @@ mod tests {
             apiserver(&layout(kind)).iter().any(|f| f.starts_with("--disable-admission-plugins"))
         };
         assert!(disables(Kind::Plane));
-        assert!(!disables(Kind::Cluster));
+        assert!(!disables(Kind::Cluster) && !disables(Kind::FakeNodes));
     }
 
     #[test]
