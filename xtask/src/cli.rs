@@ -280,6 +280,9 @@ pub enum Bench {
     /// One refinery-ctl: how long landings take, alone and beside rigs that nothing can be done for,
     /// what they cost, and what large files and long histories cost.
     Landings(LandingsArgs),
+    /// All six controllers with a crowd of polecats on fake nodes: how long each step of a life takes,
+    /// what it costs, and what is asked of the API server.
+    Fleet(FleetArgs),
 }
 
 /// Flags of `cargo xtask bench demo|boltons`.
@@ -333,6 +336,69 @@ pub struct LandingsArgs {
     /// The size of a file that is merged with one that differs from it, in MiB.
     #[arg(long, default_value_t = 400, value_parser = clap::value_parser!(u32).range(1..=4096))]
     pub file_mib: u32,
+}
+
+/// Flags of `cargo xtask bench fleet`.
+#[derive(Clone, Debug, clap::Args)]
+pub struct FleetArgs {
+    /// How many polecats there are at a time.
+    #[arg(long, default_value_t = 100, value_parser = clap::value_parser!(u32).range(1..=20_000))]
+    pub polecats: u32,
+    /// How many rigs they are spread over.
+    #[arg(long, default_value_t = 2, value_parser = clap::value_parser!(u32).range(1..=1000))]
+    pub rigs: u32,
+    /// How many polecats of a rig may run at a time, at most 100; by default all of them.
+    #[arg(long, value_parser = clap::value_parser!(u32).range(1..=100))]
+    pub cap: Option<u32>,
+    /// How many polecats a second are created in `create`.
+    #[arg(long, default_value_t = 5.0)]
+    pub rate: f64,
+    /// How many polecats are created in `create`; by default all, at most 100.
+    #[arg(long, value_parser = clap::value_parser!(u32).range(1..=20_000))]
+    pub alone: Option<u32>,
+    /// Seconds over which the pods end in `ends`.
+    #[arg(long, default_value_t = 60, value_parser = clap::value_parser!(u32).range(1..=3600))]
+    pub spread: u32,
+    /// Seconds for which nothing changes in `idle`.
+    #[arg(long, default_value_t = 60, value_parser = clap::value_parser!(u32).range(1..=3600))]
+    pub idle_seconds: u32,
+    /// Each rig has a store of beads, and each bead a Convoy of its own.
+    #[arg(long)]
+    pub convoys: bool,
+    /// What is measured, in this order. What a phase needs and is not there is made before it, and not
+    /// measured.
+    #[arg(long, value_enum, value_delimiter = ',',
+        default_values = ["create", "burst", "idle", "ends", "restart", "delete"])]
+    pub phases: Vec<FleetPhase>,
+    /// How many fake nodes there are.
+    #[arg(long, default_value_t = 10, value_parser = clap::value_parser!(u16).range(1..=1000))]
+    pub nodes: u16,
+    /// Compile the controllers as they are published, with optimisations.
+    #[arg(long)]
+    pub release: bool,
+    /// Compare the requests of a life with the committed table, and fail when they have grown.
+    #[arg(long)]
+    pub check: bool,
+    /// Write that table anew.
+    #[arg(long, conflicts_with = "check")]
+    pub write_counts: bool,
+}
+
+/// A phase of `cargo xtask bench fleet`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, ValueEnum)]
+pub enum FleetPhase {
+    /// Polecats are created one after the other, `--rate` a second.
+    Create,
+    /// All polecats are created at once.
+    Burst,
+    /// Nothing changes.
+    Idle,
+    /// All pods end, evenly over `--spread` seconds.
+    Ends,
+    /// All controllers are killed, all pods end, and the controllers start again.
+    Restart,
+    /// All polecats are deleted.
+    Delete,
 }
 
 #[cfg(test)]

@@ -85,6 +85,10 @@ impl Needs {
             }
             Command::Demo(_) => Self::play(),
             Command::Bench(args) => match &args.bench {
+                Bench::Fleet(fleet) => {
+                    let programs = vec![Programs::FakeNodes];
+                    Self { programs, binaries: !fleet.release, ..Self::default() }
+                }
                 Bench::Demo(_) | Bench::Boltons(_) => Self::play(),
                 Bench::Streams(_) | Bench::Beads(_) | Bench::Landings(_) => {
                     Self { programs: vec![Programs::ControlPlane], ..Self::default() }
@@ -172,6 +176,7 @@ mod tests {
         assert_eq!(needs("gen --check").programs, []);
         assert_eq!(needs("cluster up --nodes none").programs, [Programs::ControlPlane]);
         assert_eq!(needs("cluster up --nodes kwok:3").programs, [Programs::FakeNodes]);
+        assert!(needs("bench fleet").binaries && !needs("bench fleet --release").binaries);
         assert!(!needs("demo --kubeconfig x").node && !needs("demo --kubeconfig x").binaries);
         assert!(needs("demo").node && needs("demo").binaries && needs("demo").claude_code);
         assert!(!needs("test unit").claude_code && needs("test unit").programs.is_empty());

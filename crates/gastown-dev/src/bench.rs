@@ -2,14 +2,17 @@
 //!
 //! `demo` and `boltons` land changes on a cluster: it is up, the images are on its node and the
 //! controllers run before the clock starts. `streams`, `beads` and `landings` load one controller, a
-//! process of its own on a control plane without a node.
+//! process of its own on a control plane without a node. `fleet` loads all of them, on a control plane
+//! with fake nodes.
 
 mod beads;
 mod figures;
+mod fleet;
 mod landings;
 mod metrics;
 mod plan;
 mod spread;
+mod store;
 mod streams;
 
 use anyhow::{Context, Result, bail};
@@ -24,6 +27,7 @@ pub async fn run(args: BenchArgs, handover: Handover) -> Result<()> {
         Bench::Streams(own) => unless_interrupted(Box::pin(streams::run(own))).await?,
         Bench::Beads(own) => unless_interrupted(Box::pin(beads::run(own))).await?,
         Bench::Landings(own) => unless_interrupted(Box::pin(landings::run(own))).await?,
+        Bench::Fleet(own) => unless_interrupted(Box::pin(fleet::run(own))).await?,
     };
     println!("\n{}", figures.table);
     if let Some(path) = &args.json {

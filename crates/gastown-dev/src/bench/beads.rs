@@ -1,7 +1,6 @@
 //! `cargo xtask bench beads`: one beadstore-ctl with a large store in git.
 
 mod client;
-mod store;
 
 use std::path::Path;
 use std::time::{Duration, Instant};
@@ -28,6 +27,7 @@ use xtask::cli::BeadsArgs;
 use super::figures::{Figures, mebibytes, program};
 use super::metrics;
 use super::spread::Spread;
+use super::store;
 use client::caller;
 
 /// Where the BeadStores are.

@@ -1,5 +1,6 @@
 //! What the benches share.
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use anyhow::{Context, Result};
@@ -27,11 +28,18 @@ impl Figures {
 
 /// A program of this workspace, built as for its image.
 pub async fn program(name: &'static str) -> Result<PathBuf> {
+    let mut built = programs(&[name], Build::Dev).await?;
+    built.remove(name).with_context(|| format!("{name} was not built"))
+}
+
+/// Programs of this workspace by name, built together as for their images.
+pub async fn programs(names: &[&'static str], build: Build) -> Result<BTreeMap<String, PathBuf>> {
+    let names = names.iter().copied().collect();
     let built = tokio::task::spawn_blocking(move || {
         util::need_debian(&[("strip", "binutils")])?;
-        images::compile(&[name].into(), Build::Dev)
+        images::compile(&names, build)
     });
-    built.await??.remove(name).with_context(|| format!("{name} was not built"))
+    built.await?
 }
 
 /// Bytes as MiB.

@@ -13,7 +13,7 @@ use tokio::process::Command;
 /// The prefix of every bead's id.
 pub const PREFIX: &str = "gt";
 /// One of this many beads is open and waits for no other.
-const FREE: usize = 8;
+pub const FREE: usize = 8;
 /// When the first bead was written; each later one follows a minute after.
 const FIRST: Timestamp = Timestamp::constant(1_735_689_600, 0);
 /// The committer on the write branch: beadstore-ctl reads only its own commits again from the

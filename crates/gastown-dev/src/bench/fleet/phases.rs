@@ -1,0 +1,291 @@
+//! The phases: what each needs, does and measures.
+
+use std::collections::BTreeMap;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, Result};
+use gastown_cluster::control_plane::ControlPlane;
+use gastown_cluster::proc::Memory;
+use serde::Serialize;
+use xtask::cli::{FleetArgs, FleetPhase};
+
+use super::super::spread::Spread;
+use super::audit::{self, Requests, is_by_work};
+use super::controllers::Controllers;
+use super::lives::Lives;
+use super::observe::{Life, Observer};
+use super::usage::{Usage, Used};
+
+/// How long a phase may take for its first life, and how much longer for each further one.
+const LIMIT: (Duration, Duration) = (Duration::from_mins(1), Duration::from_millis(400));
+/// A phase is over when the controllers have asked for nothing for as long as this.
+const QUIET: Duration = Duration::from_secs(3);
+/// They may write by time; no longer than this is waited for them.
+const QUIET_LIMIT: Duration = Duration::from_secs(30);
+
+/// What a phase measured.
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Phase {
+    name: String,
+    /// How many lives took part.
+    pub lives: usize,
+    /// From its first action until everything that it waits for was seen, in seconds.
+    pub seconds: f64,
+    /// Durations of each life, by what they are.
+    pub spreads: BTreeMap<&'static str, Option<Spread>>,
+    /// CPU time, until the controllers were quiet.
+    pub used: Used,
+    /// Memory of each controller at the end.
+    pub memory: BTreeMap<&'static str, Resident>,
+    /// Requests to the API server until the controllers were quiet.
+    #[serde(serialize_with = "as_list")]
+    pub requests: Requests,
+}
+
+/// The memory of a controller, in bytes.
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Resident {
+    /// What is resident now.
+    pub now: u64,
+    /// The most that was since it started.
+    pub peak: u64,
+}
+
+impl Phase {
+    /// The phase's name.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// Whether it is this one.
+    pub fn is(&self, phase: FleetPhase) -> bool {
+        self.name == name(phase)
+    }
+}
+
+fn name(phase: FleetPhase) -> String {
+    format!("{phase:?}").to_lowercase()
+}
+
+fn as_list<S: serde::Serializer>(requests: &Requests, to: S) -> Result<S::Ok, S::Error> {
+    #[derive(Serialize)]
+    struct Row<'a> {
+        #[serde(flatten)]
+        request: &'a audit::Request,
+        count: u64,
+    }
+    to.collect_seq(requests.iter().map(|(request, count)| Row { request, count: *count }))
+}
+
+/// What exists.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Crowd {
+    None,
+    /// Polecats whose pods run.
+    Live,
+    /// Polecats that are Done.
+    Done,
+}
+
+/// A run of phases, one after the other.
+pub struct Run<'a> {
+    args: &'a FleetArgs,
+    plane: &'a ControlPlane,
+    controllers: &'a mut Controllers,
+    lives: Lives<'a>,
+    observer: &'a Observer,
+    crowd: Crowd,
+    /// How far the record of requests was read.
+    read: u64,
+}
+
+impl<'a> Run<'a> {
+    /// Nothing exists yet.
+    pub fn new(
+        args: &'a FleetArgs,
+        plane: &'a ControlPlane,
+        controllers: &'a mut Controllers,
+        lives: Lives<'a>,
+        observer: &'a Observer,
+    ) -> Self {
+        Self { args, plane, controllers, lives, observer, crowd: Crowd::None, read: 0 }
+    }
+
+    /// Runs a phase: what it needs first, not measured.
+    pub async fn phase(&mut self, phase: FleetPhase) -> Result<Phase> {
+        self.prepare(phase).await?;
+        self.quiet().await?;
+        println!("fleet: {}", name(phase));
+        self.requests()?;
+        if phase == FleetPhase::Restart {
+            self.controllers.kill();
+        }
+        let before = Usage::now(self.plane, self.controllers)?;
+        let seconds = match phase {
+            FleetPhase::Create => self.create().await?,
+            FleetPhase::Burst => self.burst().await?,
+            FleetPhase::Idle => self.idle().await,
+            FleetPhase::Ends => self.ends().await?,
+            FleetPhase::Restart => self.restart().await?,
+            FleetPhase::Delete => self.delete().await?,
+        }
+        .as_secs_f64();
+        let requests = match phase {
+            FleetPhase::Idle => self.requests()?,
+            _ => self.quiet().await?,
+        };
+        let used = Usage::now(self.plane, self.controllers)?.since(&before);
+        let resident = |m: Memory| Resident { now: m.resident, peak: m.peak };
+        let memory = self.controllers.memory()?.into_iter();
+        let lives = self.observer.board().lives.len();
+        Ok(Phase {
+            name: name(phase),
+            lives,
+            seconds,
+            spreads: self.spreads(phase),
+            used,
+            memory: memory.map(|(name, memory)| (name, resident(memory))).collect(),
+            requests,
+        })
+    }
+
+    /// How long the controllers may take for all polecats.
+    fn limit(&self) -> Duration {
+        LIMIT.0 + LIMIT.1 * self.args.polecats
+    }
+
+    fn polecats(&self) -> usize {
+        self.args.polecats as usize
+    }
+
+    async fn prepare(&mut self, phase: FleetPhase) -> Result<()> {
+        match phase {
+            FleetPhase::Create | FleetPhase::Burst => self.clear().await,
+            FleetPhase::Delete if self.lives.present() == self.polecats() => Ok(()),
+            FleetPhase::Idle | FleetPhase::Ends | FleetPhase::Restart
+                if self.crowd == Crowd::Live && self.lives.present() == self.polecats() =>
+            {
+                Ok(())
+            }
+            _ => {
+                self.clear().await?;
+                self.burst().await.map(drop)
+            }
+        }
+    }
+
+    async fn clear(&mut self) -> Result<()> {
+        if self.crowd != Crowd::None {
+            self.delete().await?;
+        }
+        Ok(())
+    }
+
+    async fn create(&mut self) -> Result<Duration> {
+        let count = self.args.alone.map_or(self.polecats().min(100), |count| count as usize);
+        let begun = Instant::now();
+        self.crowd = Crowd::Live;
+        self.lives.paced(count, self.args.rate).await?;
+        let all = self.observer.until(self.limit(), "all pods run", |c| c.running == count).await?;
+        Ok(all - begun)
+    }
+
+    async fn burst(&mut self) -> Result<Duration> {
+        let count = self.polecats();
+        let begun = Instant::now();
+        self.crowd = Crowd::Live;
+        self.lives.burst(count).await?;
+        let all =
+            self.observer.until(self.limit(), "all pods exist", |c| c.started == count).await?;
+        self.observer.until(self.limit(), "all pods run", |c| c.running == count).await?;
+        Ok(all - begun)
+    }
+
+    async fn idle(&self) -> Duration {
+        let time = Duration::from_secs(self.args.idle_seconds.into());
+        tokio::time::sleep(time).await;
+        time
+    }
+
+    async fn ends(&mut self) -> Result<Duration> {
+        let begun = Instant::now();
+        self.crowd = Crowd::Done;
+        self.lives.end(Duration::from_secs(self.args.spread.into())).await?;
+        Ok(self.all_done().await? - begun)
+    }
+
+    /// The controllers are dead already.
+    async fn restart(&mut self) -> Result<Duration> {
+        self.crowd = Crowd::Done;
+        self.lives.end(Duration::ZERO).await?;
+        let begun = Instant::now();
+        self.controllers.start(self.plane).await?;
+        Ok(self.all_done().await? - begun)
+    }
+
+    async fn all_done(&self) -> Result<Instant> {
+        let count = self.polecats();
+        let done = self.observer.until(self.limit(), "all are Done", |c| c.done == count).await?;
+        if !self.args.convoys {
+            return Ok(done);
+        }
+        self.observer.until(self.limit(), "all convoys are Complete", |c| c.complete == count).await
+    }
+
+    async fn delete(&mut self) -> Result<Duration> {
+        let begun = Instant::now();
+        self.crowd = Crowd::None;
+        self.lives.delete().await?;
+        let gone = |c: &super::observe::Counts| c.polecats == 0 && c.pods == 0;
+        Ok(self.observer.until(self.limit(), "all are gone", gone).await? - begun)
+    }
+
+    fn spreads(&self, phase: FleetPhase) -> BTreeMap<&'static str, Option<Spread>> {
+        let of = |from: fn(&Life) -> Option<Instant>, to: fn(&Life) -> Option<Instant>| {
+            let board = self.observer.board();
+            let took = board
+                .lives
+                .values()
+                .filter_map(|life| Some(to(life)?.saturating_duration_since(from(life)?)));
+            Spread::of(took.collect())
+        };
+        match phase {
+            FleetPhase::Create | FleetPhase::Burst => [
+                ("create to pod", of(|l| l.created, |l| l.pod)),
+                ("create to Running", of(|l| l.created, |l| l.running)),
+            ]
+            .into(),
+            FleetPhase::Ends if self.args.convoys => [
+                ("pod ended to Done", of(|l| l.ended, |l| l.done)),
+                ("Done to Complete", of(|l| l.done, |l| l.complete)),
+            ]
+            .into(),
+            FleetPhase::Ends => [("pod ended to Done", of(|l| l.ended, |l| l.done))].into(),
+            FleetPhase::Idle | FleetPhase::Restart | FleetPhase::Delete => BTreeMap::new(),
+        }
+    }
+
+    /// The requests since the last call.
+    fn requests(&mut self) -> Result<Requests> {
+        let (requests, read) = audit::read(&self.plane.audit_log(), self.read)
+            .context("the API server's record of requests")?;
+        self.read = read;
+        Ok(requests)
+    }
+
+    /// Waits until the controllers are quiet; returns the requests since the last call.
+    async fn quiet(&mut self) -> Result<Requests> {
+        let begun = Instant::now();
+        let mut all = self.requests()?;
+        loop {
+            tokio::time::sleep(QUIET).await;
+            let more = self.requests()?;
+            audit::add(&mut all, &more);
+            if audit::count(&more, is_by_work) == 0 || begun.elapsed() > QUIET_LIMIT {
+                return Ok(all);
+            }
+        }
+    }
+}
