@@ -16,8 +16,8 @@ pub struct Request {
     pub writer: String,
     /// The verb: `patch` stands for an apply too.
     pub verb: String,
-    /// The resource with its subresource. Leases of the release's namespace are
-    /// `leases (shards)`: they are renewed by time, not by work.
+    /// The resource with its subresource. Leases of replicas are `leases (replicas)`: they are
+    /// renewed by time, not by work.
     pub resource: String,
     /// The code of the answer.
     pub code: u16,
@@ -26,8 +26,8 @@ pub struct Request {
 /// How often each kind was made.
 pub type Requests = BTreeMap<Request, u64>;
 
-/// Leases of the release's namespace.
-pub const SHARDS: &str = "leases (shards)";
+/// Leases of replicas: those of the release's namespace that are not claims.
+pub const REPLICAS: &str = "leases (replicas)";
 
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
@@ -55,6 +55,8 @@ struct ObjectRef {
     subresource: String,
     #[serde(default)]
     namespace: String,
+    #[serde(default)]
+    name: String,
 }
 
 #[derive(Deserialize)]
@@ -95,8 +97,10 @@ fn request(event: Event) -> Option<Request> {
     let account = event.impersonated_user.as_ref().and_then(|u| u.username.strip_prefix(&prefix));
     let program = event.user_agent.split('/').next().filter(|name| !name.is_empty());
     let object = event.object_ref?;
+    let is_claim = object.name.starts_with("claim-");
+    let is_replicas = object.resource == "leases" && object.namespace == SYSTEM && !is_claim;
     let resource = match object.subresource.as_str() {
-        "" if object.resource == "leases" && object.namespace == SYSTEM => SHARDS.to_owned(),
+        "" if is_replicas => REPLICAS.to_owned(),
         "" => object.resource,
         sub => format!("{}/{sub}", object.resource),
     };
@@ -123,7 +127,7 @@ pub fn count(all: &Requests, wanted: impl Fn(&Request) -> bool) -> u64 {
 /// A request of a controller that is not made by time.
 pub fn is_by_work(request: &Request) -> bool {
     Controller::ALL.iter().any(|controller| controller.name() == request.writer)
-        && request.resource != SHARDS
+        && request.resource != REPLICAS
 }
 
 #[cfg(test)]
@@ -171,12 +175,14 @@ mod tests {
     }
 
     #[test]
-    fn leases_of_shards_are_apart_from_those_of_claims() {
-        let of = |namespace| {
-            let object = json!({"resource": "leases", "namespace": namespace});
+    fn leases_of_replicas_are_apart_from_claims() {
+        let of = |namespace, name| {
+            let object = json!({"resource": "leases", "namespace": namespace, "name": name});
             parsed(event("update", "ResponseComplete", &object)).unwrap().resource
         };
-        assert_eq!([of("gastown-system"), of("fleet")], [SHARDS, "leases"]);
+        assert_eq!(of("gastown-system", "polecat-ctl"), REPLICAS);
+        assert_eq!(of("gastown-system", "claim-0a1b"), "leases");
+        assert_eq!(of("fleet", "x"), "leases");
     }
 
     #[test]

@@ -30,7 +30,7 @@ pub struct Phase {
     name: String,
     /// How many lives took part.
     pub lives: usize,
-    /// From its first action until everything that it waits for was seen, in seconds.
+    /// From its first action until what it is about was seen of all lives, in seconds.
     pub seconds: f64,
     /// Durations of each life, by what they are.
     pub spreads: BTreeMap<&'static str, Option<Spread>>,

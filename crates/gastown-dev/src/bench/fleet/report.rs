@@ -8,7 +8,7 @@ use serde::Serialize;
 use xtask::cli::FleetPhase;
 
 use super::super::figures::mebibytes;
-use super::audit::{self, Requests, SHARDS, count, is_by_work};
+use super::audit::{self, REPLICAS, Requests, count, is_by_work};
 use super::phases::Phase;
 
 /// What was measured.
@@ -100,15 +100,15 @@ fn of_phase(phase: &Phase) -> String {
 fn requests(phase: &Phase) -> String {
     let of = |code: u16| count(&phase.requests, |r| is_by_work(r) && r.code == code);
     let work = count(&phase.requests, is_by_work);
-    let shards = count(&phase.requests, |r| r.resource == SHARDS);
+    let leases = count(&phase.requests, |r| r.resource == REPLICAS);
     let each = if phase.is(FleetPhase::Idle) {
-        format!("{:.1} a minute with leases", (work + shards) as f64 * 60.0 / phase.seconds)
+        format!("{:.1} a minute with leases", (work + leases) as f64 * 60.0 / phase.seconds)
     } else {
         format!("{:.2} a life", work as f64 / phase.lives.max(1) as f64)
     };
     let all = count(&phase.requests, |_| true);
     format!(
-        "{work} of the controllers ({each}; {} answered 404, {} 409), {shards} for leases of shards, {all} of all clients",
+        "{work} of the controllers ({each}; {} answered 404, {} 409), {leases} for leases of replicas, {all} of all clients",
         of(404),
         of(409)
     )
