@@ -11,6 +11,7 @@ use super::config::Paths;
 use super::state::{State, boot_id};
 use super::{host, images};
 use crate::control_plane::identity::Identity;
+use crate::kwok;
 
 /// How long a process may take to end after SIGTERM. The API server would wait for a minute when etcd
 /// ended first.
@@ -21,9 +22,14 @@ pub async fn tear_down(dir: &Path, state: &State) -> Result<()> {
     let paths = Paths { dir: dir.to_owned(), bin: state.bin.clone() };
     // After a reboot none of them runs, and their pids belong to other processes.
     if state.boot == boot_id() {
-        for name in
-            ["kubelet", "kube-router", "kube-proxy", "kube-scheduler", "kube-controller-manager"]
-        {
+        for name in [
+            "kubelet",
+            kwok::NAME,
+            "kube-router",
+            "kube-proxy",
+            "kube-scheduler",
+            "kube-controller-manager",
+        ] {
             end(state, name).await;
         }
         end_pods(&paths, state).await;
