@@ -26,6 +26,13 @@ use super::figures::Figures;
 /// Measures.
 pub async fn run(args: &FleetArgs) -> Result<Figures> {
     ensure!(args.rate > 0.0, "--rate must be more than 0");
+    let cap = args.cap.unwrap_or(100);
+    ensure!(
+        args.polecats <= cap * args.rigs,
+        "{} rigs have {} pods at most at a time, and pods run until the bench ends them: raise --rigs",
+        args.rigs,
+        cap * args.rigs
+    );
     let mut setup = Setup::start(args).await?;
     let observer = Observer::start(&setup.client, NAMESPACE, setup.cap);
     let rigs = setup.rigs.clone();
