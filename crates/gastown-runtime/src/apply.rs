@@ -6,6 +6,7 @@ use std::time::Duration;
 use gastown_types::digest::sha256;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
 use kube::api::{DeleteParams, Patch, PatchParams, Preconditions};
+use kube::core::object::HasStatus;
 use kube::{Api, Resource, ResourceExt as _};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -180,6 +181,8 @@ impl Details {
                 }
             }
         }
+        // None and no others are the same.
+        part.retain(|_, value| value.as_array().is_none_or(|all| !all.is_empty()));
         part
     }
 }
@@ -253,7 +256,11 @@ impl StatusOwner {
         status: &impl Serialize,
     ) -> Result<bool, Error>
     where
-        K: Resource<DynamicType = ()> + Clone + Debug + Serialize + DeserializeOwned,
+        K: Resource<DynamicType = ()>
+            + Clone
+            + Debug
+            + HasStatus<Status: Serialize>
+            + DeserializeOwned,
     {
         self.applied(api, object, status).await.map(|written| written.is_some())
     }
@@ -268,7 +275,11 @@ impl StatusOwner {
         pace: &Pace,
     ) -> Result<Applied<K>, Error>
     where
-        K: Resource<DynamicType = ()> + Clone + Debug + Serialize + DeserializeOwned,
+        K: Resource<DynamicType = ()>
+            + Clone
+            + Debug
+            + HasStatus<Status: Serialize>
+            + DeserializeOwned,
     {
         let (present, wanted) = self.parts(object, status)?;
         if present != wanted
@@ -288,13 +299,12 @@ impl StatusOwner {
     }
 
     /// The owned parts of the object's status and of the wanted one.
-    fn parts<K: Resource<DynamicType = ()> + Serialize>(
+    fn parts<K: Resource<DynamicType = ()> + HasStatus<Status: Serialize>>(
         &self,
         object: &K,
         status: &impl Serialize,
     ) -> Result<(Part, Part), Error> {
-        let present = to_value::<K>(object)?;
-        let present = self.part(present.get("status").unwrap_or(&Value::Null));
+        let present = self.part(&to_value::<K>(&object.status())?);
         Ok((present, self.part(&to_value::<K>(status)?)))
     }
 
@@ -307,7 +317,11 @@ impl StatusOwner {
         status: &impl Serialize,
     ) -> Result<Option<K>, Error>
     where
-        K: Resource<DynamicType = ()> + Clone + Debug + Serialize + DeserializeOwned,
+        K: Resource<DynamicType = ()>
+            + Clone
+            + Debug
+            + HasStatus<Status: Serialize>
+            + DeserializeOwned,
     {
         let (present, wanted) = self.parts(object, status)?;
         if present == wanted {

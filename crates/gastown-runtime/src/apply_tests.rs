@@ -60,6 +60,14 @@ fn counts_and_messages_are_details_and_reasons_are_not() {
     assert_eq!(before, status(2, "Ready", "two", "False"));
     assert_ne!(before, status(1, "Blocked", "one", "True"));
     assert_ne!(before, details.rest(Map::new()), "an erased status is written at once");
+    let all = OWNER.everything().rest(
+        json!({"phase": "Ready", "conditions": [{"type": "Ready"}]}).as_object().unwrap().clone(),
+    );
+    assert_eq!(
+        all,
+        OWNER.everything().rest(Map::new()),
+        "where all of it may wait, the first one may"
+    );
 }
 
 #[test]

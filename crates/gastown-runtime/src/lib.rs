@@ -9,6 +9,7 @@ pub mod args;
 pub mod auth;
 pub mod client;
 pub mod controller;
+mod decode;
 pub mod events;
 pub mod grpc;
 pub mod https;

@@ -12,14 +12,15 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use futures::StreamExt as _;
-use kube::core::{DeserializeGuard, NamespaceResourceScope};
+use kube::core::NamespaceResourceScope;
 use kube::runtime::reflector::{ObjectRef, Store, store::Writer};
 use kube::runtime::watcher::{self, Event, ListSemantic};
 use kube::runtime::{WatchStreamExt as _, watcher as start_watcher};
-use kube::{Api, Resource, ResourceExt as _};
+use kube::{Api, Resource};
 use serde::de::DeserializeOwned;
 use tokio::sync::mpsc;
 
+use crate::decode::Decoded;
 use crate::index::Index;
 use crate::metrics::KindLabels;
 use crate::own_writes::OwnWrites;
@@ -115,7 +116,7 @@ impl<K> Watched for K where
 /// A watch that is not started yet.
 pub struct Watch<K: Resource<DynamicType = ()> + 'static> {
     runtime: Runtime,
-    api: Api<DeserializeGuard<K>>,
+    api: Api<Decoded<K>>,
     config: watcher::Config,
     trim: Option<Trim<K>>,
     indices: Vec<Indexed<K>>,
@@ -132,7 +133,7 @@ where
         Self::with(runtime, Api::all(runtime.client.clone()))
     }
 
-    fn with(runtime: &Runtime, api: Api<DeserializeGuard<K>>) -> Self {
+    fn with(runtime: &Runtime, api: Api<Decoded<K>>) -> Self {
         let config = watcher::Config::default().any_semantic();
         Self {
             runtime: runtime.clone(),
@@ -326,7 +327,7 @@ where
         }
     }
 
-    async fn handle(&mut self, event: Event<DeserializeGuard<K>>) {
+    async fn handle(&mut self, event: Event<Decoded<K>>) {
         match event {
             Event::Init => {
                 self.began = Instant::now();
@@ -361,7 +362,7 @@ where
                     }
                 }
             }
-            Event::Delete(DeserializeGuard(object)) => {
+            Event::Delete(Decoded(object)) => {
                 let reference = match &object {
                     Ok(object) => ObjectRef::from_obj(object),
                     Err(bad) => reference(&bad.metadata),
@@ -430,11 +431,10 @@ where
     }
 
     /// The object; if it cannot be decoded, its last good version while a list arrives, else none.
-    fn decode(&mut self, DeserializeGuard(object): DeserializeGuard<K>) -> Option<K> {
+    fn decode(&mut self, Decoded(object): Decoded<K>) -> Option<K> {
         match object {
             Ok(mut object) => {
                 self.forget(&ObjectRef::from_obj(&object));
-                object.managed_fields_mut().clear();
                 if let Some(trim) = &self.watch.trim {
                     trim(&mut object);
                 }
@@ -510,8 +510,8 @@ mod tests {
     use crate::metrics::Metrics;
     use crate::testing;
 
-    fn map(name: &str) -> DeserializeGuard<ConfigMap> {
-        DeserializeGuard(Ok(testing::config_map(name, 1)))
+    fn map(name: &str) -> Decoded<ConfigMap> {
+        Decoded(Ok(testing::config_map(name, 1)))
     }
 
     fn task(watch: Watch<ConfigMap>) -> Task<ConfigMap> {
@@ -551,7 +551,7 @@ mod tests {
             let mut map = testing::config_map("a", 1);
             map.metadata.resource_version = Some(version.to_owned());
             change(&mut map);
-            DeserializeGuard(Ok(map))
+            Decoded(Ok(map))
         };
         for event in [Event::Init, Event::InitApply(version("1", |_| ())), Event::InitDone] {
             task.handle(event).await;
@@ -580,7 +580,9 @@ mod tests {
             .index(&index, |map: &ConfigMap| map.metadata.namespace.clone())
             .notify_self(&trigger);
         let mut task = task(watch);
-        let indexed = || index.of("ns").iter().map(|map| map.name_any()).collect::<Vec<_>>();
+        let indexed = || {
+            index.of("ns").iter().filter_map(|map| map.metadata.name.clone()).collect::<Vec<_>>()
+        };
         for event in [Event::Init, Event::InitApply(map("a")), Event::InitDone] {
             task.handle(event).await;
         }

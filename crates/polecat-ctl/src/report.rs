@@ -160,8 +160,12 @@ fn publish_events(ctx: &Context, polecat: &Polecat, draft: &StatusDraft) {
     let before =
         |kind: &str| polecat.status.as_ref().and_then(|st| conditions::find(&st.conditions, kind));
     let event = &draft.event;
-    // A pod that starts is an Event once it runs; what keeps it from running is a Warning.
-    if !starts(event) && before(condition::READY).is_none_or(|c| c.reason != event.reason) {
+    // What keeps a pod from running is a Warning. That it runs is an Event where something had kept it
+    // from that, or an earlier one had ended.
+    let before_ready = before(condition::READY);
+    let is_plain = draft.attempts <= 1 && before_ready.is_none_or(|c| c.status == "True");
+    let is_event = !starts(event) && !(event.reason == reason::POD_RUNNING && is_plain);
+    if is_event && before_ready.is_none_or(|c| c.reason != event.reason) {
         let note = if event.warning { Note::warning } else { Note::normal };
         ctx.runtime
             .events

@@ -288,6 +288,7 @@ async fn a_blocking_owner_needs_the_rule_on_finalizers() {
         apiserver_flags: vec![
             "--enable-admission-plugins=OwnerReferencesPermissionEnforcement".into(),
         ],
+        ..Options::default()
     };
     let plane = ControlPlane::start(options).await.unwrap();
     plane.install_crds().await.unwrap();

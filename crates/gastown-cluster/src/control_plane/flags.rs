@@ -76,7 +76,8 @@ pub fn apiserver(layout: &Layout) -> Vec<String> {
         format!("--service-account-signing-key-file={}", layout.pem("service-accounts.key")),
         format!("--service-cluster-ip-range={}", layout.services),
         "--allow-privileged=true".into(),
-        "--profiling=false".into(),
+        // What a crowd costs the server can be looked at where one is measured.
+        format!("--profiling={}", layout.kind == Kind::FakeNodes),
     ];
     match layout.kind {
         Kind::Plane => flags.extend([
