@@ -87,9 +87,9 @@ async fn patch_metadata(
     match polecats(ctx, s).patch(&s.name, &params, &patch).await {
         // It goes with its last finalizer.
         Ok(polecat) if s.deleting && polecat.finalizers().is_empty() => {
-            ctx.own_polecats.record_deleted(&s.uid);
+            ctx.shared.own_polecats.record_deleted(&s.uid);
         }
-        Ok(polecat) => ctx.own_polecats.record(polecat),
+        Ok(polecat) => ctx.shared.own_polecats.record(polecat),
         // the last finalizer of a deleted object: it is gone with it
         Err(kube::Error::Api(status)) if status.is_not_found() && s.deleting => {}
         Err(error) => return Err(api_error("writing the metadata of polecat", &s.name)(error)),

@@ -65,6 +65,8 @@ pub(crate) struct Shared {
     pub polecats_by_uid: Index<Polecat>,
     /// Claims by the uid of their holder.
     pub claims_by_holder: Index<Lease>,
+    /// This process's writes of Polecats.
+    pub own_polecats: Arc<OwnWrites<Polecat>>,
     /// This process's writes of pods.
     pub own_pods: Arc<OwnWrites<Pod>>,
     /// This process's writes of claims, and claims as the API server returned them.
@@ -95,6 +97,7 @@ impl Shared {
             polecats_by_rig: Index::default(),
             polecats_by_uid: Index::default(),
             claims_by_holder: Index::default(),
+            own_polecats: Arc::default(),
             own_pods: Arc::default(),
             own_claims: Arc::default(),
             admission: Arc::default(),
@@ -120,8 +123,6 @@ pub(crate) struct Context {
     pub shared: Shared,
     /// The gRPC services that this controller calls.
     pub services: Services,
-    /// This process's writes of Polecats.
-    pub own_polecats: Arc<OwnWrites<Polecat>>,
     /// When statuses of starting pods are written.
     pub pace: Pace,
     /// The term of the lease for which the caches are known to be complete, and the slots in use
@@ -152,7 +153,6 @@ impl Context {
             stores,
             shared,
             services,
-            own_polecats: Arc::default(),
             pace: Pace::new(STARTING, Duration::ZERO),
             counted_term: tokio::sync::Mutex::default(),
             margins,
@@ -160,6 +160,13 @@ impl Context {
             pod_defaults: pods,
             witness,
         }
+    }
+
+    /// The Polecat as it is now, by the cache or this process's newest write; none when it is gone.
+    pub(crate) fn newest(&self, polecat: &Polecat) -> Option<Arc<Polecat>> {
+        let cached = self.stores.polecats.get(&ObjectRef::from_obj(polecat));
+        let cached = cached.filter(|cached| cached.metadata.uid == polecat.metadata.uid)?;
+        self.shared.own_polecats.newest(cached)
     }
 
     /// The Polecat's pods, this process's newest writes included.

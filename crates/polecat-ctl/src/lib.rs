@@ -44,7 +44,7 @@ pub async fn start(runtime: Runtime, args: PolecatArgs) -> anyhow::Result<()> {
     let polecats = Controller {
         name: "polecat",
         store: ctx.stores.polecats.clone(),
-        own: ctx.own_polecats.clone(),
+        own: ctx.shared.own_polecats.clone(),
         triggers: queues.polecats,
         conditions: None,
     };

@@ -28,9 +28,7 @@ pub(crate) async fn reconcile(polecat: Arc<Polecat>, ctx: Arc<Context>) -> Resul
     bead_view::refresh(&ctx, &polecat, Timestamp::now()).await; // client
     network::ensure(&ctx, &polecat, Timestamp::now()).await; // client
     for _ in 0..MAX_ROUNDS {
-        let Some(polecat) = ctx.own_polecats.newest(polecat.clone()) else {
-            return Ok(Action::await_change());
-        };
+        let Some(polecat) = ctx.newest(&polecat) else { return Ok(Action::await_change()) };
         let now = Timestamp::now();
         let s = gather::snapshot(&ctx, &polecat, now); // client
         let assessment = assess(now, &s); // pure

@@ -143,7 +143,7 @@ pub(crate) async fn publish(
             if matches!(applied, Applied::Written(_)) {
                 publish_events(ctx, polecat, draft);
             }
-            Ok(applied.record(&ctx.own_polecats))
+            Ok(applied.record(&ctx.shared.own_polecats))
         }
         // deleted meanwhile
         Err(error) if error.is_not_found() => Ok(None),

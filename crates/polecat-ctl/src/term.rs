@@ -87,7 +87,7 @@ fn count_slots(ctx: &Context) {
     ctx.shared.admission.clear();
     let now = Timestamp::now();
     for polecat in ctx.stores.polecats.state() {
-        if let Some(polecat) = ctx.own_polecats.newest(polecat) {
+        if let Some(polecat) = ctx.shared.own_polecats.newest(polecat) {
             let s = gather::snapshot(ctx, &polecat, now);
             observe_slot(ctx, &s, assess(now, &s).candidate(now, &s), now);
         }

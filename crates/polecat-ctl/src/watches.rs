@@ -58,6 +58,7 @@ fn polecats(runtime: &Runtime, shared: &Shared, claim: &Trigger<Lease>) -> Store
     let (admission, deliveries) = (shared.admission.clone(), shared.deliveries.clone());
     let hashes = shared.hashes.clone();
     Watch::<Polecat>::all(runtime)
+        .own(&shared.own_polecats)
         .index(&shared.polecats_by_uid, ResourceExt::uid)
         .index(&shared.polecats_by_rig, |polecat: &Polecat| [polecat.spec.rig.clone()])
         .index(&shared.polecats_by_claim, claims::name_for)

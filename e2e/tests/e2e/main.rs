@@ -6,6 +6,7 @@
 mod cluster;
 mod demo;
 mod ends;
+mod fleet;
 mod hostile;
 mod network;
 mod remote;
@@ -17,7 +18,7 @@ use std::time::Instant;
 use anyhow::Result;
 use e2e::environment::Environment;
 
-const SCENARIOS: [&str; 9] = [
+const SCENARIOS: [&str; 10] = [
     "the_cluster_answers_as_any_other",
     "the_default_demo_lands_all_one_after_a_rework_with_its_evidence",
     "all_changes_of_a_real_repository_land_while_controllers_are_killed",
@@ -27,6 +28,7 @@ const SCENARIOS: [&str; 9] = [
     "work_waits_visibly_for_a_remote_that_refuses_the_password_or_is_down",
     "work_lands_with_submodules_and_large_files_beside_a_mesh_and_under_a_quota",
     "an_agent_and_a_gate_reach_nothing_but_what_they_need",
+    "a_crowd_has_no_more_requests_a_life_than_before",
 ];
 
 #[tokio::main]
@@ -81,7 +83,8 @@ async fn play(env: &Environment, name: &str) -> Result<()> {
         Some(5) => ends::next_attempt_goes_on(env).await,
         Some(6) => remote::work_waits(env).await,
         Some(7) => surroundings::work_lands(env).await,
-        _ => network::attacks_reach_nothing(env).await,
+        Some(8) => network::attacks_reach_nothing(env).await,
+        _ => fleet::costs_no_more().await,
     }
 }
 

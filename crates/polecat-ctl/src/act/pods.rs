@@ -84,7 +84,7 @@ fn is_clear(answer: &Result<Pod, kube::Error>) -> bool {
 /// Reads the Polecat itself before its pod is created, unless a write of it was answered just now: the
 /// cache may be behind what another process wrote, and a finished attempt must not be started again.
 async fn confirm(ctx: &Context, polecat: &Polecat, s: &Snapshot) -> Result<(), Error> {
-    if ctx.own_polecats.is_answered(polecat, claims::JUST_NOW) {
+    if ctx.shared.own_polecats.is_answered(polecat, claims::JUST_NOW) {
         return Ok(());
     }
     let api: Api<Polecat> = Api::namespaced(ctx.runtime.client.clone(), &s.namespace);
@@ -100,7 +100,7 @@ async fn confirm(ctx: &Context, polecat: &Polecat, s: &Snapshot) -> Result<(), E
         return Ok(());
     }
     if found.uid() == polecat.uid() {
-        ctx.own_polecats.record(found);
+        ctx.shared.own_polecats.record(found);
     }
     Err(stale())
 }
