@@ -35,7 +35,7 @@ pub struct Process {
     name: &'static str,
     child: Child,
     folder: TempDir,
-    place: Place,
+    address: Place,
     admin: u16,
 }
 
@@ -77,14 +77,14 @@ impl Process {
         controller: Controller,
         program: &Path,
         flags: &[String],
-        mut place: Place,
+        mut address: Place,
     ) -> Result<Self> {
         let name = controller.name();
         let folder = TempDir::new().context("a folder for a controller")?;
-        if place.tls.is_none() {
+        if address.tls.is_none() {
             install::certificates(folder.path())?;
         }
-        let tls = place.tls.get_or_insert_with(|| folder.path().to_owned()).clone();
+        let tls = address.tls.get_or_insert_with(|| folder.path().to_owned()).clone();
         let admin = free_port()?;
         let log = File::create(folder.path().join("log")).context("making a log")?;
         let mut command = mortal::command(program);
@@ -93,12 +93,12 @@ impl Process {
             "--admin-addr",
             &format!("127.0.0.1:{admin}"),
             "--grpc-addr",
-            &format!("127.0.0.1:{}", place.calls),
+            &format!("127.0.0.1:{}", address.calls),
         ]);
         command.arg("--tls-dir").arg(tls).args(flags);
         command.env("KUBECONFIG", plane.kubeconfig_as(&install::user(controller))?);
         command.stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log);
-        let mut process = Self { name, child: mortal::spawn(command)?, folder, place, admin };
+        let mut process = Self { name, child: mortal::spawn(command)?, folder, address, admin };
         process.ready().await?;
         Ok(process)
     }
@@ -132,12 +132,12 @@ impl Process {
 
     /// Where it serves gRPC: `https://localhost:PORT`.
     pub fn endpoint(&self) -> String {
-        self.place.endpoint()
+        self.address.endpoint()
     }
 
     /// The certificate of the authority that signed its own, PEM.
     pub fn ca(&self) -> PathBuf {
-        self.place.tls.as_deref().unwrap_or(self.folder.path()).join("ca.crt")
+        self.address.tls.as_deref().unwrap_or(self.folder.path()).join("ca.crt")
     }
 
     /// Its `/metrics`.

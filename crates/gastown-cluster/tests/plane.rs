@@ -143,13 +143,13 @@ async fn on_a_fake_node_a_pod_runs_until_it_is_drained_and_is_gone_when_it_is_de
     };
     let running = await_condition(api.clone(), "polecat-a", is("Running")).await?;
     let status = running.and_then(|pod| pod.status).context("a status")?;
-    let states = status
+    let containers = status
         .init_container_statuses
         .iter()
         .flatten()
         .chain(status.container_statuses.iter().flatten());
     let runs: Vec<bool> =
-        states.map(|c| c.state.as_ref().is_some_and(|state| state.running.is_some())).collect();
+        containers.map(|c| c.state.as_ref().is_some_and(|state| state.running.is_some())).collect();
     assert_eq!(runs, [false, true, true], "git-init is done, git-sync and claude run");
     let drain = json!({"metadata": {"annotations": {"gastown.io/drain": "test"}}});
     api.patch("polecat-a", &PatchParams::default(), &Patch::Merge(&drain)).await?;

@@ -119,7 +119,7 @@ where
     let uncut = Arc::<Connection>::default();
     let wanted = Box::pin(life(uncut.clone())).await;
     let writes = uncut.writes().len();
-    println!("{writes} writes: {:#?}\n{wanted:#?}", uncut.writes());
+    println!("{writes} writes: {:?}", uncut.writes());
 
     let mut seen: Vec<_> = stream::iter(lives.cases(writes))
         .map(|(at, last)| cut_at(&life, at, last))
@@ -223,8 +223,9 @@ fn changes(wanted: &str, came_to: &str) -> String {
     let left = wanted.len().min(came_to.len()) - before;
     let after = wanted.iter().rev().zip(came_to.iter().rev()).take(left).take_while(same).count();
     let part = |sign: &str, lines: &[&str]| {
-        let own = &lines[before..lines.len() - after];
-        own.iter().map(|line| format!("\n{sign} {}", line.trim())).collect::<String>()
+        let own = lines[before..lines.len() - after].iter();
+        own.map(|line| format!("{sign} {}", line.trim())).collect::<Vec<_>>()
     };
-    format!("(- wanted, + seen, from line {before}){}{}", part("-", &wanted), part("+", &came_to))
+    let changed = [part("-", &wanted), part("+", &came_to)].concat();
+    format!("(- wanted, + seen, from line {before})\n{}", changed.join("\n"))
 }

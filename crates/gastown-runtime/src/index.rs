@@ -58,10 +58,14 @@ impl<K: Resource> Index<K> {
         let mut all = self.0.lock();
         if let Some((keys, object)) = before {
             let uid = object.meta().uid.as_deref().unwrap_or_default();
-            keys.iter().for_each(|key| remove(&mut all, key, uid));
+            for key in keys {
+                remove(&mut all, key, uid);
+            }
         }
         if let Some((keys, object)) = now {
-            keys.iter().for_each(|key| insert(&mut all, key, object));
+            for key in keys {
+                insert(&mut all, key, object);
+            }
         }
     }
 
@@ -72,7 +76,9 @@ impl<K: Resource> Index<K> {
     {
         let mut all = HashMap::new();
         for (keys, object) in objects {
-            keys.iter().for_each(|key| insert(&mut all, key, object));
+            for key in keys {
+                insert(&mut all, &key, object);
+            }
         }
         *self.0.lock() = all;
     }

@@ -114,7 +114,7 @@ impl<K: Resource> OwnWrites<K> {
     pub fn newest(&self, cached: Arc<K>) -> Option<Arc<K>> {
         let Some(uid) = cached.uid() else { return Some(cached) };
         let mut known = self.0.lock();
-        if let Some((_, since)) = known.deleted.known.get(&uid) {
+        if let Some(((), since)) = known.deleted.known.get(&uid) {
             if since.elapsed() < EXPIRY {
                 return None;
             }

@@ -9,6 +9,7 @@ mod metadata;
 mod network;
 mod parts;
 mod prompt;
+mod prompt_place;
 mod room;
 mod security;
 mod sync;
@@ -25,7 +26,7 @@ pub(crate) use metadata::{
 };
 pub use network::AgentNetworkArgs;
 pub(crate) use network::{SELECTOR as POLICIES, policy, policy_name};
-pub(crate) use parts::Prompt;
 pub(crate) use prompt::prompt;
+pub(crate) use prompt_place::Prompt;
 pub use room::RoomArgs;
 pub(crate) use trim::trim;

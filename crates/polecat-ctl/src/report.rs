@@ -164,8 +164,8 @@ fn publish_events(ctx: &Context, polecat: &Polecat, draft: &StatusDraft) {
     // from that, or an earlier one had ended.
     let before_ready = before(condition::READY);
     let is_plain = draft.attempts <= 1 && before_ready.is_none_or(|c| c.status == "True");
-    let is_event = !starts(event) && !(event.reason == reason::POD_RUNNING && is_plain);
-    if is_event && before_ready.is_none_or(|c| c.reason != event.reason) {
+    let is_routine = starts(event) || (event.reason == reason::POD_RUNNING && is_plain);
+    if !is_routine && before_ready.is_none_or(|c| c.reason != event.reason) {
         let note = if event.warning { Note::warning } else { Note::normal };
         ctx.runtime
             .events

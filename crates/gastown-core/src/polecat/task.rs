@@ -26,8 +26,9 @@ const IGNORED: [&str; 9] = [
     "/kubernetes/podLabels",
 ];
 
-/// The hash of the task: of the spec without [`IGNORED`], and without what is empty or has its
-/// default, so that a field that gets a default in a later version changes no hash.
+/// The hash of the task: of the spec without what only decides when it runs or who sees it, and without
+/// what is empty or has its default, so that a field that gets a default in a later version changes no
+/// hash.
 pub fn task_hash(spec: &PolecatSpec) -> String {
     let mut asked = serde_json::to_value(spec).unwrap_or_default();
     for pointer in IGNORED {

@@ -34,12 +34,12 @@ pub async fn program(name: &'static str) -> Result<PathBuf> {
 
 /// Programs of this workspace by name, built together as for their images.
 pub async fn programs(names: &[&'static str], build: Build) -> Result<BTreeMap<String, PathBuf>> {
-    let names = names.iter().copied().collect();
-    let built = tokio::task::spawn_blocking(move || {
+    let all = names.iter().copied().collect();
+    let compiling = tokio::task::spawn_blocking(move || {
         util::need_debian(&[("strip", "binutils")])?;
-        images::compile(&names, build)
+        images::compile(&all, build)
     });
-    built.await?
+    compiling.await?
 }
 
 /// Bytes as MiB.

@@ -66,9 +66,10 @@ pub async fn run(args: &FleetArgs) -> Result<Figures> {
         (_, true) => counts::write(&measured),
         _ => Ok(()),
     };
-    figures.error = match faults.is_empty() {
-        true => counted.err(),
-        false => Some(anyhow::anyhow!("{}", faults.join("\n"))),
+    figures.error = if faults.is_empty() {
+        counted.err()
+    } else {
+        Some(anyhow::anyhow!("{}", faults.join("\n")))
     };
     Ok(figures)
 }

@@ -7,7 +7,8 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference}
 
 use super::defaults::PodDefaults;
 use super::metadata::{pod_annotations, pod_labels};
-use super::parts::{Build, Prompt};
+use super::parts::Build;
+use super::prompt_place::Prompt;
 use super::{claude, init, security, sync, volumes};
 
 /// How long a pod that is evicted or deleted may take to save its work, in seconds.

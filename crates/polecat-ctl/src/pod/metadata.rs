@@ -8,7 +8,7 @@ use gastown_core::polecat::PodInputs;
 use gastown_runtime::ours;
 use k8s_openapi::api::core::v1::Pod;
 
-use super::parts::Prompt;
+use super::prompt_place::Prompt;
 
 /// On a pod: the hash of the spec that it was made from. A Polecat whose spec has another one gets
 /// a new budget of attempts.

@@ -4,12 +4,13 @@ use std::collections::BTreeMap;
 
 use gastown_core::polecat::{PodInputs, Snapshot};
 use k8s_openapi::api::core::v1::{
-    ConfigMap, Container, EnvVar, EnvVarSource, ObjectFieldSelector, ResourceRequirements,
+    Container, EnvVar, EnvVarSource, ObjectFieldSelector, ResourceRequirements,
 };
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 
 use super::defaults::PodDefaults;
 use super::metadata::WORK_BRANCH;
+use super::prompt_place::Prompt;
 use super::security;
 
 /// The directory for copies of git credentials.
@@ -21,15 +22,6 @@ pub(super) struct Build<'a> {
     pub inputs: &'a PodInputs,
     pub defaults: &'a PodDefaults,
     pub prompt: &'a Prompt,
-}
-
-/// Where the agent's prompt is.
-#[derive(Clone, Debug, PartialEq)]
-pub(crate) enum Prompt {
-    /// In an annotation of the pod.
-    InPod(String),
-    /// In a ConfigMap with the pod's name.
-    InConfigMap(Box<ConfigMap>),
 }
 
 /// A variable whose value the kubelet does not expand.

@@ -10,7 +10,7 @@ use k8s_openapi::api::core::v1::ConfigMap;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference};
 
 use super::metadata::labels;
-use super::parts::Prompt;
+use super::prompt_place::Prompt;
 
 /// The longest text of a bead, in bytes.
 const MAX_TEXT: usize = 16 << 10;

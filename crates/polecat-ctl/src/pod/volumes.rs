@@ -9,7 +9,8 @@ use k8s_openapi::api::core::v1::{
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 use kube::ResourceExt as _;
 
-use super::parts::{Build, KEYS_DIR, Prompt};
+use super::parts::{Build, KEYS_DIR};
+use super::prompt_place::Prompt;
 
 /// The directory of the sidecar's token.
 pub(super) const TOKEN_DIR: &str = "/var/run/gastown/token";

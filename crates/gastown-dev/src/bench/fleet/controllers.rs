@@ -49,9 +49,9 @@ impl Controllers {
             let name = controller.name();
             let program =
                 self.programs.get(name).with_context(|| format!("{name} is not built"))?;
-            let place = self.place(controller)?.clone();
+            let address = self.place(controller)?.clone();
             let flags = self.flags(controller)?;
-            let process = Process::start_at(plane, controller, program, &flags, place).await?;
+            let process = Process::start_at(plane, controller, program, &flags, address).await?;
             anyhow::Ok((controller, process))
         };
         self.running = try_join_all(Controller::ALL.map(start)).await?;

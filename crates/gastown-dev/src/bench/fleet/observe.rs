@@ -194,8 +194,9 @@ impl Board {
     }
 
     fn convoy(&mut self, convoy: Convoy, _exists: bool, at: Instant) {
-        let phase = convoy.status.as_ref().and_then(|status| status.phase);
-        let Some(life) = self.lives.get_mut(&convoy.name_any()) else { return };
+        let name = convoy.name_any();
+        let phase = convoy.status.and_then(|status| status.phase);
+        let Some(life) = self.lives.get_mut(&name) else { return };
         if phase == Some(ConvoyPhase::Complete) && life.complete.is_none() {
             life.complete = Some(at);
             self.counts.complete += 1;
@@ -293,7 +294,9 @@ mod tests {
 
     fn board(cap: usize, lives: &[&str]) -> Board {
         let mut board = Board { cap, ..Board::default() };
-        lives.iter().for_each(|name| board.creating(name));
+        for name in lives {
+            board.creating(name);
+        }
         board
     }
 

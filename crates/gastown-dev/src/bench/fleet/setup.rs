@@ -90,11 +90,9 @@ async fn ready(client: &Client, name: &str) -> Result<()> {
     };
     let api: Api<Rig> = Api::all(client.clone());
     let ready = await_condition(api.clone(), name, is_ready);
-    match tokio::time::timeout(RIG_LIMIT, ready).await {
-        Ok(ready) => Ok(ready.map(drop)?),
-        Err(_) => {
-            let status = api.get(name).await?.status;
-            anyhow::bail!("rig {name} is not ready after {RIG_LIMIT:?}: {status:?}")
-        }
+    if let Ok(ready) = tokio::time::timeout(RIG_LIMIT, ready).await {
+        return Ok(ready.map(drop)?);
     }
+    let status = api.get(name).await?.status;
+    anyhow::bail!("rig {name} is not ready after {RIG_LIMIT:?}: {status:?}")
 }
