@@ -299,6 +299,7 @@ async fn a_long_prompt_is_in_a_config_map_whatever_an_earlier_process_left_there
     assert!(!pod.annotations().contains_key(annotation::PROMPT));
     let prompt = fixture.prompt(&pod).await;
     assert!(prompt.contains(task.trim_end()), "{} bytes", prompt.len());
+    fixture.close().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
