@@ -6,7 +6,7 @@ use std::sync::{Arc, OnceLock};
 use gastown_api::names::{annotation, label};
 use gastown_api::{BeadStore, MergeRequest, Refinery, Rig};
 use gastown_runtime::Runtime;
-use gastown_runtime::watch::{Trigger, Watch};
+use gastown_runtime::watch::{NoStatus, Trigger, Trim, Watch};
 use k8s_openapi::api::coordination::v1::Lease;
 use kube::ResourceExt as _;
 use kube::runtime::reflector::{ObjectRef, Store};
@@ -43,8 +43,7 @@ pub(crate) fn bead_stores(
 /// Watches Rigs.
 pub(crate) fn rigs(runtime: &Runtime, trigger: &Trigger<BeadStore>, of_rig: &OfRig) -> Store<Rig> {
     let of_rig = of_rig.clone();
-    Watch::<Rig>::all(runtime)
-        .trim(|rig| rig.status = None)
+    Watch::<Rig, NoStatus>::all(runtime)
         .notify(trigger, move |rig| of_rig.get(&rig.name_any()))
         .start()
 }
@@ -56,8 +55,7 @@ pub(crate) fn refineries(
     of_rig: &OfRig,
 ) -> Store<Refinery> {
     let of_rig = of_rig.clone();
-    Watch::<Refinery>::all(runtime)
-        .trim(|refinery| refinery.status = None)
+    Watch::<Refinery, NoStatus>::all(runtime)
         .notify(trigger, move |refinery| of_rig.get(&refinery.spec.rig_ref))
         .start()
 }
@@ -73,7 +71,7 @@ pub(crate) fn requests(
         let has_bead = request.spec.bead_id.as_ref().is_some_and(|bead| !bead.is_empty());
         if has_bead { of_rig.get(&request.spec.rig_ref) } else { Vec::new() }
     };
-    Watch::<MergeRequest>::all(runtime).trim(trim_request).notify(trigger, map).start()
+    Watch::<MergeRequest, OfBead>::all(runtime).notify(trigger, map).start()
 }
 
 /// Watches the Leases of claims, in the release namespace.
@@ -95,12 +93,17 @@ pub(crate) fn claims(
 }
 
 /// Keeps of a MergeRequest what decides about its bead.
-fn trim_request(request: &mut MergeRequest) {
-    if let Some(annotations) = request.metadata.annotations.as_mut() {
-        annotations.retain(|key, _| key == annotation::BEAD_CLOSED);
-    }
-    if let Some(status) = request.status.as_mut() {
-        status.attempts.clear();
-        status.conditions.clear();
+#[derive(Clone, Debug)]
+struct OfBead;
+
+impl Trim<MergeRequest> for OfBead {
+    fn trim(request: &mut MergeRequest) {
+        if let Some(annotations) = request.metadata.annotations.as_mut() {
+            annotations.retain(|key, _| key == annotation::BEAD_CLOSED);
+        }
+        if let Some(status) = request.status.as_mut() {
+            status.attempts.clear();
+            status.conditions.clear();
+        }
     }
 }

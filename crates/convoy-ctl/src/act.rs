@@ -5,6 +5,7 @@ use gastown_api::{Convoy, MergeRequest, Polecat, PolecatSpec, Rig};
 use gastown_core::convoy::{Announcement, Counted, End, NewPolecat, Plan, Snapshot};
 use gastown_runtime::apply;
 use gastown_runtime::events::Note;
+use gastown_runtime::watch::Trim as _;
 use gastown_types::is_label_value;
 use kube::api::{ListParams, ObjectMeta, PostParams};
 use kube::core::DeserializeGuard;
@@ -15,7 +16,7 @@ use crate::bead_cache::ConvoyBeads;
 use crate::context::Context;
 use crate::error::Error;
 use crate::gather::request_fact;
-use crate::watches::trim_polecat;
+use crate::watches::OfBead;
 
 /// Records which beads are done and whether that is the end, then creates Polecats. The first write
 /// that fails ends it; the next reconcile does the rest. Returns whether a bead waits until a watch
@@ -135,7 +136,7 @@ async fn create_polecat(
         Err(error) => return Err(failed(error)),
     };
     if let Some(mut present) = present {
-        trim_polecat(&mut present);
+        OfBead::trim(&mut present);
         ctx.own_polecats.record(present);
         ctx.worked.created(convoy, &new.bead);
     }

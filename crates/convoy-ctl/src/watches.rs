@@ -9,7 +9,7 @@ use gastown_api::{
 use gastown_runtime::Runtime;
 use gastown_runtime::index::Index;
 use gastown_runtime::own_writes::OwnWrites;
-use gastown_runtime::watch::{Trigger, Watch};
+use gastown_runtime::watch::{NoStatus, Trigger, Trim, Watch};
 use kube::ResourceExt as _;
 use kube::runtime::reflector::{ObjectRef, Store};
 
@@ -34,8 +34,7 @@ pub(crate) fn convoys(
 
 pub(crate) fn rigs(runtime: &Runtime, trigger: &Trigger<Convoy>, indices: &Indices) -> Store<Rig> {
     let convoys = indices.convoys_by_rig.clone();
-    Watch::<Rig>::all(runtime)
-        .trim(|rig| rig.status = None)
+    Watch::<Rig, NoStatus>::all(runtime)
         .notify(trigger, move |rig| references(&convoys.of(&rig.name_any())))
         .start()
 }
@@ -46,8 +45,7 @@ pub(crate) fn bead_stores(
     indices: &Indices,
 ) -> Store<BeadStore> {
     let convoys = indices.convoys_by_rig.clone();
-    Watch::<BeadStore>::all(runtime)
-        .trim(|store| store.status = None)
+    Watch::<BeadStore, NoStatus>::all(runtime)
         .notify(trigger, move |store| references(&convoys.of(&store.spec.rig_ref)))
         .start()
 }
@@ -62,8 +60,7 @@ pub(crate) fn polecats(
     own: &Arc<OwnWrites<Polecat>>,
 ) -> Store<Polecat> {
     let (convoys, waiting) = (indices.convoys_by_bead.clone(), waiting.clone());
-    Watch::<Polecat>::all(runtime)
-        .trim(trim_polecat)
+    Watch::<Polecat, OfBead>::all(runtime)
         .own(own)
         .index(&indices.polecats_by_bead, |polecat: &Polecat| {
             bead_keys(&polecat.spec.rig, polecat.spec.bead_id.as_deref())
@@ -80,8 +77,7 @@ pub(crate) fn polecats(
 
 pub(crate) fn merge_requests(runtime: &Runtime, trigger: &Trigger<Convoy>, indices: &Indices) {
     let convoys = indices.convoys_by_bead.clone();
-    Watch::<MergeRequest>::all(runtime)
-        .trim(trim_merge_request)
+    Watch::<MergeRequest, State>::all(runtime)
         .index(&indices.requests_by_bead, |request: &MergeRequest| {
             bead_keys(&request.spec.rig_ref, request.spec.bead_id.as_deref())
         })
@@ -107,26 +103,36 @@ pub(crate) fn is_complete(convoy: &Convoy) -> bool {
 }
 
 /// Keeps what [`crate::gather`] reads of a Polecat: there are thousands of them.
-pub(crate) fn trim_polecat(polecat: &mut Polecat) {
-    let mut kept = PolecatSpec::of_rig(std::mem::take(&mut polecat.spec.rig));
-    kept.desired_state = polecat.spec.desired_state;
-    kept.bead_id = polecat.spec.bead_id.take();
-    polecat.spec = kept;
-    polecat.metadata.annotations = None;
-    polecat.metadata.labels = None;
-    if let Some(status) = polecat.status.take() {
-        let mut conditions = status.conditions;
-        let kept = [condition::DEGRADED, condition::MERGED];
-        conditions.retain(|condition| kept.contains(&condition.type_.as_str()));
-        polecat.status =
-            Some(PolecatStatus { phase: status.phase, conditions, ..PolecatStatus::default() });
+#[derive(Clone, Debug)]
+pub(crate) struct OfBead;
+
+impl Trim<Polecat> for OfBead {
+    fn trim(polecat: &mut Polecat) {
+        let mut kept = PolecatSpec::of_rig(std::mem::take(&mut polecat.spec.rig));
+        kept.desired_state = polecat.spec.desired_state;
+        kept.bead_id = polecat.spec.bead_id.take();
+        polecat.spec = kept;
+        polecat.metadata.annotations = None;
+        polecat.metadata.labels = None;
+        if let Some(status) = polecat.status.take() {
+            let mut conditions = status.conditions;
+            let kept = [condition::DEGRADED, condition::MERGED];
+            conditions.retain(|condition| kept.contains(&condition.type_.as_str()));
+            polecat.status =
+                Some(PolecatStatus { phase: status.phase, conditions, ..PolecatStatus::default() });
+        }
     }
 }
 
-fn trim_merge_request(request: &mut MergeRequest) {
-    request.metadata.annotations = None;
-    if let Some(status) = request.status.as_mut() {
-        status.attempts.clear();
-        status.conditions.clear();
+#[derive(Clone, Debug)]
+struct State;
+
+impl Trim<MergeRequest> for State {
+    fn trim(request: &mut MergeRequest) {
+        request.metadata.annotations = None;
+        if let Some(status) = request.status.as_mut() {
+            status.attempts.clear();
+            status.conditions.clear();
+        }
     }
 }

@@ -12,6 +12,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::{Map, Value, json};
 
+use crate::answers;
 use crate::controller::{Class, Classify};
 use crate::own_writes::OwnWrites;
 use crate::pace::Pace;
@@ -350,7 +351,7 @@ impl StatusOwner {
                 "metadata": { "name": name, "resourceVersion": version },
                 "status": wanted,
             });
-            match api.patch_status(&name, &params, &Patch::Apply(&body)).await {
+            match answers::patch_status(api, &name, &params, &Patch::Apply(&body)).await {
                 Ok(written) => return Ok(Some(written)),
                 Err(kube::Error::Api(status)) if status.is_not_found() => return Ok(None),
                 Err(kube::Error::Api(status))
@@ -425,7 +426,7 @@ where
         // creates at this very moment is not.
         params = params.force();
     }
-    api.patch(&wanted.name_any(), &params, &Patch::Apply(&body))
+    answers::patch(api, &wanted.name_any(), &params, &Patch::Apply(&body))
         .await
         .map_err(api_error("applying", wanted))?;
     Ok(true)
@@ -487,7 +488,7 @@ where
 {
     let patch = guard(object, metadata)?;
     let params = PatchParams { field_manager: Some(manager.to_owned()), ..PatchParams::default() };
-    api.patch(&object.name_any(), &params, &Patch::Merge(&patch))
+    answers::patch(api, &object.name_any(), &params, &Patch::Merge(&patch))
         .await
         .map_err(api_error(verb, object))
 }

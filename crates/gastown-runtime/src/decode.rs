@@ -3,10 +3,12 @@
 
 use std::borrow::Cow;
 use std::fmt;
+use std::marker::PhantomData;
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::Resource;
 use kube::core::PartialObjectMeta;
+use kube::core::object::HasStatus;
 use serde::de::value::CowStrDeserializer;
 use serde::de::{
     DeserializeOwned, DeserializeSeed, Deserializer, IgnoredAny, IntoDeserializer as _, MapAccess,
@@ -15,10 +17,48 @@ use serde::de::{
 use serde::{Deserialize, forward_to_deserialize_any};
 use serde_json::value::RawValue;
 
-/// An object, or why it cannot be decoded. It is read from JSON text only, and in an event of a watch
-/// behind the event's type, as the API server writes it.
+/// What is kept of an object: the rest is removed as soon as it is decoded, so that a list never holds
+/// more than one object whole.
+pub trait Trim<K>: Clone + fmt::Debug + Send + Sync + 'static {
+    /// Removes from an object what is never read.
+    fn trim(object: &mut K);
+}
+
+/// Objects are kept as they are.
 #[derive(Clone, Debug)]
-pub struct Decoded<K>(pub Result<K, Undecodable>);
+pub struct Whole;
+
+impl<K> Trim<K> for Whole {
+    fn trim(_: &mut K) {}
+}
+
+/// Objects are kept without their status.
+#[derive(Clone, Debug)]
+pub struct NoStatus;
+
+impl<K: HasStatus> Trim<K> for NoStatus {
+    fn trim(object: &mut K) {
+        *object.status_mut() = None;
+    }
+}
+
+/// An object as `T` trims it, or why it cannot be decoded. It is read from JSON text only, and in an
+/// event of a watch behind the event's type, as the API server writes it.
+#[derive(Clone, Debug)]
+pub struct Decoded<K, T = Whole> {
+    /// The object.
+    pub object: Result<K, Undecodable>,
+    trim: PhantomData<fn() -> T>,
+}
+
+impl<K, T: Trim<K>> From<Result<K, Undecodable>> for Decoded<K, T> {
+    fn from(mut object: Result<K, Undecodable>) -> Self {
+        if let Ok(object) = &mut object {
+            T::trim(object);
+        }
+        Self { object, trim: PhantomData }
+    }
+}
 
 /// An object that cannot be decoded.
 #[derive(Clone, Debug)]
@@ -29,7 +69,7 @@ pub struct Undecodable {
     pub error: String,
 }
 
-impl<'de, K: DeserializeOwned + Resource> Deserialize<'de> for Decoded<K> {
+impl<'de, K: DeserializeOwned + Resource, T: Trim<K>> Deserialize<'de> for Decoded<K, T> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let raw = Box::<RawValue>::deserialize(deserializer)?;
         let failed = |error: serde_json::Error| {
@@ -42,7 +82,7 @@ impl<'de, K: DeserializeOwned + Resource> Deserialize<'de> for Decoded<K> {
                 serde::de::Error::custom(format!("an object without metadata: {e}"))
             })?),
         };
-        Ok(Self(decoded))
+        Ok(decoded.into())
     }
 }
 
@@ -167,7 +207,7 @@ impl<'de, S: DeserializeSeed<'de>> DeserializeSeed<'de> for Pruned<S> {
 #[derive(Deserialize)]
 struct Key<'a>(#[serde(borrow)] Cow<'a, str>);
 
-impl<K: Resource> Resource for Decoded<K> {
+impl<K: Resource, T> Resource for Decoded<K, T> {
     type DynamicType = K::DynamicType;
     type Scope = K::Scope;
 
@@ -188,11 +228,11 @@ impl<K: Resource> Resource for Decoded<K> {
     }
 
     fn meta(&self) -> &ObjectMeta {
-        self.0.as_ref().map_or_else(|bad| &bad.metadata, K::meta)
+        self.object.as_ref().map_or_else(|bad| &bad.metadata, K::meta)
     }
 
     fn meta_mut(&mut self) -> &mut ObjectMeta {
-        self.0.as_mut().map_or_else(|bad| &mut bad.metadata, K::meta_mut)
+        self.object.as_mut().map_or_else(|bad| &mut bad.metadata, K::meta_mut)
     }
 }
 
@@ -215,7 +255,7 @@ mod tests {
         let text = json!({ "apiVersion": "v1", "kind": "ConfigMap", "data": data, "metadata": {
             "name": "a", "annotations": { "managedFields": "kept" }, "managedFields": managed() } })
         .to_string();
-        let Decoded(object) = serde_json::from_str::<Decoded<ConfigMap>>(&text).unwrap();
+        let Decoded { object, .. } = serde_json::from_str::<Decoded<ConfigMap>>(&text).unwrap();
         let object = object.unwrap();
         assert_eq!(object.metadata.managed_fields, None);
         assert_eq!(object.metadata.annotations.unwrap()["managedFields"], "kept");
@@ -231,12 +271,12 @@ mod tests {
         let list: ObjectList<Decoded<Pod>> = serde_json::from_str(&list.to_string()).unwrap();
         let names: Vec<_> = list.items.iter().map(|object| object.meta().name.clone()).collect();
         assert_eq!(names, [Some("a".into()), Some("b".into())]);
-        assert!(list.items[0].0.is_ok());
-        let Err(undecodable) = &list.items[1].0 else { panic!("a number is no spec") };
+        assert!(list.items[0].object.is_ok());
+        let Err(undecodable) = &list.items[1].object else { panic!("a number is no spec") };
         assert!(undecodable.error.contains("invalid type: integer"), "{}", undecodable.error);
         let event = format!(r#"{{"type":"MODIFIED","object":{bad}}}"#);
         let event: WatchEvent<Decoded<Pod>> = serde_json::from_str(&event).unwrap();
-        assert!(matches!(event, WatchEvent::Modified(Decoded(Err(_)))));
+        assert!(matches!(event, WatchEvent::Modified(Decoded { object: Err(_), .. })));
         assert!(serde_json::from_str::<Decoded<Pod>>("7").is_err(), "nothing names it");
     }
 
@@ -244,8 +284,8 @@ mod tests {
         #[test]
         fn any_map_of_strings_comes_through(data in proptest::collection::btree_map(".{0,12}", ".{0,40}", 0..5)) {
             let text = json!({ "metadata": { "labels": data, "managedFields": managed() }, "data": data });
-            let Decoded(object) = serde_json::from_str::<Decoded<ConfigMap>>(&text.to_string()).unwrap();
-            let object = object.unwrap();
+            let decoded = serde_json::from_str::<Decoded<ConfigMap>>(&text.to_string());
+            let object = decoded.unwrap().object.unwrap();
             prop_assert_eq!(object.metadata.labels.unwrap(), data.clone());
             prop_assert_eq!(object.data.unwrap(), data);
         }

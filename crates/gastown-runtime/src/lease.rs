@@ -42,15 +42,15 @@ pub struct Config {
 }
 
 impl Config {
-    /// The usual times: duration 15 s, renew deadline 10 s, renewal every 5 s, retry every 2 s.
+    /// The usual times: duration 30 s, renew deadline 15 s, renewal every 10 s, retry every 2 s.
     pub fn new(namespace: &str, name: &str, identity: &str) -> Self {
         Self {
             namespace: namespace.to_owned(),
             name: name.to_owned(),
             identity: identity.to_owned(),
-            duration: Duration::from_secs(15),
-            renew_deadline: Duration::from_secs(10),
-            renew: Duration::from_secs(5),
+            duration: Duration::from_secs(30),
+            renew_deadline: Duration::from_secs(15),
+            renew: Duration::from_secs(10),
             retry: Duration::from_secs(2),
         }
     }
@@ -270,10 +270,10 @@ impl Elector {
         (!may_work).then(|| spec.lease_transitions.unwrap_or_default().saturating_add(1))
     }
 
-    /// A request without an answer within a quarter of the renew deadline has failed: there must be
-    /// time for another one.
+    /// A request without an answer within two fifths of the time between a renewal and the renew
+    /// deadline has failed: there must be time for another one.
     async fn timeout<T>(&self, request: impl Future<Output = T>) -> Result<T, Error> {
-        let timeout = self.config.renew_deadline / 4;
+        let timeout = self.config.renew_deadline.saturating_sub(self.config.renew) * 2 / 5;
         tokio::time::timeout(timeout, request).await.map_err(|_| Error::Timeout(timeout))
     }
 
@@ -349,7 +349,7 @@ impl Elector {
         lease.spec = Some(LeaseSpec {
             holder_identity: Some(self.config.identity.clone()),
             lease_duration_seconds: Some(
-                i32::try_from(self.config.duration.as_secs()).unwrap_or(15),
+                i32::try_from(self.config.duration.as_secs()).unwrap_or(30),
             ),
             lease_transitions: Some(transitions),
             acquire_time: if taken { Some(now.clone()) } else { spec.acquire_time },

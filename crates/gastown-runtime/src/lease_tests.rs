@@ -198,7 +198,7 @@ async fn of_two_candidates_at_once_one_is_the_holder() {
 #[tokio::test(start_paused = true)]
 async fn a_deleted_lease_has_one_holder_with_a_new_token() {
     // After each share of the time between two renewals.
-    for tenths in 0..50 {
+    for tenths in 0..110 {
         let server = Shared::default();
         let (a, ..) = candidate(&server, "a");
         let first = acquired(&a).await;
@@ -206,7 +206,7 @@ async fn a_deleted_lease_has_one_holder_with_a_new_token() {
         pass(5, &[&a, &b]).await;
         tokio::time::sleep(Duration::from_millis(100 * tenths)).await;
         server.lock().lease = None;
-        pass(40, &[&a, &b]).await;
+        pass(60, &[&a, &b]).await;
         let held = a.held().or(b.held());
         assert!(held.is_some_and(|second| second > first), "{held:?} after {first}");
     }
@@ -218,10 +218,10 @@ async fn a_standby_waits_for_a_holder_that_is_cut_off_when_its_lease_is_deleted(
     let (a, ..) = candidate(&server, "a");
     acquired(&a).await;
     let (b, ..) = candidate(&server, "b");
-    pass(7, &[&a, &b]).await;
+    pass(12, &[&a, &b]).await;
     server.lock().cut_off.insert("a");
     server.lock().lease = None;
-    pass(40, &[&a, &b]).await;
+    pass(60, &[&a, &b]).await;
     assert!(a.held().is_none() && b.held().is_some());
 }
 
@@ -255,14 +255,14 @@ async fn a_wrong_clock_in_the_lease_does_not_matter() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_idle_holder_writes_a_dozen_times_a_minute() {
+async fn an_idle_holder_writes_six_times_a_minute() {
     let server = Shared::default();
     let (a, ..) = candidate(&server, "a");
     acquired(&a).await;
     server.lock().writes.clear();
     pass(60, &[&a]).await;
     let writes = server.lock().writes.len();
-    assert!((10..=14).contains(&writes), "{writes}");
+    assert!((5..=7).contains(&writes), "{writes}");
 }
 
 #[tokio::test(start_paused = true)]
@@ -273,5 +273,5 @@ async fn waiting_for_the_loss_ends_when_the_lease_runs_out() {
     server.lock().cut_off.insert("a");
     let cut = Instant::now();
     a.lost().await;
-    assert!(cut.elapsed() <= Duration::from_millis(10_100), "{:?}", cut.elapsed());
+    assert!(cut.elapsed() <= Duration::from_millis(15_100), "{:?}", cut.elapsed());
 }

@@ -4,6 +4,7 @@
 //! It must not know any controller: it names no kind of ours, and makes no decision about one.
 
 pub mod admin;
+pub mod answers;
 pub mod apply;
 pub mod args;
 pub mod auth;

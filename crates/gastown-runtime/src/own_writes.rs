@@ -70,9 +70,8 @@ impl<T> Recent<T> {
 impl<K: Resource> OwnWrites<K> {
     /// Records an object as the API server returned it from a write. One that the watch has delivered
     /// before the answer came, or that is older than another write, is not needed.
-    pub fn record(&self, mut object: K) {
+    pub fn record(&self, object: K) {
         let Some(uid) = object.uid() else { return };
-        object.meta_mut().managed_fields = None;
         let version = resource_version(&object);
         let mut known = self.0.lock();
         known.answered.insert(uid.clone(), version);

@@ -21,6 +21,7 @@ use serde::de::DeserializeOwned;
 use tokio::sync::mpsc;
 
 use crate::decode::Decoded;
+pub use crate::decode::{NoStatus, Trim, Whole};
 use crate::index::Index;
 use crate::metrics::KindLabels;
 use crate::own_writes::OwnWrites;
@@ -90,8 +91,6 @@ impl<K: Resource<DynamicType = ()>> Trigger<K> {
 /// Queues what is to be reconciled at a change of an object, or everything.
 type Notify<K> = Box<dyn Fn(Option<&K>) -> futures::future::BoxFuture<'static, ()> + Send + Sync>;
 
-type Trim<K> = Box<dyn Fn(&mut K) + Send + Sync>;
-
 /// An index, and the keys under which an object is in it.
 type Indexed<K> = (Index<K>, Box<dyn Fn(&K) -> Vec<String> + Send + Sync>);
 
@@ -113,33 +112,33 @@ impl<K> Watched for K where
 {
 }
 
-/// A watch that is not started yet.
-pub struct Watch<K: Resource<DynamicType = ()> + 'static> {
+/// A watch that is not started yet, of objects as `T` trims them. managedFields are always removed. A
+/// change of nothing but what is trimmed is stored and queues nothing.
+pub struct Watch<K: Resource<DynamicType = ()> + 'static, T: Trim<K> = Whole> {
     runtime: Runtime,
-    api: Api<Decoded<K>>,
+    api: Api<Decoded<K, T>>,
     config: watcher::Config,
-    trim: Option<Trim<K>>,
     indices: Vec<Indexed<K>>,
     notify: Vec<Notify<K>>,
     own: Option<Arc<OwnWrites<K>>>,
 }
 
-impl<K> Watch<K>
+impl<K, T> Watch<K, T>
 where
     K: Watched,
+    T: Trim<K>,
 {
     /// A watch of all objects of the kind in the cluster.
     pub fn all(runtime: &Runtime) -> Self {
         Self::with(runtime, Api::all(runtime.client.clone()))
     }
 
-    fn with(runtime: &Runtime, api: Api<Decoded<K>>) -> Self {
+    fn with(runtime: &Runtime, api: Api<Decoded<K, T>>) -> Self {
         let config = watcher::Config::default().any_semantic();
         Self {
             runtime: runtime.clone(),
             api,
             config,
-            trim: None,
             indices: Vec::new(),
             notify: Vec::new(),
             own: None,
@@ -150,14 +149,6 @@ where
     #[must_use]
     pub fn labels(mut self, selector: &str) -> Self {
         self.config = self.config.labels(selector);
-        self
-    }
-
-    /// Removes from each object what is never read, before it is stored: a change of nothing else is
-    /// stored and queues nothing. managedFields are always removed.
-    #[must_use]
-    pub fn trim(mut self, trim: impl Fn(&mut K) + Send + Sync + 'static) -> Self {
-        self.trim = Some(Box::new(trim));
         self
     }
 
@@ -264,9 +255,10 @@ where
     }
 }
 
-impl<K> Watch<K>
+impl<K, T> Watch<K, T>
 where
     K: Watched + Resource<Scope = NamespaceResourceScope>,
+    T: Trim<K>,
 {
     /// A watch of the objects of one namespace.
     pub fn namespaced(runtime: &Runtime, namespace: &str) -> Self {
@@ -274,11 +266,11 @@ where
     }
 }
 
-struct Task<K: Resource<DynamicType = ()> + Clone + 'static> {
+struct Task<K: Resource<DynamicType = ()> + Clone + 'static, T: Trim<K>> {
     kind: String,
     store: Store<K>,
     writer: Writer<K>,
-    watch: Watch<K>,
+    watch: Watch<K, T>,
     /// Objects that cannot be decoded, and the error that was logged.
     bad: HashMap<ObjectRef<K>, String>,
     listed_once: bool,
@@ -288,9 +280,10 @@ struct Task<K: Resource<DynamicType = ()> + Clone + 'static> {
     began: Instant,
 }
 
-impl<K> Task<K>
+impl<K, T> Task<K, T>
 where
     K: Watched,
+    T: Trim<K>,
     ObjectRef<K>: Hash + Eq,
 {
     async fn run(mut self) {
@@ -327,7 +320,7 @@ where
         }
     }
 
-    async fn handle(&mut self, event: Event<Decoded<K>>) {
+    async fn handle(&mut self, event: Event<Decoded<K, T>>) {
         match event {
             Event::Init => {
                 self.began = Instant::now();
@@ -362,7 +355,7 @@ where
                     }
                 }
             }
-            Event::Delete(Decoded(object)) => {
+            Event::Delete(Decoded { object, .. }) => {
                 let reference = match &object {
                     Ok(object) => ObjectRef::from_obj(object),
                     Err(bad) => reference(&bad.metadata),
@@ -431,13 +424,10 @@ where
     }
 
     /// The object; if it cannot be decoded, its last good version while a list arrives, else none.
-    fn decode(&mut self, Decoded(object): Decoded<K>) -> Option<K> {
+    fn decode(&mut self, Decoded { object, .. }: Decoded<K, T>) -> Option<K> {
         match object {
-            Ok(mut object) => {
+            Ok(object) => {
                 self.forget(&ObjectRef::from_obj(&object));
-                if let Some(trim) = &self.watch.trim {
-                    trim(&mut object);
-                }
                 Some(object)
             }
             Err(bad) => {
@@ -511,10 +501,19 @@ mod tests {
     use crate::testing;
 
     fn map(name: &str) -> Decoded<ConfigMap> {
-        Decoded(Ok(testing::config_map(name, 1)))
+        Ok(testing::config_map(name, 1)).into()
     }
 
-    fn task(watch: Watch<ConfigMap>) -> Task<ConfigMap> {
+    #[derive(Clone, Debug)]
+    struct NoData;
+
+    impl Trim<ConfigMap> for NoData {
+        fn trim(map: &mut ConfigMap) {
+            map.data = None;
+        }
+    }
+
+    fn task<T: Trim<ConfigMap>>(watch: Watch<ConfigMap, T>) -> Task<ConfigMap, T> {
         let writer = Writer::default();
         Task {
             kind: "ConfigMap".to_owned(),
@@ -543,15 +542,13 @@ mod tests {
     async fn a_change_of_what_is_not_stored_queues_nothing() {
         let runtime = testing::runtime(Leadership::always("test"), Metrics::default());
         let (trigger, mut triggers) = triggers::<ConfigMap>();
-        let watch = Watch::<ConfigMap>::namespaced(&runtime, "ns")
-            .trim(|map| map.data = None)
-            .notify_self(&trigger);
+        let watch = Watch::<ConfigMap, NoData>::namespaced(&runtime, "ns").notify_self(&trigger);
         let mut task = task(watch);
         let version = |version: &str, change: fn(&mut ConfigMap)| {
             let mut map = testing::config_map("a", 1);
             map.metadata.resource_version = Some(version.to_owned());
             change(&mut map);
-            Decoded(Ok(map))
+            Ok(map).into()
         };
         for event in [Event::Init, Event::InitApply(version("1", |_| ())), Event::InitDone] {
             task.handle(event).await;

@@ -5,7 +5,7 @@ mod pods;
 use gastown_api::Polecat;
 use gastown_api::names::{annotation, finalizer, label, manager};
 use gastown_core::polecat::{Action, Ledger, Snapshot};
-use gastown_runtime::apply;
+use gastown_runtime::{answers, apply};
 use kube::api::{Patch, PatchParams};
 use kube::{Api, ResourceExt as _};
 use serde_json::json;
@@ -84,7 +84,7 @@ async fn patch_metadata(
     let patch = Patch::Merge(json!({ "metadata": metadata }));
     let params =
         PatchParams { field_manager: Some(manager::POLECAT.to_owned()), ..PatchParams::default() };
-    match polecats(ctx, s).patch(&s.name, &params, &patch).await {
+    match answers::patch(&polecats(ctx, s), &s.name, &params, &patch).await {
         // It goes with its last finalizer.
         Ok(polecat) if s.deleting && polecat.finalizers().is_empty() => {
             ctx.shared.own_polecats.record_deleted(&s.uid);

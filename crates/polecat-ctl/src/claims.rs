@@ -9,6 +9,7 @@ use std::time::Duration;
 use gastown_api::names::{annotation, label, manager};
 use gastown_api::{MergeRequest, Polecat};
 use gastown_core::polecat::{ClaimRecord, Snapshot, claim_name, sanitize};
+use gastown_runtime::answers;
 use gastown_runtime::controller::{Action, resync};
 use jiff::Timestamp;
 use k8s_openapi::api::coordination::v1::{Lease, LeaseSpec};
@@ -122,7 +123,7 @@ pub(crate) async fn take(ctx: &Context, polecat: &Polecat) -> Result<(), Error> 
     }
     let wanted = wanted(&ctx.runtime.args.namespace, &name, polecat, bead, before.as_deref());
     let answer = match before {
-        None => api.create(&post, &wanted).await,
+        None => answers::create(&api, &post, &wanted).await,
         Some(_) => api.replace(&name, &post, &wanted).await,
     };
     match answer {

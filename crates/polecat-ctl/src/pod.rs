@@ -29,4 +29,4 @@ pub(crate) use network::{SELECTOR as POLICIES, policy, policy_name};
 pub(crate) use prompt::prompt;
 pub(crate) use prompt_place::Prompt;
 pub use room::RoomArgs;
-pub(crate) use trim::trim;
+pub(crate) use trim::Observed;

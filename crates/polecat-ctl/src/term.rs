@@ -7,11 +7,11 @@ use std::time::Duration;
 use gastown_api::names::label;
 use gastown_core::admission::Candidate;
 use gastown_core::polecat::{Snapshot, assess};
+use gastown_runtime::answers;
 use gastown_runtime::own_writes::resource_version;
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::Pod;
-use kube::api::ListParams;
-use kube::{Api, Resource as _, ResourceExt as _};
+use kube::{Api, ResourceExt as _};
 use tokio::time::Instant;
 
 use crate::context::Context;
@@ -62,15 +62,10 @@ async fn reach_the_present(ctx: &Context) -> Result<(), Error> {
     }
 }
 
-/// The versions of all agents' pods by their uid. A list without a resource version is consistent.
+/// The versions of all agents' pods by their uid.
 async fn list(ctx: &Context) -> Result<HashMap<String, u64>, Error> {
     let api: Api<Pod> = Api::all(ctx.runtime.client.clone());
-    let params = ListParams::default().labels(label::POLECAT);
-    let all = api.list_metadata(&params).await.map_err(api_error("listing", "pods"))?;
-    let version = |pod: &kube::core::PartialObjectMeta<Pod>| {
-        Some((pod.uid()?, pod.meta().resource_version.as_ref()?.parse().unwrap_or(0)))
-    };
-    Ok(all.items.iter().filter_map(version).collect())
+    answers::versions(&api, label::POLECAT).await.map_err(api_error("listing", "pods"))
 }
 
 /// How many pods of the list the cache does not have, or has in an earlier version.

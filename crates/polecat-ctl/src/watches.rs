@@ -6,7 +6,7 @@ use std::sync::{Arc, OnceLock};
 use gastown_api::names::{condition, label, reason};
 use gastown_api::{BeadStore, MergeRequest, Polecat, Refinery, Rig, conditions};
 use gastown_runtime::index::Index;
-use gastown_runtime::watch::{Trigger, Triggers, Watch, triggers};
+use gastown_runtime::watch::{NoStatus, Trigger, Triggers, Watch, triggers};
 use gastown_runtime::{Runtime, ours};
 use k8s_openapi::api::coordination::v1::Lease;
 use k8s_openapi::api::core::v1::Pod;
@@ -83,8 +83,7 @@ fn polecats(runtime: &Runtime, shared: &Shared, claim: &Trigger<Lease>) -> Store
 /// Rigs; their status is not read. A change concerns all Polecats of the rig.
 fn rigs(runtime: &Runtime, shared: &Shared) -> Store<Rig> {
     let polecats = shared.polecats_by_rig.clone();
-    Watch::<Rig>::all(runtime)
-        .trim(|rig: &mut Rig| rig.status = None)
+    Watch::<Rig, NoStatus>::all(runtime)
         .notify(&shared.trigger, move |rig: &Rig| references(&polecats.of(&rig.name_any())))
         .start()
 }
@@ -93,8 +92,7 @@ fn rigs(runtime: &Runtime, shared: &Shared) -> Store<Rig> {
 /// that wait for a Refinery of their branch.
 fn refineries(runtime: &Runtime, shared: &Shared) -> Store<Refinery> {
     let polecats = shared.polecats_by_rig.clone();
-    Watch::<Refinery>::all(runtime)
-        .trim(|refinery: &mut Refinery| refinery.status = None)
+    Watch::<Refinery, NoStatus>::all(runtime)
         .notify(&shared.trigger, move |refinery: &Refinery| {
             let waits = |p: &Polecat| {
                 let conditions = p.status.as_ref().map(|s| s.conditions.as_slice());
@@ -139,9 +137,8 @@ fn pods(
     let (polecats, claims) = (polecats.clone(), shared.claims_by_holder.clone());
     let cell = Arc::<OnceLock<Store<Pod>>>::default();
     let (kept, sightings) = (cell.clone(), shared.sightings.clone());
-    let store = Watch::<Pod>::all(runtime)
+    let store = Watch::<Pod, pod::Observed>::all(runtime)
         .labels(label::POLECAT)
-        .trim(pod::trim)
         .own(&shared.own_pods)
         .index(&shared.pods_by_polecat, |pod: &Pod| owner_uid(pod).map(str::to_owned))
         .notify(&shared.trigger, move |pod: &Pod| {
@@ -196,7 +193,7 @@ fn merge_requests(runtime: &Runtime, shared: &Shared) {
 
 /// BeadStores; only whether a rig has one is read.
 fn bead_stores(runtime: &Runtime) -> Store<BeadStore> {
-    Watch::<BeadStore>::all(runtime).trim(|store: &mut BeadStore| store.status = None).start()
+    Watch::<BeadStore, NoStatus>::all(runtime).start()
 }
 
 /// Network policies of agents' pods. One that somebody changes or deletes is written again by any

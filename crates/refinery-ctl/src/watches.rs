@@ -5,7 +5,7 @@ use std::sync::{Arc, OnceLock};
 use gastown_api::names::condition;
 use gastown_api::{GateRun, MergeRequest, Polecat, PolecatSpec, PolecatStatus, Refinery, Rig};
 use gastown_runtime::own_writes::OwnWrites;
-use gastown_runtime::watch::{self, Trigger, Triggers, Watch};
+use gastown_runtime::watch::{self, NoStatus, Trigger, Triggers, Trim, Watch};
 use gastown_runtime::{Runtime, ours};
 use k8s_openapi::api::batch::v1::Job;
 use k8s_openapi::api::core::v1::Pod;
@@ -76,7 +76,7 @@ fn rigs(runtime: &Runtime, trigger: &Trigger<Refinery>, known: &Known) -> Store<
         let name = rig.name_any();
         known.references(|r| r.spec.rig_ref == name)
     };
-    Watch::<Rig>::all(runtime).trim(|rig| rig.status = None).notify(trigger, map).start()
+    Watch::<Rig, NoStatus>::all(runtime).notify(trigger, map).start()
 }
 
 fn requests(runtime: &Runtime, trigger: &Trigger<Refinery>, known: &Known) -> Store<MergeRequest> {
@@ -100,21 +100,26 @@ fn polecats(
         let landed = requests.find(|r| is_of_it(r) && RequestRecord::of(r).has_landed());
         landed.map(|r| known.for_request(&r)).unwrap_or_default()
     };
-    Watch::<Polecat>::all(runtime).trim(trim_polecat).notify(trigger, map).start()
+    Watch::<Polecat, Merged>::all(runtime).notify(trigger, map).start()
 }
 
 /// Leaves of a Polecat its condition `Merged`, and what it saved beside its work.
-fn trim_polecat(polecat: &mut Polecat) {
-    polecat.spec = PolecatSpec::of_rig(std::mem::take(&mut polecat.spec.rig));
-    polecat.metadata.annotations = None;
-    polecat.metadata.labels = None;
-    if let Some(mut status) = polecat.status.take() {
-        status.conditions.retain(|c| c.type_ == condition::MERGED);
-        polecat.status = Some(PolecatStatus {
-            conditions: status.conditions,
-            saved: status.saved,
-            ..PolecatStatus::default()
-        });
+#[derive(Clone, Debug)]
+struct Merged;
+
+impl Trim<Polecat> for Merged {
+    fn trim(polecat: &mut Polecat) {
+        polecat.spec = PolecatSpec::of_rig(std::mem::take(&mut polecat.spec.rig));
+        polecat.metadata.annotations = None;
+        polecat.metadata.labels = None;
+        if let Some(mut status) = polecat.status.take() {
+            status.conditions.retain(|c| c.type_ == condition::MERGED);
+            polecat.status = Some(PolecatStatus {
+                conditions: status.conditions,
+                saved: status.saved,
+                ..PolecatStatus::default()
+            });
+        }
     }
 }
 
@@ -140,11 +145,17 @@ fn pods(
 ) -> Store<Pod> {
     let (jobs, runs) = (jobs.clone(), gate_runs.clone());
     let map = move |pod: &Pod| refinery_of(jobs.get(&parent::<Job>(pod)?)?.as_ref(), &runs);
-    Watch::<Pod>::all(runtime)
-        .labels(gate::SELECTOR)
-        .trim(|pod| pod.spec = None)
-        .notify(trigger, map)
-        .start()
+    Watch::<Pod, NoSpec>::all(runtime).labels(gate::SELECTOR).notify(trigger, map).start()
+}
+
+/// Keeps what became of a pod.
+#[derive(Clone, Debug)]
+struct NoSpec;
+
+impl Trim<Pod> for NoSpec {
+    fn trim(pod: &mut Pod) {
+        pod.spec = None;
+    }
 }
 
 /// A policy that somebody changes or deletes is written again.

@@ -6,7 +6,7 @@ use gastown_api::names::condition;
 use gastown_api::{Escalation, Polecat, PolecatSpec, PolecatStatus, Witness};
 use gastown_runtime::Runtime;
 use gastown_runtime::index::Index;
-use gastown_runtime::watch::{Trigger, Watch};
+use gastown_runtime::watch::{Trigger, Trim, Watch};
 use kube::ResourceExt as _;
 use kube::runtime::reflector::{ObjectRef, Store};
 
@@ -65,8 +65,7 @@ pub(crate) fn polecats(
     by_rig: &Index<Polecat>,
 ) -> Store<Polecat> {
     let witnesses = witnesses.clone();
-    Watch::<Polecat>::all(runtime)
-        .trim(trim_polecat)
+    Watch::<Polecat, Assessed>::all(runtime)
         .index(by_rig, |polecat: &Polecat| [polecat.spec.rig.clone()])
         .notify_within(witness, CROWD, move |changed| of_rig(&witnesses, &changed.spec.rig))
         .start()
@@ -78,23 +77,28 @@ fn of_rig(witnesses: &Index<Witness>, rig: &str) -> Vec<ObjectRef<Witness>> {
 }
 
 /// Keeps of a Polecat what is assessed and counted: there are thousands.
-fn trim_polecat(polecat: &mut Polecat) {
-    polecat.spec = PolecatSpec::of_rig(std::mem::take(&mut polecat.spec.rig));
-    polecat.metadata.annotations = None;
-    polecat.metadata.labels = None;
-    if let Some(status) = polecat.status.take() {
-        let read = [condition::HEALTHY, condition::SAVED, condition::DEGRADED];
-        polecat.status = Some(PolecatStatus {
-            phase: status.phase,
-            pod_name: status.pod_name,
-            pod_active: status.pod_active,
-            activity: status.activity,
-            conditions: status
-                .conditions
-                .into_iter()
-                .filter(|c| read.contains(&c.type_.as_str()))
-                .collect(),
-            ..PolecatStatus::default()
-        });
+#[derive(Clone, Debug)]
+struct Assessed;
+
+impl Trim<Polecat> for Assessed {
+    fn trim(polecat: &mut Polecat) {
+        polecat.spec = PolecatSpec::of_rig(std::mem::take(&mut polecat.spec.rig));
+        polecat.metadata.annotations = None;
+        polecat.metadata.labels = None;
+        if let Some(status) = polecat.status.take() {
+            let read = [condition::HEALTHY, condition::SAVED, condition::DEGRADED];
+            polecat.status = Some(PolecatStatus {
+                phase: status.phase,
+                pod_name: status.pod_name,
+                pod_active: status.pod_active,
+                activity: status.activity,
+                conditions: status
+                    .conditions
+                    .into_iter()
+                    .filter(|c| read.contains(&c.type_.as_str()))
+                    .collect(),
+                ..PolecatStatus::default()
+            });
+        }
     }
 }

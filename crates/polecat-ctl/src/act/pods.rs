@@ -3,6 +3,7 @@
 use gastown_api::Polecat;
 use gastown_api::names::{annotation, finalizer, manager};
 use gastown_core::polecat::{PodInputs, Snapshot};
+use gastown_runtime::answers;
 use gastown_runtime::apply::{self, Deletion};
 use gastown_runtime::ours::{self, Parent};
 use k8s_openapi::api::core::v1::{ConfigMap, Pod};
@@ -46,7 +47,7 @@ pub(super) async fn start(
     // until the answer is clear the pod may exist, and its slot is in use
     let (admission, rig) = (&ctx.shared.admission, s.rig.name());
     admission.promise(rig, &s.uid, &inputs.name);
-    let answer = pods(ctx, s).create(&create_params(), &wanted).await;
+    let answer = answers::create(&pods(ctx, s), &create_params(), &wanted).await;
     if is_clear(&answer) {
         admission.settle(rig, &s.uid);
     }
@@ -164,10 +165,8 @@ async fn patch(
     doing: &'static str,
 ) -> Result<(), Error> {
     metadata["uid"] = json!(uid);
-    match pods(ctx, s)
-        .patch(name, &patch_params(), &Patch::Merge(&json!({ "metadata": metadata })))
-        .await
-    {
+    let patch = Patch::Merge(json!({ "metadata": metadata }));
+    match answers::patch(&pods(ctx, s), name, &patch_params(), &patch).await {
         Ok(pod) => record(ctx, pod),
         Err(kube::Error::Api(status)) if status.is_not_found() => {
             ctx.shared.own_pods.record_deleted(uid);

@@ -3,6 +3,7 @@
 use gastown_api::{KubernetesSpec, PolecatSpec};
 use gastown_core::polecat::{PodFacts, PodPhase};
 use gastown_core::report::SyncResult;
+use gastown_runtime::watch::Trim as _;
 use serde_json::{Value, json};
 
 use super::pods::pod_facts;
@@ -22,7 +23,7 @@ fn polecat() -> Polecat {
 fn facts_of(pod: &Pod) -> Option<PodFacts> {
     let facts = |pod| pod_facts(pod, &polecat(), &Sightings::default(), Timestamp::UNIX_EPOCH);
     let mut kept = pod.clone();
-    crate::pod::trim(&mut kept);
+    crate::pod::Observed::trim(&mut kept);
     let [kept, whole] = [facts(&kept), facts(pod)].map(|f| format!("{f:?}"));
     assert_eq!(kept, whole, "what is kept of a pod shows the same");
     facts(pod)

@@ -2,32 +2,38 @@
 //! itself.
 
 use gastown_api::names::annotation;
+use gastown_runtime::watch::Trim;
 use k8s_openapi::api::core::v1::{Container, ContainerStatus, Pod, PodSpec, Probe};
 
 use super::metadata::{ASKED, DEADLINE, GIT_INIT, GIT_SYNC, WORK_BRANCH};
 
 /// Removes what no decision about a Polecat reads.
-pub(crate) fn trim(pod: &mut Pod) {
-    pod.metadata.labels = None;
-    if let Some(annotations) = &mut pod.metadata.annotations {
-        annotations.retain(|key, _| key == ASKED || key == annotation::DRAIN);
-    }
-    if let Some(spec) = pod.spec.take() {
-        let ours = spec.init_containers.into_iter().flatten();
-        let ours = ours.filter(|c| c.name == GIT_INIT || c.name == GIT_SYNC).map(container);
-        pod.spec = Some(PodSpec {
-            node_name: spec.node_name,
-            init_containers: Some(ours.collect()),
-            ..PodSpec::default()
-        });
-    }
-    if let Some(status) = &mut pod.status {
-        (status.host_ip, status.host_ips) = (None, None);
-        (status.pod_ip, status.pod_ips) = (None, None);
-        let read = ["DisruptionTarget", "PodScheduled"];
-        status.conditions.iter_mut().for_each(|all| all.retain(|c| read.contains(&&*c.type_)));
-        let lists = [&mut status.init_container_statuses, &mut status.container_statuses];
-        lists.into_iter().flatten().flatten().for_each(container_status);
+#[derive(Clone, Debug)]
+pub(crate) struct Observed;
+
+impl Trim<Pod> for Observed {
+    fn trim(pod: &mut Pod) {
+        pod.metadata.labels = None;
+        if let Some(annotations) = &mut pod.metadata.annotations {
+            annotations.retain(|key, _| key == ASKED || key == annotation::DRAIN);
+        }
+        if let Some(spec) = pod.spec.take() {
+            let ours = spec.init_containers.into_iter().flatten();
+            let ours = ours.filter(|c| c.name == GIT_INIT || c.name == GIT_SYNC).map(container);
+            pod.spec = Some(PodSpec {
+                node_name: spec.node_name,
+                init_containers: Some(ours.collect()),
+                ..PodSpec::default()
+            });
+        }
+        if let Some(status) = &mut pod.status {
+            (status.host_ip, status.host_ips) = (None, None);
+            (status.pod_ip, status.pod_ips) = (None, None);
+            let read = ["DisruptionTarget", "PodScheduled"];
+            status.conditions.iter_mut().for_each(|all| all.retain(|c| read.contains(&&*c.type_)));
+            let lists = [&mut status.init_container_statuses, &mut status.container_statuses];
+            lists.into_iter().flatten().flatten().for_each(container_status);
+        }
     }
 }
 
