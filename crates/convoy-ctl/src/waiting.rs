@@ -57,3 +57,38 @@ impl Waiting {
 fn rig(convoy: &Convoy) -> Option<&str> {
     convoy.spec.rig_ref.as_deref().filter(|_| convoy.spec.dispatch)
 }
+
+#[cfg(test)]
+mod tests {
+    use gastown_api::ConvoySpec;
+
+    use super::*;
+
+    fn convoy(name: &str, rig: &str, dispatch: bool) -> Convoy {
+        let mut convoy = Convoy::new(name, ConvoySpec::default());
+        (convoy.spec.rig_ref, convoy.spec.dispatch) = (Some(rig.to_owned()), dispatch);
+        convoy
+    }
+
+    fn woken(waiting: &Waiting, rig: &str) -> Vec<String> {
+        waiting.wake(rig).into_iter().map(|convoy| convoy.name).collect()
+    }
+
+    #[test]
+    fn the_first_ones_in_line_of_the_rig_are_woken_once() {
+        let waiting = Waiting::default();
+        let names = ["a", "b", "c", "d", "e", "f"];
+        for name in names.into_iter().chain(["a"]) {
+            waiting.join(&convoy(name, "web", true));
+        }
+        waiting.join(&convoy("other", "app", true));
+        waiting.join(&convoy("tracks", "web", false));
+        assert_eq!(woken(&waiting, "web"), ["a", "b", "c", "d"]);
+        waiting.join(&convoy("b", "web", true));
+        waiting.leave(&convoy("e", "web", true));
+        assert_eq!(woken(&waiting, "web"), ["f", "b"], "who joins again is behind the others");
+        assert_eq!(woken(&waiting, "web"), [""; 0]);
+        waiting.leave(&convoy("other", "app", true));
+        assert!(waiting.0.lock().is_empty(), "empty lines are not kept");
+    }
+}

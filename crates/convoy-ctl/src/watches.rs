@@ -35,7 +35,7 @@ pub(crate) fn convoys(
 pub(crate) fn rigs(runtime: &Runtime, trigger: &Trigger<Convoy>, indices: &Indices) -> Store<Rig> {
     let convoys = indices.convoys_by_rig.clone();
     Watch::<Rig, NoStatus>::all(runtime)
-        .notify(trigger, move |rig| references(&convoys.of(&rig.name_any())))
+        .notify(trigger, move |rig| convoys.references(&rig.name_any()))
         .start()
 }
 
@@ -46,7 +46,7 @@ pub(crate) fn bead_stores(
 ) -> Store<BeadStore> {
     let convoys = indices.convoys_by_rig.clone();
     Watch::<BeadStore, NoStatus>::all(runtime)
-        .notify(trigger, move |store| references(&convoys.of(&store.spec.rig_ref)))
+        .notify(trigger, move |store| convoys.references(&store.spec.rig_ref))
         .start()
 }
 
@@ -90,11 +90,7 @@ pub(crate) fn merge_requests(runtime: &Runtime, trigger: &Trigger<Convoy>, indic
 /// The Convoys that track a bead.
 fn of_bead(convoys: &Index<Convoy>, rig: &str, bead: Option<&str>) -> Vec<ObjectRef<Convoy>> {
     let keys = bead_keys(rig, bead);
-    keys.iter().flat_map(|key| references(&convoys.of(key))).collect()
-}
-
-fn references(convoys: &[Arc<Convoy>]) -> Vec<ObjectRef<Convoy>> {
-    convoys.iter().map(|convoy| ObjectRef::from_obj(convoy.as_ref())).collect()
+    keys.iter().flat_map(|key| convoys.references(key)).collect()
 }
 
 /// Whether all beads of a Convoy were done when its status was written.

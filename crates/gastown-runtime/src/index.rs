@@ -5,6 +5,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use kube::Resource;
+use kube::runtime::reflector::ObjectRef;
 use parking_lot::Mutex;
 
 /// The objects of one key, by uid.
@@ -42,6 +43,16 @@ impl<K: Resource> Index<K> {
     pub fn find(&self, key: &str, wanted: impl Fn(&K) -> bool) -> Option<Arc<K>> {
         let all = self.0.lock();
         all.get(key)?.values().find(|object| wanted(object)).cloned()
+    }
+
+    /// References to the objects of a key, in no order.
+    pub fn references(&self, key: &str) -> Vec<ObjectRef<K>>
+    where
+        K: Resource<DynamicType = ()>,
+    {
+        let all = self.0.lock();
+        let group = all.get(key).into_iter().flat_map(HashMap::values);
+        group.map(|object| ObjectRef::from_obj(object.as_ref())).collect()
     }
 
     /// How many objects a key has.

@@ -156,6 +156,7 @@ impl Admission {
 #[cfg(test)]
 mod tests {
     use jiff::Timestamp;
+    use proptest::prelude::*;
 
     use super::*;
 
@@ -222,5 +223,71 @@ mod tests {
         assert_eq!(admission.ask("web", 1, &a), Decision::Granted);
         assert_eq!(admission.observe("web", "a", false, None), ["ns/b"]);
         assert_eq!(admission.ask("web", 1, &b), Decision::Granted);
+    }
+
+    /// What may happen to one of a few Polecats of a rig.
+    #[derive(Clone, Copy, Debug)]
+    enum Happens {
+        Observe { live: bool, waits: bool },
+        Ask,
+        Promise,
+        Settle,
+        Forget,
+    }
+
+    fn happens() -> impl Strategy<Value = Happens> {
+        prop_oneof![
+            (any::<bool>(), any::<bool>())
+                .prop_map(|(live, waits)| Happens::Observe { live, waits }),
+            Just(Happens::Ask),
+            Just(Happens::Promise),
+            Just(Happens::Settle),
+            Just(Happens::Forget),
+        ]
+    }
+
+    /// The counters are those of a recount.
+    fn recount(slots: &RigSlots) -> Result<(), TestCaseError> {
+        prop_assert_eq!(slots.held, slots.slots.values().filter(|slot| slot.held()).count());
+        let waiting: BTreeSet<_> =
+            slots.slots.values().filter_map(Slot::waiting).cloned().collect();
+        prop_assert_eq!(&slots.queue, &waiting);
+        Ok(())
+    }
+
+    proptest! {
+        #[test]
+        fn counters_are_those_of_a_recount_and_no_slot_is_granted_beyond_the_cap(
+            cap in 0_usize..4,
+            steps in proptest::collection::vec((0_usize..6, happens()), 0..80),
+        ) {
+            let admission = Admission::default();
+            for (who, what) in steps {
+                let me = candidate(&format!("p{who}"), i64::try_from(who).unwrap());
+                let held = |admission: &Admission| {
+                    admission.0.lock().get("web").map_or(0, |slots| slots.held)
+                };
+                let (before, mut next) = (held(&admission), Vec::new());
+                match what {
+                    Happens::Observe { live, waits } => {
+                        next = admission.observe("web", &me.uid, live, waits.then(|| me.clone()));
+                    }
+                    Happens::Ask => {
+                        if admission.ask("web", cap, &me) == Decision::Granted {
+                            prop_assert!(held(&admission) <= cap.max(before));
+                        } else {
+                            prop_assert_eq!(held(&admission), before);
+                        }
+                    }
+                    Happens::Promise => admission.promise("web", &me.uid, "pod"),
+                    Happens::Settle => admission.settle("web", &me.uid),
+                    Happens::Forget => next = admission.forget("web", &me.uid),
+                }
+                if let Some(slots) = admission.0.lock().get("web") {
+                    recount(slots)?;
+                    prop_assert!(next.len() <= slots.cap.saturating_sub(slots.held));
+                }
+            }
+        }
     }
 }

@@ -84,7 +84,7 @@ fn polecats(runtime: &Runtime, shared: &Shared, claim: &Trigger<Lease>) -> Store
 fn rigs(runtime: &Runtime, shared: &Shared) -> Store<Rig> {
     let polecats = shared.polecats_by_rig.clone();
     Watch::<Rig, NoStatus>::all(runtime)
-        .notify(&shared.trigger, move |rig: &Rig| references(&polecats.of(&rig.name_any())))
+        .notify(&shared.trigger, move |rig: &Rig| polecats.references(&rig.name_any()))
         .start()
 }
 
@@ -117,13 +117,8 @@ fn claims(runtime: &Runtime, shared: &Shared, claim: &Trigger<Lease>) -> Store<L
         .own(&shared.own_claims)
         .index(&shared.claims_by_holder, |lease: &Lease| [claims::holder(lease).to_owned()])
         .notify_self(claim)
-        .notify(&shared.trigger, move |lease: &Lease| needing(&lease.name_any(), &by_claim))
+        .notify(&shared.trigger, move |lease: &Lease| by_claim.references(&lease.name_any()))
         .start()
-}
-
-/// The Polecats that need a claim.
-fn needing(claim: &str, by_claim: &Index<Polecat>) -> Vec<ObjectRef<Polecat>> {
-    references(&by_claim.of(claim))
 }
 
 /// Agents' pods. A change concerns the pod's Polecat, and, where that is gone, its claims.
@@ -186,7 +181,7 @@ fn merge_requests(runtime: &Runtime, shared: &Shared) {
         })
         .notify(&shared.trigger, move |request: &MergeRequest| {
             let claim = claims::name_of(request).filter(|_| !bead_request(request).is_to_land());
-            claim.map(|claim| needing(&claim, &by_claim)).unwrap_or_default()
+            claim.map(|claim| by_claim.references(&claim)).unwrap_or_default()
         })
         .start();
 }

@@ -40,7 +40,7 @@ pub(crate) fn witnesses(
     by_rig: &Index<Witness>,
 ) -> Store<Witness> {
     let all = by_rig.clone();
-    let peers = move |changed: &Witness| of_rig(&all, &changed.spec.rig_ref);
+    let peers = move |changed: &Witness| all.references(&changed.spec.rig_ref);
     let escalations_of_rig = {
         let escalations = escalations.clone();
         move |changed: &Witness| {
@@ -67,13 +67,8 @@ pub(crate) fn polecats(
     let witnesses = witnesses.clone();
     Watch::<Polecat, Assessed>::all(runtime)
         .index(by_rig, |polecat: &Polecat| [polecat.spec.rig.clone()])
-        .notify_within(witness, CROWD, move |changed| of_rig(&witnesses, &changed.spec.rig))
+        .notify_within(witness, CROWD, move |changed| witnesses.references(&changed.spec.rig))
         .start()
-}
-
-fn of_rig(witnesses: &Index<Witness>, rig: &str) -> Vec<ObjectRef<Witness>> {
-    let all = witnesses.of(rig);
-    all.iter().map(|w| ObjectRef::from_obj(w.as_ref())).collect()
 }
 
 /// Keeps of a Polecat what is assessed and counted: there are thousands.
