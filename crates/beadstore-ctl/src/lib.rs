@@ -31,14 +31,13 @@ use anyhow::Context as _;
 use gastown_api::BeadStore;
 use gastown_escalations::Escalations;
 use gastown_git::Git;
-use gastown_runtime::auth::TokenReviewer;
 use gastown_runtime::controller::Controller;
 use gastown_runtime::own_writes::OwnWrites;
 use gastown_runtime::pace::Pace;
 use gastown_runtime::places::Places;
 use gastown_runtime::tls::Tls;
 use gastown_runtime::watch;
-use gastown_runtime::{AUDIENCE, Runtime, grpc};
+use gastown_runtime::{Runtime, grpc};
 use tokio::net::TcpListener;
 
 pub use args::BeadStoreArgs;
@@ -86,7 +85,7 @@ pub async fn serve(
         &tls,
         service::routes(&ctx),
         gastown_proto::v1::DESCRIPTORS,
-        TokenReviewer::new(runtime.client.clone(), AUDIENCE),
+        runtime.reviewer(),
         service::policy(&runtime.args.namespace),
         runtime.drain.clone(),
     );

@@ -4,6 +4,8 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use crate::auth::Account;
+
 /// The format of the log.
 #[derive(clap::ValueEnum, Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum LogFormat {
@@ -43,6 +45,10 @@ pub struct RuntimeArgs {
     /// `token`
     #[arg(long, env = "GASTOWN_TOKEN_FILE", default_value = "/var/run/gastown/token")]
     pub token_file: PathBuf,
+    /// The service accounts of controllers that have another name than their controller,
+    /// comma-separated: polecat-ctl=agents
+    #[arg(long, env = "GASTOWN_SERVICE_ACCOUNTS", value_delimiter = ',')]
+    pub service_accounts: Vec<Account>,
     /// The name of this process in the lease; by default the host's name and a random suffix
     #[arg(long, env = "GASTOWN_POD_NAME")]
     pub pod_name: Option<String>,

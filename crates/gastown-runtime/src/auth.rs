@@ -2,6 +2,7 @@
 //! are cached.
 
 use std::collections::HashMap;
+use std::str::FromStr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -33,12 +34,58 @@ const MAX_TOKEN: usize = 16 * 1024;
 pub struct Identity {
     /// The service account's namespace.
     pub namespace: String,
-    /// The service account's name.
+    /// The service account's name; of a controller's account the controller's ([`Account`]).
     pub service_account: String,
     /// The name of the pod that the token is bound to.
     pub pod_name: Option<String>,
     /// The uid of the pod that the token is bound to.
     pub pod_uid: Option<String>,
+}
+
+/// The service account of a controller, where it has another name than the controller.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Account {
+    /// The controller's name, such as `polecat-ctl`.
+    pub controller: String,
+    /// The name of its service account in the release's namespace.
+    pub account: String,
+}
+
+impl FromStr for Account {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text.split_once('=') {
+            Some((controller, account)) if !controller.is_empty() && !account.is_empty() => {
+                Ok(Self { controller: controller.to_owned(), account: account.to_owned() })
+            }
+            _ => Err(format!("{text:?} is not CONTROLLER=ACCOUNT")),
+        }
+    }
+}
+
+/// The controllers of one namespace whose service accounts have another name.
+#[derive(Debug, Default)]
+struct Accounts {
+    release: String,
+    renamed: Vec<Account>,
+}
+
+impl Accounts {
+    /// The name by which policies know an account: that of its controller. An account with the name of a
+    /// controller that has another account gets one that no policy knows.
+    fn known_as(&self, namespace: &str, account: &str) -> String {
+        if namespace != self.release {
+            return account.to_owned();
+        }
+        if let Some(own) = self.renamed.iter().find(|a| a.account == account) {
+            return own.controller.clone();
+        }
+        if self.renamed.iter().any(|a| a.controller == account) {
+            return format!("serviceaccount/{account}");
+        }
+        account.to_owned()
+    }
 }
 
 /// Why a request has no identity.
@@ -61,6 +108,7 @@ type Cache<T> = Arc<Mutex<HashMap<String, (Instant, T)>>>;
 pub struct TokenReviewer {
     api: Api<TokenReview>,
     audience: Arc<str>,
+    accounts: Arc<Accounts>,
     valid: Cache<Identity>,
     invalid: Cache<String>,
     /// Reviews that are under way: a second caller with the same token waits for the first.
@@ -125,11 +173,20 @@ impl TokenReviewer {
         Self {
             api: Api::all(client),
             audience: audience.into(),
+            accounts: Arc::default(),
             valid: Cache::default(),
             invalid: Cache::default(),
             running: Arc::default(),
             slots: Arc::new(Semaphore::new(MAX_REVIEWS)),
         }
+    }
+
+    /// Has these accounts of the release's namespace stand for their controllers.
+    #[must_use]
+    pub fn with_accounts(mut self, release: &str, renamed: &[Account]) -> Self {
+        let (release, renamed) = (release.to_owned(), renamed.to_vec());
+        self.accounts = Arc::new(Accounts { release, renamed });
+        self
     }
 
     /// Reviews a token. A text that is no token for our audience costs no request.
@@ -240,7 +297,7 @@ impl TokenReviewer {
         };
         Ok(Identity {
             namespace: namespace.to_owned(),
-            service_account: service_account.to_owned(),
+            service_account: self.accounts.known_as(namespace, service_account),
             pod_name: claim("pod-name"),
             pod_uid: claim("pod-uid"),
         })
@@ -275,6 +332,21 @@ mod tests {
         let good = token(&json!({"aud": "gastown", "sub": account}));
         for bad in ["", "junk", "a.b", "a.b.c", "a.b.c.d", &format!("{good}.x"), &good[4..]] {
             assert!(!may_be_valid(bad, "gastown"), "{bad}");
+        }
+    }
+
+    #[test]
+    fn an_account_stands_for_its_controller_and_nobody_else_does() {
+        let renamed = vec!["polecat-ctl=agents".parse().unwrap(), "a=b".parse().unwrap()];
+        let accounts = Accounts { release: "system".to_owned(), renamed };
+        let known_as = |namespace, account| accounts.known_as(namespace, account);
+        assert_eq!(known_as("system", "agents"), "polecat-ctl");
+        assert_eq!(known_as("system", "polecat-ctl"), "serviceaccount/polecat-ctl");
+        assert_eq!(known_as("system", "rig-ctl"), "rig-ctl");
+        assert_eq!(known_as("elsewhere", "agents"), "agents");
+        assert_eq!(Accounts::default().known_as("system", "rig-ctl"), "rig-ctl");
+        for wrong in ["", "polecat-ctl", "=a", "a="] {
+            assert!(wrong.parse::<Account>().is_err(), "{wrong:?}");
         }
     }
 

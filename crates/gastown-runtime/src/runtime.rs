@@ -13,6 +13,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::admin::{self, Readiness, Version};
 use crate::args::RuntimeArgs;
+use crate::auth::TokenReviewer;
 use crate::events::Events;
 use crate::lease::{self, Leadership};
 use crate::metrics::Metrics;
@@ -76,6 +77,12 @@ impl Runtime {
         let metrics = Metrics::default();
         let client = client::with_config(config, controller, &metrics)?;
         Ok(Self::new(controller, client, args, metrics, Leadership::always(controller)))
+    }
+
+    /// A reviewer of the tokens with which others call this controller.
+    pub fn reviewer(&self) -> TokenReviewer {
+        TokenReviewer::new(self.client.clone(), crate::AUDIENCE)
+            .with_accounts(&self.args.namespace, &self.args.service_accounts)
     }
 
     /// Stops what runs on this runtime: first the work, then the watches.

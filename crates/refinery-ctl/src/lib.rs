@@ -34,12 +34,11 @@ use std::time::Duration;
 use anyhow::Context as _;
 use gastown_escalations::Escalations;
 use gastown_git::Git;
-use gastown_runtime::auth::TokenReviewer;
 use gastown_runtime::controller::Controller;
 use gastown_runtime::pace::Pace;
 use gastown_runtime::places::Places;
 use gastown_runtime::tls::Tls;
-use gastown_runtime::{AUDIENCE, Runtime, grpc, https};
+use gastown_runtime::{Runtime, grpc, https};
 use tokio::net::TcpListener;
 
 pub use args::RefineryArgs;
@@ -88,7 +87,7 @@ pub async fn serve(
     };
     let ctx = Arc::new(context(&runtime, args, stores)?);
 
-    let reviewer = TokenReviewer::new(runtime.client.clone(), AUDIENCE);
+    let reviewer = runtime.reviewer();
     let requests = grpc::serve(
         grpc,
         &tls,

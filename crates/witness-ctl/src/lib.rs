@@ -27,10 +27,9 @@ use std::sync::Arc;
 use anyhow::Context as _;
 use gastown_api::{Escalation, Witness};
 use gastown_proto::v1::DESCRIPTORS;
-use gastown_runtime::auth::TokenReviewer;
 use gastown_runtime::controller::Controller;
 use gastown_runtime::tls::Tls;
-use gastown_runtime::{AUDIENCE, Runtime, grpc, watch};
+use gastown_runtime::{Runtime, grpc, watch};
 use tokio::net::TcpListener;
 
 pub use crate::args::WitnessArgs;
@@ -66,7 +65,7 @@ pub async fn serve(runtime: Runtime, listener: TcpListener) -> anyhow::Result<()
         &tls,
         service::routes(&ctx),
         DESCRIPTORS,
-        TokenReviewer::new(runtime.client.clone(), AUDIENCE),
+        runtime.reviewer(),
         policy::policy(&runtime.args.namespace),
         runtime.drain.clone(),
     );
