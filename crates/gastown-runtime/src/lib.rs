@@ -36,7 +36,7 @@ pub mod watch;
 
 pub use args::RuntimeArgs;
 pub use jitter::jittered;
-pub use runtime::{Runtime, run};
+pub use runtime::{Runtime, run, run_once};
 
 /// The audience of every bearer token that our servers accept.
 pub const AUDIENCE: &str = "gastown";

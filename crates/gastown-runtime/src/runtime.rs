@@ -132,6 +132,34 @@ where
     }
 }
 
+/// Runs one action of a controller's program that is not the controller itself, with a client of the
+/// cluster. Prints what the action returns, or why it failed.
+pub fn run_once<F, Fut>(controller: &'static str, action: F) -> ExitCode
+where
+    F: FnOnce(kube::Client) -> Fut,
+    Fut: Future<Output = anyhow::Result<String>>,
+{
+    // Fails only when a provider is installed already, which then stays.
+    let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
+    let executor = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    let ended = executor.context("starting the async runtime").and_then(|executor| {
+        executor.block_on(async {
+            let client = client::infer(controller, &Metrics::default()).await?;
+            action(client).await
+        })
+    });
+    match ended {
+        Ok(text) => {
+            println!("{text}");
+            ExitCode::SUCCESS
+        }
+        Err(error) => {
+            eprintln!("{controller}: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
 /// Raises the limit of open descriptors to the maximum. Each client's connection needs one, nodes
 /// often start at 1,024, and witness-ctl has more agents than that.
 fn raise_descriptor_limit() {

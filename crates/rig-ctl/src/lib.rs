@@ -11,6 +11,7 @@ mod context;
 mod error;
 mod escalations;
 mod gather;
+pub mod install_check;
 mod metrics;
 mod reconcile;
 mod report;

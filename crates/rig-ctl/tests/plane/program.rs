@@ -6,9 +6,9 @@ use anyhow::{Context as _, Result, ensure};
 use gastown_cluster::control_plane::{ControlPlane, Options};
 use gastown_cluster::install::until;
 use k8s_openapi::api::coordination::v1::Lease;
-use kube::Api;
+use kube::{Api, ResourceExt as _};
 
-use crate::{TIMEOUT, create_rig, refineries, spec};
+use crate::{TIMEOUT, create_rig, fixture, refineries, rigs, spec};
 
 /// The body of an admin page and whether its status is 200; none while nothing listens.
 async fn page(port: u16, path: &str) -> Option<(bool, String)> {
@@ -95,4 +95,15 @@ async fn the_program_waits_for_its_kinds_serves_its_pages_and_releases_its_lease
     let free =
         |lease: Option<&Lease>| lease?.spec.as_ref()?.holder_identity.is_none().then_some(());
     until(TIMEOUT, &leases, "gastown-rig-ctl", "the release", free).await
+}
+
+#[tokio::test]
+async fn an_installation_is_checked_with_a_rig_that_does_not_stay() -> Result<()> {
+    let (client, _) = fixture().await?;
+    let found = rig_ctl::install_check::run(client.clone()).await?;
+    ensure!(found.contains("rig-ctl reported about Rig install-check-"), "{found}");
+    let left = rigs(&client).list(&kube::api::ListParams::default()).await?;
+    let is_ours = |rig: &gastown_api::Rig| rig.name_any().starts_with("install-check-");
+    ensure!(!left.iter().any(is_ours), "{left:?}");
+    Ok(())
 }
