@@ -1,8 +1,7 @@
 {{/*
 All objects of one controller. Takes a dict:
   root    the chart's context
-  name    the program, also the name of every object: rig-ctl
-  values  the controller's block of the values
+  name    the program, also the name of its namespaced objects: rig-ctl
   env     further environment variables of the container (list)
   ports   ports beside the admin server's, by name (dict)
   server  whether it serves TLS: mounts the key, not only the CA
@@ -12,129 +11,68 @@ All objects of one controller. Takes a dict:
 {{- define "gastown.controller" -}}
 {{- $root := .root -}}
 {{- $name := .name -}}
-{{- $v := .values -}}
-{{- $ns := $root.Release.Namespace -}}
-{{- $clusterName := printf "gastown-%s" $name -}}
+{{- $v := include "gastown.values" . | fromYaml -}}
+{{- $account := $v.serviceAccount | default dict -}}
+{{- if $account.create }}
 ---
 apiVersion: v1
 kind: ServiceAccount
-metadata:
-  name: {{ $name }}
-  namespace: {{ $ns | quote }}
-  labels: {{- include "gastown.labels" . | nindent 4 }}
-  {{- with $v.serviceAccount.annotations }}
-  annotations: {{- toYaml . | nindent 4 }}
-  {{- end }}
+metadata: {{- include "gastown.metadata" (merge (dict "as" (include "gastown.account" .) "namespace" true "labels" $account.labels "annotations" $account.annotations) .) | nindent 2 }}
 automountServiceAccountToken: false
----
-apiVersion: rbac.authorization.k8s.io/v1
-kind: ClusterRole
-metadata:
-  name: {{ $clusterName }}
-  labels: {{- include "gastown.labels" . | nindent 4 }}
-rules: {{- include "gastown.rules" (dict "root" $root "file" (printf "files/rbac/%s-cluster.yaml" $name)) | nindent 2 }}
----
-apiVersion: rbac.authorization.k8s.io/v1
-kind: ClusterRoleBinding
-metadata:
-  name: {{ $clusterName }}
-  labels: {{- include "gastown.labels" . | nindent 4 }}
-roleRef: {apiGroup: rbac.authorization.k8s.io, kind: ClusterRole, name: {{ $clusterName }}}
-subjects:
-  - {kind: ServiceAccount, name: {{ $name }}, namespace: {{ $ns | quote }}}
----
-apiVersion: rbac.authorization.k8s.io/v1
-kind: Role
-metadata:
-  name: {{ $name }}
-  namespace: {{ $ns | quote }}
-  labels: {{- include "gastown.labels" . | nindent 4 }}
-rules: {{- include "gastown.rules" (dict "root" $root "file" (printf "files/rbac/%s-namespace.yaml" $name)) | nindent 2 }}
----
-apiVersion: rbac.authorization.k8s.io/v1
-kind: RoleBinding
-metadata:
-  name: {{ $name }}
-  namespace: {{ $ns | quote }}
-  labels: {{- include "gastown.labels" . | nindent 4 }}
-roleRef: {apiGroup: rbac.authorization.k8s.io, kind: Role, name: {{ $name }}}
-subjects:
-  - {kind: ServiceAccount, name: {{ $name }}, namespace: {{ $ns | quote }}}
-{{- range $other := $v.secretNamespaces }}
-{{- if ne $other $ns }}
----
-apiVersion: rbac.authorization.k8s.io/v1
-kind: Role
-metadata:
-  name: {{ $clusterName }}-secrets
-  namespace: {{ $other | quote }}
-  labels: {{- include "gastown.labels" $ | nindent 4 }}
-rules: {{- include "gastown.rules" (dict "root" $root "file" (printf "files/rbac/%s-secrets.yaml" $name)) | nindent 2 }}
----
-apiVersion: rbac.authorization.k8s.io/v1
-kind: RoleBinding
-metadata:
-  name: {{ $clusterName }}-secrets
-  namespace: {{ $other | quote }}
-  labels: {{- include "gastown.labels" $ | nindent 4 }}
-roleRef: {apiGroup: rbac.authorization.k8s.io, kind: Role, name: {{ $clusterName }}-secrets}
-subjects:
-  - {kind: ServiceAccount, name: {{ $name }}, namespace: {{ $ns | quote }}}
 {{- end }}
+{{- if $root.Values.rbac.create }}
+{{ include "gastown.roles" . }}
 {{- end }}
 ---
 apiVersion: v1
 kind: Service
-metadata:
-  name: {{ $name }}
-  namespace: {{ $ns | quote }}
-  labels: {{- include "gastown.labels" . | nindent 4 }}
+metadata: {{- include "gastown.metadata" (merge (dict "namespace" true "labels" $v.service.labels "annotations" $v.service.annotations) .) | nindent 2 }}
 spec:
   selector: {{- include "gastown.selector" . | nindent 4 }}
+  {{- with $v.service.ipFamilyPolicy }}
+  ipFamilyPolicy: {{ . }}
+  {{- end }}
+  {{- with $v.service.ipFamilies }}
+  ipFamilies: {{- toYaml . | nindent 4 }}
+  {{- end }}
   ports:
     - {name: metrics, port: 8080, targetPort: admin, appProtocol: http}
     {{- range $port, $number := .ports }}
     - {name: {{ $port }}, port: {{ $number }}, targetPort: {{ $port }}}
     {{- end }}
-{{- if gt (int $v.replicas) 1 }}
----
-apiVersion: policy/v1
-kind: PodDisruptionBudget
-metadata:
-  name: {{ $name }}
-  namespace: {{ $ns | quote }}
-  labels: {{- include "gastown.labels" . | nindent 4 }}
-spec:
-  minAvailable: 1
-  selector:
-    matchLabels: {{- include "gastown.selector" . | nindent 6 }}
-{{- end }}
+{{ include "gastown.scaling" . }}
 ---
 apiVersion: apps/v1
 kind: Deployment
-metadata:
-  name: {{ $name }}
-  namespace: {{ $ns | quote }}
-  labels: {{- include "gastown.labels" . | nindent 4 }}
+metadata: {{- include "gastown.metadata" (merge (dict "namespace" true "labels" $v.deploymentLabels "annotations" $v.deploymentAnnotations) .) | nindent 2 }}
 spec:
-  replicas: {{ $v.replicas }}
+  {{- if and (not $v.autoscaling.enabled) (not (kindIs "invalid" $v.replicas)) }}
+  replicas: {{ int $v.replicas }}
+  {{- end }}
+  {{- if not (kindIs "invalid" $v.revisionHistoryLimit) }}
+  revisionHistoryLimit: {{ int $v.revisionHistoryLimit }}
+  {{- end }}
   selector:
     matchLabels: {{- include "gastown.selector" . | nindent 6 }}
-  strategy:
-    # The new pod is ready before the old one releases the lease.
-    rollingUpdate: {maxSurge: 1, maxUnavailable: 0}
+  {{- with $v.strategy }}
+  strategy: {{- (eq (.type | default "RollingUpdate") "Recreate") | ternary (omit . "rollingUpdate") . | toYaml | nindent 4 }}
+  {{- end }}
   template:
     metadata:
-      labels: {{- include "gastown.labels" . | nindent 8 }}
+      labels:
+        {{- include "gastown.podLabels" . | nindent 8 }}
+        {{- with $v.podLabels }}
+        {{- toYaml . | nindent 8 }}
+        {{- end }}
       annotations:
         kubectl.kubernetes.io/default-container: {{ $name }}
         {{- with $v.podAnnotations }}
         {{- toYaml . | nindent 8 }}
         {{- end }}
     spec:
-      serviceAccountName: {{ $name }}
-      automountServiceAccountToken: true
-      enableServiceLinks: false
+      serviceAccountName: {{ include "gastown.account" . | quote }}
+      automountServiceAccountToken: {{ $v.automountServiceAccountToken }}
+      enableServiceLinks: {{ $v.enableServiceLinks }}
       {{- with $root.Values.imagePullSecrets }}
       imagePullSecrets:
         {{- range . }}
@@ -143,6 +81,12 @@ spec:
       {{- end }}
       {{- with $v.priorityClassName }}
       priorityClassName: {{ . | quote }}
+      {{- end }}
+      {{- with $v.runtimeClassName }}
+      runtimeClassName: {{ . | quote }}
+      {{- end }}
+      {{- with $v.schedulerName }}
+      schedulerName: {{ . | quote }}
       {{- end }}
       {{- with $v.nodeSelector }}
       nodeSelector: {{- toYaml . | nindent 8 }}
@@ -153,15 +97,26 @@ spec:
       {{- with $v.affinity }}
       affinity: {{- toYaml . | nindent 8 }}
       {{- end }}
-      terminationGracePeriodSeconds: 30
-      securityContext:
-        runAsNonRoot: true
-        {{- if not $root.Values.openshift }}
-        runAsUser: 65532
-        runAsGroup: 65532
-        fsGroup: 65532
+      {{- with $v.topologySpreadConstraints }}
+      topologySpreadConstraints:
+        {{- range . }}
+        {{- $own := dict "labelSelector" (dict "matchLabels" (include "gastown.selector" $ | fromYaml)) }}
+        - {{- merge (dict) . $own | toYaml | nindent 10 }}
         {{- end }}
-        seccompProfile: {type: RuntimeDefault}
+      {{- end }}
+      {{- with $v.dnsPolicy }}
+      dnsPolicy: {{ . }}
+      {{- end }}
+      {{- with $v.dnsConfig }}
+      dnsConfig: {{- toYaml . | nindent 8 }}
+      {{- end }}
+      {{- with $v.hostAliases }}
+      hostAliases: {{- toYaml . | nindent 8 }}
+      {{- end }}
+      terminationGracePeriodSeconds: {{ int $v.terminationGracePeriodSeconds }}
+      {{- $ids := ternary (dict) (dict "runAsUser" 65532 "runAsGroup" 65532 "fsGroup" 65532) $root.Values.openshift }}
+      {{- $pod := merge (dict "runAsNonRoot" true "seccompProfile" (dict "type" "RuntimeDefault")) $ids }}
+      securityContext: {{- mustMergeOverwrite $pod ($v.podSecurityContext | default dict) | toYaml | nindent 8 }}
       containers:
         - name: {{ $name }}
           image: {{ include "gastown.image" (dict "root" $root "image" $v.image) | quote }}
@@ -174,8 +129,9 @@ spec:
             - {name: HOME, value: /tmp}
             - {name: GASTOWN_NAMESPACE, valueFrom: {fieldRef: {fieldPath: metadata.namespace}}}
             - {name: GASTOWN_POD_NAME, valueFrom: {fieldRef: {fieldPath: metadata.name}}}
-            - {name: GASTOWN_LOG_FORMAT, value: {{ quote $root.Values.log.format }}}
-            {{- with $root.Values.log.filter }}
+            {{- $log := $v.log | default dict }}
+            - {name: GASTOWN_LOG_FORMAT, value: {{ $log.format | default $root.Values.log.format | quote }}}
+            {{- with $log.filter | default $root.Values.log.filter }}
             - {name: GASTOWN_LOG, value: {{ quote . }}}
             {{- end }}
             {{- with $root.Values.telemetry.otlpEndpoint }}
@@ -187,26 +143,28 @@ spec:
             {{- with $v.extraEnv }}
             {{- toYaml . | nindent 12 }}
             {{- end }}
+          {{- with $v.extraEnvFrom }}
+          envFrom: {{- toYaml . | nindent 12 }}
+          {{- end }}
           ports:
             - {name: admin, containerPort: 8080}
             {{- range $port, $number := .ports }}
             - {name: {{ $port }}, containerPort: {{ $number }}}
             {{- end }}
+          {{- with $v.livenessProbe }}
           livenessProbe:
             httpGet: {path: /livez, port: admin}
-            periodSeconds: 10
-            timeoutSeconds: 5
-            failureThreshold: 6
+            {{- toYaml . | nindent 12 }}
+          {{- end }}
+          {{- with $v.readinessProbe }}
           readinessProbe:
             httpGet: {path: /readyz, port: admin}
-            periodSeconds: 2
-            timeoutSeconds: 5
+            {{- toYaml . | nindent 12 }}
+          {{- end }}
           resources: {{- toYaml $v.resources | nindent 12 }}
-          securityContext:
-            allowPrivilegeEscalation: false
-            readOnlyRootFilesystem: true
-            capabilities: {drop: [ALL]}
-          {{- if or .server .client .dirs }}
+          {{- $context := dict "allowPrivilegeEscalation" false "readOnlyRootFilesystem" true "capabilities" (dict "drop" (list "ALL")) }}
+          securityContext: {{- mustMergeOverwrite $context ($v.containerSecurityContext | default dict) | toYaml | nindent 12 }}
+          {{- if or .server .client .dirs $v.extraVolumeMounts }}
           volumeMounts:
             {{- if or .server .client }}
             - {name: tls, mountPath: /var/run/gastown/tls, readOnly: true}
@@ -217,8 +175,11 @@ spec:
             {{- range $volume, $dir := .dirs }}
             - {name: {{ $volume }}, mountPath: {{ $dir.path }}}
             {{- end }}
+            {{- with $v.extraVolumeMounts }}
+            {{- toYaml . | nindent 12 }}
+            {{- end }}
           {{- end }}
-      {{- if or .server .client .dirs }}
+      {{- if or .server .client .dirs $v.extraVolumes }}
       volumes:
         {{- if or .server .client }}
         - name: tls
@@ -245,6 +206,9 @@ spec:
           {{- else }}
           emptyDir: {}
           {{- end }}
+        {{- end }}
+        {{- with $v.extraVolumes }}
+        {{- toYaml . | nindent 8 }}
         {{- end }}
       {{- end }}
 {{ end }}

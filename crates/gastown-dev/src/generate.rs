@@ -24,23 +24,17 @@ struct Generated {
 }
 
 /// Directories that hold generated files only: any other file in them is deleted.
-const FOLDERS: &[&str] = &["deploy/crds", "charts/gastown-operator/files/rbac"];
+const FOLDERS: &[&str] = &[
+    "deploy/crds",
+    "charts/gastown-operator/files/crds",
+    "charts/gastown-operator/files/rbac",
+];
 
 /// Writes every generated file, or with `--check` fails and names those that differ.
 pub fn run(args: &GenArgs) -> Result<()> {
     let root = util::root();
     let files = all()?;
-    let mut stale = Vec::new();
-    for file in &files {
-        let path = root.join(&file.path);
-        if std::fs::read_to_string(&path).is_ok_and(|text| text == file.text) {
-            continue;
-        }
-        stale.push(file.path.clone());
-        if !args.check {
-            write(&path, &file.text)?;
-        }
-    }
+    let mut stale = update(&root, &files, args.check)?;
     for path in left_over(&root, &files)? {
         if !args.check {
             std::fs::remove_file(root.join(&path))
@@ -57,12 +51,32 @@ pub fn run(args: &GenArgs) -> Result<()> {
     Ok(())
 }
 
+/// Writes those files that differ, or with `check` none, and returns their paths.
+fn update(root: &Path, files: &[Generated], check: bool) -> Result<Vec<PathBuf>> {
+    let mut stale = Vec::new();
+    for file in files {
+        let path = root.join(&file.path);
+        if std::fs::read_to_string(&path).is_ok_and(|text| text == file.text) {
+            continue;
+        }
+        stale.push(file.path.clone());
+        if !check {
+            write(&path, &file.text)?;
+        }
+    }
+    Ok(stale)
+}
+
 fn all() -> Result<Vec<Generated>> {
     let crds = gastown_api::crds();
     let mut files = Vec::new();
     for (name, crd) in definitions()? {
-        files
-            .push(Generated { path: format!("deploy/crds/{name}.yaml").into(), text: yaml(&crd)? });
+        let text = yaml(&crd)?;
+        // One is for kubectl and GitOps tools; Helm reads only what is in the chart.
+        for folder in ["deploy/crds", "charts/gastown-operator/files/crds"] {
+            let path = format!("{folder}/{name}.yaml").into();
+            files.push(Generated { path, text: text.clone() });
+        }
     }
     files.push(Generated { path: "docs/api-reference.md".into(), text: reference::page(&crds)? });
     files.push(Generated { path: "docs/reasons.md".into(), text: reasons::page() });

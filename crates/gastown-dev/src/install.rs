@@ -176,6 +176,8 @@ fn helm_command(helm: &Path, options: &Options) -> Command {
         .args(["upgrade", "--install", RELEASE])
         .arg(util::root().join("charts/gastown-operator"));
     command.args(["--namespace", &options.namespace]).arg("--kubeconfig").arg(&options.kubeconfig);
+    // They were applied just now, and waited for; those of an earlier `helm install` stay.
+    command.args(["--set", "crds.install=false"]);
     for value in &options.set {
         command.arg("--set").arg(value);
     }

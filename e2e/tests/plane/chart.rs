@@ -1,9 +1,9 @@
 //! What the chart renders is what an API server takes, for each set of values in
-//! `charts/gastown-operator/ci`.
+//! `charts/gastown-operator/ci`; and what it makes of what is in the cluster already.
 
 use std::collections::BTreeSet;
 
-use anyhow::{Context as _, Result, ensure};
+use anyhow::{Context as _, Result, bail, ensure};
 use k8s_openapi::api::apps::v1::Deployment;
 use k8s_openapi::api::networking::v1::NetworkPolicy;
 use serde_json::Value;
@@ -11,7 +11,7 @@ use serde_json::Value;
 use crate::shell::{Shell, root};
 
 /// How many sets of values there are at least.
-const SETS: usize = 3;
+const SETS: usize = 5;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn every_rendered_manifest_is_taken_by_the_api_server() -> Result<()> {
@@ -128,5 +128,52 @@ async fn the_crds_are_applied_by_kubectl_and_stay_the_same_when_applied_again() 
     let before = shell.run(seen).await?;
     shell.run("kubectl apply --server-side -f deploy/crds").await?;
     ensure!(shell.run(seen).await? == before, "the second apply changed a CRD");
+    Ok(())
+}
+
+/// helm's command for a release of the chart.
+fn helm(command: &str, release: &str, namespace: &str, flags: &str) -> String {
+    format!("helm {command} {release} charts/gastown-operator -n {namespace} {flags}")
+}
+
+/// What a command that must fail printed.
+async fn refused(shell: &Shell, script: &str) -> Result<String> {
+    match shell.run(script).await {
+        Ok(printed) => bail!("{script} was not refused:\n{printed}"),
+        Err(error) => Ok(error.to_string()),
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_cluster_has_one_installation_and_its_crds_outlive_it() -> Result<()> {
+    let shell = Shell::new().await?;
+    let columns = "kubectl get crd rigs.gastown.gastown.io -o jsonpath='{.spec.versions[0].additionalPrinterColumns[*].name}'";
+    shell.run(&helm("install", "first", "team-a", "--create-namespace")).await?;
+    let whole = shell.run(columns).await?;
+    for flags in ["--create-namespace", "--create-namespace --set crds.install=false"] {
+        let why = refused(&shell, &helm("install", "second", "team-b", flags)).await?;
+        let names_it = why.contains("is installed already as release first in namespace team-a");
+        ensure!(names_it, "{flags}: {why}");
+    }
+
+    // A definition of an older version.
+    let path = "/spec/versions/0/additionalPrinterColumns/0";
+    let older = format!(r#"[{{"op": "remove", "path": "{path}"}}]"#);
+    shell
+        .run(&format!("kubectl patch crd rigs.gastown.gastown.io --type json -p '{older}'"))
+        .await?;
+    ensure!(shell.run(columns).await? != whole);
+    shell.run(&helm("upgrade", "first", "team-a", "")).await?;
+    ensure!(shell.run(columns).await? == whole, "an upgrade upgrades the definitions");
+
+    shell.run("helm uninstall first -n team-a --wait").await?;
+    ensure!(shell.run(columns).await? == whole, "with them all objects would be deleted");
+    let why = refused(&shell, &helm("install", "second", "team-b", "--create-namespace")).await?;
+    ensure!(why.contains("crds.install=false"), "{why}");
+    let commands: Vec<&str> =
+        why.lines().map(str::trim).filter(|line| line.starts_with("kubectl ")).collect();
+    ensure!(commands.len() == 2, "it states how to go on: {why}");
+    shell.run(&commands.join("\n")).await?;
+    shell.run(&helm("install", "second", "team-b", "--create-namespace")).await?;
     Ok(())
 }

@@ -2,6 +2,8 @@
 
 #![allow(clippy::unwrap_used, clippy::panic)] // a test that cannot go on ends here
 
+mod values;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::process::Command;
@@ -120,7 +122,11 @@ async fn roles_are_the_tables_of_the_code_and_go_to_their_own_account() {
             controller.name()
         );
     }
-    assert_eq!(of_kind(&objects, "ClusterRole").len(), Controller::ALL.len());
+    // The others are for people, and for `helm test`.
+    let others = ["gastown-install-check", "gastown-operator-edit", "gastown-operator-view"];
+    let roles: BTreeSet<&str> = of_kind(&objects, "ClusterRole").into_iter().map(name).collect();
+    assert!(others.iter().all(|other| roles.contains(other)), "{roles:?}");
+    assert_eq!(roles.len(), Controller::ALL.len() + others.len());
     assert_eq!(of_kind(&objects, "Role").len(), Controller::ALL.len());
 }
 
@@ -357,6 +363,15 @@ async fn an_unknown_or_invalid_value_is_refused() {
         "log.format=xml",
         "refinery.secretNamespaces={Bad_Name}",
         "polecats.replicas=1",
+        "common.replica=2",
+        "common.image.repository=all",
+        "rig.log.level=debug",
+        "rig.image.digest=latest",
+        "rig.secretNamespaces={team-a}",
+        "rig.podDisruptionBudget.enabled=maybe",
+        "rig.autoscaling.minimum=2",
+        "crds.enabled=true",
+        "commonLabels.app\\.kubernetes\\.io/name=mine",
     ] {
         let out = helm(&[wrong]).await;
         assert!(!out.status.success(), "{wrong} was taken");
