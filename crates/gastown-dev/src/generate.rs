@@ -1,6 +1,7 @@
 //! `cargo xtask gen`: files generated from code: the CRDs, the API reference, the page of reasons,
-//! the roles and the page about them.
+//! the roles and the page about them; and from the chart: the manifests for kustomize.
 
+mod manifests;
 mod reasons;
 mod reference;
 mod roles;
@@ -26,6 +27,7 @@ struct Generated {
 /// Directories that hold generated files only: any other file in them is deleted.
 const FOLDERS: &[&str] = &[
     "deploy/crds",
+    "deploy/kustomize",
     "charts/gastown-operator/files/crds",
     "charts/gastown-operator/files/rbac",
 ];
@@ -33,8 +35,12 @@ const FOLDERS: &[&str] = &[
 /// Writes every generated file, or with `--check` fails and names those that differ.
 pub fn run(args: &GenArgs) -> Result<()> {
     let root = util::root();
-    let files = all()?;
+    let mut files = all()?;
     let mut stale = update(&root, &files, args.check)?;
+    // The chart is rendered with the files that were written just now.
+    let manifests = manifests()?;
+    stale.extend(update(&root, &manifests, args.check)?);
+    files.extend(manifests);
     for path in left_over(&root, &files)? {
         if !args.check {
             std::fs::remove_file(root.join(&path))
@@ -65,6 +71,14 @@ fn update(root: &Path, files: &[Generated], check: bool) -> Result<Vec<PathBuf>>
         }
     }
     Ok(stale)
+}
+
+fn manifests() -> Result<Vec<Generated>> {
+    let crds: Vec<String> = definitions()?.into_iter().map(|(name, _)| name).collect();
+    let files = manifests::files(&util::root(), &crds)?.into_iter();
+    Ok(files
+        .map(|(name, text)| Generated { path: format!("deploy/{name}").into(), text })
+        .collect())
 }
 
 fn all() -> Result<Vec<Generated>> {

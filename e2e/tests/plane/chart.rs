@@ -177,3 +177,14 @@ async fn a_cluster_has_one_installation_and_its_crds_outlive_it() -> Result<()> 
     shell.run(&helm("install", "second", "team-b", "--create-namespace")).await?;
     Ok(())
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_manifests_for_kustomize_are_taken_by_the_api_server() -> Result<()> {
+    let shell = Shell::new().await?;
+    shell.run("kubectl apply --server-side -k deploy").await?;
+    let found = shell.run("kubectl get deployments -n gastown-system -o name").await?;
+    ensure!(found.lines().count() == 6, "{found}");
+    let why = refused(&shell, &helm("install", "second", "team-b", "--create-namespace")).await?;
+    ensure!(why.contains("is installed already, without Helm"), "{why}");
+    Ok(())
+}
