@@ -100,8 +100,8 @@ spec:
       {{- with $v.topologySpreadConstraints }}
       topologySpreadConstraints:
         {{- range . }}
-        {{- $own := dict "labelSelector" (dict "matchLabels" (include "gastown.selector" $ | fromYaml)) }}
-        - {{- merge (dict) . $own | toYaml | nindent 10 }}
+        {{- $own := dict "matchLabels" (include "gastown.selector" $ | fromYaml) }}
+        - {{- set (deepCopy .) "labelSelector" (.labelSelector | default $own) | toYaml | nindent 10 }}
         {{- end }}
       {{- end }}
       {{- with $v.dnsPolicy }}

@@ -19,6 +19,8 @@ each other, maps are merged, null clears. Takes {root, name}.
 {{- /* They are not in values.yaml, where they would come back when null clears a value of the block. */}}
 {{- $resources := index (include "gastown.resources" . | fromYaml) .name -}}
 {{- $_ := set $values "resources" (mustMergeOverwrite $resources ($values.resources | default dict)) -}}
+{{- $image := $values.image | default dict -}}
+{{- $_ := set $values "image" (set $image "repository" ($image.repository | default .name)) -}}
 {{- toYaml $values -}}
 {{- end }}
 

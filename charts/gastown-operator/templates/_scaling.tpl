@@ -29,6 +29,27 @@ spec:
   selector:
     matchLabels: {{- include "gastown.selector" . | nindent 6 }}
 {{- end }}
+{{- $vpa := $v.verticalPodAutoscaler }}
+{{- if $vpa.enabled }}
+---
+apiVersion: autoscaling.k8s.io/v1
+kind: VerticalPodAutoscaler
+metadata: {{- include "gastown.metadata" (merge (dict "namespace" true) .) | nindent 2 }}
+spec:
+  targetRef: {apiVersion: apps/v1, kind: Deployment, name: {{ .name }}}
+  updatePolicy: {updateMode: {{ quote $vpa.updateMode }}}
+  resourcePolicy:
+    containerPolicies:
+      - containerName: {{ .name }}
+        controlledResources: {{- toYaml $vpa.controlledResources | nindent 10 }}
+        controlledValues: {{ $vpa.controlledValues }}
+        {{- with $vpa.minAllowed }}
+        minAllowed: {{- toYaml . | nindent 10 }}
+        {{- end }}
+        {{- with $vpa.maxAllowed }}
+        maxAllowed: {{- toYaml . | nindent 10 }}
+        {{- end }}
+{{- end }}
 {{- if $hpa.enabled }}
 {{- $metrics := list }}
 {{- range $resource, $percent := dict "cpu" $hpa.targetCPUUtilizationPercentage "memory" $hpa.targetMemoryUtilizationPercentage }}

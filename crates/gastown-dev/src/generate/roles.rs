@@ -71,6 +71,18 @@ pub fn page() -> String {
             );
         }
     }
+    page.push_str(
+        "\n## Other roles\n\
+         \n\
+         The chart also has, unless `rbac.create` is false:\n\
+         \n\
+         | Role | Who has it | What it allows |\n\
+         |---|---|---|\n\
+         | `gastown-operator-view` | whom you bind it to; with `rbac.aggregate` who has `view`, `edit` or `admin` | read the operator's objects |\n\
+         | `gastown-operator-edit` | whom you bind it to; with `rbac.aggregate` who has `edit` or `admin` | write them, apart from Rigs and GateRuns |\n\
+         \n\
+         While `helm test` runs, the account of its pod may create, read and delete Rigs.\n",
+    );
     page
 }
 

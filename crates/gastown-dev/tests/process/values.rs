@@ -346,34 +346,83 @@ async fn the_crds_are_those_of_the_api_and_stay_unless_they_are_not_to() {
 }
 
 #[tokio::test]
-async fn monitors_select_the_six_controllers() {
-    assert!(of_kind(&render(&[]).await, "ServiceMonitor").is_empty());
+async fn a_monitor_selects_the_six_controllers() {
+    let kinds = [
+        ("serviceMonitor", "ServiceMonitor", "endpoints", "Service", "/metadata/labels"),
+        (
+            "podMonitor",
+            "PodMonitor",
+            "podMetricsEndpoints",
+            "Deployment",
+            "/spec/template/metadata/labels",
+        ),
+    ];
+    for (value, kind, endpoints, of, labels) in kinds {
+        assert!(of_kind(&render(&[]).await, kind).is_empty());
+        let set = [
+            "enabled=true",
+            "labels.release=prometheus",
+            "interval=30s",
+            "namespace=monitoring",
+            "endpointAdditionalProperties.scheme=http",
+        ];
+        let set = set.map(|setting| format!("monitoring.{value}.{setting}"));
+        let objects = render(&set.each_ref().map(String::as_str)).await;
+        let monitor = object(&objects, kind, "gastown-operator");
+        assert_eq!(monitor["metadata"]["namespace"], "monitoring");
+        assert_eq!(monitor["metadata"]["labels"]["release"], "prometheus");
+        let spec = &monitor["spec"];
+        assert_eq!(spec["namespaceSelector"]["matchNames"], json!([NAMESPACE]));
+        let endpoint = &spec[endpoints][0];
+        assert_eq!((&endpoint["path"], &endpoint["interval"]), (&json!("/metrics"), &json!("30s")));
+        assert_eq!(endpoint["scheme"], "http");
+        let wanted = spec["selector"]["matchLabels"].as_object().unwrap();
+        let found = of_kind(&objects, of);
+        let is_selected = |object: &&&Value| {
+            wanted
+                .iter()
+                .all(|(key, value)| object.pointer(labels).unwrap().get(key) == Some(value))
+        };
+        assert_eq!(found.iter().filter(is_selected).count(), 6, "{kind}");
+    }
+    let both = ["monitoring.podMonitor.enabled=true", "monitoring.serviceMonitor.enabled=true"];
+    assert!(refused(&both).await.contains("not both"));
+}
+
+#[tokio::test]
+async fn a_vertical_autoscaler_is_that_of_its_controller() {
     let set = [
-        "monitoring.serviceMonitor.enabled=true",
-        "monitoring.serviceMonitor.labels.release=prometheus",
-        "monitoring.serviceMonitor.interval=30s",
-        "monitoring.podMonitor.enabled=true",
-        "monitoring.podMonitor.namespace=monitoring",
+        "common.verticalPodAutoscaler.enabled=true",
+        "rig.verticalPodAutoscaler.enabled=false",
+        "witness.verticalPodAutoscaler.maxAllowed.memory=1Gi",
     ];
     let objects = render(&set).await;
-    let kinds = [
-        ("ServiceMonitor", "endpoints", "Service", "/metadata/labels"),
-        ("PodMonitor", "podMetricsEndpoints", "Deployment", "/spec/template/metadata/labels"),
-    ];
-    for (kind, endpoints, of, labels) in kinds {
-        let spec = &object(&objects, kind, "gastown-operator")["spec"];
-        assert_eq!(spec["namespaceSelector"]["matchNames"], json!([NAMESPACE]));
-        assert_eq!(spec[endpoints][0]["path"], "/metrics");
-        let wanted = spec["selector"]["matchLabels"].as_object().unwrap();
-        let is_selected =
-            |o: &&&Value| wanted.iter().all(|(k, v)| o.pointer(labels).unwrap().get(k) == Some(v));
-        assert_eq!(of_kind(&objects, of).iter().filter(is_selected).count(), 6, "{kind}");
+    assert_eq!(of_kind(&objects, "VerticalPodAutoscaler").len(), 5);
+    let spec = &object(&objects, "VerticalPodAutoscaler", "witness-ctl")["spec"];
+    assert_eq!(spec["targetRef"]["name"], "witness-ctl");
+    let policy = &spec["resourcePolicy"]["containerPolicies"][0];
+    assert_eq!(policy["maxAllowed"]["memory"], "1Gi");
+}
+
+#[tokio::test]
+async fn cert_manager_makes_the_secret_for_all_servers_by_an_authority_of_ours_or_yours() {
+    let enabled = "tls.certManager.enabled=true";
+    let objects = render(&[enabled]).await;
+    assert!(of_kind(&objects, "Secret").is_empty());
+    let certificate = &object(&objects, "Certificate", "gastown-tls")["spec"];
+    assert_eq!(certificate["secretName"], "gastown-tls");
+    let names = certificate["dnsNames"].as_array().unwrap();
+    for server in ["refinery-ctl", "witness-ctl", "beadstore-ctl"] {
+        assert!(names.contains(&json!(format!("{server}.{NAMESPACE}.svc"))), "{names:?}");
     }
-    let monitor = object(&objects, "ServiceMonitor", "gastown-operator");
-    assert_eq!(monitor["metadata"]["labels"]["release"], "prometheus");
-    assert_eq!(monitor["spec"]["endpoints"][0]["interval"], "30s");
-    let elsewhere = object(&objects, "PodMonitor", "gastown-operator");
-    assert_eq!(elsewhere["metadata"]["namespace"], "monitoring");
+    let issuer = certificate["issuerRef"]["name"].as_str().unwrap();
+    let authority = &object(&objects, "Issuer", issuer)["spec"]["ca"]["secretName"];
+    assert_eq!(&object(&objects, "Certificate", "gastown-ca")["spec"]["secretName"], authority);
+
+    let theirs = render(&[enabled, "tls.certManager.issuerRef.name=ours"]).await;
+    assert!(of_kind(&theirs, "Issuer").is_empty());
+    let certificate = object(&theirs, "Certificate", "gastown-tls");
+    assert_eq!(certificate["spec"]["issuerRef"]["name"], "ours");
 }
 
 #[tokio::test]
