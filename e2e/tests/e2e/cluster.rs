@@ -1,7 +1,10 @@
-//! The cluster of the other scenarios works: logs, exec, names.
+//! The cluster of the other scenarios works: logs, exec, names; and the operator on it.
 
 use anyhow::{Result, ensure};
 use e2e::environment::Environment;
+use gastown_cluster::install::SYSTEM;
+use gastown_cluster::toolchain;
+use tokio::process::Command;
 
 const NAMESPACE: &str = "e2e-cluster";
 
@@ -42,5 +45,20 @@ pub async fn answers(env: &Environment) -> Result<()> {
         "{whole} is {found:?} in a pod, and the Service has {service}"
     );
     kubectl.output(&["delete", "namespace", NAMESPACE, "--wait=false"]).await?;
+    passes_its_check(env).await
+}
+
+/// `helm test` passes, and leaves nothing.
+async fn passes_its_check(env: &Environment) -> Result<()> {
+    let mut helm = Command::new(toolchain::helm().await?);
+    helm.args(["test", "gastown", "--namespace", SYSTEM, "--kubeconfig"]);
+    let out = helm.arg(env.cluster.kubeconfig()).output().await?;
+    if !out.status.success() {
+        let logs = env.kubectl.output(&["logs", "-n", SYSTEM, "gastown-install-check"]).await;
+        let printed = String::from_utf8_lossy(&out.stderr);
+        anyhow::bail!("helm test: {printed}\n{}", logs.unwrap_or_else(|error| error.to_string()));
+    }
+    let left = env.kubectl.output(&["get", "rigs,clusterroles", "-o", "name"]).await?;
+    ensure!(!left.contains("install-check"), "{left}");
     Ok(())
 }
