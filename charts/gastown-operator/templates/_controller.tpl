@@ -151,6 +151,11 @@ spec:
             {{- range $port, $number := .ports }}
             - {name: {{ $port }}, containerPort: {{ $number }}}
             {{- end }}
+          {{- with $v.startupProbe }}
+          startupProbe:
+            httpGet: {path: /livez, port: admin}
+            {{- toYaml . | nindent 12 }}
+          {{- end }}
           {{- with $v.livenessProbe }}
           livenessProbe:
             httpGet: {path: /livez, port: admin}

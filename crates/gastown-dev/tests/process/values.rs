@@ -44,6 +44,13 @@ async fn a_block_overrides_common_lists_replace_and_null_clears() {
             r#"{"a": "x"}"#,
         ),
         (
+            &["networkPolicies.controllers.egress[0].ports[0].port=443"],
+            "NetworkPolicy",
+            "rig-ctl",
+            "/spec/policyTypes",
+            r#"["Ingress", "Egress"]"#,
+        ),
+        (
             &["rig.strategy.type=Recreate"],
             "Deployment",
             "rig-ctl",
@@ -141,6 +148,13 @@ async fn a_block_overrides_common_lists_replace_and_null_clears() {
             r#""/livez""#,
         ),
         (&["rig.livenessProbe=null"], "Deployment", "rig-ctl", "/livenessProbe", "null"),
+        (
+            &["rig.startupProbe.failureThreshold=9"],
+            "Deployment",
+            "rig-ctl",
+            "/startupProbe/httpGet/path",
+            r#""/livez""#,
+        ),
         (
             &["rig.extraVolumeMounts[0].name=x", "rig.extraVolumeMounts[0].mountPath=/x"],
             "Deployment",
