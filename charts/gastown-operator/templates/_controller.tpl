@@ -129,6 +129,7 @@ spec:
             - {name: HOME, value: /tmp}
             - {name: GASTOWN_NAMESPACE, valueFrom: {fieldRef: {fieldPath: metadata.namespace}}}
             - {name: GASTOWN_POD_NAME, valueFrom: {fieldRef: {fieldPath: metadata.name}}}
+            - {name: GASTOWN_POD_IP, valueFrom: {fieldRef: {fieldPath: status.podIP}}}
             {{- $log := $v.log | default dict }}
             - {name: GASTOWN_LOG_FORMAT, value: {{ $log.format | default $root.Values.log.format | quote }}}
             {{- with $log.filter | default $root.Values.log.filter }}

@@ -85,9 +85,8 @@ pub async fn serve(
         &tls,
         service::routes(&ctx),
         gastown_proto::v1::DESCRIPTORS,
-        runtime.reviewer(),
         service::policy(&runtime.args.namespace),
-        runtime.drain.clone(),
+        &runtime,
     );
     let controller = Controller {
         name: "beadstore",

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use gastown_types::{BranchName, GitUrl};
 
-use crate::sync::witness::{Ca, Who, Witness};
+use crate::sync::witness::{Ca, Holder, Who, Witness};
 
 /// An environment variable is missing or invalid.
 #[derive(Debug, thiserror::Error)]
@@ -99,7 +99,7 @@ fn witness() -> Result<Option<Witness>, BadSetting> {
     let ca = ca.ok_or_else(|| why("neither GASTOWN_CA nor GASTOWN_CA_FILE is set"))?;
     let token_file =
         text("GASTOWN_TOKEN_FILE").unwrap_or_else(|| "/var/run/gastown/token".into()).into();
-    Ok(Some(Witness { endpoint, ca, token_file }))
+    Ok(Some(Witness { endpoint, ca, token_file, holder: Holder::default() }))
 }
 
 impl SyncSettings {

@@ -89,6 +89,8 @@ pub mod annotation {
     pub const RETRY: &str = "gastown.io/retry";
     /// On a MergeRequest: how it ended, and what was done for it after that, as compact JSON.
     pub const REQUEST_RECORD: &str = "gastown.io/request-record";
+    /// On the Lease of a controller's replicas: the holder's name and its address, as `name address`.
+    pub const HOLDER_ADDRESS: &str = "gastown.io/holder-address";
     /// On a claim's Lease: the rig.
     pub const CLAIM_RIG: &str = "gastown.io/claim-rig";
     /// On a claim's Lease: the bead's id.

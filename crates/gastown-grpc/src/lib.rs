@@ -4,9 +4,11 @@
 //! It must not know the Kubernetes API, so that the pod's program needs no client for it.
 
 mod bearer;
+mod holder;
 mod remote;
 mod retry;
 
 pub use bearer::Bearer;
+pub use holder::{Follow, Holder, elsewhere};
 pub use remote::{AuthChannel, Ca, Error, Remote};
 pub use retry::retry;

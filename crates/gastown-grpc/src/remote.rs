@@ -1,5 +1,6 @@
 //! A connection to one of our servers.
 
+use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -8,13 +9,15 @@ use tonic::service::interceptor::InterceptedService;
 use tonic::transport::{Certificate, Channel, ClientTlsConfig, Endpoint};
 
 use crate::bearer::Bearer;
+use crate::holder::{Follow, Holder};
 
 /// How long a lazy connection may take to be made.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
 const KEEP_ALIVE: Duration = Duration::from_secs(30);
 
-/// A channel whose requests carry our token and the trace context.
-pub type AuthChannel = InterceptedService<Channel, Bearer>;
+/// A channel whose requests carry our token and the trace context, and whose answers say where the
+/// next one goes.
+pub type AuthChannel = InterceptedService<Follow, Bearer>;
 
 /// Why there is no channel.
 #[derive(Debug, thiserror::Error)]
@@ -40,14 +43,23 @@ pub enum Ca {
 }
 
 /// One of our servers. It need not run yet: a channel connects when a request is made, and again
-/// when the connection is lost.
+/// when the connection is lost. Of several replicas the one is asked that serves.
 #[derive(Debug)]
 pub struct Remote {
     uri: String,
     ca: Ca,
     bearer: Bearer,
     deadline: Duration,
-    current: Mutex<Option<(Vec<u8>, Channel)>>,
+    holder: Holder,
+    current: Mutex<Option<Current>>,
+}
+
+/// A channel, and what it was made of.
+#[derive(Debug)]
+struct Current {
+    ca: Vec<u8>,
+    to: Option<IpAddr>,
+    channel: Channel,
 }
 
 impl Remote {
@@ -61,31 +73,48 @@ impl Remote {
     /// Like [`Remote::new`], with a CA's certificate from anywhere.
     pub fn with_ca(uri: &str, ca: Ca, token_file: &Path, deadline: Duration) -> Self {
         let bearer = Bearer::new(token_file);
-        Self { uri: uri.to_owned(), ca, bearer, deadline, current: Mutex::default() }
+        let (uri, holder, current) = (uri.to_owned(), Holder::default(), Mutex::default());
+        Self { uri, ca, bearer, deadline, holder, current }
     }
 
-    /// The channel, which is replaced when the CA's certificate has changed. Cheap: ask for it
-    /// before each request. Must be called in the async runtime.
+    /// Shares with others what is known of the server's replicas.
+    #[must_use]
+    pub fn with_holder(mut self, holder: &Holder) -> Self {
+        self.holder = holder.clone();
+        self
+    }
+
+    /// The channel, which is replaced when the CA's certificate has changed, or another replica
+    /// serves. Cheap: ask for it before each request. Must be called in the async runtime.
     pub fn channel(&self) -> Result<AuthChannel, Error> {
-        let ca = self.certificate()?;
+        let (ca, to) = (self.certificate()?, self.holder.address());
         let mut current = self.current.lock();
         let channel = match current.as_ref() {
-            Some((same, channel)) if *same == ca => channel.clone(),
+            Some(same) if same.ca == ca && same.to == to => same.channel.clone(),
             _ => {
-                let channel = self.endpoint(&ca, CONNECT_TIMEOUT)?.connect_lazy();
-                *current = Some((ca, channel.clone()));
+                let channel = self.endpoint(&ca, to, CONNECT_TIMEOUT)?.connect_lazy();
+                *current = Some(Current { ca, to, channel: channel.clone() });
                 channel
             }
         };
-        Ok(InterceptedService::new(channel, self.bearer.clone()))
+        Ok(self.service(channel, to))
+    }
+
+    fn service(&self, channel: Channel, to: Option<IpAddr>) -> AuthChannel {
+        let follow = Follow::new(channel, to, self.holder.clone());
+        InterceptedService::new(follow, self.bearer.clone())
     }
 
     /// A new connection, made now within `timeout`: for a stream that lives as long as it.
     pub async fn connect(&self, timeout: Duration) -> Result<AuthChannel, Error> {
-        let endpoint = self.endpoint(&self.certificate()?, timeout)?;
+        let to = self.holder.address();
+        let endpoint = self.endpoint(&self.certificate()?, to, timeout)?;
         let connected = endpoint.connect().await;
-        let channel = connected.map_err(|error| Error::Connect(self.uri.clone(), error))?;
-        Ok(InterceptedService::new(channel, self.bearer.clone()))
+        let channel = connected.map_err(|error| {
+            self.holder.failed(to);
+            Error::Connect(self.uri.clone(), error)
+        })?;
+        Ok(self.service(channel, to))
     }
 
     fn certificate(&self) -> Result<Vec<u8>, Error> {
@@ -95,13 +124,29 @@ impl Remote {
         }
     }
 
-    fn endpoint(&self, ca: &[u8], connect_timeout: Duration) -> Result<Endpoint, Error> {
+    /// A replica at an address proves that it is one by the server's name.
+    fn endpoint(
+        &self,
+        ca: &[u8],
+        to: Option<IpAddr>,
+        connect_timeout: Duration,
+    ) -> Result<Endpoint, Error> {
         let endpoint = || {
-            Endpoint::from_shared(self.uri.clone())?
+            let server = Endpoint::from_shared(self.uri.clone())?;
+            let name = server.uri().host().unwrap_or_default().to_owned();
+            let at = |address| {
+                std::net::SocketAddr::new(address, server.uri().port_u16().unwrap_or(443))
+            };
+            let replica =
+                to.map(|address| Endpoint::from_shared(format!("https://{}", at(address))));
+            let tls = ClientTlsConfig::new().ca_certificate(Certificate::from_pem(ca));
+            replica
+                .transpose()?
+                .unwrap_or(server)
                 .timeout(self.deadline)
                 .connect_timeout(connect_timeout)
                 .http2_keep_alive_interval(KEEP_ALIVE)
-                .tls_config(ClientTlsConfig::new().ca_certificate(Certificate::from_pem(ca)))
+                .tls_config(tls.domain_name(name))
         };
         endpoint().map_err(|error| Error::Endpoint(self.uri.clone(), error))
     }

@@ -1,6 +1,6 @@
 //! The flags that every controller has; each can also be set by an environment variable.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -52,6 +52,10 @@ pub struct RuntimeArgs {
     /// The name of this process in the lease; by default the host's name and a random suffix
     #[arg(long, env = "GASTOWN_POD_NAME")]
     pub pod_name: Option<String>,
+    /// The address at which other pods reach this one; without it nobody is sent here by a replica that
+    /// does not hold the lease
+    #[arg(long, env = "GASTOWN_POD_IP")]
+    pub pod_ip: Option<IpAddr>,
     /// How many objects are reconciled at a time
     #[arg(long, env = "GASTOWN_CONCURRENCY", default_value_t = 8)]
     pub concurrency: u16,

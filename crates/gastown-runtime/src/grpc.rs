@@ -1,5 +1,6 @@
-//! The gRPC server of a controller: TLS, bearer tokens, trace context, deadlines, drain. The client
-//! side is crate `gastown-grpc`.
+//! The gRPC server of a controller: TLS, bearer tokens, trace context, deadlines, drain. Of several
+//! replicas the one that holds the lease answers; the others say where it is. The client side is crate
+//! `gastown-grpc`.
 
 use std::future::Future;
 use std::net::SocketAddr;
@@ -8,7 +9,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-pub use gastown_grpc::{AuthChannel, Remote, retry};
+pub use gastown_grpc::{AuthChannel, Holder, Remote, retry};
 use tokio::net::TcpListener;
 use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::sync::CancellationToken;
@@ -20,12 +21,14 @@ use tower::{Layer, Service};
 use tracing::Instrument as _;
 
 use crate::auth::{self, Identity, TokenReviewer};
+use crate::runtime::Runtime;
 use crate::telemetry;
 use crate::tls::{self, Tls};
 
 /// The longest time that a unary call takes on the server.
 pub const SERVER_DEADLINE: Duration = Duration::from_secs(30);
 const HEALTH: &str = "/grpc.health.v1.Health/";
+const REFLECTION: &str = "/grpc.reflection.";
 
 /// Decides whether a caller may call a method, by its path `/package.Service/Method`; the error is
 /// why not.
@@ -69,18 +72,18 @@ pub enum Error {
     Serve(#[source] tonic::transport::Error),
 }
 
-/// Serves `routes`, health and reflection until `drain` is cancelled and running calls have ended.
+/// Serves `routes`, health and reflection until the runtime drains and running calls have ended.
 /// Every call except those of the health service needs a token; the caller's [`Identity`] is in the
-/// request's extensions.
+/// request's extensions. Calls of `routes` are answered while this process holds the lease.
 pub async fn serve(
     listener: TcpListener,
     tls: &Tls,
     routes: Routes,
     descriptors: &'static [u8],
-    reviewer: TokenReviewer,
     policy: Policy,
-    drain: CancellationToken,
+    runtime: &Runtime,
 ) -> Result<(), Error> {
+    let drain = runtime.drain.clone();
     let reflection = tonic_reflection::server::Builder::configure()
         .register_encoded_file_descriptor_set(descriptors)
         .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
@@ -98,15 +101,30 @@ pub async fn serve(
         .timeout(SERVER_DEADLINE)
         .max_concurrent_streams(256)
         .http2_keepalive_interval(Some(Duration::from_secs(30)))
-        .layer(AuthLayer { reviewer, policy })
+        .layer(AuthLayer { runtime: runtime.clone(), reviewer: runtime.reviewer(), policy })
         .serve_with_incoming_shutdown(routes.prepare(), connections, signal)
         .await
         .map_err(Error::Serve)
 }
 
+/// Why this process does not answer, when another one does.
+fn not_here(runtime: &Runtime) -> Option<Status> {
+    if runtime.leadership.held().is_some() && !runtime.drain.is_cancelled() {
+        return None;
+    }
+    let (name, address) = (runtime.leadership.holder(), runtime.leadership.elsewhere());
+    let message = format!(
+        "this replica of {} does not serve; the one that does is {}",
+        runtime.controller,
+        name.as_deref().unwrap_or("not known")
+    );
+    Some(gastown_grpc::elsewhere(message, address))
+}
+
 /// Puts the caller's [`Identity`] into each request, or refuses it.
 #[derive(Clone)]
 struct AuthLayer {
+    runtime: Runtime,
     reviewer: TokenReviewer,
     policy: Policy,
 }
@@ -144,7 +162,7 @@ where
         // The service that is ready takes this call; its clone the next one.
         let clone = self.inner.clone();
         let mut inner = std::mem::replace(&mut self.inner, clone);
-        let AuthLayer { reviewer, policy } = self.layer.clone();
+        let AuthLayer { runtime, reviewer, policy } = self.layer.clone();
         let path = request.uri().path().to_owned();
         let span = tracing::info_span!("call", rpc.path = path);
         // Before the span is entered: a span that has started takes no parent any more.
@@ -154,6 +172,10 @@ where
             telemetry::set_parent(&span, parent);
         }
         let call = async move {
+            let is_ours = !path.starts_with(HEALTH) && !path.starts_with(REFLECTION);
+            if let Some(elsewhere) = not_here(&runtime).filter(|_| is_ours) {
+                return Ok(elsewhere.into_http());
+            }
             if !path.starts_with(HEALTH) {
                 match authorize(&reviewer, &policy, &path, request.headers()).await {
                     Ok(identity) => drop(request.extensions_mut().insert(identity)),
@@ -177,7 +199,7 @@ async fn authorize(
         error @ auth::Error::Unavailable(_) => Status::unavailable(error.to_string()),
     })?;
     // Reflection shows what anybody can read in our source: a valid token is enough.
-    if !path.starts_with("/grpc.reflection.") {
+    if !path.starts_with(REFLECTION) {
         policy(path, &identity).map_err(Status::permission_denied)?;
     }
     Ok(identity)

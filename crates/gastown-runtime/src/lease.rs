@@ -4,11 +4,15 @@
 //! the last renewal that succeeded; a candidate takes over when it has *seen no change* for
 //! [`Config::duration`]; each on its own monotonic clock. The second time is longer than the first,
 //! so at most one process believes that it holds the lease.
+//!
+//! The lease says where its holder is reached, so that a replica that does not hold it can say so.
 
 use std::future::Future;
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use gastown_api::names::annotation;
 use jiff::Timestamp;
 use k8s_openapi::api::coordination::v1::{Lease, LeaseSpec};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::MicroTime;
@@ -30,6 +34,8 @@ pub struct Config {
     pub name: String,
     /// The name of this process in the lease.
     pub identity: String,
+    /// The address at which this process serves.
+    pub address: Option<IpAddr>,
     /// A lease that is unchanged for this long is free.
     pub duration: Duration,
     /// A holder stops trusting its lease this long after its last successful renewal. Less than
@@ -48,6 +54,7 @@ impl Config {
             namespace: namespace.to_owned(),
             name: name.to_owned(),
             identity: identity.to_owned(),
+            address: None,
             duration: Duration::from_secs(30),
             renew_deadline: Duration::from_secs(15),
             renew: Duration::from_secs(10),
@@ -61,6 +68,8 @@ impl Config {
 pub struct LeaseState {
     /// The holder's name; empty when no holder is known.
     pub holder: String,
+    /// Where the holder serves, if it says so.
+    pub address: Option<IpAddr>,
     /// How many times the holder changed: the fencing token of external effects.
     pub transitions: i32,
     /// Until when the holder may act; in the past when another process is the holder.
@@ -77,10 +86,20 @@ pub struct Leadership {
 impl Leadership {
     /// Leadership that is always held, for a process without competitors: a test, a tool.
     pub fn always(identity: &str) -> Self {
+        Self::fixed(identity, identity, None)
+    }
+
+    /// Leadership that another process holds for good, for a test of a stand-by.
+    pub fn of(holder: &str, address: IpAddr) -> Self {
+        Self::fixed("", holder, Some(address))
+    }
+
+    fn fixed(identity: &str, holder: &str, address: Option<IpAddr>) -> Self {
         // Thirty years: tokio's clock has no infinity.
         let valid_until = Instant::now() + Duration::from_secs(86_400 * 365 * 30);
         let (sender, state) = watch::channel(Arc::new(LeaseState {
-            holder: identity.to_owned(),
+            holder: holder.to_owned(),
+            address,
             transitions: 0,
             valid_until,
         }));
@@ -101,6 +120,12 @@ impl Leadership {
     pub fn holder(&self) -> Option<String> {
         let holder = self.state.borrow().holder.clone();
         (!holder.is_empty()).then_some(holder)
+    }
+
+    /// Where the process serves that holds the lease, when it is another one and says so.
+    pub fn elsewhere(&self) -> Option<IpAddr> {
+        let state = self.state.borrow();
+        state.address.filter(|_| *state.holder != *self.identity)
     }
 
     /// Waits until this process holds the lease; returns the fencing token.
@@ -152,7 +177,12 @@ pub fn spawn(
     metrics: &Metrics,
     stop: CancellationToken,
 ) -> (Leadership, tokio::task::JoinHandle<()>) {
-    let unknown = LeaseState { holder: String::new(), transitions: 0, valid_until: Instant::now() };
+    let unknown = LeaseState {
+        holder: String::new(),
+        address: None,
+        transitions: 0,
+        valid_until: Instant::now(),
+    };
     let (sender, state) = watch::channel(Arc::new(unknown));
     let leadership = Leadership { identity: config.identity.as_str().into(), state };
     let api = Api::namespaced(client, &config.namespace);
@@ -247,7 +277,7 @@ impl Elector {
                 if predecessor { transitions.saturating_add(1) } else { transitions },
             )
         } else {
-            self.publish(&holder, transitions, Instant::now());
+            self.publish(&holder, address(&lease), transitions, Instant::now());
             return Ok(false);
         };
         let sent = Instant::now();
@@ -265,7 +295,8 @@ impl Elector {
         let is_free = holder.is_empty() || holder == self.config.identity;
         let may_work = !is_free && since.elapsed() < self.expiry(&spec);
         if may_work {
-            self.publish(&holder, spec.lease_transitions.unwrap_or_default(), Instant::now());
+            let transitions = spec.lease_transitions.unwrap_or_default();
+            self.publish(&holder, address(gone), transitions, Instant::now());
         }
         (!may_work).then(|| spec.lease_transitions.unwrap_or_default().saturating_add(1))
     }
@@ -315,7 +346,8 @@ impl Elector {
                 self.seen = Some((lease, Instant::now()));
                 self.ours = true;
                 let identity = self.config.identity.clone();
-                self.publish(&identity, transitions, sent + self.config.renew_deadline);
+                let valid_until = sent + self.config.renew_deadline;
+                self.publish(&identity, self.config.address, transitions, valid_until);
                 Ok(true)
             }
             // Another process was faster: read it next time.
@@ -327,7 +359,7 @@ impl Elector {
             Err(kube::Error::Api(status)) if status.is_not_found() => {
                 self.ours = false;
                 if self.still_valid() {
-                    self.publish("", 0, Instant::now());
+                    self.publish("", None, 0, Instant::now());
                 }
                 Ok(false)
             }
@@ -346,6 +378,14 @@ impl Elector {
             spec: None,
         });
         lease.metadata.managed_fields = None;
+        let annotations = lease.metadata.annotations.get_or_insert_default();
+        match self.config.address {
+            Some(address) => {
+                let value = format!("{} {address}", self.config.identity);
+                annotations.insert(annotation::HOLDER_ADDRESS.to_owned(), value);
+            }
+            None => drop(annotations.remove(annotation::HOLDER_ADDRESS)),
+        }
         lease.spec = Some(LeaseSpec {
             holder_identity: Some(self.config.identity.clone()),
             lease_duration_seconds: Some(
@@ -359,9 +399,16 @@ impl Elector {
         lease
     }
 
-    fn publish(&self, holder: &str, transitions: i32, valid_until: Instant) {
+    fn publish(
+        &self,
+        holder: &str,
+        address: Option<IpAddr>,
+        transitions: i32,
+        valid_until: Instant,
+    ) {
         let before = self.sender.send_replace(Arc::new(LeaseState {
             holder: holder.to_owned(),
+            address,
             transitions,
             valid_until,
         }));
@@ -378,7 +425,7 @@ impl Elector {
     /// Removes this process as the holder, so that the next candidate does not have to wait.
     async fn release(&mut self) {
         let held = self.ours;
-        self.publish("", 0, Instant::now());
+        self.publish("", None, 0, Instant::now());
         let (true, Some((lease, _))) = (held, self.seen.take()) else { return };
         let mut released = lease;
         released.metadata.managed_fields = None;
@@ -405,6 +452,15 @@ impl Elector {
             }
         }
     }
+}
+
+/// Where the holder of a lease serves. The annotation names the holder too: a process of a version that
+/// does not know it leaves that of its predecessor.
+fn address(lease: &Lease) -> Option<IpAddr> {
+    let holder = lease.spec.as_ref()?.holder_identity.as_deref()?;
+    let value = lease.annotations().get(annotation::HOLDER_ADDRESS)?;
+    let (name, address) = value.split_once(' ')?;
+    if name == holder { address.parse().ok() } else { None }
 }
 
 #[cfg(test)]

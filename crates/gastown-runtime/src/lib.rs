@@ -12,6 +12,7 @@ pub mod client;
 pub mod controller;
 mod decode;
 pub mod events;
+pub mod forward;
 pub mod grpc;
 pub mod https;
 pub mod index;

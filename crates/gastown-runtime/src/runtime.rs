@@ -203,8 +203,10 @@ where
     let mut interrupt = signal(SignalKind::interrupt()).context("listening for SIGINT")?;
     let metrics = Metrics::default();
     let client = client::infer(controller, &metrics).await?;
-    let lease =
-        lease::Config::new(&args.namespace, &format!("gastown-{controller}"), &args.identity());
+    let lease = lease::Config {
+        address: args.pod_ip,
+        ..lease::Config::new(&args.namespace, &format!("gastown-{controller}"), &args.identity())
+    };
     let release = CancellationToken::new();
     let (leadership, mut elector) = lease::spawn(client.clone(), lease, &metrics, release.clone());
     let drain_time = args.drain();

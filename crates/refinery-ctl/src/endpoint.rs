@@ -6,11 +6,13 @@ use std::time::Duration;
 
 use axum::Router;
 use axum::body::{Body, Bytes};
-use axum::extract::{DefaultBodyLimit, Path, RawQuery, State};
+use axum::extract::{DefaultBodyLimit, Path, RawQuery, Request, State};
+use axum::middleware::{self, Next};
 use axum::response::Response;
 use axum::routing::get;
 use gastown_git::serve;
 use gastown_runtime::auth::{self, TokenReviewer};
+use gastown_runtime::forward::Forward;
 use gastown_runtime::ours;
 use gastown_types::CommitId;
 use http::{HeaderMap, StatusCode, header};
@@ -35,17 +37,28 @@ struct Server {
     ctx: Arc<Context>,
     reviewer: TokenReviewer,
     slots: Arc<Semaphore>,
+    forward: Forward,
 }
 
 /// The routes: `/git/<rig>/<target>/info/refs` and `/git/<rig>/<target>/git-upload-pack`, the same
 /// below `/git/<rig>/<target>/-/modules/<commit>/` for a submodule's commit, and the batch API of
-/// git LFS below `/git/<rig>/<target>/info/lfs/`. A target may hold slashes.
-pub(crate) fn router(ctx: Arc<Context>, reviewer: TokenReviewer) -> Router {
-    let server = Server { ctx, reviewer, slots: Arc::new(Semaphore::new(MAX_FETCHES)) };
+/// git LFS below `/git/<rig>/<target>/info/lfs/`. A target may hold slashes. Of several replicas the one
+/// that holds the lease has the candidates: the others send it what they are asked.
+pub(crate) fn router(ctx: Arc<Context>, reviewer: TokenReviewer, forward: Forward) -> Router {
+    let slots = Arc::new(Semaphore::new(MAX_FETCHES));
+    let server = Server { ctx, reviewer, slots, forward };
     Router::new()
         .route("/git/{rig}/{*rest}", get(refs).post(pack))
         .layer(DefaultBodyLimit::max(serve::MAX_REQUEST))
+        .layer(middleware::from_fn_with_state(server.clone(), at_the_holder))
         .with_state(server)
+}
+
+async fn at_the_holder(State(endpoint): State<Server>, request: Request, next: Next) -> Response {
+    match endpoint.forward.or_here(request).await {
+        Ok(request) => next.run(request).await,
+        Err(answer) => answer,
+    }
 }
 
 type Reply = Result<Response, (StatusCode, String)>;

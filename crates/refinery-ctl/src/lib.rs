@@ -35,6 +35,7 @@ use anyhow::Context as _;
 use gastown_escalations::Escalations;
 use gastown_git::Git;
 use gastown_runtime::controller::Controller;
+use gastown_runtime::forward::Forward;
 use gastown_runtime::pace::Pace;
 use gastown_runtime::places::Places;
 use gastown_runtime::tls::Tls;
@@ -85,19 +86,18 @@ pub async fn serve(
         triggers,
         conditions: Some(|object| Some(&object.status.as_ref()?.conditions)),
     };
+    let forward = forward(&runtime, &args, git.local_addr()?.port())?;
     let ctx = Arc::new(context(&runtime, args, stores)?);
 
-    let reviewer = runtime.reviewer();
     let requests = grpc::serve(
         grpc,
         &tls,
         service::routes(&ctx),
         gastown_proto::v1::DESCRIPTORS,
-        reviewer.clone(),
         service::policy(&runtime.args.namespace),
-        runtime.drain.clone(),
+        &runtime,
     );
-    let router = endpoint::router(ctx.clone(), reviewer);
+    let router = endpoint::router(ctx.clone(), runtime.reviewer(), forward);
     let fetches = https::serve(git, &tls, router, runtime.drain.clone());
     let workers = async {
         controller.run(&runtime, ctx, reconcile::reconcile).await;
@@ -107,6 +107,14 @@ pub async fn serve(
         fetches.await.context("serving git")
     })?;
     Ok(())
+}
+
+/// The way of fetches to the replica that holds the lease.
+fn forward(runtime: &Runtime, args: &RefineryArgs, port: u16) -> anyhow::Result<Forward> {
+    let endpoint: http::Uri = args.git_endpoint.parse().context("reading the git endpoint")?;
+    let host = endpoint.host().context("the git endpoint has no host")?.to_owned();
+    let name = host.try_into().context("the git endpoint's host is not a name")?;
+    Ok(Forward::new(runtime.leadership.clone(), &runtime.args.tls_dir, name, port))
 }
 
 fn context(

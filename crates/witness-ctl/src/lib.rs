@@ -65,9 +65,8 @@ pub async fn serve(runtime: Runtime, listener: TcpListener) -> anyhow::Result<()
         &tls,
         service::routes(&ctx),
         DESCRIPTORS,
-        runtime.reviewer(),
         policy::policy(&runtime.args.namespace),
-        runtime.drain.clone(),
+        &runtime,
     );
     let health = Controller {
         name: "witness",

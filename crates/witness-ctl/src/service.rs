@@ -91,19 +91,6 @@ fn status(error: &Error) -> Status {
 }
 
 impl Service {
-    /// Only the holder of the lease serves.
-    fn check_leader(&self) -> Result<(), Status> {
-        let runtime = &self.ctx.runtime;
-        if runtime.leadership.held().is_some() && !runtime.drain.is_cancelled() {
-            return Ok(());
-        }
-        let leader = runtime.leadership.holder();
-        Err(Status::unavailable(format!(
-            "this replica of witness-ctl does not serve; the leader is {}",
-            leader.as_deref().unwrap_or("not known")
-        )))
-    }
-
     /// The pod that the caller's token is bound to, and the Polecat that owns it.
     async fn calling_pod(&self, caller: &Identity) -> Result<CallingPod, Status> {
         let (Some(name), Some(uid)) = (&caller.pod_name, &caller.pod_uid) else {
@@ -291,7 +278,6 @@ impl Witness for Service {
         &self,
         request: Request<Streaming<Heartbeat>>,
     ) -> Result<Response<Self::AttachStream>, Status> {
-        self.check_leader()?;
         let pod = self.calling_pod(grpc::caller(&request)?).await?;
         let mut incoming = request.into_inner();
         let first = tokio::time::timeout(FIRST_HEARTBEAT, incoming.message()).await;
@@ -326,7 +312,6 @@ impl Witness for Service {
         &self,
         request: Request<RaiseRequest>,
     ) -> Result<Response<RaiseResponse>, Status> {
-        self.check_leader()?;
         let caller = grpc::caller(&request)?.clone();
         let r = request.into_inner();
         let own = if policy::is_controller(&self.ctx.runtime.args.namespace, "Raise", &caller) {
@@ -348,7 +333,6 @@ impl Witness for Service {
         &self,
         request: Request<SettleRequest>,
     ) -> Result<Response<SettleResponse>, Status> {
-        self.check_leader()?;
         let r = request.into_inner();
         if r.namespace.is_empty() || r.cause.is_empty() {
             return Err(Status::invalid_argument("namespace or cause is missing"));

@@ -5,8 +5,8 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-pub use gastown_grpc::Ca;
 use gastown_grpc::{AuthChannel, Remote};
+pub use gastown_grpc::{Ca, Holder};
 use gastown_proto::v1::command::What;
 use gastown_proto::v1::witness_client::WitnessClient;
 use gastown_proto::v1::{Command, Heartbeat, RaiseRequest, RaiseResponse};
@@ -42,7 +42,7 @@ const CHECKPOINT: Duration = Duration::from_mins(5);
 const CHECKPOINTS: usize = 16;
 
 /// How the witness is reached.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug)]
 pub struct Witness {
     /// `https://witness-ctl.<namespace>.svc:9443`; the host is a name in its certificate.
     pub endpoint: String,
@@ -50,6 +50,8 @@ pub struct Witness {
     pub ca: Ca,
     /// The file of the projected token, which the kubelet rotates.
     pub token_file: PathBuf,
+    /// Which of its replicas serves.
+    pub holder: Holder,
 }
 
 /// The attempt that the agent works on.
@@ -68,7 +70,8 @@ pub struct Who {
 impl Witness {
     /// A client with a connection of its own.
     async fn client(&self) -> Result<WitnessClient<AuthChannel>, Status> {
-        let remote = Remote::with_ca(&self.endpoint, self.ca.clone(), &self.token_file, ANSWER);
+        let remote = Remote::with_ca(&self.endpoint, self.ca.clone(), &self.token_file, ANSWER)
+            .with_holder(&self.holder);
         let connected = timeout(ANSWER, remote.connect(CONNECT))
             .await
             .map_err(|_| Status::deadline_exceeded("no connection in time"))?;
@@ -142,9 +145,10 @@ impl Link {
     /// Opens the stream again whenever it ends, until it is cancelled.
     pub async fn run(self) {
         let mut backoff = Backoff::default();
-        let mut is_away = false;
+        // A replica that another one names is asked at once, but not the third in a row.
+        let (mut is_away, mut was_sent_on) = (false, false);
         loop {
-            let began = Instant::now();
+            let (began, asked) = (Instant::now(), self.witness.holder.address());
             let ended = self.attach().await;
             if began.elapsed() >= GOOD {
                 (backoff, is_away) = (Backoff::default(), false);
@@ -157,6 +161,11 @@ impl Link {
                 Err(e) => {
                     tracing::warn!(error = %e, "the witness cannot be reached; the work continues without it");
                 }
+            }
+            let to = self.witness.holder.address();
+            was_sent_on = to.is_some() && to != asked && !was_sent_on;
+            if was_sent_on {
+                continue;
             }
             is_away |= ended.is_err();
             sleep(backoff.next(fastrand::f64())).await;

@@ -1,5 +1,7 @@
 //! Tokens, the gRPC server and its client.
 
+use std::net::SocketAddr;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -9,16 +11,18 @@ use gastown_proto::v1::witness_server::{Witness, WitnessServer};
 use gastown_proto::v1::{
     Command, Heartbeat, RaiseRequest, RaiseResponse, SettleRequest, SettleResponse,
 };
-use gastown_runtime::AUDIENCE;
 use gastown_runtime::auth::{self, TokenReviewer};
-use gastown_runtime::grpc::{self, Remote};
+use gastown_runtime::grpc::{self, Holder, Remote};
+use gastown_runtime::lease::Leadership;
+use gastown_runtime::metrics::Metrics;
 use gastown_runtime::tls::Tls;
+use gastown_runtime::{AUDIENCE, Runtime, RuntimeArgs};
 use k8s_openapi::api::authentication::v1::{TokenRequest, TokenRequestSpec};
 use k8s_openapi::api::core::v1::ServiceAccount;
 use kube::api::{ObjectMeta, PostParams};
 use kube::{Api, Client};
+use tokio::net::TcpListener;
 use tokio_stream::wrappers::ReceiverStream;
-use tokio_util::sync::CancellationToken;
 use tonic::{Code, Request, Response, Status, Streaming};
 
 use crate::fixture::{fixture, within};
@@ -93,40 +97,102 @@ impl Witness for Echo {
     }
 }
 
-#[tokio::test]
-async fn a_call_needs_the_token_of_an_allowed_caller() -> Result<()> {
-    let (_, client, namespace) = fixture().await?;
+/// A folder with a certificate for localhost that vouches for itself, and the certificate.
+fn certificates() -> Result<(tempfile::TempDir, String)> {
     let folder = tempfile::tempdir()?;
     let pair = rcgen::generate_simple_self_signed(["localhost".to_owned()])?;
     std::fs::write(folder.path().join("ca.crt"), pair.cert.pem())?;
     std::fs::write(folder.path().join("tls.crt"), pair.cert.pem())?;
     std::fs::write(folder.path().join("tls.key"), pair.signing_key.serialize_pem())?;
+    Ok((folder, pair.cert.pem()))
+}
 
-    let drain = CancellationToken::new();
-    let listener = grpc::listen("127.0.0.1:0".parse()?).await?;
-    let uri = format!("https://localhost:{}", listener.local_addr()?.port());
-    let tls = Tls::load(folder.path(), drain.clone())?;
+type Server = tokio::task::JoinHandle<Result<(), grpc::Error>>;
+
+/// Serves [`Echo`] for polecat-ctl.
+async fn serve(
+    client: &Client,
+    folder: &Path,
+    listener: TcpListener,
+    leadership: Leadership,
+) -> Result<(Runtime, Server)> {
+    let args = RuntimeArgs::from_env()?;
+    let runtime = Runtime::new("witness-ctl", client.clone(), args, Metrics::default(), leadership);
+    let tls = Tls::load(folder, runtime.stop.clone())?;
     let routes = tonic::service::Routes::new(WitnessServer::new(Echo));
     let policy: grpc::Policy = Arc::new(|path, caller| {
         let may = path == "/gastown.v1.Witness/Raise" && caller.service_account == "polecat-ctl";
         may.then_some(()).ok_or_else(|| format!("{} may not call it", caller.service_account))
     });
-    let reviewer = TokenReviewer::new(client.clone(), AUDIENCE);
-    let server = tokio::spawn({
-        let drain = drain.clone();
-        async move {
-            grpc::serve(
-                listener,
-                &tls,
-                routes,
-                gastown_proto::v1::DESCRIPTORS,
-                reviewer,
-                policy,
-                drain,
-            )
-            .await
-        }
+    let serving = runtime.clone();
+    let server = tokio::spawn(async move {
+        let descriptors = gastown_proto::v1::DESCRIPTORS;
+        grpc::serve(listener, &tls, routes, descriptors, policy, &serving).await
     });
+    Ok((runtime, server))
+}
+
+#[tokio::test]
+async fn requests_go_to_the_replica_that_serves_wherever_it_moves() -> Result<()> {
+    let (_, client, namespace) = fixture().await?;
+    let (folder, _) = certificates()?;
+    let here = "127.0.0.1".parse()?;
+    let there = "127.0.0.2".parse()?;
+    let listener = grpc::listen(SocketAddr::new(here, 0)).await?;
+    let port = listener.local_addr()?.port();
+    let standby = Leadership::of("there", there);
+    let (first, first_server) = serve(&client, folder.path(), listener, standby).await?;
+    let at_the_other = || grpc::listen(SocketAddr::new(there, port));
+    let leads = Leadership::always("there");
+    let (second, second_server) =
+        serve(&client, folder.path(), at_the_other().await?, leads).await?;
+
+    let token_file = folder.path().join("token");
+    std::fs::write(&token_file, token(&client, &namespace, "polecat-ctl", AUDIENCE).await?)?;
+    let uri = format!("https://localhost:{port}");
+    let holder = Holder::default();
+    let remote =
+        Remote::new(&uri, folder.path(), &token_file, Duration::from_secs(10)).with_holder(&holder);
+    let raise = async || -> Result<Result<(), Status>> {
+        let mut client = WitnessClient::new(remote.channel()?);
+        Ok(client.raise(RaiseRequest::default()).await.map(drop))
+    };
+    let refused = raise().await?.unwrap_err();
+    ensure!(
+        refused.code() == Code::Unavailable && refused.message().contains("is there"),
+        "{refused:?}"
+    );
+    ensure!(holder.address() == Some(there));
+    raise().await??;
+    // Its successor has another address.
+    second.shutdown();
+    within("the server's end", second_server).await???;
+    ensure!(raise().await?.is_err() && holder.address().is_none(), "it is asked no more");
+    let standby = Leadership::of("here", here);
+    let (third, third_server) =
+        serve(&client, folder.path(), at_the_other().await?, standby).await?;
+    first.shutdown();
+    within("the server's end", first_server).await???;
+    let leads = Leadership::always("here");
+    let listener = grpc::listen(SocketAddr::new(here, port)).await?;
+    let (fourth, fourth_server) = serve(&client, folder.path(), listener, leads).await?;
+    raise().await??;
+    ensure!(holder.address().is_none(), "any replica may be asked while the one that is serves");
+    for (runtime, server) in [(third, third_server), (fourth, fourth_server)] {
+        runtime.shutdown();
+        within("the server's end", server).await???;
+    }
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_call_needs_the_token_of_an_allowed_caller() -> Result<()> {
+    let (_, client, namespace) = fixture().await?;
+    let (folder, certificate) = certificates()?;
+    let listener = grpc::listen("127.0.0.1:0".parse()?).await?;
+    let uri = format!("https://localhost:{}", listener.local_addr()?.port());
+    let (runtime, server) =
+        serve(&client, folder.path(), listener, Leadership::always("test")).await?;
 
     let token_file = folder.path().join("token");
     let remote = Remote::new(&uri, folder.path(), &token_file, Duration::from_secs(10));
@@ -159,7 +225,7 @@ async fn a_call_needs_the_token_of_an_allowed_caller() -> Result<()> {
     let channel = tonic::transport::Endpoint::from_shared(uri)?
         .tls_config(
             tonic::transport::ClientTlsConfig::new()
-                .ca_certificate(tonic::transport::Certificate::from_pem(pair.cert.pem())),
+                .ca_certificate(tonic::transport::Certificate::from_pem(certificate)),
         )?
         .connect_lazy();
     let mut health = tonic_health::pb::health_client::HealthClient::new(channel);
@@ -170,7 +236,7 @@ async fn a_call_needs_the_token_of_an_allowed_caller() -> Result<()> {
     );
 
     drop((health, remote));
-    drain.cancel();
+    runtime.shutdown();
     within("the server's end", server).await???;
     Ok(())
 }

@@ -18,10 +18,10 @@ use gastown_proto::v1;
 use gastown_proto::v1::beads_server::BeadsServer;
 use gastown_proto::v1::merge_queue_server::MergeQueueServer;
 use gastown_proto::v1::witness_server::WitnessServer;
-use gastown_runtime::auth::TokenReviewer;
+use gastown_runtime::lease::Leadership;
 use gastown_runtime::metrics::Metrics;
 use gastown_runtime::tls::Tls;
-use gastown_runtime::{AUDIENCE, grpc};
+use gastown_runtime::{Runtime, RuntimeArgs, grpc};
 use k8s_openapi::api::coordination::v1::Lease;
 use k8s_openapi::api::core::v1::{ConfigMap, Pod};
 use kube::api::{Api, DeleteParams, ListParams, ObjectMeta, Patch, PatchParams, PostParams};
@@ -61,7 +61,7 @@ pub struct Fixture {
     pub network_policies: bool,
     pub folder: tempfile::TempDir,
     running: Vec<Replica>,
-    server: Option<(CancellationToken, JoinHandle<()>)>,
+    server: Option<(Runtime, JoinHandle<()>)>,
     _turn: MutexGuard<'static, ()>,
 }
 
@@ -160,14 +160,15 @@ impl Fixture {
     }
 
     pub async fn start_server(&mut self) {
-        let stop = CancellationToken::new();
-        let tls = Tls::load(self.folder.path(), stop.clone()).unwrap();
+        let args = RuntimeArgs::from_env().unwrap();
+        let leads = Leadership::always("test");
+        let runtime = Runtime::new("test", self.admin.clone(), args, Metrics::default(), leads);
+        let tls = Tls::load(self.folder.path(), runtime.stop.clone()).unwrap();
         let listener = grpc::listen(([127, 0, 0, 1], self.port).into()).await.unwrap();
         let service = MergeQueueServer::new(FakeRefinery { admin: self.admin.clone() });
         let routes = tonic::service::Routes::new(service)
             .add_service(BeadsServer::new(self.beads.clone()))
             .add_service(WitnessServer::new(self.witness.clone()));
-        let reviewer = TokenReviewer::new(self.admin.clone(), AUDIENCE);
         let caller = self.namespace.clone();
         let policy: grpc::Policy = Arc::new(move |_, who| {
             if who.namespace == caller && who.service_account == "polecat-ctl" {
@@ -176,18 +177,16 @@ impl Fixture {
                 Err("not polecat-ctl".into())
             }
         });
-        let drain = stop.clone();
+        let serving = runtime.clone();
         let task = tokio::spawn(async move {
-            grpc::serve(listener, &tls, routes, v1::DESCRIPTORS, reviewer, policy, drain)
-                .await
-                .unwrap();
+            grpc::serve(listener, &tls, routes, v1::DESCRIPTORS, policy, &serving).await.unwrap();
         });
-        self.server = Some((stop, task));
+        self.server = Some((runtime, task));
     }
 
     pub async fn stop_server(&mut self) {
-        if let Some((stop, task)) = self.server.take() {
-            stop.cancel();
+        if let Some((runtime, task)) = self.server.take() {
+            runtime.shutdown();
             task.await.unwrap();
         }
     }

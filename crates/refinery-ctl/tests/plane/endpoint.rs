@@ -1,18 +1,24 @@
 //! The servers: who may submit, and which pod may fetch which candidate.
 
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::Path;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
-use gastown_cluster::install::token;
+use gastown_api::rbac::Controller;
+use gastown_cluster::control_plane::ControlPlane;
+use gastown_cluster::install::{self, token};
 use gastown_git::Git;
 use gastown_proto::v1::SubmitRequest;
 use gastown_proto::v1::merge_queue_client::MergeQueueClient;
-use gastown_runtime::grpc::Remote;
+use gastown_runtime::grpc::{self, Remote};
+use gastown_runtime::lease::Leadership;
+use gastown_runtime::metrics::Metrics;
+use gastown_runtime::{Runtime, RuntimeArgs, client};
 use gastown_types::GitUrl;
 use kube::ResourceExt as _;
 
-use crate::fixture::{Fixture, NAMESPACE, shared};
+use crate::fixture::{ACCOUNT, Fixture, NAMESPACE, Shared, own_args, shared};
 
 fn submission(fixture: &Fixture, polecat: &gastown_api::Polecat, commit: &str) -> SubmitRequest {
     SubmitRequest {
@@ -66,6 +72,32 @@ async fn submitting_twice_makes_one_request_and_other_callers_are_refused() -> R
     Ok(())
 }
 
+/// A stand-by of the shared controller at another address. It ends with its runtime.
+async fn standby(server: &Shared, at: IpAddr) -> Result<Runtime> {
+    let plane = ControlPlane::shared().await?;
+    let args = RuntimeArgs {
+        namespace: NAMESPACE.into(),
+        tls_dir: server.tls.clone(),
+        ..RuntimeArgs::from_env()?
+    };
+    let metrics = Metrics::default();
+    let config = install::config(plane, Controller::Refinery);
+    let client = client::with_config(config, ACCOUNT, &metrics)?;
+    let leads = Leadership::of("the shared one", Ipv4Addr::LOCALHOST.into());
+    let runtime = Runtime::new(ACCOUNT, client, args, metrics, leads);
+    let grpc = grpc::listen(SocketAddr::new(at, 0)).await?;
+    let git = grpc::listen(SocketAddr::new(at, server.git)).await?;
+    let folder = tempfile::tempdir()?;
+    let own = own_args(folder.path(), server.git);
+    let started = runtime.clone();
+    tokio::spawn(async move {
+        let _folder = folder;
+        Box::pin(refinery_ctl::serve(started, own, grpc, git)).await
+    });
+    runtime.readiness.ready().await;
+    Ok(runtime)
+}
+
 /// Fetches as `gt fetch` does.
 async fn fetch(
     into: &Path,
@@ -73,6 +105,18 @@ async fn fetch(
     ca: &Path,
     token: &str,
     id: &str,
+) -> Result<(), gastown_git::GitError> {
+    fetch_at(into, url, ca, token, id, None).await
+}
+
+/// The same from the address in `resolve`, `host:port:address`.
+async fn fetch_at(
+    into: &Path,
+    url: &GitUrl,
+    ca: &Path,
+    token: &str,
+    id: &str,
+    resolve: Option<&str>,
 ) -> Result<(), gastown_git::GitError> {
     let git = Git::from_env();
     std::fs::create_dir_all(into).unwrap();
@@ -82,6 +126,10 @@ async fn fetch(
     let call = call.config("http.sslCAInfo", ca.display().to_string());
     let call =
         call.config(format!("http.{url}.extraHeader"), format!("Authorization: Bearer {token}"));
+    let call = match resolve {
+        Some(resolve) => call.config("http.curloptResolve", resolve),
+        None => call,
+    };
     call.output().await.map(drop)
 }
 
@@ -112,6 +160,16 @@ async fn only_the_gate_s_pod_may_fetch_its_candidate() -> Result<()> {
     let into = fixture.dir.path().join("fetched.git");
     fetch(&into, &url, &ca, &mine, &source).await?;
     ensure!(crate::fixture::git(&into, &["cat-file", "-t", &source]) == "commit");
+    // A replica that does not hold the lease sends what it is asked to the one that does.
+    let there: IpAddr = "127.0.0.2".parse()?;
+    let standby = standby(server, there).await?;
+    let resolve = format!("localhost:{}:{there}", server.git);
+    let through = fixture.dir.path().join("through.git");
+    fetch_at(&through, &url, &ca, &mine, &source, Some(&resolve)).await?;
+    ensure!(crate::fixture::git(&through, &["cat-file", "-t", &source]) == "commit");
+    let refused = fetch_at(&through, &url, &ca, "not a token", &source, Some(&resolve)).await;
+    ensure!(refused.unwrap_err().class == gastown_git::Class::AuthFailed);
+    standby.shutdown();
     // Its base was fetched as history; by itself it is not offered.
     let elsewhere = fixture.dir.path().join("nothing.git");
     ensure!(fetch(&elsewhere, &url, &ca, &mine, &base).await.is_err(), "another commit was served");
