@@ -12,7 +12,6 @@ use std::time::Duration;
 pub use gastown_grpc::{AuthChannel, Holder, Remote, retry};
 use tokio::net::TcpListener;
 use tokio_stream::wrappers::ReceiverStream;
-use tokio_util::sync::CancellationToken;
 use tonic::body::Body;
 use tonic::service::Routes;
 use tonic::transport::Server;

@@ -5,7 +5,6 @@ use std::sync::{Arc, OnceLock};
 
 use gastown_api::names::{condition, label, reason};
 use gastown_api::{BeadStore, MergeRequest, Polecat, Refinery, Rig, conditions};
-use gastown_runtime::index::Index;
 use gastown_runtime::watch::{NoStatus, Trigger, Triggers, Watch, triggers};
 use gastown_runtime::{Runtime, ours};
 use k8s_openapi::api::coordination::v1::Lease;

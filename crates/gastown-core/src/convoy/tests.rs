@@ -468,9 +468,9 @@ fn the_end_after_a_reopening_is_announced_again() {
 
 #[test]
 fn a_convoy_waits_for_a_slot_while_a_ready_bead_is_not_started() {
-    let mut s = dispatching(&["gt-1", "gt-2"]);
+    let s = dispatching(&["gt-1", "gt-2"]);
     assert_eq!((started(&s).len(), decide(&s).waits_for_slot()), (2, false), "all are started");
-    s.rig.max_polecats = 1;
+    let s = s.rig(|rig| rig.max_polecats = 1);
     assert_eq!((started(&s).len(), decide(&s).waits_for_slot()), (1, true));
     let blocked = dispatching(&["gt-1", "gt-2:gt-1"]);
     assert!(!decide(&blocked).waits_for_slot(), "what is blocked does not wait for a slot");

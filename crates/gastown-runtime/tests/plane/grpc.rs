@@ -110,7 +110,7 @@ fn certificates() -> Result<(tempfile::TempDir, String)> {
 type Server = tokio::task::JoinHandle<Result<(), grpc::Error>>;
 
 /// Serves [`Echo`] for polecat-ctl.
-async fn serve(
+fn serve(
     client: &Client,
     folder: &Path,
     listener: TcpListener,
@@ -141,11 +141,10 @@ async fn requests_go_to_the_replica_that_serves_wherever_it_moves() -> Result<()
     let listener = grpc::listen(SocketAddr::new(here, 0)).await?;
     let port = listener.local_addr()?.port();
     let standby = Leadership::of("there", there);
-    let (first, first_server) = serve(&client, folder.path(), listener, standby).await?;
+    let (first, first_server) = serve(&client, folder.path(), listener, standby)?;
     let at_the_other = || grpc::listen(SocketAddr::new(there, port));
     let leads = Leadership::always("there");
-    let (second, second_server) =
-        serve(&client, folder.path(), at_the_other().await?, leads).await?;
+    let (second, second_server) = serve(&client, folder.path(), at_the_other().await?, leads)?;
 
     let token_file = folder.path().join("token");
     std::fs::write(&token_file, token(&client, &namespace, "polecat-ctl", AUDIENCE).await?)?;
@@ -169,13 +168,12 @@ async fn requests_go_to_the_replica_that_serves_wherever_it_moves() -> Result<()
     within("the server's end", second_server).await???;
     ensure!(raise().await?.is_err() && holder.address().is_none(), "it is asked no more");
     let standby = Leadership::of("here", here);
-    let (third, third_server) =
-        serve(&client, folder.path(), at_the_other().await?, standby).await?;
+    let (third, third_server) = serve(&client, folder.path(), at_the_other().await?, standby)?;
     first.shutdown();
     within("the server's end", first_server).await???;
     let leads = Leadership::always("here");
     let listener = grpc::listen(SocketAddr::new(here, port)).await?;
-    let (fourth, fourth_server) = serve(&client, folder.path(), listener, leads).await?;
+    let (fourth, fourth_server) = serve(&client, folder.path(), listener, leads)?;
     raise().await??;
     ensure!(holder.address().is_none(), "any replica may be asked while the one that is serves");
     for (runtime, server) in [(third, third_server), (fourth, fourth_server)] {
@@ -191,8 +189,7 @@ async fn a_call_needs_the_token_of_an_allowed_caller() -> Result<()> {
     let (folder, certificate) = certificates()?;
     let listener = grpc::listen("127.0.0.1:0".parse()?).await?;
     let uri = format!("https://localhost:{}", listener.local_addr()?.port());
-    let (runtime, server) =
-        serve(&client, folder.path(), listener, Leadership::always("test")).await?;
+    let (runtime, server) = serve(&client, folder.path(), listener, Leadership::always("test"))?;
 
     let token_file = folder.path().join("token");
     let remote = Remote::new(&uri, folder.path(), &token_file, Duration::from_secs(10));

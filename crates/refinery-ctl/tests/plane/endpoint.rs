@@ -162,7 +162,7 @@ async fn only_the_gate_s_pod_may_fetch_its_candidate() -> Result<()> {
     ensure!(crate::fixture::git(&into, &["cat-file", "-t", &source]) == "commit");
     // A replica that does not hold the lease sends what it is asked to the one that does.
     let there: IpAddr = "127.0.0.2".parse()?;
-    let standby = standby(server, there).await?;
+    let standby = standby(&server, there).await?;
     let resolve = format!("localhost:{}:{there}", server.git);
     let through = fixture.dir.path().join("through.git");
     fetch_at(&through, &url, &ca, &mine, &source, Some(&resolve)).await?;

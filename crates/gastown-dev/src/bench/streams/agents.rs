@@ -6,7 +6,7 @@ use std::time::Duration;
 use anyhow::{Context, Result};
 use gastown_agent::socket::{Activity, PendingRequest, Tool};
 use gastown_agent::sync::Relay;
-use gastown_agent::sync::witness::{Ca, Link, Who, Witness};
+use gastown_agent::sync::witness::{Ca, Holder, Link, Who, Witness};
 use gastown_cluster::process::Process;
 use jiff::Timestamp;
 use tokio::sync::mpsc;
@@ -42,6 +42,7 @@ impl<'a> Agents<'a> {
             endpoint: process.endpoint(),
             ca: Ca::Text(ca),
             token_file: fixture.tokens(),
+            holder: Holder::default(),
         };
         let relays: Vec<Arc<Relay>> = fixture.polecats().map(|_| Arc::new(Relay::new(1))).collect();
         let mut work = JoinSet::new();
