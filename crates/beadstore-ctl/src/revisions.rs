@@ -8,7 +8,6 @@ use futures::Stream;
 use gastown_proto::v1::StoreRevision;
 use gastown_types::CommitId;
 use tokio::sync::watch;
-use tokio_util::sync::CancellationToken;
 use tonic::Status;
 
 use crate::snapshot::StoreSnapshot;
@@ -51,12 +50,8 @@ impl Revisions {
 
     /// The present revision of each store, and then each newer one; of a store that does not serve its
     /// rig any more one without a number. A slow caller receives the newest revision, not every one.
-    /// The stream ends with `drain`; the caller asks another replica then.
-    pub(crate) fn stream(
-        &self,
-        drain: CancellationToken,
-    ) -> impl Stream<Item = Result<StoreRevision, Status>> + use<> {
-        let caller = Caller { shown: self.0.subscribe(), drain, sent: HashMap::new() };
+    pub(crate) fn stream(&self) -> impl Stream<Item = Result<StoreRevision, Status>> + use<> {
+        let caller = Caller { shown: self.0.subscribe(), sent: HashMap::new() };
         futures::stream::unfold(caller, |mut caller| async move {
             let next = caller.next().await?;
             Some((Ok(next), caller))
@@ -67,7 +62,6 @@ impl Revisions {
 /// A caller, and what it has received.
 struct Caller {
     shown: watch::Receiver<HashMap<String, Shown>>,
-    drain: CancellationToken,
     sent: HashMap<String, StoreRevision>,
 }
 
@@ -77,10 +71,7 @@ impl Caller {
             if let Some(newer) = self.newer() {
                 return Some(newer);
             }
-            tokio::select! {
-                () = self.drain.cancelled() => return None,
-                changed = self.shown.changed() => changed.ok()?,
-            }
+            self.shown.changed().await.ok()?;
         }
     }
 
@@ -123,9 +114,9 @@ mod tests {
 
     #[tokio::test]
     async fn a_caller_receives_what_is_new_of_every_rig_and_which_store_is_gone() {
-        let (revisions, drain) = (Revisions::default(), CancellationToken::new());
+        let revisions = Revisions::default();
         revisions.show("u1", at("web", 1));
-        let stream = revisions.stream(drain.clone());
+        let stream = revisions.stream();
         let mut stream = std::pin::pin!(stream);
         let mut next = async || stream.next().await.and_then(Result::ok);
         assert_eq!(next().await, Some(at("web", 1)));
@@ -142,7 +133,5 @@ mod tests {
         assert_eq!(next().await, Some(at("web", 7)));
         revisions.hide("u2");
         assert_eq!(next().await, Some(at("api", 0)));
-        drain.cancel();
-        assert_eq!(next().await, None);
     }
 }

@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use std::pin::Pin;
 use std::sync::Arc;
 
-use futures::Stream;
+use futures::{Stream, StreamExt as _};
 use gastown_beads::{Change, EditError, Issue, Readiness, Standing};
 use gastown_core::beads::{Edit, History};
 use gastown_proto::v1::beads_server::{Beads as Service, BeadsServer};
@@ -264,8 +264,10 @@ impl Service for Beads {
         &self,
         _: Request<WatchBeadsRequest>,
     ) -> Result<Response<Self::WatchStream>, Status> {
-        let (stores, drain) = (&self.0.stores, self.0.runtime.drain.clone());
-        Ok(Response::new(Box::pin(stores.revisions.stream(drain))))
+        let (revisions, runtime) = (self.0.stores.revisions.stream(), self.0.runtime.clone());
+        // The caller asks another replica then.
+        let stream = revisions.take_until(async move { runtime.retired().await });
+        Ok(Response::new(Box::pin(stream)))
     }
 }
 

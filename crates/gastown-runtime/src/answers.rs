@@ -11,9 +11,7 @@ use serde::de::{DeserializeOwned, Error as _};
 use serde::{Deserialize, Serialize};
 
 use crate::decode::Decoded;
-
-/// How many objects one answer of a list has at most.
-const PAGE: u32 = 500;
+use crate::watch::PAGE;
 
 /// Like [`Api::create`].
 pub async fn create<K>(api: &Api<K>, params: &PostParams, object: &K) -> kube::Result<K>

@@ -108,7 +108,7 @@ pub async fn serve(
 
 /// Why this process does not answer, when another one does.
 fn not_here(runtime: &Runtime) -> Option<Status> {
-    if runtime.leadership.held().is_some() && !runtime.drain.is_cancelled() {
+    if runtime.serves() {
         return None;
     }
     let (name, address) = (runtime.leadership.holder(), runtime.leadership.elsewhere());

@@ -85,6 +85,19 @@ impl Runtime {
             .with_accounts(&self.args.namespace, &self.args.service_accounts)
     }
 
+    /// Whether this process answers those who call it.
+    pub fn serves(&self) -> bool {
+        self.leadership.held().is_some() && !self.drain.is_cancelled()
+    }
+
+    /// Waits until this process does not serve any more: it drains, or has lost the lease.
+    pub async fn retired(&self) {
+        tokio::select! {
+            () = self.drain.cancelled() => {}
+            () = self.leadership.lost() => {}
+        }
+    }
+
     /// Stops what runs on this runtime: first the work, then the watches.
     pub fn shutdown(&self) {
         self.drain.cancel();
@@ -262,7 +275,22 @@ async fn drain(
 
 #[cfg(test)]
 mod tests {
+    use futures::FutureExt as _;
+
     use super::*;
+
+    #[tokio::test]
+    async fn a_process_serves_until_it_drains_or_another_one_holds_the_lease() {
+        let leads = crate::testing::runtime(Leadership::always("me"), Metrics::default());
+        assert!(leads.serves() && leads.retired().now_or_never().is_none());
+        leads.drain.cancel();
+        assert!(!leads.serves());
+        leads.retired().await;
+        let other = Leadership::of("another", [10, 0, 0, 1].into());
+        let standby = crate::testing::runtime(other, Metrics::default());
+        assert!(!standby.serves());
+        standby.retired().await;
+    }
 
     #[test]
     fn a_controller_may_open_as_many_descriptors_as_its_node_allows() {

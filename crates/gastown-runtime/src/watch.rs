@@ -27,6 +27,9 @@ use crate::metrics::KindLabels;
 use crate::own_writes::OwnWrites;
 use crate::runtime::Runtime;
 
+/// How many objects one answer of a list has at most. A pod has 20 KB, and an answer is in memory more
+/// than once while it is decoded.
+pub(crate) const PAGE: u32 = 100;
 /// How many references may wait for a controller; a watch waits while the queue is full.
 const QUEUE: usize = 1024;
 
@@ -134,7 +137,7 @@ where
     }
 
     fn with(runtime: &Runtime, api: Api<Decoded<K, T>>) -> Self {
-        let config = watcher::Config::default().any_semantic();
+        let config = watcher::Config::default().any_semantic().page_size(PAGE);
         Self {
             runtime: runtime.clone(),
             api,

@@ -155,8 +155,7 @@ impl Service {
         loop {
             let message = tokio::select! {
                 () = handle.replaced.cancelled() => break,
-                () = ctx.runtime.drain.cancelled() => break,
-                () = ctx.runtime.leadership.lost() => break,
+                () = ctx.runtime.retired() => break,
                 message = incoming.message() => message,
             };
             let Ok(Some(message)) = message else { break };

@@ -10,6 +10,7 @@ mod fleet;
 mod hostile;
 mod network;
 mod remote;
+mod replicas;
 mod saved;
 mod surroundings;
 
@@ -18,10 +19,11 @@ use std::time::Instant;
 use anyhow::Result;
 use e2e::environment::Environment;
 
-const SCENARIOS: [&str; 10] = [
+const SCENARIOS: [&str; 11] = [
     "the_cluster_answers_as_any_other",
     "the_default_demo_lands_all_one_after_a_rework_with_its_evidence",
     "all_changes_of_a_real_repository_land_while_controllers_are_killed",
+    "a_convoy_lands_while_the_working_replica_of_each_controller_is_replaced",
     "work_is_saved_when_a_polecat_is_terminated_or_deleted",
     "what_an_agent_plants_is_neither_executed_nor_read_nor_pushed",
     "the_next_attempt_has_the_work_of_pods_that_are_frozen_wedged_or_evicted",
@@ -78,12 +80,13 @@ async fn play(env: &Environment, name: &str) -> Result<()> {
         Some(0) => cluster::answers(env).await,
         Some(1) => demo::default(env).await,
         Some(2) => Box::pin(demo::real_repository(env)).await,
-        Some(3) => saved::work_is_saved(env).await,
-        Some(4) => hostile::planted(env).await,
-        Some(5) => ends::next_attempt_goes_on(env).await,
-        Some(6) => remote::work_waits(env).await,
-        Some(7) => surroundings::work_lands(env).await,
-        Some(8) => network::attacks_reach_nothing(env).await,
+        Some(3) => Box::pin(replicas::replaced(env)).await,
+        Some(4) => saved::work_is_saved(env).await,
+        Some(5) => hostile::planted(env).await,
+        Some(6) => ends::next_attempt_goes_on(env).await,
+        Some(7) => remote::work_waits(env).await,
+        Some(8) => surroundings::work_lands(env).await,
+        Some(9) => network::attacks_reach_nothing(env).await,
         _ => fleet::costs_no_more().await,
     }
 }

@@ -87,14 +87,21 @@ fn release_arguments(wanted: &BTreeSet<&str>) -> Result<Vec<String>> {
     Ok(arguments)
 }
 
-/// The flags of the compiler with which a program is the same wherever it is compiled.
+/// Has the linker keep one of several functions with the same code: there are many, of generic types.
+const FOLD: &str = "-Clink-arg=-Wl,--icf=all";
+
+/// The flags of the compiler with which a program is the same wherever it is compiled, and small.
 fn flags_without_paths(root: &Path, target: &Path) -> Result<[String; 2]> {
     let home = std::env::home_dir().context("HOME is not set")?;
     let cargo_home =
         std::env::var_os("CARGO_HOME").map_or_else(|| home.join(".cargo"), PathBuf::from);
     // The last one that fits is taken: a target folder may be in the root.
-    let flags =
-        [remap(&cargo_home, "/cargo"), remap(root, "/gastown-operator"), remap(target, "/target")];
+    let flags = [
+        remap(&cargo_home, "/cargo"),
+        remap(root, "/gastown-operator"),
+        remap(target, "/target"),
+        FOLD.to_owned(),
+    ];
     // Added to the flags of `.cargo/config.toml`; RUSTFLAGS would replace them.
     let flags = serde_json::to_string(&flags)?;
     let config = format!("target.x86_64-unknown-linux-gnu.rustflags={flags}");

@@ -167,7 +167,8 @@ async fn only_the_gate_s_pod_may_fetch_its_candidate() -> Result<()> {
     let through = fixture.dir.path().join("through.git");
     fetch_at(&through, &url, &ca, &mine, &source, Some(&resolve)).await?;
     ensure!(crate::fixture::git(&through, &["cat-file", "-t", &source]) == "commit");
-    let refused = fetch_at(&through, &url, &ca, "not a token", &source, Some(&resolve)).await;
+    let empty = fixture.dir.path().join("refused.git");
+    let refused = fetch_at(&empty, &url, &ca, "not a token", &source, Some(&resolve)).await;
     ensure!(refused.unwrap_err().class == gastown_git::Class::AuthFailed);
     standby.shutdown();
     // Its base was fetched as history; by itself it is not offered.
