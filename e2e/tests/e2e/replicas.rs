@@ -14,8 +14,7 @@ use kube::api::{Api, DeleteParams};
 /// How long another replica may take to hold the lease.
 const LIMIT: Duration = Duration::from_mins(3);
 
-/// The default demo, while the pod of each controller that holds its lease is deleted once; that of
-/// polecat-ctl without being told.
+/// The default demo, while the pod of each controller that holds its lease is deleted once.
 pub async fn replaced(env: &Environment) -> Result<()> {
     let settings = env.settings("replicas", Duration::from_mins(30));
     let plan = Plan::default_project().await?;
@@ -54,14 +53,11 @@ async fn replace(env: &Environment) -> Result<()> {
     for controller in Controller::ALL {
         let name = controller.name();
         let before = holder(env, name, |_| true).await?;
-        let is_told = controller != Controller::Polecat;
-        let params =
-            if is_told { DeleteParams::default() } else { DeleteParams::default().grace_period(0) };
-        pods.delete(&before, &params).await.with_context(|| format!("deleting {before}"))?;
+        let deleted = pods.delete(&before, &DeleteParams::default()).await;
+        deleted.with_context(|| format!("deleting {before}"))?;
         let deleted = Instant::now();
         let next = holder(env, name, |holder| holder != before).await?;
-        let how = if is_told { "told" } else { "killed" };
-        println!("  {before} is {how} to go: {next} works after {:.1?}", deleted.elapsed());
+        println!("  {before} is deleted: {next} works after {:.1?}", deleted.elapsed());
     }
     Ok(())
 }
