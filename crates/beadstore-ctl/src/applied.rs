@@ -99,6 +99,10 @@ impl WriteBlocked {
 pub(crate) fn check_policy(policy: WritePolicy) -> Result<(), WriteBlocked> {
     match policy {
         WritePolicy::ReadOnly => Err(WriteBlocked::new("ReadOnly", "spec.writePolicy is ReadOnly")),
+        WritePolicy::Unknown => Err(WriteBlocked::new(
+            "ReadOnly",
+            "spec.writePolicy has a value that this version of beadstore-ctl does not know",
+        )),
         WritePolicy::Write | WritePolicy::AllowExportOnly => Ok(()),
     }
 }

@@ -70,7 +70,8 @@ fn wanted_of<'a>(
             }
             Some(MergePhase::Rework | MergePhase::Rejected | MergePhase::Superseded) => {}
             // A status that was erased is written again, so the request may still land.
-            Some(MergePhase::Queued | MergePhase::Testing) | None => {
+            // So may one in a phase of a later version.
+            Some(MergePhase::Queued | MergePhase::Testing | MergePhase::Unknown) | None => {
                 wanted.to_land.insert(bead);
             }
         }

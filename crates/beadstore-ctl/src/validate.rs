@@ -166,6 +166,9 @@ pub fn role(
     let source = match spec.backend {
         BeadBackend::GitJsonl => repository(spec, rig, refineries, rigs).map(Source::Git),
         BeadBackend::HttpV0 => http(spec).map(Source::Http),
+        BeadBackend::Unknown => {
+            Err("spec.backend has a value that this version of beadstore-ctl does not know".into())
+        }
     };
     let source = match source {
         Ok(source) => source,

@@ -100,6 +100,10 @@ pub enum BeadBackend {
     GitJsonl,
     /// In a server: `bd serve`, API v0, of bd 1.3 or later.
     HttpV0,
+    /// A value of a later version. Nothing is begun because of it, and a condition names it.
+    #[serde(other)]
+    #[schemars(skip)]
+    Unknown,
 }
 
 /// What belongs to one backend alone. A store whose backend is absent is in git, which a template
@@ -144,6 +148,10 @@ pub enum WritePolicy {
     /// Exports are written too. Whoever owns the database must import the file, or its next export
     /// undoes the writes.
     AllowExportOnly,
+    /// A value of a later version. Nothing is begun because of it, and a condition names it.
+    #[serde(other)]
+    #[schemars(skip)]
+    Unknown,
 }
 
 /// Where beads are in git.
@@ -342,4 +350,8 @@ pub enum BeadStorePhase {
     Synced,
     /// The last read failed. The condition `Ready` has the reason.
     Error,
+    /// A value of a later version. It is read, and never written.
+    #[serde(other)]
+    #[schemars(skip)]
+    Unknown,
 }

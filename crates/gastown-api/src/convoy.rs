@@ -77,6 +77,10 @@ pub enum FailurePolicy {
     Continue,
     /// No further bead is started.
     Stop,
+    /// A value of a later version. Nothing is begun because of it, and a condition names it.
+    #[serde(other)]
+    #[schemars(skip)]
+    Unknown,
 }
 
 /// The observed state of a Convoy.
@@ -157,8 +161,6 @@ pub struct ConvoyBead {
     Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema,
 )]
 pub enum ConvoyBeadPhase {
-    /// The store could not be read or does not contain the bead.
-    Unknown,
     /// Nobody works on the bead, and the convoy does not start it as it is.
     Open,
     /// The bead depends on beads that are not done.
@@ -173,6 +175,10 @@ pub enum ConvoyBeadPhase {
     Done,
     /// The bead is set aside: its Polecat gave up or its work was rejected.
     Failed,
+    /// The store could not be read or does not contain the bead.
+    // A value of a later version reads as this too.
+    #[serde(other)]
+    Unknown,
 }
 
 /// A convoy as a whole.
@@ -188,4 +194,8 @@ pub enum ConvoyPhase {
     Complete,
     /// Some beads failed and no other bead can be started.
     Failed,
+    /// A value of a later version. It is read, and never written.
+    #[serde(other)]
+    #[schemars(skip)]
+    Unknown,
 }

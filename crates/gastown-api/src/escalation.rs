@@ -89,13 +89,17 @@ pub enum Severity {
     /// Needs a look now.
     High,
     /// Work of the whole rig has stopped.
+    // So does a value of a later version read: every route carries it.
+    #[serde(other)]
     Critical,
 }
 
 impl Severity {
-    /// The severity of this name.
+    /// The severity of this name; none where it is empty. A name of a later version reads as
+    /// `Critical`, as in an object.
     pub fn parse(text: &str) -> Option<Self> {
-        Self::ALL.iter().copied().find(|s| s.as_str() == text)
+        let known = Self::ALL.iter().copied().find(|s| s.as_str() == text);
+        known.or((!text.is_empty()).then_some(Self::Critical))
     }
 
     /// The next higher severity; `Critical` stays.
@@ -191,6 +195,10 @@ pub enum EscalationPhase {
     Acknowledged,
     /// A person closed the Escalation, or the problem went away. It is deleted after 7 days.
     Closed,
+    /// A value of a later version. It is read, and never written.
+    #[serde(other)]
+    #[schemars(skip)]
+    Unknown,
 }
 
 /// The result of sending on one route.
@@ -226,10 +234,12 @@ pub struct Delivery {
     Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema,
 )]
 pub enum DeliveryState {
-    /// The last try failed. There will be another.
-    Pending,
     /// The message was accepted.
     Sent,
     /// All 10 tries at this severity failed.
     Failed,
+    /// The last try failed. There will be another.
+    // So does a value of a later version read: at worst a message is sent twice.
+    #[serde(other)]
+    Pending,
 }

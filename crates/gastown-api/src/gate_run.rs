@@ -69,6 +69,10 @@ pub enum GateRunPurpose {
     Control,
     /// To test a candidate once more, after a failure that may have come by chance.
     Retry,
+    /// A purpose of a later version. The run's verdict counts, and the run counts as no retry.
+    #[serde(other)]
+    #[schemars(skip)]
+    Unknown,
 }
 
 /// A request in a run.
@@ -147,6 +151,10 @@ pub enum GateRunPhase {
     Failed,
     /// Infrastructure ended the run, which blames nobody.
     Broken,
+    /// A value of a later version. It is read, and never written.
+    #[serde(other)]
+    #[schemars(skip)]
+    Unknown,
 }
 
 impl GateRun {

@@ -201,6 +201,10 @@ pub enum MergePhase {
     Rejected,
     /// A newer commit of the same branch replaces this one.
     Superseded,
+    /// A value of a later version. It is read, and never written.
+    #[serde(other)]
+    #[schemars(skip)]
+    Unknown,
 }
 
 /// One run of the gate on a request, or one try to land it.

@@ -176,6 +176,10 @@ pub enum DesiredState {
     Working,
     /// The task is ended. A running agent is stopped, its work is saved and its bead becomes free.
     Terminated,
+    /// A value of a later version. Nothing is begun because of it, and a condition names it.
+    #[serde(other)]
+    #[schemars(skip)]
+    Unknown,
 }
 
 /// Where an agent runs.
@@ -185,6 +189,10 @@ pub enum ExecutionMode {
     /// In a pod of its own in the Polecat's namespace.
     #[default]
     Kubernetes,
+    /// A value of a later version. Nothing is begun because of it, and a condition names it.
+    #[serde(other)]
+    #[schemars(skip)]
+    Unknown,
 }
 
 /// The agents that the operator can run.
@@ -196,6 +204,10 @@ pub enum AgentKind {
     ClaudeCode,
     /// Any program. `agentConfig.command` names it, and the image must contain it.
     Generic,
+    /// A value of a later version. Nothing is begun because of it, and a condition names it.
+    #[serde(other)]
+    #[schemars(skip)]
+    Unknown,
 }
 
 /// How an agent is run.
@@ -250,6 +262,10 @@ pub enum Provider {
     Openai,
     /// An Ollama server. Sets `OLLAMA_HOST` and `OLLAMA_API_KEY`.
     Ollama,
+    /// A value of a later version. Nothing is begun because of it, and a condition names it.
+    #[serde(other)]
+    #[schemars(skip)]
+    Unknown,
 }
 
 /// Endpoint and key of a model's API.

@@ -198,4 +198,8 @@ pub enum StrictHostKeyChecking {
     /// A host whose key is unknown or different is refused.
     #[default]
     Yes,
+    /// A value of a later version. Nothing is begun because of it, and a condition names it.
+    #[serde(other)]
+    #[schemars(skip)]
+    Unknown,
 }

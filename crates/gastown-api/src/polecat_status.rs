@@ -104,6 +104,10 @@ pub enum PolecatPhase {
     Stuck,
     /// The task was ended by `spec.desiredState`.
     Terminated,
+    /// A value of a later version. It is read, and never written.
+    #[serde(other)]
+    #[schemars(skip)]
+    Unknown,
 }
 
 /// What an agent is doing.
@@ -121,6 +125,10 @@ pub enum Activity {
     Wedged,
     /// No heartbeats arrive from the pod, while those of other pods do.
     Dead,
+    /// A value of a later version. It is read, and never written.
+    #[serde(other)]
+    #[schemars(skip)]
+    Unknown,
 }
 
 /// How an attempt ended.

@@ -273,4 +273,8 @@ pub enum RefineryPhase {
     Processing,
     /// The Refinery cannot work. The condition `Ready` has the reason.
     Error,
+    /// A value of a later version. It is read, and never written.
+    #[serde(other)]
+    #[schemars(skip)]
+    Unknown,
 }

@@ -194,4 +194,8 @@ pub enum RigPhase {
     Ready,
     /// A child failed or cannot be created. The condition `Degraded` names it and the reason.
     Degraded,
+    /// A value of a later version. It is read, and never written.
+    #[serde(other)]
+    #[schemars(skip)]
+    Unknown,
 }

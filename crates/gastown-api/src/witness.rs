@@ -233,6 +233,10 @@ pub enum Channel {
     Slack,
     /// A mail through an SMTP server.
     Email,
+    /// A value of a later version. Nothing is begun because of it, and a condition names it.
+    #[serde(other)]
+    #[schemars(skip)]
+    Unknown,
 }
 
 /// A URL that is a secret.
@@ -281,6 +285,10 @@ pub enum MailTls {
     StartTLS,
     /// Not at all. For a relay in the same cluster.
     None,
+    /// A value of a later version. Nothing is begun because of it, and a condition names it.
+    #[serde(other)]
+    #[schemars(skip)]
+    Unknown,
 }
 
 fn starttls() -> MailTls {
@@ -334,4 +342,8 @@ pub enum WitnessPhase {
     Active,
     /// A Polecat has failed or is stuck.
     Degraded,
+    /// A value of a later version. It is read, and never written.
+    #[serde(other)]
+    #[schemars(skip)]
+    Unknown,
 }

@@ -133,7 +133,7 @@ pub struct End {
 /// Whether a request in this phase has ended.
 pub fn is_final(phase: MergePhase) -> bool {
     match phase {
-        MergePhase::Queued | MergePhase::Testing => false,
+        MergePhase::Queued | MergePhase::Testing | MergePhase::Unknown => false,
         MergePhase::Landed | MergePhase::Rework | MergePhase::Rejected | MergePhase::Superseded => {
             true
         }

@@ -60,7 +60,7 @@ fn needs_priority(polecat: &Polecat) -> bool {
     let is_over = match status.and_then(|status| status.phase) {
         Some(PolecatPhase::Done) => status.is_some_and(|status| status.merge_request.is_some()),
         Some(PolecatPhase::Stuck | PolecatPhase::Terminated) => true,
-        Some(PolecatPhase::Idle | PolecatPhase::Working) | None => false,
+        Some(PolecatPhase::Idle | PolecatPhase::Working | PolecatPhase::Unknown) | None => false,
     };
     polecat.spec.priority.is_none()
         && polecat.spec.desired_state == DesiredState::Working

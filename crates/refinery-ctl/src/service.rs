@@ -197,7 +197,7 @@ impl MergeQueue for Queue {
 fn sort_key(now: Timestamp, m: &MergeRequest) -> (u8, i64, Option<String>, String) {
     let kind = match m.status.as_ref().and_then(|s| s.phase).unwrap_or(MergePhase::Queued) {
         MergePhase::Testing => 0,
-        MergePhase::Queued => 1,
+        MergePhase::Queued | MergePhase::Unknown => 1,
         MergePhase::Landed | MergePhase::Rework | MergePhase::Rejected | MergePhase::Superseded => {
             2
         }

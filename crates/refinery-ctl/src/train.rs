@@ -217,7 +217,9 @@ impl Entry {
         let (result, reason) = match end {
             GateRunPhase::Passed => ("Passed", None),
             GateRunPhase::Failed => ("Failed", Some("GateFailed")),
-            GateRunPhase::Broken | GateRunPhase::Running => ("Broken", Some("Infrastructure")),
+            GateRunPhase::Broken | GateRunPhase::Running | GateRunPhase::Unknown => {
+                ("Broken", Some("Infrastructure"))
+            }
         };
         attempt.result = Some(result.to_owned());
         attempt.reason = reason.map(str::to_owned);

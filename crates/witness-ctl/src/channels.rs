@@ -61,6 +61,10 @@ impl Channels {
                     Err(why) => Err(why),
                 },
             },
+            (Channel::Unknown, ..) => {
+                Err("the route's channel is one that this version of witness-ctl does not know"
+                    .to_owned())
+            }
             (channel, ..) => Err(format!("the route has no settings for channel {channel:?}")),
         };
         outcome.unwrap_or_else(|why| Outcome::Failed { why, after: None })

@@ -174,7 +174,7 @@ impl Service {
 /// agent asks.
 fn spec(r: &RaiseRequest, own: Option<&Polecat>) -> Result<(String, EscalationSpec), Status> {
     let severity = Severity::parse(&r.severity).ok_or_else(|| {
-        Status::invalid_argument("severity must be one of low, medium, high and critical")
+        Status::invalid_argument("severity is empty: it is one of low, medium, high and critical")
     })?;
     check_length("summary", &r.summary, escalations::MAX_SUMMARY)?;
     if r.details.chars().count() > MAX_DETAILS {
@@ -366,9 +366,15 @@ mod tests {
     }
 
     #[test]
+    fn a_severity_that_only_a_later_version_knows_is_carried_by_every_route() {
+        let newer = RaiseRequest { severity: "emergency".into(), ..request() };
+        assert_eq!(spec(&newer, None).unwrap().1.severity, Severity::Critical);
+    }
+
+    #[test]
     fn invalid_requests_are_refused() {
         for wrong in [
-            RaiseRequest { severity: "urgent".into(), ..request() },
+            RaiseRequest { severity: String::new(), ..request() },
             RaiseRequest { summary: String::new(), ..request() },
             RaiseRequest { summary: "x".repeat(1025), ..request() },
             RaiseRequest { cause: String::new(), ..request() },

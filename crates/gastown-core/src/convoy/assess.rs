@@ -47,7 +47,7 @@ impl Assessment {
     /// How the Convoy ended, if it did.
     pub fn end(&self) -> Option<End> {
         match self.phase {
-            ConvoyPhase::Pending | ConvoyPhase::InProgress => None,
+            ConvoyPhase::Pending | ConvoyPhase::InProgress | ConvoyPhase::Unknown => None,
             ConvoyPhase::Complete => Some(End::Complete),
             ConvoyPhase::Failed => Some(End::Failed),
         }
@@ -144,7 +144,7 @@ fn complete(phase: ConvoyPhase, count: &str, total: usize, failed: &[String]) ->
             reason::FAILED,
             format!("{count}; no other bead can be started: {} failed", list(failed)),
         ),
-        ConvoyPhase::Pending | ConvoyPhase::InProgress => {
+        ConvoyPhase::Pending | ConvoyPhase::InProgress | ConvoyPhase::Unknown => {
             Draft::new(condition::COMPLETE, false, reason::IN_PROGRESS, count)
         }
     }
@@ -186,7 +186,7 @@ fn progressing(
         ConvoyPhase::Failed => {
             return draft(false, reason::FAILED, "no other bead can be started".to_owned());
         }
-        ConvoyPhase::Pending | ConvoyPhase::InProgress => {}
+        ConvoyPhase::Pending | ConvoyPhase::InProgress | ConvoyPhase::Unknown => {}
     }
     if let StoreState::Unavailable(why) = &evaluation.snapshot.store {
         return draft(has_work, reason::BEAD_STORE_UNAVAILABLE, why.clone());

@@ -73,7 +73,7 @@ impl<'a> Evaluation<'a> {
         let is_over = |phase| match phase {
             MergePhase::Landed => true,
             MergePhase::Rejected | MergePhase::Rework | MergePhase::Superseded => polecat.is_none(),
-            MergePhase::Queued | MergePhase::Testing => false,
+            MergePhase::Queued | MergePhase::Testing | MergePhase::Unknown => false,
         };
         let request = requests(self.snapshot, id)
             .iter()
@@ -106,7 +106,7 @@ impl<'a> Evaluation<'a> {
         let request = request.map(|request| (request.phase, request.reason.as_str()));
         match (polecat, request) {
             (Some((PolecatState::Active, _)), _) => (ConvoyBeadPhase::Working, String::new()),
-            (_, Some((MergePhase::Queued | MergePhase::Testing, reason))) => {
+            (_, Some((MergePhase::Queued | MergePhase::Testing | MergePhase::Unknown, reason))) => {
                 (ConvoyBeadPhase::Submitted, reason.to_owned())
             }
             (Some((PolecatState::Paused, _)), _) => (

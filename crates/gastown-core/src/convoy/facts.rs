@@ -175,8 +175,15 @@ impl PolecatState {
             (PolecatPhase::Done, _) => Self::Done,
             (PolecatPhase::Terminated, _) | (_, DesiredState::Terminated) => Self::Terminated,
             (PolecatPhase::Stuck, _) => Self::Stuck,
-            (PolecatPhase::Idle | PolecatPhase::Working, DesiredState::Working) => Self::Active,
-            (PolecatPhase::Idle | PolecatPhase::Working, DesiredState::Idle) => Self::Paused,
+            // A phase of a later version states neither an end nor a failure.
+            (
+                PolecatPhase::Idle | PolecatPhase::Working | PolecatPhase::Unknown,
+                DesiredState::Working,
+            ) => Self::Active,
+            (
+                PolecatPhase::Idle | PolecatPhase::Working | PolecatPhase::Unknown,
+                DesiredState::Idle | DesiredState::Unknown,
+            ) => Self::Paused,
         }
     }
 }
@@ -202,7 +209,7 @@ impl RequestFact {
         match self.phase {
             MergePhase::Rework | MergePhase::Superseded => 0,
             MergePhase::Rejected => 1,
-            MergePhase::Queued | MergePhase::Testing => 2,
+            MergePhase::Queued | MergePhase::Testing | MergePhase::Unknown => 2,
             MergePhase::Landed => 3,
         }
     }

@@ -43,6 +43,9 @@ pub(super) fn find(evaluation: &Evaluation<'_>, failed: &BTreeSet<String>) -> Op
     } else if rig.suspended {
         let message = format!("rig {} is suspended (spec.suspend)", rig.name);
         Some(Obstacle::new(reason::RIG_SUSPENDED, message))
+    } else if snapshot.failure_policy == FailurePolicy::Unknown {
+        let message = "spec.failurePolicy has a value that this version of convoy-ctl does not know: no bead is started";
+        Some(Obstacle::new("Stopped", message))
     } else if snapshot.failure_policy == FailurePolicy::Stop && !failed.is_empty() {
         let message = format!("spec.failurePolicy is Stop and {} failed", list(failed));
         Some(Obstacle::new("Stopped", message))

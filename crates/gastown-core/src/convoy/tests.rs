@@ -37,6 +37,27 @@ fn reason<'a>(plan: &'a Plan, bead: &str) -> &'a str {
 }
 
 #[test]
+fn a_phase_of_a_later_version_is_neither_an_end_nor_a_failure() {
+    let of = |desired| PolecatState::of(Some(PolecatPhase::Unknown), desired);
+    assert_eq!(of(DesiredState::Working), PolecatState::Active);
+    assert_eq!(of(DesiredState::Idle), PolecatState::Paused);
+    assert_eq!(of(DesiredState::Unknown), PolecatState::Paused);
+    let s = dispatching(&["gt-1"]).request("gt-1", MergePhase::Unknown, "Postponed");
+    assert_eq!(phases(&s), "gt-1:Submitted");
+    assert_eq!(started(&s), Vec::<String>::new());
+}
+
+#[test]
+fn a_failure_policy_of_a_later_version_starts_nothing_and_is_named() {
+    let mut s = dispatching(&["gt-1"]);
+    assert_eq!(started(&s), ["gt-1"]);
+    s.failure_policy = FailurePolicy::Unknown;
+    assert_eq!(started(&s), Vec::<String>::new());
+    let message = decide(&s).assessment.progressing.message;
+    assert!(message.contains("spec.failurePolicy"), "{message}");
+}
+
+#[test]
 fn a_convoy_that_tracks_counts_done_polecats_and_starts_nothing() {
     let s = tracking(&["gt-1", "gt-2"]).polecat("gt-1", PolecatState::Done, "").polecat(
         "gt-2",

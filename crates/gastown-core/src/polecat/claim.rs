@@ -63,7 +63,10 @@ pub struct BeadRequest {
 impl BeadRequest {
     /// Whether its work is still to land: then nobody else begins the bead.
     pub fn is_to_land(&self) -> bool {
-        matches!(self.phase, MergePhase::Queued | MergePhase::Testing) && !self.deleting
+        // What a later version calls its state may be on the way to the target.
+        let may_land =
+            matches!(self.phase, MergePhase::Queued | MergePhase::Testing | MergePhase::Unknown);
+        may_land && !self.deleting
     }
 }
 
@@ -176,6 +179,8 @@ mod tests {
         let to_land = ClaimFacts::ToLand { request: "dev/gone-1".into() };
         assert_eq!(read(None, &request), to_land);
         assert_eq!(read(None, &BeadRequest { author: None, ..request.clone() }), to_land);
+        let newer = BeadRequest { phase: MergePhase::Unknown, ..request.clone() };
+        assert_eq!(read(None, &newer), to_land, "a phase of a later version may be on the way");
         let abandoned = ClaimRecord { abandoned: true, ..record() };
         assert_eq!(read(Some(&abandoned), &request), to_land);
         assert!(matches!(read(Some(&record()), &request), ClaimFacts::HeldBy { .. }));

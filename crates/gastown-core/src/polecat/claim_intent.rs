@@ -44,7 +44,7 @@ pub(super) fn claim_intent(
         (DesiredState::Terminated, _)
         | (DesiredState::Working, Next::Stuck { spent: true, .. }) => ClaimIntent::Release,
         (DesiredState::Working, Next::Claim | Next::Start | Next::Finished) => ClaimIntent::Take,
-        (DesiredState::Idle, _)
+        (DesiredState::Idle | DesiredState::Unknown, _)
         | (DesiredState::Working, Next::Wait { .. } | Next::Stuck { .. }) => ClaimIntent::Keep,
     }
 }

@@ -108,7 +108,9 @@ fn request(s: &Snapshot, ledger: &Ledger, next: &Next, live: bool) -> Option<Esc
     };
     let why = match (s.deleting, s.desired) {
         (true, _) => "the Polecat is being deleted",
-        (_, DesiredState::Idle | DesiredState::Terminated) => "spec.desiredState is not Working",
+        (_, DesiredState::Idle | DesiredState::Terminated | DesiredState::Unknown) => {
+            "spec.desiredState is not Working"
+        }
         _ => "the Polecat continues",
     };
     raised.then(|| EscalationRequest::Settle { why: why.to_owned() })

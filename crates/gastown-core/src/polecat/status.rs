@@ -136,7 +136,9 @@ fn row(state: &State) -> Row {
     if s.deleting {
         let phase = match s.desired {
             DesiredState::Terminated => PolecatPhase::Terminated,
-            DesiredState::Idle | DesiredState::Working => PolecatPhase::Idle,
+            DesiredState::Idle | DesiredState::Working | DesiredState::Unknown => {
+                PolecatPhase::Idle
+            }
         };
         return Row::rest(phase, "Deleting", "the Polecat is being deleted", false);
     }
@@ -144,7 +146,7 @@ fn row(state: &State) -> Row {
         match s.desired {
             DesiredState::Terminated => return terminated(ledger),
             DesiredState::Idle => return idle(*now, s, ledger),
-            DesiredState::Working => {}
+            DesiredState::Working | DesiredState::Unknown => {}
         }
     }
     match next {
@@ -335,7 +337,7 @@ fn submitted(submission: &Submission) -> Option<Draft> {
         Submission::Never { reason, message } => draft(false, reason, message.clone()),
         Submission::Made { request, phase, reason, .. } => match phase {
             // one message for all that goes well: refinery-ctl shows the landing
-            MergePhase::Queued | MergePhase::Testing | MergePhase::Landed => {
+            MergePhase::Queued | MergePhase::Testing | MergePhase::Landed | MergePhase::Unknown => {
                 draft(true, "Submitted", format!("MergeRequest {request}"))
             }
             MergePhase::Rework => {

@@ -106,8 +106,11 @@ fn due(now: Timestamp, s: &Snapshot, inputs: SubmitInputs) -> Submission {
 /// Whether work of the Polecat has landed, is in the queue, or is about to be submitted: then
 /// no other Polecat may begin the bead again.
 pub(super) fn lands(s: &Snapshot, ledger: &Ledger, submission: &Submission) -> bool {
-    let queued =
-        |phase| matches!(phase, MergePhase::Queued | MergePhase::Testing | MergePhase::Landed);
+    // What a later version calls its state may be on the way to the target.
+    let queued = |phase| match phase {
+        MergePhase::Queued | MergePhase::Testing | MergePhase::Landed | MergePhase::Unknown => true,
+        MergePhase::Rework | MergePhase::Rejected | MergePhase::Superseded => false,
+    };
     let submitted = match submission {
         Submission::Due(_) | Submission::Wait { .. } => ledger.end() == Some(End::Done),
         Submission::Made { phase, .. } => queued(*phase),

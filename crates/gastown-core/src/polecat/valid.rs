@@ -5,8 +5,8 @@ use std::collections::BTreeMap;
 
 use gastown_api::names::reason;
 use gastown_api::{
-    AgentKind, Budget, CaConfigMapRef, KubernetesSpec, Polecat, PolecatSpec, Provider,
-    SecretKeyRef, duration,
+    AgentKind, Budget, CaConfigMapRef, DesiredState, ExecutionMode, KubernetesSpec, Polecat,
+    PolecatSpec, Provider, SecretKeyRef, StrictHostKeyChecking, duration,
 };
 use gastown_types::{BranchName, GitUrl};
 use k8s_openapi::api::core::v1::{
@@ -170,6 +170,11 @@ impl ValidPolecat {
         hash: impl FnOnce() -> String,
     ) -> Result<Self, InvalidSpec> {
         let spec = &polecat.spec;
+        if let Some(field) = newer_field(spec) {
+            return Err(invalid(format!(
+                "{field} has a value that this version of polecat-ctl does not know: update polecat-ctl, or change it"
+            )));
+        }
         let kubernetes = spec.kubernetes.as_ref().ok_or_else(|| InvalidSpec {
             reason: reason::MISSING_KUBERNETES_SPEC,
             message: "spec.kubernetes is missing: it names the repository".to_owned(),
@@ -216,6 +221,23 @@ impl ValidPolecat {
             pod: settings(spec, kubernetes)?,
         })
     }
+}
+
+/// The first field whose value is one of a later version.
+fn newer_field(spec: &PolecatSpec) -> Option<&'static str> {
+    let checking = spec.kubernetes.as_ref().map(|k| k.ssh_strict_host_key_checking);
+    let provider = spec.agent_config.as_ref().map(|config| config.provider);
+    let fields = [
+        (spec.desired_state == DesiredState::Unknown, "spec.desiredState"),
+        (spec.execution_mode == ExecutionMode::Unknown, "spec.executionMode"),
+        (spec.agent == AgentKind::Unknown, "spec.agent"),
+        (provider == Some(Provider::Unknown), "spec.agentConfig.provider"),
+        (
+            checking == Some(StrictHostKeyChecking::Unknown),
+            "spec.kubernetes.sshStrictHostKeyChecking",
+        ),
+    ];
+    fields.into_iter().find_map(|(is_newer, field)| is_newer.then_some(field))
 }
 
 fn work_branch(

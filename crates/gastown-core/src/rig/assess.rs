@@ -160,8 +160,8 @@ fn ready_child(
     }
 }
 
-/// The Rig's Polecats by phase. Idle ones that are wanted to work are queued; terminated ones are
-/// in no count.
+/// The Rig's Polecats by phase. Idle ones that are wanted to work are queued; terminated ones,
+/// and those whose phase is of a later version, are in no count.
 pub fn count(polecats: &[PolecatFact]) -> PolecatCounts {
     let mut counts = PolecatCounts::default();
     for polecat in polecats {
@@ -171,7 +171,7 @@ pub fn count(polecats: &[PolecatFact]) -> PolecatCounts {
             PolecatPhase::Working => counts.working += 1,
             PolecatPhase::Done => counts.done += 1,
             PolecatPhase::Stuck => counts.stuck += 1,
-            PolecatPhase::Terminated => {}
+            PolecatPhase::Terminated | PolecatPhase::Unknown => {}
         }
     }
     counts

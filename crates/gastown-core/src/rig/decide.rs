@@ -106,7 +106,8 @@ fn decide_deletion(rig: &Snapshot) -> Plan {
 /// Rig goes.
 fn is_at_work(polecat: &PolecatFact) -> bool {
     match polecat.phase {
-        PolecatPhase::Working => true,
+        // What a later version calls its state may be work.
+        PolecatPhase::Working | PolecatPhase::Unknown => true,
         PolecatPhase::Idle => polecat.holds_slot,
         PolecatPhase::Done | PolecatPhase::Stuck | PolecatPhase::Terminated => false,
     }

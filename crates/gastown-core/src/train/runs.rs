@@ -26,7 +26,7 @@ impl PastRun {
         let result = match self.end? {
             GateRunPhase::Passed => GateResult::Pass,
             GateRunPhase::Failed => GateResult::Fail,
-            GateRunPhase::Broken | GateRunPhase::Running => return None,
+            GateRunPhase::Broken | GateRunPhase::Running | GateRunPhase::Unknown => return None,
         };
         Some(Verdict { candidate: self.candidate.clone(), gate: self.gate.clone(), result })
     }
@@ -116,6 +116,16 @@ mod tests {
         let candidate = "a".repeat(40).parse().unwrap();
         let gate = GateId("g".into());
         PastRun { number, candidate, gate, purpose: GateRunPurpose::Test, end }
+    }
+
+    #[test]
+    fn an_end_that_only_a_later_version_knows_is_no_verdict_and_blames_nobody() {
+        let mut runs =
+            vec![run(1, Some(GateRunPhase::Unknown)), run(2, Some(GateRunPhase::Failed))];
+        runs[1].purpose = GateRunPurpose::Unknown;
+        let history = History::of(runs, 0);
+        assert_eq!((history.verdicts.len(), history.broken_runs, history.retries), (1, 0, 0));
+        assert_eq!(history.last_run, 2, "the next run has a name of its own");
     }
 
     #[test]

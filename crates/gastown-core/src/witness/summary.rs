@@ -46,7 +46,7 @@ pub fn count(polecats: &[PolecatHealth]) -> Summary {
                 summary.failed.push(polecat.name.clone());
             }
             Some(PolecatPhase::Stuck) => summary.stuck.push(polecat.name.clone()),
-            None | Some(PolecatPhase::Idle | PolecatPhase::Terminated) => {}
+            None | Some(PolecatPhase::Idle | PolecatPhase::Terminated | PolecatPhase::Unknown) => {}
         }
     }
     summary.failed.sort();

@@ -90,7 +90,10 @@ fn env(b: &Build) -> Vec<EnvVar> {
 fn provider(b: &Build) -> Vec<EnvVar> {
     let settings = &b.inputs.spec.pod;
     let (url, key) = match settings.provider {
-        Provider::Litellm | Provider::Anthropic => ("ANTHROPIC_BASE_URL", "ANTHROPIC_API_KEY"),
+        // A valid spec has no unknown provider.
+        Provider::Litellm | Provider::Anthropic | Provider::Unknown => {
+            ("ANTHROPIC_BASE_URL", "ANTHROPIC_API_KEY")
+        }
         Provider::Openai => ("OPENAI_BASE_URL", "OPENAI_API_KEY"),
         Provider::Ollama => ("OLLAMA_HOST", "OLLAMA_API_KEY"),
     };

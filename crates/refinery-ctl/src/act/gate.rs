@@ -211,7 +211,7 @@ async fn record(
         GateRunPhase::Failed => {
             ("GateFailed", "status.evidence has the end of the output".to_owned())
         }
-        GateRunPhase::Broken | GateRunPhase::Running => {
+        GateRunPhase::Broken | GateRunPhase::Running | GateRunPhase::Unknown => {
             (reason::GATE_BROKEN, evidence.clone().unwrap_or_default())
         }
     };

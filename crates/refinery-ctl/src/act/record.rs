@@ -59,7 +59,9 @@ pub(super) async fn end(
     let result = match phase {
         MergePhase::Landed => "success",
         MergePhase::Rework | MergePhase::Rejected => "error",
-        MergePhase::Superseded | MergePhase::Queued | MergePhase::Testing => return Ok(()),
+        MergePhase::Superseded | MergePhase::Queued | MergePhase::Testing | MergePhase::Unknown => {
+            return Ok(());
+        }
     };
     let labels = MergeLabels { rig: pass.refinery.spec.rig_ref.clone(), result };
     pass.ctx.metrics.merges.get_or_create(&labels).inc();

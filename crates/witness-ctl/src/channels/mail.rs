@@ -47,7 +47,8 @@ fn transport(
     let parameters = || TlsParameters::new(to.host.clone());
     let (tls, default_port) = match to.tls {
         MailTls::TLS => (Tls::Wrapper(parameters()?), 465),
-        MailTls::StartTLS => (Tls::Required(parameters()?), 587),
+        // What a later version knows beside these is not sent in the clear.
+        MailTls::StartTLS | MailTls::Unknown => (Tls::Required(parameters()?), 587),
         MailTls::None => (Tls::None, 25),
     };
     let port = to.port.and_then(|p| u16::try_from(p).ok()).unwrap_or(default_port);

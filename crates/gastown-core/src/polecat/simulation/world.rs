@@ -409,6 +409,7 @@ impl World {
             DesiredState::Idle => assert_eq!(plan.status.phase, PolecatPhase::Idle),
             DesiredState::Terminated => assert_eq!(plan.status.phase, PolecatPhase::Terminated),
             DesiredState::Working if matches!(self.s.claim, ClaimFacts::HeldBy { .. }) => {}
+            DesiredState::Unknown => panic!("nobody asks for it here"),
             DesiredState::Working => {
                 assert!(
                     matches!(plan.status.phase, PolecatPhase::Done | PolecatPhase::Stuck),
