@@ -122,7 +122,7 @@ fn exit(end: End) -> &'static str {
         End::Waits | End::Later => "Waiting",
         End::Drained => "Drained",
         End::Retries => "Failed",
-        End::Stuck => "Stuck",
+        End::Stuck | End::Unknown => "Stuck",
     }
 }
 

@@ -13,7 +13,8 @@ use gastown_types::CommitId;
 use kube::ResourceExt as _;
 use serde::{Deserialize, Serialize};
 
-/// The format's version.
+/// The version of the format that this code writes. A record of another version is read for what is
+/// known of it.
 const VERSION: u32 = 1;
 
 /// What must not be forgotten about a request, whatever happens to its status.
@@ -67,10 +68,10 @@ impl RequestRecord {
     pub(crate) fn of(request: &MergeRequest) -> Self {
         let text = request.annotations().get(annotation::REQUEST_RECORD);
         let read = text.and_then(|t| serde_json::from_str::<Self>(t).ok());
-        let is_valid =
-            |r: &Self| r.version == VERSION && r.end.as_ref().is_none_or(|end| is_final(end.phase));
-        let mut record =
-            read.filter(is_valid).unwrap_or(Self { version: VERSION, ..Self::default() });
+        let read = read.filter(|record| record.version >= 1).unwrap_or_default();
+        // An end in a phase that is not final, or that a later version added, is no end.
+        let end = read.end.clone().filter(|end| is_final(end.phase));
+        let mut record = Self { version: VERSION, end, ..read };
         let shown = request.status.as_ref().and_then(|status| status.phase);
         if record.has_landed() && shown != Some(MergePhase::Landed) {
             record.end = None;
@@ -121,13 +122,21 @@ mod tests {
 
     #[test]
     fn a_record_that_cannot_be_read_counts_as_empty() {
-        let newer = r#"{"v":2,"since":7}"#;
-        assert_eq!(RequestRecord::of(&request(Some(newer))).since, 0);
+        for text in ["since: 7", r#"{"since":7}"#, r#"{"v":0,"since":7}"#, r#"{"v":1,"since":-7}"#]
+        {
+            assert_eq!(RequestRecord::of(&request(Some(text))).since, 0, "{text}");
+        }
         let not_final =
             r#"{"v":1,"end":{"phase":"Queued","reason":"R","at":"2026-01-01T00:00:00Z"}}"#;
         assert_eq!(RequestRecord::of(&request(Some(not_final))).end, None);
-        let not_json = "since: 7";
-        assert_eq!(RequestRecord::of(&request(Some(not_json))).since, 0);
+    }
+
+    #[test]
+    fn a_record_of_a_later_version_is_read_for_what_is_known_of_it() {
+        let newer = r#"{"v":2,"since":7,"retried":3,"end":{"phase":"Postponed","reason":"R","at":"2026-01-01T00:00:00Z"},"more":[1]}"#;
+        let read = RequestRecord::of(&request(Some(newer)));
+        assert_eq!((read.since, read.retried, read.end.clone()), (7, 3, None));
+        assert_eq!(read.text(), r#"{"v":1,"since":7,"retried":3}"#, "in the form of this version");
     }
 
     #[test]

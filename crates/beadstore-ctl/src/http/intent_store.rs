@@ -115,7 +115,8 @@ fn named(request: &MergeRequest) -> String {
     format!("MergeRequest {}/{}", request.namespace().unwrap_or_default(), request.name_any())
 }
 
-/// The state of a close in a MergeRequest's annotation; `None` where another version wrote it.
+/// The state of a close in a MergeRequest's annotation, without what only a later version knows; `None`
+/// where it is not one.
 fn close_intent_of(request: &MergeRequest) -> Option<CloseIntent> {
     serde_json::from_str(request.annotations().get(annotation::BEAD_CLOSED)?).ok()
 }

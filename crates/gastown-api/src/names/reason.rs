@@ -255,6 +255,14 @@ reasons! {
         /// Work is gone with its pod: the pod was killed before it could be saved. The message names
         /// what; nothing brings it back. See why the pod was killed or the remote refused it.
         WORK_LOST = "WorkLost";
+        /// The ledger of the Polecat names an end of the last attempt that only a later version of
+        /// polecat-ctl knows. Nothing is started and nothing counts. Update polecat-ctl, or change
+        /// `gastown.io/retry` to continue.
+        NEWER_LEDGER = "NewerLedger";
+        /// A program of the pod is of a later version than polecat-ctl and recorded a result that
+        /// polecat-ctl does not know. The same attempt is tried again, which costs nothing. Update
+        /// polecat-ctl.
+        NEWER_RECORD = "NewerRecord";
         /// The agent ended without a new commit. Give it a better task, or set `spec.expectChanges`
         /// to false when nothing has to change.
         NO_CHANGES = "NoChanges";

@@ -75,22 +75,23 @@ impl Record {
         parts.iter().all(sound).then(|| parts.join(" "))
     }
 
-    /// Reads the value of a trailer; `None` where another version wrote it.
+    /// Reads the value of a trailer. Parts that a later version added are left out; `None` where it is
+    /// of a kind that only a later version knows.
     pub fn parse(text: &str) -> Option<Self> {
         let parts: Vec<&str> = text.split(' ').collect();
         match parts[..] {
-            ["claim", bead, holder, assignee] => Some(Self::Claimed {
+            ["claim", bead, holder, assignee, ..] => Some(Self::Claimed {
                 bead: bead.into(),
                 holder: holder.into(),
                 assignee: assignee.into(),
             }),
-            ["release", bead, holder] => {
+            ["release", bead, holder, ..] => {
                 Some(Self::Released { bead: bead.into(), holder: holder.into() })
             }
-            ["close", bead, request] => {
+            ["close", bead, request, ..] => {
                 Some(Self::Closed { bead: bead.into(), request: request.into() })
             }
-            ["join", target] => Some(Self::Joined { target: target.into() }),
+            ["join", target, ..] => Some(Self::Joined { target: target.into() }),
             _ => None,
         }
     }
@@ -208,9 +209,17 @@ mod tests {
                 "{bead:?}"
             );
         }
-        for text in ["", "claim gt-1", "close gt-1 u more", "forget gt-1 u", "join"] {
+        for text in ["", "claim gt-1", "close gt-1", "forget gt-1 u", "join"] {
             assert_eq!(Record::parse(text), None, "{text:?}");
         }
+    }
+
+    #[test]
+    fn a_record_of_a_later_version_is_read_for_what_is_known_of_it() {
+        let closed = Record::Closed { bead: "gt-1".into(), request: "u".into() };
+        assert_eq!(Record::parse("close gt-1 u more"), Some(closed));
+        let longer = format!("{} by refinery-ctl", claimed("u-1").text().unwrap());
+        assert_eq!(Record::parse(&longer), Some(claimed("u-1")));
     }
 
     #[test]

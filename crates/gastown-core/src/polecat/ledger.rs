@@ -8,7 +8,8 @@ use serde::{Deserialize, Serialize};
 use super::saved_work::{self, Lost, SavedWork};
 use crate::report::Usage;
 
-/// The format's version; a ledger of another version is unreadable, never empty.
+/// The version of the format that this code writes. A ledger of another version is read for what is
+/// known of it: fields and ends are only ever added, and an unknown end reads as [`End::Unknown`].
 pub const VERSION: u32 = 1;
 
 /// The longest ledger, in bytes.
@@ -160,6 +161,9 @@ pub enum End {
     Later,
     /// A person is needed.
     Stuck,
+    /// An end of a later version. Nothing follows from it here, and it costs nothing.
+    #[serde(other)]
+    Unknown,
 }
 
 /// Why a ledger cannot be read.
@@ -171,9 +175,6 @@ pub enum LedgerError {
     /// It is not a ledger.
     #[error("it is not a ledger: {0}")]
     Malformed(String),
-    /// It has another version.
-    #[error("it has version {0}; this controller writes version {VERSION}")]
-    Version(u32),
 }
 
 // serde's skip_serializing_if passes a reference
@@ -223,9 +224,7 @@ impl Ledger {
         }
         let mut ledger: Self = serde_json::from_str(text)
             .map_err(|e| LedgerError::Malformed(sanitize(&e.to_string())))?;
-        if ledger.v != VERSION {
-            return Err(LedgerError::Version(ledger.v));
-        }
+        ledger.v = VERSION;
         ledger.forgiven = ledger.forgiven.min(ledger.attempt);
         ledger.changes = ledger.changes.map(|digest| sanitize(&digest));
         if let Some(last) = &mut ledger.last {
@@ -277,7 +276,7 @@ impl Ledger {
     /// The number of the next attempt.
     pub fn next_attempt(&self) -> u32 {
         match self.end() {
-            Some(End::Waits | End::Drained | End::Later) => self.attempt.max(1),
+            Some(End::Waits | End::Drained | End::Later | End::Unknown) => self.attempt.max(1),
             _ => self.attempt.saturating_add(1),
         }
     }

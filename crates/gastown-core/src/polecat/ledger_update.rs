@@ -126,7 +126,7 @@ fn conclude(ledger: &mut Ledger, outcome: Outcome, at: i64, now: i64, uid: &str)
         End::Waits => Some(now.saturating_add(retry::wait_delay(ledger.waits))),
         End::Later => Some(retry::service_wait_until(now, until, ledger.waits, uid)),
         End::Retries => Some(now.saturating_add(retry::respawn_delay(respawns.total()))),
-        End::Done | End::DoneWithoutChanges | End::Drained | End::Stuck => None,
+        End::Done | End::DoneWithoutChanges | End::Drained | End::Stuck | End::Unknown => None,
     };
     ledger.last = Some(Last { end, reason, message, at, until, saved: None });
 }

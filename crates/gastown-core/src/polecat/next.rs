@@ -2,7 +2,7 @@
 //! order in which they apply.
 
 use gastown_api::MergePhase;
-use gastown_api::names::reason;
+use gastown_api::names::{annotation, reason};
 use jiff::Timestamp;
 
 use super::claim::ClaimFacts;
@@ -90,6 +90,14 @@ fn after_last(s: &Snapshot, ledger: &Ledger) -> Next {
             _ => return Next::Finished,
         },
         End::Stuck => return Next::stuck(&last.reason, last.message.clone()),
+        End::Unknown => {
+            let message = format!(
+                "a later version of polecat-ctl recorded how the last attempt ended ({}): update polecat-ctl, or set {} to continue",
+                last.reason,
+                annotation::RETRY
+            );
+            return Next::stuck(reason::NEWER_LEDGER, message);
+        }
         End::Waits | End::Drained | End::Later | End::Retries => {}
     }
     let (retries, attempts) =

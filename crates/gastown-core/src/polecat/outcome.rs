@@ -298,7 +298,8 @@ fn refused(sync: &SyncReport) -> Option<Outcome> {
             "AmbiguousWork",
             &with_wip(sync, "several branches hold different work, and none is the work branch"),
         )),
-        SyncResult::Internal | SyncResult::Unknown => Some(Outcome::retry(
+        SyncResult::Unknown => Some(unknown("git-sync", &with_wip(sync, NEWER))),
+        SyncResult::Internal => Some(Outcome::retry(
             RespawnCause::Infrastructure,
             "SyncFailed",
             &with_wip(sync, "git-sync failed"),
@@ -310,6 +311,16 @@ fn refused(sync: &SyncReport) -> Option<Outcome> {
         )),
         SyncResult::Pushed | SyncResult::NoChanges => None,
     }
+}
+
+/// What a record of a later version states that this version does not know.
+const NEWER: &str = "its result is one of a later version";
+
+/// A program of the pod is of a later version, and ended in a way that this one does not know. That costs
+/// no attempt; since an agent could write such a record, only so many are believed in a row.
+fn unknown(program: &str, message: &str) -> Outcome {
+    let text = format!("the record of {program}: {message}");
+    Outcome { claimed: true, ..Outcome::new(End::Waits, reason::NEWER_RECORD, &text) }
 }
 
 fn with_wip(sync: &SyncReport, what: &str) -> String {
@@ -390,7 +401,8 @@ fn by_exit(pod: &PodFacts, run: &RunReport) -> Outcome {
             reason::POD_FAILED,
             &message("the agent failed"),
         ),
-        AgentExit::Crashed | AgentExit::Unknown => Outcome::retry(
+        AgentExit::Unknown => unknown("gt run", &message(NEWER)),
+        AgentExit::Crashed => Outcome::retry(
             RespawnCause::AgentFailed,
             reason::POD_FAILED,
             &message("the agent crashed"),

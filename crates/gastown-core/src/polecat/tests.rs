@@ -192,9 +192,7 @@ fn a_new_task_or_a_retry_gives_a_stuck_polecat_a_new_budget() {
 
 #[test]
 fn an_unreadable_ledger_stops_everything() {
-    for text in
-        ["", "{}", "[]", "{\"v\":2}", "{\"v\":1,\"commit\":\"HEAD\"}", &"x".repeat(MAX_BYTES + 1)]
-    {
+    for text in ["", "{}", "[]", "{\"v\":1,\"commit\":\"HEAD\"}", &"x".repeat(MAX_BYTES + 1)] {
         let mut s = snapshot();
         s.ledger = Ledger::parse(text);
         assert!(s.ledger.is_err(), "{text:.20}");
@@ -206,6 +204,52 @@ fn an_unreadable_ledger_stops_everything() {
             (PolecatPhase::Stuck, "LedgerUnreadable")
         );
     }
+}
+
+#[test]
+fn a_ledger_of_a_later_version_is_read_for_what_is_known_of_it() {
+    let text = r#"{"v":2,"attempt":3,"pods":["u"],"last":{"end":"Retries","reason":"OOMKilled","at":1,"why":7},"more":[1]}"#;
+    let read = Ledger::parse(text).unwrap();
+    assert_eq!((read.v, read.attempt, read.end()), (VERSION, 3, Some(End::Retries)));
+    assert!(read.accounts_for("u"));
+}
+
+#[test]
+fn an_end_that_only_a_later_version_knows_is_left_alone_and_costs_nothing() {
+    let text = r#"{"v":2,"attempt":8,"last":{"end":"Postponed","reason":"Frozen","at":1}}"#;
+    let mut s = snapshot();
+    s.ledger = Ledger::parse(text);
+    let plan = decide(at(NOW), &s);
+    assert_eq!(
+        (plan.status.phase, shown(&plan, "Degraded").reason.as_ref()),
+        (PolecatPhase::Stuck, "NewerLedger")
+    );
+    let is_quiet = |action: &Action| !matches!(action, Action::StartPod(_));
+    assert!(plan.actions.iter().all(is_quiet), "{:?}", plan.actions);
+    assert_eq!(ledger(&s).next_attempt(), 8);
+    s.retry = Some("go on".into());
+    let plan = decide(at(NOW), &s);
+    assert_ne!(plan.status.phase, PolecatPhase::Stuck, "a person goes on");
+}
+
+#[test]
+fn a_spec_with_a_value_of_a_later_version_starts_nothing_and_names_the_field() {
+    let read = |change: fn(&mut gastown_api::PolecatSpec)| {
+        let mut p = polecat("make it so");
+        change(&mut p.spec);
+        ValidPolecat::try_from(&p).unwrap_err()
+    };
+    let agent = read(|s| s.agent = gastown_api::AgentKind::Unknown);
+    assert!(agent.message.starts_with("spec.agent has a value"), "{agent}");
+    let desired = read(|s| s.desired_state = DesiredState::Unknown);
+    assert!(desired.message.starts_with("spec.desiredState has a value"), "{desired}");
+
+    let mut s = snapshot();
+    (s.desired, s.spec) = (DesiredState::Unknown, Err(desired));
+    s.pods = vec![pod(1).running()];
+    let plan = decide(at(NOW), &s);
+    let is_harmless = |action: &Action| !matches!(action, Action::DrainPod { .. });
+    assert!(plan.actions.iter().all(is_harmless), "what runs goes on: {:?}", plan.actions);
 }
 
 #[test]

@@ -32,6 +32,25 @@ fn finishing_without_commits_is_success_only_where_that_is_expected() {
 }
 
 #[test]
+fn a_result_that_only_a_later_version_knows_costs_no_attempt() {
+    let unknown_exit = || {
+        pod(1).ended(Some(AgentExit::Unknown), Some(sync(SyncResult::Pushed, Some(commit(1)), 1)))
+    };
+    let unknown_sync =
+        || pod(1).ended(Some(AgentExit::Completed), Some(sync(SyncResult::Unknown, None, 0)));
+    let mut unknown_init = pod(1).running();
+    (unknown_init.phase, unknown_init.agent_started) = (PodPhase::Failed, false);
+    unknown_init.init = Some(super::super::fixtures::init(InitResult::Unknown));
+    for pod in [unknown_exit(), unknown_sync(), unknown_init] {
+        let s = after(pod);
+        let ledger = ledger(&s);
+        assert_eq!(ledger.end(), Some(End::Waits), "{ledger:?}");
+        assert_eq!((ledger.next_attempt(), ledger.respawns.total()), (1, 0));
+    }
+    assert_eq!(end_of(unknown_sync()).1, "NewerRecord");
+}
+
+#[test]
 fn each_way_to_end_has_its_class() {
     let pushed = || Some(sync(SyncResult::Pushed, Some(commit(1)), 1));
     let table = [
