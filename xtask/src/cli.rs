@@ -245,6 +245,9 @@ pub struct GenArgs {
     /// Write nothing, and fail when a file differs from what would be written.
     #[arg(long)]
     pub check: bool,
+    /// Freeze the present version as a baseline in `compat/` too, for a release.
+    #[arg(long, conflicts_with = "check")]
+    pub baseline: bool,
 }
 
 /// Flags of `cargo xtask lint`.

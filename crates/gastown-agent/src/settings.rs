@@ -16,7 +16,18 @@ pub struct BadSetting {
 }
 
 fn text(name: &str) -> Option<String> {
-    std::env::var(name).ok().filter(|v| !v.is_empty())
+    variable(name).filter(|v| !v.is_empty())
+}
+
+#[cfg(not(test))]
+fn variable(name: &str) -> Option<String> {
+    std::env::var(name).ok()
+}
+
+/// Tests have variables of their own: those of the process are shared by all of them.
+#[cfg(test)]
+fn variable(name: &str) -> Option<String> {
+    tests::VARIABLES.with_borrow(|variables| variables.get(name).cloned())
 }
 
 fn parsed<T: FromStr>(name: &'static str) -> Result<Option<T>, BadSetting>
@@ -237,5 +248,39 @@ pub(crate) fn test_run() -> RunSettings {
         budget: Budget::default(),
         grace: Duration::from_secs(580),
         soft: Duration::from_mins(1),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::cell::RefCell;
+    use std::collections::BTreeMap;
+
+    use super::*;
+
+    thread_local! {
+        pub(super) static VARIABLES: RefCell<BTreeMap<String, String>> = RefCell::default();
+    }
+
+    #[test]
+    fn the_variables_that_an_earlier_version_set_are_read() {
+        for (version, containers) in gastown_compat::variables("pod-variables.json") {
+            for (container, variables) in containers {
+                VARIABLES.set(variables);
+                if container == "claude" {
+                    let run = RunSettings::from_env().unwrap();
+                    assert_eq!((run.agent.as_str(), run.model), ("claude-code", None), "{version}");
+                    assert_eq!(run.agent_args, ["--verbose"], "{version}");
+                    assert_eq!((run.budget.turns, run.budget.tokens), (Some(40), None));
+                    assert_eq!(run.deadline, Some(Duration::from_hours(1)), "{version}");
+                    continue;
+                }
+                let sync = SyncSettings::from_env().unwrap();
+                assert_eq!(sync.wip_ref, "refs/gastown/wip/team/toast/2", "{version}");
+                assert_eq!((sync.work.as_str(), sync.resume), ("feature/ws-7k2p", true));
+                assert_eq!(sync.restore, container == "git-init", "{version}");
+                assert_eq!(sync.witness.is_some(), container == "git-sync", "{version}");
+            }
+        }
     }
 }

@@ -2,6 +2,8 @@
 
 pub mod admission;
 pub mod beads;
+#[cfg(test)]
+mod compat_tests;
 pub mod convoy;
 pub mod escalation;
 #[cfg(test)]

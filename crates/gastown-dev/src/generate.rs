@@ -54,6 +54,10 @@ pub fn run(args: &GenArgs) -> Result<()> {
         (false, false) => println!("gen: wrote {list}"),
         (_, true) => println!("gen: {} files are up to date", files.len()),
     }
+    if args.baseline {
+        let version = std::fs::read_to_string(root.join("VERSION")).context("reading VERSION")?;
+        crate::compat::freeze(&root, version.trim())?;
+    }
     Ok(())
 }
 
@@ -120,7 +124,7 @@ fn policies() -> Result<Vec<Value>> {
 }
 
 /// The CRDs by their plural name.
-fn definitions() -> Result<Vec<(String, Value)>> {
+pub fn definitions() -> Result<Vec<(String, Value)>> {
     let crds = gastown_api::crds().into_iter();
     crds.map(|crd| Ok((crd.spec.names.plural.clone(), whole_numbers(serde_json::to_value(crd)?))))
         .collect()

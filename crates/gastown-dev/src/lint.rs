@@ -23,7 +23,7 @@ pub async fn run(args: &LintArgs) -> Result<()> {
     }
     util::run(&mut fmt)?;
     step("generated files");
-    crate::generate::run(&GenArgs { check: !args.fix })?;
+    crate::generate::run(&GenArgs { check: !args.fix, baseline: false })?;
     step("tiers of tests");
     tiers()?;
     let listed =
@@ -33,6 +33,8 @@ pub async fn run(args: &LintArgs) -> Result<()> {
     skeleton::check(&util::root())?;
     step("circles of imports");
     imports::check(&util::root())?;
+    step("baselines");
+    crate::compat::check(&util::root())?;
     step("words");
     words::check(&util::root(), &listed)?;
     step("links of Markdown files");

@@ -3,6 +3,7 @@
 mod bench;
 mod clock;
 mod cluster;
+mod compat;
 mod demo;
 mod generate;
 mod images;

@@ -128,6 +128,23 @@ async fn the_first_candidate_acquires_the_lease_and_the_second_waits() {
     assert_eq!(b.holder().as_deref(), Some("a"));
 }
 
+/// During an upgrade two versions compete for one lease.
+#[tokio::test(start_paused = true)]
+async fn a_lease_of_an_earlier_version_is_waited_for_and_today_s_is_read_by_it() {
+    for sample in gastown_compat::samples("replica-lease.json") {
+        let server = Shared::default();
+        let mut lease: Value = serde_json::from_str(&sample.text).unwrap();
+        (lease["metadata"]["uid"], lease["metadata"]["resourceVersion"]) = (json!("u"), json!("1"));
+        (server.lock().lease, server.lock().version) = (Some(lease), 1);
+        let (a, ..) = candidate(&server, "a");
+        pass(25, &[&a]).await;
+        assert_eq!(a.holder().as_deref(), Some("polecat-ctl-5f6d-abcde"), "{}", sample.version);
+        assert_eq!(acquired(&a).await, 5, "the next token after that of {}", sample.version);
+        let written = server.lock().lease.clone().unwrap();
+        assert_eq!(gastown_compat::v0_1_0::replica(&written), Ok(("a".to_owned(), 30, 5)));
+    }
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_release_hands_over_at_once_with_a_new_token() {
     let server = Shared::default();

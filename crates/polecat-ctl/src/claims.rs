@@ -258,6 +258,23 @@ mod tests {
     }
 
     #[test]
+    fn a_claim_of_an_earlier_version_is_read_and_today_s_is_read_by_it() {
+        for sample in gastown_compat::samples("claim-lease.json") {
+            let lease: Lease = serde_json::from_str(&sample.text).unwrap();
+            let value = |key| lease.annotations().get(key).map(String::as_str);
+            assert_eq!(holder(&lease), "0a1b2c3d-0000-0000-0000-000000000001");
+            assert_eq!(value(annotation::CLAIM_RIG), Some("web"), "{}", sample.version);
+            assert_eq!(value(annotation::CLAIM_BEAD), Some("ws-7k2p"), "{}", sample.version);
+            assert_eq!(value(annotation::CLAIM_POLECAT), Some("team/toast"), "{}", sample.version);
+            let selector: Vec<_> = SELECTOR.split('=').collect();
+            assert_eq!(lease.labels()[selector[0]], selector[1], "{}", sample.version);
+        }
+        let lease = wanted("gastown-system", "claim-1", &polecat("web-1"), "web-1", None);
+        let read = gastown_compat::v0_1_0::claim(&serde_json::json!(lease));
+        assert_eq!(read, Ok(["web", "web-1", "0a1b", "dev/toast"].map(str::to_owned)));
+    }
+
+    #[test]
     fn a_claim_names_its_holder_for_programs_and_for_people() {
         let name = name_for(&polecat("web-1")).unwrap();
         let lease = wanted("gastown-system", &name, &polecat("web-1"), "web-1", None);

@@ -120,6 +120,43 @@ mod tests {
         assert_eq!(RequestRecord::of(&request(Some(&record.text()))), record);
     }
 
+    /// A record in which everything is set, as 0.1.0 had it.
+    fn full() -> RequestRecord {
+        let commit = |digit| -> CommitId {
+            format!("{digit}5e2ca24d17e2393a5e2ca24d17e2393a5e2ca24").parse().unwrap()
+        };
+        RequestRecord {
+            version: 1,
+            since: 2,
+            retried: 1,
+            end: Some(End {
+                phase: MergePhase::Rework,
+                reason: "Conflict".into(),
+                message: "src/a.rs conflicts".into(),
+                at: "2026-01-02T03:04:05Z".parse().unwrap(),
+                tested: Some(commit('a')),
+                landed: Some(commit('b')),
+            }),
+            evidence: Some(Evidence { base: Some(commit('b')), text: "src/a.rs".into() }),
+            cleaned: true,
+            saved: [("refs/gastown/wip/team/toast/1".to_owned(), commit('c'))].into(),
+        }
+    }
+
+    #[test]
+    fn records_of_earlier_versions_are_read_and_today_s_are_read_by_them() {
+        for sample in gastown_compat::samples("request-record.json") {
+            let read = RequestRecord::of(&request(Some(&sample.text)));
+            assert_eq!(read, full(), "{}", sample.version);
+        }
+        let read = gastown_compat::v0_1_0::RequestRecord::parse(&full().text()).unwrap();
+        let end = read.end.unwrap();
+        assert_eq!((read.since, read.retried, read.cleaned), (2, 1, true));
+        assert_eq!(end.phase, gastown_compat::v0_1_0::MergePhase::Rework);
+        assert_eq!((end.tested.is_some(), read.saved.len()), (true, 1));
+        assert!(read.evidence.is_some_and(|e| e.base.is_some()));
+    }
+
     #[test]
     fn a_record_that_cannot_be_read_counts_as_empty() {
         for text in ["since: 7", r#"{"since":7}"#, r#"{"v":0,"since":7}"#, r#"{"v":1,"since":-7}"#]

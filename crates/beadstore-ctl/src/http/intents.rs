@@ -49,7 +49,7 @@ pub struct Intents {
 }
 
 impl Intents {
-    /// Reads an annotation; empty where another version wrote it.
+    /// Reads an annotation, without what only a later version knows; empty where it is not one.
     pub fn read(text: Option<&str>) -> Self {
         text.and_then(|text| serde_json::from_str(text).ok()).unwrap_or_default()
     }
@@ -120,6 +120,7 @@ mod tests {
     use std::sync::Arc;
 
     use gastown_beads::{Dialect, Issue};
+    use gastown_compat::v0_1_0::{BeadClosed, BeadsServed};
 
     use super::*;
 
@@ -154,6 +155,37 @@ mod tests {
         assert_eq!(Intents::read(Some("[]")), Intents::default());
         intents.bind("proj-api");
         assert!(intents.claims.is_empty());
+    }
+
+    #[test]
+    fn records_of_earlier_versions_are_read_and_today_s_are_read_by_them() {
+        let close = CloseIntent {
+            at: Some(version("9223372036854775807")),
+            ..CloseIntent::done("ws-7k2p")
+        };
+        for sample in gastown_compat::samples("bead-closed.json") {
+            let read: CloseIntent = serde_json::from_str(&sample.text).unwrap();
+            assert_eq!(read, close, "{}", sample.version);
+        }
+        let claim = ClaimIntent {
+            holder: "0a1b2c3d".into(),
+            assignee: "web/polecats/toast".into(),
+            is_pending: true,
+        };
+        let served =
+            Intents { project: "proj-web".into(), claims: [("ws-7k2p".to_owned(), claim)].into() };
+        for sample in gastown_compat::samples("beads-served.json") {
+            assert_eq!(Intents::read(Some(&sample.text)), served, "{}", sample.version);
+        }
+        let read: BeadClosed =
+            serde_json::from_str(&serde_json::to_string(&close).unwrap()).unwrap();
+        assert_eq!((read.bead.as_str(), read.asked.is_some()), ("ws-7k2p", true));
+        let read: BeadClosed =
+            serde_json::from_str(&serde_json::to_string(&CloseIntent::left_open("b")).unwrap())
+                .unwrap();
+        assert!(read.left_open);
+        let read: BeadsServed = serde_json::from_str(&served.text().unwrap()).unwrap();
+        assert_eq!((read.project.as_str(), read.claims["ws-7k2p"].asked), ("proj-web", true));
     }
 
     #[test]

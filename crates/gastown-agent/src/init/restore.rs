@@ -167,5 +167,9 @@ mod tests {
             (Some(id.parse().unwrap()), false)
         );
         assert_eq!(parse("Snapshot of an older version\n"), (None, false));
+        for sample in gastown_compat::samples("snapshot-message.txt") {
+            let (base, dirty) = parse(&sample.text);
+            assert!(base.is_some() && dirty, "{}", sample.version);
+        }
     }
 }

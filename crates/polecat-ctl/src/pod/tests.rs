@@ -102,6 +102,33 @@ fn mounts(container: &Container) -> Vec<(&str, bool)> {
         .collect()
 }
 
+/// A pod that is built today may run `gt` of the version before, and the other way round: whatever gt
+/// of 0.1.0 needs is there, and nothing that 0.1.0 set is missing.
+#[test]
+fn the_variables_are_those_that_an_earlier_gt_reads() {
+    let witness = Witness { endpoint: "https://w:9443".into(), ca: "PEM".into() };
+    let spec = built_with(Some(witness), |_| ()).spec.unwrap();
+    let containers = spec.init_containers.iter().flatten().chain(&spec.containers);
+    let today: gastown_compat::Variables = containers
+        .map(|container| {
+            let variables = container.env.iter().flatten();
+            let value = |e: &EnvVar| e.value.clone().unwrap_or_default();
+            (container.name.clone(), variables.map(|e| (e.name.clone(), value(e))).collect())
+        })
+        .collect();
+    for (container, variables) in &today {
+        let problems = gastown_compat::v0_1_0::problems_of_gt(container, variables);
+        assert_eq!(problems, Vec::<String>::new());
+    }
+    for (version, sample) in gastown_compat::variables("pod-variables.json") {
+        for (container, variables) in sample {
+            let missing: Vec<_> =
+                variables.keys().filter(|name| !today[&container].contains_key(*name)).collect();
+            assert!(missing.is_empty(), "{container} of {version} had {missing:?}");
+        }
+    }
+}
+
 #[test]
 fn the_agent_holds_no_git_credentials_and_no_private_repository() {
     let pod = built(|_| ());

@@ -163,6 +163,23 @@ fn made() -> GateRun {
     made
 }
 
+/// A gate that is made today may run `gt` of the version before.
+#[test]
+fn the_variables_of_fetch_are_those_that_an_earlier_gt_reads() {
+    let job = serde_json::to_value(super::job(&refinery(), &settings(), &made(), "PEM").unwrap());
+    let job = job.unwrap();
+    let fetch = &job["spec"]["template"]["spec"]["initContainers"][0];
+    let variables = fetch["env"].as_array().unwrap().iter();
+    let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
+    let today = variables.map(|e| (text(&e["name"]), text(&e["value"]))).collect();
+    assert_eq!(gastown_compat::v0_1_0::problems_of_gt("fetch", &today), Vec::<String>::new());
+    for (version, sample) in gastown_compat::variables("gate-variables.json") {
+        let missing: Vec<_> =
+            sample["fetch"].keys().filter(|name| !today.contains_key(*name)).collect();
+        assert!(missing.is_empty(), "fetch of {version} had {missing:?}");
+    }
+}
+
 #[test]
 fn a_run_is_ours_only_where_we_control_it_and_its_name_follows_from_its_spec() {
     let own = OwnRun::of(&made(), &refinery()).unwrap();
