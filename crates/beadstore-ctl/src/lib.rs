@@ -28,7 +28,7 @@ mod watches;
 use std::sync::Arc;
 
 use anyhow::Context as _;
-use gastown_api::BeadStore;
+use gastown_api::{BeadStore, rbac};
 use gastown_escalations::Escalations;
 use gastown_git::Git;
 use gastown_runtime::controller::Controller;
@@ -37,7 +37,7 @@ use gastown_runtime::pace::Pace;
 use gastown_runtime::places::Places;
 use gastown_runtime::tls::Tls;
 use gastown_runtime::watch;
-use gastown_runtime::{Runtime, grpc};
+use gastown_runtime::{Runtime, definitions, grpc};
 use tokio::net::TcpListener;
 
 pub use args::BeadStoreArgs;
@@ -63,6 +63,7 @@ pub async fn serve(
 ) -> anyhow::Result<()> {
     let BeadStoreArgs { data_dir, git_memory_mib, witness_endpoint } = args;
     let tls = Tls::load(&runtime.args.tls_dir, runtime.stop.clone())?;
+    definitions::check(&runtime, rbac::Controller::BeadStore);
     let (trigger, triggers) = watch::triggers::<BeadStore>();
     let of_rig = OfRig::default();
     let own = Arc::new(OwnWrites::default());

@@ -24,12 +24,12 @@ mod worked;
 
 use std::sync::Arc;
 
-use gastown_api::Convoy;
+use gastown_api::{Convoy, rbac};
 use gastown_runtime::Runtime;
 use gastown_runtime::controller::Controller;
 use gastown_runtime::own_writes::OwnWrites;
 use gastown_runtime::pace::Pace;
-use gastown_runtime::watch;
+use gastown_runtime::{definitions, watch};
 
 pub use args::ConvoyArgs;
 pub use service::{BeadSource, RemoteBeads, Revisions};
@@ -52,6 +52,7 @@ pub async fn start(runtime: Runtime, args: ConvoyArgs) -> anyhow::Result<()> {
 
 /// Runs the controller on the beads of `source` until the runtime drains.
 pub async fn serve(runtime: Runtime, source: Arc<dyn BeadSource>) -> anyhow::Result<()> {
+    definitions::check(&runtime, rbac::Controller::Convoy);
     let (trigger, triggers) = watch::triggers::<Convoy>();
     let (indices, waiting) = (Indices::default(), Arc::new(Waiting::default()));
     let convoys = watches::convoys(&runtime, &trigger, &indices);

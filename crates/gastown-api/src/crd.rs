@@ -8,9 +8,10 @@ use schemars::transform::{AddNullable, Transform, transform_subschemas};
 use schemars::{JsonSchema, Schema};
 use serde_json::{Value, json};
 
-use crate::names::condition;
+use crate::names::{annotation, condition};
 use crate::{
     BeadStore, Convoy, Escalation, GateRun, MergeRequest, Polecat, Refinery, Rig, Witness,
+    schema_number,
 };
 
 /// The path of the schema in a definition.
@@ -36,6 +37,8 @@ pub fn crds() -> Vec<CustomResourceDefinition> {
 /// states what an object waits for.
 fn definition<K: CustomResourceExt + JsonSchema>(waits_in: &str) -> CustomResourceDefinition {
     let mut crd = K::crd();
+    let number = (annotation::SCHEMA.to_owned(), schema_number::SCHEMA.to_string());
+    crd.metadata.annotations.get_or_insert_default().extend([number]);
     for version in &mut crd.spec.versions {
         add_columns(version.additional_printer_columns.get_or_insert_default(), waits_in);
     }

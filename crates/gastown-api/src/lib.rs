@@ -31,6 +31,7 @@ pub mod rbac;
 mod refinery;
 mod rig;
 mod schema;
+pub mod schema_number;
 mod shared;
 mod values;
 mod witness;

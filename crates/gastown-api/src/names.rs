@@ -109,6 +109,8 @@ pub mod annotation {
     pub const CONVOY_ENDED: &str = "gastown.io/convoy-told";
     /// On an Escalation: its raises, deliveries and end, as compact JSON.
     pub const ESCALATION_STATE: &str = "gastown.io/alarm";
+    /// On a CustomResourceDefinition: the number of its schema.
+    pub const SCHEMA: &str = "gastown.io/schema";
     /// On a Secret with Claude's credentials: when the Go operator's command line wrote it.
     pub const LAST_SYNC: &str = "gastown.io/last-sync";
 }

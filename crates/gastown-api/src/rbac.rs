@@ -61,6 +61,8 @@ pub struct Grant {
     pub group: &'static str,
     /// Resources and subresources.
     pub resources: &'static [&'static str],
+    /// Names of the only objects that it holds for; empty where it holds for all.
+    pub names: &'static [&'static str],
     /// Verbs of the API, such as `get`.
     pub verbs: &'static [&'static str],
     /// Why the controller needs it.
@@ -76,7 +78,49 @@ const fn grant(
     verbs: &'static [&'static str],
     why: &'static str,
 ) -> Grant {
-    Grant { group, resources, verbs, why }
+    Grant { group, resources, names: &[], verbs, why }
+}
+
+/// The right to read these definitions, whose schema may be too old for the program.
+const fn of_definitions(names: &'static [&'static str]) -> Grant {
+    Grant {
+        group: "apiextensions.k8s.io",
+        resources: &["customresourcedefinitions"],
+        names,
+        verbs: &["get"],
+        why: "whether the definitions are new enough for this version, at the start",
+    }
+}
+
+const RIGS: &str = "rigs.gastown.gastown.io";
+const POLECATS: &str = "polecats.gastown.gastown.io";
+const CONVOYS: &str = "convoys.gastown.gastown.io";
+const WITNESSES: &str = "witnesses.gastown.gastown.io";
+const REFINERIES: &str = "refineries.gastown.gastown.io";
+const BEAD_STORES: &str = "beadstores.gastown.gastown.io";
+const MERGE_REQUESTS: &str = "mergerequests.gastown.gastown.io";
+const GATE_RUNS: &str = "gateruns.gastown.gastown.io";
+const ESCALATIONS: &str = "escalations.gastown.gastown.io";
+
+/// The definitions of the kinds that a controller has rights on.
+pub const fn definitions(controller: Controller) -> &'static [&'static str] {
+    match controller {
+        Controller::Rig => &[RIGS, POLECATS, CONVOYS, WITNESSES, REFINERIES, BEAD_STORES],
+        Controller::Polecat => &[POLECATS, RIGS, REFINERIES, MERGE_REQUESTS, BEAD_STORES],
+        Controller::Refinery => &[REFINERIES, MERGE_REQUESTS, RIGS, POLECATS, GATE_RUNS],
+        Controller::BeadStore => &[BEAD_STORES, RIGS, REFINERIES, MERGE_REQUESTS],
+        Controller::Convoy => &[CONVOYS, RIGS, BEAD_STORES, MERGE_REQUESTS, POLECATS],
+        Controller::Witness => &[
+            WITNESSES,
+            ESCALATIONS,
+            POLECATS,
+            BEAD_STORES,
+            CONVOYS,
+            MERGE_REQUESTS,
+            REFINERIES,
+            RIGS,
+        ],
+    }
 }
 
 const EVENTS: Grant =
@@ -110,6 +154,7 @@ const RIG: &[Grant] = &[
         READ,
         "readiness of children; adopts one that a user created, in any namespace",
     ),
+    of_definitions(definitions(Controller::Rig)),
     EVENTS,
 ];
 
@@ -152,6 +197,7 @@ const POLECAT: &[Grant] = &[
         &["get", "list", "watch", "create", "patch", "delete"],
         "what agents' pods may reach, where Polecats are",
     ),
+    of_definitions(definitions(Controller::Polecat)),
     EVENTS,
 ];
 
@@ -201,6 +247,7 @@ const REFINERY: &[Grant] = &[
         &["create"],
         "who calls its gRPC and git servers",
     ),
+    of_definitions(definitions(Controller::Refinery)),
     EVENTS,
 ];
 
@@ -232,6 +279,7 @@ const BEAD_STORE: &[Grant] = &[
         "one annotation, and nothing else: that its landing closed a bead of `bd serve`",
     ),
     grant("authentication.k8s.io", &["tokenreviews"], &["create"], "who calls its gRPC server"),
+    of_definitions(definitions(Controller::BeadStore)),
     EVENTS,
 ];
 
@@ -271,6 +319,7 @@ const CONVOY: &[Grant] = &[
         &["get", "list", "watch", "create"],
         "who works on a bead; creates one for a bead",
     ),
+    of_definitions(definitions(Controller::Convoy)),
     EVENTS,
 ];
 
@@ -301,6 +350,7 @@ const WITNESS: &[Grant] = &[
     ),
     grant("", &["pods"], &["get"], "checks the pod that attaches"),
     grant("authentication.k8s.io", &["tokenreviews"], &["create"], "who calls its gRPC server"),
+    of_definitions(definitions(Controller::Witness)),
     EVENTS,
 ];
 
@@ -363,13 +413,13 @@ pub fn secret_rules(controller: Controller) -> Vec<PolicyRule> {
 }
 
 fn rule(grant: &Grant) -> PolicyRule {
-    let Grant { group, resources, verbs, why: _ } = grant;
+    let Grant { group, resources, names, verbs, why: _ } = grant;
     let texts = |list: &[&str]| list.iter().map(|s| (*s).to_owned()).collect::<Vec<_>>();
     PolicyRule {
         api_groups: Some(texts(&[group])),
         resources: Some(texts(resources)),
         verbs: texts(verbs),
-        resource_names: None,
+        resource_names: Some(texts(names)).filter(|names| !names.is_empty()),
         non_resource_urls: None,
     }
 }
@@ -397,6 +447,18 @@ mod tests {
                 !grant.resources.iter().any(|r| ["pods/exec", "serviceaccounts/token"].contains(r)),
                 "{grant:?}"
             );
+        }
+    }
+
+    #[test]
+    fn a_controller_reads_the_definitions_of_the_kinds_that_it_works_with() {
+        for controller in Controller::ALL {
+            let ours = all(controller).filter(|grant| grant.group == OURS);
+            let kinds = ours.flat_map(|grant| grant.resources).filter(|r| !r.contains('/'));
+            let used: std::collections::BTreeSet<String> =
+                kinds.map(|kind| format!("{kind}.{OURS}")).collect();
+            let read = definitions(controller).iter().map(|name| (*name).to_owned()).collect();
+            assert_eq!(used, read, "{controller:?}");
         }
     }
 

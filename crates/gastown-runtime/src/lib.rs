@@ -11,6 +11,7 @@ pub mod auth;
 pub mod client;
 pub mod controller;
 mod decode;
+pub mod definitions;
 pub mod events;
 pub mod forward;
 pub mod grpc;

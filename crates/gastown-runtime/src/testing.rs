@@ -12,7 +12,10 @@ pub(crate) fn runtime(leadership: Leadership, metrics: Metrics) -> Runtime {
     let silent = tower::service_fn(|_: http::Request<kube::client::Body>| {
         std::future::pending::<Result<http::Response<kube::client::Body>, std::io::Error>>()
     });
-    let client = Client::new(silent, "default");
+    with_client(Client::new(silent, "default"), leadership, metrics)
+}
+
+pub(crate) fn with_client(client: Client, leadership: Leadership, metrics: Metrics) -> Runtime {
     let args = RuntimeArgs::from_env().unwrap();
     Runtime::new("test", client, args, metrics, leadership)
 }

@@ -30,8 +30,9 @@ mod watches;
 
 use std::sync::Arc;
 
-use gastown_runtime::Runtime;
+use gastown_api::rbac;
 use gastown_runtime::controller::Controller;
+use gastown_runtime::{Runtime, definitions};
 
 pub use crate::args::PolecatArgs;
 use crate::context::Context;
@@ -39,6 +40,7 @@ pub use crate::pod::{AgentNetworkArgs, RoomArgs};
 
 /// Runs until the runtime drains.
 pub async fn start(runtime: Runtime, args: PolecatArgs) -> anyhow::Result<()> {
+    definitions::check(&runtime, rbac::Controller::Polecat);
     let (stores, shared, queues) = watches::start(&runtime);
     let ctx = Arc::new(Context::new(&runtime, args, stores, shared));
     let polecats = Controller {

@@ -32,6 +32,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context as _;
+use gastown_api::rbac;
 use gastown_escalations::Escalations;
 use gastown_git::Git;
 use gastown_runtime::controller::Controller;
@@ -39,7 +40,7 @@ use gastown_runtime::forward::Forward;
 use gastown_runtime::pace::Pace;
 use gastown_runtime::places::Places;
 use gastown_runtime::tls::Tls;
-use gastown_runtime::{Runtime, grpc, https};
+use gastown_runtime::{Runtime, definitions, grpc, https};
 use tokio::net::TcpListener;
 
 pub use args::RefineryArgs;
@@ -76,6 +77,7 @@ pub async fn serve(
     git: TcpListener,
 ) -> anyhow::Result<()> {
     let tls = Tls::load(&runtime.args.tls_dir, runtime.stop.clone())?;
+    definitions::check(&runtime, rbac::Controller::Refinery);
     let (stores, triggers) = watches::start(&runtime);
     let refineries = stores.refineries.clone();
     let controller = Controller {

@@ -20,12 +20,12 @@ mod watches;
 
 use std::sync::Arc;
 
-use gastown_api::Rig;
+use gastown_api::{Rig, rbac};
 use gastown_runtime::Runtime;
 use gastown_runtime::controller::Controller;
 use gastown_runtime::own_writes::OwnWrites;
 use gastown_runtime::pace::Pace;
-use gastown_runtime::watch;
+use gastown_runtime::{definitions, watch};
 
 pub use args::RigArgs;
 
@@ -35,6 +35,7 @@ use crate::reconcile::reconcile;
 /// Runs the controller until the runtime drains.
 pub async fn start(runtime: Runtime, args: RigArgs) -> anyhow::Result<()> {
     let RigArgs {} = args;
+    definitions::check(&runtime, rbac::Controller::Rig);
     service::log_absence(&runtime);
     let (trigger, triggers) = watch::triggers::<Rig>();
     let own = Arc::new(OwnWrites::default());

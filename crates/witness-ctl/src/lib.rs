@@ -25,11 +25,11 @@ mod watches;
 use std::sync::Arc;
 
 use anyhow::Context as _;
-use gastown_api::{Escalation, Witness};
+use gastown_api::{Escalation, Witness, rbac};
 use gastown_proto::v1::DESCRIPTORS;
 use gastown_runtime::controller::Controller;
 use gastown_runtime::tls::Tls;
-use gastown_runtime::{Runtime, grpc, watch};
+use gastown_runtime::{Runtime, definitions, grpc, watch};
 use tokio::net::TcpListener;
 
 pub use crate::args::WitnessArgs;
@@ -44,6 +44,7 @@ pub async fn start(runtime: Runtime, WitnessArgs {}: WitnessArgs) -> anyhow::Res
 /// Like [`start`], with a listener that the caller has bound.
 pub async fn serve(runtime: Runtime, listener: TcpListener) -> anyhow::Result<()> {
     let tls = Tls::load(&runtime.args.tls_dir, runtime.stop.clone())?;
+    definitions::check(&runtime, rbac::Controller::Witness);
     let (trigger, triggers) = watch::triggers::<Witness>();
     let (escalation_trigger, escalation_triggers) = watch::triggers::<Escalation>();
     let (by_cause, witnesses_by_rig, polecats_by_rig) = Default::default();

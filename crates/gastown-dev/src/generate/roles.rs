@@ -92,9 +92,12 @@ fn table(page: &mut String, title: &str, grants: &[Grant]) {
     }
     let _ =
         write!(page, "\n{title}:\n\n| API group | Resources | Verbs | Why |\n|---|---|---|---|\n");
-    for Grant { group, resources, verbs, why } in grants {
+    for Grant { group, resources, names, verbs, why } in grants {
         let group = if group.is_empty() { "core" } else { group };
-        let _ =
-            writeln!(page, "| {group} | {} | {} | {why} |", resources.join(", "), verbs.join(", "));
+        let mut what = resources.join(", ");
+        if !names.is_empty() {
+            let _ = write!(what, ": {}", names.join(", "));
+        }
+        let _ = writeln!(page, "| {group} | {what} | {} | {why} |", verbs.join(", "));
     }
 }
