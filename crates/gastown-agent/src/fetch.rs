@@ -9,6 +9,7 @@ use gastown_git::{Class, Credentials, Git, GitError, Remote, Secret, Trust, lfs,
 use gastown_types::{BranchName, CommitId, GitUrl};
 
 use crate::paths::Paths;
+use crate::settings::text;
 use crate::submodules::{self, Level, Source, Unavailable};
 
 /// Attempts after the first one.
@@ -70,7 +71,6 @@ impl FetchSettings {
     /// Reads `GASTOWN_GIT_URL`, `GASTOWN_CANDIDATE`, `GASTOWN_BASE`, `GASTOWN_TARGET_BRANCH`,
     /// `GASTOWN_FETCH_DEPTH`, `GASTOWN_CA` and `GASTOWN_TOKEN_FILE`.
     pub fn from_env() -> Result<Self, FetchError> {
-        let text = |name: &str| std::env::var(name).ok().filter(|v| !v.is_empty());
         let need =
             |name: &str| text(name).ok_or_else(|| FetchError::Config(format!("{name} is not set")));
         let url: GitUrl = parsed("GASTOWN_GIT_URL", &need("GASTOWN_GIT_URL")?)?;
@@ -192,4 +192,24 @@ async fn name_refs(git: &Git, git_dir: &Path, settings: &FetchSettings) -> Resul
         git.call(["update-ref", &name, base.as_str()]).repo(git_dir).output().await?;
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::settings::tests::VARIABLES;
+
+    #[test]
+    fn the_variables_that_an_earlier_version_set_are_read() {
+        for (version, mut containers) in gastown_compat::variables("gate-variables.json") {
+            let mut variables = containers.remove("fetch").unwrap();
+            // The kubelet mounts the file.
+            assert!(variables.remove("GASTOWN_TOKEN_FILE").is_some(), "{version}");
+            VARIABLES.set(variables);
+            let settings = FetchSettings::from_env().unwrap();
+            assert!(settings.candidate.as_str().starts_with("a5e2"), "{version}");
+            let (target, base) = settings.base.unwrap();
+            assert_eq!((target.as_str(), &base.as_str()[..4]), ("main", "b5e2"), "{version}");
+        }
+    }
 }

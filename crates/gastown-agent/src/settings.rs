@@ -15,7 +15,7 @@ pub struct BadSetting {
     why: String,
 }
 
-fn text(name: &str) -> Option<String> {
+pub(crate) fn text(name: &str) -> Option<String> {
     variable(name).filter(|v| !v.is_empty())
 }
 
@@ -252,14 +252,14 @@ pub(crate) fn test_run() -> RunSettings {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use std::cell::RefCell;
     use std::collections::BTreeMap;
 
     use super::*;
 
     thread_local! {
-        pub(super) static VARIABLES: RefCell<BTreeMap<String, String>> = RefCell::default();
+        pub(crate) static VARIABLES: RefCell<BTreeMap<String, String>> = RefCell::default();
     }
 
     #[test]

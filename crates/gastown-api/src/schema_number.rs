@@ -4,7 +4,7 @@ use crate::rbac::{Controller, definitions};
 
 /// The number that each definition has in annotation [`crate::names::annotation::SCHEMA`]. It is raised
 /// by one in each release in which a controller comes to need a field, a value or a default that the
-/// definitions of the release before do not have, together with that controller's row in [`MINIMA`].
+/// definitions of the release before do not have, together with that controller's row in `MINIMA`.
 /// Definitions of 0.1.0 have no annotation, which counts as 0.
 pub const SCHEMA: u32 = 1;
 

@@ -100,6 +100,21 @@ mod tests {
     }
 
     #[test]
+    fn a_candidate_s_message_is_that_of_earlier_versions() {
+        let uid = "1a2b3c4d-0000-0000-0000-000000000002";
+        for sample in gastown_compat::samples("candidate-message.txt") {
+            let today = with_trailer(b"Add a pump\n\nIt moves water.\n", Some(uid));
+            assert_eq!(String::from_utf8(today).unwrap().trim_end(), sample.text);
+            let commit = format!(
+                "tree {}\nauthor A <a@b> 1 +0000\ncommitter {COMMITTER} 1 +0000\n\n{}\n",
+                "0".repeat(40),
+                sample.text
+            );
+            assert!(is_of_request(commit.as_bytes(), uid, None), "{}", sample.version);
+        }
+    }
+
+    #[test]
     fn a_forged_trailer_is_removed() {
         let text = with_trailer(b"Fix\n\ngastown-request: other\nrest\n", None);
         assert_eq!(text, b"Fix\n\nrest\n");

@@ -376,6 +376,20 @@ fn an_end_is_announced_once_and_another_bead_makes_another_end() {
 }
 
 #[test]
+fn an_end_that_an_earlier_version_announced_is_not_announced_again() {
+    for sample in gastown_compat::samples("convoy-ended.txt") {
+        let s = dispatching(&["ws-1", "ws-2"]).request("ws-1", MergePhase::Landed, "").request(
+            "ws-2",
+            MergePhase::Landed,
+            "",
+        );
+        assert!(decide(&s).announcement.is_some());
+        let announced = Snapshot { announced: Some(sample.text), ..s };
+        assert_eq!(decide(&announced).announcement, None, "{}", sample.version);
+    }
+}
+
+#[test]
 fn the_state_of_a_polecat_follows_from_its_phase_and_what_is_desired() {
     use DesiredState::{Idle, Terminated, Working};
     let state = PolecatState::of;

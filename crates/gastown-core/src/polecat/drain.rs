@@ -31,6 +31,18 @@ mod tests {
     use super::*;
 
     #[test]
+    fn the_reasons_of_earlier_versions_are_read() {
+        for sample in gastown_compat::samples("drain.txt") {
+            let lines: Vec<&str> = sample.text.lines().collect();
+            for reason in [UNHEALTHY, DEADLINE, SPEC_CHANGED, DUPLICATE] {
+                assert!(lines.contains(&reason), "{reason} of {}", sample.version);
+            }
+            let read: Vec<_> = lines.iter().filter_map(|line| read_start_timeout(line)).collect();
+            assert_eq!(read, [("ImagePullBackOff", "image a: b cannot be pulled")]);
+        }
+    }
+
+    #[test]
     fn why_a_pod_could_not_start_is_read_as_it_was_written() {
         let value = start_timeout("ImagePullBackOff", "image a: b cannot be pulled");
         let read = read_start_timeout(&value);
