@@ -15,7 +15,7 @@ use tower::Service;
 /// The metadata of the status [`Code::Unavailable`] that names the address of the replica that serves.
 const ADDRESS: &str = "gastown-holder";
 
-/// Where the replica of a server is that serves, as far as its replicas have said so. Clones share.
+/// Where the replica of a server is that serves, as far as its replicas have named it. Clones share.
 #[derive(Clone, Debug, Default)]
 pub struct Holder(Arc<Mutex<Option<IpAddr>>>);
 
@@ -25,7 +25,7 @@ impl Holder {
         *self.0.lock()
     }
 
-    /// Takes in what an answer says that came from `from`, or from any replica.
+    /// Takes in where the replica `from`, or any one, sends requests.
     fn answered(&self, from: Option<IpAddr>, headers: &http::HeaderMap) {
         let value = headers.get(ADDRESS).and_then(|value| value.to_str().ok());
         let elsewhere = value.and_then(|value| value.parse().ok()).filter(|to| Some(*to) != from);

@@ -15,8 +15,8 @@ use crate::holder::{Follow, Holder};
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
 const KEEP_ALIVE: Duration = Duration::from_secs(30);
 
-/// A channel whose requests carry our token and the trace context, and whose answers say where the
-/// next one goes.
+/// A channel whose requests carry our token and the trace context, and whose answers decide where
+/// the next one goes.
 pub type AuthChannel = InterceptedService<Follow, Bearer>;
 
 /// Why there is no channel.

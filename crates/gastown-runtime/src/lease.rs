@@ -5,7 +5,7 @@
 //! [`Config::duration`]; each on its own monotonic clock. The second time is longer than the first,
 //! so at most one process believes that it holds the lease.
 //!
-//! The lease says where its holder is reached, so that a replica that does not hold it can say so.
+//! The lease has its holder's address, which a replica that does not hold it answers with.
 
 use std::future::Future;
 use std::net::IpAddr;
@@ -68,7 +68,7 @@ impl Config {
 pub struct LeaseState {
     /// The holder's name; empty when no holder is known.
     pub holder: String,
-    /// Where the holder serves, if it says so.
+    /// Where the holder serves, if the lease has it.
     pub address: Option<IpAddr>,
     /// How many times the holder changed: the fencing token of external effects.
     pub transitions: i32,
@@ -122,7 +122,7 @@ impl Leadership {
         (!holder.is_empty()).then_some(holder)
     }
 
-    /// Where the process serves that holds the lease, when it is another one and says so.
+    /// Where the process serves that holds the lease, when it is another one and the lease has it.
     pub fn elsewhere(&self) -> Option<IpAddr> {
         let state = self.state.borrow();
         state.address.filter(|_| *state.holder != *self.identity)
