@@ -54,10 +54,11 @@ async fn the_program_waits_for_its_kinds_serves_its_pages_and_releases_its_lease
         .env("GASTOWN_POD_NAME", "rig-ctl-0")
         .kill_on_drop(true)
         .spawn()?;
-    let missing =
-        until_page(port, "/readyz", |ok, body| !ok && body.contains("CustomResourceDefinition"))
-            .await?;
-    ensure!(missing.contains("Rig: its CustomResourceDefinition is not installed"), "{missing}");
+    until_page(port, "/readyz", |ok, body| {
+        !ok && body.contains("Rig: its CustomResourceDefinition is not installed")
+            && body.contains("rigs.gastown.gastown.io does not exist: apply deploy/crds")
+    })
+    .await?;
     ensure!(page(port, "/livez").await.is_some_and(|(ok, _)| ok), "alive while it waits");
 
     plane.install_crds().await?;
