@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 use std::path::Path;
 
+use gastown_api::names::annotation;
 use gastown_api::rbac::Controller;
 use serde_json::{Value, json};
 
@@ -349,12 +350,16 @@ async fn the_crds_are_those_of_the_api_and_stay_unless_they_are_not_to() {
         let wanted = serde_json::to_value(wanted).unwrap();
         let found = crds.iter().find(|crd| name(crd) == name(&wanted)).unwrap();
         assert_eq!(found["spec"]["names"], wanted["spec"]["names"]);
-        assert_eq!(found["metadata"]["annotations"]["helm.sh/resource-policy"], "keep");
+        let mut annotations = wanted["metadata"]["annotations"].clone();
+        assert!(annotations[annotation::SCHEMA].is_string());
+        annotations["helm.sh/resource-policy"] = "keep".into();
+        assert_eq!(found["metadata"]["annotations"], annotations);
     }
     assert_eq!(crds.len(), gastown_api::crds().len());
     let unkept = render(&["crds.keep=false"]).await;
     for crd in of_kind(&unkept, "CustomResourceDefinition") {
-        assert!(crd["metadata"]["annotations"].is_null());
+        let annotations = crd["metadata"]["annotations"].as_object().unwrap();
+        assert!(annotations.keys().eq([annotation::SCHEMA]), "{annotations:?}");
     }
     assert!(of_kind(&render(&["crds.install=false"]).await, "CustomResourceDefinition").is_empty());
 }
