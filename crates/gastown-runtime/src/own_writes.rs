@@ -70,8 +70,10 @@ impl<T> Recent<T> {
 impl<K: Resource> OwnWrites<K> {
     /// Records an object as the API server returned it from a write. One that the watch has delivered
     /// before the answer came, or that is older than another write, is not needed.
-    pub fn record(&self, object: K) {
+    pub fn record(&self, mut object: K) {
         let Some(uid) = object.uid() else { return };
+        // Watches have none either.
+        object.meta_mut().managed_fields = None;
         let version = resource_version(&object);
         let mut known = self.0.lock();
         known.answered.insert(uid.clone(), version);
@@ -186,6 +188,15 @@ mod tests {
         own.record_deleted("u");
         own.observe(&lease("10"));
         assert!(own.newest(Arc::new(lease("10"))).is_none(), "a deleted object stays deleted");
+    }
+
+    #[test]
+    fn an_own_write_is_kept_as_a_watch_keeps_it_wherever_it_comes_from() {
+        let own = OwnWrites::default();
+        let mut written = lease("9");
+        written.metadata.managed_fields = Some(Vec::new());
+        own.record(written);
+        assert_eq!(own.newest(Arc::new(lease("8"))).as_deref(), Some(&lease("9")));
     }
 
     #[test]
