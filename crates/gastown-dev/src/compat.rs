@@ -44,7 +44,7 @@ pub fn check(root: &Path) -> Result<()> {
     Ok(())
 }
 
-/// The baselines by their version, oldest first.
+/// The baselines with their versions, in the order of their names.
 fn baselines(folder: &Path) -> Result<Vec<(String, PathBuf)>> {
     let listed =
         std::fs::read_dir(folder).with_context(|| format!("reading {}", folder.display()))?;

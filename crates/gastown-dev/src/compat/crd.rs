@@ -86,7 +86,7 @@ fn schema(at: &str, old: &Value, new: &Value, found: &mut Vec<Break>) {
     let empty = Map::new();
     let (before, after) = (old.as_object().unwrap_or(&empty), new.as_object().unwrap_or(&empty));
     let keywords: BTreeSet<&String> = before.keys().chain(after.keys()).collect();
-    let place = if at.ends_with(' ') { at.trim_end() } else { at };
+    let place = at.trim_end();
     for keyword in keywords {
         let (was, is) = (&old[keyword.as_str()], &new[keyword.as_str()]);
         if was == is || FOR_PEOPLE.contains(&keyword.as_str()) {
@@ -113,7 +113,7 @@ fn schema(at: &str, old: &Value, new: &Value, found: &mut Vec<Break>) {
                 }
             }
             // Dropped, it refuses less.
-            "pattern" | "format" if keyword == "pattern" && is.is_null() => {}
+            "pattern" if is.is_null() => {}
             other => found.push(Break::new(place, changed(other, was, is))),
         }
     }
