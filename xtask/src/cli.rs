@@ -376,6 +376,9 @@ pub struct FleetArgs {
     /// How many fake nodes there are.
     #[arg(long, default_value_t = 10, value_parser = clap::value_parser!(u16).range(1..=1000))]
     pub nodes: u16,
+    /// How many replicas each controller has.
+    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u8).range(1..=8))]
+    pub replicas: u8,
     /// Compile the controllers as they are published, with optimisations.
     #[arg(long)]
     pub release: bool,
@@ -396,6 +399,9 @@ pub enum FleetPhase {
     Burst,
     /// Nothing changes.
     Idle,
+    /// Each replica of each controller is ended and started again, one after the other; then one of
+    /// each is killed. Needs more than one replica.
+    Replace,
     /// All pods end, evenly over `--spread` seconds.
     Ends,
     /// All controllers are killed, all pods end, and the controllers start again.

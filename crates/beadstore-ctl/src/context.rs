@@ -59,7 +59,8 @@ impl Context {
 
     /// The handle of a BeadStore that is active.
     pub(crate) fn active(&self, object: Arc<BeadStore>, valid: Box<ValidBeadStore>) -> ActiveStore {
-        let handle = self.stores.handle(&object.uid().unwrap_or_default());
+        let term = self.runtime.shards.held(&valid.rig);
+        let handle = self.stores.handle(&object.uid().unwrap_or_default(), term);
         ActiveStore { object, valid, handle }
     }
 

@@ -94,6 +94,7 @@ pub async fn serve(
         store: bead_stores,
         own,
         triggers,
+        rig: |store| store.spec.rig_ref.as_str().into(),
         conditions: Some(|object| Some(&object.status.as_ref()?.conditions)),
     };
     let work = async {

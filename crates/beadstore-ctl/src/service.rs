@@ -228,6 +228,7 @@ fn message(issue: &Issue, readiness: &Readiness<'_>, history: &History) -> Bead 
 impl Service for Beads {
     async fn get(&self, request: Request<GetBeadsRequest>) -> Result<Response<BeadList>, Status> {
         let GetBeadsRequest { rig, ids } = request.into_inner();
+        let _work = grpc::enter(&self.0.runtime, &rig)?;
         let active = active_store(&self.0, &rig)?;
         let reading = read(&self.0, &active).await?;
         let issues = reading.snapshot.issues();
@@ -255,6 +256,7 @@ impl Service for Beads {
         if text.trim().is_empty() || text.len() > MAX_TEXT {
             return Err(Status::invalid_argument(format!("text must be 1 to {MAX_TEXT} bytes")));
         }
+        let _work = grpc::enter(&self.0.runtime, &rig)?;
         write(&self.0, &rig, Edit::Comment { bead, author, text }).await.map(Response::new)
     }
 
@@ -265,9 +267,18 @@ impl Service for Beads {
         _: Request<WatchBeadsRequest>,
     ) -> Result<Response<Self::WatchStream>, Status> {
         let (revisions, runtime) = (self.0.stores.revisions.stream(), self.0.runtime.clone());
-        // The caller asks another replica then.
-        let stream = revisions.take_until(async move { runtime.retired().await });
-        Ok(Response::new(Box::pin(stream)))
+        let others = runtime.shards.others();
+        // Each replica streams the stores of its own rigs; who wants all asks each.
+        let ours = runtime.clone();
+        let revisions = revisions.filter(move |revision| {
+            let is_ours = revision.as_ref().is_ok_and(|r| ours.shards.held(&r.rig).is_some());
+            futures::future::ready(is_ours || revision.is_err())
+        });
+        // The caller asks again then.
+        let stream = revisions.take_until(async move { runtime.regrouped().await });
+        let mut response: Response<Self::WatchStream> = Response::new(Box::pin(stream));
+        grpc::set_others(response.metadata_mut(), &others);
+        Ok(response)
     }
 }
 

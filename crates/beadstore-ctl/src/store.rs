@@ -57,10 +57,13 @@ pub struct StoreHandle {
     refused: Mutex<HashMap<String, Instant>>,
 }
 
+/// A handle, and the term in which it was made.
+type OfTerm = (Option<u64>, Arc<StoreHandle>);
+
 /// The handles of all stores, by the uid of their BeadStores.
 pub struct Stores {
     mirrors: Mirrors,
-    handles: Mutex<HashMap<String, Arc<StoreHandle>>>,
+    handles: Mutex<HashMap<String, OfTerm>>,
     /// The revisions of the stores, for callers that watch them.
     pub(crate) revisions: Revisions,
 }
@@ -72,10 +75,19 @@ impl Stores {
         Self { mirrors: Mirrors::new(git, root), handles, revisions }
     }
 
-    /// The handle of the BeadStore of this uid.
-    pub fn handle(&self, uid: &str) -> Arc<StoreHandle> {
-        let make = || Arc::new(StoreHandle::new(uid, self.mirrors.clone(), self.revisions.clone()));
-        self.handles.lock().entry(uid.to_owned()).or_insert_with(make).clone()
+    /// The handle of the BeadStore of this uid, in this term of our work for its rig: what was read in
+    /// another one is forgotten, since another replica may have written since.
+    pub fn handle(&self, uid: &str, term: Option<u64>) -> Arc<StoreHandle> {
+        let mut handles = self.handles.lock();
+        if let Some((made, handle)) = handles.get(uid)
+            && (*made == term || term.is_none())
+        {
+            return handle.clone();
+        }
+        let (mirrors, revisions) = (self.mirrors.clone(), self.revisions.clone());
+        let handle = Arc::new(StoreHandle::new(uid, mirrors, revisions));
+        handles.insert(uid.to_owned(), (term, handle.clone()));
+        handle
     }
 
     /// Drops the handle of a BeadStore that is deleted or inactive.

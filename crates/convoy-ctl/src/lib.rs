@@ -79,6 +79,7 @@ pub async fn serve(runtime: Runtime, source: Arc<dyn BeadSource>) -> anyhow::Res
         store: convoys,
         own,
         triggers,
+        rig: |convoy| convoy.spec.rig_ref.as_deref().unwrap_or_default().into(),
         conditions: Some(|object| Some(&object.status.as_ref()?.conditions)),
     }
     .run(&runtime, Arc::new(ctx), reconcile)

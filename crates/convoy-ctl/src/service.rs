@@ -1,6 +1,7 @@
 //! gRPC. convoy-ctl serves no service of its own; the one that it calls is `Beads` of
 //! beadstore-ctl. Tests put beads in memory in its place.
 
+use std::net::IpAddr;
 use std::time::Duration;
 
 use futures::StreamExt as _;
@@ -45,10 +46,19 @@ impl RemoteBeads {
         Self { remote: Remote::new(endpoint, &args.tls_dir, &args.token_file, DEADLINE) }
     }
 
-    fn client(&self) -> Result<BeadsClient<AuthChannel>, Status> {
+    fn client(&self, rig: &str) -> Result<BeadsClient<AuthChannel>, Status> {
         let channel =
-            self.remote.channel().map_err(|error| Status::unavailable(error.to_string()))?;
+            self.remote.channel(rig).map_err(|error| Status::unavailable(error.to_string()))?;
         Ok(BeadsClient::new(channel).max_decoding_message_size(MAX_ANSWER))
+    }
+
+    /// The revisions of one replica, and where the others are.
+    async fn watch_at(&self, to: Option<IpAddr>) -> Result<(Revisions, Vec<IpAddr>), Status> {
+        let channel = self.remote.channel_at(to);
+        let channel = channel.map_err(|error| Status::unavailable(error.to_string()))?;
+        let answer = BeadsClient::new(channel).watch(v1::WatchBeadsRequest {}).await?;
+        let others = grpc::others(answer.metadata());
+        Ok((answer.into_inner().boxed(), others))
     }
 }
 
@@ -57,7 +67,7 @@ impl BeadSource for RemoteBeads {
         Box::pin(async move {
             let call = || async {
                 let request = v1::GetBeadsRequest { rig: rig.clone(), ids: ids.clone() };
-                self.client()?.get(request).await
+                self.client(&rig)?.get(request).await
             };
             Ok(grpc::retry(MAX_TRIES, call).await?.into_inner().beads)
         })
@@ -65,9 +75,22 @@ impl BeadSource for RemoteBeads {
 
     fn watch(&self) -> BoxFuture<'_, Result<Revisions, Status>> {
         Box::pin(async move {
-            Ok(self.client()?.watch(v1::WatchBeadsRequest {}).await?.into_inner().boxed())
+            let (first, others) = self.watch_at(None).await?;
+            let rest = others.into_iter().map(|other| self.watch_at(Some(other)));
+            let rest = futures::future::try_join_all(rest).await?;
+            Ok(while_all_last(std::iter::once(first).chain(rest.into_iter().map(|(all, _)| all))))
         })
     }
+}
+
+/// What the streams have, until one of them ends: each replica has the revisions of its own rigs.
+fn while_all_last(streams: impl Iterator<Item = Revisions>) -> Revisions {
+    let ended = || futures::stream::once(async { None });
+    let streams = streams.map(|stream| stream.map(Some).chain(ended()).boxed());
+    let all = futures::stream::select_all(streams);
+    all.take_while(|item| futures::future::ready(item.is_some()))
+        .filter_map(futures::future::ready)
+        .boxed()
 }
 
 /// Why a read failed, as a condition's message: the same text for the same failure.

@@ -110,7 +110,8 @@ fn witness() -> Result<Option<Witness>, BadSetting> {
     let ca = ca.ok_or_else(|| why("neither GASTOWN_CA nor GASTOWN_CA_FILE is set"))?;
     let token_file =
         text("GASTOWN_TOKEN_FILE").unwrap_or_else(|| "/var/run/gastown/token".into()).into();
-    Ok(Some(Witness { endpoint, ca, token_file, holder: Holder::default() }))
+    let rig = text("GT_RIG").unwrap_or_default();
+    Ok(Some(Witness { endpoint, ca, token_file, rig, holder: Holder::default() }))
 }
 
 impl SyncSettings {

@@ -54,6 +54,8 @@ pub mod label {
     pub const ATTEMPT: &str = "gastown.io/attempt";
     /// `"true"` on a Lease that is a claim on a bead: claims are watched by this label.
     pub const CLAIM: &str = "gastown.io/claim";
+    /// The controller whose replicas a Lease is of: they watch theirs by this label.
+    pub const REPLICAS_OF: &str = "gastown.io/replicas-of";
     /// The Rig that created a Witness or a Refinery.
     pub const RIG_OWNER: &str = "gastown.io/rig-owner";
     /// The uid of the Refinery that a gate is of: its network policy selects pods by this label.
@@ -89,8 +91,13 @@ pub mod annotation {
     pub const RETRY: &str = "gastown.io/retry";
     /// On a MergeRequest: how it ended, and what was done for it after that, as compact JSON.
     pub const REQUEST_RECORD: &str = "gastown.io/request-record";
-    /// On the Lease of a controller's replicas: the holder's name and its address, as `name address`.
+    /// On the Lease of a controller's replica: the holder's name and its address, as `name address`.
     pub const HOLDER_ADDRESS: &str = "gastown.io/holder-address";
+    /// On the Lease of a controller's replica: the holder's name and the number of shards that it
+    /// knows, as `name number`. On the Lease that divides them: the shards of each replica, as JSON.
+    pub const SHARDS: &str = "gastown.io/shards";
+    /// On the Lease of a controller's replica that hands its shards over: `name true`.
+    pub const LEAVES: &str = "gastown.io/leaves";
     /// On a claim's Lease: the rig.
     pub const CLAIM_RIG: &str = "gastown.io/claim-rig";
     /// On a claim's Lease: the bead's id.

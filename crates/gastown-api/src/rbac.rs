@@ -130,7 +130,7 @@ const LEASE: Grant = grant(
     "coordination.k8s.io",
     &["leases"],
     &["get", "list", "watch", "create", "update", "patch"],
-    "one replica writes; the others are ready to take over",
+    "replicas divide the rigs among them",
 );
 
 const RIG: &[Grant] = &[

@@ -7,6 +7,7 @@
 
 use std::collections::HashMap;
 use std::fs::File;
+use std::net::Ipv4Addr;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Stdio};
 use std::time::{Duration, Instant};
@@ -22,7 +23,7 @@ use crate::install::SYSTEM;
 use crate::proc::Memory;
 use crate::{http_client, install, proc, toolchain};
 
-/// How long it may take to be ready and to hold its lease.
+/// How long it may take to be ready and to work for a part of the rigs.
 const READY_LIMIT: Duration = Duration::from_mins(2);
 /// How often its readiness is checked.
 const INTERVAL: Duration = Duration::from_millis(20);
@@ -46,22 +47,35 @@ pub struct Place {
     pub tls: Option<PathBuf>,
     /// The port on which it serves gRPC.
     pub calls: u16,
+    /// Its number among the replicas of its controller, from 0.
+    pub replica: u8,
 }
 
 impl Place {
     /// A free port; with the certificates of this folder, or with its own.
     pub fn new(tls: Option<&Path>) -> Result<Self> {
-        Ok(Self { tls: tls.map(Path::to_owned), calls: free_port()? })
+        Ok(Self { tls: tls.map(Path::to_owned), calls: free_port()?, replica: 0 })
     }
 
-    /// Where it serves gRPC: `https://localhost:PORT`.
+    /// The same for another replica, at an address of its own.
+    #[must_use]
+    pub fn of_replica(&self, replica: u8) -> Self {
+        Self { replica, ..self.clone() }
+    }
+
+    /// Where it listens: a loopback address.
+    pub fn ip(&self) -> Ipv4Addr {
+        Ipv4Addr::new(127, 0, 0, 1 + self.replica)
+    }
+
+    /// Where the first replica serves gRPC: `https://localhost:PORT`.
     pub fn endpoint(&self) -> String {
         format!("https://localhost:{}", self.calls)
     }
 }
 
 impl Process {
-    /// Starts `program` with further flags, and returns when it is ready and holds its lease.
+    /// Starts `program` with further flags, and returns when it is ready and works for a part of the rigs.
     pub async fn start(
         plane: &ControlPlane,
         controller: Controller,
@@ -88,12 +102,14 @@ impl Process {
         let admin = free_port()?;
         let log = File::create(folder.path().join("log")).context("making a log")?;
         let mut command = mortal::command(program);
-        command.args(["--namespace", SYSTEM, "--pod-name", &format!("{name}-0")]);
+        let (replica, ip) = (address.replica, address.ip());
+        let pod = format!("{name}-{replica}");
+        command.args(["--namespace", SYSTEM, "--pod-name", &pod, "--pod-ip", &ip.to_string()]);
         command.args([
             "--admin-addr",
             &format!("127.0.0.1:{admin}"),
             "--grpc-addr",
-            &format!("127.0.0.1:{}", address.calls),
+            &format!("{ip}:{}", address.calls),
         ]);
         command.arg("--tls-dir").arg(tls).args(flags);
         command.env("KUBECONFIG", plane.kubeconfig_as(&install::user(controller))?);
@@ -108,7 +124,7 @@ impl Process {
         loop {
             let page = format!("http://127.0.0.1:{}/readyz", self.admin);
             let ready = http_client::send(Method::GET, &page, Vec::new()).await.is_ok();
-            if ready && self.metrics().await?.lines().any(|line| line == "gastown_lease_held 1") {
+            if ready && self.shards().await? > 0 {
                 return Ok(());
             }
             let ended = self.child.try_wait()?.map(|status| format!("ended with {status}"));
@@ -120,6 +136,13 @@ impl Process {
             }
             tokio::time::sleep(INTERVAL).await;
         }
+    }
+
+    /// On how many of the shards of rigs it works.
+    pub async fn shards(&self) -> Result<usize> {
+        let metrics = self.metrics().await?;
+        let held = metrics.lines().find_map(|line| line.strip_prefix("gastown_shards_held "));
+        Ok(held.and_then(|held| held.parse().ok()).unwrap_or_default())
     }
 
     /// The last lines of its log.

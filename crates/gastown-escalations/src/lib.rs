@@ -174,5 +174,6 @@ impl Escalations {
 
 fn settle(subject: &Subject, reason: &str) -> Request {
     let (namespace, cause) = (subject.namespace.clone(), subject.cause(reason));
-    Request::Settle(SettleRequest { namespace, cause, why: "the problem is over".to_owned() })
+    let (rig, why) = (subject.rig.clone(), "the problem is over".to_owned());
+    Request::Settle(SettleRequest { namespace, cause, why, rig })
 }

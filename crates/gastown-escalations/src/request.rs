@@ -18,10 +18,19 @@ pub enum Request {
     Settle(SettleRequest),
 }
 
+impl Request {
+    fn rig(&self) -> &str {
+        match self {
+            Self::Raise(request) => &request.rig,
+            Self::Settle(request) => &request.rig,
+        }
+    }
+}
+
 /// Sends a request to witness-ctl and waits for the answer; sending it again changes nothing there.
 /// The error is the reason why witness-ctl did not accept it.
 pub async fn send(witness: &Remote, request: &Request) -> Result<(), String> {
-    let channel = witness.channel().map_err(|e| e.to_string())?;
+    let channel = witness.channel(request.rig()).map_err(|e| e.to_string())?;
     let answer = grpc::retry(2, || {
         let mut client = WitnessClient::new(channel.clone());
         async move {

@@ -9,6 +9,6 @@ mod remote;
 mod retry;
 
 pub use bearer::Bearer;
-pub use holder::{Follow, Holder, elsewhere};
+pub use holder::{Follow, Holder, RIG, elsewhere, others, set_others};
 pub use remote::{AuthChannel, Ca, Error, Remote};
 pub use retry::retry;

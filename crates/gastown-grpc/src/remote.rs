@@ -1,5 +1,6 @@
 //! A connection to one of our servers.
 
+use std::collections::HashMap;
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -43,7 +44,7 @@ pub enum Ca {
 }
 
 /// One of our servers. It need not run yet: a channel connects when a request is made, and again
-/// when the connection is lost. Of several replicas the one is asked that serves.
+/// when the connection is lost. Of several replicas the one is asked that works for the rig.
 #[derive(Debug)]
 pub struct Remote {
     uri: String,
@@ -51,14 +52,14 @@ pub struct Remote {
     bearer: Bearer,
     deadline: Duration,
     holder: Holder,
-    current: Mutex<Option<Current>>,
+    /// The channels in use, by the replica at the other end.
+    current: Mutex<HashMap<Option<IpAddr>, Current>>,
 }
 
 /// A channel, and what it was made of.
 #[derive(Debug)]
 struct Current {
     ca: Vec<u8>,
-    to: Option<IpAddr>,
     channel: Channel,
 }
 
@@ -84,37 +85,49 @@ impl Remote {
         self
     }
 
-    /// The channel, which is replaced when the CA's certificate has changed, or another replica
-    /// serves. Cheap: ask for it before each request. Must be called in the async runtime.
-    pub fn channel(&self) -> Result<AuthChannel, Error> {
-        let (ca, to) = (self.certificate()?, self.holder.address());
+    /// The channel for requests about a rig, or about none (`""`). It is another one when the CA's
+    /// certificate has changed, or another replica works for the rig. Cheap: ask for it before each
+    /// request. Must be called in the async runtime.
+    pub fn channel(&self, rig: &str) -> Result<AuthChannel, Error> {
+        self.channel_to(rig, self.holder.address(rig))
+    }
+
+    /// The channel to the replica at this address, or to any.
+    pub fn channel_at(&self, to: Option<IpAddr>) -> Result<AuthChannel, Error> {
+        self.channel_to("", to)
+    }
+
+    fn channel_to(&self, rig: &str, to: Option<IpAddr>) -> Result<AuthChannel, Error> {
+        let ca = self.certificate()?;
         let mut current = self.current.lock();
-        let channel = match current.as_ref() {
-            Some(same) if same.ca == ca && same.to == to => same.channel.clone(),
+        let channel = match current.get(&to) {
+            Some(same) if same.ca == ca => same.channel.clone(),
             _ => {
+                // A replica that has gone needs no channel any more.
+                current.retain(|at, _| at.is_none_or(|address| self.holder.knows(address)));
                 let channel = self.endpoint(&ca, to, CONNECT_TIMEOUT)?.connect_lazy();
-                *current = Some(Current { ca, to, channel: channel.clone() });
+                current.insert(to, Current { ca, channel: channel.clone() });
                 channel
             }
         };
-        Ok(self.service(channel, to))
+        Ok(self.service(channel, rig, to))
     }
 
-    fn service(&self, channel: Channel, to: Option<IpAddr>) -> AuthChannel {
-        let follow = Follow::new(channel, to, self.holder.clone());
+    fn service(&self, channel: Channel, rig: &str, to: Option<IpAddr>) -> AuthChannel {
+        let follow = Follow::new(channel, rig, to, self.holder.clone());
         InterceptedService::new(follow, self.bearer.clone())
     }
 
-    /// A new connection, made now within `timeout`: for a stream that lives as long as it.
-    pub async fn connect(&self, timeout: Duration) -> Result<AuthChannel, Error> {
-        let to = self.holder.address();
+    /// A new connection, made now within `timeout`: for a stream about a rig that lives as long as it.
+    pub async fn connect(&self, rig: &str, timeout: Duration) -> Result<AuthChannel, Error> {
+        let to = self.holder.address(rig);
         let endpoint = self.endpoint(&self.certificate()?, to, timeout)?;
         let connected = endpoint.connect().await;
         let channel = connected.map_err(|error| {
-            self.holder.failed(to);
+            self.holder.failed(rig, to);
             Error::Connect(self.uri.clone(), error)
         })?;
-        Ok(self.service(channel, to))
+        Ok(self.service(channel, rig, to))
     }
 
     fn certificate(&self) -> Result<Vec<u8>, Error> {

@@ -1,9 +1,11 @@
 //! Runs a reconcile function on the objects of a store: with bounded concurrency, back-off for each
-//! object that no other object's changes cut short, and only while the process holds the lease.
+//! object that no other object's changes cut short, and only while the object's shard is this
+//! process's.
 //!
 //! kube's own queue is not used: there an event ends a back-off, and a reconcile that waits for a
 //! slow neighbour keeps its place.
 
+use std::borrow::Cow;
 use std::collections::HashMap;
 use std::fmt::Debug;
 use std::future::Future;
@@ -29,6 +31,7 @@ use crate::places;
 use crate::queue::{Ended, Mark, Queue};
 use crate::runtime::Runtime;
 use crate::sentence;
+use crate::shards;
 use crate::stalled::{self, Conditions};
 use crate::watch::{Triggers, Wanted};
 
@@ -141,6 +144,8 @@ pub struct Controller<K: Resource<DynamicType = ()> + 'static> {
     pub own: Arc<OwnWrites<K>>,
     /// Which of them to reconcile next.
     pub triggers: Triggers<K>,
+    /// The rig of an object: whose shard it is in.
+    pub rig: fn(&K) -> Cow<'_, str>,
     /// Where they have their conditions, if the condition `Stalled` is to show there why an
     /// action fails.
     pub conditions: Option<Conditions<K>>,
@@ -153,9 +158,8 @@ impl<K> Controller<K>
 where
     K: Resource<DynamicType = ()> + Clone + Debug + Send + Sync + 'static,
 {
-    /// Reconciles until the runtime drains, and returns when running work has ended. Whenever the
-    /// lease is acquired every object of the store is reconciled; when it is lost, running
-    /// reconciles are aborted.
+    /// Reconciles until the runtime drains, and returns when running work has ended. Whenever a shard
+    /// is taken all its objects are reconciled; when it is lost, its running reconciles are aborted.
     pub async fn run<Ctx, F, Fut, E>(self, runtime: &Runtime, ctx: Arc<Ctx>, reconcile: F)
     where
         Ctx: Send + Sync + 'static,
@@ -163,51 +167,18 @@ where
         Fut: Future<Output = Result<Action, E>> + Send + 'static,
         E: Classify,
     {
-        let Self { name, store, own, mut triggers, conditions } = self;
+        let Self { name, store, own, mut triggers, rig, conditions } = self;
         let start = move |object| reconcile(object, ctx.clone());
-        let step = Step { name, runtime: runtime.clone(), store, own, start, conditions };
-        let step = Arc::new(step);
-        loop {
-            if !may_start(runtime, &mut triggers).await {
-                return;
-            }
-            let objects = step.store.len();
-            tracing::info!(controller = name, objects, "reconciling under the lease");
-            tokio::select! {
-                // Ends only after a drain, when the last running reconcile has ended.
-                () = Term::new(step.clone()).run(&mut triggers) => return,
-                () = runtime.leadership.lost() => tracing::warn!(controller = name, "the lease is lost: running work is aborted"),
-            }
-        }
-    }
-}
-
-/// Waits until the process is ready and holds the lease; false when it drains before.
-async fn may_start<K: Resource<DynamicType = ()>>(
-    runtime: &Runtime,
-    triggers: &mut Triggers<K>,
-) -> bool {
-    // Without the lease references are dropped: acquiring it reconciles every object anyway.
-    let standby = async {
-        while triggers.recv().await.is_some() {}
-        std::future::pending::<()>().await;
-    };
-    let acquired = async {
-        runtime.readiness.ready().await;
-        runtime.leadership.acquired().await
-    };
-    tokio::select! {
-        () = runtime.drain.cancelled() => false,
-        _ = acquired => true,
-        () = standby => false,
+        let step = Step { name, runtime: runtime.clone(), store, own, start, rig, conditions };
+        Round::new(Arc::new(step)).run(&mut triggers).await;
     }
 }
 
 /// A future of a slot, while there is something to do with it.
 type Acquiring = Fuse<BoxFuture<'static, Result<OwnedSemaphorePermit, AcquireError>>>;
 
-/// The work under one term of the lease. Dropping it aborts running reconciles.
-struct Term<K: Resource<DynamicType = ()> + 'static, F> {
+/// The objects that are to be reconciled, and those that are. Dropping it aborts the latter.
+struct Round<K: Resource<DynamicType = ()> + 'static, F> {
     step: Arc<Step<K, F>>,
     queue: Queue<ObjectRef<K>>,
     /// How many reconciles run at a time; those that wait for a slow call do not count.
@@ -216,7 +187,7 @@ struct Term<K: Resource<DynamicType = ()> + 'static, F> {
     objects: HashMap<tokio::task::Id, ObjectRef<K>>,
 }
 
-impl<K, F, Fut, E> Term<K, F>
+impl<K, F, Fut, E> Round<K, F>
 where
     K: Resource<DynamicType = ()> + Clone + Debug + Send + Sync + 'static,
     F: Fn(Arc<K>) -> Fut + Send + Sync + 'static,
@@ -236,8 +207,10 @@ where
 
     async fn run(mut self, triggers: &mut Triggers<K>) {
         let drain = self.step.runtime.drain.clone();
-        self.add(Wanted::All);
-        let (mut open, mut acquiring): (bool, Acquiring) = (true, Fuse::terminated());
+        let mut shards = self.step.runtime.shards.changes();
+        let readiness = self.step.runtime.readiness.clone();
+        let (mut ready, mut open) = (false, true);
+        let mut acquiring: Acquiring = Fuse::terminated();
         while !(drain.is_cancelled() && self.running.is_empty()) {
             let now = Instant::now();
             let next = self.queue.next().filter(|_| !drain.is_cancelled());
@@ -250,8 +223,12 @@ where
             }
             tokio::select! {
                 () = drain.cancelled(), if !drain.is_cancelled() => {}
+                () = readiness.ready(), if !ready => ready = true,
+                taken = shards.taken(), if ready => self.take(&taken),
                 wanted = triggers.recv(), if open => match wanted {
-                    Some(wanted) => self.add(wanted),
+                    Some(wanted) if ready => self.add(wanted),
+                    // The store is not complete yet, and no shard was taken.
+                    Some(_) => {}
                     None => open = false,
                 },
                 Some(ended) = self.running.join_next_with_id() => self.ended(ended),
@@ -261,21 +238,37 @@ where
         }
     }
 
-    /// Queues what is wanted.
+    /// Queues the objects of shards that were taken.
+    fn take(&mut self, shards: &[usize]) {
+        let objects = self.add_all(|shard| shards.contains(&shard));
+        tracing::info!(controller = self.step.name, objects, ?shards, "shards were taken");
+    }
+
+    /// Queues what is wanted, of the shards that are ours: when one is taken, all its objects are.
     fn add(&mut self, wanted: Wanted<K>) {
-        let now = Instant::now();
-        let Self { queue, step, .. } = self;
+        let held = self.step.runtime.shards.clone();
         match wanted {
             Wanted::One(key, within) => {
-                let mark = || step.store.get(&key).map_or_else(Mark::default, |o| mark(&*o));
-                queue.changed(&key, mark, now + within);
-            }
-            Wanted::All => {
-                for object in step.store.state() {
-                    queue.changed(&ObjectRef::from_obj(&*object), || mark(&*object), now);
+                let Some(object) = self.step.store.get(&key) else { return };
+                if held.term(self.step.shard(&object)).is_some() {
+                    self.queue.changed(&key, || mark(&*object), Instant::now() + within);
                 }
             }
+            Wanted::All => {
+                self.add_all(|shard| held.term(shard).is_some());
+            }
         }
+    }
+
+    fn add_all(&mut self, is_wanted: impl Fn(usize) -> bool) -> usize {
+        let (now, mut added) = (Instant::now(), 0);
+        for object in self.step.store.state() {
+            if is_wanted(self.step.shard(&object)) {
+                self.queue.changed(&ObjectRef::from_obj(&*object), || mark(&*object), now);
+                added += 1;
+            }
+        }
+        added
     }
 
     /// Starts the reconcile of the object whose turn it is.
@@ -322,7 +315,14 @@ struct Step<K: Resource<DynamicType = ()> + 'static, F> {
     store: Store<K>,
     own: Arc<OwnWrites<K>>,
     start: F,
+    rig: fn(&K) -> Cow<'_, str>,
     conditions: Option<Conditions<K>>,
+}
+
+impl<K: Resource<DynamicType = ()> + 'static, F> Step<K, F> {
+    fn shard(&self, object: &K) -> usize {
+        shards::of(&(self.rig)(object))
+    }
 }
 
 impl<K, F, Fut, E> Step<K, F>
@@ -348,15 +348,18 @@ where
             name = meta.name,
             generation = meta.generation
         );
-        if self.runtime.leadership.held().is_none() {
+        let Some(work) = self.runtime.shards.enter(&(self.rig)(&object)) else {
             return Ended::Well(None);
-        }
+        };
         let Some(object) = self.own.newest(object) else { return Ended::Well(None) };
         let (started, about) = (Instant::now(), object.clone());
         // A task of its own: a panic ends only this reconcile, and dropping the handle aborts it.
         let reconcile = places::with_slot(slots, slot, (self.start)(object));
         let task = AbortOnDropHandle::new(tokio::spawn(reconcile.instrument(span.clone())));
-        let result = task.await;
+        let Some(result) = work.run(task).await else {
+            span.in_scope(|| tracing::warn!("the shard was lost: a reconcile is aborted"));
+            return Ended::Well(None);
+        };
         let seconds = started.elapsed().as_secs_f64();
         let metrics = &self.runtime.metrics;
         let labels = ControllerLabels { controller: self.name };

@@ -3,13 +3,14 @@
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use k8s_openapi::api::core::v1::ConfigMap;
+use kube::ResourceExt as _;
 use kube::runtime::reflector::store::Writer;
 use kube::runtime::watcher::Event;
 
 use super::*;
-use crate::lease::Leadership;
 use crate::metrics::Metrics;
 use crate::places::Places;
+use crate::shards::Shards;
 use crate::testing;
 use crate::watch::{Trigger, triggers};
 
@@ -45,12 +46,13 @@ impl World {
         for name in names {
             writer.apply_watcher_event(&Event::Apply(testing::config_map(name, 1)));
         }
-        let runtime = testing::runtime(Leadership::always("test"), Metrics::default());
+        let runtime = testing::runtime(Shards::all(), Metrics::default());
         let controller = Controller {
             name: "test",
             store: writer.as_reader(),
             own: Arc::default(),
             triggers,
+            rig: |object| object.name_any().into(),
             conditions: None,
         };
         let running = runtime.clone();

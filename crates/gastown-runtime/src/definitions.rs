@@ -121,8 +121,8 @@ mod tests {
     use serde_json::{Value, json};
 
     use super::*;
-    use crate::lease::Leadership;
     use crate::metrics::Metrics;
+    use crate::shards::Shards;
 
     fn needed(minimum: u32) -> Needed {
         Needed { definition: "polecats.gastown.gastown.io".into(), minimum }
@@ -158,8 +158,8 @@ mod tests {
             }
         });
         let client = kube::Client::new(fake, "ns");
-        let leadership = Leadership::always("a");
-        (crate::testing::with_client(client, leadership, Metrics::default()), answer)
+        let shards = Shards::all();
+        (crate::testing::with_client(client, shards, Metrics::default()), answer)
     }
 
     #[tokio::test(start_paused = true)]

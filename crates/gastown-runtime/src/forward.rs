@@ -1,4 +1,4 @@
-//! Requests that another replica answers: one that does not hold the lease sends them on, for clients
+//! Requests that another replica answers: one that does not work for the rig sends them on, for clients
 //! that know a single address, such as git.
 
 use std::io;
@@ -17,7 +17,7 @@ use rustls_pki_types::{CertificateDer, ServerName};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 
-use crate::lease::Leadership;
+use crate::shards::Shards;
 
 /// Marks a request that was sent on: it is not sent on again.
 const FORWARDED: HeaderName = HeaderName::from_static("gastown-forwarded");
@@ -33,10 +33,10 @@ const OF_A_CONNECTION: [HeaderName; 6] = [
     HeaderName::from_static("keep-alive"),
 ];
 
-/// The way to the replica that holds the lease.
+/// The way to the replica that works for a rig.
 #[derive(Clone, Debug)]
 pub struct Forward {
-    leadership: Leadership,
+    shards: Shards,
     ca: PathBuf,
     name: ServerName<'static>,
     port: u16,
@@ -59,23 +59,22 @@ enum Error {
 
 impl Forward {
     /// All replicas serve at this port, with a certificate for `name` by the CA in `tls_dir`.
-    pub fn new(
-        leadership: Leadership,
-        tls_dir: &Path,
-        name: ServerName<'static>,
-        port: u16,
-    ) -> Self {
-        Self { leadership, ca: tls_dir.join("ca.crt"), name, port }
+    pub fn new(shards: Shards, tls_dir: &Path, name: ServerName<'static>, port: u16) -> Self {
+        Self { shards, ca: tls_dir.join("ca.crt"), name, port }
     }
 
-    /// The answer of the replica that holds the lease, or 503; the request itself when that is this
+    /// The answer of the replica that works for this rig, or 503; the request itself when that is this
     /// one.
-    pub async fn or_here(&self, request: Request<Body>) -> Result<Request<Body>, Response<Body>> {
-        if self.leadership.held().is_some() {
+    pub async fn or_here(
+        &self,
+        rig: &str,
+        request: Request<Body>,
+    ) -> Result<Request<Body>, Response<Body>> {
+        if self.shards.held(rig).is_some() {
             return Ok(request);
         }
         let unavailable = |why: String| (StatusCode::SERVICE_UNAVAILABLE, why).into_response();
-        let to = self.leadership.elsewhere();
+        let (_, to) = self.shards.other(rig);
         let Some(to) = to.filter(|_| !request.headers().contains_key(FORWARDED)) else {
             let why = "this replica does not serve, and does not know which one does";
             return Err(unavailable(why.to_owned()));

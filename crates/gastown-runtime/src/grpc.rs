@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-pub use gastown_grpc::{AuthChannel, Holder, Remote, retry};
+pub use gastown_grpc::{AuthChannel, Holder, Remote, others, retry, set_others};
 use tokio::net::TcpListener;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::body::Body;
@@ -21,6 +21,7 @@ use tracing::Instrument as _;
 
 use crate::auth::{self, Identity, TokenReviewer};
 use crate::runtime::Runtime;
+use crate::shards::Work;
 use crate::telemetry;
 use crate::tls::{self, Tls};
 
@@ -73,7 +74,8 @@ pub enum Error {
 
 /// Serves `routes`, health and reflection until the runtime drains and running calls have ended.
 /// Every call except those of the health service needs a token; the caller's [`Identity`] is in the
-/// request's extensions. Calls of `routes` are answered while this process holds the lease.
+/// request's extensions. Calls of `routes` are answered while this process works for the rig that they are
+/// about, or for any where they do not name one.
 pub async fn serve(
     listener: TcpListener,
     tls: &Tls,
@@ -106,18 +108,21 @@ pub async fn serve(
         .map_err(Error::Serve)
 }
 
-/// Why this process does not answer, when another one does.
-fn not_here(runtime: &Runtime) -> Option<Status> {
-    if runtime.serves() {
-        return None;
-    }
-    let (name, address) = (runtime.leadership.holder(), runtime.leadership.elsewhere());
+/// Begins work for a rig on behalf of a caller; an error that names the replica that works for it,
+/// when this one does not.
+pub fn enter(runtime: &Runtime, rig: &str) -> Result<Work, Status> {
+    runtime.enter(rig).ok_or_else(|| elsewhere(runtime, rig))
+}
+
+/// Why this process does not answer about a rig.
+pub fn elsewhere(runtime: &Runtime, rig: &str) -> Status {
+    let (name, address) = runtime.shards.other(rig);
     let message = format!(
-        "this replica of {} does not serve; the one that does is {}",
+        "this replica of {} does not serve rig {rig}; the one that does is {}",
         runtime.controller,
         name.as_deref().unwrap_or("not known")
     );
-    Some(gastown_grpc::elsewhere(message, address))
+    gastown_grpc::elsewhere(message, address)
 }
 
 /// Puts the caller's [`Identity`] into each request, or refuses it.
@@ -172,8 +177,11 @@ where
         }
         let call = async move {
             let is_ours = !path.starts_with(HEALTH) && !path.starts_with(REFLECTION);
-            if let Some(elsewhere) = not_here(&runtime).filter(|_| is_ours) {
-                return Ok(elsewhere.into_http());
+            // Before the token is reviewed: a replica that works for no rig asks for nothing.
+            let rig = request.headers().get(gastown_grpc::RIG).and_then(|v| v.to_str().ok());
+            let is_here = rig.map_or(runtime.shards.serves_any(), |rig| runtime.serves(rig));
+            if is_ours && !is_here {
+                return Ok(elsewhere(&runtime, rig.unwrap_or_default()).into_http());
             }
             if !path.starts_with(HEALTH) {
                 match authorize(&reviewer, &policy, &path, request.headers()).await {

@@ -1,466 +1,570 @@
-//! Leader election: a `coordination.k8s.io` Lease, acquired by compare-and-swap.
+//! The Leases by which replicas divide the rigs among them: reading, watching and writing them.
 //!
-//! Nobody compares clocks. A holder trusts its lease for [`Config::renew_deadline`] after it *sent*
-//! the last renewal that succeeded; a candidate takes over when it has *seen no change* for
-//! [`Config::duration`]; each on its own monotonic clock. The second time is longer than the first,
-//! so at most one process believes that it holds the lease.
-//!
-//! The lease has its holder's address, which a replica that does not hold it answers with.
+//! What is decided, and why no two replicas ever work for one rig, is in [`crate::member`].
 
-use std::future::Future;
+use std::collections::{BTreeMap, HashMap};
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use gastown_api::names::annotation;
+use futures::StreamExt as _;
+use gastown_api::names::{annotation, label};
 use jiff::Timestamp;
 use k8s_openapi::api::coordination::v1::{Lease, LeaseSpec};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::MicroTime;
-use kube::api::{ObjectMeta, PostParams};
+use kube::api::{ListParams, ObjectMeta, PostParams, WatchEvent, WatchParams};
 use kube::{Api, ResourceExt as _};
-use tokio::sync::watch;
+use tokio::sync::{Notify, mpsc, watch};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
+use crate::admin::Readiness;
 use crate::jitter::jittered;
+use crate::member::{
+    Member, Owners, Place, Replica, SEATS, SHARDS, Seat, Table, Times, Value, Write,
+};
 use crate::metrics::Metrics;
+use crate::own_writes::resource_version;
+use crate::shards::{Running, Shards, State};
 
-/// Which lease a process wants, and how fast it acts.
+/// A request is given up after this long: there must be time for another one before a seat that is
+/// not renewed is not trusted any more.
+const TIMEOUT: Duration = Duration::from_secs(2);
+/// A renewal that the watch has not shown after this long makes it begin anew.
+const ECHO: Duration = Duration::from_secs(3);
+/// The time between two lists while they fail, and between two looks at a seat that may be held by a
+/// replica that knows no shards.
+const RETRY: Duration = Duration::from_secs(2);
+/// How long a replica that ends tries to hand over what it still has.
+const LAST_WORDS: Duration = Duration::from_secs(3);
+/// The server ends a watch after this long.
+const WATCH_SECONDS: u32 = 290;
+/// What seat 0 promises to replicas of version 0.1.0, which wait no longer than this.
+const FIRST_SECONDS: i32 = 60;
+
+/// Whose Leases they are, and who takes part.
 #[derive(Clone, Debug)]
 pub struct Config {
-    /// The lease's namespace.
+    /// The Leases' namespace.
     pub namespace: String,
-    /// The lease's name.
-    pub name: String,
-    /// The name of this process in the lease.
+    /// The controller; the Leases' names begin with `gastown-` and this.
+    pub controller: String,
+    /// The name of this process, see [`crate::args::RuntimeArgs::identity`].
     pub identity: String,
     /// The address at which this process serves.
     pub address: Option<IpAddr>,
-    /// A lease that is unchanged for this long is free.
-    pub duration: Duration,
-    /// A holder stops trusting its lease this long after its last successful renewal. Less than
-    /// `duration`.
-    pub renew_deadline: Duration,
-    /// The time between two successful renewals.
-    pub renew: Duration,
-    /// The time between two attempts of a candidate.
-    pub retry: Duration,
 }
 
-impl Config {
-    /// The usual times: duration 30 s, renew deadline 15 s, renewal every 10 s, retry every 2 s.
-    pub fn new(namespace: &str, name: &str, identity: &str) -> Self {
-        Self {
-            namespace: namespace.to_owned(),
-            name: name.to_owned(),
-            identity: identity.to_owned(),
-            address: None,
-            duration: Duration::from_secs(30),
-            renew_deadline: Duration::from_secs(15),
-            renew: Duration::from_secs(10),
-            retry: Duration::from_secs(2),
+/// When a replica takes part.
+#[derive(Clone, Debug, Default)]
+pub struct Phases {
+    /// It is ready to work.
+    pub ready: CancellationToken,
+    /// Nothing new begins: shards are handed over as their work ends.
+    pub drain: CancellationToken,
+    /// All work has ended.
+    pub ended: CancellationToken,
+}
+
+impl Phases {
+    /// Enters the first two phases when the process does.
+    pub(crate) async fn follow(self, readiness: Readiness, drain: CancellationToken) {
+        tokio::select! {
+            () = readiness.ready() => self.ready.cancel(),
+            () = drain.cancelled() => {}
         }
+        drain.cancelled().await;
+        self.drain.cancel();
     }
 }
 
-/// The state of the lease, as this process knows it.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct LeaseState {
-    /// The holder's name; empty when no holder is known.
-    pub holder: String,
-    /// Where the holder serves, if the lease has it.
-    pub address: Option<IpAddr>,
-    /// How many times the holder changed: the fencing token of external effects.
-    pub transitions: i32,
-    /// Until when the holder may act; in the past when another process is the holder.
-    pub valid_until: Instant,
-}
-
-/// Whether this process holds the lease. Clones share.
-#[derive(Clone, Debug)]
-pub struct Leadership {
-    identity: Arc<str>,
-    state: watch::Receiver<Arc<LeaseState>>,
-}
-
-impl Leadership {
-    /// Leadership that is always held, for a process without competitors: a test, a tool.
-    pub fn always(identity: &str) -> Self {
-        Self::fixed(identity, identity, None)
-    }
-
-    /// Leadership that another process holds for good, for a test of a stand-by.
-    pub fn of(holder: &str, address: IpAddr) -> Self {
-        Self::fixed("", holder, Some(address))
-    }
-
-    fn fixed(identity: &str, holder: &str, address: Option<IpAddr>) -> Self {
-        // Thirty years: tokio's clock has no infinity.
-        let valid_until = Instant::now() + Duration::from_secs(86_400 * 365 * 30);
-        let (sender, state) = watch::channel(Arc::new(LeaseState {
-            holder: holder.to_owned(),
-            address,
-            transitions: 0,
-            valid_until,
-        }));
-        // The sender lives as long as the process: a closed channel would mean a lost lease.
-        std::mem::forget(sender);
-        Self { identity: identity.into(), state }
-    }
-
-    /// The fencing token while this process holds the lease, else none. To be checked before each
-    /// write.
-    pub fn held(&self) -> Option<i32> {
-        let state = self.state.borrow();
-        (*state.holder == *self.identity && Instant::now() < state.valid_until)
-            .then_some(state.transitions)
-    }
-
-    /// The holder's name, if it is known.
-    pub fn holder(&self) -> Option<String> {
-        let holder = self.state.borrow().holder.clone();
-        (!holder.is_empty()).then_some(holder)
-    }
-
-    /// Where the process serves that holds the lease, when it is another one and the lease has it.
-    pub fn elsewhere(&self) -> Option<IpAddr> {
-        let state = self.state.borrow();
-        state.address.filter(|_| *state.holder != *self.identity)
-    }
-
-    /// Waits until this process holds the lease; returns the fencing token.
-    pub async fn acquired(&self) -> i32 {
-        let mut state = self.state.clone();
-        loop {
-            if let Some(transitions) = self.held() {
-                return transitions;
-            }
-            if state.changed().await.is_err() {
-                std::future::pending::<()>().await;
-            }
-        }
-    }
-
-    /// Waits until this process does not hold the lease: it was released, taken over, or ran out.
-    pub async fn lost(&self) {
-        let mut state = self.state.clone();
-        while self.held().is_some() {
-            let until = state.borrow_and_update().valid_until;
-            tokio::select! {
-                () = tokio::time::sleep_until(until) => {}
-                changed = state.changed() => if changed.is_err() { return },
-            }
-        }
-    }
-}
-
-/// Why an attempt to acquire or renew failed.
+/// Why a replica does not take part any more.
 #[derive(Debug, thiserror::Error)]
-enum Error {
-    #[error("reading or writing the lease")]
-    Api(#[source] Box<kube::Error>),
-    #[error("the API server did not answer within {0:?}")]
-    Timeout(Duration),
+pub enum Error {
+    /// Another replica divides the rigs into another number of shards.
+    #[error("taking part with the other replicas: {0}")]
+    Disagreement(String),
 }
 
-impl From<kube::Error> for Error {
-    fn from(error: kube::Error) -> Self {
-        Self::Api(Box::new(error))
-    }
-}
-
-/// Starts the task that acquires and renews the lease until `stop` is cancelled, and then releases
-/// it.
+/// Starts the task that takes part in the division of the rigs, until all work has ended and
+/// everything is handed over.
 pub fn spawn(
     client: kube::Client,
-    config: Config,
+    config: &Config,
     metrics: &Metrics,
-    stop: CancellationToken,
-) -> (Leadership, tokio::task::JoinHandle<()>) {
-    let unknown = LeaseState {
-        holder: String::new(),
-        address: None,
-        transitions: 0,
-        valid_until: Instant::now(),
-    };
-    let (sender, state) = watch::channel(Arc::new(unknown));
-    let leadership = Leadership { identity: config.identity.as_str().into(), state };
+    phases: Phases,
+) -> (Shards, tokio::task::JoinHandle<Result<(), Error>>) {
+    let times = Times::default();
+    let times = Times { renew: jittered(times.renew * 19 / 20), ..times };
+    let now = Instant::now();
+    let member = Member::new(&config.identity, config.address, times, fastrand::u64(..), now);
+    let (sender, state) = watch::channel(Arc::new(state(&member, now)));
+    let running = Arc::new(Running::default());
+    let shards = Shards::new(state, running.clone());
     let api = Api::namespaced(client, &config.namespace);
+    let names = Names::new(&config.controller);
     let elector = Elector {
         api,
-        config,
+        names,
+        member,
+        objects: HashMap::new(),
         sender,
-        seen: None,
-        gone: None,
-        ours: false,
+        running,
+        relist: Arc::default(),
         metrics: metrics.clone(),
     };
-    (leadership, tokio::spawn(elector.run(stop)))
+    (shards, tokio::spawn(elector.run(phases)))
 }
 
-/// The task that acquires and renews the lease.
+fn state(member: &Member, now: Instant) -> State {
+    let valid_until = member.valid_until(now).unwrap_or(now);
+    State { shares: member.shares(now), valid_until, others: member.others(now) }
+}
+
+/// What the Leases of a controller are called.
+#[derive(Clone, Debug)]
+struct Names {
+    controller: String,
+    seats: Vec<String>,
+    table: String,
+}
+
+impl Names {
+    fn new(controller: &str) -> Self {
+        let first = format!("gastown-{controller}");
+        let seat = |number| if number == 0 { first.clone() } else { format!("{first}-{number}") };
+        Self {
+            controller: controller.to_owned(),
+            seats: (0..SEATS).map(seat).collect(),
+            table: format!("{first}-shards"),
+        }
+    }
+
+    fn place(&self, name: &str) -> Option<Place> {
+        if name == self.table {
+            return Some(Place::Table);
+        }
+        self.seats.iter().position(|seat| seat == name).map(Place::Seat)
+    }
+
+    fn of(&self, place: Place) -> &str {
+        match place {
+            Place::Seat(number) => &self.seats[number],
+            Place::Table => &self.table,
+        }
+    }
+
+    fn selector(&self) -> String {
+        format!("{}={}", label::REPLICAS_OF, self.controller)
+    }
+}
+
+/// What the watch shows.
+enum Event {
+    /// All Leases, at this version.
+    Listed(u64, Vec<Lease>),
+    /// A Lease as it is now, or as it was when it was deleted.
+    Changed { lease: Box<Lease>, deleted: bool },
+    /// Nothing else happened up to this version.
+    UpTo(u64),
+    /// Seat 0 was read apart.
+    First(Box<Lease>),
+}
+
+/// Lists and watches the Leases, forever. They have a label, but for one of a replica that knows no
+/// shards: while seat 0 has none it is read by its name.
+struct Watcher {
+    api: Api<Lease>,
+    names: Names,
+    events: mpsc::Sender<Event>,
+    relist: Arc<Notify>,
+}
+
+impl Watcher {
+    async fn run(self) {
+        loop {
+            if let Err(error) = self.list_and_watch().await {
+                tracing::warn!(
+                    error = &error as &dyn std::error::Error,
+                    "the leases of the replicas cannot be watched; again in {RETRY:?}"
+                );
+                tokio::time::sleep(RETRY).await;
+            }
+            if self.events.is_closed() {
+                return;
+            }
+        }
+    }
+
+    async fn list_and_watch(&self) -> kube::Result<()> {
+        let params = ListParams::default().labels(&self.names.selector());
+        let listed = self.api.list(&params);
+        let Ok(listed) = tokio::time::timeout(TIMEOUT, listed).await else { return Ok(()) };
+        let listed = listed?;
+        let mut at = listed.metadata.resource_version.clone().unwrap_or_default();
+        let mut leases = listed.items;
+        let is_first = |lease: &Lease| lease.name_any() == self.names.seats[0];
+        let mut has_first = leases.iter().any(is_first);
+        if !has_first {
+            leases.extend(self.read_first().await?);
+        }
+        self.send(Event::Listed(at.parse().unwrap_or_default(), leases)).await;
+        let params = WatchParams::default().labels(&self.names.selector()).timeout(WATCH_SECONDS);
+        loop {
+            let mut events = self.api.watch(&params, &at).await?.boxed();
+            loop {
+                let event = tokio::select! {
+                    event = events.next() => event,
+                    () = self.relist.notified() => return Ok(()),
+                    () = tokio::time::sleep(RETRY), if !has_first => {
+                        if let Some(first) = self.read_first().await? {
+                            self.send(Event::First(Box::new(first))).await;
+                        }
+                        continue;
+                    }
+                };
+                let Some(event) = event else { break };
+                let event = match event? {
+                    WatchEvent::Added(lease) | WatchEvent::Modified(lease) => {
+                        has_first |= is_first(&lease);
+                        Event::Changed { lease: Box::new(lease), deleted: false }
+                    }
+                    WatchEvent::Deleted(lease) => {
+                        has_first &= !is_first(&lease);
+                        Event::Changed { lease: Box::new(lease), deleted: true }
+                    }
+                    WatchEvent::Bookmark(mark) => {
+                        at = mark.metadata.resource_version;
+                        Event::UpTo(at.parse().unwrap_or_default())
+                    }
+                    // The version is too old.
+                    WatchEvent::Error(_) => return Ok(()),
+                };
+                if let Event::Changed { lease, .. } = &event {
+                    at = lease.resource_version().unwrap_or_default();
+                }
+                self.send(event).await;
+            }
+            if self.events.is_closed() {
+                return Ok(());
+            }
+        }
+    }
+
+    async fn read_first(&self) -> kube::Result<Option<Lease>> {
+        match tokio::time::timeout(TIMEOUT, self.api.get_opt(&self.names.seats[0])).await {
+            Ok(first) => first,
+            Err(_) => Ok(None),
+        }
+    }
+
+    async fn send(&self, event: Event) {
+        // It is closed when the elector has ended.
+        let _ = self.events.send(event).await;
+    }
+}
+
+/// The task that takes part.
 struct Elector {
     api: Api<Lease>,
-    config: Config,
-    sender: watch::Sender<Arc<LeaseState>>,
-    /// The object as last read or written, and since when it has been unchanged.
-    seen: Option<(Lease, Instant)>,
-    /// What was seen last of a lease that does not exist any more.
-    gone: Option<(Lease, Instant)>,
-    /// Whether this process wrote the object in `seen`.
-    ours: bool,
+    names: Names,
+    member: Member,
+    /// The Leases as last seen: what is not ours in them stays when they are written.
+    objects: HashMap<Place, Lease>,
+    sender: watch::Sender<Arc<State>>,
+    running: Arc<Running>,
+    relist: Arc<Notify>,
     metrics: Metrics,
 }
 
 impl Elector {
-    async fn run(mut self, stop: CancellationToken) {
+    async fn run(mut self, phases: Phases) -> Result<(), Error> {
+        let Phases { ready, drain, ended } = phases;
+        tokio::select! {
+            () = ready.cancelled() => {}
+            () = ended.cancelled() => return Ok(()),
+        }
+        let (events, mut seen) = mpsc::channel(256);
+        let (api, names) = (self.api.clone(), self.names.clone());
+        let watcher = Watcher { api, names, events, relist: self.relist.clone() };
+        let watcher = tokio_util::task::AbortOnDropHandle::new(tokio::spawn(watcher.run()));
+        let (mut is_leaving, mut last) = (false, None);
         loop {
-            let held = self.step().await;
-            self.metrics.lease_held.set(i64::from(held));
-            // A holder whose renewal has failed has little time left.
-            let retry = if self.still_valid() { self.config.retry / 4 } else { self.config.retry };
-            let wait = jittered(if held { self.config.renew } else { retry });
+            while let Ok(event) = seen.try_recv() {
+                self.see(event);
+            }
+            let now = Instant::now();
+            if drain.is_cancelled() && !is_leaving {
+                is_leaving = true;
+                self.member.leave();
+            }
+            if ended.is_cancelled() {
+                last = last.or(Some(now + LAST_WORDS));
+            }
+            self.publish(now);
+            if let Some(why) = self.member.disagreement(now) {
+                return Err(Error::Disagreement(why));
+            }
+            if (ended.is_cancelled() && self.member.has_left()) || last.is_some_and(|at| at <= now)
+            {
+                break;
+            }
+            let idle = self.running.idle();
+            if let Some(write) = self.member.decide(&idle, now) {
+                // What it hands over is not ours from now on, whenever the answer comes.
+                self.publish(now);
+                self.write(write).await;
+                continue;
+            }
+            self.publish(now);
+            let next = self.member.next(now);
+            let echo = self.member.unshown_since().map(|sent| sent + ECHO);
             tokio::select! {
-                () = tokio::time::sleep(wait) => {}
-                () = stop.cancelled() => break,
+                Some(event) = seen.recv() => self.see(event),
+                () = self.running.idle.notified() => {}
+                () = drain.cancelled(), if !is_leaving => {}
+                () = ended.cancelled(), if last.is_none() => {}
+                () = at(next.into_iter().chain(last).min()) => {}
+                () = at(echo) => {
+                    self.member.asked_again(Instant::now());
+                    self.relist.notify_one();
+                }
             }
         }
-        self.release().await;
+        drop(watcher);
         self.metrics.lease_held.set(0);
-    }
-
-    /// One attempt; true when this process holds the lease after it.
-    async fn step(&mut self) -> bool {
-        let attempt = self.attempt().await;
-        match attempt {
-            Ok(held) => held,
-            Err(error) => {
-                // It is not known whether the failed request had an effect: read before the next
-                // write.
-                self.ours = false;
-                tracing::warn!(
-                    lease = self.config.name,
-                    error = &error as &dyn std::error::Error,
-                    "the lease could not be acquired or renewed"
-                );
-                false
-            }
-        }
-    }
-
-    async fn attempt(&mut self) -> Result<bool, Error> {
-        if !self.ours {
-            self.read().await?;
-        }
-        let Some((lease, since)) = self.seen.clone() else {
-            let Some(transitions) = self.after_deletion() else { return Ok(false) };
-            let fresh = self.object(None, transitions);
-            let sent = Instant::now();
-            let params = PostParams::default();
-            let answer = self.timeout(self.api.create(&params, &fresh)).await?;
-            return self.written(sent, answer);
-        };
-        let spec = lease.spec.clone().unwrap_or_default();
-        let holder = spec.holder_identity.clone().unwrap_or_default();
-        let transitions = spec.lease_transitions.unwrap_or_default();
-        let wanted = if self.ours {
-            self.object(Some(&lease), transitions)
-        } else if holder.is_empty()
-            || holder == self.config.identity
-            || since.elapsed() >= self.expiry(&spec)
-        {
-            // A lease with our name that this process did not write is from its predecessor, whose
-            // effects had another fencing token.
-            let predecessor = holder != self.config.identity || !self.still_valid();
-            self.object(
-                Some(&lease),
-                if predecessor { transitions.saturating_add(1) } else { transitions },
-            )
-        } else {
-            self.publish(&holder, address(&lease), transitions, Instant::now());
-            return Ok(false);
-        };
-        let sent = Instant::now();
-        let params = PostParams::default();
-        let answer = self.timeout(self.api.replace(&self.config.name, &params, &wanted)).await?;
-        self.written(sent, answer)
-    }
-
-    /// The fencing token of a lease that does not exist. `None` while it has to wait: somebody deleted
-    /// the lease, and its holder may not know that yet.
-    fn after_deletion(&self) -> Option<i32> {
-        let Some((gone, since)) = &self.gone else { return Some(0) };
-        let spec = gone.spec.clone().unwrap_or_default();
-        let holder = spec.holder_identity.clone().unwrap_or_default();
-        let is_free = holder.is_empty() || holder == self.config.identity;
-        let may_work = !is_free && since.elapsed() < self.expiry(&spec);
-        if may_work {
-            let transitions = spec.lease_transitions.unwrap_or_default();
-            self.publish(&holder, address(gone), transitions, Instant::now());
-        }
-        (!may_work).then(|| spec.lease_transitions.unwrap_or_default().saturating_add(1))
-    }
-
-    /// A request without an answer within two fifths of the time between a renewal and the renew
-    /// deadline has failed: there must be time for another one.
-    async fn timeout<T>(&self, request: impl Future<Output = T>) -> Result<T, Error> {
-        let timeout = self.config.renew_deadline.saturating_sub(self.config.renew) * 2 / 5;
-        tokio::time::timeout(timeout, request).await.map_err(|_| Error::Timeout(timeout))
-    }
-
-    /// How long another's lease has to be unchanged to be free: as its holder wrote, but never less
-    /// than our own duration.
-    fn expiry(&self, spec: &LeaseSpec) -> Duration {
-        let theirs = Duration::from_secs(
-            u64::try_from(spec.lease_duration_seconds.unwrap_or_default()).unwrap_or_default(),
-        );
-        theirs.clamp(self.config.duration, self.config.duration * 4)
-    }
-
-    fn still_valid(&self) -> bool {
-        let state = self.sender.borrow();
-        state.holder == self.config.identity && Instant::now() < state.valid_until
-    }
-
-    async fn read(&mut self) -> Result<(), Error> {
-        let Some(lease) = self.timeout(self.api.get_opt(&self.config.name)).await?? else {
-            self.gone = self.seen.take().or_else(|| self.gone.take());
-            return Ok(());
-        };
-        self.gone = None;
-        let same = self.seen.as_ref().is_some_and(|(seen, _)| {
-            seen.resource_version() == lease.resource_version() && seen.uid() == lease.uid()
-        });
-        if !same {
-            self.seen = Some((lease, Instant::now()));
-        }
+        self.metrics.shards_held.set(0);
         Ok(())
     }
 
-    /// Takes in the answer to a write that was sent at `sent`.
-    fn written(&mut self, sent: Instant, answer: kube::Result<Lease>) -> Result<bool, Error> {
-        match answer {
-            Ok(lease) => {
-                let transitions =
-                    lease.spec.as_ref().and_then(|spec| spec.lease_transitions).unwrap_or_default();
-                self.seen = Some((lease, Instant::now()));
-                self.ours = true;
-                let identity = self.config.identity.clone();
-                let valid_until = sent + self.config.renew_deadline;
-                self.publish(&identity, self.config.address, transitions, valid_until);
-                Ok(true)
-            }
-            // Another process was faster: read it next time.
-            Err(kube::Error::Api(status)) if status.is_conflict() || status.is_already_exists() => {
-                self.ours = false;
-                Ok(false)
-            }
-            // Somebody deleted the lease, so another process may create it.
-            Err(kube::Error::Api(status)) if status.is_not_found() => {
-                self.ours = false;
-                if self.still_valid() {
-                    self.publish("", None, 0, Instant::now());
+    fn publish(&self, now: Instant) {
+        let state = state(&self.member, now);
+        let held = (0..SHARDS).filter(|shard| state.is_held(*shard)).count();
+        self.metrics.lease_held.set(i64::from(self.member.sits()));
+        self.metrics.shards_held.set(i64::try_from(held).unwrap_or_default());
+        self.sender.send_if_modified(|present| {
+            let differs = **present != state;
+            if differs {
+                if present.shares != state.shares {
+                    let replica = self.member.name();
+                    tracing::info!(
+                        replica,
+                        shards = held,
+                        "the shards of this replica have changed"
+                    );
                 }
-                Ok(false)
+                *present = Arc::new(state);
             }
-            Err(error) => Err(error.into()),
-        }
+            differs
+        });
     }
 
-    /// The lease to write: `present` or a new one, held by this process.
-    fn object(&self, present: Option<&Lease>, transitions: i32) -> Lease {
-        let now = MicroTime(Timestamp::now());
-        let spec = present.and_then(|lease| lease.spec.clone()).unwrap_or_default();
-        let taken = spec.holder_identity.as_deref() != Some(&self.config.identity)
-            || spec.lease_transitions != Some(transitions);
-        let mut lease = present.cloned().unwrap_or_else(|| Lease {
-            metadata: ObjectMeta { name: Some(self.config.name.clone()), ..ObjectMeta::default() },
-            spec: None,
-        });
-        lease.metadata.managed_fields = None;
-        let annotations = lease.metadata.annotations.get_or_insert_default();
-        match self.config.address {
-            Some(address) => {
-                let value = format!("{} {address}", self.config.identity);
-                annotations.insert(annotation::HOLDER_ADDRESS.to_owned(), value);
+    fn see(&mut self, event: Event) {
+        let now = Instant::now();
+        match event {
+            Event::Listed(at, leases) => {
+                let mut seats = [const { None }; SEATS];
+                let mut table = None;
+                for lease in leases {
+                    match self.names.place(&lease.name_any()) {
+                        Some(Place::Seat(number)) => seats[number] = Some(seat(&lease)),
+                        Some(Place::Table) => table = Some(self::table(&lease)),
+                        None => continue,
+                    }
+                    self.keep(lease);
+                }
+                self.member.listed(at, seats, table, now);
             }
-            None => drop(annotations.remove(annotation::HOLDER_ADDRESS)),
-        }
-        lease.spec = Some(LeaseSpec {
-            holder_identity: Some(self.config.identity.clone()),
-            lease_duration_seconds: Some(
-                i32::try_from(self.config.duration.as_secs()).unwrap_or(30),
-            ),
-            lease_transitions: Some(transitions),
-            acquire_time: if taken { Some(now.clone()) } else { spec.acquire_time },
-            renew_time: Some(now),
-            ..spec
-        });
-        lease
-    }
-
-    fn publish(
-        &self,
-        holder: &str,
-        address: Option<IpAddr>,
-        transitions: i32,
-        valid_until: Instant,
-    ) {
-        let before = self.sender.send_replace(Arc::new(LeaseState {
-            holder: holder.to_owned(),
-            address,
-            transitions,
-            valid_until,
-        }));
-        if before.holder != holder || before.transitions != transitions {
-            tracing::info!(
-                lease = self.config.name,
-                holder,
-                transitions,
-                "the lease has another holder"
-            );
+            Event::Changed { lease, deleted } => {
+                let at = resource_version(lease.as_ref());
+                let present = (!deleted).then_some(lease.as_ref());
+                match self.names.place(&lease.name_any()) {
+                    Some(Place::Seat(number)) => {
+                        self.member.watched_seat(at, number, present.map(seat), now);
+                    }
+                    Some(Place::Table) => {
+                        self.member.watched_table(at, present.map(self::table), now);
+                    }
+                    None => {}
+                }
+                if !deleted {
+                    self.keep(*lease);
+                }
+            }
+            Event::UpTo(at) => self.member.up_to(at),
+            Event::First(lease) => {
+                self.member.watched_seat(0, 0, Some(seat(&lease)), now);
+                self.keep(*lease);
+            }
         }
     }
 
-    /// Removes this process as the holder, so that the next candidate does not have to wait.
-    async fn release(&mut self) {
-        let held = self.ours;
-        self.publish("", None, 0, Instant::now());
-        let (true, Some((lease, _))) = (held, self.seen.take()) else { return };
-        let mut released = lease;
-        released.metadata.managed_fields = None;
-        if let Some(spec) = released.spec.as_mut() {
-            spec.holder_identity = None;
-            spec.renew_time = Some(MicroTime(Timestamp::now()));
+    fn keep(&mut self, lease: Lease) {
+        let Some(place) = self.names.place(&lease.name_any()) else { return };
+        let known = self.objects.get(&place).map_or(0, resource_version);
+        if resource_version(&lease) > known {
+            self.objects.insert(place, lease);
         }
+    }
+
+    async fn write(&mut self, write: Write) {
+        let lease = self.lease(&write);
+        let sent = Instant::now();
         let params = PostParams::default();
-        let release = self.api.replace(&self.config.name, &params, &released);
-        match tokio::time::timeout(Duration::from_secs(3), release).await {
-            Ok(Ok(_)) => tracing::info!(lease = self.config.name, "the lease was released"),
+        let answer = tokio::time::timeout(TIMEOUT, async {
+            match write.expected {
+                Some(_) => self.api.replace(&lease.name_any(), &params, &lease).await,
+                None => self.api.create(&params, &lease).await,
+            }
+        })
+        .await;
+        let name = lease.name_any();
+        let version = match answer {
+            Ok(Ok(written)) => {
+                let version = resource_version(&written);
+                self.keep(written);
+                Some(version)
+            }
+            // Another replica was faster, or somebody deleted the Lease: what is there is read again.
+            Ok(Err(kube::Error::Api(status)))
+                if status.is_conflict() || status.is_already_exists() || status.is_not_found() =>
+            {
+                tracing::debug!(lease = name, "somebody else has written first");
+                self.relist.notify_one();
+                None
+            }
             Ok(Err(error)) => {
                 tracing::warn!(
-                    lease = self.config.name,
+                    lease = name,
                     error = &error as &dyn std::error::Error,
-                    "the lease could not be released"
+                    "a lease could not be written"
                 );
+                None
             }
             Err(_) => {
                 tracing::warn!(
-                    lease = self.config.name,
-                    "the lease could not be released: no answer"
+                    lease = name,
+                    "a lease could not be written: no answer in {TIMEOUT:?}"
                 );
+                None
             }
+        };
+        self.member.answered(&write, version, sent, Instant::now());
+    }
+
+    /// The Lease to write.
+    fn lease(&self, write: &Write) -> Lease {
+        let place = write.place();
+        let present = self.objects.get(&place).filter(|_| write.expected.is_some());
+        let mut lease = present.cloned().unwrap_or_else(|| Lease {
+            metadata: ObjectMeta {
+                name: Some(self.names.of(place).to_owned()),
+                ..ObjectMeta::default()
+            },
+            spec: None,
+        });
+        lease.metadata.managed_fields = None;
+        lease.metadata.resource_version = write.expected.map(|version| version.to_string());
+        let labels = lease.metadata.labels.get_or_insert_default();
+        labels.insert(label::REPLICAS_OF.to_owned(), self.names.controller.clone());
+        let annotations = lease.metadata.annotations.get_or_insert_default();
+        match &write.value {
+            Value::Seat(number, holder, leaves) => {
+                describe(annotations, holder.as_ref(), *leaves);
+                let spec = lease.spec.take().unwrap_or_default();
+                lease.spec = Some(seat_spec(*number, holder.as_ref(), spec));
+            }
+            Value::Table(owners) => {
+                annotations.insert(annotation::SHARDS.to_owned(), table_text(owners));
+            }
+        }
+        lease
+    }
+}
+
+async fn at(time: Option<Instant>) {
+    match time {
+        Some(time) => tokio::time::sleep_until(time).await,
+        None => std::future::pending().await,
+    }
+}
+
+/// What a seat shows of its holder beside its name. Each value names the holder, because a replica that
+/// does not know the annotation leaves that of its predecessor.
+fn describe(annotations: &mut BTreeMap<String, String>, holder: Option<&Replica>, leaves: bool) {
+    let address = holder.and_then(|holder| Some(format!("{} {}", holder.name, holder.address?)));
+    let shards = holder.map(|holder| format!("{} {SHARDS}", holder.name));
+    let leaves = holder.filter(|_| leaves).map(|holder| format!("{} true", holder.name));
+    for (key, value) in [
+        (annotation::HOLDER_ADDRESS, address),
+        (annotation::SHARDS, shards),
+        (annotation::LEAVES, leaves),
+    ] {
+        match value {
+            Some(value) => drop(annotations.insert(key.to_owned(), value)),
+            None => drop(annotations.remove(key)),
         }
     }
 }
 
-/// Where the holder of a lease serves. The annotation names the holder too: a process of a version that
-/// does not know it leaves that of its predecessor.
-fn address(lease: &Lease) -> Option<IpAddr> {
-    let holder = lease.spec.as_ref()?.holder_identity.as_deref()?;
-    let value = lease.annotations().get(annotation::HOLDER_ADDRESS)?;
-    let (name, address) = value.split_once(' ')?;
-    if name == holder { address.parse().ok() } else { None }
+fn seat_spec(number: usize, holder: Option<&Replica>, before: LeaseSpec) -> LeaseSpec {
+    let now = MicroTime(Timestamp::now());
+    let holder = holder.map(|holder| holder.name.clone());
+    let is_new = holder.is_some() && before.holder_identity != holder;
+    let free = i32::try_from(Times::default().free.as_secs()).unwrap_or(FIRST_SECONDS);
+    LeaseSpec {
+        lease_duration_seconds: Some(if number == 0 { FIRST_SECONDS } else { free }),
+        lease_transitions: Some(
+            before.lease_transitions.map_or(0, |before| before.saturating_add(i32::from(is_new))),
+        ),
+        acquire_time: if is_new { Some(now.clone()) } else { before.acquire_time.clone() },
+        renew_time: Some(now),
+        holder_identity: holder,
+        ..before
+    }
+}
+
+fn seat(lease: &Lease) -> Seat {
+    let name = lease.spec.as_ref().and_then(|spec| spec.holder_identity.clone());
+    let name = name.filter(|name| !name.is_empty());
+    let of_holder = |key: &str| {
+        let (holder, value) = lease.annotations().get(key)?.rsplit_once(' ')?;
+        (Some(holder) == name.as_deref()).then(|| value.to_owned())
+    };
+    let address = of_holder(annotation::HOLDER_ADDRESS).and_then(|value| value.parse().ok());
+    let shards = of_holder(annotation::SHARDS).and_then(|value| value.parse().ok());
+    let leaves = of_holder(annotation::LEAVES).is_some();
+    let holder = name.map(|name| Replica { name, address });
+    Seat { version: resource_version(lease), holder, shards, leaves }
+}
+
+fn table(lease: &Lease) -> Table {
+    let text = lease.annotations().get(annotation::SHARDS);
+    Table { version: resource_version(lease), owners: text.and_then(|text| table_from(text)) }
+}
+
+/// The shards of each owner, as JSON.
+fn table_text(owners: &Owners) -> String {
+    let mut of: BTreeMap<&str, Vec<usize>> = BTreeMap::new();
+    for (shard, owner) in owners.iter().enumerate() {
+        of.entry(owner).or_default().push(shard);
+    }
+    serde_json::to_string(&of).unwrap_or_default()
+}
+
+/// The owners in a text; none unless it names each shard once.
+fn table_from(text: &str) -> Option<Owners> {
+    let of: BTreeMap<String, Vec<usize>> = serde_json::from_str(text).ok()?;
+    let mut owners: [Option<String>; SHARDS] = [const { None }; SHARDS];
+    for (owner, shards) in of {
+        for shard in shards {
+            let slot = owners.get_mut(shard)?;
+            if slot.replace(owner.clone()).is_some() {
+                return None;
+            }
+        }
+    }
+    owners.iter().all(Option::is_some).then(|| owners.map(Option::unwrap_or_default))
 }
 
 #[cfg(test)]

@@ -19,6 +19,7 @@ pub mod https;
 pub mod index;
 mod jitter;
 pub mod lease;
+mod member;
 pub mod metrics;
 pub mod network;
 pub mod ours;
@@ -29,6 +30,7 @@ pub mod proxy;
 mod queue;
 mod runtime;
 pub mod sentence;
+pub mod shards;
 pub mod stalled;
 pub mod telemetry;
 #[cfg(test)]

@@ -68,6 +68,7 @@ pub struct Metrics {
     pub(crate) watch_errors: Family<KindLabels, Counter>,
     pub(crate) events_dropped: Counter,
     pub(crate) lease_held: Gauge,
+    pub(crate) shards_held: Gauge,
 }
 
 impl Default for Metrics {
@@ -83,6 +84,7 @@ impl Default for Metrics {
             watch_errors: Family::default(),
             events_dropped: Counter::default(),
             lease_held: Gauge::default(),
+            shards_held: Gauge::default(),
         };
         metrics.register(|registry| {
             registry.register(
@@ -123,8 +125,13 @@ impl Default for Metrics {
             );
             registry.register(
                 "lease_held",
-                "1 while this process holds the lease",
+                "1 while this process takes part with the other replicas",
                 metrics.lease_held.clone(),
+            );
+            registry.register(
+                "shards_held",
+                "How many of the shards into which rigs are divided this process works on",
+                metrics.shards_held.clone(),
             );
         });
         metrics

@@ -15,8 +15,9 @@ use crate::admin::{self, Readiness, Version};
 use crate::args::RuntimeArgs;
 use crate::auth::TokenReviewer;
 use crate::events::Events;
-use crate::lease::{self, Leadership};
+use crate::lease::{self, Phases};
 use crate::metrics::Metrics;
+use crate::shards::{Shards, Work};
 use crate::{client, telemetry};
 
 /// What every part of a controller needs. Clones share.
@@ -32,8 +33,8 @@ pub struct Runtime {
     pub metrics: Metrics,
     /// What `/readyz` still waits for.
     pub readiness: Readiness,
-    /// Whether this process holds the lease and may write.
-    pub leadership: Leadership,
+    /// For which rigs this process works, and may write.
+    pub shards: Shards,
     /// The recorder of Kubernetes Events.
     pub events: Events,
     /// Cancelled by SIGTERM: nothing new starts, running work ends.
@@ -44,13 +45,13 @@ pub struct Runtime {
 
 impl Runtime {
     /// A runtime around a client, for tests and tools: without admin server and signal handlers,
-    /// and with a leadership that the caller chooses.
+    /// and with shards that the caller chooses.
     pub fn new(
         controller: &'static str,
         client: kube::Client,
         args: RuntimeArgs,
         metrics: Metrics,
-        leadership: Leadership,
+        shards: Shards,
     ) -> Self {
         let events = Events::start(client.clone(), controller, &args.identity(), &metrics);
         let (drain, stop) = (CancellationToken::new(), CancellationToken::new());
@@ -60,15 +61,14 @@ impl Runtime {
             args: Arc::new(args),
             metrics,
             readiness: Readiness::default(),
-            leadership,
+            shards,
             events,
             drain,
             stop,
         }
     }
 
-    /// A runtime that holds the lease for good, with a client of this configuration: for tests and
-    /// tools.
+    /// A runtime that works for all rigs, with a client of this configuration: for tests and tools.
     pub fn leading(
         controller: &'static str,
         config: kube::Config,
@@ -76,7 +76,7 @@ impl Runtime {
     ) -> Result<Self, client::Error> {
         let metrics = Metrics::default();
         let client = client::with_config(config, controller, &metrics)?;
-        Ok(Self::new(controller, client, args, metrics, Leadership::always(controller)))
+        Ok(Self::new(controller, client, args, metrics, Shards::all()))
     }
 
     /// A reviewer of the tokens with which others call this controller.
@@ -85,16 +85,31 @@ impl Runtime {
             .with_accounts(&self.args.namespace, &self.args.service_accounts)
     }
 
-    /// Whether this process answers those who call it.
-    pub fn serves(&self) -> bool {
-        self.leadership.held().is_some() && !self.drain.is_cancelled()
+    /// Begins work for a rig, which ends before its shard is handed over; none when this process does
+    /// not work for it, or drains.
+    pub fn enter(&self, rig: &str) -> Option<Work> {
+        self.shards.enter(rig).filter(|_| !self.drain.is_cancelled())
     }
 
-    /// Waits until this process does not serve any more: it drains, or has lost the lease.
-    pub async fn retired(&self) {
+    /// Whether this process answers those who call it about this rig.
+    pub fn serves(&self, rig: &str) -> bool {
+        self.shards.serves(rig) && !self.drain.is_cancelled()
+    }
+
+    /// Waits until this process does not answer for this rig any more: it drains, or its shard is
+    /// another's.
+    pub async fn retired(&self, rig: &str) {
         tokio::select! {
             () = self.drain.cancelled() => {}
-            () = self.leadership.lost() => {}
+            () = self.shards.retired(rig) => {}
+        }
+    }
+
+    /// Waits until this process answers for other rigs than now, or other replicas do.
+    pub async fn regrouped(&self) {
+        tokio::select! {
+            () = self.drain.cancelled() => {}
+            () = self.shards.regrouped() => {}
         }
     }
 
@@ -217,14 +232,17 @@ where
     let metrics = Metrics::default();
     let client = client::infer(controller, &metrics).await?;
     let lease = lease::Config {
+        namespace: args.namespace.clone(),
+        controller: controller.to_owned(),
+        identity: args.identity(),
         address: args.pod_ip,
-        ..lease::Config::new(&args.namespace, &format!("gastown-{controller}"), &args.identity())
     };
-    let release = CancellationToken::new();
-    let (leadership, mut elector) = lease::spawn(client.clone(), lease, &metrics, release.clone());
+    let phases = Phases::default();
+    let (shards, mut elector) = lease::spawn(client.clone(), &lease, &metrics, phases.clone());
     let drain_time = args.drain();
     let admin_addr = args.admin_addr;
-    let runtime = Runtime::new(controller, client, args, metrics, leadership);
+    let runtime = Runtime::new(controller, client, args, metrics, shards);
+    tokio::spawn(phases.clone().follow(runtime.readiness.clone(), runtime.drain.clone()));
 
     let listener = TcpListener::bind(admin_addr)
         .await
@@ -243,10 +261,13 @@ where
         ended = &mut work => ended.and_then(|()| Err(anyhow::anyhow!("the controller ended without a signal"))),
         _ = terminate.recv() => drain(&runtime, drain_time, work).await,
         _ = interrupt.recv() => drain(&runtime, drain_time, work).await,
-        _ = &mut elector => Err(anyhow::anyhow!("the task that renews the lease has ended")),
+        left = &mut elector => Err(match left {
+            Ok(Err(error)) => error.into(),
+            _ => anyhow::anyhow!("the task that divides the rigs among the replicas has ended"),
+        }),
     };
     runtime.shutdown();
-    release.cancel();
+    phases.ended.cancel();
     if !elector.is_finished() {
         let _ = elector.await;
     }
@@ -280,16 +301,16 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn a_process_serves_until_it_drains_or_another_one_holds_the_lease() {
-        let leads = crate::testing::runtime(Leadership::always("me"), Metrics::default());
-        assert!(leads.serves() && leads.retired().now_or_never().is_none());
-        leads.drain.cancel();
-        assert!(!leads.serves());
-        leads.retired().await;
-        let other = Leadership::of("another", [10, 0, 0, 1].into());
+    async fn a_process_serves_until_it_drains_or_another_one_has_the_shard() {
+        let ours = crate::testing::runtime(Shards::all(), Metrics::default());
+        assert!(ours.serves("web") && ours.retired("web").now_or_never().is_none());
+        ours.drain.cancel();
+        assert!(!ours.serves("web") && ours.enter("web").is_none());
+        ours.retired("web").await;
+        let other = Shards::elsewhere([10, 0, 0, 1].into());
         let standby = crate::testing::runtime(other, Metrics::default());
-        assert!(!standby.serves());
-        standby.retired().await;
+        assert!(!standby.serves("web"));
+        standby.retired("web").await;
     }
 
     #[test]

@@ -4,20 +4,20 @@ use k8s_openapi::api::core::v1::ConfigMap;
 use kube::Client;
 
 use crate::args::RuntimeArgs;
-use crate::lease::Leadership;
 use crate::metrics::Metrics;
 use crate::runtime::Runtime;
+use crate::shards::Shards;
 
-pub(crate) fn runtime(leadership: Leadership, metrics: Metrics) -> Runtime {
+pub(crate) fn runtime(shards: Shards, metrics: Metrics) -> Runtime {
     let silent = tower::service_fn(|_: http::Request<kube::client::Body>| {
         std::future::pending::<Result<http::Response<kube::client::Body>, std::io::Error>>()
     });
-    with_client(Client::new(silent, "default"), leadership, metrics)
+    with_client(Client::new(silent, "default"), shards, metrics)
 }
 
-pub(crate) fn with_client(client: Client, leadership: Leadership, metrics: Metrics) -> Runtime {
+pub(crate) fn with_client(client: Client, shards: Shards, metrics: Metrics) -> Runtime {
     let args = RuntimeArgs::from_env().unwrap();
-    Runtime::new("test", client, args, metrics, leadership)
+    Runtime::new("test", client, args, metrics, shards)
 }
 
 pub(crate) fn config_map(name: &str, generation: i64) -> ConfigMap {

@@ -499,8 +499,8 @@ mod tests {
     use k8s_openapi::api::core::v1::ConfigMap;
 
     use super::*;
-    use crate::lease::Leadership;
     use crate::metrics::Metrics;
+    use crate::shards::Shards;
     use crate::testing;
 
     fn map(name: &str) -> Decoded<ConfigMap> {
@@ -543,7 +543,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_change_of_what_is_not_stored_queues_nothing() {
-        let runtime = testing::runtime(Leadership::always("test"), Metrics::default());
+        let runtime = testing::runtime(Shards::all(), Metrics::default());
         let (trigger, mut triggers) = triggers::<ConfigMap>();
         let watch = Watch::<ConfigMap, NoData>::namespaced(&runtime, "ns").notify_self(&trigger);
         let mut task = task(watch);
@@ -573,7 +573,7 @@ mod tests {
 
     #[tokio::test]
     async fn every_list_but_the_first_queues_what_changed_and_then_everything() {
-        let runtime = testing::runtime(Leadership::always("test"), Metrics::default());
+        let runtime = testing::runtime(Shards::all(), Metrics::default());
         let (trigger, mut triggers) = triggers::<ConfigMap>();
         let index = Index::default();
         let watch = Watch::<ConfigMap>::namespaced(&runtime, "ns")

@@ -148,8 +148,8 @@ impl Admission {
     }
 
     /// Forgets everything; the caller observes every Polecat next.
-    pub(crate) fn clear(&self) {
-        self.0.lock().clear();
+    pub(crate) fn clear(&self, rigs: impl Fn(&str) -> bool) {
+        self.0.lock().retain(|rig, _| !rigs(rig));
     }
 }
 

@@ -127,7 +127,7 @@ pub(crate) struct Context {
     pub pace: Pace,
     /// The term of the lease for which the caches are known to be complete, and the slots in use
     /// are counted.
-    pub counted_term: tokio::sync::Mutex<Option<i32>>,
+    pub counted_terms: tokio::sync::Mutex<HashMap<usize, u64>>,
     /// How long a pod that does not obey may take.
     pub margins: Margins,
     /// The network policies of pods.
@@ -154,7 +154,7 @@ impl Context {
             shared,
             services,
             pace: Pace::new(STARTING, Duration::ZERO),
-            counted_term: tokio::sync::Mutex::default(),
+            counted_terms: tokio::sync::Mutex::default(),
             margins,
             network,
             pod_defaults: pods,

@@ -13,7 +13,8 @@ pub(crate) fn request(s: &Snapshot, inputs: &EscalationInputs) -> Request {
     let (namespace, cause) = (s.namespace.clone(), inputs.cause.clone());
     match &inputs.request {
         EscalationRequest::Settle { why } => {
-            Request::Settle(SettleRequest { namespace, cause, why: why.clone() })
+            let (rig, why) = (inputs.rig.clone(), why.clone());
+            Request::Settle(SettleRequest { namespace, cause, why, rig })
         }
         EscalationRequest::Raise { spent, summary, details } => Request::Raise(RaiseRequest {
             related_namespace: namespace.clone(),

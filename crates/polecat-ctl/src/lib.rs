@@ -30,9 +30,11 @@ mod watches;
 
 use std::sync::Arc;
 
+use gastown_api::names::{annotation, label};
 use gastown_api::rbac;
 use gastown_runtime::controller::Controller;
 use gastown_runtime::{Runtime, definitions};
+use kube::ResourceExt as _;
 
 pub use crate::args::PolecatArgs;
 use crate::context::Context;
@@ -48,6 +50,7 @@ pub async fn start(runtime: Runtime, args: PolecatArgs) -> anyhow::Result<()> {
         store: ctx.stores.polecats.clone(),
         own: ctx.shared.own_polecats.clone(),
         triggers: queues.polecats,
+        rig: |polecat| polecat.spec.rig.as_str().into(),
         conditions: None,
     };
     let orphans = Controller {
@@ -55,6 +58,7 @@ pub async fn start(runtime: Runtime, args: PolecatArgs) -> anyhow::Result<()> {
         store: ctx.stores.pods.clone(),
         own: Arc::default(),
         triggers: queues.pods,
+        rig: |pod| pod.labels().get(label::RIG).map(String::as_str).unwrap_or_default().into(),
         conditions: None,
     };
     let claims = Controller {
@@ -62,6 +66,10 @@ pub async fn start(runtime: Runtime, args: PolecatArgs) -> anyhow::Result<()> {
         store: ctx.stores.claims.clone(),
         own: Arc::default(),
         triggers: queues.claims,
+        rig: |claim| {
+            let rig = claim.annotations().get(annotation::CLAIM_RIG);
+            rig.map(String::as_str).unwrap_or_default().into()
+        },
         conditions: None,
     };
     tokio::join!(

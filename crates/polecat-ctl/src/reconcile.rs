@@ -23,7 +23,7 @@ const MOMENT: Duration = Duration::from_millis(50);
 
 /// Reconciles one Polecat.
 pub(crate) async fn reconcile(polecat: Arc<Polecat>, ctx: Arc<Context>) -> Result<Action, Error> {
-    term::begin(&ctx).await?; // client
+    term::begin(&ctx, &polecat.spec.rig).await?; // client
     promises::resolve(&ctx, &polecat).await?; // client
     bead_view::refresh(&ctx, &polecat, Timestamp::now()).await; // client
     network::ensure(&ctx, &polecat, Timestamp::now()).await; // client

@@ -70,7 +70,7 @@ impl Services {
             message,
         };
         let unreachable = |message: String| fail("RefineryUnreachable", message);
-        let channel = self.refinery.channel().map_err(|e| unreachable(e.to_string()))?;
+        let channel = self.refinery.channel(&inputs.rig).map_err(|e| unreachable(e.to_string()))?;
         let request = SubmitRequest {
             namespace: s.namespace.clone(),
             rig: inputs.rig.clone(),
@@ -106,7 +106,7 @@ impl Services {
             reason: reason::BEAD_NOT_FOUND,
             message: format!("the store of rig {rig} has no bead {id}"),
         };
-        let channel = self.beadstore.channel().map_err(|e| unavailable(e.to_string()))?;
+        let channel = self.beadstore.channel(rig).map_err(|e| unavailable(e.to_string()))?;
         let request = GetBeadsRequest { rig: rig.to_owned(), ids: vec![id.to_owned()] };
         let answer = grpc::retry(2, || {
             let (mut client, request) = (BeadsClient::new(channel.clone()), request.clone());
@@ -129,7 +129,8 @@ impl Services {
             refused,
             message,
         };
-        let channel = self.beadstore.channel().map_err(|e| fail(false, e.to_string()))?;
+        let channel =
+            self.beadstore.channel(&inputs.rig).map_err(|e| fail(false, e.to_string()))?;
         let request = CommentRequest {
             rig: inputs.rig.clone(),
             id: inputs.bead.clone(),

@@ -1,4 +1,4 @@
-//! The beginning of a term of the lease: nothing is decided on caches that are behind what the
+//! The beginning of our work on a shard: nothing is decided on caches that are behind what the
 //! process before has written.
 
 use std::collections::HashMap;
@@ -9,6 +9,7 @@ use gastown_core::admission::Candidate;
 use gastown_core::polecat::{Snapshot, assess};
 use gastown_runtime::answers;
 use gastown_runtime::own_writes::resource_version;
+use gastown_runtime::shards::{self, SHARDS};
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::Pod;
 use kube::{Api, ResourceExt as _};
@@ -25,17 +26,23 @@ const LIST_EVERY: Duration = Duration::from_secs(3);
 /// A cache that is behind for longer than this fails the reconcile, which is tried again.
 const MAX_WAIT: Duration = Duration::from_secs(30);
 
-/// Before the first decision of a term the cache has all pods that exist, and all Polecats that hold
-/// or want a slot are known. Later calls of the term return at once.
-pub(crate) async fn begin(ctx: &Context) -> Result<(), Error> {
-    let term = ctx.runtime.leadership.held();
-    let mut counted = ctx.counted_term.lock().await;
-    if term.is_none() || *counted == term {
+/// Before the first decision for a rig in a term the cache has all pods that exist, and all Polecats of
+/// its shard that hold or want a slot are known. Later calls of the term return at once.
+pub(crate) async fn begin(ctx: &Context, rig: &str) -> Result<(), Error> {
+    let shards = &ctx.runtime.shards;
+    let mut counted = ctx.counted_terms.lock().await;
+    let Some(term) = shards.held(rig) else { return Ok(()) };
+    if counted.get(&shards::of(rig)) == Some(&term) {
         return Ok(());
     }
+    // Those that were taken at the same time begin together.
+    let held = (0..SHARDS).filter_map(|shard| Some((shard, shards.term(shard)?)));
+    let begins: Vec<(usize, u64)> =
+        held.filter(|(shard, term)| counted.get(shard) != Some(term)).collect();
     reach_the_present(ctx).await?;
-    count_slots(ctx);
-    *counted = term;
+    let is_in = |rig: &str| begins.iter().any(|(shard, _)| *shard == shards::of(rig));
+    count_slots(ctx, is_in);
+    counted.extend(begins);
     Ok(())
 }
 
@@ -78,10 +85,10 @@ fn behind(listed: &HashMap<String, u64>, cached: &[std::sync::Arc<Pod>]) -> usiz
 }
 
 /// Before the first slot of a term is granted, all Polecats that hold or want one are known.
-fn count_slots(ctx: &Context) {
-    ctx.shared.admission.clear();
+fn count_slots(ctx: &Context, rigs: impl Fn(&str) -> bool) {
+    ctx.shared.admission.clear(&rigs);
     let now = Timestamp::now();
-    for polecat in ctx.stores.polecats.state() {
+    for polecat in ctx.stores.polecats.state_filter(|polecat| rigs(&polecat.spec.rig)) {
         if let Some(polecat) = ctx.shared.own_polecats.newest(polecat) {
             let s = gather::snapshot(ctx, &polecat, now);
             observe_slot(ctx, &s, assess(now, &s).candidate(now, &s), now);

@@ -7,11 +7,11 @@ use std::time::{Duration, Instant};
 
 use gastown_api::{MergeRequest, Refinery, RefinerySpec, Rig};
 use gastown_core::train::decide;
-use gastown_runtime::lease::Leadership;
 use gastown_runtime::metrics::Metrics;
 use gastown_runtime::network::NetworkArgs;
 use gastown_runtime::pace::Pace;
 use gastown_runtime::proxy::ProxyArgs;
+use gastown_runtime::shards::Shards;
 use gastown_runtime::{Runtime, RuntimeArgs};
 use jiff::Timestamp;
 use kube::Client;
@@ -88,7 +88,7 @@ fn controller(requests: Vec<MergeRequest>) -> Context {
     });
     let client = Client::new(server, "team");
     let args = RuntimeArgs::from_env().unwrap();
-    let runtime = Runtime::new("test", client, args, Metrics::default(), Leadership::always("t"));
+    let runtime = Runtime::new("test", client, args, Metrics::default(), Shards::all());
     let rig = json!({"gitURL": "https://host/web.git", "beadsPrefix": "gt"});
     let stores = Stores {
         refineries: store([refinery()]),

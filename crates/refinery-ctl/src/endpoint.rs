@@ -43,7 +43,7 @@ struct Server {
 /// The routes: `/git/<rig>/<target>/info/refs` and `/git/<rig>/<target>/git-upload-pack`, the same
 /// below `/git/<rig>/<target>/-/modules/<commit>/` for a submodule's commit, and the batch API of
 /// git LFS below `/git/<rig>/<target>/info/lfs/`. A target may hold slashes. Of several replicas the one
-/// that holds the lease has the candidates: the others send it what they are asked.
+/// that works for the rig has the candidates: the others send it what they are asked.
 pub(crate) fn router(ctx: Arc<Context>, reviewer: TokenReviewer, forward: Forward) -> Router {
     let slots = Arc::new(Semaphore::new(MAX_FETCHES));
     let server = Server { ctx, reviewer, slots, forward };
@@ -55,7 +55,8 @@ pub(crate) fn router(ctx: Arc<Context>, reviewer: TokenReviewer, forward: Forwar
 }
 
 async fn at_the_holder(State(endpoint): State<Server>, request: Request, next: Next) -> Response {
-    match endpoint.forward.or_here(request).await {
+    let rig = request.uri().path().split('/').nth(2).unwrap_or_default().to_owned();
+    match endpoint.forward.or_here(&rig, request).await {
         Ok(request) => next.run(request).await,
         Err(answer) => answer,
     }

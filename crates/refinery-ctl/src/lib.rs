@@ -86,6 +86,7 @@ pub async fn serve(
         // A pass has its own last write of the Refinery.
         own: Arc::default(),
         triggers,
+        rig: |refinery| refinery.spec.rig_ref.as_str().into(),
         conditions: Some(|object| Some(&object.status.as_ref()?.conditions)),
     };
     let forward = forward(&runtime, &args, git.local_addr()?.port())?;
@@ -111,12 +112,12 @@ pub async fn serve(
     Ok(())
 }
 
-/// The way of fetches to the replica that holds the lease.
+/// The way of fetches to the replica that works for the rig.
 fn forward(runtime: &Runtime, args: &RefineryArgs, port: u16) -> anyhow::Result<Forward> {
     let endpoint: http::Uri = args.git_endpoint.parse().context("reading the git endpoint")?;
     let host = endpoint.host().context("the git endpoint has no host")?.to_owned();
     let name = host.try_into().context("the git endpoint's host is not a name")?;
-    Ok(Forward::new(runtime.leadership.clone(), &runtime.args.tls_dir, name, port))
+    Ok(Forward::new(runtime.shards.clone(), &runtime.args.tls_dir, name, port))
 }
 
 fn context(

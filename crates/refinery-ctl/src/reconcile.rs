@@ -48,7 +48,7 @@ pub(crate) async fn reconcile(refinery: Arc<Refinery>, ctx: Arc<Context>) -> Res
 async fn run(pass: &Pass<'_>) -> Result<Action, Error> {
     let train = pass.ctx.train(&(pass.url.normalised(), pass.target.clone()));
     let mut train = train.lock().await;
-    let term = pass.ctx.runtime.leadership.held().ok_or(Error::LeaseLost)?;
+    let term = pass.ctx.runtime.shards.held(&pass.refinery.spec.rig_ref).ok_or(Error::LeaseLost)?;
     let refinery = pass.refinery.uid().unwrap_or_default();
     // What was learnt in another term, or for another Refinery, may be wrong by now.
     if train.term != Some(term) || train.refinery != refinery {
@@ -97,7 +97,7 @@ async fn steps(pass: &Pass<'_>, train: &mut Train) -> Result<Option<Timestamp>, 
     }
     train.credentials_of = generation;
     for _ in 0..MAX_STEPS {
-        if pass.ctx.runtime.leadership.held().is_none() {
+        if pass.ctx.runtime.shards.held(&pass.refinery.spec.rig_ref).is_none() {
             return Err(Error::LeaseLost);
         }
         let before = snapshot(pass, train); // client: caches only

@@ -131,6 +131,7 @@ impl MergeQueue for Queue {
     ) -> Result<Response<SubmitResponse>, Status> {
         let r = request.into_inner();
         let (name, spec) = spec(&r)?;
+        let _work = grpc::enter(&self.0.runtime, &r.rig)?;
         self.check_admission(&r)?;
         let client = &self.0.runtime.client;
         let polecat =
@@ -178,6 +179,7 @@ impl MergeQueue for Queue {
 
     async fn list(&self, request: Request<ListRequest>) -> Result<Response<ListResponse>, Status> {
         let r = request.into_inner();
+        let _work = grpc::enter(&self.0.runtime, &r.rig)?;
         let fits = |m: &MergeRequest| {
             m.spec.rig_ref == r.rig
                 && (r.target_branch.is_empty() || m.spec.target_branch == r.target_branch)

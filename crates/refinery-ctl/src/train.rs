@@ -1,7 +1,7 @@
 //! What the worker of one target branch remembers between reconciles.
 //!
-//! The watch cache lags behind our own writes, so decisions are made from here. Another term of the
-//! lease, another process or another Refinery starts with an empty [`Train`].
+//! The watch cache lags behind our own writes, so decisions are made from here. Another term of our
+//! work for the rig, another process or another Refinery starts with an empty [`Train`].
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
@@ -264,8 +264,8 @@ pub(crate) struct GatesHeld {
 /// What the worker of one target branch remembers.
 #[derive(Default)]
 pub(crate) struct Train {
-    /// The term of the lease in which this was learnt.
-    pub term: Option<i32>,
+    /// The term of our work for the rig in which this was learnt.
+    pub term: Option<u64>,
     /// The uid of the Refinery for which this was learnt.
     pub refinery: String,
     /// The identity of the mirror in which candidates were built.

@@ -55,6 +55,7 @@ pub async fn start(runtime: Runtime, args: RigArgs) -> anyhow::Result<()> {
         store: rigs,
         own,
         triggers,
+        rig: |rig| rig.metadata.name.as_deref().unwrap_or_default().into(),
         conditions: Some(|object| Some(&object.status.as_ref()?.conditions)),
     }
     .run(&runtime, Arc::new(ctx), reconcile)

@@ -74,6 +74,7 @@ pub async fn serve(runtime: Runtime, listener: TcpListener) -> anyhow::Result<()
         store: stores.witnesses,
         own: ctx.own_witnesses.clone(),
         triggers,
+        rig: |witness| witness.spec.rig_ref.as_str().into(),
         conditions: Some(|object| Some(&object.status.as_ref()?.conditions)),
     };
     let delivery = Controller {
@@ -81,6 +82,7 @@ pub async fn serve(runtime: Runtime, listener: TcpListener) -> anyhow::Result<()
         store: stores.escalations,
         own: ctx.own_escalations.clone(),
         triggers: escalation_triggers,
+        rig: |escalation| escalation.spec.rig_ref.as_str().into(),
         conditions: Some(|object| Some(&object.status.as_ref()?.conditions)),
     };
     let controllers = async {

@@ -155,7 +155,7 @@ impl Service {
         loop {
             let message = tokio::select! {
                 () = handle.replaced.cancelled() => break,
-                () = ctx.runtime.retired() => break,
+                () = ctx.runtime.retired(&rig) => break,
                 message = incoming.message() => message,
             };
             let Ok(Some(message)) = message else { break };
@@ -294,6 +294,9 @@ impl Witness for Service {
                 "the pod belongs to another Polecat, or to another rig",
             ));
         }
+        if !self.ctx.runtime.serves(&polecat.spec.rig) {
+            return Err(grpc::elsewhere(&self.ctx.runtime, &polecat.spec.rig));
+        }
         let (sender, commands) = mpsc::channel(QUEUE);
         let uid = polecat.uid().unwrap_or_default();
         let now = Timestamp::now();
@@ -319,6 +322,7 @@ impl Witness for Service {
             Some(self.calling_pod(&caller).await?)
         };
         let (namespace, spec) = spec(&r, own.as_ref().map(|o| o.polecat.as_ref()))?;
+        let _work = grpc::enter(&self.ctx.runtime, &spec.rig_ref)?;
         if own.is_some() {
             self.check_open(&namespace, &spec)?;
         }
@@ -336,6 +340,9 @@ impl Witness for Service {
         if r.namespace.is_empty() || r.cause.is_empty() {
             return Err(Status::invalid_argument("namespace or cause is missing"));
         }
+        // A caller of an older version does not tell the rig.
+        let _work =
+            if r.rig.is_empty() { None } else { Some(grpc::enter(&self.ctx.runtime, &r.rig)?) };
         let settled = escalations::settle(&self.ctx, &r.namespace, &r.cause, &r.why)
             .await
             .map_err(|e| status(&e))?;

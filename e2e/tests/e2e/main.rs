@@ -23,7 +23,7 @@ const SCENARIOS: [&str; 11] = [
     "the_cluster_answers_as_any_other",
     "the_default_demo_lands_all_one_after_a_rework_with_its_evidence",
     "all_changes_of_a_real_repository_land_while_controllers_are_killed",
-    "a_convoy_lands_while_the_working_replica_of_each_controller_is_replaced",
+    "a_convoy_lands_while_replicas_that_share_the_work_are_replaced",
     "work_is_saved_when_a_polecat_is_terminated_or_deleted",
     "what_an_agent_plants_is_neither_executed_nor_read_nor_pushed",
     "the_next_attempt_has_the_work_of_pods_that_are_frozen_wedged_or_evicted",

@@ -1,9 +1,11 @@
-//! Two replicas of each controller: any of them may be asked, and the one that works may go.
+//! Three replicas of each controller: any of them may be asked, they divide the work, and each may go.
 
+use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 use e2e::environment::Environment;
+use gastown_api::names::annotation;
 use gastown_api::rbac::Controller;
 use gastown_cluster::install::{SYSTEM, until};
 use gastown_demo::{Plan, Report, Settings, clear, run};
@@ -11,14 +13,16 @@ use k8s_openapi::api::coordination::v1::Lease;
 use k8s_openapi::api::core::v1::Pod;
 use kube::api::{Api, DeleteParams};
 
-/// How long another replica may take to hold the lease.
+/// How many replicas each controller has.
+const REPLICAS: u8 = 3;
+/// How long the others may take to divide a replica's shards.
 const LIMIT: Duration = Duration::from_mins(3);
 
-/// The default demo, while the pod of each controller that holds its lease is deleted once.
+/// The default demo, while a pod of each controller is deleted once.
 pub async fn replaced(env: &Environment) -> Result<()> {
     let settings = env.settings("replicas", Duration::from_mins(30));
     let plan = Plan::default_project().await?;
-    scale(env, 2).await?;
+    scale(env, REPLICAS).await?;
     let played = play(env, &settings, &plan).await;
     // The other scenarios know one, whatever became of this one.
     scale(env, 1).await?;
@@ -47,32 +51,58 @@ async fn scale(env: &Environment, replicas: u8) -> Result<()> {
     Ok(())
 }
 
-/// Deletes the pods that hold the leases, one after the other.
+/// Deletes one pod of each controller, one after the other: the one that has most of the shards.
 async fn replace(env: &Environment) -> Result<()> {
     let pods = Api::<Pod>::namespaced(env.client.clone(), SYSTEM);
     for controller in Controller::ALL {
         let name = controller.name();
-        let before = holder(env, name, |_| true).await?;
-        let deleted = pods.delete(&before, &DeleteParams::default()).await;
-        deleted.with_context(|| format!("deleting {before}"))?;
+        let before = shares(env, name, |_| true).await?;
+        println!("  {name}: {}", shown(&before));
+        let most = before.iter().max_by_key(|(_, shards)| shards.len());
+        let (replica, _) = most.context("nobody has a shard")?;
+        let pod = replica.rsplit_once('_').map_or(replica.as_str(), |(pod, _)| pod);
+        let deleted = pods.delete(pod, &DeleteParams::default()).await;
+        deleted.with_context(|| format!("deleting {pod}"))?;
         let deleted = Instant::now();
-        let next = holder(env, name, |holder| holder != before).await?;
-        println!("  {before} is deleted: {next} works after {:.1?}", deleted.elapsed());
+        shares(env, name, |shares| !shares.contains_key(replica)).await?;
+        let handed_over = deleted.elapsed();
+        let after = shares(env, name, even).await?;
+        println!(
+            "  {pod} is deleted: all its shards are others' after {handed_over:.1?}, evenly after {:.1?}: {}",
+            deleted.elapsed(),
+            shown(&after)
+        );
     }
     Ok(())
 }
 
-/// The holder of a controller's lease, once it is a `wanted` one.
-async fn holder(
+/// The shards of each replica.
+type Shares = BTreeMap<String, Vec<usize>>;
+
+fn shown(shares: &Shares) -> String {
+    let shown = shares.iter().map(|(replica, shards)| format!("{replica} {}", shards.len()));
+    shown.collect::<Vec<_>>().join(", ")
+}
+
+/// Whether each replica has about as much as the others.
+fn even(shares: &Shares) -> bool {
+    let least = shares.values().map(Vec::len).min().unwrap_or_default();
+    let most = shares.values().map(Vec::len).max().unwrap_or_default();
+    shares.len() == usize::from(REPLICAS) && most - least <= 1
+}
+
+/// How a controller's shards are divided, once no shard is without a replica and it is a `wanted` way.
+async fn shares(
     env: &Environment,
     controller: &str,
-    wanted: impl Fn(&str) -> bool,
-) -> Result<String> {
+    wanted: impl Fn(&Shares) -> bool,
+) -> Result<Shares> {
     let leases = Api::<Lease>::namespaced(env.client.clone(), SYSTEM);
-    let name = format!("gastown-{controller}");
-    until(LIMIT, &leases, &name, "a holder", |lease: Option<&Lease>| {
-        let holder = lease?.spec.as_ref()?.holder_identity.as_deref()?;
-        (!holder.is_empty() && wanted(holder)).then(|| holder.to_owned())
+    let name = format!("gastown-{controller}-shards");
+    until(LIMIT, &leases, &name, "the wanted shares", |lease: Option<&Lease>| {
+        let text = lease?.metadata.annotations.as_ref()?.get(annotation::SHARDS)?;
+        let shares: Shares = serde_json::from_str(text).ok()?;
+        (!shares.contains_key("") && wanted(&shares)).then_some(shares)
     })
     .await
 }

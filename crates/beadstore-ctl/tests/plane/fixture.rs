@@ -331,6 +331,6 @@ impl Fixture {
             &file,
             Duration::from_secs(20),
         );
-        Ok(BeadsClient::new(remote.channel()?))
+        Ok(BeadsClient::new(remote.channel("")?))
     }
 }

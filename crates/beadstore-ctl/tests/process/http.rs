@@ -147,8 +147,11 @@ impl Process {
     }
 
     async fn read(&self) -> Result<StoreSnapshot, StoreError> {
-        let reading =
-            self.stores.handle("uid").read(&self.valid, &self.connection(), Duration::ZERO).await?;
+        let reading = self
+            .stores
+            .handle("uid", None)
+            .read(&self.valid, &self.connection(), Duration::ZERO)
+            .await?;
         Ok(reading.snapshot)
     }
 
@@ -156,7 +159,7 @@ impl Process {
         &self,
         edits: impl Fn(&StoreSnapshot) -> Vec<Edit>,
     ) -> Result<Written, StoreError> {
-        self.stores.handle("uid").write(&self.valid, &self.connection(), edits).await
+        self.stores.handle("uid", None).write(&self.valid, &self.connection(), edits).await
     }
 
     /// Makes the wanted edits, as a reconcile does.
@@ -339,7 +342,10 @@ async fn a_busy_server_is_not_called_before_the_time_that_it_names_and_no_edit_i
     assert!(again.retry_after().is_some_and(|left| left <= Duration::from_secs(600)), "{again}");
     assert_eq!(fixture.server.asked("").len(), asked, "it was called before its time");
     assert_eq!(
-        status_of(&process.stores.handle("uid").reading(&process.valid).unwrap().snapshot, "gt-1"),
+        status_of(
+            &process.stores.handle("uid", None).reading(&process.valid).unwrap().snapshot,
+            "gt-1"
+        ),
         "open",
         "reads go on"
     );
@@ -386,7 +392,7 @@ async fn a_race_for_one_bead_has_one_winner_and_the_error_names_them() {
     assert_eq!(fixture.row("gt-1").1.as_deref(), Some("maya"));
     let process = fixture.process();
     assert!(
-        !process.stores.handle("uid").is_refused(edit, process.valid.interval),
+        !process.stores.handle("uid", None).is_refused(edit, process.valid.interval),
         "another process has not been refused"
     );
 }
@@ -424,7 +430,10 @@ async fn while_a_server_is_down_the_last_reading_is_served_and_edits_wait() {
         error.message()
     );
     assert_eq!(
-        status_of(&process.stores.handle("uid").reading(&process.valid).unwrap().snapshot, "gt-1"),
+        status_of(
+            &process.stores.handle("uid", None).reading(&process.valid).unwrap().snapshot,
+            "gt-1"
+        ),
         "open"
     );
     fixture.server.up().await;

@@ -275,6 +275,7 @@ mod tests {
             endpoint: "https://127.0.0.1:1".into(),
             ca: Ca::Text(String::new()),
             token_file: "/nowhere".into(),
+            rig: "web".into(),
             holder: super::super::witness::Holder::default(),
         };
         Escalations::new(who(), Some(witness))

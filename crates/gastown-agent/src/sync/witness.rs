@@ -50,7 +50,9 @@ pub struct Witness {
     pub ca: Ca,
     /// The file of the projected token, which the kubelet rotates.
     pub token_file: PathBuf,
-    /// Which of its replicas serves.
+    /// The agent's rig: one of the replicas works for it.
+    pub rig: String,
+    /// Which of them that is.
     pub holder: Holder,
 }
 
@@ -72,7 +74,7 @@ impl Witness {
     async fn client(&self) -> Result<WitnessClient<AuthChannel>, Status> {
         let remote = Remote::with_ca(&self.endpoint, self.ca.clone(), &self.token_file, ANSWER)
             .with_holder(&self.holder);
-        let connected = timeout(ANSWER, remote.connect(CONNECT))
+        let connected = timeout(ANSWER, remote.connect(&self.rig, CONNECT))
             .await
             .map_err(|_| Status::deadline_exceeded("no connection in time"))?;
         let channel = connected.map_err(|e| Status::unavailable(chain(&e)))?;
@@ -148,7 +150,7 @@ impl Link {
         // A replica that another one names is asked at once, but not the third in a row.
         let (mut is_away, mut was_sent_on) = (false, false);
         loop {
-            let (began, asked) = (Instant::now(), self.witness.holder.address());
+            let (began, asked) = (Instant::now(), self.witness.holder.address(&self.witness.rig));
             let ended = self.attach().await;
             if began.elapsed() >= GOOD {
                 (backoff, is_away) = (Backoff::default(), false);
@@ -162,7 +164,7 @@ impl Link {
                     tracing::warn!(error = %e, "the witness cannot be reached; the work continues without it");
                 }
             }
-            let to = self.witness.holder.address();
+            let to = self.witness.holder.address(&self.witness.rig);
             was_sent_on = to.is_some() && to != asked && !was_sent_on;
             if was_sent_on {
                 continue;

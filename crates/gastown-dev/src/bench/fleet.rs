@@ -14,7 +14,7 @@ mod setup;
 mod usage;
 
 use anyhow::{Context, Result, ensure};
-use xtask::cli::FleetArgs;
+use xtask::cli::{FleetArgs, FleetPhase};
 
 use self::lives::Lives;
 use self::observe::Observer;
@@ -32,6 +32,10 @@ pub async fn run(args: &FleetArgs) -> Result<Figures> {
         "{} rigs have {} pods at most at a time, and pods run until the bench ends them: raise --rigs",
         args.rigs,
         cap * args.rigs
+    );
+    ensure!(
+        args.replicas > 1 || !args.phases.contains(&FleetPhase::Replace),
+        "the phase `replace` needs another replica: --replicas 3"
     );
     let mut setup = Setup::start(args).await?;
     let observer = Observer::start(&setup.client, NAMESPACE, setup.cap);
@@ -55,6 +59,7 @@ pub async fn run(args: &FleetArgs) -> Result<Figures> {
         cap: setup.cap,
         most_live: observer.board().most_live,
         convoys: args.convoys,
+        replicas: args.replicas,
         release: args.release,
         life: report::life(&phases, f64::from(args.polecats)),
         phases,

@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result};
 use gastown_cluster::control_plane::ControlPlane;
-use gastown_runtime::lease::Leadership;
 use gastown_runtime::metrics::Metrics;
+use gastown_runtime::shards::Shards;
 use gastown_runtime::{Runtime, RuntimeArgs, client};
 use k8s_openapi::api::core::v1::ConfigMap;
 use kube::api::ObjectMeta;
@@ -50,7 +50,7 @@ pub fn runtime(client: Client) -> Result<Runtime> {
         client,
         RuntimeArgs::from_env()?,
         Metrics::default(),
-        Leadership::always("test"),
+        Shards::all(),
     ))
 }
 

@@ -13,8 +13,8 @@ use gastown_proto::v1::{
 };
 use gastown_runtime::auth::{self, TokenReviewer};
 use gastown_runtime::grpc::{self, Holder, Remote};
-use gastown_runtime::lease::Leadership;
 use gastown_runtime::metrics::Metrics;
+use gastown_runtime::shards::Shards;
 use gastown_runtime::tls::Tls;
 use gastown_runtime::{AUDIENCE, Runtime, RuntimeArgs};
 use k8s_openapi::api::authentication::v1::{TokenRequest, TokenRequestSpec};
@@ -114,10 +114,10 @@ fn serve(
     client: &Client,
     folder: &Path,
     listener: TcpListener,
-    leadership: Leadership,
+    shards: Shards,
 ) -> Result<(Runtime, Server)> {
     let args = RuntimeArgs::from_env()?;
-    let runtime = Runtime::new("witness-ctl", client.clone(), args, Metrics::default(), leadership);
+    let runtime = Runtime::new("witness-ctl", client.clone(), args, Metrics::default(), shards);
     let tls = Tls::load(folder, runtime.stop.clone())?;
     let routes = tonic::service::Routes::new(WitnessServer::new(Echo));
     let policy: grpc::Policy = Arc::new(|path, caller| {
@@ -140,10 +140,10 @@ async fn requests_go_to_the_replica_that_serves_wherever_it_moves() -> Result<()
     let there = "127.0.0.2".parse()?;
     let listener = grpc::listen(SocketAddr::new(here, 0)).await?;
     let port = listener.local_addr()?.port();
-    let standby = Leadership::of("there", there);
+    let standby = Shards::elsewhere(there);
     let (first, first_server) = serve(&client, folder.path(), listener, standby)?;
     let at_the_other = || grpc::listen(SocketAddr::new(there, port));
-    let leads = Leadership::always("there");
+    let leads = Shards::all();
     let (second, second_server) = serve(&client, folder.path(), at_the_other().await?, leads)?;
 
     let token_file = folder.path().join("token");
@@ -153,29 +153,32 @@ async fn requests_go_to_the_replica_that_serves_wherever_it_moves() -> Result<()
     let remote =
         Remote::new(&uri, folder.path(), &token_file, Duration::from_secs(10)).with_holder(&holder);
     let raise = async || -> Result<Result<(), Status>> {
-        let mut client = WitnessClient::new(remote.channel()?);
+        let mut client = WitnessClient::new(remote.channel("web")?);
         Ok(client.raise(RaiseRequest::default()).await.map(drop))
     };
     let refused = raise().await?.unwrap_err();
     ensure!(
-        refused.code() == Code::Unavailable && refused.message().contains("is there"),
+        refused.code() == Code::Unavailable && refused.message().contains("is another"),
         "{refused:?}"
     );
-    ensure!(holder.address() == Some(there));
+    ensure!(holder.address("web") == Some(there));
     raise().await??;
     // Its successor has another address.
     second.shutdown();
     within("the server's end", second_server).await???;
-    ensure!(raise().await?.is_err() && holder.address().is_none(), "it is asked no more");
-    let standby = Leadership::of("here", here);
+    ensure!(raise().await?.is_err() && holder.address("web").is_none(), "it is asked no more");
+    let standby = Shards::elsewhere(here);
     let (third, third_server) = serve(&client, folder.path(), at_the_other().await?, standby)?;
     first.shutdown();
     within("the server's end", first_server).await???;
-    let leads = Leadership::always("here");
+    let leads = Shards::all();
     let listener = grpc::listen(SocketAddr::new(here, port)).await?;
     let (fourth, fourth_server) = serve(&client, folder.path(), listener, leads)?;
     raise().await??;
-    ensure!(holder.address().is_none(), "any replica may be asked while the one that is serves");
+    ensure!(
+        holder.address("web").is_none(),
+        "any replica may be asked while the one that is serves"
+    );
     for (runtime, server) in [(third, third_server), (fourth, fourth_server)] {
         runtime.shutdown();
         within("the server's end", server).await???;
@@ -189,13 +192,13 @@ async fn a_call_needs_the_token_of_an_allowed_caller() -> Result<()> {
     let (folder, certificate) = certificates()?;
     let listener = grpc::listen("127.0.0.1:0".parse()?).await?;
     let uri = format!("https://localhost:{}", listener.local_addr()?.port());
-    let (runtime, server) = serve(&client, folder.path(), listener, Leadership::always("test"))?;
+    let (runtime, server) = serve(&client, folder.path(), listener, Shards::all())?;
 
     let token_file = folder.path().join("token");
     let remote = Remote::new(&uri, folder.path(), &token_file, Duration::from_secs(10));
     let raise = async |token: &str| -> Result<Result<RaiseResponse, Status>> {
         std::fs::write(&token_file, token)?;
-        let client = WitnessClient::new(remote.channel()?);
+        let client = WitnessClient::new(remote.channel("web")?);
         Ok(grpc::retry(3, || {
             let mut client = client.clone();
             async move { client.raise(RaiseRequest::default()).await }

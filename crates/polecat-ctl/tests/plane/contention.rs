@@ -8,8 +8,8 @@ use gastown_api::BeadStore;
 use gastown_api::names::condition;
 use gastown_core::report::AgentExit;
 use gastown_fakes::repository::{self, git};
-use gastown_runtime::lease::Leadership;
 use gastown_runtime::metrics::Metrics;
+use gastown_runtime::shards::Shards;
 use gastown_runtime::{Runtime, RuntimeArgs, grpc};
 use kube::api::{DeleteParams, PostParams};
 use kube::{Api, ResourceExt as _};
@@ -95,7 +95,7 @@ async fn bead_store(fixture: &Fixture, dir: &Path, first: bool) -> (Runtime, Joi
         fixture.admin.clone(),
         args,
         Metrics::default(),
-        Leadership::always("test"),
+        Shards::all(),
     );
     let port = if first { fixture.port } else { 0 };
     let listener = grpc::listen(([127, 0, 0, 1], port).into()).await.unwrap();

@@ -18,8 +18,8 @@ use gastown_proto::v1;
 use gastown_proto::v1::beads_server::BeadsServer;
 use gastown_proto::v1::merge_queue_server::MergeQueueServer;
 use gastown_proto::v1::witness_server::WitnessServer;
-use gastown_runtime::lease::Leadership;
 use gastown_runtime::metrics::Metrics;
+use gastown_runtime::shards::Shards;
 use gastown_runtime::tls::Tls;
 use gastown_runtime::{Runtime, RuntimeArgs, grpc};
 use k8s_openapi::api::coordination::v1::Lease;
@@ -161,7 +161,7 @@ impl Fixture {
 
     pub async fn start_server(&mut self) {
         let args = RuntimeArgs::from_env().unwrap();
-        let leads = Leadership::always("test");
+        let leads = Shards::all();
         let runtime = Runtime::new("test", self.admin.clone(), args, Metrics::default(), leads);
         let tls = Tls::load(self.folder.path(), runtime.stop.clone()).unwrap();
         let listener = grpc::listen(([127, 0, 0, 1], self.port).into()).await.unwrap();

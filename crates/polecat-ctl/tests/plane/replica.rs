@@ -2,13 +2,13 @@
 
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::Duration;
 
 use gastown_api::rbac::Controller;
 use gastown_cluster::control_plane::ControlPlane;
-use gastown_runtime::lease::{self, Leadership};
+use gastown_runtime::lease::{self, Phases};
 use gastown_runtime::metrics::Metrics;
 use gastown_runtime::network::NetworkArgs;
+use gastown_runtime::shards::Shards;
 use gastown_runtime::{Runtime, RuntimeArgs, client};
 use kube::Config;
 use tokio::task::JoinHandle;
@@ -74,21 +74,24 @@ impl Replica {
         let client = client::with_config(config, account, &settings.metrics);
         let client = wire::client(client.unwrap(), wire);
         let lease = CancellationToken::new();
-        let leadership = match candidate {
-            None => Leadership::always("test"),
+        let shards = match candidate {
+            None => Shards::all(),
             Some(identity) => {
-                // It is given up, never lost.
                 let config = lease::Config {
-                    duration: Duration::from_secs(3600),
-                    retry: Duration::from_millis(200),
-                    ..lease::Config::new(&settings.namespace, LEASE, identity)
+                    namespace: settings.namespace.clone(),
+                    controller: LEASE.to_owned(),
+                    identity: identity.to_owned(),
+                    address: None,
                 };
+                let ready = CancellationToken::new();
+                ready.cancel();
+                let phases = Phases { ready, drain: lease.clone(), ended: lease.clone() };
                 let admin = settings.plane.client().unwrap();
-                lease::spawn(admin, config, &Metrics::default(), lease.clone()).0
+                lease::spawn(admin, &config, &Metrics::default(), phases).0
             }
         };
         let metrics = settings.metrics.clone();
-        let runtime = Runtime::new(account, client, args, metrics, leadership);
+        let runtime = Runtime::new(account, client, args, metrics, shards);
         let endpoint = || Some(format!("https://localhost:{}", settings.port));
         let own = polecat_ctl::PolecatArgs {
             agent_image: IMAGE.into(),

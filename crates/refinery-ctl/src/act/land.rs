@@ -39,7 +39,7 @@ pub(super) async fn land(
             car.commit, car.base
         )));
     }
-    if pass.ctx.runtime.leadership.held().is_none() {
+    if pass.ctx.runtime.shards.held(&pass.refinery.spec.rig_ref).is_none() {
         return Err(Error::LeaseLost);
     }
     let update = RefUpdate {

@@ -12,8 +12,8 @@ use gastown_git::Git;
 use gastown_proto::v1::SubmitRequest;
 use gastown_proto::v1::merge_queue_client::MergeQueueClient;
 use gastown_runtime::grpc::{self, Remote};
-use gastown_runtime::lease::Leadership;
 use gastown_runtime::metrics::Metrics;
+use gastown_runtime::shards::Shards;
 use gastown_runtime::{Runtime, RuntimeArgs, client};
 use gastown_types::GitUrl;
 use kube::ResourceExt as _;
@@ -46,7 +46,7 @@ async fn submitting_twice_makes_one_request_and_other_callers_are_refused() -> R
         let file = fixture.dir.path().join(account);
         std::fs::write(&file, token(&fixture.client, NAMESPACE, account, None).await?)?;
         let remote = Remote::new(&uri, &server.tls, &file, Duration::from_secs(10));
-        Ok(MergeQueueClient::new(remote.channel()?))
+        Ok(MergeQueueClient::new(remote.channel("")?))
     };
     let mut ours = caller("polecat-ctl").await?;
     let first = ours.submit(submission(&fixture, &polecat, &commit)).await?.into_inner();
@@ -83,7 +83,7 @@ async fn standby(server: &Shared, at: IpAddr) -> Result<Runtime> {
     let metrics = Metrics::default();
     let config = install::config(plane, Controller::Refinery);
     let client = client::with_config(config, ACCOUNT, &metrics)?;
-    let leads = Leadership::of("the shared one", Ipv4Addr::LOCALHOST.into());
+    let leads = Shards::elsewhere(Ipv4Addr::LOCALHOST.into());
     let runtime = Runtime::new(ACCOUNT, client, args, metrics, leads);
     let grpc = grpc::listen(SocketAddr::new(at, 0)).await?;
     let git = grpc::listen(SocketAddr::new(at, server.git)).await?;

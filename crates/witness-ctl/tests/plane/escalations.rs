@@ -138,6 +138,7 @@ async fn a_person_acknowledges_and_closes_and_the_next_raise_makes_another_objec
         namespace: fixture.namespace.clone(),
         cause: worse.cause.clone(),
         why: "it was retried".into(),
+        ..SettleRequest::default()
     };
     ensure!(caller.settle(settle).await?.into_inner().name.is_empty(), "there is nothing to close");
     let again = caller.raise(worse).await?.into_inner();
@@ -154,6 +155,7 @@ async fn settling_a_cause_closes_its_escalation_and_settling_nothing_is_not_an_e
         namespace: fixture.namespace.clone(),
         cause: request(&fixture).cause,
         why: "it was retried".into(),
+        ..SettleRequest::default()
     };
     ensure!(caller.settle(settle.clone()).await?.into_inner().name.is_empty());
     let name = caller.raise(request(&fixture)).await?.into_inner().name;
@@ -190,6 +192,7 @@ async fn only_the_callers_of_the_table_may_raise_and_settle() -> Result<()> {
         namespace: fixture.namespace.clone(),
         cause: object.spec.cause,
         why: "no".into(),
+        ..SettleRequest::default()
     };
     ensure!(agent.settle(settle).await.unwrap_err().code() == tonic::Code::PermissionDenied);
     let lone = fixture.pod("lone", None).await?;

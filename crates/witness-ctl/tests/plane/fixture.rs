@@ -177,7 +177,7 @@ impl Fixture {
             &file,
             Duration::from_secs(20),
         );
-        Ok(WitnessClient::new(remote.channel()?))
+        Ok(WitnessClient::new(remote.channel("")?))
     }
 
     /// A client that is polecat-ctl of the release.

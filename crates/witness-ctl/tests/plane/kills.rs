@@ -197,6 +197,7 @@ impl Life {
             namespace: raise.namespace.clone(),
             cause: raise.cause.clone(),
             why: "it was retried".into(),
+            ..SettleRequest::default()
         };
         self.assessed("toast", Some(reason::HEALTHY)).await?;
         self.escalation("nux/WaitingForHuman", delivered).await?;

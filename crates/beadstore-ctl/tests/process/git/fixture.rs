@@ -136,8 +136,11 @@ impl Process {
     }
 
     pub async fn read(&self) -> Result<StoreSnapshot, StoreError> {
-        let reading =
-            self.stores.handle("uid").read(&self.valid, &self.connection(), Duration::ZERO).await?;
+        let reading = self
+            .stores
+            .handle("uid", None)
+            .read(&self.valid, &self.connection(), Duration::ZERO)
+            .await?;
         Ok(reading.snapshot)
     }
 
@@ -145,7 +148,7 @@ impl Process {
         &self,
         edits: impl Fn(&StoreSnapshot) -> Vec<Edit>,
     ) -> Result<Written, StoreError> {
-        self.stores.handle("uid").write(&self.valid, &self.connection(), edits).await
+        self.stores.handle("uid", None).write(&self.valid, &self.connection(), edits).await
     }
 
     /// Makes the wanted edits, as a reconcile does.

@@ -2,15 +2,18 @@
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
 use futures::future::try_join_all;
+use gastown_api::names::annotation;
 use gastown_api::rbac::Controller;
 use gastown_cluster::control_plane::{ControlPlane, free_port};
 use gastown_cluster::install::{self, SYSTEM};
 use gastown_cluster::proc::Memory;
 use gastown_cluster::process::{Place, Process};
+use k8s_openapi::api::coordination::v1::Lease;
+use kube::Api;
 use tempfile::TempDir;
 
 use super::super::figures;
@@ -23,12 +26,19 @@ pub struct Controllers {
     folder: TempDir,
     places: BTreeMap<Controller, Place>,
     git_port: u16,
-    running: Vec<(Controller, Process)>,
+    replicas: u8,
+    running: BTreeMap<(Controller, u8), Process>,
 }
+
+/// The shards of each replica of a controller, by its name.
+pub type Shares = BTreeMap<String, Vec<usize>>;
+
+/// How long shards may be without a replica.
+const UNOWNED_LIMIT: Duration = Duration::from_mins(2);
 
 impl Controllers {
     /// Builds them and creates what the chart creates for them; nothing runs yet.
-    pub async fn install(plane: &ControlPlane, build: Build) -> Result<Self> {
+    pub async fn install(plane: &ControlPlane, build: Build, replicas: u8) -> Result<Self> {
         let programs = figures::programs(&Controller::ALL.map(Controller::name), build).await?;
         let folder = TempDir::new().context("a folder for the controllers")?;
         install::certificates(folder.path())?;
@@ -40,22 +50,107 @@ impl Controllers {
             std::fs::write(folder.path().join(format!("{name}.token")), token)?;
             places.insert(controller, Place::new(Some(folder.path()))?);
         }
-        Ok(Self { programs, folder, places, git_port: free_port()?, running: Vec::new() })
+        let (git_port, running) = (free_port()?, BTreeMap::new());
+        Ok(Self { programs, folder, places, git_port, replicas, running })
     }
 
-    /// Starts all of them side by side and returns when each is ready.
+    /// Starts all of them side by side and returns when each works on its share.
     pub async fn start(&mut self, plane: &ControlPlane) -> Result<()> {
-        let start = async |controller: Controller| {
-            let name = controller.name();
-            let program =
-                self.programs.get(name).with_context(|| format!("{name} is not built"))?;
-            let address = self.place(controller)?.clone();
-            let flags = self.flags(controller)?;
-            let process = Process::start_at(plane, controller, program, &flags, address).await?;
-            anyhow::Ok((controller, process))
-        };
-        self.running = try_join_all(Controller::ALL.map(start)).await?;
+        let all = Controller::ALL
+            .into_iter()
+            .flat_map(|controller| (0..self.replicas).map(move |replica| (controller, replica)));
+        let started = all.map(async |(controller, replica)| {
+            let process = self.started(plane, controller, replica).await?;
+            anyhow::Ok(((controller, replica), process))
+        });
+        self.running = try_join_all(started).await?.into_iter().collect();
+        for controller in Controller::ALL {
+            self.shares(plane, controller, |shares| self.is_even(shares)).await?;
+        }
         Ok(())
+    }
+
+    async fn started(
+        &self,
+        plane: &ControlPlane,
+        controller: Controller,
+        replica: u8,
+    ) -> Result<Process> {
+        let name = controller.name();
+        let program = self.programs.get(name).with_context(|| format!("{name} is not built"))?;
+        let address = self.place(controller)?.of_replica(replica);
+        let flags = self.flags(controller, &address)?;
+        Process::start_at(plane, controller, program, &flags, address).await
+    }
+
+    /// Starts one again that has ended.
+    pub async fn restart(
+        &mut self,
+        plane: &ControlPlane,
+        controller: Controller,
+        replica: u8,
+    ) -> Result<()> {
+        let process = self.started(plane, controller, replica).await?;
+        self.running.insert((controller, replica), process);
+        self.shares(plane, controller, |shares| self.is_even(shares)).await.map(drop)
+    }
+
+    /// Ends one replica, as a rollout does, or kills it. Returns how long it took until each of its shards
+    /// had another replica.
+    pub async fn stop(
+        &mut self,
+        plane: &ControlPlane,
+        controller: Controller,
+        replica: u8,
+        kill: bool,
+    ) -> Result<Duration> {
+        let process = self.running.remove(&(controller, replica));
+        let process = process.context("it does not run")?;
+        let prefix = format!("{}-{replica}_", controller.name());
+        let begun = Instant::now();
+        let ended = async {
+            if kill {
+                drop(process);
+                return Ok(());
+            }
+            process.end().await
+        };
+        let others = async {
+            let without = |shares: &Shares| !shares.keys().any(|name| name.starts_with(&prefix));
+            self.shares(plane, controller, without).await?;
+            Ok(begun.elapsed())
+        };
+        let ((), took) = tokio::try_join!(ended, others)?;
+        Ok(took)
+    }
+
+    /// The controllers with more than one replica, each with the number of each.
+    pub fn replicas(&self) -> Vec<(Controller, u8)> {
+        self.running.keys().copied().collect()
+    }
+
+    fn is_even(&self, shares: &Shares) -> bool {
+        let least = shares.values().map(Vec::len).min().unwrap_or_default();
+        let most = shares.values().map(Vec::len).max().unwrap_or_default();
+        shares.len() == usize::from(self.replicas) && most - least <= 1
+    }
+
+    /// How a controller's shards are divided, once none is without a replica and it is a `wanted` way.
+    async fn shares(
+        &self,
+        plane: &ControlPlane,
+        controller: Controller,
+        wanted: impl Fn(&Shares) -> bool,
+    ) -> Result<Shares> {
+        let leases = Api::<Lease>::namespaced(plane.client()?, SYSTEM);
+        let name = format!("gastown-{}-shards", controller.name());
+        install::until(UNOWNED_LIMIT, &leases, &name, "the wanted shares", |lease| {
+            let lease: &Lease = lease?;
+            let text = lease.metadata.annotations.as_ref()?.get(annotation::SHARDS)?;
+            let shares: Shares = serde_json::from_str(text).ok()?;
+            (!shares.contains_key("") && wanted(&shares)).then_some(shares)
+        })
+        .await
     }
 
     /// Kills all of them at once.
@@ -63,20 +158,32 @@ impl Controllers {
         self.running.clear();
     }
 
-    /// The CPU time that each has used so far.
+    /// The CPU time that the replicas of each have used so far.
     pub fn cpu(&self) -> Result<BTreeMap<&'static str, Duration>> {
-        self.running.iter().map(|(controller, p)| Ok((controller.name(), p.cpu()?))).collect()
+        let mut all = BTreeMap::new();
+        for ((controller, _), process) in &self.running {
+            *all.entry(controller.name()).or_default() += process.cpu()?;
+        }
+        Ok(all)
     }
 
-    /// The memory of each.
+    /// The memory of each: that of the replica that has most.
     pub fn memory(&self) -> Result<BTreeMap<&'static str, Memory>> {
-        self.running.iter().map(|(controller, p)| Ok((controller.name(), p.memory()?))).collect()
+        let mut all: BTreeMap<&'static str, Memory> = BTreeMap::new();
+        for ((controller, _), process) in &self.running {
+            let memory = process.memory()?;
+            let most = all.entry(controller.name()).or_insert(memory);
+            if memory.resident > most.resident {
+                *most = memory;
+            }
+        }
+        Ok(all)
     }
 
     /// The last lines of each log.
     pub fn logs(&self, lines: usize) -> String {
-        let log = |(controller, process): &(Controller, Process)| {
-            format!("--- {}\n{}", controller.name(), process.log(lines))
+        let log = |((controller, replica), process): (&(Controller, u8), &Process)| {
+            format!("--- {}-{replica}\n{}", controller.name(), process.log(lines))
         };
         self.running.iter().map(log).collect::<Vec<_>>().join("\n")
     }
@@ -85,7 +192,7 @@ impl Controllers {
         self.places.get(&controller).with_context(|| format!("no place for {}", controller.name()))
     }
 
-    fn flags(&self, controller: Controller) -> Result<Vec<String>> {
+    fn flags(&self, controller: Controller, place: &Place) -> Result<Vec<String>> {
         let path = |name: &str| shown(&self.folder.path().join(name));
         let endpoint = |of: Controller| anyhow::Ok(self.place(of)?.endpoint());
         let (witness, beads) = (endpoint(Controller::Witness)?, endpoint(Controller::BeadStore)?);
@@ -95,7 +202,10 @@ impl Controllers {
             Controller::Rig | Controller::Witness => Vec::new(),
             Controller::Convoy => vec![("beadstore-endpoint", beads)],
             Controller::BeadStore => {
-                vec![("data-dir", path("beads")), ("witness-endpoint", witness)]
+                vec![
+                    ("data-dir", path(&format!("beads-{}", place.replica))),
+                    ("witness-endpoint", witness),
+                ]
             }
             Controller::Polecat => vec![
                 ("agent-image", "agent:bench".to_owned()),
@@ -105,8 +215,8 @@ impl Controllers {
             ],
             Controller::Refinery => vec![
                 ("agent-image", "agent:bench".to_owned()),
-                ("data-dir", path("mirrors")),
-                ("git-addr", format!("127.0.0.1:{}", self.git_port)),
+                ("data-dir", path(&format!("mirrors-{}", place.replica))),
+                ("git-addr", format!("{}:{}", place.ip(), self.git_port)),
                 ("git-endpoint", format!("https://localhost:{}", self.git_port)),
                 ("witness-endpoint", witness),
             ],

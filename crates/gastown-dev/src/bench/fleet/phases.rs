@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result};
+use gastown_api::rbac::Controller;
 use gastown_cluster::control_plane::ControlPlane;
 use gastown_cluster::proc::Memory;
 use serde::Serialize;
@@ -99,6 +100,10 @@ pub struct Run<'a> {
     crowd: Crowd,
     /// How far the record of requests was read.
     read: u64,
+    /// How long it took until all shards of a replica had others: of those that were ended, and of
+    /// those that were killed.
+    ended: Vec<Duration>,
+    killed: Vec<Duration>,
 }
 
 impl<'a> Run<'a> {
@@ -110,7 +115,9 @@ impl<'a> Run<'a> {
         lives: Lives<'a>,
         observer: &'a Observer,
     ) -> Self {
-        Self { args, plane, controllers, lives, observer, crowd: Crowd::None, read: 0 }
+        let (ended, killed) = Default::default();
+        let crowd = Crowd::None;
+        Self { args, plane, controllers, lives, observer, crowd, read: 0, ended, killed }
     }
 
     /// Runs a phase: what it needs first, not measured.
@@ -127,6 +134,7 @@ impl<'a> Run<'a> {
             FleetPhase::Create => self.create().await?,
             FleetPhase::Burst => self.burst().await?,
             FleetPhase::Idle => self.idle().await,
+            FleetPhase::Replace => self.replace().await?,
             FleetPhase::Ends => self.ends().await?,
             FleetPhase::Restart => self.restart().await?,
             FleetPhase::Delete => self.delete().await?,
@@ -164,7 +172,7 @@ impl<'a> Run<'a> {
         match phase {
             FleetPhase::Create | FleetPhase::Burst => self.clear().await,
             FleetPhase::Delete if self.lives.present() == self.polecats() => Ok(()),
-            FleetPhase::Idle | FleetPhase::Ends | FleetPhase::Restart
+            FleetPhase::Idle | FleetPhase::Replace | FleetPhase::Ends | FleetPhase::Restart
                 if self.crowd == Crowd::Live && self.lives.present() == self.polecats() =>
             {
                 Ok(())
@@ -207,6 +215,23 @@ impl<'a> Run<'a> {
         let time = Duration::from_secs(self.args.idle_seconds.into());
         tokio::time::sleep(time).await;
         time
+    }
+
+    /// Each replica is ended once, and one of each controller is killed.
+    async fn replace(&mut self) -> Result<Duration> {
+        let begun = Instant::now();
+        (self.ended, self.killed) = Default::default();
+        for (controller, replica) in self.controllers.replicas() {
+            let took = self.controllers.stop(self.plane, controller, replica, false).await?;
+            self.ended.push(took);
+            self.controllers.restart(self.plane, controller, replica).await?;
+        }
+        for controller in Controller::ALL {
+            let took = self.controllers.stop(self.plane, controller, 0, true).await?;
+            self.killed.push(took);
+            self.controllers.restart(self.plane, controller, 0).await?;
+        }
+        Ok(begun.elapsed())
     }
 
     async fn ends(&mut self) -> Result<Duration> {
@@ -260,6 +285,11 @@ impl<'a> Run<'a> {
             FleetPhase::Ends if self.args.convoys => [
                 ("pod ended to Done", of(|l| l.ended, |l| l.done)),
                 ("Done to Complete", of(|l| l.done, |l| l.complete)),
+            ]
+            .into(),
+            FleetPhase::Replace => [
+                ("ended to all shards at others", Spread::of(self.ended.clone())),
+                ("killed to all shards at others", Spread::of(self.killed.clone())),
             ]
             .into(),
             FleetPhase::Ends => [("pod ended to Done", of(|l| l.ended, |l| l.done))].into(),

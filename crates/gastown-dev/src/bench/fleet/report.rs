@@ -22,6 +22,8 @@ pub struct Measured {
     /// The most that ever did.
     pub most_live: usize,
     pub convoys: bool,
+    /// How many replicas each controller has.
+    pub replicas: u8,
     pub release: bool,
     /// The phases, in their order.
     pub phases: Vec<Phase>,
@@ -59,13 +61,18 @@ pub fn all(life: &BTreeMap<String, f64>) -> f64 {
 /// The figures for a person.
 pub fn table(m: &Measured) -> String {
     let mut text = format!(
-        "{} polecats of {} rigs, at most {} of a rig at a time (most seen: {}){}; controllers are {} builds\n",
+        "{} polecats of {} rigs, at most {} of a rig at a time (most seen: {}){}; controllers are {} builds{}\n",
         m.polecats,
         m.rigs,
         m.cap,
         m.most_live,
         if m.convoys { ", a convoy each" } else { "" },
         if m.release { "release" } else { "dev" },
+        if m.replicas > 1 {
+            format!(", {} replicas of each: memory is the largest", m.replicas)
+        } else {
+            String::new()
+        },
     );
     for phase in &m.phases {
         let _ = write!(text, "\n{}", of_phase(phase));

@@ -44,7 +44,7 @@ impl Setup {
         let options = Options { fake_nodes: args.nodes, audit: true, ..Options::default() };
         let plane = ControlPlane::start(options).await?;
         let client = plane.client()?;
-        let mut controllers = Controllers::install(&plane, build).await?;
+        let mut controllers = Controllers::install(&plane, build, args.replicas).await?;
         let metadata = ObjectMeta { name: Some(NAMESPACE.to_owned()), ..ObjectMeta::default() };
         Api::all(client.clone())
             .create(&PostParams::default(), &Namespace { metadata, ..Namespace::default() })

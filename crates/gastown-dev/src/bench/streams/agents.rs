@@ -42,6 +42,8 @@ impl<'a> Agents<'a> {
             endpoint: process.endpoint(),
             ca: Ca::Text(ca),
             token_file: fixture.tokens(),
+            // One replica serves all rigs here.
+            rig: String::new(),
             holder: Holder::default(),
         };
         let relays: Vec<Arc<Relay>> = fixture.polecats().map(|_| Arc::new(Relay::new(1))).collect();

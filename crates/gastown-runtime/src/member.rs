@@ -1,0 +1,758 @@
+//! Which replica works on which shard: decisions on what is seen of some Leases. Pure: objects and
+//! times are given.
+//!
+//! Each replica renews a *seat*, one of [`SEATS`] Leases; its name there is the process's, with a
+//! suffix that is new whenever the seat was lost. One more Lease, the *table*, names the owner of each
+//! of [`SHARDS`] shards, and is written when a shard changes hands and never else. Every write is a
+//! compare-and-swap.
+//!
+//! Nobody compares clocks. A replica acts for [`Times::trust`] after it *sent* the last renewal that its
+//! own watch has shown to it, so neither a lost request nor a watch that is behind keeps it acting. A
+//! replica whose seat was *seen unchanged* for [`Times::free`], which is longer, is taken out of its
+//! seat first; its shards are taken after that.
+//!
+//! Replicas of version 0.1.0 know one Lease, seat 0: who holds it may work for all rigs. So seat 0 is
+//! never left empty while a replica that knows shards acts: it is handed over by name. A replica in
+//! another seat acts only while it knows that seat 0 was renewed, by one that knows shards, after a
+//! renewal of its own.
+
+use std::collections::{HashMap, HashSet, VecDeque};
+use std::net::IpAddr;
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+/// Into how many shards the rigs are divided. Replicas must agree on it.
+pub const SHARDS: usize = 16;
+/// How many replicas may work at a time; more than there are shards would have nothing to do.
+pub(crate) const SEATS: usize = 16;
+/// How many renewals of one's own are remembered, to date renewals of seat 0.
+const REMEMBERED: usize = 8;
+
+/// The owner of each shard; empty where there is none.
+pub(crate) type Owners = [String; SHARDS];
+
+/// How fast replicas act.
+#[derive(Clone, Debug)]
+pub(crate) struct Times {
+    /// The time between two successful renewals.
+    pub renew: Duration,
+    /// A replica acts for this long after it sent a renewal. Less than `free`.
+    pub trust: Duration,
+    /// A seat that is unchanged for this long is free.
+    pub free: Duration,
+    /// A replica in another seat acts for this long after its own renewal that one of seat 0
+    /// followed. Less than replicas of version 0.1.0 wait for an unchanged Lease.
+    pub guard: Duration,
+    /// Work on a shard that is to be handed over gets this long to end.
+    pub drain: Duration,
+    /// The time between two attempts of the same write.
+    pub retry: Duration,
+}
+
+impl Default for Times {
+    fn default() -> Self {
+        Self {
+            renew: Duration::from_secs(10),
+            trust: Duration::from_secs(15),
+            free: Duration::from_secs(30),
+            guard: Duration::from_secs(45),
+            drain: Duration::from_secs(30),
+            retry: Duration::from_millis(500),
+        }
+    }
+}
+
+/// One replica, as a seat names it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Replica {
+    /// The process's name and a suffix.
+    pub name: String,
+    /// Where it serves.
+    pub address: Option<IpAddr>,
+}
+
+/// What a seat's Lease has.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Seat {
+    /// `metadata.resourceVersion`.
+    pub version: u64,
+    /// Who holds it.
+    pub holder: Option<Replica>,
+    /// How many shards its holder knows; none for a replica that knows no shards.
+    pub shards: Option<usize>,
+    /// Its holder hands its shards over, and takes no more.
+    pub leaves: bool,
+}
+
+/// What the table's Lease has.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Table {
+    /// `metadata.resourceVersion`.
+    pub version: u64,
+    /// The owners; none where the Lease has no list of them.
+    pub owners: Option<Owners>,
+}
+
+/// One of the Leases.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(crate) enum Place {
+    /// The seat of this number.
+    Seat(usize),
+    /// The table.
+    Table,
+}
+
+/// A compare-and-swap of one Lease.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Write {
+    /// The version that is replaced; none creates the Lease.
+    pub expected: Option<u64>,
+    /// What is written.
+    pub value: Value,
+}
+
+/// What is written.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Value {
+    /// The holder of this seat, and whether it leaves.
+    Seat(usize, Option<Replica>, bool),
+    /// The owners.
+    Table(Box<Owners>),
+}
+
+impl Write {
+    pub(crate) fn place(&self) -> Place {
+        match self.value {
+            Value::Seat(seat, ..) => Place::Seat(seat),
+            Value::Table(_) => Place::Table,
+        }
+    }
+}
+
+/// What a replica is to a shard.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Share {
+    /// It works on it; the term is another one each time it was taken.
+    Ours(u64),
+    /// It ends its running work, to hand the shard over.
+    Draining(u64),
+    /// Another replica does, which is known or not.
+    Others(Option<Replica>),
+}
+
+/// An object as it was last seen, and since when it has been so.
+#[derive(Clone, Debug)]
+struct Seen<T> {
+    value: Option<T>,
+    since: Instant,
+}
+
+/// The seat that this replica holds.
+#[derive(Clone, Debug)]
+struct Own {
+    seat: usize,
+    version: u64,
+    /// When the last successful renewal was sent.
+    sent: Instant,
+    /// When the last renewal was sent that the watch has shown.
+    shown: Option<Instant>,
+}
+
+/// One replica's view, and its part in it.
+#[derive(Clone, Debug)]
+pub(crate) struct Member {
+    times: Times,
+    /// The process's name, without a suffix.
+    process: String,
+    me: Replica,
+    random: fastrand::Rng,
+    seats: Vec<Seen<Seat>>,
+    table: Seen<Table>,
+    /// Whether the Leases have been listed once.
+    listed: bool,
+    /// The version up to which everything was seen.
+    seen_up_to: u64,
+    own: Option<Own>,
+    /// Own renewals, the latest last: version, and when it was sent.
+    renewals: VecDeque<(u64, Instant)>,
+    /// When the latest renewal of our own was sent that one of seat 0 followed.
+    guarded: Option<Instant>,
+    /// When the watch was last begun anew because it owed a renewal.
+    asked: Option<Instant>,
+    /// Replicas that were seen to leave a seat.
+    left: HashSet<String>,
+    /// Owners that hold no seat and were not seen to leave one, and since when.
+    absent: HashMap<String, Instant>,
+    /// Writes that failed: the version that they expected, and when to try again.
+    failed: HashMap<Place, (Option<u64>, Instant)>,
+    terms: [Option<u64>; SHARDS],
+    next_term: u64,
+    /// Since when work on a shard ends, because another replica is to have it.
+    draining: [Option<Instant>; SHARDS],
+    /// A write that gives the shard away was sent, and may have had its effect.
+    given: [bool; SHARDS],
+    leaving: bool,
+}
+
+impl Member {
+    /// A replica that holds nothing yet, and has seen nothing. `seed`: of its names' suffixes.
+    pub(crate) fn new(
+        process: &str,
+        address: Option<IpAddr>,
+        times: Times,
+        seed: u64,
+        now: Instant,
+    ) -> Self {
+        let mut random = fastrand::Rng::with_seed(seed);
+        let name = suffixed(process, &mut random);
+        Self {
+            times,
+            process: process.to_owned(),
+            me: Replica { name, address },
+            random,
+            seats: vec![Seen { value: None, since: now }; SEATS],
+            table: Seen { value: None, since: now },
+            listed: false,
+            seen_up_to: 0,
+            own: None,
+            renewals: VecDeque::new(),
+            guarded: None,
+            asked: None,
+            left: HashSet::new(),
+            absent: HashMap::new(),
+            failed: HashMap::new(),
+            terms: [None; SHARDS],
+            next_term: 1,
+            draining: [None; SHARDS],
+            given: [false; SHARDS],
+            leaving: false,
+        }
+    }
+
+    /// Takes in a list of all Leases at version `at`.
+    pub(crate) fn listed(
+        &mut self,
+        at: u64,
+        seats: [Option<Seat>; SEATS],
+        table: Option<Table>,
+        now: Instant,
+    ) {
+        for (number, seat) in seats.into_iter().enumerate() {
+            let version = self.seats[number].value.as_ref().map_or(0, |seat| seat.version);
+            // A list that is older than an answer does not know what was written since.
+            if seat.is_some() || version <= at {
+                self.saw_seat(number, seat, now);
+            }
+        }
+        if table.is_some() || self.table.value.as_ref().map_or(0, |table| table.version) <= at {
+            self.saw_table(table, now);
+        }
+        self.listed = true;
+        self.up_to(at);
+    }
+
+    /// Takes in what the watch shows of a seat; none: it was deleted, at version `at`.
+    pub(crate) fn watched_seat(
+        &mut self,
+        at: u64,
+        number: usize,
+        seat: Option<Seat>,
+        now: Instant,
+    ) {
+        self.saw_seat(number, seat, now);
+        self.up_to(at);
+    }
+
+    /// Takes in what the watch shows of the table; none: it was deleted, at version `at`.
+    pub(crate) fn watched_table(&mut self, at: u64, table: Option<Table>, now: Instant) {
+        self.saw_table(table, now);
+        self.up_to(at);
+    }
+
+    /// Everything up to this version was seen, so what we wrote before it counts.
+    pub(crate) fn up_to(&mut self, at: u64) {
+        self.seen_up_to = self.seen_up_to.max(at);
+        if let Some(own) = &mut self.own {
+            let shown = self.renewals.iter().rev().find(|(version, _)| *version <= self.seen_up_to);
+            own.shown = shown.map(|(_, sent)| *sent).or(own.shown);
+        }
+    }
+
+    fn saw_seat(&mut self, number: usize, seat: Option<Seat>, now: Instant) {
+        let before = &self.seats[number];
+        let version = |seat: &Option<Seat>| seat.as_ref().map(|seat| seat.version);
+        if seat.is_some() && version(&seat) <= version(&before.value) {
+            return;
+        }
+        if seat.is_none() && before.value.is_none() {
+            return;
+        }
+        let holder = |seat: &Option<Seat>| Some(seat.as_ref()?.holder.as_ref()?.name.clone());
+        let (was, is) = (holder(&before.value), holder(&seat));
+        // A deleted Lease proves nothing about its holder.
+        if let Some(was) = was.filter(|was| seat.is_some() && is.as_ref() != Some(was)) {
+            self.left.insert(was);
+        }
+        if number == 0
+            && let Some(seat) = &seat
+            && seat.shards.is_some()
+        {
+            let earlier = self.renewals.iter().rev().find(|(version, _)| *version < seat.version);
+            self.guarded = earlier.map(|(_, sent)| *sent).or(self.guarded);
+        }
+        let is_ours = is.as_ref() == Some(&self.me.name);
+        let version = version(&seat);
+        self.seats[number] = Seen { value: seat, since: now };
+        match &mut self.own {
+            Some(own) if own.seat == number && is_ours => {
+                // A write of ours whose answer was lost: when it was sent is not known.
+                own.version = version.unwrap_or(own.version);
+            }
+            Some(own) if own.seat == number => self.lose(),
+            _ => {}
+        }
+    }
+
+    fn saw_table(&mut self, table: Option<Table>, now: Instant) {
+        let version = |table: &Option<Table>| table.as_ref().map(|table| table.version);
+        if table.is_some() && version(&table) <= version(&self.table.value) {
+            return;
+        }
+        if table.is_none() && self.table.value.is_none() {
+            return;
+        }
+        self.table = Seen { value: table, since: now };
+        self.count_terms();
+    }
+
+    /// The seat is another's: whatever this replica held under its name is not its own any more.
+    fn lose(&mut self) {
+        self.own = None;
+        self.renewals.clear();
+        self.guarded = None;
+        self.left.insert(self.me.name.clone());
+        self.me.name = suffixed(&self.process, &mut self.random);
+        self.count_terms();
+    }
+
+    fn count_terms(&mut self) {
+        for shard in 0..SHARDS {
+            let ours = self.owner(shard) == Some(&self.me.name);
+            match (ours, self.terms[shard]) {
+                (true, None) => {
+                    self.terms[shard] = Some(self.next_term);
+                    self.next_term += 1;
+                }
+                (false, Some(_)) => {
+                    self.terms[shard] = None;
+                    self.draining[shard] = None;
+                    self.given[shard] = false;
+                }
+                _ => {}
+            }
+        }
+    }
+
+    fn owner(&self, shard: usize) -> Option<&String> {
+        let owners = self.table.value.as_ref()?.owners.as_ref()?;
+        Some(&owners[shard]).filter(|owner| !owner.is_empty())
+    }
+
+    /// Takes in the answer to a write that was sent at `sent`: its version, or none where it failed, or
+    /// where it is not known whether it did.
+    pub(crate) fn answered(
+        &mut self,
+        write: &Write,
+        answer: Option<u64>,
+        sent: Instant,
+        now: Instant,
+    ) {
+        let place = write.place();
+        let Some(version) = answer else {
+            self.failed.insert(place, (write.expected, now + self.times.retry));
+            return;
+        };
+        self.failed.remove(&place);
+        match &write.value {
+            Value::Seat(number, holder, leaves) => {
+                let ours = holder.as_ref() == Some(&self.me);
+                if ours {
+                    let shown = self.own.as_ref().and_then(|own| own.shown);
+                    self.own = Some(Own { seat: *number, version, sent, shown });
+                    self.renewals.push_back((version, sent));
+                    if self.renewals.len() > REMEMBERED {
+                        self.renewals.pop_front();
+                    }
+                }
+                let shards = holder.as_ref().map(|_| SHARDS);
+                let written = Seat { version, holder: holder.clone(), shards, leaves: *leaves };
+                self.saw_seat(*number, Some(written), now);
+                self.up_to(0);
+            }
+            Value::Table(owners) => {
+                self.saw_table(Some(Table { version, owners: Some(Owners::clone(owners)) }), now);
+            }
+        }
+    }
+
+    /// The replica is to end: its shards go as their work ends, then its seat.
+    pub(crate) fn leave(&mut self) {
+        self.leaving = true;
+    }
+
+    /// Whether this replica holds nothing any more that others would wait for.
+    pub(crate) fn has_left(&self) -> bool {
+        self.leaving && self.own.is_none()
+    }
+
+    /// Why this replica must not take part.
+    pub(crate) fn disagreement(&self, now: Instant) -> Option<String> {
+        let other = |seat: &&Seen<Seat>| {
+            let shards = seat.value.as_ref().and_then(|seat| seat.shards);
+            shards.is_some_and(|shards| shards != SHARDS) && !self.is_expired(seat, now)
+        };
+        let seat = self.seats.iter().find(other)?.value.as_ref()?;
+        Some(format!(
+            "replica {} divides the rigs into {} shards, and this one into {SHARDS}: end the replicas \
+             of the other version first",
+            seat.holder.as_ref().map_or("?", |holder| &holder.name),
+            seat.shards.unwrap_or_default(),
+        ))
+    }
+
+    fn is_expired(&self, seat: &Seen<Seat>, now: Instant) -> bool {
+        now.saturating_duration_since(seat.since) >= self.times.free
+    }
+
+    fn holder(&self, number: usize) -> Option<&Replica> {
+        self.seats[number].value.as_ref()?.holder.as_ref()
+    }
+
+    /// Whether the process that had this name is the predecessor of this one, and so dead.
+    fn is_predecessor(&self, name: &str) -> bool {
+        name != self.me.name
+            && (name == self.process
+                || name.rsplit_once('_').is_some_and(|(process, _)| process == self.process))
+    }
+
+    /// The replicas that know shards and renew their seats, this one among them; each once.
+    fn live(&self, now: Instant) -> Vec<&Replica> {
+        let mut live: Vec<&Replica> = Vec::new();
+        for (number, seat) in self.seats.iter().enumerate() {
+            let knows = seat.value.as_ref().is_some_and(|seat| seat.shards == Some(SHARDS));
+            let Some(holder) = self.holder(number).filter(|_| knows) else { continue };
+            let counts = *holder == self.me || !self.is_expired(seat, now);
+            if counts && !live.iter().any(|other| other.name == holder.name) {
+                live.push(holder);
+            }
+        }
+        live
+    }
+
+    /// The live replicas that take shards.
+    fn takers(&self, now: Instant) -> Vec<&Replica> {
+        let leaves = |replica: &Replica| {
+            let seats = self.seats.iter().filter_map(|seat| seat.value.as_ref());
+            seats.clone().any(|seat| seat.leaves && seat.holder.as_ref() == Some(replica))
+        };
+        self.live(now).into_iter().filter(|replica| !leaves(replica)).collect()
+    }
+
+    /// Whether a shard of this owner may be taken.
+    fn is_free(&self, owner: &str, now: Instant) -> bool {
+        let sits = (0..SEATS).any(|seat| self.holder(seat).is_some_and(|h| h.name == owner));
+        let gone = self.left.contains(owner)
+            || self.is_predecessor(owner)
+            || self.absent.get(owner).is_some_and(|since| now >= *since + self.times.free);
+        owner.is_empty() || (owner != self.me.name && !sits && gone)
+    }
+
+    /// Until when this replica may act; none when it may not.
+    pub(crate) fn valid_until(&self, now: Instant) -> Option<Instant> {
+        let own = self.own.as_ref().filter(|_| self.listed)?;
+        let until = own.shown? + self.times.trust;
+        let until = if own.seat == 0 { until } else { until.min(self.guarded_until()?) };
+        Some(until).filter(|until| now < *until)
+    }
+
+    /// Until when no replica that knows no shards can have taken seat 0.
+    fn guarded_until(&self) -> Option<Instant> {
+        let first = self.seats[0].value.as_ref()?;
+        (first.holder.is_some() && first.shards.is_some())
+            .then_some(self.guarded? + self.times.guard)
+    }
+
+    /// What this replica is to each shard, until [`Member::valid_until`]; after that it is nothing to any.
+    pub(crate) fn shares(&self, now: Instant) -> [Share; SHARDS] {
+        let too_long = |since: Instant| now >= since + self.times.drain;
+        // One that knows no shards works for all rigs.
+        let first = self.seats[0].value.as_ref().filter(|seat| seat.shards.is_none());
+        let for_all = first.and_then(|seat| seat.holder.clone());
+        std::array::from_fn(|shard| match (self.terms[shard], self.draining[shard]) {
+            _ if for_all.is_some() => Share::Others(for_all.clone()),
+            (Some(_), _) if self.given[shard] => Share::Others(None),
+            (Some(_), Some(since)) if too_long(since) => Share::Others(None),
+            (Some(term), Some(_)) => Share::Draining(term),
+            (Some(term), None) if self.leaving => Share::Draining(term),
+            (Some(term), None) => Share::Ours(term),
+            (None, _) => {
+                let holders = (0..SEATS).filter_map(|seat| self.holder(seat));
+                let owner = self.owner(shard);
+                let owner = owner.and_then(|owner| holders.clone().find(|h| h.name == *owner));
+                Share::Others(owner.cloned())
+            }
+        })
+    }
+
+    /// Since when the watch owes a renewal of our own; none when it has shown the last one.
+    pub(crate) fn unshown_since(&self) -> Option<Instant> {
+        let own = self.own.as_ref()?;
+        (own.version > self.seen_up_to).then_some(own.sent.max(self.asked.unwrap_or(own.sent)))
+    }
+
+    /// The watch begins anew.
+    pub(crate) fn asked_again(&mut self, now: Instant) {
+        self.asked = Some(now);
+    }
+
+    /// Whether this replica holds a seat.
+    pub(crate) fn sits(&self) -> bool {
+        self.own.is_some()
+    }
+
+    /// This replica's name.
+    pub(crate) fn name(&self) -> &str {
+        &self.me.name
+    }
+
+    /// Where others serve.
+    pub(crate) fn others(&self, now: Instant) -> Vec<IpAddr> {
+        let others = self.takers(now).into_iter().filter(|replica| **replica != self.me);
+        others.filter_map(|replica| replica.address).collect()
+    }
+
+    /// The next write; `idle`: whether no work runs on a shard that is drained. Call it again after
+    /// each answer, after each change, and at [`Member::next`].
+    pub(crate) fn decide(&mut self, idle: &[bool; SHARDS], now: Instant) -> Option<Write> {
+        if !self.listed {
+            return None;
+        }
+        self.note_absent(now);
+        let write = self.seat_write(now).or_else(|| self.table_write(idle, now));
+        if write.is_none() {
+            self.drain_one(now);
+        }
+        write
+    }
+
+    /// Remembers since when an owner holds no seat.
+    fn note_absent(&mut self, now: Instant) {
+        let owners: HashSet<String> =
+            (0..SHARDS).filter_map(|shard| self.owner(shard).cloned()).collect();
+        let sits = |owner: &String| {
+            (0..SEATS).any(|seat| self.holder(seat).is_some_and(|h| h.name == *owner))
+        };
+        let absent: Vec<String> = owners
+            .iter()
+            .filter(|owner| **owner != self.me.name && !sits(owner))
+            .cloned()
+            .collect();
+        self.absent.retain(|owner, _| absent.contains(owner));
+        for owner in absent {
+            self.absent.entry(owner).or_insert(now);
+        }
+        self.left.retain(|owner| owners.contains(owner));
+    }
+
+    /// A write, unless the same one failed a moment ago.
+    fn attempt(&self, value: Value, now: Instant) -> Option<Write> {
+        let write = match &value {
+            Value::Seat(number, ..) => {
+                let expected = self.seats[*number].value.as_ref().map(|seat| seat.version);
+                Write { expected, value }
+            }
+            Value::Table(_) => {
+                Write { expected: self.table.value.as_ref().map(|table| table.version), value }
+            }
+        };
+        let again = self.failed.get(&write.place());
+        let waits = again.is_some_and(|(expected, at)| *expected == write.expected && now < *at);
+        (!waits).then_some(write)
+    }
+
+    fn seat_write(&self, now: Instant) -> Option<Write> {
+        let sit = |number: usize| self.sit(number, now);
+        let Some(own) = &self.own else {
+            return if self.leaving { None } else { self.free_seat(now).and_then(sit) };
+        };
+        if self.leaving {
+            return self.release(own, now);
+        }
+        if own.seat != 0 && self.may_move_to_first(now) {
+            return sit(0);
+        }
+        if now >= own.sent + self.times.renew {
+            return sit(own.seat);
+        }
+        let free = |number: usize| self.attempt(Value::Seat(number, None, false), now);
+        let spare = (1..SEATS).find(|number| *number != own.seat && self.is_mine(*number));
+        if let Some(write) = spare.and_then(free) {
+            return Some(write);
+        }
+        let expired = |number: &usize| {
+            *number != own.seat
+                && self.holder(*number).is_some()
+                && self.is_expired(&self.seats[*number], now)
+        };
+        (1..SEATS).find(expired).and_then(free)
+    }
+
+    fn sit(&self, number: usize, now: Instant) -> Option<Write> {
+        self.attempt(Value::Seat(number, Some(self.me.clone()), self.leaving), now)
+    }
+
+    fn is_mine(&self, number: usize) -> bool {
+        self.holder(number) == Some(&self.me)
+    }
+
+    fn is_vacant(&self, number: usize, now: Instant) -> bool {
+        self.holder(number).is_none() || self.is_expired(&self.seats[number], now)
+    }
+
+    fn may_move_to_first(&self, now: Instant) -> bool {
+        self.is_vacant(0, now) || self.is_mine(0)
+    }
+
+    /// The seat to take: that of this process's predecessor, else the first that nobody holds.
+    fn free_seat(&self, now: Instant) -> Option<usize> {
+        let of_predecessor = |number: &usize| {
+            self.holder(*number).is_some_and(|holder| self.is_predecessor(&holder.name))
+        };
+        let vacant = |number: &usize| self.is_vacant(*number, now);
+        (0..SEATS).find(of_predecessor).or_else(|| (0..SEATS).find(vacant))
+    }
+
+    /// The seats are released when no shard is ours any more; the first goes to another replica.
+    fn release(&self, own: &Own, now: Instant) -> Option<Write> {
+        let heir = self.takers(now).into_iter().find(|replica| **replica != self.me);
+        // The others are told, so that they hand nothing over to this one.
+        let is_told = self.seats[own.seat].value.as_ref().is_some_and(|seat| seat.leaves);
+        if now >= own.sent + self.times.renew || (heir.is_some() && !is_told) {
+            return self.sit(own.seat, now);
+        }
+        if self.terms.iter().any(Option::is_some) {
+            return None;
+        }
+        let spare = (0..SEATS).find(|number| *number != own.seat && self.is_mine(*number));
+        let number = spare.unwrap_or(own.seat);
+        let holder = heir.filter(|_| number == 0).cloned();
+        self.attempt(Value::Seat(number, holder, false), now)
+    }
+
+    fn table_write(&mut self, idle: &[bool; SHARDS], now: Instant) -> Option<Write> {
+        let own = self.own.as_ref()?;
+        // One that may be taken for dead soon begins nothing.
+        if now >= own.sent + self.times.trust {
+            return None;
+        }
+        let live = self.live(now);
+        let present = self.table.value.as_ref().and_then(|table| table.owners.clone());
+        let alone = live.iter().all(|replica| **replica == self.me);
+        let is_old = now >= self.table.since + self.times.free;
+        if present.is_none() && !(alone || is_old) {
+            return None;
+        }
+        let present = present.unwrap_or_default();
+        let mut wanted = present.clone();
+        for shard in 0..SHARDS {
+            let ours = wanted[shard] == self.me.name;
+            if ours && (self.leaving || self.draining[shard].is_some()) && idle[shard] {
+                wanted[shard] = String::new();
+            }
+        }
+        let handed: Vec<usize> =
+            (0..SHARDS).filter(|shard| wanted[*shard] != present[*shard]).collect();
+        let takers = self.takers(now);
+        let others: Vec<&Replica> =
+            takers.iter().copied().filter(|replica| **replica != self.me).collect();
+        let free = |shard: &usize| self.is_free(&wanted[*shard], now);
+        let free: Vec<usize> = (0..SHARDS).filter(free).collect();
+        // What is handed over goes to the others; what is free to whoever has least.
+        let takers = if handed.is_empty() && !self.leaving { &takers } else { &others };
+        for (shard, taker) in share_out(&wanted, &free, takers) {
+            if taker == self.me.name || handed.contains(&shard) {
+                wanted[shard] = taker;
+            }
+        }
+        if wanted == present && self.table.value.is_some() {
+            return None;
+        }
+        let write = self.attempt(Value::Table(Box::new(wanted)), now)?;
+        for shard in handed {
+            self.given[shard] = true;
+        }
+        Some(write)
+    }
+
+    /// Begins to hand a shard over to the replica that has least, where that has two less than this one.
+    fn drain_one(&mut self, now: Instant) {
+        if self.leaving
+            || self.draining.iter().any(Option::is_some)
+            || self.valid_until(now).is_none()
+        {
+            return;
+        }
+        let ours = self.terms.iter().flatten().count();
+        let held = |replica: &Replica| {
+            (0..SHARDS).filter(|shard| self.owner(*shard) == Some(&replica.name)).count()
+        };
+        let least = self.takers(now).into_iter().map(held).min().unwrap_or(ours);
+        let highest = self.terms.iter().rposition(Option::is_some);
+        if let Some(shard) = highest.filter(|_| ours > least + 1) {
+            self.draining[shard] = Some(now);
+        }
+    }
+
+    /// The next time at which something is due though nothing changes.
+    pub(crate) fn next(&self, now: Instant) -> Option<Instant> {
+        let Times { renew, free, .. } = self.times;
+        let own = self.own.as_ref().map(|own| own.sent + renew);
+        let held = |seat: &&Seen<Seat>| {
+            let holder = seat.value.as_ref().and_then(|seat| seat.holder.as_ref());
+            holder.is_some_and(|holder| *holder != self.me)
+        };
+        let seats = self.seats.iter().filter(held).map(|seat| seat.since + free);
+        let absent = self.absent.values().map(|since| *since + free);
+        let again = self.failed.values().map(|(_, at)| *at);
+        let table = self.table.value.is_none().then_some(self.table.since + free);
+        let drained = self.draining.iter().flatten().map(|since| *since + self.times.drain);
+        let times = own.into_iter().chain(seats).chain(absent).chain(again).chain(table);
+        let times = times.chain(drained);
+        let valid = self.valid_until(now);
+        times.chain(valid).filter(|at| *at > now).min()
+    }
+}
+
+fn suffixed(process: &str, random: &mut fastrand::Rng) -> String {
+    format!("{process}_{:08x}", random.u32(..))
+}
+
+/// Who of the live replicas takes each free shard: always one that has least.
+fn share_out(owners: &Owners, free: &[usize], live: &[&Replica]) -> Vec<(usize, String)> {
+    let mut names: Vec<&str> = live.iter().map(|replica| replica.name.as_str()).collect();
+    names.sort_unstable();
+    let count = |name: &str| owners.iter().filter(|owner| *owner == name).count();
+    let mut loads: Vec<(usize, &str)> = names.iter().map(|name| (count(name), *name)).collect();
+    let mut taken = Vec::new();
+    for shard in free {
+        let Some(least) = loads.iter_mut().min_by_key(|(load, _)| *load) else { break };
+        least.0 += 1;
+        taken.push((*shard, least.1.to_owned()));
+    }
+    taken
+}
+
+#[cfg(test)]
+#[path = "member_tests.rs"]
+mod tests;
