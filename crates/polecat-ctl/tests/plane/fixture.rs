@@ -19,10 +19,9 @@ use gastown_proto::v1::beads_server::BeadsServer;
 use gastown_proto::v1::merge_queue_server::MergeQueueServer;
 use gastown_proto::v1::witness_server::WitnessServer;
 use gastown_runtime::metrics::Metrics;
-use gastown_runtime::shards::Shards;
+use gastown_runtime::shards::{SHARDS, Shards};
 use gastown_runtime::tls::Tls;
 use gastown_runtime::{Runtime, RuntimeArgs, grpc};
-use k8s_openapi::api::coordination::v1::Lease;
 use k8s_openapi::api::core::v1::{ConfigMap, Pod};
 use kube::api::{Api, DeleteParams, ListParams, ObjectMeta, Patch, PatchParams, PostParams};
 use kube::{Client, ResourceExt as _};
@@ -34,7 +33,7 @@ use tokio_util::sync::CancellationToken;
 use crate::beads::FakeStore;
 use crate::escalations::FakeWitness;
 use crate::refinery::FakeRefinery;
-use crate::replica::{self, Replica, Settings};
+use crate::replica::{Replica, Settings};
 use crate::wire::Wire;
 
 pub const IMAGE: &str = "polecat-agent:test";
@@ -116,8 +115,8 @@ impl Fixture {
         self.start_replica(Arc::default(), None);
     }
 
-    /// Starts one more replica on this wire. With `candidate` it works only while it holds the
-    /// lease in this name.
+    /// Starts one more replica on this wire. With `candidate` it is one of several, see
+    /// [`Fixture::take_over`].
     pub fn start_replica(&mut self, wire: Arc<Wire>, candidate: Option<&str>) {
         let replica = Replica::start(&self.settings(), wire, candidate);
         self.running.push(replica);
@@ -136,13 +135,18 @@ impl Fixture {
         }
     }
 
-    /// Waits until the replica of this name holds the lease.
-    pub async fn wait_leader(&self, identity: &str) {
-        let api: Api<Lease> = Api::namespaced(self.admin.clone(), &self.namespace);
-        let holder = |lease: Lease| lease.spec?.holder_identity;
-        self.poll(&format!("lease of {identity}"), || async {
-            let lease = api.get_opt(replica::LEASE).await.unwrap();
-            lease.and_then(holder).filter(|name| name == identity)
+    /// Has the replica of this name take part, and waits until all shards are of those that do.
+    pub async fn take_over(&self, name: &str) {
+        self.running.iter().for_each(|replica| replica.take_part(name));
+        self.shares(SHARDS).await;
+    }
+
+    /// Waits until each replica has so many shards at most, and all are taken.
+    pub async fn shares(&self, most: usize) {
+        self.poll("the shards", || async {
+            let held: Vec<usize> = self.running.iter().map(Replica::shards).collect();
+            let is_even = held.iter().all(|shards| *shards <= most);
+            (is_even && held.iter().sum::<usize>() == SHARDS).then_some(())
         })
         .await;
     }
@@ -249,6 +253,11 @@ impl Fixture {
 
     pub async fn make_rig(&self, max_polecats: i32) {
         make_rig(&self.admin, &self.rig, max_polecats).await;
+    }
+
+    /// The name of one of several rigs.
+    pub fn rig_of(&self, number: usize) -> String {
+        format!("{}-{number}", self.rig)
     }
 
     pub fn polecats(&self) -> Api<Polecat> {

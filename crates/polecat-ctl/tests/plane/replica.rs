@@ -8,7 +8,7 @@ use gastown_cluster::control_plane::ControlPlane;
 use gastown_runtime::lease::{self, Phases};
 use gastown_runtime::metrics::Metrics;
 use gastown_runtime::network::NetworkArgs;
-use gastown_runtime::shards::Shards;
+use gastown_runtime::shards::{SHARDS, Shards};
 use gastown_runtime::{Runtime, RuntimeArgs, client};
 use kube::Config;
 use tokio::task::JoinHandle;
@@ -50,11 +50,13 @@ pub struct Replica {
     runtime: Runtime,
     work: JoinHandle<()>,
     lease: CancellationToken,
+    /// Its name among the replicas; it takes part when the token is cancelled.
+    candidate: Option<(String, CancellationToken)>,
 }
 
 impl Replica {
-    /// Starts one whose requests pass over the wire. With `candidate` it works only while it holds
-    /// [`LEASE`] in this name.
+    /// Starts one whose requests pass over the wire. With `candidate` it is one of several replicas, and
+    /// takes part when [`Replica::take_part`] is called.
     pub fn start(settings: &Settings, wire: Arc<Wire>, candidate: Option<&str>) -> Self {
         Self::start_with(settings, settings.config(), wire, candidate)
     }
@@ -74,6 +76,7 @@ impl Replica {
         let client = client::with_config(config, account, &settings.metrics);
         let client = wire::client(client.unwrap(), wire);
         let lease = CancellationToken::new();
+        let takes_part = CancellationToken::new();
         let shards = match candidate {
             None => Shards::all(),
             Some(identity) => {
@@ -83,8 +86,7 @@ impl Replica {
                     identity: identity.to_owned(),
                     address: None,
                 };
-                let ready = CancellationToken::new();
-                ready.cancel();
+                let ready = takes_part.clone();
                 let phases = Phases { ready, drain: lease.clone(), ended: lease.clone() };
                 let admin = settings.plane.client().unwrap();
                 lease::spawn(admin, &config, &Metrics::default(), phases).0
@@ -116,7 +118,20 @@ impl Replica {
         };
         let started = runtime.clone();
         let work = tokio::spawn(async move { polecat_ctl::start(started, own).await.unwrap() });
-        Self { runtime, work, lease }
+        let candidate = candidate.map(|name| (name.to_owned(), takes_part));
+        Self { runtime, work, lease, candidate }
+    }
+
+    /// Takes part from now on, if it has this name.
+    pub fn take_part(&self, name: &str) {
+        if let Some((_, takes_part)) = self.candidate.as_ref().filter(|(own, _)| own == name) {
+            takes_part.cancel();
+        }
+    }
+
+    /// On how many shards of rigs it works.
+    pub fn shards(&self) -> usize {
+        (0..SHARDS).filter(|shard| self.runtime.shards.term(*shard).is_some()).count()
     }
 
     /// Drains; what it remembered is lost. It holds its lease until the token is cancelled.

@@ -1,16 +1,17 @@
 //! Nothing starts on stale knowledge: a lost answer, and a replica whose watches are behind when it
-//! gets the lease.
+//! takes a shard.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use gastown_api::names::condition;
 use gastown_core::report::AgentExit;
+use gastown_runtime::shards::SHARDS;
 use http::Method;
 use kube::ResourceExt as _;
 use kube::api::{DeleteParams, ListParams};
 
-use crate::fixture::Fixture;
+use crate::fixture::{Fixture, make_rig};
 use crate::is_terminal;
 use crate::outcomes::{commit, done, ended};
 use crate::wire::Wire;
@@ -47,11 +48,11 @@ async fn a_pod_whose_creation_got_no_answer_keeps_its_slot() {
 }
 
 impl Fixture {
-    /// Two replicas: the first holds the lease, and a watch of the second is held back once it has
+    /// Two replicas: the first works, and a watch of the second is held back once it has
     /// its first list.
     async fn start_ahead_and_behind(&mut self, resource: &'static str) -> Arc<Wire> {
         self.start_replica(Arc::default(), Some("ahead"));
-        self.wait_leader("ahead").await;
+        self.take_over("ahead").await;
         let wire = Arc::new(Wire::holding(resource));
         self.start_replica(wire.clone(), Some("behind"));
         wire.holds().await;
@@ -73,8 +74,8 @@ async fn a_replica_whose_pods_are_behind_admits_nobody_over_the_cap() {
     fixture.wait_reason("two", condition::ADMITTED, "AtCapacity").await;
 
     fixture.stop_first().await.cancel();
-    fixture.wait_leader("behind").await;
-    // Only a leader lists the pods again; one that is not behind, or does not care, does it once.
+    fixture.take_over("behind").await;
+    // Only one that takes a shard lists the pods again; one that is not behind, or does not care, does it once.
     fixture
         .poll("second look at the pods", || async {
             assert_eq!(live(&fixture).await, 1, "it does not know of the first pod yet");
@@ -97,6 +98,7 @@ async fn a_replica_whose_polecats_are_behind_repeats_no_finished_attempt() {
     fixture.start_server().await;
     fixture.sling("toast", |_| {}).await;
     fixture.start_replica(Arc::default(), Some("first"));
+    fixture.take_over("first").await;
     fixture.wait_reason("toast", condition::ADMITTED, "RigNotFound").await;
     fixture.stop_first().await.cancel();
     // What the second one lists is a Polecat that only its missing rig keeps from starting.
@@ -114,7 +116,7 @@ async fn a_replica_whose_polecats_are_behind_repeats_no_finished_attempt() {
     fixture.kubelet.wait_gone(&pod).await.unwrap();
 
     lease.cancel();
-    fixture.wait_leader("behind").await;
+    fixture.take_over("behind").await;
     // It submits what the ledger shows, which the held watch has not shown it.
     let toast = format!(
         "/apis/gastown.gastown.io/v1alpha1/namespaces/{}/polecats/toast",
@@ -131,5 +133,48 @@ async fn a_replica_whose_polecats_are_behind_repeats_no_finished_attempt() {
     wire.release();
     fixture.wait_phase("toast", "Done").await;
     assert!(fixture.all_pods().await.is_empty());
+    fixture.close().await;
+}
+
+/// How many rigs are divided, each with one Polecat.
+const RIGS: usize = 40;
+
+#[tokio::test(flavor = "multi_thread")]
+async fn replicas_divide_the_rigs_and_each_is_worked_for_by_one() {
+    let mut fixture = Fixture::new().await;
+    fixture.start_server().await;
+    let names = ["a", "b", "c"];
+    let wires = names.map(|_| Arc::new(Wire::counting()));
+    for (name, wire) in names.iter().zip(&wires) {
+        fixture.start_replica(wire.clone(), Some(name));
+        fixture.take_over(name).await;
+    }
+    fixture.shares(SHARDS / 3 + 1).await;
+    for rig in 0..RIGS {
+        make_rig(&fixture.admin, &fixture.rig_of(rig), 1).await;
+        let rig_name = fixture.rig_of(rig);
+        fixture.sling(&format!("p{rig}"), |spec| spec.rig = rig_name).await;
+    }
+    for rig in 0..RIGS {
+        fixture.pod(&format!("polecat-p{rig}"), &[]).await;
+    }
+    let made = |wire: &Arc<Wire>| wire.creations().into_iter().collect::<Vec<_>>();
+    let each: Vec<Vec<String>> = wires.iter().map(made).collect();
+    let counts: Vec<usize> = each.iter().map(Vec::len).collect();
+    assert_eq!(counts.iter().sum::<usize>(), RIGS, "each pod was asked for once: {each:?}");
+    assert!(counts.iter().all(|count| *count > 0), "{counts:?}");
+
+    // The rigs of one that ends are the others': what it has begun goes on there.
+    fixture.stop_first().await.cancel();
+    fixture.shares(SHARDS / 2).await;
+    for rig in 0..RIGS {
+        let pod = fixture.pod(&format!("polecat-p{rig}"), &[]).await;
+        fixture.kubelet.running(&pod).await.unwrap();
+        fixture.kubelet.finish(&pod, &done(1)).await.unwrap();
+    }
+    for rig in 0..RIGS {
+        fixture.wait_reason(&format!("p{rig}"), condition::SUBMITTED, "Submitted").await;
+    }
+    assert_eq!(fixture.all_pods().await.len(), RIGS, "each ran once");
     fixture.close().await;
 }

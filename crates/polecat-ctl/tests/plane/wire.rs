@@ -22,6 +22,8 @@ pub struct Wire {
     waiting: watch::Sender<u32>,
     /// The requests that passed while a watch waited: method and path.
     passed: Mutex<Vec<(Method, String)>>,
+    /// The bodies of requests that create pods, if they are kept.
+    created: Option<Mutex<Vec<String>>>,
 }
 
 impl Default for Wire {
@@ -32,6 +34,7 @@ impl Default for Wire {
             held: watch::Sender::new(None),
             waiting: watch::Sender::new(0),
             passed: Mutex::default(),
+            created: None,
         }
     }
 }
@@ -42,6 +45,16 @@ impl Wire {
         let wire = Self::default();
         wire.held.send_replace(Some(resource));
         wire
+    }
+
+    /// A wire that keeps which pods are asked for.
+    pub fn counting() -> Self {
+        Self { created: Some(Mutex::default()), ..Self::default() }
+    }
+
+    /// The names of the pods that were asked for.
+    pub fn creations(&self) -> Vec<String> {
+        self.created.iter().flat_map(|created| created.lock().clone()).collect()
     }
 
     /// Waits until the first list of the held resource has passed and its watch is held.
@@ -79,6 +92,16 @@ impl Wire {
                 .lost_answers
                 .fetch_update(Ordering::SeqCst, Ordering::SeqCst, |n| n.checked_sub(1))
                 .is_ok();
+        let request = match &self.created {
+            Some(kept) if creates => {
+                let (parts, body) = request.into_parts();
+                let body = body.collect_bytes().await.unwrap_or_default();
+                let pod: serde_json::Value = serde_json::from_slice(&body).unwrap_or_default();
+                kept.lock().push(pod["metadata"]["name"].to_string());
+                Request::from_parts(parts, Body::from(body))
+            }
+            _ => request,
+        };
         let answer = inner.send(request).await;
         if loses {
             self.lost.fetch_add(1, Ordering::SeqCst);
