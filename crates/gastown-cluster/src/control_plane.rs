@@ -218,7 +218,10 @@ impl ControlPlane {
     pub fn kubeconfig_as(&self, user: &str) -> Result<PathBuf> {
         let text = std::fs::read_to_string(&self.kubeconfig).context("reading the kubeconfig")?;
         let path = self.folder.join(format!("{}.kubeconfig", user.replace([':', '/'], "-")));
-        pki::write_private(&path, &kubeconfig::impersonating(&text, user)?)?;
+        // Whole at once: a process of the same user may be reading it.
+        let unique = format!("{}.{:08x}", path.display(), fastrand::u32(..));
+        pki::write_private(unique.as_ref(), &kubeconfig::impersonating(&text, user)?)?;
+        std::fs::rename(&unique, &path).context("writing a kubeconfig")?;
         Ok(path)
     }
 

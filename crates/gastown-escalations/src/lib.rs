@@ -17,6 +17,7 @@ use gastown_api::Severity;
 use gastown_proto::v1::{RaiseRequest, SettleRequest};
 use gastown_runtime::Runtime;
 use gastown_runtime::grpc::Remote;
+use gastown_runtime::shards::Shards;
 use gastown_types::text;
 use jiff::Timestamp;
 use kube::{Resource, ResourceExt as _};
@@ -85,6 +86,7 @@ pub struct Escalations {
     witness: Option<Remote>,
     outbox: Mutex<Outbox>,
     changed: Notify,
+    shards: Shards,
 }
 
 impl Escalations {
@@ -94,8 +96,8 @@ impl Escalations {
         let args = &runtime.args;
         let remote = |uri: &str| Remote::new(uri, &args.tls_dir, &args.token_file, DEADLINE);
         let witness = endpoint.filter(|uri| !uri.is_empty()).map(remote);
-        let escalations =
-            Arc::new(Self { source, witness, outbox: Mutex::default(), changed: Notify::new() });
+        let (outbox, changed, shards) = (Mutex::default(), Notify::new(), runtime.shards.clone());
+        let escalations = Arc::new(Self { source, witness, outbox, changed, shards });
         if escalations.witness.is_some() {
             let (stop, sender) = (runtime.stop.clone(), escalations.clone());
             tokio::spawn(async move { stop.run_until_cancelled(sender.send_due()).await });
@@ -110,6 +112,7 @@ impl Escalations {
             return;
         }
         let mut outbox = self.outbox.lock();
+        outbox.begin(&subject.rig, self.shards.held(&subject.rig));
         let mut changed = false;
         for reason in reasons {
             let problem = present.iter().find(|problem| problem.reason == *reason);
@@ -143,7 +146,12 @@ impl Escalations {
     async fn send_due(&self) {
         let Some(witness) = &self.witness else { return };
         loop {
-            let (due, next) = self.outbox.lock().due(Timestamp::now());
+            let (due, next) = {
+                let mut outbox = self.outbox.lock();
+                // Those of other rigs are sent by the replica that works for them.
+                outbox.keep(|rig| self.shards.held(rig).is_some());
+                outbox.due(Timestamp::now())
+            };
             for (cause, request) in &due {
                 let answer = send(witness, request).await;
                 let mut outbox = self.outbox.lock();

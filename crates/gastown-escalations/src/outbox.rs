@@ -7,9 +7,14 @@ use jiff::{SignedDuration, Timestamp};
 
 use crate::request::Request;
 
-/// The newest request for each cause.
+/// The newest request for each cause, of the rigs that this process works for.
 #[derive(Debug, Default)]
-pub(crate) struct Outbox(HashMap<String, Entry>);
+pub(crate) struct Outbox {
+    /// By cause.
+    entries: HashMap<String, Entry>,
+    /// The term in which the requests of a rig were recorded.
+    terms: HashMap<String, Option<u64>>,
+}
 
 #[derive(Debug)]
 struct Entry {
@@ -31,10 +36,25 @@ fn same_kind(a: &Request, b: &Request) -> bool {
 }
 
 impl Outbox {
+    /// Forgets what was recorded of a rig in another term: another replica may have sent something
+    /// else since.
+    pub(crate) fn begin(&mut self, rig: &str, term: Option<u64>) {
+        if self.terms.get(rig) != Some(&term) {
+            self.entries.retain(|_, entry| entry.request.rig() != rig);
+            self.terms.insert(rig.to_owned(), term);
+        }
+    }
+
+    /// Forgets the requests of rigs that this process does not work for any more.
+    pub(crate) fn keep(&mut self, is_ours: impl Fn(&str) -> bool) {
+        self.entries.retain(|_, entry| is_ours(entry.request.rig()));
+        self.terms.retain(|rig, _| is_ours(rig));
+    }
+
     /// Records what witness-ctl is to know about a cause. Returns whether that is new: a problem
     /// that was sent is not sent again with another wording.
     pub(crate) fn put(&mut self, cause: String, request: Request, now: Timestamp) -> bool {
-        match self.0.get_mut(&cause) {
+        match self.entries.get_mut(&cause) {
             Some(entry) if same_kind(&entry.request, &request) => {
                 if matches!(entry.state, State::Due(..)) {
                     entry.request = request;
@@ -42,7 +62,7 @@ impl Outbox {
                 false
             }
             _ => {
-                self.0.insert(cause, Entry { request, state: State::Due(now, 0) });
+                self.entries.insert(cause, Entry { request, state: State::Due(now, 0) });
                 true
             }
         }
@@ -52,7 +72,7 @@ impl Outbox {
     pub(crate) fn due(&self, now: Timestamp) -> (Vec<(String, Request)>, Option<Timestamp>) {
         let mut due = Vec::new();
         let mut next: Option<Timestamp> = None;
-        for (cause, entry) in &self.0 {
+        for (cause, entry) in &self.entries {
             match entry.state {
                 State::Due(at, _) if at <= now => due.push((cause.clone(), entry.request.clone())),
                 State::Due(at, _) => next = Some(next.map_or(at, |n| n.min(at))),
@@ -65,7 +85,8 @@ impl Outbox {
 
     /// witness-ctl has accepted this request. Another one that came meanwhile is still to be sent.
     pub(crate) fn sent(&mut self, cause: &str, request: &Request) {
-        if let Some(entry) = self.0.get_mut(cause).filter(|n| same_kind(&n.request, request)) {
+        if let Some(entry) = self.entries.get_mut(cause).filter(|n| same_kind(&n.request, request))
+        {
             entry.state = State::Sent;
         }
     }
@@ -73,7 +94,7 @@ impl Outbox {
     /// witness-ctl did not accept this request: it is tried again later.
     pub(crate) fn failed(&mut self, cause: &str, request: &Request, now: Timestamp) {
         if let Some(Entry { state, .. }) =
-            self.0.get_mut(cause).filter(|n| same_kind(&n.request, request))
+            self.entries.get_mut(cause).filter(|n| same_kind(&n.request, request))
             && let State::Due(_, tries) = state
         {
             let tries = tries.saturating_add(1);
@@ -146,5 +167,24 @@ mod tests {
         assert_eq!(due(&outbox, 0), [settle()]);
         outbox.failed("c", &raise("a"), at(0));
         assert_eq!(due(&outbox, 0), [settle()]);
+    }
+
+    #[test]
+    fn what_another_replica_may_have_settled_since_is_not_sent() {
+        let mut outbox = Outbox::default();
+        outbox.begin("", Some(1));
+        outbox.put("c".into(), raise("a"), at(0));
+        outbox.begin("", Some(1));
+        assert_eq!(due(&outbox, 0), [raise("a")], "the same term");
+        outbox.keep(|rig| rig.is_empty());
+        assert_eq!(due(&outbox, 0), [raise("a")], "its rig is ours");
+        outbox.keep(|_| false);
+        assert_eq!(outbox.due(at(9999)), (vec![], None), "the shard was handed over");
+
+        outbox.begin("", Some(1));
+        assert!(outbox.put("c".into(), settle(), at(0)));
+        outbox.sent("c", &settle());
+        outbox.begin("", Some(2));
+        assert!(outbox.put("c".into(), settle(), at(0)), "in another term it is sent once more");
     }
 }

@@ -19,7 +19,8 @@ pub enum Request {
 }
 
 impl Request {
-    fn rig(&self) -> &str {
+    /// The rig that it is about.
+    pub(crate) fn rig(&self) -> &str {
         match self {
             Self::Raise(request) => &request.rig,
             Self::Settle(request) => &request.rig,

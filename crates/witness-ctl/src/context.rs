@@ -115,10 +115,19 @@ impl Context {
 /// One pass over the polecats of a rig.
 #[derive(Clone, Copy)]
 pub(crate) struct Pass {
-    /// When this process made its first pass.
+    /// When this process made its first pass in this term of its work for the rig.
     pub first: Timestamp,
     /// When this pass began.
     pub began: Timestamp,
+    /// The term.
+    pub term: Option<u64>,
+}
+
+impl Pass {
+    /// Whether it is the first one of its term.
+    pub fn is_first(&self) -> bool {
+        self.first == self.began
+    }
 }
 
 /// The latest pass of each Witness, by its uid.
@@ -131,20 +140,22 @@ impl Passes {
         &self,
         witness: &Witness,
         polecats: usize,
+        term: Option<u64>,
         now: Timestamp,
     ) -> Result<Pass, Duration> {
         let crowds = i32::try_from(polecats / CROWD).unwrap_or(i32::MAX).max(1);
         let interval = MIN_INTERVAL.saturating_mul(crowds);
         let uid = witness.uid().unwrap_or_default();
         let mut passes = self.0.lock();
-        let last = passes.get(&uid).copied();
+        // Between two terms another replica heard the pods.
+        let last = passes.get(&uid).copied().filter(|last| last.term == term);
         if let Some(last) = last {
             let wait = interval.saturating_sub(now.duration_since(last.began));
             if wait.is_positive() {
                 return Err(wait.unsigned_abs());
             }
         }
-        let pass = Pass { first: last.map_or(now, |p| p.first), began: now };
+        let pass = Pass { first: last.map_or(now, |p| p.first), began: now, term };
         passes.insert(uid, pass);
         Ok(pass)
     }

@@ -33,8 +33,9 @@ pub(crate) async fn reconcile(object: Arc<Witness>, ctx: Arc<Context>) -> Result
         report::publish_witness(&object, &status, &ctx).await?; // client
         return Ok(Action::await_change());
     }
+    let term = ctx.runtime.shards.held(&object.spec.rig_ref);
     let polecats_of_rig = ctx.stores.polecats_by_rig.count(&object.spec.rig_ref);
-    let pass = match ctx.passes.begin(&object, polecats_of_rig, now) {
+    let pass = match ctx.passes.begin(&object, polecats_of_rig, term, now) {
         Ok(pass) => pass,
         Err(wait) => return Ok(Action::requeue(wait)),
     };
@@ -70,6 +71,11 @@ async fn polecats(witness: &Witness, pass: Pass, ctx: &Arc<Context>) -> Round {
     let rig = &witness.spec.rig_ref;
     let thresholds = gather::thresholds(&witness.spec);
     let all = ctx.stores.polecats_by_rig.of(rig).into_iter();
+    let all = all.inspect(|polecat| {
+        if pass.is_first() {
+            ctx.streams.begin_term(&polecat.uid().unwrap_or_default());
+        }
+    });
     let all = all.map(|before| {
         let ctx = ctx.clone();
         async move { (polecat(&before, thresholds, pass, &ctx).await, before) }

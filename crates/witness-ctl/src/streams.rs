@@ -238,6 +238,18 @@ impl Streams {
         (saving, polecat.saving_written)
     }
 
+    /// Forgets what pods of a Polecat reported before another replica heard them; those that are attached
+    /// here have told anew.
+    pub fn begin_term(&self, polecat: &str) {
+        let mut state = self.state.lock();
+        let Some(known) = state.polecats.get_mut(polecat) else { return };
+        let before = known.pods.len();
+        known.pods.retain(|pod| pod.stream.is_some());
+        known.working = None;
+        let gone = before - known.pods.len();
+        state.pods -= gone;
+    }
+
     /// The condition about a Polecat's saving was written.
     pub fn saving_written(&self, now: Timestamp, polecat: &str) {
         if let Some(polecat) = self.state.lock().polecats.get_mut(polecat) {
