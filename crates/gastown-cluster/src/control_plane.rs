@@ -16,6 +16,7 @@ use std::fs::File;
 use std::net::{IpAddr, Ipv4Addr, TcpListener};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Stdio};
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
@@ -216,10 +217,12 @@ impl ControlPlane {
 
     /// A kubeconfig file whose bearer the API server treats as this user; for a process of its own.
     pub fn kubeconfig_as(&self, user: &str) -> Result<PathBuf> {
+        static WRITTEN: AtomicU32 = AtomicU32::new(0);
         let text = std::fs::read_to_string(&self.kubeconfig).context("reading the kubeconfig")?;
         let path = self.folder.join(format!("{}.kubeconfig", user.replace([':', '/'], "-")));
         // Whole at once: a process of the same user may be reading it.
-        let unique = format!("{}.{:08x}", path.display(), fastrand::u32(..));
+        let number = WRITTEN.fetch_add(1, Ordering::Relaxed);
+        let unique = format!("{}.{}.{number}", path.display(), std::process::id());
         pki::write_private(unique.as_ref(), &kubeconfig::impersonating(&text, user)?)?;
         std::fs::rename(&unique, &path).context("writing a kubeconfig")?;
         Ok(path)
