@@ -15,7 +15,7 @@ use k8s_openapi::api::core::v1::Pod;
 use kube::ResourceExt as _;
 use kube::api::{Api, ListParams};
 
-use crate::version::{Version, remove, revision, roll_back, upgrade};
+use crate::version::{Version, remove, revision, roll_back, upgrade, upgrade_with};
 
 /// Works under the version before, and goes on under the next one.
 const STAYS: &str = "stays";
@@ -28,6 +28,10 @@ const NEWER: &str = "newer";
 /// Its gate, of the next version, runs while the chart is rolled back.
 const NEWLY_TESTED: &str = "newly-tested";
 const ALL: [&str; 5] = [STAYS, TESTED, RETURNS, NEWER, NEWLY_TESTED];
+
+/// The release in which another image of agents makes another gate: a run that is under way when the chart is
+/// upgraded from it, or rolled back to it, begins again.
+const GATES_BEGIN_AGAIN: &str = "0.1.0-";
 
 /// Selects the pods of gates.
 const GATES: &str = "app.kubernetes.io/component=gate";
@@ -56,7 +60,8 @@ pub async fn upgraded_and_back(env: &Environment) -> Result<()> {
     await_at_work(&scenario, STAYS, 1).await?;
     await_at_work(&scenario, RETURNS, 1).await?;
     await_gate(env).await?;
-    let working = Pods::read(env, &scenario, &[STAYS, RETURNS]).await?;
+    let gates_stay = !before.tag.starts_with(GATES_BEGIN_AGAIN);
+    let working = Pods::read(env, &scenario, &[STAYS, RETURNS], gates_stay).await?;
     today.apply_crds(env).await?;
     let begun = Instant::now();
     upgrade(env, &today, &today).await?;
@@ -70,7 +75,11 @@ pub async fn upgraded_and_back(env: &Environment) -> Result<()> {
     }
     await_at_work(&scenario, NEWER, 1).await?;
     await_gate(env).await?;
-    let working = Pods::read(env, &scenario, &[RETURNS, NEWER]).await?;
+    let working = Pods::read(env, &scenario, &[RETURNS, NEWER], true).await?;
+    upgrade_with(env, &today, &today, &before).await?;
+    println!("  another image of agents with {}", working.names());
+    working.check(env, &scenario).await?;
+    let working = Pods::read(env, &scenario, &[RETURNS, NEWER], gates_stay).await?;
     let begun = Instant::now();
     roll_back(env, old).await?;
     println!("  rolled back in {:.0?} with {}", begun.elapsed(), working.names());
@@ -154,9 +163,10 @@ async fn await_landed(env: &Environment, scenario: &Scenario, names: &[&str]) ->
     }
 }
 
-/// The pods of some agents, and of all gates, at one moment.
+/// The pods of some agents, and of all gates if wanted, at one moment.
 struct Pods<'a> {
     agents: &'a [&'a str],
+    with_gates: bool,
     seen: BTreeMap<String, Seen>,
 }
 
@@ -169,15 +179,20 @@ struct Seen {
 }
 
 impl<'a> Pods<'a> {
-    async fn read(env: &Environment, scenario: &Scenario, agents: &'a [&'a str]) -> Result<Self> {
+    async fn read(
+        env: &Environment,
+        scenario: &Scenario,
+        agents: &'a [&'a str],
+        with_gates: bool,
+    ) -> Result<Self> {
         let pods = Api::<Pod>::namespaced(env.client.clone(), &scenario.settings.namespace);
         let of_agents = format!("{} in ({})", label::POLECAT, agents.join(","));
         let of_agents = pods.list(&ListParams::default().labels(&of_agents)).await?.items;
-        let all = of_agents.into_iter().chain(gates(env).await?);
+        let gates = if with_gates { gates(env).await? } else { Vec::new() };
+        let all = of_agents.into_iter().chain(gates);
         let seen: BTreeMap<String, Seen> =
             all.map(|pod| (pod.name_any(), Seen::of(&pod))).collect();
-        ensure!(seen.len() > agents.len(), "want agents {agents:?} and a gate: {seen:#?}");
-        Ok(Self { agents, seen })
+        Ok(Self { agents, with_gates, seen })
     }
 
     fn names(&self) -> String {
@@ -186,8 +201,16 @@ impl<'a> Pods<'a> {
 
     /// Fails unless each of them runs still, and none is beside them.
     async fn check(&self, env: &Environment, scenario: &Scenario) -> Result<()> {
-        let now = Self::read(env, scenario, self.agents).await?;
-        ensure!(now.seen == self.seen, "pods were {:#?} and are {:#?}", self.seen, now.seen);
+        let now = Self::read(env, scenario, self.agents, self.with_gates).await?;
+        let escalations = scenario.snapshot().await?.escalations;
+        let shown = || escalations.iter().map(|e| &e.spec.summary).collect::<Vec<_>>();
+        ensure!(
+            now.seen == self.seen,
+            "pods were {:#?} and are {:#?}; escalations: {:#?}",
+            self.seen,
+            now.seen,
+            shown()
+        );
         Ok(())
     }
 }

@@ -60,7 +60,17 @@ pub async fn remove(env: &Environment) -> Result<()> {
 /// Installs or upgrades the release with the chart of one version and the images of one, and waits until
 /// all controllers are rolled out.
 pub async fn upgrade(env: &Environment, chart: &Version, images: &Version) -> Result<()> {
-    let (path, set) = (text(&chart.chart)?, tags(&images.tag));
+    upgrade_with(env, chart, images, images).await
+}
+
+/// As [`upgrade`], with the image of agents of yet another version.
+pub async fn upgrade_with(
+    env: &Environment,
+    chart: &Version,
+    controllers: &Version,
+    agents: &Version,
+) -> Result<()> {
+    let (path, set) = (text(&chart.chart)?, tags(&controllers.tag, &agents.tag));
     let arguments = ["upgrade", "--install", RELEASE, path, "--create-namespace", "--set", &set];
     let Err(refused) = helm(env, &arguments).await else { return rolled_out(env).await };
     // CRDs that were applied by hand: the refusal has the commands that hand them over.
@@ -115,10 +125,12 @@ async fn roll_out(env: &Environment, controller: Controller) -> Result<()> {
 }
 
 /// The values that choose the images of all controllers and of agents, as for `--set`.
-fn tags(tag: &str) -> String {
-    let keys = Controller::ALL.map(|controller| controller.name().trim_end_matches("-ctl"));
-    let values = keys.iter().chain(&["agent"]).map(|key| format!("{key}.image.tag={tag}"));
-    values.collect::<Vec<_>>().join(",")
+fn tags(controllers: &str, agents: &str) -> String {
+    let of = |controller: Controller| {
+        let key = controller.name().trim_end_matches("-ctl");
+        format!("{key}.image.tag={controllers}")
+    };
+    format!("{},agent.image.tag={agents}", Controller::ALL.map(of).join(","))
 }
 
 async fn helm(env: &Environment, arguments: &[&str]) -> Result<String> {
