@@ -132,7 +132,7 @@ pub struct ImagesArgs {
     #[arg(long, requires = "push")]
     pub tag: Option<String>,
     /// Build those of the controllers and of agents with the programs of an earlier release, which
-    /// `compat/` has: for tests of two versions at once. A first build takes about ten minutes.
+    /// `compat/` has: for tests of two versions at once. A first build takes some minutes.
     #[arg(long, value_name = "VERSION", conflicts_with_all = ["names", "release", "push"])]
     pub baseline: Option<String>,
     /// Build nothing, and lock today's Debian packages: writes images/debian.lock.

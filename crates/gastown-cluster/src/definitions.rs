@@ -38,8 +38,8 @@ async fn check_on(baseline: &Baseline, controller: Controller, program: &str) ->
     install::install_roles(&plane, controller, &[]).await?;
     let folder = TempDir::new().context("a folder for a controller")?;
     let flags = flags(controller, folder.path())?;
-    let place = Place::new(None)?;
-    let mut process = Process::spawn(&plane, controller, Path::new(program), &flags, place)?;
+    let address = Place::new(None)?;
+    let mut process = Process::spawn(&plane, controller, Path::new(program), &flags, address)?;
     let needed = schema_number::needed(controller);
 
     let missing: Vec<String> = needed.iter().map(|n| missing(&n.definition)).collect();

@@ -27,7 +27,7 @@ pub fn programs(baseline: &Baseline, wanted: &BTreeSet<&str>) -> Result<BTreeMap
     }
     let started = Instant::now();
     println!(
-        "images: compiling the programs of {} from {commit}, once: about ten minutes on 2 cores",
+        "images: compiling the programs of {} from {commit}, once: this takes some minutes",
         baseline.version
     );
     let (tree, target) = (folder.join("tree"), folder.join("target"));
