@@ -17,6 +17,9 @@ use serde::de::DeserializeOwned;
 use serde_json::json;
 use tokio::process::Command;
 
+/// The variable that leaves images and controllers as an earlier run left them.
+const AS_IS: &str = "GASTOWN_E2E_AS_IS";
+
 /// Our own cluster. One that runs already is used and left.
 pub struct Environment {
     /// The cluster.
@@ -33,18 +36,24 @@ impl Environment {
     /// Starts the cluster, loads the images and installs the controllers, with the same commands as a
     /// person.
     pub async fn up() -> Result<Self> {
+        let env = Self::with_images().await?;
+        if std::env::var_os(AS_IS).is_none() {
+            xtask(&["install", "--kubeconfig", text(&env.cluster.kubeconfig())?]).await?;
+        }
+        Ok(env)
+    }
+
+    /// Starts the cluster and loads the images, with the same commands as a person.
+    pub async fn with_images() -> Result<Self> {
         let dir = default_dir()?;
         let started = Cluster::find(&dir).await?.is_none();
         let options = Options { dir: dir.clone(), nodes: Nodes::Kubelet };
         let cluster = Cluster::up(options, &|line| println!("{line}")).await?;
         let kubeconfig = cluster.kubeconfig();
-        if std::env::var_os("GASTOWN_E2E_AS_IS").is_some() {
-            println!(
-                "GASTOWN_E2E_AS_IS: the images and controllers on the cluster are used as they are"
-            );
+        if std::env::var_os(AS_IS).is_some() {
+            println!("{AS_IS}: the images and controllers on the cluster are used as they are");
         } else {
             xtask(&["images", "--load"]).await?;
-            xtask(&["install", "--kubeconfig", text(&kubeconfig)?]).await?;
         }
         let client = cluster.client().await?;
         let kubectl = Kubectl::find(&kubeconfig).await?;
@@ -65,8 +74,7 @@ impl Environment {
 
     /// The settings of a scenario of this name.
     pub fn settings(&self, name: &str, deadline: Duration) -> Settings {
-        let image =
-            |of: &str| format!("ghcr.io/gastown-operator/{of}:{}", env!("CARGO_PKG_VERSION"));
+        let image = |of: &str| image(of, env!("CARGO_PKG_VERSION"));
         Settings {
             kubeconfig: self.cluster.kubeconfig(),
             namespace: format!("e2e-{name}"),
@@ -164,6 +172,11 @@ impl Environment {
         let pods = Api::<Pod>::namespaced(self.client.clone(), namespace);
         Ok(pods.list(&ListParams::default()).await?.iter().map(ResourceExt::name_any).collect())
     }
+}
+
+/// The full name of an image as the cluster has it.
+pub fn image(name: &str, tag: &str) -> String {
+    format!("ghcr.io/gastown-operator/{name}:{tag}")
 }
 
 /// Runs `cargo xtask` with our own output; `GASTOWN_XTASK` is the path of the program when it is built

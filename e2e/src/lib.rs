@@ -1,5 +1,6 @@
-//! Scenarios on a real cluster: `tests/e2e`. The library holds what they share.
+//! Scenarios on a real cluster: `tests/e2e`, `tests/versions`. The library holds what they share.
 
 pub mod environment;
 pub mod polecats;
 pub mod refs;
+pub mod scenarios;

@@ -131,6 +131,10 @@ pub struct ImagesArgs {
     /// The tag to push them under; by default this version.
     #[arg(long, requires = "push")]
     pub tag: Option<String>,
+    /// Build those of the controllers and of agents with the programs of an earlier release, which
+    /// `compat/` has: for tests of two versions at once. A first build takes some minutes.
+    #[arg(long, value_name = "VERSION", conflicts_with_all = ["names", "release", "push"])]
+    pub baseline: Option<String>,
     /// Build nothing, and lock today's Debian packages: writes images/debian.lock.
     #[arg(long, exclusive = true)]
     pub relock: bool,
@@ -215,7 +219,7 @@ pub struct DemoArgs {
 /// Flags of `cargo xtask test`.
 #[derive(Debug, clap::Args)]
 pub struct TestArgs {
-    /// One tier only; all of them when absent.
+    /// One tier only; all of them but `versions` when absent.
     #[arg(value_enum)]
     pub tier: Option<Tier>,
     /// All combinations of the matrices, of which otherwise every pair of values is run
@@ -237,6 +241,9 @@ pub enum Tier {
     Plane,
     /// A real cluster.
     E2e,
+    /// A real cluster with the programs of the release before beside today's: for the time before a
+    /// release.
+    Versions,
 }
 
 /// Flags of `cargo xtask gen`.

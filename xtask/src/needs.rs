@@ -31,8 +31,8 @@ pub struct Needs {
     pub cold: bool,
     /// Programs and the Debian packages that they are in.
     pub packages: Vec<(&'static str, &'static str)>,
-    /// Images are built for release.
-    release: bool,
+    /// What distinguishes the command from others of its name, for its timing.
+    variant: &'static str,
     /// Cluster, images and the demo itself.
     demo: bool,
 }
@@ -68,10 +68,14 @@ impl Needs {
             Command::Cluster(_) | Command::Gen(_) => Self::default(),
             Command::Images(args) if args.relock => Self::default(),
             Command::Images(args) => {
-                let release = args.release || args.push.is_some();
-                let needs = Self { release, ..Self::default() }.with_images();
-                // A release is compiled in its own profile.
-                Self { binaries: !release, ..needs }
+                let variant = match args {
+                    _ if args.release || args.push.is_some() => " for release",
+                    _ if args.baseline.is_some() => " of a baseline",
+                    _ => "",
+                };
+                let needs = Self { variant, ..Self::default() }.with_images();
+                // A release is compiled in its own profile, and a baseline from its own sources.
+                Self { binaries: variant.is_empty(), ..needs }
             }
             Command::Install(_) | Command::Uninstall(_) | Command::Lint(_) => {
                 Self { programs: vec![Programs::Helm], ..Self::default() }
@@ -113,7 +117,10 @@ impl Needs {
 
     fn test(tier: Option<Tier>) -> Self {
         let wanted = |of: Tier| tier.is_none_or(|tier| tier == of);
-        let mut needs = if wanted(Tier::E2e) { Self::play() } else { Self::default() };
+        let versions = tier == Some(Tier::Versions);
+        let on_node = wanted(Tier::E2e) || versions;
+        let mut needs = if on_node { Self::play() } else { Self::default() };
+        needs.variant = if versions { " of versions" } else { "" };
         // `cargo test` compiles in its own way.
         needs.binaries = false;
         needs.demo = false;
@@ -135,9 +142,8 @@ impl Needs {
     /// The name under which the time of a command is remembered: a run that builds everything first
     /// has another one.
     pub fn timing(&self, command: &str) -> String {
-        let release = if self.release { " for release" } else { "" };
         let builds = if self.cold || !self.missing.is_empty() { " with all builds" } else { "" };
-        format!("{command}{release}{builds}")
+        format!("{command}{}{builds}", self.variant)
     }
 
     /// How long a command is likely to take on two cores that nobody else uses.
@@ -180,12 +186,14 @@ mod tests {
         assert!(!needs("demo --kubeconfig x").node && !needs("demo --kubeconfig x").binaries);
         assert!(needs("demo").node && needs("demo").binaries && needs("demo").claude_code);
         assert!(!needs("test unit").claude_code && needs("test unit").programs.is_empty());
+        assert!(needs("test versions").node && !needs("test plane").node);
     }
 
     #[test]
     fn a_release_is_not_compiled_for_development_first() {
         assert!(needs("images").binaries);
         assert!(!needs("images --release").binaries);
+        assert!(!needs("images --baseline 0.1.0").binaries);
         assert_eq!(needs("images --push r.io/x").timing("images"), "images for release");
     }
 }

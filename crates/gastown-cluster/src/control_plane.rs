@@ -233,6 +233,11 @@ impl ControlPlane {
         crds::install(&self.client()?).await
     }
 
+    /// Applies the CRDs of a folder, such as those of a baseline, and waits until they are served.
+    pub async fn install_crds_of(&self, folder: &Path) -> Result<()> {
+        crds::install_of(&self.client()?, folder).await
+    }
+
     /// Creates a namespace that nobody else uses.
     pub async fn namespace(&self) -> Result<String> {
         let metadata = ObjectMeta { generate_name: Some("test-".into()), ..ObjectMeta::default() };

@@ -30,6 +30,15 @@ const AUDIENCE: &str = "gastown";
 /// and namespaced roles; and the accounts of its clients.
 pub async fn install(plane: &ControlPlane, controller: Controller, callers: &[&str]) -> Result<()> {
     plane.install_crds().await?;
+    install_roles(plane, controller, callers).await
+}
+
+/// As [`install`], without the CRDs.
+pub async fn install_roles(
+    plane: &ControlPlane,
+    controller: Controller,
+    callers: &[&str],
+) -> Result<()> {
     let (client, account) = (plane.client()?, controller.name());
     let name = |name: &str| ObjectMeta { name: Some(name.to_owned()), ..ObjectMeta::default() };
     let params = PostParams::default();

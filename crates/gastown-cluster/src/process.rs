@@ -91,6 +91,19 @@ impl Process {
         controller: Controller,
         program: &Path,
         flags: &[String],
+        address: Place,
+    ) -> Result<Self> {
+        let mut process = Self::spawn(plane, controller, program, flags, address)?;
+        process.ready().await?;
+        Ok(process)
+    }
+
+    /// As [`Self::start_at`], and returns at once.
+    pub fn spawn(
+        plane: &ControlPlane,
+        controller: Controller,
+        program: &Path,
+        flags: &[String],
         mut address: Place,
     ) -> Result<Self> {
         let name = controller.name();
@@ -114,16 +127,21 @@ impl Process {
         command.arg("--tls-dir").arg(tls).args(flags);
         command.env("KUBECONFIG", plane.kubeconfig_as(&install::user(controller))?);
         command.stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log);
-        let mut process = Self { name, child: mortal::spawn(command)?, folder, address, admin };
-        process.ready().await?;
-        Ok(process)
+        Ok(Self { name, child: mortal::spawn(command)?, folder, address, admin })
     }
 
-    async fn ready(&mut self) -> Result<()> {
+    /// Why it is not ready: what `/readyz` shows, or why that cannot be read. None when it is ready.
+    pub async fn unready(&self) -> Option<String> {
+        let page = format!("http://127.0.0.1:{}/readyz", self.admin);
+        let read = http_client::send(Method::GET, &page, Vec::new()).await;
+        read.err().map(|error| format!("{error:#}"))
+    }
+
+    /// Waits until it is ready and works for a part of the rigs.
+    pub async fn ready(&mut self) -> Result<()> {
         let deadline = Instant::now() + READY_LIMIT;
         loop {
-            let page = format!("http://127.0.0.1:{}/readyz", self.admin);
-            let ready = http_client::send(Method::GET, &page, Vec::new()).await.is_ok();
+            let ready = self.unready().await.is_none();
             if ready && self.shards().await? > 0 {
                 return Ok(());
             }

@@ -11,24 +11,26 @@ mod proto;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result, ensure};
+use gastown_cluster::baselines::Baseline;
 use serde_json::Value;
 
 use self::found::FOLDER;
-pub use self::freeze::freeze;
+pub use self::freeze::{commit, freeze};
 
 /// Fails with every break of every baseline below `root` that `compat/allowed.yaml` does not allow,
 /// and with every entry of that file that allows nothing.
 pub fn check(root: &Path) -> Result<()> {
     let folder = root.join(FOLDER);
     let mut allowed = allowed::read(&folder.join(allowed::FILE))?;
-    let baselines = baselines(&folder)?;
-    ensure!(!baselines.is_empty(), "{} has no baseline", folder.display());
+    let baselines = Baseline::all_in(&folder)?;
     let today_crds = crate::generate::definitions()?;
     let today_proto = proto::today()?;
     let mut found = Vec::new();
-    for (version, path) in &baselines {
-        let mut breaks = proto::breaks(&proto::compile(&path.join("proto"))?, &today_proto);
-        for old in crds(&path.join("crds"))? {
+    for baseline in &baselines {
+        let version = &baseline.version;
+        let proto = proto::compile(&baseline.folder.join("proto"))?;
+        let mut breaks = proto::breaks(&proto, &today_proto);
+        for old in crds(&baseline.crds())? {
             breaks.extend(crd::breaks(&old, today_crds.iter().map(|(_, crd)| crd)));
         }
         breaks.retain(|found| !allowed.allows(version, found));
@@ -42,22 +44,6 @@ pub fn check(root: &Path) -> Result<()> {
         found.join("\n  ")
     );
     Ok(())
-}
-
-/// The baselines with their versions, in the order of their names.
-fn baselines(folder: &Path) -> Result<Vec<(String, PathBuf)>> {
-    let listed =
-        std::fs::read_dir(folder).with_context(|| format!("reading {}", folder.display()))?;
-    let mut found = Vec::new();
-    for entry in listed {
-        let path = entry?.path();
-        if path.is_dir() {
-            let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
-            found.push((name, path));
-        }
-    }
-    found.sort();
-    Ok(found)
 }
 
 /// The definitions in a folder.

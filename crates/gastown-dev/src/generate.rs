@@ -56,7 +56,8 @@ pub fn run(args: &GenArgs) -> Result<()> {
     }
     if args.baseline {
         let version = std::fs::read_to_string(root.join("VERSION")).context("reading VERSION")?;
-        crate::compat::freeze(&root, version.trim())?;
+        let commit = crate::compat::commit(&root)?;
+        crate::compat::freeze(&root, version.trim(), &commit)?;
     }
     Ok(())
 }

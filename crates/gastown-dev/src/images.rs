@@ -4,6 +4,7 @@
 //! input gives the same digest; an unchanged image is not built again, and an image that a node has
 //! is not loaded again.
 
+mod baseline;
 mod built;
 mod crates;
 mod debs;
@@ -24,6 +25,8 @@ use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use anyhow::{Context, Result, bail};
+use gastown_api::rbac::Controller;
+use gastown_cluster::baselines::Baseline;
 use gastown_cluster::cluster::{self, Cluster};
 use gastown_cluster::oci::{self, Digest, ImageBuilder, Layer};
 use xtask::cli::ImagesArgs;
@@ -35,6 +38,9 @@ pub use names::{Names, version};
 pub use programs::{Build, compile};
 use recipe::{Agent, Recipe, USER};
 
+/// The image of the pods of agents.
+const AGENT: &str = "polecat-agent";
+
 /// Runs it.
 pub async fn run(args: ImagesArgs) -> Result<()> {
     // Images that others pull are release builds.
@@ -42,6 +48,16 @@ pub async fn run(args: ImagesArgs) -> Result<()> {
     let kind = if is_release { Build::Release } else { Build::Dev };
     if args.relock {
         return tokio::task::spawn_blocking(relock).await?;
+    }
+    if let Some(version) = &args.baseline {
+        let built = build_baseline(Baseline::named(version)?).await?;
+        for image in &built {
+            println!("{}  {}", image.reference, image.digest);
+        }
+        if args.load {
+            load(&built, args.dir.as_deref()).await?;
+        }
+        return Ok(());
     }
     // Checked before the long build.
     let names = Names::new(args.push.as_deref(), args.tag.as_deref())?;
@@ -70,7 +86,11 @@ fn relock() -> Result<()> {
 
 /// The path that an image's layout is written to.
 pub fn layout(name: &str, build: Build) -> PathBuf {
-    build.folder().join(format!("{name}.tar"))
+    layout_in(&build.folder(), name)
+}
+
+fn layout_in(folder: &Path, name: &str) -> PathBuf {
+    folder.join(format!("{name}.tar"))
 }
 
 /// Builds the named images, or all. Those whose inputs have not changed are left as they are.
@@ -81,6 +101,47 @@ pub async fn build(names: &[String], build: Build) -> Result<Vec<Built>> {
     } else {
         names.iter().map(|name| pick(&recipes, name)).collect::<Result<_>>()?
     };
+    let agents = agents(&wanted).await?;
+    // It blocks, and the caller may have to react to a signal meanwhile.
+    tokio::task::spawn_blocking(move || build_all(&recipes, &wanted, &agents, build)).await?
+}
+
+/// Builds the images of the controllers and of agents with the programs of a baseline. Everything else of
+/// them is today's; their tag is that of no release.
+async fn build_baseline(baseline: Baseline) -> Result<Vec<Built>> {
+    let recipes = recipe::read_all(&util::root().join("images"))?;
+    let is_ours = |name: &str| name == AGENT || Controller::ALL.iter().any(|c| c.name() == name);
+    let wanted: BTreeMap<String, Recipe> =
+        recipes.clone().into_iter().filter(|(name, _)| is_ours(name)).collect();
+    let agents = agents(&wanted).await?;
+    let build = move || {
+        let names = Names::new(None, Some(&baseline.tag()?))?;
+        let programs = programs_of(&wanted);
+        let binaries = baseline::programs(&baseline, &programs)?;
+        let lock = Lock::read()?;
+        let parts = Parts {
+            binaries: &binaries,
+            agents: &agents,
+            bases: &bases(&recipes, &wanted, &lock)?,
+            build: Build::Dev,
+            lock: &lock,
+            names: &names,
+            folder: &Build::Dev.folder().join(names.tag()),
+        };
+        std::fs::create_dir_all(parts.folder)
+            .with_context(|| format!("creating {}", parts.folder.display()))?;
+        wanted.iter().map(|(name, recipe)| build_one(name, recipe, &parts)).collect()
+    };
+    tokio::task::spawn_blocking(build).await?
+}
+
+/// The programs in some images.
+fn programs_of(wanted: &BTreeMap<String, Recipe>) -> BTreeSet<&str> {
+    wanted.values().flat_map(|r| r.binaries.keys()).map(String::as_str).collect()
+}
+
+/// The coding agents of some images.
+async fn agents(wanted: &BTreeMap<String, Recipe>) -> Result<BTreeMap<Agent, PathBuf>> {
     let mut agents = BTreeMap::new();
     for agent in wanted.values().flat_map(|r| r.agents.keys().copied()).collect::<BTreeSet<_>>() {
         let program = match agent {
@@ -88,8 +149,7 @@ pub async fn build(names: &[String], build: Build) -> Result<Vec<Built>> {
         };
         agents.insert(agent, program);
     }
-    // It blocks, and the caller may have to react to a signal meanwhile.
-    tokio::task::spawn_blocking(move || build_all(&recipes, &wanted, &agents, build)).await?
+    Ok(agents)
 }
 
 /// Loads images into the node of the cluster in `dir`, except those that it has.
@@ -118,11 +178,12 @@ fn build_all(
     build: Build,
 ) -> Result<Vec<Built>> {
     util::need_debian(&[("strip", "binutils")])?;
-    let names = wanted.values().flat_map(|r| r.binaries.keys()).map(String::as_str).collect();
-    let binaries = compile(&names, build)?;
+    let binaries = compile(&programs_of(wanted), build)?;
     let lock = Lock::read()?;
     let bases = bases(recipes, wanted, &lock)?;
-    let parts = Parts { binaries: &binaries, agents, bases: &bases, build, lock: &lock };
+    let (names, folder) = (&Names::new(None, None)?, &build.folder());
+    let parts =
+        Parts { binaries: &binaries, agents, bases: &bases, build, lock: &lock, names, folder };
     let images = wanted.iter().map(|(name, recipe)| build_one(name, recipe, &parts));
     let images = images.collect::<Result<Vec<_>>>()?;
     write_sboms(wanted, &images, &parts)?;
@@ -170,12 +231,15 @@ struct Parts<'a> {
     bases: &'a BTreeMap<&'a str, Base>,
     build: Build,
     lock: &'a Lock,
+    names: &'a Names,
+    /// The folder of the images.
+    folder: &'a Path,
 }
 
 fn build_one(name: &str, recipe: &Recipe, parts: &Parts<'_>) -> Result<Built> {
-    let reference = Names::new(None, None)?.reference(name);
+    let reference = parts.names.reference(name);
     let image = assemble(&reference, recipe, parts).with_context(|| format!("image {name}"))?;
-    let path = layout(name, parts.build);
+    let path = layout_in(parts.folder, name);
     let stamp = path.with_extension("inputs");
     let inputs = Digest::of(format!("{image:?}\n{}", times(&image.files)?).as_bytes()).to_string();
     let sbom = path.with_extension("spdx.json");
@@ -209,8 +273,7 @@ fn write_sboms(
         return Ok(());
     }
     let (created, linked) = (sbom::created()?, sbom::linked()?);
-    let programs = wanted.values().flat_map(|r| r.binaries.keys()).map(String::as_str).collect();
-    let owners = programs::owners(&programs)?;
+    let owners = programs::owners(&programs_of(wanted))?;
     let graph = crates::Graph::of(&owners.values().cloned().collect(), parts.build)?;
     for image in old {
         let recipe = &wanted[&image.name];
@@ -267,7 +330,7 @@ fn assemble(reference: &str, recipe: &Recipe, parts: &Parts<'_>) -> Result<Assem
         .env("PATH", "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin")
         .label("org.opencontainers.image.description", &recipe.summary)
         .label("org.opencontainers.image.source", env!("CARGO_PKG_REPOSITORY"))
-        .label("org.opencontainers.image.version", &version()?)
+        .label("org.opencontainers.image.version", parts.names.tag())
         .entrypoint(&recipe.entrypoint);
     for (name, value) in &recipe.env {
         builder = builder.env(name, value);

@@ -14,9 +14,10 @@ use crate::util;
 const OUTSIDE_DATA: [&str; 3] = ["beads", "boltons", "known_hosts"];
 
 /// The names of test programs: one for each tier but the first.
-pub const PROGRAMS: [&str; 3] = ["process", "plane", "e2e"];
+pub const PROGRAMS: [&str; 4] = ["process", "plane", "e2e", "versions"];
 
-/// Runs the tiers, the cheapest first.
+/// Runs the tiers, the cheapest first. Two versions are run beside each other only when that is asked for:
+/// the earlier one has to be compiled first.
 pub async fn run(args: &TestArgs) -> Result<()> {
     let tiers = args
         .tier
@@ -75,10 +76,11 @@ async fn prepare(tiers: &[Tier]) -> Result<()> {
         gastown_cluster::toolchain::helm().await?;
         gastown_cluster::agents::claude_code().await?;
     }
-    if tiers.contains(&Tier::Plane) || tiers.contains(&Tier::E2e) {
+    let on_node = tiers.contains(&Tier::E2e) || tiers.contains(&Tier::Versions);
+    if tiers.contains(&Tier::Plane) || on_node {
         gastown_cluster::toolchain::control_plane_binaries().await?;
     }
-    if tiers.contains(&Tier::E2e) {
+    if on_node {
         gastown_cluster::toolchain::node_binaries().await?;
     }
     check_data(&gastown_fakes::outside_data_dir(), gastown_fakes::is_ci())
@@ -113,6 +115,7 @@ fn selection(tier: Tier) -> (&'static [&'static str], &'static [&'static str]) {
         Tier::Process => (&["--test", "process"], &[]),
         Tier::Plane => (&["--test", "plane"], &[]),
         Tier::E2e => (&["--test", "e2e"], &["--", "--test-threads", "1"]),
+        Tier::Versions => (&["--test", "versions"], &["--", "--test-threads", "1"]),
     }
 }
 

@@ -145,12 +145,16 @@ impl OwnRun {
     }
 }
 
-/// A digest of everything that decides the outcome of the gate; `None` without a command.
+/// A digest of everything that decides the outcome of the gate; `None` without a command. The image of agents
+/// is a part of it only where the gate runs in that: each release has another one, and what was tested before
+/// an upgrade stays tested.
 pub(crate) fn gate_id(refinery: &Refinery, settings: &GateSettings) -> Option<GateId> {
     let command = refinery.spec.test_command.as_deref().filter(|c| !c.trim().is_empty())?;
     let template = serde_json::to_string(&refinery.spec.gate_template).unwrap_or_default();
+    let own_image = refinery.spec.gate_template.as_ref().is_some_and(|t| t.image.is_some());
+    let image = if own_image { "" } else { settings.image.as_str() };
     let seconds = settings.seconds.to_string();
-    Some(GateId(short_digest(&["1", command, &template, &settings.image, &seconds], 12)))
+    Some(GateId(short_digest(&["1", command, &template, image, &seconds], 12)))
 }
 
 #[cfg(test)]

@@ -14,10 +14,9 @@ mod replicas;
 mod saved;
 mod surroundings;
 
-use std::time::Instant;
-
 use anyhow::Result;
 use e2e::environment::Environment;
+use e2e::scenarios;
 
 const SCENARIOS: [&str; 11] = [
     "the_cluster_answers_as_any_other",
@@ -35,44 +34,11 @@ const SCENARIOS: [&str; 11] = [
 
 #[tokio::main]
 async fn main() -> Result<()> {
-    let filters: Vec<String> = filters(std::env::args().skip(1));
-    let chosen: Vec<&str> = SCENARIOS
-        .into_iter()
-        .filter(|s| filters.is_empty() || filters.iter().any(|f| s.contains(f.as_str())))
-        .collect();
+    let chosen = scenarios::chosen(&SCENARIOS)?;
     if chosen.is_empty() {
-        println!("no scenario's name holds any of: {}", filters.join(", "));
-        anyhow::ensure!(!gastown_fakes::is_ci(), "under CI=true a filter must match a scenario");
         return Ok(());
     }
-    let env = Environment::up().await?;
-    let mut failed = Vec::new();
-    for name in &chosen {
-        println!("\nscenario {name}");
-        let start = Instant::now();
-        let played = tokio::select! {
-            played = play(&env, name) => played,
-            _ = tokio::signal::ctrl_c() => Err(anyhow::anyhow!("interrupted")),
-        };
-        let seconds = start.elapsed().as_secs();
-        match played {
-            Ok(()) => println!("scenario {name} ... ok ({seconds} s)"),
-            Err(e) => {
-                println!("scenario {name} ... FAILED ({seconds} s)\n{e:?}");
-                failed.push(*name);
-            }
-        }
-    }
-    env.down().await?;
-    anyhow::ensure!(
-        failed.is_empty(),
-        "{} of {} scenarios failed: {}",
-        failed.len(),
-        chosen.len(),
-        failed.join(", ")
-    );
-    println!("\n{} passed, 0 failed", chosen.len());
-    Ok(())
+    scenarios::run(Environment::up().await?, &chosen, play).await
 }
 
 async fn play(env: &Environment, name: &str) -> Result<()> {
@@ -89,18 +55,4 @@ async fn play(env: &Environment, name: &str) -> Result<()> {
         Some(9) => network::attacks_reach_nothing(env).await,
         _ => fleet::costs_no_more().await,
     }
-}
-
-/// The filters among the arguments; the flags for programs of `cargo test` are ignored.
-fn filters(args: impl Iterator<Item = String>) -> Vec<String> {
-    let mut args = args;
-    let mut filters = Vec::new();
-    while let Some(arg) = args.next() {
-        if arg == "--test-threads" {
-            args.next();
-        } else if !arg.starts_with('-') {
-            filters.push(arg);
-        }
-    }
-    filters
 }

@@ -8,3 +8,4 @@ mod chart;
 mod documents;
 mod shell;
 mod uninstall;
+mod upgrade;

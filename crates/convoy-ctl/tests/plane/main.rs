@@ -1,6 +1,7 @@
 //! convoy-ctl as the chart runs it: its own service account, its own roles, a real API server. The
 //! beads are served from memory; what other controllers would write is written by the tests.
 
+mod definitions;
 mod dispatch;
 mod kills;
 mod stores;

@@ -14,8 +14,12 @@ const SERVED_LIMIT: Duration = Duration::from_mins(1);
 
 /// Applies every CRD of `deploy/crds` and waits until each is served.
 pub(crate) async fn install(client: &Client) -> Result<()> {
-    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../deploy/crds");
-    let wanted = read(&folder)?;
+    install_of(client, &Path::new(env!("CARGO_MANIFEST_DIR")).join("../../deploy/crds")).await
+}
+
+/// Applies every CRD of a folder and waits until each is served.
+pub(crate) async fn install_of(client: &Client, folder: &Path) -> Result<()> {
+    let wanted = read(folder)?;
     if wanted.is_empty() {
         bail!("{} has no CRD; `cargo xtask gen` writes them", folder.display());
     }
@@ -37,7 +41,8 @@ pub(crate) async fn install(client: &Client) -> Result<()> {
     Ok(())
 }
 
-fn read(folder: &Path) -> Result<Vec<CustomResourceDefinition>> {
+/// The CRDs of a folder.
+pub(crate) fn read(folder: &Path) -> Result<Vec<CustomResourceDefinition>> {
     let entries =
         std::fs::read_dir(folder).with_context(|| format!("reading {}", folder.display()))?;
     let mut files: Vec<PathBuf> = entries.flatten().map(|entry| entry.path()).collect();

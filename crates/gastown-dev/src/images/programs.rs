@@ -127,7 +127,7 @@ fn owners_of(metadata: &Value, wanted: &BTreeSet<&str>) -> BTreeMap<String, Stri
 }
 
 /// A copy without symbols, written again when the program has changed.
-fn stripped(from: &Path, to: &Path, build: Build) -> Result<PathBuf> {
+pub fn stripped(from: &Path, to: &Path, build: Build) -> Result<PathBuf> {
     let modified = std::fs::metadata(from)
         .with_context(|| format!("looking for {}", from.display()))?
         .modified()?;

@@ -38,15 +38,15 @@ pub fn check(root: &Path, listed: &[&str]) -> Result<()> {
     Ok(())
 }
 
-/// The file with the names of the end-to-end scenarios, which are texts.
-const SCENARIOS: &str = "e2e/tests/e2e/main.rs";
+/// The files with the names of scenarios, which are texts.
+const SCENARIOS: [&str; 2] = ["e2e/tests/e2e/main.rs", "e2e/tests/versions/main.rs"];
 
 /// The tests of a source file: their names alone, and after the file's path.
 fn tests(path: &str, text: &str) -> Vec<String> {
     let mut found = Vec::new();
     let mut is_test = false;
     for line in text.lines().map(str::trim) {
-        if path == SCENARIOS
+        if SCENARIOS.contains(&path)
             && let Some(name) = line.strip_prefix('"').and_then(|l| l.strip_suffix("\","))
         {
             found.extend([name.to_owned(), format!("{path}::{name}")]);

@@ -7,6 +7,7 @@ mod bead_view;
 mod beads;
 mod claims;
 mod contention;
+mod definitions;
 mod escalations;
 mod fixture;
 mod keeping;

@@ -285,6 +285,23 @@ fn another_command_or_image_is_another_gate() {
     assert_ne!(gate_id(&other, &settings()), gate_id(&refinery(), &settings()));
     other.spec.test_command = Some("  ".into());
     assert_eq!(gate_id(&other, &settings()), None);
+    let own = |image: &str| {
+        let mut refinery = refinery();
+        let template = GateTemplate { image: Some(image.into()), ..GateTemplate::default() };
+        refinery.spec.gate_template = Some(template);
+        refinery
+    };
+    assert_ne!(gate_id(&own("a"), &settings()), gate_id(&own("b"), &settings()));
+}
+
+#[test]
+fn another_image_of_agents_is_another_gate_only_where_the_gate_runs_in_it() {
+    let later = GateSettings { image: "agent:2".into(), ..settings() };
+    assert_ne!(gate_id(&refinery(), &later), gate_id(&refinery(), &settings()));
+    let mut own = refinery();
+    own.spec.gate_template =
+        Some(GateTemplate { image: Some("python:3".into()), ..GateTemplate::default() });
+    assert_eq!(gate_id(&own, &later), gate_id(&own, &settings()));
 }
 
 #[test]

@@ -6,6 +6,7 @@
 mod building;
 mod committer;
 mod crowd;
+mod definitions;
 mod endpoint;
 mod fixture;
 mod forgeries;

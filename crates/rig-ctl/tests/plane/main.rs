@@ -1,6 +1,7 @@
 //! rig-ctl as the chart runs it: its own service account, its own roles, a real API server.
 
 mod children;
+mod definitions;
 mod kills;
 mod polecats;
 mod program;

@@ -3,6 +3,7 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
+mod definitions;
 mod escalations;
 mod fixture;
 mod golden;
