@@ -346,7 +346,10 @@ where
             controller = self.name,
             namespace = meta.namespace,
             name = meta.name,
-            generation = meta.generation
+            generation = meta.generation,
+            // The life that it is about, see `telemetry::about`.
+            trace_id = tracing::field::Empty,
+            span_id = tracing::field::Empty,
         );
         if self.runtime.leadership.held().is_none() {
             return Ended::Well(None);

@@ -10,6 +10,8 @@ use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::Registry;
 
+use crate::telemetry::counters;
+
 /// Labels of requests to the API server; each value is from a small set.
 #[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
 pub struct RequestLabels {
@@ -126,6 +128,7 @@ impl Default for Metrics {
                 "1 while this process holds the lease",
                 metrics.lease_held.clone(),
             );
+            counters::register(registry);
         });
         metrics
     }
