@@ -17,6 +17,7 @@ mod outcomes;
 mod refinery;
 mod replica;
 mod terms;
+mod trace;
 mod wire;
 
 use std::collections::BTreeSet;
