@@ -272,9 +272,7 @@ impl Reader<'_> {
             _ => text.clone(),
         };
         let is_own = !name.ends_with("_OTLP_ENDPOINT");
-        let parsed = whole.parse::<Uri>().ok().filter(|uri| {
-            uri.host().is_some() && matches!(uri.scheme_str(), Some("http" | "https"))
-        });
+        let parsed = whole.parse::<Uri>().ok().filter(is_usable);
         let uri = parsed.and_then(|uri| {
             let path = match protocol {
                 Protocol::Grpc => signal.grpc_path().to_owned(),
@@ -364,6 +362,16 @@ impl Reader<'_> {
             }
         }
     }
+}
+
+/// Whether requests can be sent to it: by HTTP, to a host and, if it has one, a port.
+fn is_usable(uri: &Uri) -> bool {
+    let (Some(authority), Some(host)) = (uri.authority(), uri.host()) else { return false };
+    // What is no port is part of the authority all the same.
+    let port = authority.as_str().rsplit_once(host).map_or("", |(_, port)| port);
+    matches!(uri.scheme_str(), Some("http" | "https"))
+        && !host.is_empty()
+        && (port.is_empty() || uri.port_u16().is_some())
 }
 
 #[cfg(test)]
