@@ -135,8 +135,35 @@ spec:
             {{- with $log.filter | default $root.Values.log.filter }}
             - {name: GASTOWN_LOG, value: {{ quote . }}}
             {{- end }}
-            {{- with $root.Values.telemetry.otlpEndpoint }}
-            - {name: OTEL_EXPORTER_OTLP_ENDPOINT, value: {{ quote . }}}
+            {{- with $root.Values.telemetry }}
+            {{- if .otlpEndpoint }}
+            - {name: OTEL_EXPORTER_OTLP_ENDPOINT, value: {{ quote .otlpEndpoint }}}
+            - {name: OTEL_EXPORTER_OTLP_PROTOCOL, value: {{ quote .protocol }}}
+            - {name: OTEL_TRACES_SAMPLER_ARG, value: {{ quote .samplingRatio }}}
+            {{- if .headersSecret }}
+            - {name: OTEL_EXPORTER_OTLP_HEADERS, valueFrom: {secretKeyRef: {name: {{ quote .headersSecret }}, key: headers}}}
+            {{- end }}
+            {{- if .caConfigMap }}
+            - {name: OTEL_EXPORTER_OTLP_CERTIFICATE, value: /var/run/gastown/telemetry/ca.crt}
+            {{- end }}
+            {{- if .logs }}
+            - {name: OTEL_LOGS_EXPORTER, value: otlp}
+            {{- end }}
+            {{- if .metrics }}
+            - {name: OTEL_METRICS_EXPORTER, value: otlp}
+            {{- end }}
+            {{- $attributes := .resourceAttributes | default dict }}
+            {{- if .clusterName }}
+            {{- $attributes = merge (dict "k8s.cluster.name" .clusterName) $attributes }}
+            {{- end }}
+            {{- if $attributes }}
+            {{- $pairs := list }}
+            {{- range $key, $value := $attributes }}
+            {{- $pairs = append $pairs (printf "%s=%s" $key (urlquery $value | replace "+" "%20")) }}
+            {{- end }}
+            - {name: OTEL_RESOURCE_ATTRIBUTES, value: {{ join "," $pairs | quote }}}
+            {{- end }}
+            {{- end }}
             {{- end }}
             {{- range .env }}
             - {name: {{ .name }}, value: {{ quote .value }}}
@@ -170,8 +197,12 @@ spec:
           resources: {{- toYaml $v.resources | nindent 12 }}
           {{- $context := dict "allowPrivilegeEscalation" false "readOnlyRootFilesystem" true "capabilities" (dict "drop" (list "ALL")) }}
           securityContext: {{- mustMergeOverwrite $context ($v.containerSecurityContext | default dict) | toYaml | nindent 12 }}
-          {{- if or .server .client .dirs $v.extraVolumeMounts }}
+          {{- $telemetryCa := and $root.Values.telemetry.otlpEndpoint $root.Values.telemetry.caConfigMap }}
+          {{- if or .server .client .dirs $v.extraVolumeMounts $telemetryCa }}
           volumeMounts:
+            {{- if $telemetryCa }}
+            - {name: telemetry, mountPath: /var/run/gastown/telemetry, readOnly: true}
+            {{- end }}
             {{- if or .server .client }}
             - {name: tls, mountPath: /var/run/gastown/tls, readOnly: true}
             {{- end }}
@@ -185,8 +216,13 @@ spec:
             {{- toYaml . | nindent 12 }}
             {{- end }}
           {{- end }}
-      {{- if or .server .client .dirs $v.extraVolumes }}
+      {{- if or .server .client .dirs $v.extraVolumes $telemetryCa }}
       volumes:
+        {{- if $telemetryCa }}
+        # The controller starts without it: what telemetry lacks is a warning.
+        - name: telemetry
+          configMap: {name: {{ quote $telemetryCa }}, optional: true}
+        {{- end }}
         {{- if or .server .client }}
         - name: tls
           secret:

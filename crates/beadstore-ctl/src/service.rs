@@ -221,6 +221,7 @@ fn message(issue: &Issue, readiness: &Readiness<'_>, history: &History) -> Bead 
         ready: readiness.standing(&issue.id) == Some(Standing::Ready),
         blocked: !issue.is_done() && readiness.is_blocked(&issue.id),
         closed_for: history.closed_for(&issue.id).map(ToOwned::to_owned).collect(),
+        closed_at: time(issue.closed_at),
     }
 }
 

@@ -6,6 +6,7 @@ use gastown_api::{BeadStore, Convoy, Polecat, Rig};
 use gastown_runtime::Runtime;
 use gastown_runtime::own_writes::OwnWrites;
 use gastown_runtime::pace::Pace;
+use gastown_runtime::telemetry::Lives;
 use kube::runtime::reflector::{ObjectRef, Store};
 
 use crate::bead_cache::BeadCache;
@@ -34,6 +35,8 @@ pub(crate) struct Context {
     pub(crate) pace: Pace,
     /// This process's writes of Convoys.
     pub(crate) own: Arc<OwnWrites<Convoy>>,
+    /// The spans that were exported.
+    pub(crate) lives: Lives,
 }
 
 impl Context {

@@ -18,6 +18,7 @@ mod reconcile;
 mod report;
 mod rig_locks;
 mod service;
+mod trace;
 mod waiting;
 mod watches;
 mod worked;
@@ -29,6 +30,7 @@ use gastown_runtime::Runtime;
 use gastown_runtime::controller::Controller;
 use gastown_runtime::own_writes::OwnWrites;
 use gastown_runtime::pace::Pace;
+use gastown_runtime::telemetry::Lives;
 use gastown_runtime::{definitions, watch};
 
 pub use args::ConvoyArgs;
@@ -72,6 +74,7 @@ pub async fn serve(runtime: Runtime, source: Arc<dyn BeadSource>) -> anyhow::Res
         rig_locks: RigLocks::default(),
         pace: Pace::default(),
         own: own.clone(),
+        lives: Lives::default(),
         runtime: runtime.clone(),
     };
     Controller {

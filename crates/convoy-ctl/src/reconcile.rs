@@ -11,7 +11,7 @@ use jiff::Timestamp;
 
 use crate::context::Context;
 use crate::error::Error;
-use crate::{act, gather, report};
+use crate::{act, gather, report, trace};
 
 /// A Convoy that is not complete is reconciled again after this time, whatever the watches show.
 const RESYNC: Duration = Duration::from_secs(30);
@@ -39,6 +39,7 @@ pub(crate) async fn reconcile(convoy: Arc<Convoy>, ctx: Arc<Context>) -> Result<
         ctx.waiting.leave(&convoy);
     }
     if snapshot.deleting {
+        ctx.lives.forget(convoy.metadata.uid.as_deref().unwrap_or_default());
         return Ok(Action::await_change());
     }
     let acted = act::act(&convoy, &snapshot, &beads, &plan, &ctx).await; // client
@@ -47,6 +48,9 @@ pub(crate) async fn reconcile(convoy: Arc<Convoy>, ctx: Arc<Context>) -> Result<
     let refused = acted.as_ref().err().and_then(Error::refusal);
     let status = report::status(&convoy, &plan.assessment, refused.as_deref(), Timestamp::now()); // pure
     let reported = report::publish(&convoy, &status, &plan.assessment, &ctx).await; // client
+    if reported.is_ok() {
+        trace::export(&convoy, &status, &ctx);
+    }
     if acted? {
         return Ok(Action::requeue(jittered(CATCH_UP)));
     }

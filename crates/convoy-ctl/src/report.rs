@@ -14,6 +14,7 @@ use kube::{Api, ResourceExt as _};
 
 use crate::context::Context;
 use crate::error::Error;
+use crate::trace;
 
 const OWNER: StatusOwner = StatusOwner {
     manager: manager::CONVOY,
@@ -26,6 +27,7 @@ const OWNER: StatusOwner = StatusOwner {
         "failedBeads",
         "startedAt",
         "completedAt",
+        "traceID",
     ],
     conditions: &[
         condition::READY,
@@ -61,6 +63,8 @@ pub(crate) fn status(
         conditions::remove(&mut all, condition::VALID);
     }
     let second = || Some(conditions::time(now));
+    // From the first change of the phase on, so that it costs no write.
+    let is_traced = before.trace_id.is_some() || before.phase != Some(assessment.phase);
     ConvoyStatus {
         phase: Some(assessment.phase),
         progress: Some(assessment.progress()),
@@ -72,6 +76,7 @@ pub(crate) fn status(
         completed_at: (assessment.phase == ConvoyPhase::Complete)
             .then(|| before.completed_at.or_else(second))
             .flatten(),
+        trace_id: is_traced.then(|| trace::place(convoy).trace().to_string()),
         conditions: all,
     }
 }

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use gastown_api::names::condition;
+use gastown_api::names::{annotation, condition};
 use gastown_api::{
     BeadStore, Convoy, ConvoyPhase, MergeRequest, Polecat, PolecatSpec, PolecatStatus, Rig,
 };
@@ -108,7 +108,10 @@ impl Trim<Polecat> for OfBead {
         kept.desired_state = polecat.spec.desired_state;
         kept.bead_id = polecat.spec.bead_id.take();
         polecat.spec = kept;
-        polecat.metadata.annotations = None;
+        polecat.metadata.annotations = polecat.metadata.annotations.take().and_then(|mut all| {
+            all.retain(|key, _| key == annotation::TRACEPARENT);
+            (!all.is_empty()).then_some(all)
+        });
         polecat.metadata.labels = None;
         if let Some(status) = polecat.status.take() {
             let mut conditions = status.conditions;

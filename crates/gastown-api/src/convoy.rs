@@ -120,6 +120,11 @@ pub struct ConvoyStatus {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "schema::time")]
     pub completed_at: Option<Time>,
+    /// Id of the OpenTelemetry trace of the convoy, whose span links to the lives of its Polecats: 32
+    /// hexadecimal digits.
+    #[serde(default, rename = "traceID", skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 32))]
+    pub trace_id: Option<String>,
     /// Conditions, keyed by type.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(schema_with = "schema::conditions")]

@@ -164,6 +164,15 @@ pub struct MergeRequestStatus {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "schema::time")]
     pub landed_at: Option<Time>,
+    /// Time at which the request landed, went back to its author, was rejected or was superseded.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(schema_with = "schema::time")]
+    pub finished_at: Option<Time>,
+    /// Id of the OpenTelemetry trace that the request belongs to, that of its author's life: 32
+    /// hexadecimal digits.
+    #[serde(default, rename = "traceID", skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 32))]
+    pub trace_id: Option<String>,
     /// The last 8 runs of the gate and tries to land, oldest first.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 8))]

@@ -81,6 +81,13 @@ pub mod label {
 pub mod annotation {
     /// On a Polecat: attempts, outcome, branch and commit as compact JSON.
     pub const LEDGER: &str = "gastown.io/ledger";
+    /// On a Polecat, a Convoy or a MergeRequest: the W3C `traceparent` of whoever created it, set when it
+    /// is created. Its spans join that trace.
+    pub const TRACEPARENT: &str = "gastown.io/traceparent";
+    /// On an agent's pod: how the wait for it began, as compact JSON.
+    pub const TRACE_BEGIN: &str = "gastown.io/trace-begin";
+    /// On a GateRun: when its candidate began to be built, in RFC 3339.
+    pub const BUILD_BEGAN: &str = "gastown.io/build-began";
     /// On a pod: why its agent must stop now.
     pub const DRAIN: &str = "gastown.io/drain";
     /// On a pod: the prompt of its agent, unless it is too long for that.

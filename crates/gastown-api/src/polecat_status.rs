@@ -82,6 +82,10 @@ pub struct PolecatStatus {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "schema::time")]
     pub finished_at: Option<Time>,
+    /// Id of the OpenTelemetry trace of the Polecat's life: 32 hexadecimal digits.
+    #[serde(default, rename = "traceID", skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 32))]
+    pub trace_id: Option<String>,
     /// Conditions, keyed by type. `Merged` is set by refinery-ctl, `Healthy` and `Saved` by
     /// witness-ctl, all others by polecat-ctl.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]

@@ -10,7 +10,12 @@ pub const SCHEMA: u32 = 1;
 
 /// The definitions that must have at least this number. What is not here may be as old as those of
 /// 0.1.0: no controller needs a field that they do not have.
-const MINIMA: &[(Controller, &str, u32)] = &[];
+const MINIMA: &[(Controller, &str, u32)] = &[
+    // They apply `status.traceID`: a definition without it refuses the whole status.
+    (Controller::Polecat, "polecats.gastown.gastown.io", 1),
+    (Controller::Refinery, "mergerequests.gastown.gastown.io", 1),
+    (Controller::Convoy, "convoys.gastown.gastown.io", 1),
+];
 
 /// A definition that a controller works with.
 #[derive(Clone, Debug, PartialEq, Eq)]

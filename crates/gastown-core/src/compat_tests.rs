@@ -52,6 +52,8 @@ fn ledger() -> Ledger {
             skipped: 1,
             attempt: 1,
         }],
+        // 0.1.0 did not know it.
+        marks: None,
         lost: Some(Lost { attempt: 2, what: vec!["branch b: broken".into()], more: 4 }),
         last: Some(Last {
             end: End::Retries,

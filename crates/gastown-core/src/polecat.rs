@@ -22,6 +22,8 @@ mod saved_work;
 mod status;
 mod submission;
 mod task;
+mod trace;
+mod trace_facts;
 mod valid;
 
 #[cfg(test)]
@@ -52,4 +54,6 @@ pub use plan::{
 pub use pods::{attempt_of, pod_name};
 pub use saved_work::{Lost, SavedWork};
 pub use task::task_hash;
+pub use trace::{lacks_close, life, spans};
+pub use trace_facts::{Begin, Marks, PodTrace, RequestTrace, TraceFacts};
 pub use valid::{InvalidSpec, OWN_VOLUMES, PodSettings, ValidPolecat};

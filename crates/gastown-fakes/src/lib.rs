@@ -1,6 +1,6 @@
 //! The other side of a connection, for tests and the demo: a git server over HTTP and one over ssh, a
-//! scripted Messages API, `bd serve`, a receiver of webhooks, an OCI registry, a kubelet that a test
-//! controls, and a connection to the API server on which a process can end.
+//! scripted Messages API, `bd serve`, a receiver of webhooks, a collector of traces, an OCI registry, a
+//! kubelet that a test controls, and a connection to the API server on which a process can end.
 //!
 //! Each speaks the real protocol; the test decides its answers. This crate must not know the
 //! operator's own code.
@@ -8,6 +8,7 @@
 pub mod bd_serve;
 pub mod black_hole;
 pub mod callers;
+pub mod collector;
 pub mod connection;
 pub mod git_http;
 pub mod hooks;

@@ -14,6 +14,7 @@ use tonic::body::Body;
 use tonic::metadata::{AsciiMetadataValue, MetadataMap};
 use tonic::transport::Channel;
 use tower::Service;
+use tracing::Instrument as _;
 
 /// The metadata of a request that names the rig that it is about.
 pub const RIG: &str = "gastown-rig";
@@ -115,6 +116,7 @@ impl Service<http::Request<Body>> for Follow {
     }
 
     fn call(&mut self, mut request: http::Request<Body>) -> Self::Future {
+        let span = span(request.uri(), self.to);
         if !self.rig.is_empty()
             && let Ok(rig) = HeaderValue::from_str(&self.rig)
         {
@@ -122,15 +124,43 @@ impl Service<http::Request<Body>> for Follow {
         }
         let answer = self.channel.call(request);
         let (rig, to, holder) = (self.rig.clone(), self.to, self.holder.clone());
-        Box::pin(async move {
+        let followed = async move {
             let answer = answer.await;
-            match &answer {
-                Ok(response) => holder.answered(&rig, to, response.headers()),
-                Err(_) => holder.failed(&rig, to),
+            let code = if let Ok(response) = &answer {
+                holder.answered(&rig, to, response.headers());
+                // Without one the status is in the trailers, and the call is under way.
+                let status = tonic::Status::from_header_map(response.headers());
+                status.map_or(Code::Ok, |status| status.code())
+            } else {
+                holder.failed(&rig, to);
+                Code::Unavailable
+            };
+            let span = tracing::Span::current();
+            span.record("rpc.grpc.status_code", code as i64);
+            if code != Code::Ok {
+                span.record("otel.status_code", "ERROR");
             }
             answer
-        })
+        };
+        Box::pin(followed.instrument(span))
     }
+}
+
+/// The span of a request, named as OpenTelemetry's conventions for RPC have it.
+fn span(uri: &http::Uri, to: Option<IpAddr>) -> tracing::Span {
+    let path = uri.path().trim_start_matches('/');
+    let (service, method) = path.split_once('/').unwrap_or((path, ""));
+    tracing::info_span!(
+        "request",
+        otel.name = path,
+        otel.kind = "client",
+        otel.status_code = tracing::field::Empty,
+        rpc.system = "grpc",
+        rpc.service = service,
+        rpc.method = method,
+        rpc.grpc.status_code = tracing::field::Empty,
+        server.address = to.map(tracing::field::display),
+    )
 }
 
 #[cfg(test)]

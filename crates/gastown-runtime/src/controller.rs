@@ -346,7 +346,10 @@ where
             controller = self.name,
             namespace = meta.namespace,
             name = meta.name,
-            generation = meta.generation
+            generation = meta.generation,
+            // The life that it is about, see `telemetry::about`.
+            trace_id = tracing::field::Empty,
+            span_id = tracing::field::Empty,
         );
         let Some(work) = self.runtime.shards.enter(&(self.rig)(&object)) else {
             return Ended::Well(None);

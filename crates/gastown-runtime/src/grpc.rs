@@ -168,7 +168,7 @@ where
         let mut inner = std::mem::replace(&mut self.inner, clone);
         let AuthLayer { runtime, reviewer, policy } = self.layer.clone();
         let path = request.uri().path().to_owned();
-        let span = tracing::info_span!("call", rpc.path = path);
+        let span = rpc_span(&path);
         // Before the span is entered: a span that has started takes no parent any more.
         if let Some(parent) =
             request.headers().get("traceparent").and_then(|value| value.to_str().ok())
@@ -185,13 +185,62 @@ where
             }
             if !path.starts_with(HEALTH) {
                 match authorize(&reviewer, &policy, &path, request.headers()).await {
-                    Ok(identity) => drop(request.extensions_mut().insert(identity)),
-                    Err(refusal) => return Ok(refusal.into_http()),
+                    Ok(identity) => {
+                        let peer = format!("{}:{}", identity.namespace, identity.service_account);
+                        tracing::Span::current().record("gastown.peer", peer);
+                        request.extensions_mut().insert(identity);
+                    }
+                    Err(refusal) => {
+                        record_status(refusal.code());
+                        return Ok(refusal.into_http());
+                    }
                 }
             }
-            inner.call(request).await
+            let answer = inner.call(request).await;
+            // The status of an answer without a body; that of another is in its trailers, which are
+            // not there yet: then the call is under way as it should be.
+            if let Ok(answer) = &answer {
+                let status = Status::from_header_map(answer.headers());
+                record_status(status.map_or(tonic::Code::Ok, |status| status.code()));
+            }
+            answer
         };
         Box::pin(call.instrument(span))
+    }
+}
+
+/// The span of a call, named as OpenTelemetry's conventions for RPC have it.
+fn rpc_span(path: &str) -> tracing::Span {
+    let (service, method) = path.trim_start_matches('/').split_once('/').unwrap_or((path, ""));
+    tracing::info_span!(
+        "call",
+        otel.name = path.trim_start_matches('/'),
+        otel.kind = "server",
+        otel.status_code = tracing::field::Empty,
+        rpc.system = "grpc",
+        rpc.service = service,
+        rpc.method = method,
+        rpc.grpc.status_code = tracing::field::Empty,
+        gastown.peer = tracing::field::Empty,
+    )
+}
+
+/// Records how the current call ended. Of a server only its own faults are errors.
+fn record_status(code: tonic::Code) {
+    use tonic::Code;
+    let span = tracing::Span::current();
+    span.record("rpc.grpc.status_code", code as i64);
+    let is_fault = matches!(
+        code,
+        Code::Unknown
+            | Code::DeadlineExceeded
+            | Code::Unimplemented
+            | Code::Internal
+            | Code::Unavailable
+            | Code::DataLoss
+    );
+    if is_fault {
+        span.record("otel.status_code", "ERROR");
     }
 }
 

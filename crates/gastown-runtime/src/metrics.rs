@@ -10,6 +10,8 @@ use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::Registry;
 
+use crate::telemetry::counters;
+
 /// Labels of requests to the API server; each value is from a small set.
 #[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
 pub struct RequestLabels {
@@ -133,6 +135,7 @@ impl Default for Metrics {
                 "How many of the shards into which rigs are divided this process works on",
                 metrics.shards_held.clone(),
             );
+            counters::register(registry);
         });
         metrics
     }

@@ -207,16 +207,18 @@ where
     Fut: Future<Output = anyhow::Result<()>>,
 {
     let version = env!("CARGO_PKG_VERSION");
-    let telemetry = telemetry::init(&args, controller, version)?;
+    let mut telemetry = telemetry::init(&args, controller, version)?;
+    let metrics = Metrics::default();
+    telemetry.export_metrics(&metrics);
     tracing::info!(controller, version, namespace = args.namespace, "the controller starts");
-    let ended = serve(controller, version, args, own, start).await;
-    telemetry.shutdown();
+    let ended = serve((controller, version), metrics, args, own, start).await;
+    telemetry.shutdown().await;
     ended
 }
 
 async fn serve<A, F, Fut>(
-    controller: &'static str,
-    version: &'static str,
+    (controller, version): (&'static str, &'static str),
+    metrics: Metrics,
     args: RuntimeArgs,
     own: A,
     start: F,
@@ -229,7 +231,6 @@ where
     // middle of a write.
     let mut terminate = signal(SignalKind::terminate()).context("listening for SIGTERM")?;
     let mut interrupt = signal(SignalKind::interrupt()).context("listening for SIGINT")?;
-    let metrics = Metrics::default();
     let client = client::infer(controller, &metrics).await?;
     let lease = lease::Config {
         namespace: args.namespace.clone(),

@@ -16,8 +16,11 @@ pub(crate) fn runtime(shards: Shards, metrics: Metrics) -> Runtime {
 }
 
 pub(crate) fn with_client(client: Client, shards: Shards, metrics: Metrics) -> Runtime {
-    let args = RuntimeArgs::from_env().unwrap();
-    Runtime::new("test", client, args, metrics, shards)
+    Runtime::new("test", client, args(), metrics, shards)
+}
+
+pub(crate) fn args() -> RuntimeArgs {
+    RuntimeArgs::from_env().unwrap()
 }
 
 pub(crate) fn config_map(name: &str, generation: i64) -> ConfigMap {

@@ -3,8 +3,9 @@
 
 use gastown_api::names::reason;
 use gastown_api::{DesiredState, Polecat, PolecatPhase};
-use gastown_core::polecat::{BeadView, awaits_close};
+use gastown_core::polecat::{BeadView, awaits_close, lacks_close};
 use gastown_core::retry;
+use gastown_runtime::telemetry;
 use jiff::{SignedDuration, Timestamp};
 use kube::ResourceExt as _;
 
@@ -27,7 +28,10 @@ pub(crate) async fn refresh(ctx: &Context, polecat: &Polecat, now: Timestamp) {
         return;
     }
     let is_submitted = polecat.status.as_ref().is_some_and(|status| status.merge_request.is_some());
-    let lands = is_submitted && awaits_close(&gather::snapshot(ctx, polecat, now));
+    let lands = is_submitted && {
+        let s = gather::snapshot(ctx, polecat, now);
+        awaits_close(&s) || (telemetry::is_exported() && lacks_close(now, &s))
+    };
     // The first reading for a landing does not wait for the next one of the priority.
     if !lands && (is_early || !needs_priority(polecat)) {
         return;
@@ -37,6 +41,7 @@ pub(crate) async fn refresh(ctx: &Context, polecat: &Polecat, now: Timestamp) {
         Ok(bead) => BeadView {
             priority: u8::try_from(bead.priority).ok().filter(|priority| *priority <= 4),
             closed_for: bead.closed_for.into_iter().collect(),
+            closed_at: bead.closed_at.parse().ok(),
             ..before
         },
         Err(Error::Bead { reason: reason::BEAD_NOT_FOUND, .. }) => {

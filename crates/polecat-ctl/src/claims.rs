@@ -61,6 +61,12 @@ pub(crate) fn holder(lease: &Lease) -> &str {
     lease.spec.as_ref().and_then(|s| s.holder_identity.as_deref()).unwrap_or_default()
 }
 
+/// When the holder with this uid took the claim.
+pub(crate) fn taken_at(lease: &Lease, uid: &str) -> Option<Timestamp> {
+    let spec = lease.spec.as_ref().filter(|spec| spec.holder_identity.as_deref() == Some(uid))?;
+    spec.acquire_time.as_ref().map(|time| time.0)
+}
+
 fn leases(ctx: &Context) -> Api<Lease> {
     Api::namespaced(ctx.runtime.client.clone(), &ctx.runtime.args.namespace)
 }

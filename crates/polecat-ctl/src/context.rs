@@ -11,6 +11,7 @@ use gastown_runtime::Runtime;
 use gastown_runtime::index::Index;
 use gastown_runtime::own_writes::OwnWrites;
 use gastown_runtime::pace::Pace;
+use gastown_runtime::telemetry::Lives;
 use gastown_runtime::watch::Trigger;
 use k8s_openapi::api::coordination::v1::Lease;
 use k8s_openapi::api::core::v1::Pod;
@@ -83,6 +84,8 @@ pub(crate) struct Shared {
     pub busy: Arc<BusyServices>,
     /// Why the network policy of a namespace and a rig cannot be written.
     pub network_problems: Arc<Mutex<HashMap<(String, String), NetworkProblem>>>,
+    /// The spans that were exported.
+    pub lives: Arc<Lives>,
 }
 
 impl Shared {
@@ -106,6 +109,7 @@ impl Shared {
             hashes: Arc::default(),
             busy: Arc::default(),
             network_problems: Arc::default(),
+            lives: Arc::default(),
         }
     }
 }

@@ -11,7 +11,7 @@ use gastown_api::names::{annotation, condition, finalizer, label, reason};
 use gastown_api::{MergeAttempt, MergePhase, MergeRequest, Polecat, PolecatPhase, Rig, conditions};
 use gastown_core::polecat::{
     BeadRequest, BeadView, ClaimFacts, ClaimRecord, Deliveries, End, InvalidSpec, Ledger, Margins,
-    RequestFacts, RigFacts, Snapshot, ValidPolecat, sanitize,
+    RequestFacts, RequestTrace, RigFacts, Snapshot, TraceFacts, ValidPolecat, sanitize,
 };
 use gastown_types::GitUrl;
 use jiff::Timestamp;
@@ -39,6 +39,8 @@ pub(crate) struct Objects {
     pub requests: Vec<Arc<MergeRequest>>,
     /// The claim on its bead.
     pub claim: Option<ClaimRecord>,
+    /// When that was taken.
+    pub claimed: Option<Timestamp>,
     /// The MergeRequests for its bead.
     pub bead_requests: Vec<Arc<MergeRequest>>,
     /// The rig has a BeadStore.
@@ -58,6 +60,7 @@ pub(crate) fn snapshot(ctx: &Context, polecat: &Polecat, now: Timestamp) -> Snap
     let uid = polecat.uid().unwrap_or_default();
     let shared = &ctx.shared;
     let claim = claims::name_for(polecat);
+    let lease = claim.as_ref().and_then(|name| ctx.claim(name));
     let objects = Objects {
         now,
         sightings: shared.sightings.clone(),
@@ -65,10 +68,8 @@ pub(crate) fn snapshot(ctx: &Context, polecat: &Polecat, now: Timestamp) -> Snap
         targets: ctx.targets(&polecat.spec.rig),
         pods: ctx.pods(&uid),
         requests: shared.requests_by_polecat.of(&uid),
-        claim: claim
-            .as_ref()
-            .and_then(|name| ctx.claim(name))
-            .map(|lease| claims::read(ctx, &lease)),
+        claimed: lease.as_ref().and_then(|lease| claims::taken_at(lease, &uid)),
+        claim: lease.map(|lease| claims::read(ctx, &lease)),
         bead_requests: claim.map(|name| shared.requests_by_claim.of(&name)).unwrap_or_default(),
         bead_store: ctx.has_bead_store(&polecat.spec.rig),
         witness: ctx.has_witness(),
@@ -105,6 +106,7 @@ pub(crate) fn facts(polecat: &Polecat, objects: Objects) -> Snapshot {
         pods,
         requests,
         claim,
+        claimed,
         bead_requests,
         bead_store,
         witness,
@@ -154,6 +156,7 @@ pub(crate) fn facts(polecat: &Polecat, objects: Objects) -> Snapshot {
         service_wait: None,
         network: None,
         margins,
+        trace: trace_facts(polecat, claimed),
         namespace,
     }
 }
@@ -240,7 +243,22 @@ fn request_facts(request: &MergeRequest) -> Option<RequestFacts> {
         reason: sanitize(&reason),
         evidence: last.and_then(|a| a.evidence.clone()).unwrap_or_default(),
         landed_at: status.and_then(|s| s.landed_at.as_ref()).map(|t| t.0),
+        trace: RequestTrace {
+            ended: status.and_then(|s| s.finished_at.as_ref()).map(|t| t.0),
+            red_run: last
+                .filter(|a| a.result.as_deref() == Some("Failed"))
+                .and_then(|a| a.job.clone()),
+        },
     })
+}
+
+/// What only the spans of its life need.
+fn trace_facts(polecat: &Polecat, claimed: Option<Timestamp>) -> TraceFacts {
+    TraceFacts {
+        traceparent: polecat.annotations().get(annotation::TRACEPARENT).cloned(),
+        claimed,
+        deleted: polecat.meta().deletion_timestamp.as_ref().map(|t| t.0),
+    }
 }
 
 fn phase(request: &MergeRequest) -> MergePhase {

@@ -8,6 +8,7 @@ use gastown_api::names::reason;
 use gastown_core::admission::{Candidate, Decision};
 use gastown_core::polecat::{self, ClaimFacts, Failure, Plan, Snapshot, assess, decide};
 use gastown_runtime::controller::{Action, Class, Classify as _};
+use gastown_runtime::telemetry;
 use jiff::Timestamp;
 
 use crate::act::{self, Effect};
@@ -31,6 +32,9 @@ pub(crate) async fn reconcile(polecat: Arc<Polecat>, ctx: Arc<Context>) -> Resul
         let Some(polecat) = ctx.newest(&polecat) else { return Ok(Action::await_change()) };
         let now = Timestamp::now();
         let s = gather::snapshot(&ctx, &polecat, now); // client
+        telemetry::about(polecat::life(&s).root());
+        // What was written before is known to be, so that what follows is exported whenever it was.
+        ctx.shared.lives.export(&s.uid, now, || polecat::spans(&s));
         let assessment = assess(now, &s); // pure
         let candidate = assessment.candidate(now, &s); // pure
         let admission = admit(&ctx, &s, candidate, now); // client
@@ -43,9 +47,11 @@ pub(crate) async fn reconcile(polecat: Arc<Polecat>, ctx: Arc<Context>) -> Resul
             ctx.actions_succeeded(&s.uid);
             let status = report::status(&polecat, &s, &plan.status, ctx.agent_image(), now); // pure
             let later = report::publish(&ctx, &polecat, &status, &plan.status).await?; // client
+            ctx.shared.lives.export(&s.uid, now, || polecat::spans(&s));
             return Ok(requeue(&s, &plan, &admission, later, now)); // pure
         }
         if round.ended {
+            ctx.shared.lives.export(&s.uid, now, || polecat::spans(&s));
             return Ok(Action::await_change());
         }
     }

@@ -49,6 +49,7 @@ const OWNER: StatusOwner = StatusOwner {
         "usage",
         "startedAt",
         "finishedAt",
+        "traceID",
     ],
     conditions: &CONDITIONS,
 };
@@ -103,8 +104,17 @@ pub(crate) fn status(
         }),
         started_at: draft.started.map(time),
         finished_at: draft.finished.map(time),
+        trace_id: trace_id(polecat, s, draft),
         conditions: present,
     }
+}
+
+/// The trace of the life: shown from the first change of the phase on, so that it costs no write.
+fn trace_id(polecat: &Polecat, s: &Snapshot, draft: &StatusDraft) -> Option<String> {
+    let present = polecat.status.as_ref();
+    let is_shown = present.is_some_and(|status| status.trace_id.is_some());
+    let changes = present.and_then(|status| status.phase) != Some(draft.phase);
+    (is_shown || changes).then(|| polecat::life(s).trace().to_string())
 }
 
 fn saved(work: &polecat::SavedWork) -> SavedWork {

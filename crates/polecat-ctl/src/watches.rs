@@ -55,7 +55,7 @@ fn polecats(runtime: &Runtime, shared: &Shared, claim: &Trigger<Lease>) -> Store
     let is_gone_for_slots = is_gone.clone();
     let namespace = runtime.args.namespace.clone();
     let (admission, deliveries) = (shared.admission.clone(), shared.deliveries.clone());
-    let hashes = shared.hashes.clone();
+    let (hashes, lives) = (shared.hashes.clone(), shared.lives.clone());
     Watch::<Polecat>::all(runtime)
         .own(&shared.own_polecats)
         .index(&shared.polecats_by_uid, ResourceExt::uid)
@@ -73,6 +73,7 @@ fn polecats(runtime: &Runtime, shared: &Shared, claim: &Trigger<Lease>) -> Store
             let uid = polecat.uid().unwrap_or_default();
             deliveries.lock().remove(&uid);
             hashes.forget(&uid);
+            lives.forget(&uid);
             let next = admission.forget(&polecat.spec.rig, &uid);
             next.iter().filter_map(|key| polecat_ref(key)).collect()
         })

@@ -13,6 +13,7 @@ use gastown_git::{Git, Mirror};
 use gastown_runtime::own_writes::OwnWrites;
 use gastown_runtime::pace::Pace;
 use gastown_runtime::places::Places;
+use gastown_runtime::telemetry::Lives;
 use gastown_runtime::{Runtime, ours};
 use gastown_types::{BranchName, GitUrl};
 use k8s_openapi::api::batch::v1::Job;
@@ -74,6 +75,8 @@ pub(crate) struct Context {
     /// How often details of a request's status are written.
     pub request_pace: Pace,
     pub candidates: Candidates,
+    /// The spans that were exported.
+    pub lives: Lives,
     pub trains: Mutex<HashMap<TrainKey, Arc<tokio::sync::Mutex<Train>>>>,
     /// When mirrors that nothing uses were deleted last.
     pub swept: Mutex<Option<Instant>>,

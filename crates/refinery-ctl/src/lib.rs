@@ -24,6 +24,7 @@ mod record;
 mod remote;
 mod report;
 mod service;
+mod trace;
 mod train;
 mod validate;
 mod watches;
@@ -39,6 +40,7 @@ use gastown_runtime::controller::Controller;
 use gastown_runtime::forward::Forward;
 use gastown_runtime::pace::Pace;
 use gastown_runtime::places::Places;
+use gastown_runtime::telemetry::Lives;
 use gastown_runtime::tls::Tls;
 use gastown_runtime::{Runtime, definitions, grpc, https};
 use tokio::net::TcpListener;
@@ -172,6 +174,7 @@ fn context(
         pace: Pace::default(),
         request_pace: Pace::new(REQUEST_SETTLE, REQUEST_EVERY),
         candidates: Candidates::default(),
+        lives: Lives::default(),
         trains: parking_lot::Mutex::default(),
         swept: parking_lot::Mutex::default(),
         mirror_locks: parking_lot::Mutex::default(),

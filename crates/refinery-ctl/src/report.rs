@@ -22,6 +22,7 @@ use crate::error::Error;
 use crate::pass::Pass;
 use crate::record::RequestRecord;
 use crate::report::request::Positions;
+use crate::trace;
 use crate::train::{Entry, Train, in_seconds};
 
 pub(crate) use refinery::{gate_problem, target_health};
@@ -60,6 +61,8 @@ const REQUEST: StatusOwner = StatusOwner {
         "startedTestingAt",
         "landedAt",
         "attempts",
+        "finishedAt",
+        "traceID",
     ],
     conditions: &[condition::READY, condition::PROGRESSING],
 };
@@ -113,6 +116,7 @@ async fn publish_requests(
     let due = train.entries.iter().filter(|(_, e)| is_due(e));
     let ids: Vec<RequestId> = due.map(|(id, _)| id.clone()).collect();
     let positions = Positions::of(snapshot); // pure
+    trace::export_again(pass, train, &ids);
     let mut later = None;
     for id in ids {
         let Some(e) = train.entries.get(&id) else { continue };

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use gastown_api::names::manager;
+use gastown_api::names::{annotation, manager};
 use gastown_api::{MergePhase, MergeRequest, MergeRequestSpec, Polecat, PolecatReference};
 use gastown_core::train::{request_name, score};
 use gastown_proto::v1::merge_queue_server::{MergeQueue, MergeQueueServer};
@@ -10,6 +10,7 @@ use gastown_proto::v1::{
     GetRequest, ListRequest, ListResponse, MergeRequestView, SubmitRequest, SubmitResponse,
 };
 use gastown_runtime::grpc::{self, Callers, Policy};
+use gastown_trace::Life;
 use gastown_types::{BranchName, CommitId};
 use jiff::Timestamp;
 use kube::api::PostParams;
@@ -137,14 +138,18 @@ impl MergeQueue for Queue {
         let polecat =
             Api::<Polecat>::namespaced(client.clone(), &r.namespace).get_opt(&r.polecat).await;
         let polecat = polecat.map_err(|e| status_of(&e, "reading the Polecat"))?;
-        if polecat.and_then(|p| p.uid()).as_deref() != Some(r.polecat_uid.as_str()) {
+        let Some(polecat) = polecat.filter(|p| p.uid().as_deref() == Some(r.polecat_uid.as_str()))
+        else {
             return Err(Status::failed_precondition(format!(
                 "PolecatNotFound: Polecat {}/{} with uid {} does not exist",
                 r.namespace, r.polecat, r.polecat_uid
             )));
-        }
+        };
         let api = Api::<MergeRequest>::namespaced(client.clone(), &r.namespace);
-        let wanted = MergeRequest::new(&name, spec);
+        let mut wanted = MergeRequest::new(&name, spec);
+        let creator = polecat.annotations().get(annotation::TRACEPARENT);
+        let life = Life::of(&r.polecat_uid, creator.map(String::as_str)).root().to_string();
+        wanted.annotations_mut().insert(annotation::TRACEPARENT.to_owned(), life);
         let params =
             PostParams { field_manager: Some(manager::REFINERY.into()), ..PostParams::default() };
         let created = match api.create(&params, &wanted).await {

@@ -73,6 +73,10 @@ pub(crate) struct Scratch {
     pub status_after: Option<Timestamp>,
     /// The landings that the remote refused in a row.
     pub refused: Option<Refused>,
+    /// When its candidate began to be built, until a run of it is created.
+    pub building: Option<Timestamp>,
+    /// Whether this process has exported its spans.
+    pub exported: bool,
     /// The times and attempts of its status, with those that are not written yet.
     pub history: MergeRequestStatus,
 }
@@ -123,6 +127,8 @@ impl Entry {
                 settled: None,
                 status_after: None,
                 refused: None,
+                building: None,
+                exported: false,
                 history,
             },
         };

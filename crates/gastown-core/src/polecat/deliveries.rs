@@ -50,6 +50,8 @@ pub struct BeadView {
     /// The uids of the landed MergeRequests that the store closed it for: a bead that is open all
     /// the same was reopened, and is anybody's.
     pub closed_for: BTreeSet<String>,
+    /// When the store closed it last, by its own time.
+    pub closed_at: Option<Timestamp>,
     /// When it is read again; none where it was never tried.
     pub again: Option<Timestamp>,
     /// How many times in a row it was read for a landing that the store had not closed it for.

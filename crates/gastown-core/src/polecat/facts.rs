@@ -7,6 +7,7 @@ use jiff::{SignedDuration, Timestamp};
 use super::claim::ClaimFacts;
 use super::deliveries::Deliveries;
 use super::ledger::{Ledger, LedgerError};
+use super::trace_facts::{PodTrace, RequestTrace, TraceFacts};
 use super::valid::{InvalidSpec, ValidPolecat};
 use crate::report::{InitReport, RunReport, SyncReport};
 
@@ -69,6 +70,8 @@ pub struct Snapshot {
     pub network: Option<NetworkProblem>,
     /// How long a pod that does not obey may take.
     pub margins: Margins,
+    /// What only the spans of its life need.
+    pub trace: TraceFacts,
 }
 
 /// The network policy of agents' pods cannot be written.
@@ -239,6 +242,8 @@ pub struct PodFacts {
     pub waiting: Option<(String, String)>,
     /// The container runtime's message when a container ended badly without a record.
     pub failure: Option<String>,
+    /// What only the spans of the life need.
+    pub trace: PodTrace,
 }
 
 /// When this process first saw a pod in a state. Times of other machines are not compared with
@@ -321,4 +326,6 @@ pub struct RequestFacts {
     pub evidence: String,
     /// When it landed.
     pub landed_at: Option<Timestamp>,
+    /// What only the spans of the life need.
+    pub trace: RequestTrace,
 }

@@ -77,6 +77,7 @@ pub fn snapshot() -> Snapshot {
         service_wait: None,
         network: None,
         margins: Margins::default(),
+        trace: TraceFacts::default(),
     }
 }
 
@@ -121,6 +122,7 @@ pub fn pod(attempt: u32) -> PodFacts {
         disruption: None,
         waiting: None,
         failure: None,
+        trace: PodTrace::default(),
     }
 }
 
@@ -203,5 +205,6 @@ pub fn request(n: u8, attempt: u32, phase: MergePhase) -> RequestFacts {
         reason: "GateFailed".into(),
         evidence: "assert 1 == 2".into(),
         landed_at: (phase == MergePhase::Landed).then(|| at(150)),
+        trace: RequestTrace::default(),
     }
 }

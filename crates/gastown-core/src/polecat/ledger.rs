@@ -6,6 +6,7 @@ use gastown_types::{BranchName, CommitId, text};
 use serde::{Deserialize, Serialize};
 
 use super::saved_work::{self, Lost, SavedWork};
+use super::trace_facts::Marks;
 use crate::report::Usage;
 
 /// The version of the format that this code writes. A ledger of another version is read for what is
@@ -67,6 +68,9 @@ pub struct Ledger {
     /// How the last accounted pod ended.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub last: Option<Last>,
+    /// The times of the pod that `last` is about, for the spans of the life.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub marks: Option<Marks>,
     /// The uids of accounted pods, newest last, bounded.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub pods: Vec<String>,
@@ -205,6 +209,7 @@ impl Default for Ledger {
             saved: Vec::new(),
             lost: None,
             last: None,
+            marks: None,
             pods: Vec::new(),
             spec: String::new(),
             retry: None,
@@ -231,6 +236,7 @@ impl Ledger {
             last.reason = sanitize(&last.reason);
             last.message = sanitize(&last.message);
         }
+        ledger.marks = ledger.marks.map(Marks::bounded);
         ledger.lost = ledger.lost.map(Lost::bounded);
         saved_work::bound(&mut ledger.saved);
         Ok(ledger)

@@ -9,6 +9,7 @@ use super::kept::{Kept, kept};
 use super::ledger::{End, Landed, Last, Ledger, sanitize};
 use super::outcome::{Expected, Outcome, RespawnCause, outcome};
 use super::saved_work;
+use super::trace::marks;
 use crate::report::{InitResult, Usage};
 use crate::retry;
 
@@ -92,6 +93,7 @@ fn account(now: Timestamp, s: &Snapshot, pod: &PodFacts, ledger: &mut Ledger) {
     conclude(ledger, outcome, at, now.as_second(), &s.uid);
     if let Some(last) = &mut ledger.last {
         last.saved = Some(kept == Kept::Saved);
+        ledger.marks = Some(marks(pod, at, last.end, &last.reason));
     }
 }
 
@@ -150,7 +152,7 @@ fn rebuild(s: &Snapshot, ledger: &mut Ledger) {
     // the end of a later attempt's pod will add to this; that of an earlier one changes nothing
     ledger.attempt = request.attempt;
     ledger.commit = Some(request.commit.clone());
-    (ledger.base, ledger.changes) = (None, None);
+    (ledger.base, ledger.changes, ledger.marks) = (None, None, None);
     ledger.ours = true;
     ledger.branch = Some(request.branch.clone());
     ledger.last = Some(Last {

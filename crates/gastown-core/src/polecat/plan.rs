@@ -11,6 +11,7 @@ use jiff::Timestamp;
 use super::deliveries::EscalationRequest;
 use super::ledger::{Last, Ledger};
 use super::saved_work::{Lost, SavedWork};
+use super::trace_facts::Begin;
 use super::valid::ValidPolecat;
 use crate::report::Usage;
 
@@ -115,6 +116,8 @@ pub struct PodInputs {
     pub saved: Vec<SavedWork>,
     /// The task.
     pub spec: ValidPolecat,
+    /// How the wait for it began.
+    pub begin: Begin,
 }
 
 /// A request that was sent back to its author.

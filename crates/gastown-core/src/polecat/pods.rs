@@ -10,6 +10,7 @@ use super::drain;
 use super::facts::{PodFacts, Snapshot, later};
 use super::ledger::{End, Ledger};
 use super::plan::{Action, PodInputs, Rework};
+use super::trace::begin;
 use super::valid::{START_TIMEOUT_SECONDS, ValidPolecat, is_other_task};
 
 /// How long a pod whose work is saved has to end, in seconds: one that did not obey its drain, or in
@@ -240,6 +241,7 @@ pub(super) fn pod_inputs(s: &Snapshot, ledger: &Ledger, spec: &ValidPolecat) -> 
         rework,
         restore: ledger.end() != Some(End::Done),
         saved: ledger.saved.clone(),
+        begin: begin(s, ledger, spec.pod.agent.as_str()),
         spec: spec.clone(),
     }
 }

@@ -152,6 +152,7 @@ fn the_world_refuses_a_second_pod() {
             before: None,
             restore: false,
             saved: Vec::new(),
+            begin: Begin::default(),
             spec: world.s.spec.clone().unwrap_or(spec),
         }))
     });

@@ -222,6 +222,11 @@ async fn controllers_get_the_addresses_of_the_others_and_the_agents_image() {
         "agent.image.tag=a1",
         "agent.image.pullPolicy=Never",
         "telemetry.otlpEndpoint=http://c:4317",
+        "telemetry.protocol=http/protobuf",
+        "telemetry.headersSecret=collector",
+        "telemetry.caConfigMap=authorities",
+        "telemetry.clusterName=our cluster",
+        "telemetry.metrics=true",
     ])
     .await;
     for controller in ["polecat-ctl", "refinery-ctl"] {
@@ -237,6 +242,17 @@ async fn controllers_get_the_addresses_of_the_others_and_the_agents_image() {
             env(&objects, controller, "OTEL_EXPORTER_OTLP_ENDPOINT").as_deref(),
             Some("http://c:4317")
         );
+        let set = |name: &str| env(&objects, controller, name);
+        assert_eq!(set("OTEL_EXPORTER_OTLP_PROTOCOL").as_deref(), Some("http/protobuf"));
+        assert_eq!(set("OTEL_TRACES_SAMPLER_ARG").as_deref(), Some("0.01"));
+        let attributes = set("OTEL_RESOURCE_ATTRIBUTES");
+        assert_eq!(attributes.as_deref(), Some("k8s.cluster.name=our%20cluster"));
+        assert_eq!(set("OTEL_METRICS_EXPORTER").as_deref(), Some("otlp"));
+        assert_eq!(set("OTEL_LOGS_EXPORTER"), None);
+        let file = set("OTEL_EXPORTER_OTLP_CERTIFICATE").unwrap();
+        let mounts = container(&objects, controller)["volumeMounts"].as_array().unwrap().clone();
+        let is_mounted = |m: &serde_json::Value| file.starts_with(m["mountPath"].as_str().unwrap());
+        assert!(mounts.iter().any(|m| is_mounted(m) && m["name"] == "telemetry"));
     }
     let service = object(&objects, "Service", "refinery-ctl");
     let ports: BTreeMap<&str, i64> = service["spec"]["ports"]

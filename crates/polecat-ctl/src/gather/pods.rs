@@ -1,8 +1,8 @@
 //! What a pod's metadata and status show.
 
 use gastown_api::Polecat;
-use gastown_api::names::finalizer;
-use gastown_core::polecat::{PodFacts, PodPhase, Seen, attempt_of, sanitize};
+use gastown_api::names::{annotation, finalizer};
+use gastown_core::polecat::{Begin, PodFacts, PodPhase, PodTrace, Seen, attempt_of, sanitize};
 use gastown_core::report::{self, InitReport, InitResult};
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{ContainerStateTerminated, ContainerStatus, Pod, PodStatus};
@@ -78,8 +78,25 @@ fn shown(pod: &Pod, polecat: &Polecat) -> Option<PodFacts> {
         disruption: disruption(status),
         waiting: waiting(status),
         failure: failure(status),
+        trace: trace(pod, init, claude),
         run,
     })
+}
+
+/// What only the spans of the life need.
+fn trace(pod: &Pod, init: Option<&ContainerStatus>, claude: Option<&ContainerStatus>) -> PodTrace {
+    let started = |c: &ContainerStatus| {
+        let state = c.state.as_ref()?;
+        let running = state.running.as_ref().and_then(|r| r.started_at.clone());
+        running.or_else(|| state.terminated.as_ref()?.started_at.clone())
+    };
+    let end = claude.and_then(|c| c.state.as_ref()?.terminated.as_ref()?.finished_at.clone());
+    PodTrace {
+        begin: pod.annotations().get(annotation::TRACE_BEGIN).and_then(|text| Begin::parse(text)),
+        init: init.and_then(started).map(|t| t.0),
+        agent: claude.and_then(started).map(|t| t.0),
+        agent_ended: end.map(|t| t.0),
+    }
 }
 
 /// How the pod is, by our containers. It is not over while its sidecar runs: the sidecar's record,

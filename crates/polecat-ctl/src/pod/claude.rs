@@ -1,6 +1,7 @@
 //! `claude`: the agent's container, for every kind of agent.
 
 use gastown_api::{Provider, SecretKeyRef};
+use gastown_core::polecat;
 use gastown_types::text;
 use k8s_openapi::api::core::v1::{
     ConfigMapEnvSource, Container, EnvFromSource, EnvVar, EnvVarSource, SecretKeySelector,
@@ -47,7 +48,10 @@ fn env(b: &Build) -> Vec<EnvVar> {
     let limit = |n: Option<i64>| n.map(|n| n.to_string()).unwrap_or_default();
     // The user's come first: the last of a name wins, and ours are not to be changed. Of the user's
     // own the last wins too.
-    let mut env: Vec<EnvVar> = vec![var("CLAUDE_CODE_DISABLE_NONESSENTIAL_TRAFFIC", "1")];
+    let mut env: Vec<EnvVar> = vec![
+        var("CLAUDE_CODE_DISABLE_NONESSENTIAL_TRAFFIC", "1"),
+        var("TRACEPARENT", polecat::life(b.polecat).root().to_string()),
+    ];
     env.extend(provider(b));
     env.extend(proxy_env(b));
     for own in &settings.env {

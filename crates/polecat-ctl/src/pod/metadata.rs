@@ -46,6 +46,7 @@ pub(super) fn pod_annotations(inputs: &PodInputs, prompt: &Prompt) -> BTreeMap<S
     let mut all = inputs.spec.pod.annotations.clone();
     all.retain(|key, _| key != annotation::DRAIN && key != annotation::PROMPT);
     all.insert(ASKED.to_owned(), inputs.spec.hash.clone());
+    all.insert(annotation::TRACE_BEGIN.to_owned(), inputs.begin.render());
     if let Prompt::InPod(text) = prompt {
         all.insert(annotation::PROMPT.to_owned(), text.clone());
     }

@@ -2,7 +2,9 @@
 
 use gastown_api::names::label;
 use gastown_api::{CaConfigMapRef, KubernetesSpec, Polecat, PolecatSpec, SecretKeyRef};
-use gastown_core::polecat::{PodInputs, Rework, SavedWork, Snapshot, ValidPolecat, pod_name};
+use gastown_core::polecat::{
+    Begin, PodInputs, Rework, SavedWork, Snapshot, ValidPolecat, pod_name,
+};
 use gastown_proto::v1::{Bead, BeadComment};
 use gastown_runtime::proxy::ProxyArgs;
 use k8s_openapi::api::core::v1::{Container, EnvVar, Pod, Volume, VolumeMount};
@@ -41,7 +43,8 @@ fn inputs(polecat: &Polecat, rework: Option<Rework>) -> (Snapshot, PodInputs) {
         attempt: 1,
     }];
     let (before, restore) = (None, true);
-    (s, PodInputs { name, attempt: 2, resume: true, rework, before, restore, saved, spec })
+    let begin = Begin { since: 1_700_000_000, agent: "claude-code".into(), ..Begin::default() };
+    (s, PodInputs { name, attempt: 2, resume: true, rework, before, restore, saved, spec, begin })
 }
 
 fn built(change: impl FnOnce(&mut PolecatSpec)) -> Pod {

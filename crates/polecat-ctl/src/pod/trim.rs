@@ -15,7 +15,8 @@ impl Trim<Pod> for Observed {
     fn trim(pod: &mut Pod) {
         pod.metadata.labels = None;
         if let Some(annotations) = &mut pod.metadata.annotations {
-            annotations.retain(|key, _| key == ASKED || key == annotation::DRAIN);
+            let read = [ASKED, annotation::DRAIN, annotation::TRACE_BEGIN];
+            annotations.retain(|key, _| read.contains(&key.as_str()));
         }
         if let Some(spec) = pod.spec.take() {
             let ours = spec.init_containers.into_iter().flatten();

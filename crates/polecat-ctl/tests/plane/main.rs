@@ -18,6 +18,7 @@ mod outcomes;
 mod refinery;
 mod replica;
 mod terms;
+mod trace;
 mod wire;
 
 use std::collections::BTreeSet;

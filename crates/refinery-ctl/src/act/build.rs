@@ -4,6 +4,7 @@ use gastown_core::train::{Build, Built, RequestId};
 use gastown_git::{Recipe, Strategy};
 use gastown_runtime::events::Note;
 use gastown_types::CommitId;
+use jiff::Timestamp;
 use kube::ResourceExt as _;
 
 use crate::builder::{self, Failure};
@@ -20,7 +21,7 @@ pub(super) async fn build(
     base: &CommitId,
 ) -> Result<(), Error> {
     let Some(e) = train.entry(request) else { return Ok(()) };
-    let mirror = pass.mirror();
+    let (mirror, began) = (pass.mirror(), Timestamp::now());
     let recipe = Recipe {
         request: request.0.clone(),
         base: base.clone(),
@@ -47,6 +48,7 @@ pub(super) async fn build(
     };
     if let Built::Candidate(commit) = &built {
         mirror.keep_candidate(commit).await?;
+        e.scratch.building = Some(began);
     }
     e.cached.build = Some(Build { base: base.clone(), built });
     Ok(())

@@ -1,7 +1,7 @@
 //! Runs of gates: creating and deleting them with their Jobs, and recording how they ended.
 
 use gastown_api::conditions::{self, Draft, time};
-use gastown_api::names::{condition, manager, reason};
+use gastown_api::names::{annotation, condition, manager, reason};
 use gastown_api::{
     GateRun, GateRunPhase, GateRunPurpose, GateRunStatus, MergeAttempt, MergeRequest,
 };
@@ -21,6 +21,7 @@ use crate::error::Error;
 use crate::gate::{self, OwnRun};
 use crate::log;
 use crate::pass::Pass;
+use crate::trace;
 use crate::train::Train;
 
 /// The status of a run.
@@ -72,10 +73,12 @@ pub(super) async fn ensure_run(
     // one: without it the pod cannot fetch anything.
     pass.mirror().keep_candidate(&car.commit).await?;
     let Some(e) = train.entry(&car.request) else { return Ok(()) };
-    let run = create_run(pass, e.object(), &begin).await?;
+    let run = create_run(pass, e.object(), &begin, e.scratch.building).await?;
+    e.scratch.building = None;
     let ca = std::fs::read_to_string(pass.ctx.runtime.args.tls_dir.join("ca.crt"))
         .map_err(|e| Error::Internal(format!("reading the CA certificate: {e}")))?;
-    let job = gate::job(&pass.refinery, &pass.ctx.gates, &run, &ca)
+    let parent = trace::place(e.object()).gate(&run.name_any()).to_string();
+    let job = gate::job(&pass.refinery, &pass.ctx.gates, &run, &ca, &parent)
         .map_err(|e| Error::Internal(format!("building the Job of a gate: {e}")))?;
     let job = create_job(pass, &job, &run).await?;
     if let Some(uid) = job.uid() {
@@ -94,9 +97,13 @@ async fn create_run(
     pass: &Pass<'_>,
     request: &MergeRequest,
     begin: &Begin<'_>,
+    building: Option<Timestamp>,
 ) -> Result<GateRun, Error> {
     let Begin { car, gate, number, purpose } = begin;
-    let wanted = gate::run(&pass.refinery, request, car, gate, *number, *purpose);
+    let mut wanted = gate::run(&pass.refinery, request, car, gate, *number, *purpose);
+    if let Some(began) = building {
+        wanted.annotations_mut().insert(annotation::BUILD_BEGAN.to_owned(), began.to_string());
+    }
     let name = wanted.name_any();
     let runs = pass.ctx.runs_of(&pass.refinery);
     if let Some((run, _)) = runs.into_iter().find(|(_, own)| own.name == name) {
@@ -182,6 +189,7 @@ pub(super) async fn record_verdict(
         }
     };
     record(pass, &run, phase, evidence, pod.as_deref()).await?;
+    trace::export(pass, train, id);
     if let Some(created) = run.creation_timestamp() {
         let seconds = Timestamp::now().duration_since(created.0).as_secs_f64();
         pass.ctx.metrics.gate_seconds.get_or_create(&pass.labels()).observe(seconds);
@@ -277,6 +285,7 @@ pub(super) async fn record_broken_run(
     let pod = pass.job_of(&own).and_then(|job| pass.ctx.pod_of(&job));
     let evidence = gate::evidence(why, MergeAttempt::MAX_EVIDENCE / 2);
     record(pass, &run, GateRunPhase::Broken, Some(evidence), pod.as_deref()).await?;
+    trace::export(pass, train, id);
     if let Some(e) = train.entry(id) {
         e.wait_until(
             until,

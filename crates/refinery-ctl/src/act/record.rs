@@ -13,6 +13,7 @@ use serde_json::json;
 use crate::error::{Error, is_gone};
 use crate::metrics::MergeLabels;
 use crate::pass::Pass;
+use crate::trace;
 use crate::train::Train;
 
 /// Writes a request's record. What follows from it may be done only after this has returned.
@@ -56,6 +57,7 @@ pub(super) async fn end(
         }
         return Err(error);
     }
+    trace::export(pass, train, id);
     let result = match phase {
         MergePhase::Landed => "success",
         MergePhase::Rework | MergePhase::Rejected => "error",

@@ -19,12 +19,14 @@ fn restricted(read_only: bool) -> Value {
     })
 }
 
-/// The gate's Job. `ca` is the CA certificate of the git endpoint, as PEM.
+/// The gate's Job. `ca` is the CA certificate of the git endpoint, as PEM; `traceparent` the span of
+/// the run.
 pub(crate) fn job(
     refinery: &Refinery,
     settings: &GateSettings,
     run: &GateRun,
     ca: &str,
+    traceparent: &str,
 ) -> Result<Job, serde_json::Error> {
     let template = refinery.spec.gate_template.clone().unwrap_or_default();
     let labels = super::labels(refinery);
@@ -41,7 +43,7 @@ pub(crate) fn job(
             "backoffLimit": 0,
             "completions": 1,
             "parallelism": 1,
-            "template": {"metadata": {"labels": labels}, "spec": pod(refinery, settings, run, ca, &template)},
+            "template": {"metadata": {"labels": labels}, "spec": pod(refinery, settings, run, ca, traceparent, &template)},
         },
     });
     serde_json::from_value(body)
@@ -52,6 +54,7 @@ fn pod(
     settings: &GateSettings,
     run: &GateRun,
     ca: &str,
+    traceparent: &str,
     template: &GateTemplate,
 ) -> Value {
     json!({
@@ -69,7 +72,7 @@ fn pod(
         "imagePullSecrets": template.image_pull_secrets,
         "nodeSelector": template.node_selector,
         "initContainers": [fetch_container(refinery, settings, run, ca)],
-        "containers": [gate_container(refinery, settings, template)],
+        "containers": [gate_container(refinery, settings, traceparent, template)],
         "volumes": [
             {"name": "workspace", "emptyDir": {}},
             {"name": "home", "emptyDir": {}},
@@ -138,11 +141,19 @@ fn proxy(settings: &GateSettings) -> impl Iterator<Item = Value> {
 }
 
 /// The container that runs the gate's command.
-fn gate_container(refinery: &Refinery, settings: &GateSettings, template: &GateTemplate) -> Value {
+fn gate_container(
+    refinery: &Refinery,
+    settings: &GateSettings,
+    traceparent: &str,
+    template: &GateTemplate,
+) -> Value {
     let own_image = template.image.is_none();
     let image = template.image.clone().unwrap_or_else(|| settings.image.clone());
     let resources = template.resources.as_ref().and_then(|r| serde_json::to_value(r).ok());
-    let mut env = vec![json!({"name": "HOME", "value": "/home/nonroot"})];
+    let mut env = vec![
+        json!({"name": "HOME", "value": "/home/nonroot"}),
+        json!({"name": "TRACEPARENT", "value": traceparent}),
+    ];
     let own = |name: &Value| {
         let name = name.as_str().unwrap_or_default();
         template.env.iter().any(|e| e.name.eq_ignore_ascii_case(name))

@@ -11,6 +11,7 @@ use serde_json::{Value, json};
 use super::*;
 
 const NO_PODS: &[Arc<Pod>] = &[];
+const PARENT: &str = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
 
 fn now() -> Timestamp {
     "2026-01-01T01:00:00Z".parse().unwrap()
@@ -166,7 +167,8 @@ fn made() -> GateRun {
 /// A gate that is made today may run `gt` of the version before.
 #[test]
 fn the_variables_of_fetch_are_those_that_an_earlier_gt_reads() {
-    let job = serde_json::to_value(super::job(&refinery(), &settings(), &made(), "PEM").unwrap());
+    let job =
+        serde_json::to_value(super::job(&refinery(), &settings(), &made(), "PEM", PARENT).unwrap());
     let job = job.unwrap();
     let fetch = &job["spec"]["template"]["spec"]["initContainers"][0];
     let variables = fetch["env"].as_array().unwrap().iter();
@@ -216,7 +218,7 @@ fn of_several_pods_of_a_job_none_is_believed() {
 
 #[test]
 fn the_gate_s_pod_is_restricted_and_has_no_token_beside_its_command() {
-    let made = super::job(&refinery(), &settings(), &made(), "PEM").unwrap();
+    let made = super::job(&refinery(), &settings(), &made(), "PEM", PARENT).unwrap();
     let spec = made.spec.unwrap();
     assert_eq!(spec.backoff_limit, Some(0));
     assert_eq!(spec.ttl_seconds_after_finished, None);
@@ -255,7 +257,7 @@ fn the_gate_s_pod_is_restricted_and_has_no_token_beside_its_command() {
 fn a_gate_names_its_user_unless_the_platform_does() {
     for fixed_ids in [true, false] {
         let settings = GateSettings { fixed_ids, ..settings() };
-        let made = super::job(&refinery(), &settings, &made(), "PEM").unwrap();
+        let made = super::job(&refinery(), &settings, &made(), "PEM", PARENT).unwrap();
         let pod = made.spec.unwrap().template.spec.unwrap().security_context.unwrap();
         let id = fixed_ids.then_some(65532);
         assert_eq!((pod.run_as_user, pod.run_as_group, pod.fs_group), (id, id, id));
@@ -266,7 +268,7 @@ fn a_gate_names_its_user_unless_the_platform_does() {
 #[test]
 fn a_gate_fetches_all_history_unless_its_refinery_limits_it() {
     let depth = |refinery: &Refinery| {
-        let made = super::job(refinery, &settings(), &made(), "PEM").unwrap();
+        let made = super::job(refinery, &settings(), &made(), "PEM", PARENT).unwrap();
         let fetch = made.spec.unwrap().template.spec.unwrap().init_containers.unwrap().remove(0);
         let found = fetch.env.unwrap_or_default().into_iter();
         found.filter(|e| e.name == "GASTOWN_FETCH_DEPTH").find_map(|e| e.value)
@@ -360,7 +362,7 @@ fn the_policy_selects_the_gates_of_its_own_refinery_and_lets_nobody_in() {
     let selected = spec.pod_selector.unwrap().match_labels.unwrap();
     assert_eq!(selected["gastown.io/refinery-uid"], "uid-r");
     let run = made();
-    let job = super::job(&refinery(), &settings(), &run, "PEM").unwrap();
+    let job = super::job(&refinery(), &settings(), &run, "PEM", PARENT).unwrap();
     let pod = job.spec.unwrap().template.metadata.unwrap().labels.unwrap();
     assert!(
         selected.iter().all(|(key, value)| pod.get(key) == Some(value)),

@@ -15,6 +15,7 @@ use jiff::Timestamp;
 use kube::ResourceExt as _;
 
 use super::conditions::only;
+use crate::trace;
 use crate::train::{Entry, Train};
 
 /// Nothing else keeps the request than those before it.
@@ -71,6 +72,9 @@ pub(crate) fn status(
         Draft::new(condition::READY, has_landed, reason.clone(), message.clone()),
         Draft::new(condition::PROGRESSING, is_testing, reason.clone(), message),
     ];
+    // From the first change of the phase on, so that they cost no write.
+    let is_shown = present.is_some_and(|s| s.trace_id.is_some());
+    let is_traced = is_shown || present.and_then(|s| s.phase) != Some(phase);
     let conditions = present.map(|s| s.conditions.as_slice()).unwrap_or_default();
     MergeRequestStatus {
         phase: Some(phase),
@@ -80,6 +84,8 @@ pub(crate) fn status(
         landed_commit: end.and_then(|end| end.landed.as_ref()).map(ToString::to_string),
         queued_at: history.queued_at.clone().or_else(|| object.creation_timestamp()),
         started_testing_at: history.started_testing_at.clone(),
+        finished_at: end.filter(|_| is_traced).map(|end| time(end.at)),
+        trace_id: is_traced.then(|| trace::place(object).trace().to_string()),
         landed_at: end.filter(|end| end.phase == MergePhase::Landed).map(|end| time(end.at)),
         attempts: history.attempts.clone(),
         conditions: only(conditions, drafts, object.metadata.generation, snapshot.now),

@@ -137,6 +137,7 @@ impl World {
                 pod.name.clone_from(&inputs.name);
                 pod.asked = Some(inputs.spec.hash.clone());
                 pod.created = now;
+                pod.trace.begin = Some(inputs.begin.clone());
                 self.s.pods.push(pod);
             }
             Action::DrainPod { uid, why, .. } => {

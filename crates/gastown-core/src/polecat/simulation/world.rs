@@ -1,11 +1,12 @@
 //! One simulated Polecat with everything that decides about it.
 
 use std::cell::RefCell;
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
 
 use gastown_api::conditions::Draft;
 use gastown_api::{DesiredState, MergePhase, PolecatPhase};
+use gastown_trace::{Span, SpanId};
 use jiff::{SignedDuration, Timestamp};
 
 use super::events::Event;
@@ -13,7 +14,8 @@ use super::remote::Remote;
 use crate::admission::Decision;
 use crate::polecat::fixtures::{self, decide_with, snapshot};
 use crate::polecat::{
-    Action, ClaimFacts, ClaimRecord, Plan, PodFacts, PodPhase, RigFacts, Seen, Snapshot,
+    Action, ClaimFacts, ClaimRecord, Plan, PodFacts, PodPhase, RigFacts, Seen, Snapshot, life,
+    spans,
 };
 use crate::report::{AgentExit, InitResult, SyncResult};
 
@@ -65,6 +67,8 @@ pub struct World {
     changes: u32,
     /// The actions and outcomes that happened, so that a test can check that all did.
     pub seen: BTreeSet<String>,
+    /// The spans of its life that were ever over, by their ids.
+    spans: BTreeMap<SpanId, Span>,
 }
 
 impl World {
@@ -89,6 +93,7 @@ impl World {
             highest_attempt: 0,
             changes: 0,
             seen: BTreeSet::new(),
+            spans: BTreeMap::new(),
         }
     }
 
@@ -337,7 +342,22 @@ impl World {
         for action in plan.actions.iter().take(actions) {
             self.execute(action, calls_work);
         }
+        self.assert_traced();
         plan
+    }
+
+    /// A span that is over stays as it is, whichever process makes it and whatever happens later. The
+    /// whole life may begin again: somebody changed its task.
+    fn assert_traced(&mut self) {
+        let root = life(&self.s).root().span;
+        for span in spans(&self.s) {
+            assert!(span.begin <= span.end, "{span:?}");
+            let is_known = |parent| parent == root || self.spans.contains_key(&parent);
+            assert!(span.parent.is_none_or(is_known), "{span:?} is an orphan");
+            if let Some(before) = self.spans.insert(span.id, span.clone()) {
+                assert!(span.id == root || before == span, "{before:?} has become {span:?}");
+            }
+        }
     }
 
     /// From here on everything works, agents finish and requests land: nothing is left to do in the
