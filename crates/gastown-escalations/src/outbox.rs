@@ -176,7 +176,7 @@ mod tests {
         outbox.put("c".into(), raise("a"), at(0));
         outbox.begin("", Some(1));
         assert_eq!(due(&outbox, 0), [raise("a")], "the same term");
-        outbox.keep(|rig| rig.is_empty());
+        outbox.keep(str::is_empty);
         assert_eq!(due(&outbox, 0), [raise("a")], "its rig is ours");
         outbox.keep(|_| false);
         assert_eq!(outbox.due(at(9999)), (vec![], None), "the shard was handed over");

@@ -17,15 +17,18 @@ mod spans;
 mod tests;
 mod transport;
 
+use std::sync::Arc;
 use std::time::Duration;
 
+use bytes::Bytes;
 use gastown_trace::Context;
 use opentelemetry::trace::{
     SpanContext, SpanId, TraceFlags, TraceId, TraceState, TracerProvider as _,
 };
+use opentelemetry_otlp::SpanExporter;
 use opentelemetry_proto::tonic::resource::v1::Resource;
 use opentelemetry_sdk::propagation::TraceContextPropagator;
-use opentelemetry_sdk::trace::SdkTracerProvider;
+use opentelemetry_sdk::trace::{SdkTracerProvider, SpanData, SpanExporter as _};
 use tracing_opentelemetry::OpenTelemetrySpanExt as _;
 use tracing_subscriber::layer::SubscriberExt as _;
 use tracing_subscriber::util::SubscriberInitExt as _;
@@ -34,7 +37,7 @@ use tracing_subscriber::{EnvFilter, Layer as _};
 pub use self::lives::{Lives, is_exported};
 use self::queue::{Outlet, Queue, Sending};
 use self::settings::{Settings, settings};
-use self::spans::{Record, ToQueue};
+use self::spans::ToQueue;
 use self::transport::Transport;
 use crate::args::{LogFormat, RuntimeArgs};
 use crate::metrics::Metrics;
@@ -139,7 +142,7 @@ fn start(
 ) -> Started {
     let mut started = Started::default();
     let resource = resource::resource(args, controller, version, &settings);
-    if let Some(queue) = start_traces(&resource, version, &mut settings, &mut started) {
+    if let Some(queue) = start_traces(&resource, &mut settings, &mut started) {
         lives::set(queue.clone());
         let mut builder = SdkTracerProvider::builder().with_span_processor(ToQueue(queue));
         if let Some(sampler) = settings.sampler.take() {
@@ -166,25 +169,44 @@ fn start_logs(
     started: &mut Started,
 ) -> Option<logs::ToQueue> {
     let transport = connect(settings.logs.take()?, "logs", &mut started.warnings)?;
-    let resource = resource.clone();
-    let encode = Box::new(move |records| logs::encode(&resource, version, records));
-    let (queue, sending) = queue::start("logs", settings.batch, transport, encode);
+    let (resource, transport) = (resource.clone(), Arc::new(transport));
+    let send: queue::Send<Vec<_>> = Box::new(move |records| {
+        let (message, transport) = (logs::encode(&resource, version, records), transport.clone());
+        Box::pin(async move { transport.send(message).await })
+    });
+    let (queue, sending) = queue::start("logs", settings.batch, send);
     started.telemetry.sending.push(sending);
     Some(logs::ToQueue(queue))
 }
 
 fn start_traces(
     resource: &Resource,
-    version: &'static str,
     settings: &mut Settings,
     started: &mut Started,
-) -> Option<Queue<Record>> {
-    let transport = connect(settings.traces.take()?, "traces", &mut started.warnings)?;
-    let resource = resource.clone();
-    let encode = Box::new(move |records| spans::encode(&resource, version, records));
-    let (queue, sending) = queue::start("spans", settings.batch, transport, encode);
+) -> Option<Queue<SpanData>> {
+    let exporter = exporter(&settings.traces.take()?, resource, &mut started.warnings)?;
+    let (queue, sending) = queue::start("spans", settings.batch, spans::send(exporter));
     started.telemetry.sending.push(sending);
     Some(queue)
+}
+
+/// What exports spans to an endpoint; none, and a warning, where it cannot be made.
+fn exporter(
+    endpoint: &settings::Endpoint,
+    resource: &Resource,
+    warnings: &mut Vec<String>,
+) -> Option<SpanExporter> {
+    match transport::span_exporter(endpoint) {
+        Ok(mut exporter) => {
+            exporter.set_resource(&resource::of_sdk(resource));
+            Some(exporter)
+        }
+        Err(error) => {
+            let error = anyhow::Error::from(error);
+            warnings.push(format!("traces are not sent: {error:#}"));
+            None
+        }
+    }
 }
 
 /// The way to an endpoint; none, and a warning, where there can be none.
@@ -211,7 +233,14 @@ impl Telemetry {
             return;
         };
         let (metrics, began) = (metrics.clone(), metrics_export::now());
-        let mut outlet = Outlet::new("metrics", transport);
+        let transport = Arc::new(transport);
+        let mut outlet = Outlet::new(
+            "metrics",
+            Box::new(move |message: Bytes| {
+                let transport = transport.clone();
+                Box::pin(async move { transport.send(message).await })
+            }),
+        );
         // It ends with the process: what it would send last is what it sent before.
         tokio::spawn(async move {
             loop {

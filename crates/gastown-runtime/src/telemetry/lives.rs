@@ -6,22 +6,22 @@ use std::sync::OnceLock;
 
 use gastown_trace::{Span, SpanId, Status, Value};
 use jiff::{SignedDuration, Timestamp};
-use opentelemetry_proto::tonic::common::v1::any_value::Value as AnyValue;
-use opentelemetry_proto::tonic::common::v1::{AnyValue as Any, KeyValue};
-use opentelemetry_proto::tonic::trace::v1::{self as otlp, span, status};
+use opentelemetry::KeyValue;
+use opentelemetry::trace::{Link, SpanContext, SpanKind, TraceFlags, TraceId, TraceState};
+use opentelemetry_sdk::trace::{SpanData, SpanEvents, SpanLinks};
 use parking_lot::Mutex;
 
 use super::queue::Queue;
-use super::spans::{LIVES, Record};
+use super::spans::{LIVES, scope};
 
 /// What ended longer ago than this was exported by a predecessor.
 const AGAIN: SignedDuration = SignedDuration::from_mins(10);
 
 /// The queue of this process, once traces are exported.
-static QUEUE: OnceLock<Queue<Record>> = OnceLock::new();
+static QUEUE: OnceLock<Queue<SpanData>> = OnceLock::new();
 
 /// Has what is exported from now on sent by this queue. The first call counts.
-pub(super) fn set(queue: Queue<Record>) {
+pub(super) fn set(queue: Queue<SpanData>) {
     // It fails when there is one already, which stays.
     let _ = QUEUE.set(queue);
 }
@@ -42,7 +42,7 @@ impl Lives {
     pub fn export(&self, uid: &str, now: Timestamp, spans: impl FnOnce() -> Vec<Span>) {
         let Some(queue) = QUEUE.get() else { return };
         for span in self.new_ones(uid, now, spans()) {
-            queue.add(Record { scope: LIVES, span: record(span) });
+            queue.add(record(span));
         }
     }
 
@@ -72,50 +72,48 @@ impl Lives {
     }
 }
 
-/// A span as OTLP has it.
-fn record(span: Span) -> otlp::Span {
-    use span::SpanKind;
-    let nanos = |time: Timestamp| u64::try_from(time.as_nanosecond()).unwrap_or_default();
-    let sampled = 0x01;
-    let parent_is_known = otlp::SpanFlags::ContextHasIsRemoteMask as u32;
-    let remote = if span.remote_parent { otlp::SpanFlags::ContextIsRemoteMask as u32 } else { 0 };
-    let link = |context: gastown_trace::Context| span::Link {
-        trace_id: context.trace.bytes().to_vec(),
-        span_id: context.span.bytes().to_vec(),
-        flags: sampled,
-        ..span::Link::default()
+/// A span as the exporter takes it.
+fn record(span: Span) -> SpanData {
+    let context = |context: gastown_trace::Context, is_remote| {
+        SpanContext::new(
+            TraceId::from_bytes(context.trace.bytes()),
+            opentelemetry::trace::SpanId::from_bytes(context.span.bytes()),
+            TraceFlags::SAMPLED,
+            is_remote,
+            TraceState::NONE,
+        )
     };
-    otlp::Span {
-        trace_id: span.trace.bytes().to_vec(),
-        span_id: span.id.bytes().to_vec(),
-        parent_span_id: span.parent.map(|id| id.bytes().to_vec()).unwrap_or_default(),
-        flags: sampled | parent_is_known | remote,
-        name: span.name.into_owned(),
-        kind: SpanKind::Internal as i32,
-        start_time_unix_nano: nanos(span.begin),
-        end_time_unix_nano: nanos(span.end),
+    let parent = span.parent.map(|id| opentelemetry::trace::SpanId::from_bytes(id.bytes()));
+    let mut links = SpanLinks::default();
+    links.links =
+        span.links.iter().map(|link| Link::new(context(*link, true), Vec::new(), 0)).collect();
+    let own = context(span.context(), false);
+    SpanData {
+        span_context: own,
+        parent_span_id: parent.unwrap_or(opentelemetry::trace::SpanId::INVALID),
+        parent_span_is_remote: span.remote_parent,
+        span_kind: SpanKind::Internal,
+        name: span.name,
+        start_time: span.begin.into(),
+        end_time: span.end.into(),
         attributes: span.attributes.into_iter().map(|(key, value)| pair(key, value)).collect(),
-        links: span.links.into_iter().map(link).collect(),
+        dropped_attributes_count: 0,
+        events: SpanEvents::default(),
+        links,
         status: match span.status {
-            Status::Unset => None,
-            Status::Ok => Some(otlp::Status {
-                code: status::StatusCode::Ok as i32,
-                ..otlp::Status::default()
-            }),
-            Status::Error(message) => {
-                Some(otlp::Status { message, code: status::StatusCode::Error as i32 })
-            }
+            Status::Unset => opentelemetry::trace::Status::Unset,
+            Status::Ok => opentelemetry::trace::Status::Ok,
+            Status::Error(message) => opentelemetry::trace::Status::error(message),
         },
-        ..otlp::Span::default()
+        instrumentation_scope: scope(LIVES),
     }
 }
 
-fn pair(key: &str, value: Value) -> KeyValue {
-    let value = match value {
-        Value::Text(text) => AnyValue::StringValue(text),
-        Value::Integer(number) => AnyValue::IntValue(number),
-        Value::Number(number) => AnyValue::DoubleValue(number),
-        Value::Boolean(value) => AnyValue::BoolValue(value),
-    };
-    KeyValue { key: key.to_owned(), value: Some(Any { value: Some(value) }), ..KeyValue::default() }
+fn pair(key: &'static str, value: Value) -> KeyValue {
+    match value {
+        Value::Text(text) => KeyValue::new(key, text),
+        Value::Integer(number) => KeyValue::new(key, number),
+        Value::Number(number) => KeyValue::new(key, number),
+        Value::Boolean(value) => KeyValue::new(key, value),
+    }
 }

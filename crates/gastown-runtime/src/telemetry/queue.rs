@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use bytes::Bytes;
+use futures::future::BoxFuture;
 use prometheus_client::metrics::counter::Counter;
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
@@ -11,13 +11,14 @@ use tokio::time::Instant;
 
 use super::counters::records;
 use super::settings::Batch;
-use super::transport::{Refusal, Transport};
+use super::transport::Refusal;
 
 /// How often a batch is sent before it is given up.
 const TRIES: u32 = 4;
 
-/// Makes one message of records.
-pub(super) type Encode<T> = Box<dyn Fn(Vec<T>) -> Bytes + Send>;
+/// Sends one batch once.
+pub(super) type Send<B> =
+    Box<dyn Fn(B) -> BoxFuture<'static, Result<(), Refusal>> + std::marker::Send + Sync>;
 
 /// The queue. Clones share.
 #[derive(Debug)]
@@ -62,16 +63,14 @@ impl Sending {
 }
 
 /// Begins to send records of a signal (`spans`, `logs`).
-pub(super) fn start<T: Send + 'static>(
+pub(super) fn start<T: Clone + std::marker::Send + 'static>(
     signal: &'static str,
     batch: Batch,
-    transport: Transport,
-    encode: Encode<T>,
+    send: Send<Vec<T>>,
 ) -> (Queue<T>, Sending) {
     let (sender, receiver) = mpsc::channel(batch.queue);
     let (stop, stopped) = tokio::sync::oneshot::channel();
-    let sender_task =
-        Sender { records: receiver, batch, encode, outlet: Outlet::new(signal, transport) };
+    let sender_task = Sender { records: receiver, batch, outlet: Outlet::new(signal, send) };
     let task = tokio::spawn(sender_task.run(stopped));
     (Queue { records: sender, dropped: records(signal, "dropped") }, Sending { task, stop })
 }
@@ -79,19 +78,17 @@ pub(super) fn start<T: Send + 'static>(
 struct Sender<T> {
     records: mpsc::Receiver<T>,
     batch: Batch,
-    encode: Encode<T>,
-    outlet: Outlet,
+    outlet: Outlet<Vec<T>>,
 }
 
-impl<T: Send + 'static> Sender<T> {
+impl<T: Clone + std::marker::Send + 'static> Sender<T> {
     async fn run(mut self, mut stopped: tokio::sync::oneshot::Receiver<()>) {
         loop {
             let mut batch = Vec::new();
             let is_last = self.fill(&mut batch, &mut stopped).await;
             let count = batch.len() as u64;
             if count > 0 {
-                let message = (self.encode)(batch);
-                self.outlet.send(message, count, is_last).await;
+                self.outlet.send(batch, count, is_last).await;
             } else if is_last {
                 return;
             }
@@ -128,26 +125,26 @@ impl<T: Send + 'static> Sender<T> {
     }
 }
 
-/// Sends messages, counts their records, and logs when the collector stops or begins to take them.
-pub(super) struct Outlet {
+/// Sends batches, counts their records, and logs when the collector stops or begins to take them.
+pub(super) struct Outlet<B> {
     signal: &'static str,
-    transport: Transport,
+    way: Send<B>,
     sent: Counter,
     failed: Counter,
     is_failing: bool,
 }
 
-impl Outlet {
-    pub(super) fn new(signal: &'static str, transport: Transport) -> Self {
+impl<B: Clone> Outlet<B> {
+    pub(super) fn new(signal: &'static str, way: Send<B>) -> Self {
         let (sent, failed) = (records(signal, "sent"), records(signal, "failed"));
-        Self { signal, transport, sent, failed, is_failing: false }
+        Self { signal, way, sent, failed, is_failing: false }
     }
 
-    /// Sends a message of `count` records, again where that may help. `is_last`: the process ends, and
+    /// Sends a batch of `count` records, again where that may help. `is_last`: the process ends, and
     /// there is no time for that.
-    pub(super) async fn send(&mut self, message: Bytes, count: u64, is_last: bool) {
+    pub(super) async fn send(&mut self, batch: B, count: u64, is_last: bool) {
         for tried in 1..=TRIES {
-            let Err(refusal) = self.transport.send(message.clone()).await else {
+            let Err(refusal) = (self.way)(batch.clone()).await else {
                 self.sent.inc_by(count);
                 if std::mem::take(&mut self.is_failing) {
                     tracing::info!(signal = self.signal, "telemetry is taken again");

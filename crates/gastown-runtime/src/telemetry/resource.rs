@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use gastown_trace::SEMANTIC_CONVENTIONS;
 use opentelemetry_proto::tonic::common::v1::any_value::Value;
 use opentelemetry_proto::tonic::common::v1::{AnyValue, KeyValue};
 use opentelemetry_proto::tonic::resource::v1::Resource;
@@ -37,6 +38,19 @@ pub(super) fn resource(
     all.extend(settings.service_name.iter().map(|name| ("service.name".to_owned(), name.clone())));
     let attributes = all.into_iter().map(|(key, value)| text(key, value)).collect();
     Resource { attributes, ..Resource::default() }
+}
+
+/// The same as the SDK has it.
+pub(super) fn of_sdk(resource: &Resource) -> opentelemetry_sdk::Resource {
+    let pairs = resource.attributes.iter().filter_map(|pair| {
+        let Some(Value::StringValue(value)) = pair.value.as_ref()?.value.as_ref() else {
+            return None;
+        };
+        Some(opentelemetry::KeyValue::new(pair.key.clone(), value.clone()))
+    });
+    opentelemetry_sdk::Resource::builder_empty()
+        .with_schema_url(pairs, SEMANTIC_CONVENTIONS)
+        .build()
 }
 
 /// A text attribute.

@@ -1,68 +1,54 @@
 //! Spans on their way out: those of lives and those of reconciles and calls, in one queue.
 
-use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::Bytes;
 use gastown_trace::SEMANTIC_CONVENTIONS;
-use opentelemetry::Context;
-use opentelemetry_proto::tonic::collector::trace::v1::ExportTraceServiceRequest;
-use opentelemetry_proto::tonic::common::v1::InstrumentationScope;
-use opentelemetry_proto::tonic::resource::v1::Resource;
-use opentelemetry_proto::tonic::trace::v1::{ResourceSpans, ScopeSpans, Span};
-use opentelemetry_sdk::error::OTelSdkResult;
-use opentelemetry_sdk::trace::{SpanData, SpanProcessor};
-use prost::Message as _;
+use opentelemetry::{Context, InstrumentationScope};
+use opentelemetry_otlp::SpanExporter;
+use opentelemetry_sdk::error::{OTelSdkError, OTelSdkResult};
+use opentelemetry_sdk::trace::{SpanData, SpanExporter as _, SpanProcessor};
 
-use super::queue::Queue;
+use super::queue::{Queue, Send};
+use super::transport::Refusal;
 
 /// The scope of the spans of lives.
 pub(super) const LIVES: &str = "gastown.lives";
 /// The scope of the spans of reconciles and calls.
 pub(super) const WORK: &str = "gastown.work";
 
-/// A span that waits to be sent.
-#[derive(Debug)]
-pub(super) struct Record {
-    pub scope: &'static str,
-    pub span: Span,
+/// A scope of spans.
+pub(super) fn scope(name: &'static str) -> InstrumentationScope {
+    InstrumentationScope::builder(name)
+        .with_version(env!("CARGO_PKG_VERSION"))
+        .with_schema_url(SEMANTIC_CONVENTIONS)
+        .build()
 }
 
-/// One message of spans.
-pub(super) fn encode(resource: &Resource, version: &str, records: Vec<Record>) -> Bytes {
-    let mut by_scope: BTreeMap<&'static str, Vec<Span>> = BTreeMap::new();
-    for Record { scope, span } in records {
-        by_scope.entry(scope).or_default().push(span);
-    }
-    let schema_url = SEMANTIC_CONVENTIONS.to_owned();
-    let of_scope = |(name, spans): (&str, Vec<Span>)| ScopeSpans {
-        scope: Some(InstrumentationScope {
-            name: name.to_owned(),
-            version: version.to_owned(),
-            ..InstrumentationScope::default()
-        }),
-        spans,
-        schema_url: schema_url.clone(),
-    };
-    let scope_spans = by_scope.into_iter().map(of_scope).collect();
-    let resource_spans = ResourceSpans {
-        resource: Some(resource.clone()),
-        scope_spans,
-        schema_url: schema_url.clone(),
-    };
-    Bytes::from(ExportTraceServiceRequest { resource_spans: vec![resource_spans] }.encode_to_vec())
+/// Sends batches by this exporter.
+pub(super) fn send(exporter: SpanExporter) -> Send<Vec<SpanData>> {
+    let exporter = Arc::new(exporter);
+    Box::new(move |batch| {
+        let exporter = exporter.clone();
+        Box::pin(async move { exporter.export(batch).await.map_err(|error| refusal(&error)) })
+    })
+}
+
+fn refusal(error: &OTelSdkError) -> Refusal {
+    let retryable = !matches!(error, OTelSdkError::AlreadyShutdown);
+    Refusal { why: error.to_string(), retryable }
 }
 
 /// Hands the spans of reconciles and calls to the queue when they end.
 #[derive(Debug)]
-pub(super) struct ToQueue(pub Queue<Record>);
+pub(super) struct ToQueue(pub Queue<SpanData>);
 
 impl SpanProcessor for ToQueue {
     fn on_start(&self, _span: &mut opentelemetry_sdk::trace::Span, _context: &Context) {}
 
     fn on_end(&self, span: SpanData) {
         if span.span_context.is_sampled() {
-            self.0.add(Record { scope: WORK, span: span.into() });
+            self.0.add(SpanData { instrumentation_scope: scope(WORK), ..span });
         }
     }
 

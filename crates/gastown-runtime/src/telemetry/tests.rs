@@ -3,10 +3,13 @@
 use std::collections::HashMap;
 use std::path::Path;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use gastown_fakes::collector::{Collector, Mood};
-use opentelemetry_proto::tonic::trace::v1::Span;
+use opentelemetry::trace::{
+    SpanContext, SpanId, SpanKind, Status, TraceFlags, TraceId, TraceState,
+};
+use opentelemetry_sdk::trace::{SpanData, SpanEvents, SpanLinks};
 use rustls::ServerConfig;
 use rustls_pki_types::pem::PemObject as _;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer};
@@ -15,16 +18,36 @@ use tokio_rustls::TlsAcceptor;
 use super::counters::records;
 use super::queue::{self, Queue, Sending};
 use super::settings::{Batch, settings};
-use super::spans::{self, LIVES, Record};
-use super::{connect, resource, start};
+use super::spans::{self, LIVES};
+use super::{exporter, resource, start};
 
 const ALL: &str = "OTEL_EXPORTER_OTLP_ENDPOINT";
 const GRPC: (&str, &str) = ("OTEL_EXPORTER_OTLP_PROTOCOL", "grpc");
 const HTTP: (&str, &str) = ("OTEL_EXPORTER_OTLP_PROTOCOL", "http/protobuf");
 
-fn span(n: u8) -> Record {
-    let span = Span { trace_id: vec![7; 16], span_id: vec![n; 8], ..Span::default() };
-    Record { scope: LIVES, span }
+fn span(n: u8) -> SpanData {
+    let context = SpanContext::new(
+        TraceId::from_bytes([7; 16]),
+        SpanId::from_bytes([n; 8]),
+        TraceFlags::SAMPLED,
+        false,
+        TraceState::NONE,
+    );
+    SpanData {
+        span_context: context,
+        parent_span_id: SpanId::INVALID,
+        parent_span_is_remote: false,
+        span_kind: SpanKind::Internal,
+        name: "a".into(),
+        start_time: SystemTime::UNIX_EPOCH,
+        end_time: SystemTime::UNIX_EPOCH,
+        attributes: Vec::new(),
+        dropped_attributes_count: 0,
+        events: SpanEvents::default(),
+        links: SpanLinks::default(),
+        status: Status::Unset,
+        instrumentation_scope: spans::scope(LIVES),
+    }
 }
 
 /// The way out that these variables state. `signal` names its counters.
@@ -32,16 +55,15 @@ fn way_out(
     signal: &'static str,
     variables: &[(&str, &str)],
     batch: Batch,
-) -> (Queue<Record>, Sending) {
+) -> (Queue<SpanData>, Sending) {
     let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
     let all: HashMap<&str, &str> = variables.iter().copied().collect();
     let (mut settings, warnings) = settings(&|name| all.get(name).map(|v| (*v).to_owned()));
     assert_eq!(warnings, [""; 0]);
     let mut warnings = Vec::new();
-    let transport = connect(settings.traces.take().unwrap(), "traces", &mut warnings);
     let about = resource::resource(&crate::testing::args(), "rig-ctl", "1", &settings);
-    let encode = Box::new(move |all| spans::encode(&about, "1", all));
-    queue::start(signal, batch, transport.unwrap(), encode)
+    let exporter = exporter(&settings.traces.take().unwrap(), &about, &mut warnings);
+    queue::start(signal, batch, spans::send(exporter.unwrap()))
 }
 
 fn soon() -> Batch {
@@ -60,7 +82,8 @@ async fn spans_arrive_over_each_protocol_with_headers_and_the_resource() {
         let (queue, sending) = way_out("arrive", &all, soon());
         queue.add(span(n));
         let received = collector.wait(|received| received.spans.len() == usize::from(n)).await;
-        assert_eq!(received.spans.last().unwrap(), &(LIVES.to_owned(), span(n).span));
+        let (scope, received_span) = received.spans.last().unwrap();
+        assert_eq!((scope.as_str(), &received_span.span_id), (LIVES, &vec![n; 8]));
         assert_eq!(received.headers["x-team"], "web shop");
         assert_eq!(received.resource["service.name"], "rig-ctl");
         sending.end(Duration::from_secs(30)).await;

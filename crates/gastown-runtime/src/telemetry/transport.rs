@@ -8,19 +8,28 @@ use std::time::Duration;
 use bytes::{BufMut as _, Bytes, BytesMut};
 use flate2::Compression;
 use flate2::write::GzEncoder;
-use http::{HeaderMap, Request, Response, StatusCode, header};
+use http::{HeaderMap, HeaderName, HeaderValue, Request, Response, StatusCode, header};
 use http_body_util::{BodyExt as _, Full, Limited};
 use hyper::body::Incoming;
 use hyper_rustls::HttpsConnector;
 use hyper_util::client::legacy::Client;
 use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::{TokioExecutor, TokioTimer};
+use opentelemetry_http::hyper::HyperClient;
+use opentelemetry_otlp::{
+    SpanExporter, WithExportConfig as _, WithHttpConfig as _, WithTonicConfig as _,
+};
 use rustls::{ClientConfig, RootCertStore};
 use rustls_pki_types::pem::PemObject as _;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer};
 
+use tonic::metadata::MetadataMap;
+use tonic::transport::{Certificate, ClientTlsConfig, Identity};
+
 use super::settings::{Endpoint, Protocol};
 
+/// How long connecting may take.
+const CONNECT: Duration = Duration::from_secs(5);
 /// The longest answer that is read.
 const MAX_ANSWER: usize = 64 * 1024;
 
@@ -33,6 +42,15 @@ pub(super) enum SetupError {
     /// The certificates or the key cannot be used.
     #[error("using certificate and key")]
     Tls(#[source] rustls::Error),
+    /// A file of certificates or a key cannot be read.
+    #[error("reading {file}")]
+    Read { file: String, source: std::io::Error },
+    /// The address or the certificates cannot be used for gRPC.
+    #[error("preparing a connection for gRPC")]
+    Grpc(#[source] tonic::transport::Error),
+    /// The exporter of spans refuses a setting.
+    #[error("preparing the export")]
+    Exporter(#[source] opentelemetry_otlp::ExporterBuildError),
     /// There is nothing to check the server's certificate with.
     #[error("there are no certificates of authorities: set OTEL_EXPORTER_OTLP_CERTIFICATE")]
     NoRoots,
@@ -57,16 +75,7 @@ pub(super) struct Transport {
 impl Transport {
     /// The way to an endpoint. Nothing is connected yet.
     pub(super) fn new(endpoint: Endpoint) -> Result<Self, SetupError> {
-        let config = match endpoint.uri.scheme_str() {
-            Some("https") => tls(&endpoint)?,
-            _ => ClientConfig::builder()
-                .with_root_certificates(RootCertStore::empty())
-                .with_no_client_auth(),
-        };
-        let mut http = HttpConnector::new();
-        http.enforce_http(false);
-        http.set_connect_timeout(Some(Duration::from_secs(5).min(endpoint.timeout)));
-        let connector = HttpsConnector::from((http, Arc::new(config)));
+        let connector = connector(&endpoint)?;
         let client = Client::builder(TokioExecutor::new())
             .http2_only(endpoint.protocol == Protocol::Grpc)
             .pool_timer(TokioTimer::new())
@@ -129,6 +138,85 @@ impl Transport {
             .header(header::USER_AGENT, concat!("gastown-operator/", env!("CARGO_PKG_VERSION")))
             .body(Full::new(body))
     }
+}
+
+/// What exports spans to an endpoint. Nothing is connected yet. Must be called in the async runtime.
+pub(super) fn span_exporter(endpoint: &Endpoint) -> Result<SpanExporter, SetupError> {
+    match endpoint.protocol {
+        Protocol::Grpc => over_grpc(endpoint),
+        Protocol::Http => over_http(endpoint),
+    }
+}
+
+fn over_grpc(endpoint: &Endpoint) -> Result<SpanExporter, SetupError> {
+    let Endpoint { uri, timeout, .. } = endpoint;
+    let scheme = uri.scheme_str().unwrap_or("http");
+    let authority = uri.authority().map(ToString::to_string).unwrap_or_default();
+    let mut server = tonic::transport::Endpoint::from_shared(format!("{scheme}://{authority}"))
+        .map_err(SetupError::Grpc)?
+        .connect_timeout(CONNECT.min(*timeout))
+        .timeout(*timeout);
+    if scheme == "https" {
+        server = server.tls_config(grpc_tls(endpoint)?).map_err(SetupError::Grpc)?;
+    }
+    let headers: HeaderMap = endpoint.headers.iter().cloned().collect();
+    let mut exporter = SpanExporter::builder()
+        .with_tonic()
+        .with_channel(server.connect_lazy())
+        .with_metadata(MetadataMap::from_headers(headers))
+        .with_timeout(*timeout);
+    if endpoint.gzip {
+        exporter = exporter.with_compression(opentelemetry_otlp::Compression::Gzip);
+    }
+    exporter.build().map_err(SetupError::Exporter)
+}
+
+/// The same trust as [`tls`] for gRPC's own client.
+fn grpc_tls(endpoint: &Endpoint) -> Result<ClientTlsConfig, SetupError> {
+    let read = |file: &Path| {
+        let unreadable = |source| SetupError::Read { file: file.display().to_string(), source };
+        std::fs::read(file).map_err(unreadable)
+    };
+    let mut config = ClientTlsConfig::new();
+    config = match &endpoint.certificate {
+        Some(file) => config.ca_certificate(Certificate::from_pem(read(file)?)),
+        None => config.with_native_roots(),
+    };
+    if let Some((certificate, key)) = &endpoint.client {
+        config = config.identity(Identity::from_pem(read(certificate)?, read(key)?));
+    }
+    Ok(config)
+}
+
+fn over_http(endpoint: &Endpoint) -> Result<SpanExporter, SetupError> {
+    let client = HyperClient::new(connector(endpoint)?, endpoint.timeout, None);
+    let text = |(name, value): &(HeaderName, HeaderValue)| {
+        Some((name.to_string(), value.to_str().ok()?.to_owned()))
+    };
+    let mut exporter = SpanExporter::builder()
+        .with_http()
+        .with_http_client(client)
+        .with_endpoint(endpoint.uri.to_string())
+        .with_protocol(opentelemetry_otlp::Protocol::HttpBinary)
+        .with_headers(endpoint.headers.iter().filter_map(text).collect())
+        .with_timeout(endpoint.timeout);
+    if endpoint.gzip {
+        exporter = exporter.with_compression(opentelemetry_otlp::Compression::Gzip);
+    }
+    exporter.build().map_err(SetupError::Exporter)
+}
+
+fn connector(endpoint: &Endpoint) -> Result<HttpsConnector<HttpConnector>, SetupError> {
+    let config = match endpoint.uri.scheme_str() {
+        Some("https") => tls(endpoint)?,
+        _ => ClientConfig::builder()
+            .with_root_certificates(RootCertStore::empty())
+            .with_no_client_auth(),
+    };
+    let mut http = HttpConnector::new();
+    http.enforce_http(false);
+    http.set_connect_timeout(Some(CONNECT.min(endpoint.timeout)));
+    Ok(HttpsConnector::from((http, Arc::new(config))))
 }
 
 /// One message of gRPC: whether it is compressed, its length, itself.
