@@ -21,25 +21,25 @@ use tokio_util::sync::CancellationToken;
 use crate::admin::Readiness;
 use crate::jitter::jittered;
 use crate::member::{
-    Member, Owners, Place, Replica, SEATS, SHARDS, Seat, Table, Times, Value, Write,
+    Member, Owners, Place, RANKS, Rank, Replica, SHARDS, Table, Times, Value, Write,
 };
 use crate::metrics::Metrics;
 use crate::own_writes::resource_version;
 use crate::shards::{Running, Shards, State};
 
-/// A request is given up after this long: there must be time for another one before a seat that is
+/// A request is given up after this long: there must be time for another one before a rank that is
 /// not renewed is not trusted any more.
 const TIMEOUT: Duration = Duration::from_secs(2);
 /// A renewal that the watch has not shown after this long makes it begin anew.
 const ECHO: Duration = Duration::from_secs(3);
-/// The time between two lists while they fail, and between two looks at a seat that may be held by a
+/// The time between two lists while they fail, and between two looks at a rank that may be held by a
 /// replica that knows no shards.
 const RETRY: Duration = Duration::from_secs(2);
 /// How long a replica that ends tries to hand over what it still has.
 const LAST_WORDS: Duration = Duration::from_secs(3);
 /// The server ends a watch after this long.
 const WATCH_SECONDS: u32 = 290;
-/// What seat 0 promises to replicas of version 0.1.0, which wait no longer than this.
+/// What rank 0 promises to replicas of version 0.1.0, which wait no longer than this.
 const FIRST_SECONDS: i32 = 60;
 
 /// Whose Leases they are, and who takes part.
@@ -125,17 +125,17 @@ fn state(member: &Member, now: Instant) -> State {
 #[derive(Clone, Debug)]
 struct Names {
     controller: String,
-    seats: Vec<String>,
+    ranks: Vec<String>,
     table: String,
 }
 
 impl Names {
     fn new(controller: &str) -> Self {
         let first = format!("gastown-{controller}");
-        let seat = |number| if number == 0 { first.clone() } else { format!("{first}-{number}") };
+        let rank = |number| if number == 0 { first.clone() } else { format!("{first}-{number}") };
         Self {
             controller: controller.to_owned(),
-            seats: (0..SEATS).map(seat).collect(),
+            ranks: (0..RANKS).map(rank).collect(),
             table: format!("{first}-shards"),
         }
     }
@@ -144,12 +144,12 @@ impl Names {
         if name == self.table {
             return Some(Place::Table);
         }
-        self.seats.iter().position(|seat| seat == name).map(Place::Seat)
+        self.ranks.iter().position(|rank| rank == name).map(Place::Rank)
     }
 
     fn of(&self, place: Place) -> &str {
         match place {
-            Place::Seat(number) => &self.seats[number],
+            Place::Rank(number) => &self.ranks[number],
             Place::Table => &self.table,
         }
     }
@@ -167,12 +167,12 @@ enum Event {
     Changed { lease: Box<Lease>, deleted: bool },
     /// Nothing else happened up to this version.
     UpTo(u64),
-    /// Seat 0 was read apart.
+    /// Rank 0 was read apart.
     First(Box<Lease>),
 }
 
 /// Lists and watches the Leases, forever. They have a label, but for one of a replica that knows no
-/// shards: while seat 0 has none it is read by its name.
+/// shards: while rank 0 has none it is read by its name.
 struct Watcher {
     api: Api<Lease>,
     names: Names,
@@ -203,7 +203,7 @@ impl Watcher {
         let listed = listed?;
         let mut at = listed.metadata.resource_version.clone().unwrap_or_default();
         let mut leases = listed.items;
-        let is_first = |lease: &Lease| lease.name_any() == self.names.seats[0];
+        let is_first = |lease: &Lease| lease.name_any() == self.names.ranks[0];
         let mut has_first = leases.iter().any(is_first);
         if !has_first {
             leases.extend(self.read_first().await?);
@@ -252,7 +252,7 @@ impl Watcher {
     }
 
     async fn read_first(&self) -> kube::Result<Option<Lease>> {
-        match tokio::time::timeout(TIMEOUT, self.api.get_opt(&self.names.seats[0])).await {
+        match tokio::time::timeout(TIMEOUT, self.api.get_opt(&self.names.ranks[0])).await {
             Ok(first) => first,
             Err(_) => Ok(None),
         }
@@ -363,24 +363,24 @@ impl Elector {
         let now = Instant::now();
         match event {
             Event::Listed(at, leases) => {
-                let mut seats = [const { None }; SEATS];
+                let mut ranks = [const { None }; RANKS];
                 let mut table = None;
                 for lease in leases {
                     match self.names.place(&lease.name_any()) {
-                        Some(Place::Seat(number)) => seats[number] = Some(seat(&lease)),
+                        Some(Place::Rank(number)) => ranks[number] = Some(rank(&lease)),
                         Some(Place::Table) => table = Some(self::table(&lease)),
                         None => continue,
                     }
                     self.keep(lease);
                 }
-                self.member.listed(at, seats, table, now);
+                self.member.listed(at, ranks, table, now);
             }
             Event::Changed { lease, deleted } => {
                 let at = resource_version(lease.as_ref());
                 let present = (!deleted).then_some(lease.as_ref());
                 match self.names.place(&lease.name_any()) {
-                    Some(Place::Seat(number)) => {
-                        self.member.watched_seat(at, number, present.map(seat), now);
+                    Some(Place::Rank(number)) => {
+                        self.member.watched_rank(at, number, present.map(rank), now);
                     }
                     Some(Place::Table) => {
                         self.member.watched_table(at, present.map(self::table), now);
@@ -393,7 +393,7 @@ impl Elector {
             }
             Event::UpTo(at) => self.member.up_to(at),
             Event::First(lease) => {
-                self.member.watched_seat(0, 0, Some(seat(&lease)), now);
+                self.member.watched_rank(0, 0, Some(rank(&lease)), now);
                 self.keep(*lease);
             }
         }
@@ -469,10 +469,10 @@ impl Elector {
         labels.insert(label::REPLICAS_OF.to_owned(), self.names.controller.clone());
         let annotations = lease.metadata.annotations.get_or_insert_default();
         match &write.value {
-            Value::Seat(number, holder, leaves) => {
+            Value::Rank(number, holder, leaves) => {
                 describe(annotations, holder.as_ref(), *leaves);
                 let spec = lease.spec.take().unwrap_or_default();
-                lease.spec = Some(seat_spec(*number, holder.as_ref(), spec));
+                lease.spec = Some(rank_spec(*number, holder.as_ref(), spec));
             }
             Value::Table(owners) => {
                 annotations.insert(annotation::SHARDS.to_owned(), table_text(owners));
@@ -489,7 +489,7 @@ async fn at(time: Option<Instant>) {
     }
 }
 
-/// What a seat shows of its holder beside its name. Each value names the holder, because a replica that
+/// What a rank shows of its holder beside its name. Each value names the holder, because a replica that
 /// does not know the annotation leaves that of its predecessor.
 fn describe(annotations: &mut BTreeMap<String, String>, holder: Option<&Replica>, leaves: bool) {
     let address = holder.and_then(|holder| Some(format!("{} {}", holder.name, holder.address?)));
@@ -507,7 +507,7 @@ fn describe(annotations: &mut BTreeMap<String, String>, holder: Option<&Replica>
     }
 }
 
-fn seat_spec(number: usize, holder: Option<&Replica>, before: LeaseSpec) -> LeaseSpec {
+fn rank_spec(number: usize, holder: Option<&Replica>, before: LeaseSpec) -> LeaseSpec {
     let now = MicroTime(Timestamp::now());
     let holder = holder.map(|holder| holder.name.clone());
     let is_new = holder.is_some() && before.holder_identity != holder;
@@ -524,7 +524,7 @@ fn seat_spec(number: usize, holder: Option<&Replica>, before: LeaseSpec) -> Leas
     }
 }
 
-fn seat(lease: &Lease) -> Seat {
+fn rank(lease: &Lease) -> Rank {
     let name = lease.spec.as_ref().and_then(|spec| spec.holder_identity.clone());
     let name = name.filter(|name| !name.is_empty());
     let of_holder = |key: &str| {
@@ -535,7 +535,7 @@ fn seat(lease: &Lease) -> Seat {
     let shards = of_holder(annotation::SHARDS).and_then(|value| value.parse().ok());
     let leaves = of_holder(annotation::LEAVES).is_some();
     let holder = name.map(|name| Replica { name, address });
-    Seat { version: resource_version(lease), holder, shards, leaves }
+    Rank { version: resource_version(lease), holder, shards, leaves }
 }
 
 fn table(lease: &Lease) -> Table {

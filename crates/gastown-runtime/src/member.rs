@@ -1,19 +1,19 @@
 //! Which replica works on which shard: decisions on what is seen of some Leases. Pure: objects and
 //! times are given.
 //!
-//! Each replica renews a *seat*, one of [`SEATS`] Leases; its name there is the process's, with a
-//! suffix that is new whenever the seat was lost. One more Lease, the *table*, names the owner of each
+//! Each replica renews a *rank*, one of [`RANKS`] Leases; its name there is the process's, with a
+//! suffix that is new whenever the rank was lost. One more Lease, the *table*, names the owner of each
 //! of [`SHARDS`] shards, and is written when a shard changes hands and never else. Every write is a
 //! compare-and-swap.
 //!
 //! Nobody compares clocks. A replica acts for [`Times::trust`] after it *sent* the last renewal that its
 //! own watch has shown to it, so neither a lost request nor a watch that is behind keeps it acting. A
-//! replica whose seat was *seen unchanged* for [`Times::free`], which is longer, is taken out of its
-//! seat first; its shards are taken after that.
+//! replica whose rank was *seen unchanged* for [`Times::free`], which is longer, is taken out of its
+//! rank first; its shards are taken after that.
 //!
-//! Replicas of version 0.1.0 know one Lease, seat 0: who holds it may work for all rigs. So seat 0 is
+//! Replicas of version 0.1.0 know one Lease, rank 0: who holds it may work for all rigs. So rank 0 is
 //! never left empty while a replica that knows shards acts: it is handed over by name. A replica in
-//! another seat acts only while it knows that seat 0 was renewed, by one that knows shards, after a
+//! another rank acts only while it knows that rank 0 was renewed, by one that knows shards, after a
 //! renewal of its own.
 
 use std::collections::{HashMap, HashSet, VecDeque};
@@ -25,8 +25,8 @@ use tokio::time::Instant;
 /// Into how many shards the rigs are divided. Replicas must agree on it.
 pub const SHARDS: usize = 16;
 /// How many replicas may work at a time; more than there are shards would have nothing to do.
-pub(crate) const SEATS: usize = 16;
-/// How many renewals of one's own are remembered, to date renewals of seat 0.
+pub(crate) const RANKS: usize = 16;
+/// How many renewals of one's own are remembered, to date renewals of rank 0.
 const REMEMBERED: usize = 8;
 
 /// The owner of each shard; empty where there is none.
@@ -39,9 +39,9 @@ pub(crate) struct Times {
     pub renew: Duration,
     /// A replica acts for this long after it sent a renewal. Less than `free`.
     pub trust: Duration,
-    /// A seat that is unchanged for this long is free.
+    /// A rank that is unchanged for this long is free.
     pub free: Duration,
-    /// A replica in another seat acts for this long after its own renewal that one of seat 0
+    /// A replica in another rank acts for this long after its own renewal that one of rank 0
     /// followed. Less than replicas of version 0.1.0 wait for an unchanged Lease.
     pub guard: Duration,
     /// Work on a shard that is to be handed over gets this long to end.
@@ -63,7 +63,7 @@ impl Default for Times {
     }
 }
 
-/// One replica, as a seat names it.
+/// One replica, as a rank names it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Replica {
     /// The process's name and a suffix.
@@ -72,9 +72,9 @@ pub(crate) struct Replica {
     pub address: Option<IpAddr>,
 }
 
-/// What a seat's Lease has.
+/// What a rank's Lease has.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Seat {
+pub(crate) struct Rank {
     /// `metadata.resourceVersion`.
     pub version: u64,
     /// Who holds it.
@@ -97,8 +97,8 @@ pub(crate) struct Table {
 /// One of the Leases.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) enum Place {
-    /// The seat of this number.
-    Seat(usize),
+    /// The rank of this number.
+    Rank(usize),
     /// The table.
     Table,
 }
@@ -115,8 +115,8 @@ pub(crate) struct Write {
 /// What is written.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Value {
-    /// The holder of this seat, and whether it leaves.
-    Seat(usize, Option<Replica>, bool),
+    /// The holder of this rank, and whether it leaves.
+    Rank(usize, Option<Replica>, bool),
     /// The owners.
     Table(Box<Owners>),
 }
@@ -124,7 +124,7 @@ pub(crate) enum Value {
 impl Write {
     pub(crate) fn place(&self) -> Place {
         match self.value {
-            Value::Seat(seat, ..) => Place::Seat(seat),
+            Value::Rank(rank, ..) => Place::Rank(rank),
             Value::Table(_) => Place::Table,
         }
     }
@@ -148,10 +148,10 @@ struct Seen<T> {
     since: Instant,
 }
 
-/// The seat that this replica holds.
+/// The rank that this replica holds.
 #[derive(Clone, Debug)]
 struct Own {
-    seat: usize,
+    rank: usize,
     version: u64,
     /// When the last successful renewal was sent.
     sent: Instant,
@@ -167,7 +167,7 @@ pub(crate) struct Member {
     process: String,
     me: Replica,
     random: fastrand::Rng,
-    seats: Vec<Seen<Seat>>,
+    ranks: Vec<Seen<Rank>>,
     table: Seen<Table>,
     /// Whether the Leases have been listed once.
     listed: bool,
@@ -176,13 +176,13 @@ pub(crate) struct Member {
     own: Option<Own>,
     /// Own renewals, the latest last: version, and when it was sent.
     renewals: VecDeque<(u64, Instant)>,
-    /// When the latest renewal of our own was sent that one of seat 0 followed.
+    /// When the latest renewal of our own was sent that one of rank 0 followed.
     guarded: Option<Instant>,
     /// When the watch was last begun anew because it owed a renewal.
     asked: Option<Instant>,
-    /// Replicas that were seen to leave a seat.
+    /// Replicas that were seen to leave a rank.
     left: HashSet<String>,
-    /// Owners that hold no seat and were not seen to leave one, and since when.
+    /// Owners that hold no rank and were not seen to leave one, and since when.
     absent: HashMap<String, Instant>,
     /// Writes that failed: the version that they expected, and when to try again.
     failed: HashMap<Place, (Option<u64>, Instant)>,
@@ -211,7 +211,7 @@ impl Member {
             process: process.to_owned(),
             me: Replica { name, address },
             random,
-            seats: vec![Seen { value: None, since: now }; SEATS],
+            ranks: vec![Seen { value: None, since: now }; RANKS],
             table: Seen { value: None, since: now },
             listed: false,
             seen_up_to: 0,
@@ -234,15 +234,15 @@ impl Member {
     pub(crate) fn listed(
         &mut self,
         at: u64,
-        seats: [Option<Seat>; SEATS],
+        ranks: [Option<Rank>; RANKS],
         table: Option<Table>,
         now: Instant,
     ) {
-        for (number, seat) in seats.into_iter().enumerate() {
-            let version = self.seats[number].value.as_ref().map_or(0, |seat| seat.version);
+        for (number, rank) in ranks.into_iter().enumerate() {
+            let version = self.ranks[number].value.as_ref().map_or(0, |rank| rank.version);
             // A list that is older than an answer does not know what was written since.
-            if seat.is_some() || version <= at {
-                self.saw_seat(number, seat, now);
+            if rank.is_some() || version <= at {
+                self.saw_rank(number, rank, now);
             }
         }
         if table.is_some() || self.table.value.as_ref().map_or(0, |table| table.version) <= at {
@@ -252,15 +252,15 @@ impl Member {
         self.up_to(at);
     }
 
-    /// Takes in what the watch shows of a seat; none: it was deleted, at version `at`.
-    pub(crate) fn watched_seat(
+    /// Takes in what the watch shows of a rank; none: it was deleted, at version `at`.
+    pub(crate) fn watched_rank(
         &mut self,
         at: u64,
         number: usize,
-        seat: Option<Seat>,
+        rank: Option<Rank>,
         now: Instant,
     ) {
-        self.saw_seat(number, seat, now);
+        self.saw_rank(number, rank, now);
         self.up_to(at);
     }
 
@@ -279,37 +279,37 @@ impl Member {
         }
     }
 
-    fn saw_seat(&mut self, number: usize, seat: Option<Seat>, now: Instant) {
-        let before = &self.seats[number];
-        let version = |seat: &Option<Seat>| seat.as_ref().map(|seat| seat.version);
-        if seat.is_some() && version(&seat) <= version(&before.value) {
+    fn saw_rank(&mut self, number: usize, rank: Option<Rank>, now: Instant) {
+        let before = &self.ranks[number];
+        let version = |rank: &Option<Rank>| rank.as_ref().map(|rank| rank.version);
+        if rank.is_some() && version(&rank) <= version(&before.value) {
             return;
         }
-        if seat.is_none() && before.value.is_none() {
+        if rank.is_none() && before.value.is_none() {
             return;
         }
-        let holder = |seat: &Option<Seat>| Some(seat.as_ref()?.holder.as_ref()?.name.clone());
-        let (was, is) = (holder(&before.value), holder(&seat));
+        let holder = |rank: &Option<Rank>| Some(rank.as_ref()?.holder.as_ref()?.name.clone());
+        let (was, is) = (holder(&before.value), holder(&rank));
         // A deleted Lease proves nothing about its holder.
-        if let Some(was) = was.filter(|was| seat.is_some() && is.as_ref() != Some(was)) {
+        if let Some(was) = was.filter(|was| rank.is_some() && is.as_ref() != Some(was)) {
             self.left.insert(was);
         }
         if number == 0
-            && let Some(seat) = &seat
-            && seat.shards.is_some()
+            && let Some(rank) = &rank
+            && rank.shards.is_some()
         {
-            let earlier = self.renewals.iter().rev().find(|(version, _)| *version < seat.version);
+            let earlier = self.renewals.iter().rev().find(|(version, _)| *version < rank.version);
             self.guarded = earlier.map(|(_, sent)| *sent).or(self.guarded);
         }
         let is_ours = is.as_ref() == Some(&self.me.name);
-        let version = version(&seat);
-        self.seats[number] = Seen { value: seat, since: now };
+        let version = version(&rank);
+        self.ranks[number] = Seen { value: rank, since: now };
         match &mut self.own {
-            Some(own) if own.seat == number && is_ours => {
+            Some(own) if own.rank == number && is_ours => {
                 // A write of ours whose answer was lost: when it was sent is not known.
                 own.version = version.unwrap_or(own.version);
             }
-            Some(own) if own.seat == number => self.lose(),
+            Some(own) if own.rank == number => self.lose(),
             _ => {}
         }
     }
@@ -326,7 +326,7 @@ impl Member {
         self.count_terms();
     }
 
-    /// The seat is another's: whatever this replica held under its name is not its own any more.
+    /// The rank is another's: whatever this replica held under its name is not its own any more.
     fn lose(&mut self) {
         self.own = None;
         self.renewals.clear();
@@ -375,19 +375,19 @@ impl Member {
         };
         self.failed.remove(&place);
         match &write.value {
-            Value::Seat(number, holder, leaves) => {
+            Value::Rank(number, holder, leaves) => {
                 let ours = holder.as_ref() == Some(&self.me);
                 if ours {
                     let shown = self.own.as_ref().and_then(|own| own.shown);
-                    self.own = Some(Own { seat: *number, version, sent, shown });
+                    self.own = Some(Own { rank: *number, version, sent, shown });
                     self.renewals.push_back((version, sent));
                     if self.renewals.len() > REMEMBERED {
                         self.renewals.pop_front();
                     }
                 }
                 let shards = holder.as_ref().map(|_| SHARDS);
-                let written = Seat { version, holder: holder.clone(), shards, leaves: *leaves };
-                self.saw_seat(*number, Some(written), now);
+                let written = Rank { version, holder: holder.clone(), shards, leaves: *leaves };
+                self.saw_rank(*number, Some(written), now);
                 self.up_to(0);
             }
             Value::Table(owners) => {
@@ -396,7 +396,7 @@ impl Member {
         }
     }
 
-    /// The replica is to end: its shards go as their work ends, then its seat.
+    /// The replica is to end: its shards go as their work ends, then its rank.
     pub(crate) fn leave(&mut self) {
         self.leaving = true;
     }
@@ -408,25 +408,25 @@ impl Member {
 
     /// Why this replica must not take part.
     pub(crate) fn disagreement(&self, now: Instant) -> Option<String> {
-        let other = |seat: &&Seen<Seat>| {
-            let shards = seat.value.as_ref().and_then(|seat| seat.shards);
-            shards.is_some_and(|shards| shards != SHARDS) && !self.is_expired(seat, now)
+        let other = |rank: &&Seen<Rank>| {
+            let shards = rank.value.as_ref().and_then(|rank| rank.shards);
+            shards.is_some_and(|shards| shards != SHARDS) && !self.is_expired(rank, now)
         };
-        let seat = self.seats.iter().find(other)?.value.as_ref()?;
+        let rank = self.ranks.iter().find(other)?.value.as_ref()?;
         Some(format!(
             "replica {} divides the rigs into {} shards, and this one into {SHARDS}: end the replicas \
              of the other version first",
-            seat.holder.as_ref().map_or("?", |holder| &holder.name),
-            seat.shards.unwrap_or_default(),
+            rank.holder.as_ref().map_or("?", |holder| &holder.name),
+            rank.shards.unwrap_or_default(),
         ))
     }
 
-    fn is_expired(&self, seat: &Seen<Seat>, now: Instant) -> bool {
-        now.saturating_duration_since(seat.since) >= self.times.free
+    fn is_expired(&self, rank: &Seen<Rank>, now: Instant) -> bool {
+        now.saturating_duration_since(rank.since) >= self.times.free
     }
 
     fn holder(&self, number: usize) -> Option<&Replica> {
-        self.seats[number].value.as_ref()?.holder.as_ref()
+        self.ranks[number].value.as_ref()?.holder.as_ref()
     }
 
     /// Whether the process that had this name is the predecessor of this one, and so dead.
@@ -436,13 +436,13 @@ impl Member {
                 || name.rsplit_once('_').is_some_and(|(process, _)| process == self.process))
     }
 
-    /// The replicas that know shards and renew their seats, this one among them; each once.
+    /// The replicas that know shards and renew their ranks, this one among them; each once.
     fn live(&self, now: Instant) -> Vec<&Replica> {
         let mut live: Vec<&Replica> = Vec::new();
-        for (number, seat) in self.seats.iter().enumerate() {
-            let knows = seat.value.as_ref().is_some_and(|seat| seat.shards == Some(SHARDS));
+        for (number, rank) in self.ranks.iter().enumerate() {
+            let knows = rank.value.as_ref().is_some_and(|rank| rank.shards == Some(SHARDS));
             let Some(holder) = self.holder(number).filter(|_| knows) else { continue };
-            let counts = *holder == self.me || !self.is_expired(seat, now);
+            let counts = *holder == self.me || !self.is_expired(rank, now);
             if counts && !live.iter().any(|other| other.name == holder.name) {
                 live.push(holder);
             }
@@ -453,15 +453,15 @@ impl Member {
     /// The live replicas that take shards.
     fn takers(&self, now: Instant) -> Vec<&Replica> {
         let leaves = |replica: &Replica| {
-            let seats = self.seats.iter().filter_map(|seat| seat.value.as_ref());
-            seats.clone().any(|seat| seat.leaves && seat.holder.as_ref() == Some(replica))
+            let ranks = self.ranks.iter().filter_map(|rank| rank.value.as_ref());
+            ranks.clone().any(|rank| rank.leaves && rank.holder.as_ref() == Some(replica))
         };
         self.live(now).into_iter().filter(|replica| !leaves(replica)).collect()
     }
 
     /// Whether a shard of this owner may be taken.
     fn is_free(&self, owner: &str, now: Instant) -> bool {
-        let sits = (0..SEATS).any(|seat| self.holder(seat).is_some_and(|h| h.name == owner));
+        let sits = (0..RANKS).any(|rank| self.holder(rank).is_some_and(|h| h.name == owner));
         let gone = self.left.contains(owner)
             || self.is_predecessor(owner)
             || self.absent.get(owner).is_some_and(|since| now >= *since + self.times.free);
@@ -472,13 +472,13 @@ impl Member {
     pub(crate) fn valid_until(&self, now: Instant) -> Option<Instant> {
         let own = self.own.as_ref().filter(|_| self.listed)?;
         let until = own.shown? + self.times.trust;
-        let until = if own.seat == 0 { until } else { until.min(self.guarded_until()?) };
+        let until = if own.rank == 0 { until } else { until.min(self.guarded_until()?) };
         Some(until).filter(|until| now < *until)
     }
 
-    /// Until when no replica that knows no shards can have taken seat 0.
+    /// Until when no replica that knows no shards can have taken rank 0.
     fn guarded_until(&self) -> Option<Instant> {
-        let first = self.seats[0].value.as_ref()?;
+        let first = self.ranks[0].value.as_ref()?;
         (first.holder.is_some() && first.shards.is_some())
             .then_some(self.guarded? + self.times.guard)
     }
@@ -487,8 +487,8 @@ impl Member {
     pub(crate) fn shares(&self, now: Instant) -> [Share; SHARDS] {
         let too_long = |since: Instant| now >= since + self.times.drain;
         // One that knows no shards works for all rigs.
-        let first = self.seats[0].value.as_ref().filter(|seat| seat.shards.is_none());
-        let for_all = first.and_then(|seat| seat.holder.clone());
+        let first = self.ranks[0].value.as_ref().filter(|rank| rank.shards.is_none());
+        let for_all = first.and_then(|rank| rank.holder.clone());
         std::array::from_fn(|shard| match (self.terms[shard], self.draining[shard]) {
             _ if for_all.is_some() => Share::Others(for_all.clone()),
             (Some(_), _) if self.given[shard] => Share::Others(None),
@@ -497,7 +497,7 @@ impl Member {
             (Some(term), None) if self.leaving => Share::Draining(term),
             (Some(term), None) => Share::Ours(term),
             (None, _) => {
-                let holders = (0..SEATS).filter_map(|seat| self.holder(seat));
+                let holders = (0..RANKS).filter_map(|rank| self.holder(rank));
                 let owner = self.owner(shard);
                 let owner = owner.and_then(|owner| holders.clone().find(|h| h.name == *owner));
                 Share::Others(owner.cloned())
@@ -516,7 +516,7 @@ impl Member {
         self.asked = Some(now);
     }
 
-    /// Whether this replica holds a seat.
+    /// Whether this replica holds a rank.
     pub(crate) fn sits(&self) -> bool {
         self.own.is_some()
     }
@@ -539,19 +539,19 @@ impl Member {
             return None;
         }
         self.note_absent(now);
-        let write = self.seat_write(now).or_else(|| self.table_write(idle, now));
+        let write = self.rank_write(now).or_else(|| self.table_write(idle, now));
         if write.is_none() {
             self.drain_one(now);
         }
         write
     }
 
-    /// Remembers since when an owner holds no seat.
+    /// Remembers since when an owner holds no rank.
     fn note_absent(&mut self, now: Instant) {
         let owners: HashSet<String> =
             (0..SHARDS).filter_map(|shard| self.owner(shard).cloned()).collect();
         let sits = |owner: &String| {
-            (0..SEATS).any(|seat| self.holder(seat).is_some_and(|h| h.name == *owner))
+            (0..RANKS).any(|rank| self.holder(rank).is_some_and(|h| h.name == *owner))
         };
         let absent: Vec<String> = owners
             .iter()
@@ -568,8 +568,8 @@ impl Member {
     /// A write, unless the same one failed a moment ago.
     fn attempt(&self, value: Value, now: Instant) -> Option<Write> {
         let write = match &value {
-            Value::Seat(number, ..) => {
-                let expected = self.seats[*number].value.as_ref().map(|seat| seat.version);
+            Value::Rank(number, ..) => {
+                let expected = self.ranks[*number].value.as_ref().map(|rank| rank.version);
                 Write { expected, value }
             }
             Value::Table(_) => {
@@ -581,35 +581,35 @@ impl Member {
         (!waits).then_some(write)
     }
 
-    fn seat_write(&self, now: Instant) -> Option<Write> {
+    fn rank_write(&self, now: Instant) -> Option<Write> {
         let sit = |number: usize| self.sit(number, now);
         let Some(own) = &self.own else {
-            return if self.leaving { None } else { self.free_seat(now).and_then(sit) };
+            return if self.leaving { None } else { self.free_rank(now).and_then(sit) };
         };
         if self.leaving {
             return self.release(own, now);
         }
-        if own.seat != 0 && self.may_move_to_first(now) {
+        if own.rank != 0 && self.may_move_to_first(now) {
             return sit(0);
         }
         if now >= own.sent + self.times.renew {
-            return sit(own.seat);
+            return sit(own.rank);
         }
-        let free = |number: usize| self.attempt(Value::Seat(number, None, false), now);
-        let spare = (1..SEATS).find(|number| *number != own.seat && self.is_mine(*number));
+        let free = |number: usize| self.attempt(Value::Rank(number, None, false), now);
+        let spare = (1..RANKS).find(|number| *number != own.rank && self.is_mine(*number));
         if let Some(write) = spare.and_then(free) {
             return Some(write);
         }
         let expired = |number: &usize| {
-            *number != own.seat
+            *number != own.rank
                 && self.holder(*number).is_some()
-                && self.is_expired(&self.seats[*number], now)
+                && self.is_expired(&self.ranks[*number], now)
         };
-        (1..SEATS).find(expired).and_then(free)
+        (1..RANKS).find(expired).and_then(free)
     }
 
     fn sit(&self, number: usize, now: Instant) -> Option<Write> {
-        self.attempt(Value::Seat(number, Some(self.me.clone()), self.leaving), now)
+        self.attempt(Value::Rank(number, Some(self.me.clone()), self.leaving), now)
     }
 
     fn is_mine(&self, number: usize) -> bool {
@@ -617,37 +617,37 @@ impl Member {
     }
 
     fn is_vacant(&self, number: usize, now: Instant) -> bool {
-        self.holder(number).is_none() || self.is_expired(&self.seats[number], now)
+        self.holder(number).is_none() || self.is_expired(&self.ranks[number], now)
     }
 
     fn may_move_to_first(&self, now: Instant) -> bool {
         self.is_vacant(0, now) || self.is_mine(0)
     }
 
-    /// The seat to take: that of this process's predecessor, else the first that nobody holds.
-    fn free_seat(&self, now: Instant) -> Option<usize> {
+    /// The rank to take: that of this process's predecessor, else the first that nobody holds.
+    fn free_rank(&self, now: Instant) -> Option<usize> {
         let of_predecessor = |number: &usize| {
             self.holder(*number).is_some_and(|holder| self.is_predecessor(&holder.name))
         };
         let vacant = |number: &usize| self.is_vacant(*number, now);
-        (0..SEATS).find(of_predecessor).or_else(|| (0..SEATS).find(vacant))
+        (0..RANKS).find(of_predecessor).or_else(|| (0..RANKS).find(vacant))
     }
 
-    /// The seats are released when no shard is ours any more; the first goes to another replica.
+    /// The ranks are released when no shard is ours any more; the first goes to another replica.
     fn release(&self, own: &Own, now: Instant) -> Option<Write> {
         let heir = self.takers(now).into_iter().find(|replica| **replica != self.me);
-        // The others are told, so that they hand nothing over to this one.
-        let is_told = self.seats[own.seat].value.as_ref().is_some_and(|seat| seat.leaves);
-        if now >= own.sent + self.times.renew || (heir.is_some() && !is_told) {
-            return self.sit(own.seat, now);
+        // The others are to know, so that they hand nothing over to this one.
+        let is_known = self.ranks[own.rank].value.as_ref().is_some_and(|rank| rank.leaves);
+        if now >= own.sent + self.times.renew || (heir.is_some() && !is_known) {
+            return self.sit(own.rank, now);
         }
         if self.terms.iter().any(Option::is_some) {
             return None;
         }
-        let spare = (0..SEATS).find(|number| *number != own.seat && self.is_mine(*number));
-        let number = spare.unwrap_or(own.seat);
+        let spare = (0..RANKS).find(|number| *number != own.rank && self.is_mine(*number));
+        let number = spare.unwrap_or(own.rank);
         let holder = heir.filter(|_| number == 0).cloned();
-        self.attempt(Value::Seat(number, holder, false), now)
+        self.attempt(Value::Rank(number, holder, false), now)
     }
 
     fn table_write(&mut self, idle: &[bool; SHARDS], now: Instant) -> Option<Write> {
@@ -718,16 +718,16 @@ impl Member {
     pub(crate) fn next(&self, now: Instant) -> Option<Instant> {
         let Times { renew, free, .. } = self.times;
         let own = self.own.as_ref().map(|own| own.sent + renew);
-        let held = |seat: &&Seen<Seat>| {
-            let holder = seat.value.as_ref().and_then(|seat| seat.holder.as_ref());
+        let held = |rank: &&Seen<Rank>| {
+            let holder = rank.value.as_ref().and_then(|rank| rank.holder.as_ref());
             holder.is_some_and(|holder| *holder != self.me)
         };
-        let seats = self.seats.iter().filter(held).map(|seat| seat.since + free);
+        let ranks = self.ranks.iter().filter(held).map(|rank| rank.since + free);
         let absent = self.absent.values().map(|since| *since + free);
         let again = self.failed.values().map(|(_, at)| *at);
         let table = self.table.value.is_none().then_some(self.table.since + free);
         let drained = self.draining.iter().flatten().map(|since| *since + self.times.drain);
-        let times = own.into_iter().chain(seats).chain(absent).chain(again).chain(table);
+        let times = own.into_iter().chain(ranks).chain(absent).chain(again).chain(table);
         let times = times.chain(drained);
         let valid = self.valid_until(now);
         times.chain(valid).filter(|at| *at > now).min()

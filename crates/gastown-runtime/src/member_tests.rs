@@ -17,7 +17,7 @@ const SETTLED: Duration = Duration::from_secs(150);
 
 #[derive(Clone, Debug)]
 enum Object {
-    Seat(Option<Replica>, Option<usize>, bool),
+    Rank(Option<Replica>, Option<usize>, bool),
     Table(Box<Owners>),
 }
 
@@ -32,7 +32,7 @@ struct Server {
 
 fn key(place: Place) -> u64 {
     match place {
-        Place::Seat(number) => number as u64,
+        Place::Rank(number) => number as u64,
         Place::Table => 99,
     }
 }
@@ -56,9 +56,9 @@ impl Server {
         }
     }
 
-    fn seat(&self, number: usize) -> Option<Seat> {
+    fn rank(&self, number: usize) -> Option<Rank> {
         let (version, object) = self.objects.get(&(number as u64))?;
-        seat(*version, object)
+        rank(*version, object)
     }
 
     fn table(&self) -> Option<Table> {
@@ -67,9 +67,9 @@ impl Server {
     }
 }
 
-fn seat(version: u64, object: &Object) -> Option<Seat> {
-    let Object::Seat(holder, shards, leaves) = object else { return None };
-    Some(Seat { version, holder: holder.clone(), shards: *shards, leaves: *leaves })
+fn rank(version: u64, object: &Object) -> Option<Rank> {
+    let Object::Rank(holder, shards, leaves) = object else { return None };
+    Some(Rank { version, holder: holder.clone(), shards: *shards, leaves: *leaves })
 }
 
 fn table(version: u64, object: &Object) -> Option<Table> {
@@ -106,10 +106,10 @@ struct Process {
     leaving: Option<Duration>,
 }
 
-/// A process of version 0.1.0, which wants seat 0 and works for all rigs.
+/// A process of version 0.1.0, which wants rank 0 and works for all rigs.
 struct Old {
     name: String,
-    seen: Option<(Option<Seat>, Duration)>,
+    seen: Option<(Option<Rank>, Duration)>,
     /// When the last successful renewal was sent.
     renewed: Option<Duration>,
     next: Duration,
@@ -142,7 +142,7 @@ enum Action {
     Deaf(usize, u64),
     Late(usize, u64),
     CutOffOld(u64),
-    DeleteSeat(usize),
+    DeleteRank(usize),
     DeleteTable,
 }
 
@@ -217,11 +217,11 @@ impl World {
             Action::EndOld => {
                 if let Some(old) = self.olds.pop()
                     && old.renewed.is_some()
-                    && let Some(seat) = self.server.seat(0)
-                    && seat.holder.as_ref().is_some_and(|holder| holder.name == old.name)
+                    && let Some(rank) = self.server.rank(0)
+                    && rank.holder.as_ref().is_some_and(|holder| holder.name == old.name)
                 {
-                    let free = Object::Seat(None, None, false);
-                    self.server.put(Place::Seat(0), Some(seat.version), free);
+                    let free = Object::Rank(None, None, false);
+                    self.server.put(Place::Rank(0), Some(rank.version), free);
                 }
             }
             Action::CutOff(one, seconds) => {
@@ -246,8 +246,8 @@ impl World {
                 }
             }
             // An old process that starts just then takes an absent Lease at once: that is its fault.
-            Action::DeleteSeat(number) if self.olds.is_empty() || number % 4 > 0 => {
-                self.server.delete(Place::Seat(number % 4));
+            Action::DeleteRank(number) if self.olds.is_empty() || number % 4 > 0 => {
+                self.server.delete(Place::Rank(number % 4));
             }
             Action::DeleteTable => self.server.delete(Place::Table),
             _ => {}
@@ -279,9 +279,9 @@ impl World {
                 flight.arrived = true;
                 let place = flight.write.place();
                 let object = match &flight.write.value {
-                    Value::Seat(_, holder, leaves) => {
+                    Value::Rank(_, holder, leaves) => {
                         let shards = holder.as_ref().map(|_| SHARDS);
-                        Object::Seat(holder.clone(), shards, *leaves)
+                        Object::Rank(holder.clone(), shards, *leaves)
                     }
                     Value::Table(owners) => Object::Table(owners.clone()),
                 };
@@ -308,8 +308,8 @@ impl World {
         }
         if now >= process.deaf {
             if relist {
-                let seats = std::array::from_fn(|number| server.seat(number));
-                process.member.listed(server.version, seats, server.table(), clock);
+                let ranks = std::array::from_fn(|number| server.rank(number));
+                process.member.listed(server.version, ranks, server.table(), clock);
                 process.watched = Some(server.version);
             }
             let from = process.watched.unwrap_or_default() + 1;
@@ -318,9 +318,9 @@ impl World {
             let to = server.version.saturating_sub(behind) + 1;
             for (version, (place, object)) in server.log.range(from..to.max(from)) {
                 match place {
-                    Place::Seat(number) => {
-                        let seat = object.as_ref().and_then(|object| seat(*version, object));
-                        process.member.watched_seat(*version, *number, seat, clock);
+                    Place::Rank(number) => {
+                        let rank = object.as_ref().and_then(|object| rank(*version, object));
+                        process.member.watched_rank(*version, *number, rank, clock);
                     }
                     Place::Table => {
                         let table = object.as_ref().and_then(|object| table(*version, object));
@@ -382,24 +382,24 @@ impl World {
             if now < old.next || now < old.cut {
                 continue;
             }
-            let seat = server.seat(0);
-            let version = |seat: &Option<Seat>| seat.as_ref().map(|seat| seat.version);
-            if old.seen.as_ref().is_none_or(|(seen, _)| version(seen) != version(&seat)) {
-                old.seen = Some((seat.clone(), now));
+            let rank = server.rank(0);
+            let version = |rank: &Option<Rank>| rank.as_ref().map(|rank| rank.version);
+            if old.seen.as_ref().is_none_or(|(seen, _)| version(seen) != version(&rank)) {
+                old.seen = Some((rank.clone(), now));
             }
             let since = old.seen.as_ref().map_or(now, |(_, since)| *since);
-            let holder = seat.as_ref().and_then(|seat| seat.holder.clone());
-            let promised = seat.as_ref().and_then(|seat| seat.shards).map_or(15, |_| 60);
+            let holder = rank.as_ref().and_then(|rank| rank.holder.clone());
+            let promised = rank.as_ref().and_then(|rank| rank.shards).map_or(15, |_| 60);
             let is_free = holder.as_ref().is_none_or(|holder| holder.name == old.name)
                 || now >= since + Duration::from_secs(promised);
             old.next = now + Duration::from_secs(2);
             if is_free {
                 let me = Replica { name: old.name.clone(), address: None };
-                let object = Object::Seat(Some(me), None, false);
-                if server.put(Place::Seat(0), version(&seat), object).is_some() {
+                let object = Object::Rank(Some(me), None, false);
+                if server.put(Place::Rank(0), version(&rank), object).is_some() {
                     old.renewed = Some(now);
                     old.next = now + Duration::from_secs(5);
-                    old.seen = Some((server.seat(0), now));
+                    old.seen = Some((server.rank(0), now));
                 }
             }
         }
@@ -421,7 +421,7 @@ impl World {
             let deadline = Duration::from_secs(10);
             let old = |old: &&Old| old.renewed.is_some_and(|sent| self.now < sent + deadline);
             let still = |old: &&Old| match &old.seen {
-                Some((Some(seat), _)) => seat.holder.as_ref().is_some_and(|h| h.name == old.name),
+                Some((Some(rank), _)) => rank.holder.as_ref().is_some_and(|h| h.name == old.name),
                 _ => false,
             };
             acting.extend(self.olds.iter().filter(old).filter(still).map(|old| old.name.clone()));
@@ -470,7 +470,7 @@ fn action() -> impl Strategy<Value = Action> {
         2 => (any::<usize>(), seconds(1..90)).prop_map(|(one, time)| Action::Deaf(one, time)),
         2 => (any::<usize>(), seconds(1..90)).prop_map(|(one, time)| Action::Late(one, time)),
         1 => seconds(1..90).prop_map(Action::CutOffOld),
-        1 => any::<usize>().prop_map(Action::DeleteSeat),
+        1 => any::<usize>().prop_map(Action::DeleteRank),
         1 => Just(Action::DeleteTable),
     ]
 }
@@ -596,9 +596,9 @@ fn a_replica_of_an_older_version_waits_until_all_others_have_gone() {
 #[test]
 fn replicas_that_divide_the_rigs_differently_do_not_start() {
     let mut world = settled(1);
-    let seat = world.server.seat(0).unwrap();
-    let other = Object::Seat(seat.holder, Some(SHARDS * 2), false);
-    world.server.put(Place::Seat(0), Some(seat.version), other);
+    let rank = world.server.rank(0).unwrap();
+    let other = Object::Rank(rank.holder, Some(SHARDS * 2), false);
+    world.server.put(Place::Rank(0), Some(rank.version), other);
     world.act(&Action::Start(1.0));
     world.processes.remove(0);
     world.pass(Duration::from_secs(1));

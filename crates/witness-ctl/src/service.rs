@@ -340,7 +340,7 @@ impl Witness for Service {
         if r.namespace.is_empty() || r.cause.is_empty() {
             return Err(Status::invalid_argument("namespace or cause is missing"));
         }
-        // A caller of an older version does not tell the rig.
+        // A caller of an older version does not name the rig.
         let _work =
             if r.rig.is_empty() { None } else { Some(grpc::enter(&self.ctx.runtime, &r.rig)?) };
         let settled = escalations::settle(&self.ctx, &r.namespace, &r.cause, &r.why)

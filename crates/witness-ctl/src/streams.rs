@@ -239,7 +239,7 @@ impl Streams {
     }
 
     /// Forgets what pods of a Polecat reported before another replica heard them; those that are attached
-    /// here have told anew.
+    /// here have reported anew.
     pub fn begin_term(&self, polecat: &str) {
         let mut state = self.state.lock();
         let Some(known) = state.polecats.get_mut(polecat) else { return };

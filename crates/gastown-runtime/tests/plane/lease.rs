@@ -78,10 +78,10 @@ async fn shards_follow_the_replicas_that_there_are() -> Result<()> {
     b.end().await?;
     shares(&[&c], &[16]).await?;
 
-    // It moves to the first seat, which the others have handed over.
+    // It moves to the first rank, which the others have handed over.
     let leases = Api::<Lease>::namespaced(client.clone(), &namespace);
     let params = ListParams::default().labels("gastown.io/replicas-of=test-ctl");
-    let one_seat = async {
+    let one_rank = async {
         loop {
             let holders = leases.list(&params).await?.items.into_iter().filter_map(|lease| {
                 let name = lease.metadata.name?;
@@ -95,7 +95,7 @@ async fn shards_follow_the_replicas_that_there_are() -> Result<()> {
             tokio::task::yield_now().await;
         }
     };
-    within("one seat", one_seat).await??;
+    within("one rank", one_rank).await??;
     c.end().await
 }
 
@@ -136,14 +136,14 @@ async fn a_replica_of_an_older_version_is_waited_for() -> Result<()> {
     spec.holder_identity = Some("old".to_owned());
     let mut old = leases.create(&PostParams::default(), &old).await?;
     let a = Replica::start(&client, &namespace, "a");
-    let seat = "gastown-test-ctl-1";
+    let rank = "gastown-test-ctl-1";
     let sits = async {
-        while leases.get_opt(seat).await?.is_none() {
+        while leases.get_opt(rank).await?.is_none() {
             tokio::task::yield_now().await;
         }
         anyhow::Ok(())
     };
-    within("another seat", sits).await??;
+    within("another rank", sits).await??;
     until("a knowing who works", || {
         (a.shards.other("web").0.as_deref() == Some("old")).then_some(())
     })
