@@ -1,6 +1,6 @@
 //! The Leases by which replicas divide the rigs among them: reading, watching and writing them.
 //!
-//! What is decided, and why no two replicas ever work for one rig, is in [`crate::member`].
+//! What is decided, and why no two replicas ever work for one rig, is in `member`.
 
 use std::collections::{BTreeMap, HashMap};
 use std::net::IpAddr;
