@@ -358,11 +358,15 @@ where
         let (started, about) = (Instant::now(), object.clone());
         // A task of its own: a panic ends only this reconcile, and dropping the handle aborts it.
         let reconcile = places::with_slot(slots, slot, (self.start)(object));
-        let task = AbortOnDropHandle::new(tokio::spawn(reconcile.instrument(span.clone())));
-        let Some(result) = work.run(task).await else {
+        let mut task = AbortOnDropHandle::new(tokio::spawn(reconcile.instrument(span.clone())));
+        let Some(result) = work.run(&mut task).await else {
             span.in_scope(|| tracing::warn!("the shard was lost: a reconcile is aborted"));
+            // The shard is not handed over before it has ended.
+            task.abort();
+            let _ = task.await;
             return Ended::Well(None);
         };
+        drop(work);
         let seconds = started.elapsed().as_secs_f64();
         let metrics = &self.runtime.metrics;
         let labels = ControllerLabels { controller: self.name };

@@ -35,6 +35,8 @@ const ECHO: Duration = Duration::from_secs(3);
 /// The time between two lists while they fail, and between two looks at a rank that may be held by a
 /// replica that knows no shards.
 const RETRY: Duration = Duration::from_secs(2);
+/// The time between two lists, or two watches, that end at once.
+const PAUSE: Duration = Duration::from_millis(200);
 /// How long a replica that ends tries to hand over what it still has.
 const LAST_WORDS: Duration = Duration::from_secs(3);
 /// The server ends a watch after this long.
@@ -167,8 +169,8 @@ enum Event {
     Changed { lease: Box<Lease>, deleted: bool },
     /// Nothing else happened up to this version.
     UpTo(u64),
-    /// Rank 0 was read apart.
-    First(Box<Lease>),
+    /// A Lease was read apart.
+    Read(Box<Lease>),
 }
 
 /// Lists and watches the Leases, forever. They have a label, but for one of a replica that knows no
@@ -183,12 +185,15 @@ struct Watcher {
 impl Watcher {
     async fn run(self) {
         loop {
+            let began = Instant::now();
             if let Err(error) = self.list_and_watch().await {
                 tracing::warn!(
                     error = &error as &dyn std::error::Error,
                     "the leases of the replicas cannot be watched; again in {RETRY:?}"
                 );
                 tokio::time::sleep(RETRY).await;
+            } else if began.elapsed() < PAUSE {
+                tokio::time::sleep(PAUSE).await;
             }
             if self.events.is_closed() {
                 return;
@@ -218,12 +223,15 @@ impl Watcher {
                     () = self.relist.notified() => return Ok(()),
                     () = tokio::time::sleep(RETRY), if !has_first => {
                         if let Some(first) = self.read_first().await? {
-                            self.send(Event::First(Box::new(first))).await;
+                            self.send(Event::Read(Box::new(first))).await;
                         }
                         continue;
                     }
                 };
-                let Some(event) = event else { break };
+                let Some(event) = event else {
+                    tokio::time::sleep(PAUSE).await;
+                    break;
+                };
                 let event = match event? {
                     WatchEvent::Added(lease) | WatchEvent::Modified(lease) => {
                         has_first |= is_first(&lease);
@@ -392,8 +400,16 @@ impl Elector {
                 }
             }
             Event::UpTo(at) => self.member.up_to(at),
-            Event::First(lease) => {
-                self.member.watched_rank(0, 0, Some(rank(&lease)), now);
+            Event::Read(lease) => {
+                match self.names.place(&lease.name_any()) {
+                    Some(Place::Rank(number)) => {
+                        self.member.watched_rank(0, number, Some(rank(&lease)), now);
+                    }
+                    Some(Place::Table) => {
+                        self.member.watched_table(0, Some(self::table(&lease)), now);
+                    }
+                    None => {}
+                }
                 self.keep(*lease);
             }
         }
@@ -430,6 +446,9 @@ impl Elector {
                 if status.is_conflict() || status.is_already_exists() || status.is_not_found() =>
             {
                 tracing::debug!(lease = name, "somebody else has written first");
+                if status.is_already_exists() {
+                    self.read(&name).await;
+                }
                 self.relist.notify_one();
                 None
             }
@@ -450,6 +469,22 @@ impl Elector {
             }
         };
         self.member.answered(&write, version, sent, Instant::now());
+    }
+
+    /// Reads a Lease by its name: one whose label somebody has taken away is not in any list.
+    async fn read(&mut self, name: &str) {
+        match tokio::time::timeout(TIMEOUT, self.api.get_opt(name)).await {
+            Ok(Ok(Some(lease))) => self.see(Event::Read(Box::new(lease))),
+            Ok(Err(error)) => {
+                tracing::warn!(
+                    lease = name,
+                    error = &error as &dyn std::error::Error,
+                    "a lease could not be read"
+                );
+            }
+            // It is gone again, or there is no answer: the next list shows it.
+            Ok(Ok(None)) | Err(_) => {}
+        }
     }
 
     /// The Lease to write.
@@ -540,7 +575,9 @@ fn rank(lease: &Lease) -> Rank {
 
 fn table(lease: &Lease) -> Table {
     let text = lease.annotations().get(annotation::SHARDS);
-    Table { version: resource_version(lease), owners: text.and_then(|text| table_from(text)) }
+    let owners = text.and_then(|text| table_from(text));
+    let watched = lease.labels().contains_key(label::REPLICAS_OF);
+    Table { version: resource_version(lease), owners, watched }
 }
 
 /// The shards of each owner, as JSON.

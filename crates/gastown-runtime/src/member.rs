@@ -92,6 +92,8 @@ pub(crate) struct Table {
     pub version: u64,
     /// The owners; none where the Lease has no list of them.
     pub owners: Option<Owners>,
+    /// Whether it has the label by which it is watched.
+    pub watched: bool,
 }
 
 /// One of the Leases.
@@ -391,7 +393,10 @@ impl Member {
                 self.up_to(0);
             }
             Value::Table(owners) => {
-                self.saw_table(Some(Table { version, owners: Some(Owners::clone(owners)) }), now);
+                self.saw_table(
+                    Some(Table { version, owners: Some(Owners::clone(owners)), watched: true }),
+                    now,
+                );
             }
         }
     }
@@ -685,7 +690,7 @@ impl Member {
                 wanted[shard] = taker;
             }
         }
-        if wanted == present && self.table.value.is_some() {
+        if wanted == present && self.table.value.as_ref().is_some_and(|table| table.watched) {
             return None;
         }
         let write = self.attempt(Value::Table(Box::new(wanted)), now)?;

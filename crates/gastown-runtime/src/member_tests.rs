@@ -74,7 +74,7 @@ fn rank(version: u64, object: &Object) -> Option<Rank> {
 
 fn table(version: u64, object: &Object) -> Option<Table> {
     let Object::Table(owners) = object else { return None };
-    Some(Table { version, owners: Some(Owners::clone(owners)) })
+    Some(Table { version, owners: Some(Owners::clone(owners)), watched: true })
 }
 
 /// A request on its way.

@@ -94,8 +94,8 @@ impl Drop for Work {
 }
 
 impl Work {
-    /// Does the work, unless the shard is lost before its end.
-    pub async fn run<T>(self, work: impl Future<Output = T>) -> Option<T> {
+    /// Waits for the end of the work, or until the shard is lost, which gives none.
+    pub async fn run<T>(&self, work: impl Future<Output = T>) -> Option<T> {
         tokio::select! {
             done = work => Some(done),
             () = self.shards.while_state(|state| state.term(self.shard) == Some(self.term)) => None,
@@ -282,6 +282,7 @@ mod tests {
         assert!(shards.enter("web").is_none(), "nothing new begins");
         shards.retired("web").await;
         assert_eq!(work.run(async { 7 }).await, Some(7), "what runs goes on");
+        drop(work);
         assert_eq!(shards.running.idle(), [true; SHARDS]);
 
         sender.send_replace(state(Share::Ours(2)));
@@ -290,6 +291,8 @@ mod tests {
         assert!((&mut run).now_or_never().is_none());
         sender.send_replace(state(Share::Others(None)));
         assert_eq!(run.await, None);
+        assert!(!shards.running.idle()[of("web")], "it is being aborted");
+        drop(work);
         assert_eq!(shards.running.idle(), [true; SHARDS]);
         assert!(shards.enter("web").is_none() && shards.held("web").is_none());
         assert_eq!(shards.running.idle(), [true; SHARDS]);

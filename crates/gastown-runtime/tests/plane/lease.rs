@@ -6,7 +6,7 @@ use gastown_runtime::metrics::Metrics;
 use gastown_runtime::shards::{SHARDS, Shards};
 use k8s_openapi::api::coordination::v1::Lease;
 use kube::Api;
-use kube::api::{ListParams, PostParams};
+use kube::api::{ListParams, Patch, PatchParams, PostParams};
 use tokio::task::JoinHandle;
 
 use crate::fixture::{fixture, until, within};
@@ -121,6 +121,28 @@ async fn a_lease_that_is_deleted_is_made_again() -> Result<()> {
             anyhow::Ok(())
         };
         within("the Lease", again).await??;
+        shares(&[&a], &[16]).await?;
+    }
+    a.end().await
+}
+
+#[tokio::test]
+async fn a_lease_without_its_label_is_found_by_its_name() -> Result<()> {
+    let (_, client, namespace) = fixture().await?;
+    let a = Replica::start(&client, &namespace, "a");
+    shares(&[&a], &[16]).await?;
+    let leases = Api::<Lease>::namespaced(client.clone(), &namespace);
+    let label = "gastown.io/replicas-of";
+    for name in ["gastown-test-ctl-shards", "gastown-test-ctl"] {
+        let patch = serde_json::json!({"metadata": {"labels": {label: null}}});
+        leases.patch(name, &PatchParams::default(), &Patch::Merge(&patch)).await?;
+        let again = async {
+            while !leases.get(name).await?.metadata.labels.unwrap_or_default().contains_key(label) {
+                tokio::task::yield_now().await;
+            }
+            anyhow::Ok(())
+        };
+        within("the label", again).await??;
         shares(&[&a], &[16]).await?;
     }
     a.end().await
