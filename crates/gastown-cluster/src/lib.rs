@@ -16,4 +16,5 @@ pub mod kwok;
 pub mod oci;
 pub mod proc;
 pub mod process;
+pub mod shares;
 pub mod toolchain;

@@ -1,15 +1,13 @@
 //! Three replicas of each controller: any of them may be asked, they divide the work, and each may go.
 
-use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 use e2e::environment::Environment;
-use gastown_api::names::annotation;
 use gastown_api::rbac::Controller;
-use gastown_cluster::install::{SYSTEM, until};
+use gastown_cluster::install::SYSTEM;
+use gastown_cluster::shares::{self, Shares, is_even};
 use gastown_demo::{Plan, Report, Settings, clear, run};
-use k8s_openapi::api::coordination::v1::Lease;
 use k8s_openapi::api::core::v1::Pod;
 use kube::api::{Api, DeleteParams};
 
@@ -56,7 +54,10 @@ async fn replace(env: &Environment) -> Result<()> {
     let pods = Api::<Pod>::namespaced(env.client.clone(), SYSTEM);
     for controller in Controller::ALL {
         let name = controller.name();
-        let before = shares(env, name, |_| true).await?;
+        let shares = async |wanted: &dyn Fn(&Shares) -> bool| {
+            shares::of(env.client.clone(), controller, LIMIT, wanted).await
+        };
+        let before = shares(&|_| true).await?;
         println!("  {name}: {}", shown(&before));
         let most = before.iter().max_by_key(|(_, shards)| shards.len());
         let (replica, _) = most.context("nobody has a shard")?;
@@ -64,9 +65,9 @@ async fn replace(env: &Environment) -> Result<()> {
         let deleted = pods.delete(pod, &DeleteParams::default()).await;
         deleted.with_context(|| format!("deleting {pod}"))?;
         let deleted = Instant::now();
-        shares(env, name, |shares| !shares.contains_key(replica)).await?;
+        shares(&|shares| !shares.contains_key(replica)).await?;
         let handed_over = deleted.elapsed();
-        let after = shares(env, name, even).await?;
+        let after = shares(&|shares| is_even(shares, REPLICAS)).await?;
         println!(
             "  {pod} is deleted: all its shards are others' after {handed_over:.1?}, evenly after {:.1?}: {}",
             deleted.elapsed(),
@@ -76,33 +77,7 @@ async fn replace(env: &Environment) -> Result<()> {
     Ok(())
 }
 
-/// The shards of each replica.
-type Shares = BTreeMap<String, Vec<usize>>;
-
 fn shown(shares: &Shares) -> String {
     let shown = shares.iter().map(|(replica, shards)| format!("{replica} {}", shards.len()));
     shown.collect::<Vec<_>>().join(", ")
-}
-
-/// Whether each replica has about as much as the others.
-fn even(shares: &Shares) -> bool {
-    let least = shares.values().map(Vec::len).min().unwrap_or_default();
-    let most = shares.values().map(Vec::len).max().unwrap_or_default();
-    shares.len() == usize::from(REPLICAS) && most - least <= 1
-}
-
-/// How a controller's shards are divided, once no shard is without a replica and it is a `wanted` way.
-async fn shares(
-    env: &Environment,
-    controller: &str,
-    wanted: impl Fn(&Shares) -> bool,
-) -> Result<Shares> {
-    let leases = Api::<Lease>::namespaced(env.client.clone(), SYSTEM);
-    let name = format!("gastown-{controller}-shards");
-    until(LIMIT, &leases, &name, "the wanted shares", |lease: Option<&Lease>| {
-        let text = lease?.metadata.annotations.as_ref()?.get(annotation::SHARDS)?;
-        let shares: Shares = serde_json::from_str(text).ok()?;
-        (!shares.contains_key("") && wanted(&shares)).then_some(shares)
-    })
-    .await
 }

@@ -6,14 +6,12 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
 use futures::future::try_join_all;
-use gastown_api::names::annotation;
 use gastown_api::rbac::Controller;
 use gastown_cluster::control_plane::{ControlPlane, free_port};
 use gastown_cluster::install::{self, SYSTEM};
 use gastown_cluster::proc::Memory;
 use gastown_cluster::process::{Place, Process};
-use k8s_openapi::api::coordination::v1::Lease;
-use kube::Api;
+use gastown_cluster::shares::{self, Shares};
 use tempfile::TempDir;
 
 use super::super::figures;
@@ -29,9 +27,6 @@ pub struct Controllers {
     replicas: u8,
     running: BTreeMap<(Controller, u8), Process>,
 }
-
-/// The shards of each replica of a controller, by its name.
-pub type Shares = BTreeMap<String, Vec<usize>>;
 
 /// How long shards may be without a replica.
 const UNOWNED_LIMIT: Duration = Duration::from_mins(2);
@@ -65,7 +60,7 @@ impl Controllers {
         });
         self.running = try_join_all(started).await?.into_iter().collect();
         for controller in Controller::ALL {
-            self.shares(plane, controller, |shares| self.is_even(shares)).await?;
+            self.divided(plane, controller).await?;
         }
         Ok(())
     }
@@ -83,6 +78,12 @@ impl Controllers {
         Process::start_at(plane, controller, program, &flags, address).await
     }
 
+    /// Waits until the replicas of a controller have their shares.
+    async fn divided(&self, plane: &ControlPlane, controller: Controller) -> Result<()> {
+        let is_even = |all: &Shares| shares::is_even(all, self.replicas);
+        shares::of(plane.client()?, controller, UNOWNED_LIMIT, is_even).await.map(drop)
+    }
+
     /// Starts one again that has ended.
     pub async fn restart(
         &mut self,
@@ -92,7 +93,7 @@ impl Controllers {
     ) -> Result<()> {
         let process = self.started(plane, controller, replica).await?;
         self.running.insert((controller, replica), process);
-        self.shares(plane, controller, |shares| self.is_even(shares)).await.map(drop)
+        self.divided(plane, controller).await
     }
 
     /// Ends one replica, as a rollout does, or kills it. Returns how long it took until each of its shards
@@ -117,7 +118,7 @@ impl Controllers {
         };
         let others = async {
             let without = |shares: &Shares| !shares.keys().any(|name| name.starts_with(&prefix));
-            self.shares(plane, controller, without).await?;
+            shares::of(plane.client()?, controller, UNOWNED_LIMIT, without).await?;
             Ok(begun.elapsed())
         };
         let ((), took) = tokio::try_join!(ended, others)?;
@@ -127,30 +128,6 @@ impl Controllers {
     /// The controllers with more than one replica, each with the number of each.
     pub fn replicas(&self) -> Vec<(Controller, u8)> {
         self.running.keys().copied().collect()
-    }
-
-    fn is_even(&self, shares: &Shares) -> bool {
-        let least = shares.values().map(Vec::len).min().unwrap_or_default();
-        let most = shares.values().map(Vec::len).max().unwrap_or_default();
-        shares.len() == usize::from(self.replicas) && most - least <= 1
-    }
-
-    /// How a controller's shards are divided, once none is without a replica and it is a `wanted` way.
-    async fn shares(
-        &self,
-        plane: &ControlPlane,
-        controller: Controller,
-        wanted: impl Fn(&Shares) -> bool,
-    ) -> Result<Shares> {
-        let leases = Api::<Lease>::namespaced(plane.client()?, SYSTEM);
-        let name = format!("gastown-{}-shards", controller.name());
-        install::until(UNOWNED_LIMIT, &leases, &name, "the wanted shares", |lease| {
-            let lease: &Lease = lease?;
-            let text = lease.metadata.annotations.as_ref()?.get(annotation::SHARDS)?;
-            let shares: Shares = serde_json::from_str(text).ok()?;
-            (!shares.contains_key("") && wanted(&shares)).then_some(shares)
-        })
-        .await
     }
 
     /// Kills all of them at once.
