@@ -2,7 +2,7 @@
 
 use jiff::Timestamp;
 
-use crate::ids::{Context, SpanId, TraceId};
+use crate::ids::{Context, SpanId, TraceId, origin};
 use crate::span::{Span, Status, texts, whole};
 
 /// Where the span of a convoy belongs.
@@ -40,12 +40,8 @@ impl Convoy {
 
     /// The convoy with this uid. `traceparent` is its creator's, where it has one.
     pub fn of(uid: &str, traceparent: Option<&str>) -> Self {
-        let creator = traceparent.and_then(|text| text.parse::<Context>().ok());
-        Self {
-            uid: uid.to_owned(),
-            trace: creator.map_or_else(|| TraceId::of(uid), |creator| creator.trace),
-            creator: creator.map(|creator| creator.span),
-        }
+        let (trace, creator) = origin(uid, traceparent.and_then(|text| text.parse().ok()));
+        Self { uid: uid.to_owned(), trace, creator }
     }
 
     /// Its trace.

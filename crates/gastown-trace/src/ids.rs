@@ -127,6 +127,12 @@ impl FromStr for Context {
     }
 }
 
+/// The trace of the object with this uid, and the span that it is part of: its parent's, where it has one.
+pub(crate) fn origin(uid: &str, parent: Option<Context>) -> (TraceId, Option<SpanId>) {
+    let trace = parent.map_or_else(|| TraceId::of(uid), |parent| parent.trace);
+    (trace, parent.map(|parent| parent.span))
+}
+
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;

@@ -3,7 +3,7 @@
 
 use jiff::Timestamp;
 
-use crate::ids::{Context, SpanId, TraceId};
+use crate::ids::{Context, SpanId, TraceId, origin};
 use crate::span::{Attribute, Span, Status, texts, whole};
 
 /// Where the spans of a life belong.
@@ -19,12 +19,8 @@ impl Life {
     /// The life of the Polecat with this uid. `traceparent` is its creator's, where it has one; one
     /// that cannot be read counts as none.
     pub fn of(uid: &str, traceparent: Option<&str>) -> Self {
-        let creator = traceparent.and_then(|text| text.parse::<Context>().ok());
-        Self {
-            uid: uid.to_owned(),
-            trace: creator.map_or_else(|| TraceId::of(uid), |creator| creator.trace),
-            creator: creator.map(|creator| creator.span),
-        }
+        let (trace, creator) = origin(uid, traceparent.and_then(|text| text.parse().ok()));
+        Self { uid: uid.to_owned(), trace, creator }
     }
 
     /// The trace of the life.

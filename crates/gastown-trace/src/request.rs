@@ -2,7 +2,7 @@
 
 use jiff::Timestamp;
 
-use crate::ids::{Context, SpanId, TraceId};
+use crate::ids::{Context, SpanId, TraceId, origin};
 use crate::life::Life;
 use crate::span::{Span, Status, texts, whole};
 
@@ -22,13 +22,8 @@ impl Request {
     pub fn of(uid: &str, traceparent: Option<&str>, polecat: Option<&str>) -> Self {
         let given = traceparent.and_then(|text| text.parse::<Context>().ok());
         let life = polecat.map(|polecat| Life::of(polecat, None).root());
-        let parent = given.or(life);
-        Self {
-            uid: uid.to_owned(),
-            trace: parent.map_or_else(|| TraceId::of(uid), |parent| parent.trace),
-            parent: parent.map(|parent| parent.span),
-            is_root: polecat.is_none(),
-        }
+        let (trace, parent) = origin(uid, given.or(life));
+        Self { uid: uid.to_owned(), trace, parent, is_root: polecat.is_none() }
     }
 
     /// The trace that it belongs to.
