@@ -317,14 +317,19 @@ impl Elector {
             {
                 break;
             }
-            let idle = self.running.idle();
-            if let Some(write) = self.member.decide(&idle, now) {
+            let mut write = self.member.decide(&self.running.idle(), now);
+            if write.is_none() {
+                // A shard that is drained from now on may be idle already: that is looked at after
+                // nothing new begins on it.
+                self.publish(now);
+                write = self.member.decide(&self.running.idle(), now);
+            }
+            if let Some(write) = write {
                 // What it hands over is not ours from now on, whenever the answer comes.
                 self.publish(now);
                 self.write(write).await;
                 continue;
             }
-            self.publish(now);
             let next = self.member.next(now);
             let echo = self.member.unshown_since().map(|sent| sent + ECHO);
             tokio::select! {
@@ -348,7 +353,7 @@ impl Elector {
     fn publish(&self, now: Instant) {
         let state = state(&self.member, now);
         let held = (0..SHARDS).filter(|shard| state.is_held(*shard)).count();
-        self.metrics.lease_held.set(i64::from(self.member.sits()));
+        self.metrics.lease_held.set(i64::from(self.member.has_rank()));
         self.metrics.shards_held.set(i64::try_from(held).unwrap_or_default());
         self.sender.send_if_modified(|present| {
             let differs = **present != state;

@@ -434,6 +434,11 @@ impl Member {
         self.ranks[number].value.as_ref()?.holder.as_ref()
     }
 
+    /// Whether a replica of this name holds any rank.
+    fn is_holder(&self, name: &str) -> bool {
+        (0..RANKS).any(|rank| self.holder(rank).is_some_and(|holder| holder.name == name))
+    }
+
     /// Whether the process that had this name is the predecessor of this one, and so dead.
     fn is_predecessor(&self, name: &str) -> bool {
         name != self.me.name
@@ -466,11 +471,10 @@ impl Member {
 
     /// Whether a shard of this owner may be taken.
     fn is_free(&self, owner: &str, now: Instant) -> bool {
-        let sits = (0..RANKS).any(|rank| self.holder(rank).is_some_and(|h| h.name == owner));
         let gone = self.left.contains(owner)
             || self.is_predecessor(owner)
             || self.absent.get(owner).is_some_and(|since| now >= *since + self.times.free);
-        owner.is_empty() || (owner != self.me.name && !sits && gone)
+        owner.is_empty() || (owner != self.me.name && !self.is_holder(owner) && gone)
     }
 
     /// Until when this replica may act; none when it may not.
@@ -522,7 +526,7 @@ impl Member {
     }
 
     /// Whether this replica holds a rank.
-    pub(crate) fn sits(&self) -> bool {
+    pub(crate) fn has_rank(&self) -> bool {
         self.own.is_some()
     }
 
@@ -555,12 +559,9 @@ impl Member {
     fn note_absent(&mut self, now: Instant) {
         let owners: HashSet<String> =
             (0..SHARDS).filter_map(|shard| self.owner(shard).cloned()).collect();
-        let sits = |owner: &String| {
-            (0..RANKS).any(|rank| self.holder(rank).is_some_and(|h| h.name == *owner))
-        };
         let absent: Vec<String> = owners
             .iter()
-            .filter(|owner| **owner != self.me.name && !sits(owner))
+            .filter(|owner| **owner != self.me.name && !self.is_holder(owner))
             .cloned()
             .collect();
         self.absent.retain(|owner, _| absent.contains(owner));
@@ -587,18 +588,18 @@ impl Member {
     }
 
     fn rank_write(&self, now: Instant) -> Option<Write> {
-        let sit = |number: usize| self.sit(number, now);
+        let hold = |number: usize| self.hold(number, now);
         let Some(own) = &self.own else {
-            return if self.leaving { None } else { self.free_rank(now).and_then(sit) };
+            return if self.leaving { None } else { self.free_rank(now).and_then(hold) };
         };
         if self.leaving {
             return self.release(own, now);
         }
         if own.rank != 0 && self.may_move_to_first(now) {
-            return sit(0);
+            return hold(0);
         }
         if now >= own.sent + self.times.renew {
-            return sit(own.rank);
+            return hold(own.rank);
         }
         let free = |number: usize| self.attempt(Value::Rank(number, None, false), now);
         let spare = (1..RANKS).find(|number| *number != own.rank && self.is_mine(*number));
@@ -613,7 +614,8 @@ impl Member {
         (1..RANKS).find(expired).and_then(free)
     }
 
-    fn sit(&self, number: usize, now: Instant) -> Option<Write> {
+    /// Takes or renews a rank.
+    fn hold(&self, number: usize, now: Instant) -> Option<Write> {
         self.attempt(Value::Rank(number, Some(self.me.clone()), self.leaving), now)
     }
 
@@ -644,7 +646,7 @@ impl Member {
         // The others are to know, so that they hand nothing over to this one.
         let is_known = self.ranks[own.rank].value.as_ref().is_some_and(|rank| rank.leaves);
         if now >= own.sent + self.times.renew || (heir.is_some() && !is_known) {
-            return self.sit(own.rank, now);
+            return self.hold(own.rank, now);
         }
         if self.terms.iter().any(Option::is_some) {
             return None;

@@ -58,7 +58,7 @@ impl State {
 #[derive(Debug, Default)]
 pub(crate) struct Running {
     counts: [AtomicUsize; SHARDS],
-    /// Woken when the last work of a shard has ended.
+    /// Woken when the last work has ended of a shard that is to be handed over.
     pub idle: Notify,
 }
 
@@ -86,8 +86,10 @@ pub struct Work {
 
 impl Drop for Work {
     fn drop(&mut self) {
-        let running = &self.shards.running;
-        if running.counts[self.shard].fetch_sub(1, Ordering::SeqCst) == 1 {
+        let Shards { running, state } = &self.shards;
+        let was_last = running.counts[self.shard].fetch_sub(1, Ordering::SeqCst) == 1;
+        // Nobody waits for the end of what is not drained.
+        if was_last && !matches!(state.borrow().shares[self.shard], Share::Ours(_)) {
             running.idle.notify_one();
         }
     }
