@@ -53,7 +53,7 @@ pub struct RuntimeArgs {
     #[arg(long, env = "GASTOWN_POD_NAME")]
     pub pod_name: Option<String>,
     /// The address at which other pods reach this one; without it nobody is sent here by a replica that
-    /// does not hold the lease
+    /// does not work for the rig
     #[arg(long, env = "GASTOWN_POD_IP")]
     pub pod_ip: Option<IpAddr>,
     /// How many objects are reconciled at a time

@@ -1,5 +1,5 @@
 //! The gRPC server of a controller: TLS, bearer tokens, trace context, deadlines, drain. Of several
-//! replicas the one that holds the lease answers; the others name its address. The client side is crate
+//! replicas the one that works for the rig answers; the others name its address. The client side is crate
 //! `gastown-grpc`.
 
 use std::future::Future;

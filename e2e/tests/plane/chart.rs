@@ -93,7 +93,7 @@ async fn a_controller_is_reached_by_those_alone_that_have_its_address() -> Resul
         ensure!(types == Some(vec!["Ingress".to_owned()]), "{policy:?}");
     }
     let (mut clients, admitted) = (clients(deployments), admitted(policies));
-    // A replica that does not hold the lease passes fetches on to the one that does.
+    // A replica that does not work for the rig passes fetches on to the one that does.
     clients.insert(("refinery-ctl".to_owned(), "refinery-ctl".to_owned()));
     ensure!(!clients.is_empty() && clients == admitted, "{clients:?} call, {admitted:?} may");
     Ok(())

@@ -43,7 +43,7 @@ pub async fn fixture() -> Result<(&'static ControlPlane, Client, String)> {
     Ok((plane, client, plane.namespace().await?))
 }
 
-/// A runtime that holds the lease.
+/// A runtime that works for all rigs.
 pub fn runtime(client: Client) -> Result<Runtime> {
     Ok(Runtime::new(
         "runtime-test",

@@ -159,13 +159,13 @@ async fn a_replica_of_an_older_version_is_waited_for() -> Result<()> {
     let mut old = leases.create(&PostParams::default(), &old).await?;
     let a = Replica::start(&client, &namespace, "a");
     let rank = "gastown-test-ctl-1";
-    let sits = async {
+    let waits = async {
         while leases.get_opt(rank).await?.is_none() {
             tokio::task::yield_now().await;
         }
         anyhow::Ok(())
     };
-    within("another rank", sits).await??;
+    within("another rank", waits).await??;
     until("a knowing who works", || {
         (a.shards.other("web").0.as_deref() == Some("old")).then_some(())
     })

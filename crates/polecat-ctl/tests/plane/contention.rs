@@ -1,4 +1,4 @@
-//! One bead, two Polecats, two replicas of each controller that both hold the lease, and a person
+//! One bead, two Polecats, two replicas of each controller that both work for its rig, and a person
 //! who pushes to the store meanwhile. beadstore-ctl is the real one.
 
 use std::path::{Path, PathBuf};

@@ -110,7 +110,7 @@ impl Fixture {
         fixture
     }
 
-    /// Starts one more replica, which holds the lease.
+    /// Starts one more replica, which works for all rigs.
     pub fn start_controller(&mut self) {
         self.start_replica(Arc::default(), None);
     }

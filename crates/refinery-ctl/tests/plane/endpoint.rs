@@ -160,7 +160,7 @@ async fn only_the_gate_s_pod_may_fetch_its_candidate() -> Result<()> {
     let into = fixture.dir.path().join("fetched.git");
     fetch(&into, &url, &ca, &mine, &source).await?;
     ensure!(crate::fixture::git(&into, &["cat-file", "-t", &source]) == "commit");
-    // A replica that does not hold the lease sends what it is asked to the one that does.
+    // A replica that does not work for the rig sends what it is asked to the one that does.
     let there: IpAddr = "127.0.0.2".parse()?;
     let standby = standby(&server, there).await?;
     let resolve = format!("localhost:{}:{there}", server.git);
