@@ -55,6 +55,8 @@ impl Request {
 pub struct Run {
     /// Its name, and that of its Job.
     pub name: String,
+    /// Its number among the runs of its request, from 1.
+    pub number: u32,
     /// The gate's name.
     pub gate: String,
     /// The commit that was tested.
@@ -113,7 +115,7 @@ impl Request {
     pub fn spans(&self, facts: &RequestFacts) -> Vec<Span> {
         let mut spans = Vec::new();
         let mut runs: Vec<&Run> = facts.runs.iter().collect();
-        runs.sort_by(|a, b| (a.created, &a.name).cmp(&(b.created, &b.name)));
+        runs.sort_by_key(|run| run.number);
         let mut at = whole(facts.created);
         for run in &runs {
             at = self.add_run(run, at, &mut spans);

@@ -4,6 +4,7 @@ mod job;
 mod network;
 mod state;
 
+use std::cmp::Ordering;
 use std::collections::BTreeMap;
 
 use gastown_api::names::label;
@@ -128,6 +129,13 @@ impl OwnRun {
             finished: status.and_then(|s| s.finished_at.as_ref()).map(|t| t.0),
             evidence: status.and_then(|s| s.evidence.clone()),
         })
+    }
+
+    /// Orders runs by their ends, those that have not ended first. Ends are recorded in whole seconds:
+    /// of runs of one request that ended in the same one, the later has the higher number.
+    pub(crate) fn by_end(&self, other: &Self) -> Ordering {
+        let key = |run: &Self| (run.finished, run.past.number);
+        key(self).cmp(&key(other)).then_with(|| self.name.cmp(&other.name))
     }
 
     /// The run as the train sees it.

@@ -78,7 +78,7 @@ struct Runs {
 fn update_runs(pass: &Pass<'_>, train: &mut Train, now: Timestamp) -> Runs {
     let mut runs: Vec<OwnRun> =
         pass.ctx.runs_of(&pass.refinery).into_iter().map(|(_, own)| own).collect();
-    runs.sort_by(|a, b| (a.finished, &a.name).cmp(&(b.finished, &b.name)));
+    runs.sort_by(OwnRun::by_end);
     let mut of_request: HashMap<&RequestId, Vec<&OwnRun>> = HashMap::new();
     for run in &runs {
         of_request.entry(&run.request).or_default().push(run);

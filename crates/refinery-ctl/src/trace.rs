@@ -84,6 +84,7 @@ fn run(run: &GateRun) -> Option<Run> {
     let building = run.annotations().get(annotation::BUILD_BEGAN);
     Some(Run {
         name: run.name_any(),
+        number: u32::try_from(spec.run).ok()?,
         gate: spec.gate.clone(),
         candidate: spec.candidate.clone(),
         purpose: format!("{:?}", spec.purpose),

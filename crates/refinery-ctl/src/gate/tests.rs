@@ -207,6 +207,28 @@ fn a_run_is_ours_only_where_we_control_it_and_its_name_follows_from_its_spec() {
     assert_eq!(OwnRun::of(&made(), &other), None);
 }
 
+/// Names follow from digests, and times of ends are in whole seconds.
+#[test]
+fn runs_of_one_request_are_in_the_order_of_their_numbers() {
+    let run = |number, name: &str, finished: Option<&str>| {
+        let mut own = OwnRun::of(&made(), &refinery()).unwrap();
+        own.past.number = number;
+        own.name = name.into();
+        own.finished = finished.map(|at| at.parse().unwrap());
+        own
+    };
+    let (early, late) = (Some("2026-01-02T03:04:05Z"), Some("2026-01-02T03:04:06Z"));
+    let mut runs = [
+        run(2, "b", early),
+        run(4, "a", late),
+        run(3, "a", early),
+        run(5, "c", None),
+        run(1, "c", early),
+    ];
+    runs.sort_by(OwnRun::by_end);
+    assert_eq!(runs.map(|run| run.past.number), [5, 1, 2, 3, 4]);
+}
+
 #[test]
 fn of_several_pods_of_a_job_none_is_believed() {
     let pod: Pod = serde_json::from_value(json!({"status": {"phase": "Succeeded"}})).unwrap();
