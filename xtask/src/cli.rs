@@ -375,6 +375,9 @@ pub struct FleetArgs {
     /// Each rig has a store of beads, and each bead a Convoy of its own.
     #[arg(long)]
     pub convoys: bool,
+    /// Minutes of `soak`.
+    #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..=10_000))]
+    pub minutes: u32,
     /// What is measured, in this order. What a phase needs and is not there is made before it, and not
     /// measured.
     #[arg(long, value_enum, value_delimiter = ',',
@@ -409,6 +412,9 @@ pub enum FleetPhase {
     /// Each replica of each controller is ended and started again, one after the other; then one of
     /// each is killed. Needs more than one replica.
     Replace,
+    /// For `--minutes`, a tenth of the polecats at a time ends, is deleted and followed by others, while
+    /// replicas are ended, killed and rolled out at random; then all end. Needs more than one replica.
+    Soak,
     /// All pods end, evenly over `--spread` seconds.
     Ends,
     /// All controllers are killed, all pods end, and the controllers start again.

@@ -11,6 +11,7 @@ mod observe;
 mod phases;
 mod report;
 mod setup;
+mod soak;
 mod usage;
 
 use anyhow::{Context, Result, ensure};
@@ -34,8 +35,9 @@ pub async fn run(args: &FleetArgs) -> Result<Figures> {
         cap * args.rigs
     );
     ensure!(
-        args.replicas > 1 || !args.phases.contains(&FleetPhase::Replace),
-        "the phase `replace` needs another replica: --replicas 3"
+        args.replicas > 1
+            || !args.phases.iter().any(|p| matches!(p, FleetPhase::Replace | FleetPhase::Soak)),
+        "the phases `replace` and `soak` need another replica: --replicas 3"
     );
     let mut setup = Setup::start(args).await?;
     let observer = Observer::start(&setup.client, NAMESPACE, setup.cap);

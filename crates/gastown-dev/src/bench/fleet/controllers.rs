@@ -130,6 +130,18 @@ impl Controllers {
         self.running.keys().copied().collect()
     }
 
+    /// The memory of one replica of each controller.
+    pub fn memory_of(&self, replica: u8) -> Result<BTreeMap<&'static str, u64>> {
+        let all = self.running.iter().filter(|((_, number), _)| *number == replica);
+        all.map(|((controller, _), process)| Ok((controller.name(), process.memory()?.resident)))
+            .collect()
+    }
+
+    /// The number of the last replica of each controller.
+    pub fn last_replica(&self) -> u8 {
+        self.replicas.saturating_sub(1)
+    }
+
     /// Kills all of them at once.
     pub fn kill(&mut self) {
         self.running.clear();

@@ -11,7 +11,7 @@ use kube::api::{DeleteParams, PostParams};
 use kube::{Api, Client};
 
 use super::super::store;
-use super::observe::{LivePod, Observer};
+use super::observe::{Board, LivePod, Observer};
 
 /// How many requests the bench has under way at a time.
 const PARALLEL: usize = 32;
@@ -35,8 +35,10 @@ pub struct Lives<'a> {
     observer: &'a Observer,
     /// How many crowds there were: a name is used once.
     crowd: u32,
-    /// The names of those that exist.
+    /// The names of those that exist, the oldest first.
     present: Vec<String>,
+    /// How many were created of this crowd.
+    created: usize,
 }
 
 impl<'a> Lives<'a> {
@@ -57,6 +59,7 @@ impl<'a> Lives<'a> {
             observer,
             crowd: 0,
             present: Vec::new(),
+            created: 0,
         }
     }
 
@@ -89,13 +92,42 @@ impl<'a> Lives<'a> {
     fn begin(&mut self, count: usize) {
         self.observer.board().begin();
         self.crowd += 1;
-        self.present = (0..count).map(|n| format!("p{}-{n}", self.crowd)).collect();
+        self.present = (0..count).map(|n| self.name(n)).collect();
+        self.created = count;
+    }
+
+    /// The oldest ones that exist.
+    pub fn oldest(&self, count: usize) -> Vec<String> {
+        self.present.iter().take(count).cloned().collect()
+    }
+
+    /// Has as many others follow the oldest ones, which are deleted: each in the rig and for the bead of the
+    /// one that it follows.
+    pub async fn follow(&mut self, count: usize) -> Result<()> {
+        let count = count.min(self.present.len());
+        let gone: Vec<String> = self.present.drain(..count).collect();
+        let numbers = self.created..self.created + count;
+        self.created = numbers.end;
+        let names: Vec<String> = numbers.clone().map(|n| self.name(n)).collect();
+        self.present.extend(names);
+        let this = &*self;
+        let deleted = stream::iter(gone).map(|name| async move { this.delete_one(&name).await });
+        deleted.buffer_unordered(PARALLEL).try_collect::<()>().await?;
+        let all = stream::iter(numbers).map(|n| this.create(n));
+        all.buffer_unordered(PARALLEL).try_collect().await
+    }
+
+    /// The name of the n-th of a crowd.
+    fn name(&self, n: usize) -> String {
+        format!("p{}-{n}", self.crowd)
     }
 
     async fn create(&self, n: usize) -> Result<()> {
-        let name = self.present.get(n).context("no name for a polecat")?;
-        let (rig, url) = self.rigs.get(n % self.rigs.len()).context("no rig")?;
-        let bead = bead(n / self.rigs.len());
+        let name = &self.name(n);
+        // Those that follow others have their places.
+        let place = n % self.present.len().max(1);
+        let (rig, url) = self.rigs.get(place % self.rigs.len()).context("no rig")?;
+        let bead = bead(place / self.rigs.len());
         let polecat = Polecat::new(name, life(rig, url, &bead));
         self.observer.board().creating(name);
         let api: Api<Polecat> = Api::namespaced(self.client.clone(), &self.namespace);
@@ -117,11 +149,20 @@ impl<'a> Lives<'a> {
 
     /// Ends all live pods, evenly over this time; each as if its agent had finished without a commit.
     pub async fn end(&self, spread: Duration) -> Result<()> {
-        let (pods, sample) = {
-            let board = self.observer.board();
-            let pods: Vec<LivePod> = board.live.values().cloned().collect();
-            (pods, board.sample.clone().context("no pod was seen running")?)
-        };
+        let pods = self.observer.board().live.values().cloned().collect();
+        self.end_pods(pods, spread).await
+    }
+
+    /// Ends the pods of these polecats at once.
+    pub async fn end_of(&self, names: &[String]) -> Result<()> {
+        let live =
+            |board: &Board| names.iter().filter_map(|n| board.live.get(n).cloned()).collect();
+        let pods: Vec<LivePod> = live(&self.observer.board());
+        self.end_pods(pods, Duration::ZERO).await
+    }
+
+    async fn end_pods(&self, pods: Vec<LivePod>, spread: Duration) -> Result<()> {
+        let sample = self.observer.board().sample.clone().context("no pod was seen running")?;
         let every = spread.div_f64(pods.len().max(1) as f64);
         let parallel = if every.is_zero() { PARALLEL } else { pods.len().max(1) };
         let (begun, sample) = (tokio::time::Instant::now(), &sample);

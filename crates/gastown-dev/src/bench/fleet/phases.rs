@@ -15,6 +15,7 @@ use super::audit::{self, Requests, is_by_work};
 use super::controllers::Controllers;
 use super::lives::Lives;
 use super::observe::{Life, Observer};
+use super::soak::{self, Kept};
 use super::usage::{Usage, Used};
 
 /// How long a phase may take for its first life, and how much longer for each further one.
@@ -39,6 +40,9 @@ pub struct Phase {
     pub used: Used,
     /// Memory of each controller at the end.
     pub memory: BTreeMap<&'static str, Resident>,
+    /// Memory of the replica of each controller that a soak never replaced.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub kept: BTreeMap<&'static str, Kept>,
     /// Requests to the API server until the controllers were quiet.
     #[serde(serialize_with = "as_list")]
     pub requests: Requests,
@@ -104,6 +108,8 @@ pub struct Run<'a> {
     /// those that were killed.
     ended: Vec<Duration>,
     killed: Vec<Duration>,
+    /// The memory of those that a soak never replaced.
+    kept: BTreeMap<&'static str, Kept>,
 }
 
 impl<'a> Run<'a> {
@@ -115,9 +121,9 @@ impl<'a> Run<'a> {
         lives: Lives<'a>,
         observer: &'a Observer,
     ) -> Self {
-        let (ended, killed) = Default::default();
+        let (ended, killed, kept) = Default::default();
         let crowd = Crowd::None;
-        Self { args, plane, controllers, lives, observer, crowd, read: 0, ended, killed }
+        Self { args, plane, controllers, lives, observer, crowd, read: 0, ended, killed, kept }
     }
 
     /// Runs a phase: what it needs first, not measured.
@@ -135,6 +141,7 @@ impl<'a> Run<'a> {
             FleetPhase::Burst => self.burst().await?,
             FleetPhase::Idle => self.idle().await,
             FleetPhase::Replace => self.replace().await?,
+            FleetPhase::Soak => self.soak().await?,
             FleetPhase::Ends => self.ends().await?,
             FleetPhase::Restart => self.restart().await?,
             FleetPhase::Delete => self.delete().await?,
@@ -155,6 +162,7 @@ impl<'a> Run<'a> {
             spreads: self.spreads(phase),
             used,
             memory: memory.map(|(name, memory)| (name, resident(memory))).collect(),
+            kept: std::mem::take(&mut self.kept),
             requests,
         })
     }
@@ -172,7 +180,11 @@ impl<'a> Run<'a> {
         match phase {
             FleetPhase::Create | FleetPhase::Burst => self.clear().await,
             FleetPhase::Delete if self.lives.present() == self.polecats() => Ok(()),
-            FleetPhase::Idle | FleetPhase::Replace | FleetPhase::Ends | FleetPhase::Restart
+            FleetPhase::Idle
+            | FleetPhase::Replace
+            | FleetPhase::Soak
+            | FleetPhase::Ends
+            | FleetPhase::Restart
                 if self.crowd == Crowd::Live && self.lives.present() == self.polecats() =>
             {
                 Ok(())
@@ -234,6 +246,23 @@ impl<'a> Run<'a> {
         Ok(begun.elapsed())
     }
 
+    async fn soak(&mut self) -> Result<Duration> {
+        self.crowd = Crowd::Done;
+        let begun = Instant::now();
+        let stops;
+        (self.kept, stops) = soak::run(soak::Soak {
+            time: Duration::from_mins(self.args.minutes.into()),
+            limit: self.limit(),
+            plane: self.plane,
+            controllers: self.controllers,
+            lives: &mut self.lives,
+            observer: self.observer,
+        })
+        .await?;
+        (self.ended, self.killed) = (stops.ended, stops.killed);
+        Ok(begun.elapsed())
+    }
+
     async fn ends(&mut self) -> Result<Duration> {
         let begun = Instant::now();
         self.crowd = Crowd::Done;
@@ -285,6 +314,13 @@ impl<'a> Run<'a> {
             FleetPhase::Ends if self.args.convoys => [
                 ("pod ended to Done", of(|l| l.ended, |l| l.done)),
                 ("Done to Complete", of(|l| l.done, |l| l.complete)),
+            ]
+            .into(),
+            FleetPhase::Soak => [
+                ("create to pod", of(|l| l.created, |l| l.pod)),
+                ("pod ended to Done", of(|l| l.ended, |l| l.done)),
+                ("ended to all shards at others", Spread::of(self.ended.clone())),
+                ("killed to all shards at others", Spread::of(self.killed.clone())),
             ]
             .into(),
             FleetPhase::Replace => [

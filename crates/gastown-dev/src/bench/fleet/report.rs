@@ -10,6 +10,7 @@ use xtask::cli::FleetPhase;
 use super::super::figures::mebibytes;
 use super::audit::{self, REPLICAS, Requests, count, is_by_work};
 use super::phases::Phase;
+use super::soak::Kept;
 
 /// What was measured.
 #[derive(Debug, Serialize)]
@@ -92,6 +93,13 @@ fn of_phase(phase: &Phase) -> String {
     let _ = writeln!(text, "  requests: {}", requests(phase));
     let _ = writeln!(text, "  CPU seconds: {}", cpu(phase));
     let _ = writeln!(text, "  memory, MiB now/most: {}", memory(phase));
+    if !phase.kept.is_empty() {
+        let _ = writeln!(
+            text,
+            "  memory of those never replaced, MiB at 1/5, 3/5, end: {}",
+            kept(phase)
+        );
+    }
     let used = &phase.used;
     let _ = writeln!(
         text,
@@ -150,6 +158,14 @@ fn memory(phase: &Phase) -> String {
         })
         .collect();
     format!("all {:.0}/{:.0} ({})", mebibytes(now), mebibytes(peak), each.join(", "))
+}
+
+fn kept(phase: &Phase) -> String {
+    let of = |(name, kept): (&&str, &Kept)| {
+        let all = kept.at.map(|bytes| format!("{:.0}", mebibytes(bytes))).join("/");
+        format!("{} {all}", name.trim_end_matches("-ctl"))
+    };
+    phase.kept.iter().map(of).collect::<Vec<_>>().join(", ")
 }
 
 fn of_life(m: &Measured) -> String {
