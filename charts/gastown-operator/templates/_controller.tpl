@@ -6,7 +6,8 @@ All objects of one controller. Takes a dict:
   ports   ports beside the admin server's, by name (dict)
   server  whether it serves TLS: mounts the key, not only the CA
   client  whether it calls other controllers: mounts the CA and a token
-  dirs    directories that it writes to: {path, sizeLimit} by name of the volume (dict)
+  dirs    directories that it writes to, by name of the volume (dict): path, and memory with sizeLimit, or
+          sizeLimit, or persistence, with which each replica has a volume that it keeps
 */}}
 {{- define "gastown.controller" -}}
 {{- $root := .root -}}
@@ -41,9 +42,17 @@ spec:
     - {name: {{ $port }}, port: {{ $number }}, targetPort: {{ $port }}}
     {{- end }}
 {{ include "gastown.scaling" . }}
+{{- $kept := dict }}
+{{- range $volume, $dir := .dirs }}
+{{- with $dir.persistence }}
+{{- if .enabled }}
+{{- $_ := set $kept $volume . }}
+{{- end }}
+{{- end }}
+{{- end }}
 ---
 apiVersion: apps/v1
-kind: Deployment
+kind: {{ include "gastown.workload" . }}
 metadata: {{- include "gastown.metadata" (merge (dict "namespace" true "labels" $v.deploymentLabels "annotations" $v.deploymentAnnotations) .) | nindent 2 }}
 spec:
   {{- if and (not $v.autoscaling.enabled) (not (kindIs "invalid" $v.replicas)) }}
@@ -54,8 +63,35 @@ spec:
   {{- end }}
   selector:
     matchLabels: {{- include "gastown.selector" . | nindent 6 }}
+  {{- if $kept }}
+  serviceName: {{ $name }}
+  # Replicas share their work and need not wait for each other.
+  podManagementPolicy: Parallel
+  updateStrategy: {type: RollingUpdate}
+  volumeClaimTemplates:
+    {{- range $volume, $claim := $kept }}
+    - metadata:
+        name: {{ $volume }}
+        {{- with $claim.labels }}
+        labels: {{- toYaml . | nindent 10 }}
+        {{- end }}
+        {{- with $claim.annotations }}
+        annotations: {{- toYaml . | nindent 10 }}
+        {{- end }}
+      spec:
+        accessModes: {{- toYaml $claim.accessModes | nindent 10 }}
+        {{- with $claim.storageClassName }}
+        storageClassName: {{ . | quote }}
+        {{- end }}
+        resources: {requests: {storage: {{ $claim.size | quote }}}}
+    {{- end }}
+  {{- with (first (values $kept)).retention }}
+  persistentVolumeClaimRetentionPolicy: {{- toYaml . | nindent 4 }}
+  {{- end }}
+  {{- else }}
   {{- with $v.strategy }}
   strategy: {{- (eq (.type | default "RollingUpdate") "Recreate") | ternary (omit . "rollingUpdate") . | toYaml | nindent 4 }}
+  {{- end }}
   {{- end }}
   template:
     metadata:
@@ -239,6 +275,9 @@ spec:
               - serviceAccountToken: {audience: gastown, expirationSeconds: 3600, path: token}
         {{- end }}
         {{- range $volume, $dir := .dirs }}
+        {{- if hasKey $kept $volume }}
+        {{- continue }}
+        {{- end }}
         - name: {{ $volume }}
           {{- if $dir.memory }}
           # Keys are never on the node's disk.

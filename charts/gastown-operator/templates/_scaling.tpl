@@ -1,3 +1,14 @@
+{{/* The kind of a controller's workload: a Deployment, unless each replica has volumes that it keeps. */}}
+{{- define "gastown.workload" -}}
+{{- $kind := "Deployment" -}}
+{{- range .dirs -}}
+{{- with .persistence -}}
+{{- if .enabled }}{{ $kind = "StatefulSet" }}{{ end -}}
+{{- end -}}
+{{- end -}}
+{{- $kind -}}
+{{- end -}}
+
 {{/* How many replicas one controller has, and how many may be away. Takes {root, name}. */}}
 {{- define "gastown.scaling" -}}
 {{- $v := include "gastown.values" . | fromYaml -}}
@@ -36,7 +47,7 @@ apiVersion: autoscaling.k8s.io/v1
 kind: VerticalPodAutoscaler
 metadata: {{- include "gastown.metadata" (merge (dict "namespace" true) .) | nindent 2 }}
 spec:
-  targetRef: {apiVersion: apps/v1, kind: Deployment, name: {{ .name }}}
+  targetRef: {apiVersion: apps/v1, kind: {{ include "gastown.workload" . }}, name: {{ .name }}}
   updatePolicy: {updateMode: {{ quote $vpa.updateMode }}}
   resourcePolicy:
     containerPolicies:
@@ -70,7 +81,7 @@ apiVersion: autoscaling/v2
 kind: HorizontalPodAutoscaler
 metadata: {{- include "gastown.metadata" (merge (dict "namespace" true) .) | nindent 2 }}
 spec:
-  scaleTargetRef: {apiVersion: apps/v1, kind: Deployment, name: {{ .name }}}
+  scaleTargetRef: {apiVersion: apps/v1, kind: {{ include "gastown.workload" . }}, name: {{ .name }}}
   minReplicas: {{ int $hpa.minReplicas }}
   maxReplicas: {{ int $hpa.maxReplicas }}
   metrics: {{- toYaml $metrics | nindent 4 }}

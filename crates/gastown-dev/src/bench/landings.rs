@@ -49,7 +49,19 @@ struct Measured {
     /// Requests to the API server while they landed alone, by verb and resource.
     requests: BTreeMap<String, u64>,
     history: History,
+    taken: Taken,
     file: LargeFile,
+}
+
+/// How long the first landing takes of a rig with a long history that another process worked for before,
+/// in seconds.
+#[derive(Debug, Default, Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Taken {
+    /// The mirror was kept.
+    kept_seconds: f64,
+    /// It is fetched anew.
+    anew_seconds: f64,
 }
 
 /// What the gate of a rig with a long history fetches.
@@ -112,16 +124,29 @@ pub async fn run(args: &LandingsArgs) -> Result<Figures> {
     ];
     let refinery = Process::start(&plane, Controller::Refinery, &program, &flags).await?;
     let setup = Setup { plane: &plane, git: &git, refinery: &refinery, port };
-    let measured = setup
+    let (mut measured, with_history) = setup
         .measure(args)
         .await
         .with_context(|| format!("the end of refinery-ctl's log:\n{}", refinery.log(15)))?;
     refinery.end().await?;
+    println!("landings: the history is taken over, with its mirror and without");
+    let taken_over = async |branch: &str| {
+        let refinery = Process::start(&plane, Controller::Refinery, &program, &flags).await?;
+        let landed = with_history.land(branch).await;
+        let took = landed.with_context(|| refinery.log(15))?.as_secs_f64();
+        refinery.end().await?;
+        anyhow::Ok(took)
+    };
+    let [_, kept, anew] = repository::WORK;
+    measured.taken.kept_seconds = taken_over(kept).await?;
+    let mirrors = data.path().join("mirrors");
+    std::fs::remove_dir_all(&mirrors).with_context(|| format!("deleting {}", mirrors.display()))?;
+    measured.taken.anew_seconds = taken_over(anew).await?;
     Figures::new(table(&measured), &measured)
 }
 
 impl Setup<'_> {
-    async fn measure(&self, args: &LandingsArgs) -> Result<Measured> {
+    async fn measure(&self, args: &LandingsArgs) -> Result<(Measured, BenchRig)> {
         let (rigs, requests) = (usize::from(args.rigs), usize::from(args.requests));
         println!("landings: {requests} requests of each of {rigs} rigs");
         let all = try_join_all((0..rigs).map(|n| self.landing_rig(n, 2 * requests + 1))).await?;
@@ -145,7 +170,7 @@ impl Setup<'_> {
         let beside = land(&all, requests + 1..=2 * requests).await?;
         let history = self.history(&with_history, args.history_mib).await?;
         let file = self.large_file(args.file_mib).await?;
-        Ok(Measured {
+        let measured = Measured {
             rigs,
             landed: alone.len(),
             alone: Spread::of(alone),
@@ -156,8 +181,10 @@ impl Setup<'_> {
                 .map(|((resource, verb), count)| (format!("{verb} {resource}"), count))
                 .collect(),
             history,
+            taken: Taken::default(),
             file,
-        })
+        };
+        Ok((measured, with_history))
     }
 
     /// A rig with a repository of this name that `fill` fills.
@@ -300,6 +327,10 @@ fn table(m: &Measured) -> String {
             mebibytes(*tree_bytes),
             mebibytes(*shallow_bytes),
             mebibytes(*whole_bytes)
+        ),
+        format!(
+            "the first landing of that rig by another process: {:.1} s with the mirror kept, {:.1} s with all fetched anew",
+            m.taken.kept_seconds, m.taken.anew_seconds
         ),
         format!(
             "two versions of a file of {} MiB are merged: {} after {:.1} s; refinery-ctl has at most {:.1} MiB, its children {:.1} MiB",

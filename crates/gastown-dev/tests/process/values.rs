@@ -212,6 +212,49 @@ async fn an_autoscaler_has_the_replicas() {
 }
 
 #[tokio::test]
+async fn a_controller_whose_mirrors_are_kept_is_a_stateful_set() {
+    let set = [
+        "refinery.mirrors.persistence.enabled=true",
+        "refinery.mirrors.persistence.size=5Gi",
+        "refinery.mirrors.persistence.storageClassName=fast",
+        "refinery.mirrors.persistence.labels.tier=cache",
+        "refinery.mirrors.persistence.retention.whenScaled=Retain",
+        "refinery.autoscaling.enabled=true",
+        "refinery.verticalPodAutoscaler.enabled=true",
+    ];
+    let objects = render(&set).await;
+    let kinds = |kind| of_kind(&objects, kind).into_iter().map(name).collect::<Vec<_>>();
+    assert_eq!(kinds("StatefulSet"), ["refinery-ctl"]);
+    assert_eq!(kinds("Deployment").len(), 5);
+    let spec = &object(&objects, "StatefulSet", "refinery-ctl")["spec"];
+    let claims = json!([{
+        "metadata": {"name": "mirrors", "labels": {"tier": "cache"}},
+        "spec": {
+            "accessModes": ["ReadWriteOnce"],
+            "storageClassName": "fast",
+            "resources": {"requests": {"storage": "5Gi"}},
+        },
+    }]);
+    assert_eq!(spec["volumeClaimTemplates"], claims);
+    let retention = json!({"whenDeleted": "Delete", "whenScaled": "Retain"});
+    assert_eq!(spec["persistentVolumeClaimRetentionPolicy"], retention);
+    assert_eq!(spec["podManagementPolicy"], "Parallel");
+    assert!(spec.get("strategy").is_none() && spec.get("replicas").is_none());
+    let pod = &spec["template"]["spec"];
+    let named = |list: &Value| {
+        let names = list.as_array().unwrap().iter().map(|v| v["name"].as_str().unwrap().to_owned());
+        names.collect::<BTreeSet<_>>()
+    };
+    assert!(named(&pod["containers"][0]["volumeMounts"]).contains("mirrors"));
+    assert!(!named(&pod["volumes"]).contains("mirrors"), "the claim is the volume");
+    for kind in ["HorizontalPodAutoscaler", "VerticalPodAutoscaler"] {
+        let spec = &object(&objects, kind, "refinery-ctl")["spec"];
+        let target = spec.get("scaleTargetRef").unwrap_or(&spec["targetRef"]);
+        assert_eq!(target["kind"], "StatefulSet", "{kind}");
+    }
+}
+
+#[tokio::test]
 async fn a_budget_is_there_when_it_is_wanted() {
     let rows: [(&[&str], Option<Value>); 6] = [
         (&[], None),

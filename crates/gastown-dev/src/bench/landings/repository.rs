@@ -43,8 +43,11 @@ fn commit(pipe: &mut dyn Write, branch: &str, from: Option<&str>, message: &str)
     from.map_or(Ok(()), |from| writeln!(pipe, "from {from}"))
 }
 
-/// A file of random bytes in [`VERSIONS`] versions on `main`, `mebibytes` together; and a branch
-/// `work` that adds a small file.
+/// The branches of a repository with a long history.
+pub const WORK: [&str; 3] = ["work", "kept", "anew"];
+
+/// A file of random bytes in [`VERSIONS`] versions on `main`, `mebibytes` together; and the branches
+/// [`WORK`] that each add a small file.
 pub fn with_history(repository: &Path, mebibytes: u32) -> Result<()> {
     let words = u64::from(mebibytes) * (1 << 17) / u64::from(VERSIONS);
     import(repository, |pipe| {
@@ -57,8 +60,11 @@ pub fn with_history(repository: &Path, mebibytes: u32) -> Result<()> {
             }
             writeln!(pipe)?;
         }
-        commit(pipe, "work", Some("refs/heads/main"), "a small file")?;
-        writeln!(pipe, "M 100644 inline small\ndata 2\n1\n")
+        for branch in WORK {
+            commit(pipe, branch, Some("refs/heads/main"), "a small file")?;
+            writeln!(pipe, "M 100644 inline small-{branch}\ndata 2\n1\n")?;
+        }
+        Ok(())
     })
 }
 
