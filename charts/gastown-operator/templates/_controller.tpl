@@ -6,6 +6,7 @@ All objects of one controller. Takes a dict:
   ports   ports beside the admin server's, by name (dict)
   server  whether it serves TLS: mounts the key, not only the CA
   client  whether it calls other controllers: mounts the CA and a token
+  files   folders with the keys of a ConfigMap: {path, configMap} by name of the volume (dict)
   dirs    directories that it writes to, by name of the volume (dict): path, and memory with sizeLimit, or
           sizeLimit, or persistence, with which each replica has a volume that it keeps
 */}}
@@ -202,7 +203,11 @@ spec:
             {{- end }}
             {{- end }}
             {{- range .env }}
+            {{- if .valueFrom }}
+            - {name: {{ .name }}, valueFrom: {{ toJson .valueFrom }}}
+            {{- else }}
             - {name: {{ .name }}, value: {{ quote .value }}}
+            {{- end }}
             {{- end }}
             {{- with $v.extraEnv }}
             {{- toYaml . | nindent 12 }}
@@ -234,7 +239,7 @@ spec:
           {{- $context := dict "allowPrivilegeEscalation" false "readOnlyRootFilesystem" true "capabilities" (dict "drop" (list "ALL")) }}
           securityContext: {{- mustMergeOverwrite $context ($v.containerSecurityContext | default dict) | toYaml | nindent 12 }}
           {{- $telemetryCa := and $root.Values.telemetry.otlpEndpoint $root.Values.telemetry.caConfigMap }}
-          {{- if or .server .client .dirs $v.extraVolumeMounts $telemetryCa }}
+          {{- if or .server .client .files .dirs $v.extraVolumeMounts $telemetryCa }}
           volumeMounts:
             {{- if $telemetryCa }}
             - {name: telemetry, mountPath: /var/run/gastown/telemetry, readOnly: true}
@@ -245,6 +250,9 @@ spec:
             {{- if .client }}
             - {name: token, mountPath: /var/run/gastown/token, readOnly: true}
             {{- end }}
+            {{- range $volume, $folder := .files }}
+            - {name: {{ $volume }}, mountPath: {{ $folder.path }}, readOnly: true}
+            {{- end }}
             {{- range $volume, $dir := .dirs }}
             - {name: {{ $volume }}, mountPath: {{ $dir.path }}}
             {{- end }}
@@ -252,7 +260,7 @@ spec:
             {{- toYaml . | nindent 12 }}
             {{- end }}
           {{- end }}
-      {{- if or .server .client .dirs $v.extraVolumes $telemetryCa }}
+      {{- if or .server .client .files .dirs $v.extraVolumes $telemetryCa }}
       volumes:
         {{- if $telemetryCa }}
         # The controller starts without it: what telemetry lacks is a warning.
@@ -273,6 +281,10 @@ spec:
           projected:
             sources:
               - serviceAccountToken: {audience: gastown, expirationSeconds: 3600, path: token}
+        {{- end }}
+        {{- range $volume, $folder := .files }}
+        - name: {{ $volume }}
+          configMap: {name: {{ $folder.configMap }}}
         {{- end }}
         {{- range $volume, $dir := .dirs }}
         {{- if hasKey $kept $volume }}

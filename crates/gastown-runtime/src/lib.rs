@@ -16,6 +16,7 @@ pub mod events;
 pub mod forward;
 pub mod grpc;
 pub mod https;
+pub mod image;
 pub mod index;
 mod jitter;
 pub mod lease;

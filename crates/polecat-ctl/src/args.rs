@@ -1,6 +1,10 @@
 //! The flags, and what they mean.
 
+use std::path::PathBuf;
+
+use anyhow::Result;
 use gastown_core::polecat::Margins;
+use gastown_runtime::image::Image;
 use gastown_runtime::proxy::ProxyArgs;
 
 use crate::pod::{AgentNetworkArgs, PodDefaults, RoomArgs};
@@ -11,6 +15,9 @@ pub struct PolecatArgs {
     /// Image of agents, git-init and git-sync
     #[arg(long, env = "GASTOWN_AGENT_IMAGE")]
     pub agent_image: String,
+    /// A file that names that image in its place, and may name another one later
+    #[arg(long, env = "GASTOWN_AGENT_IMAGE_FILE")]
+    pub agent_image_file: Option<PathBuf>,
     /// Image of git-init and git-sync, if it is another one
     #[arg(long, env = "GASTOWN_GIT_IMAGE")]
     pub git_image: Option<String>,
@@ -57,6 +64,8 @@ pub struct PolecatArgs {
 pub(crate) struct Settings {
     /// What pods are made of where their Polecat does not decide it.
     pub pods: PodDefaults,
+    /// The images of pods.
+    pub images: Images,
     /// The network policies of pods.
     pub network: AgentNetworkArgs,
     /// The URL of refinery-ctl.
@@ -69,11 +78,32 @@ pub(crate) struct Settings {
     pub margins: Margins,
 }
 
+/// The images of pods where their Polecat names none.
+#[derive(Clone, Debug)]
+pub(crate) struct Images {
+    image: Image,
+    git: Option<String>,
+    claude: Option<String>,
+}
+
+impl Images {
+    /// The image of `git-init` and `git-sync` now.
+    pub(crate) fn git(&self) -> String {
+        self.git.clone().unwrap_or_else(|| self.image.now())
+    }
+
+    /// The image of agents now.
+    pub(crate) fn agent(&self) -> String {
+        self.claude.clone().unwrap_or_else(|| self.image.now())
+    }
+}
+
 impl PolecatArgs {
     /// The settings of an installation in `namespace`.
-    pub(crate) fn settings(self, namespace: &str) -> Settings {
+    pub(crate) fn settings(self, namespace: &str) -> Result<Settings> {
         let Self {
             agent_image,
+            agent_image_file,
             git_image,
             claude_image,
             agent_pull_policy,
@@ -89,16 +119,22 @@ impl PolecatArgs {
         } = self;
         let set = |value: Option<String>| value.filter(|text| !text.is_empty());
         let service = |name: &str| format!("https://{name}.{namespace}.svc:9443");
-        Settings {
+        let images = Images {
+            image: Image::new(agent_image, agent_image_file)?,
+            git: set(git_image),
+            claude: set(claude_image),
+        };
+        Ok(Settings {
             pods: PodDefaults {
-                git_image: set(git_image).unwrap_or_else(|| agent_image.clone()),
-                agent_image: set(claude_image).unwrap_or(agent_image),
+                git_image: images.git(),
+                agent_image: images.agent(),
                 pull_policy: set(agent_pull_policy),
                 fixed_ids: !platform_ids,
                 witness: None,
                 proxy,
                 room,
             },
+            images,
             network,
             refinery: set(refinery_endpoint).unwrap_or_else(|| service("refinery-ctl")),
             beadstore: set(beadstore_endpoint).unwrap_or_else(|| service("beadstore-ctl")),
@@ -107,6 +143,6 @@ impl PolecatArgs {
                 deadline_seconds: i64::from(deadline_margin_seconds),
                 drain_seconds: i64::from(drain_margin_seconds),
             },
-        }
+        })
     }
 }

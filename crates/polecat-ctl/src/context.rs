@@ -21,7 +21,7 @@ use kube::runtime::reflector::{ObjectRef, Store};
 use parking_lot::Mutex;
 
 use crate::admission::Admission;
-use crate::args::{PolecatArgs, Settings};
+use crate::args::{Images, PolecatArgs, Settings};
 use crate::busy::BusyServices;
 use crate::pod::{AgentNetworkArgs, PodDefaults, Witness, owner_uid};
 use crate::service::Services;
@@ -138,6 +138,8 @@ pub(crate) struct Context {
     pub network: AgentNetworkArgs,
     /// What pods are made of where their Polecat does not decide it.
     pod_defaults: PodDefaults,
+    /// The images of pods.
+    images: Images,
     /// The URL of witness-ctl, if there is one.
     witness: Option<String>,
 }
@@ -148,11 +150,12 @@ impl Context {
         args: PolecatArgs,
         stores: Watched,
         shared: Shared,
-    ) -> Self {
-        let settings = args.settings(&runtime.args.namespace);
+    ) -> anyhow::Result<Self> {
+        let settings = args.settings(&runtime.args.namespace)?;
         let services = Services::new(runtime, &settings);
-        let Settings { pods, network, witness, margins, refinery: _, beadstore: _ } = settings;
-        Self {
+        let Settings { pods, images, network, witness, margins, refinery: _, beadstore: _ } =
+            settings;
+        Ok(Self {
             runtime: runtime.clone(),
             stores,
             shared,
@@ -162,8 +165,9 @@ impl Context {
             margins,
             network,
             pod_defaults: pods,
+            images,
             witness,
-        }
+        })
     }
 
     /// The Polecat as it is now, by the cache or this process's newest write; none when it is gone.
@@ -273,8 +277,8 @@ impl Context {
     }
 
     /// The image of agents whose Polecat names none.
-    pub(crate) fn agent_image(&self) -> &str {
-        &self.pod_defaults.agent_image
+    pub(crate) fn agent_image(&self) -> String {
+        self.images.agent()
     }
 
     /// What a pod is made of now. A certificate of witness-ctl that cannot be read delays no pod:
@@ -288,6 +292,7 @@ impl Context {
                 None
             }
         });
-        PodDefaults { witness, ..self.pod_defaults.clone() }
+        let (git_image, agent_image) = (self.images.git(), self.images.agent());
+        PodDefaults { git_image, agent_image, witness, ..self.pod_defaults.clone() }
     }
 }

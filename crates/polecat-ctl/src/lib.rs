@@ -44,7 +44,7 @@ pub use crate::pod::{AgentNetworkArgs, RoomArgs};
 pub async fn start(runtime: Runtime, args: PolecatArgs) -> anyhow::Result<()> {
     definitions::check(&runtime, rbac::Controller::Polecat);
     let (stores, shared, queues) = watches::start(&runtime);
-    let ctx = Arc::new(Context::new(&runtime, args, stores, shared));
+    let ctx = Arc::new(Context::new(&runtime, args, stores, shared)?);
     let polecats = Controller {
         name: "polecat",
         store: ctx.stores.polecats.clone(),

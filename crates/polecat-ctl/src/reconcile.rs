@@ -45,7 +45,7 @@ pub(crate) async fn reconcile(polecat: Arc<Polecat>, ctx: Arc<Context>) -> Resul
         }
         if plan.actions.is_empty() {
             ctx.actions_succeeded(&s.uid);
-            let status = report::status(&polecat, &s, &plan.status, ctx.agent_image(), now); // pure
+            let status = report::status(&polecat, &s, &plan.status, &ctx.agent_image(), now); // pure
             let later = report::publish(&ctx, &polecat, &status, &plan.status).await?; // client
             ctx.shared.lives.export(&s.uid, now, || polecat::spans(&s));
             return Ok(requeue(&s, &plan, &admission, later, now)); // pure
@@ -136,7 +136,7 @@ async fn failed(
     let lasting = matches!(error.class(), Class::Forbidden | Class::InvalidSpec);
     if lasting || (tries > 1 && error.class() != Class::Conflict) {
         let draft = plan.status.failed(&error.sentence());
-        let status = report::status(polecat, s, &draft, ctx.agent_image(), now); // pure
+        let status = report::status(polecat, s, &draft, &ctx.agent_image(), now); // pure
         report::publish(ctx, polecat, &status, &draft).await?; // client
     }
     Err(error)

@@ -12,6 +12,9 @@ pub struct RefineryArgs {
     /// Image that fetches candidates; gates run in it too when their Refinery names no image
     #[arg(long, env = "GASTOWN_AGENT_IMAGE")]
     pub agent_image: String,
+    /// A file that names that image in its place, and may name another one later
+    #[arg(long, env = "GASTOWN_AGENT_IMAGE_FILE")]
+    pub agent_image_file: Option<PathBuf>,
     /// When nodes pull the agent image: Always, IfNotPresent or Never
     #[arg(long, env = "GASTOWN_AGENT_PULL_POLICY", default_value = "IfNotPresent")]
     pub agent_pull_policy: String,

@@ -10,6 +10,7 @@ use gastown_api::names::condition;
 use gastown_api::{GateRun, MergeRequest, Polecat, Refinery, Rig};
 use gastown_escalations::Escalations;
 use gastown_git::{Git, Mirror};
+use gastown_runtime::image::Image;
 use gastown_runtime::own_writes::OwnWrites;
 use gastown_runtime::pace::Pace;
 use gastown_runtime::places::Places;
@@ -58,6 +59,8 @@ pub(crate) struct Stores {
 pub(crate) struct Context {
     pub runtime: Runtime,
     pub gates: GateSettings,
+    /// The image that those are with, now.
+    pub agent_image: Image,
     /// What building a candidate may use.
     pub build_limits: Limits,
     /// The folder for mirrors.
@@ -85,6 +88,11 @@ pub(crate) struct Context {
 }
 
 impl Context {
+    /// The settings of gates as they are now.
+    pub(crate) fn gates(&self) -> GateSettings {
+        GateSettings { image: self.agent_image.now(), ..self.gates.clone() }
+    }
+
     pub(crate) fn mirror(&self, url: &GitUrl) -> Mirror {
         Mirror::at(self.git.clone(), &self.data_dir.join("mirrors"), url)
     }

@@ -103,6 +103,7 @@ fn controller(requests: Vec<MergeRequest>) -> Context {
     };
     let own = RefineryArgs {
         agent_image: "agent".into(),
+        agent_image_file: None,
         agent_pull_policy: "IfNotPresent".into(),
         git_endpoint: "https://localhost:1".into(),
         git_addr: "127.0.0.1:0".parse().unwrap(),
@@ -141,6 +142,7 @@ async fn a_pass_over_ten_thousand_landed_requests_writes_and_decides_nothing_abo
         url: "https://host/web.git".parse().unwrap(),
         target: "main".parse().unwrap(),
         committing: gastown_git::Committing::default(),
+        gates: ctx.gates(),
     };
     let mut train = Train::default();
     let mut fastest = Duration::MAX;

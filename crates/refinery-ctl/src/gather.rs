@@ -29,7 +29,7 @@ pub(crate) fn snapshot(pass: &Pass<'_>, train: &mut Train) -> Snapshot {
     Snapshot {
         now,
         target: train.target(),
-        gate: gate::gate_id(&pass.refinery, &pass.ctx.gates),
+        gate: gate::gate_id(&pass.refinery, &pass.gates),
         gates_may_start: train.gates_held.is_none(),
         delete_branches: pass.refinery.spec.delete_merged_branches,
         requests: train.entries.iter().map(|(id, e)| request(pass, id, e)).collect(),

@@ -38,6 +38,7 @@ use gastown_escalations::Escalations;
 use gastown_git::Git;
 use gastown_runtime::controller::Controller;
 use gastown_runtime::forward::Forward;
+use gastown_runtime::image::Image;
 use gastown_runtime::pace::Pace;
 use gastown_runtime::places::Places;
 use gastown_runtime::telemetry::Lives;
@@ -129,6 +130,7 @@ fn context(
 ) -> anyhow::Result<Context> {
     let RefineryArgs {
         agent_image,
+        agent_image_file,
         agent_pull_policy,
         git_endpoint,
         // The caller listens there already.
@@ -148,6 +150,7 @@ fn context(
         Some(program) => program,
         None => std::env::current_exe().context("finding this program, which builds candidates")?,
     };
+    let agent_image = Image::new(agent_image, agent_image_file)?;
     Ok(Context {
         build_limits: Limits {
             program,
@@ -155,7 +158,7 @@ fn context(
             time: Duration::from_secs(build_seconds),
         },
         gates: GateSettings {
-            image: agent_image,
+            image: agent_image.now(),
             pull_policy: agent_pull_policy,
             git_endpoint,
             seconds: gate_seconds,
@@ -164,6 +167,7 @@ fn context(
             network,
             release: runtime.args.namespace.clone(),
         },
+        agent_image,
         data_dir,
         git: Git::from_env().with_memory(git_memory_mib << 20),
         remotes: Places::new(REQUESTS_PER_HOST),

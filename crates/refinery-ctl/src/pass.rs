@@ -10,6 +10,7 @@ use k8s_openapi::api::batch::v1::Job;
 use kube::runtime::reflector::ObjectRef;
 use kube::{Api, Client, ResourceExt as _};
 
+use crate::args::GateSettings;
 use crate::candidates::ServedCandidate;
 use crate::context::Context;
 use crate::gate::OwnRun;
@@ -23,6 +24,8 @@ pub(crate) struct Pass<'a> {
     pub url: GitUrl,
     pub target: BranchName,
     pub committing: Committing,
+    /// The settings of its gates: the same ones from its beginning to its end.
+    pub gates: GateSettings,
 }
 
 impl Pass<'_> {

@@ -39,7 +39,8 @@ pub(crate) async fn reconcile(refinery: Arc<Refinery>, ctx: Arc<Context>) -> Res
             Ok(later.map_or_else(resync, Action::requeue))
         }
         Role::Active(ValidRefinery { rig, url, target, committing }) => {
-            let pass = Pass { ctx: &ctx, refinery, rig, url, target, committing };
+            let gates = ctx.gates();
+            let pass = Pass { ctx: &ctx, refinery, rig, url, target, committing, gates };
             run(&pass).await
         }
     }

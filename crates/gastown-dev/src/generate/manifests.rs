@@ -69,7 +69,7 @@ fn file_of(kind: &str) -> Result<&'static str> {
         "ServiceAccount" | "ClusterRole" | "ClusterRoleBinding" | "Role" | "RoleBinding" => {
             "rbac.yaml"
         }
-        "Deployment" | "Service" => "controllers.yaml",
+        "ConfigMap" | "Deployment" | "Service" => "controllers.yaml",
         "NetworkPolicy" => "network.yaml",
         "ValidatingAdmissionPolicy" | "ValidatingAdmissionPolicyBinding" => "admission.yaml",
         other => bail!("no file of deploy/kustomize is for {other}, which the chart renders"),

@@ -216,6 +216,11 @@ async fn each_controller_has_its_own_image_replicas_and_place() {
     }
 }
 
+/// The image of agents, as polecat-ctl and refinery-ctl read it.
+fn agent_image(objects: &[Value]) -> &str {
+    object(objects, "ConfigMap", "gastown-agent")["data"]["image"].as_str().unwrap()
+}
+
 #[tokio::test]
 async fn controllers_get_the_addresses_of_the_others_and_the_agents_image() {
     let objects = render(&[
@@ -229,11 +234,16 @@ async fn controllers_get_the_addresses_of_the_others_and_the_agents_image() {
         "telemetry.metrics=true",
     ])
     .await;
+    assert_eq!(agent_image(&objects), "ghcr.io/gastown-operator/polecat-agent:a1");
     for controller in ["polecat-ctl", "refinery-ctl"] {
-        assert_eq!(
-            env(&objects, controller, "GASTOWN_AGENT_IMAGE").as_deref(),
-            Some("ghcr.io/gastown-operator/polecat-agent:a1")
-        );
+        let container = container(&objects, controller);
+        let variables = container["env"].as_array().unwrap();
+        let image = variables.iter().find(|v| v["name"] == "GASTOWN_AGENT_IMAGE").unwrap();
+        assert_eq!(image["valueFrom"]["configMapKeyRef"]["name"], "gastown-agent", "for 0.1.0");
+        let file = env(&objects, controller, "GASTOWN_AGENT_IMAGE_FILE").unwrap();
+        let mounts = container["volumeMounts"].as_array().unwrap();
+        let folder = mounts.iter().find(|mount| mount["name"] == "agent").unwrap();
+        assert_eq!(file, format!("{}/image", folder["mountPath"].as_str().unwrap()));
         assert_eq!(
             env(&objects, controller, "GASTOWN_AGENT_PULL_POLICY").as_deref(),
             Some("Never")

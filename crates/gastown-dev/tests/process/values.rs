@@ -7,7 +7,7 @@ use gastown_api::names::annotation;
 use gastown_api::rbac::Controller;
 use serde_json::{Value, json};
 
-use crate::{NAMESPACE, env, helm, name, object, of_kind, render};
+use crate::{NAMESPACE, agent_image, env, helm, name, object, of_kind, render};
 
 const POD: &str = "/spec/template/spec";
 const CONTAINER: &str = "/spec/template/spec/containers/0";
@@ -351,8 +351,8 @@ async fn a_change_restarts_those_controllers_alone_that_it_is_about() {
             &["common.podLabels.a=b", "rig.podLabels=null"],
             &["beadstore-ctl", "convoy-ctl", "polecat-ctl", "refinery-ctl", "witness-ctl"],
         ),
-        // Both hand it to the pods that they create.
-        (&["agent.image.tag=v2"], &["polecat-ctl", "refinery-ctl"]),
+        // They read it from a file.
+        (&["agent.image.tag=v2"], &[]),
         (
             &["polecat.serviceAccount.name=a"],
             &["beadstore-ctl", "polecat-ctl", "refinery-ctl", "witness-ctl"],
@@ -527,7 +527,7 @@ async fn the_chart_lists_its_images_and_kinds() {
     let images = deployments.iter().filter_map(image);
     let mut images: BTreeSet<String> =
         images.map(|image| image.as_str().unwrap().to_owned()).collect();
-    images.extend(env(&objects, "polecat-ctl", "GASTOWN_AGENT_IMAGE"));
+    images.insert(agent_image(&objects).to_owned());
     assert_eq!(listed("images", "image"), images);
     let crds = gastown_api::crds();
     let kinds: BTreeSet<String> = crds.iter().map(|crd| crd.spec.names.kind.clone()).collect();

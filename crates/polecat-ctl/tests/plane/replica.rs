@@ -97,6 +97,7 @@ impl Replica {
         let endpoint = || Some(format!("https://localhost:{}", settings.port));
         let own = polecat_ctl::PolecatArgs {
             agent_image: IMAGE.into(),
+            agent_image_file: None,
             git_image: None,
             claude_image: None,
             agent_pull_policy: None,

@@ -78,7 +78,7 @@ pub(super) async fn ensure_run(
     let ca = std::fs::read_to_string(pass.ctx.runtime.args.tls_dir.join("ca.crt"))
         .map_err(|e| Error::Internal(format!("reading the CA certificate: {e}")))?;
     let parent = trace::place(e.object()).gate(&run.name_any()).to_string();
-    let job = gate::job(&pass.refinery, &pass.ctx.gates, &run, &ca, &parent)
+    let job = gate::job(&pass.refinery, &pass.gates, &run, &ca, &parent)
         .map_err(|e| Error::Internal(format!("building the Job of a gate: {e}")))?;
     let job = create_job(pass, &job, &run).await?;
     if let Some(uid) = job.uid() {
@@ -261,7 +261,7 @@ async fn failure_evidence(pass: &Pass<'_>, pod: Option<&Pod>) -> String {
     let message = terminated.as_ref().and_then(|t| t.message.clone()).unwrap_or_default();
     let late = pod.status.as_ref().and_then(|s| s.reason.as_deref()) == Some("DeadlineExceeded");
     let last = match (&terminated, late) {
-        (_, true) => format!("The gate took longer than {} s.", pass.ctx.gates.seconds),
+        (_, true) => format!("The gate took longer than {} s.", pass.gates.seconds),
         (Some(t), false) => format!("The gate ended with exit code {}.", t.exit_code),
         (None, false) => String::new(),
     };

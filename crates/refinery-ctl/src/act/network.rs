@@ -26,7 +26,7 @@ pub(crate) async fn ensure_policy(pass: &Pass<'_>, train: &mut Train) {
     let key = ObjectRef::new(&name).within(&refinery.namespace().unwrap_or_default());
     let present = pass.ctx.stores.policies.get(&key);
     let present = present.filter(|policy| ours::controls(refinery, policy.as_ref()));
-    let wanted = gate::policy(refinery, &pass.ctx.gates); // pure
+    let wanted = gate::policy(refinery, &pass.gates); // pure
     let written =
         network::ensure(pass.client(), manager::REFINERY, present.as_deref(), wanted.as_ref());
     train.gates_held = written.await.err().map(|source| {

@@ -91,6 +91,7 @@ impl Controller {
 pub fn own_args(data_dir: &Path, git_port: u16) -> RefineryArgs {
     RefineryArgs {
         agent_image: "agent:test".into(),
+        agent_image_file: None,
         agent_pull_policy: "IfNotPresent".into(),
         git_endpoint: format!("https://localhost:{git_port}"),
         git_addr: ([127, 0, 0, 1], 0).into(),
