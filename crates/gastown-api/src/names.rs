@@ -56,6 +56,8 @@ pub mod label {
     pub const CLAIM: &str = "gastown.io/claim";
     /// The controller whose replicas a Lease is of: they watch theirs by this label.
     pub const REPLICAS_OF: &str = "gastown.io/replicas-of";
+    /// `"true"` on a Rig that `helm test` created: those of checks that were killed are deleted by it.
+    pub const INSTALL_CHECK: &str = "gastown.io/install-check";
     /// The Rig that created a Witness or a Refinery.
     pub const RIG_OWNER: &str = "gastown.io/rig-owner";
     /// The uid of the Refinery that a gate is of: its network policy selects pods by this label.
