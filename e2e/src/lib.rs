@@ -3,4 +3,5 @@
 pub mod environment;
 pub mod polecats;
 pub mod refs;
+pub mod replicas;
 pub mod scenarios;

@@ -6,13 +6,20 @@ use anyhow::Result;
 
 use crate::environment::Environment;
 
-/// Those scenarios whose names hold one of the program's arguments; all without arguments. Under
-/// `CI=true` none is an error.
-pub fn chosen(all: &[&'static str]) -> Result<Vec<&'static str>> {
+/// Those scenarios whose names hold one of the program's arguments. Without arguments all but the last
+/// `by_hand`, which take long. Under `CI=true` none is an error.
+pub fn chosen(all: &[&'static str], by_hand: usize) -> Result<Vec<&'static str>> {
     let filters = filters(std::env::args().skip(1));
-    let is_meant =
-        |name: &&str| filters.is_empty() || filters.iter().any(|f| name.contains(f.as_str()));
-    let chosen: Vec<&str> = all.iter().copied().filter(is_meant).collect();
+    let usual = all.len().saturating_sub(by_hand);
+    let is_meant = |(n, name): &(usize, &str)| {
+        if filters.is_empty() {
+            *n < usual
+        } else {
+            filters.iter().any(|f| name.contains(f.as_str()))
+        }
+    };
+    let chosen = all.iter().copied().enumerate().filter(is_meant).map(|(_, name)| name);
+    let chosen: Vec<&str> = chosen.collect();
     if chosen.is_empty() {
         println!("no scenario's name holds any of: {}", filters.join(", "));
         anyhow::ensure!(!gastown_fakes::is_ci(), "under CI=true a filter must match a scenario");

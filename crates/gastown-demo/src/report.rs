@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, bail, ensure};
 use gastown_api::MergeRequest;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use kube::ResourceExt;
@@ -194,6 +194,28 @@ impl Report {
         if self.tree_as_planned == Some(false) {
             bail!("everything landed, but the tree is {} and not the plan's", self.target.tree);
         }
+        Ok(())
+    }
+
+    /// Checks also that it is as planned: each change landed with as many attempts and reworks as the plan
+    /// has, a person is asked for the hopeless ones alone, and the tree is the planned one.
+    pub fn check_plan(&self, plan: &Plan) -> Result<()> {
+        self.check()?;
+        let expected = |change: &Change| {
+            let tries = change.tries.len();
+            (change.bead.clone(), tries + usize::from(change.mute_first), tries - 1)
+        };
+        let planned: Vec<_> = plan.changes.iter().map(expected).collect();
+        let found = self
+            .changes
+            .iter()
+            .map(|c| (c.bead.clone(), usize::try_from(c.attempts).unwrap_or_default(), c.reworks));
+        let found: Vec<_> = found.collect();
+        ensure!(found == planned, "beads, attempts, reworks: {found:#?} instead of {planned:#?}");
+        let hopeless = plan.hopeless.iter().map(|h| h.bead.as_str());
+        let escalated = self.escalations.iter().map(|e| e.bead.as_str());
+        ensure!(escalated.eq(hopeless), "escalations: {:#?}", self.escalations);
+        ensure!(self.tree_as_planned != Some(false), "the landed tree is {}", self.target.tree);
         Ok(())
     }
 

@@ -68,10 +68,8 @@ async fn delete_left(rigs: &Api<Rig>, own: &Rig) -> Result<()> {
     let all = rigs.list(&params).await.context("listing the Rigs of earlier checks")?;
     for rig in all.items.iter().filter(|rig| is_left(rig, own)) {
         let name = rig.name_any();
-        let gone = DeleteParams::default().preconditions(Preconditions {
-            uid: rig.uid(),
-            resource_version: None,
-        });
+        let gone = DeleteParams::default()
+            .preconditions(Preconditions { uid: rig.uid(), resource_version: None });
         match rigs.delete(&name, &gone).await {
             Err(kube::Error::Api(status)) if matches!(status.code, 404 | 409) => {}
             deleted => {

@@ -1,7 +1,8 @@
 //! Scenarios on a real cluster: kubelet, chart, images, the real agent. They share one cluster and run
 //! in this order.
 //!
-//! Arguments choose the scenarios whose names hold one of them.
+//! Arguments choose the scenarios whose names hold one of them; the last one is played only when it is
+//! chosen.
 
 mod cluster;
 mod demo;
@@ -18,7 +19,9 @@ use anyhow::Result;
 use e2e::environment::Environment;
 use e2e::scenarios;
 
-const SCENARIOS: [&str; 11] = [
+/// How many are played only when they are chosen.
+const BY_HAND: usize = 1;
+const SCENARIOS: [&str; 12] = [
     "the_cluster_answers_as_any_other",
     "the_default_demo_lands_all_one_after_a_rework_with_its_evidence",
     "all_changes_of_a_real_repository_land_while_controllers_are_killed",
@@ -30,11 +33,12 @@ const SCENARIOS: [&str; 11] = [
     "work_lands_with_submodules_and_large_files_beside_a_mesh_and_under_a_quota",
     "an_agent_and_a_gate_reach_nothing_but_what_they_need",
     "a_crowd_has_no_more_requests_a_life_than_before",
+    "all_changes_of_a_real_repository_land_while_pods_of_three_replicas_are_deleted_at_random",
 ];
 
 #[tokio::main]
 async fn main() -> Result<()> {
-    let chosen = scenarios::chosen(&SCENARIOS)?;
+    let chosen = scenarios::chosen(&SCENARIOS, BY_HAND)?;
     if chosen.is_empty() {
         return Ok(());
     }
@@ -53,6 +57,7 @@ async fn play(env: &Environment, name: &str) -> Result<()> {
         Some(7) => remote::work_waits(env).await,
         Some(8) => surroundings::work_lands(env).await,
         Some(9) => network::attacks_reach_nothing(env).await,
-        _ => fleet::costs_no_more().await,
+        Some(10) => fleet::costs_no_more().await,
+        _ => Box::pin(replicas::deleted_at_random(env)).await,
     }
 }

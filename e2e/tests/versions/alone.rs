@@ -6,7 +6,7 @@ use anyhow::{Context, Result, ensure};
 use e2e::environment::{Environment, text};
 use gastown_api::rbac::Controller;
 use gastown_api::{MergePhase, MergeRequest, Polecat};
-use gastown_demo::{Change, Plan, Report, Settings, clear, run};
+use gastown_demo::{Plan, Settings, clear, run};
 use gastown_fakes::outside_data;
 use kube::Api;
 use kube::api::ListParams;
@@ -56,7 +56,7 @@ async fn land(
     let replacing = replace_each(env, settings, plan.changes.len(), usual, other);
     let ((scenario, report), ()) = tokio::try_join!(playing, replacing)?;
     println!("{}", report.table());
-    check(&report, plan)?;
+    report.check_plan(plan)?;
     drop(scenario);
     clear(&env.client, settings).await
 }
@@ -106,27 +106,4 @@ async fn landed(env: &Environment, settings: &Settings) -> Result<usize> {
     let is_landed =
         |r: &&MergeRequest| r.status.as_ref().and_then(|s| s.phase) == Some(MergePhase::Landed);
     Ok(list.iter().filter(is_landed).count())
-}
-
-/// Everything landed, with as many attempts as the plan has, and a person is asked for nothing else.
-fn check(report: &Report, plan: &Plan) -> Result<()> {
-    report.check()?;
-    let planned: Vec<_> = plan.changes.iter().map(expected).collect();
-    let found: Vec<_> = report
-        .changes
-        .iter()
-        .map(|c| (c.bead.clone(), usize::try_from(c.attempts).unwrap_or_default(), c.reworks))
-        .collect();
-    ensure!(found == planned, "beads, attempts, reworks: {found:#?} instead of {planned:#?}");
-    let hopeless = plan.hopeless.iter().map(|h| h.bead.as_str());
-    let escalated = report.escalations.iter().map(|e| e.bead.as_str());
-    ensure!(escalated.eq(hopeless), "escalations: {:#?}", report.escalations);
-    ensure!(report.tree_as_planned != Some(false), "the landed tree is {}", report.target.tree);
-    Ok(())
-}
-
-/// The bead of a change, its attempts, and how often it is sent back.
-fn expected(change: &Change) -> (String, usize, usize) {
-    let tries = change.tries.len();
-    (change.bead.clone(), tries + usize::from(change.mute_first), tries - 1)
 }

@@ -20,7 +20,7 @@ const SCENARIOS: [&str; 3] = [
 
 #[tokio::main]
 async fn main() -> Result<()> {
-    let chosen = scenarios::chosen(&SCENARIOS)?;
+    let chosen = scenarios::chosen(&SCENARIOS, 0)?;
     if chosen.is_empty() {
         return Ok(());
     }
