@@ -215,7 +215,6 @@ impl Report {
         let hopeless = plan.hopeless.iter().map(|h| h.bead.as_str());
         let escalated = self.escalations.iter().map(|e| e.bead.as_str());
         ensure!(escalated.eq(hopeless), "escalations: {:#?}", self.escalations);
-        ensure!(self.tree_as_planned != Some(false), "the landed tree is {}", self.target.tree);
         Ok(())
     }
 
