@@ -14,7 +14,6 @@ use gastown_runtime::pace::Pace;
 use gastown_runtime::telemetry::Lives;
 use gastown_runtime::watch::Trigger;
 use k8s_openapi::api::coordination::v1::Lease;
-use k8s_openapi::api::core::v1::Pod;
 use k8s_openapi::api::networking::v1::NetworkPolicy;
 use kube::ResourceExt as _;
 use kube::runtime::reflector::{ObjectRef, Store};
@@ -23,7 +22,7 @@ use parking_lot::Mutex;
 use crate::admission::Admission;
 use crate::args::{Images, PolecatArgs, Settings};
 use crate::busy::BusyServices;
-use crate::pod::{AgentNetworkArgs, PodDefaults, Witness, owner_uid};
+use crate::pod::{AgentNetworkArgs, AgentPod, PodDefaults, Witness, owner_uid};
 use crate::service::Services;
 use crate::sightings::Sightings;
 use crate::task_hashes::TaskHashes;
@@ -39,7 +38,7 @@ pub(crate) struct Watched {
     /// Without their status.
     pub refineries: Store<Refinery>,
     /// Agents' pods.
-    pub pods: Store<Pod>,
+    pub pods: Store<AgentPod>,
     pub bead_stores: Store<BeadStore>,
     /// Claims on beads.
     pub claims: Store<Lease>,
@@ -53,7 +52,7 @@ pub(crate) struct Shared {
     /// Has Polecats reconciled.
     pub trigger: Trigger<Polecat>,
     /// Pods by the uid of their Polecat.
-    pub pods_by_polecat: Index<Pod>,
+    pub pods_by_polecat: Index<AgentPod>,
     /// MergeRequests by the uid of their Polecat.
     pub requests_by_polecat: Index<MergeRequest>,
     /// MergeRequests by the name of the claim on their bead.
@@ -69,7 +68,7 @@ pub(crate) struct Shared {
     /// This process's writes of Polecats.
     pub own_polecats: Arc<OwnWrites<Polecat>>,
     /// This process's writes of pods.
-    pub own_pods: Arc<OwnWrites<Pod>>,
+    pub own_pods: Arc<OwnWrites<AgentPod>>,
     /// This process's writes of claims, and claims as the API server returned them.
     pub own_claims: Arc<OwnWrites<Lease>>,
     /// The rigs' slots.
@@ -178,18 +177,19 @@ impl Context {
     }
 
     /// The Polecat's pods, this process's newest writes included.
-    pub(crate) fn pods(&self, polecat_uid: &str) -> Vec<Arc<Pod>> {
+    pub(crate) fn pods(&self, polecat_uid: &str) -> Vec<Arc<AgentPod>> {
         let own = &self.shared.own_pods;
         let cached = self.shared.pods_by_polecat.of(polecat_uid);
         let seen: Vec<String> = cached.iter().filter_map(|p| p.uid()).collect();
-        let mut pods: Vec<Arc<Pod>> = cached.into_iter().filter_map(|p| own.newest(p)).collect();
-        let ours = |p: &Pod| owner_uid(p) == Some(polecat_uid);
+        let mut pods: Vec<Arc<AgentPod>> =
+            cached.into_iter().filter_map(|p| own.newest(p)).collect();
+        let ours = |p: &AgentPod| owner_uid(p) == Some(polecat_uid);
         pods.extend(own.unseen(ours, |uid| seen.iter().any(|s| s == uid)));
         pods
     }
 
     /// The Polecat's pod of this uid.
-    pub(crate) fn pod(&self, polecat_uid: &str, pod_uid: &str) -> Option<Arc<Pod>> {
+    pub(crate) fn pod(&self, polecat_uid: &str, pod_uid: &str) -> Option<Arc<AgentPod>> {
         self.pods(polecat_uid).into_iter().find(|p| p.uid().as_deref() == Some(pod_uid))
     }
 
@@ -236,13 +236,8 @@ impl Context {
 
     /// Whether a Polecat of this uid exists, or a pod of it that may still work.
     pub(crate) fn is_active(&self, uid: &str) -> bool {
-        let over = |pod: &Pod| {
-            matches!(
-                pod.status.as_ref().and_then(|s| s.phase.as_deref()),
-                Some("Succeeded" | "Failed")
-            )
-        };
-        self.shared.polecats_by_uid.count(uid) > 0 || self.pods(uid).iter().any(|pod| !over(pod))
+        self.shared.polecats_by_uid.count(uid) > 0
+            || self.pods(uid).iter().any(|pod| !pod.has_ended())
     }
 
     /// Why the network policy of a rig's agents in a namespace cannot be written.

@@ -15,11 +15,11 @@ use gastown_core::polecat::{
 };
 use gastown_types::GitUrl;
 use jiff::Timestamp;
-use k8s_openapi::api::core::v1::Pod;
 use kube::{Resource, ResourceExt as _};
 
 use crate::claims;
 use crate::context::Context;
+use crate::pod::AgentPod;
 use crate::sightings::Sightings;
 
 /// What a snapshot is made from, beside the Polecat.
@@ -34,7 +34,7 @@ pub(crate) struct Objects {
     /// The branches that the rig's Refineries land on.
     pub targets: Vec<String>,
     /// The pods that name it as their controller.
-    pub pods: Vec<Arc<Pod>>,
+    pub pods: Vec<Arc<AgentPod>>,
     /// The MergeRequests that name it as their author.
     pub requests: Vec<Arc<MergeRequest>>,
     /// The claim on its bead.

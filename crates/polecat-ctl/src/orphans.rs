@@ -9,24 +9,23 @@ use gastown_runtime::apply;
 use gastown_runtime::controller::{Action, resync};
 use gastown_runtime::ours;
 use jiff::Timestamp;
-use k8s_openapi::api::core::v1::Pod;
 use kube::runtime::reflector::ObjectRef;
 use kube::{Api, ResourceExt as _};
 
 use crate::context::Context;
 use crate::error::{Error, api_error};
-use crate::pod::owner_uid;
+use crate::pod::{AgentPod, owner_uid};
 use crate::sightings::{Look, Sightings};
 
 /// Reconciles one pod. One whose Polecat exists is that Polecat's to reconcile.
-pub(crate) async fn reconcile(pod: Arc<Pod>, ctx: Arc<Context>) -> Result<Action, Error> {
+pub(crate) async fn reconcile(pod: Arc<AgentPod>, ctx: Arc<Context>) -> Result<Action, Error> {
     let Some(uid) = owner_uid(&pod) else { return Ok(Action::await_change()) };
     if !pod.finalizers().iter().any(|f| f == finalizer::OUTCOME)
         || has_owner(&ctx, &pod, uid).await?
     {
         return Ok(Action::await_change());
     }
-    let api: Api<Pod> =
+    let api: Api<AgentPod> =
         Api::namespaced(ctx.runtime.client.clone(), &pod.namespace().unwrap_or_default());
     if is_over(&pod, &ctx.shared.sightings, Timestamp::now()) {
         apply::remove_finalizer(&api, manager::POLECAT, pod.as_ref(), finalizer::OUTCOME).await?;
@@ -40,22 +39,20 @@ pub(crate) async fn reconcile(pod: Arc<Pod>, ctx: Arc<Context>) -> Result<Action
 }
 
 /// Whether the pod can do no more work: it has ended, its node is lost, or it never had one.
-fn is_over(pod: &Pod, sightings: &Sightings, now: Timestamp) -> bool {
-    let phase = pod.status.as_ref().and_then(|s| s.phase.as_deref());
-    if matches!(phase, Some("Succeeded" | "Failed")) {
+fn is_over(pod: &AgentPod, sightings: &Sightings, now: Timestamp) -> bool {
+    if pod.has_ended() {
         return true;
     }
-    let (meta, scheduled) =
-        (&pod.metadata, pod.spec.as_ref().is_some_and(|s| s.node_name.is_some()));
+    let meta = &pod.metadata;
     let look = Look { deleted: meta.deletion_timestamp.is_some(), ..Look::default() };
     let (_, deleted) = sightings.look(now, meta.uid.as_deref().unwrap_or_default(), look);
     let limit = meta.deletion_grace_period_seconds.unwrap_or(0).saturating_add(NODE_LOST_SECONDS);
-    deleted.is_some_and(|t| !scheduled || now.duration_since(t).as_secs() >= limit)
+    deleted.is_some_and(|t| !pod.scheduled || now.duration_since(t).as_secs() >= limit)
 }
 
 /// Whether the pod's Polecat exists. A cache may be behind, so the API server is asked before the
 /// answer is no.
-async fn has_owner(ctx: &Context, pod: &Pod, uid: &str) -> Result<bool, Error> {
+async fn has_owner(ctx: &Context, pod: &AgentPod, uid: &str) -> Result<bool, Error> {
     let namespace = pod.namespace().unwrap_or_default();
     let Some(name) = ours::controller::<Polecat>(pod).map(|owner| owner.name.clone()) else {
         return Ok(true);

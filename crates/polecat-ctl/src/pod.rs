@@ -7,13 +7,13 @@ mod defaults;
 mod init;
 mod metadata;
 mod network;
+mod observed;
 mod parts;
 mod prompt;
 mod prompt_place;
 mod room;
 mod security;
 mod sync;
-mod trim;
 mod volumes;
 
 #[cfg(test)]
@@ -21,12 +21,10 @@ mod tests;
 
 pub(crate) use build::build;
 pub(crate) use defaults::{PodDefaults, Witness};
-pub(crate) use metadata::{
-    ASKED, CLAUDE, DEADLINE, GIT_INIT, GIT_SYNC, WORK_BRANCH, drain, owner_uid,
-};
+pub(crate) use metadata::{ASKED, CLAUDE, GIT_INIT, GIT_SYNC, drain, owner_uid};
 pub use network::AgentNetworkArgs;
 pub(crate) use network::{SELECTOR as POLICIES, policy, policy_name};
+pub(crate) use observed::{AgentPod, Container};
 pub(crate) use prompt::prompt;
 pub(crate) use prompt_place::Prompt;
 pub use room::RoomArgs;
-pub(crate) use trim::Observed;

@@ -2,12 +2,11 @@
 //! whether they exist.
 
 use gastown_api::Polecat;
-use k8s_openapi::api::core::v1::Pod;
 use kube::{Api, ResourceExt as _};
 
 use crate::context::Context;
 use crate::error::{Error, api_error};
-use crate::pod::owner_uid;
+use crate::pod::{AgentPod, owner_uid};
 
 /// Asks the API server about a pod of this Polecat that may have been created, if there is one.
 pub(crate) async fn resolve(ctx: &Context, polecat: &Polecat) -> Result<(), Error> {
@@ -16,7 +15,7 @@ pub(crate) async fn resolve(ctx: &Context, polecat: &Polecat) -> Result<(), Erro
         return Ok(());
     };
     let namespace = polecat.namespace().unwrap_or_default();
-    let api: Api<Pod> = Api::namespaced(ctx.runtime.client.clone(), &namespace);
+    let api: Api<AgentPod> = Api::namespaced(ctx.runtime.client.clone(), &namespace);
     let found = api.get_opt(&name).await.map_err(api_error("reading pod", &name))?;
     if let Some(pod) = found.filter(|pod| owner_uid(pod) == Some(uid.as_str())) {
         ctx.shared.own_pods.record(pod);

@@ -18,6 +18,7 @@ use tokio::time::Instant;
 use crate::context::Context;
 use crate::error::{Error, api_error};
 use crate::gather;
+use crate::pod::AgentPod;
 
 /// How often the cache is compared with the list.
 const LOOK_EVERY: Duration = Duration::from_millis(100);
@@ -76,7 +77,7 @@ async fn list(ctx: &Context) -> Result<HashMap<String, u64>, Error> {
 }
 
 /// How many pods of the list the cache does not have, or has in an earlier version.
-fn behind(listed: &HashMap<String, u64>, cached: &[std::sync::Arc<Pod>]) -> usize {
+fn behind(listed: &HashMap<String, u64>, cached: &[std::sync::Arc<AgentPod>]) -> usize {
     let cached: HashMap<String, u64> = cached
         .iter()
         .filter_map(|pod| Some((pod.uid()?, resource_version(pod.as_ref()))))
@@ -117,7 +118,7 @@ mod tests {
     #[test]
     fn a_cache_is_behind_while_a_pod_is_missing_or_older() {
         let pod = |uid: &str, version: &str| {
-            let mut pod = Pod::default();
+            let mut pod = AgentPod::default();
             (pod.metadata.uid, pod.metadata.resource_version) =
                 (Some(uid.into()), Some(version.into()));
             Arc::new(pod)

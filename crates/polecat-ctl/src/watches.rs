@@ -8,7 +8,6 @@ use gastown_api::{BeadStore, MergeRequest, Polecat, Refinery, Rig, conditions};
 use gastown_runtime::watch::{NoStatus, Trigger, Triggers, Watch, triggers};
 use gastown_runtime::{Runtime, ours};
 use k8s_openapi::api::coordination::v1::Lease;
-use k8s_openapi::api::core::v1::Pod;
 use k8s_openapi::api::networking::v1::NetworkPolicy;
 use kube::ResourceExt;
 use kube::runtime::reflector::{ObjectRef, Store};
@@ -16,19 +15,19 @@ use kube::runtime::reflector::{ObjectRef, Store};
 use crate::claims;
 use crate::context::{Shared, Watched, polecat_ref};
 use crate::gather::bead_request;
-use crate::pod::{self, owner_uid};
+use crate::pod::{self, AgentPod, owner_uid};
 
 /// What is to be reconciled.
 pub(crate) struct Queues {
     pub polecats: Triggers<Polecat>,
-    pub pods: Triggers<Pod>,
+    pub pods: Triggers<AgentPod>,
     pub claims: Triggers<Lease>,
 }
 
 /// Starts all watches; they end with the runtime's drain.
 pub(crate) fn start(runtime: &Runtime) -> (Watched, Shared, Queues) {
     let (polecat_trigger, polecat_queue) = triggers::<Polecat>();
-    let (pod_trigger, pod_queue) = triggers::<Pod>();
+    let (pod_trigger, pod_queue) = triggers::<AgentPod>();
     let (claim_trigger, claim_queue) = triggers::<Lease>();
     let shared = Shared::new(polecat_trigger);
     let polecats = polecats(runtime, &shared, &claim_trigger);
@@ -125,18 +124,18 @@ fn claims(runtime: &Runtime, shared: &Shared, claim: &Trigger<Lease>) -> Store<L
 fn pods(
     runtime: &Runtime,
     shared: &Shared,
-    pod: &Trigger<Pod>,
+    pod: &Trigger<AgentPod>,
     claim: &Trigger<Lease>,
     polecats: &Store<Polecat>,
-) -> Store<Pod> {
+) -> Store<AgentPod> {
     let (polecats, claims) = (polecats.clone(), shared.claims_by_holder.clone());
-    let cell = Arc::<OnceLock<Store<Pod>>>::default();
+    let cell = Arc::<OnceLock<Store<AgentPod>>>::default();
     let (kept, sightings) = (cell.clone(), shared.sightings.clone());
-    let store = Watch::<Pod, pod::Observed>::all(runtime)
+    let store = Watch::<AgentPod>::all(runtime)
         .labels(label::POLECAT)
         .own(&shared.own_pods)
-        .index(&shared.pods_by_polecat, |pod: &Pod| owner_uid(pod).map(str::to_owned))
-        .notify(&shared.trigger, move |pod: &Pod| {
+        .index(&shared.pods_by_polecat, |pod: &AgentPod| owner_uid(pod).map(str::to_owned))
+        .notify(&shared.trigger, move |pod: &AgentPod| {
             let gone = kept.get().is_some_and(|store| {
                 let now = store.get(&ObjectRef::from_obj(pod));
                 now.is_none_or(|kept| kept.uid() != pod.uid())
@@ -146,8 +145,8 @@ fn pods(
             }
             owner(pod)
         })
-        .notify(pod, |pod: &Pod| [ObjectRef::from_obj(pod)])
-        .notify(claim, move |pod: &Pod| {
+        .notify(pod, |pod: &AgentPod| [ObjectRef::from_obj(pod)])
+        .notify(claim, move |pod: &AgentPod| {
             let orphan = owner(pod).is_none_or(|at| polecats.get(&at).is_none());
             let held = owner_uid(pod).filter(|_| orphan).map(|uid| claims.of(uid));
             let held = held.unwrap_or_default();
@@ -160,7 +159,7 @@ fn pods(
 }
 
 /// The Polecat of a pod, by name.
-fn owner(pod: &Pod) -> Option<ObjectRef<Polecat>> {
+fn owner(pod: &AgentPod) -> Option<ObjectRef<Polecat>> {
     let owner = ours::controller::<Polecat>(pod)?;
     Some(ObjectRef::new(&owner.name).within(&pod.namespace()?))
 }

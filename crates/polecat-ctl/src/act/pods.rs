@@ -13,10 +13,10 @@ use serde_json::{Value, json};
 
 use crate::context::Context;
 use crate::error::{Error, api_error};
-use crate::pod::Prompt;
+use crate::pod::{AgentPod, Prompt};
 use crate::{beads, claims, pod};
 
-fn pods(ctx: &Context, s: &Snapshot) -> Api<Pod> {
+fn pods(ctx: &Context, s: &Snapshot) -> Api<AgentPod> {
     Api::namespaced(ctx.runtime.client.clone(), &s.namespace)
 }
 
@@ -47,7 +47,8 @@ pub(super) async fn start(
     // until the answer is clear the pod may exist, and its slot is in use
     let (admission, rig) = (&ctx.shared.admission, s.rig.name());
     admission.promise(rig, &s.uid, &inputs.name);
-    let answer = answers::create(&pods(ctx, s), &create_params(), &wanted).await;
+    let api: Api<Pod> = Api::namespaced(ctx.runtime.client.clone(), &s.namespace);
+    let answer = answers::create(&api, &create_params(), &wanted).await.map(AgentPod::from);
     if is_clear(&answer) {
         admission.settle(rig, &s.uid);
     }
@@ -73,7 +74,7 @@ pub(super) async fn start(
 }
 
 /// Whether an answer states that the pod was created, or that it was not.
-fn is_clear(answer: &Result<Pod, kube::Error>) -> bool {
+fn is_clear(answer: &Result<AgentPod, kube::Error>) -> bool {
     match answer {
         Ok(_) => true,
         // the name is taken: by our own pod, perhaps
@@ -177,7 +178,7 @@ async fn patch(
 }
 
 /// Records our write of a pod. One that is being deleted without grace period or finalizer is gone.
-fn record(ctx: &Context, pod: Pod) {
+fn record(ctx: &Context, pod: AgentPod) {
     let meta = pod.meta();
     let gone = meta.deletion_timestamp.is_some()
         && meta.deletion_grace_period_seconds.unwrap_or(0) == 0

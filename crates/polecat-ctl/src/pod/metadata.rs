@@ -6,8 +6,8 @@ use gastown_api::Polecat;
 use gastown_api::names::{annotation, label};
 use gastown_core::polecat::PodInputs;
 use gastown_runtime::ours;
-use k8s_openapi::api::core::v1::Pod;
 
+use super::observed::AgentPod;
 use super::prompt_place::Prompt;
 
 /// On a pod: the hash of the spec that it was made from. A Polecat whose spec has another one gets
@@ -54,11 +54,11 @@ pub(super) fn pod_annotations(inputs: &PodInputs, prompt: &Prompt) -> BTreeMap<S
 }
 
 /// The uid of the Polecat that a pod belongs to, by its controller reference.
-pub(crate) fn owner_uid(pod: &Pod) -> Option<&str> {
+pub(crate) fn owner_uid(pod: &AgentPod) -> Option<&str> {
     ours::controller::<Polecat>(pod).map(|owner| owner.uid.as_str())
 }
 
 /// The value of `gastown.io/drain` on a pod.
-pub(crate) fn drain(pod: &Pod) -> Option<&String> {
+pub(crate) fn drain(pod: &AgentPod) -> Option<&String> {
     pod.metadata.annotations.as_ref()?.get(annotation::DRAIN)
 }
