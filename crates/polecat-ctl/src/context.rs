@@ -23,6 +23,7 @@ use parking_lot::Mutex;
 use crate::admission::Admission;
 use crate::args::{PolecatArgs, Settings};
 use crate::busy::BusyServices;
+use crate::metrics::{self, PolecatMetrics};
 use crate::pod::{AgentNetworkArgs, PodDefaults, Witness, owner_uid};
 use crate::service::Services;
 use crate::sightings::Sightings;
@@ -86,11 +87,13 @@ pub(crate) struct Shared {
     pub network_problems: Arc<Mutex<HashMap<(String, String), NetworkProblem>>>,
     /// The spans that were exported.
     pub lives: Arc<Lives>,
+    /// What is counted.
+    pub metrics: PolecatMetrics,
 }
 
 impl Shared {
     /// Empty.
-    pub(crate) fn new(trigger: Trigger<Polecat>) -> Self {
+    pub(crate) fn new(trigger: Trigger<Polecat>, metrics: PolecatMetrics) -> Self {
         Self {
             trigger,
             pods_by_polecat: Index::default(),
@@ -110,6 +113,7 @@ impl Shared {
             busy: Arc::default(),
             network_problems: Arc::default(),
             lives: Arc::default(),
+            metrics,
         }
     }
 }
@@ -151,6 +155,7 @@ impl Context {
     ) -> Self {
         let settings = args.settings(&runtime.args.namespace);
         let services = Services::new(runtime, &settings);
+        metrics::register_views(runtime, &stores, &shared);
         let Settings { pods, network, witness, margins, refinery: _, beadstore: _ } = settings;
         Self {
             runtime: runtime.clone(),

@@ -148,6 +148,7 @@ fn context(
         Some(program) => program,
         None => std::env::current_exe().context("finding this program, which builds candidates")?,
     };
+    let metrics = RefineryMetrics::new(runtime, &stores);
     Ok(Context {
         build_limits: Limits {
             program,
@@ -170,7 +171,7 @@ fn context(
         builds: Places::new(BUILDS),
         stores,
         escalations: Escalations::start(runtime, witness_endpoint.as_deref(), "refinery-ctl"),
-        metrics: RefineryMetrics::new(&runtime.metrics),
+        metrics,
         pace: Pace::default(),
         request_pace: Pace::new(REQUEST_SETTLE, REQUEST_EVERY),
         candidates: Candidates::default(),
