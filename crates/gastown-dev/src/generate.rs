@@ -4,6 +4,7 @@
 
 mod alerts;
 mod dashboards;
+mod documents;
 mod manifests;
 mod metrics;
 #[cfg(test)]
@@ -23,9 +24,6 @@ use serde_json::Value;
 use xtask::cli::GenArgs;
 
 use crate::util;
-
-/// Where people read the documentation.
-const DOCUMENTS: &str = "https://github.com/gastown-operator/gastown-operator/blob/main/docs";
 
 /// A generated file, with its path from the workspace's root.
 struct Generated {

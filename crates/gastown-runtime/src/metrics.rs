@@ -2,6 +2,7 @@
 //! catalogue, crate `gastown-metrics`.
 
 mod instruments;
+mod names;
 mod process;
 mod series;
 mod tally;
@@ -15,18 +16,16 @@ use std::sync::{Arc, LazyLock, OnceLock};
 use gastown_metrics as catalogue;
 use gastown_metrics::{Definition, every};
 use parking_lot::Mutex;
-use prometheus_client::registry::{Metric, Registry, Unit};
+use prometheus_client::registry::{Metric, Registry};
 
 pub use self::instruments::{Amount, Counter, Gauge, Histogram};
+use self::names::{PREFIX, base_name, is_own, unit};
 pub use self::series::Value;
 pub use self::tally::{Group, Tally};
 pub use self::view::Shown;
 use self::view::View;
 use crate::telemetry::counters;
 use crate::tls::Tls;
-
-/// The beginning of the names of our own metrics. OpenTelemetry's and those of the process have none.
-const PREFIX: &str = "gastown";
 
 /// The label whose series go when their rig does.
 const RIG: &str = "rig";
@@ -134,7 +133,8 @@ impl Default for Metrics {
         });
         metrics.add(&every::BUILD_INFO.0, &metrics.build_info.0);
         metrics.register(counters::register);
-        process::register(&metrics);
+        metrics.view(&process::GAUGES, process::fill);
+        metrics.registries.lock().conventional.register_collector(Box::new(process::Cpu));
         metrics
     }
 }
@@ -237,20 +237,4 @@ impl Metrics {
         encode_eof(&mut text)?;
         Ok(text)
     }
-}
-
-fn is_own(definition: &Definition) -> bool {
-    definition.name.strip_prefix(PREFIX).is_some_and(|rest| rest.starts_with('_'))
-}
-
-/// The name without what a registry adds to it.
-fn base_name(definition: &Definition) -> &'static str {
-    let name = definition.name;
-    let name = name.strip_prefix("gastown_").unwrap_or(name);
-    let unit = definition.unit.suffix();
-    unit.and_then(|unit| name.strip_suffix(unit)?.strip_suffix('_')).unwrap_or(name)
-}
-
-fn unit(unit: catalogue::Unit) -> Option<Unit> {
-    unit.suffix().map(|suffix| Unit::Other(suffix.to_owned()))
 }

@@ -155,7 +155,8 @@ impl Context {
     ) -> Self {
         let settings = args.settings(&runtime.args.namespace);
         let services = Services::new(runtime, &settings);
-        metrics::register_views(runtime, &stores, &shared);
+        let to = (&runtime.metrics, &runtime.shards);
+        metrics::register_views(&shared.metrics, to, &stores.rigs, &shared.admission);
         let Settings { pods, network, witness, margins, refinery: _, beadstore: _ } = settings;
         Self {
             runtime: runtime.clone(),

@@ -5,16 +5,16 @@ use std::sync::Arc;
 
 use gastown_api::conditions;
 use gastown_api::names::{condition, reason};
-use gastown_api::{PolecatPhase, PolecatStatus};
+use gastown_api::{PolecatPhase, PolecatStatus, Rig};
 use gastown_core::polecat::{self, ClaimFacts, End, Ledger, Snapshot};
 use gastown_metrics::polecat as catalogue;
-use gastown_runtime::Runtime;
 use gastown_runtime::metrics::{Amount, Counter, Histogram, Metrics, Tally, Value};
+use gastown_runtime::shards::Shards;
 use jiff::Timestamp;
-use kube::runtime::reflector::ObjectRef;
+use kube::runtime::reflector::{ObjectRef, Store};
 use parking_lot::Mutex;
 
-use crate::context::{Shared, Watched};
+use crate::admission::Admission;
 
 /// So many models are counted by their name: an agent chooses what it states.
 const MAX_MODELS: usize = 20;
@@ -190,10 +190,15 @@ impl PolecatMetrics {
 }
 
 /// Shows what is counted by rig, of the rigs that this process works for.
-pub(crate) fn register_views(runtime: &Runtime, stores: &Watched, shared: &Shared) {
-    let rigs = stores.rigs.clone();
-    runtime.metrics.keep_rigs(move |rig| rigs.get(&ObjectRef::new(rig)).is_some());
-    let (own, shards) = (shared.metrics.clone(), runtime.shards.clone());
+pub(crate) fn register_views(
+    own: &PolecatMetrics,
+    (metrics, shards): (&Metrics, &Shards),
+    rigs: &Store<Rig>,
+    admission: &Arc<Admission>,
+) {
+    let known = rigs.clone();
+    metrics.keep_rigs(move |rig| known.get(&ObjectRef::new(rig)).is_some());
+    let (own, ours) = (own.clone(), shards.clone());
     let gauges = [
         &catalogue::POLECATS.0,
         &catalogue::WAITING.0,
@@ -201,10 +206,10 @@ pub(crate) fn register_views(runtime: &Runtime, stores: &Watched, shared: &Share
         &catalogue::UNSAVED.0,
         &catalogue::UNSAVED_OLDEST.0,
     ];
-    runtime.metrics.view(&gauges, move |view| {
+    metrics.view(&gauges, move |view| {
         let now = Timestamp::now();
         let age = |since: Timestamp| now.duration_since(since).as_secs_f64().max(0.0);
-        let held = |rig: &str| shards.held(rig).is_some();
+        let held = |rig: &str| ours.held(rig).is_some();
         // What was learnt of a rig is not kept while another replica works for it.
         own.phases.retain(|(rig, _)| held(rig));
         own.waiting.retain(|(rig, _)| held(rig));
@@ -222,9 +227,8 @@ pub(crate) fn register_views(runtime: &Runtime, stores: &Watched, shared: &Share
             view.set(&catalogue::UNSAVED_OLDEST, [rig.into()], age(group.oldest));
         }
     });
-    let (admission, rigs) = (shared.admission.clone(), stores.rigs.clone());
-    let shards = runtime.shards.clone();
-    runtime.metrics.view(&[&catalogue::SLOTS.0, &catalogue::SLOTS_USED.0], move |view| {
+    let (admission, rigs, shards) = (admission.clone(), rigs.clone(), shards.clone());
+    metrics.view(&[&catalogue::SLOTS.0, &catalogue::SLOTS_USED.0], move |view| {
         for rig in rigs.state() {
             let name = rig.metadata.name.clone().unwrap_or_default();
             if shards.held(&name).is_none() {

@@ -148,7 +148,8 @@ fn context(
         Some(program) => program,
         None => std::env::current_exe().context("finding this program, which builds candidates")?,
     };
-    let metrics = RefineryMetrics::new(runtime, &stores);
+    let metrics =
+        RefineryMetrics::new(&runtime.metrics, &runtime.shards, &stores.refineries, &stores.rigs);
     Ok(Context {
         build_limits: Limits {
             program,

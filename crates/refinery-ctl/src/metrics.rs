@@ -4,20 +4,16 @@ use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use gastown_api::names::reason;
-use gastown_api::{MergePhase, Refinery};
-use gastown_core::train::{End, Snapshot};
+use gastown_api::{MergePhase, Refinery, Rig};
+use gastown_core::train::End;
 use gastown_metrics::refinery as catalogue;
-use gastown_runtime::Runtime;
-use gastown_runtime::metrics::{Counter, Histogram, Value};
+use gastown_runtime::metrics::{Counter, Histogram, Metrics, Value};
+use gastown_runtime::shards::Shards;
 use gastown_trace::TraceId;
 use jiff::Timestamp;
 use kube::ResourceExt as _;
-use kube::runtime::reflector::ObjectRef;
+use kube::runtime::reflector::{ObjectRef, Store};
 use parking_lot::Mutex;
-
-use crate::context::Stores;
-use crate::report::{gate_problem, target_health};
-use crate::train::Train;
 
 /// The metrics of this controller alone.
 #[derive(Clone, Debug)]
@@ -38,23 +34,28 @@ pub(crate) struct RefineryMetrics {
 /// The queue of each Refinery as its last pass left it, by the Refinery's uid.
 type Queues = Arc<Mutex<HashMap<String, Queue>>>;
 
+/// The queue of a Refinery.
 #[derive(Clone, Debug, Default, PartialEq)]
-struct Queue {
-    length: usize,
-    /// When the oldest request was created.
-    oldest: Option<Timestamp>,
+pub(crate) struct Queue {
+    /// How many requests wait or are being tested.
+    pub length: usize,
+    /// When the oldest of them was created.
+    pub oldest: Option<Timestamp>,
     /// Why nothing can land.
-    blocked: Vec<Value>,
+    pub blocked: Vec<Value>,
 }
 
 impl RefineryMetrics {
     /// Registers the metrics.
-    pub(crate) fn new(runtime: &Runtime, stores: &Stores) -> Self {
-        let metrics = &runtime.metrics;
-        let (rigs, queues) = (stores.rigs.clone(), Queues::default());
+    pub(crate) fn new(
+        metrics: &Metrics,
+        shards: &Shards,
+        refineries: &Store<Refinery>,
+        rigs: &Store<Rig>,
+    ) -> Self {
+        let (rigs, queues) = (rigs.clone(), Queues::default());
         metrics.keep_rigs(move |rig| rigs.get(&ObjectRef::new(rig)).is_some());
-        let (shown, refineries) = (queues.clone(), stores.refineries.clone());
-        let shards = runtime.shards.clone();
+        let (shown, refineries, shards) = (queues.clone(), refineries.clone(), shards.clone());
         let gauges = [&catalogue::QUEUE.0, &catalogue::QUEUE_OLDEST.0, &catalogue::BLOCKED.0];
         metrics.view(&gauges, move |view| {
             let now = Timestamp::now();
@@ -146,29 +147,12 @@ impl RefineryMetrics {
     }
 
     /// A pass over the queue of a Refinery has ended.
-    pub(crate) fn show(&self, refinery: &Refinery, length: i32, train: &Train, s: &Snapshot) {
-        let queue = Queue::of(length, train, s);
+    pub(crate) fn show(&self, refinery: &Refinery, queue: Queue) {
         self.queues.lock().insert(refinery.uid().unwrap_or_default(), queue);
     }
 
     /// A Refinery is not active.
     pub(crate) fn forget(&self, refinery: &Refinery) {
         self.queues.lock().remove(refinery.metadata.uid.as_deref().unwrap_or_default());
-    }
-}
-
-impl Queue {
-    fn of(length: i32, train: &Train, s: &Snapshot) -> Self {
-        let open = train.entries.values().filter(|e| e.is_open());
-        let oldest = open.filter_map(|e| Some(e.object().creation_timestamp()?.0)).min();
-        let target = (target_health(s) == Some(false)).then_some(reason::TARGET_BROKEN);
-        let gate = gate_problem(train).map(|_| reason::GATE_BROKEN);
-        let held = train.gates_held.as_ref().map(|held| held.why.reason);
-        let remote = train.problem.as_ref().map(|why| why.reason);
-        let all = target.into_iter().chain(gate).chain(held).chain(remote);
-        let mut blocked: Vec<Value> = all.map(|why| reason::documented(why, "").0).collect();
-        blocked.sort();
-        blocked.dedup();
-        Self { length: usize::try_from(length).unwrap_or_default(), oldest, blocked }
     }
 }

@@ -165,7 +165,8 @@ async fn publish_refinery(
     let refinery = written.clone().unwrap_or_else(|| pass.refinery.clone());
     train.written = written;
     let status = refinery::status(snapshot, train, &refinery); // pure
-    pass.ctx.metrics.show(&pass.refinery, status.queue_length, train, snapshot);
+    let queue = refinery::queue_metrics(status.queue_length, train, snapshot); // pure
+    pass.ctx.metrics.show(&pass.refinery, queue);
     let details = if refinery::starts_processing(&refinery, &status) { &COUNTS } else { &DETAILS };
     let applied = write_refinery_status(pass.ctx, &refinery, &status, details).await?;
     let later = applied.later();

@@ -83,7 +83,12 @@ impl Context {
         trigger: Trigger<Witness>,
     ) -> anyhow::Result<Self> {
         let metrics = WitnessMetrics::new(&runtime.metrics);
-        metrics.register_views(&runtime.metrics, &runtime.shards, &stores);
+        metrics.register_views(
+            (&runtime.metrics, &runtime.shards),
+            &stores.witnesses_by_rig,
+            &stores.polecats_by_rig,
+            &stores.escalations,
+        );
         Ok(Self {
             runtime: runtime.clone(),
             stores,

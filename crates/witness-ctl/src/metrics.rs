@@ -3,16 +3,16 @@
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
-use gastown_api::{Escalation, EscalationPhase};
+use gastown_api::{Escalation, EscalationPhase, Polecat, Witness};
 use gastown_core::escalation::Outcome;
 use gastown_core::witness::Command;
 use gastown_metrics::witness as catalogue;
+use gastown_runtime::index::Index;
 use gastown_runtime::metrics::{Counter, Gauge, Metrics};
 use gastown_runtime::shards::Shards;
 use jiff::Timestamp;
+use kube::runtime::reflector::Store;
 use parking_lot::Mutex;
-
-use crate::context::Stores;
 
 /// The metrics of this controller alone. Clones share.
 #[derive(Clone, Debug)]
@@ -42,9 +42,14 @@ impl WitnessMetrics {
     }
 
     /// Shows agents and Escalations of the rigs that this process works for.
-    pub fn register_views(&self, metrics: &Metrics, shards: &Shards, stores: &Stores) {
-        let (witnesses, polecats) =
-            (stores.witnesses_by_rig.clone(), stores.polecats_by_rig.clone());
+    pub fn register_views(
+        &self,
+        (metrics, shards): (&Metrics, &Shards),
+        witnesses: &Index<Witness>,
+        polecats: &Index<Polecat>,
+        escalations: &Store<Escalation>,
+    ) {
+        let (witnesses, polecats) = (witnesses.clone(), polecats.clone());
         let exists = move |rig: &str| witnesses.count(rig) > 0 || polecats.count(rig) > 0;
         metrics.keep_rigs(exists.clone());
         let (agents, held) = (self.agents.clone(), shards.clone());
@@ -58,7 +63,7 @@ impl WitnessMetrics {
                 }
             }
         });
-        let (escalations, shards) = (stores.escalations.clone(), shards.clone());
+        let (escalations, shards) = (escalations.clone(), shards.clone());
         let gauges = [&catalogue::ESCALATIONS.0, &catalogue::ESCALATIONS_OLDEST.0];
         metrics.view(&gauges, move |view| {
             let now = Timestamp::now();
@@ -131,7 +136,6 @@ fn phase(escalation: &Escalation) -> Option<&'static str> {
 #[cfg(test)]
 mod tests {
     use gastown_metrics::page;
-    use kube::runtime::reflector::Store;
     use kube::runtime::reflector::store::Writer;
     use kube::runtime::watcher::Event;
     use serde_json::json;
@@ -149,7 +153,7 @@ mod tests {
         writer.as_reader()
     }
 
-    fn escalation(name: &str, spec: serde_json::Value, status: serde_json::Value) -> Escalation {
+    fn escalation(name: &str, spec: &serde_json::Value, status: &serde_json::Value) -> Escalation {
         let mut whole = json!({
             "apiVersion": "gastown.gastown.io/v1alpha1", "kind": "Escalation",
             "metadata": {"name": name, "namespace": "dev", "creationTimestamp": "2026-01-02T03:04:05Z"},
@@ -167,25 +171,15 @@ mod tests {
         let metrics = Metrics::default();
         let own = WitnessMetrics::new(&metrics);
         let closing = json!({"closed": {"by": "me", "reason": "done"}});
-        let stores = Stores {
-            witnesses: store([]),
-            polecats: store([]),
-            polecats_by_rig: gastown_runtime::index::Index::default(),
-            escalations: store([
-                escalation("new", json!({}), json!(null)),
-                escalation("risen", json!({}), json!({"phase": "Open", "severity": "high"})),
-                escalation(
-                    "seen",
-                    json!({}),
-                    json!({"phase": "Acknowledged", "severity": "medium"}),
-                ),
-                escalation("closed", closing, json!({"phase": "Open", "severity": "high"})),
-                escalation("over", json!({}), json!({"phase": "Closed", "severity": "high"})),
-            ]),
-            by_cause: gastown_runtime::index::Index::default(),
-            witnesses_by_rig: gastown_runtime::index::Index::default(),
-        };
-        own.register_views(&metrics, &Shards::all(), &stores);
+        let escalations = store([
+            escalation("new", &json!({}), &json!(null)),
+            escalation("risen", &json!({}), &json!({"phase": "Open", "severity": "high"})),
+            escalation("seen", &json!({}), &json!({"phase": "Acknowledged", "severity": "medium"})),
+            escalation("closed", &closing, &json!({"phase": "Open", "severity": "high"})),
+            escalation("over", &json!({}), &json!({"phase": "Closed", "severity": "high"})),
+        ]);
+        let (witnesses, polecats) = (Index::default(), Index::default());
+        own.register_views((&metrics, &Shards::all()), &witnesses, &polecats, &escalations);
         let page = page::read(&metrics.encode().unwrap()).unwrap();
         assert_eq!(page.differences("witness-ctl"), [""; 0]);
         let of = |series, severity, phase| {

@@ -1,40 +1,14 @@
 //! Alerts: the rules for Prometheus, and a page for each with what it means and what to do.
 
 mod all;
+mod model;
 
 use std::fmt::Write as _;
 
 use serde::Serialize;
 
-use super::DOCUMENTS;
-
-/// How soon a person is needed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "lowercase")]
-enum Severity {
-    /// Now.
-    Critical,
-    /// Today.
-    Warning,
-}
-
-/// An alert.
-struct Alert {
-    name: &'static str,
-    /// The query: what it gives is wrong.
-    query: String,
-    /// For how long it must be so.
-    lasts: &'static str,
-    severity: Severity,
-    /// One sentence, which may use labels.
-    summary: &'static str,
-    /// What it means.
-    meaning: &'static str,
-    /// What to type, one command each.
-    look: &'static [&'static str],
-    /// What to do, one step each.
-    steps: &'static [&'static str],
-}
+use self::model::{Alert, Severity};
+use super::documents::DOCUMENTS;
 
 /// The file of rules, as Prometheus reads it.
 #[derive(Serialize)]

@@ -8,12 +8,7 @@ use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::metrics::exemplar::HistogramWithExemplars;
 use prometheus_client::metrics::{MetricType, counter, gauge};
 
-use super::series::{Series, Value};
-
-/// The type of a metric that has no series yet.
-pub(super) trait HasType {
-    const TYPE: MetricType;
-}
+use super::series::{HasType, Series, Value};
 
 type Whole = counter::Counter<u64, AtomicU64>;
 type Fraction = counter::Counter<f64, AtomicU64>;

@@ -1,6 +1,6 @@
 //! What the kernel knows of this process, under the names that Prometheus's own libraries give it.
 
-use gastown_metrics::every;
+use gastown_metrics::{Definition, every};
 use prometheus_client::collector::Collector;
 use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric as _};
 use prometheus_client::metrics::MetricType;
@@ -8,39 +8,39 @@ use prometheus_client::metrics::counter::ConstCounter;
 use rustix::param::{clock_ticks_per_second, page_size};
 use rustix::process::{Resource, getrlimit};
 
-use super::{Metrics, base_name, unit};
+use super::names::{base_name, unit};
+use super::view::Shown;
 
-/// Registers them.
-pub(super) fn register(metrics: &Metrics) {
-    let gauges = [
-        &every::PROCESS_RESIDENT.0,
-        &every::PROCESS_VIRTUAL.0,
-        &every::PROCESS_FDS.0,
-        &every::PROCESS_MAX_FDS.0,
-        &every::PROCESS_START.0,
-    ];
-    metrics.view(&gauges, |shown| {
-        if let Some(stat) = Stat::of_this() {
-            shown.set(&every::PROCESS_RESIDENT, [], stat.resident as f64);
-            shown.set(&every::PROCESS_VIRTUAL, [], stat.virtual_bytes as f64);
-            if let Some(boot) = boot_time() {
-                shown.set(&every::PROCESS_START, [], boot + stat.started);
-            }
+/// The gauges, which [`fill`] computes.
+pub(super) static GAUGES: [&Definition; 5] = [
+    &every::PROCESS_RESIDENT.0,
+    &every::PROCESS_VIRTUAL.0,
+    &every::PROCESS_FDS.0,
+    &every::PROCESS_MAX_FDS.0,
+    &every::PROCESS_START.0,
+];
+
+/// Shows this process as it is now.
+pub(super) fn fill(shown: &mut Shown) {
+    if let Some(stat) = Stat::of_this() {
+        shown.set(&every::PROCESS_RESIDENT, [], stat.resident as f64);
+        shown.set(&every::PROCESS_VIRTUAL, [], stat.virtual_bytes as f64);
+        if let Some(boot) = boot_time() {
+            shown.set(&every::PROCESS_START, [], boot + stat.started);
         }
-        if let Ok(open) = std::fs::read_dir("/proc/self/fd") {
-            // One is that of the folder.
-            shown.set(&every::PROCESS_FDS, [], open.count().saturating_sub(1) as f64);
-        }
-        if let Some(most) = getrlimit(Resource::Nofile).current {
-            shown.set(&every::PROCESS_MAX_FDS, [], most as f64);
-        }
-    });
-    metrics.registries.lock().conventional.register_collector(Box::new(Cpu));
+    }
+    if let Ok(open) = std::fs::read_dir("/proc/self/fd") {
+        // One is that of the folder.
+        shown.set(&every::PROCESS_FDS, [], open.count().saturating_sub(1) as f64);
+    }
+    if let Some(most) = getrlimit(Resource::Nofile).current {
+        shown.set(&every::PROCESS_MAX_FDS, [], most as f64);
+    }
 }
 
 /// The CPU time, which is a counter that the kernel keeps.
 #[derive(Debug)]
-struct Cpu;
+pub(super) struct Cpu;
 
 impl Collector for Cpu {
     fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> Result<(), std::fmt::Error> {

@@ -14,6 +14,11 @@ use prometheus_client::metrics::MetricType;
 /// The value of a label.
 pub type Value = Cow<'static, str>;
 
+/// The type of a metric that has no series yet.
+pub(super) trait HasType {
+    const TYPE: MetricType;
+}
+
 /// The values of a series's labels with their names.
 pub(super) struct Labels<'a> {
     pub names: &'static [&'static str],
@@ -84,7 +89,7 @@ impl<const N: usize, M: Clone> Series<N, M> {
     }
 }
 
-impl<const N: usize, M: EncodeMetric + super::instruments::HasType> EncodeMetric for Series<N, M> {
+impl<const N: usize, M: EncodeMetric + HasType> EncodeMetric for Series<N, M> {
     fn encode(&self, mut encoder: MetricEncoder<'_>) -> Result<(), fmt::Error> {
         for (values, metric) in self.all.read().iter() {
             if values.is_empty() {

@@ -9,8 +9,8 @@ use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric as _};
 use prometheus_client::metrics::MetricType;
 use prometheus_client::metrics::gauge::ConstGauge;
 
+use super::names::{base_name, unit};
 use super::series::{Labels, Value};
-use super::{base_name, unit};
 
 /// What a view shows.
 #[derive(Debug, Default)]

@@ -2,7 +2,7 @@
 
 use gastown_api::rbac::Controller;
 
-use super::{Alert, Severity};
+use super::model::{Alert, Severity};
 
 /// All alerts.
 pub fn alerts() -> Vec<Alert> {

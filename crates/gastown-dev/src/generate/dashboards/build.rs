@@ -2,6 +2,7 @@
 
 use serde_json::{Value, json};
 
+use super::super::documents::DOCUMENTS;
 use super::model::{
     Annotations, Dashboard, Defaults, FieldConfig, Link, Panel, Place, Range, Step, Target,
     Templating, Variable, prometheus,
@@ -161,7 +162,7 @@ impl Draft {
 
     /// Links to a page of the documentation.
     pub fn explained(mut self, title: &'static str, page: &str) -> Self {
-        let url = format!("{}/{page}", crate::generate::DOCUMENTS);
+        let url = format!("{}/{page}", DOCUMENTS);
         self.panel.links.push(Link::to(title, url, true));
         self
     }
