@@ -68,9 +68,11 @@ pub async fn serve(
     let of_rig = OfRig::default();
     let own = Arc::new(OwnWrites::default());
     let bead_stores = watches::bead_stores(&runtime, &trigger, &of_rig);
+    let rigs = watches::rigs(&runtime, &trigger, &of_rig);
+    metrics::register(&runtime.metrics, &runtime.shards, &bead_stores, &rigs);
     let ctx = Arc::new(Context {
         bead_stores: bead_stores.clone(),
-        rigs: watches::rigs(&runtime, &trigger, &of_rig),
+        rigs,
         refineries: watches::refineries(&runtime, &trigger, &of_rig),
         requests: watches::requests(&runtime, &trigger, &of_rig),
         claims: watches::claims(&runtime, &trigger, &of_rig),

@@ -37,7 +37,10 @@ pub(crate) async fn act(
     let mut ended = Ok(());
     for new in polecats {
         match create_polecat(convoy, snapshot, &rig, new, beads.task(&new.bead), ctx).await {
-            Ok(Creation::Done) => created.push(format!("{} for bead {}", new.name, new.bead)),
+            Ok(Creation::Done) => {
+                ctx.metrics.dispatched(&rig.name_any());
+                created.push(format!("{} for bead {}", new.name, new.bead));
+            }
             Ok(Creation::Present) => {}
             Ok(Creation::Waits) => waits = true,
             Err(error) => {

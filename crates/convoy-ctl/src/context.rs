@@ -11,6 +11,7 @@ use kube::runtime::reflector::{ObjectRef, Store};
 
 use crate::bead_cache::BeadCache;
 use crate::indices::{Indices, bead_key, is_active};
+use crate::metrics::ConvoyMetrics;
 use crate::rig_locks::RigLocks;
 use crate::waiting::Waiting;
 use crate::worked::Worked;
@@ -37,6 +38,8 @@ pub(crate) struct Context {
     pub(crate) own: Arc<OwnWrites<Convoy>>,
     /// The spans that were exported.
     pub(crate) lives: Lives,
+    /// What is counted.
+    pub(crate) metrics: ConvoyMetrics,
 }
 
 impl Context {

@@ -39,6 +39,7 @@ pub use service::{BeadSource, RemoteBeads, Revisions};
 use crate::bead_cache::BeadCache;
 use crate::context::Context;
 use crate::indices::Indices;
+use crate::metrics::ConvoyMetrics;
 use crate::reconcile::reconcile;
 use crate::rig_locks::RigLocks;
 use crate::waiting::Waiting;
@@ -61,8 +62,10 @@ pub async fn serve(runtime: Runtime, source: Arc<dyn BeadSource>) -> anyhow::Res
     let own_polecats = Arc::new(OwnWrites::default());
     let own = Arc::new(OwnWrites::default());
     watches::merge_requests(&runtime, &trigger, &indices);
+    let rigs = watches::rigs(&runtime, &trigger, &indices);
     let ctx = Context {
-        rigs: watches::rigs(&runtime, &trigger, &indices),
+        metrics: ConvoyMetrics::new(&runtime.metrics, &runtime.shards, &convoys, &rigs),
+        rigs,
         bead_stores: watches::bead_stores(&runtime, &trigger, &indices),
         polecats: watches::polecats(&runtime, &trigger, &indices, &waiting, &own_polecats),
         own_polecats,

@@ -6,6 +6,7 @@ use std::net::IpAddr;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
+use std::time::Instant;
 
 use http::HeaderValue;
 use parking_lot::Mutex;
@@ -15,6 +16,8 @@ use tonic::metadata::{AsciiMetadataValue, MetadataMap};
 use tonic::transport::Channel;
 use tower::Service;
 use tracing::Instrument as _;
+
+use crate::calls;
 
 /// The metadata of a request that names the rig that it is about.
 pub const RIG: &str = "gastown-rig";
@@ -122,6 +125,7 @@ impl Service<http::Request<Body>> for Follow {
         {
             request.headers_mut().insert(RIG, rig);
         }
+        let (path, began) = (request.uri().path().to_owned(), Instant::now());
         let answer = self.channel.call(request);
         let (rig, to, holder) = (self.rig.clone(), self.to, self.holder.clone());
         let followed = async move {
@@ -135,6 +139,7 @@ impl Service<http::Request<Body>> for Follow {
                 holder.failed(&rig, to);
                 Code::Unavailable
             };
+            calls::ended(&path, code, began.elapsed().as_secs_f64());
             let span = tracing::Span::current();
             span.record("rpc.grpc.status_code", code as i64);
             if code != Code::Ok {

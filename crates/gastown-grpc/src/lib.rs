@@ -4,11 +4,13 @@
 //! It must not know the Kubernetes API, so that the pod's program needs no client for it.
 
 mod bearer;
+mod calls;
 mod holder;
 mod remote;
 mod retry;
 
 pub use bearer::Bearer;
+pub use calls::{Call, observe};
 pub use holder::{Follow, Holder, RIG, elsewhere, others, set_others};
 pub use remote::{AuthChannel, Ca, Error, Remote};
 pub use retry::retry;

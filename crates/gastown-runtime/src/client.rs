@@ -16,7 +16,7 @@ use kube::client::{Body, ClientBuilder};
 use tower::{BoxError, Layer, Service, ServiceExt as _};
 
 use crate::jitter::jittered;
-use crate::metrics::{Metrics, RequestLabels, VerbLabels};
+use crate::metrics::Metrics;
 
 /// A call that is not a stream ends within this time, retries included.
 pub const DEADLINE: Duration = Duration::from_secs(10);
@@ -126,12 +126,9 @@ where
                 Err(error) if error.is::<DeadlineExceeded>() => "timeout".to_owned(),
                 Err(_) => "error".to_owned(),
             };
-            layer.metrics.requests.get_or_create(&RequestLabels { verb, resource, code }).inc();
-            layer
-                .metrics
-                .request_seconds
-                .get_or_create(&VerbLabels { verb })
-                .observe(started.elapsed().as_secs_f64());
+            let seconds = started.elapsed().as_secs_f64();
+            layer.metrics.requests.inc([verb.into(), resource.into(), code.into()]);
+            layer.metrics.request_seconds.observe([verb.into()], seconds, None);
             outcome
         })
     }
@@ -190,7 +187,7 @@ where
             }
         };
         retries += 1;
-        layer.metrics.request_retries.get_or_create(&VerbLabels { verb }).inc();
+        layer.metrics.request_retries.inc([verb.into()]);
         let wait = wait.unwrap_or_else(|| Duration::from_millis(50 << (2 * retries.min(5))));
         tokio::time::sleep(jittered(wait.min(Duration::from_secs(3)))).await;
     }

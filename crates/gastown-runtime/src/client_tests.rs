@@ -42,8 +42,7 @@ fn client(metrics: &Metrics, answers: Vec<Answer>) -> (kube::Client, Arc<AtomicU
 }
 
 fn count(metrics: &Metrics, verb: &'static str, code: &str) -> u64 {
-    let labels = RequestLabels { verb, resource: "configmaps".to_owned(), code: code.to_owned() };
-    metrics.requests.get_or_create(&labels).get()
+    metrics.requests.get([verb.into(), "configmaps".into(), code.to_owned().into()])
 }
 
 #[tokio::test(start_paused = true)]

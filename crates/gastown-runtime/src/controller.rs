@@ -25,7 +25,6 @@ use tracing::Instrument as _;
 
 use crate::events::Note;
 use crate::jitter::jittered;
-use crate::metrics::{ControllerLabels, ReconcileLabels};
 use crate::own_writes::OwnWrites;
 use crate::places;
 use crate::queue::{Ended, Mark, Queue};
@@ -369,8 +368,7 @@ where
         drop(work);
         let seconds = started.elapsed().as_secs_f64();
         let metrics = &self.runtime.metrics;
-        let labels = ControllerLabels { controller: self.name };
-        metrics.reconcile_seconds.get_or_create(&labels).observe(seconds);
+        metrics.reconcile_seconds.observe([self.name.into()], seconds, None);
         let (result, ended, stalled) = span.in_scope(|| match result {
             Ok(Ok(Action(after))) => {
                 let result = if after.is_none() { "success" } else { "requeue" };
@@ -389,8 +387,7 @@ where
         if let Some(message) = stalled {
             self.report(about.as_ref(), message).instrument(span).await;
         }
-        let labels = ReconcileLabels { controller: self.name, result };
-        metrics.reconciles.get_or_create(&labels).inc();
+        metrics.reconciles.inc([self.name.into(), result.into()]);
         ended
     }
 

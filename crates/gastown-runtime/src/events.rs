@@ -123,7 +123,7 @@ impl Events {
             }
         }
         if self.queue.try_send((object.object_ref(&()), note)).is_err() {
-            self.metrics.events_dropped.inc();
+            self.metrics.events_dropped.inc([]);
         }
     }
 }

@@ -7,7 +7,7 @@ use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 pub use gastown_grpc::{AuthChannel, Holder, Remote, others, retry, set_others};
 use tokio::net::TcpListener;
@@ -20,6 +20,7 @@ use tower::{Layer, Service};
 use tracing::Instrument as _;
 
 use crate::auth::{self, Identity, TokenReviewer};
+use crate::metrics::Metrics;
 use crate::runtime::Runtime;
 use crate::shards::Work;
 use crate::telemetry;
@@ -84,6 +85,7 @@ pub async fn serve(
     policy: Policy,
     runtime: &Runtime,
 ) -> Result<(), Error> {
+    runtime.metrics.watch_certificate(tls);
     let drain = runtime.drain.clone();
     let reflection = tonic_reflection::server::Builder::configure()
         .register_encoded_file_descriptor_set(descriptors)
@@ -175,12 +177,14 @@ where
         {
             telemetry::set_parent(&span, parent);
         }
+        let (calls, began) = (Calls::new(&runtime.metrics, &path), Instant::now());
         let call = async move {
             let is_ours = !path.starts_with(HEALTH) && !path.starts_with(REFLECTION);
             // Before the token is reviewed: a replica that works for no rig asks for nothing.
             let rig = request.headers().get(gastown_grpc::RIG).and_then(|v| v.to_str().ok());
             let is_here = rig.map_or(runtime.shards.serves_any(), |rig| runtime.serves(rig));
             if is_ours && !is_here {
+                calls.refused(tonic::Code::Unavailable, began);
                 return Ok(elsewhere(&runtime, rig.unwrap_or_default()).into_http());
             }
             if !path.starts_with(HEALTH) {
@@ -192,6 +196,7 @@ where
                     }
                     Err(refusal) => {
                         record_status(refusal.code());
+                        calls.refused(refusal.code(), began);
                         return Ok(refusal.into_http());
                     }
                 }
@@ -201,11 +206,48 @@ where
             // not there yet: then the call is under way as it should be.
             if let Ok(answer) = &answer {
                 let status = Status::from_header_map(answer.headers());
-                record_status(status.map_or(tonic::Code::Ok, |status| status.code()));
+                let code = status.map_or(tonic::Code::Ok, |status| status.code());
+                record_status(code);
+                calls.served(code, began);
             }
             answer
         };
         Box::pin(call.instrument(span))
+    }
+}
+
+/// Counts one call.
+struct Calls {
+    metrics: Metrics,
+    service: String,
+    method: String,
+}
+
+impl Calls {
+    fn new(metrics: &Metrics, path: &str) -> Self {
+        let path = path.trim_start_matches('/');
+        let (service, method) = path.split_once('/').unwrap_or((path, ""));
+        Self { metrics: metrics.clone(), service: service.to_owned(), method: method.to_owned() }
+    }
+
+    /// Whoever was refused may have named any method: it is counted without its name.
+    fn refused(mut self, code: tonic::Code, began: Instant) {
+        (self.service, self.method) = ("other".to_owned(), "other".to_owned());
+        self.served(code, began);
+    }
+
+    /// The method is one that our policy, or one of tonic's services, has.
+    fn served(self, code: tonic::Code, began: Instant) {
+        let Self { metrics, service, method } = self;
+        // Of health and reflection anybody may name a method that does not exist.
+        let labels = if code == tonic::Code::Unimplemented {
+            ["other".into(), "other".into()]
+        } else {
+            [service.into(), method.into()]
+        };
+        metrics.grpc_seconds.observe(labels.clone(), began.elapsed().as_secs_f64(), None);
+        let [service, method] = labels;
+        metrics.grpc_calls.inc([service, method, format!("{code:?}").into()]);
     }
 }
 

@@ -21,7 +21,7 @@ use tokio_util::sync::CancellationToken;
 use crate::admin::Readiness;
 use crate::jitter::jittered;
 use crate::member::{
-    Member, Owners, Place, RANKS, Rank, Replica, SHARDS, Table, Times, Value, Write,
+    Member, Owners, Place, RANKS, Rank, Replica, SHARDS, Share, Table, Times, Value, Write,
 };
 use crate::metrics::Metrics;
 use crate::own_writes::resource_version;
@@ -114,6 +114,7 @@ pub fn spawn(
         running,
         relist: Arc::default(),
         metrics: metrics.clone(),
+        draining: [None; SHARDS],
     };
     (shards, tokio::spawn(elector.run(phases)))
 }
@@ -283,6 +284,8 @@ struct Elector {
     running: Arc<Running>,
     relist: Arc<Notify>,
     metrics: Metrics,
+    /// Since when nothing new begins on a shard of ours.
+    draining: [Option<Instant>; SHARDS],
 }
 
 impl Elector {
@@ -345,16 +348,29 @@ impl Elector {
             }
         }
         drop(watcher);
-        self.metrics.lease_held.set(0);
-        self.metrics.shards_held.set(0);
+        self.metrics.lease_held.set([], 0);
+        self.metrics.shards_held.set([], 0);
         Ok(())
     }
 
-    fn publish(&self, now: Instant) {
+    fn publish(&mut self, now: Instant) {
         let state = state(&self.member, now);
         let held = (0..SHARDS).filter(|shard| state.is_held(*shard)).count();
-        self.metrics.lease_held.set(i64::from(self.member.has_rank()));
-        self.metrics.shards_held.set(i64::try_from(held).unwrap_or_default());
+        self.metrics.lease_held.set([], i64::from(self.member.has_rank()));
+        self.metrics.shards_held.set([], i64::try_from(held).unwrap_or_default());
+        for (since, share) in self.draining.iter_mut().zip(&state.shares) {
+            match share {
+                Share::Draining(_) => drop(since.get_or_insert(now)),
+                // It is not known who has it, or another one has.
+                Share::Others(_) => {
+                    if let Some(since) = since.take() {
+                        let seconds = now.duration_since(since).as_secs_f64();
+                        self.metrics.handovers.observe([], seconds, None);
+                    }
+                }
+                Share::Ours(_) => *since = None,
+            }
+        }
         self.sender.send_if_modified(|present| {
             let differs = **present != state;
             if differs {

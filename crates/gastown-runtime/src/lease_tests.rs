@@ -20,6 +20,7 @@ fn elector() -> Elector {
         running: Arc::default(),
         relist: Arc::default(),
         metrics: Metrics::default(),
+        draining: [None; SHARDS],
     }
 }
 

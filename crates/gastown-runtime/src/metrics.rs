@@ -1,157 +1,240 @@
-//! The registry of `/metrics`, and the metrics that every controller has.
+//! The registry of `/metrics`, and the metrics that every controller has. What each means is in the
+//! catalogue, crate `gastown-metrics`.
 
-use std::sync::Arc;
+mod instruments;
+mod names;
+mod process;
+mod series;
+mod tally;
+#[cfg(test)]
+mod tests;
+mod view;
 
+use std::fmt;
+use std::sync::{Arc, LazyLock, OnceLock};
+
+use gastown_metrics as catalogue;
+use gastown_metrics::{Definition, every};
 use parking_lot::Mutex;
-use prometheus_client::encoding::EncodeLabelSet;
-use prometheus_client::metrics::counter::Counter;
-use prometheus_client::metrics::family::Family;
-use prometheus_client::metrics::gauge::Gauge;
-use prometheus_client::metrics::histogram::Histogram;
-use prometheus_client::registry::Registry;
+use prometheus_client::registry::{Metric, Registry};
 
+pub use self::instruments::{Amount, Counter, Gauge, Histogram};
+use self::names::{PREFIX, base_name, is_own, unit};
+pub use self::series::Value;
+pub use self::tally::{Group, Tally};
+pub use self::view::Shown;
+use self::view::View;
 use crate::telemetry::counters;
+use crate::tls::Tls;
 
-/// Labels of requests to the API server; each value is from a small set.
-#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
-pub struct RequestLabels {
-    /// `get`, `list`, `watch`, `create`, `update`, `patch`, `apply`, `delete`.
-    pub verb: &'static str,
-    /// The resource with its subresource, as in RBAC: `polecats/status`.
-    pub resource: String,
-    /// The HTTP status, `timeout` or `error`.
-    pub code: String,
+/// The label whose series go when their rig does.
+const RIG: &str = "rig";
+
+/// A rule which series stay, by the value of a label of this name.
+type Keep = Box<dyn Fn(&str) -> bool + Send + Sync>;
+/// Removes from one metric the series that a rule does not keep.
+type Retain = Box<dyn Fn(&dyn Fn(&str) -> bool) + Send + Sync>;
+
+/// What a page is made of.
+struct Registries {
+    own: Registry,
+    conventional: Registry,
+    /// Of the metrics with the label `rig`.
+    by_rig: Vec<Retain>,
+    /// Which rigs there are.
+    rigs: Option<Keep>,
 }
 
-/// Labels of request durations and retries.
-#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
-pub struct VerbLabels {
-    /// The verb, as in [`RequestLabels`].
-    pub verb: &'static str,
-}
-
-/// Labels of finished reconciles, named as in the Go operator.
-#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
-pub struct ReconcileLabels {
-    /// The reconciled kind: `rig`, `polecat`, …
-    pub controller: &'static str,
-    /// `success`, `requeue`, or the class of the error.
-    pub result: &'static str,
-}
-
-/// Labels of reconcile durations.
-#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
-pub struct ControllerLabels {
-    /// The reconciled kind: `rig`, `polecat`, …
-    pub controller: &'static str,
-}
-
-/// Labels of metrics that are counted by kind.
-#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
-pub struct KindLabels {
-    /// The kind, as in manifests.
-    pub kind: String,
-}
-
-fn request_seconds() -> Histogram {
-    Histogram::new([0.002, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0])
+impl fmt::Debug for Registries {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Registries").finish_non_exhaustive()
+    }
 }
 
 /// The registry and the shared metrics. Clones share.
 #[derive(Clone, Debug)]
 pub struct Metrics {
-    registry: Arc<Mutex<Registry>>,
-    pub(crate) requests: Family<RequestLabels, Counter>,
-    pub(crate) request_retries: Family<VerbLabels, Counter>,
-    pub(crate) request_seconds: Family<VerbLabels, Histogram, fn() -> Histogram>,
-    pub(crate) reconciles: Family<ReconcileLabels, Counter>,
-    pub(crate) reconcile_seconds: Family<ControllerLabels, Histogram, fn() -> Histogram>,
-    pub(crate) undecodable: Family<KindLabels, Gauge>,
-    pub(crate) watch_errors: Family<KindLabels, Counter>,
-    pub(crate) events_dropped: Counter,
-    pub(crate) lease_held: Gauge,
-    pub(crate) shards_held: Gauge,
+    registries: Arc<Mutex<Registries>>,
+    pub(crate) requests: Counter<3>,
+    pub(crate) request_retries: Counter<1>,
+    pub(crate) request_seconds: Histogram<1>,
+    pub(crate) reconciles: Counter<2>,
+    pub(crate) reconcile_seconds: Histogram<1>,
+    pub(crate) undecodable: Gauge<1>,
+    pub(crate) watch_errors: Counter<1>,
+    pub(crate) events_dropped: Counter<0>,
+    pub(crate) lease_held: Gauge<0>,
+    pub(crate) shards_held: Gauge<0>,
+    pub(crate) handovers: Histogram<0>,
+    pub(crate) grpc_calls: Counter<3>,
+    pub(crate) grpc_seconds: Histogram<2>,
+    certificate: Arc<OnceLock<Tls>>,
+    pub(crate) build_info: Gauge<2>,
 }
+
+/// The calls that this process makes: whoever makes them has no registry.
+static CLIENT_CALLS: LazyLock<(Counter<3>, Histogram<2>)> = LazyLock::new(|| {
+    gastown_grpc::observe(|call| {
+        let (calls, seconds) = &*CLIENT_CALLS;
+        let (service, method) = (call.service.to_owned(), call.method.to_owned());
+        let code = format!("{:?}", call.code);
+        calls.inc([service.clone().into(), method.clone().into(), code.into()]);
+        seconds.observe([service.into(), method.into()], call.seconds, None);
+    });
+    (Counter::new(&every::GRPC_CLIENT_CALLS), Histogram::new(&every::GRPC_CLIENT_DURATION))
+});
 
 impl Default for Metrics {
     fn default() -> Self {
-        let metrics = Self {
-            registry: Arc::new(Mutex::new(Registry::with_prefix("gastown"))),
-            requests: Family::default(),
-            request_retries: Family::default(),
-            request_seconds: Family::new_with_constructor(request_seconds),
-            reconciles: Family::default(),
-            reconcile_seconds: Family::new_with_constructor(request_seconds),
-            undecodable: Family::default(),
-            watch_errors: Family::default(),
-            events_dropped: Counter::default(),
-            lease_held: Gauge::default(),
-            shards_held: Gauge::default(),
+        let registries = Registries {
+            own: Registry::with_prefix(PREFIX),
+            conventional: Registry::default(),
+            by_rig: Vec::new(),
+            rigs: None,
         };
-        metrics.register(|registry| {
-            registry.register(
-                "kube_requests",
-                "Requests to the API server, retries counted once",
-                metrics.requests.clone(),
-            );
-            registry.register(
-                "kube_request_retries",
-                "Requests to the API server that were sent again",
-                metrics.request_retries.clone(),
-            );
-            registry.register(
-                "kube_request_duration_seconds",
-                "Duration of a request, retries included",
-                metrics.request_seconds.clone(),
-            );
-            registry.register("reconcile", "Finished reconciles", metrics.reconciles.clone());
-            registry.register(
-                "reconcile_duration_seconds",
-                "Duration of a reconcile",
-                metrics.reconcile_seconds.clone(),
-            );
-            registry.register(
-                "undecodable_objects",
-                "Objects that cannot be decoded and are skipped",
-                metrics.undecodable.clone(),
-            );
-            registry.register(
-                "watch_errors",
-                "Errors of watch streams",
-                metrics.watch_errors.clone(),
-            );
-            registry.register(
-                "events_dropped",
-                "Kubernetes Events dropped because the queue was full",
-                metrics.events_dropped.clone(),
-            );
-            registry.register(
-                "lease_held",
-                "1 while this process takes part with the other replicas",
-                metrics.lease_held.clone(),
-            );
-            registry.register(
-                "shards_held",
-                "How many of the shards into which rigs are divided this process works on",
-                metrics.shards_held.clone(),
-            );
-            counters::register(registry);
+        let metrics = Self {
+            registries: Arc::new(Mutex::new(registries)),
+            requests: Counter::new(&every::KUBE_REQUESTS),
+            request_retries: Counter::new(&every::KUBE_REQUEST_RETRIES),
+            request_seconds: Histogram::new(&every::KUBE_REQUEST_DURATION),
+            reconciles: Counter::new(&every::RECONCILE),
+            reconcile_seconds: Histogram::new(&every::RECONCILE_DURATION),
+            undecodable: Gauge::new(&every::UNDECODABLE),
+            watch_errors: Counter::new(&every::WATCH_ERRORS),
+            events_dropped: Counter::new(&every::EVENTS_DROPPED),
+            lease_held: Gauge::new(&every::LEASE_HELD),
+            shards_held: Gauge::new(&every::SHARDS_HELD),
+            handovers: Histogram::new(&every::SHARD_HANDOVER),
+            grpc_calls: Counter::new(&every::GRPC_SERVER_CALLS),
+            grpc_seconds: Histogram::new(&every::GRPC_SERVER_DURATION),
+            certificate: Arc::default(),
+            build_info: Gauge::new(&every::BUILD_INFO),
+        };
+        metrics.add(&every::KUBE_REQUESTS.0, &metrics.requests.0);
+        metrics.add(&every::KUBE_REQUEST_RETRIES.0, &metrics.request_retries.0);
+        metrics.add(&every::KUBE_REQUEST_DURATION.0, &metrics.request_seconds.0);
+        metrics.add(&every::RECONCILE.0, &metrics.reconciles.0);
+        metrics.add(&every::RECONCILE_DURATION.0, &metrics.reconcile_seconds.0);
+        metrics.add(&every::UNDECODABLE.0, &metrics.undecodable.0);
+        metrics.add(&every::WATCH_ERRORS.0, &metrics.watch_errors.0);
+        metrics.add(&every::EVENTS_DROPPED.0, &metrics.events_dropped.0);
+        metrics.add(&every::LEASE_HELD.0, &metrics.lease_held.0);
+        metrics.add(&every::SHARDS_HELD.0, &metrics.shards_held.0);
+        metrics.add(&every::SHARD_HANDOVER.0, &metrics.handovers.0);
+        metrics.add(&every::GRPC_SERVER_CALLS.0, &metrics.grpc_calls.0);
+        metrics.add(&every::GRPC_SERVER_DURATION.0, &metrics.grpc_seconds.0);
+        metrics.add(&every::GRPC_CLIENT_CALLS.0, &CLIENT_CALLS.0.0);
+        metrics.add(&every::GRPC_CLIENT_DURATION.0, &CLIENT_CALLS.1.0);
+        let certificate = metrics.certificate.clone();
+        metrics.view(&[&every::CERTIFICATE_EXPIRY.0], move |shown| {
+            if let Some(end) = certificate.get().and_then(Tls::expiry) {
+                shown.set(&every::CERTIFICATE_EXPIRY, [], end as f64);
+            }
         });
+        metrics.add(&every::BUILD_INFO.0, &metrics.build_info.0);
+        metrics.register(counters::register);
+        metrics.view(&process::GAUGES, process::fill);
+        metrics.registries.lock().conventional.register_collector(Box::new(process::Cpu));
         metrics
     }
 }
 
 impl Metrics {
-    /// Adds a controller's own metrics; names get the prefix `gastown_`, counters the suffix
+    /// Registers a counter.
+    pub fn counter<const N: usize>(&self, of: &'static catalogue::Counter<N>) -> Counter<N> {
+        let counter = Counter::new(of);
+        self.add(&of.0, &counter.0);
+        counter
+    }
+
+    /// Registers a counter of fractions.
+    pub fn amount<const N: usize>(&self, of: &'static catalogue::Amount<N>) -> Amount<N> {
+        let amount = Amount::new(of);
+        self.add(&of.0, &amount.0);
+        amount
+    }
+
+    /// Registers a gauge that is set when what it shows changes.
+    pub fn gauge<const N: usize>(&self, of: &'static catalogue::Gauge<N>) -> Gauge<N> {
+        let gauge = Gauge::new(of);
+        self.add(&of.0, &gauge.0);
+        gauge
+    }
+
+    /// Registers a histogram.
+    pub fn histogram<const N: usize>(&self, of: &'static catalogue::Histogram<N>) -> Histogram<N> {
+        let histogram = Histogram::new(of);
+        self.add(&of.0, &histogram.0);
+        histogram
+    }
+
+    /// Registers gauges that `fill` computes for each page. A series that it does not give is not there: so
+    /// those of rigs that another replica works for go.
+    pub fn view(
+        &self,
+        gauges: &[&'static Definition],
+        fill: impl Fn(&mut Shown) + Send + Sync + 'static,
+    ) {
+        let registries = &mut *self.registries.lock();
+        // Each registry has its own prefix, and a view is of one of them.
+        let registry = match gauges.first() {
+            Some(gauge) if is_own(gauge) => &mut registries.own,
+            _ => &mut registries.conventional,
+        };
+        registry.register_collector(Box::new(View { gauges: gauges.to_vec(), fill }));
+    }
+
+    /// From now on, series by rig are removed when there is no such rig any more. What others counted for
+    /// a rig stays while it exists, whoever works for it: Prometheus adds up the counters of all replicas.
+    pub fn keep_rigs(&self, exists: impl Fn(&str) -> bool + Send + Sync + 'static) {
+        self.registries.lock().rigs = Some(Box::new(exists));
+    }
+
+    /// Adds metrics that are kept elsewhere; names get the prefix `gastown_`, counters the suffix
     /// `_total`.
     pub fn register(&self, add: impl FnOnce(&mut Registry)) {
-        add(&mut self.registry.lock());
+        add(&mut self.registries.lock().own);
+    }
+
+    /// Shows when this certificate ends.
+    pub(crate) fn watch_certificate(&self, tls: &Tls) {
+        let _ = self.certificate.set(tls.clone());
+    }
+
+    fn add<const N: usize, M>(&self, definition: &'static Definition, series: &series::Series<N, M>)
+    where
+        M: Clone + Send + Sync + 'static,
+        series::Series<N, M>: Metric,
+    {
+        let registries = &mut *self.registries.lock();
+        let registry =
+            if is_own(definition) { &mut registries.own } else { &mut registries.conventional };
+        let name = base_name(definition);
+        match unit(definition.unit) {
+            Some(unit) => {
+                registry.register_with_unit(name, definition.help, unit, series.clone());
+            }
+            None => registry.register(name, definition.help, series.clone()),
+        }
+        if definition.labels.contains(&RIG) {
+            let series = series.clone();
+            registries.by_rig.push(Box::new(move |keep| series.retain(RIG, keep)));
+        }
     }
 
     /// All metrics as OpenMetrics text.
-    pub fn encode(&self) -> Result<String, std::fmt::Error> {
+    pub fn encode(&self) -> Result<String, fmt::Error> {
+        use prometheus_client::encoding::text::{encode_eof, encode_registry};
         let mut text = String::new();
-        prometheus_client::encoding::text::encode(&mut text, &self.registry.lock())?;
+        let registries = self.registries.lock();
+        if let Some(rigs) = &registries.rigs {
+            // Of what is about no rig the label is empty.
+            let keep = |rig: &str| rig.is_empty() || rigs(rig);
+            registries.by_rig.iter().for_each(|retain| retain(&keep));
+        }
+        encode_registry(&mut text, &registries.own)?;
+        encode_registry(&mut text, &registries.conventional)?;
+        encode_eof(&mut text)?;
         Ok(text)
     }
 }

@@ -55,6 +55,7 @@ impl Runtime {
     ) -> Self {
         let events = Events::start(client.clone(), controller, &args.identity(), &metrics);
         let (drain, stop) = (CancellationToken::new(), CancellationToken::new());
+        metrics.build_info.set([controller.into(), env!("CARGO_PKG_VERSION").into()], 1);
         Self {
             controller,
             client,

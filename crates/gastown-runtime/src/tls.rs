@@ -79,6 +79,13 @@ impl Tls {
         Ok(Self { resolver })
     }
 
+    /// When the certificate ends, in seconds since 1970; none where that cannot be read from it.
+    pub fn expiry(&self) -> Option<i64> {
+        let current = self.resolver.current.read().1.clone();
+        let (_, certificate) = x509_parser::parse_x509_certificate(current.cert.first()?).ok()?;
+        Some(certificate.validity().not_after.timestamp())
+    }
+
     /// Reads the folder now.
     pub fn reload(&self) {
         self.resolver.reload();

@@ -23,7 +23,6 @@ use tokio::sync::mpsc;
 use crate::decode::Decoded;
 pub use crate::decode::{NoStatus, Trim, Whole};
 use crate::index::Index;
-use crate::metrics::KindLabels;
 use crate::own_writes::OwnWrites;
 use crate::runtime::Runtime;
 
@@ -301,12 +300,7 @@ where
                     self.handle(event).await;
                 }
                 Err(error) => {
-                    self.watch
-                        .runtime
-                        .metrics
-                        .watch_errors
-                        .get_or_create(&KindLabels { kind: self.kind.clone() })
-                        .inc();
+                    self.watch.runtime.metrics.watch_errors.inc([self.kind.clone().into()]);
                     if !failing {
                         tracing::warn!(
                             kind = self.kind,
@@ -456,13 +450,8 @@ where
     }
 
     fn count(&self) {
-        let labels = KindLabels { kind: self.kind.clone() };
-        self.watch
-            .runtime
-            .metrics
-            .undecodable
-            .get_or_create(&labels)
-            .set(i64::try_from(self.bad.len()).unwrap_or(i64::MAX));
+        let bad = i64::try_from(self.bad.len()).unwrap_or(i64::MAX);
+        self.watch.runtime.metrics.undecodable.set([self.kind.clone().into()], bad);
     }
 }
 

@@ -2,11 +2,10 @@
 //! cache folder.
 
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
 
 use anyhow::{Context, Result, bail};
 
-use crate::cache;
+use crate::{cache, npm};
 
 /// The version of Claude Code that the images hold and the tests run.
 pub const CLAUDE_CODE_VERSION: &str = "2.1.330";
@@ -66,7 +65,7 @@ pub fn claude_code() -> Result<PathBuf> {
         std::fs::remove_dir_all(&new).with_context(|| format!("removing {}", new.display()))?;
     }
     eprintln!("toolchain: fetching Claude Code {CLAUDE_CODE_VERSION} with npm (about 80 MB)");
-    fetch(&new)?;
+    npm::ci(&new, "claude-code", MANIFEST, LOCK)?;
     std::fs::rename(&new, &folder)
         .with_context(|| format!("moving {PACKAGE} to {}", folder.display()))?;
     if !program.is_file() {
@@ -83,27 +82,6 @@ fn folder() -> Result<PathBuf> {
 
 fn program(folder: &Path) -> PathBuf {
     folder.join("node_modules").join(PACKAGE).join("claude")
-}
-
-fn fetch(folder: &Path) -> Result<()> {
-    std::fs::create_dir_all(folder).with_context(|| format!("creating {}", folder.display()))?;
-    std::fs::write(folder.join("package.json"), MANIFEST)?;
-    std::fs::write(folder.join("package-lock.json"), LOCK)?;
-    let mut npm = Command::new("npm");
-    // `ci` installs what is locked and nothing else, and refuses what has another hash.
-    npm.args(["ci", "--no-audit", "--no-fund", "--ignore-scripts", "--loglevel=error", "--prefix"])
-        .arg(folder)
-        .stdin(Stdio::null());
-    let out = npm
-        .output()
-        .context("npm is needed to fetch Claude Code; install it with: apt-get install -y npm")?;
-    if !out.status.success() {
-        bail!(
-            "npm ci of {PACKAGE}@{CLAUDE_CODE_VERSION}, as crates/gastown-toolchain/modules/claude-code locks it (to lock another version, change package.json there and run `npm install --package-lock-only`): {}",
-            String::from_utf8_lossy(&out.stderr).trim()
-        );
-    }
-    Ok(())
 }
 
 #[cfg(test)]

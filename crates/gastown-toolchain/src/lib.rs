@@ -11,7 +11,9 @@
 mod build;
 pub mod cache;
 mod claude_code;
+mod grafana;
 pub mod host;
+mod npm;
 mod parts;
 mod tail;
 pub mod timings;
@@ -23,6 +25,7 @@ use anyhow::{Context, Result};
 pub use claude_code::{
     CLAUDE_CODE_VERSION, NpmPackage, claude_code, claude_code_package, has_claude_code,
 };
+pub use grafana::grafana_types;
 use parts::{
     CNI, CONTAINERD, CONTROL_PLANE, COREDNS, ETCD, HELM, KUBE_ROUTER, KWOK, NODE, Part, SCHEDULER,
 };

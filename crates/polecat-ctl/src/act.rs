@@ -34,7 +34,7 @@ pub(crate) async fn act(
         Action::PatchMetadata { ledger, finalizer } => {
             patch_metadata(ctx, polecat, s, ledger.as_deref(), *finalizer).await?;
         }
-        Action::Claim => claims::take(ctx, polecat).await?,
+        Action::Claim => claims::take(ctx, polecat, s).await?,
         Action::ReleaseClaim => claims::release(ctx, polecat, s).await?,
         Action::Comment(inputs) => ctx.services.comment(inputs).await?,
         Action::Escalate(inputs) => {
@@ -88,8 +88,16 @@ async fn patch_metadata(
         // It goes with its last finalizer.
         Ok(polecat) if s.deleting && polecat.finalizers().is_empty() => {
             ctx.shared.own_polecats.record_deleted(&s.uid);
+            if let Some(ledger) = ledger {
+                ctx.shared.metrics.recorded(s, ledger);
+            }
         }
-        Ok(polecat) => ctx.shared.own_polecats.record(polecat),
+        Ok(polecat) => {
+            ctx.shared.own_polecats.record(polecat);
+            if let Some(ledger) = ledger {
+                ctx.shared.metrics.recorded(s, ledger);
+            }
+        }
         // the last finalizer of a deleted object: it is gone with it
         Err(kube::Error::Api(status)) if status.is_not_found() && s.deleting => {}
         Err(error) => return Err(api_error("writing the metadata of polecat", &s.name)(error)),

@@ -121,6 +121,11 @@ impl Admission {
         })
     }
 
+    /// How many slots of a rig are in use.
+    pub(crate) fn used(&self, rig: &str) -> usize {
+        self.0.lock().get(rig).map_or(0, |slots| slots.held)
+    }
+
     /// A pod of this name is about to be created for a Polecat. Its slot is held until
     /// [`Admission::settle`].
     pub(crate) fn promise(&self, rig: &str, uid: &str, pod: &str) {
@@ -185,6 +190,7 @@ mod tests {
             admission.ask("web", 1, &b),
             Decision::AtCapacity { used: 1, cap: 1, position: 1 }
         );
+        assert_eq!((admission.used("web"), admission.used("docs")), (1, 0));
         assert!(admission.observe("web", "a", true, None).is_empty());
         assert_eq!(admission.observe("web", "a", false, None), ["ns/b"]);
         assert_eq!(

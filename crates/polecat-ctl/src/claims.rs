@@ -115,7 +115,7 @@ fn wanted(
 }
 
 /// Takes the claim if it is free. Whether another Polecat was faster is seen in the next round.
-pub(crate) async fn take(ctx: &Context, polecat: &Polecat) -> Result<(), Error> {
+pub(crate) async fn take(ctx: &Context, polecat: &Polecat, s: &Snapshot) -> Result<(), Error> {
     let Some(bead) = bead(polecat) else { return Ok(()) };
     let name = claim_name(&polecat.spec.rig, bead);
     let api = leases(ctx);
@@ -136,6 +136,7 @@ pub(crate) async fn take(ctx: &Context, polecat: &Polecat) -> Result<(), Error> 
         Ok(lease) => {
             tracing::info!(bead, lease = name, "claimed");
             ctx.shared.own_claims.record(lease);
+            ctx.shared.metrics.claimed(s, Timestamp::now());
             Ok(())
         }
         Err(kube::Error::Api(status))

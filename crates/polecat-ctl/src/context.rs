@@ -22,6 +22,7 @@ use parking_lot::Mutex;
 use crate::admission::Admission;
 use crate::args::{Images, PolecatArgs, Settings};
 use crate::busy::BusyServices;
+use crate::metrics::{self, PolecatMetrics};
 use crate::pod::{AgentNetworkArgs, AgentPod, PodDefaults, Witness, owner_uid};
 use crate::service::Services;
 use crate::sightings::Sightings;
@@ -85,11 +86,13 @@ pub(crate) struct Shared {
     pub network_problems: Arc<Mutex<HashMap<(String, String), NetworkProblem>>>,
     /// The spans that were exported.
     pub lives: Arc<Lives>,
+    /// What is counted.
+    pub metrics: PolecatMetrics,
 }
 
 impl Shared {
     /// Empty.
-    pub(crate) fn new(trigger: Trigger<Polecat>) -> Self {
+    pub(crate) fn new(trigger: Trigger<Polecat>, metrics: PolecatMetrics) -> Self {
         Self {
             trigger,
             pods_by_polecat: Index::default(),
@@ -109,6 +112,7 @@ impl Shared {
             busy: Arc::default(),
             network_problems: Arc::default(),
             lives: Arc::default(),
+            metrics,
         }
     }
 }
@@ -152,6 +156,8 @@ impl Context {
     ) -> anyhow::Result<Self> {
         let settings = args.settings(&runtime.args.namespace)?;
         let services = Services::new(runtime, &settings);
+        let to = (&runtime.metrics, &runtime.shards);
+        metrics::register_views(&shared.metrics, to, &stores.rigs, &shared.admission);
         let Settings { pods, images, network, witness, margins, refinery: _, beadstore: _ } =
             settings;
         Ok(Self {

@@ -46,6 +46,7 @@ pub(crate) async fn reconcile(polecat: Arc<Polecat>, ctx: Arc<Context>) -> Resul
         if plan.actions.is_empty() {
             ctx.actions_succeeded(&s.uid);
             let status = report::status(&polecat, &s, &plan.status, &ctx.agent_image(), now); // pure
+            ctx.shared.metrics.show(&s, &status, now);
             let later = report::publish(&ctx, &polecat, &status, &plan.status).await?; // client
             ctx.shared.lives.export(&s.uid, now, || polecat::spans(&s));
             return Ok(requeue(&s, &plan, &admission, later, now)); // pure
@@ -137,6 +138,7 @@ async fn failed(
     if lasting || (tries > 1 && error.class() != Class::Conflict) {
         let draft = plan.status.failed(&error.sentence());
         let status = report::status(polecat, s, &draft, &ctx.agent_image(), now); // pure
+        ctx.shared.metrics.show(s, &status, now);
         report::publish(ctx, polecat, &status, &draft).await?; // client
     }
     Err(error)
@@ -178,7 +180,10 @@ async fn attempt(
         (polecat::Action::Escalate(inputs), Err(Error::Escalation { .. })) => {
             update(&|d| d.escalation_failed(now, &inputs.cause, &inputs.request))
         }
-        (polecat::Action::StartPod(_), Ok(_)) => update(&polecat::Deliveries::pod_created),
+        (polecat::Action::StartPod(_), Ok(_)) => {
+            ctx.shared.metrics.started(s, Timestamp::now());
+            update(&polecat::Deliveries::pod_created)
+        }
         (_, Err(Error::Refused { message, .. })) => {
             update(&|d| d.pod_failed(now, reason::POD_CREATE_FAILED, &message))
         }

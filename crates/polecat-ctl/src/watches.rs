@@ -15,6 +15,7 @@ use kube::runtime::reflector::{ObjectRef, Store};
 use crate::claims;
 use crate::context::{Shared, Watched, polecat_ref};
 use crate::gather::bead_request;
+use crate::metrics::PolecatMetrics;
 use crate::pod::{self, AgentPod, owner_uid};
 
 /// What is to be reconciled.
@@ -29,7 +30,7 @@ pub(crate) fn start(runtime: &Runtime) -> (Watched, Shared, Queues) {
     let (polecat_trigger, polecat_queue) = triggers::<Polecat>();
     let (pod_trigger, pod_queue) = triggers::<AgentPod>();
     let (claim_trigger, claim_queue) = triggers::<Lease>();
-    let shared = Shared::new(polecat_trigger);
+    let shared = Shared::new(polecat_trigger, PolecatMetrics::new(&runtime.metrics));
     let polecats = polecats(runtime, &shared, &claim_trigger);
     let rigs = rigs(runtime, &shared);
     let refineries = refineries(runtime, &shared);
@@ -54,7 +55,8 @@ fn polecats(runtime: &Runtime, shared: &Shared, claim: &Trigger<Lease>) -> Store
     let is_gone_for_slots = is_gone.clone();
     let namespace = runtime.args.namespace.clone();
     let (admission, deliveries) = (shared.admission.clone(), shared.deliveries.clone());
-    let (hashes, lives) = (shared.hashes.clone(), shared.lives.clone());
+    let (hashes, lives, metrics) =
+        (shared.hashes.clone(), shared.lives.clone(), shared.metrics.clone());
     Watch::<Polecat>::all(runtime)
         .own(&shared.own_polecats)
         .index(&shared.polecats_by_uid, ResourceExt::uid)
@@ -73,6 +75,7 @@ fn polecats(runtime: &Runtime, shared: &Shared, claim: &Trigger<Lease>) -> Store
             deliveries.lock().remove(&uid);
             hashes.forget(&uid);
             lives.forget(&uid);
+            metrics.forget(&uid);
             let next = admission.forget(&polecat.spec.rig, &uid);
             next.iter().filter_map(|key| polecat_ref(key)).collect()
         })

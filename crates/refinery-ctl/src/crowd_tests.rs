@@ -5,8 +5,8 @@
 use std::sync::{Arc, LazyLock};
 use std::time::{Duration, Instant};
 
-use gastown_api::{MergeRequest, Refinery, RefinerySpec, Rig};
-use gastown_core::train::decide;
+use gastown_api::{MergePhase, MergeRequest, Refinery, RefinerySpec, Rig};
+use gastown_core::train::{End, decide};
 use gastown_runtime::metrics::Metrics;
 use gastown_runtime::network::NetworkArgs;
 use gastown_runtime::pace::Pace;
@@ -131,6 +131,67 @@ fn refinery() -> Refinery {
     refinery
 }
 
+fn page(ctx: &Context) -> gastown_metrics::page::Page {
+    gastown_metrics::page::read(&ctx.runtime.metrics.encode().unwrap()).unwrap()
+}
+
+#[tokio::test]
+async fn ends_are_counted_by_what_they_are_and_a_landing_that_was_not_tested_is_seen() {
+    let ctx = controller(vec![]);
+    let (metrics, commit) = (&ctx.metrics, |n: u8| format!("{n:040x}").parse().unwrap());
+    metrics.begin("web");
+    let end = |phase, reason: &str, tested: Option<u8>, landed: Option<u8>| End {
+        phase,
+        reason: reason.to_owned(),
+        message: String::new(),
+        at: *BEGAN,
+        tested: tested.map(commit),
+        landed: landed.map(commit),
+    };
+    metrics.ended("web", &end(MergePhase::Landed, "Merged", Some(1), Some(1)));
+    metrics.ended("web", &end(MergePhase::Landed, "FoundInTarget", None, Some(2)));
+    metrics.ended("web", &end(MergePhase::Rework, "GateFailed", None, None));
+    metrics.ended("web", &end(MergePhase::Superseded, "Superseded", None, None));
+    let value = |series: &str, labels: &[(&str, &str)]| {
+        let labels = [&[("rig", "web")], labels].concat();
+        page(&ctx).value(series, &labels)
+    };
+    let merges = |result| value("gastown_refinery_merge_total", &[("result", result)]);
+    assert_eq!((merges("success"), merges("error")), (Some(2.0), Some(1.0)));
+    let ended = |phase, reason| {
+        value("gastown_refinery_ended_total", &[("phase", phase), ("reason", reason)])
+    };
+    assert_eq!(ended("Rework", "GateFailed"), Some(1.0));
+    assert_eq!(ended("Superseded", "Superseded"), Some(1.0));
+    let untested = || value("gastown_refinery_untested_landings_total", &[]);
+    assert_eq!(untested(), Some(0.0));
+    metrics.ended("web", &end(MergePhase::Landed, "Merged", Some(1), Some(3)));
+    assert_eq!(untested(), Some(1.0));
+    // Of a rig that does not exist any more nothing is shown.
+    metrics.begin("gone");
+    let gone = [("rig", "gone"), ("result", "success")];
+    assert_eq!(page(&ctx).value("gastown_refinery_merge_total", &gone), None);
+}
+
+#[tokio::test]
+async fn a_gate_run_is_observed_by_its_states_with_its_trace() {
+    let ctx = controller(vec![]);
+    let trace = gastown_trace::TraceId::of("uid-1");
+    ctx.metrics.gate_ran("web", "failure", (Some(4), Some(90)), Some(trace));
+    ctx.metrics.gate_ran("web", "error", (Some(700), None), None);
+    let page = page(&ctx);
+    let of = |state, result| {
+        let labels =
+            [("rig", "web"), ("cicd_pipeline_run_state", state), ("cicd_pipeline_result", result)];
+        page.value("cicd_pipeline_run_duration_seconds_sum", &labels)
+    };
+    assert_eq!(of("pending", "failure"), Some(4.0));
+    assert_eq!(of("executing", "failure"), Some(90.0));
+    assert_eq!((of("pending", "error"), of("executing", "error")), (Some(700.0), None));
+    let text = ctx.runtime.metrics.encode().unwrap();
+    assert!(text.contains(&format!("# {{trace_id=\"{trace}\"}} 90.0")), "{text}");
+}
+
 #[tokio::test]
 async fn a_pass_over_ten_thousand_landed_requests_writes_and_decides_nothing_about_them() {
     let requests = (0..LANDED).map(|n| request(n, true)).chain([request(LANDED, false)]);
@@ -157,4 +218,11 @@ async fn a_pass_over_ten_thousand_landed_requests_writes_and_decides_nothing_abo
     let open = train.entries.values().filter(|e| !e.is_settled()).count();
     println!("a pass over {LANDED} landed requests: {fastest:?}");
     assert_eq!(open, 1, "those that have landed are not looked at again");
+    let page = page(&ctx);
+    let rig = [("rig", "web")];
+    assert_eq!(page.value("gastown_refinery_queue_length", &rig), Some(1.0));
+    assert!(page.value("gastown_refinery_queue_oldest_seconds", &rig).is_some());
+    assert_eq!(page.differences("refinery-ctl"), [""; 0]);
+    ctx.metrics.forget(&pass.refinery);
+    assert_eq!(self::page(&ctx).value("gastown_refinery_queue_length", &rig), None);
 }

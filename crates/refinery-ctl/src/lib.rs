@@ -151,6 +151,8 @@ fn context(
         None => std::env::current_exe().context("finding this program, which builds candidates")?,
     };
     let agent_image = Image::new(agent_image, agent_image_file)?;
+    let metrics =
+        RefineryMetrics::new(&runtime.metrics, &runtime.shards, &stores.refineries, &stores.rigs);
     Ok(Context {
         build_limits: Limits {
             program,
@@ -174,7 +176,7 @@ fn context(
         builds: Places::new(BUILDS),
         stores,
         escalations: Escalations::start(runtime, witness_endpoint.as_deref(), "refinery-ctl"),
-        metrics: RefineryMetrics::new(&runtime.metrics),
+        metrics,
         pace: Pace::default(),
         request_pace: Pace::new(REQUEST_SETTLE, REQUEST_EVERY),
         candidates: Candidates::default(),

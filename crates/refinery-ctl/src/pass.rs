@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use gastown_api::{GateRun, Refinery, Rig};
 use gastown_git::{Committing, Mirror};
+use gastown_runtime::metrics::Value;
 use gastown_runtime::ours::{self, Parent};
 use gastown_types::{BranchName, CommitId, GitUrl};
 use k8s_openapi::api::batch::v1::Job;
@@ -14,7 +15,6 @@ use crate::args::GateSettings;
 use crate::candidates::ServedCandidate;
 use crate::context::Context;
 use crate::gate::OwnRun;
-use crate::metrics::RigLabels;
 
 /// A reconcile of the Refinery that is active for one branch.
 pub(crate) struct Pass<'a> {
@@ -37,8 +37,13 @@ impl Pass<'_> {
         self.ctx.mirror(&self.url)
     }
 
-    pub(crate) fn labels(&self) -> RigLabels {
-        RigLabels { rig: self.refinery.spec.rig_ref.clone() }
+    pub(crate) fn rig_name(&self) -> &str {
+        &self.refinery.spec.rig_ref
+    }
+
+    /// The labels of a metric by rig.
+    pub(crate) fn labels(&self) -> [Value; 1] {
+        [self.refinery.spec.rig_ref.clone().into()]
     }
 
     /// What the pod of a Job that tests `candidate` may fetch.

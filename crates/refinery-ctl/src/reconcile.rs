@@ -49,6 +49,7 @@ pub(crate) async fn reconcile(refinery: Arc<Refinery>, ctx: Arc<Context>) -> Res
 async fn run(pass: &Pass<'_>) -> Result<Action, Error> {
     let train = pass.ctx.train(&(pass.url.normalised(), pass.target.clone()));
     let mut train = train.lock().await;
+    pass.ctx.metrics.begin(pass.rig_name());
     let term = pass.ctx.runtime.shards.held(&pass.refinery.spec.rig_ref).ok_or(Error::LeaseLost)?;
     let refinery = pass.refinery.uid().unwrap_or_default();
     // What was learnt in another term, or for another Refinery, may be wrong by now.

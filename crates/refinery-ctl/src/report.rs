@@ -165,8 +165,8 @@ async fn publish_refinery(
     let refinery = written.clone().unwrap_or_else(|| pass.refinery.clone());
     train.written = written;
     let status = refinery::status(snapshot, train, &refinery); // pure
-    let length = i64::from(status.queue_length);
-    pass.ctx.metrics.queue.get_or_create(&pass.labels()).set(length);
+    let queue = refinery::queue_metrics(status.queue_length, train, snapshot); // pure
+    pass.ctx.metrics.show(&pass.refinery, queue);
     let details = if refinery::starts_processing(&refinery, &status) { &COUNTS } else { &DETAILS };
     let applied = write_refinery_status(pass.ctx, &refinery, &status, details).await?;
     let later = applied.later();
@@ -183,6 +183,7 @@ pub(crate) async fn publish_inactive(
     why: &'static str,
     message: &str,
 ) -> Result<Option<Duration>, Error> {
+    ctx.metrics.forget(refinery);
     let now = Timestamp::now();
     let (mut pending, mut later) = (0, None);
     // The requests of a Duplicate are those of the active Refinery, which works on them.

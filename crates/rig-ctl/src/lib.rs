@@ -50,6 +50,7 @@ pub async fn start(runtime: Runtime, args: RigArgs) -> anyhow::Result<()> {
         runtime: runtime.clone(),
     };
     let rigs = watches::rigs(&runtime, &trigger);
+    metrics::register(&runtime.metrics, &runtime.shards, &rigs);
     Controller {
         name: "rig",
         store: rigs,

@@ -34,6 +34,7 @@ pub(crate) fn act(
     let sent = ctx.streams.send(now, &uid, pod, command, text);
     tracing::info!(?command, sent, pod, "the agent is wedged");
     if sent {
+        ctx.metrics.commanded(&polecat.spec.rig, command);
         let message = format!("{}; {consequence}", assessment.message);
         ctx.runtime.events.publish(polecat, Note::warning("Wedged", reason, message));
     }

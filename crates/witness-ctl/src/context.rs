@@ -59,6 +59,7 @@ pub(crate) struct Context {
     pub runtime: Runtime,
     pub stores: Stores,
     pub streams: Streams,
+    pub metrics: WitnessMetrics,
     pub channels: Channels,
     /// Where messages wait, by route.
     pub routes: Places,
@@ -81,10 +82,18 @@ impl Context {
         stores: Stores,
         trigger: Trigger<Witness>,
     ) -> anyhow::Result<Self> {
+        let metrics = WitnessMetrics::new(&runtime.metrics);
+        metrics.register_views(
+            (&runtime.metrics, &runtime.shards),
+            &stores.witnesses_by_rig,
+            &stores.polecats_by_rig,
+            &stores.escalations,
+        );
         Ok(Self {
             runtime: runtime.clone(),
             stores,
-            streams: Streams::new(WitnessMetrics::new(&runtime.metrics)),
+            streams: Streams::new(metrics.clone()),
+            metrics,
             channels: Channels::new(runtime.client.clone())?,
             sent: SentMessages::default(),
             routes: Places::new(DELIVERIES),

@@ -74,6 +74,7 @@ async fn send(
     });
     let mut state = plan.state.clone();
     for (attempt, outcome) in futures::future::join_all(sent).await {
+        ctx.metrics.delivered(&object.spec.rig_ref, &outcome);
         if let Outcome::Failed { why, .. } = &outcome {
             tracing::warn!(
                 route = attempt.route,

@@ -228,6 +228,7 @@ pub(crate) async fn raise(
         match occurrences.get(&name).await? {
             None => {
                 if occurrences.create(&name, &spec).await? {
+                    ctx.metrics.raised(&spec.rig_ref, spec.severity.as_str());
                     return Ok((name, true));
                 }
                 occurrences.open = None;

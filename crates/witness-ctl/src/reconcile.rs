@@ -1,11 +1,12 @@
 //! Reconciles a Witness: assesses the polecats of its rig, acts on each assessment, and counts.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
 use futures::StreamExt as _;
 use gastown_api::names::{condition, reason};
-use gastown_api::{Polecat, PolecatPhase, Witness, conditions, duration};
+use gastown_api::{Polecat, PolecatPhase, PolecatStatus, Witness, conditions, duration};
 use gastown_core::witness::{self, PolecatHealth};
 use gastown_runtime::apply::Applied;
 use gastown_runtime::controller::Action;
@@ -39,7 +40,8 @@ pub(crate) async fn reconcile(object: Arc<Witness>, ctx: Arc<Context>) -> Result
         Ok(pass) => pass,
         Err(wait) => return Ok(Action::requeue(wait)),
     };
-    let Round { health, failed, later: activity } = polecats(&object, pass, &ctx).await; // client
+    let Round { health, states, failed, later: activity } = polecats(&object, pass, &ctx).await; // client
+    ctx.metrics.assessed(&object.spec.rig_ref, states);
     let status = report::witness(&object, &witness::count(&health), now); // pure
     let later = report::publish_witness(&object, &status, &ctx).await?; // client
     if let Some(error) = failed {
@@ -60,6 +62,8 @@ fn next_pass(witness: &Witness) -> Duration {
 #[derive(Default)]
 struct Round {
     health: Vec<PolecatHealth>,
+    /// How many agents at work were found in each state.
+    states: BTreeMap<&'static str, usize>,
     /// An error, if there was any: the error of one polecat does not stop the others.
     failed: Option<Error>,
     /// After which time details are due that were not written yet.
@@ -83,10 +87,13 @@ async fn polecats(witness: &Witness, pass: Pass, ctx: &Arc<Context>) -> Round {
     let mut ended = futures::stream::iter(all).buffer_unordered(CONCURRENCY);
     let mut round = Round::default();
     while let Some((after, before)) = ended.next().await {
-        let applied = after.unwrap_or_else(|error| {
+        let (applied, state) = after.unwrap_or_else(|error| {
             round.failed = Some(error);
-            Applied::Unchanged
+            (Applied::Unchanged, None)
         });
+        if let Some(state) = state {
+            *round.states.entry(state).or_default() += 1;
+        }
         round.later = [round.later, applied.later()].into_iter().flatten().min();
         round.health.push(match &applied {
             Applied::Written(current) => gather::health(current),
@@ -96,23 +103,25 @@ async fn polecats(witness: &Witness, pass: Pass, ctx: &Arc<Context>) -> Round {
     round
 }
 
-/// Reconciles one polecat. Returns what became of its status.
+/// Reconciles one polecat. Returns what became of its status, and the state of its agent.
 async fn polecat(
     object: &Polecat,
     thresholds: witness::Thresholds,
     pass: Pass,
     ctx: &Context,
-) -> Result<Applied<Polecat>, Error> {
+) -> Result<(Applied<Polecat>, Option<&'static str>), Error> {
     let now = pass.began;
-    let Some(pod) = gather::working_pod(object) else { return idle(object, now, ctx).await };
+    let Some(pod) = gather::working_pod(object) else {
+        return Ok((idle(object, now, ctx).await?, None));
+    };
     let snapshot = gather::snapshot(object, pod, thresholds, pass, ctx); // pure
     let Some(assessment) = witness::assess(now, &snapshot) else {
-        return Ok(Applied::Unchanged);
+        return Ok((Applied::Unchanged, None));
     }; // pure
     act::act(object, &snapshot.pod, &assessment, now, ctx); // client: the pod's stream, an Event
     let written = publish(object, Some(&assessment), now, ctx).await?; // client
     escalations::update(object, Some(&assessment), ctx).await?; // client
-    Ok(written)
+    Ok((written, Some(assessment.reason)))
 }
 
 /// Takes back what was published about an agent that is not at work any more.
@@ -136,6 +145,13 @@ async fn publish(
     let status = report::polecat(object, assessment, saved, now); // pure
     let applied = report::publish_polecat(object, &status, ctx).await?; // client
     if let Applied::Written(_) = applied {
+        let wants = |status: &PolecatStatus| {
+            let healthy = conditions::find(&status.conditions, condition::HEALTHY);
+            healthy.is_some_and(|c| c.reason == reason::RESTART_WANTED)
+        };
+        if wants(&status) && !object.status.as_ref().is_some_and(wants) {
+            ctx.metrics.restarted(&object.spec.rig);
+        }
         ctx.streams.saving_written(now, &object.uid().unwrap_or_default());
     }
     Ok(applied)

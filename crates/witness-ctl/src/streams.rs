@@ -72,7 +72,6 @@ struct State {
     last_number: u64,
 }
 
-#[derive(Default)]
 pub(crate) struct Streams {
     state: Mutex<State>,
     metrics: WitnessMetrics,
@@ -183,7 +182,7 @@ impl Streams {
                 older.replaced.cancel();
             }
             None => {
-                self.metrics.streams.inc();
+                self.metrics.streams.change([], 1);
             }
         }
         Some(StreamHandle { polecat: polecat.to_owned(), pod: pod.to_owned(), number, replaced })
@@ -193,7 +192,7 @@ impl Streams {
     pub fn detach(&self, handle: &StreamHandle) {
         if let Some(pod) = self.state.lock().pod_of(handle) {
             pod.stream = None;
-            self.metrics.streams.dec();
+            self.metrics.streams.change([], -1);
         }
     }
 
@@ -206,7 +205,7 @@ impl Streams {
         heartbeat: &Heartbeat,
         results: &[CommandResult],
     ) -> bool {
-        self.metrics.heartbeats.inc();
+        self.metrics.heartbeats.inc([]);
         let mut state = self.state.lock();
         let first = state
             .heartbeats
@@ -315,6 +314,8 @@ impl Streams {
 
 #[cfg(test)]
 mod tests {
+    use gastown_runtime::metrics::Metrics;
+
     use super::*;
 
     fn at(second: i64) -> Timestamp {
@@ -341,7 +342,7 @@ mod tests {
 
     #[test]
     fn a_newer_stream_replaces_the_older_one_and_the_activity_stays() {
-        let streams = Streams::default();
+        let streams = Streams::new(WitnessMetrics::new(&Metrics::default()));
         let (older, mut older_commands) = attached(&streams, 0, "pod", "polecat-a", "a");
         let (sender, mut newer_commands) = mpsc::channel(QUEUE);
         let newer = streams.attach(at(1), "pod", "polecat-a", "a", sender).unwrap();
@@ -352,15 +353,15 @@ mod tests {
         assert!(pod.is_some_and(|p| p.attached && p.activity.is_some()));
         assert!(streams.send(at(2), "a", "pod", witness::Command::Nudge, "go on"));
         assert!(newer_commands.try_recv().unwrap().is_ok());
-        assert_eq!(streams.metrics.streams.get(), 1);
+        assert_eq!(streams.metrics.streams.get([]), 1);
         streams.detach(&newer);
         assert!(!streams.send(at(3), "a", "pod", witness::Command::Nudge, "go on"));
-        assert_eq!((streams.metrics.streams.get(), streams.metrics.heartbeats.get()), (0, 1));
+        assert_eq!((streams.metrics.streams.get([]), streams.metrics.heartbeats.get([])), (0, 1));
     }
 
     #[test]
     fn a_pod_that_does_not_read_gets_no_more_commands_than_its_queue_holds() {
-        let streams = Streams::default();
+        let streams = Streams::new(WitnessMetrics::new(&Metrics::default()));
         let (_handle, _commands) = attached(&streams, 0, "pod", "polecat-a", "a");
         let sent = (0..10)
             .filter(|n| streams.send(at(*n), "a", "pod", witness::Command::Checkpoint, "save"))
@@ -370,7 +371,7 @@ mod tests {
 
     #[test]
     fn a_gap_without_any_heartbeat_starts_a_new_span() {
-        let streams = Streams::default();
+        let streams = Streams::new(WitnessMetrics::new(&Metrics::default()));
         let (handle, _commands) = attached(&streams, 0, "pod", "polecat-a", "a");
         for second in [60, 100, 400, 410] {
             streams.heartbeat(at(second), &handle, &heartbeat(), &[]);
@@ -380,7 +381,7 @@ mod tests {
 
     #[test]
     fn a_pod_is_found_by_its_name_among_those_of_its_polecat_only() {
-        let streams = Streams::default();
+        let streams = Streams::new(WitnessMetrics::new(&Metrics::default()));
         let (_first, mut of_first) = attached(&streams, 0, "pod-1", "polecat-a", "a");
         let (_second, mut of_second) = attached(&streams, 1, "pod-2", "polecat-a-x-2", "a");
         let (_other, mut of_other) = attached(&streams, 2, "pod-3", "polecat-a", "b");
@@ -403,7 +404,7 @@ mod tests {
 
     #[test]
     fn a_pod_is_at_work_from_its_first_assessment_until_its_polecat_is_idle() {
-        let streams = Streams::default();
+        let streams = Streams::new(WitnessMetrics::new(&Metrics::default()));
         let since = |second: i64, name: &str| streams.pod(at(second), "a", name).1;
         assert_eq!((since(0, "polecat-a"), since(5, "polecat-a")), (at(0), at(0)));
         assert_eq!(since(6, "polecat-a-x-2"), at(6), "another pod starts over");
@@ -415,7 +416,7 @@ mod tests {
 
     #[test]
     fn what_is_neither_attached_nor_assessed_is_forgotten_in_time() {
-        let streams = Streams::default();
+        let streams = Streams::new(WitnessMetrics::new(&Metrics::default()));
         let (gone, _gone_commands) = attached(&streams, 0, "pod-1", "polecat-a", "a");
         let (_stays, _kept_commands) = attached(&streams, 0, "pod-2", "polecat-b", "b");
         streams.detach(&gone);

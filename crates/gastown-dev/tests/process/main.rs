@@ -2,6 +2,7 @@
 
 #![allow(clippy::unwrap_used, clippy::panic)] // a test that cannot go on ends here
 
+mod monitoring;
 mod values;
 
 use std::collections::{BTreeMap, BTreeSet};

@@ -26,6 +26,10 @@ pub(super) fn records(signal: &'static str, result: &'static str) -> Counter {
 
 /// Adds the metrics to a registry.
 pub(crate) fn register(registry: &mut Registry) {
+    // A query does not see the step from no series to the first one.
+    for result in ["sent", "dropped", "failed"] {
+        drop(records("spans", result));
+    }
     registry.register(
         "telemetry_records",
         "Records of telemetry that were sent, dropped because too many waited, or not taken by the collector",

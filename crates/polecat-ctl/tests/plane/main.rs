@@ -95,6 +95,27 @@ async fn a_waiting_polecat_shows_what_it_waits_for_and_continues_when_it_exists(
     fixture.close().await;
 }
 
+/// The page of metrics after one attempt that is done.
+fn is_counted(fixture: &Fixture, trace: &str) {
+    let text = fixture.metrics.encode().unwrap();
+    let page = gastown_metrics::page::read(&text).unwrap();
+    assert_eq!(page.differences("polecat-ctl"), [""; 0], "{text}");
+    let value = |series: &str, labels: &[(&str, &str)]| {
+        let labels = [&[("rig", fixture.rig.as_str())], labels].concat();
+        page.value(series, &labels)
+    };
+    let attempts = &page.families["gastown_polecat_attempts"].samples;
+    let ends: Vec<_> = attempts.iter().map(|s| (s.labels["end"].as_str(), s.value)).collect();
+    assert_eq!(ends, [("Done", 1.0)]);
+    for wait in ["claim", "slot"] {
+        assert_eq!(value(&format!("gastown_polecat_{wait}_wait_seconds_count"), &[]), Some(1.0));
+    }
+    assert_eq!(value("gastown_polecats", &[("phase", "Done")]), Some(1.0));
+    assert_eq!(value("gastown_polecat_slots", &[]), Some(3.0));
+    assert_eq!(value("gastown_polecat_slots_used", &[]), Some(0.0));
+    assert!(text.contains(&format!("# {{trace_id=\"{trace}\"}}")), "the life leads to its trace");
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_life_from_pod_to_landed_costs_few_writes_and_survives_the_loss_of_every_status() {
     let mut fixture = Fixture::start(3).await;
@@ -133,6 +154,7 @@ async fn a_life_from_pod_to_landed_costs_few_writes_and_survives_the_loss_of_eve
     let writes = fixture.writes(&["polecats", "polecats/status", "pods"]);
     println!("writes to the Polecat and its pod: {writes}");
     assert!((5..=8).contains(&writes), "{writes} writes: {}", fixture.metrics.encode().unwrap());
+    is_counted(&fixture, finished.status.as_ref().unwrap().trace_id.as_deref().unwrap());
 
     fixture.sling("nux", |_| {}).await;
     let working = fixture.pod("polecat-nux", &[]).await;

@@ -58,7 +58,7 @@ pub(super) async fn rework(
     let (object, author) = (e.durable.object.clone(), e.author_name());
     end(pass, train, id, ended(MergePhase::Rework, why, message.clone())).await?;
     if why == "Conflict" {
-        pass.ctx.metrics.conflicts.get_or_create(&pass.labels()).inc();
+        pass.ctx.metrics.conflicts.inc(pass.labels());
     }
     let message = format!("Merge failed for {author}: {why}: {message}");
     publish(pass, &object, Note::warning("landing", reason::MERGE_FAILED, message));

@@ -10,6 +10,7 @@ use gastown_git::Remote;
 use gastown_runtime::apply::{self, StatusOwner};
 use gastown_runtime::events::Note;
 use gastown_runtime::ours;
+use gastown_trace::TraceId;
 use gastown_types::CommitId;
 use jiff::Timestamp;
 use k8s_openapi::api::batch::v1::Job;
@@ -188,11 +189,12 @@ pub(super) async fn record_verdict(
             (GateRunPhase::Failed, Some(failure_evidence(pass, pod.as_deref()).await))
         }
     };
-    record(pass, &run, phase, evidence, pod.as_deref()).await?;
+    let trace = trace_of(train, id);
+    record(pass, &run, phase, evidence, pod.as_deref(), trace).await?;
     trace::export(pass, train, id);
     if let Some(created) = run.creation_timestamp() {
         let seconds = Timestamp::now().duration_since(created.0).as_secs_f64();
-        pass.ctx.metrics.gate_seconds.get_or_create(&pass.labels()).observe(seconds);
+        pass.ctx.metrics.gate_seconds.observe(pass.labels(), seconds, trace);
     }
     if let Some(e) = train.entry(id) {
         e.scratch.retest_at = until.or(e.scratch.retest_at);
@@ -207,6 +209,7 @@ async fn record(
     phase: GateRunPhase,
     evidence: Option<String>,
     pod: Option<&Pod>,
+    trace: Option<TraceId>,
 ) -> Result<(), Error> {
     let now = Timestamp::now();
     let gate = pod.and_then(gate::terminated);
@@ -246,8 +249,19 @@ async fn record(
     })?;
     if let Some(written) = written {
         pass.ctx.stores.own_runs.record(written);
+        let result = match phase {
+            GateRunPhase::Passed => "success",
+            GateRunPhase::Failed => "failure",
+            GateRunPhase::Broken | GateRunPhase::Running | GateRunPhase::Unknown => "error",
+        };
+        let times = (status.pending_seconds, status.running_seconds);
+        pass.ctx.metrics.gate_ran(pass.rig_name(), result, times, trace);
     }
     Ok(())
+}
+
+fn trace_of(train: &mut Train, id: &RequestId) -> Option<TraceId> {
+    train.entry(id).map(|e| trace::place(e.object()).trace())
 }
 
 /// The end of a failed gate's log, or of its termination message when there is no log.
@@ -284,7 +298,8 @@ pub(super) async fn record_broken_run(
     let Some((run, own)) = pass.run(name) else { return Ok(()) };
     let pod = pass.job_of(&own).and_then(|job| pass.ctx.pod_of(&job));
     let evidence = gate::evidence(why, MergeAttempt::MAX_EVIDENCE / 2);
-    record(pass, &run, GateRunPhase::Broken, Some(evidence), pod.as_deref()).await?;
+    let trace = trace_of(train, id);
+    record(pass, &run, GateRunPhase::Broken, Some(evidence), pod.as_deref(), trace).await?;
     trace::export(pass, train, id);
     if let Some(e) = train.entry(id) {
         e.wait_until(
@@ -295,7 +310,7 @@ pub(super) async fn record_broken_run(
         let note = Note::warning("gate", reason::GATE_BROKEN, format!("Job {name}: {why}"));
         pass.ctx.runtime.events.publish(e.object(), note);
     }
-    pass.ctx.metrics.broken_runs.get_or_create(&pass.labels()).inc();
+    pass.ctx.metrics.broken_runs.inc(pass.labels());
     release_job(pass, train, name).await
 }
 

@@ -18,6 +18,7 @@ use super::record::end;
 use crate::error::Error;
 use crate::gate;
 use crate::pass::Pass;
+use crate::trace;
 use crate::train::{Entry, Refused, Train, in_seconds};
 
 /// The wait after the first landing that the remote refused, in seconds; each further one doubles it.
@@ -127,7 +128,7 @@ pub(super) async fn read_back(
             return Ok(());
         }
     }
-    pass.ctx.metrics.mismatches.get_or_create(&pass.labels()).inc();
+    pass.ctx.metrics.mismatches.inc(pass.labels());
     let message =
         format!("the remote accepted {commit}, but its branch {} does not have it", pass.target);
     let note = Note::warning("landing", "ReadBackFailed", &message);
@@ -195,7 +196,7 @@ pub(super) async fn mark_landed(
     end(pass, train, id, landed).await?;
     if let Some(created) = object.creation_timestamp() {
         let seconds = Timestamp::now().duration_since(created.0).as_secs_f64();
-        pass.ctx.metrics.merge_seconds.get_or_create(&pass.labels()).observe(seconds);
+        pass.ctx.metrics.landed(pass.rig_name(), seconds, trace::place(&object).trace());
     }
     let message = format!("Successfully merged {author}");
     publish(pass, &object, Note::normal("landing", reason::MERGE_SUCCEEDED, message));

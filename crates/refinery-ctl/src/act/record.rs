@@ -11,7 +11,6 @@ use kube::{Api, ResourceExt as _};
 use serde_json::json;
 
 use crate::error::{Error, is_gone};
-use crate::metrics::MergeLabels;
 use crate::pass::Pass;
 use crate::trace;
 use crate::train::Train;
@@ -47,7 +46,6 @@ pub(super) async fn end(
     end: End,
 ) -> Result<(), Error> {
     let Some(e) = train.entry(id) else { return Ok(()) };
-    let phase = end.phase;
     e.durable.record.end = Some(end);
     e.scratch.not_before = None;
     if let Err(error) = save(pass, train, id).await {
@@ -58,15 +56,9 @@ pub(super) async fn end(
         return Err(error);
     }
     trace::export(pass, train, id);
-    let result = match phase {
-        MergePhase::Landed => "success",
-        MergePhase::Rework | MergePhase::Rejected => "error",
-        MergePhase::Superseded | MergePhase::Queued | MergePhase::Testing | MergePhase::Unknown => {
-            return Ok(());
-        }
-    };
-    let labels = MergeLabels { rig: pass.refinery.spec.rig_ref.clone(), result };
-    pass.ctx.metrics.merges.get_or_create(&labels).inc();
+    if let Some(end) = train.entry(id).and_then(|e| e.durable.record.end.as_ref()) {
+        pass.ctx.metrics.ended(pass.rig_name(), end);
+    }
     Ok(())
 }
 

@@ -11,6 +11,7 @@ use kube::ResourceExt as _;
 
 use super::conditions::only;
 use super::request::broken_target;
+use crate::metrics::Queue;
 use crate::train::{Entry, Train};
 
 /// Whether a Refinery that shows no request under test is to show one.
@@ -62,6 +63,21 @@ pub(crate) fn status(snapshot: &Snapshot, train: &Train, refinery: &Refinery) ->
             .or_else(|| present.and_then(|p| p.last_landed_commit.clone())),
         conditions: only(conditions, drafts, refinery.metadata.generation, snapshot.now),
     }
+}
+
+/// What the metrics show of a queue of this length.
+pub(crate) fn queue_metrics(length: i32, train: &Train, s: &Snapshot) -> Queue {
+    let open = train.entries.values().filter(|e| e.is_open());
+    let oldest = open.filter_map(|e| Some(e.object().creation_timestamp()?.0)).min();
+    let target = (target_health(s) == Some(false)).then_some(reason::TARGET_BROKEN);
+    let gate = gate_problem(train).map(|_| reason::GATE_BROKEN);
+    let held = train.gates_held.as_ref().map(|held| held.why.reason);
+    let remote = train.problem.as_ref().map(|why| why.reason);
+    let all = target.into_iter().chain(gate).chain(held).chain(remote);
+    let mut blocked: Vec<_> = all.map(|why| reason::documented(why, "").0).collect();
+    blocked.sort();
+    blocked.dedup();
+    Queue { length: usize::try_from(length).unwrap_or_default(), oldest, blocked }
 }
 
 /// The status of an inactive Refinery.

@@ -351,6 +351,41 @@ async fn a_newer_request_of_the_author_supersedes_the_older() -> Result<()> {
     Ok(())
 }
 
+/// The page of metrics after one landing and one request that was sent back.
+fn are_counted(
+    controller: &Controller,
+    fixture: &Fixture,
+    sent_back: &MergeRequestStatus,
+) -> Result<()> {
+    let text = controller.runtime.metrics.encode()?;
+    let page = gastown_metrics::page::read(&text).map_err(anyhow::Error::msg)?;
+    let differences = page.differences("refinery-ctl");
+    ensure!(differences.is_empty(), "{differences:?}");
+    let value = |series: &str, labels: &[(&str, &str)]| {
+        let labels = [&[("rig", fixture.rig.as_str())], labels].concat();
+        page.value(series, &labels)
+    };
+    for (series, labels, expected) in [
+        ("gastown_refinery_merge_total", &[("result", "success")][..], 1.0),
+        ("gastown_refinery_merge_total", &[("result", "error")], 1.0),
+        ("gastown_refinery_ended_total", &[("phase", "Rework"), ("reason", "GateFailed")], 1.0),
+        ("vcs_change_time_to_merge_seconds_count", &[], 1.0),
+        ("gastown_refinery_untested_landings_total", &[], 0.0),
+        ("gastown_refinery_landed_mismatches_total", &[], 0.0),
+        ("gastown_refinery_queue_length", &[], 0.0),
+    ] {
+        ensure!(value(series, labels) == Some(expected), "{series} {labels:?}:\n{text}");
+    }
+    let runs = |result| {
+        let labels = [("cicd_pipeline_run_state", "executing"), ("cicd_pipeline_result", result)];
+        value("cicd_pipeline_run_duration_seconds_count", &labels)
+    };
+    ensure!(runs("success") >= Some(1.0) && runs("failure") >= Some(1.0), "{text}");
+    let trace = sent_back.trace_id.as_deref().context("a trace")?;
+    ensure!(text.contains(&format!("# {{trace_id=\"{trace}\"}}")), "{text}");
+    Ok(())
+}
+
 /// Erases all statuses, the process and its mirrors, and even the annotation of the landed request.
 #[tokio::test(flavor = "multi_thread")]
 async fn without_statuses_nothing_runs_twice_and_phases_come_back() -> Result<()> {
@@ -374,8 +409,9 @@ async fn without_statuses_nothing_runs_twice_and_phases_come_back() -> Result<()
     fixture.submit("bad", "feature/bad", &bad, None).await?;
     let pod = fixture.gate(&[pod.name_any()]).await?;
     fixture.fail_gate(&pod, "no", 0).await?;
-    fixture.phase("bad", "Rework").await?;
+    let sent_back = fixture.phase("bad", "Rework").await?;
     fixture.no_jobs().await?;
+    are_counted(&controller, &fixture, &status(&sent_back))?;
     controller.stop().await;
     let main = fixture.remote_head("main");
 

@@ -79,6 +79,12 @@ async fn the_program_waits_for_its_kinds_serves_its_pages_and_releases_its_lease
         ),
         "{metrics}"
     );
+    let read = gastown_metrics::page::read(&metrics).map_err(anyhow::Error::msg)?;
+    let differences = read.differences("rig-ctl");
+    ensure!(differences.is_empty(), "{differences:?}");
+    let build = [("controller", "rig-ctl"), ("version", env!("CARGO_PKG_VERSION"))];
+    ensure!(read.value("gastown_build_info", &build) == Some(1.0), "{metrics}");
+    ensure!(read.value("gastown_shards_held", &[]) == Some(16.0), "{metrics}");
     ensure!(page(port, "/version").await.is_some_and(|(_, body)| body.contains("rig-ctl")));
 
     let leases: Api<Lease> = Api::namespaced(client, &namespace);
