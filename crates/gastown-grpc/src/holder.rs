@@ -16,6 +16,8 @@ use tonic::transport::Channel;
 use tower::Service;
 use tracing::Instrument as _;
 
+use crate::trace_context;
+
 /// The metadata of a request that names the rig that it is about.
 pub const RIG: &str = "gastown-rig";
 /// The metadata of the status [`Code::Unavailable`] that names the address of the replica that serves.
@@ -117,6 +119,7 @@ impl Service<http::Request<Body>> for Follow {
 
     fn call(&mut self, mut request: http::Request<Body>) -> Self::Future {
         let span = span(request.uri(), self.to);
+        trace_context::inject(&span, request.headers_mut());
         if !self.rig.is_empty()
             && let Ok(rig) = HeaderValue::from_str(&self.rig)
         {

@@ -7,6 +7,7 @@ mod bearer;
 mod holder;
 mod remote;
 mod retry;
+mod trace_context;
 
 pub use bearer::Bearer;
 pub use holder::{Follow, Holder, RIG, elsewhere, others, set_others};
