@@ -33,7 +33,7 @@ use tracing_subscriber::layer::SubscriberExt as _;
 use tracing_subscriber::util::SubscriberInitExt as _;
 use tracing_subscriber::{EnvFilter, Layer as _};
 
-pub use self::lives::{Lives, is_exported};
+pub use self::lives::{Lives, export, is_exported};
 use self::metrics_client::MetricsClient;
 use self::queue::{Outlet, Queue, Sending};
 use self::settings::{Settings, settings};
