@@ -1,32 +1,45 @@
 //! Prometheus, which scrapes the controllers' `/metrics`.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use anyhow::{Context, Result};
 use gastown_cluster::control_plane::free_port;
 use gastown_cluster::{http_client, toolchain};
+use k8s_openapi::api::core::v1::Pod;
+use kube::api::{Api, ListParams};
+use kube::{Client, ResourceExt as _};
 use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 use serde_json::{Value, json};
+use tempfile::TempDir;
+use tokio_util::task::AbortOnDropHandle;
 
 use crate::server::Server;
 
 /// How often the controllers are scraped.
 const INTERVAL: &str = "2s";
+/// How often their pods are looked for.
+const FOLLOW: Duration = Duration::from_secs(1);
 
 /// A running Prometheus. It ends when it is dropped, and its metrics with it.
 #[derive(Debug)]
 pub struct Prometheus {
     _server: Server,
+    _following: AbortOnDropHandle<()>,
+    _folder: TempDir,
     address: String,
 }
 
 impl Prometheus {
-    /// Starts it. It finds the controllers' pods in `namespace` of the cluster of this kubeconfig, and must
-    /// run where their addresses are reached: on their node, which network policies let in.
-    pub async fn start(kubeconfig: &Path, namespace: &str) -> Result<Self> {
+    /// Starts it. It scrapes the controllers' pods in `namespace`, and must run where their addresses are
+    /// reached: on their node, which network policies let in.
+    pub async fn start(client: Client, namespace: &str) -> Result<Self> {
         let program = toolchain::prometheus().await?.join("prometheus");
         let address = format!("127.0.0.1:{}", free_port()?);
-        let configuration = configuration(kubeconfig, namespace);
+        let folder = TempDir::new().context("a folder for the targets")?;
+        // Debian's Prometheus cannot ask the API server for them itself.
+        let file = folder.path().join("targets.json");
+        let configuration = configuration(&file);
         let flags = |file: &Path, folder: &Path| {
             vec![
                 format!("--config.file={}", file.display()),
@@ -39,7 +52,10 @@ impl Prometheus {
         let server =
             Server::start("prometheus", &program, &configuration.to_string(), flags, &ready)
                 .await?;
-        Ok(Self { _server: server, address: format!("http://{address}") })
+        let pods = Api::<Pod>::namespaced(client, namespace);
+        let following = AbortOnDropHandle::new(tokio::spawn(follow(pods, file)));
+        let address = format!("http://{address}");
+        Ok(Self { _server: server, _following: following, _folder: folder, address })
     }
 
     /// Its address, which has a page.
@@ -62,29 +78,69 @@ impl Prometheus {
     }
 }
 
-/// One job: each pod of ours with the port of the admin server. `job` is the controller.
-fn configuration(kubeconfig: &Path, namespace: &str) -> Value {
-    let (component, part_of, port) = (
-        "__meta_kubernetes_pod_label_app_kubernetes_io_component",
-        "__meta_kubernetes_pod_label_app_kubernetes_io_part_of",
-        "__meta_kubernetes_pod_container_port_name",
-    );
+/// Keeps the file of targets as the pods are.
+async fn follow(pods: Api<Pod>, file: PathBuf) {
+    let ours = ListParams::default().labels("app.kubernetes.io/part-of=gastown-operator");
+    let mut before = String::new();
+    loop {
+        // The API server may be away for a moment; the targets stay as they are then.
+        if let Ok(pods) = pods.list(&ours).await {
+            let text = targets(&pods.items).to_string();
+            let new = file.with_extension("new");
+            if text != before
+                && std::fs::write(&new, &text).and_then(|()| std::fs::rename(&new, &file)).is_ok()
+            {
+                before = text;
+            }
+        }
+        tokio::time::sleep(FOLLOW).await;
+    }
+}
+
+/// The admin servers of these pods. `job` is the controller.
+fn targets(pods: &[Pod]) -> Value {
+    let target = |pod: &Pod| {
+        let containers = &pod.spec.as_ref()?.containers;
+        let mut ports = containers.iter().flat_map(|container| container.ports.iter().flatten());
+        let port = ports.find(|port| port.name.as_deref() == Some("admin"))?.container_port;
+        let address = pod.status.as_ref()?.pod_ip.as_ref()?;
+        let job = pod.labels().get("app.kubernetes.io/component")?;
+        let labels = json!({"job": job, "pod": pod.name_any(), "namespace": pod.namespace()});
+        Some(json!({"targets": [format!("{address}:{port}")], "labels": labels}))
+    };
+    pods.iter().filter_map(target).collect()
+}
+
+fn configuration(targets: &Path) -> Value {
     json!({
         "global": {"scrape_interval": INTERVAL, "evaluation_interval": INTERVAL},
         "scrape_configs": [{
             "job_name": "gastown",
-            "kubernetes_sd_configs": [{
-                "role": "pod",
-                "kubeconfig_file": kubeconfig,
-                "namespaces": {"names": [namespace]},
-            }],
-            "relabel_configs": [
-                {"source_labels": [part_of], "regex": "gastown-operator", "action": "keep"},
-                {"source_labels": [port], "regex": "admin", "action": "keep"},
-                {"source_labels": [component], "target_label": "job"},
-                {"source_labels": ["__meta_kubernetes_pod_name"], "target_label": "pod"},
-                {"source_labels": ["__meta_kubernetes_namespace"], "target_label": "namespace"},
-            ],
+            "file_sd_configs": [{"files": [targets], "refresh_interval": INTERVAL}],
         }],
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pods_with_an_admin_server_and_an_address_are_targets() {
+        let pod = |address: Value, port: &str| -> Pod {
+            let labels = json!({"app.kubernetes.io/component": "rig-ctl"});
+            let ports = json!([{"name": port, "containerPort": 8080}]);
+            serde_json::from_value(json!({
+                "metadata": {"name": "rig-ctl-1", "namespace": "system", "labels": labels},
+                "spec": {"containers": [{"name": "rig-ctl", "ports": ports}]},
+                "status": {"podIP": address},
+            }))
+            .unwrap()
+        };
+        let ready = pod(json!("198.18.0.7"), "admin");
+        let others = [pod(json!(null), "admin"), pod(json!("198.18.0.8"), "grpc")];
+        let labels = json!({"job": "rig-ctl", "pod": "rig-ctl-1", "namespace": "system"});
+        let expected = json!([{"targets": ["198.18.0.7:8080"], "labels": labels}]);
+        assert_eq!(targets(&[&others[..], &[ready]].concat()), expected);
+    }
 }

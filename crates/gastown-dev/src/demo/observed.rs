@@ -25,7 +25,7 @@ impl Observed {
     /// Starts both on the node of a cluster.
     pub(super) async fn start(cluster: &Cluster) -> Result<Self> {
         let jaeger = Jaeger::start(cluster.address()).await?;
-        let prometheus = Prometheus::start(&cluster.kubeconfig(), install::NAMESPACE).await?;
+        let prometheus = Prometheus::start(cluster.client().await?, install::NAMESPACE).await?;
         Ok(Self { jaeger, prometheus })
     }
 
