@@ -107,3 +107,26 @@ fn configuration(otlp: &str, query: u16, query_grpc: u16) -> Value {
         "exporters": {"jaeger_storage_exporter": {"trace_storage": "memory"}},
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::attribute;
+
+    /// As Jaeger 2 answered.
+    const ANSWER: &str = r#"{"result":{"resourceSpans":[{"resource":{"attributes":[{"key":"service.name","value":{"stringValue":"a"}}]},"scopeSpans":[{"scope":{"name":"gastown.lives"},"spans":[{"traceId":"5b8efff798038103d269b633813fc60c","spanId":"eee19b7ec3c1b174","name":"polecat","kind":1,"startTimeUnixNano":"1800000000000000000","endTimeUnixNano":"1800000005000000000","attributes":[{"key":"n","value":{"intValue":"3"}}],"status":{"code":1}},{"traceId":"5b8efff798038103d269b633813fc60c","spanId":"eee19b7ec3c1b175","parentSpanId":"eee19b7ec3c1b174","name":"x","kind":1,"startTimeUnixNano":"1800000000000000000","endTimeUnixNano":"1800000005000000000","links":[{"traceId":"5b8efff798038103d269b633813fc60c","spanId":"eee19b7ec3c1b174"}],"status":{}}]},{"scope":{"name":"gastown.work"},"spans":[{"traceId":"5b8efff798038103d269b633813fc60c","spanId":"eee19b7ec3c1b176","name":"reconcile","status":{}}]}]}]}}"#;
+
+    #[test]
+    fn an_answer_is_read_with_every_copy_and_without_other_scopes() {
+        let read = spans(format!("{ANSWER}\n{ANSWER}\n").as_bytes()).unwrap();
+        let names: Vec<&str> = read.iter().map(|span| span.name.as_str()).collect();
+        assert_eq!(names, ["polecat", "x", "polecat", "x"]);
+        let (root, child) = (&read[0], &read[1]);
+        assert!(root.parent_span_id.is_empty() && child.parent_span_id == root.span_id);
+        assert_eq!(child.links[0].span_id, root.span_id);
+        assert_eq!(hex::encode(&root.trace_id), "5b8efff798038103d269b633813fc60c");
+        assert_eq!(root.end_time_unix_nano - root.start_time_unix_nano, 5_000_000_000);
+        assert_eq!(attribute(root, "n").as_deref(), Some("3"));
+        assert!(spans(b"{\"result\":{}}").is_err() && spans(b"").unwrap().is_empty());
+    }
+}
