@@ -103,32 +103,36 @@ fn check_links(spans: &[&Span], problems: &mut Vec<String>) {
             }
         }
     }
-    // A run that was red and sent the work back: a verdict follows it.
-    let verdicts = spans.iter().filter(|span| {
-        span.name == "verdict"
-            && attribute(span, "gastown.merge_request.phase").as_deref() == Some("Rework")
-    });
-    for verdict in verdicts {
-        let next = spans.iter().find(|span| {
-            span.name == "wait.slot" && span.start_time_unix_nano >= verdict.end_time_unix_nano
-        });
-        let links = |span: &Span| {
-            span.links.iter().any(|link| {
-                let mut runs = spans.iter().filter(|run| run.name == "gate run");
-                runs.any(|run| {
-                    run.span_id == link.span_id
-                        && attribute(run, "cicd.pipeline.result").as_deref() == Some("failure")
-                })
-            })
-        };
-        match next {
-            None => problems.push(format!("nothing follows {}", named(verdict))),
-            Some(next) if !links(next) => problems.push(format!(
+    for verdict in spans.iter().filter(|span| span.name == "verdict") {
+        check_rework(spans, verdict, problems);
+    }
+}
+
+/// A verdict that sent the work back after a red run is followed by a wait that links to a red run.
+fn check_rework(spans: &[&Span], verdict: &Span, problems: &mut Vec<String>) {
+    let is_red = |span: &&&Span| {
+        span.name == "gate run"
+            && span.end_time_unix_nano <= verdict.start_time_unix_nano
+            && attribute(span, "cicd.pipeline.result").as_deref() == Some("failure")
+    };
+    let red: Vec<&[u8]> = spans.iter().filter(is_red).map(|run| run.span_id.as_slice()).collect();
+    let phase = attribute(verdict, "gastown.merge_request.phase");
+    if phase.as_deref() != Some("Rework") || red.is_empty() {
+        return;
+    }
+    let follows = |span: &&&Span| {
+        span.name == "wait.slot" && span.start_time_unix_nano >= verdict.end_time_unix_nano
+    };
+    let next = spans.iter().filter(follows).min_by_key(|span| span.start_time_unix_nano);
+    match next {
+        None => problems.push(format!("nothing follows {}", named(verdict))),
+        Some(next) if !next.links.iter().any(|link| red.contains(&link.span_id.as_slice())) => {
+            problems.push(format!(
                 "{} follows {} without a link to the red gate run",
                 named(next),
                 named(verdict)
-            )),
-            Some(_) => {}
+            ));
         }
+        Some(_) => {}
     }
 }
