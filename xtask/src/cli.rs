@@ -214,6 +214,10 @@ pub struct DemoArgs {
     /// The folder of the cluster that is started; by default the one in the user's cache folder.
     #[arg(long)]
     pub dir: Option<PathBuf>,
+    /// Run Jaeger and Prometheus beside the demo, and print the trace of one polecat's life at the end.
+    /// With --keep they run until Ctrl-C.
+    #[arg(long, conflicts_with = "kubeconfig")]
+    pub observe: bool,
 }
 
 /// Flags of `cargo xtask test`.

@@ -87,7 +87,13 @@ impl Needs {
                 }
                 Self { programs, ..Self::default() }
             }
-            Command::Demo(_) => Self::play(),
+            Command::Demo(args) => {
+                let mut needs = Self::play();
+                if args.observe {
+                    needs.programs.push(Programs::Jaeger);
+                }
+                needs
+            }
             Command::Bench(args) => match &args.bench {
                 Bench::Fleet(fleet) => {
                     let programs = vec![Programs::FakeNodes];
@@ -120,6 +126,9 @@ impl Needs {
         let versions = tier == Some(Tier::Versions);
         let on_node = wanted(Tier::E2e) || versions;
         let mut needs = if on_node { Self::play() } else { Self::default() };
+        if wanted(Tier::E2e) {
+            needs.programs.push(Programs::Jaeger);
+        }
         needs.variant = if versions { " of versions" } else { "" };
         // `cargo test` compiles in its own way.
         needs.binaries = false;
@@ -185,6 +194,8 @@ mod tests {
         assert!(needs("bench fleet").binaries && !needs("bench fleet --release").binaries);
         assert!(!needs("demo --kubeconfig x").node && !needs("demo --kubeconfig x").binaries);
         assert!(needs("demo").node && needs("demo").binaries && needs("demo").claude_code);
+        assert!(needs("demo --observe").programs.contains(&Programs::Jaeger));
+        assert!(!needs("demo").programs.contains(&Programs::Jaeger));
         assert!(!needs("test unit").claude_code && needs("test unit").programs.is_empty());
         assert!(needs("test versions").node && !needs("test plane").node);
     }

@@ -55,6 +55,21 @@ pub struct Activity {
     /// The results of nudges since the last report that was answered.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub results: Vec<NudgeResult>,
+    /// The tool calls that ended since the last report that was answered.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub calls: Vec<Call>,
+}
+
+/// A tool call that has ended.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct Call {
+    /// The tool's name.
+    pub name: String,
+    /// When it began.
+    pub begin_ms: i64,
+    /// When it ended.
+    pub end_ms: i64,
 }
 
 /// A tool call.
@@ -254,7 +269,8 @@ mod tests {
         fn every_request_survives_serialization(event in any::<i64>(), name in ".{0,40}", since in any::<i64>(), waiting in any::<bool>(), id in any::<u64>(), ok in any::<bool>()) {
             let results = vec![NudgeResult { id, ok, message: name.clone() }];
             let tool = Some(Tool { name: name.clone(), since_ms: since });
-            let report = Request::Activity(Activity { last_event_ms: event, tool, waiting, cpu_seconds: 0.25, results });
+            let calls = vec![Call { name: name.clone(), begin_ms: since, end_ms: event }];
+            let report = Request::Activity(Activity { last_event_ms: event, tool, waiting, cpu_seconds: 0.25, results, calls });
             let escalation = Request::Escalate(Escalation { severity: Severity::Critical, summary: name.clone(), details: name });
             for request in [report, escalation] {
                 let wire = serde_json::to_vec(&request).unwrap();

@@ -20,6 +20,7 @@ mod state;
 mod stop;
 
 use std::fs::File;
+use std::net::Ipv4Addr;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
@@ -191,6 +192,11 @@ impl Cluster {
     /// Its nodes.
     pub fn nodes(&self) -> Nodes {
         self.nodes
+    }
+
+    /// The address of this machine as pods reach it.
+    pub fn address(&self) -> Ipv4Addr {
+        config::NODE_ADDRESS
     }
 
     /// A kubeconfig file with all permissions.

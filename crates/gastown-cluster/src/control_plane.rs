@@ -9,7 +9,7 @@ pub(crate) mod crds;
 pub(crate) mod flags;
 pub(crate) mod identity;
 pub(crate) mod kubeconfig;
-pub(crate) mod mortal;
+pub mod mortal;
 pub(crate) mod pki;
 
 use std::fs::File;

@@ -35,6 +35,17 @@ pub async fn claude_code() -> Result<PathBuf> {
     apart(gastown_toolchain::claude_code).await
 }
 
+/// The jaeger program.
+pub async fn jaeger() -> Result<PathBuf> {
+    Ok(apart(|| Programs::Jaeger.provide()).await?.join("jaeger"))
+}
+
+/// The folder that holds prometheus and promtool: the machine's own, or Debian's, which are fetched when
+/// they are not in the cache.
+pub async fn prometheus() -> Result<PathBuf> {
+    apart(gastown_toolchain::prometheus).await
+}
+
 /// Installs the programs that a node calls; what cannot be installed is an error.
 pub(crate) async fn need_node_tools() -> Result<()> {
     apart(host::need_node_tools).await

@@ -48,6 +48,8 @@ pub struct ChangeReport {
     pub bead_close_reason: Option<String>,
     /// The Polecat that made it.
     pub polecat: String,
+    /// The trace of its life.
+    pub trace_id: String,
     /// The branch that it was pushed to.
     pub branch: String,
     /// The branch's commit that was submitted.
@@ -294,6 +296,7 @@ fn change(
         bead_status: state.status,
         bead_close_reason: state.close_reason,
         polecat: author.name_any(),
+        trace_id: polecat.trace_id.unwrap_or_default(),
         branch: landed.spec.source_branch.clone(),
         commit: landed.spec.commit.clone(),
         tested_commit: status.tested_commit.unwrap_or_default(),

@@ -1,5 +1,7 @@
 //! `cargo xtask demo`: from an empty machine to landed branches.
 
+mod observed;
+
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -13,6 +15,7 @@ use xtask::handover::Handover;
 use crate::clock::Clock;
 use crate::images::{self, Build, Names};
 use crate::install;
+use observed::Observed;
 
 /// The demo's namespace.
 const NAMESPACE: &str = "gastown-demo";
@@ -32,15 +35,23 @@ pub async fn run(args: DemoArgs, handover: Handover) -> Result<()> {
     let clock = Clock::new(handover);
     let names = Names::new(args.registry.as_deref(), args.tag.as_deref())?;
     let mut cluster = DemoCluster::choose(args.kubeconfig, args.dir, names).await?;
+    cluster.observe = args.observe;
     let mut interrupted = false;
     let played = tokio::select! {
         played = play(&mut cluster, &plan, args.polecats, &clock) => played.map(|(_, report)| report),
         _ = tokio::signal::ctrl_c() => { interrupted = true; Err(anyhow::anyhow!("interrupted")) }
     };
-    let reported = played.and_then(|result| report(&result, args.json.as_deref()));
+    let mut reported = played.and_then(|result| report(&result, args.json.as_deref()));
+    if let (Ok(report), Some(observed)) = (&reported, &cluster.observed) {
+        reported = observed.show(report).await.map(|()| report.clone());
+    }
     match &reported {
-        Ok(()) => println!("{}\n", clock.table()),
+        Ok(_) => println!("{}\n", clock.table()),
         Err(error) => eprintln!("\n{error:#}\n"),
+    }
+    if let (true, Some(observed), false) = (args.keep, &cluster.observed, interrupted) {
+        println!("{}\nboth run until Ctrl-C", observed.addresses());
+        tokio::signal::ctrl_c().await?;
     }
     let cleaned = cluster.leave(args.keep, args.polecats).await;
     if interrupted {
@@ -53,13 +64,14 @@ pub async fn run(args: DemoArgs, handover: Handover) -> Result<()> {
     cleaned
 }
 
-fn report(report: &Report, json: Option<&Path>) -> Result<()> {
+fn report(report: &Report, json: Option<&Path>) -> Result<Report> {
     println!("\n{}\n", report.table());
     if let Some(path) = json {
         std::fs::write(path, serde_json::to_vec_pretty(report)?)
             .with_context(|| format!("writing {}", path.display()))?;
     }
-    report.check()
+    report.check()?;
+    Ok(report.clone())
 }
 
 /// Cluster, images, controllers, and the plan on them.
@@ -85,6 +97,10 @@ pub struct DemoCluster {
     started: bool,
     /// The names under which its nodes find the images.
     names: Names,
+    /// Whether Jaeger and Prometheus are wanted beside it.
+    observe: bool,
+    /// They, once they run.
+    observed: Option<Observed>,
 }
 
 impl DemoCluster {
@@ -95,11 +111,14 @@ impl DemoCluster {
         names: Names,
     ) -> Result<Self> {
         if let Some(kubeconfig) = kubeconfig {
-            return Ok(Self { kubeconfig, own: None, started: false, names });
+            let (observe, observed) = (false, None);
+            return Ok(Self { kubeconfig, own: None, started: false, names, observe, observed });
         }
         let dir = dir.map_or_else(default_dir, Ok)?;
         let started = Cluster::find(&dir).await?.is_none();
-        Ok(Self { kubeconfig: dir.join("kubeconfig"), own: Some(dir), started, names })
+        let kubeconfig = dir.join("kubeconfig");
+        let (observe, observed) = (false, None);
+        Ok(Self { kubeconfig, own: Some(dir), started, names, observe, observed })
     }
 
     /// Starts the cluster and loads the images if it is ours, and installs the controllers. The
@@ -110,13 +129,19 @@ impl DemoCluster {
             let progress = |line: &str| clock.print(line);
             let cluster = clock.time("cluster", Cluster::up(options, &progress)).await?;
             self.kubeconfig = cluster.kubeconfig();
+            if self.observe {
+                let observed = clock.time("observers", Observed::start(&cluster)).await?;
+                clock.print(&observed.addresses());
+                self.observed = Some(observed);
+            }
             clock
                 .time("images", async {
                     images::load(&images::build(&[], Build::Dev).await?, Some(&dir)).await
                 })
                 .await?;
         }
-        let values = self.names.chart_values();
+        let mut values = self.names.chart_values();
+        values.extend(self.observed.iter().flat_map(Observed::chart_values));
         clock.time("controllers", install::install(&self.kubeconfig, &values)).await?;
         self.client().await
     }

@@ -1,4 +1,4 @@
-//! An OpenTelemetry collector that keeps the spans that it is sent: OTLP over gRPC and over HTTP on one
+//! An OpenTelemetry collector that keeps the spans, log lines and metrics that it is sent: OTLP over gRPC and over HTTP on one
 //! port, with or without TLS.
 
 use std::collections::BTreeMap;
@@ -15,8 +15,13 @@ use hyper::body::Incoming;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use hyper_util::server::conn::auto;
+use opentelemetry_proto::tonic::collector::logs::v1::ExportLogsServiceRequest;
+use opentelemetry_proto::tonic::collector::metrics::v1::ExportMetricsServiceRequest;
 use opentelemetry_proto::tonic::collector::trace::v1::ExportTraceServiceRequest;
 use opentelemetry_proto::tonic::common::v1::any_value::Value;
+use opentelemetry_proto::tonic::logs::v1::LogRecord;
+use opentelemetry_proto::tonic::metrics::v1::Metric;
+use opentelemetry_proto::tonic::resource::v1::Resource;
 use opentelemetry_proto::tonic::trace::v1::Span;
 use parking_lot::Mutex;
 use prost::Message as _;
@@ -64,6 +69,10 @@ pub struct Received {
     pub resource: BTreeMap<String, String>,
     /// The spans that were taken, with their scope's name, in the order in which they came.
     pub spans: Vec<(String, Span)>,
+    /// The log lines that were taken, in the order in which they came.
+    pub logs: Vec<LogRecord>,
+    /// The metrics that were taken, in the order in which they came.
+    pub metrics: Vec<Metric>,
 }
 
 impl Received {
@@ -149,7 +158,7 @@ async fn answer(
         received.requests += 1;
         received.headers = parts.headers;
         if mood == Mood::Takes {
-            take(&mut received, message);
+            take(&mut received, parts.uri.path(), message);
         }
     }
     state.changed.notify_waiters();
@@ -169,23 +178,53 @@ fn unzipped(body: &[u8]) -> Bytes {
     message.into()
 }
 
-fn take(received: &mut Received, message: Bytes) {
-    let Ok(message) = ExportTraceServiceRequest::decode(message) else { return };
-    for of_resource in message.resource_spans {
-        let attributes = of_resource.resource.map(|r| r.attributes).unwrap_or_default();
-        let text = |value: Option<Value>| match value {
-            Some(Value::StringValue(text)) => text,
-            other => format!("{other:?}"),
-        };
-        received.resource = attributes
-            .into_iter()
-            .map(|pair| (pair.key, text(pair.value.and_then(|value| value.value))))
-            .collect();
-        for of_scope in of_resource.scope_spans {
-            let name = of_scope.scope.map(|scope| scope.name).unwrap_or_default();
-            received.spans.extend(of_scope.spans.into_iter().map(|span| (name.clone(), span)));
+/// Keeps what a message of the signal of this path holds.
+fn take(received: &mut Received, path: &str, message: Bytes) {
+    match path {
+        "/v1/traces" | "/opentelemetry.proto.collector.trace.v1.TraceService/Export" => {
+            let Ok(message) = ExportTraceServiceRequest::decode(message) else { return };
+            for of_resource in message.resource_spans {
+                received.resource = attributes(of_resource.resource);
+                for of_scope in of_resource.scope_spans {
+                    let name = of_scope.scope.map(|scope| scope.name).unwrap_or_default();
+                    let spans = of_scope.spans.into_iter().map(|span| (name.clone(), span));
+                    received.spans.extend(spans);
+                }
+            }
         }
+        "/v1/logs" | "/opentelemetry.proto.collector.logs.v1.LogsService/Export" => {
+            let Ok(message) = ExportLogsServiceRequest::decode(message) else { return };
+            for of_resource in message.resource_logs {
+                received.resource = attributes(of_resource.resource);
+                received
+                    .logs
+                    .extend(of_resource.scope_logs.into_iter().flat_map(|s| s.log_records));
+            }
+        }
+        "/v1/metrics" | "/opentelemetry.proto.collector.metrics.v1.MetricsService/Export" => {
+            let Ok(message) = ExportMetricsServiceRequest::decode(message) else { return };
+            for of_resource in message.resource_metrics {
+                received.resource = attributes(of_resource.resource);
+                received
+                    .metrics
+                    .extend(of_resource.scope_metrics.into_iter().flat_map(|s| s.metrics));
+            }
+        }
+        _ => {}
     }
+}
+
+/// The attributes of a resource, as text.
+fn attributes(resource: Option<Resource>) -> BTreeMap<String, String> {
+    let text = |value: Option<Value>| match value {
+        Some(Value::StringValue(text)) => text,
+        other => format!("{other:?}"),
+    };
+    let attributes = resource.map(|resource| resource.attributes).unwrap_or_default();
+    attributes
+        .into_iter()
+        .map(|pair| (pair.key, text(pair.value.and_then(|value| value.value))))
+        .collect()
 }
 
 /// An empty message, and a status in the trailers.

@@ -1,14 +1,12 @@
-//! What every request carries: the token, and the trace context.
+//! What every request carries: the token.
 
 use std::path::{Path, PathBuf};
 
-use opentelemetry::propagation::Injector;
-use tonic::metadata::{MetadataKey, MetadataMap};
 use tonic::service::Interceptor;
 use tonic::{Request, Status};
 
-/// Adds a projected service-account token and the trace context to each request. The token is read
-/// for each request, because the kubelet rotates it.
+/// Adds a projected service-account token to each request. The token is read for each request, because
+/// the kubelet rotates it.
 #[derive(Clone, Debug)]
 pub struct Bearer {
     token_file: PathBuf,
@@ -38,32 +36,12 @@ impl Interceptor for Bearer {
             .parse()
             .map_err(|_| Status::internal("the token cannot be a header's value"))?;
         request.metadata_mut().insert("authorization", value);
-        opentelemetry::global::get_text_map_propagator(|propagator| {
-            propagator.inject(&mut Metadata(request.metadata_mut()));
-        });
         Ok(request)
-    }
-}
-
-struct Metadata<'a>(&'a mut MetadataMap);
-
-impl Injector for Metadata<'_> {
-    fn set(&mut self, key: &str, value: String) {
-        // An empty `tracestate` is left out.
-        if let (Ok(key), Ok(header)) = (MetadataKey::from_bytes(key.as_bytes()), value.parse())
-            && !value.is_empty()
-        {
-            self.0.insert(key, header);
-        }
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use opentelemetry::trace::{Tracer as _, TracerProvider as _, mark_span_as_active};
-    use opentelemetry_sdk::propagation::TraceContextPropagator;
-    use opentelemetry_sdk::trace::SdkTracerProvider;
-
     use super::*;
 
     fn header(request: &Request<()>, name: &str) -> Option<String> {
@@ -71,7 +49,7 @@ mod tests {
     }
 
     #[test]
-    fn a_request_carries_the_token_as_it_is_now_and_the_trace_context() {
+    fn a_request_carries_the_token_as_it_is_now() {
         let folder = tempfile::tempdir().unwrap();
         let file = folder.path().join("token");
         let mut bearer = Bearer::new(folder.path());
@@ -80,16 +58,8 @@ mod tests {
         std::fs::write(&file, "old").unwrap();
         let request = bearer.call(Request::new(())).unwrap();
         assert_eq!(header(&request, "authorization").as_deref(), Some("Bearer old"));
-        assert_eq!(header(&request, "traceparent"), None);
-
-        opentelemetry::global::set_text_map_propagator(TraceContextPropagator::new());
-        let provider = SdkTracerProvider::builder().build();
-        let _active = mark_span_as_active(provider.tracer("test").start("reconcile"));
         std::fs::write(&file, "new\n").unwrap();
         let request = bearer.call(Request::new(())).unwrap();
         assert_eq!(header(&request, "authorization").as_deref(), Some("Bearer new"));
-        let parent = header(&request, "traceparent").unwrap();
-        assert!(parent.starts_with("00-") && parent.len() == 55, "{parent}");
-        assert_eq!(header(&request, "tracestate"), None, "there is none");
     }
 }

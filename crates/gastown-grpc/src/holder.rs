@@ -17,7 +17,7 @@ use tonic::transport::Channel;
 use tower::Service;
 use tracing::Instrument as _;
 
-use crate::calls;
+use crate::{calls, trace_context};
 
 /// The metadata of a request that names the rig that it is about.
 pub const RIG: &str = "gastown-rig";
@@ -120,6 +120,7 @@ impl Service<http::Request<Body>> for Follow {
 
     fn call(&mut self, mut request: http::Request<Body>) -> Self::Future {
         let span = span(request.uri(), self.to);
+        trace_context::inject(&span, request.headers_mut());
         if !self.rig.is_empty()
             && let Ok(rig) = HeaderValue::from_str(&self.rig)
         {

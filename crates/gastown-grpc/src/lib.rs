@@ -8,6 +8,7 @@ mod calls;
 mod holder;
 mod remote;
 mod retry;
+mod trace_context;
 
 pub use bearer::Bearer;
 pub use calls::{Call, observe};

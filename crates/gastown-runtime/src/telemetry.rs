@@ -8,6 +8,7 @@
 pub(crate) mod counters;
 mod lives;
 mod logs;
+mod metrics_client;
 mod metrics_export;
 mod queue;
 mod resource;
@@ -17,16 +18,14 @@ mod spans;
 mod tests;
 mod transport;
 
-use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::Bytes;
 use gastown_trace::Context;
 use opentelemetry::trace::{
     SpanContext, SpanId, TraceFlags, TraceId, TraceState, TracerProvider as _,
 };
-use opentelemetry_otlp::SpanExporter;
-use opentelemetry_proto::tonic::resource::v1::Resource;
+use opentelemetry_sdk::Resource;
+use opentelemetry_sdk::logs::LogExporter as _;
 use opentelemetry_sdk::propagation::TraceContextPropagator;
 use opentelemetry_sdk::trace::{SdkTracerProvider, SpanData, SpanExporter as _};
 use tracing_opentelemetry::OpenTelemetrySpanExt as _;
@@ -34,11 +33,12 @@ use tracing_subscriber::layer::SubscriberExt as _;
 use tracing_subscriber::util::SubscriberInitExt as _;
 use tracing_subscriber::{EnvFilter, Layer as _};
 
-pub use self::lives::{Lives, is_exported};
+pub use self::lives::{Lives, export, is_exported};
+use self::metrics_client::MetricsClient;
 use self::queue::{Outlet, Queue, Sending};
 use self::settings::{Settings, settings};
 use self::spans::ToQueue;
-use self::transport::Transport;
+use self::transport::SetupError;
 use crate::args::{LogFormat, RuntimeArgs};
 use crate::metrics::Metrics;
 
@@ -66,9 +66,8 @@ pub struct Telemetry {
 /// The way of metrics to their collector.
 #[derive(Debug)]
 struct MetricsOut {
-    transport: Transport,
+    client: MetricsClient,
     resource: Resource,
-    version: &'static str,
     interval: Duration,
 }
 
@@ -150,33 +149,27 @@ fn start(
         }
         started.provider = Some(builder.build());
     }
-    started.logs = start_logs(&resource, version, &mut settings, &mut started);
-    if let Some(transport) = settings
-        .metrics
-        .take()
-        .and_then(|endpoint| connect(endpoint, "metrics", &mut started.warnings))
+    started.logs = start_logs(&resource, &mut settings, &mut started);
+    if let Some(endpoint) = settings.metrics.take()
+        && let Some(client) = made(MetricsClient::new(endpoint), "metrics", &mut started.warnings)
     {
         let interval = settings.metric_interval;
-        started.telemetry.metrics = Some(MetricsOut { transport, resource, version, interval });
+        started.telemetry.metrics = Some(MetricsOut { client, resource, interval });
     }
     started
 }
 
 fn start_logs(
     resource: &Resource,
-    version: &'static str,
     settings: &mut Settings,
     started: &mut Started,
 ) -> Option<logs::ToQueue> {
-    let transport = connect(settings.logs.take()?, "logs", &mut started.warnings)?;
-    let (resource, transport) = (resource.clone(), Arc::new(transport));
-    let send: queue::Send<Vec<_>> = Box::new(move |records| {
-        let (message, transport) = (logs::encode(&resource, version, records), transport.clone());
-        Box::pin(async move { transport.send(message).await })
-    });
-    let (queue, sending) = queue::start("logs", settings.batch, send);
+    let exporter = transport::log_exporter(&settings.logs.take()?);
+    let mut exporter = made(exporter, "logs", &mut started.warnings)?;
+    exporter.set_resource(resource);
+    let (queue, sending) = queue::start("logs", settings.batch, logs::send(exporter));
     started.telemetry.sending.push(sending);
-    Some(logs::ToQueue(queue))
+    Some(logs::ToQueue::new(queue))
 }
 
 fn start_traces(
@@ -184,71 +177,37 @@ fn start_traces(
     settings: &mut Settings,
     started: &mut Started,
 ) -> Option<Queue<SpanData>> {
-    let exporter = exporter(&settings.traces.take()?, resource, &mut started.warnings)?;
+    let exporter = transport::span_exporter(&settings.traces.take()?);
+    let mut exporter = made(exporter, "traces", &mut started.warnings)?;
+    exporter.set_resource(resource);
     let (queue, sending) = queue::start("spans", settings.batch, spans::send(exporter));
     started.telemetry.sending.push(sending);
     Some(queue)
 }
 
-/// What exports spans to an endpoint; none, and a warning, where it cannot be made.
-fn exporter(
-    endpoint: &settings::Endpoint,
-    resource: &Resource,
-    warnings: &mut Vec<String>,
-) -> Option<SpanExporter> {
-    match transport::span_exporter(endpoint) {
-        Ok(mut exporter) => {
-            exporter.set_resource(&resource::of_sdk(resource));
-            Some(exporter)
-        }
-        Err(error) => {
-            let error = anyhow::Error::from(error);
-            warnings.push(format!("traces are not sent: {error:#}"));
-            None
-        }
-    }
-}
-
-/// The way to an endpoint; none, and a warning, where there can be none.
-fn connect(
-    endpoint: settings::Endpoint,
-    what: &str,
-    warnings: &mut Vec<String>,
-) -> Option<Transport> {
-    match Transport::new(endpoint) {
-        Ok(transport) => Some(transport),
-        Err(error) => {
-            let error = anyhow::Error::from(error);
-            warnings.push(format!("{what} are not sent: {error:#}"));
-            None
-        }
-    }
+/// A way to an endpoint; none, and a warning, where there can be none.
+fn made<T>(made: Result<T, SetupError>, what: &str, warnings: &mut Vec<String>) -> Option<T> {
+    made.map_err(|error| {
+        let error = anyhow::Error::from(error);
+        warnings.push(format!("{what} are not sent: {error:#}"));
+    })
+    .ok()
 }
 
 impl Telemetry {
     /// Begins to send the metrics of a registry, where that is asked for.
     pub fn export_metrics(&mut self, metrics: &Metrics) {
-        let Some(MetricsOut { transport, resource, version, interval }) = self.metrics.take()
-        else {
-            return;
-        };
+        let Some(MetricsOut { client, resource, interval }) = self.metrics.take() else { return };
         let (metrics, began) = (metrics.clone(), metrics_export::now());
-        let transport = Arc::new(transport);
-        let mut outlet = Outlet::new(
-            "metrics",
-            Box::new(move |message: Bytes| {
-                let transport = transport.clone();
-                Box::pin(async move { transport.send(message).await })
-            }),
-        );
+        let mut outlet =
+            Outlet::new("metrics", Box::new(move |message| Box::pin(client.clone().send(message))));
         // It ends with the process: what it would send last is what it sent before.
         tokio::spawn(async move {
             loop {
                 tokio::time::sleep(interval).await;
                 let Ok(text) = metrics.encode() else { continue };
                 let now = metrics_export::now();
-                let (message, count) =
-                    metrics_export::encode(&resource, version, &text, began, now);
+                let (message, count) = metrics_export::message(&resource, &text, began, now);
                 outlet.send(message, count, true).await;
             }
         });

@@ -15,6 +15,7 @@ mod grafana;
 pub mod host;
 mod npm;
 mod parts;
+mod prometheus;
 mod tail;
 pub mod timings;
 
@@ -27,8 +28,10 @@ pub use claude_code::{
 };
 pub use grafana::grafana_types;
 use parts::{
-    CNI, CONTAINERD, CONTROL_PLANE, COREDNS, ETCD, HELM, KUBE_ROUTER, KWOK, NODE, Part, SCHEDULER,
+    CNI, CONTAINERD, CONTROL_PLANE, COREDNS, ETCD, HELM, JAEGER, KUBE_ROUTER, KWOK, NODE, Part,
+    SCHEDULER,
 };
+pub use prometheus::{has_prometheus, prometheus};
 pub use tail::tail;
 
 /// The version that the Kubernetes binaries report, and that nodes show.
@@ -39,6 +42,8 @@ pub use parts::KUBERNETES_VERSION;
 pub enum Programs {
     /// helm.
     Helm,
+    /// jaeger.
+    Jaeger,
     /// etcd, kube-apiserver, kube-controller-manager and kubectl.
     ControlPlane,
     /// The control plane's, the scheduler and kwok.
@@ -61,6 +66,7 @@ impl Programs {
     fn parts(self) -> Vec<&'static Part> {
         match self {
             Self::Helm => vec![&HELM],
+            Self::Jaeger => vec![&JAEGER],
             Self::ControlPlane => vec![&CONTROL_PLANE, &ETCD],
             Self::FakeNodes => vec![&CONTROL_PLANE, &SCHEDULER, &ETCD, &KWOK],
             Self::Node => vec![
@@ -84,7 +90,7 @@ impl Programs {
                 let assets = PathBuf::from(std::env::var_os("KUBEBUILDER_ASSETS")?);
                 self.parts().iter().all(|part| part.is_in(&assets)).then_some(assets)
             }
-            Self::FakeNodes | Self::Node => None,
+            Self::FakeNodes | Self::Node | Self::Jaeger => None,
         }
     }
 

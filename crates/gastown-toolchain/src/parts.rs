@@ -188,6 +188,17 @@ pub static COREDNS: Part = Part {
     expected: Duration::from_secs(75),
 };
 
+/// Jaeger 2, which is an OpenTelemetry collector with a store of traces. Its module has no page: what is
+/// used is its API.
+pub static JAEGER: Part = Part {
+    name: "jaeger",
+    files: files!("jaeger": "go.mod", "go.sum"),
+    programs: &[("github.com/jaegertracing/jaeger/cmd/jaeger", None)],
+    tags: "",
+    ldflags: "",
+    expected: Duration::from_mins(6),
+};
+
 pub static HELM: Part = Part {
     name: "helm",
     files: files!("helm": "go.mod", "go.sum"),
@@ -199,7 +210,7 @@ pub static HELM: Part = Part {
 
 /// Every part.
 #[cfg(test)]
-pub static ALL: [&Part; 10] = [
+pub static ALL: [&Part; 11] = [
     &ETCD,
     &CONTROL_PLANE,
     &SCHEDULER,
@@ -210,6 +221,7 @@ pub static ALL: [&Part; 10] = [
     &COREDNS,
     &KUBE_ROUTER,
     &HELM,
+    &JAEGER,
 ];
 
 #[cfg(test)]

@@ -38,7 +38,7 @@ impl Life {
         self.context("attempt", pod_uid)
     }
 
-    fn context(&self, phase: &str, key: &str) -> Context {
+    pub(crate) fn context(&self, phase: &str, key: &str) -> Context {
         Context { trace: self.trace, span: SpanId::of(&self.uid, phase, key) }
     }
 

@@ -19,6 +19,7 @@ mod policy;
 mod reconcile;
 mod report;
 mod service;
+mod steps;
 mod streams;
 mod watches;
 

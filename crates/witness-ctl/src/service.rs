@@ -25,6 +25,7 @@ use crate::context::Context;
 use crate::error::Error;
 use crate::escalations::{self, Raiser};
 use crate::policy;
+use crate::steps;
 use crate::streams::{QUEUE, StreamHandle, StreamItem};
 
 /// The largest message of ours, in bytes: a request to raise an Escalation.
@@ -149,9 +150,10 @@ impl Service {
     async fn read(
         ctx: Arc<Context>,
         handle: StreamHandle,
-        rig: String,
+        pod: CallingPod,
         mut incoming: Streaming<Heartbeat>,
     ) {
+        let rig = pod.polecat.spec.rig.clone();
         loop {
             let message = tokio::select! {
                 () = handle.replaced.cancelled() => break,
@@ -159,9 +161,9 @@ impl Service {
                 message = incoming.message() => message,
             };
             let Ok(Some(message)) = message else { break };
-            let results = results(&message);
-            let news =
-                ctx.streams.heartbeat(Timestamp::now(), &handle, &heartbeat(&message), &results);
+            let (now, results) = (Timestamp::now(), results(&message));
+            steps::export(&pod.polecat, &pod.uid, &message.steps, now);
+            let news = ctx.streams.heartbeat(now, &handle, &heartbeat(&message), &results);
             if news {
                 ctx.assess_soon(&rig);
             }
@@ -304,9 +306,9 @@ impl Witness for Service {
         let handle =
             handle.ok_or_else(|| Status::resource_exhausted("too many pods are attached"))?;
         self.ctx.streams.heartbeat(now, &handle, &heartbeat(&first), &results(&first));
-        let rig = polecat.spec.rig.clone();
-        self.ctx.assess_soon(&rig);
-        tokio::spawn(Self::read(self.ctx.clone(), handle, rig, incoming));
+        steps::export(polecat, &pod.uid, &first.steps, now);
+        self.ctx.assess_soon(&polecat.spec.rig);
+        tokio::spawn(Self::read(self.ctx.clone(), handle, pod, incoming));
         Ok(Response::new(ReceiverStream::new(commands)))
     }
 

@@ -14,6 +14,7 @@ mod remote;
 mod replicas;
 mod saved;
 mod surroundings;
+mod traces;
 
 use anyhow::Result;
 use e2e::environment::Environment;
@@ -21,11 +22,12 @@ use e2e::scenarios;
 
 /// How many are played only when they are chosen.
 const BY_HAND: usize = 1;
-const SCENARIOS: [&str; 12] = [
+const SCENARIOS: [&str; 13] = [
     "the_cluster_answers_as_any_other",
     "the_default_demo_lands_all_one_after_a_rework_with_its_evidence",
     "all_changes_of_a_real_repository_land_while_controllers_are_killed",
     "a_convoy_lands_while_replicas_that_share_the_work_are_replaced",
+    "each_life_is_one_whole_trace_though_controllers_are_killed",
     "work_is_saved_when_a_polecat_is_terminated_or_deleted",
     "what_an_agent_plants_is_neither_executed_nor_read_nor_pushed",
     "the_next_attempt_has_the_work_of_pods_that_are_frozen_wedged_or_evicted",
@@ -51,13 +53,14 @@ async fn play(env: &Environment, name: &str) -> Result<()> {
         Some(1) => demo::default(env).await,
         Some(2) => Box::pin(demo::real_repository(env)).await,
         Some(3) => Box::pin(replicas::replaced(env)).await,
-        Some(4) => saved::work_is_saved(env).await,
-        Some(5) => hostile::planted(env).await,
-        Some(6) => ends::next_attempt_goes_on(env).await,
-        Some(7) => remote::work_waits(env).await,
-        Some(8) => surroundings::work_lands(env).await,
-        Some(9) => network::attacks_reach_nothing(env).await,
-        Some(10) => fleet::costs_no_more().await,
+        Some(4) => Box::pin(traces::whole(env)).await,
+        Some(5) => saved::work_is_saved(env).await,
+        Some(6) => hostile::planted(env).await,
+        Some(7) => ends::next_attempt_goes_on(env).await,
+        Some(8) => remote::work_waits(env).await,
+        Some(9) => surroundings::work_lands(env).await,
+        Some(10) => network::attacks_reach_nothing(env).await,
+        Some(11) => fleet::costs_no_more().await,
         _ => Box::pin(replicas::deleted_at_random(env)).await,
     }
 }

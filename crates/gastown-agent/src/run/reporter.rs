@@ -2,14 +2,17 @@
 //! the agent: what cannot be sent now is in the next report.
 
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
+use gastown_types::text;
+use parking_lot::Mutex;
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
 
 use super::cpu::Cpu;
-use crate::socket::{self, Activity, Nudge, NudgeResult, Request, Tool};
+use crate::socket::{self, Activity, Call, Nudge, NudgeResult, Request, Tool};
 
 /// The shortest pause between two reports.
 const FASTEST: Duration = Duration::from_secs(1);
@@ -19,6 +22,10 @@ const QUIET: Duration = Duration::from_secs(1);
 const REPORT_TIMEOUT: Duration = Duration::from_secs(10);
 /// Results of nudges that wait to be reported.
 const RESULTS_MAX: usize = 16;
+/// Tool calls that wait to be reported; further ones are left out.
+const CALLS_MAX: usize = 32;
+/// Bytes of a tool's name: what is before the agent's description of the call.
+const NAME_MAX: usize = 64;
 
 /// What the session observes of its agent.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -31,9 +38,13 @@ pub struct Observation {
     pub waiting: bool,
 }
 
+/// Tool calls that have ended and are not reported yet.
+type Calls = Arc<Mutex<Vec<Call>>>;
+
 /// The session's side of the reports.
 pub struct Reporter {
     observed: watch::Sender<Observation>,
+    calls: Calls,
     nudges: mpsc::Receiver<Nudge>,
     results: mpsc::Sender<NudgeResult>,
     _task: JoinSet<()>,
@@ -46,14 +57,21 @@ impl Reporter {
         let (nudge, nudges) = mpsc::channel(1);
         let (results, done) = mpsc::channel(RESULTS_MAX);
         let mut task = JoinSet::new();
-        task.spawn(report(socket, watched, nudge, done));
-        Self { observed, nudges, results, _task: task }
+        let calls = Calls::default();
+        task.spawn(report(socket, watched, calls.clone(), nudge, done));
+        Self { observed, calls, nudges, results, _task: task }
     }
 
     /// Sets the content of the next report.
     pub fn observe(&self, new: Observation) {
         self.observed.send_if_modified(|old| {
             let differs = *old != new;
+            if let Some(tool) = old.tool.take().filter(|tool| new.tool.as_ref() != Some(tool)) {
+                let mut calls = self.calls.lock();
+                if calls.len() < CALLS_MAX {
+                    calls.push(ended(&tool, new.last_event_ms));
+                }
+            }
             *old = new;
             differs
         });
@@ -75,9 +93,20 @@ impl Reporter {
     }
 }
 
+/// A call that was under way until this time, by its tool's name without the agent's description of it.
+fn ended(tool: &Tool, at_ms: i64) -> Call {
+    let name = tool.name.split(':').next().unwrap_or_default();
+    Call {
+        name: text::truncate(name.trim(), NAME_MAX).to_owned(),
+        begin_ms: tool.since_ms,
+        end_ms: at_ms.max(tool.since_ms),
+    }
+}
+
 async fn report(
     socket: PathBuf,
     mut observed: watch::Receiver<Observation>,
+    calls: Calls,
     nudge: mpsc::Sender<Nudge>,
     mut done: mpsc::Receiver<NudgeResult>,
 ) {
@@ -98,10 +127,13 @@ async fn report(
             waiting,
             cpu_seconds: cpu.seconds(),
             results: results.clone(),
+            calls: calls.lock().clone(),
         };
+        let reported = activity.calls.len();
         match socket::send(&socket, &Request::Activity(activity), REPORT_TIMEOUT).await {
             Ok(answer) => {
                 results.clear();
+                calls.lock().drain(..reported);
                 if let Some(new) = answer.nudge.filter(|n| received != Some(n.id)) {
                     let id = new.id;
                     received = Some(id);

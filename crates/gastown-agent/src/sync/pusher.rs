@@ -2,6 +2,7 @@
 
 use gastown_core::report::{SyncReport, SyncResult, VERSION};
 use gastown_git::RefUpdate;
+use gastown_proto::v1::Step;
 use gastown_types::CommitId;
 use tokio::time::Instant;
 
@@ -35,6 +36,8 @@ pub struct Pusher {
     saved_head: Option<CommitId>,
     /// When the last save began that was complete.
     complete: Option<Instant>,
+    /// The pushes and snapshots since they were taken last.
+    steps: Vec<Step>,
 }
 
 impl Pusher {
@@ -51,7 +54,24 @@ impl Pusher {
             ambiguous: None,
             saved_head: None,
             complete: None,
+            steps: Vec::new(),
         })
+    }
+
+    /// The pushes and snapshots since this was called last.
+    pub fn take_steps(&mut self) -> Vec<Step> {
+        std::mem::take(&mut self.steps)
+    }
+
+    /// Notes what has just ended.
+    fn note(&mut self, kind: &str, name: &str, begin_ms: i64, result: &Result<(), Failure>) {
+        self.steps.push(Step {
+            kind: kind.to_owned(),
+            name: name.to_owned(),
+            begin_ms,
+            end_ms: crate::now_ms(),
+            failure: result.as_ref().err().map(|f| f.message.clone()).unwrap_or_default(),
+        });
     }
 
     /// Whether the agent's branch moved since it was last pushed. When it cannot be read: whether
@@ -186,7 +206,9 @@ impl Pusher {
             expected: self.repository.state.work.clone(),
             new: Some(commit.clone()),
         };
+        let begin_ms = crate::now_ms();
         let pushed = self.repository.push_work(update).await;
+        self.note("push", commit.as_str(), begin_ms, &pushed);
         if let Err(failure) = &pushed {
             // The answer was lost, or somebody else moved the branch: only the remote knows.
             if failure.leaves_doubt() || failure.result == SyncResult::PushRace {
@@ -325,7 +347,14 @@ impl Pusher {
 
     async fn try_save_tree(&mut self) -> Result<(), Failure> {
         self.inventory.compare(&mut self.repository, &self.replaced).await?;
-        self.wip.save(&mut self.repository, &self.inventory).await?;
+        let (before, begin_ms) = (self.repository.state.wip.clone(), crate::now_ms());
+        let saved = self.wip.save(&mut self.repository, &self.inventory).await;
+        let after = self.repository.state.wip.clone();
+        if saved.is_err() || after != before {
+            let commit = after.as_ref().map(CommitId::as_str).unwrap_or_default();
+            self.note("save", commit, begin_ms, &saved);
+        }
+        saved?;
         self.inventory.pending = Some(0);
         Ok(())
     }

@@ -7,12 +7,12 @@
 
 use std::collections::VecDeque;
 
-use gastown_proto::v1::{CommandResult, Heartbeat};
+use gastown_proto::v1::{CommandResult, Heartbeat, Step};
 use gastown_types::{CommitId, text};
 use parking_lot::Mutex;
 use tokio::sync::Notify;
 
-use crate::socket::{Activity, Nudge, Tool};
+use crate::socket::{Activity, Call, Nudge, Tool};
 
 /// Bytes of a tool's name.
 const TOOL_MAX: usize = 256;
@@ -22,6 +22,8 @@ const NUDGE_MAX: usize = 4 << 10;
 const NUDGES_MAX: usize = 4;
 /// Results that wait for the witness.
 const RESULTS_MAX: usize = 32;
+/// Steps that wait for the witness; further ones are left out.
+const STEPS_MAX: usize = 32;
 /// Bytes of a result's message.
 const MESSAGE_MAX: usize = 500;
 
@@ -55,6 +57,7 @@ struct State {
     why_saving: String,
     nudges: VecDeque<PendingNudge>,
     results: Vec<CommandResult>,
+    steps: Vec<Step>,
     /// The number of the present stream: it cannot use results for an earlier one.
     stream: u64,
     /// The number of the next nudge.
@@ -98,6 +101,9 @@ impl Relay {
                 };
                 let Some(done) = state.nudges.remove(at) else { continue };
                 state.add_result(done.stream, done.number, result.ok, &result.message);
+            }
+            for call in &activity.calls {
+                state.add_step(step(call, now_ms));
             }
             state.activity = sanitize(activity, now_ms);
             state.nudges.front().map(|p| p.nudge.clone())
@@ -143,6 +149,11 @@ impl Relay {
         self.change(|state| state.add_result(stream, number, ok, message));
     }
 
+    /// Adds what the sidecar did to the next heartbeat.
+    pub fn add_step(&self, step: Step) {
+        self.change(|state| state.add_step(step));
+    }
+
     /// Sets the commit that the remote holds, and whether the end of the work is being saved.
     pub fn set_git_state(&self, pushed: Option<CommitId>, saving: bool, now_ms: i64) {
         let same = {
@@ -169,10 +180,11 @@ impl Relay {
         self.nudge(0, 0, text);
     }
 
-    /// The heartbeat for the witness, with the results so far, which are removed.
+    /// The heartbeat for the witness, with the results and steps so far, which are removed.
     pub fn heartbeat(&self, now_ms: i64) -> Heartbeat {
         let mut state = self.state.lock();
         let results = std::mem::take(&mut state.results);
+        let steps = std::mem::take(&mut state.steps);
         let tool = state.tool();
         Heartbeat {
             now_ms,
@@ -185,6 +197,7 @@ impl Relay {
             results,
             saving: state.why_saving.clone(),
             ended: state.saving.is_some(),
+            steps,
             ..Heartbeat::default()
         }
     }
@@ -203,7 +216,7 @@ impl Relay {
             || state.saving.is_some() != last.ended
         {
             Urgency::Change
-        } else if state.activity.last_event_ms == last.last_event_ms {
+        } else if state.activity.last_event_ms == last.last_event_ms && state.steps.is_empty() {
             Urgency::None
         } else {
             Urgency::Progress
@@ -212,6 +225,13 @@ impl Relay {
 }
 
 impl State {
+    fn add_step(&mut self, mut step: Step) {
+        if self.steps.len() < STEPS_MAX {
+            step.failure.truncate(step.failure.floor_char_boundary(MESSAGE_MAX));
+            self.steps.push(step);
+        }
+    }
+
     fn add_result(&mut self, stream: u64, number: u64, ok: bool, message: &str) {
         if stream == self.stream && self.results.len() < RESULTS_MAX {
             self.results.push(CommandResult {
@@ -227,6 +247,19 @@ impl State {
         let saving =
             self.saving.map(|since_ms| Tool { name: "saving the work".to_owned(), since_ms });
         saving.or_else(|| self.activity.tool.clone())
+    }
+}
+
+/// A tool call of the agent as a step, cut in the same way as [`sanitize`] does.
+fn step(call: &Call, now_ms: i64) -> Step {
+    let end_ms = call.end_ms.clamp(1, now_ms.max(1));
+    let name = text::line(&call.name, TOOL_MAX);
+    Step {
+        kind: "tool".to_owned(),
+        name: text::truncate(&name, TOOL_MAX).to_owned(),
+        begin_ms: call.begin_ms.clamp(1, end_ms),
+        end_ms,
+        ..Step::default()
     }
 }
 
@@ -249,6 +282,7 @@ fn sanitize(activity: Activity, now_ms: i64) -> Activity {
             0.0
         },
         results: Vec::new(),
+        calls: Vec::new(),
     }
 }
 
@@ -373,6 +407,22 @@ mod tests {
         assert_eq!(relay.heartbeat(NOW + 10).in_tool_since_ms, 0);
     }
 
+    #[test]
+    fn what_ended_is_in_one_heartbeat_and_hurries_none() {
+        let relay = Relay::new(1);
+        let first = relay.heartbeat(NOW);
+        let call = Call { name: "Bash".into(), begin_ms: NOW - 9, end_ms: NOW - 2 };
+        relay.report(Activity { calls: vec![call], ..Activity::default() }, NOW);
+        relay.add_step(Step { kind: "push".into(), ..Step::default() });
+        assert_eq!(relay.urgency(&first), Urgency::Progress);
+        let steps = relay.heartbeat(NOW).steps;
+        let shown: Vec<(&str, &str)> =
+            steps.iter().map(|step| (step.kind.as_str(), step.name.as_str())).collect();
+        assert_eq!(shown, [("tool", "Bash"), ("push", "")]);
+        assert_eq!((steps[0].begin_ms, steps[0].end_ms), (NOW - 9, NOW - 2));
+        assert!(relay.heartbeat(NOW).steps.is_empty());
+    }
+
     proptest! {
         #[test]
         fn no_report_makes_a_heartbeat_long_or_later_than_now(
@@ -380,8 +430,14 @@ mod tests {
         ) {
             let relay = Relay::new(1);
             let tool = Some(Tool { name, since_ms: since });
-            relay.report(Activity { last_event_ms: event, tool, waiting: true, cpu_seconds: cpu, results: Vec::new() }, now);
+            let calls = vec![Call { name: tool.as_ref().map(|t| t.name.clone()).unwrap_or_default(), begin_ms: since, end_ms: event }; 50];
+            relay.report(Activity { last_event_ms: event, tool, waiting: true, cpu_seconds: cpu, calls, ..Activity::default() }, now);
             let heartbeat = relay.heartbeat(now);
+            prop_assert_eq!(heartbeat.steps.len(), STEPS_MAX);
+            for step in &heartbeat.steps {
+                prop_assert!(step.begin_ms <= step.end_ms && step.end_ms <= now.max(1));
+                prop_assert!(step.name.len() <= TOOL_MAX && !step.name.chars().any(char::is_control));
+            }
             prop_assert!(heartbeat.last_event_ms <= now && heartbeat.last_event_ms >= 0);
             prop_assert!(heartbeat.in_tool_since_ms <= now.max(1) && heartbeat.in_tool_since_ms > 0);
             prop_assert!(heartbeat.tool.len() <= TOOL_MAX && !heartbeat.tool.chars().any(char::is_control));

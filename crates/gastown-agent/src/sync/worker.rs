@@ -240,7 +240,8 @@ impl Worker<'_> {
     }
 
     /// Publishes the state for the witness and for the readiness probe.
-    fn publish(&self, progress: &mut Progress, finishing: bool) {
+    fn publish(&mut self, progress: &mut Progress, finishing: bool) {
+        self.publish_steps();
         let waits = !progress.finishing.is_empty() || !progress.delayed.is_empty();
         let saving = finishing || waits;
         self.relay.set_git_state(self.pusher.pushed_commit(), saving, crate::now_ms());
@@ -257,6 +258,12 @@ impl Worker<'_> {
                 tracing::warn!(error = %e, "the state of saving cannot be written");
             }
             progress.unsaved = Some(text);
+        }
+    }
+
+    fn publish_steps(&mut self) {
+        for step in self.pusher.take_steps() {
+            self.relay.add_step(step);
         }
     }
 
@@ -278,6 +285,7 @@ impl Worker<'_> {
                 Ok(_) if !self.pusher.wants_retry() => return,
                 Ok(_) => {}
             }
+            self.publish_steps();
             // It may be killed before the grace period is over: the agent's end used a part of it.
             self.write_record().await;
             self.relay.set_saving(&self.pusher.saving().unwrap_or_default());

@@ -5,7 +5,7 @@ use std::fs;
 use gastown_core::report::{AgentExit, RunReport, SyncResult};
 use gastown_fakes::messages::{Attempt, MessagesApi, Script, Step};
 use gastown_proto::v1::command::What;
-use gastown_proto::v1::{CommandResult, Heartbeat};
+use gastown_proto::v1::{self, CommandResult, Heartbeat};
 use serde_json::json;
 use tokio::runtime::Runtime;
 
@@ -48,6 +48,8 @@ fn golden(pod: &Pod, name: &str, heartbeat: &Heartbeat) {
         results,
         saving,
         ended,
+        // Which heartbeat has a step depends on its time, and the witness decides nothing by it.
+        steps: _,
     } = heartbeat;
     let result = |CommandResult { number, ok, message }: &CommandResult| json!({ "number": number, "ok": ok, "message": message });
     let record = json!({
@@ -60,6 +62,16 @@ fn golden(pod: &Pod, name: &str, heartbeat: &Heartbeat) {
     pod.golden(name, &record);
 }
 
+/// Waits for a step of this kind.
+fn step(witness: &FakeWitness, kind: &str, is_meant: impl Fn(&v1::Step) -> bool) -> v1::Step {
+    let is_it = |step: &&v1::Step| step.kind == kind && is_meant(step);
+    let heartbeat = witness.heartbeat("a step has ended", |b| b.steps.iter().any(|s| is_it(&s)));
+    let step = heartbeat.steps.iter().find(is_it).unwrap().clone();
+    assert!(0 < step.begin_ms && step.begin_ms <= step.end_ms, "{step:?}");
+    assert!(step.end_ms <= heartbeat.now_ms, "{step:?}");
+    step
+}
+
 #[test]
 fn heartbeats_are_as_the_witness_is_tested_with() {
     let witness = FakeWitness::new();
@@ -69,6 +81,8 @@ fn heartbeats_are_as_the_witness_is_tested_with() {
     witness.command(1, What::Checkpoint("now".to_owned()));
     let saved = witness.heartbeat("it is saved", |b| !b.results.is_empty());
     golden(&pod, "heartbeat-checkpoint", &saved);
+    let snapshot = step(&witness, "save", |step| step.failure.is_empty());
+    assert_eq!(snapshot.name.len(), 40, "its commit: {snapshot:?}");
     let away = origin.path().with_extension("away");
     fs::rename(origin.path(), &away).unwrap();
     fs::write(pod.repo().join("dirty"), "2").unwrap();
@@ -77,6 +91,7 @@ fn heartbeats_are_as_the_witness_is_tested_with() {
     // The command's result may be in the same heartbeat, or in the next.
     saving.results.clear();
     golden(&pod, "heartbeat-saving", &saving);
+    step(&witness, "save", |step| !step.failure.is_empty());
     fs::rename(&away, origin.path()).unwrap();
     pod.end_sync(sync);
 }
@@ -123,6 +138,8 @@ fn the_witness_sees_the_tool_and_its_nudge_reaches_the_model() {
     let heartbeat =
         witness.heartbeat("the heartbeat has the pushed commit", |b| b.pushed_commit == pushed);
     assert!(heartbeat.cpu_seconds > 0.0, "{heartbeat:?}");
+    step(&witness, "tool", |step| step.name == "Bash");
+    step(&witness, "push", |step| step.name == pushed && step.failure.is_empty());
     {
         let received = witness.received();
         let first = &received.streams[0][0];

@@ -237,12 +237,12 @@ async fn controllers_get_the_addresses_of_the_others_and_the_agents_image() {
     .await;
     assert_eq!(agent_image(&objects), "ghcr.io/gastown-operator/polecat-agent:a1");
     for controller in ["polecat-ctl", "refinery-ctl"] {
-        let container = container(&objects, controller);
-        let variables = container["env"].as_array().unwrap();
+        let of_it = container(&objects, controller);
+        let variables = of_it["env"].as_array().unwrap();
         let image = variables.iter().find(|v| v["name"] == "GASTOWN_AGENT_IMAGE").unwrap();
         assert_eq!(image["valueFrom"]["configMapKeyRef"]["name"], "gastown-agent", "for 0.1.0");
         let file = env(&objects, controller, "GASTOWN_AGENT_IMAGE_FILE").unwrap();
-        let mounts = container["volumeMounts"].as_array().unwrap();
+        let mounts = of_it["volumeMounts"].as_array().unwrap();
         let folder = mounts.iter().find(|mount| mount["name"] == "agent").unwrap();
         assert_eq!(file, format!("{}/image", folder["mountPath"].as_str().unwrap()));
         assert_eq!(

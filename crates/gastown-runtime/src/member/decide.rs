@@ -4,7 +4,7 @@ use std::collections::HashSet;
 
 use tokio::time::Instant;
 
-use super::{Member, Own, Owners, RANKS, Rank, Replica, SHARDS, Seen, Table, Times, Value, Write};
+use super::{Member, Own, Owners, RANKS, Rank, Replica, SHARDS, Seen, Times, Value, Write};
 
 impl Member {
     /// The next write; `idle`: whether no work runs on a shard that is drained. Call it again after

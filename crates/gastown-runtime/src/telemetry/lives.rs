@@ -31,6 +31,13 @@ pub fn is_exported() -> bool {
     QUEUE.get().is_some()
 }
 
+/// Exports finished spans that are reported to this process alone: what it loses is lost.
+pub fn export(spans: impl IntoIterator<Item = Span>) {
+    if let Some(queue) = QUEUE.get() {
+        spans.into_iter().for_each(|span| queue.add(record(span)));
+    }
+}
+
 /// The spans that this process has exported, by the uid of their object. It is empty, and stays so, when
 /// traces are not exported.
 #[derive(Debug, Default)]

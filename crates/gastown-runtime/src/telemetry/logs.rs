@@ -1,79 +1,93 @@
 //! Log lines as OTLP has them, where that is asked for; they are written to stderr all the same.
 
 use std::fmt::{Debug, Write as _};
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::sync::Arc;
+use std::time::SystemTime;
 
-use bytes::Bytes;
-use opentelemetry_proto::tonic::collector::logs::v1::ExportLogsServiceRequest;
-use opentelemetry_proto::tonic::common::v1::any_value::Value;
-use opentelemetry_proto::tonic::common::v1::{AnyValue, InstrumentationScope, KeyValue};
-use opentelemetry_proto::tonic::logs::v1::{LogRecord, ResourceLogs, ScopeLogs};
-use opentelemetry_proto::tonic::resource::v1::Resource;
-use prost::Message as _;
+use opentelemetry::InstrumentationScope;
+use opentelemetry::logs::{AnyValue, LogRecord as _, Logger as _, LoggerProvider as _, Severity};
+use opentelemetry::trace::{SpanId, TraceFlags, TraceId};
+use opentelemetry_otlp::LogExporter;
+use opentelemetry_sdk::logs::{
+    LogBatch, LogExporter as _, SdkLogRecord, SdkLogger, SdkLoggerProvider,
+};
 use tracing::field::{Field, Visit};
 use tracing::span::{Attributes, Id, Record};
 use tracing::{Event, Level, Subscriber};
 use tracing_subscriber::layer::Context;
 use tracing_subscriber::registry::{LookupSpan, Scope};
 
-use super::queue::Queue;
-use super::resource::text;
+use super::queue::{Queue, Send};
+use super::spans;
 
 /// The longest text of a record, in bytes.
 const MAX_TEXT: usize = 16 * 1024;
+/// The scope of log lines.
+const LOGS: &str = "gastown.logs";
 
-/// One message of log lines.
-pub(super) fn encode(resource: &Resource, version: &str, records: Vec<LogRecord>) -> Bytes {
-    let scope = InstrumentationScope {
-        name: "gastown.logs".to_owned(),
-        version: version.to_owned(),
-        ..InstrumentationScope::default()
-    };
-    let scope_logs =
-        vec![ScopeLogs { scope: Some(scope), log_records: records, ..ScopeLogs::default() }];
-    let resource_logs =
-        ResourceLogs { resource: Some(resource.clone()), scope_logs, ..ResourceLogs::default() };
-    Bytes::from(ExportLogsServiceRequest { resource_logs: vec![resource_logs] }.encode_to_vec())
+fn scope() -> InstrumentationScope {
+    spans::scope(LOGS)
+}
+
+/// Sends batches by this exporter.
+pub(super) fn send(exporter: LogExporter) -> Send<Vec<SdkLogRecord>> {
+    let shared = Arc::new((exporter, scope()));
+    Box::new(move |records| {
+        let shared = shared.clone();
+        Box::pin(async move {
+            let (exporter, scope) = &*shared;
+            let batch: Vec<_> = records.iter().map(|record| (record, scope)).collect();
+            Ok(exporter.export(LogBatch::new(&batch)).await?)
+        })
+    })
 }
 
 /// Hands log lines to the queue, with the fields of the spans that they are in.
-pub(super) struct ToQueue(pub Queue<LogRecord>);
+///
+/// `opentelemetry-appender-tracing` does the same with the id of the OpenTelemetry span that is current:
+/// that is the one of the reconcile, if it was sampled, where these lines need the one of the life, which
+/// is a field. It also leaves out what caused an error, and has no bound for texts.
+pub(super) struct ToQueue {
+    queue: Queue<SdkLogRecord>,
+    logger: SdkLogger,
+}
+
+impl ToQueue {
+    pub(super) fn new(queue: Queue<SdkLogRecord>) -> Self {
+        // It makes the records; they leave by the queue.
+        let logger = SdkLoggerProvider::builder().build().logger_with_scope(scope());
+        Self { queue, logger }
+    }
+}
 
 /// The fields of a span.
 #[derive(Default)]
 struct Fields {
     /// What the line itself states.
     message: String,
-    trace_id: Vec<u8>,
-    span_id: Vec<u8>,
-    others: Vec<KeyValue>,
+    trace: Option<TraceId>,
+    span: Option<SpanId>,
+    others: Vec<(&'static str, AnyValue)>,
 }
 
 impl Fields {
-    fn set(&mut self, field: &Field, value: String) {
-        match field.name() {
-            "message" => self.message = value,
-            "trace_id" => self.trace_id = hex(&value),
-            "span_id" => self.span_id = hex(&value),
-            name => {
-                self.others.retain(|pair| pair.key != name);
-                self.others.push(text(name.to_owned(), value));
-            }
-        }
+    fn set(&mut self, field: &Field, value: impl Into<AnyValue>) {
+        let name = field.name();
+        self.others.retain(|(key, _)| *key != name);
+        self.others.push((name, value.into()));
     }
-}
-
-/// The bytes of hexadecimal digits; none where there is anything else.
-fn hex(text: &str) -> Vec<u8> {
-    let digits = text.as_bytes().chunks(2);
-    let bytes = digits.map(|pair| u8::from_str_radix(std::str::from_utf8(pair).ok()?, 16).ok());
-    bytes.collect::<Option<Vec<u8>>>().unwrap_or_default()
 }
 
 impl Visit for Fields {
     fn record_str(&mut self, field: &Field, value: &str) {
         let end = value.floor_char_boundary(MAX_TEXT.min(value.len()));
-        self.set(field, value[..end].to_owned());
+        let value = &value[..end];
+        match field.name() {
+            "message" => value.clone_into(&mut self.message),
+            "trace_id" => self.trace = TraceId::from_hex(value).ok(),
+            "span_id" => self.span = SpanId::from_hex(value).ok(),
+            _ => self.set(field, value.to_owned()),
+        }
     }
 
     fn record_debug(&mut self, field: &Field, value: &dyn Debug) {
@@ -81,6 +95,25 @@ impl Visit for Fields {
         // Writing into a text does not fail.
         let _ = write!(shown, "{value:?}");
         self.record_str(field, &shown);
+    }
+
+    fn record_i64(&mut self, field: &Field, value: i64) {
+        self.set(field, value);
+    }
+
+    fn record_u64(&mut self, field: &Field, value: u64) {
+        match i64::try_from(value) {
+            Ok(value) => self.set(field, value),
+            Err(_) => self.set(field, value.to_string()),
+        }
+    }
+
+    fn record_f64(&mut self, field: &Field, value: f64) {
+        self.set(field, value);
+    }
+
+    fn record_bool(&mut self, field: &Field, value: bool) {
+        self.set(field, value);
     }
 
     fn record_error(&mut self, field: &Field, value: &(dyn std::error::Error + 'static)) {
@@ -106,42 +139,56 @@ impl<S: Subscriber + for<'a> LookupSpan<'a>> tracing_subscriber::Layer<S> for To
     }
 
     fn on_event(&self, event: &Event<'_>, context: Context<'_, S>) {
+        let metadata = event.metadata();
+        // What the export itself logs would be exported, which would log again.
+        if metadata.target().starts_with("opentelemetry") {
+            return;
+        }
         let mut all = Fields::default();
         let spans = context.event_scope(event).into_iter().flat_map(Scope::from_root);
         for span in spans {
             if let Some(fields) = span.extensions().get::<Fields>() {
-                all.others.extend(fields.others.iter().cloned());
-                if !fields.trace_id.is_empty() {
-                    (all.trace_id, all.span_id) = (fields.trace_id.clone(), fields.span_id.clone());
+                for (key, value) in &fields.others {
+                    all.others.retain(|(other, _)| other != key);
+                    all.others.push((*key, value.clone()));
+                }
+                if fields.trace.is_some() {
+                    (all.trace, all.span) = (fields.trace, fields.span);
                 }
             }
         }
         event.record(&mut all);
-        let metadata = event.metadata();
-        all.others.push(text("code.namespace".to_owned(), metadata.target().to_owned()));
-        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-        let now = u64::try_from(now.as_nanos()).unwrap_or_default();
-        self.0.add(LogRecord {
-            time_unix_nano: now,
-            observed_time_unix_nano: now,
-            severity_number: severity(*metadata.level()),
-            severity_text: metadata.level().as_str().to_owned(),
-            body: Some(AnyValue { value: Some(Value::StringValue(all.message)) }),
-            attributes: all.others,
-            trace_id: all.trace_id,
-            span_id: all.span_id,
-            ..LogRecord::default()
-        });
+        self.queue.add(self.record(metadata.target(), *metadata.level(), all));
     }
 }
 
-/// The level by OpenTelemetry's numbers.
-fn severity(level: Level) -> i32 {
+impl ToQueue {
+    fn record(&self, target: &str, level: Level, fields: Fields) -> SdkLogRecord {
+        let Fields { message, trace, span, others } = fields;
+        let now = SystemTime::now();
+        let mut record = self.logger.create_log_record();
+        record.set_timestamp(now);
+        record.set_observed_timestamp(now);
+        record.set_severity_number(severity(level));
+        record.set_severity_text(level.as_str());
+        record.set_body(message.into());
+        record.add_attributes(others);
+        record.add_attribute("code.namespace", target.to_owned());
+        if let Some(trace) = trace {
+            let span = span.unwrap_or(SpanId::INVALID);
+            record.set_trace_context(trace, span, Some(TraceFlags::SAMPLED));
+        }
+        record
+    }
+}
+
+/// The level as OpenTelemetry names it.
+fn severity(level: Level) -> Severity {
     match level {
-        Level::TRACE => 1,
-        Level::DEBUG => 5,
-        Level::INFO => 9,
-        Level::WARN => 13,
-        Level::ERROR => 17,
+        Level::TRACE => Severity::Trace,
+        Level::DEBUG => Severity::Debug,
+        Level::INFO => Severity::Info,
+        Level::WARN => Severity::Warn,
+        Level::ERROR => Severity::Error,
     }
 }

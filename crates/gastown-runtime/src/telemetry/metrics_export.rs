@@ -1,12 +1,16 @@
 //! The metrics of `/metrics` as OTLP has them, where that is asked for. They are read from the same
 //! text that Prometheus reads, so that both show the same.
+//!
+//! `opentelemetry-otlp`'s exporter of metrics takes `ResourceMetrics` of the SDK, which only the SDK's own
+//! instruments can fill: its fields are private, and there is no producer of metrics from elsewhere and no
+//! observable histogram. So the message is made here, and [`super::metrics_client`] hands it to the clients
+//! that the exporters use.
 
 use std::collections::BTreeMap;
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use bytes::Bytes;
 use opentelemetry_proto::tonic::collector::metrics::v1::ExportMetricsServiceRequest;
-use opentelemetry_proto::tonic::common::v1::{InstrumentationScope, KeyValue};
+use opentelemetry_proto::tonic::common::v1::{AnyValue, InstrumentationScope, KeyValue, any_value};
 use opentelemetry_proto::tonic::metrics::v1::metric::Data;
 use opentelemetry_proto::tonic::metrics::v1::number_data_point::Value;
 use opentelemetry_proto::tonic::metrics::v1::{
@@ -14,37 +18,34 @@ use opentelemetry_proto::tonic::metrics::v1::{
     ResourceMetrics, ScopeMetrics, Sum,
 };
 use opentelemetry_proto::tonic::resource::v1::Resource;
-use prost::Message as _;
-
-use super::resource::text;
+use opentelemetry_proto::transform::common::tonic::ResourceAttributesWithSchema;
 
 /// Sums and histograms count from the start of the process.
 const CUMULATIVE: i32 = AggregationTemporality::Cumulative as i32;
 
 /// One message of metrics, and how many they are. `began` and `now` are in nanoseconds since 1970.
-pub(super) fn encode(
-    resource: &Resource,
-    version: &str,
+pub(super) fn message(
+    resource: &opentelemetry_sdk::Resource,
     openmetrics: &str,
     began: u64,
     now: u64,
-) -> (Bytes, u64) {
+) -> (ExportMetricsServiceRequest, u64) {
     let metrics = read(openmetrics, began, now);
     let count = metrics.len() as u64;
     let scope = InstrumentationScope {
         name: "gastown.metrics".to_owned(),
-        version: version.to_owned(),
+        version: env!("CARGO_PKG_VERSION").to_owned(),
         ..InstrumentationScope::default()
     };
     let scope_metrics =
         vec![ScopeMetrics { scope: Some(scope), metrics, ..ScopeMetrics::default() }];
+    let of_sdk = ResourceAttributesWithSchema::from(resource);
     let resource_metrics = ResourceMetrics {
-        resource: Some(resource.clone()),
+        resource: Some(Resource { attributes: of_sdk.attributes.0, ..Resource::default() }),
         scope_metrics,
-        ..ResourceMetrics::default()
+        schema_url: of_sdk.schema_url.unwrap_or_default(),
     };
-    let request = ExportMetricsServiceRequest { resource_metrics: vec![resource_metrics] };
-    (Bytes::from(request.encode_to_vec()), count)
+    (ExportMetricsServiceRequest { resource_metrics: vec![resource_metrics] }, count)
 }
 
 /// The time, in nanoseconds since 1970.
@@ -66,6 +67,12 @@ struct Family {
 }
 
 type Labels = Vec<(String, String)>;
+
+/// A text attribute.
+fn text(key: String, value: String) -> KeyValue {
+    let value = Some(AnyValue { value: Some(any_value::Value::StringValue(value)) });
+    KeyValue { key, value, ..KeyValue::default() }
+}
 
 #[derive(Default)]
 struct Buckets {

@@ -3,9 +3,8 @@
 use std::collections::BTreeMap;
 
 use gastown_trace::SEMANTIC_CONVENTIONS;
-use opentelemetry_proto::tonic::common::v1::any_value::Value;
-use opentelemetry_proto::tonic::common::v1::{AnyValue, KeyValue};
-use opentelemetry_proto::tonic::resource::v1::Resource;
+use opentelemetry::KeyValue;
+use opentelemetry_sdk::Resource;
 
 use super::settings::Settings;
 use crate::args::RuntimeArgs;
@@ -36,39 +35,16 @@ pub(super) fn resource(
     }
     all.extend(settings.resource.iter().cloned());
     all.extend(settings.service_name.iter().map(|name| ("service.name".to_owned(), name.clone())));
-    let attributes = all.into_iter().map(|(key, value)| text(key, value)).collect();
-    Resource { attributes, ..Resource::default() }
-}
-
-/// The same as the SDK has it.
-pub(super) fn of_sdk(resource: &Resource) -> opentelemetry_sdk::Resource {
-    let pairs = resource.attributes.iter().filter_map(|pair| {
-        let Some(Value::StringValue(value)) = pair.value.as_ref()?.value.as_ref() else {
-            return None;
-        };
-        Some(opentelemetry::KeyValue::new(pair.key.clone(), value.clone()))
-    });
-    opentelemetry_sdk::Resource::builder_empty()
-        .with_schema_url(pairs, SEMANTIC_CONVENTIONS)
-        .build()
-}
-
-/// A text attribute.
-pub(super) fn text(key: String, value: String) -> KeyValue {
-    let value = Some(AnyValue { value: Some(Value::StringValue(value)) });
-    KeyValue { key, value, ..KeyValue::default() }
+    let attributes = all.into_iter().map(|(key, value)| KeyValue::new(key, value));
+    Resource::builder_empty().with_schema_url(attributes, SEMANTIC_CONVENTIONS).build()
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn value<'a>(resource: &'a Resource, key: &str) -> Option<&'a str> {
-        let found = resource.attributes.iter().find(|pair| pair.key == key)?;
-        match found.value.as_ref()?.value.as_ref()? {
-            Value::StringValue(text) => Some(text),
-            _ => None,
-        }
+    fn value(resource: &Resource, key: &'static str) -> Option<String> {
+        Some(resource.get(&key.into())?.to_string())
     }
 
     #[test]
@@ -77,17 +53,21 @@ mod tests {
         args.pod_name = Some("polecat-ctl-1".into());
         let mut settings = Settings::default();
         let plain = resource(&args, "polecat-ctl", "1.2.3", &settings);
-        assert_eq!(value(&plain, "service.name"), Some("polecat-ctl"));
-        assert_eq!(value(&plain, "service.instance.id"), Some("polecat-ctl-1"));
-        assert_eq!(value(&plain, "k8s.pod.name"), Some("polecat-ctl-1"));
-        assert_eq!(value(&plain, "k8s.namespace.name"), Some(args.namespace.as_str()));
+        assert_eq!(value(&plain, "service.name").as_deref(), Some("polecat-ctl"));
+        assert_eq!(value(&plain, "service.instance.id").as_deref(), Some("polecat-ctl-1"));
+        assert_eq!(value(&plain, "k8s.pod.name").as_deref(), Some("polecat-ctl-1"));
+        assert_eq!(value(&plain, "k8s.namespace.name").as_deref(), Some(args.namespace.as_str()));
         settings.service_name = Some("polecats".into());
         settings.resource = vec![
             ("service.name".into(), "other".into()),
             ("k8s.cluster.name".into(), "prod".into()),
         ];
         let set = resource(&args, "polecat-ctl", "1.2.3", &settings);
-        assert_eq!(value(&set, "service.name"), Some("polecats"), "its own variable wins");
-        assert_eq!(value(&set, "k8s.cluster.name"), Some("prod"));
+        assert_eq!(
+            value(&set, "service.name").as_deref(),
+            Some("polecats"),
+            "its own variable wins"
+        );
+        assert_eq!(value(&set, "k8s.cluster.name").as_deref(), Some("prod"));
     }
 }

@@ -58,15 +58,6 @@ impl Signal {
             Self::Metrics => "/v1/metrics",
         }
     }
-
-    /// Its path of OTLP over gRPC.
-    fn grpc_path(self) -> &'static str {
-        match self {
-            Self::Traces => "/opentelemetry.proto.collector.trace.v1.TraceService/Export",
-            Self::Logs => "/opentelemetry.proto.collector.logs.v1.LogsService/Export",
-            Self::Metrics => "/opentelemetry.proto.collector.metrics.v1.MetricsService/Export",
-        }
-    }
 }
 
 /// How OTLP is spoken.
@@ -81,7 +72,7 @@ pub(super) enum Protocol {
 /// Where one signal is sent.
 #[derive(Clone, Debug)]
 pub(super) struct Endpoint {
-    /// The whole address, its path included.
+    /// The whole address, its path included: over gRPC it is `/`.
     pub uri: Uri,
     pub protocol: Protocol,
     pub headers: Vec<(HeaderName, HeaderValue)>,
@@ -275,7 +266,8 @@ impl Reader<'_> {
         let parsed = whole.parse::<Uri>().ok().filter(is_usable);
         let uri = parsed.and_then(|uri| {
             let path = match protocol {
-                Protocol::Grpc => signal.grpc_path().to_owned(),
+                // Services and methods have paths of their own.
+                Protocol::Grpc => "/".to_owned(),
                 Protocol::Http if is_own => uri.path().to_owned(),
                 Protocol::Http => {
                     format!("{}{}", uri.path().trim_end_matches('/'), signal.http_path())
@@ -406,11 +398,7 @@ mod tests {
         let asked = [("OTEL_LOGS_EXPORTER", "otlp"), ("OTEL_METRICS_EXPORTER", "otlp,prometheus")];
         let (settings, warnings) = read(&asked);
         assert!(settings.traces.is_none() && settings.metrics.is_some());
-        let logs = settings.logs.unwrap().uri.to_string();
-        assert_eq!(
-            logs,
-            "http://localhost:4317/opentelemetry.proto.collector.logs.v1.LogsService/Export"
-        );
+        assert_eq!(settings.logs.unwrap().uri.to_string(), "http://localhost:4317/");
         assert_eq!(warnings, [""; 0]);
     }
 
@@ -422,11 +410,10 @@ mod tests {
         let own = ("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "https://t:1/x");
         assert_eq!(uri(&[(ALL, "https://c"), own, http]), "https://t:1/x");
         let grpc = ("OTEL_EXPORTER_OTLP_TRACES_PROTOCOL", "grpc");
-        let path = "/opentelemetry.proto.collector.trace.v1.TraceService/Export";
-        assert_eq!(uri(&[own, http, grpc]), format!("https://t:1{path}"));
-        assert_eq!(uri(&[(ALL, "c:4317")]), format!("https://c:4317{path}"));
+        assert_eq!(uri(&[own, http, grpc]), "https://t:1/");
+        assert_eq!(uri(&[(ALL, "c:4317")]), "https://c:4317/");
         let insecure = ("OTEL_EXPORTER_OTLP_INSECURE", "true");
-        assert_eq!(uri(&[(ALL, "c:4317"), insecure]), format!("http://c:4317{path}"));
+        assert_eq!(uri(&[(ALL, "c:4317"), insecure]), "http://c:4317/");
     }
 
     #[test]

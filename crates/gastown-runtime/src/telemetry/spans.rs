@@ -6,11 +6,10 @@ use std::time::Duration;
 use gastown_trace::SEMANTIC_CONVENTIONS;
 use opentelemetry::{Context, InstrumentationScope};
 use opentelemetry_otlp::SpanExporter;
-use opentelemetry_sdk::error::{OTelSdkError, OTelSdkResult};
+use opentelemetry_sdk::error::OTelSdkResult;
 use opentelemetry_sdk::trace::{SpanData, SpanExporter as _, SpanProcessor};
 
 use super::queue::{Queue, Send};
-use super::transport::Refusal;
 
 /// The scope of the spans of lives.
 pub(super) const LIVES: &str = "gastown.lives";
@@ -30,13 +29,8 @@ pub(super) fn send(exporter: SpanExporter) -> Send<Vec<SpanData>> {
     let exporter = Arc::new(exporter);
     Box::new(move |batch| {
         let exporter = exporter.clone();
-        Box::pin(async move { exporter.export(batch).await.map_err(|error| refusal(&error)) })
+        Box::pin(async move { Ok(exporter.export(batch).await?) })
     })
-}
-
-fn refusal(error: &OTelSdkError) -> Refusal {
-    let retryable = !matches!(error, OTelSdkError::AlreadyShutdown);
-    Refusal { why: error.to_string(), retryable }
 }
 
 /// Hands the spans of reconciles and calls to the queue when they end.

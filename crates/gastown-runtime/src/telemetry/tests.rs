@@ -9,17 +9,23 @@ use gastown_fakes::collector::{Collector, Mood};
 use opentelemetry::trace::{
     SpanContext, SpanId, SpanKind, Status, TraceFlags, TraceId, TraceState,
 };
-use opentelemetry_sdk::trace::{SpanData, SpanEvents, SpanLinks};
+use opentelemetry_proto::tonic::common::v1::any_value::Value;
+use opentelemetry_proto::tonic::metrics::v1::Metric;
+use opentelemetry_proto::tonic::metrics::v1::metric::Data;
+use opentelemetry_proto::tonic::metrics::v1::number_data_point::Value as Number;
+use opentelemetry_sdk::trace::{SpanData, SpanEvents, SpanExporter as _, SpanLinks};
 use rustls::ServerConfig;
 use rustls_pki_types::pem::PemObject as _;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer};
 use tokio_rustls::TlsAcceptor;
+use tracing_subscriber::layer::SubscriberExt as _;
 
 use super::counters::records;
 use super::queue::{self, Queue, Sending};
 use super::settings::{Batch, settings};
 use super::spans::{self, LIVES};
-use super::{exporter, resource, start};
+use super::{Telemetry, resource, start, transport};
+use crate::metrics::Metrics;
 
 const ALL: &str = "OTEL_EXPORTER_OTLP_ENDPOINT";
 const GRPC: (&str, &str) = ("OTEL_EXPORTER_OTLP_PROTOCOL", "grpc");
@@ -60,10 +66,9 @@ fn way_out(
     let all: HashMap<&str, &str> = variables.iter().copied().collect();
     let (mut settings, warnings) = settings(&|name| all.get(name).map(|v| (*v).to_owned()));
     assert_eq!(warnings, [""; 0]);
-    let mut warnings = Vec::new();
-    let about = resource::resource(&crate::testing::args(), "rig-ctl", "1", &settings);
-    let exporter = exporter(&settings.traces.take().unwrap(), &about, &mut warnings);
-    queue::start(signal, batch, spans::send(exporter.unwrap()))
+    let mut exporter = transport::span_exporter(&settings.traces.take().unwrap()).unwrap();
+    exporter.set_resource(&resource::resource(&crate::testing::args(), "rig-ctl", "1", &settings));
+    queue::start(signal, batch, spans::send(exporter))
 }
 
 fn soon() -> Batch {
@@ -184,4 +189,81 @@ async fn a_collector_that_is_not_there_is_a_warning_and_no_error() {
     queue.add(span(1));
     sending.end(Duration::from_secs(30)).await;
     assert_eq!(records("absent", "failed").get(), 1);
+}
+
+/// What is sent by these variables.
+fn started(variables: &[(&str, &str)]) -> super::Started {
+    let all: HashMap<&str, &str> = variables.iter().copied().collect();
+    let (settings, warnings) = settings(&|name| all.get(name).map(|v| (*v).to_owned()));
+    assert_eq!(warnings, [""; 0]);
+    let started = start(&crate::testing::args(), "rig-ctl", "1", settings);
+    assert_eq!(started.warnings, [""; 0]);
+    started
+}
+
+#[tokio::test]
+async fn log_lines_arrive_with_the_life_that_they_are_about() {
+    let collector = Collector::start(None).await.unwrap();
+    let url = format!("http://{}", collector.address);
+    let only = [("OTEL_TRACES_EXPORTER", "none"), ("OTEL_LOGS_EXPORTER", "otlp")];
+    for (n, protocol) in (1..).zip([GRPC, HTTP]) {
+        let started = started(&[(ALL, url.as_str()), protocol, only[0], only[1]]);
+        let subscriber = tracing_subscriber::registry().with(started.logs);
+        tracing::subscriber::with_default(subscriber, || {
+            let reconcile = tracing::info_span!(
+                "reconcile",
+                kind = "Polecat",
+                trace_id = tracing::field::Empty,
+                span_id = tracing::field::Empty,
+            );
+            reconcile.record("trace_id", "0123456789abcdef0123456789abcdef");
+            reconcile.record("span_id", "0123456789abcdef");
+            let cause = std::io::Error::other("connection refused");
+            let error = transport::SetupError::Read { file: "ca.crt".into(), source: cause };
+            let error: &dyn std::error::Error = &error;
+            reconcile.in_scope(|| tracing::warn!(error, pods = 3, "the pod is gone"));
+        });
+        let received = collector.wait(|received| received.logs.len() == n).await;
+        let line = received.logs.last().unwrap();
+        assert_eq!(hex::encode(&line.trace_id), "0123456789abcdef0123456789abcdef");
+        assert_eq!(hex::encode(&line.span_id), "0123456789abcdef");
+        assert_eq!((line.severity_text.as_str(), line.severity_number), ("WARN", 13));
+        let text = |text: &str| Some(Value::StringValue(text.into()));
+        assert_eq!(line.body.clone().unwrap().value, text("the pod is gone"));
+        let field = |key: &str| {
+            let pair = line.attributes.iter().find(|pair| pair.key == key);
+            pair.and_then(|pair| pair.value.clone()?.value)
+        };
+        assert_eq!((field("kind"), field("pods")), (text("Polecat"), Some(Value::IntValue(3))));
+        assert_eq!(field("error"), text("reading ca.crt: connection refused"));
+        assert_eq!(received.resource["service.name"], "rig-ctl");
+        started.telemetry.shutdown().await;
+    }
+}
+
+#[tokio::test]
+async fn metrics_arrive_over_each_protocol() {
+    let collector = Collector::start(None).await.unwrap();
+    let url = format!("http://{}", collector.address);
+    let soon = ("OTEL_METRIC_EXPORT_INTERVAL", "1");
+    let only = [("OTEL_TRACES_EXPORTER", "none"), ("OTEL_METRICS_EXPORTER", "otlp")];
+    let ways = [(GRPC, "none"), (HTTP, "none"), (GRPC, "gzip"), (HTTP, "gzip")];
+    for (n, (protocol, zip)) in (1_i64..).zip(ways) {
+        let zip = ("OTEL_EXPORTER_OTLP_COMPRESSION", zip);
+        let headers = ("OTEL_EXPORTER_OTLP_HEADERS", "x-team=web%20shop");
+        let all = [(ALL, url.as_str()), protocol, zip, headers, soon, only[0], only[1]];
+        let mut telemetry: Telemetry = started(&all).telemetry;
+        let metrics = Metrics::default();
+        metrics.shards_held.set([], n);
+        telemetry.export_metrics(&metrics);
+        let is_shown = |metric: &Metric| match &metric.data {
+            Some(Data::Gauge(gauge)) if metric.name == "gastown_shards_held" => {
+                gauge.data_points[0].value == Some(Number::AsDouble(n as f64))
+            }
+            _ => false,
+        };
+        let received = collector.wait(|r| r.metrics.iter().any(is_shown)).await;
+        assert_eq!(received.headers["x-team"], "web shop");
+        assert_eq!(received.resource["service.name"], "rig-ctl");
+    }
 }

@@ -54,5 +54,6 @@ pub fn heartbeat(name: &str, now_ms: i64) -> Result<Heartbeat> {
         results: golden.results.into_iter().map(result).collect(),
         saving: golden.saving,
         ended: golden.ended,
+        steps: Vec::new(),
     })
 }
