@@ -5,8 +5,8 @@
 //! between a write and the export of its span repeats the span, and a backend that sees it twice sees
 //! it once.
 //!
-//! Times are whole seconds, as those of Kubernetes are; those of [`Step`]s are milliseconds. The end of each phase of a life is the
-//! beginning of the next one, so that the phases add up to the life.
+//! Times are whole seconds, as those of Kubernetes are; those of [`Step`]s are milliseconds. The end of
+//! each phase of a life is the beginning of the next one, so that the phases add up to the life.
 //!
 //! This crate must not know Kubernetes, and does not send anything.
 
