@@ -162,7 +162,7 @@ impl Draft {
 
     /// Links to a page of the documentation.
     pub fn explained(mut self, title: &'static str, page: &str) -> Self {
-        let url = format!("{}/{page}", DOCUMENTS);
+        let url = format!("{DOCUMENTS}/{page}");
         self.panel.links.push(Link::to(title, url, true));
         self
     }
