@@ -118,18 +118,15 @@ mod tests {
         ) {
             let (tally, mut plain) = (Tally::default(), BTreeMap::<u8, (u8, i64)>::new());
             for (who, group, since) in steps {
-                match group {
-                    Some(group) => {
-                        tally.set(&who.to_string(), group, at(since));
-                        let entry = plain.entry(who).or_insert((group, since));
-                        if entry.0 != group {
-                            *entry = (group, since);
-                        }
+                if let Some(group) = group {
+                    tally.set(&who.to_string(), group, at(since));
+                    let entry = plain.entry(who).or_insert((group, since));
+                    if entry.0 != group {
+                        *entry = (group, since);
                     }
-                    None => {
-                        tally.remove(&who.to_string());
-                        plain.remove(&who);
-                    }
+                } else {
+                    tally.remove(&who.to_string());
+                    plain.remove(&who);
                 }
                 let mut counted = BTreeMap::<u8, Group>::new();
                 for (group, since) in plain.values() {
