@@ -21,10 +21,10 @@ mod tests;
 
 pub(crate) use build::build;
 pub(crate) use defaults::{PodDefaults, Witness};
-pub(crate) use metadata::{ASKED, CLAUDE, GIT_INIT, GIT_SYNC, drain, owner_uid};
+pub(crate) use metadata::{ASKED, CLAUDE, GIT_INIT, GIT_SYNC};
 pub use network::AgentNetworkArgs;
 pub(crate) use network::{SELECTOR as POLICIES, policy, policy_name};
-pub(crate) use observed::{AgentPod, Container};
+pub(crate) use observed::{AgentPod, Container, drain, owner_uid};
 pub(crate) use prompt::prompt;
 pub(crate) use prompt_place::Prompt;
 pub use room::RoomArgs;

@@ -2,12 +2,9 @@
 
 use std::collections::BTreeMap;
 
-use gastown_api::Polecat;
 use gastown_api::names::{annotation, label};
 use gastown_core::polecat::PodInputs;
-use gastown_runtime::ours;
 
-use super::observed::AgentPod;
 use super::prompt_place::Prompt;
 
 /// On a pod: the hash of the spec that it was made from. A Polecat whose spec has another one gets
@@ -51,14 +48,4 @@ pub(super) fn pod_annotations(inputs: &PodInputs, prompt: &Prompt) -> BTreeMap<S
         all.insert(annotation::PROMPT.to_owned(), text.clone());
     }
     all
-}
-
-/// The uid of the Polecat that a pod belongs to, by its controller reference.
-pub(crate) fn owner_uid(pod: &AgentPod) -> Option<&str> {
-    ours::controller::<Polecat>(pod).map(|owner| owner.uid.as_str())
-}
-
-/// The value of `gastown.io/drain` on a pod.
-pub(crate) fn drain(pod: &AgentPod) -> Option<&String> {
-    pod.metadata.annotations.as_ref()?.get(annotation::DRAIN)
 }

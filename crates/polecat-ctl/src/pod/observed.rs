@@ -3,7 +3,9 @@
 
 use std::borrow::Cow;
 
+use gastown_api::Polecat;
 use gastown_api::names::annotation;
+use gastown_runtime::ours;
 use jiff::Timestamp;
 use k8s_openapi::NamespaceResourceScope;
 use k8s_openapi::api::core::v1::{
@@ -159,4 +161,14 @@ impl AgentPod {
     pub(crate) fn has_ended(&self) -> bool {
         matches!(self.phase.as_deref(), Some("Succeeded" | "Failed"))
     }
+}
+
+/// The uid of the Polecat that a pod belongs to, by its controller reference.
+pub(crate) fn owner_uid(pod: &AgentPod) -> Option<&str> {
+    ours::controller::<Polecat>(pod).map(|owner| owner.uid.as_str())
+}
+
+/// The value of `gastown.io/drain` on a pod.
+pub(crate) fn drain(pod: &AgentPod) -> Option<&String> {
+    pod.metadata.annotations.as_ref()?.get(annotation::DRAIN)
 }
