@@ -71,6 +71,7 @@ pub async fn run(
                 let note = "spec.budget had no effect: the agent printed no usage";
                 add_to_message(&mut report, note);
             }
+            session.finish().await;
             save(&mut workspace, paths, &mut report, settings.grace, &mut term).await;
         }
     }

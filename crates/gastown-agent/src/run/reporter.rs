@@ -9,7 +9,7 @@ use gastown_types::text;
 use parking_lot::Mutex;
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
-use tokio::time::{sleep, timeout};
+use tokio::time::{Instant, timeout, timeout_at};
 
 use super::cpu::Cpu;
 use crate::socket::{self, Activity, Call, Nudge, NudgeResult, Request, Tool};
@@ -20,6 +20,8 @@ const FASTEST: Duration = Duration::from_secs(1);
 const QUIET: Duration = Duration::from_secs(1);
 /// The timeout of a report.
 const REPORT_TIMEOUT: Duration = Duration::from_secs(10);
+/// How long the last report may take.
+const LAST: Duration = Duration::from_secs(1);
 /// Results of nudges that wait to be reported.
 const RESULTS_MAX: usize = 16;
 /// Tool calls that wait to be reported; further ones are left out.
@@ -47,7 +49,7 @@ pub struct Reporter {
     calls: Calls,
     nudges: mpsc::Receiver<Nudge>,
     results: mpsc::Sender<NudgeResult>,
-    _task: JoinSet<()>,
+    task: JoinSet<()>,
 }
 
 impl Reporter {
@@ -59,7 +61,7 @@ impl Reporter {
         let mut task = JoinSet::new();
         let calls = Calls::default();
         task.spawn(report(socket, watched, calls.clone(), nudge, done));
-        Self { observed, calls, nudges, results, _task: task }
+        Self { observed, calls, nudges, results, task }
     }
 
     /// Sets the content of the next report.
@@ -85,6 +87,14 @@ impl Reporter {
     /// Refuses nudges from now on.
     pub fn close(&mut self) {
         self.nudges.close();
+    }
+
+    /// Reports what has not been reported, once, and ends the reports.
+    pub async fn finish(self) {
+        let Self { observed, mut task, .. } = self;
+        drop(observed);
+        // A sidecar that does not answer keeps nobody.
+        let _ = timeout(LAST, task.join_next()).await;
     }
 
     /// Where the results of nudges go.
@@ -114,6 +124,7 @@ async fn report(
     let mut results: Vec<NudgeResult> = Vec::new();
     // The sidecar sends a nudge again until it has the result.
     let mut received = None;
+    let mut is_last = false;
     loop {
         while results.len() < RESULTS_MAX
             && let Ok(result) = done.try_recv()
@@ -150,12 +161,25 @@ async fn report(
             }
             Err(e) => tracing::debug!(error = %e, "the agent's activity is not reported"),
         }
-        sleep(FASTEST).await;
-        if results.is_empty() && done.is_empty() {
-            // The session has ended when its side is dropped.
-            if matches!(timeout(QUIET, observed.changed()).await, Ok(Err(_))) {
-                return;
-            }
+        if is_last {
+            return;
+        }
+        let waits = results.is_empty() && done.is_empty();
+        // The session has ended when its side is dropped: what is left is reported then.
+        is_last = pause(&mut observed, waits).await;
+    }
+}
+
+/// Waits until the next report is due: later where nothing changes and nothing else waits. Returns whether
+/// it is the last one, which is due at once.
+async fn pause(observed: &mut watch::Receiver<Observation>, is_quiet: bool) -> bool {
+    let next = Instant::now() + FASTEST;
+    let mut due = if is_quiet { next + QUIET } else { next };
+    loop {
+        match timeout_at(due, observed.changed()).await {
+            Err(_) => return false,
+            Ok(Err(_)) => return true,
+            Ok(Ok(())) => due = next,
         }
     }
 }
@@ -168,16 +192,49 @@ mod tests {
     use crate::sync::server::{self, Handlers};
     use crate::sync::{Escalations, Relay};
 
-    #[tokio::test]
-    async fn activity_reaches_the_heartbeat_and_a_nudge_comes_back_once() {
-        let dir = tempfile::tempdir().unwrap();
-        let path = dir.path().join("s");
-        let relay = Arc::new(Relay::new(1));
-        let stream = relay.begin_stream();
-        relay.nudge(stream, 9, "go on");
+    /// A sidecar's socket in this folder, and where its reports go.
+    fn sidecar(dir: &std::path::Path) -> (PathBuf, Arc<Relay>) {
+        let (path, relay) = (dir.join("s"), Arc::new(Relay::new(1)));
         let escalations = Arc::new(Escalations::new(crate::sync::witness::Who::default(), None));
         let handlers = Handlers { git: mpsc::channel(1).0, relay: relay.clone(), escalations };
         tokio::spawn(server::serve(server::bind(&path).unwrap(), handlers));
+        (path, relay)
+    }
+
+    fn in_tool(tool: Option<&str>, at: i64) -> Observation {
+        let tool = tool.map(|name| Tool { name: name.into(), since_ms: at });
+        Observation { last_event_ms: at, tool, waiting: false }
+    }
+
+    #[tokio::test]
+    async fn what_ended_last_is_reported_when_the_session_ends() {
+        let dir = tempfile::tempdir().unwrap();
+        let (path, relay) = sidecar(dir.path());
+        let reporter = Reporter::start(path);
+        reporter.observe(in_tool(Some("Bash: make"), 3));
+        reporter.observe(in_tool(Some("Read: a secret"), 5));
+        reporter.observe(in_tool(None, 8));
+        reporter.finish().await;
+        let steps = relay.heartbeat(10).steps;
+        let shown: Vec<_> = steps.iter().map(|s| (s.name.as_str(), s.begin_ms, s.end_ms)).collect();
+        assert_eq!(shown, [("Bash", 3, 5), ("Read", 5, 8)]);
+    }
+
+    #[tokio::test]
+    async fn a_session_ends_without_a_sidecar() {
+        let dir = tempfile::tempdir().unwrap();
+        let reporter = Reporter::start(dir.path().join("none"));
+        reporter.observe(in_tool(Some("Bash"), 3));
+        reporter.observe(in_tool(None, 8));
+        reporter.finish().await;
+    }
+
+    #[tokio::test]
+    async fn activity_reaches_the_heartbeat_and_a_nudge_comes_back_once() {
+        let dir = tempfile::tempdir().unwrap();
+        let (path, relay) = sidecar(dir.path());
+        let stream = relay.begin_stream();
+        relay.nudge(stream, 9, "go on");
 
         let mut reporter = Reporter::start(path);
         reporter.observe(Observation {

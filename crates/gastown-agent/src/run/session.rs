@@ -260,6 +260,11 @@ impl Session {
         status
     }
 
+    /// Reports what the agent did last. It must have ended.
+    pub async fn finish(self) {
+        self.reporter.finish().await;
+    }
+
     /// Ends the program and its process group, with as much time as the reason allows.
     async fn end_program(&mut self, stop: &Stop) -> Option<ExitStatus> {
         self.stdin = None;

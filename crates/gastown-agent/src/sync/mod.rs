@@ -19,7 +19,8 @@ use std::time::Duration;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
-use tokio::time::Instant;
+use tokio::time::{Instant, timeout};
+use tokio_util::sync::CancellationToken;
 
 pub use escalations::Escalations;
 pub use relay::Relay;
@@ -34,6 +35,9 @@ use worker::Worker;
 
 /// How long escalations that the witness has not received may delay the end.
 const LAST_ESCALATIONS: Duration = Duration::from_secs(10);
+
+/// How long the last heartbeat may delay the end.
+const LAST_HEARTBEAT: Duration = Duration::from_secs(1);
 
 /// Runs until SIGTERM, then pushes what is left and writes the termination message.
 pub async fn run(settings: SyncSettings, paths: &Paths) -> anyhow::Result<()> {
@@ -50,9 +54,11 @@ pub async fn run(settings: SyncSettings, paths: &Paths) -> anyhow::Result<()> {
     ));
     // Beside the git work, which waits for neither; both end with this function.
     let mut link = JoinSet::new();
+    let finish = CancellationToken::new();
     let mut raising = JoinSet::new();
     if let Some(witness) = settings.witness.clone() {
-        link.spawn(Link { witness, who: settings.who.clone(), relay: relay.clone(), git }.run());
+        let (who, relay, finish) = (settings.who.clone(), relay.clone(), finish.clone());
+        link.spawn(Link { witness, who, relay, git, finish }.run());
         let escalations = escalations.clone();
         raising.spawn(async move { escalations.run().await });
     }
@@ -76,5 +82,8 @@ pub async fn run(settings: SyncSettings, paths: &Paths) -> anyhow::Result<()> {
     }
     tracing::info!(result = ?report.result, commit = ?report.commit, ahead = ?report.ahead, wip = ?report.wip, "ended");
     termination::write(paths, &mut report)?;
+    // The record is written: the last heartbeat adds nothing but what is seen in a trace.
+    finish.cancel();
+    let _ = timeout(LAST_HEARTBEAT, link.join_next()).await;
     Ok(())
 }

@@ -15,6 +15,7 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep, sleep_until, timeout};
 use tokio_stream::wrappers::ReceiverStream;
+use tokio_util::sync::CancellationToken;
 use tonic::Status;
 
 use super::relay::{Relay, Urgency};
@@ -141,10 +142,12 @@ pub struct Link {
     pub relay: Arc<Relay>,
     /// The worker that saves the working tree.
     pub git: mpsc::Sender<PendingRequest>,
+    /// Has the link send a last heartbeat, and end.
+    pub finish: CancellationToken,
 }
 
 impl Link {
-    /// Opens the stream again whenever it ends, until it is cancelled.
+    /// Opens the stream again whenever it ends, until it is to finish.
     pub async fn run(self) {
         let mut backoff = Backoff::default();
         // A replica that another one names is asked at once, but not the third in a row.
@@ -152,6 +155,9 @@ impl Link {
         loop {
             let (began, asked) = (Instant::now(), self.witness.holder.address(&self.witness.rig));
             let ended = self.attach().await;
+            if self.finish.is_cancelled() {
+                return;
+            }
             if began.elapsed() >= GOOD {
                 (backoff, is_away) = (Backoff::default(), false);
             }
@@ -170,7 +176,10 @@ impl Link {
                 continue;
             }
             is_away |= ended.is_err();
-            sleep(backoff.next(fastrand::f64())).await;
+            tokio::select! {
+                () = sleep(backoff.next(fastrand::f64())) => {}
+                () = self.finish.cancelled() => return,
+            }
         }
     }
 
@@ -200,6 +209,14 @@ impl Link {
                     None => return Ok(()),
                 },
                 () = self.relay.changed() => {}
+                () = self.finish.cancelled() => {
+                    // Blocked, or closed: then nobody has it.
+                    let _ = up.send(self.relay.heartbeat(crate::now_ms())).await;
+                    drop(up);
+                    // The witness ends the stream when it has read all.
+                    while let Ok(Some(_)) = down.message().await {}
+                    return Ok(());
+                }
                 () = sleep_until(due) => {
                     sent = Instant::now();
                     // Full: the connection is blocked at the moment, and a later heartbeat holds

@@ -12,6 +12,7 @@ use jiff::Timestamp;
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 use tokio::time::interval;
+use tokio_util::sync::CancellationToken;
 
 use super::fixture::{Fixture, NAMESPACE, RIG};
 
@@ -81,7 +82,9 @@ impl<'a> Agents<'a> {
             };
             let witness =
                 Witness { token_file: self.fixture.token(&polecat), ..self.witness.clone() };
-            let link = Link { witness, who, relay: relay.clone(), git: self.git.clone() };
+            let (relay_of_it, git) = (relay.clone(), self.git.clone());
+            let finish = CancellationToken::new();
+            let link = Link { witness, who, relay: relay_of_it, git, finish };
             self.streams.spawn(async move {
                 let ended = link.attach().await;
                 println!(
