@@ -120,8 +120,10 @@ fn check_rework(spans: &[&Span], verdict: &Span, problems: &mut Vec<String>) {
     if phase.as_deref() != Some("Rework") || red.is_empty() {
         return;
     }
+    // Its begin is by the clock of another controller.
     let follows = |span: &&&Span| {
-        span.name == "wait.slot" && span.start_time_unix_nano >= verdict.end_time_unix_nano
+        span.name == "wait.slot"
+            && between(verdict.end_time_unix_nano, span.start_time_unix_nano) >= -TOLERANCE
     };
     let next = spans.iter().filter(follows).min_by_key(|span| span.start_time_unix_nano);
     match next {
