@@ -13,8 +13,8 @@ fn files() -> PathBuf {
 
 /// Runs promtool in a folder; what it printed.
 fn promtool(folder: &Path, arguments: &[&str]) -> String {
-    gastown_toolchain::host::need_debian(&[("promtool", "prometheus")]).unwrap();
-    let out = Command::new("promtool").args(arguments).current_dir(folder).output().unwrap();
+    let program = gastown_toolchain::prometheus().unwrap().join("promtool");
+    let out = Command::new(program).args(arguments).current_dir(folder).output().unwrap();
     let text = [out.stdout, out.stderr].concat();
     let text = String::from_utf8_lossy(&text).into_owned();
     assert!(out.status.success(), "promtool {}:\n{text}", arguments.join(" "));
