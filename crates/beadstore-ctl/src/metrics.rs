@@ -63,23 +63,11 @@ fn show(view: &mut Shown, store: &BeadStore, now: Timestamp) {
 
 #[cfg(test)]
 mod tests {
+    use gastown_fakes::stores::filled;
     use gastown_metrics::page;
-    use kube::runtime::reflector::store::Writer;
-    use kube::runtime::watcher::Event;
     use serde_json::json;
 
     use super::*;
-
-    fn store<K>(objects: impl IntoIterator<Item = K>) -> Store<K>
-    where
-        K: kube::Resource<DynamicType = ()> + Clone + 'static,
-    {
-        let mut writer = Writer::default();
-        for object in objects {
-            writer.apply_watcher_event(&Event::Apply(object));
-        }
-        writer.as_reader()
-    }
 
     #[test]
     fn stores_are_shown_by_the_replica_that_works_for_their_rig() {
@@ -95,8 +83,8 @@ mod tests {
                 "conditions": [synced]},
         }));
         let spec = json!({"gitURL": "https://host/web.git", "beadsPrefix": "web"});
-        let rigs = store([Rig::new("web", serde_json::from_value(spec).unwrap())]);
-        let stores = store([web]);
+        let rigs = filled([Rig::new("web", serde_json::from_value(spec).unwrap())]);
+        let stores = filled([web]);
         let shown = |shards: &Shards| {
             let metrics = Metrics::default();
             register(&metrics, shards, &stores, &rigs);

@@ -53,23 +53,11 @@ impl ConvoyMetrics {
 
 #[cfg(test)]
 mod tests {
+    use gastown_fakes::stores::filled;
     use gastown_metrics::page;
-    use kube::runtime::reflector::store::Writer;
-    use kube::runtime::watcher::Event;
     use serde_json::json;
 
     use super::*;
-
-    fn store<K>(objects: impl IntoIterator<Item = K>) -> Store<K>
-    where
-        K: kube::Resource<DynamicType = ()> + Clone + 'static,
-    {
-        let mut writer = Writer::default();
-        for object in objects {
-            writer.apply_watcher_event(&Event::Apply(object));
-        }
-        writer.as_reader()
-    }
 
     #[test]
     fn convoys_are_shown_by_rig_and_polecats_counted() {
@@ -80,9 +68,9 @@ mod tests {
             "status": {"phase": "InProgress", "completedBeads": ["web-1"],
                 "pendingBeads": ["web-2", "web-3"]},
         });
-        let convoys = store([serde_json::from_value::<Convoy>(convoy).unwrap()]);
+        let convoys = filled([serde_json::from_value::<Convoy>(convoy).unwrap()]);
         let spec = json!({"gitURL": "https://host/web.git", "beadsPrefix": "web"});
-        let rigs = store([Rig::new("web", serde_json::from_value(spec).unwrap())]);
+        let rigs = filled([Rig::new("web", serde_json::from_value(spec).unwrap())]);
         let metrics = Metrics::default();
         let own = ConvoyMetrics::new(&metrics, &Shards::all(), &convoys, &rigs);
         own.dispatched("web");

@@ -1,6 +1,7 @@
 //! The other side of a connection, for tests and the demo: a git server over HTTP and one over ssh, a
 //! scripted Messages API, `bd serve`, a receiver of webhooks, a collector of traces, an OCI registry, a
-//! kubelet that a test controls, and a connection to the API server on which a process can end.
+//! kubelet that a test controls, a connection to the API server on which a process can end, and stores of
+//! watched objects.
 //!
 //! Each speaks the real protocol; the test decides its answers. This crate must not know the
 //! operator's own code.
@@ -18,6 +19,7 @@ pub mod messages;
 pub mod registry;
 pub mod repository;
 pub mod sshd;
+pub mod stores;
 
 use std::path::{Path, PathBuf};
 

@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 
 use gastown_api::{MergePhase, MergeRequest, Refinery, RefinerySpec, Rig};
 use gastown_core::train::{End, decide};
+use gastown_fakes::stores::filled;
 use gastown_runtime::metrics::Metrics;
 use gastown_runtime::network::NetworkArgs;
 use gastown_runtime::pace::Pace;
@@ -15,8 +16,6 @@ use gastown_runtime::shards::Shards;
 use gastown_runtime::{Runtime, RuntimeArgs};
 use jiff::Timestamp;
 use kube::Client;
-use kube::runtime::reflector::store::Writer;
-use kube::runtime::watcher::Event;
 use serde_json::json;
 
 use crate::context::{Context, Stores};
@@ -28,20 +27,6 @@ const LANDED: usize = 10_000;
 
 /// When everything was created and landed.
 static BEGAN: LazyLock<Timestamp> = LazyLock::new(Timestamp::now);
-
-fn store<K>(objects: impl IntoIterator<Item = K>) -> kube::runtime::reflector::Store<K>
-where
-    K: kube::Resource<DynamicType = ()> + Clone + 'static,
-{
-    let mut writer = Writer::default();
-    for object in objects {
-        writer.apply_watcher_event(&Event::Apply(object));
-    }
-    let reader = writer.as_reader();
-    // The store closes when its writer goes, but keeps what it holds.
-    drop(writer);
-    reader
-}
 
 /// A request; one that has landed has nothing left to be done.
 fn request(n: usize, landed: bool) -> MergeRequest {
@@ -91,15 +76,15 @@ fn controller(requests: Vec<MergeRequest>) -> Context {
     let runtime = Runtime::new("test", client, args, Metrics::default(), Shards::all());
     let rig = json!({"gitURL": "https://host/web.git", "beadsPrefix": "gt"});
     let stores = Stores {
-        refineries: store([refinery()]),
-        requests: store(requests),
-        polecats: store([]),
-        rigs: store([Rig::new("web", serde_json::from_value(rig).unwrap())]),
-        gate_runs: store([]),
+        refineries: filled([refinery()]),
+        requests: filled(requests),
+        polecats: filled([]),
+        rigs: filled([Rig::new("web", serde_json::from_value(rig).unwrap())]),
+        gate_runs: filled([]),
         own_runs: Arc::default(),
-        jobs: store([]),
-        pods: store([]),
-        policies: store([]),
+        jobs: filled([]),
+        pods: filled([]),
+        policies: filled([]),
     };
     let own = RefineryArgs {
         agent_image: "agent".into(),

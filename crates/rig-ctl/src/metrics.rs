@@ -30,23 +30,11 @@ pub(crate) fn register(metrics: &Metrics, shards: &Shards, rigs: &Store<Rig>) {
 
 #[cfg(test)]
 mod tests {
+    use gastown_fakes::stores::filled;
     use gastown_metrics::page;
-    use kube::runtime::reflector::store::Writer;
-    use kube::runtime::watcher::Event;
     use serde_json::json;
 
     use super::*;
-
-    fn store<K>(objects: impl IntoIterator<Item = K>) -> Store<K>
-    where
-        K: kube::Resource<DynamicType = ()> + Clone + 'static,
-    {
-        let mut writer = Writer::default();
-        for object in objects {
-            writer.apply_watcher_event(&Event::Apply(object));
-        }
-        writer.as_reader()
-    }
 
     #[test]
     fn rigs_are_shown_by_the_replica_that_works_for_them() {
@@ -57,7 +45,7 @@ mod tests {
             "lastTransitionTime": "2026-01-02T03:04:05Z",
         }]});
         rig.status = Some(serde_json::from_value(status).unwrap());
-        let rigs = store([rig]);
+        let rigs = filled([rig]);
         let shown = |shards: &Shards| {
             let metrics = Metrics::default();
             register(&metrics, shards, &rigs);

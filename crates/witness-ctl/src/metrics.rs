@@ -135,23 +135,11 @@ fn phase(escalation: &Escalation) -> Option<&'static str> {
 
 #[cfg(test)]
 mod tests {
+    use gastown_fakes::stores::filled;
     use gastown_metrics::page;
-    use kube::runtime::reflector::store::Writer;
-    use kube::runtime::watcher::Event;
     use serde_json::json;
 
     use super::*;
-
-    fn store<K>(objects: impl IntoIterator<Item = K>) -> Store<K>
-    where
-        K: kube::Resource<DynamicType = ()> + Clone + 'static,
-    {
-        let mut writer = Writer::default();
-        for object in objects {
-            writer.apply_watcher_event(&Event::Apply(object));
-        }
-        writer.as_reader()
-    }
 
     fn escalation(name: &str, spec: &serde_json::Value, status: &serde_json::Value) -> Escalation {
         let mut whole = json!({
@@ -171,7 +159,7 @@ mod tests {
         let metrics = Metrics::default();
         let own = WitnessMetrics::new(&metrics);
         let closing = json!({"closed": {"by": "me", "reason": "done"}});
-        let escalations = store([
+        let escalations = filled([
             escalation("new", &json!({}), &json!(null)),
             escalation("risen", &json!({}), &json!({"phase": "Open", "severity": "high"})),
             escalation("seen", &json!({}), &json!({"phase": "Acknowledged", "severity": "medium"})),
